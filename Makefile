@@ -1,0 +1,62 @@
+# `make demo` and `make test` need Python 3.11 or newer and nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := .ci/locks
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: demo test test-quick lint bench proto proto-check lock clean help
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+demo: $(VENV)/.agent ## install, then run the whole main job on real processes
+	@$(BIN)/python deploy/demo/demo.py
+
+test: $(VENV)/.test ## install, then run the tests
+	@$(PYTEST)
+
+test-quick: $(VENV)/.test ## the unit tests alone
+	@$(PYTEST) tests/unit
+
+bench: $(VENV)/.test ## measure what exists
+	@$(BIN)/python tests/bench/bench.py
+
+lint: $(VENV)/.lint ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+proto: $(VENV)/.lint ## generate agent/sojourn/_pb from proto/
+	@$(BIN)/python .ci/stubs.py
+
+proto-check: $(VENV)/.lint ## fail if the generated stubs are stale
+	@$(BIN)/python .ci/stubs.py --check
+
+lock: ## renew .ci/locks (needs uv)
+	@bash .ci/lock
+
+clean: ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV)/.base:
+	@command -v $(PYTHON) >/dev/null || { echo "sojourn needs Python 3.11 or newer: install python3" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "sojourn needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1): set PYTHON=python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "this Python has no venv module: install it first (Debian, Ubuntu: apt install python3-venv)" >&2; exit 1; }
+	@echo "installing into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.agent: $(VENV)/.base pyproject.toml $(LOCKS)/agent.txt
+	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/agent.txt
+	@$(PIP) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.agent $(LOCKS)/test.txt
+	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/test.txt
+	@touch $@
+
+$(VENV)/.lint: $(VENV)/.agent $(LOCKS)/lint.txt
+	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/lint.txt
+	@touch $@

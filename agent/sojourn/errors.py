@@ -1,0 +1,205 @@
+"""Every error that Sojourn raises on purpose.
+
+An error has a stable `code`, a gRPC status name, where it fits an OAuth error code, and two texts: `public`, which
+may go on the wire, and `detail`, which goes to the log only.
+
+    SojournError
+    ├── InvalidInput        the caller sent something malformed
+    │   ├── InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidConfig, InvalidPolicy
+    │   └── InvalidToken    a token that is not good, whatever the reason
+    ├── Refused             understood, and the answer is no
+    │   ├── NoIdentity, PolicyDenied, UnknownTaskType, InvalidTarget, BudgetExceeded
+    ├── NotFound, AlreadyExists
+    ├── TaskOver            the task has ended
+    ├── Unavailable         not now: attestation failed, storage failed, shutting down
+    │   └── AttestationFailed, StoreFailed, StoreFull
+    ├── Unreachable         (client side) nobody answers on the socket
+    └── Bug                 a state that cannot be
+"""
+
+from typing import ClassVar
+
+
+class SojournError(Exception):
+    """The root. `public` is one lower-case sentence that is safe to show to the caller."""
+
+    code: ClassVar[str] = "internal"
+    grpc_status: ClassVar[str] = "INTERNAL"
+    oauth_error: ClassVar[str] = "invalid_request"
+
+    def __init__(self, public: str, *, detail: str = "") -> None:
+        super().__init__(public)
+        self.public = public
+        self.detail = detail
+
+
+class InvalidInput(SojournError):
+    """The caller sent something malformed; nothing was changed."""
+
+    code = "invalid_input"
+    grpc_status = "INVALID_ARGUMENT"
+
+
+class InvalidSpiffeId(InvalidInput):
+    """Not a SPIFFE ID, or one that may not stand in this place."""
+
+    code = "invalid_spiffe_id"
+
+
+class InvalidSelector(InvalidInput):
+    """Not TYPE:VALUE."""
+
+    code = "invalid_selector"
+
+
+class InvalidEntry(InvalidInput):
+    """A registration entry breaks a rule."""
+
+    code = "invalid_entry"
+
+
+class InvalidConfig(InvalidInput):
+    """The configuration cannot be used; `faults` lists all that is wrong with it."""
+
+    code = "invalid_config"
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("; ".join(faults))
+        self.faults = faults
+
+
+class InvalidPolicy(InvalidInput):
+    """A task type or its policy cannot be used."""
+
+    code = "invalid_policy"
+
+
+class InvalidToken(InvalidInput):
+    """A token is not good. `reason_code` says in what way, stably."""
+
+    code = "invalid_token"
+    oauth_error = "invalid_request"
+
+    def __init__(self, public: str, *, reason_code: str = "invalid_token", detail: str = "") -> None:
+        super().__init__(public, detail=detail)
+        self.reason_code = reason_code
+
+
+class InvalidAuthorizationDetails(InvalidInput):
+    """The `authorization_details` name an unknown type, or ask for what the type does not have (RFC 9396, 5)."""
+
+    code = "invalid_authorization_details"
+    oauth_error = "invalid_authorization_details"
+
+
+class UnsupportedGrantType(InvalidInput):
+    """The token endpoint does not know this grant type (RFC 6749, 5.2)."""
+
+    code = "unsupported_grant_type"
+    oauth_error = "unsupported_grant_type"
+
+
+class Refused(SojournError):
+    """The request was understood, and the answer is no."""
+
+    code = "refused"
+    grpc_status = "PERMISSION_DENIED"
+    oauth_error = "access_denied"
+
+
+class NoIdentity(Refused):
+    """No registration entry matches the caller."""
+
+    code = "no_identity"
+    oauth_error = "invalid_client"
+
+
+class PolicyDenied(Refused):
+    """Policy said no, or something went wrong while asking it."""
+
+    code = "policy_denied"
+
+
+class InvalidTarget(Refused):
+    """The resource or audience is not one that this caller's task may reach (RFC 8707)."""
+
+    code = "invalid_target"
+    oauth_error = "invalid_target"
+
+
+class LimitExceeded(SojournError):
+    """A limit is reached; the request would be good at another time."""
+
+    code = "limit_exceeded"
+    grpc_status = "RESOURCE_EXHAUSTED"
+    oauth_error = "temporarily_unavailable"
+
+
+class NotFound(SojournError):
+    """No such thing, or none that this caller may know of: the two cannot be told apart."""
+
+    code = "not_found"
+    grpc_status = "NOT_FOUND"
+    oauth_error = "invalid_grant"
+
+
+class AlreadyExists(SojournError):
+    """The same thing is there already."""
+
+    code = "already_exists"
+    grpc_status = "ALREADY_EXISTS"
+
+
+class TaskOver(SojournError):
+    """The task is not active: it has ended, or is suspended."""
+
+    code = "task_not_active"
+    grpc_status = "FAILED_PRECONDITION"
+    oauth_error = "invalid_grant"
+
+
+class Unavailable(SojournError):
+    """Not now. Trying again later may work."""
+
+    code = "unavailable"
+    grpc_status = "UNAVAILABLE"
+    oauth_error = "temporarily_unavailable"
+
+
+class AttestationFailed(Unavailable):
+    """The caller could not be attested, so there is neither an identity nor a refusal."""
+
+    code = "attestation_failed"
+
+
+class StoreFailed(Unavailable):
+    """The database did not take the write; nothing was changed."""
+
+    code = "store_failed"
+
+
+class StoreFull(SojournError):
+    """There is no room for the write; nothing was changed."""
+
+    code = "store_full"
+    grpc_status = "RESOURCE_EXHAUSTED"
+    oauth_error = "temporarily_unavailable"
+
+
+class Unreachable(SojournError):
+    """Nobody answers on the socket."""
+
+    code = "unreachable"
+    grpc_status = "UNAVAILABLE"
+
+
+class CannotStart(SojournError):
+    """The agent cannot start here; the sentence says what to do about it."""
+
+    code = "cannot_start"
+
+
+class Bug(SojournError):
+    """A state that cannot be. Never caught by name."""
+
+    code = "internal"

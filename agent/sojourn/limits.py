@@ -1,0 +1,80 @@
+"""Every limit of Sojourn, each with its reason.
+
+Units stand in the names. What an operator may change is in config.py and starts from here.
+"""
+
+# --- SPIFFE ---------------------------------------------------------------------------------------------------------
+SPIFFE_ID_MAX_BYTES = 2048  # SPIFFE ID 2.3: no longer ones are generated
+TRUST_DOMAIN_MAX_BYTES = 255  # SPIFFE ID 2.3: what a URI host may have
+HINT_MAX_BYTES = 1024  # Workload API 8
+JWT_LEEWAY_SECONDS = 60  # clock skew between hosts; the same that SPIRE and go-spiffe allow
+
+# --- lifetimes ------------------------------------------------------------------------------------------------------
+SVID_TTL_MIN_SECONDS = 10  # below, a rotation could not finish before the SVID ends on a busy machine
+SVID_TTL_MAX_SECONDS = 7 * 86_400  # an identity for longer is a standing credential
+TASK_MIN_SECONDS = 1
+TASK_MAX_SECONDS = 86_400  # longer work is several tasks
+TOKEN_TTL_MAX_SECONDS = 60  # what a validator that hears nothing can be wrong by
+TOKEN_TTL_HIGH_CLASS_SECONDS = 15
+NOT_BEFORE_SLACK_SECONDS = 10  # verifiers whose clock runs behind
+ROTATION_JITTER_SHARE = 0.1  # of the lifetime, drawn once for each SVID, so that a fleet does not rotate as one
+
+# --- the door -------------------------------------------------------------------------------------------------------
+FIRST_BYTES_SECONDS = 5.0  # a silent connection is closed
+INWARD_CONNECT_SECONDS = 2.0
+INWARD_RETRY_SECONDS = 0.002  # a full backlog answers EAGAIN at once
+HELD_BYTES_MAX = 256 * 1024  # sent by a caller before the inward side is up
+DESCRIPTORS_PER_CONNECTION = 4  # outer, inward both ends, pidfd
+DESCRIPTORS_RESERVED = 256  # database, logs, listeners, attestation
+CONNECTIONS_PER_UID_SHARE = 0.5  # of all connections: one uid cannot take the last place
+CONNECTIONS_PER_UID_PER_SECOND = 2_000
+CONNECTION_BURST_PER_UID = 4_000
+STREAMS_PER_CONNECTION = 100
+MESSAGE_MAX_BYTES = 4 * 1024 * 1024
+ADMIN_MESSAGE_MAX_BYTES = 32 * 1024 * 1024  # ten thousand entries in one answer
+METADATA_MAX_BYTES = 16 * 1024
+LISTEN_BACKLOG = 1024
+SOCKET_PATH_MAX_BYTES = 107  # sun_path
+HTTP_BODY_MAX_BYTES = 64 * 1024  # two tokens and some authorization_details
+HTTP_KEEP_ALIVE_SECONDS = 30
+DRAIN_SECONDS = 5.0
+UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is not missed
+
+# --- attestation ----------------------------------------------------------------------------------------------------
+ATTESTOR_DEADLINE_SECONDS = 5.0
+ATTESTATION_FRESH_SECONDS = 60.0  # after that the whole attestation is done again
+SELECTORS_PER_CALLER = 2_000
+SELECTOR_VALUE_MAX_BYTES = 4_096
+PROGRAM_MAX_BYTES = 1024 * 1024 * 1024  # no longer program is hashed
+PROGRAM_DIGESTS_KEPT = 4_096
+BLOCKING_THREADS = 8
+
+# --- registration ---------------------------------------------------------------------------------------------------
+SELECTORS_PER_ENTRY = 100
+DNS_NAMES_PER_ENTRY = 100
+ENTRIES_PER_BATCH = 10_000
+ENTRY_ID_MAX_BYTES = 255
+EXPLAINED_ENTRIES = 20  # nearest misses shown
+
+# --- tokens and tasks -----------------------------------------------------------------------------------------------
+TOKEN_MAX_BYTES = 16 * 1024
+AUDIENCES_PER_JWT_SVID = 20
+AUDIENCE_MAX_BYTES = 2_048
+TASK_TYPES = 1_000
+GRANTS_PER_TASK = 50
+ACTIONS_PER_GRANT = 50
+PARAMS_PER_TASK = 50
+PARAM_MAX_BYTES = 4_096
+LIVE_TASKS = 20_000
+LIVE_TASKS_PER_UID = 10_000
+ENDED_TASKS_KEPT = 10_000  # in memory, for `task list --all` and to say why a token is dead
+ANCESTORS_WALKED = 64  # from a caller up to its task's holder
+HEARTBEAT_SECONDS = 1.0
+HEARTBEATS_MISSED = 3  # then a validator's knowledge is stale
+FEED_CHANGES_HELD = 1_024  # for a slow validator; over that it starts anew from a snapshot
+WATCHED_AUDIENCES = 100
+
+# --- storage --------------------------------------------------------------------------------------------------------
+WRITES_PER_COMMIT = 256
+WRITES_WAITING = 10_000
+AUDIT_LISTED = 10_000
