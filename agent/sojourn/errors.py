@@ -8,11 +8,13 @@ may go on the wire, and `detail`, which goes to the log only.
     │   ├── InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidConfig, InvalidPolicy
     │   └── InvalidToken    a token that is not good, whatever the reason
     ├── Refused             understood, and the answer is no
-    │   ├── NoIdentity, PolicyDenied, UnknownTaskType, InvalidTarget, BudgetExceeded
+    │   ├── NoIdentity, PolicyDenied, InvalidTarget
     ├── NotFound, AlreadyExists
-    ├── TaskOver            the task has ended
+    ├── LimitExceeded, StoreFull
+    ├── TaskOver            the task has ended, or is suspended
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
-    │   └── AttestationFailed, StoreFailed, StoreFull
+    │   └── AttestationFailed, StoreFailed
+    ├── CannotStart         the agent cannot start here
     ├── Unreachable         (client side) nobody answers on the socket
     └── Bug                 a state that cannot be
 """
@@ -50,6 +52,12 @@ class InvalidSelector(InvalidInput):
     """Not TYPE:VALUE."""
 
     code = "invalid_selector"
+
+
+class InvalidSvid(InvalidInput):
+    """An X.509-SVID breaks a rule of X509-SVID.md, or does not chain to its trust domain's bundle."""
+
+    code = "invalid_svid"
 
 
 class InvalidEntry(InvalidInput):

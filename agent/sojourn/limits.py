@@ -16,6 +16,7 @@ TASK_MIN_SECONDS = 1
 TASK_MAX_SECONDS = 86_400  # longer work is several tasks
 TOKEN_TTL_MAX_SECONDS = 60  # what a validator that hears nothing can be wrong by
 TOKEN_TTL_HIGH_CLASS_SECONDS = 15
+TOKEN_SKEW_SECONDS = 5  # how far ahead `iat` of a task token may be; `exp` has no leeway, so that an end is an end
 NOT_BEFORE_SLACK_SECONDS = 10  # verifiers whose clock runs behind
 ROTATION_JITTER_SHARE = 0.1  # of the lifetime, drawn once for each SVID, so that a fleet does not rotate as one
 

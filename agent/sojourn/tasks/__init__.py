@@ -1,0 +1,1 @@
+"""Tasks: what may be done, by whom, for how long, and the tokens that say so."""

@@ -1,0 +1,99 @@
+"""Grants: what a task may do, and where. Authority only ever shrinks, and names are compared byte for byte."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+from sojourn.errors import InvalidInput
+from sojourn.limits import ACTIONS_PER_GRANT, AUDIENCE_MAX_BYTES, GRANTS_PER_TASK
+
+_RESOURCE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[!$-;=?-Z\[\]_a-z~]+")  # an absolute URI without fragment (RFC 8707, 2)
+_ACTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """Actions at one resource. The resource is an absolute URI and also the audience of tokens for it."""
+
+    resource: str
+    actions: tuple[str, ...]  # sorted, no duplicates, at least one
+
+    @classmethod
+    def parse(cls, resource: str, actions: Iterable[str]) -> Self:
+        """Check both and make a grant. Raise InvalidInput naming the field and the rule."""
+        if not _RESOURCE.fullmatch(resource) or len(resource) > AUDIENCE_MAX_BYTES:
+            raise InvalidInput(f"resource {resource[:100]!r} is not an absolute URI without fragment")
+        named = sorted(set(actions))
+        if not named or len(named) > ACTIONS_PER_GRANT:
+            raise InvalidInput(f"a grant has 1 to {ACTIONS_PER_GRANT} actions")
+        for action in named:
+            if not _ACTION.fullmatch(action):
+                raise InvalidInput(f"action {action[:100]!r} is not a name of letters, digits, and _ . : / -")
+        return cls(resource, tuple(named))
+
+    def detail(self, task_type: str) -> dict[str, Any]:
+        """The grant as one element of `authorization_details` (RFC 9396, 2)."""
+        return {"type": task_type, "actions": list(self.actions), "locations": [self.resource]}
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """All grants of a task: at most one for each resource."""
+
+    grants: tuple[Grant, ...]
+
+    @classmethod
+    def of(cls, grants: Iterable[Grant]) -> Self:
+        """Merge grants by resource; order is that of first mention."""
+        merged: dict[str, set[str]] = {}
+        for grant in grants:
+            merged.setdefault(grant.resource, set()).update(grant.actions)
+        if len(merged) > GRANTS_PER_TASK:
+            raise InvalidInput(f"a task has at most {GRANTS_PER_TASK} grants")
+        return cls(tuple(Grant(resource, tuple(sorted(actions))) for resource, actions in merged.items()))
+
+    @property
+    def resources(self) -> tuple[str, ...]:
+        return tuple(grant.resource for grant in self.grants)
+
+    def at(self, resource: str) -> tuple[str, ...]:
+        """The actions at a resource; empty if there is no grant for it."""
+        return next((grant.actions for grant in self.grants if grant.resource == resource), ())
+
+    def excess(self, wanted: "Authority") -> list[tuple[str, str]]:
+        """The (resource, action) pairs of `wanted` that are not in this authority."""
+        return [
+            (grant.resource, action)
+            for grant in wanted.grants
+            for action in grant.actions
+            if action not in self.at(grant.resource)
+        ]
+
+
+def from_details(details: Sequence[Mapping[str, Any]]) -> tuple[str, Authority]:
+    """Read the task type and the authority out of `authorization_details` (RFC 9396). Raise InvalidInput.
+
+    Each element names the same `type`, its `actions`, and its `locations`; no other member is accepted, since what we
+    do not understand we must not ignore.
+    """
+    if not details:
+        raise InvalidInput("authorization_details are empty")
+    types = {element.get("type") for element in details}
+    name = next(iter(types))
+    if len(types) != 1 or not isinstance(name, str):
+        raise InvalidInput("authorization_details name more than one type, or none")
+    grants = []
+    for element in details:
+        unknown = sorted(set(element) - {"type", "actions", "locations"})
+        if unknown:
+            raise InvalidInput(f"authorization_details have an unknown member {unknown[0][:64]!r}")
+        actions, locations = element.get("actions"), element.get("locations")
+        if not _strings(actions) or not _strings(locations):
+            raise InvalidInput("authorization_details need actions and locations, each a list of strings")
+        grants += [Grant.parse(location, actions or ()) for location in locations or ()]
+    return name, Authority.of(grants)
+
+
+def _strings(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)

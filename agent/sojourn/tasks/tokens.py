@@ -1,0 +1,138 @@
+"""Task tokens: access tokens (RFC 9068) that name the task they live and die with."""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
+from sojourn.limits import TOKEN_SKEW_SECONDS
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.jose import (
+    PublicKey,
+    SigningKey,
+    VerifiedClaims,
+    audiences,
+    numeric_date,
+    parse_unverified,
+)
+from sojourn.tasks.grants import Authority, Grant, from_details
+
+TYP = "at+jwt"
+
+
+@dataclass(frozen=True)
+class TaskToken:
+    """A task token as issued or as verified. `token` is a credential: the repr hides it."""
+
+    token: str
+    spiffe_id: SpiffeId
+    resource: str  # the one audience
+    actions: tuple[str, ...]
+    task_id: str
+    task_type: str
+    task_version: int
+    expires_at: datetime
+    claims: VerifiedClaims
+
+    def __repr__(self) -> str:
+        return f"TaskToken({self.task_id}, {self.resource}, exp={self.expires_at.isoformat()})"
+
+
+def issue(
+    key: SigningKey,
+    *,
+    issuer: str,
+    spiffe_id: SpiffeId,
+    grant: Grant,
+    task_id: str,
+    task_type: str,
+    task_version: int,
+    issued_at: datetime,
+    expires_at: datetime,
+) -> TaskToken:
+    """Sign a token for one grant of a task. The caller has clipped `expires_at`."""
+    seconds = int(issued_at.timestamp())
+    claims = {
+        "iss": issuer,
+        "sub": str(spiffe_id),
+        "client_id": str(spiffe_id),
+        "aud": grant.resource,
+        "iat": seconds,
+        "nbf": seconds,
+        "exp": int(expires_at.timestamp()),
+        "jti": secrets.token_urlsafe(16),
+        "authorization_details": [grant.detail(task_type)],
+        "task": {"id": task_id, "type": task_type, "ver": task_version},
+    }
+    token = key.sign(claims, typ=TYP)
+    return TaskToken(
+        token,
+        spiffe_id,
+        grant.resource,
+        grant.actions,
+        task_id,
+        task_type,
+        task_version,
+        expires_at,
+        VerifiedClaims(claims),
+    )
+
+
+def verify(
+    token: str, *, keys: Mapping[str, PublicKey], issuer: str, audience: str, now: datetime
+) -> TaskToken:
+    """Check type, signature, issuer, the one audience, and times; raise InvalidToken otherwise.
+
+    This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
+    A `cnf` claim is refused here, because nothing at this place can check possession.
+    """
+    unverified = parse_unverified(token)
+    if unverified.typ != TYP:
+        raise InvalidToken(f"token is not a task token: its type is {unverified.typ!r}", reason_code="wrong_type")
+    key = keys.get(unverified.kid or "")
+    if key is None:
+        raise InvalidToken("token is signed by an unknown key", reason_code="unknown_key")
+    unverified.check_signature(key)
+    claims = VerifiedClaims(unverified.unverified_claims)
+    if claims.get("iss") != issuer:
+        raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
+    named = audiences(claims)
+    if named != (audience,):
+        raise InvalidToken(f"token is for another audience than {audience!r}", reason_code="wrong_audience")
+    _check_times(claims, now)
+    if "cnf" in claims:
+        raise InvalidToken("token is bound to a key that this verifier cannot check", reason_code="unproved_binding")
+    return _read(token, claims, audience, now)
+
+
+def _check_times(claims: VerifiedClaims, now: datetime) -> None:
+    seconds = now.timestamp()
+    expires, issued, not_before = (numeric_date(claims, name) for name in ("exp", "iat", "nbf"))
+    if expires is None or issued is None:
+        raise InvalidToken("token lacks exp or iat", reason_code="malformed")
+    if expires <= seconds:
+        raise InvalidToken("token has expired", reason_code="expired")
+    if max(issued, not_before or 0) > seconds + TOKEN_SKEW_SECONDS:
+        raise InvalidToken("token is not valid yet", reason_code="not_yet_valid")
+
+
+def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> TaskToken:
+    task = claims.get("task")
+    details = claims.get("authorization_details")
+    if not isinstance(task, dict) or not isinstance(details, list):
+        raise InvalidToken("token names no task or no authorization", reason_code="malformed")
+    task_id, task_type, version = task.get("id"), task.get("type"), task.get("ver")
+    if not isinstance(task_id, str) or not isinstance(task_type, str) or not isinstance(version, int):
+        raise InvalidToken("token's task is malformed", reason_code="malformed")
+    try:
+        named, authority = from_details(details)
+        spiffe_id = SpiffeId.parse(str(claims.get("sub")))
+    except (InvalidInput, InvalidSpiffeId) as error:
+        raise InvalidToken(f"token is malformed: {error.public}", reason_code="malformed") from error
+    if named != task_type or authority.resources != (audience,):
+        raise InvalidToken("token's authorization is not for its audience and task", reason_code="malformed")
+    expires = datetime.fromtimestamp(float(claims["exp"]), now.tzinfo)
+    return TaskToken(
+        token, spiffe_id, audience, authority.at(audience), task_id, task_type, version, expires, claims
+    )
