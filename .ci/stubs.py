@@ -36,7 +36,9 @@ def generate(target: Path) -> None:
         raise SystemExit("protoc failed")
     for path in target.rglob("*.py*"):
         text = path.read_text()
-        text = re.sub(r"^from (spire|sojourn)(\.[\w.]+)? import", r"from sojourn._pb.\1\2 import", text, flags=re.M)
+        text = re.sub(
+            r"^from (spire|sojourn)(\.[\w.]+)? import", r"from sojourn._pb.\1\2 import", text, flags=re.MULTILINE
+        )
         text = text.replace(
             "from google.protobuf import descriptor_pool as _descriptor_pool\n",
             "from sojourn._pb.pool import POOL as _POOL\n",

@@ -8,7 +8,8 @@ from typing import Any, Self
 from sojourn.errors import InvalidInput
 from sojourn.limits import ACTIONS_PER_GRANT, AUDIENCE_MAX_BYTES, GRANTS_PER_TASK
 
-_RESOURCE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[!$-;=?-Z\[\]_a-z~]+")  # an absolute URI without fragment (RFC 8707, 2)
+# An absolute URI without fragment (RFC 8707, 2).
+_RESOURCE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[!$-;=?-Z\[\]_a-z~]+")
 _ACTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
 
 
@@ -77,11 +78,10 @@ def from_details(details: Sequence[Mapping[str, Any]]) -> tuple[str, Authority]:
     Each element names the same `type`, its `actions`, and its `locations`; no other member is accepted, since what we
     do not understand we must not ignore.
     """
-    if not details:
-        raise InvalidInput("authorization_details are empty")
-    types = {element.get("type") for element in details}
-    name = next(iter(types))
-    if len(types) != 1 or not isinstance(name, str):
+    if not details or not all(isinstance(element, Mapping) for element in details):
+        raise InvalidInput("authorization_details are not a list of objects, or are empty")
+    name = details[0].get("type")
+    if not isinstance(name, str) or any(element.get("type") != name for element in details):
         raise InvalidInput("authorization_details name more than one type, or none")
     grants = []
     for element in details:

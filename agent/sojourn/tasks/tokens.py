@@ -16,7 +16,7 @@ from sojourn.spiffe.jose import (
     numeric_date,
     parse_unverified,
 )
-from sojourn.tasks.grants import Authority, Grant, from_details
+from sojourn.tasks.grants import Grant, from_details
 
 TYP = "at+jwt"
 
@@ -79,9 +79,7 @@ def issue(
     )
 
 
-def verify(
-    token: str, *, keys: Mapping[str, PublicKey], issuer: str, audience: str, now: datetime
-) -> TaskToken:
+def verify(token: str, *, keys: Mapping[str, PublicKey], issuer: str, audience: str, now: datetime) -> TaskToken:
     """Check type, signature, issuer, the one audience, and times; raise InvalidToken otherwise.
 
     This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
@@ -133,6 +131,4 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> T
     if named != task_type or authority.resources != (audience,):
         raise InvalidToken("token's authorization is not for its audience and task", reason_code="malformed")
     expires = datetime.fromtimestamp(float(claims["exp"]), now.tzinfo)
-    return TaskToken(
-        token, spiffe_id, audience, authority.at(audience), task_id, task_type, version, expires, claims
-    )
+    return TaskToken(token, spiffe_id, audience, authority.at(audience), task_id, task_type, version, expires, claims)

@@ -1,0 +1,1 @@
+"""Who is calling: the process behind a connection, and what can be proved about it."""

@@ -1,0 +1,98 @@
+"""The peer of a connection: the process that connected, as the kernel recorded it then."""
+
+import os
+import socket
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sojourn.attestation.attestor import Attested
+from sojourn.attestation.process import Process
+from sojourn.errors import AttestationFailed
+
+SO_PEERPIDFD = 77  # Linux 6.5; not in the socket module
+SO_PEERGROUPS = 59  # Linux 4.13
+_UCRED = struct.Struct("3i")
+_OPTION_MAX_BYTES = 1024  # what Python's getsockopt can take: 256 groups
+
+
+@dataclass(slots=True, eq=False)
+class Peer:
+    """The process at the other end, with the ids that it had when it connected. Owns its Process; `close` it."""
+
+    process: Process
+    uid: int
+    gid: int
+    groups: frozenset[int]
+    attested: Attested | None = field(default=None)  # the last attestation, kept by attestation.service
+
+    @classmethod
+    def of_socket(cls, connection: socket.socket) -> "Peer":
+        """Read the kernel's record of a connected Unix socket. Raise AttestationFailed if its process cannot be pinned."""
+        pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        if pid <= 0:
+            raise AttestationFailed("the caller is in a process namespace that this agent cannot see")
+        process = _pin(connection, pid)
+        try:
+            return cls(process, uid, gid, _groups(connection, process))
+        except BaseException:
+            process.close()
+            raise
+
+    @classmethod
+    def of_pid(cls, pid: int) -> "Peer":
+        """Make a peer of a process that an operator asks about."""
+        process = Process.open(pid)
+        try:
+            found = process.credentials()
+            process.check_alive()
+        except BaseException:
+            process.close()
+            raise
+        return cls(process, found.uid, found.gid, found.groups)
+
+    def check_unchanged(self) -> None:
+        """Raise AttestationFailed unless the process lives and still has the ids it connected with."""
+        found = self.process.credentials()
+        self.process.check_alive()
+        if (found.uid, found.gid, found.groups) != (self.uid, self.gid, self.groups):
+            raise AttestationFailed("the process has changed its user or groups since it connected")
+
+    def close(self) -> None:
+        self.process.close()
+
+
+def _pin(connection: socket.socket, pid: int) -> Process:
+    try:
+        pidfd = struct.unpack("i", connection.getsockopt(socket.SOL_SOCKET, SO_PEERPIDFD, 4))[0]
+    except OSError:
+        # Before Linux 6.5. The pid may have passed to another process since the connect; its ids, which are compared
+        # with those of the connect at each attestation, are then the only guard.
+        return Process.open(pid)
+    os.set_inheritable(pidfd, False)
+    try:
+        # For a process that was collected already, the kernel still gives a pidfd; it then names no pid.
+        named = _fdinfo_pid(pidfd)
+        if named != pid:
+            raise AttestationFailed("the caller has gone")
+    except BaseException:
+        os.close(pidfd)
+        raise
+    return Process(pid, pidfd)
+
+
+def _groups(connection: socket.socket, process: Process) -> frozenset[int]:
+    try:
+        raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _OPTION_MAX_BYTES)
+    except OSError:  # more groups than fit: what the living process has now
+        groups = process.credentials().groups
+        process.check_alive()
+        return groups
+    return frozenset(struct.unpack(f"{len(raw) // 4}I", raw))
+
+
+def _fdinfo_pid(pidfd: int) -> int:
+    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii").splitlines():
+        if line.startswith("Pid:"):
+            return int(line[4:])
+    return -1

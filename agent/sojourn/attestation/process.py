@@ -1,0 +1,195 @@
+"""A process, pinned by the kernel, and what /proc says of it.
+
+A pidfd refers to one process and never to another that got the same pid. So: read /proc/PID, then ask the pidfd
+whether the process still lives; if it does, what was read was its own.
+"""
+
+import asyncio
+import fcntl
+import os
+import select
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sojourn.errors import AttestationFailed
+from sojourn.limits import ANCESTORS_WALKED
+
+_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes): struct pidfd_info, first version
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup id, pid tgid ppid and eight ids, exit code
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """The file that a process runs, by device and inode."""
+
+    device: int
+    inode: int
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Ids of a process, effective ones."""
+
+    uid: int
+    gid: int
+    groups: frozenset[int]
+
+
+class Process:
+    """One living process. Owns a pidfd; `close` it."""
+
+    __slots__ = ("_loop", "_pidfd", "pid", "start_time")
+
+    def __init__(self, pid: int, pidfd: int) -> None:
+        """Take ownership of `pidfd`. Raise AttestationFailed if the process has gone already."""
+        self.pid = pid
+        self._pidfd = pidfd
+        self._loop: asyncio.AbstractEventLoop | None = None
+        try:
+            self.start_time = stat_of(pid).start_time
+            self.check_alive()
+        except BaseException:
+            os.close(pidfd)
+            raise
+
+    @classmethod
+    def open(cls, pid: int) -> "Process":
+        """Pin a process by its pid, as an operator names it. Raise AttestationFailed if there is none."""
+        if pid <= 0:
+            raise AttestationFailed(f"there is no process {pid}")
+        try:
+            pidfd = os.pidfd_open(pid)
+        except OSError as error:
+            raise AttestationFailed(f"there is no process {pid}", detail=str(error)) from error
+        return cls(pid, pidfd)
+
+    def again(self) -> "Process":
+        """A second handle on the same process, with a life of its own."""
+        return Process(self.pid, os.dup(self._pidfd))
+
+    @property
+    def exited(self) -> bool:
+        """Whether the process has ended. Never answers for another process of the same pid."""
+        poll = select.poll()
+        poll.register(self._pidfd, select.POLLIN)
+        return bool(poll.poll(0))
+
+    def check_alive(self) -> None:
+        if self.exited:
+            raise AttestationFailed("the process has gone")
+
+    def on_exit(self, action: Callable[[], None]) -> None:
+        """Call `action` once in the running loop as soon as the process has ended."""
+        loop = self._loop = asyncio.get_running_loop()
+
+        def gone() -> None:
+            loop.remove_reader(self._pidfd)
+            self._loop = None
+            action()
+
+        loop.add_reader(self._pidfd, gone)
+
+    def exit_status(self) -> int | None:
+        """The wait status of an ended process (0: it returned 0), or None where the kernel does not tell.
+
+        Linux tells from 6.15 on, once the parent has collected the process; before that, /proc shows it to those
+        who may read it.
+        """
+        buffer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *([0] * 13)))
+        try:
+            fcntl.ioctl(self._pidfd, _PIDFD_GET_INFO, buffer)
+            mask, *_, status = _PIDFD_INFO.unpack(buffer)
+            if mask & _PIDFD_INFO_EXIT:
+                return int(status)
+        except OSError:
+            pass
+        try:
+            stat = stat_of(self.pid)
+        except AttestationFailed:
+            return None
+        return stat.exit_code if stat.state == "Z" and stat.start_time == self.start_time else None
+
+    def program(self) -> Program | None:
+        """The file that the process runs now, or None if this agent may not see it."""
+        try:
+            status = os.stat(f"/proc/{self.pid}/exe")  # a link of the kernel's
+        except PermissionError:
+            return None
+        except OSError as error:
+            raise AttestationFailed("the process has gone or runs no program", detail=str(error)) from error
+        return Program(status.st_dev, status.st_ino)
+
+    def program_path(self) -> str:
+        """The program's path as /proc tells it (a claim of the process's own mount namespace), or ''."""
+        try:
+            return os.readlink(f"/proc/{self.pid}/exe")
+        except OSError:
+            return ""
+
+    def credentials(self) -> Credentials:
+        """Effective uid, gid and supplementary groups, from /proc/PID/status."""
+        found: dict[str, list[int]] = {}
+        for line in _read(self.pid, "status").splitlines():
+            name, _, rest = line.partition(":")
+            if name in {"Uid", "Gid", "Groups"}:
+                found[name] = [int(number) for number in rest.split()]
+        try:
+            return Credentials(found["Uid"][1], found["Gid"][1], frozenset(found["Groups"]))
+        except (KeyError, IndexError) as error:
+            raise AttestationFailed("the process has gone") from error
+
+    def descends_from(self, ancestor: "Process") -> bool:
+        """Whether this process is `ancestor` or one of its descendants, as far as the kernel's parent links tell."""
+        pid, born = self.pid, self.start_time
+        for _ in range(ANCESTORS_WALKED):
+            if pid == ancestor.pid:
+                return born == ancestor.start_time and not ancestor.exited
+            try:
+                pid = stat_of(pid).parent
+                if pid <= 1:
+                    return pid == ancestor.pid and not ancestor.exited
+                earlier = stat_of(pid).start_time
+            except AttestationFailed:
+                return False
+            if earlier > born:  # a parent that is younger than its child: the pid was used again
+                return False
+            born = earlier
+        return False
+
+    def close(self) -> None:
+        if self._pidfd >= 0:
+            if self._loop is not None:
+                self._loop.remove_reader(self._pidfd)
+                self._loop = None
+            os.close(self._pidfd)
+            self._pidfd = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """Some of /proc/PID/stat. `start_time` is in clock ticks since boot."""
+
+    state: str
+    parent: int
+    start_time: int
+    exit_code: int
+
+
+def stat_of(pid: int) -> Stat:
+    """Read /proc/PID/stat. Raise AttestationFailed if there is no such process."""
+    text = _read(pid, "stat")
+    # The program's name may hold anything, so the fields are counted from the last parenthesis.
+    fields = text[text.rfind(")") + 2 :].split()
+    if len(fields) < 20:
+        raise AttestationFailed("the process has gone")
+    return Stat(fields[0], int(fields[1]), int(fields[19]), int(fields[49]) if len(fields) > 49 else 0)
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        with open(f"/proc/{pid}/{name}", encoding="ascii", errors="replace") as file:
+            return file.read()
+    except OSError as error:
+        raise AttestationFailed("the process has gone", detail=str(error)) from error

@@ -1,0 +1,123 @@
+"""Runs the attestors: side by side, each with a deadline, around two checks that the process stayed what it was."""
+
+import asyncio
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+import structlog
+
+from sojourn.attestation.attestor import Answer, Attested, Attestor
+from sojourn.attestation.peer import Peer
+from sojourn.attestation.selectors import Selector
+from sojourn.clock import Clock
+from sojourn.errors import AttestationFailed, InvalidConfig, InvalidSelector, SojournError
+from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTOR_DEADLINE_SECONDS, SELECTORS_PER_CALLER
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Subject:
+    pid: int
+    uid: int
+    gid: int
+    groups: frozenset[int]
+
+
+class Attestation:
+    """Turns a Peer into what is proved of it."""
+
+    def __init__(self, attestors: Mapping[str, Attestor], clock: Clock) -> None:
+        self._attestors = dict(attestors)
+        self._clock = clock
+        self._running: dict[Peer, asyncio.Future[Attested]] = {}
+
+    async def attest(self, peer: Peer) -> Attested:
+        """Return what is proved of `peer` now. Raise AttestationFailed if it has gone, changed, or nothing can tell.
+
+        What was proved within ATTESTATION_FRESH_SECONDS is used again if the process still runs the same program.
+        """
+        peer.process.check_alive()
+        kept = peer.attested
+        if (
+            kept is not None
+            and not kept.failures
+            and self._clock.boot() - kept.at < ATTESTATION_FRESH_SECONDS
+            and peer.process.program() == kept.program
+        ):
+            return kept
+        running = self._running.get(peer)
+        if running is None:
+            running = self._running[peer] = asyncio.ensure_future(self._attest(peer))
+            running.add_done_callback(lambda _: self._running.pop(peer, None))
+        return await asyncio.shield(running)
+
+    async def _attest(self, peer: Peer) -> Attested:
+        process = peer.process
+        program = process.program()
+        peer.check_unchanged()
+        subject = _Subject(process.pid, peer.uid, peer.gid, peer.groups)
+        answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
+        peer.check_unchanged()
+        if process.program() != program:
+            raise AttestationFailed("the process changed its program while it was attested")
+        selectors: set[Selector] = set()
+        withheld: dict[str, str] = {}
+        failures: dict[str, str] = {}
+        for name, answer in zip(self._attestors, answers, strict=True):
+            if isinstance(answer, str):
+                failures[name] = answer
+                continue
+            selectors.update(Selector.from_parts(name, value) for value in answer.values)
+            withheld.update({f"{name}:{kind}": reason for kind, reason in answer.withheld.items()})
+        if self._attestors and len(failures) == len(self._attestors):
+            raise AttestationFailed("workload attestation failed", detail=str(failures))
+        peer.attested = Attested(frozenset(selectors), withheld, failures, program, self._clock.boot())
+        return peer.attested
+
+    async def _ask(self, name: str, subject: _Subject) -> Answer | str:
+        """One attestor's answer, or the reason why it has none."""
+        try:
+            async with asyncio.timeout(ATTESTOR_DEADLINE_SECONDS):
+                answer = await self._attestors[name].attest(subject)
+            if len(answer.values) > SELECTORS_PER_CALLER:
+                return f"gave more than {SELECTORS_PER_CALLER} selectors"
+            for value in answer.values:
+                Selector.from_parts(name, value)
+        except TimeoutError:
+            reason = f"did not answer within {ATTESTOR_DEADLINE_SECONDS:g} s"
+        except InvalidSelector as error:
+            reason = f"gave a malformed selector: {error.public}"
+        except SojournError as error:
+            reason = error.public
+        except Exception as error:
+            log.exception("attestor_raised", attestor=name, pid=subject.pid)
+            reason = f"failed: {type(error).__name__}"
+        else:
+            return answer
+        log.warning("attestor_failed", attestor=name, pid=subject.pid, reason=reason)
+        return reason
+
+
+def load_attestors(tables: Mapping[str, Mapping[str, Any]], pool: Executor) -> dict[str, Attestor]:
+    """Make every attestor that `tables` names, from the entry-point group `sojourn.attestors`. Raise InvalidConfig."""
+    found = {point.name: point for point in entry_points(group="sojourn.attestors")}
+    made: dict[str, Attestor] = {}
+    faults: list[str] = []
+    for name, settings in tables.items():
+        if name not in found:
+            faults.append(f"attestors.{name}: no such attestor is installed; there are: {', '.join(sorted(found))}")
+            continue
+        try:
+            made[name] = found[name].load()(settings, pool)
+        except InvalidConfig as error:
+            faults += [f"attestors.{name}.{fault}" for fault in error.faults]
+        except Exception as error:
+            log.exception("attestor_not_loaded", attestor=name)
+            faults.append(f"attestors.{name}: cannot be loaded: {type(error).__name__}")
+    if faults:
+        raise InvalidConfig(faults)
+    return made

@@ -1,0 +1,5 @@
+"""The command `sojourn`."""
+
+
+def run() -> None:
+    """Run it."""
