@@ -28,7 +28,7 @@ class Peer:
 
     @classmethod
     def of_socket(cls, connection: socket.socket) -> "Peer":
-        """Read the kernel's record of a connected Unix socket. Raise AttestationFailed if its process cannot be pinned."""
+        """Read the kernel's record of a connected socket. Raise AttestationFailed if its process cannot be pinned."""
         pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if pid <= 0:
             raise AttestationFailed("the caller is in a process namespace that this agent cannot see")

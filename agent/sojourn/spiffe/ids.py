@@ -99,7 +99,7 @@ class SpiffeId:
         return cls.parse(f"{SCHEME}{trust_domain}{path}")
 
     def check_workload_of(self, trust_domain: TrustDomain) -> None:
-        """Raise InvalidSpiffeId unless a workload of `trust_domain` may have this ID: same domain, a path, not reserved."""
+        """Raise InvalidSpiffeId unless a workload of `trust_domain` may have this ID."""
         if self.trust_domain != trust_domain:
             raise InvalidSpiffeId(f"{str(self)!r} is not a member of trust domain {trust_domain.name!r}")
         if not self.path:

@@ -71,8 +71,7 @@ class PublicKey:
             return isinstance(self._key, ECKey) and self.jwk.get("crv") == _CURVES[algorithm]
         if not isinstance(self._key, RSAKey):
             return False
-        public = self._key.public_key
-        return isinstance(public, rsa.RSAPublicKey) and public.key_size >= _RSA_MIN_BITS
+        return self._key.public_key.key_size >= _RSA_MIN_BITS
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ class UnverifiedJws:
         if not key.fits(self.algorithm):
             raise InvalidToken("token's algorithm does not fit its key", reason_code="bad_algorithm")
         try:
-            jws.deserialize_compact(self.text, key._key, algorithms=[self.algorithm])  # noqa: SLF001
+            jws.deserialize_compact(self.text, key._key, algorithms=[self.algorithm])
         except Exception as error:
             raise InvalidToken(
                 "token's signature is not good", reason_code="bad_signature", detail=str(error)

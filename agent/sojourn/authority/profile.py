@@ -1,0 +1,151 @@
+"""Certificates as X509-SVID.md wants them: what is put together here is linted before a real key signs it."""
+
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from sojourn.errors import Bug
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.x509svid import check_authority, check_leaf
+
+_THROW_AWAY = ec.generate_private_key(ec.SECP256R1())  # signs what the linter looks at, and nothing else
+_ORGANIZATION = x509.NameAttribute(NameOID.ORGANIZATION_NAME, "Sojourn")
+
+
+class Signer:
+    """A signing certificate and its key, held in memory. The repr hides the key."""
+
+    def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
+        self.certificate = certificate
+        self._key = key
+        self._key_identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
+            certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+        )
+
+    def __repr__(self) -> str:
+        return f"Signer({self.certificate.subject.rfc4514_string()})"
+
+    def sign_leaf(
+        self,
+        spiffe_id: SpiffeId,
+        public_key: ec.EllipticCurvePublicKey,
+        *,
+        not_before: datetime,
+        not_after: datetime,
+        dns_names: Sequence[str] = (),
+    ) -> x509.Certificate:
+        """Sign a leaf for `spiffe_id` and nothing else; its life is clipped to this certificate's."""
+        subject = [_ORGANIZATION]
+        if dns_names:
+            subject.append(x509.NameAttribute(NameOID.COMMON_NAME, dns_names[0][:64]))
+        names = [x509.UniformResourceIdentifier(str(spiffe_id)), *(x509.DNSName(name) for name in dns_names)]
+        builder = (
+            self._builder(x509.Name(subject), public_key, not_before, not_after)
+            .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(_usage(signs_certificates=False), critical=True)
+            .add_extension(
+                x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+                critical=False,
+            )
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
+        )
+        if check_leaf(builder.sign(_THROW_AWAY, hashes.SHA256())) != spiffe_id:
+            raise Bug("a leaf would have had another SPIFFE ID than its entry's")
+        return builder.sign(self._key, hashes.SHA256())
+
+    def sign_authority(
+        self,
+        trust_domain: TrustDomain,
+        public_key: ec.EllipticCurvePublicKey,
+        not_before: datetime,
+        not_after: datetime,
+    ) -> x509.Certificate:
+        """Sign an intermediate that may sign leaves; its life is clipped to this certificate's."""
+        name = _authority_name(trust_domain, "issuer", x509.SubjectKeyIdentifier.from_public_key(public_key))
+        builder = _authority(self._builder(name, public_key, not_before, not_after), trust_domain, path_length=0)
+        check_authority(builder.sign(_THROW_AWAY, hashes.SHA256()), trust_domain)
+        return builder.sign(self._key, hashes.SHA256())
+
+    def _builder(
+        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, not_before: datetime, not_after: datetime
+    ) -> x509.CertificateBuilder:
+        issuer = self.certificate
+        not_before = max(not_before, issuer.not_valid_before_utc)
+        not_after = min(not_after, issuer.not_valid_after_utc)
+        if not_after <= not_before:
+            raise Bug("the signing certificate has run out")
+        return (
+            x509.CertificateBuilder()
+            .serial_number(_serial())
+            .issuer_name(issuer.subject)
+            .subject_name(subject)
+            .public_key(public_key)
+            .not_valid_before(not_before)
+            .not_valid_after(not_after)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(self._key_identifier, critical=False)
+        )
+
+
+def self_sign(
+    trust_domain: TrustDomain, key: ec.EllipticCurvePrivateKey, not_before: datetime, not_after: datetime
+) -> x509.Certificate:
+    """Make the root certificate of a trust domain."""
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    name = _authority_name(trust_domain, "root", identifier)
+    builder = _authority(
+        x509.CertificateBuilder()
+        .serial_number(_serial())
+        .issuer_name(name)
+        .subject_name(name)
+        .public_key(key.public_key())
+        .not_valid_before(not_before)
+        .not_valid_after(not_after)
+        .add_extension(identifier, critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(identifier), critical=False),
+        trust_domain,
+        path_length=1,
+    )
+    check_authority(builder.sign(_THROW_AWAY, hashes.SHA256()), trust_domain)
+    return builder.sign(key, hashes.SHA256())
+
+
+def _authority_name(trust_domain: TrustDomain, what: str, identifier: x509.SubjectKeyIdentifier) -> x509.Name:
+    # The key identifier keeps the names of old and new authorities apart: verifiers look issuers up by name.
+    common = f"{trust_domain.name[:40]} {what} {identifier.digest.hex()[:12]}"
+    return x509.Name([_ORGANIZATION, x509.NameAttribute(NameOID.COMMON_NAME, common)])
+
+
+def _authority(
+    builder: x509.CertificateBuilder, trust_domain: TrustDomain, *, path_length: int
+) -> x509.CertificateBuilder:
+    return (
+        builder.add_extension(x509.BasicConstraints(ca=True, path_length=path_length), critical=True)
+        .add_extension(_usage(signs_certificates=True), critical=True)
+        .add_extension(
+            x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(trust_domain.id))]), critical=False
+        )
+    )
+
+
+def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs_certificates,
+        key_cert_sign=signs_certificates,
+        crl_sign=signs_certificates,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _serial() -> int:
+    return secrets.randbits(127) | 1 << 126  # positive, of one length, 126 random bits

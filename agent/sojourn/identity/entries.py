@@ -1,0 +1,108 @@
+"""Registration entries: which selectors earn which SPIFFE ID."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sojourn.attestation.selectors import Selector, text_of
+from sojourn.errors import InvalidEntry, InvalidSpiffeId
+from sojourn.limits import (
+    DNS_NAMES_PER_ENTRY,
+    ENTRY_ID_MAX_BYTES,
+    HINT_MAX_BYTES,
+    SELECTORS_PER_ENTRY,
+    SVID_TTL_MAX_SECONDS,
+    SVID_TTL_MIN_SECONDS,
+)
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+
+_ENTRY_ID = re.compile(r"[A-Za-z0-9._-]+")
+_DNS_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_TIME_MAX = 2**53
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One registration. TTLs: seconds, 0 for the agent's default. Times: seconds since the epoch, 0 for none."""
+
+    id: str
+    spiffe_id: SpiffeId
+    parent_id: SpiffeId
+    selectors: frozenset[Selector]
+    x509_svid_ttl: int = 0
+    jwt_svid_ttl: int = 0
+    hint: str = ""
+    dns_names: tuple[str, ...] = ()
+    federates_with: tuple[TrustDomain, ...] = ()
+    admin: bool = False
+    downstream: bool = False
+    store_svid: bool = False
+    disable_x509_svid_prefetch: bool = False
+    jwt_svid_include_jti: bool = False
+    expires_at: int = 0
+    revision: int = 0
+    created_at: int = 0
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """The stated order of identities: most selectors first, then oldest, then by ID."""
+        return (-len(self.selectors), self.created_at, self.id)
+
+    @property
+    def identity_digest(self) -> str:
+        """SHA-256 over what makes an entry the same as another: SPIFFE ID, parent and selectors."""
+        return identity_digest(self.spiffe_id, self.parent_id, self.selectors)
+
+
+def identity_digest(spiffe_id: SpiffeId, parent_id: SpiffeId, selectors: Iterable[Selector]) -> str:
+    parts = [str(spiffe_id), str(parent_id), *text_of(selectors)]
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
+
+
+def check(entry: Entry, trust_domain: TrustDomain) -> None:
+    """Raise InvalidEntry, naming the field and the rule, unless `entry` may be registered in `trust_domain`."""
+    if not _ENTRY_ID.fullmatch(entry.id):
+        raise InvalidEntry("entry ID contains invalid characters")
+    if len(entry.id) > ENTRY_ID_MAX_BYTES:
+        raise InvalidEntry("entry ID too long")
+    try:
+        entry.spiffe_id.check_workload_of(trust_domain)
+    except InvalidSpiffeId as error:
+        raise InvalidEntry(f"invalid spiffe ID: {error.public}") from error
+    if entry.parent_id.trust_domain != trust_domain:
+        raise InvalidEntry(
+            f"invalid parent ID: {str(entry.parent_id)!r} is not a member of trust domain {trust_domain.name!r}"
+        )
+    if not entry.parent_id.path:
+        raise InvalidEntry(f"invalid parent ID: {str(entry.parent_id)!r} is not a node: path is empty")
+    if not entry.selectors:
+        raise InvalidEntry("selector list is empty")
+    if len(entry.selectors) > SELECTORS_PER_ENTRY:
+        raise InvalidEntry(f"more than {SELECTORS_PER_ENTRY} selectors")
+    _check_ttl("x509_svid_ttl", entry.x509_svid_ttl)
+    _check_ttl("jwt_svid_ttl", entry.jwt_svid_ttl)
+    if len(entry.hint.encode()) > HINT_MAX_BYTES:
+        raise InvalidEntry(f"hint is too long, max length is {HINT_MAX_BYTES} characters")
+    if len(entry.dns_names) > DNS_NAMES_PER_ENTRY:
+        raise InvalidEntry(f"more than {DNS_NAMES_PER_ENTRY} DNS names")
+    for name in entry.dns_names:
+        _check_dns_name(name)
+    if not 0 <= entry.expires_at <= _TIME_MAX:
+        raise InvalidEntry("expires_at is not a time in seconds since the epoch")
+    if entry.store_svid and len({selector.type for selector in entry.selectors}) > 1:
+        raise InvalidEntry("selector types must be the same when store SVID is enabled")
+
+
+def _check_ttl(name: str, seconds: int) -> None:
+    if seconds and not SVID_TTL_MIN_SECONDS <= seconds <= SVID_TTL_MAX_SECONDS:
+        raise InvalidEntry(
+            f"{name} is {seconds} s: it must be from {SVID_TTL_MIN_SECONDS} s to {SVID_TTL_MAX_SECONDS} s,"
+            " or 0 for the default"
+        )
+
+
+def _check_dns_name(name: str) -> None:
+    labels = name.removeprefix("*.").split(".")
+    if len(name) > 253 or not all(_DNS_LABEL.fullmatch(label) for label in labels):
+        raise InvalidEntry(f"invalid DNS name: {name[:100]!r}")

@@ -1,0 +1,59 @@
+"""Why a process has the identities that it has, or none."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sojourn.attestation.attestor import Attested
+from sojourn.attestation.selectors import Selector, text_of
+from sojourn.identity.entries import Entry
+from sojourn.identity.matching import nearest
+from sojourn.limits import EXPLAINED_ENTRIES
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one entry says to a caller: matched, missing_selectors, other_parent or expired."""
+
+    entry: Entry
+    verdict: str
+    missing: tuple[str, ...] = ()
+
+
+def verdicts(entries: Iterable[Entry], served: Iterable[Entry], selectors: frozenset[Selector]) -> list[Verdict]:
+    """The matching entries in their order, then those that match but are not served, then the nearest misses."""
+    entries = list(entries)
+    here = {entry.id for entry in served}
+    matching = sorted((entry for entry in entries if entry.selectors <= selectors), key=lambda entry: entry.order)
+    found = [Verdict(entry, "matched") for entry in matching if entry.id in here]
+    found += [
+        Verdict(entry, "expired" if entry.expires_at else "other_parent") for entry in matching if entry.id not in here
+    ]
+    found += [
+        Verdict(entry, "missing_selectors", tuple(text_of(entry.selectors - selectors)))
+        for entry in nearest(entries, selectors, EXPLAINED_ENTRIES)
+    ]
+    return found
+
+
+def conclusion(found: list[Verdict], attested: Attested) -> str:
+    """One or two sentences: what the process gets, or what is missing."""
+    matched = [verdict.entry for verdict in found if verdict.verdict == "matched"]
+    if matched:
+        ids = ", ".join(str(entry.spiffe_id) for entry in matched)
+        return f"the process has {len(matched)} {'identity' if len(matched) == 1 else 'identities'}: {ids}"
+    if attested.failures:
+        names = ", ".join(sorted(attested.failures))
+        return f"no entry matches, but it cannot be said that none would: attestor {names} could not tell"
+    if not found:
+        return "no identity: there are no entries; register one with `sojourn entry create`"
+    first = found[0]
+    if first.verdict == "missing_selectors":
+        why = "; ".join(
+            f"{name} could not be proved: {reason}"
+            for name, reason in attested.withheld.items()
+            if any(missing.startswith(f"{name}:") for missing in first.missing)
+        )
+        text = f"no identity: the nearest entry, for {first.entry.spiffe_id}, also asks for {', '.join(first.missing)}"
+        return f"{text} ({why})" if why else text
+    reason = "has expired" if first.verdict == "expired" else "belongs to another node (its parent is not this agent)"
+    return f"no identity: the entry for {first.entry.spiffe_id} matches but {reason}"

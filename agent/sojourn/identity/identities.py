@@ -1,0 +1,162 @@
+"""The identities of callers: what each has now, and telling those who hold a stream when that changes."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sojourn.attestation.attestor import Attested
+from sojourn.attestation.peer import Peer
+from sojourn.attestation.service import Attestation
+from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.clock import Clock
+from sojourn.errors import AttestationFailed, NoIdentity
+from sojourn.identity.entries import Entry
+from sojourn.identity.matching import unique_hints
+from sojourn.identity.registry import Change, Registry
+from sojourn.identity.svids import X509Svids
+from sojourn.limits import UNMATCHED_HOLD_SECONDS
+from sojourn.spiffe.bundle import Bundle
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.x509svid import X509Svid
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One open stream and what its caller has. `entries` is in the stated order, hints unique."""
+
+    method: str
+    peer: Peer
+    attested: Attested
+    entries: tuple[Entry, ...]
+    since: datetime
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    last_push: datetime | None = None
+    pushes: int = 0
+
+    async def next_change(self) -> None:
+        """Return when something may have changed since the last time this returned."""
+        await self.changed.wait()
+        self.changed.clear()
+
+
+class Identities:
+    """Answers "who is this, and what may it have?" and pushes when the answer changes."""
+
+    def __init__(
+        self,
+        attestation: Attestation,
+        registry: Registry,
+        authority: EmbeddedAuthority,
+        svids: X509Svids,
+        clock: Clock,
+        default_jwt_ttl: timedelta,
+    ) -> None:
+        self._attestation = attestation
+        self._registry = registry
+        self._authority = authority
+        self._svids = svids
+        self._clock = clock
+        self._default_jwt_ttl = default_jwt_ttl
+        self._streams: set[Stream] = set()
+        registry.on_change(self._registered)
+        svids.on_rotation(self._rotated)
+        authority.on_change(self._bundle_changed)
+
+    @property
+    def bundle(self) -> Bundle:
+        return self._authority.bundle
+
+    @property
+    def streams(self) -> list[Stream]:
+        return sorted(self._streams, key=lambda stream: stream.since)
+
+    async def of(self, peer: Peer) -> tuple[Entry, ...]:
+        """The entries of a caller, in the stated order. Raise NoIdentity, or AttestationFailed if it cannot be told."""
+        attested = await self._attestation.attest(peer)
+        entries = self._match(attested)
+        if not entries:
+            raise self._nothing(attested)
+        return entries
+
+    async def entry_for(self, peer: Peer, spiffe_id: SpiffeId) -> Entry:
+        """The caller's entry for one SPIFFE ID. Raise NoIdentity if it has none."""
+        for entry in await self.of(peer):
+            if entry.spiffe_id == spiffe_id:
+                return entry
+        raise NoIdentity("no identity issued")
+
+    def x509_svid(self, entry: Entry) -> X509Svid:
+        """The X.509-SVID of an entry, as good as it gets now."""
+        return self._svids.get(entry)
+
+    def issue_jwt(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
+        """Sign a JWT-SVID for an entry."""
+        ttl = timedelta(seconds=entry.jwt_svid_ttl) if entry.jwt_svid_ttl else self._default_jwt_ttl
+        return self._authority.issue_jwt(entry.spiffe_id, audience, ttl)
+
+    @asynccontextmanager
+    async def stream(self, peer: Peer, method: str) -> AsyncIterator[Stream]:
+        """Hold a stream for a caller. One without identity waits UNMATCHED_HOLD_SECONDS, then NoIdentity is raised.
+
+        When the caller's entries or their SVIDs or the bundle change, `stream.changed` is set; `stream.entries` is what
+        the caller has now, and empty once it has nothing any more.
+        """
+        attested = await self._attestation.attest(peer)
+        stream = Stream(method, peer, attested, (), self._clock.now())
+        self._streams.add(stream)
+        try:
+            self._set_entries(stream, self._match(attested))
+            if not stream.entries:
+                await self._hold(stream)
+            yield stream
+        finally:
+            self._streams.discard(stream)
+            self._set_entries(stream, ())
+
+    async def _hold(self, stream: Stream) -> None:
+        try:
+            async with asyncio.timeout(UNMATCHED_HOLD_SECONDS):
+                while not stream.entries:
+                    await stream.next_change()
+        except TimeoutError:
+            raise self._nothing(stream.attested) from None
+
+    def _match(self, attested: Attested) -> tuple[Entry, ...]:
+        return unique_hints(self._registry.match(attested.selectors))
+
+    def _nothing(self, attested: Attested) -> NoIdentity | AttestationFailed:
+        if attested.failures:
+            # An attestor that could not tell might have earned the caller an identity: that is not a no.
+            reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(attested.failures.items()))
+            return AttestationFailed("workload attestation failed", detail=reasons)
+        return NoIdentity("no identity issued")
+
+    def _set_entries(self, stream: Stream, entries: tuple[Entry, ...]) -> None:
+        for entry in entries:
+            self._svids.watch(entry.id)
+        for entry in stream.entries:
+            self._svids.unwatch(entry.id)
+        stream.entries = entries
+
+    def _registered(self, changes: Sequence[Change]) -> None:
+        for change in changes:
+            if change.old is not None:
+                self._svids.forget(change.old.id)
+        touched = [entry for change in changes for entry in (change.old, change.new) if entry is not None]
+        for stream in self._streams:
+            held = stream.attested.selectors
+            if any(entry.selectors <= held for entry in touched):
+                self._set_entries(stream, self._match(stream.attested))
+                stream.changed.set()
+
+    def _rotated(self, entry_id: str) -> None:
+        for stream in self._streams:
+            if any(entry.id == entry_id for entry in stream.entries):
+                stream.changed.set()
+
+    def _bundle_changed(self) -> None:
+        for stream in self._streams:
+            stream.changed.set()

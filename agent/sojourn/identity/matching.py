@@ -1,0 +1,59 @@
+"""Finding the entries of a caller without looking at all of them."""
+
+from collections.abc import Iterable
+
+from sojourn.attestation.selectors import Selector
+from sojourn.identity.entries import Entry
+
+
+class EntryIndex:
+    """Entries, each filed under one of its selectors: the one under which the fewest others are filed."""
+
+    def __init__(self) -> None:
+        self._filed: dict[Selector, dict[str, Entry]] = {}
+        self._selector_of: dict[str, Selector] = {}
+
+    def add(self, entry: Entry) -> None:
+        """File `entry`, in the place of an earlier one with the same ID."""
+        self.remove(entry.id)
+        key = min(sorted(entry.selectors), key=lambda selector: len(self._filed.get(selector, ())))
+        self._filed.setdefault(key, {})[entry.id] = entry
+        self._selector_of[entry.id] = key
+
+    def remove(self, entry_id: str) -> None:
+        key = self._selector_of.pop(entry_id, None)
+        if key is None:
+            return
+        drawer = self._filed[key]
+        del drawer[entry_id]
+        if not drawer:
+            del self._filed[key]
+
+    def match(self, selectors: frozenset[Selector]) -> tuple[Entry, ...]:
+        """The entries whose selectors are all among `selectors`, in the stated order."""
+        found = [
+            entry
+            for selector in selectors
+            for entry in self._filed.get(selector, {}).values()
+            if entry.selectors <= selectors
+        ]
+        return tuple(sorted(found, key=lambda entry: entry.order))
+
+
+def nearest(entries: Iterable[Entry], selectors: frozenset[Selector], limit: int) -> list[Entry]:
+    """Entries that do not match, the fewest missing selectors first."""
+    misses = [entry for entry in entries if not entry.selectors <= selectors]
+    misses.sort(key=lambda entry: (len(entry.selectors - selectors), *entry.order))
+    return misses[:limit]
+
+
+def unique_hints(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    """Of entries that share a hint keep the oldest, then the smallest ID: hints are unique (Workload API 5.2.1)."""
+    kept: dict[str, Entry] = {}
+    entries = tuple(entries)
+    for entry in entries:
+        if entry.hint:
+            held = kept.get(entry.hint)
+            if held is None or (entry.created_at, entry.id) < (held.created_at, held.id):
+                kept[entry.hint] = entry
+    return tuple(entry for entry in entries if not entry.hint or kept[entry.hint] is entry)

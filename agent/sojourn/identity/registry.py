@@ -1,0 +1,216 @@
+"""The registration entries, in memory and on disk.
+
+A change is on disk before it is answered, and those who hold streams hear of it before the call returns.
+"""
+
+import asyncio
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from sojourn.attestation.selectors import Selector
+from sojourn.clock import Alarm, Alarms, Clock
+from sojourn.errors import AlreadyExists, InvalidEntry, NotFound, SojournError
+from sojourn.identity.entries import Entry, check
+from sojourn.identity.matching import EntryIndex
+from sojourn.limits import ENTRIES_PER_BATCH
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+
+
+class EntryStore(Protocol):
+    """Where entries are kept."""
+
+    def load(self) -> list[Entry]: ...
+
+    async def write(self, put: Sequence[Entry], remove: Sequence[str]) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one entry; `old` is None for a new one, `new` is None for one that is gone."""
+
+    old: Entry | None
+    new: Entry | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result for one item of a batch: `error` is None if it was done."""
+
+    entry: Entry | None
+    error: SojournError | None = None
+
+
+class Registry:
+    """All entries of this node's trust domain. Those whose parent is another node are kept and shown, not served."""
+
+    def __init__(
+        self, store: EntryStore, trust_domain: TrustDomain, node_ids: Sequence[SpiffeId], clock: Clock, alarms: Alarms
+    ) -> None:
+        """`node_ids`: this node's own ID first, then its aliases. Loads what is stored."""
+        self._store = store
+        self._trust_domain = trust_domain
+        self._node_ids = tuple(node_ids)
+        self._clock = clock
+        self._alarms = alarms
+        self._lock = asyncio.Lock()
+        self._hooks: list[Callable[[Sequence[Change]], None]] = []
+        self._entries: dict[str, Entry] = {}
+        self._by_digest: dict[str, str] = {}
+        self._index = EntryIndex()
+        self._ends: dict[str, Alarm] = {}
+        for entry in store.load():
+            self._hold(entry)
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def node_id(self) -> SpiffeId:
+        return self._node_ids[0]
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._entries.values())
+
+    def get(self, entry_id: str) -> Entry | None:
+        return self._entries.get(entry_id)
+
+    def serves(self, entry: Entry) -> bool:
+        """Whether `entry` is this node's to serve, now."""
+        return entry.parent_id in self._node_ids and not self._expired(entry)
+
+    def match(self, selectors: frozenset[Selector]) -> tuple[Entry, ...]:
+        """The entries that a caller with these selectors has here, in the stated order."""
+        return tuple(entry for entry in self._index.match(selectors) if not self._expired(entry))
+
+    # --- changing ---------------------------------------------------------------------------------------------------
+
+    def on_change(self, hook: Callable[[Sequence[Change]], None]) -> None:
+        """Call `hook` with each change as soon as it is durable. Hooks neither block nor raise."""
+        self._hooks.append(hook)
+
+    async def create(self, wanted: Sequence[Entry]) -> list[Outcome]:
+        """Register entries; an empty ID gets a new one. Items fail one by one; what is done is on disk."""
+        _check_batch(wanted)
+        async with self._lock:
+            now = int(self._clock.now().timestamp())
+            outcomes: list[Outcome] = []
+            fresh: dict[str, Entry] = {}
+            digests: dict[str, Entry] = {}
+            for item in wanted:
+                entry = replace(item, id=item.id or str(uuid.uuid4()), revision=0, created_at=now)
+                twin = self._twin(entry) or digests.get(entry.identity_digest)
+                try:
+                    check(entry, self._trust_domain)
+                    if twin is not None:
+                        outcomes.append(Outcome(twin, AlreadyExists("similar entry already exists")))
+                        continue
+                    if entry.id in self._entries or entry.id in fresh:
+                        raise AlreadyExists(f"an entry with the ID {entry.id!r} exists already")
+                except SojournError as error:
+                    outcomes.append(Outcome(None, error))
+                    continue
+                fresh[entry.id] = digests[entry.identity_digest] = entry
+                outcomes.append(Outcome(entry))
+            await self._apply([Change(None, entry) for entry in fresh.values()])
+            return outcomes
+
+    async def update(self, wanted: Sequence[tuple[str, Callable[[Entry], Entry]]]) -> list[Outcome]:
+        """Change entries, each by its ID and a function from what is there to what shall be."""
+        _check_batch(wanted)
+        async with self._lock:
+            outcomes: list[Outcome] = []
+            changes: dict[str, Change] = {}
+            digests: dict[str, str] = {}
+            for entry_id, change in wanted:
+                old = changes[entry_id].new if entry_id in changes else self._entries.get(entry_id)
+                try:
+                    if old is None:
+                        raise NotFound("failed to update entry")
+                    new = replace(change(old), id=old.id, revision=old.revision + 1, created_at=old.created_at)
+                    check(new, self._trust_domain)
+                    twin = self._by_digest.get(new.identity_digest) or digests.get(new.identity_digest)
+                    if twin is not None and twin != entry_id:
+                        raise AlreadyExists("similar entry already exists")
+                except SojournError as error:
+                    outcomes.append(Outcome(None, error))
+                    continue
+                changes[entry_id] = Change(self._entries.get(entry_id), new)
+                digests[new.identity_digest] = entry_id
+                outcomes.append(Outcome(new))
+            await self._apply(list(changes.values()))
+            return outcomes
+
+    async def delete(self, ids: Sequence[str]) -> list[Outcome]:
+        """Remove entries. What they served ends at once."""
+        _check_batch(ids)
+        async with self._lock:
+            outcomes: list[Outcome] = []
+            changes: dict[str, Change] = {}
+            for entry_id in ids:
+                entry = self._entries.get(entry_id)
+                if not entry_id:
+                    outcomes.append(Outcome(None, InvalidEntry("missing entry ID")))
+                elif entry is None or entry_id in changes:
+                    outcomes.append(Outcome(None, NotFound("entry not found")))
+                else:
+                    changes[entry_id] = Change(entry, None)
+                    outcomes.append(Outcome(entry))
+            await self._apply(list(changes.values()))
+            return outcomes
+
+    async def _apply(self, changes: list[Change]) -> None:
+        if not changes:
+            return
+        put = [change.new for change in changes if change.new is not None]
+        await self._store.write(put, [change.old.id for change in changes if change.new is None and change.old])
+        for change in changes:
+            if change.old is not None:
+                self._drop(change.old)
+        for entry in put:
+            self._hold(entry)
+        self._tell(changes)
+
+    def _tell(self, changes: Sequence[Change]) -> None:
+        for hook in self._hooks:
+            hook(changes)
+
+    def _hold(self, entry: Entry) -> None:
+        self._entries[entry.id] = entry
+        self._by_digest[entry.identity_digest] = entry.id
+        if not self.serves(entry):
+            return
+        self._index.add(entry)
+        if entry.expires_at:
+            left = entry.expires_at - self._clock.now().timestamp()
+            self._ends[entry.id] = self._alarms.after(left, lambda: self._expire(entry))
+
+    def _drop(self, entry: Entry) -> None:
+        del self._entries[entry.id]
+        del self._by_digest[entry.identity_digest]
+        self._unserve(entry)
+
+    def _unserve(self, entry: Entry) -> None:
+        self._index.remove(entry.id)
+        alarm = self._ends.pop(entry.id, None)
+        if alarm is not None:
+            alarm.cancel()
+
+    def _expire(self, entry: Entry) -> None:
+        if self._entries.get(entry.id) is entry:
+            self._unserve(entry)
+            self._tell([Change(entry, None)])
+
+    def _expired(self, entry: Entry) -> bool:
+        return bool(entry.expires_at) and entry.expires_at <= self._clock.now().timestamp()
+
+    def _twin(self, entry: Entry) -> Entry | None:
+        return self._entries.get(self._by_digest.get(entry.identity_digest, ""))
+
+
+def _check_batch(items: Sequence[object]) -> None:
+    if len(items) > ENTRIES_PER_BATCH:
+        raise InvalidEntry(f"more than {ENTRIES_PER_BATCH} entries in one call")

@@ -1,0 +1,116 @@
+"""X.509-SVIDs in use: issued at first use, renewed at half of their life while somebody watches."""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from sojourn.clock import Alarm, Alarms, Clock
+from sojourn.identity.entries import Entry
+from sojourn.limits import ROTATION_JITTER_SHARE
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.x509svid import X509Svid
+
+log = structlog.get_logger()
+RETRY_SECONDS = 1.0
+
+
+class X509Issuer(Protocol):
+    """What signs X.509-SVIDs."""
+
+    def issue_x509(self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = ()) -> X509Svid: ...
+
+
+@dataclass(slots=True)
+class Kept:
+    """One SVID in use. `rotate_at` is wall time, for people; the alarm runs on the boot clock."""
+
+    entry: Entry
+    svid: X509Svid
+    rotate_at: datetime
+    alarm: Alarm
+
+
+class X509Svids:
+    """One SVID for each entry that somebody watches, or watched a while ago."""
+
+    def __init__(
+        self,
+        issuer: X509Issuer,
+        clock: Clock,
+        alarms: Alarms,
+        default_ttl: timedelta,
+        issued: Callable[[Entry, X509Svid], None],
+    ) -> None:
+        """`issued` is told of each SVID that was signed: the audit."""
+        self._issuer = issuer
+        self._clock = clock
+        self._alarms = alarms
+        self._default_ttl = default_ttl
+        self._issued = issued
+        self._kept: dict[str, Kept] = {}
+        self._watchers: Counter[str] = Counter()
+        self._hooks: list[Callable[[str], None]] = []
+
+    def on_rotation(self, hook: Callable[[str], None]) -> None:
+        """Call `hook` with the entry's ID when it has a new SVID. Hooks neither block nor raise."""
+        self._hooks.append(hook)
+
+    def get(self, entry: Entry) -> X509Svid:
+        """The SVID of an entry; one is issued if there is none that is good."""
+        kept = self._kept.get(entry.id)
+        if kept is not None and kept.entry == entry and kept.svid.not_after > self._clock.now():
+            return kept.svid
+        return self._issue(entry).svid
+
+    def watch(self, entry_id: str) -> None:
+        self._watchers[entry_id] += 1
+
+    def unwatch(self, entry_id: str) -> None:
+        self._watchers[entry_id] -= 1
+        if self._watchers[entry_id] <= 0:
+            del self._watchers[entry_id]
+
+    def forget(self, entry_id: str) -> None:
+        """Drop the SVID of an entry that has changed or is gone."""
+        kept = self._kept.pop(entry_id, None)
+        if kept is not None:
+            kept.alarm.cancel()
+
+    def kept(self) -> list[Kept]:
+        return list(self._kept.values())
+
+    def _issue(self, entry: Entry) -> Kept:
+        self.forget(entry.id)
+        ttl = timedelta(seconds=entry.x509_svid_ttl) if entry.x509_svid_ttl else self._default_ttl
+        svid = self._issuer.issue_x509(entry.spiffe_id, ttl, entry.dns_names)
+        now = self._clock.now()
+        life = (svid.not_after - now).total_seconds()
+        # Drawn once for each SVID, so that a fleet that started as one does not rotate as one.
+        wait = life * (0.5 + random.uniform(-0.5, 0.5) * ROTATION_JITTER_SHARE)  # noqa: S311
+        alarm = self._alarms.after(wait, lambda: self._rotate(entry.id))
+        kept = self._kept[entry.id] = Kept(entry, svid, now + timedelta(seconds=wait), alarm)
+        self._issued(entry, svid)
+        return kept
+
+    def _rotate(self, entry_id: str) -> None:
+        kept = self._kept.get(entry_id)
+        if kept is None:
+            return
+        if entry_id not in self._watchers:
+            del self._kept[entry_id]
+            return
+        try:
+            self._issue(kept.entry)
+        except Exception:
+            # The SVID in use is still good; it is served on while renewing is tried again.
+            log.exception("svid_not_rotated", entry_id=entry_id, spiffe_id=str(kept.entry.spiffe_id))
+            self._kept[entry_id] = kept
+            kept.alarm = self._alarms.after(RETRY_SECONDS, lambda: self._rotate(entry_id))
+            return
+        for hook in self._hooks:
+            hook(entry_id)

@@ -1,0 +1,1 @@
+"""What oversight sees: the audit journal."""

@@ -1,0 +1,114 @@
+"""The audit journal: a record of each issue, denial and task transition, chained by digests.
+
+Each record's digest is SHA-256 over the digest before it and the record, so that a change, a gap or another order
+anywhere shows. Records never hold tokens, keys or selectors.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+
+from sojourn.clock import Clock
+from sojourn.errors import SojournError
+from sojourn.limits import WRITES_WAITING
+
+log = structlog.get_logger()
+FIRST = "0" * 64
+DENIALS_PER_SECOND = 20  # over that they are counted, and the count is recorded: refusals cost the refused nothing
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One thing that happened, before it has its place in the journal."""
+
+    at_ms: int
+    event: str
+    fields: str  # JSON object, canonical
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record of the journal. `digest` is lower-case hex."""
+
+    seq: int
+    at_ms: int
+    event: str
+    fields: str
+    digest: str
+
+
+def digest_of(before: str, seq: int, event: Event) -> str:
+    text = f"{before}\n{seq}\n{event.at_ms}\n{event.event}\n{event.fields}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+class AuditStore(Protocol):
+    """Where the journal is kept."""
+
+    async def append(self, events: Sequence[Event]) -> None: ...
+
+
+class Audit:
+    """Writes the journal. `note` returns at once, `commit` once the record is on disk."""
+
+    def __init__(self, store: AuditStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self._waiting: deque[Event] = deque()
+        self._wake = asyncio.Event()
+        self._denials: dict[int, int] = {}  # uid -> denials in this second
+        self._second = 0
+
+    def note(self, event: str, **fields: Any) -> None:
+        """Record something that need not wait for the disk. If the disk does not take it, it stays with us for a while."""
+        if len(self._waiting) >= WRITES_WAITING:
+            self._waiting.popleft()
+            log.error("audit_record_lost", reason="the journal cannot be written and too many records wait")
+        self._waiting.append(self.event(event, fields))
+        self._wake.set()
+
+    def denied(self, event: str, uid: int, **fields: Any) -> None:
+        """Record a refusal, up to DENIALS_PER_SECOND for each uid."""
+        second = int(self._clock.boot())
+        if second != self._second:
+            suppressed = {uid: count - DENIALS_PER_SECOND for uid, count in self._denials.items()}
+            self._second, self._denials = second, {}
+            for noisy, count in suppressed.items():
+                if count > 0:
+                    self.note("denials_suppressed", uid=noisy, count=count)
+        count = self._denials[uid] = self._denials.get(uid, 0) + 1
+        if count <= DENIALS_PER_SECOND:
+            self.note(event, uid=uid, **fields)
+
+    def event(self, event: str, fields: Mapping[str, Any]) -> Event:
+        """Make an event that happens now; None values are left out."""
+        kept = {name: value for name, value in fields.items() if value is not None}
+        text = json.dumps(kept, separators=(",", ":"), sort_keys=True, ensure_ascii=True)
+        return Event(int(self._clock.now().timestamp() * 1000), event, text)
+
+    async def flush(self) -> None:
+        """Write what waits. Raises what the store raises; nothing is lost then."""
+        batch = list(self._waiting)
+        if batch:
+            await self._store.append(batch)
+            for _ in batch:
+                self._waiting.popleft()
+
+    async def run(self) -> None:
+        """Write what is noted, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            try:
+                await self.flush()
+            except SojournError as error:
+                log.error("audit_not_written", reason=error.public, detail=error.detail, waiting=len(self._waiting))
+                await asyncio.sleep(1)
+                self._wake.set()
+            await asyncio.sleep(0.02)  # so that a burst shares a commit

@@ -1,0 +1,70 @@
+"""The audit journal in the database."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Connection, func, select
+
+from sojourn.limits import AUDIT_LISTED
+from sojourn.oversight.audit import FIRST, Event, Record, digest_of
+from sojourn.store.database import Database
+from sojourn.store.tables import audit
+
+
+class AuditTable:
+    """Appends in the writer thread, which alone knows the head of the chain."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._head: tuple[int, str] | None = None
+        database.on_rollback(self._forget)
+
+    def _forget(self) -> None:
+        self._head = None
+
+    def append_in(self, connection: Connection, events: Sequence[Event]) -> None:
+        """Append within a write that is under way, so that the record and what it records are one."""
+        if self._head is None:
+            last = connection.execute(select(audit.c.seq, audit.c.digest).order_by(audit.c.seq.desc()).limit(1)).first()
+            self._head = (last.seq, last.digest) if last else (0, FIRST)
+        seq, digest = self._head
+        rows = []
+        for event in events:
+            seq += 1
+            digest = digest_of(digest, seq, event)
+            rows.append(
+                {"seq": seq, "at_ms": event.at_ms, "event": event.event, "fields": event.fields, "digest": digest}
+            )
+        connection.execute(audit.insert(), rows)
+        self._head = (seq, digest)
+
+    async def append(self, events: Sequence[Event]) -> None:
+        await self._database.write(lambda connection: self.append_in(connection, events))
+
+    async def tail(self, limit: int) -> list[Record]:
+        """The last `limit` records, oldest first."""
+        statement = select(audit).order_by(audit.c.seq.desc()).limit(min(limit, AUDIT_LISTED))
+
+        def work(connection: Connection) -> list[Record]:
+            return [Record(*row) for row in connection.execute(statement)][::-1]
+
+        return await self._database.read(work)
+
+    async def verify(self) -> tuple[int, int, str]:
+        """Walk the whole chain. Return the number of records, the first bad seq (0 if intact) and what is wrong there."""
+
+        def work(connection: Connection) -> tuple[int, int, str]:
+            digest, expected, count = (
+                FIRST,
+                1,
+                connection.execute(select(func.count()).select_from(audit)).scalar() or 0,
+            )
+            for row in connection.execution_options(yield_per=1000).execute(select(audit).order_by(audit.c.seq)):
+                if row.seq != expected:
+                    return count, expected, "a record is missing"
+                digest = digest_of(digest, row.seq, Event(row.at_ms, row.event, row.fields))
+                if digest != row.digest:
+                    return count, row.seq, "the record is not what was written, or the one before it was changed"
+                expected += 1
+            return count, 0, ""
+
+        return await self._database.read(work)

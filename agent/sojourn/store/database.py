@@ -1,0 +1,228 @@
+"""The database: one writer thread that commits what waits in one go, and reads beside it.
+
+What `write` has answered is on disk (SQLite: WAL with synchronous=FULL). Writes that wait together share a commit;
+one that fails takes none of the others with it.
+"""
+
+import asyncio
+import os
+import queue
+import stat
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, create_engine, event, inspect, select, text
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from sojourn.errors import Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
+from sojourn.limits import WRITES_PER_COMMIT, WRITES_WAITING
+from sojourn.store import tables
+
+T = TypeVar("T")
+BUSY_MS = 5_000
+
+
+@dataclass(slots=True)
+class _Write:
+    work: Callable[[Connection], Any]
+    answer: asyncio.Future[Any]
+    loop: asyncio.AbstractEventLoop
+    result: Any = None
+    error: SojournError | None = None
+
+
+class Database:
+    """Writes in order, each durable when answered. `close` waits for those that are queued."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING)
+        self._rolled_back: list[Callable[[], None]] = []
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def on_rollback(self, hook: Callable[[], None]) -> None:
+        """Call `hook` in the writer thread when a commit failed, so that what was remembered of it is forgotten."""
+        self._rolled_back.append(hook)
+
+    async def write(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in the writer thread and return its result once it is durable.
+
+        Raises StoreFull if there is no room, StoreFailed if the database refused, LimitExceeded if too many writes
+        wait, and what `work` raised of ours; nothing was changed then.
+        """
+        loop = asyncio.get_running_loop()
+        write = _Write(work, loop.create_future(), loop)
+        try:
+            self._queue.put_nowait(write)
+        except queue.Full:
+            raise LimitExceeded("too many writes wait for the database") from None
+        result: T = await write.answer
+        return result
+
+    async def read(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` on a connection of its own, in a thread."""
+        return await asyncio.to_thread(self.read_now, work)
+
+    def read_now(self, work: Callable[[Connection], T]) -> T:
+        """Run `work` in the calling thread: for the start, before anything is served."""
+        try:
+            with self._engine.connect() as connection:
+                return work(connection)
+        except SQLAlchemyError as error:
+            raise _ours(error) from error
+
+    def close(self) -> None:
+        self._queue.put(None)
+        self._thread.join()
+        self._engine.dispose()
+
+    def _run(self) -> None:
+        while True:
+            first = self._queue.get()
+            if first is None:
+                return
+            batch, last = [first], False
+            while len(batch) < WRITES_PER_COMMIT:
+                try:
+                    following = self._queue.get_nowait()
+                except queue.Empty:
+                    break
+                if following is None:
+                    last = True
+                    break
+                batch.append(following)
+            self._commit(batch)
+            for write in batch:
+                _answer(write)
+            if last:
+                return
+
+    def _commit(self, batch: list[_Write]) -> None:
+        try:
+            with self._engine.begin() as connection:
+                for write in batch:
+                    self._work(connection, write, alone=len(batch) == 1)
+        except Exception as error:  # noqa: BLE001  # whatever it is, those who wait get an answer
+            ours = error if isinstance(error, SojournError) else _ours(error)
+            for write in batch:
+                write.error = write.error or ours
+            for hook in self._rolled_back:
+                hook()
+
+    def _work(self, connection: Connection, write: _Write, *, alone: bool) -> None:
+        if alone:
+            write.result = write.work(connection)
+            return
+        try:
+            with connection.begin_nested():
+                write.result = write.work(connection)
+        except Exception as error:
+            write.error = error if isinstance(error, SojournError) else _ours(error)
+            for hook in self._rolled_back:
+                hook()
+            if isinstance(write.error, StoreFull):
+                raise write.error from error  # SQLite may have rolled the whole transaction back
+
+
+def _answer(write: _Write) -> None:
+    def settle() -> None:
+        if write.answer.done():
+            return
+        if write.error is not None:
+            write.answer.set_exception(write.error)
+        else:
+            write.answer.set_result(write.result)
+
+    try:
+        write.loop.call_soon_threadsafe(settle)
+    except RuntimeError:  # the loop has closed: nobody waits any more
+        return
+
+
+def _ours(error: Exception) -> SojournError:
+    detail = f"{type(error).__name__}: {error}"
+    if isinstance(error, DBAPIError):
+        said = str(error.orig)
+        if "full" in said:
+            return StoreFull("the data folder has no room left", detail=detail)
+        if "readonly" in said:
+            return StoreFailed("the data folder is read-only", detail=detail)
+        return StoreFailed("the database did not take the write", detail=detail)
+    if isinstance(error, OSError):
+        return StoreFailed("the database did not take the write", detail=detail)
+    return Bug("the database work failed", detail=detail)
+
+
+def open_sqlite(path: Path) -> Database:
+    """Open, or make, the SQLite database at `path` and bring its schema up to date. Raise CannotStart."""
+    _check_file(path)
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves, see below
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", f"busy_timeout={BUSY_MS}"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if threading.current_thread().name == "store-writer" else "BEGIN")
+
+    try:
+        _migrate(engine)
+    except SojournError:
+        raise
+    except Exception as error:
+        raise CannotStart(
+            f"the database {str(path)!r} cannot be used: {_sentence(error)}; restore it from a backup or give another"
+            " --data-dir",
+            detail=str(error),
+        ) from error
+    return Database(engine)
+
+
+def _check_file(path: Path) -> None:
+    """Make the file 0600 before SQLite would make it with the umask's mode; refuse what is not ours."""
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotStart(f"the database {str(path)!r} cannot be opened: {error.strerror}") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
+            raise CannotStart(f"the database {str(path)!r} is not a file of this agent's own that only it can write")
+    finally:
+        os.close(descriptor)
+
+
+def _migrate(engine: Engine) -> None:
+    with engine.begin() as connection:
+        names = set(inspect(connection).get_table_names())
+        if "alembic_version" in names:
+            version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+            if version == tables.SCHEMA:
+                connection.execute(select(tables.settings).limit(1))
+                return
+            if str(version) > tables.SCHEMA:
+                raise CannotStart(
+                    f"the database was written by a newer Sojourn (schema {version}, this one knows {tables.SCHEMA})"
+                )
+        elif names:
+            raise CannotStart("the database is not Sojourn's: it has other tables")
+        # Alembic takes a while to import, so only when there is something to migrate.
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+
+def _sentence(error: Exception) -> str:
+    return str(error.orig) if isinstance(error, DBAPIError) else f"{type(error).__name__}"

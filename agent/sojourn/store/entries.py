@@ -1,0 +1,87 @@
+"""Entries in the database: one JSON document each."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, delete, select
+from sqlalchemy.exc import IntegrityError
+
+from sojourn.attestation.selectors import Selector, text_of
+from sojourn.errors import AlreadyExists
+from sojourn.identity.entries import Entry
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.store.database import Database
+from sojourn.store.tables import entries
+
+_PLAIN = (
+    "x509_svid_ttl",
+    "jwt_svid_ttl",
+    "hint",
+    "admin",
+    "downstream",
+    "store_svid",
+    "disable_x509_svid_prefetch",
+    "jwt_svid_include_jti",
+    "expires_at",
+    "revision",
+    "created_at",
+)
+
+
+class EntryTable:
+    """The store that the registry asks for."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load(self) -> list[Entry]:
+        """All entries, read in the calling thread: for the start."""
+
+        def work(connection: Connection) -> list[Entry]:
+            return [_entry(row.id, json.loads(row.document)) for row in connection.execute(select(entries))]
+
+        return self._database.read_now(work)
+
+    async def write(self, put: Sequence[Entry], remove: Sequence[str]) -> None:
+        """Replace and remove entries in one transaction. Raise AlreadyExists if one has a twin."""
+
+        def work(connection: Connection) -> None:
+            gone = [*remove, *(entry.id for entry in put)]
+            for start in range(0, len(gone), 500):
+                connection.execute(delete(entries).where(entries.c.id.in_(gone[start : start + 500])))
+            if put:
+                rows = [
+                    {"id": entry.id, "identity_digest": entry.identity_digest, "document": _document(entry)}
+                    for entry in put
+                ]
+                try:
+                    connection.execute(entries.insert(), rows)
+                except IntegrityError as error:
+                    raise AlreadyExists("similar entry already exists") from error
+
+        await self._database.write(work)
+
+
+def _document(entry: Entry) -> str:
+    document: dict[str, Any] = {
+        "spiffe_id": str(entry.spiffe_id),
+        "parent_id": str(entry.parent_id),
+        "selectors": text_of(entry.selectors),
+        "dns_names": list(entry.dns_names),
+        "federates_with": [domain.name for domain in entry.federates_with],
+    }
+    document.update({name: getattr(entry, name) for name in _PLAIN})
+    return json.dumps(document)
+
+
+def _entry(entry_id: str, document: dict[str, Any]) -> Entry:
+    return Entry(
+        id=entry_id,
+        spiffe_id=SpiffeId.parse(document["spiffe_id"]),
+        parent_id=SpiffeId.parse(document["parent_id"]),
+        selectors=frozenset(Selector.parse(text) for text in document["selectors"]),
+        dns_names=tuple(document["dns_names"]),
+        federates_with=tuple(TrustDomain(name) for name in document["federates_with"]),
+        **{name: document[name] for name in _PLAIN},
+    )

@@ -1,0 +1,44 @@
+"""The tables. What an operator filters by is a column; the rest of a thing is one JSON document."""
+
+from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+
+SCHEMA = "0001"  # the newest migration in store/migrations/versions; a test compares
+
+metadata = MetaData()
+
+entries = Table(
+    "entries",
+    metadata,
+    Column("id", String(255), primary_key=True),
+    # SHA-256 over SPIFFE ID, parent and selectors: two entries that differ in nothing else are one too many.
+    Column("identity_digest", String(64), nullable=False, unique=True),
+    Column("document", Text, nullable=False),
+)
+
+tasks = Table(
+    "tasks",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("state", String(16), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("boot_id", String(64), nullable=False),
+    Column("document", Text, nullable=False),
+    Index("tasks_by_state", "state"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("event", String(64), nullable=False),
+    Column("fields", Text, nullable=False),
+    Column("digest", String(64), nullable=False),
+)
+
+settings = Table(
+    "settings",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("value", Text, nullable=False),
+)
