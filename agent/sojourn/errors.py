@@ -6,9 +6,10 @@ may go on the wire, and `detail`, which goes to the log only.
     SojournError
     ├── InvalidInput        the caller sent something malformed
     │   ├── InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidConfig, InvalidPolicy
-    │   └── InvalidToken    a token that is not good, whatever the reason
+    │   ├── InvalidAuthorizationDetails, UnknownTaskType, UnsupportedGrantType
+    │   └── InvalidToken, InvalidSvid    a credential that is not good, whatever the reason
     ├── Refused             understood, and the answer is no
-    │   ├── NoIdentity, PolicyDenied, InvalidTarget
+    │   └── NoIdentity, PolicyDenied, ActionOutsideType, InvalidTarget
     ├── NotFound, AlreadyExists
     ├── LimitExceeded, StoreFull
     ├── TaskOver            the task has ended, or is suspended
@@ -100,6 +101,13 @@ class InvalidAuthorizationDetails(InvalidInput):
     oauth_error = "invalid_authorization_details"
 
 
+class UnknownTaskType(InvalidInput):
+    """No task type has this name."""
+
+    code = "unknown_task_type"
+    oauth_error = "invalid_authorization_details"
+
+
 class UnsupportedGrantType(InvalidInput):
     """The token endpoint does not know this grant type (RFC 6749, 5.2)."""
 
@@ -126,6 +134,13 @@ class PolicyDenied(Refused):
     """Policy said no, or something went wrong while asking it."""
 
     code = "policy_denied"
+
+
+class ActionOutsideType(Refused):
+    """The task type does not have this action at this resource, whoever asks."""
+
+    code = "action_outside_type"
+    oauth_error = "invalid_authorization_details"
 
 
 class InvalidTarget(Refused):

@@ -72,6 +72,8 @@ class Process:
     @property
     def exited(self) -> bool:
         """Whether the process has ended. Never answers for another process of the same pid."""
+        if self._pidfd < 0:
+            return True
         poll = select.poll()
         poll.register(self._pidfd, select.POLLIN)
         return bool(poll.poll(0))

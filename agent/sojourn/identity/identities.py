@@ -11,7 +11,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.service import Attestation
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
-from sojourn.errors import AttestationFailed, NoIdentity
+from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.matching import unique_hints
 from sojourn.identity.registry import Change, Registry
@@ -36,10 +36,24 @@ class Stream:
     last_push: datetime | None = None
     pushes: int = 0
 
+    closing: bool = False
+
     async def next_change(self) -> None:
-        """Return when something may have changed since the last time this returned."""
+        """Return when something may have changed since the last time this returned. Raise Unavailable when we close."""
+        self.check_closing()
         await self.changed.wait()
         self.changed.clear()
+        self.check_closing()
+
+    def check_closing(self) -> None:
+        if self.closing:
+            raise Unavailable("the agent is shutting down")
+
+    def check_open(self) -> None:
+        """Raise NoIdentity when the caller has nothing any more, Unavailable when we close."""
+        self.check_closing()
+        if not self.entries:
+            raise NoIdentity("no identity issued")
 
 
 class Identities:
@@ -115,6 +129,12 @@ class Identities:
         finally:
             self._streams.discard(stream)
             self._set_entries(stream, ())
+
+    def close(self) -> None:
+        """End every stream with Unavailable, so that clients come back."""
+        for stream in self._streams:
+            stream.closing = True
+            stream.changed.set()
 
     async def _hold(self, stream: Stream) -> None:
         try:

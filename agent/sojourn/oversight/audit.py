@@ -66,7 +66,7 @@ class Audit:
         self._second = 0
 
     def note(self, event: str, **fields: Any) -> None:
-        """Record something that need not wait for the disk. If the disk does not take it, it stays with us for a while."""
+        """Record something that need not wait for the disk. What the disk does not take stays here for a while."""
         if len(self._waiting) >= WRITES_WAITING:
             self._waiting.popleft()
             log.error("audit_record_lost", reason="the journal cannot be written and too many records wait")
@@ -94,11 +94,13 @@ class Audit:
 
     async def flush(self) -> None:
         """Write what waits. Raises what the store raises; nothing is lost then."""
-        batch = list(self._waiting)
-        if batch:
-            await self._store.append(batch)
-            for _ in batch:
-                self._waiting.popleft()
+        batch, self._waiting = self._waiting, deque()
+        try:
+            if batch:
+                await self._store.append(tuple(batch))
+        except BaseException:
+            self._waiting.extendleft(reversed(batch))
+            raise
 
     async def run(self) -> None:
         """Write what is noted, until cancelled."""

@@ -50,14 +50,11 @@ class AuditTable:
         return await self._database.read(work)
 
     async def verify(self) -> tuple[int, int, str]:
-        """Walk the whole chain. Return the number of records, the first bad seq (0 if intact) and what is wrong there."""
+        """Walk the whole chain. Return the number of records, the first bad seq (0: intact) and what is wrong there."""
 
         def work(connection: Connection) -> tuple[int, int, str]:
-            digest, expected, count = (
-                FIRST,
-                1,
-                connection.execute(select(func.count()).select_from(audit)).scalar() or 0,
-            )
+            count = connection.execute(select(func.count()).select_from(audit)).scalar() or 0
+            digest, expected = FIRST, 1
             for row in connection.execution_options(yield_per=1000).execute(select(audit).order_by(audit.c.seq)):
                 if row.seq != expected:
                     return count, expected, "a record is missing"

@@ -1,0 +1,309 @@
+"""The agent's configuration: one TOML file, `SOJOURN_…` variables and flags, in rising order of precedence.
+
+Every key has a default that works. All faults are told at once, each with its line.
+"""
+
+import os
+import re
+import socket
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+
+from sojourn.errors import InvalidConfig, InvalidSpiffeId
+from sojourn.limits import CONNECTIONS_PER_UID_PER_SECOND, SVID_TTL_MAX_SECONDS, SVID_TTL_MIN_SECONDS
+from sojourn.sdk.address import default_run_dir, default_state_dir, socket_path
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+
+_DURATION = re.compile(r"(\d+)(ms|s|m|h|d)")
+_UNIT_SECONDS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def parse_duration(value: object) -> timedelta:
+    """Parse `90s`, `15m`, `1h`, `7d` or `1h30m`; a bare whole number is seconds. Raise ValueError with the rule."""
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, int) and not isinstance(value, bool):
+        return timedelta(seconds=value)
+    parts = _DURATION.findall(value) if isinstance(value, str) else []
+    if not isinstance(value, str) or not value or "".join(number + unit for number, unit in parts) != value:
+        raise ValueError("is not a duration such as 90s, 15m, 1h or 7d")
+    try:
+        return timedelta(seconds=sum(int(number) * _UNIT_SECONDS[unit] for number, unit in parts))
+    except OverflowError:
+        raise ValueError("is too long a duration") from None
+
+
+def duration_text(value: timedelta) -> str:
+    seconds = value.total_seconds()
+    for unit in ("d", "h", "m", "s"):
+        if seconds and seconds % _UNIT_SECONDS[unit] == 0:
+            return f"{int(seconds // _UNIT_SECONDS[unit])}{unit}"
+    return f"{int(seconds * 1000)}ms"
+
+
+Duration = Annotated[
+    timedelta, BeforeValidator(parse_duration), PlainSerializer(duration_text, return_type=str, when_used="json")
+]
+SocketPath = Annotated[
+    Path, BeforeValidator(lambda value: Path(socket_path(value)) if isinstance(value, str) else value)
+]
+SvidTtl = Annotated[
+    Duration, Field(ge=timedelta(seconds=SVID_TTL_MIN_SECONDS), le=timedelta(seconds=SVID_TTL_MAX_SECONDS))
+]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+class AuthorityConfig(_Table):
+    """What signs. `embedded` is this agent's own certificate authority."""
+
+    kind: Literal["embedded"] = "embedded"
+    root_ttl: Annotated[Duration, Field(ge=timedelta(days=1))] = timedelta(days=3650)
+    issuer_ttl: Annotated[Duration, Field(ge=timedelta(minutes=1))] = timedelta(days=1)
+    jwt_key_ttl: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=30)
+
+
+class IdentityConfig(_Table):
+    """Lifetimes of SVIDs whose entry names none."""
+
+    x509_svid_ttl: SvidTtl = timedelta(hours=1)
+    jwt_svid_ttl: SvidTtl = timedelta(minutes=5)
+
+
+class TasksConfig(_Table):
+    """Task types and the tokens of tasks."""
+
+    types_dir: Path | None = None
+    issuer: str | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
+
+    @field_validator("issuer")
+    @classmethod
+    def _issuer_is_https(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or value.endswith("/"):
+            raise ValueError("is not an https URL without query, fragment and trailing slash (RFC 8414, 2)")
+        return value
+
+
+class LogConfig(_Table):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class MetricsConfig(_Table):
+    """Prometheus metrics over HTTP, off unless an address is given. It should be a loopback one."""
+
+    listen: str | None = None  # ADDRESS:PORT
+
+    @field_validator("listen")
+    @classmethod
+    def _has_port(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        host, _, port = value.rpartition(":")
+        if not host or not port.isdecimal() or not 0 <= int(port) <= 65_535:
+            raise ValueError("is not ADDRESS:PORT, such as 127.0.0.1:9464")
+        return value
+
+
+class LimitsConfig(_Table):
+    """What one uid may take of the door."""
+
+    connections_per_uid: Annotated[int, Field(ge=1)] | None = None  # default: half of all connections
+    connections_per_uid_per_second: Annotated[int, Field(ge=1)] = CONNECTIONS_PER_UID_PER_SECOND
+
+
+class Config(_Table):
+    """The whole configuration."""
+
+    trust_domain: str = "example.org"
+    node_name: str = ""  # default: the host's name
+    node_aliases: tuple[str, ...] = ()  # further parents whose entries are served here
+    data_dir: Path = Field(default_factory=default_state_dir)
+    socket: SocketPath = Field(default_factory=lambda: default_run_dir() / "agent.sock")
+    admin_socket: SocketPath = Field(default_factory=lambda: default_run_dir() / "admin.sock")
+    authority: AuthorityConfig = AuthorityConfig()
+    identity: IdentityConfig = IdentityConfig()
+    attestors: Mapping[str, Mapping[str, Any]] = Field(default_factory=lambda: {"unix": {}})
+    tasks: TasksConfig = TasksConfig()
+    log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    limits: LimitsConfig = LimitsConfig()
+
+    @field_validator("trust_domain")
+    @classmethod
+    def _trust_domain(cls, value: str) -> str:
+        try:
+            return TrustDomain.parse(value).name
+        except InvalidSpiffeId as error:
+            raise ValueError(f"is not a trust domain: {error.public}") from None
+
+    @field_validator("node_name")
+    @classmethod
+    def _node_name(cls, value: str) -> str:
+        if value and ("/" in value or value in {".", ".."}):
+            raise ValueError("is not one segment of a SPIFFE ID")
+        try:
+            SpiffeId.from_parts("td", f"/{value}" if value else "")
+        except InvalidSpiffeId as error:
+            raise ValueError(f"is not one segment of a SPIFFE ID: {error.public}") from None
+        return value
+
+    @field_validator("node_aliases")
+    @classmethod
+    def _aliases(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for alias in value:
+            try:
+                SpiffeId.parse(alias)
+            except InvalidSpiffeId as error:
+                raise ValueError(f"{alias!r} is not a SPIFFE ID: {error.public}") from None
+        return value
+
+    @property
+    def node_id(self) -> SpiffeId:
+        name = self.node_name or _host_segment()
+        return SpiffeId.from_parts(self.trust_domain, f"/spire/agent/sojourn/{name}")
+
+    @property
+    def issuer(self) -> str:
+        return self.tasks.issuer or f"https://sojourn.{self.trust_domain}"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A configuration and where each value came from: `flag`, `SOJOURN_…`, `FILE:LINE` or `default`."""
+
+    config: Config
+    origins: Mapping[str, str]
+
+
+VARIABLES = {
+    "SOJOURN_TRUST_DOMAIN": "trust_domain",
+    "SOJOURN_DATA_DIR": "data_dir",
+    "SOJOURN_SOCKET": "socket",
+    "SOJOURN_ADMIN_SOCKET": "admin_socket",
+    "SOJOURN_NODE_NAME": "node_name",
+    "SOJOURN_LOG_LEVEL": "log.level",
+    "SOJOURN_METRICS_LISTEN": "metrics.listen",
+    "SOJOURN_TASK_TYPES_DIR": "tasks.types_dir",
+}
+
+
+def load(path: Path | None, flags: Mapping[str, str | None], environment: Mapping[str, str] | None = None) -> Loaded:
+    """Put file, variables and flags together; `flags` maps dotted keys to values. Raise InvalidConfig: all faults."""
+    environment = os.environ if environment is None else environment
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    lines: dict[str, int] = {}
+    if path is not None:
+        text = _read(path)
+        try:
+            values = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise InvalidConfig([f"{path}: not TOML: {error}"]) from error
+        lines = line_numbers(text)
+        origins = {key: f"{path}:{line}" for key, line in lines.items()}
+        _resolve_paths(values, path.resolve().parent)
+    for variable, key in VARIABLES.items():
+        if environment.get(variable):
+            _set(values, key, environment[variable])
+            origins[key] = variable
+    for key, value in flags.items():
+        if value is not None:
+            _set(values, key, value)
+            origins[key] = "flag"
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise InvalidConfig([_fault(path, origins, fault) for fault in error.errors()]) from None
+    return Loaded(config, origins)
+
+
+def flatten(loaded: Loaded) -> list[tuple[str, Any, str]]:
+    """Every key with its value and origin, for `sojourn config show`."""
+
+    def walk(prefix: str, value: Any) -> list[tuple[str, Any]]:
+        if isinstance(value, dict) and value:
+            return [pair for name, each in value.items() for pair in walk(f"{prefix}{name}.", each)]
+        return [(prefix.removesuffix("."), value)]
+
+    def origin(key: str) -> str:
+        while key:
+            if key in loaded.origins:
+                return loaded.origins[key]
+            key = key.rpartition(".")[0]
+        return "default"
+
+    return [(key, value, origin(key)) for key, value in walk("", loaded.config.model_dump(mode="json"))]
+
+
+def line_numbers(text: str) -> dict[str, int]:
+    """Where each dotted key stands in a TOML text (plain keys and tables; the first mention counts)."""
+    found: dict[str, int] = {}
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        header = re.match(r"\[+\s*([A-Za-z0-9_.\-]+)\s*\]+", stripped)
+        if header:
+            table = header[1] + "."
+            found.setdefault(header[1], number)
+            continue
+        key = re.match(r"([A-Za-z0-9_.\-]+)\s*=", stripped)
+        if key:
+            found.setdefault(table + key[1], number)
+    return found
+
+
+def _read(path: Path) -> str:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(descriptor, "rb") as file:
+            if not os.path.isfile(path):  # a FIFO or a device would never end
+                raise InvalidConfig([f"{path}: not a regular file"])
+            return file.read(1024 * 1024).decode()
+    except OSError as error:
+        raise InvalidConfig([f"{path}: cannot be read: {error.strerror}"]) from error
+    except UnicodeDecodeError as error:
+        raise InvalidConfig([f"{path}: not UTF-8: {error.reason} at byte {error.start}"]) from error
+
+
+def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
+    """Paths in the file are relative to the file."""
+    tasks = values.get("tasks")
+    for table, key in ((values, "data_dir"), (values, "socket"), (values, "admin_socket"), (tasks, "types_dir")):
+        if isinstance(table, dict) and isinstance(table.get(key), str):
+            table[key] = table[key] if table[key].startswith("unix:") else str(folder / table[key])
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *tables, name = key.split(".")
+    for table in tables:
+        inner = values.setdefault(table, {})
+        if not isinstance(inner, dict):
+            return  # the file has something else there; validation will say so
+        values = inner
+    values[name] = value
+
+
+def _fault(path: Path | None, origins: Mapping[str, str], fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    message = str(fault["msg"]).removeprefix("Value error, ")
+    if fault["type"] == "extra_forbidden":
+        message = "unknown key"
+    where = origins.get(key) or next((origins[k] for k in origins if key.startswith(f"{k}.")), str(path or "default"))
+    return f"{where}: {key}: {message}"
+
+
+def _host_segment() -> str:
+    name = re.sub(r"[^A-Za-z0-9._-]", "-", socket.gethostname())
+    return name if name.strip(".") else "localhost"

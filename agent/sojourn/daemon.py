@@ -1,0 +1,312 @@
+"""The agent: builds everything from the configuration, runs, drains. No logic lives here."""
+
+import asyncio
+import os
+import secrets
+import signal
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric import ec
+from prometheus_client import Gauge, start_http_server
+
+from sojourn import process_setup
+from sojourn.attestation.service import Attestation, load_attestors
+from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.clock import Alarms, SystemClock
+from sojourn.config import Config
+from sojourn.doors import admin, entries, tasks, validation, workload
+from sojourn.doors.admission import Admission
+from sojourn.doors.binding import bind, unbind
+from sojourn.doors.calls import Calls
+from sojourn.doors.door import Door
+from sojourn.doors.http import HttpApi, HttpProtocols
+from sojourn.doors.servers import InwardFolder, serve
+from sojourn.errors import CannotStart, InvalidPolicy, SojournError
+from sojourn.identity.identities import Identities
+from sojourn.identity.registry import Registry
+from sojourn.identity.svids import X509Svids
+from sojourn.limits import (
+    ADMIN_MESSAGE_MAX_BYTES,
+    BLOCKING_THREADS,
+    CONNECTIONS_PER_UID_SHARE,
+    DESCRIPTORS_PER_CONNECTION,
+    DESCRIPTORS_RESERVED,
+    DRAIN_SECONDS,
+    MESSAGE_MAX_BYTES,
+)
+from sojourn.oversight.audit import Audit
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.jose import SigningKey
+from sojourn.store.audit import AuditTable
+from sojourn.store.database import Database, open_sqlite
+from sojourn.store.entries import EntryTable
+from sojourn.store.settings import next_epoch
+from sojourn.store.tasks import TaskTable
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.service import TokenService
+from sojourn.tasks.types import TaskType
+from sojourn.tasks.types import load as load_types
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What was built, for those parts of the run that need several."""
+
+    clock: SystemClock
+    alarms: Alarms
+    database: Database
+    audit: Audit
+    journal: AuditTable
+    attestation: Attestation
+    registry: Registry
+    authority: EmbeddedAuthority
+    svids: X509Svids
+    identities: Identities
+    engine: TaskEngine
+    service: TokenService
+
+
+async def run(config: Config, ready: Callable[[], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart."""
+    descriptors = process_setup.harden()
+    async with AsyncExitStack() as stack:
+        stack.callback(os.close, process_setup.claim_data_dir(config.data_dir))
+        rooms = await _build(config, stack)
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        async with asyncio.TaskGroup() as group:
+            upkeep = [
+                group.create_task(rooms.alarms.run()),
+                group.create_task(rooms.audit.run()),
+                group.create_task(rooms.engine.run()),
+            ]
+            _maintain(rooms)
+            await _open_doors(config, rooms, descriptors, stack)
+            _start_metrics(config, rooms)
+            rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
+            ready()
+            await stop.wait()
+            log.info("agent_draining")
+            rooms.identities.close()
+            rooms.engine.end_all("agent_stopped")
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DRAIN_SECONDS):
+                    await rooms.engine.drain()
+            await stack.aclose()
+            for task in upkeep:
+                task.cancel()
+
+
+async def _build(config: Config, stack: AsyncExitStack) -> Rooms:
+    clock = SystemClock()
+    alarms = Alarms(clock)
+    trust_domain = TrustDomain(config.trust_domain)
+    database = open_sqlite(config.data_dir / "sojourn.db")
+    stack.callback(database.close)
+    journal = AuditTable(database)
+    audit = Audit(journal, clock)
+    stack.push_async_callback(_flush, audit)
+    epoch = await next_epoch(database)
+    pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
+    stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+    attestation = Attestation(load_attestors(config.attestors, pool), clock)
+    authority = EmbeddedAuthority(
+        trust_domain,
+        config.data_dir / "keys",
+        clock,
+        root_ttl=config.authority.root_ttl,
+        issuer_ttl=config.authority.issuer_ttl,
+        jwt_key_ttl=config.authority.jwt_key_ttl,
+    )
+    node_ids = [config.node_id, *(SpiffeId.parse(alias) for alias in config.node_aliases)]
+    registry = Registry(EntryTable(database), trust_domain, node_ids, clock, alarms)
+    svids = X509Svids(
+        authority,
+        clock,
+        alarms,
+        config.identity.x509_svid_ttl,
+        lambda entry, svid: audit.note(
+            "x509_svid_issued",
+            entry_id=entry.id,
+            spiffe_id=str(svid.spiffe_id),
+            serial=svid.serial,
+            expires_at=int(svid.not_after.timestamp()),
+        ),
+    )
+    identities = Identities(attestation, registry, authority, svids, clock, config.identity.jwt_svid_ttl)
+    table = TaskTable(database, journal)
+    await table.end_unfinished(
+        lambda left: audit.event(
+            "task_ended",
+            {
+                "task": left.id,
+                "type": left.type_name,
+                "spiffe_id": left.spiffe_id,
+                "uid": left.uid,
+                "state": "revoked",
+                "reason": "agent_restart",
+            },
+        )
+    )
+    key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
+    engine = TaskEngine(_task_types(config), table, audit, key, config.issuer, epoch, clock, alarms)
+    registry.on_change(engine.entries_changed)
+    service = TokenService(engine, identities, authority, clock)
+    return Rooms(
+        clock,
+        alarms,
+        database,
+        audit,
+        journal,
+        attestation,
+        registry,
+        authority,
+        svids,
+        identities,
+        engine,
+        service,
+    )
+
+
+async def _open_doors(config: Config, rooms: Rooms, descriptors: int, stack: AsyncExitStack) -> None:
+    connections = max(16, (descriptors - DESCRIPTORS_RESERVED) // DESCRIPTORS_PER_CONNECTION)
+    per_uid = config.limits.connections_per_uid or max(8, int(connections * CONNECTIONS_PER_UID_SHARE))
+    admission = Admission(
+        rooms.clock,
+        connections=connections,
+        per_uid=per_uid,
+        per_uid_per_second=config.limits.connections_per_uid_per_second,
+    )
+    inward = InwardFolder(config.data_dir / "inward")
+    stack.callback(inward.close)
+    api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
+    http = HttpProtocols(api.app())
+    public = Door(inward.socket("public.sock"), admission, http=http.make)
+    owners = {0, os.geteuid()}
+    private = Door(inward.socket("admin.sock"), admission, admit=lambda peer: peer.uid in owners)
+
+    calls = Calls(public.peers, rooms.audit, header=True)
+    public_services = {
+        workload.SERVICE: workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock).methods(),
+        tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.identities).methods(),
+        validation.SERVICE: validation.ValidationApi(
+            rooms.service, rooms.engine, rooms.identities, rooms.clock
+        ).methods(),
+    }
+    admin_calls = Calls(private.peers, rooms.audit, header=False)
+    admin_services = {
+        entries.SERVICE: entries.EntryApi(rooms.registry, rooms.audit).methods(),
+        admin.SERVICE: admin.AdminApi(
+            attestation=rooms.attestation,
+            registry=rooms.registry,
+            identities=rooms.identities,
+            svids=rooms.svids,
+            authority=rooms.authority,
+            engine=rooms.engine,
+            audit=rooms.audit,
+            journal=rooms.journal,
+            door=public,
+            clock=rooms.clock,
+            limitations=process_setup.limitations(),
+        ).methods(),
+    }
+    for door, path, mode, made, maximum in (
+        (public, config.socket, 0o777, _services(calls, public_services), MESSAGE_MAX_BYTES),
+        (private, config.admin_socket, 0o600, _services(admin_calls, admin_services), ADMIN_MESSAGE_MAX_BYTES),
+    ):
+        name = "public.sock" if door is public else "admin.sock"
+        listener = bind(path, mode)
+        stack.callback(unbind, path, listener)
+        server = await serve(inward.socket(name), made, message_max_bytes=maximum)
+        stack.push_async_callback(server.stop, 1.0)
+        await door.open(listener)
+        stack.callback(door.close)
+        stack.push_async_callback(_quiet, door)
+        stack.callback(door.stop_accepting)
+    stack.callback(http.close)
+
+
+def _services(calls: Calls, services: dict) -> dict:  # type: ignore[type-arg]
+    return {name: calls.service(name, methods) for name, methods in services.items()}
+
+
+async def _quiet(door: Door) -> None:
+    """Give the calls that are under way a moment to end by themselves."""
+    for _ in range(20):
+        if not door.connections:
+            return
+        await asyncio.sleep(0.05)
+
+
+async def _flush(audit: Audit) -> None:
+    try:
+        audit.note("agent_stopped")
+        await audit.flush()
+    except SojournError as error:
+        log.error("audit_not_written", reason=error.public, detail=error.detail)
+
+
+def _maintain(rooms: Rooms) -> None:
+    """Renew the authority's keys when due, and come back when the next are."""
+    try:
+        wait = rooms.authority.maintain().total_seconds()
+    except Exception:
+        log.exception("authority_not_renewed")
+        wait = 60.0
+    rooms.alarms.after(wait, lambda: _maintain(rooms))
+
+
+def _task_types(config: Config) -> dict[str, TaskType]:
+    folder = config.tasks.types_dir
+    if folder is None:
+        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
+        folder = Path("/etc/sojourn/task-types") if os.geteuid() == 0 else home / "sojourn" / "task-types"
+        if not folder.is_dir():
+            return {}
+    try:
+        return load_types(folder)
+    except InvalidPolicy as error:
+        raise CannotStart(f"task types: {error.public}") from error
+
+
+def _start_metrics(config: Config, rooms: Rooms) -> None:
+    if config.metrics.listen is None:
+        return
+    for name, text, value in (
+        ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
+        ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),
+        ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.svids.kept())),
+        ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.live())),
+        ("sojourn_validators", "Validators that watch.", lambda: len(rooms.engine.feed)),
+    ):
+        Gauge(name, text).set_function(value)
+    host, _, port = config.metrics.listen.rpartition(":")
+    try:
+        start_http_server(int(port), host.strip("[]"))
+    except OSError as error:
+        raise CannotStart(f"cannot listen for metrics on {config.metrics.listen}: {error.strerror}") from error
+
+
+def main(config: Config, ready: Callable[[], None]) -> None:
+    """Run the agent in the foreground until it is told to stop. Raise CannotStart and its kin."""
+    import uvloop
+
+    from sojourn.oversight import logs
+
+    logs.configure(config.log.level)
+    try:
+        uvloop.run(run(config, ready))
+    except BaseExceptionGroup as group:
+        for error in group.exceptions:
+            if isinstance(error, SojournError):
+                raise error from group
+        raise

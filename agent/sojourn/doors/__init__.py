@@ -1,0 +1,1 @@
+"""The listener, and every API that hangs on it."""

@@ -1,0 +1,69 @@
+"""Who may come in, before any work is done for them: connections and their rate, by uid."""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from sojourn.clock import Clock
+from sojourn.limits import CONNECTION_BURST_PER_UID
+
+_BUCKETS_KEPT = 10_000
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    at: float
+
+
+class Admission:
+    """Counts connections by uid. A refused connection is closed without a word."""
+
+    def __init__(self, clock: Clock, *, connections: int, per_uid: int, per_uid_per_second: int) -> None:
+        self._clock = clock
+        self._connections = connections
+        self._per_uid = per_uid
+        self._rate = per_uid_per_second
+        self._open: Counter[int] = Counter()
+        self._total = 0
+        self._buckets: dict[int, _Bucket] = {}
+
+    @property
+    def open(self) -> int:
+        return self._total
+
+    def enter(self, uid: int) -> str:
+        """Take a place for a connection of `uid`. Return '' or the reason why there is none; then do not `leave`."""
+        if self._total >= self._connections:
+            return "all connections are taken"
+        if self._open[uid] >= self._per_uid:
+            return "the user has too many connections"
+        if not self._take(uid):
+            return "the user connects too often"
+        self._open[uid] += 1
+        self._total += 1
+        return ""
+
+    def leave(self, uid: int) -> None:
+        self._total -= 1
+        self._open[uid] -= 1
+        if self._open[uid] <= 0:
+            del self._open[uid]
+
+    def _take(self, uid: int) -> bool:
+        now = self._clock.boot()
+        burst = max(CONNECTION_BURST_PER_UID, self._rate)
+        bucket = self._buckets.get(uid)
+        if bucket is None:
+            if len(self._buckets) >= _BUCKETS_KEPT:  # full buckets say nothing that a new one would not
+                self._buckets = {
+                    each: held
+                    for each, held in self._buckets.items()
+                    if held.tokens + (now - held.at) * self._rate < burst
+                }
+            bucket = self._buckets[uid] = _Bucket(burst, now)
+        bucket.tokens = min(burst, bucket.tokens + (now - bucket.at) * self._rate)
+        bucket.at = now
+        if bucket.tokens < 1:
+            return False
+        bucket.tokens -= 1
+        return True

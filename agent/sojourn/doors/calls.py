@@ -1,0 +1,169 @@
+"""Between gRPC and the handlers: who calls, the security header, and errors as status codes.
+
+Handlers raise `sojourn.errors`; only this file talks status codes. An error's stable code goes into the trailing
+metadata `sojourn-code`.
+"""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+from google.protobuf.message import Message
+from prometheus_client import Counter as Metric
+
+from sojourn.attestation.peer import Peer
+from sojourn.doors.door import Peers
+from sojourn.errors import InvalidInput, Refused, SojournError
+from sojourn.oversight.audit import Audit
+
+log = structlog.get_logger()
+CALLS = Metric("sojourn_calls_total", "gRPC calls that ended, by method and status.", ["method", "code"])
+Request = TypeVar("Request", bound=Message)
+HEADER = "workload.spiffe.io"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call: who makes it, and what it is."""
+
+    peer: Peer
+    method: str
+    requests: AsyncIterator[Any] | None = None
+
+
+Unary = Callable[[Call, Any], Awaitable[Any]]
+Streaming = Callable[[Call, Any], AsyncIterator[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One method: how it is called, its request type, and the handler. Answers are messages or ready bytes."""
+
+    kind: str  # unary | stream (answers) | bidi
+    request: type[Message]
+    handler: Unary | Streaming
+
+
+class Calls:
+    """Makes gRPC handlers of ours."""
+
+    def __init__(self, peers: Peers, audit: Audit, *, header: bool) -> None:
+        """`header`: whether every call must carry the metadata `workload.spiffe.io: true` (Workload Endpoint, 3)."""
+        self._peers = peers
+        self._audit = audit
+        self._header = header
+
+    def service(self, name: str, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
+        handlers = {short: self._handler(f"{name}/{short}", method) for short, method in methods.items()}
+        return grpc.method_handlers_generic_handler(name, handlers)
+
+    def _handler(self, path: str, method: Method) -> "grpc.RpcMethodHandler[Any, Any]":
+        make = {
+            "unary": grpc.unary_unary_rpc_method_handler,
+            "stream": grpc.unary_stream_rpc_method_handler,
+            "bidi": grpc.stream_stream_rpc_method_handler,
+        }[method.kind]
+        wrapped = self._unary(path, method) if method.kind == "unary" else self._streaming(path, method)
+        return make(wrapped, request_deserializer=_parser(method.request), response_serializer=_serialize)
+
+    def _unary(self, path: str, method: Method) -> Callable[..., Awaitable[Any]]:
+        async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+            try:
+                answer = await method.handler(self._begin(path, context, None), _parsed(request))  # type: ignore[misc]
+            except Exception as error:  # noqa: BLE001  # every error becomes a status
+                await self._abort(path, context, error)
+            CALLS.labels(path, "OK").inc()
+            return answer
+
+        return call
+
+    def _streaming(self, path: str, method: Method) -> Callable[..., AsyncIterator[Any]]:
+        async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
+            try:
+                if method.kind == "bidi":
+                    answers = method.handler(self._begin(path, context, _each(request)), None)
+                else:
+                    answers = method.handler(self._begin(path, context, None), _parsed(request))
+                async for answer in answers:  # type: ignore[union-attr]
+                    yield answer
+            except Exception as error:  # noqa: BLE001  # every error becomes a status
+                await self._abort(path, context, error)
+            CALLS.labels(path, "OK").inc()
+
+        return call
+
+    def _begin(
+        self, path: str, context: "grpc.aio.ServicerContext[Any, Any]", requests: AsyncIterator[Any] | None
+    ) -> Call:
+        if self._header:
+            values = [value for name, value in context.invocation_metadata() or () if name == HEADER]
+            if values != ["true"]:
+                raise InvalidInput("security header missing from request")
+        return Call(self._peers.of_call(context.peer()), path, requests)
+
+    async def _abort(self, path: str, context: "grpc.aio.ServicerContext[Any, Any]", error: Exception) -> None:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        if not isinstance(error, SojournError):
+            reference = uuid.uuid4().hex[:12]
+            log.error("call_failed", method=path, reference=reference, exc_info=error)
+            code, text, ours = "INTERNAL", f"internal error; the log has it under {reference}", "internal"
+        else:
+            code, text, ours = error.grpc_status, error.public, error.code
+            log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None)
+            if isinstance(error, Refused):
+                self._audit_denial(path, context, error)
+        CALLS.labels(path, code).inc()
+        await context.abort(grpc.StatusCode[code], text, trailing_metadata=(("sojourn-code", ours),))
+
+    def _audit_denial(self, path: str, context: "grpc.aio.ServicerContext[Any, Any]", error: Refused) -> None:
+        try:
+            peer = self._peers.of_call(context.peer())
+        except SojournError:
+            return
+        self._audit.denied(
+            "call_denied", peer.uid, pid=peer.process.pid, method=path, code=error.code, reason=error.public
+        )
+
+
+class _Malformed:
+    """Stands for a request that could not be parsed: parsing must not raise inside gRPC, which would say INTERNAL."""
+
+
+def _parser(kind: type[Message]) -> Callable[[bytes], Message | _Malformed]:
+    def parse(data: bytes) -> Message | _Malformed:
+        try:
+            return kind.FromString(data)
+        except Exception:  # noqa: BLE001  # hostile input: whatever the library raises
+            return _Malformed()
+
+    return parse
+
+
+def _parsed(request: Any) -> Any:
+    if isinstance(request, _Malformed):
+        raise InvalidInput("request is not a message of the method's type")
+    return request
+
+
+async def _each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    async for request in requests:
+        yield _parsed(request)
+
+
+def _serialize(answer: Message | bytes) -> bytes:
+    return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+async def first_of(call: Call, deadline_seconds: float) -> Any:
+    """The first request of a stream of requests. Raise InvalidInput if none comes."""
+    assert call.requests is not None
+    try:
+        async with asyncio.timeout(deadline_seconds):
+            return await anext(call.requests)
+    except (TimeoutError, StopAsyncIteration):
+        raise InvalidInput("the stream ended or stayed silent before its first request") from None

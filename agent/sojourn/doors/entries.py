@@ -1,0 +1,198 @@
+"""SPIRE's registration API on the admin socket: spire.api.server.entry.v1.Entry."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
+from sojourn._pb.spire.api.types import types_pb2 as types
+from sojourn.doors import spire_types as convert
+from sojourn.doors.calls import Call, Method
+from sojourn.errors import Bug, InvalidEntry, InvalidInput, NotFound, SojournError
+from sojourn.identity.entries import Entry
+from sojourn.identity.registry import Outcome, Registry
+from sojourn.oversight.audit import Audit
+
+SERVICE = "spire.api.server.entry.v1.Entry"
+
+
+class EntryApi:
+    """Batch calls succeed as calls: each item has its own status."""
+
+    def __init__(self, registry: Registry, audit: Audit) -> None:
+        self._registry = registry
+        self._audit = audit
+
+    def methods(self) -> dict[str, Method]:
+        return {
+            "CountEntries": Method("unary", pb.CountEntriesRequest, self.count),
+            "ListEntries": Method("unary", pb.ListEntriesRequest, self.list),
+            "GetEntry": Method("unary", pb.GetEntryRequest, self.get),
+            "BatchCreateEntry": Method("unary", pb.BatchCreateEntryRequest, self.create),
+            "BatchUpdateEntry": Method("unary", pb.BatchUpdateEntryRequest, self.update),
+            "BatchDeleteEntry": Method("unary", pb.BatchDeleteEntryRequest, self.delete),
+        }
+
+    async def count(self, _call: Call, request: pb.CountEntriesRequest) -> pb.CountEntriesResponse:
+        return pb.CountEntriesResponse(count=sum(map(_filter(request.filter), self._registry)))
+
+    async def list(self, _call: Call, request: pb.ListEntriesRequest) -> pb.ListEntriesResponse:
+        wanted = _filter(request.filter)
+        after = _page_token(request.page_token)
+        found = sorted((entry for entry in self._registry if wanted(entry)), key=lambda e: (e.created_at, e.id))
+        if after is not None:
+            found = [entry for entry in found if (entry.created_at, entry.id) > after]
+        size = request.page_size if request.page_size > 0 else len(found)
+        page = found[:size]
+        token = f"{page[-1].created_at}:{page[-1].id}" if len(found) > size else ""
+        mask = _mask(request)
+        return pb.ListEntriesResponse(
+            entries=[convert.entry_message(entry, mask) for entry in page], next_page_token=token
+        )
+
+    async def get(self, _call: Call, request: pb.GetEntryRequest) -> types.Entry:
+        if not request.id:
+            raise InvalidInput("missing ID")
+        entry = self._registry.get(request.id)
+        if entry is None:
+            raise NotFound("entry not found")
+        return convert.entry_message(entry, _mask(request))
+
+    async def create(self, call: Call, request: pb.BatchCreateEntryRequest) -> pb.BatchCreateEntryResponse:
+        wanted, failed = _each(request.entries, lambda item: convert.new_entry(item, self._registry.node_id))
+        outcomes = _merge(await self._registry.create(wanted), failed, len(request.entries))
+        self._record(call, "entry_created", outcomes)
+        answer = pb.BatchCreateEntryResponse()
+        for outcome in outcomes:
+            self._add(answer.results, outcome, _mask(request), "failed to convert entry: ")
+        return answer
+
+    async def update(self, call: Call, request: pb.BatchUpdateEntryRequest) -> pb.BatchUpdateEntryResponse:
+        mask = request.input_mask if request.HasField("input_mask") else None
+        node_id = self._registry.node_id
+        wanted = [(item.id, convert.entry_change(item, mask, node_id)) for item in request.entries]
+        outcomes = await self._registry.update(wanted)
+        self._record(call, "entry_updated", outcomes)
+        answer = pb.BatchUpdateEntryResponse()
+        for outcome in outcomes:
+            self._add(answer.results, outcome, _mask(request), "failed to convert entry: ")
+        return answer
+
+    async def delete(self, call: Call, request: pb.BatchDeleteEntryRequest) -> pb.BatchDeleteEntryResponse:
+        outcomes = await self._registry.delete(list(request.ids))
+        self._record(call, "entry_deleted", outcomes)
+        answer = pb.BatchDeleteEntryResponse()
+        for entry_id, outcome in zip(request.ids, outcomes, strict=True):
+            answer.results.add(status=convert.status(outcome.error), id=entry_id)
+        return answer
+
+    @staticmethod
+    def _add(results: Any, outcome: Outcome, mask: types.EntryMask | None, prefix: str) -> None:
+        status = convert.status(outcome.error)
+        if isinstance(outcome.error, InvalidEntry) and not status.message.startswith(prefix):
+            status.message = prefix + status.message
+        result = results.add(status=status)
+        if outcome.entry is not None:
+            result.entry.CopyFrom(convert.entry_message(outcome.entry, mask))
+
+    def _record(self, call: Call, event: str, outcomes: Sequence[Outcome]) -> None:
+        for outcome in outcomes:
+            if outcome.error is None and outcome.entry is not None:
+                self._audit.note(
+                    event,
+                    entry_id=outcome.entry.id,
+                    spiffe_id=str(outcome.entry.spiffe_id),
+                    revision=outcome.entry.revision,
+                    by_uid=call.peer.uid,
+                    by_pid=call.peer.process.pid,
+                )
+
+
+def _each(
+    items: Sequence[types.Entry], make: Callable[[types.Entry], Entry]
+) -> tuple[list[Entry], dict[int, SojournError]]:
+    """Convert each item; those that cannot be are kept apart with their place."""
+    made: list[Entry] = []
+    failed: dict[int, SojournError] = {}
+    for place, item in enumerate(items):
+        try:
+            made.append(make(item))
+        except SojournError as error:
+            failed[place] = error
+    return made, failed
+
+
+def _merge(outcomes: Sequence[Outcome], failed: dict[int, SojournError], count: int) -> list[Outcome]:
+    rest = iter(outcomes)
+    return [Outcome(None, failed[place]) if place in failed else next(rest) for place in range(count)]
+
+
+def _mask(request: Any) -> types.EntryMask | None:
+    return request.output_mask if request.HasField("output_mask") else None
+
+
+def _page_token(text: str) -> tuple[int, str] | None:
+    if not text:
+        return None
+    created, colon, entry_id = text.partition(":")
+    if not colon or not created.isdecimal():
+        raise Bug(f"failed to list entries: could not parse token {text[:64]!r}")
+    return int(created), entry_id
+
+
+def _filter(message: Any) -> Callable[[Entry], bool]:
+    """What a list or count filter lets through. Raise InvalidInput if it is malformed."""
+    tests: list[Callable[[Entry], bool]] = []
+    for name, field, what in (
+        ("by_parent_id", "parent_id", "parent ID"),
+        ("by_spiffe_id", "spiffe_id", "SPIFFE ID"),
+    ):
+        if message.HasField(name):
+            tests.append(_by_id(getattr(message, name), field, what))
+    if message.HasField("by_selectors"):
+        tests.append(_by_selectors(message.by_selectors))
+    if message.HasField("by_federates_with"):
+        tests.append(_by_federates_with(message.by_federates_with))
+    if message.HasField("by_hint"):
+        hint = message.by_hint.value
+        tests.append(lambda entry: entry.hint == hint)
+    if message.HasField("by_downstream"):
+        downstream = message.by_downstream.value
+        tests.append(lambda entry: entry.downstream == downstream)
+    return lambda entry: all(test(entry) for test in tests)
+
+
+def _by_id(message: types.SPIFFEID, field: str, what: str) -> Callable[[Entry], bool]:
+    try:
+        wanted = convert.spiffe_id(message)
+    except SojournError as error:
+        raise InvalidInput(f"malformed {what} filter: {error.public}") from error
+    return lambda entry: bool(getattr(entry, field) == wanted)
+
+
+def _by_selectors(message: types.SelectorMatch) -> Callable[[Entry], bool]:
+    try:
+        wanted = convert.selectors(message.selectors)
+    except SojournError as error:
+        raise InvalidInput(f"malformed selectors filter: {error.public}") from error
+    if not wanted:
+        raise InvalidInput("malformed selectors filter: empty selector set")
+    return lambda entry: _matches(entry.selectors, wanted, message.match)
+
+
+def _by_federates_with(message: types.FederatesWithMatch) -> Callable[[Entry], bool]:
+    if not message.trust_domains:
+        raise InvalidInput("malformed federates with filter: empty trust domain set")
+    wanted = frozenset(name.removeprefix("spiffe://") for name in message.trust_domains)
+    return lambda entry: _matches(frozenset(each.name for each in entry.federates_with), wanted, message.match)
+
+
+def _matches(held: frozenset[Any], wanted: frozenset[Any], behavior: int) -> bool:
+    match behavior:
+        case types.SelectorMatch.MATCH_EXACT:
+            return held == wanted
+        case types.SelectorMatch.MATCH_SUBSET:
+            return held <= wanted
+        case types.SelectorMatch.MATCH_SUPERSET:
+            return held >= wanted
+        case _:
+            return not held.isdisjoint(wanted)

@@ -1,0 +1,107 @@
+"""sojourn.v1.Validation on the public socket."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Sequence
+
+from sojourn._pb.sojourn.v1 import validation_pb2 as pb
+from sojourn.clock import Clock
+from sojourn.doors.calls import Call, Method
+from sojourn.errors import InvalidInput
+from sojourn.identity.identities import Identities
+from sojourn.limits import AUDIENCE_MAX_BYTES, HEARTBEAT_SECONDS, WATCHED_AUDIENCES
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.feed import TaskState, state_of
+from sojourn.tasks.service import JWT_SVID, TASK, TokenService
+
+SERVICE = "sojourn.v1.Validation"
+_KINDS = {pb.TOKEN_KIND_UNSPECIFIED: "", pb.TOKEN_KIND_JWT_SVID: JWT_SVID, pb.TOKEN_KIND_TASK: TASK}
+
+
+class ValidationApi:
+    """Is this token good, and which tasks live?"""
+
+    def __init__(self, service: TokenService, engine: TaskEngine, identities: Identities, clock: Clock) -> None:
+        self._service = service
+        self._engine = engine
+        self._identities = identities
+        self._clock = clock
+
+    def methods(self) -> dict[str, Method]:
+        return {
+            "ValidateToken": Method("unary", pb.ValidateTokenRequest, self.validate_token),
+            "WatchTasks": Method("stream", pb.WatchTasksRequest, self.watch_tasks),
+        }
+
+    async def validate_token(self, call: Call, request: pb.ValidateTokenRequest) -> pb.ValidateTokenResponse:
+        del call  # any process on this machine may ask: the answer is about the token that it holds
+        if not request.token:
+            raise InvalidInput("token must be specified")
+        if not request.audience:
+            raise InvalidInput("audience must be specified")
+        if request.kind not in _KINDS:
+            raise InvalidInput("kind is unknown")
+        verdict = self._service.validate(
+            request.token, request.audience, kind=_KINDS[request.kind], action=request.action
+        )
+        kinds = {name: number for number, name in _KINDS.items()}
+        answer = pb.ValidateTokenResponse(
+            valid=verdict.valid,
+            code=verdict.code,
+            reason=verdict.reason,
+            kind=kinds[verdict.kind],
+            spiffe_id=verdict.spiffe_id,
+        )
+        if verdict.claims is not None:
+            answer.claims.update(verdict.claims)
+        return answer
+
+    async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed]:
+        audiences = _audiences(request.audiences)
+        async with self._identities.stream(call.peer, "WatchTasks") as stream:
+            with self._engine.feed.watch(audiences) as watcher:
+                yield self._snapshot(audiences)
+                while True:
+                    try:
+                        async with asyncio.timeout(HEARTBEAT_SECONDS):
+                            await watcher.changed.wait()
+                    except TimeoutError:
+                        stream.check_open()
+                        yield self._heartbeat()
+                        continue
+                    stream.check_open()
+                    stream.last_push = self._clock.now()
+                    stream.pushes += 1
+                    states = watcher.take()
+                    if watcher.lost:
+                        watcher.lost = False
+                        yield self._snapshot(audiences)
+                    elif states:
+                        delta = pb.Delta(tasks=[_state(state) for state in states])
+                        yield pb.TaskFeed(delta=delta, epoch=self._engine.epoch)
+
+    def _snapshot(self, audiences: Sequence[str]) -> pb.TaskFeed:
+        watched = set(audiences)
+        live = [task for task in self._engine.live() if not watched.isdisjoint(task.authority.resources)]
+        return pb.TaskFeed(
+            snapshot=pb.Snapshot(tasks=[_state(state_of(task)) for task in live]),
+            epoch=self._engine.epoch,
+            issuer=self._engine.issuer,
+            keys=json.dumps({"keys": [dict(self._engine.key.public.jwk)]}).encode(),
+        )
+
+    def _heartbeat(self) -> pb.TaskFeed:
+        sent = int(self._clock.now().timestamp() * 1000)
+        return pb.TaskFeed(heartbeat=pb.Heartbeat(sent_at_ms=sent), epoch=self._engine.epoch)
+
+
+def _state(state: TaskState) -> pb.TaskState:
+    return pb.TaskState(id=state.id, version=state.version, live=state.live, reason=state.reason)
+
+
+def _audiences(audiences: Sequence[str]) -> tuple[str, ...]:
+    if not audiences or not all(audiences):
+        raise InvalidInput("audiences must be specified")
+    if len(audiences) > WATCHED_AUDIENCES or any(len(each.encode()) > AUDIENCE_MAX_BYTES for each in audiences):
+        raise InvalidInput(f"more than {WATCHED_AUDIENCES} audiences, or one longer than {AUDIENCE_MAX_BYTES} bytes")
+    return tuple(audiences)

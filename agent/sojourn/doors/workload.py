@@ -1,0 +1,161 @@
+"""The SPIFFE Workload API (SPIFFE_Workload_API.md), with SPIRE's codes and texts."""
+
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+
+from sojourn._pb import workload_pb2 as pb
+from sojourn.clock import Clock
+from sojourn.doors.calls import Call, Method
+from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity
+from sojourn.identity.entries import Entry
+from sojourn.identity.identities import Identities, Stream
+from sojourn.limits import AUDIENCE_MAX_BYTES, AUDIENCES_PER_JWT_SVID
+from sojourn.oversight.audit import Audit
+from sojourn.spiffe import jwtsvid
+from sojourn.spiffe.ids import SpiffeId
+
+SERVICE = "SpiffeWorkloadAPI"
+_ANSWERS_KEPT = 1_024
+
+
+class WorkloadApi:
+    """The five calls. Answers that many callers share are serialised once."""
+
+    def __init__(self, identities: Identities, audit: Audit, clock: Clock) -> None:
+        self._identities = identities
+        self._audit = audit
+        self._clock = clock
+        self._answers: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+
+    def methods(self) -> dict[str, Method]:
+        return {
+            "FetchX509SVID": Method("stream", pb.X509SVIDRequest, self.fetch_x509_svid),
+            "FetchX509Bundles": Method("stream", pb.X509BundlesRequest, self.fetch_x509_bundles),
+            "FetchJWTSVID": Method("unary", pb.JWTSVIDRequest, self.fetch_jwt_svid),
+            "FetchJWTBundles": Method("stream", pb.JWTBundlesRequest, self.fetch_jwt_bundles),
+            "ValidateJWTSVID": Method("unary", pb.ValidateJWTSVIDRequest, self.validate_jwt_svid),
+        }
+
+    async def fetch_x509_svid(self, call: Call, _request: pb.X509SVIDRequest) -> AsyncIterator[bytes]:
+        async with self._identities.stream(call.peer, "FetchX509SVID") as stream:
+            async for answer in self._pushes(stream, self._x509_svids):
+                yield answer
+
+    async def fetch_x509_bundles(self, call: Call, _request: pb.X509BundlesRequest) -> AsyncIterator[bytes]:
+        async with self._identities.stream(call.peer, "FetchX509Bundles") as stream:
+            async for answer in self._pushes(stream, self._x509_bundles):
+                yield answer
+
+    async def fetch_jwt_bundles(self, call: Call, _request: pb.JWTBundlesRequest) -> AsyncIterator[bytes]:
+        async with self._identities.stream(call.peer, "FetchJWTBundles") as stream:
+            async for answer in self._pushes(stream, self._jwt_bundles):
+                yield answer
+
+    async def fetch_jwt_svid(self, call: Call, request: pb.JWTSVIDRequest) -> pb.JWTSVIDResponse:
+        audience = _audience(request.audience)
+        wanted = _requested_id(request.spiffe_id) if request.spiffe_id else None
+        entries: Sequence[Entry] = await self._identities.of(call.peer)
+        if wanted is not None:
+            entries = [entry for entry in entries if entry.spiffe_id == wanted][:1]
+            if not entries:
+                raise NoIdentity("no identity issued")
+        answer = pb.JWTSVIDResponse()
+        for entry in entries:
+            svid = self._identities.issue_jwt(entry, audience)
+            self._audit.note(
+                "jwt_svid_issued",
+                spiffe_id=str(svid.spiffe_id),
+                entry_id=entry.id,
+                audience=list(audience),
+                jti=svid.claims["jti"],
+                expires_at=svid.claims["exp"],
+                pid=call.peer.process.pid,
+                uid=call.peer.uid,
+            )
+            answer.svids.add(spiffe_id=str(svid.spiffe_id), svid=svid.token, hint=entry.hint)
+        return answer
+
+    async def validate_jwt_svid(self, call: Call, request: pb.ValidateJWTSVIDRequest) -> pb.ValidateJWTSVIDResponse:
+        del call  # any process on this machine may ask, as at SPIRE: the answer is about the token
+        if not request.audience:
+            raise InvalidInput("audience must be specified")
+        if not request.svid:
+            raise InvalidInput("svid must be specified")
+        bundle = self._identities.bundle
+        keys = {bundle.trust_domain: bundle.jwt_authorities}
+        try:
+            svid = jwtsvid.verify(request.svid, [request.audience], keys, self._clock.now())
+        except InvalidToken as error:
+            self._audit.note("jwt_svid_rejected", reason=error.reason_code)
+            raise
+        answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
+        answer.claims.update({**svid.claims, "aud": list(svid.audience)})  # numbers become doubles
+        return answer
+
+    # --- answers ----------------------------------------------------------------------------------------------------
+
+    async def _pushes(self, stream: Stream, make) -> AsyncIterator[bytes]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+        """Each answer that differs from the last one; ends with NoIdentity when the caller has nothing any more."""
+        last = b""
+        while True:
+            stream.check_open()
+            answer = make(stream)
+            if answer != last:
+                last = answer
+                stream.last_push = self._clock.now()
+                stream.pushes += 1
+                yield answer
+            await stream.next_change()
+
+    def _x509_svids(self, stream: Stream) -> bytes:
+        bundle = self._identities.bundle
+        svids = [(entry, self._identities.x509_svid(entry)) for entry in stream.entries]
+        key = (bundle.sequence, *((entry.id, entry.revision, svid.serial) for entry, svid in svids))
+        answer = self._answers.get(key)
+        if answer is None:
+            message = pb.X509SVIDResponse()
+            for entry, svid in svids:
+                message.svids.add(
+                    spiffe_id=str(svid.spiffe_id),
+                    x509_svid=svid.chain_der,
+                    x509_svid_key=svid.key_der,
+                    bundle=bundle.x509_der,
+                    hint=entry.hint,
+                )
+            answer = self._answers[key] = message.SerializeToString()
+            if len(self._answers) > _ANSWERS_KEPT:
+                self._answers.popitem(last=False)
+        return answer
+
+    def _x509_bundles(self, _stream: Stream) -> bytes:
+        bundle = self._identities.bundle
+        message = pb.X509BundlesResponse(bundles={str(bundle.trust_domain.id): bundle.x509_der})
+        return message.SerializeToString(deterministic=True)
+
+    def _jwt_bundles(self, _stream: Stream) -> bytes:
+        bundle = self._identities.bundle
+        message = pb.JWTBundlesResponse(bundles={str(bundle.trust_domain.id): bundle.jwks})
+        return message.SerializeToString(deterministic=True)
+
+
+def _audience(audience: Sequence[str]) -> tuple[str, ...]:
+    if not audience or not all(audience):
+        raise InvalidInput("audience must be specified")
+    if len(audience) > AUDIENCES_PER_JWT_SVID:
+        raise InvalidInput(f"more than {AUDIENCES_PER_JWT_SVID} audiences")
+    if any(len(each.encode()) > AUDIENCE_MAX_BYTES for each in audience):
+        raise InvalidInput(f"audience is longer than {AUDIENCE_MAX_BYTES} bytes")
+    return tuple(audience)
+
+
+def _requested_id(text: str) -> SpiffeId:
+    try:
+        return SpiffeId.parse(text)
+    except InvalidSpiffeId as error:
+        raise InvalidInput(f"invalid requested SPIFFE ID: {error.public}") from error
+
+
+def seconds(moment: datetime | None) -> int:
+    """Seconds since the epoch; 0 for none."""
+    return int(moment.timestamp()) if moment else 0

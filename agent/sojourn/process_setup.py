@@ -1,0 +1,73 @@
+"""What the agent asks of the kernel for itself: no core files, room for descriptors, one agent for each data folder."""
+
+import ctypes
+import fcntl
+import os
+import resource
+import stat
+from pathlib import Path
+
+from sojourn.errors import CannotStart
+
+_PR_SET_DUMPABLE = 4
+_CAP_SYS_PTRACE = 19
+
+
+def harden() -> int:
+    """Forbid core files and debuggers, raise the limit of open files as far as allowed, and return that limit."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    os.umask(0o077)
+    return hard
+
+
+def limitations() -> dict[str, str]:
+    """What this agent cannot do for lack of privilege, and why."""
+    if os.geteuid() == 0 or _capabilities() >> _CAP_SYS_PTRACE & 1:
+        return {}
+    return {
+        "unix:path and unix:sha256 of other users' processes": (
+            f"the agent runs as user {os.geteuid()} without CAP_SYS_PTRACE; run it as root or give it that capability"
+        )
+    }
+
+
+def claim_data_dir(folder: Path) -> int:
+    """Make the data folder ours alone and lock it. Return the lock's descriptor, which must stay open."""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        status = os.stat(folder)
+    except OSError as error:
+        raise CannotStart(
+            f"cannot make the data folder {str(folder)!r}: {error.strerror}; choose another --data-dir"
+        ) from error
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        raise CannotStart(f"the data folder {str(folder)!r} is not a folder of user {os.geteuid()}'s")
+    if status.st_mode & 0o022:
+        raise CannotStart(f"the data folder {str(folder)!r} can be written by others: chmod go-w it")
+    path = folder / "lock"
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise CannotStart(f"the data folder {str(folder)!r} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        os.close(descriptor)
+        raise CannotStart(
+            f"another agent (process {holder or 'unknown'}) uses the data folder {str(folder)!r}: stop it, or choose"
+            " another --data-dir"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def _capabilities() -> int:
+    for line in Path("/proc/self/status").read_text("ascii").splitlines():
+        if line.startswith("CapEff:"):
+            return int(line.split()[1], 16)
+    return 0

@@ -1,0 +1,73 @@
+"""Telling validators which tasks live: each hears of the tasks at its audiences, as soon as anything changes."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from sojourn.limits import FEED_CHANGES_HELD
+from sojourn.tasks.task import Task
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """What a validator knows of a task: a token of it must carry `version` or a later one, and it must live."""
+
+    id: str
+    version: int
+    live: bool
+    reason: str
+
+
+@dataclass(slots=True, eq=False)
+class Watcher:
+    """One validator. What it has not read yet waits here; when that is too much it starts anew from a snapshot."""
+
+    audiences: frozenset[str]
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    lost: bool = False
+    _waiting: dict[str, TaskState] = field(default_factory=dict)
+
+    def push(self, state: TaskState) -> None:
+        if len(self._waiting) >= FEED_CHANGES_HELD and state.id not in self._waiting:
+            self._waiting.clear()
+            self.lost = True
+        if not self.lost:
+            self._waiting[state.id] = state
+        self.changed.set()
+
+    def take(self) -> list[TaskState]:
+        """What changed since the last time; the newest state of each task."""
+        self.changed.clear()
+        taken, self._waiting = list(self._waiting.values()), {}
+        return taken
+
+
+class Feed:
+    """All validators that watch."""
+
+    def __init__(self) -> None:
+        self._watchers: set[Watcher] = set()
+
+    @contextmanager
+    def watch(self, audiences: Sequence[str]) -> Iterator[Watcher]:
+        watcher = Watcher(frozenset(audiences))
+        self._watchers.add(watcher)
+        try:
+            yield watcher
+        finally:
+            self._watchers.discard(watcher)
+
+    def publish(self, task: Task) -> None:
+        """Tell everyone who watches one of the task's resources what has become of it."""
+        state = state_of(task)
+        for watcher in self._watchers:
+            if not watcher.audiences.isdisjoint(task.authority.resources):
+                watcher.push(state)
+
+    def __len__(self) -> int:
+        return len(self._watchers)
+
+
+def state_of(task: Task) -> TaskState:
+    return TaskState(task.id, task.version, task.live, f"{task.state}: {task.reason}" if task.reason else "")

@@ -1,0 +1,151 @@
+"""The security token service: exchanges a JWT-SVID for a task token, and says whether a token is good."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sojourn.attestation.peer import Peer
+from sojourn.attestation.process import Process, stat_of
+from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.clock import Clock
+from sojourn.errors import InvalidInput, InvalidToken, NoIdentity, SojournError, TaskOver
+from sojourn.identity.identities import Identities
+from sojourn.spiffe import jwtsvid
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.jose import parse_unverified
+from sojourn.tasks import exchange, tokens
+from sojourn.tasks.engine import BeginRequest, TaskEngine, check_within
+from sojourn.tasks.exchange import ExchangeRequest
+from sojourn.tasks.tokens import TaskToken
+
+JWT_SVID, TASK = "jwt-svid", "task"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a validation: `code` and `reason` are empty if the token is good."""
+
+    kind: str = ""
+    code: str = ""
+    reason: str = ""
+    spiffe_id: str = ""
+    claims: dict[str, Any] | None = None
+
+    @property
+    def valid(self) -> bool:
+        return not self.code
+
+
+class TokenService:
+    """Exchange (RFC 8693) for callers that the kernel vouches for, and validation for anyone on this machine."""
+
+    def __init__(self, engine: TaskEngine, identities: Identities, authority: EmbeddedAuthority, clock: Clock) -> None:
+        self._engine = engine
+        self._identities = identities
+        self._authority = authority
+        self._clock = clock
+
+    @property
+    def audiences(self) -> tuple[str, ...]:
+        """Our own names: a subject token must be for one of them and for nobody else."""
+        issuer = self._engine.issuer
+        return (issuer, f"{issuer}/token", str(self._authority.trust_domain.id))
+
+    async def exchange(self, peer: Peer, request: ExchangeRequest) -> TaskToken:
+        """Exchange a subject token of the caller's own for a task token.
+
+        Under `task_id` it is one of that task; without, a one-shot task is begun, which ends with the token.
+        """
+        subject, ends = self._subject(request.unverified_subject_token)
+        entries = [entry for entry in await self._identities.of(peer) if entry.spiffe_id == subject]
+        if not entries:
+            raise NoIdentity("the subject token is not the caller's: the caller has no such identity")
+        if request.task_id:
+            task = self._engine.of_caller(peer, entries, request.task_id)
+            if request.type_name not in {None, task.type.name}:
+                raise InvalidInput("the task is of another type than authorization_details say")
+            return await self._engine.token(task, request.target, exchange.actions_wanted(request), not_after=ends)
+        name, wanted = exchange.choose_type(request, self._engine.types, subject)
+        kind = self._engine.type_named(name)
+        check_within(kind, wanted)
+        task = await self._engine.begin(
+            peer,
+            entries,
+            BeginRequest(name, {}, wanted, subject, max_seconds=kind.token_ttl.total_seconds()),
+            holder=peer.process.again(),
+            binding="one-shot",
+            heir=_runner(peer),
+        )
+        try:
+            return await self._engine.token(task, request.target, (), not_after=ends)
+        except BaseException:
+            if task.live:
+                self._engine.end(task, "revoked", "no_token")
+            raise
+
+    def validate(self, token: str, audience: str, *, kind: str = "", action: str = "") -> Verdict:
+        """Say whether a token is good for `audience` (and for `action`). Never raises."""
+        try:
+            found = kind or (TASK if parse_unverified(token).typ == tokens.TYP else JWT_SVID)
+            if found == JWT_SVID:
+                if action:
+                    raise InvalidToken("a JWT-SVID grants no actions", reason_code="wrong_type")
+                svid = self.verify_jwt_svid(token, audience)
+                claims = {**svid.claims, "aud": list(svid.audience)}
+                return Verdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
+            verified = tokens.verify(
+                token,
+                keys={self._engine.key.kid: self._engine.key.public},
+                issuer=self._engine.issuer,
+                audience=audience,
+                now=self._clock.now(),
+            )
+            self._engine.check_token(verified)
+            if action and action not in verified.actions:
+                raise InvalidToken(f"the token does not grant {action[:100]!r}", reason_code="action_not_granted")
+            return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims))
+        except InvalidToken as error:
+            return Verdict(code=error.reason_code, reason=error.public)
+        except TaskOver as error:
+            return Verdict(code="task_over", reason=error.public)
+        except SojournError as error:
+            return Verdict(code=error.code, reason=error.public)
+
+    def verify_jwt_svid(self, token: str, audience: str) -> jwtsvid.JwtSvid:
+        """Validate a JWT-SVID for one audience. Raise InvalidToken."""
+        bundle = self._authority.bundle
+        return jwtsvid.verify(token, [audience], {bundle.trust_domain: bundle.jwt_authorities}, self._clock.now())
+
+    def _subject(self, unverified_token: str) -> tuple[SpiffeId, datetime]:
+        bundle = self._authority.bundle
+        keys = {bundle.trust_domain: bundle.jwt_authorities}
+        now = self._clock.now()
+        try:
+            svid = jwtsvid.verify(unverified_token, self.audiences, keys, now)
+        except InvalidToken as error:
+            hint = f"; it must be for {self.audiences[0]!r}" if error.reason_code == "wrong_audience" else ""
+            raise InvalidToken(
+                f"subject_token: {error.public}{hint}", reason_code=error.reason_code, detail=error.detail
+            ) from error
+        if len(svid.audience) != 1:
+            raise InvalidToken("subject_token: it is for others too", reason_code="wrong_audience")
+        if svid.expires_at <= now:  # the leeway is for clocks of other machines; this token is our own
+            raise InvalidToken("subject_token: token has expired", reason_code="expired")
+        return svid.spiffe_id, svid.expires_at
+
+
+def _runner(peer: Peer) -> Process | None:
+    """The process that ran the caller, if it is the same user's: it takes over what a helper fetched for it."""
+    runner = None
+    try:
+        pid = stat_of(peer.process.pid).parent
+        if pid <= 1:
+            return None
+        runner = Process.open(pid)
+        if runner.credentials().uid == peer.uid and runner.start_time <= peer.process.start_time:
+            return runner
+    except SojournError:
+        pass
+    if runner is not None:
+        runner.close()
+    return None
