@@ -34,6 +34,7 @@ class SojournError(Exception):
         super().__init__(public)
         self.public = public
         self.detail = detail
+        self.remote_code = ""  # on the client side: the agent's own code, if the agent answered this
 
 
 class InvalidInput(SojournError):

@@ -72,7 +72,7 @@ class UnixAttestor:
         try:
             running = os.open(f"/proc/{pid}/exe", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         except PermissionError:
-            reason = "this agent may not look at other users' programs; run it as root or with CAP_SYS_PTRACE"
+            reason = "this agent may not look at the program of this process: that takes CAP_SYS_PTRACE, as root has"
             withheld.update(
                 {kind: reason for kind, wanted in (("path", self._path), ("sha256", self._sha256)) if wanted}
             )

@@ -53,7 +53,7 @@ def _check_folder(folder: Path) -> None:
     try:
         if not folder.exists():
             os.makedirs(folder)
-            os.chmod(folder, 0o755)  # callers of other users must get through, whatever our umask
+            os.chmod(folder, 0o755)  # noqa: S103  # callers of other users must get through, whatever our umask
         status = os.stat(folder)
     except OSError as error:
         raise CannotStart(f"cannot make the folder {str(folder)!r} for the socket: {error.strerror}") from error

@@ -70,4 +70,4 @@ class Feed:
 
 
 def state_of(task: Task) -> TaskState:
-    return TaskState(task.id, task.version, task.live, f"{task.state}: {task.reason}" if task.reason else "")
+    return TaskState(task.id, task.version, task.live, f"{task.state}: {task.reason}" if task.reason else task.state)

@@ -83,7 +83,6 @@ def verify(token: str, *, keys: Mapping[str, PublicKey], issuer: str, audience: 
     """Check type, signature, issuer, the one audience, and times; raise InvalidToken otherwise.
 
     This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
-    A `cnf` claim is refused here, because nothing at this place can check possession.
     """
     unverified = parse_unverified(token)
     if unverified.typ != TYP:
@@ -95,8 +94,15 @@ def verify(token: str, *, keys: Mapping[str, PublicKey], issuer: str, audience: 
     claims = VerifiedClaims(unverified.unverified_claims)
     if claims.get("iss") != issuer:
         raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
-    named = audiences(claims)
-    if named != (audience,):
+    return read_vouched(token, claims, audience, now)
+
+
+def read_vouched(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> TaskToken:
+    """Read a token whose signature and issuer somebody vouches for; audience, times and shape are checked here.
+
+    A `cnf` claim is refused, because nothing at this place can check possession. Raises InvalidToken.
+    """
+    if audiences(claims) != (audience,):
         raise InvalidToken(f"token is for another audience than {audience!r}", reason_code="wrong_audience")
     _check_times(claims, now)
     if "cnf" in claims:

@@ -1,0 +1,65 @@
+"""`sojourn audit`: the journal of issues, denials and task transitions."""
+
+from typing import Annotated
+
+import typer
+
+from sojourn.cli import remote
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.output import REFUSED, emit, moment
+
+app = typer.Typer(no_args_is_help=True, help="The journal of issues, denials and task transitions.")
+
+
+@app.command()
+def tail(
+    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many records.")] = 20,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Print the last records, oldest first."""
+    from google.protobuf.json_format import MessageToDict
+
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+    from sojourn.cli.inspect import _whole as whole
+
+    answer = remote.admin(
+        admin_socket, "/sojourn.v1.Admin/ListAudit", pb.ListAuditRequest(limit=lines), pb.ListAuditResponse
+    )
+    records = [
+        {
+            "seq": each.seq,
+            "at": moment(each.at_ms / 1000),
+            "event": each.event,
+            "fields": whole(MessageToDict(each.fields)),
+            "digest": each.digest,
+        }
+        for each in answer.records
+    ]
+    pretty = []
+    for record in records:
+        fields = " ".join(f"{name}={value}" for name, value in record["fields"].items())
+        pretty.append(f"{record['seq']} {record['at']} {record['event']} {fields}")
+    emit(output, {"records": records}, pretty)
+
+
+@app.command()
+def verify(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
+    """Check the journal's chain of digests from end to end. Exit status 1 if it is broken."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    answer = remote.admin(
+        admin_socket, "/sojourn.v1.Admin/VerifyAudit", pb.VerifyAuditRequest(), pb.VerifyAuditResponse
+    )
+    value = {
+        "intact": answer.intact,
+        "records": answer.records,
+        "first_bad_seq": answer.first_bad_seq or None,
+        "reason": answer.reason,
+    }
+    said = (
+        f"intact: {answer.records} records" if answer.intact else f"broken at {answer.first_bad_seq}: {answer.reason}"
+    )
+    emit(output, value, [said])
+    if not answer.intact:
+        raise typer.Exit(REFUSED)

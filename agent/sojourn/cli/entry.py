@@ -1,0 +1,293 @@
+"""`sojourn entry`: which processes get which SPIFFE ID."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sojourn.cli import remote
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.output import REFUSED, emit, moment, table
+from sojourn.durations import parse_duration
+from sojourn.errors import InvalidInput, NotFound, SojournError
+
+app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
+_SERVICE = "/spire.api.server.entry.v1.Entry/"
+_PAGE = 500
+
+SelectorOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--selector", metavar="TYPE:VALUE", help="A selector, such as unix:uid:1000. May be repeated: all must hold."
+    ),
+]
+ParentOption = Annotated[str | None, typer.Option("--parent-id", help="The node that serves it. Default: this agent.")]
+X509TtlOption = Annotated[
+    str | None, typer.Option("--x509-svid-ttl", metavar="DURATION", help="Life of X.509-SVIDs, such as 1h; from 10s.")
+]
+JwtTtlOption = Annotated[
+    str | None, typer.Option("--jwt-svid-ttl", metavar="DURATION", help="Life of JWT-SVIDs, such as 5m; from 10s.")
+]
+HintOption = Annotated[str | None, typer.Option("--hint", help="Tells identities of one workload apart.")]
+DnsOption = Annotated[
+    list[str] | None, typer.Option("--dns-name", help="A DNS name in the X.509-SVID. May be repeated.")
+]
+ExpiryOption = Annotated[
+    int | None,
+    typer.Option("--entry-expiry", metavar="SECONDS", help="When the entry ends, in seconds since the epoch."),
+]
+
+
+@app.command()
+def create(
+    spiffe_id: Annotated[str, typer.Option("--spiffe-id", help="The SPIFFE ID to give.")],
+    selector: SelectorOption = None,
+    parent_id: ParentOption = None,
+    x509_svid_ttl: X509TtlOption = None,
+    jwt_svid_ttl: JwtTtlOption = None,
+    hint: HintOption = None,
+    dns_name: DnsOption = None,
+    entry_expiry: ExpiryOption = None,
+    entry_id: Annotated[str, typer.Option("--entry-id", help="The entry's own ID. Default: a new one.")] = "",
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Register: processes with all these selectors get the SPIFFE ID. In force when the command returns."""
+    from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
+
+    if not selector:
+        raise InvalidInput("at least one --selector TYPE:VALUE is needed, such as unix:uid:1000")
+    entry = _message(spiffe_id, selector, parent_id, x509_svid_ttl, jwt_svid_ttl, hint, dns_name, entry_expiry)
+    entry.id = entry_id
+    answer = remote.admin(
+        admin_socket,
+        _SERVICE + "BatchCreateEntry",
+        pb.BatchCreateEntryRequest(entries=[entry]),
+        pb.BatchCreateEntryResponse,
+    )
+    _check(answer.results[0].status)
+    made = _dict(answer.results[0].entry)
+    emit(output, made, _lines(made))
+
+
+@app.command("list")
+@app.command("show")
+def show(
+    entry_id: Annotated[str | None, typer.Argument(help="One entry's ID. Default: all entries.")] = None,
+    spiffe_id: Annotated[str | None, typer.Option("--spiffe-id", help="Only those for this SPIFFE ID.")] = None,
+    selector: Annotated[
+        list[str] | None,
+        typer.Option("--selector", metavar="TYPE:VALUE", help="Only those with these selectors, perhaps more."),
+    ] = None,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Show entries, the oldest first."""
+    if entry_id:
+        found = [_get(admin_socket, entry_id)]
+        emit(output, found[0], _lines(found[0]))
+        return
+    found = _list(admin_socket, spiffe_id, selector)
+    rows = [[each["id"], each["spiffe_id"], " ".join(each["selectors"])] for each in found]
+    pretty = table(["ENTRY ID", "SPIFFE ID", "SELECTORS"], rows) if rows else ["no entries"]
+    emit(output, {"entries": found}, pretty)
+
+
+@app.command()
+def update(
+    entry_id: Annotated[str, typer.Argument(help="The entry's ID.")],
+    spiffe_id: Annotated[str | None, typer.Option("--spiffe-id")] = None,
+    selector: SelectorOption = None,
+    parent_id: ParentOption = None,
+    x509_svid_ttl: X509TtlOption = None,
+    jwt_svid_ttl: JwtTtlOption = None,
+    hint: HintOption = None,
+    dns_name: DnsOption = None,
+    entry_expiry: ExpiryOption = None,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Change an entry: only what is given here changes."""
+    from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
+    from sojourn._pb.spire.api.types import types_pb2 as types
+
+    entry = _message(spiffe_id, selector, parent_id, x509_svid_ttl, jwt_svid_ttl, hint, dns_name, entry_expiry)
+    entry.id = entry_id
+    given = {
+        "spiffe_id": spiffe_id,
+        "selectors": selector,
+        "parent_id": parent_id,
+        "x509_svid_ttl": x509_svid_ttl,
+        "jwt_svid_ttl": jwt_svid_ttl,
+        "hint": hint,
+        "dns_names": dns_name,
+        "expires_at": entry_expiry,
+    }
+    mask = types.EntryMask(**{name: True for name, value in given.items() if value is not None})
+    if mask == types.EntryMask():
+        raise InvalidInput("nothing to change: give at least one option")
+    answer = remote.admin(
+        admin_socket,
+        _SERVICE + "BatchUpdateEntry",
+        pb.BatchUpdateEntryRequest(entries=[entry], input_mask=mask),
+        pb.BatchUpdateEntryResponse,
+    )
+    _check(answer.results[0].status)
+    made = _dict(answer.results[0].entry)
+    emit(output, made, _lines(made))
+
+
+@app.command()
+def delete(
+    entry_id: Annotated[list[str], typer.Argument(help="The entries' IDs.")],
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Remove entries. What they served ends at once."""
+    from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
+
+    answer = remote.admin(
+        admin_socket,
+        _SERVICE + "BatchDeleteEntry",
+        pb.BatchDeleteEntryRequest(ids=entry_id),
+        pb.BatchDeleteEntryResponse,
+    )
+    results = [
+        {"id": result.id, "deleted": result.status.code == 0, "message": result.status.message}
+        for result in answer.results
+    ]
+    emit(
+        output,
+        {"results": results},
+        (f"deleted {each['id']}" if each["deleted"] else f"{each['id']}: {each['message']}" for each in results),
+    )
+    if not all(each["deleted"] for each in results):
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def count(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
+    """Count entries."""
+    from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
+
+    answer = remote.admin(admin_socket, _SERVICE + "CountEntries", pb.CountEntriesRequest(), pb.CountEntriesResponse)
+    emit(output, {"count": answer.count}, [str(answer.count)])
+
+
+def _list(socket: str | None, spiffe_id: str | None, selectors: list[str] | None) -> list[dict[str, Any]]:
+    from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
+    from sojourn._pb.spire.api.types import types_pb2 as types
+
+    request = pb.ListEntriesRequest(page_size=_PAGE)
+    if spiffe_id:
+        request.filter.by_spiffe_id.CopyFrom(_spiffe_id(spiffe_id))
+    if selectors:
+        request.filter.by_selectors.selectors.extend(_selectors(selectors))
+        request.filter.by_selectors.match = types.SelectorMatch.MATCH_SUPERSET
+    found: list[dict[str, Any]] = []
+    while True:
+        answer = remote.admin(socket, _SERVICE + "ListEntries", request, pb.ListEntriesResponse)
+        found += [_dict(entry) for entry in answer.entries]
+        if not answer.next_page_token:
+            return found
+        request.page_token = answer.next_page_token
+
+
+def _get(socket: str | None, entry_id: str) -> dict[str, Any]:
+    from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
+    from sojourn._pb.spire.api.types import types_pb2 as types
+
+    return _dict(remote.admin(socket, _SERVICE + "GetEntry", pb.GetEntryRequest(id=entry_id), types.Entry))
+
+
+def _message(
+    spiffe_id: str | None,
+    selectors: list[str] | None,
+    parent_id: str | None,
+    x509_svid_ttl: str | None,
+    jwt_svid_ttl: str | None,
+    hint: str | None,
+    dns_names: list[str] | None,
+    expires_at: int | None,
+) -> Any:
+    from sojourn._pb.spire.api.types import types_pb2 as types
+
+    return types.Entry(
+        spiffe_id=_spiffe_id(spiffe_id) if spiffe_id else None,
+        parent_id=_spiffe_id(parent_id) if parent_id else None,
+        selectors=_selectors(selectors or []),
+        x509_svid_ttl=_seconds("--x509-svid-ttl", x509_svid_ttl),
+        jwt_svid_ttl=_seconds("--jwt-svid-ttl", jwt_svid_ttl),
+        hint=hint or "",
+        dns_names=dns_names or [],
+        expires_at=expires_at or 0,
+    )
+
+
+def _spiffe_id(text: str) -> Any:
+    from sojourn._pb.spire.api.types import types_pb2 as types
+    from sojourn.spiffe.ids import SpiffeId
+
+    try:
+        value = SpiffeId.parse(text)
+    except SojournError as error:
+        raise InvalidInput(f"{text[:200]!r} is not a SPIFFE ID: {error.public}") from error
+    return types.SPIFFEID(trust_domain=value.trust_domain.name, path=value.path)
+
+
+def _selectors(texts: list[str]) -> list[Any]:
+    from sojourn._pb.spire.api.types import types_pb2 as types
+    from sojourn.attestation.selectors import Selector
+
+    made = (Selector.parse(text) for text in texts)
+    return [types.Selector(type=each.type, value=each.value) for each in made]
+
+
+def _seconds(option: str, text: str | None) -> int:
+    if text is None:
+        return 0
+    try:
+        seconds = parse_duration(int(text) if text.isdecimal() else text).total_seconds()
+    except ValueError as error:
+        raise InvalidInput(f"{option}: {text[:50]!r} {error}") from error
+    if seconds != int(seconds) or seconds > 2**31 - 1:
+        raise InvalidInput(f"{option}: {text[:50]!r} is not a whole number of seconds")
+    return int(seconds)
+
+
+def _check(status: Any) -> None:
+    """Raise what one item's status says."""
+    if status.code == 0:
+        return
+    from sojourn import errors
+
+    kinds: dict[int, type[SojournError]] = {
+        3: errors.InvalidEntry,
+        5: NotFound,
+        6: errors.AlreadyExists,
+        8: errors.StoreFull,
+    }
+    error = kinds.get(status.code, errors.Unavailable)(status.message)
+    error.remote_code = error.code
+    raise error
+
+
+def _dict(entry: Any) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "spiffe_id": f"spiffe://{entry.spiffe_id.trust_domain}{entry.spiffe_id.path}",
+        "parent_id": f"spiffe://{entry.parent_id.trust_domain}{entry.parent_id.path}",
+        "selectors": [f"{each.type}:{each.value}" for each in entry.selectors],
+        "x509_svid_ttl": entry.x509_svid_ttl,
+        "jwt_svid_ttl": entry.jwt_svid_ttl,
+        "hint": entry.hint,
+        "dns_names": list(entry.dns_names),
+        "federates_with": list(entry.federates_with),
+        "expires_at": moment(entry.expires_at),
+        "revision": entry.revision_number,
+        "created_at": moment(entry.created_at),
+    }
+
+
+def _lines(entry: dict[str, Any]) -> list[str]:
+    shown = {name: value for name, value in entry.items() if value not in (None, "", [], 0) or name == "revision"}
+    return [f"{name:<16} {' '.join(value) if isinstance(value, list) else value}" for name, value in shown.items()]

@@ -1,0 +1,77 @@
+"""Printing results and errors, and exit statuses: 0 done, 1 refused, 2 usage, 3 unreachable."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from sojourn.cli.options import Output
+from sojourn.errors import CannotStart, InvalidConfig, SojournError
+
+REFUSED, USAGE, UNREACHABLE = 1, 2, 3
+_NEXT = {
+    "no_identity": "see why with `sojourn explain --pid PID`; register with `sojourn entry create`",
+    "attestation_failed": "the agent's log says which attestor failed and why",
+    "unknown_task_type": "`sojourn status` lists the task types that the agent has",
+    "policy_denied": "the task type's .cedar file decides; the audit journal has the record: `sojourn audit tail`",
+    "action_outside_type": "the task type's ceiling lists what it may do",
+    "task_not_active": "begin a new task",
+    "already_exists": "`sojourn entry list` shows it; change it with `sojourn entry update`",
+    "store_full": "make room in the agent's data folder; identities are served meanwhile",
+}
+
+
+def print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def emit(output: Output, value: Any, pretty: Iterable[str]) -> None:
+    """Print `value` as JSON, or the lines of `pretty`."""
+    if output is Output.JSON:
+        print_json(value)
+    else:
+        for line in pretty:
+            print(line)
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterable[str]:
+    """Lines of aligned columns under headings."""
+    cells = [list(headings), *([printable(str(cell)) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(headings))]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def printable(text: str) -> str:
+    """`text` without anything that a terminal would obey."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
+
+
+def moment(seconds: float) -> str | None:
+    """RFC 3339 of seconds since the epoch; None for 0."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z") if seconds else None
+
+
+def show_error(error: SojournError, *, as_json: bool) -> int:
+    """Print what, why and what next to standard error and return the exit status."""
+    code = error.remote_code or error.code
+    if as_json:
+        print(json.dumps({"error": {"code": code, "message": error.public}}), file=sys.stderr)
+        return _status(error)
+    if isinstance(error, InvalidConfig):
+        for fault in error.faults:
+            print(f"error: {printable(fault)}", file=sys.stderr)
+    else:
+        print(f"error: {printable(error.public)} [{code}]", file=sys.stderr)
+    if code in _NEXT:
+        print(f"next:  {_NEXT[code]}", file=sys.stderr)
+    return _status(error)
+
+
+def _status(error: SojournError) -> int:
+    if isinstance(error, CannotStart):
+        return REFUSED
+    if error.code == "unreachable":
+        return UNREACHABLE
+    return USAGE if not error.remote_code and error.grpc_status == "INVALID_ARGUMENT" else REFUSED

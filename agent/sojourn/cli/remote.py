@@ -1,0 +1,49 @@
+"""Calls of the command to the agent."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+from sojourn.errors import InvalidInput
+
+Answer = TypeVar("Answer")
+_CALL_SECONDS = 30.0
+
+
+def admin(socket: str | None, method: str, request: Any, answer: type[Answer]) -> Answer:
+    """Make one call on the admin socket. Raise a SojournError."""
+    from sojourn.sdk.address import admin_socket
+    from sojourn.sdk.connection import Connection
+
+    async def call() -> Answer:
+        connection = Connection(admin_socket(socket), _CALL_SECONDS)
+        try:
+            return await connection.unary(method, request, answer)  # type: ignore[type-var]  # it is a message
+        finally:
+            await connection.close()
+
+    return asyncio.run(call())
+
+
+def public(socket: str | None, use: Callable[[Any], Awaitable[Answer]]) -> Answer:
+    """Run `use(client)` with a client of the public socket. Raise a SojournError."""
+    from sojourn.sdk.client import Client
+
+    async def call() -> Answer:
+        async with Client(socket) as client:
+            return await use(client)
+
+    return asyncio.run(call())
+
+
+def pairs(texts: Iterable[str] | None) -> dict[str, str]:
+    """Read NAME=VALUE options. Raise InvalidInput."""
+    found: dict[str, str] = {}
+    for text in texts or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InvalidInput(f"parameter {text[:100]!r} is not NAME=VALUE")
+        if name in found:
+            raise InvalidInput(f"parameter {name!r} is given twice")
+        found[name] = value
+    return found

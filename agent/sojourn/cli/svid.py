@@ -1,0 +1,128 @@
+"""`sojourn svid`: fetch SVIDs as the caller, as any workload would."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sojourn.cli import remote
+from sojourn.cli.options import Output, OutputOption, SocketOption
+from sojourn.cli.output import emit, print_json
+from sojourn.errors import InvalidInput
+
+app = typer.Typer(no_args_is_help=True, help="Fetch SVIDs as the caller, as any workload would.")
+
+
+@app.command()
+def x509(
+    write: Annotated[
+        Path | None,
+        typer.Option("--write", metavar="DIR", help="Write svid.N.pem, svid.N.key (mode 0600) and bundle.N.pem there."),
+    ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Stay, and show (and write) each update.")] = False,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Fetch the X.509-SVIDs of the process that runs this command."""
+
+    async def fetch(client: Any) -> None:
+        if not watch:
+            _show(await client.fetch_x509_svids(), write, output)
+            return
+        async for context in client.watch_x509_contexts(_tell):
+            _show(context, write, output)
+
+    try:
+        remote.public(socket, fetch)
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+@app.command()
+def jwt(
+    audience: Annotated[list[str], typer.Option("--audience", help="Who the token is for. May be repeated.")],
+    spiffe_id: Annotated[str | None, typer.Option("--spiffe-id", help="Which identity. Default: the first.")] = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Fetch a JWT-SVID of the process that runs this command, and print the token alone."""
+    from sojourn.spiffe.ids import SpiffeId
+
+    wanted = SpiffeId.parse(spiffe_id) if spiffe_id else None
+    svid = remote.public(socket, lambda client: client.fetch_jwt_svid(audience, wanted))
+    value = {
+        "spiffe_id": str(svid.spiffe_id),
+        "token": svid.token,
+        "hint": svid.hint,
+        "audience": audience,
+        "expires_at": svid.expires_at.isoformat().replace("+00:00", "Z"),
+    }
+    emit(output, value, [svid.token])
+
+
+def _tell(error: Exception) -> None:
+    typer.echo(f"waiting: {error}", err=True)
+
+
+def _show(context: Any, folder: Path | None, output: Output) -> None:
+    from cryptography.hazmat.primitives.serialization import Encoding
+
+    svids = []
+    for place, svid in enumerate(context.svids):
+        bundle = context.bundles.get(svid.spiffe_id.trust_domain, ())
+        bundle_pem = b"".join(each.public_bytes(Encoding.PEM) for each in bundle)
+        files: dict[str, str] = {}
+        if folder is not None:
+            files = _write(folder, place, svid, bundle_pem)
+        svids.append(
+            {
+                "spiffe_id": str(svid.spiffe_id),
+                "serial": svid.serial,
+                "not_before": svid.leaf.not_valid_before_utc.isoformat().replace("+00:00", "Z"),
+                "not_after": svid.not_after.isoformat().replace("+00:00", "Z"),
+                "hint": svid.hint,
+                "dns_names": _dns_names(svid.leaf),
+                "x509_svid": svid.chain_pem.decode(),
+                "bundle": bundle_pem.decode(),
+                "files": files,
+            }
+        )
+    if output is Output.JSON:
+        print_json({"svids": svids})
+        return
+    for each in svids:
+        print(each["spiffe_id"])
+        for name in ("serial", "not_before", "not_after", "hint"):
+            if each[name]:
+                print(f"  {name:<11} {each[name]}")
+        for name, path in each["files"].items():  # type: ignore[attr-defined]
+            print(f"  {name:<11} {path}")
+
+
+def _dns_names(leaf: Any) -> list[str]:
+    from cryptography import x509 as certificates
+
+    names = leaf.extensions.get_extension_for_class(certificates.SubjectAlternativeName).value
+    return list(names.get_values_for_type(certificates.DNSName))
+
+
+def _write(folder: Path, place: int, svid: Any, bundle_pem: bytes) -> dict[str, str]:
+    """Write one SVID's files, each whole or not at all, the key first."""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        files = {
+            "key": (folder / f"svid.{place}.key", svid.key_pem, 0o600),
+            "svid": (folder / f"svid.{place}.pem", svid.chain_pem, 0o644),
+            "bundle": (folder / f"bundle.{place}.pem", bundle_pem, 0o644),
+        }
+        for path, content, mode in files.values():
+            scratch = path.with_name(path.name + ".new")
+            scratch.unlink(missing_ok=True)
+            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+            os.rename(scratch, path)
+    except OSError as error:
+        raise InvalidInput(f"cannot write to {str(folder)!r}: {error.strerror}") from error
+    return {name: str(path) for name, (path, _, _) in files.items()}

@@ -1,0 +1,220 @@
+"""The client of the agent's public socket."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Self
+
+from google.protobuf import json_format
+
+from sojourn._pb import workload_pb2 as workload
+from sojourn._pb.sojourn.v1 import tasks_pb2, validation_pb2
+from sojourn.errors import NoIdentity, SojournError
+from sojourn.sdk import parse
+from sojourn.sdk.address import public_socket
+from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
+from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
+from sojourn.sdk.task import AccessToken, HeldTask, Task, TaskStatus, run_task
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.grants import Grant
+
+_WORKLOAD: Final = "/SpiffeWorkloadAPI/"
+_TASKS: Final = "/sojourn.v1.Tasks/"
+_VALIDATION: Final = "/sojourn.v1.Validation/"
+_KINDS: Final = {validation_pb2.TOKEN_KIND_JWT_SVID: "jwt_svid", validation_pb2.TOKEN_KIND_TASK: "task"}
+
+
+@dataclass(frozen=True, slots=True)
+class TokenVerdict:
+    """The agent's word on a token. `code` (stable) and `reason` (one sentence) say why it is not valid."""
+
+    valid: bool
+    code: str
+    reason: str
+    kind: str  # jwt_svid | task | empty: could not be told
+    spiffe_id: SpiffeId | None
+    claims: Mapping[str, Any]
+
+
+class Client:
+    """A connection to the agent, for use as `async with Client() as client`.
+
+    `socket` is a path or a `unix:` URI; without it the socket is found as `sojourn.sdk.address.public_socket` says.
+    A call that is not answered within `deadline_seconds` raises Unavailable; if nobody is there, Unreachable.
+    """
+
+    def __init__(self, socket: str | None = None, *, deadline_seconds: float = CALL_SECONDS) -> None:
+        self.socket = public_socket(socket)
+        self._deadline_seconds = deadline_seconds
+        self._open: Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        self._open = Connection(self.socket, self._deadline_seconds)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        connection, self._open = self._open, None
+        if connection is not None:
+            await connection.close()
+
+    @property
+    def connection(self) -> Connection:
+        """The open connection. Raise InvalidInput outside `async with`."""
+        if self._open is None:
+            raise not_open()
+        return self._open
+
+    # --- X.509-SVIDs ---
+
+    async def fetch_x509_svids(self) -> X509Context:
+        """Fetch what the caller has now. Raise NoIdentity if no entry matches it."""
+        request = workload.X509SVIDRequest()
+        return parse.x509_context(
+            await self.connection.first(_WORKLOAD + "FetchX509SVID", request, workload.X509SVIDResponse)
+        )
+
+    async def watch_x509_contexts(
+        self, on_error: Callable[[SojournError], None] | None = None
+    ) -> AsyncGenerator[X509Context, None]:
+        """Yield what the caller has, and again whenever it changes. Reconnects by itself; `on_error` hears of it.
+
+        On Refused the SVIDs of before must no longer be used (SPIFFE Workload API, 6.1).
+        """
+        messages = self.connection.follow(
+            _WORKLOAD + "FetchX509SVID",
+            workload.X509SVIDRequest(),
+            workload.X509SVIDResponse,
+            parse.x509_context,
+            on_error,
+        )
+        async with contextlib.aclosing(messages):
+            async for context in messages:
+                yield context
+
+    async def fetch_x509_bundles(self) -> X509Bundles:
+        """Fetch the X.509 authorities of the trust domains that the caller may verify."""
+        request = workload.X509BundlesRequest()
+        answer = await self.connection.first(_WORKLOAD + "FetchX509Bundles", request, workload.X509BundlesResponse)
+        return parse.x509_bundles(answer.bundles)
+
+    # --- JWT-SVIDs ---
+
+    async def fetch_jwt_svids(
+        self, audience: str | Sequence[str], spiffe_id: SpiffeId | str | None = None
+    ) -> tuple[JwtSvid, ...]:
+        """Fetch a JWT-SVID for each identity of the caller, or for the one named."""
+        request = workload.JWTSVIDRequest(audience=_several(audience), spiffe_id=_text(spiffe_id))
+        answer = await self.connection.unary(_WORKLOAD + "FetchJWTSVID", request, workload.JWTSVIDResponse)
+        return tuple(parse.jwt_svid(message) for message in answer.svids)
+
+    async def fetch_jwt_svid(self, audience: str | Sequence[str], spiffe_id: SpiffeId | str | None = None) -> JwtSvid:
+        """Fetch the JWT-SVID of the first identity, or of the one named. Raise NoIdentity."""
+        svids = await self.fetch_jwt_svids(audience, spiffe_id)
+        if not svids:
+            raise NoIdentity("agent sent no JWT-SVID")
+        return svids[0]
+
+    async def fetch_jwt_bundles(self) -> JwtBundles:
+        """Fetch the JWT authorities, by key ID, of the trust domains that the caller may verify."""
+        request = workload.JWTBundlesRequest()
+        answer = await self.connection.first(_WORKLOAD + "FetchJWTBundles", request, workload.JWTBundlesResponse)
+        return parse.jwt_bundles(answer.bundles)
+
+    async def validate_jwt_svid(self, token: str, audience: str) -> tuple[SpiffeId, dict[str, Any]]:
+        """Have the agent validate a JWT-SVID; return its subject and claims. Raise InvalidInput if it is not good."""
+        request = workload.ValidateJWTSVIDRequest(audience=audience, svid=token)
+        answer = await self.connection.unary(_WORKLOAD + "ValidateJWTSVID", request, workload.ValidateJWTSVIDResponse)
+        return SpiffeId.parse(answer.spiffe_id), json_format.MessageToDict(answer.claims)
+
+    async def validate_token(
+        self, token: str, audience: str, action: str = "", *, deadline_seconds: float | None = None
+    ) -> TokenVerdict:
+        """Have the agent judge a task token or a JWT-SVID. A token that is not good is a verdict, not an error."""
+        request = validation_pb2.ValidateTokenRequest(token=token, audience=audience, action=action)
+        answer = await self.connection.unary(
+            _VALIDATION + "ValidateToken", request, validation_pb2.ValidateTokenResponse, deadline_seconds
+        )
+        return TokenVerdict(
+            answer.valid,
+            answer.code,
+            answer.reason,
+            _KINDS.get(answer.kind, ""),
+            SpiffeId.parse(answer.spiffe_id) if answer.spiffe_id else None,
+            json_format.MessageToDict(answer.claims),
+        )
+
+    # --- tasks ---
+
+    def task(
+        self,
+        type: str,  # noqa: A002  # the word of the API
+        *,
+        params: Mapping[str, str] | None = None,
+        grants: Iterable[Grant] | None = None,
+        spiffe_id: SpiffeId | str | None = None,
+        session: bool = False,
+        max_seconds: int = 0,
+    ) -> AbstractAsyncContextManager[Task]:
+        """Begin a task that ends with the block: `async with client.task("triage-ticket") as task`.
+
+        No `grants`: all that the type allows. An exception that leaves the block ends the task as failed. Entering
+        raises Refused, with the reason, if policy says no.
+        """
+        return run_task(self.connection, self, _begin(type, params, grants, spiffe_id, session, max_seconds))
+
+    async def begin_task(
+        self,
+        type: str,  # noqa: A002
+        *,
+        params: Mapping[str, str] | None = None,
+        grants: Iterable[Grant] | None = None,
+        spiffe_id: SpiffeId | str | None = None,
+        session: bool = False,
+        max_seconds: int = 0,
+        holder_pid: int = 0,
+    ) -> HeldTask:
+        """Begin a task that ends with a process: this one (0), or an ancestor of it."""
+        request = _begin(type, params, grants, spiffe_id, session, max_seconds)
+        request.holder_pid = holder_pid
+        answer = await self.connection.unary(_TASKS + "BeginTask", request, tasks_pb2.Task)
+        return HeldTask(self, TaskStatus.of(answer))
+
+    async def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
+        """Get one access token under a live task of the caller. Raise TaskOver, Refused or NotFound."""
+        request = tasks_pb2.GetTokenRequest(task_id=task_id, resource=resource, actions=_several(actions))
+        answer = await self.connection.unary(_TASKS + "GetToken", request, tasks_pb2.GetTokenResponse)
+        expires_at = datetime.fromtimestamp(answer.expires_at, UTC)
+        return AccessToken(answer.access_token, answer.resource, tuple(answer.actions), expires_at)
+
+    async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
+        """End a task of the caller. Return what it ended with, also if it had ended before."""
+        request = tasks_pb2.CompleteTaskRequest(task_id=task_id, failed=failed)
+        return TaskStatus.of(await self.connection.unary(_TASKS + "CompleteTask", request, tasks_pb2.Task))
+
+
+def _begin(
+    type_: str,
+    params: Mapping[str, str] | None,
+    grants: Iterable[Grant] | None,
+    spiffe_id: SpiffeId | str | None,
+    session: bool,
+    max_seconds: int,
+) -> tasks_pb2.BeginTaskRequest:
+    return tasks_pb2.BeginTaskRequest(
+        type=type_,
+        params=params or {},
+        grants=[tasks_pb2.Grant(resource=grant.resource, actions=grant.actions) for grant in grants or ()],
+        spiffe_id=_text(spiffe_id),
+        session=session,
+        max_seconds=max_seconds,
+    )
+
+
+def _several(value: str | Sequence[str]) -> Sequence[str]:
+    return [value] if isinstance(value, str) else list(value)
+
+
+def _text(spiffe_id: SpiffeId | str | None) -> str:
+    return str(spiffe_id or "")

@@ -1,0 +1,137 @@
+"""One gRPC channel to the agent, and the ways in which it is called."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from typing import Any, Final, TypeVar
+from urllib.parse import quote
+
+import grpc
+from google.protobuf.message import Message
+
+from sojourn.errors import InvalidInput, SojournError, Unavailable
+from sojourn.limits import MESSAGE_MAX_BYTES
+from sojourn.sdk.remote import translate
+
+METADATA: Final = (("workload.spiffe.io", "true"),)
+CALL_SECONDS: Final = 10.0  # an attestor may take five, and a fetch may be held for one
+BACKOFF_FIRST_SECONDS: Final = 0.1
+BACKOFF_MAX_SECONDS: Final = 5.0
+_OPTIONS: Final = (
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1_000),
+    ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
+)
+_FOR_GOOD: Final = frozenset({grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.UNIMPLEMENTED})
+
+Answer = TypeVar("Answer", bound=Message)
+Parsed = TypeVar("Parsed")
+
+
+class Connection:
+    """An open channel. Must be made inside the event loop that uses it; `close` ends all its calls."""
+
+    def __init__(self, path: str, deadline_seconds: float) -> None:
+        self.path = path
+        self.deadline_seconds = deadline_seconds
+        # Each byte that could end a URI's path is escaped, so that any file name is reached.
+        self._channel = grpc.aio.insecure_channel("unix:" + quote(path), options=_OPTIONS)
+
+    async def close(self) -> None:
+        await self._channel.close()
+
+    async def unary(self, method: str, request: Message, answer: type[Answer], seconds: float | None = None) -> Answer:
+        """Make a call with one answer. Raise a SojournError."""
+        call = self._channel.unary_unary(method, request_serializer=_serialize, response_deserializer=answer.FromString)
+        try:
+            made: Answer = await call(request, metadata=METADATA, timeout=seconds or self.deadline_seconds)
+        except grpc.aio.AioRpcError as error:
+            raise translate(error, self.path) from error
+        return made
+
+    async def first(self, method: str, request: Message, answer: type[Answer]) -> Answer:
+        """Return the first message of a stream, and close the stream. Raise a SojournError."""
+        call = self.stream(method, request, answer)
+        try:
+            async with asyncio.timeout(self.deadline_seconds):
+                message: Answer = await read(call, self.path)
+        except TimeoutError as error:
+            raise Unavailable(f"agent sent nothing within {self.deadline_seconds:g} seconds") from error
+        finally:
+            call.cancel()
+        return message
+
+    def stream(self, method: str, request: Message, answer: type[Answer]) -> Any:
+        """Begin a call whose answer is a stream; the caller cancels it."""
+        call = self._channel.unary_stream(
+            method, request_serializer=_serialize, response_deserializer=answer.FromString
+        )
+        return call(request, metadata=METADATA)
+
+    def duplex(self, method: str, requests: AsyncIterator[Message], answer: type[Answer]) -> Any:
+        """Begin a call with a stream each way; the caller cancels it."""
+        call = self._channel.stream_stream(
+            method, request_serializer=_serialize, response_deserializer=answer.FromString
+        )
+        return call(requests, metadata=METADATA)
+
+    async def follow(
+        self,
+        method: str,
+        request: Message,
+        answer: type[Answer],
+        parse: Callable[[Answer], Parsed],
+        on_error: Callable[[SojournError], None] | None = None,
+        silence_seconds: float | None = None,
+    ) -> AsyncGenerator[Parsed, None]:
+        """Yield each message of a stream, parsed, and begin the stream anew whenever it ends.
+
+        `on_error` hears each failure. A message that `parse` refuses by a SojournError, and a silence longer than
+        `silence_seconds`, count as one. The wait between attempts doubles from BACKOFF_FIRST_SECONDS to
+        BACKOFF_MAX_SECONDS. Raise for INVALID_ARGUMENT and UNIMPLEMENTED, which no attempt will cure.
+        """
+        wait = BACKOFF_FIRST_SECONDS
+        while True:
+            call = self.stream(method, request, answer)
+            failure: SojournError = Unavailable("agent ended the stream")
+            try:
+                while True:
+                    async with asyncio.timeout(silence_seconds):
+                        message = await read(call, self.path)
+                    parsed = parse(message)
+                    wait = BACKOFF_FIRST_SECONDS
+                    yield parsed
+            except TimeoutError:
+                failure = Unavailable(f"agent was silent for {silence_seconds} seconds")
+            except SojournError as error:
+                cause = error.__cause__
+                if isinstance(cause, grpc.aio.AioRpcError) and cause.code() in _FOR_GOOD:
+                    raise
+                failure = error
+            finally:
+                call.cancel()
+            if on_error is not None:
+                on_error(failure)
+            await asyncio.sleep(wait)
+            wait = min(wait * 2, BACKOFF_MAX_SECONDS)
+
+
+async def read(call: Any, path: str) -> Any:
+    """Return the next message of a stream. Raise a SojournError, also when the stream has ended well."""
+    try:
+        message = await call.read()
+    except grpc.aio.AioRpcError as error:
+        raise translate(error, path) from error
+    if message is grpc.aio.EOF:
+        raise Unavailable("agent ended the stream")
+    return message
+
+
+def _serialize(message: Message) -> bytes:
+    return message.SerializeToString()
+
+
+def not_open() -> InvalidInput:
+    return InvalidInput("client is not open: use it as `async with Client() as client`")

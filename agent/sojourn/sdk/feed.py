@@ -1,0 +1,142 @@
+"""What a service knows of the tasks whose tokens it may see: `sojourn.v1.Validation.WatchTasks`."""
+
+import asyncio
+import contextlib
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Self
+
+from sojourn._pb.sojourn.v1 import validation_pb2
+from sojourn.errors import SojournError, Unavailable
+from sojourn.limits import ENDED_TASKS_KEPT, HEARTBEAT_SECONDS, HEARTBEATS_MISSED, LIVE_TASKS
+from sojourn.sdk.client import Client
+from sojourn.sdk.parse import jwk_set
+from sojourn.spiffe.jose import PublicKey
+
+STALE_SECONDS: Final = HEARTBEAT_SECONDS * HEARTBEATS_MISSED
+
+
+def boot_seconds() -> float:
+    """The boot clock: it goes on while the machine sleeps, and nobody can set it."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskKnown:
+    """What the feed says of one task. `version` is the least that its tokens must carry."""
+
+    version: int
+    live: bool
+    reason: str
+
+
+class TaskFeed:
+    """Follows the feed for `audiences`, for use as `async with TaskFeed(client, audiences) as feed`.
+
+    Knows at most LIVE_TASKS live tasks and the last ENDED_TASKS_KEPT ended ones; of any other it says nothing.
+    """
+
+    def __init__(self, client: Client, audiences: Sequence[str], *, boot: Callable[[], float] = boot_seconds) -> None:
+        self._client = client
+        self._audiences = tuple(audiences)
+        self._boot = boot
+        self._heard: float | None = None  # None: no snapshot on this stream yet
+        self._live: dict[str, TaskKnown] = {}
+        self._ended: OrderedDict[str, TaskKnown] = OrderedDict()
+        self._ready = asyncio.Event()
+        self._error: SojournError | None = None
+        self._follower: asyncio.Task[None] | None = None
+        self.issuer = ""
+        self.keys: Mapping[str, PublicKey] = {}
+        self.epoch = 0
+
+    async def __aenter__(self) -> Self:
+        self._follower = asyncio.create_task(self._follow())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Stop following. The feed is not fresh from then on."""
+        self._heard = None
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.gather(self._follower, return_exceptions=True)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it was heard of within STALE_SECONDS. If not, what it knows may be over."""
+        return self._heard is not None and self._boot() - self._heard < STALE_SECONDS
+
+    def lookup(self, task_id: str) -> TaskKnown | None:
+        """What is known of a task; None: nothing, so ask the agent."""
+        return self._live.get(task_id) or self._ended.get(task_id)
+
+    async def wait_ready(self, timeout_seconds: float) -> None:
+        """Return once there is a snapshot. Raise the last error, or Unavailable, after `timeout_seconds`."""
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await self._ready.wait()
+        except TimeoutError:
+            raise (self._error or Unavailable("agent sent no snapshot of its tasks in time")) from None
+
+    async def _follow(self) -> None:
+        messages = self._client.connection.follow(
+            "/sojourn.v1.Validation/WatchTasks",
+            validation_pb2.WatchTasksRequest(audiences=self._audiences),
+            validation_pb2.TaskFeed,
+            self._take,
+            self._lost,
+            silence_seconds=2 * STALE_SECONDS,
+        )
+        try:
+            async with contextlib.aclosing(messages):
+                async for _ in messages:
+                    pass
+        except SojournError as error:  # for good: the feed stays stale, and each token is asked about
+            self._lost(error)
+
+    def _lost(self, error: SojournError) -> None:
+        self._error = error
+        self._heard = None
+        self._ready.clear()
+
+    def _take(self, message: validation_pb2.TaskFeed) -> None:
+        if message.HasField("snapshot"):
+            self._begin(message)
+        elif self._heard is None:
+            raise Unavailable("the feed did not begin with a snapshot")
+        elif message.epoch not in {0, self.epoch}:
+            raise Unavailable("the agent has begun a new epoch")
+        else:
+            if message.keys:
+                self.keys = jwk_set(message.keys)
+            for state in message.delta.tasks:
+                self._note(state)
+        self._heard = self._boot()
+        self._ready.set()
+
+    def _begin(self, message: validation_pb2.TaskFeed) -> None:
+        keys = jwk_set(message.keys)
+        self._live.clear()
+        self._ended.clear()
+        self.keys, self.issuer, self.epoch = keys, message.issuer, message.epoch
+        for state in message.snapshot.tasks:
+            self._note(state)
+
+    def _note(self, state: validation_pb2.TaskState) -> None:
+        before = self.lookup(state.id)
+        if before is not None and state.live and (state.version, before.live) <= (before.version, False):
+            return  # an end is only taken back by a greater version
+        known = TaskKnown(max(state.version, before.version if before else 0), state.live, state.reason)
+        self._live.pop(state.id, None)
+        self._ended.pop(state.id, None)
+        if not known.live:
+            self._ended[state.id] = known
+            while len(self._ended) > ENDED_TASKS_KEPT:
+                self._ended.popitem(last=False)
+        elif len(self._live) < LIVE_TASKS:
+            self._live[state.id] = known

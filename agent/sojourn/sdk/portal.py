@@ -1,0 +1,67 @@
+"""One event loop in a thread of its own, for callers that have none."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
+from typing import Any, TypeVar
+
+from sojourn.errors import InvalidInput
+
+Result = TypeVar("Result")
+
+
+class Portal:
+    """Runs coroutines for other threads. `close` ends the loop and the thread."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="sojourn-client", daemon=True)
+        self._thread.start()
+
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
+        """Run to the end and return what it returns, or raise what it raises. Blocks this thread."""
+        if self._loop.is_closed() or threading.current_thread() is self._thread:
+            coroutine.close()
+            raise InvalidInput("client is not open, or is called from inside its own loop")
+        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        try:
+            return future.result()
+        except BaseException:  # this thread was interrupted: so is the coroutine
+            future.cancel()
+            raise
+
+    @contextmanager
+    def inside(self, context: AbstractAsyncContextManager[Result]) -> Iterator[Result]:
+        """Enter an asynchronous context and leave it, with the exception of the block if there is one."""
+        entered = self.run(_enter(context))
+        try:
+            yield entered
+        except BaseException as error:
+            if not self.run(_leave(context, error)):
+                raise
+        else:
+            self.run(_leave(context, None))
+
+    def close(self) -> None:
+        if self._loop.is_closed():
+            return
+        self.run(self._loop.shutdown_asyncgens())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+async def _enter(context: AbstractAsyncContextManager[Result]) -> Result:
+    return await context.__aenter__()
+
+
+async def _leave(context: AbstractAsyncContextManager[Any], error: BaseException | None) -> bool:
+    if error is None:
+        return bool(await context.__aexit__(None, None, None))
+    try:
+        return bool(await context.__aexit__(type(error), error, error.__traceback__))
+    except (KeyboardInterrupt, SystemExit, GeneratorExit) as raised:
+        if raised is error:  # it must not end the loop's thread; the caller raises it
+            return False
+        raise

@@ -1,0 +1,78 @@
+"""gRPC statuses as Sojourn's errors."""
+
+import os
+
+import grpc
+
+from sojourn import errors
+from sojourn.errors import SojournError
+
+CODE_KEY = "sojourn-code"  # trailing metadata: the stable code of the error at the agent
+_STATUSES: dict[grpc.StatusCode, type[SojournError]] = {
+    grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
+    grpc.StatusCode.PERMISSION_DENIED: errors.Refused,
+    grpc.StatusCode.UNIMPLEMENTED: errors.Refused,
+    grpc.StatusCode.FAILED_PRECONDITION: errors.TaskOver,
+    grpc.StatusCode.NOT_FOUND: errors.NotFound,
+    grpc.StatusCode.ALREADY_EXISTS: errors.AlreadyExists,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: errors.LimitExceeded,
+}
+_CODES: dict[str, type[SojournError]] = {
+    each.code: each
+    for each in (
+        errors.InvalidSpiffeId,
+        errors.InvalidToken,
+        errors.InvalidPolicy,
+        errors.InvalidAuthorizationDetails,
+        errors.UnknownTaskType,
+        errors.NoIdentity,
+        errors.PolicyDenied,
+        errors.ActionOutsideType,
+        errors.InvalidTarget,
+        errors.StoreFull,
+        errors.AttestationFailed,
+        errors.StoreFailed,
+    )
+}
+
+
+def translate(error: grpc.aio.AioRpcError, path: str) -> SojournError:
+    """Return our error for a status that a call on the socket at `path` ended with.
+
+    `remote_code` on it is the agent's own stable code, or empty if the agent sent none.
+    """
+    status, details = error.code(), error.details() or ""
+    code = _remote_code(error)
+    made: SojournError
+    if status is grpc.StatusCode.UNAVAILABLE and not code and "failed to connect" in details:
+        made = errors.Unreachable(unreachable_sentence(path), detail=details)
+    else:
+        made = _kind(status, code, details)(details or f"agent answered {status.name}")
+    made.remote_code = code
+    return made
+
+
+def unreachable_sentence(path: str) -> str:
+    """Say why nobody answers at `path`, and what to do."""
+    cure = "start the agent with `sojourn agent run`, or set SPIFFE_ENDPOINT_SOCKET to its socket"
+    if not os.path.lexists(path):
+        return f"no socket at {path!r}: {cure}"
+    if not os.access(path, os.W_OK):
+        return f"no permission to connect to the socket {path!r}"
+    return f"nobody answers on the socket {path!r}: {cure}"
+
+
+def _kind(status: grpc.StatusCode, code: str, details: str) -> type[SojournError]:
+    exact = _CODES.get(code)
+    if exact is not None and exact.grpc_status == status.name:
+        return exact
+    if status is grpc.StatusCode.PERMISSION_DENIED and "no identity issued" in details:
+        return errors.NoIdentity
+    return _STATUSES.get(status, errors.Unavailable)
+
+
+def _remote_code(error: grpc.aio.AioRpcError) -> str:
+    for key, value in error.trailing_metadata() or ():
+        if key == CODE_KEY:
+            return value if isinstance(value, str) else value.decode("ascii", "replace")
+    return ""

@@ -1,0 +1,169 @@
+"""The client for code without an event loop. Each call is the one of `Client`, blocking."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, Self
+
+from sojourn.errors import SojournError
+from sojourn.sdk.client import Client, TokenVerdict
+from sojourn.sdk.connection import CALL_SECONDS, not_open
+from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
+from sojourn.sdk.portal import Portal
+from sojourn.sdk.source import READY_SECONDS, X509Source
+from sojourn.sdk.task import AccessToken, HeldTask, Task, TaskStatus, TaskView
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.grants import Grant
+
+
+class SyncHeldTask(TaskView):
+    """A task that lives as long as a process."""
+
+    def __init__(self, portal: Portal, task: HeldTask) -> None:
+        self._portal = portal
+        self._task = task
+
+    @property
+    def status(self) -> TaskStatus:
+        return self._task.status
+
+    def token(self, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
+        """See Task.token."""
+        return self._portal.run(self._task.token(resource, actions))
+
+    def complete(self, *, failed: bool = False) -> None:
+        """See Task.complete."""
+        self._portal.run(self._task.complete(failed=failed))
+
+
+class SyncTask(SyncHeldTask):
+    """A task that lives as long as its block."""
+
+    _task: Task
+
+    def wait_ended(self) -> None:
+        """See Task.wait_ended."""
+        self._portal.run(self._task.wait_ended())
+
+
+class SyncClient:
+    """A blocking connection to the agent, for use as `with SyncClient() as client`. May be shared by threads."""
+
+    def __init__(self, socket: str | None = None, *, deadline_seconds: float = CALL_SECONDS) -> None:
+        self._client = Client(socket, deadline_seconds=deadline_seconds)
+        self.socket = self._client.socket
+        self._open: Portal | None = None
+
+    def __enter__(self) -> Self:
+        self._open = Portal()
+        self._open.run(self._client.__aenter__())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        portal, self._open = self._open, None
+        if portal is not None:
+            portal.run(self._client.__aexit__())
+            portal.close()
+
+    @property
+    def _portal(self) -> Portal:
+        if self._open is None:
+            raise not_open()
+        return self._open
+
+    def fetch_x509_svids(self) -> X509Context:
+        """See Client."""
+        return self._portal.run(self._client.fetch_x509_svids())
+
+    def watch_x509_contexts(self, on_error: Callable[[SojournError], None] | None = None) -> Iterator[X509Context]:
+        """See Client. `on_error` is called in the client's own thread."""
+        portal, contexts = self._portal, self._client.watch_x509_contexts(on_error)
+        try:
+            while True:
+                yield portal.run(anext(contexts))
+        except StopAsyncIteration:
+            return
+        finally:
+            portal.run(contexts.aclose())
+
+    @contextmanager
+    def x509_source(self, *, ready_seconds: float = READY_SECONDS) -> Iterator[X509Source]:
+        """An X509Source that is followed in the background; its TLS contexts serve any thread."""
+        with self._portal.inside(X509Source(self._client, ready_seconds=ready_seconds)) as source:
+            yield source
+
+    def fetch_x509_bundles(self) -> X509Bundles:
+        """See Client."""
+        return self._portal.run(self._client.fetch_x509_bundles())
+
+    def fetch_jwt_svids(
+        self, audience: str | Sequence[str], spiffe_id: SpiffeId | str | None = None
+    ) -> tuple[JwtSvid, ...]:
+        """See Client."""
+        return self._portal.run(self._client.fetch_jwt_svids(audience, spiffe_id))
+
+    def fetch_jwt_svid(self, audience: str | Sequence[str], spiffe_id: SpiffeId | str | None = None) -> JwtSvid:
+        """See Client."""
+        return self._portal.run(self._client.fetch_jwt_svid(audience, spiffe_id))
+
+    def fetch_jwt_bundles(self) -> JwtBundles:
+        """See Client."""
+        return self._portal.run(self._client.fetch_jwt_bundles())
+
+    def validate_jwt_svid(self, token: str, audience: str) -> tuple[SpiffeId, dict[str, Any]]:
+        """See Client."""
+        return self._portal.run(self._client.validate_jwt_svid(token, audience))
+
+    def validate_token(self, token: str, audience: str, action: str = "") -> TokenVerdict:
+        """See Client."""
+        return self._portal.run(self._client.validate_token(token, audience, action))
+
+    @contextmanager
+    def _task(self, **wanted: Any) -> Iterator[SyncTask]:
+        with self._portal.inside(self._client.task(**wanted)) as task:
+            yield SyncTask(self._portal, task)
+
+    def task(
+        self,
+        type: str,  # noqa: A002  # the word of the API
+        *,
+        params: Mapping[str, str] | None = None,
+        grants: Iterable[Grant] | None = None,
+        spiffe_id: SpiffeId | str | None = None,
+        session: bool = False,
+        max_seconds: int = 0,
+    ) -> AbstractContextManager[SyncTask]:
+        """See Client: `with client.task("triage-ticket") as task`."""
+        return self._task(
+            type=type, params=params, grants=grants, spiffe_id=spiffe_id, session=session, max_seconds=max_seconds
+        )
+
+    def begin_task(
+        self,
+        type: str,  # noqa: A002
+        *,
+        params: Mapping[str, str] | None = None,
+        grants: Iterable[Grant] | None = None,
+        spiffe_id: SpiffeId | str | None = None,
+        session: bool = False,
+        max_seconds: int = 0,
+        holder_pid: int = 0,
+    ) -> SyncHeldTask:
+        """See Client."""
+        task = self._client.begin_task(
+            type,
+            params=params,
+            grants=grants,
+            spiffe_id=spiffe_id,
+            session=session,
+            max_seconds=max_seconds,
+            holder_pid=holder_pid,
+        )
+        return SyncHeldTask(self._portal, self._portal.run(task))
+
+    def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
+        """See Client."""
+        return self._portal.run(self._client.get_token(task_id, resource, actions))
+
+    def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
+        """See Client."""
+        return self._portal.run(self._client.complete_task(task_id, failed=failed))

@@ -1,0 +1,104 @@
+"""Is a task token good, at this service, now?"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final, Self
+
+from sojourn.errors import InvalidToken, Refused
+from sojourn.sdk.client import Client
+from sojourn.sdk.feed import TaskFeed
+from sojourn.spiffe.jose import VerifiedClaims, parse_unverified
+from sojourn.tasks import tokens
+from sojourn.tasks.tokens import TaskToken
+
+ASK_SECONDS: Final = 2.0
+ASKED_AT_ONCE: Final = 32  # anybody may send a token that we know nothing of
+
+
+class ActionNotAllowed(Refused):
+    """The token is good, and does not allow this action."""
+
+    code = "action_not_allowed"
+    oauth_error = "insufficient_scope"
+
+
+class TaskVerifier:
+    """Verifies task tokens for one audience, for use as `async with TaskVerifier(client, audience) as verifier`.
+
+    Most tokens are judged here, from keys and the feed of live tasks. What the feed does not settle (an unknown task
+    or key, or a silent feed) is put to the agent once. Whatever goes wrong is a refusal.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        audience: str,
+        *,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        feed: TaskFeed | None = None,
+    ) -> None:
+        self.audience = audience
+        self.feed = feed or TaskFeed(client, [audience])
+        self._owns_feed = feed is None
+        self._client = client
+        self._now = now
+        self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
+
+    async def __aenter__(self) -> Self:
+        if self._owns_feed:
+            await self.feed.__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._owns_feed:
+            await self.feed.close()
+
+    async def verify(self, token: str, action: str | None = None) -> TaskToken:
+        """Return a token that is good now. Raise InvalidToken if it is not, ActionNotAllowed if it lacks `action`."""
+        try:
+            verified = await self._judge(token)
+        except InvalidToken:
+            raise
+        except Exception as error:
+            raise InvalidToken("token cannot be verified now", reason_code="unavailable", detail=str(error)) from error
+        if action is not None and action not in verified.actions:
+            raise ActionNotAllowed(f"token does not allow the action {action!r}")
+        return verified
+
+    async def _judge(self, token: str) -> TaskToken:
+        if not self.feed.fresh:
+            return await self._ask(token)
+        try:
+            verified = tokens.verify(
+                token, keys=self.feed.keys, issuer=self.feed.issuer, audience=self.audience, now=self._now()
+            )
+        except InvalidToken as error:
+            if error.reason_code == "unknown_key":  # perhaps newer than our keys
+                return await self._ask(token)
+            raise
+        known = self.feed.lookup(verified.task_id)
+        if known is None:  # perhaps newer than the last change that we heard of
+            return await self._ask(token)
+        if not known.live:
+            raise InvalidToken(f"the task is over: {known.reason or 'no reason given'}", reason_code="task_over")
+        if verified.task_version < known.version:
+            raise InvalidToken("the task has changed since this token was issued", reason_code="superseded")
+        return verified
+
+    async def _ask(self, token: str) -> TaskToken:
+        unverified = parse_unverified(token)  # what is no token at all does not go out
+        if unverified.typ != tokens.TYP:
+            raise InvalidToken("token is not a task token", reason_code="wrong_type")
+        async with asyncio.timeout(ASK_SECONDS), self._asking:
+            verdict = await self._client.validate_token(token, self.audience, deadline_seconds=ASK_SECONDS)
+        if not verdict.valid:
+            raise InvalidToken(
+                verdict.reason or "the agent says that the token is not good",
+                reason_code=verdict.code or "invalid_token",
+            )
+        if verdict.kind != "task":
+            raise InvalidToken("token is not a task token", reason_code="wrong_type")
+        # What the agent vouches for is checked here all the same, as far as that goes.
+        claims = VerifiedClaims(unverified.unverified_claims)
+        return tokens.read_vouched(token, claims, self.audience, self._now())

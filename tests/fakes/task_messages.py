@@ -1,0 +1,27 @@
+"""Messages of `sojourn.v1.Tasks`."""
+
+from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
+from sojourn.tasks.grants import Grant
+
+GRANT = Grant.parse("https://tickets.example.org", ["ticket:read"])
+
+
+def task(state: str = "active", reason: str = "") -> pb.Task:
+    return pb.Task(
+        id="t1",
+        type="triage-ticket",
+        spiffe_id="spiffe://example.org/agent/triage",
+        state=state,
+        reason=reason,
+        version=5,
+        grants=[pb.Grant(resource=GRANT.resource, actions=GRANT.actions)],
+        created_at=1_700_000_000,
+        expires_at=1_700_000_060,
+    )
+
+
+def ended(state: str, reason: str = "") -> pb.TaskEvent:
+    return pb.TaskEvent(ended=task(state, reason))
+
+
+BEGUN = pb.TaskEvent(begun=task())

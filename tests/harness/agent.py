@@ -1,0 +1,166 @@
+"""The real daemon as a real process, for tests."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SAMPLES = ROOT / "deploy" / "samples"
+COMMAND = [str(Path(sys.executable).with_name("sojourn"))]
+READY_SECONDS = 20.0
+
+
+class AgentProcess:
+    """One agent in a folder of its own below /tmp, which other users may enter. Use as a context manager."""
+
+    def __init__(self, *, config: str | None = None, folder: Path | None = None, as_user: int | None = None) -> None:
+        """`config` is TOML text; without it the quickstart sample is used. `as_user` runs it as another uid (root only)."""
+        self._own_folder = folder is None
+        self.folder = folder or Path(tempfile.mkdtemp(prefix="sojourn-test-", dir="/tmp"))
+        os.chmod(self.folder, 0o755)
+        self.data_dir = self.folder / "data"
+        self.socket = str(self.folder / "run" / "agent.sock")
+        self.admin_socket = str(self.folder / "run" / "admin.sock")
+        self.log = self.folder / "agent.log"
+        self.config = SAMPLES / "quickstart.toml"
+        if config is not None:
+            self.config = self.folder / "agent.toml"
+            self.config.write_text(config)
+        self._as_user = as_user
+        if as_user is not None:
+            os.chown(self.folder, as_user, as_user)
+        self.process: subprocess.Popen[str] | None = None
+
+    # --- life ---
+
+    def start(self) -> "AgentProcess":
+        """Start it and wait for the line with `ready`. Raise RuntimeError with what it said instead."""
+        self.process = self.spawn()
+        assert self.process.stdout is not None
+        readable, _, _ = select.select([self.process.stdout], [], [], READY_SECONDS)
+        line = self.process.stdout.readline() if readable else ""
+        if "ready" not in line:
+            self.process.kill()
+            self.process.wait()
+            raise RuntimeError(f"the agent did not get ready: {line!r}\n{self.log.read_text()[-4000:]}")
+        return self
+
+    def spawn(self, *extra: str) -> "subprocess.Popen[str]":
+        """Start it without waiting for anything."""
+        arguments = [
+            *COMMAND,
+            "agent",
+            "run",
+            "--config",
+            str(self.config),
+            "--data-dir",
+            str(self.data_dir),
+            "--socket",
+            self.socket,
+            "--admin-socket",
+            self.admin_socket,
+            *extra,
+        ]
+        if self._as_user is not None:
+            # The interpreter may lie in a folder that only root can enter: become the user after importing.
+            arguments = [sys.executable, str(Path(__file__).with_name("as_user.py")), str(self._as_user), *arguments]
+        with self.log.open("a") as log:
+            return subprocess.Popen(
+                arguments,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env=clean_environment(),
+                start_new_session=True,
+            )
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait, and return the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        status = self.process.wait(timeout=20)
+        if self.process.stdout is not None:
+            self.process.stdout.close()
+        return status
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
+    def __enter__(self) -> "AgentProcess":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None:
+            self.stop()
+        if self._own_folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    # --- use ---
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a client needs in its environment to find this agent."""
+        return {
+            **clean_environment(),
+            "SPIFFE_ENDPOINT_SOCKET": f"unix://{self.socket}",
+            "SOJOURN_ADMIN_SOCKET": self.admin_socket,
+        }
+
+    def run(self, *arguments: str, check: bool = True, timeout: float = 30) -> "subprocess.CompletedProcess[str]":
+        """Run the `sojourn` command against this agent."""
+        done = subprocess.run(
+            [*COMMAND, *arguments], env=self.environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
+        if check and done.returncode != 0:
+            raise AssertionError(f"sojourn {' '.join(arguments)}: {done.returncode}\n{done.stdout}{done.stderr}")
+        return done
+
+    def json(self, *arguments: str) -> Any:
+        """Run the command with --output json and return what it printed."""
+        return json.loads(self.run(*arguments, "--output", "json").stdout)
+
+    def register(self, path: str, *selectors: str, **options: str) -> dict[str, Any]:
+        """Create an entry for `spiffe://example.org` + path; options as in x509_svid_ttl="10s"."""
+        arguments = ["entry", "create", "--spiffe-id", f"spiffe://example.org{path}"]
+        for selector in selectors:
+            arguments += ["--selector", selector]
+        for name, value in options.items():
+            arguments += [f"--{name.replace('_', '-')}", value]
+        return self.json(*arguments)
+
+    def descriptors(self) -> int:
+        """How many files the agent has open."""
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    def settled_descriptors(self, at_most: int, seconds: float = 10.0) -> int:
+        """The number of open files once it is no more than `at_most`, or what it is after `seconds`."""
+        ends = time.monotonic() + seconds
+        while (count := self.descriptors()) > at_most and time.monotonic() < ends:
+            time.sleep(0.05)
+        return count
+
+    def log_lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without what would point a client or an agent elsewhere."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("SOJOURN_", "SPIFFE_", "XDG_", "GRPC_", "PYTEST_"))
+    }

@@ -1,0 +1,30 @@
+"""Become another user with the interpreter and all modules loaded, then run the `sojourn` command in this process.
+
+Usage: as_user.py UID /path/to/sojourn ARGUMENTS…
+"""
+
+import os
+import sys
+
+
+def main() -> None:
+    import alembic.command
+    import alembic.config
+    import cedarpy
+    import sojourn.daemon
+    import sojourn_attestors.unix
+    import sqlalchemy.dialects.sqlite
+    import uvloop
+    from sojourn.cli.main import run
+
+    del alembic, cedarpy, sqlalchemy, uvloop, sojourn, sojourn_attestors
+    uid = int(sys.argv[1])
+    os.setgroups([])
+    os.setgid(uid)
+    os.setuid(uid)
+    sys.argv = sys.argv[2:]
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""A workload process for tests: becomes a user, does as it is told on standard input, answers on standard output.
+
+Usage: caller.py SOCKET [UID [GROUP…]]. Each line in is JSON {"do": NAME, …}; each line out is JSON. Commands:
+x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, complete, exit.
+"""
+
+import asyncio
+import json
+import os
+import sys
+
+from sojourn.errors import SojournError
+from sojourn.sdk.client import Client
+from sojourn.tasks.grants import Grant
+
+
+def say(**value):
+    print(json.dumps(value), flush=True)
+
+
+async def main(socket, uid, groups):
+    if uid is not None:
+        os.setgroups(groups)
+        os.setgid(uid)
+        os.setuid(uid)
+    say(event="up", pid=os.getpid(), uid=os.getuid())
+    loop = asyncio.get_running_loop()
+    held = []
+    async with Client(socket) as client:
+        while line := await loop.run_in_executor(None, sys.stdin.readline):
+            asked = json.loads(line)
+            doing = asked.pop("do")
+            try:
+                await do(client, doing, asked, held)
+            except SojournError as error:
+                say(
+                    event="error", kind=type(error).__name__, code=error.remote_code or error.code, message=error.public
+                )
+            if doing == "exit":
+                os._exit(asked.get("status", 0))
+
+
+async def do(client, doing, asked, held):
+    match doing:
+        case "x509":
+            context = await client.fetch_x509_svids()
+            say(
+                event="x509",
+                svids=[{"spiffe_id": str(s.spiffe_id), "serial": s.serial, "hint": s.hint} for s in context.svids],
+            )
+        case "jwt":
+            svid = await client.fetch_jwt_svid(asked["audience"], asked.get("spiffe_id"))
+            say(event="jwt", spiffe_id=str(svid.spiffe_id), token=svid.token)
+        case "watch":
+            held.append(asyncio.ensure_future(watch(client)))
+        case "validate":
+            verdict = await client.validate_token(asked["token"], asked["audience"], asked.get("action", ""))
+            say(event="validated", valid=verdict.valid, code=verdict.code, reason=verdict.reason)
+        case "begin":
+            context = client.task(
+                asked["type"],
+                session=asked.get("session", False),
+                params=asked.get("params"),
+                grants=grants(asked),
+                max_seconds=asked.get("max_seconds", 0),
+            )
+            task = await context.__aenter__()
+            held.append((context, task))
+            held.append(asyncio.ensure_future(ended(task)))
+            say(event="task", id=task.id, state=task.state)
+        case "begin_process":
+            task = await client.begin_task(asked["type"], holder_pid=asked.get("holder_pid", 0), grants=grants(asked))
+            held.append(task)
+            say(event="task", id=task.id, state=task.state)
+        case "token":
+            token = await client.get_token(asked["task"], asked.get("resource", ""), asked.get("actions", ()))
+            say(event="token", token=token.token, resource=token.resource, actions=list(token.actions))
+        case "complete":
+            status = await client.complete_task(asked["task"], failed=asked.get("failed", False))
+            say(event="task", id=status.id, state=status.state, reason=status.reason)
+
+
+def grants(asked):
+    return [Grant.parse(resource, actions) for resource, actions in asked["grants"]] if "grants" in asked else None
+
+
+async def watch(client):
+    def failed(error):
+        say(event="watch_error", code=error.remote_code or error.code, message=error.public)
+
+    async for context in client.watch_x509_contexts(failed):
+        say(event="update", svids=[{"spiffe_id": str(s.spiffe_id), "serial": s.serial} for s in context.svids])
+
+
+async def ended(task):
+    await task.wait_ended()
+    say(event="ended", id=task.id, state=task.state, reason=task.reason)
+
+
+if __name__ == "__main__":
+    numbers = [int(text) for text in sys.argv[2:]]
+    asyncio.run(main(sys.argv[1], numbers[0] if numbers else None, numbers[1:]))

@@ -1,0 +1,48 @@
+"""The types of the public API. Never run, only type-checked."""
+
+from ssl import SSLContext
+from typing import assert_type
+
+from sojourn import (
+    Client,
+    SpiffeId,
+    SyncClient,
+    Task,
+    TaskTokenMiddleware,
+    TaskVerifier,
+    TrustDomain,
+    X509Source,
+    authorize_any,
+    authorize_id,
+    authorize_member_of,
+)
+from sojourn.sdk.asgi import App
+from sojourn.sdk.parse import JwtSvid, X509Context
+from sojourn.sdk.sync import SyncTask
+from sojourn.sdk.task import AccessToken
+from sojourn.tasks.tokens import TaskToken
+
+
+async def asynchronous(app: App) -> None:
+    """What an asynchronous program writes."""
+    async with Client() as client, X509Source(client) as source, TaskVerifier(client, "https://a.example") as verifier:
+        assert_type(await client.fetch_x509_svids(), X509Context)
+        assert_type(await client.fetch_jwt_svid("a"), JwtSvid)
+        async for context in client.watch_x509_contexts():
+            assert_type(context.default.spiffe_id, SpiffeId)
+        async with client.task("triage-ticket", params={"ticket": "7"}) as task:
+            assert_type(task, Task)
+            assert_type(await task.token(), AccessToken)
+        assert_type(source.server_context(authorize_any()), SSLContext)
+        source.client_context(authorize_id("spiffe://example.org/web", SpiffeId.parse("spiffe://example.org/db")))
+        source.client_context(authorize_member_of(TrustDomain.parse("example.org")))
+        assert_type(await verifier.verify("token", "ticket:read"), TaskToken)
+        TaskTokenMiddleware(app, verifier=verifier, actions={"GET /": "read"})
+        TaskTokenMiddleware(app, audience="https://a.example", actions=lambda _method, _path: None)
+
+
+def blocking() -> None:
+    """What a program without event loop writes."""
+    with SyncClient() as client, client.task("triage-ticket") as task:
+        assert_type(task, SyncTask)
+        assert_type(task.token("https://a.example", ["read"]), AccessToken)

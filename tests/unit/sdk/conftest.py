@@ -1,0 +1,36 @@
+"""What the SDK's tests share."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from fakes.ca import FakeCa
+from fakes.fake_agent import FakeAgent
+from sojourn.sdk.client import Client
+
+
+@pytest.fixture
+def socket(tmp_path: Path) -> Path:
+    return tmp_path / "agent.sock"
+
+
+@pytest.fixture
+async def agent(socket: Path) -> AsyncIterator[FakeAgent]:
+    async with FakeAgent().serve(socket) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(agent: FakeAgent, socket: Path) -> AsyncIterator[Client]:
+    async with Client(str(socket), deadline_seconds=5) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def ca() -> FakeCa:
+    return FakeCa.make("example.org")
+
+
+@pytest.fixture(scope="session")
+def other_ca() -> FakeCa:
+    return FakeCa.make("other.example")

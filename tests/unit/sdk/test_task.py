@@ -1,0 +1,105 @@
+"""Tasks on their stream, and tasks of a process."""
+
+import asyncio
+
+import grpc
+import pytest
+from fakes.fake_agent import Fail, FakeAgent
+from fakes.task_messages import BEGUN, GRANT, ended, task
+from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
+from sojourn.errors import PolicyDenied, TaskOver, Unavailable
+from sojourn.sdk.client import Client
+
+
+class TestStream:
+    async def test_completed(self, agent: FakeAgent, client: Client) -> None:
+        """Leaving the block completes the task, and its end is awaited."""
+        agent.answers["complete"] = ended("completed")
+        agent.push("RunTask", BEGUN)
+        async with asyncio.timeout(5), client.task("triage-ticket", params={"n": "7"}, grants=[GRANT]) as running:
+            assert (running.id, running.state, running.grants, running.ended) == ("t1", "active", (GRANT,), False)
+        assert (running.ended, running.state) == (True, "completed")
+        command = agent.task_commands.get_nowait()
+        assert (command.HasField("complete"), command.complete.failed) == (True, False)
+        begin = agent.requests[0][1].begin
+        assert (begin.type, dict(begin.params), len(begin.grants)) == ("triage-ticket", {"n": "7"}, 1)
+        assert agent.metadata[0]["workload.spiffe.io"] == "true"
+
+    async def test_failed(self, agent: FakeAgent, client: Client) -> None:
+        """An exception that leaves the block ends the task as failed, and is raised as it is."""
+        agent.answers["complete"] = ended("completed", "failed")
+        agent.push("RunTask", BEGUN)
+        with pytest.raises(KeyError):
+            async with asyncio.timeout(5), client.task("triage-ticket"):
+                raise KeyError
+        assert agent.task_commands.get_nowait().complete.failed
+
+    async def test_token(self, agent: FakeAgent, client: Client) -> None:
+        """A token is for the resource and actions asked for, and its repr hides it."""
+        agent.push("RunTask", BEGUN)
+        agent.answers["GetToken"] = pb.GetTokenResponse(
+            access_token="secret", expires_at=1, resource=GRANT.resource, actions=GRANT.actions
+        )
+        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+            token = await running.token(GRANT.resource, ["ticket:read"])
+            agent.push("RunTask", ended("completed"))
+        assert (token.token, token.header, token.actions) == ("secret", "Bearer secret", ("ticket:read",))
+        assert "secret" not in f"{token!r} {token}"
+        request = agent.requests[1][1]
+        assert ("t1", GRANT.resource, ["ticket:read"]) == (request.task_id, request.resource, list(request.actions))
+
+    async def test_revoked(self, agent: FakeAgent, client: Client) -> None:
+        """A revocation is heard at once, with its reason; no token is asked for after it."""
+        agent.push("RunTask", BEGUN)
+        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+            agent.push("RunTask", pb.TaskEvent(changed=task("suspended")), ended("revoked", "operator said so"), None)
+            await running.wait_ended()
+            assert (running.ended, running.state, running.reason) == (True, "revoked", "operator said so")
+            with pytest.raises(TaskOver, match="operator said so"):
+                await running.token()
+        assert len(agent.requests) == 1
+
+    async def test_agent_gone(self, agent: FakeAgent, client: Client) -> None:
+        """When the stream breaks the task is lost, and leaving the block says nothing more."""
+        agent.push("RunTask", BEGUN, Fail(grpc.StatusCode.UNAVAILABLE, "going"))
+        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+            await running.wait_ended()
+            assert (running.state, running.reason) == ("lost", "going")
+
+    async def test_completed_by_hand(self, agent: FakeAgent, client: Client) -> None:
+        """A task may be completed before its block ends, twice too."""
+        agent.push("RunTask", BEGUN, ended("completed"))
+        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+            await running.complete(failed=True)
+            await running.complete()
+            assert running.state == "completed"
+
+    async def test_denied(self, agent: FakeAgent, client: Client) -> None:
+        """A refusal of policy is raised on entering."""
+        agent.push("RunTask", Fail(grpc.StatusCode.PERMISSION_DENIED, "outside hours", "policy_denied"))
+        with pytest.raises(PolicyDenied, match="outside hours"):
+            async with client.task("triage-ticket"):
+                pytest.fail("entered")
+
+    @pytest.mark.parametrize("first", [None, ended("revoked")])
+    async def test_not_begun(self, agent: FakeAgent, client: Client, first: pb.TaskEvent | None) -> None:
+        """A stream that does not begin with `begun` is no task."""
+        agent.push("RunTask", first)
+        with pytest.raises(Unavailable):
+            async with client.task("triage-ticket"):
+                pytest.fail("entered")
+
+
+async def test_process_task(agent: FakeAgent, client: Client) -> None:
+    """A task of a process is begun, gives tokens, and is completed by calls."""
+    agent.answers["BeginTask"] = task()
+    agent.answers["GetToken"] = pb.GetTokenResponse(access_token="x")
+    agent.answers["CompleteTask"] = task("completed")
+    held = await client.begin_task("triage-ticket", holder_pid=42, session=True, max_seconds=9)
+    begin = agent.requests[0][1]
+    assert (begin.holder_pid, begin.session, begin.max_seconds) == (42, True, 9)
+    assert (await held.token()).token == "x"
+    await held.complete(failed=True)
+    await held.complete()
+    assert (held.ended, held.state) == (True, "completed")
+    assert [method for method, _ in agent.requests] == ["BeginTask", "GetToken", "CompleteTask"]

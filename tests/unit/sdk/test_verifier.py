@@ -1,0 +1,162 @@
+"""Verification of task tokens: every branch, and each that fails is a refusal."""
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+
+import grpc
+import pytest
+from fakes.fake_agent import Fail, FakeAgent
+from fakes.task_feed import AUDIENCE, HOLDER, Boot, live, over, signing_key, snapshot, token
+from sojourn._pb.sojourn.v1 import validation_pb2 as pb
+from sojourn.errors import InvalidToken
+from sojourn.sdk.client import Client
+from sojourn.sdk.feed import STALE_SECONDS, TaskFeed
+from sojourn.sdk.verifier import ActionNotAllowed, TaskVerifier
+
+KEY = signing_key()
+VALID = pb.ValidateTokenResponse(valid=True, kind=pb.TOKEN_KIND_TASK, spiffe_id=str(HOLDER))
+
+
+@pytest.fixture
+def boot() -> Boot:
+    return Boot()
+
+
+@pytest.fixture
+async def verifier(agent: FakeAgent, client: Client, boot: Boot) -> AsyncIterator[TaskVerifier]:
+    """A verifier whose feed says: t1 lives from version 5 on, gone is over."""
+    agent.push("WatchTasks", snapshot([KEY], live("t1", 5), over("gone")))
+    async with TaskFeed(client, [AUDIENCE], boot=boot) as feed:
+        await feed.wait_ready(5)
+        async with TaskVerifier(client, AUDIENCE, feed=feed) as running:
+            yield running
+
+
+def asked(agent: FakeAgent) -> int:
+    return sum(method == "ValidateToken" for method, _ in agent.requests)
+
+
+async def reason(verifier: TaskVerifier, text: str) -> str:
+    with pytest.raises(InvalidToken) as caught:
+        await verifier.verify(text)
+    return caught.value.reason_code
+
+
+class TestHere:
+    async def test_live(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """A token of a live task is good, and the agent is not asked."""
+        verified = await verifier.verify(token(KEY), "ticket:read")
+        assert (
+            verified.spiffe_id,
+            verified.task_id,
+            verified.actions,
+            asked(agent),
+        ) == (HOLDER, "t1", ("ticket:read",), 0)
+
+    async def test_over(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """A token of an ended task is refused with the reason of the end."""
+        with pytest.raises(InvalidToken, match="holder is gone") as caught:
+            await verifier.verify(token(KEY, "gone"))
+        assert (caught.value.reason_code, asked(agent)) == ("task_over", 0)
+
+    async def test_old_version(self, verifier: TaskVerifier) -> None:
+        """A token older than the least version of its task is refused."""
+        assert await reason(verifier, token(KEY, version=4)) == "superseded"
+
+    async def test_other_audience(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """A token for another service is refused without asking."""
+        assert await reason(verifier, token(KEY, audience="https://other.example.org")) == "wrong_audience"
+        assert asked(agent) == 0
+
+    async def test_expired(self, verifier: TaskVerifier) -> None:
+        """An expired token is refused."""
+        assert await reason(verifier, token(KEY, seconds=-1)) == "expired"
+
+    async def test_forged(self, verifier: TaskVerifier) -> None:
+        """A token signed by another key of the same name is refused."""
+        assert await reason(verifier, token(signing_key("k1"))) == "bad_signature"
+
+    async def test_action(self, verifier: TaskVerifier) -> None:
+        """A good token without the action is not allowed to do it; names are compared byte for byte."""
+        for action in ("ticket:write", "Ticket:read", ""):
+            with pytest.raises(ActionNotAllowed):
+                await verifier.verify(token(KEY), action)
+
+
+class TestAsked:
+    async def test_unknown_task(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """Of a task that the feed does not know the agent is asked once, and its yes is taken."""
+        agent.answers["ValidateToken"] = VALID
+        assert (await verifier.verify(token(KEY, "new"), "ticket:read")).task_id == "new"
+        assert asked(agent) == 1
+
+    async def test_unknown_key(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """A token by a key that the feed does not know is asked about."""
+        agent.answers["ValidateToken"] = VALID
+        assert (await verifier.verify(token(signing_key("k2")))).task_id == "t1"
+
+    async def test_stale(self, agent: FakeAgent, verifier: TaskVerifier, boot: Boot) -> None:
+        """With a stale feed the agent is asked, also of a task that was live."""
+        boot.seconds += STALE_SECONDS
+        agent.answers["ValidateToken"] = pb.ValidateTokenResponse(valid=False, code="task_over", reason="it is over")
+        assert await reason(verifier, token(KEY)) == "task_over"
+        agent.answers["ValidateToken"] = VALID
+        assert (await verifier.verify(token(KEY))).task_id == "t1"
+
+    async def test_stale_and_action(self, agent: FakeAgent, verifier: TaskVerifier, boot: Boot) -> None:
+        """The agent's yes does not widen the actions."""
+        boot.seconds += STALE_SECONDS
+        agent.answers["ValidateToken"] = VALID
+        with pytest.raises(ActionNotAllowed):
+            await verifier.verify(token(KEY), "ticket:write")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Fail(grpc.StatusCode.UNAVAILABLE, "away"),
+            Fail(grpc.StatusCode.INTERNAL),
+            Fail(grpc.StatusCode.INVALID_ARGUMENT),
+            pb.ValidateTokenResponse(),
+            pb.ValidateTokenResponse(valid=True),
+            pb.ValidateTokenResponse(valid=True, kind=pb.TOKEN_KIND_JWT_SVID),
+            pb.ValidateTokenResponse(valid=True, kind=pb.TOKEN_KIND_TASK, spiffe_id="nonsense"),
+        ],
+    )
+    async def test_fails_closed(self, agent: FakeAgent, verifier: TaskVerifier, boot: Boot, answer: object) -> None:
+        """Whatever but a clear yes for a task token is a refusal."""
+        boot.seconds += STALE_SECONDS
+        agent.answers["ValidateToken"] = answer
+        await reason(verifier, token(KEY))
+
+    async def test_own_eyes(self, agent: FakeAgent, verifier: TaskVerifier, boot: Boot) -> None:
+        """Under the agent's yes, times and audience are still looked at."""
+        boot.seconds += STALE_SECONDS
+        agent.answers["ValidateToken"] = VALID
+        assert await reason(verifier, token(KEY, seconds=-1)) == "expired"
+        assert await reason(verifier, token(KEY, audience="https://other.example.org")) == "malformed"
+
+    @pytest.mark.parametrize("text", ["", "x", "a.b.c", "é", "\udcff", "." * 20_000])
+    async def test_nonsense(self, agent: FakeAgent, verifier: TaskVerifier, boot: Boot, text: str) -> None:
+        """What is no token is refused, fresh or stale, and never goes out."""
+        agent.answers["ValidateToken"] = VALID
+        await reason(verifier, text)
+        boot.seconds += STALE_SECONDS
+        await reason(verifier, text)
+        assert asked(agent) == 0
+
+
+async def test_own_feed(agent: FakeAgent, client: Client) -> None:
+    """Without a feed of another's the verifier follows its own."""
+    agent.push("WatchTasks", snapshot([KEY], live("t1", 5)))
+    async with TaskVerifier(client, AUDIENCE) as verifier:
+        await verifier.feed.wait_ready(5)
+        assert (await verifier.verify(token(KEY))).task_id == "t1"
+    assert not verifier.feed.fresh
+
+
+async def test_wall_clock(agent: FakeAgent, client: Client) -> None:
+    """The wall clock is the caller's to choose."""
+    agent.push("WatchTasks", snapshot([KEY], live("t1", 5)))
+    async with TaskVerifier(client, AUDIENCE, now=lambda: datetime.now(UTC) + timedelta(hours=1)) as verifier:
+        await verifier.feed.wait_ready(5)
+        assert await reason(verifier, token(KEY)) == "expired"

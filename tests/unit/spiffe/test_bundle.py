@@ -1,0 +1,177 @@
+"""bundle.py: what is published of a trust domain's keys (SPIFFE_Trust_Domain_and_Bundle.md, X509-SVID.md 6)."""
+
+import base64
+import json
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import NameOID
+from sojourn.errors import InvalidToken
+from sojourn.spiffe import jwtsvid
+from sojourn.spiffe.bundle import Bundle
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.jose import PublicKey, SigningKey
+from sojourn.spiffe.x509svid import parse_certificates
+
+NOW = datetime(2030, 1, 1, tzinfo=UTC)
+HERE, THERE = TrustDomain("example.org"), TrustDomain("other.org")
+EC_KEY, RSA_KEY = ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)
+
+
+def self_signed(key):
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
+    return (
+        x509.CertificateBuilder(
+            name, name, key.public_key(), x509.random_serial_number(), NOW, NOW + timedelta(hours=1)
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+
+
+ROOTS = (self_signed(EC_KEY), self_signed(RSA_KEY))
+KEYS = {"k1": PublicKey.from_key("k1", EC_KEY.public_key()), "k2": PublicKey.from_key("k2", RSA_KEY.public_key())}
+BUNDLE = Bundle(HERE, ROOTS, KEYS, sequence=7, refresh_hint_seconds=300)
+EMPTY = Bundle(HERE, ())
+PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
+
+
+def entries(use):
+    return [key for key in BUNDLE.document()["keys"] if key["use"] == use]
+
+
+class TestX509:
+    def test_der(self):
+        """The DER authorities read back in their order."""
+        expected = ROOTS
+        assert expected == parse_certificates(BUNDLE.x509_der)
+
+    def test_pem(self):
+        """The PEM authorities read back in their order."""
+        assert list(ROOTS) == x509.load_pem_x509_certificates(BUNDLE.x509_pem)
+
+    def test_empty(self):
+        """A bundle without authorities is written as nothing."""
+        nothing = b""
+        assert nothing == EMPTY.x509_der
+        assert nothing == EMPTY.x509_pem
+
+
+class TestJwks:
+    def test_has_each_key(self):
+        """The JWK Set has each JWT key with its id, and reads back as the same keys."""
+        keys = json.loads(BUNDLE.jwks)["keys"]
+        assert [dict(key.jwk) for key in KEYS.values()] == [dict(PublicKey.from_jwk(jwk).jwk) for jwk in keys]
+        assert list(KEYS) == [jwk["kid"] for jwk in keys]
+
+    def test_is_plain(self):
+        """The JWK Set of the Workload API is keys only: no X.509 key, no `use`, no sequence."""
+        document = json.loads(BUNDLE.jwks)
+        expected = {"keys"}
+        assert expected == set(document)
+        assert not [jwk for jwk in document["keys"] if {"use", "x5c"} & set(jwk)]
+
+    def test_has_no_private_member(self):
+        """No private member of a key is published."""
+        assert not [jwk for jwk in json.loads(BUNDLE.jwks)["keys"] if PRIVATE & set(jwk)]
+
+    def test_empty(self):
+        """A bundle without JWT keys is a JWK Set with an empty list."""
+        expected = {"keys": []}
+        assert expected == json.loads(EMPTY.jwks)
+
+    def test_is_utf_8(self):
+        """A key id beyond ASCII is written and read back."""
+        kid = "sch\u00fcssel"
+        bundle = Bundle(HERE, (), {kid: PublicKey.from_key(kid, EC_KEY.public_key())})
+        assert kid == json.loads(bundle.jwks.decode("utf-8"))["keys"][0]["kid"]
+
+
+class TestDocument:
+    def test_is_json(self):
+        """The document can be written as JSON."""
+        document = BUNDLE.document()
+        assert document == json.loads(json.dumps(document))
+
+    def test_uses(self):
+        """Every key says what it is for, in the standard's words, and there is one entry for each key."""
+        expected = ["x509-svid", "x509-svid", "jwt-svid", "jwt-svid"]
+        assert expected == [key["use"] for key in BUNDLE.document()["keys"]]
+
+    def test_x509_has_one_certificate(self):
+        """An X.509 entry has exactly one certificate, in base64 of the ordinary alphabet (X509-SVID.md 6.1)."""
+        found = []
+        for key in entries("x509-svid"):
+            (text,) = key["x5c"]
+            found.append(x509.load_der_x509_certificate(base64.b64decode(text, validate=True)))
+        assert list(ROOTS) == found
+
+    def test_x509_has_no_kid(self):
+        """An X.509 entry has no key id (X509-SVID.md 6.1)."""
+        assert not [key for key in entries("x509-svid") if "kid" in key]
+
+    def test_x509_key_is_the_certificates(self):
+        """An X.509 entry has the public key of its certificate, and nothing more."""
+        for key, name in zip(entries("x509-svid"), ("k1", "k2"), strict=True):
+            expected = {**KEYS[name].jwk, "use": "x509-svid", "x5c": key["x5c"]}
+            del expected["kid"]
+            assert expected == key
+
+    def test_jwt_has_a_kid(self):
+        """A JWT entry has its key id, and no certificate (JWT-SVID.md 6.1)."""
+        assert [{**key.jwk, "use": "jwt-svid"} for key in KEYS.values()] == entries("jwt-svid")
+
+    def test_has_no_private_member(self):
+        """No private member of a key is published."""
+        assert not [key for key in BUNDLE.document()["keys"] if PRIVATE & set(key)]
+
+    def test_sequence_and_hint(self):
+        """Sequence and refresh hint are integers."""
+        document = BUNDLE.document()
+        expected = (7, 300)
+        assert expected == (document["spiffe_sequence"], document["spiffe_refresh_hint"])
+
+    def test_sequence_and_hint_begin_at_zero(self):
+        """A bundle of which nothing else is said has sequence 0 and no refresh hint."""
+        document = EMPTY.document()
+        expected = (0, 0)
+        assert expected == (document["spiffe_sequence"], document["spiffe_refresh_hint"])
+
+    def test_keys_are_there_if_there_are_none(self):
+        """An empty bundle has the member keys: that is how it is said that nothing is trusted (4.1.3)."""
+        expected = []
+        assert expected == EMPTY.document()["keys"]
+
+
+class TestTrust:
+    @pytest.mark.parametrize("kid", ["k1", "k2"])
+    def test_never_verifies_another_domain(self, kid):
+        """A key that stands in the bundle of A alone verifies no token of B, under whatever id."""
+        signing = SigningKey.from_private(kid, EC_KEY)
+        svid = jwtsvid.issue(
+            signing,
+            SpiffeId.from_parts("other.org", "/web"),
+            ["db"],
+            issued_at=NOW,
+            expires_at=NOW + timedelta(minutes=1),
+        )
+        bundles = {HERE: BUNDLE.jwt_authorities, THERE: {"k1": KEYS["k2"], "k2": KEYS["k2"]}}
+        with pytest.raises(InvalidToken):
+            jwtsvid.verify(svid.token, ["db"], bundles, NOW)
+        with pytest.raises(InvalidToken):
+            jwtsvid.verify(svid.token, ["db"], {HERE: BUNDLE.jwt_authorities}, NOW)
+
+    def test_verifies_its_own(self):
+        """A key in the bundle of A verifies a token of A."""
+        signing = SigningKey.from_private("k1", EC_KEY)
+        svid = jwtsvid.issue(
+            signing,
+            SpiffeId.from_parts("example.org", "/web"),
+            ["db"],
+            issued_at=NOW,
+            expires_at=NOW + timedelta(minutes=1),
+        )
+        assert svid == jwtsvid.verify(svid.token, ["db"], {HERE: BUNDLE.jwt_authorities}, NOW)

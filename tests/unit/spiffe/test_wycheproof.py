@@ -1,0 +1,105 @@
+"""The JOSE vectors of Wycheproof, through our own functions.
+
+They are read in place, beside the repository, and are no part of it: without them these tests are skipped.
+"""
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from sojourn.errors import InvalidToken
+from sojourn.spiffe.jose import PublicKey, UnverifiedJws, parse_unverified
+
+VECTORS = Path(__file__).resolve().parents[4] / "shared" / "vectors" / "wycheproof"
+SIGNATURE, ENCRYPTION = VECTORS / "json_web_signature_test.json", VECTORS / "json_web_encryption_test.json"
+
+# Invalid by the vectors, and good here. Each has its reason.
+ACCEPTED = dict.fromkeys(
+    (353, 354, 355, 356),
+    "the signature is good; only `use` or `key_ops` of the JWK say that the key is for encryption. In SPIFFE the `use` of"
+    " a key is that of the bundle (`jwt-svid`), and whoever reads a bundle picks by it; PublicKey does not see it",
+)
+# Valid by the vectors, and refused here. Each has its reason.
+REFUSED = {
+    **dict.fromkeys((259, 264, 268, 272, 320, 325), "an empty payload is no JSON object, so no token of any kind"),
+    **dict.fromkeys(
+        (1, 348, 352, 357, 358, 359, 372, 373, 376, 377), "HMAC: there are no shared keys in SPIFFE (JWT-SVID.md 2.1)"
+    ),
+}
+
+
+def load(path, member):
+    """All vectors of a file: number, what is said of it, the key's JWK, the token, and whether it is valid."""
+    if not path.exists():
+        return [pytest.param(None, None, None, marks=pytest.mark.skip(reason=f"NOT RUN: no vectors at {path}"))]
+    return [
+        pytest.param(
+            group.get("public") or group.get("private"),
+            test[member] if isinstance(test[member], str) else json.dumps(test[member]),
+            (test["tcId"], test["result"] == "valid"),
+            id=f"{test['tcId']}-{test['comment']}",
+        )
+        for group in json.loads(path.read_text())["testGroups"]
+        for test in group["tests"]
+    ]
+
+
+def accepted(jwk, token):
+    """Whether we take the token; any error but ours goes through and fails the test.
+
+    Payloads of these vectors are mostly not JSON, which is all that is overlooked here: it is the last that is looked
+    at, so that everything else of the token was found good by then.
+    """
+    try:
+        key = PublicKey.from_jwk({"kid": "k1", **jwk})
+        try:
+            parsed = parse_unverified(token)
+        except InvalidToken as error:
+            if error.public not in {
+                "unable to parse JWT token: payload is not JSON",
+                "unable to parse JWT token: payload is not a JSON object",
+            }:
+                return False
+            header = json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))
+            parsed = UnverifiedJws(token, header["alg"], header.get("kid"), header.get("typ"), {})
+        parsed.check_signature(key)
+    except InvalidToken:
+        return False
+    return True
+
+
+class TestSignature:
+    @pytest.mark.parametrize(("jwk", "token", "verdict"), load(SIGNATURE, "jws"))
+    def test_verdict(self, jwk, token, verdict):
+        """Each vector has the verdict that it should have, or a listed reason for another."""
+        number, valid = verdict
+        expected = (valid or number in ACCEPTED) and number not in REFUSED
+        assert expected == accepted(jwk, token)
+
+    def test_exceptions_are_few(self):
+        """The lists of exceptions are no longer than was looked at by hand, and do not overlap."""
+        expected = (4, 16)
+        assert expected == (len(ACCEPTED), len(REFUSED))
+        assert not set(ACCEPTED) & set(REFUSED)
+
+    @pytest.mark.skipif(not SIGNATURE.exists(), reason=f"NOT RUN: no vectors at {SIGNATURE}")
+    def test_all_are_run(self):
+        """The set of vectors is the one that the lists were made for."""
+        vectors = load(SIGNATURE, "jws")
+        expected = (401, 46)
+        assert expected == (len(vectors), sum(vector.values[2][1] for vector in vectors))
+        invalid = {vector.values[2][0] for vector in vectors if not vector.values[2][1]}
+        assert set(ACCEPTED) <= invalid
+        assert not set(REFUSED) & invalid
+
+
+class TestEncryption:
+    @pytest.mark.parametrize(("jwk", "token", "verdict"), load(ENCRYPTION, "jwe"))
+    def test_refused_unparsed(self, jwk, token, verdict):
+        """No encrypted token, valid or not, gets past the form of a JWS."""
+        with pytest.raises(InvalidToken) as caught:
+            parse_unverified(token)
+        expected = "malformed"
+        assert expected == caught.value.reason_code
+        assert not accepted(jwk, token)

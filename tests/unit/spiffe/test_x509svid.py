@@ -1,0 +1,728 @@
+"""x509svid.py: the rules of X509-SVID.md 2 to 5 for leaves, signing certificates and chains. One fault a case."""
+
+import contextlib
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta, timezone
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key, load_pem_private_key
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sojourn.errors import InvalidSvid
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.x509svid import (
+    CHAIN_MAX_CERTIFICATES,
+    X509Svid,
+    check_authority,
+    check_leaf,
+    parse_certificates,
+    spiffe_id_of,
+    verify_chain,
+)
+
+NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
+HERE, THERE = TrustDomain("example.org"), TrustDomain("other.org")
+WEB = "spiffe://example.org/web"
+SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+UNKNOWN = ObjectIdentifier("1.3.6.1.4.1.55555.1")
+USAGES = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
+    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
+KEY = ec.generate_private_key(ec.SECP256R1())  # of all leaves; making keys is slow
+RSA_1024 = rsa.generate_private_key(65537, 1024)
+RSA_2048 = rsa.generate_private_key(65537, 2048)
+
+
+@dataclass(frozen=True)
+class Issued:
+    """A certificate with its key."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+    @property
+    def der(self):
+        return self.certificate.public_bytes(Encoding.DER)
+
+
+def usage(*names):
+    return x509.KeyUsage(**{each: each in names for each in USAGES})
+
+
+def san(*uris, dns=()):
+    return x509.SubjectAlternativeName([*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)])
+
+
+def raw_san(*uris: bytes):
+    """A subject alternative name with URI names of any bytes at all."""
+    names = b"".join(b"\x86" + length(uri) + uri for uri in uris)
+    return x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30" + length(names) + names)
+
+
+def length(data):
+    size = len(data)
+    return bytes([size]) if size < 128 else bytes([0x82, size >> 8, size & 0xFF])
+
+
+LEAF = {
+    "san": (san(WEB), False),
+    "constraints": (x509.BasicConstraints(ca=False, path_length=None), True),
+    "usage": (usage("digital_signature"), True),
+    "extended": (x509.ExtendedKeyUsage([SERVER, CLIENT]), False),
+}
+AUTHORITY = {
+    "san": (san("spiffe://example.org"), False),
+    "constraints": (x509.BasicConstraints(ca=True, path_length=None), True),
+    "usage": (usage("key_cert_sign", "crl_sign"), True),
+}
+
+
+def issue(
+    issuer=None,
+    base=LEAF,
+    *,
+    subject="web",
+    key=None,
+    begins=NOW - timedelta(hours=1),
+    ends=NOW + timedelta(hours=1),
+    serial=None,
+    digest=None,
+    **changes,
+):
+    """Issue a certificate. `changes` replace extensions of `base` by name; None leaves one out."""
+    key = key or KEY
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)] if subject else [])
+    signer = issuer.key if issuer else key
+    builder = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(issuer.certificate.subject if issuer else name)
+        .public_key(key.public_key())
+        .serial_number(serial or x509.random_serial_number())
+        .not_valid_before(begins)
+        .not_valid_after(ends)
+    )
+    extensions = {
+        **base,
+        "subject_key": (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
+        "issuer_key": (x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False),
+        **changes,
+    }
+    for extension in extensions.values():
+        if extension is not None:
+            builder = builder.add_extension(*extension)
+    return Issued(builder.sign(signer, digest or hashes.SHA256()), key)
+
+
+def authority(issuer=None, *, subject="root", key=None, **changes):
+    key = key or ec.generate_private_key(ec.SECP256R1())
+    return issue(issuer, AUTHORITY, subject=subject, key=key, **changes)
+
+
+ROOT = authority()
+MIDDLE = authority(ROOT, subject="middle")
+OTHER_ROOT = authority(san=(san("spiffe://other.org"), False))
+GOOD = issue(ROOT)
+UNDER_MIDDLE = issue(MIDDLE)
+
+
+def verify(*chain, roots=(ROOT,), trust_domain=HERE, now=NOW):
+    return verify_chain([each.certificate for each in chain], [each.certificate for each in roots], trust_domain, now)
+
+
+def refusal(*chain, **arguments):
+    """The sentence with which a chain is refused."""
+    with pytest.raises(InvalidSvid) as caught:
+        verify(*chain, **arguments)
+    return caught.value.public
+
+
+BAD_URIS = {
+    "https": b"https://example.org/web",
+    "upper-case-scheme": b"SPIFFE://example.org/web",
+    "upper-case-domain": b"spiffe://EXAMPLE.org/web",
+    "user": b"spiffe://me@example.org/web",
+    "port": b"spiffe://example.org:80/web",
+    "query": b"spiffe://example.org/web?a=b",
+    "fragment": b"spiffe://example.org/web#a",
+    "percent": b"spiffe://example.org/%77eb",
+    "percent-in-domain": b"spiffe://ex%61mple.org/web",
+    "empty-segment": b"spiffe://example.org//web",
+    "dot-segment": b"spiffe://example.org/./web",
+    "dot-dot-segment": b"spiffe://example.org/a/../web",
+    "trailing-slash": b"spiffe://example.org/web/",
+    "nul-behind": b"spiffe://example.org/web\0",
+    "nul-in-domain": b"spiffe://example.org\0.evil.org/web",
+    "newline-behind": b"spiffe://example.org/web\n",
+    "newline-behind-domain": b"spiffe://example.org\n/web",
+    "space": b"spiffe://example.org/ web",
+    "no-domain": b"spiffe:///web",
+    "empty": b"",
+    "kelvin-sign": "spiffe://example.org/\u212a".encode(),
+    "latin-1": "spiffe://example.org/\u00e4".encode("latin-1"),
+    "2049-bytes": b"spiffe://example.org/".ljust(2049, b"a"),
+    "root-path": b"spiffe://example.org",
+}
+LEAF_FAULTS = {
+    "no-uri": {"san": None},
+    "dns-only": {"san": (san(dns=["example.org"]), False)},
+    "uri-in-subject-only": {"san": None, "subject": WEB},
+    "two-uris": {"san": (san(WEB, "spiffe://example.org/db"), False)},
+    "same-uri-twice": {"san": (san(WEB, WEB), False)},
+    "spiffe-and-https": {"san": (san(WEB, "https://example.org"), False)},
+    "san-empty": {"san": (raw_san(), False)},
+    "san-not-der": {"san": (x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\xff"), False)},
+    **{f"uri-{name}": {"san": (raw_san(uri), False)} for name, uri in BAD_URIS.items()},
+    "ca-flag": {"constraints": (x509.BasicConstraints(ca=True, path_length=None), True)},
+    "key-cert-sign": {"usage": (usage("digital_signature", "key_cert_sign"), True)},
+    "crl-sign": {"usage": (usage("digital_signature", "crl_sign"), True)},
+    "no-key-usage": {"usage": None},
+    "key-usage-not-critical": {"usage": (usage("digital_signature"), False)},
+    "no-digital-signature": {"usage": (usage("key_encipherment", "key_agreement"), True)},
+    "key-usage-of-nothing": {"usage": (usage(), True)},
+    "key-usage-not-der": {"usage": (x509.UnrecognizedExtension(x509.KeyUsage.oid, b"\x05\x00"), True)},
+    "eku-server-only": {"extended": (x509.ExtendedKeyUsage([SERVER]), False)},
+    "eku-client-only": {"extended": (x509.ExtendedKeyUsage([CLIENT]), False)},
+    "eku-any": {"extended": (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE]), False)},
+    "eku-others": {"extended": (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CODE_SIGNING]), False)},
+    "eku-empty-CVE-2026-40097": {
+        "extended": (x509.UnrecognizedExtension(x509.ExtendedKeyUsage.oid, b"\x30\x00"), False)
+    },
+    "constraints-not-der": {"constraints": (x509.UnrecognizedExtension(x509.BasicConstraints.oid, b"\x04\x00"), True)},
+}
+GOOD_LEAVES = {
+    "plain": {},
+    "dns-beside-uri": {"san": (san(WEB, dns=["example.org"]), False)},
+    "no-subject-and-san-critical": {"san": (san(WEB), True), "subject": ""},
+    "no-eku": {"extended": None},
+    "eku-critical": {"extended": (x509.ExtendedKeyUsage([SERVER, CLIENT]), True)},
+    "eku-and-more": {"extended": (x509.ExtendedKeyUsage([CLIENT, ExtendedKeyUsageOID.CODE_SIGNING, SERVER]), False)},
+    "no-constraints": {"constraints": None},
+    "constraints-not-critical": {"constraints": (x509.BasicConstraints(ca=False, path_length=None), False)},
+    "key-encipherment-and-agreement": {
+        "usage": (usage("digital_signature", "key_encipherment", "key_agreement"), True)
+    },
+    "2048-bytes": {"san": (san("spiffe://example.org/".ljust(2048, "a")), False)},
+    "unknown-extension": {"unknown": (x509.UnrecognizedExtension(UNKNOWN, b"\x05\x00"), False)},
+}
+
+
+class TestCheckLeaf:
+    @pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in GOOD_LEAVES.items()])
+    def test_good(self, changes):
+        """A leaf that keeps the rules is good alone and in a chain, and gives its SPIFFE ID."""
+        leaf = issue(ROOT, **changes)
+        assert check_leaf(leaf.certificate) == verify(leaf)
+        assert str(check_leaf(leaf.certificate)).startswith("spiffe://example.org/")
+
+    @pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in LEAF_FAULTS.items()])
+    def test_bad(self, changes):
+        """A leaf with one fault is refused alone, and in a chain."""
+        leaf = issue(ROOT, **changes)
+        with pytest.raises(InvalidSvid):
+            check_leaf(leaf.certificate)
+        with pytest.raises(InvalidSvid):
+            verify(leaf)
+
+    @pytest.mark.parametrize(
+        ("name", "rule"),
+        [
+            ("no-uri", "no subject alternative name"),
+            ("two-uris", "2 URI names, not one"),
+            ("dns-only", "0 URI names, not one"),
+            ("uri-root-path", "no path"),
+            ("uri-upper-case-domain", "lowercase"),
+            ("ca-flag", "cA flag"),
+            ("no-key-usage", "no key usage"),
+            ("key-usage-not-critical", "not critical"),
+            ("no-digital-signature", "digitalSignature"),
+            ("crl-sign", "cRLSign"),
+            ("eku-any", "serverAuth or clientAuth"),
+        ],
+    )
+    def test_says_the_rule(self, name, rule):
+        """The error names the rule that is broken."""
+        with pytest.raises(InvalidSvid, match=rule):
+            check_leaf(issue(ROOT, **LEAF_FAULTS[name]).certificate)
+
+    def test_signing_certificate(self):
+        """A signing certificate is no leaf (X509-SVID.md 3.2)."""
+        with pytest.raises(InvalidSvid):
+            check_leaf(ROOT.certificate)
+
+
+class TestSpiffeIdOf:
+    def test_of_a_leaf(self):
+        """A leaf's ID is its one URI name."""
+        assert SpiffeId.parse(WEB) == spiffe_id_of(GOOD.certificate)
+
+    def test_of_a_signing_certificate(self):
+        """A signing certificate's ID is that of its trust domain."""
+        assert HERE.id == spiffe_id_of(ROOT.certificate)
+
+    @settings(deadline=None, max_examples=150)
+    @given(st.lists(st.binary(max_size=30).map(b"spiffe://".__add__) | st.binary(max_size=40), max_size=3))
+    def test_any_names(self, uris):
+        """Any bytes as URI names are an ID, or InvalidSvid."""
+        certificate = issue(ROOT, san=(raw_san(*uris), False)).certificate
+        with contextlib.suppress(InvalidSvid):
+            assert uris == [str(spiffe_id_of(certificate)).encode()]
+
+
+AUTHORITY_FAULTS = {
+    "no-constraints": {"constraints": None},
+    "no-ca-flag": {"constraints": (x509.BasicConstraints(ca=False, path_length=None), True)},
+    "no-key-usage": {"usage": None},
+    "no-key-cert-sign": {"usage": (usage("crl_sign", "digital_signature"), True)},
+    "key-usage-not-critical": {"usage": (usage("key_cert_sign"), False)},
+    "id-of-other-domain": {"san": (san("spiffe://other.org"), False)},
+    "id-with-path": {"san": (san("spiffe://example.org/ca"), False)},
+    "id-with-slash": {"san": (san("spiffe://example.org/"), False)},
+    "id-upper-case": {"san": (san("spiffe://EXAMPLE.org"), False)},
+    "id-https": {"san": (san("https://example.org"), False)},
+    "two-ids": {"san": (san("spiffe://example.org", "spiffe://other.org"), False)},
+    "san-not-der": {"san": (x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\xff"), False)},
+    "constraints-not-der": {"constraints": (x509.UnrecognizedExtension(x509.BasicConstraints.oid, b"\x04\x00"), True)},
+    "key-usage-not-der": {"usage": (x509.UnrecognizedExtension(x509.KeyUsage.oid, b"\x05\x00"), True)},
+}
+GOOD_AUTHORITIES = {
+    "plain": {},
+    "no-san": {"san": None},
+    "without-crl-sign": {"usage": (usage("key_cert_sign"), True)},
+    "digital-signature-too": {"usage": (usage("key_cert_sign", "digital_signature"), True)},
+    "path-length": {"constraints": (x509.BasicConstraints(ca=True, path_length=3), True)},
+    "dns-name-only": {"san": (san(dns=["ca.example.org"]), False)},
+}
+
+
+class TestCheckAuthority:
+    @pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in GOOD_AUTHORITIES.items()])
+    def test_good(self, changes):
+        """A signing certificate that keeps the rules is good alone, as root and as intermediate."""
+        root = authority(**changes)
+        check_authority(root.certificate, HERE)
+        assert SpiffeId.parse(WEB) == verify(issue(root), roots=[root])
+        middle = authority(ROOT, subject="middle", **changes)
+        assert SpiffeId.parse(WEB) == verify(issue(middle), middle)
+
+    @pytest.mark.parametrize("changes", [pytest.param(changes, id=name) for name, changes in AUTHORITY_FAULTS.items()])
+    def test_bad(self, changes):
+        """A signing certificate with one fault is refused alone, as root and as intermediate."""
+        root = authority(**changes)
+        with pytest.raises(InvalidSvid):
+            check_authority(root.certificate, HERE)
+        with pytest.raises(InvalidSvid):
+            verify(issue(root), roots=[root])
+        middle = authority(ROOT, subject="middle", **changes)
+        with pytest.raises(InvalidSvid):
+            verify(issue(middle), middle)
+
+    def test_leaf(self):
+        """A leaf is no signing certificate."""
+        with pytest.raises(InvalidSvid):
+            check_authority(GOOD.certificate, HERE)
+
+    def test_of_another_trust_domain(self):
+        """A signing certificate is good for its own trust domain only."""
+        with pytest.raises(InvalidSvid):
+            check_authority(ROOT.certificate, THERE)
+
+
+SECOND = timedelta(seconds=1)
+
+
+class TestVerifyChain:
+    def test_under_the_root(self):
+        """A leaf that a root signed is good, and its ID is returned."""
+        assert SpiffeId.parse(WEB) == verify(GOOD)
+
+    def test_under_an_intermediate(self):
+        """A leaf with its intermediate is good."""
+        assert SpiffeId.parse(WEB) == verify(UNDER_MIDDLE, MIDDLE)
+
+    def test_one_of_several_roots(self):
+        """Each root of the bundle vouches."""
+        assert SpiffeId.parse(WEB) == verify(GOOD, roots=[authority(subject="old"), ROOT])
+
+    def test_rsa(self):
+        """RSA keys of 2048 bits are good for all certificates."""
+        root = authority(key=RSA_2048)
+        assert SpiffeId.parse(WEB) == verify(issue(root, key=RSA_2048), roots=[root])
+
+    @pytest.mark.parametrize("curve", [ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: curve.name)
+    def test_larger_curves(self, curve):
+        """The larger NIST curves are good."""
+        root = authority(key=ec.generate_private_key(curve))
+        assert SpiffeId.parse(WEB) == verify(issue(root, key=ec.generate_private_key(curve)), roots=[root])
+
+    def test_empty(self):
+        """No certificate is no chain."""
+        rule = "no certificate"
+        assert rule == refusal()
+
+    @pytest.mark.parametrize(
+        "extra",
+        [
+            pytest.param([ROOT], id="root-in-chain"),
+            pytest.param([GOOD], id="leaf-twice"),
+            pytest.param([OTHER_ROOT], id="foreign-root"),
+            pytest.param([issue(OTHER_ROOT)], id="foreign-leaf"),
+            pytest.param([MIDDLE] * (CHAIN_MAX_CERTIFICATES - 1), id="ten"),
+        ],
+    )
+    def test_spare_certificates(self, extra):
+        """Spare certificates in a chain change nothing."""
+        assert SpiffeId.parse(WEB) == verify(GOOD, *extra)
+
+    @pytest.mark.parametrize("count", [CHAIN_MAX_CERTIFICATES, 200])
+    def test_too_many(self, count):
+        """A chain of more than ten certificates is refused before anything is verified."""
+        assert "longer than 10" in refusal(GOOD, *[MIDDLE] * count)
+
+    def test_order_of_intermediates(self):
+        """Intermediates may come in any order behind the leaf."""
+        lower = authority(MIDDLE, subject="lower")
+        assert SpiffeId.parse(WEB) == verify(issue(lower), MIDDLE, lower)
+
+    def test_leaf_comes_first(self):
+        """A chain whose first certificate is not the leaf is refused."""
+        assert "no path" in refusal(MIDDLE, UNDER_MIDDLE)
+
+    def test_first_leaf_counts(self):
+        """The ID is that of the first certificate, also if others in the chain are leaves."""
+        other = issue(ROOT, san=(san("spiffe://example.org/db"), False))
+        expected = "spiffe://example.org/db"
+        assert expected == str(verify(other, GOOD))
+
+    def test_cross_signed(self):
+        """An intermediate that two roots signed vouches under either."""
+        other = authority(subject="root2")
+        crossed = authority(other, subject="middle", key=MIDDLE.key)
+        assert SpiffeId.parse(WEB) == verify(UNDER_MIDDLE, crossed, MIDDLE, roots=[other])
+        assert SpiffeId.parse(WEB) == verify(UNDER_MIDDLE, MIDDLE, crossed, roots=[ROOT])
+
+    @pytest.mark.parametrize(
+        ("chain", "roots"),
+        [
+            pytest.param([UNDER_MIDDLE], [ROOT], id="intermediate-missing"),
+            pytest.param([GOOD], [authority()], id="same-name-other-key"),
+            pytest.param([GOOD], [MIDDLE], id="other-root"),
+            pytest.param([UNDER_MIDDLE, authority(ROOT, subject="middle")], [ROOT], id="intermediate-other-key"),
+            pytest.param([UNDER_MIDDLE, authority(subject="middle", key=MIDDLE.key)], [ROOT], id="self-issued"),
+            pytest.param([issue(authority()), ROOT], [ROOT], id="signed-by-another"),
+            pytest.param([issue()], [ROOT], id="self-signed-leaf"),
+            pytest.param([issue(GOOD, subject="below")], [ROOT], id="leaf-in-place-of-root"),
+            pytest.param([issue(GOOD, subject="below"), GOOD], [ROOT], id="leaf-as-intermediate"),
+        ],
+    )
+    def test_no_path(self, chain, roots):
+        """A chain that does not end in a root of the bundle is refused."""
+        rule = "certificate does not chain to its trust domain's bundle"
+        assert rule == refusal(*chain, roots=roots)
+
+    @pytest.mark.parametrize(
+        "leaf", [pytest.param(GOOD, id="itself"), pytest.param(issue(GOOD, subject="below"), id="one-below")]
+    )
+    def test_leaf_as_root(self, leaf):
+        """A leaf in a bundle vouches for nothing, not even for itself (CVE-2025-6037)."""
+        with pytest.raises(InvalidSvid):
+            verify(leaf, roots=[GOOD])
+
+    def test_changed_after_signing(self):
+        """A leaf with another ID under the same signature is refused."""
+        der = GOOD.der.replace(b"example.org/web", b"example.org/dba")
+        leaf = Issued(x509.load_der_x509_certificate(der), KEY)
+        expected = "spiffe://example.org/dba"
+        assert expected == str(check_leaf(leaf.certificate))
+        assert "does not chain" in refusal(leaf)
+
+    @pytest.mark.parametrize(
+        ("begins", "ends", "good"),
+        [
+            pytest.param(NOW, NOW + SECOND, True, id="begins-now"),
+            pytest.param(NOW + SECOND, NOW + 9 * SECOND, False, id="begins-in-a-second"),
+            pytest.param(NOW - SECOND, NOW, True, id="ends-now"),
+            pytest.param(NOW - 9 * SECOND, NOW - SECOND, False, id="ended-a-second-ago"),
+            pytest.param(NOW - SECOND, datetime(2049, 12, 31, 23, 59, 59, tzinfo=UTC), True, id="utc-time"),
+            pytest.param(NOW - SECOND, datetime(2050, 1, 1, tzinfo=UTC), True, id="generalized-time"),
+            pytest.param(NOW - SECOND, datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC), True, id="no-end"),
+            pytest.param(datetime(1950, 1, 1, tzinfo=UTC), NOW - SECOND, False, id="from-1950"),
+        ],
+    )
+    @pytest.mark.parametrize("place", ["leaf", "intermediate", "root"])
+    def test_times(self, place, begins, ends, good):
+        """Each certificate is good from its first to its last second, both included (RFC 5280 4.1.2.5)."""
+        times = {"begins": begins, "ends": ends}
+        root = authority(**times if place == "root" else {})
+        middle = authority(root, subject="middle", **times if place == "intermediate" else {})
+        leaf = issue(middle, **times if place == "leaf" else {})
+        if good:
+            assert SpiffeId.parse(WEB) == verify(leaf, middle, roots=[root])
+        else:
+            assert "does not chain" in refusal(leaf, middle, roots=[root])
+
+    def test_leaf_may_outlive_its_issuer(self):
+        """A leaf that ends after its issuer is good as long as both are, and not a second longer."""
+        middle = authority(ROOT, subject="middle", ends=NOW)
+        leaf = issue(middle)
+        assert SpiffeId.parse(WEB) == verify(leaf, middle)
+        assert "does not chain" in refusal(leaf, middle, now=NOW + SECOND)
+
+    @pytest.mark.parametrize("hours", [-11, -1, 2, 14])
+    def test_time_zone_of_now(self, hours):
+        """The time is a moment: its zone does not matter."""
+        zone = timezone(timedelta(hours=hours))
+        leaf = issue(ROOT, begins=NOW - SECOND, ends=NOW + SECOND)
+        assert SpiffeId.parse(WEB) == verify(leaf, now=NOW.astimezone(zone))
+        with pytest.raises(InvalidSvid):
+            verify(leaf, now=(NOW + 2 * SECOND).astimezone(zone))
+
+    def test_path_length(self):
+        """A path length that is exceeded is refused."""
+        root = authority(constraints=(x509.BasicConstraints(ca=True, path_length=0), True))
+        middle = authority(root, subject="middle")
+        assert SpiffeId.parse(WEB) == verify(issue(root), roots=[root])
+        assert "does not chain" in refusal(issue(middle), middle, roots=[root])
+
+    @pytest.mark.parametrize("place", ["leaf", "intermediate"])
+    def test_unknown_critical_extension(self, place):
+        """A critical extension that nobody here knows is refused."""
+        unknown = {"unknown": (x509.UnrecognizedExtension(UNKNOWN, b"\x05\x00"), True)}
+        middle = authority(ROOT, subject="middle", **unknown if place == "intermediate" else {})
+        assert "does not chain" in refusal(issue(middle, **unknown if place == "leaf" else {}), middle)
+
+    @pytest.mark.parametrize("domain", ["example.org", ".example.org", "other.org"])
+    def test_uri_name_constraint(self, domain):
+        """A URI name constraint, matching or not, is not understood and so refused."""
+        constraint = x509.NameConstraints([x509.UniformResourceIdentifier(domain)], None)
+        middle = authority(ROOT, subject="middle", names=(constraint, True))
+        assert "does not chain" in refusal(issue(middle), middle)
+
+    def test_dns_name_constraint(self):
+        """A DNS name constraint does not concern a leaf that has a URI name only."""
+        constraint = x509.NameConstraints([x509.DNSName("example.org")], None)
+        middle = authority(ROOT, subject="middle", names=(constraint, True))
+        assert SpiffeId.parse(WEB) == verify(issue(middle), middle)
+
+    def test_dns_name_out_of_constraint(self):
+        """A DNS name beside the URI that breaks a constraint is refused."""
+        constraint = x509.NameConstraints([x509.DNSName("example.org")], None)
+        middle = authority(ROOT, subject="middle", names=(constraint, True))
+        leaf = issue(middle, san=(san(WEB, dns=["evil.org"]), False))
+        assert "does not chain" in refusal(leaf, middle)
+
+    def test_empty_subject(self):
+        """An empty subject needs a critical subject alternative name (RFC 5280 4.1.2.6)."""
+        assert "does not chain" in refusal(issue(ROOT, subject=""))
+
+    @pytest.mark.parametrize("place", ["leaf", "intermediate", "root"])
+    @pytest.mark.parametrize(
+        "key",
+        [
+            pytest.param(RSA_1024, id="rsa-1024"),
+            pytest.param(ec.generate_private_key(ec.SECP256K1()), id="secp256k1"),
+            pytest.param(ec.generate_private_key(ec.SECP224R1()), id="p-224"),
+        ],
+    )
+    def test_weak_key(self, place, key):
+        """A key that is too small, or on another curve, is refused anywhere in the chain."""
+        root = authority(key=key if place == "root" else None)
+        middle = authority(root, subject="middle", key=key if place == "intermediate" else None)
+        leaf = issue(middle, key=key if place == "leaf" else None)
+        with pytest.raises(InvalidSvid):
+            verify(leaf, middle, roots=[root])
+
+    def test_weak_digest(self):
+        """A signature over SHA-224 is refused."""
+        assert "does not chain" in refusal(issue(ROOT, digest=hashes.SHA224()))
+
+
+class TestTrustDomains:
+    """A bundle vouches for its own trust domain only."""
+
+    def test_no_authority(self):
+        """An empty bundle vouches for nothing."""
+        assert "no X.509 bundle" in refusal(GOOD, roots=[])
+
+    def test_member_of_another(self):
+        """A leaf of A under A's root is not a member of B, whatever B's bundle is."""
+        assert "not a member" in refusal(GOOD, trust_domain=THERE)
+        assert "not a member" in refusal(GOOD, roots=[OTHER_ROOT], trust_domain=THERE)
+
+    def test_root_of_another(self):
+        """A leaf with an ID in A that B's root signed is refused for A, and for B."""
+        forged = issue(OTHER_ROOT)
+        assert "does not chain" in refusal(forged)
+        assert "not a member" in refusal(forged, roots=[OTHER_ROOT], trust_domain=THERE)
+
+    def test_root_of_another_in_the_bundle(self):
+        """B's root in A's bundle by mistake vouches for nothing in A: its ID says that it is B's."""
+        rule = "signing certificate's SPIFFE ID is not that of its trust domain"
+        assert rule == refusal(issue(OTHER_ROOT), roots=[ROOT, OTHER_ROOT])
+
+    def test_intermediate_of_another(self):
+        """An intermediate of B under A's root vouches for nothing in A."""
+        middle = authority(ROOT, subject="middle", san=(san("spiffe://other.org"), False))
+        rule = "signing certificate's SPIFFE ID is not that of its trust domain"
+        assert rule == refusal(issue(middle), middle)
+
+    def test_same_root_in_both(self):
+        """A root without ID that is in both bundles vouches in each for the IDs of that trust domain."""
+        root = authority(san=None)
+        here = issue(root)
+        there = issue(root, san=(san("spiffe://other.org/web"), False))
+        expected = HERE
+        assert expected == verify(here, roots=[root]).trust_domain
+        expected = THERE
+        assert expected == verify(there, roots=[root], trust_domain=THERE).trust_domain
+        assert "not a member" in refusal(here, roots=[root], trust_domain=THERE)
+        assert "not a member" in refusal(there, roots=[root])
+
+
+def check_authority_here(certificate):
+    check_authority(certificate, HERE)
+
+
+TWO = UNDER_MIDDLE.der + MIDDLE.der
+
+
+class TestParseCertificates:
+    @pytest.mark.parametrize("count", [0, 1, 2, 5])
+    def test_round_trip(self, count):
+        """Certificates that are written one after the other are read in the same order."""
+        written = [UNDER_MIDDLE, MIDDLE, ROOT, OTHER_ROOT, GOOD][:count]
+        assert tuple(each.certificate for each in written) == parse_certificates(b"".join(each.der for each in written))
+
+    def test_cut_short(self):
+        """Data that is cut at any byte but between certificates is refused."""
+        whole = {0, len(UNDER_MIDDLE.der), len(TWO)}
+        for size in range(len(TWO) + 1):
+            if size in whole:
+                parse_certificates(TWO[:size])
+                continue
+            with pytest.raises(InvalidSvid):
+                parse_certificates(TWO[:size])
+
+    @pytest.mark.parametrize(
+        "fault",
+        [
+            pytest.param(lambda der: der + b"\0", id="nul-behind"),
+            pytest.param(lambda der: der + b"\n", id="newline-behind"),
+            pytest.param(lambda der: der + b"\x30", id="sequence-begun"),
+            pytest.param(lambda der: der + b"\x30\x00", id="empty-sequence-behind"),
+            pytest.param(lambda der: b"\0" + der, id="nul-before"),
+            pytest.param(lambda der: b"\x31" + der[1:], id="set-for-sequence"),
+            pytest.param(lambda der: b"\x30\x80" + der[4:] + b"\0\0", id="indefinite-length"),
+            pytest.param(lambda der: b"\x30\x83\0" + der[2:], id="length-not-minimal"),
+            pytest.param(lambda der: b"\x30\x85\0\0\0" + der[2:], id="length-of-five-bytes"),
+            pytest.param(lambda der: b"\x30\xff" + b"\xff" * 200, id="length-of-127-bytes"),
+            pytest.param(lambda der: b"\x30\x84\xff\xff\xff\xff" + der[4:], id="length-of-4-gib"),
+            pytest.param(lambda der: der[:2] + bytes([der[2], der[3] + 1]) + der[4:] + b"\0", id="byte-inside"),
+            pytest.param(lambda der: der[4:], id="no-head"),
+            pytest.param(lambda _: b"\x30\x00", id="empty-sequence"),
+            pytest.param(lambda _: b"\x30\x80", id="head-only"),
+            pytest.param(lambda _: b"\x30", id="one-byte"),
+            pytest.param(lambda _: b"\x30\x82\x01", id="head-cut"),
+            pytest.param(lambda _: GOOD.certificate.public_bytes(Encoding.PEM), id="pem"),
+            pytest.param(lambda _: x509_request(), id="request"),
+            pytest.param(lambda _: b"\x30\x84" + b"\0" * 4 + b"\x30\x80" * 1000, id="nested"),
+        ],
+    )
+    def test_bad(self, fault):
+        """Data that is not just certificates is refused."""
+        with pytest.raises(InvalidSvid):
+            parse_certificates(fault(GOOD.der))
+
+    @pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF])
+    @pytest.mark.parametrize(
+        ("issued", "leaf"),
+        [pytest.param(GOOD, (), id="leaf"), pytest.param(MIDDLE, (UNDER_MIDDLE,), id="intermediate")],
+    )
+    @pytest.mark.filterwarnings("ignore")  # of odd serial numbers and the like
+    def test_one_byte_changed(self, issued, leaf, mask):
+        """A certificate with any one byte changed does not verify, or what is signed and its signature are as before."""
+        # the library does not look at the count of unused bits of the signature, which nothing depends on
+        before = issued.certificate.tbs_certificate_bytes, issued.certificate.signature
+        for position in range(len(issued.der)):
+            der = bytearray(issued.der)
+            der[position] ^= mask
+            try:
+                (changed,) = parse_certificates(bytes(der))
+                verify(*leaf, Issued(changed, issued.key))
+            except InvalidSvid:
+                continue
+            assert before == (changed.tbs_certificate_bytes, changed.signature)
+
+    @pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF])
+    @pytest.mark.parametrize("issued", [pytest.param(GOOD, id="leaf"), pytest.param(ROOT, id="root")])
+    @pytest.mark.parametrize("check", [spiffe_id_of, check_leaf, check_authority_here])
+    @pytest.mark.filterwarnings("ignore")
+    def test_checks_of_one_byte_changed(self, check, issued, mask):
+        """Whatever one byte of a certificate is, each check takes it, or raises InvalidSvid."""
+        for position in range(len(issued.der)):
+            der = bytearray(issued.der)
+            der[position] ^= mask
+            with contextlib.suppress(InvalidSvid):
+                check(*parse_certificates(bytes(der)))
+
+    @settings(deadline=None, max_examples=300)
+    @given(st.binary() | st.binary().map(b"\x30".__add__) | st.binary().map(GOOD.der.__add__))
+    def test_any_bytes(self, data):
+        """Any bytes are certificates that are written the same, or InvalidSvid."""
+        try:
+            found = parse_certificates(data)
+        except InvalidSvid:
+            return
+        assert data == b"".join(each.public_bytes(Encoding.DER) for each in found)
+
+
+def x509_request():
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "web")])
+    return (
+        x509.CertificateSigningRequestBuilder().subject_name(name).sign(KEY, hashes.SHA256()).public_bytes(Encoding.DER)
+    )
+
+
+class TestX509Svid:
+    SVID = X509Svid(SpiffeId.parse(WEB), (UNDER_MIDDLE.certificate, MIDDLE.certificate), KEY)
+
+    def test_leaf_comes_first(self):
+        """The leaf is the first of the chain, and serial and end are the leaf's."""
+        assert UNDER_MIDDLE.certificate == self.SVID.leaf
+        assert UNDER_MIDDLE.certificate.not_valid_after_utc == self.SVID.not_after
+        assert UNDER_MIDDLE.certificate.serial_number == int(self.SVID.serial, 16)
+
+    def test_serial_is_lower_case_hex(self):
+        """The serial number is lower-case hex without sign or prefix."""
+        svid = X509Svid(SpiffeId.parse(WEB), (issue(ROOT, serial=0xABCDEF).certificate,), KEY)
+        serial = "abcdef"
+        assert serial == svid.serial
+
+    def test_chain_der(self):
+        """The DER chain reads back as the chain."""
+        expected = TWO
+        assert expected == self.SVID.chain_der
+        assert self.SVID.chain == parse_certificates(self.SVID.chain_der)
+
+    def test_chain_pem(self):
+        """The PEM chain reads back as the chain."""
+        assert list(self.SVID.chain) == x509.load_pem_x509_certificates(self.SVID.chain_pem)
+
+    def test_key(self):
+        """The key in DER and in PEM is the private key, PKCS#8 without password."""
+        expected = KEY.private_numbers()
+        assert expected == load_der_private_key(self.SVID.key_der, None).private_numbers()
+        assert expected == load_pem_private_key(self.SVID.key_pem, None).private_numbers()
+        assert self.SVID.key_pem.startswith(b"-----BEGIN PRIVATE KEY-----")
+
+    def test_repr_hides_the_key(self):
+        """The repr has the ID, and no key."""
+        text = repr(self.SVID)
+        assert WEB in text
+        assert "Key" not in text
+        assert str(KEY.private_numbers().private_value) not in text
