@@ -14,6 +14,7 @@ from typing import Protocol
 
 # asyncio's own timers stop while the machine sleeps, so we look at the boot clock at least this often.
 LONGEST_NAP_SECONDS = 5.0
+_SWEEP_FROM = 1_000
 
 
 class Clock(Protocol):
@@ -67,11 +68,20 @@ class Alarms:
         self._clock = clock
         self._heap: list[tuple[float, int, Alarm]] = []
         self._order = itertools.count()
+        self._swept = 0
         self._earlier = asyncio.Event()
+
+    def _sweep(self) -> None:
+        """Forget cancelled alarms once they are the most: a task that ends early must not weigh until its deadline."""
+        kept = [each for each in self._heap if not each[2].cancelled]
+        heapq.heapify(kept)
+        self._heap, self._swept = kept, len(kept)
 
     def at(self, boot: float, action: Callable[[], None]) -> Alarm:
         """Ring once when the boot clock reads `boot` seconds or more."""
         alarm = Alarm(action)
+        if len(self._heap) > 2 * self._swept + _SWEEP_FROM:
+            self._sweep()
         heapq.heappush(self._heap, (boot, next(self._order), alarm))
         if self._heap[0][2] is alarm:
             self._earlier.set()

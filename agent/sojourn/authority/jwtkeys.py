@@ -53,7 +53,7 @@ class JwtKeys:
         return min([self._keys[-1].half_life, *(kept.not_after for kept in self._keys)])
 
     def maintain(self) -> bool:
-        """Add a key if the newest is past half of its life, drop those that have ended; say whether that changed any."""
+        """Add a key if the newest is past half of its life, drop those that have ended; say whether any changed."""
         now = self._clock.now()
         keys = [kept for kept in self._keys if kept.not_after > now]
         if not keys or keys[-1].half_life <= now:

@@ -96,7 +96,7 @@ def _show(context: Any, folder: Path | None, output: Output) -> None:
         for name in ("serial", "not_before", "not_after", "hint"):
             if each[name]:
                 print(f"  {name:<11} {each[name]}")
-        for name, path in each["files"].items():  # type: ignore[attr-defined]
+        for name, path in each["files"].items():
             print(f"  {name:<11} {path}")
 
 

@@ -9,6 +9,7 @@ import binascii
 import json
 import math
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NewType
@@ -29,6 +30,8 @@ _HEADERS: Final = frozenset({"alg", "kid", "typ"})
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_-]+")
 _RSA_MIN_BITS: Final = 2048
 _NUMERIC_DATE_MAX: Final = 2**53
+LAST_SECOND: Final = 253_402_300_799  # of year 9999, the last that a datetime can hold
+_PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 _registry = jws.JWSRegistry(algorithms=list(ALGORITHMS))
 
 
@@ -39,11 +42,15 @@ class PublicKey:
     kid: str
     jwk: Mapping[str, Any]
     _key: ECKey | RSAKey = field(repr=False)
+    algorithm: str | None = None  # the only one that the key's owner allows, if the owner said so
 
     @classmethod
     def from_key(cls, kid: str, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> "PublicKey":
-        made = ECKey.import_key(key) if isinstance(key, ec.EllipticCurvePublicKey) else RSAKey.import_key(key)
-        return cls._of(kid, made)
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            return cls._of(kid, ECKey.import_key(key))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a short key is told by `fits`, not by a warning
+            return cls._of(kid, RSAKey.import_key(key))
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any]) -> "PublicKey":
@@ -51,22 +58,27 @@ class PublicKey:
         kid = jwk.get("kid")
         if not isinstance(kid, str) or not kid:
             raise InvalidToken("key has no key id", reason_code="invalid_key")
-        if "d" in jwk or jwk.get("kty") not in {"EC", "RSA"}:
+        kind, algorithm = jwk.get("kty"), jwk.get("alg")
+        if not _PRIVATE.isdisjoint(jwk) or not isinstance(kind, str) or kind not in {"EC", "RSA"}:
             raise InvalidToken("key is not a public EC or RSA key", reason_code="invalid_key")
+        if not isinstance(algorithm, str | None):
+            raise InvalidToken("key's alg is not a string", reason_code="invalid_key")
         public = {name: jwk[name] for name in ("kty", "crv", "x", "y", "n", "e") if name in jwk}
         try:
-            made = ECKey.import_key(public) if public["kty"] == "EC" else RSAKey.import_key(public)
-            return cls._of(kid, made)
+            made = ECKey.import_key(public) if kind == "EC" else _import_rsa(public)
+            return cls._of(kid, made, algorithm)
         except Exception as error:
             raise InvalidToken("key cannot be parsed", reason_code="invalid_key", detail=str(error)) from error
 
     @classmethod
-    def _of(cls, kid: str, key: ECKey | RSAKey) -> "PublicKey":
+    def _of(cls, kid: str, key: ECKey | RSAKey, algorithm: str | None = None) -> "PublicKey":
         jwk = {name: value for name, value in key.as_dict(private=False).items() if name != "kid"}
-        return cls(kid, {**jwk, "kid": kid}, key)
+        return cls(kid, {**jwk, "kid": kid}, key, algorithm)
 
     def fits(self, algorithm: str) -> bool:
         """Whether a signature by `algorithm` can be this key's at all."""
+        if self.algorithm is not None and self.algorithm != algorithm:
+            return False
         if algorithm in _CURVES:
             return isinstance(self._key, ECKey) and self.jwk.get("crv") == _CURVES[algorithm]
         if not isinstance(self._key, RSAKey):
@@ -97,9 +109,9 @@ class SigningKey:
 
 @dataclass(frozen=True)
 class UnverifiedJws:
-    """A compact JWS that was parsed and not yet believed."""
+    """A compact JWS that was parsed and not yet believed. The repr hides the token."""
 
-    text: str
+    text: str = field(repr=False)
     algorithm: str
     kid: str | None
     typ: str | None
@@ -115,6 +127,12 @@ class UnverifiedJws:
             raise InvalidToken(
                 "token's signature is not good", reason_code="bad_signature", detail=str(error)
             ) from error
+
+
+def _import_rsa(jwk: Mapping[str, Any]) -> RSAKey:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a short key is told by `fits`, not by a warning
+        return RSAKey.import_key(dict(jwk))
 
 
 def parse_unverified(token: str) -> UnverifiedJws:

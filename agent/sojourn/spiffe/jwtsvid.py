@@ -9,6 +9,7 @@ from sojourn.errors import InvalidSpiffeId, InvalidToken
 from sojourn.limits import JWT_LEEWAY_SECONDS
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import (
+    LAST_SECOND,
     PublicKey,
     SigningKey,
     UnverifiedJws,
@@ -69,7 +70,9 @@ def verify(
     """
     unverified = parse_unverified(token)
     if unverified.typ not in TYPES:
-        raise InvalidToken(f"token is not a JWT-SVID: its type is {unverified.typ!r}", reason_code="wrong_type")
+        raise InvalidToken(
+            f"token is not a JWT-SVID: its type is {(unverified.typ or '')[:32]!r}", reason_code="wrong_type"
+        )
     if not unverified.kid:
         raise InvalidToken("token header missing key id", reason_code="malformed")
     spiffe_id = _subject(unverified)
@@ -104,16 +107,21 @@ def _checked(
     named = audiences(claims)
     if not set(named) & set(audience):
         raise InvalidToken(
-            f"expected audience in {list(audience)!r} (audience={list(named)[:5]!r})", reason_code="wrong_audience"
+            f"expected audience in {_short(audience)!r} (audience={_short(named)!r})", reason_code="wrong_audience"
         )
     return JwtSvid(
         spiffe_id,
         jws.text,
         named,
         datetime.fromtimestamp(issued, now.tzinfo) if issued is not None else None,
-        datetime.fromtimestamp(min(expires, 253_402_300_799), now.tzinfo),
+        datetime.fromtimestamp(min(expires, LAST_SECOND), now.tzinfo),
         VerifiedClaims(claims),
     )
+
+
+def _short(audience: Sequence[str]) -> list[str]:
+    """Audiences for a message: a few, and not at any length."""
+    return [each[:100] for each in audience[:3]]
 
 
 def _subject(jws: UnverifiedJws) -> SpiffeId:

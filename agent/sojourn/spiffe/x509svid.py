@@ -4,18 +4,25 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 from sojourn.errors import InvalidSpiffeId, InvalidSvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
+ExtensionType = TypeVar("ExtensionType", bound=x509.ExtensionType)
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 CHAIN_MAX_CERTIFICATES = 10
+RSA_MIN_BITS = 2048
+_BOTH_PURPOSES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
+_CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
+# X509-SVID.md 4.4: the extended key usage may be critical or not; what is in it is checked by check_leaf.
+_LEAF_POLICY = ExtensionPolicy.webpki_defaults_ee().may_be_present(x509.ExtendedKeyUsage, Criticality.AGNOSTIC, None)
 
 
 @dataclass(frozen=True)
@@ -64,13 +71,7 @@ class X509Svid:
 
 def spiffe_id_of(certificate: x509.Certificate) -> SpiffeId:
     """Return the SPIFFE ID in a certificate: its one URI SAN (X509-SVID.md 2). Raise InvalidSvid otherwise."""
-    try:
-        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        raise InvalidSvid("certificate has no subject alternative name") from None
-    except Exception as error:
-        raise InvalidSvid("certificate has unreadable extensions", detail=str(error)) from error
-    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    uris = _uris(certificate)
     if len(uris) != 1:
         raise InvalidSvid(f"certificate has {len(uris)} URI names, not one")
     try:
@@ -84,47 +85,65 @@ def check_leaf(certificate: x509.Certificate) -> SpiffeId:
     spiffe_id = spiffe_id_of(certificate)
     if not spiffe_id.path:
         raise InvalidSvid("leaf's SPIFFE ID has no path")
-    extensions = certificate.extensions
-    try:
-        if extensions.get_extension_for_class(x509.BasicConstraints).value.ca:
-            raise InvalidSvid("leaf has the cA flag")
-    except x509.ExtensionNotFound:
-        pass
-    try:
-        usage = extensions.get_extension_for_class(x509.KeyUsage)
-    except x509.ExtensionNotFound:
-        raise InvalidSvid("leaf has no key usage") from None
+    _check_key(certificate)
+    constraints = _extension(certificate, x509.BasicConstraints)
+    if constraints is not None and constraints.value.ca:
+        raise InvalidSvid("leaf has the cA flag")
+    usage = _extension(certificate, x509.KeyUsage)
+    if usage is None:
+        raise InvalidSvid("leaf has no key usage")
     if not usage.critical:
         raise InvalidSvid("leaf's key usage is not critical")
     if not usage.value.digital_signature:
         raise InvalidSvid("leaf's key usage lacks digitalSignature")
     if usage.value.key_cert_sign or usage.value.crl_sign:
         raise InvalidSvid("leaf's key usage has keyCertSign or cRLSign")
-    try:
-        extended = set(extensions.get_extension_for_class(x509.ExtendedKeyUsage).value)
-    except x509.ExtensionNotFound:
-        return spiffe_id
-    if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH} <= extended:
+    extended = _extension(certificate, x509.ExtendedKeyUsage)
+    if extended is not None and not _BOTH_PURPOSES.issubset(extended.value):
         raise InvalidSvid("leaf's extended key usage lacks serverAuth or clientAuth")
     return spiffe_id
 
 
 def check_authority(certificate: x509.Certificate, trust_domain: TrustDomain) -> None:
     """Raise InvalidSvid unless a signing certificate keeps X509-SVID.md 3.2 and 4 for `trust_domain`."""
-    try:
-        constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
-        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage)
-    except x509.ExtensionNotFound as error:
-        raise InvalidSvid("signing certificate lacks basic constraints or key usage") from error
+    constraints = _extension(certificate, x509.BasicConstraints)
+    usage = _extension(certificate, x509.KeyUsage)
+    if constraints is None or usage is None:
+        raise InvalidSvid("signing certificate lacks basic constraints or key usage")
     if not constraints.value.ca or not usage.value.key_cert_sign or not usage.critical:
         raise InvalidSvid("signing certificate lacks cA or keyCertSign, or its key usage is not critical")
-    try:
-        certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
-    except x509.ExtensionNotFound:
-        return
-    spiffe_id = spiffe_id_of(certificate)
-    if spiffe_id != trust_domain.id:
+    if _extension(certificate, x509.SubjectAlternativeName) is None or not _uris(certificate):
+        return  # it need not have a SPIFFE ID (X509-SVID.md 3.2)
+    if spiffe_id_of(certificate) != trust_domain.id:
         raise InvalidSvid("signing certificate's SPIFFE ID is not that of its trust domain")
+
+
+def _uris(certificate: x509.Certificate) -> list[str]:
+    names = _extension(certificate, x509.SubjectAlternativeName)
+    if names is None:
+        raise InvalidSvid("certificate has no subject alternative name")
+    return names.value.get_values_for_type(x509.UniformResourceIdentifier)
+
+
+def _extension(certificate: x509.Certificate, kind: type[ExtensionType]) -> x509.Extension[ExtensionType] | None:
+    try:
+        return certificate.extensions.get_extension_for_class(kind)
+    except x509.ExtensionNotFound:
+        return None
+    except Exception as error:
+        raise InvalidSvid("certificate has unreadable extensions", detail=str(error)) from error
+
+
+def _check_key(certificate: x509.Certificate) -> None:
+    try:
+        key = certificate.public_key()
+    except Exception as error:
+        raise InvalidSvid("certificate's key cannot be parsed", detail=str(error)) from error
+    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= RSA_MIN_BITS:
+        return
+    if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
+        return
+    raise InvalidSvid("leaf's key is of a kind or size that is not accepted")
 
 
 def verify_chain(
@@ -145,13 +164,20 @@ def verify_chain(
     if not roots:
         raise InvalidSvid(f"no X.509 bundle for trust domain {trust_domain.name!r}")
     try:
-        verifier = PolicyBuilder().store(Store(roots)).time(now).build_client_verifier()
+        verifier = (
+            PolicyBuilder()
+            .store(Store(roots))
+            .time(now)
+            .extension_policies(ca_policy=ExtensionPolicy.webpki_defaults_ca(), ee_policy=_LEAF_POLICY)
+            .build_client_verifier()
+        )
         verified = verifier.verify(chain[0], list(chain[1:])).chain
     except VerificationError as error:
         raise InvalidSvid("certificate does not chain to its trust domain's bundle", detail=str(error)) from error
     except Exception as error:
         raise InvalidSvid("certificate chain cannot be validated", detail=str(error)) from error
-    for certificate in verified[1:]:
+    # A leaf that lies in the bundle itself is no authority, and vouches for nobody, itself included.
+    for certificate in verified[1:] or verified:
         check_authority(certificate, trust_domain)
     return spiffe_id
 

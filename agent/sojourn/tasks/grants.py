@@ -1,7 +1,7 @@
 """Grants: what a task may do, and where. Authority only ever shrinks, and names are compared byte for byte."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -52,6 +52,8 @@ class Authority:
             merged.setdefault(grant.resource, set()).update(grant.actions)
         if len(merged) > GRANTS_PER_TASK:
             raise InvalidInput(f"a task has at most {GRANTS_PER_TASK} grants")
+        if any(len(actions) > ACTIONS_PER_GRANT for actions in merged.values()):
+            raise InvalidInput(f"a grant has 1 to {ACTIONS_PER_GRANT} actions")
         return cls(tuple(Grant(resource, tuple(sorted(actions))) for resource, actions in merged.items()))
 
     @property
@@ -72,13 +74,13 @@ class Authority:
         ]
 
 
-def from_details(details: Sequence[Mapping[str, Any]]) -> tuple[str, Authority]:
+def from_details(details: object) -> tuple[str, Authority]:
     """Read the task type and the authority out of `authorization_details` (RFC 9396). Raise InvalidInput.
 
     Each element names the same `type`, its `actions`, and its `locations`; no other member is accepted, since what we
     do not understand we must not ignore.
     """
-    if not details or not all(isinstance(element, Mapping) for element in details):
+    if not isinstance(details, list) or not details or not all(isinstance(element, Mapping) for element in details):
         raise InvalidInput("authorization_details are not a list of objects, or are empty")
     name = details[0].get("type")
     if not isinstance(name, str) or any(element.get("type") != name for element in details):

@@ -9,6 +9,7 @@ from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
 from sojourn.limits import TOKEN_SKEW_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import (
+    LAST_SECOND,
     PublicKey,
     SigningKey,
     VerifiedClaims,
@@ -86,7 +87,9 @@ def verify(token: str, *, keys: Mapping[str, PublicKey], issuer: str, audience: 
     """
     unverified = parse_unverified(token)
     if unverified.typ != TYP:
-        raise InvalidToken(f"token is not a task token: its type is {unverified.typ!r}", reason_code="wrong_type")
+        raise InvalidToken(
+            f"token is not a task token: its type is {(unverified.typ or '')[:32]!r}", reason_code="wrong_type"
+        )
     key = keys.get(unverified.kid or "")
     if key is None:
         raise InvalidToken("token is signed by an unknown key", reason_code="unknown_key")
@@ -127,7 +130,7 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> T
     if not isinstance(task, dict) or not isinstance(details, list):
         raise InvalidToken("token names no task or no authorization", reason_code="malformed")
     task_id, task_type, version = task.get("id"), task.get("type"), task.get("ver")
-    if not isinstance(task_id, str) or not isinstance(task_type, str) or not isinstance(version, int):
+    if not isinstance(task_id, str) or not isinstance(task_type, str) or type(version) is not int:
         raise InvalidToken("token's task is malformed", reason_code="malformed")
     try:
         named, authority = from_details(details)
@@ -136,5 +139,5 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> T
         raise InvalidToken(f"token is malformed: {error.public}", reason_code="malformed") from error
     if named != task_type or authority.resources != (audience,):
         raise InvalidToken("token's authorization is not for its audience and task", reason_code="malformed")
-    expires = datetime.fromtimestamp(float(claims["exp"]), now.tzinfo)
+    expires = datetime.fromtimestamp(min(float(claims["exp"]), LAST_SECOND), now.tzinfo)
     return TaskToken(token, spiffe_id, audience, authority.at(audience), task_id, task_type, version, expires, claims)

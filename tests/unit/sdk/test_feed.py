@@ -94,7 +94,7 @@ async def test_new_epoch(agent: FakeAgent, feed: TaskFeed) -> None:
 
 async def test_no_snapshot(agent: FakeAgent, client: Client) -> None:
     """A feed that does not begin with a snapshot is never ready, and the reason is told."""
-    agent.push("WatchTasks", delta(live()), None)
+    agent.push("WatchTasks", delta(live()))
     async with TaskFeed(client, [AUDIENCE]) as feed:
         with pytest.raises(Unavailable, match="snapshot"):
             await feed.wait_ready(0.2)

@@ -133,7 +133,7 @@ class TestAsked:
         boot.seconds += STALE_SECONDS
         agent.answers["ValidateToken"] = VALID
         assert await reason(verifier, token(KEY, seconds=-1)) == "expired"
-        assert await reason(verifier, token(KEY, audience="https://other.example.org")) == "malformed"
+        assert await reason(verifier, token(KEY, audience="https://other.example.org")) == "wrong_audience"
 
     @pytest.mark.parametrize("text", ["", "x", "a.b.c", "é", "\udcff", "." * 20_000])
     async def test_nonsense(self, agent: FakeAgent, verifier: TaskVerifier, boot: Boot, text: str) -> None:
