@@ -37,6 +37,7 @@ from sojourn.limits import (
     DESCRIPTORS_PER_CONNECTION,
     DESCRIPTORS_RESERVED,
     DRAIN_SECONDS,
+    GRACE_SECONDS,
     MESSAGE_MAX_BYTES,
 )
 from sojourn.oversight.audit import Audit
@@ -226,25 +227,16 @@ async def _open_doors(config: Config, rooms: Rooms, descriptors: int, stack: Asy
         name = "public.sock" if door is public else "admin.sock"
         listener = bind(path, mode)
         stack.callback(unbind, path, listener)
-        server = await serve(inward.socket(name), made, message_max_bytes=maximum)
-        stack.push_async_callback(server.stop, 1.0)
-        await door.open(listener)
         stack.callback(door.close)
-        stack.push_async_callback(_quiet, door)
+        server = await serve(inward.socket(name), made, message_max_bytes=maximum)
+        stack.push_async_callback(server.stop, GRACE_SECONDS)
+        await door.open(listener)
         stack.callback(door.stop_accepting)
     stack.callback(http.close)
 
 
 def _services(calls: Calls, services: dict) -> dict:  # type: ignore[type-arg]
     return {name: calls.service(name, methods) for name, methods in services.items()}
-
-
-async def _quiet(door: Door) -> None:
-    """Give the calls that are under way a moment to end by themselves."""
-    for _ in range(20):
-        if not door.connections:
-            return
-        await asyncio.sleep(0.05)
 
 
 async def _flush(audit: Audit) -> None:

@@ -38,7 +38,8 @@ LISTEN_BACKLOG = 1024
 SOCKET_PATH_MAX_BYTES = 107  # sun_path
 HTTP_BODY_MAX_BYTES = 64 * 1024  # two tokens and some authorization_details
 HTTP_KEEP_ALIVE_SECONDS = 30
-DRAIN_SECONDS = 5.0
+DRAIN_SECONDS = 5.0  # for what must be written before the end
+GRACE_SECONDS = 1.0  # for calls that are under way
 UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is not missed
 
 # --- attestation ----------------------------------------------------------------------------------------------------
