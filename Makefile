@@ -15,10 +15,10 @@ demo: $(VENV)/.agent ## install, then run the whole main job on real processes
 	@$(BIN)/python deploy/demo/demo.py
 
 test: $(VENV)/.test ## install, then run the tests
-	@$(PYTEST)
+	@$(PYTEST) -n auto
 
 test-quick: $(VENV)/.test ## the unit tests alone
-	@$(PYTEST) tests/unit
+	@$(PYTEST) -n auto tests/unit
 
 bench: $(VENV)/.test ## measure what exists
 	@$(BIN)/python tests/bench/bench.py

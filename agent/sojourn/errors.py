@@ -6,7 +6,7 @@ may go on the wire, and `detail`, which goes to the log only.
     SojournError
     ├── InvalidInput        the caller sent something malformed
     │   ├── InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidConfig, InvalidPolicy
-    │   ├── InvalidAuthorizationDetails, UnknownTaskType, UnsupportedGrantType
+    │   ├── InvalidAuthorizationDetails, UnknownTaskType, UnsupportedGrantType, InvalidScope
     │   └── InvalidToken, InvalidSvid    a credential that is not good, whatever the reason
     ├── Refused             understood, and the answer is no
     │   └── NoIdentity, PolicyDenied, ActionOutsideType, InvalidTarget
@@ -107,6 +107,13 @@ class UnknownTaskType(InvalidInput):
 
     code = "unknown_task_type"
     oauth_error = "invalid_authorization_details"
+
+
+class InvalidScope(InvalidInput):
+    """The scope names something that cannot be had here (RFC 6749, 5.2)."""
+
+    code = "invalid_scope"
+    oauth_error = "invalid_scope"
 
 
 class UnsupportedGrantType(InvalidInput):

@@ -18,12 +18,9 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.clock import Alarms, Clock
 from sojourn.errors import (
-    ActionOutsideType,
     InvalidInput,
-    InvalidTarget,
     LimitExceeded,
     NotFound,
-    PolicyDenied,
     SojournError,
     TaskOver,
     UnknownTaskType,
@@ -34,9 +31,9 @@ from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS, LIVE_TASKS_PER_UID, TAS
 from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks import tokens
+from sojourn.tasks import rules, tokens
 from sojourn.tasks.feed import Feed
-from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.grants import Authority
 from sojourn.tasks.task import COMPLETED, EXPIRED, REVOKED, Task
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType
@@ -142,7 +139,7 @@ class TaskEngine:
         heir: Process | None,
     ) -> Task:
         kind = self.type_named(request.type_name)
-        entry = _entry_for(kind, entries, request.spiffe_id)
+        entry = rules.entry_for(kind, entries, request.spiffe_id)
         params = kind.read_params(request.params)
         if len(self._live) >= LIVE_TASKS or self._per_uid[peer.uid] >= LIVE_TASKS_PER_UID:
             raise LimitExceeded("too many tasks are live")
@@ -169,7 +166,7 @@ class TaskEngine:
             version=(self.epoch << 32) | self._counter,
             heir=heir,
         )
-        task.authority = self._authority(task, request.wanted)
+        task.authority = rules.authorize(kind, task.principal(), request.wanted, params)
         holder.check_alive()
         return task
 
@@ -178,25 +175,6 @@ class TaskEngine:
         if kind is None:
             raise UnknownTaskType(f"there is no task type {name[:64]!r}")
         return kind
-
-    def _authority(self, task: Task, wanted: Authority | None) -> Authority:
-        """What policy leaves of what is wanted. What is named outright and denied refuses the whole."""
-        if wanted is not None:
-            check_within(task.type, wanted)
-        granted: list[Grant] = []
-        for grant in (wanted or task.type.ceiling).grants:
-            allowed = []
-            for action in grant.actions:
-                decision = task.type.policy.decide(task.principal(), action, grant.resource, task.params)
-                if decision:
-                    allowed.append(action)
-                elif wanted is not None:
-                    raise _denied(action, grant.resource, decision)
-            if allowed:
-                granted.append(Grant(grant.resource, tuple(allowed)))
-        if not granted:
-            raise PolicyDenied(f"policy allows nothing of task type {task.type.name!r}")
-        return Authority(tuple(granted))
 
     # --- tokens -----------------------------------------------------------------------------------------------------
 
@@ -208,11 +186,8 @@ class TaskEngine:
         Raises TaskOver, InvalidTarget, ActionOutsideType, PolicyDenied, or what the store raises; no token then.
         """
         task.check_active(self._clock.boot())
-        grant = self._grant(task, resource, actions)
-        for action in grant.actions:
-            decision = task.type.policy.decide(task.principal(), action, grant.resource, task.params)
-            if not decision:
-                raise _denied(action, grant.resource, decision)
+        grant = rules.narrow(task.authority, resource, actions)
+        rules.authorize(task.type, task.principal(), Authority((grant,)), task.params)
         now = self._clock.now()
         left = timedelta(seconds=max(0.0, task.deadline - self._clock.boot()))
         ends = min(now + task.type.token_ttl, now + left, *([not_after] if not_after else []))
@@ -236,19 +211,6 @@ class TaskEngine:
         task.check_active(self._clock.boot())
         task.tokens_issued += 1
         return token
-
-    def _grant(self, task: Task, resource: str, actions: Sequence[str]) -> Grant:
-        if not resource:
-            if len(task.authority.grants) != 1:
-                raise InvalidInput("the task has several resources: name one")
-            resource = task.authority.grants[0].resource
-        held = task.authority.at(resource)
-        if not held:
-            raise InvalidTarget(f"the task has no grant at {resource[:200]!r}")
-        beyond = [action for action in actions if action not in held]
-        if beyond:
-            raise ActionOutsideType(f"the task does not have action {beyond[0][:100]!r} at {resource!r}")
-        return Grant(resource, tuple(sorted(set(actions))) or held)
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -392,27 +354,6 @@ class TaskEngine:
     def _event(self, event: str, task: Task, **fields: Any) -> Event:
         named = {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id), "uid": task.uid}
         return self._audit.event(event, {**named, **fields})
-
-
-def check_within(kind: TaskType, wanted: Authority) -> None:
-    """Raise InvalidTarget or ActionOutsideType unless all that is wanted is in the type."""
-    for resource, action in kind.ceiling.excess(wanted):
-        if not kind.ceiling.at(resource):
-            raise InvalidTarget(f"task type {kind.name!r} does not reach {resource[:200]!r}")
-        raise ActionOutsideType(f"task type {kind.name!r} does not have action {action[:100]!r} at {resource!r}")
-
-
-def _entry_for(kind: TaskType, entries: Sequence[Entry], wanted: SpiffeId | None) -> Entry:
-    for entry in entries:
-        if entry.spiffe_id in kind.allowed_workloads and wanted in {None, entry.spiffe_id}:
-            return entry
-    who = "none of the caller's identities" if wanted is None else f"the caller as {str(wanted)!r}"
-    raise PolicyDenied(f"{who} may not begin task type {kind.name!r}")
-
-
-def _denied(action: str, resource: str, decision: Any) -> PolicyDenied:
-    by = f" (decided by {', '.join(decision.policies)})" if decision.policies else ""
-    return PolicyDenied(f"action {action!r} at {resource!r} was denied: {decision.reason}{by}")
 
 
 def _close(*processes: Process | None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 from sojourn.errors import (
     InvalidAuthorizationDetails,
     InvalidInput,
+    InvalidScope,
     InvalidTarget,
     UnsupportedGrantType,
 )
@@ -114,19 +115,14 @@ def actions_wanted(request: ExchangeRequest) -> tuple[str, ...]:
 
 
 def _by_scope(request: ExchangeRequest, wanted: Authority) -> Authority:
-    """Scope, if given, narrows to the actions it names."""
+    """Scope, if given, narrows to the actions that it names; what it names beyond them is refused."""
     if not request.scope:
         return wanted
-    return (
-        Authority.of([Grant.parse(request.target, request.scope)]) if request.wanted is None else _both(request, wanted)
-    )
-
-
-def _both(request: ExchangeRequest, wanted: Authority) -> Authority:
-    kept = [action for action in wanted.at(request.target) if action in request.scope]
-    if not kept:
-        raise InvalidInput("scope and authorization_details have no action in common")
-    return Authority((Grant(request.target, tuple(kept)),))
+    named = Authority.of([Grant.parse(request.target, request.scope)])
+    beyond = wanted.excess(named)
+    if beyond:
+        raise InvalidScope(f"scope names {beyond[0][1][:100]!r}, which is not among the actions asked for")
+    return named
 
 
 def _details(text: str | None) -> tuple[str | None, Authority | None]:

@@ -14,8 +14,9 @@ from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import parse_unverified
 from sojourn.tasks import exchange, tokens
-from sojourn.tasks.engine import BeginRequest, TaskEngine, check_within
+from sojourn.tasks.engine import BeginRequest, TaskEngine
 from sojourn.tasks.exchange import ExchangeRequest
+from sojourn.tasks.rules import check_within
 from sojourn.tasks.tokens import TaskToken
 
 JWT_SVID, TASK = "jwt-svid", "task"

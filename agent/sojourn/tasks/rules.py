@@ -1,0 +1,74 @@
+"""Who may begin a task, and what it may do: result ⊆ request ∩ type ∩ policy."""
+
+from collections.abc import Mapping, Sequence
+
+from sojourn.errors import ActionOutsideType, InvalidInput, InvalidTarget, PolicyDenied
+from sojourn.identity.entries import Entry
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.policy import Deny, Param, Principal
+from sojourn.tasks.types import TaskType
+
+
+def entry_for(kind: TaskType, entries: Sequence[Entry], wanted: SpiffeId | None) -> Entry:
+    """The first of a caller's entries that may begin `kind`, or the one for `wanted`. Raise PolicyDenied."""
+    for entry in entries:
+        if entry.spiffe_id in kind.allowed_workloads and wanted in {None, entry.spiffe_id}:
+            return entry
+    who = "none of the caller's identities" if wanted is None else f"the caller as {str(wanted)!r}"
+    raise PolicyDenied(f"{who} may not begin task type {kind.name!r}")
+
+
+def check_within(kind: TaskType, wanted: Authority) -> None:
+    """Raise InvalidTarget or ActionOutsideType unless all that is wanted is in the type."""
+    for resource, action in kind.ceiling.excess(wanted):
+        if not kind.ceiling.at(resource):
+            raise InvalidTarget(f"task type {kind.name!r} does not reach {resource[:200]!r}")
+        raise ActionOutsideType(f"task type {kind.name!r} does not have action {action[:100]!r} at {resource!r}")
+
+
+def authorize(kind: TaskType, principal: Principal, wanted: Authority | None, params: Mapping[str, Param]) -> Authority:
+    """What policy leaves of `wanted`, or of the whole type if that is None.
+
+    What is named outright and denied refuses the whole (PolicyDenied); of the whole type what is denied is left out.
+    """
+    if wanted is not None:
+        check_within(kind, wanted)
+    granted: list[Grant] = []
+    for grant in (wanted or kind.ceiling).grants:
+        allowed = []
+        for action in grant.actions:
+            decision = kind.policy.decide(principal, action, grant.resource, params)
+            if isinstance(decision, Deny):
+                if wanted is not None:
+                    raise _denied(action, grant.resource, decision)
+                continue
+            allowed.append(action)
+        if allowed:
+            granted.append(Grant(grant.resource, tuple(allowed)))
+    if not granted:
+        raise PolicyDenied(f"policy allows nothing of task type {kind.name!r}")
+    return Authority(tuple(granted))
+
+
+def narrow(held: Authority, resource: str, actions: Sequence[str]) -> Grant:
+    """The part of a task's authority that a token is asked for; without actions, all at the resource.
+
+    `resource` may be empty if there is only one. Raise InvalidInput, InvalidTarget or ActionOutsideType.
+    """
+    if not resource:
+        if len(held.grants) != 1:
+            raise InvalidInput("the task has several resources: name one")
+        resource = held.grants[0].resource
+    there = held.at(resource)
+    if not there:
+        raise InvalidTarget(f"the task has no grant at {resource[:200]!r}")
+    beyond = [action for action in actions if action not in there]
+    if beyond:
+        raise ActionOutsideType(f"the task does not have action {beyond[0][:100]!r} at {resource!r}")
+    return Grant(resource, tuple(sorted(set(actions))) or there)
+
+
+def _denied(action: str, resource: str, decision: Deny) -> PolicyDenied:
+    by = f" (decided by {', '.join(decision.policies)})" if decision.policies else ""
+    return PolicyDenied(f"action {action!r} at {resource!r} was denied: {decision.reason}{by}")
