@@ -38,6 +38,7 @@ from sojourn.limits import (
     DESCRIPTORS_RESERVED,
     DRAIN_SECONDS,
     GRACE_SECONDS,
+    HOLDERS_SHARE,
     MESSAGE_MAX_BYTES,
 )
 from sojourn.oversight.audit import Audit
@@ -49,6 +50,7 @@ from sojourn.store.entries import EntryTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.holders import Holders
 from sojourn.tasks.service import TokenService
 from sojourn.tasks.types import TaskType
 from sojourn.tasks.types import load as load_types
@@ -79,7 +81,7 @@ async def run(config: Config, ready: Callable[[], None]) -> None:
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
         stack.callback(os.close, process_setup.claim_data_dir(config.data_dir))
-        rooms = await _build(config, stack)
+        rooms = await _build(config, descriptors, stack)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -107,7 +109,7 @@ async def run(config: Config, ready: Callable[[], None]) -> None:
                 task.cancel()
 
 
-async def _build(config: Config, stack: AsyncExitStack) -> Rooms:
+async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
     clock = SystemClock()
     alarms = Alarms(clock)
     trust_domain = TrustDomain(config.trust_domain)
@@ -159,7 +161,8 @@ async def _build(config: Config, stack: AsyncExitStack) -> Rooms:
         )
     )
     key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
-    engine = TaskEngine(_task_types(config), table, audit, key, config.issuer, epoch, clock, alarms)
+    holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
+    engine = TaskEngine(_task_types(config), table, audit, key, config.issuer, epoch, clock, alarms, holders)
     registry.on_change(engine.entries_changed)
     service = TokenService(engine, identities, authority, clock)
     return Rooms(
@@ -179,7 +182,8 @@ async def _build(config: Config, stack: AsyncExitStack) -> Rooms:
 
 
 async def _open_doors(config: Config, rooms: Rooms, descriptors: int, stack: AsyncExitStack) -> None:
-    connections = max(16, (descriptors - DESCRIPTORS_RESERVED) // DESCRIPTORS_PER_CONNECTION)
+    available = (descriptors - DESCRIPTORS_RESERVED) * (1 - HOLDERS_SHARE)
+    connections = max(16, int(available / DESCRIPTORS_PER_CONNECTION))
     per_uid = config.limits.connections_per_uid or max(8, int(connections * CONNECTIONS_PER_UID_SHARE))
     admission = Admission(
         rooms.clock,

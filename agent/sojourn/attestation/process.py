@@ -94,24 +94,17 @@ class Process:
         loop.add_reader(self._pidfd, gone)
 
     def exit_status(self) -> int | None:
-        """The wait status of an ended process (0: it returned 0), or None where the kernel does not tell.
+        """The wait status of an ended process (0: it returned 0), or None if the kernel does not tell (yet).
 
-        Linux tells from 6.15 on, once the parent has collected the process; before that, /proc shows it to those
-        who may read it.
+        Linux tells from 6.15 on, once the parent has collected the process.
         """
         buffer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *([0] * 13)))
         try:
             fcntl.ioctl(self._pidfd, _PIDFD_GET_INFO, buffer)
-            mask, *_, status = _PIDFD_INFO.unpack(buffer)
-            if mask & _PIDFD_INFO_EXIT:
-                return int(status)
         except OSError:
-            pass
-        try:
-            stat = stat_of(self.pid)
-        except AttestationFailed:
             return None
-        return stat.exit_code if stat.state == "Z" and stat.start_time == self.start_time else None
+        mask, *_, status = _PIDFD_INFO.unpack(buffer)
+        return int(status) if mask & _PIDFD_INFO_EXIT else None
 
     def program(self) -> Program | None:
         """The file that the process runs now, or None if this agent may not see it."""
@@ -176,7 +169,6 @@ class Stat:
     state: str
     parent: int
     start_time: int
-    exit_code: int
 
 
 def stat_of(pid: int) -> Stat:
@@ -186,7 +178,7 @@ def stat_of(pid: int) -> Stat:
     fields = text[text.rfind(")") + 2 :].split()
     if len(fields) < 20:
         raise AttestationFailed("the process has gone")
-    return Stat(fields[0], int(fields[1]), int(fields[19]), int(fields[49]) if len(fields) > 49 else 0)
+    return Stat(fields[0], int(fields[1]), int(fields[19]))
 
 
 def _read(pid: int, name: str) -> str:

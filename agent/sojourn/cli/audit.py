@@ -6,7 +6,7 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import REFUSED, emit, moment
+from sojourn.cli.output import REFUSED, emit, moment, printable, whole
 
 app = typer.Typer(no_args_is_help=True, help="The journal of issues, denials and task transitions.")
 
@@ -21,7 +21,6 @@ def tail(
     from google.protobuf.json_format import MessageToDict
 
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-    from sojourn.cli.inspect import _whole as whole
 
     answer = remote.admin(
         admin_socket, "/sojourn.v1.Admin/ListAudit", pb.ListAuditRequest(limit=lines), pb.ListAuditResponse
@@ -39,7 +38,7 @@ def tail(
     pretty = []
     for record in records:
         fields = " ".join(f"{name}={value}" for name, value in record["fields"].items())
-        pretty.append(f"{record['seq']} {record['at']} {record['event']} {fields}")
+        pretty.append(printable(f"{record['seq']} {record['at']} {record['event']} {fields}"))
     emit(output, {"records": records}, pretty)
 
 

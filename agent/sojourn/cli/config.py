@@ -1,16 +1,20 @@
 """`sojourn config`: the configuration as the agent sees it."""
 
+from typing import Annotated
+
 import typer
 
 from sojourn.cli.agent import AdminOption, ConfigOption, DataDirOption, PublicOption, TrustDomainOption
 from sojourn.cli.options import Output, OutputOption
 from sojourn.cli.output import emit, table
+from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="The configuration.")
 
 
 @app.command()
 def show(
+    key: Annotated[str | None, typer.Argument(help="Print this key's value alone, such as `socket`.")] = None,
     config: ConfigOption = None,
     data_dir: DataDirOption = None,
     socket: PublicOption = None,
@@ -26,6 +30,12 @@ def show(
         {"data_dir": data_dir, "socket": socket, "admin_socket": admin_socket, "trust_domain": trust_domain},
     )
     found = configuration.flatten(loaded)
+    if key is not None:
+        values = {name: value for name, value, _ in found}
+        if key not in values:
+            raise InvalidInput(f"there is no key {key[:64]!r}; `sojourn config show` lists them")
+        emit(output, {"key": key, "value": values[key]}, ["" if values[key] is None else str(values[key])])
+        return
     emit(
         output,
         {"values": [{"key": key, "value": value, "origin": origin} for key, value, origin in found]},

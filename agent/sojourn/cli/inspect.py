@@ -1,5 +1,6 @@
 """`sojourn validate`, `explain` and `status`: looking at tokens, processes and the agent."""
 
+import json
 import sys
 from typing import Annotated, Any
 
@@ -7,7 +8,7 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
-from sojourn.cli.output import REFUSED, emit, moment, table
+from sojourn.cli.output import REFUSED, emit, moment, table, whole
 
 
 def validate(
@@ -30,11 +31,11 @@ def validate(
         "reason": reason,
         "kind": verdict.kind,
         "spiffe_id": str(verdict.spiffe_id) if verdict.spiffe_id else None,
-        "claims": {name: _whole(each) for name, each in verdict.claims.items()},
+        "claims": {name: whole(each) for name, each in verdict.claims.items()},
     }
     if valid:
         lines = [f"valid: {verdict.kind} of {verdict.spiffe_id}"]
-        lines += [f"  {name:<22} {_whole(each)}" for name, each in sorted(verdict.claims.items())]
+        lines += [f"  {name:<22} {_claim(each)}" for name, each in sorted(verdict.claims.items())]
     else:
         lines = [f"not valid: {reason} [{code}]"]
     emit(output, value, lines)
@@ -181,10 +182,5 @@ def authority_show(admin_socket: AdminSocketOption = None, output: OutputOption 
     emit(output, value, lines)
 
 
-def _whole(value: Any) -> Any:
-    """Numbers travel as doubles; those that are whole are shown so."""
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, dict):
-        return {name: _whole(each) for name, each in value.items()}
-    return value
+def _claim(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(whole(value), ensure_ascii=False)

@@ -43,6 +43,17 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterable
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
+def whole(value: Any) -> Any:
+    """What came as a protobuf Struct, where numbers are doubles and members have no order: whole numbers, sorted."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {name: whole(value[name]) for name in sorted(value)}
+    if isinstance(value, list):
+        return [whole(each) for each in value]
+    return value
+
+
 def printable(text: str) -> str:
     """`text` without anything that a terminal would obey."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -224,6 +224,8 @@ class Caller(asyncio.Protocol):
             self._transport.write(data)
 
     def inward_lost(self) -> None:
+        # From here on somebody else could bind the name: it must be the key to nothing.
+        self._door.peers.forget(self._name)
         self._inward = None
         if self._transport is not None:
             self._transport.close()

@@ -22,7 +22,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError
-from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_KEEP_ALIVE_SECONDS, METADATA_MAX_BYTES
+from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_KEEP_ALIVE_SECONDS, HTTP_REQUEST_SECONDS, METADATA_MAX_BYTES
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import exchange
 from sojourn.tasks.engine import TaskEngine
@@ -198,12 +198,51 @@ class HttpProtocols:
 
 
 class _PeerProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with the Peer in each request's scope."""
+    """uvicorn's protocol, with the Peer in each request's scope, and limits that it lacks."""
 
     def __init__(self, peer: Peer, config: uvicorn.Config, state: ServerState) -> None:
         super().__init__(config=config, server_state=state, app_state={})
         self._peer = peer
+        self._head_bytes = 0
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's always is
+        super().connection_made(transport)
+        self._expect()
+
+    def data_received(self, data: bytes) -> None:
+        self._head_bytes += len(data)
+        super().data_received(data)
+        if self._head_bytes > METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES:
+            self.transport.abort()  # a head without end; the body has its own limit
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unexpect()
+        super().connection_lost(exc)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._head_bytes = 0
+        self._expect()
 
     def on_headers_complete(self) -> None:
         self.scope["sojourn.peer"] = self._peer  # type: ignore[typeddict-unknown-key]  # ours, beside ASGI's
         super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._unexpect()
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def _expect(self) -> None:
+        """A request must be complete by then."""
+        self._unexpect()
+        self._deadline = asyncio.get_running_loop().call_later(HTTP_REQUEST_SECONDS, self._late)
+
+    def _unexpect(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+
+    def _late(self) -> None:
+        self.transport.abort()

@@ -77,7 +77,7 @@ class WorkloadApi:
         return answer
 
     async def validate_jwt_svid(self, call: Call, request: pb.ValidateJWTSVIDRequest) -> pb.ValidateJWTSVIDResponse:
-        del call  # any process on this machine may ask, as at SPIRE: the answer is about the token
+        # Any process on this machine may ask, as at SPIRE: the answer is about the token.
         if not request.audience:
             raise InvalidInput("audience must be specified")
         if not request.svid:
@@ -87,7 +87,7 @@ class WorkloadApi:
         try:
             svid = jwtsvid.verify(request.svid, [request.audience], keys, self._clock.now())
         except InvalidToken as error:
-            self._audit.note("jwt_svid_rejected", reason=error.reason_code)
+            self._audit.denied("jwt_svid_rejected", call.peer.uid, pid=call.peer.process.pid, reason=error.reason_code)
             raise
         answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
         answer.claims.update({**svid.claims, "aud": list(svid.audience)})  # numbers become doubles

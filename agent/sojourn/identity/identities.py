@@ -13,7 +13,7 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
 from sojourn.identity.entries import Entry
-from sojourn.identity.matching import unique_hints
+from sojourn.identity.matching import EntryIndex, unique_hints
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.svids import X509Svids
 from sojourn.limits import UNMATCHED_HOLD_SECONDS
@@ -165,10 +165,15 @@ class Identities:
         for change in changes:
             if change.old is not None:
                 self._svids.forget(change.old.id)
-        touched = [entry for change in changes for entry in (change.old, change.new) if entry is not None]
+        before, after = EntryIndex(), EntryIndex()
+        for change in changes:
+            if change.old is not None:
+                before.add(change.old)
+            if change.new is not None:
+                after.add(change.new)
         for stream in self._streams:
             held = stream.attested.selectors
-            if any(entry.selectors <= held for entry in touched):
+            if before.match(held) or after.match(held):
                 self._set_entries(stream, self._match(stream.attested))
                 stream.changed.set()
 

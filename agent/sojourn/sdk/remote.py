@@ -54,7 +54,7 @@ def translate(error: grpc.aio.AioRpcError, path: str) -> SojournError:
 
 def unreachable_sentence(path: str) -> str:
     """Say why nobody answers at `path`, and what to do."""
-    cure = "start the agent with `sojourn agent run`, or set SPIFFE_ENDPOINT_SOCKET to its socket"
+    cure = "start the agent with `sojourn agent run`, or name its socket (SPIFFE_ENDPOINT_SOCKET, SOJOURN_ADMIN_SOCKET)"
     if not os.path.lexists(path):
         return f"no socket at {path!r}: {cure}"
     if not os.access(path, os.W_OK):

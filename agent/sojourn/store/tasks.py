@@ -11,7 +11,7 @@ from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
 from sojourn.store.tables import tasks
-from sojourn.tasks.task import ACTIVE, REVOKED, Task
+from sojourn.tasks.task import ACTIVE, REVOKED, SUSPENDED, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class TaskTable:
         """Mark the tasks of earlier runs as revoked, each with the audit event that `make_event(unfinished)` gives."""
 
         def work(connection: Connection) -> list[Unfinished]:
-            rows = connection.execute(select(tasks).where(tasks.c.state == ACTIVE)).all()
+            rows = connection.execute(select(tasks).where(tasks.c.state.in_([ACTIVE, SUSPENDED]))).all()
             found = []
             for row in rows:
                 document = json.loads(row.document)
@@ -85,7 +85,7 @@ def _document(task: Task) -> dict[str, Any]:
         "params": dict(task.params),
         "created_at": task.created_at.timestamp(),
         "expires_at": task.expires_at.timestamp(),
-        "holder": {"pid": task.holder.pid, "start_time": task.holder.start_time},
+        "holder": {"pid": task.holder.pid, "start_time": task.holder.process.start_time},
         "binding": task.binding,
         "session": task.session,
         "reason": task.reason,

@@ -34,12 +34,15 @@ from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import rules, tokens
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.grants import Authority
+from sojourn.tasks.holders import Hold, Holders
 from sojourn.tasks.task import COMPLETED, EXPIRED, REVOKED, Task
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType
 
 log = structlog.get_logger()
 JOURNAL_RETRY_SECONDS = 1.0
+HANDOVER_FIRST_SECONDS = 0.001  # a parent collects its child at once, or not for long
+HANDOVER_LAST_SECONDS = 1.0
 
 
 class TaskStore(Protocol):
@@ -74,6 +77,7 @@ class TaskEngine:
         epoch: int,
         clock: Clock,
         alarms: Alarms,
+        holders: Holders,
     ) -> None:
         self.feed = Feed()
         self.types = dict(types)
@@ -84,6 +88,7 @@ class TaskEngine:
         self._audit = audit
         self._clock = clock
         self._alarms = alarms
+        self._holders = holders
         self._live: dict[str, Task] = {}
         self._ended: OrderedDict[str, Task] = OrderedDict()
         self._per_uid: Counter[int] = Counter()
@@ -110,19 +115,32 @@ class TaskEngine:
         Raises UnknownTaskType, PolicyDenied, ActionOutsideType, InvalidTarget, InvalidInput, LimitExceeded, or what
         the store raises; nothing has begun then.
         """
+        held: list[Hold] = []
         try:
-            task = self._make(peer, entries, request, holder, binding, session, heir)
+            hold = self._holders.hold(holder, lambda: self._holder_gone(task))
+            held.append(hold)
+            inherits = None
+            if heir is not None:
+                inherits, heir = self._holders.hold(heir, lambda: None), None
+                held.append(inherits)
+            task = self._make(peer, entries, request, hold, binding, session, inherits)
         except BaseException:
-            _close(holder, heir)
+            for each in held:
+                each.release()
+            if heir is not None:
+                heir.close()
             raise
         self._live[task.id] = task
         self._per_uid[task.uid] += 1
-        holder.on_exit(lambda: self._holder_gone(task))
         task.alarm = self._alarms.at(task.deadline, lambda: self._time_up(task))
         try:
-            await self._store.save(task, self._event("task_begun", task, pid=holder.pid))
-        except BaseException:
-            self._forget(task, "the journal did not take it")
+            await self._store.save(task, self._event("task_begun", task, pid=hold.pid))
+        except SojournError:
+            self._forget(task, "not_written")
+            raise
+        except BaseException:  # the caller has gone while the record is being written
+            if task.live:
+                self.end(task, REVOKED, "holder_disconnected")
             raise
         task.check_active(self._clock.boot())  # the holder may have gone meanwhile
         self.feed.publish(task)
@@ -133,10 +151,10 @@ class TaskEngine:
         peer: Peer,
         entries: Sequence[Entry],
         request: BeginRequest,
-        holder: Process,
+        holder: Hold,
         binding: str,
         session: bool,
-        heir: Process | None,
+        heir: Hold | None,
     ) -> Task:
         kind = self.type_named(request.type_name)
         entry = rules.entry_for(kind, entries, request.spiffe_id)
@@ -167,7 +185,7 @@ class TaskEngine:
             heir=heir,
         )
         task.authority = rules.authorize(kind, task.principal(), request.wanted, params)
-        holder.check_alive()
+        holder.process.check_alive()
         return task
 
     def type_named(self, name: str) -> TaskType:
@@ -218,10 +236,10 @@ class TaskEngine:
         """A task that the caller may use. Raise NotFound for any other, whether it exists or not."""
         task = self.find(task_id)
         if task is not None and any(entry.spiffe_id == task.spiffe_id for entry in entries):
-            process = peer.process
-            if (process.pid, process.start_time) == (task.holder.pid, task.holder.start_time):
+            caller, holder = peer.process, task.holder.process
+            if (caller.pid, caller.start_time) == (holder.pid, holder.start_time):
                 return task
-            if task.session and process.descends_from(task.holder):
+            if task.session and caller.descends_from(holder):
                 return task
         raise NotFound("there is no such task")
 
@@ -323,13 +341,32 @@ class TaskEngine:
     def _holder_gone(self, task: Task) -> None:
         if not task.live:
             return
-        if task.heir is not None and not task.heir.exited and task.holder.exit_status() == 0:
-            # A one-shot token belongs to whoever ran the helper that fetched it, once that has returned 0.
-            gone, task.holder, task.heir = task.holder, task.heir, None
-            gone.close()
-            task.holder.on_exit(lambda: self._holder_gone(task))
+        if task.heir is None:
+            self.end(task, REVOKED, "holder_exited")
             return
-        self.end(task, REVOKED, "holder_exited")
+        # A one-shot token belongs to whoever ran the helper that fetched it, once that has returned 0. Until the
+        # kernel tells how it ended nobody may use the token.
+        task.suspend("holder_exited")
+        self.feed.publish(task)
+        self._hand_over(task, HANDOVER_FIRST_SECONDS)
+
+    def _hand_over(self, task: Task, wait: float) -> None:
+        if not task.live:
+            return
+        status = task.holder.process.exit_status()
+        if status is None and wait < HANDOVER_LAST_SECONDS:
+            self._alarms.after(wait, lambda: self._hand_over(task, wait * 2))
+            return
+        if status != 0 or task.heir is None or task.heir.process.exited:
+            self.end(task, REVOKED, "holder_exited")
+            return
+        heir = self._holders.hold(task.heir.process.again(), lambda: self._holder_gone(task))
+        for gone in (task.holder, task.heir):
+            gone.release()
+        task.holder, task.heir = heir, None
+        task.resume()
+        self._audit.note("task_handed_over", task=task.id, pid=heir.pid)
+        self.feed.publish(task)
 
     def _time_up(self, task: Task) -> None:
         if task.live:
@@ -343,7 +380,9 @@ class TaskEngine:
                 del self._per_uid[task.uid]
         if task.alarm is not None:
             task.alarm.cancel()
-        _close(task.holder, task.heir)
+        task.holder.release()
+        if task.heir is not None:
+            task.heir.release()
 
     def _forget(self, task: Task, reason: str) -> None:
         """A task that never began: nobody was told of it."""
@@ -354,9 +393,3 @@ class TaskEngine:
     def _event(self, event: str, task: Task, **fields: Any) -> Event:
         named = {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id), "uid": task.uid}
         return self._audit.event(event, {**named, **fields})
-
-
-def _close(*processes: Process | None) -> None:
-    for process in processes:
-        if process is not None:
-            process.close()

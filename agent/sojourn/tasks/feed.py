@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sojourn.limits import FEED_CHANGES_HELD
-from sojourn.tasks.task import Task
+from sojourn.tasks.task import ACTIVE, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,4 +70,6 @@ class Feed:
 
 
 def state_of(task: Task) -> TaskState:
-    return TaskState(task.id, task.version, task.live, f"{task.state}: {task.reason}" if task.reason else task.state)
+    return TaskState(
+        task.id, task.version, task.state == ACTIVE, f"{task.state}: {task.reason}" if task.reason else task.state
+    )

@@ -1,24 +1,26 @@
 """One task: what it is, and the states that it goes through.
 
-    active ──► completed | revoked | expired
+    active ⇄ suspended ──► completed | revoked | expired
 
-Every change makes the version grow; a terminal state never changes again. Versions are (epoch << 32) | counter, so
-that one given after a restart is larger than any before it.
+An end makes the version grow, and a terminal state never changes again. Versions are (epoch << 32) | counter, so that
+one given after a restart is larger than any before it. A task is suspended while it is decided whether the one who ran
+its holder takes it over; its tokens are refused meanwhile.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from sojourn.attestation.process import Process
 from sojourn.clock import Alarm
 from sojourn.errors import Bug, TaskOver
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Authority
+from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param, Principal
 from sojourn.tasks.types import TaskType
 
-ACTIVE, COMPLETED, REVOKED, EXPIRED = "active", "completed", "revoked", "expired"
+ACTIVE, SUSPENDED = "active", "suspended"
+COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
 
 
 @dataclass(slots=True, eq=False)
@@ -35,7 +37,7 @@ class Task:
     created_at: datetime
     expires_at: datetime  # wall time, for people and tokens
     deadline: float  # boot clock, seconds: what counts
-    holder: Process
+    holder: Hold
     binding: str  # stream | process | one-shot
     session: bool
     version: int
@@ -43,11 +45,12 @@ class Task:
     reason: str = ""
     tokens_issued: int = 0
     alarm: Alarm | None = field(default=None)
-    heir: Process | None = field(default=None)  # who takes a one-shot task over when its holder returns 0
+    heir: Hold | None = field(default=None)  # who takes a one-shot task over when its holder returns 0
 
     @property
     def live(self) -> bool:
-        return self.state == ACTIVE
+        """Whether the task has not ended; it may be suspended."""
+        return self.state in {ACTIVE, SUSPENDED}
 
     def check_active(self, boot: float) -> None:
         """Raise TaskOver unless the task is active; its deadline counts before its state."""
@@ -55,6 +58,8 @@ class Task:
             raise TaskOver("the task is over: its time is up")
         if not self.live:
             raise TaskOver(f"the task is over: {self.state}, {self.reason}")
+        if self.state != ACTIVE:
+            raise TaskOver(f"the task is {self.state}: {self.reason}")
 
     def finish(self, state: str, reason: str) -> None:
         """Go to a terminal state."""
@@ -63,6 +68,16 @@ class Task:
         self.state = state
         self.reason = reason
         self.version += 1
+
+    def suspend(self, reason: str) -> None:
+        if self.state != ACTIVE:
+            raise Bug("a task that is not active was suspended")
+        self.state, self.reason = SUSPENDED, reason
+
+    def resume(self) -> None:
+        if self.state != SUSPENDED:
+            raise Bug("a task that is not suspended was resumed")
+        self.state, self.reason = ACTIVE, ""
 
     def principal(self) -> Principal:
         return Principal(self.id, self.type.name, str(self.spiffe_id), self.state, self.tokens_issued)
