@@ -41,6 +41,7 @@ class AuthorityConfig(_Table):
     """What signs. `embedded` is this agent's own certificate authority."""
 
     kind: Literal["embedded"] = "embedded"
+    key_type: Literal["ec-p256", "ec-p384"] = "ec-p256"
     root_ttl: Annotated[Duration, Field(ge=timedelta(days=1))] = timedelta(days=3650)
     issuer_ttl: Annotated[Duration, Field(ge=timedelta(minutes=1))] = timedelta(days=1)
     jwt_key_ttl: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=30)

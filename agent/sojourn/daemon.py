@@ -126,6 +126,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         trust_domain,
         config.data_dir / "keys",
         clock,
+        curve=ec.SECP384R1() if config.authority.key_type == "ec-p384" else ec.SECP256R1(),
         root_ttl=config.authority.root_ttl,
         issuer_ttl=config.authority.issuer_ttl,
         jwt_key_ttl=config.authority.jwt_key_ttl,

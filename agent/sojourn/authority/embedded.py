@@ -38,13 +38,18 @@ class EmbeddedAuthority:
         folder: Path,
         clock: Clock,
         *,
+        curve: ec.EllipticCurve,
         root_ttl: timedelta,
         issuer_ttl: timedelta,
         jwt_key_ttl: timedelta,
     ) -> None:
-        """Load the keys, or make them if there are none. Raise CannotStart if what lies there cannot be used."""
+        """Load the keys, or make them if there are none. Raise CannotStart if what lies there cannot be used.
+
+        `curve` is that of new X.509 keys: a root that is there already keeps its own. JWT keys are P-256 (ES256).
+        """
         self.trust_domain = trust_domain
         self._clock = clock
+        self._curve = curve
         self._issuer_ttl = issuer_ttl
         self._hooks: list[Callable[[], None]] = []
         os.makedirs(folder, mode=0o700, exist_ok=True)
@@ -58,7 +63,7 @@ class EmbeddedAuthority:
     def issue_x509(self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = ()) -> X509Svid:
         """Make a key and sign an X.509-SVID for it. Its life is `ttl`, or what the issuer has left if that is less."""
         now = self._clock.now()
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(self._curve)
         leaf = self._issuer.sign_leaf(
             spiffe_id,
             key.public_key(),
@@ -123,7 +128,7 @@ class EmbeddedAuthority:
         now = self._clock.now()
         if now >= self._root.certificate.not_valid_after_utc:
             raise CannotStart("the root certificate has expired: move the folder `keys` away to start with a new one")
-        key = ec.generate_private_key(ec.SECP256R1())
+        key = ec.generate_private_key(self._curve)
         certificate = self._root.sign_authority(
             self.trust_domain,
             key.public_key(),
@@ -136,7 +141,7 @@ class EmbeddedAuthority:
         content = keyfile.read(path)
         if content is None:
             now = self._clock.now()
-            key = ec.generate_private_key(ec.SECP256R1())
+            key = ec.generate_private_key(self._curve)
             slack = timedelta(seconds=NOT_BEFORE_SLACK_SECONDS)
             certificate = self_sign(self.trust_domain, key, now - slack, now + ttl)
             keyfile.write_new(

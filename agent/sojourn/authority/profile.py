@@ -56,7 +56,7 @@ class Signer:
         )
         if check_leaf(builder.sign(_THROW_AWAY, hashes.SHA256())) != spiffe_id:
             raise Bug("a leaf would have had another SPIFFE ID than its entry's")
-        return builder.sign(self._key, hashes.SHA256())
+        return builder.sign(self._key, _digest(self._key))
 
     def sign_authority(
         self,
@@ -69,7 +69,7 @@ class Signer:
         name = _authority_name(trust_domain, "issuer", x509.SubjectKeyIdentifier.from_public_key(public_key))
         builder = _authority(self._builder(name, public_key, not_before, not_after), trust_domain, path_length=0)
         check_authority(builder.sign(_THROW_AWAY, hashes.SHA256()), trust_domain)
-        return builder.sign(self._key, hashes.SHA256())
+        return builder.sign(self._key, _digest(self._key))
 
     def _builder(
         self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, not_before: datetime, not_after: datetime
@@ -112,7 +112,7 @@ def self_sign(
         path_length=1,
     )
     check_authority(builder.sign(_THROW_AWAY, hashes.SHA256()), trust_domain)
-    return builder.sign(key, hashes.SHA256())
+    return builder.sign(key, _digest(key))
 
 
 def _authority_name(trust_domain: TrustDomain, what: str, identifier: x509.SubjectKeyIdentifier) -> x509.Name:
@@ -145,6 +145,11 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
         encipher_only=False,
         decipher_only=False,
     )
+
+
+def _digest(key: ec.EllipticCurvePrivateKey) -> hashes.SHA256 | hashes.SHA384:
+    """A digest as strong as the key."""
+    return hashes.SHA384() if key.curve.key_size > 256 else hashes.SHA256()
 
 
 def _serial() -> int:
