@@ -1,0 +1,144 @@
+"""What the bench stands on: a running agent, its registration, and the bench's own processes."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from harness.agent import AgentProcess
+from harness.callers import Caller
+from sojourn._pb.spire.api.server.entry.v1 import entry_pb2
+from sojourn._pb.spire.api.types import types_pb2 as types
+
+HERE = Path(__file__).resolve().parent
+TRIAGE = "/agent/triage"  # the workload of the sample's task type
+CALL_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """How much is done."""
+
+    starts: int  # of an agent, to see how long that takes
+    repetitions: int
+    seconds: float  # for one repetition of a rate
+    tries: int  # of what is timed one by one
+    calls: int  # for one percentile
+
+
+FULL = Effort(starts=3, repetitions=3, seconds=0.8, tries=30, calls=150)
+QUICK = Effort(starts=1, repetitions=2, seconds=0.2, tries=8, calls=30)
+
+
+class Helper(Caller):
+    """A process of the bench's own: worker.py, bare.py or holders.py."""
+
+    def __init__(self, socket: str, script: str = "worker.py") -> None:
+        super().__init__(socket, argv=[sys.executable, str(HERE / script)])
+
+    def wait_for(self, event: str) -> dict[str, Any]:
+        heard = self.hear(event, "error", seconds=CALL_SECONDS)
+        if heard["event"] == "error":
+            raise RuntimeError(heard["message"])
+        return heard
+
+    def call(self, do: str, **arguments: Any) -> dict[str, Any]:
+        self.tell(do, **arguments)
+        return self.wait_for("done")
+
+
+class Admin:
+    """Registration over one kept connection to the admin socket."""
+
+    def __init__(self, socket: str) -> None:
+        self._channel = grpc.insecure_channel(f"unix:{socket}")
+
+    def create(self, entries: Sequence[types.Entry]) -> list[str]:
+        """Register entries and return their IDs."""
+        answer = self._call("BatchCreateEntry", entry_pb2.BatchCreateEntryRequest(entries=entries))
+        return [result.entry.id for result in answer.results]
+
+    def set_ttl(self, entry_id: str, seconds: int) -> None:
+        entry = types.Entry(id=entry_id, x509_svid_ttl=seconds)
+        mask = types.EntryMask(x509_svid_ttl=True)
+        self._call("BatchUpdateEntry", entry_pb2.BatchUpdateEntryRequest(entries=[entry], input_mask=mask))
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self._call("BatchDeleteEntry", entry_pb2.BatchDeleteEntryRequest(ids=ids))
+
+    def _call(self, method: str, request: Any) -> Any:
+        kind = getattr(entry_pb2, f"{method}Response")
+        call = self._channel.unary_unary(
+            f"/spire.api.server.entry.v1.Entry/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=kind.FromString,
+        )
+        answer = call(request, timeout=CALL_SECONDS)
+        for result in answer.results:
+            if result.status.code:
+                raise RuntimeError(f"{method}: {result.status.message}")
+        return answer
+
+    def __enter__(self) -> "Admin":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._channel.close()
+
+
+def entry(path: str, *selectors: str) -> types.Entry:
+    """An entry for the bench's own user, and for what else is given."""
+    values = [f"uid:{os.getuid()}", *selectors]
+    return types.Entry(
+        spiffe_id=types.SPIFFEID(trust_domain="example.org", path=path),
+        selectors=[types.Selector(type="unix", value=value) for value in values],
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A running agent, its registration, and the ID of its one entry, which all processes of this user match."""
+
+    agent: AgentProcess
+    admin: Admin
+    entry_id: str
+
+    @classmethod
+    @contextlib.contextmanager
+    def open(cls) -> Iterator["Site"]:
+        with AgentProcess() as agent, Admin(agent.admin_socket) as admin:
+            yield cls(agent, admin, admin.create([entry(TRIAGE)])[0])
+
+
+class Bench:
+    """How much is done, and the agent of all lines that leave nothing behind. Use as a context manager."""
+
+    def __init__(self, effort: Effort) -> None:
+        self.effort = effort
+        self._open = contextlib.ExitStack()
+        self._site: Site | None = None
+
+    @contextlib.contextmanager
+    def site(self) -> Iterator[Site]:
+        """The common agent. After a failure the next line gets a new one."""
+        if self._site is None:
+            self._site = self._open.enter_context(Site.open())
+        try:
+            yield self._site
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        self._site = None
+        self._open.close()
+
+    def __enter__(self) -> "Bench":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
