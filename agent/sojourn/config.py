@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+)
 
 from sojourn.durations import duration_text, parse_duration
 from sojourn.errors import InvalidConfig, InvalidSpiffeId
@@ -25,12 +34,25 @@ from sojourn.spiffe.ids import SpiffeId, TrustDomain
 Duration = Annotated[
     timedelta, BeforeValidator(parse_duration), PlainSerializer(duration_text, return_type=str, when_used="json")
 ]
+
+
+def between(low: timedelta, high: timedelta = timedelta.max) -> AfterValidator:
+    """A duration's limits, with a message that people read."""
+
+    def check(value: timedelta) -> timedelta:
+        if value < low:
+            raise ValueError(f"is {duration_text(value)}: the least is {duration_text(low)}")
+        if value > high:
+            raise ValueError(f"is {duration_text(value)}: the most is {duration_text(high)}")
+        return value
+
+    return AfterValidator(check)
+
+
 SocketPath = Annotated[
     Path, BeforeValidator(lambda value: Path(socket_path(value)) if isinstance(value, str) else value)
 ]
-SvidTtl = Annotated[
-    Duration, Field(ge=timedelta(seconds=SVID_TTL_MIN_SECONDS), le=timedelta(seconds=SVID_TTL_MAX_SECONDS))
-]
+SvidTtl = Annotated[Duration, between(timedelta(seconds=SVID_TTL_MIN_SECONDS), timedelta(seconds=SVID_TTL_MAX_SECONDS))]
 
 
 class _Table(BaseModel):
@@ -42,9 +64,9 @@ class AuthorityConfig(_Table):
 
     kind: Literal["embedded"] = "embedded"
     key_type: Literal["ec-p256", "ec-p384"] = "ec-p256"
-    root_ttl: Annotated[Duration, Field(ge=timedelta(days=1))] = timedelta(days=3650)
-    issuer_ttl: Annotated[Duration, Field(ge=timedelta(minutes=1))] = timedelta(days=1)
-    jwt_key_ttl: Annotated[Duration, Field(ge=timedelta(hours=1))] = timedelta(days=30)
+    root_ttl: Annotated[Duration, between(timedelta(days=1))] = timedelta(days=3650)
+    issuer_ttl: Annotated[Duration, between(timedelta(minutes=1))] = timedelta(days=1)
+    jwt_key_ttl: Annotated[Duration, between(timedelta(hours=1))] = timedelta(days=30)
 
 
 class IdentityConfig(_Table):
@@ -94,8 +116,8 @@ class MetricsConfig(_Table):
 class LimitsConfig(_Table):
     """What one uid may take of the door."""
 
-    connections_per_uid: Annotated[int, Field(ge=1)] | None = None  # default: half of all connections
-    connections_per_uid_per_second: Annotated[int, Field(ge=1)] = CONNECTIONS_PER_UID_PER_SECOND
+    connections_per_uid: Annotated[int, Field(ge=1, strict=True)] | None = None  # default: half of all connections
+    connections_per_uid_per_second: Annotated[int, Field(ge=1, strict=True)] = CONNECTIONS_PER_UID_PER_SECOND
 
 
 class Config(_Table):
@@ -212,14 +234,10 @@ def flatten(loaded: Loaded) -> list[tuple[str, Any, str]]:
             return [pair for name, each in value.items() for pair in walk(f"{prefix}{name}.", each)]
         return [(prefix.removesuffix("."), value)]
 
-    def origin(key: str) -> str:
-        while key:
-            if key in loaded.origins:
-                return loaded.origins[key]
-            key = key.rpartition(".")[0]
-        return "default"
-
-    return [(key, value, origin(key)) for key, value in walk("", loaded.config.model_dump(mode="json"))]
+    return [
+        (key, value, loaded.origins.get(key, "default"))
+        for key, value in walk("", loaded.config.model_dump(mode="json"))
+    ]
 
 
 def line_numbers(text: str) -> dict[str, int]:

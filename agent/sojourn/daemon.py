@@ -19,7 +19,7 @@ from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms, SystemClock
 from sojourn.config import Config
-from sojourn.doors import admin, entries, tasks, validation, workload
+from sojourn.doors import admin, entries, sds, tasks, validation, workload
 from sojourn.doors.admission import Admission
 from sojourn.doors.binding import bind, unbind
 from sojourn.doors.calls import Calls
@@ -31,6 +31,7 @@ from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import X509Svids
 from sojourn.limits import (
+    ADMIN_CONNECTIONS,
     ADMIN_MESSAGE_MAX_BYTES,
     BLOCKING_THREADS,
     CONNECTIONS_PER_UID_SHARE,
@@ -113,7 +114,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     clock = SystemClock()
     alarms = Alarms(clock)
     trust_domain = TrustDomain(config.trust_domain)
-    database = open_sqlite(config.data_dir / "sojourn.db")
+    database = open_sqlite(config.data_dir / "sojourn.db", had_content=(config.data_dir / "keys" / "root.pem").exists())
     stack.callback(database.close)
     journal = AuditTable(database)
     audit = Audit(journal, clock)
@@ -183,7 +184,8 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
 
 
 async def _open_doors(config: Config, rooms: Rooms, descriptors: int, stack: AsyncExitStack) -> None:
-    available = (descriptors - DESCRIPTORS_RESERVED) * (1 - HOLDERS_SHARE)
+    reserved = DESCRIPTORS_RESERVED + ADMIN_CONNECTIONS * DESCRIPTORS_PER_CONNECTION
+    available = (descriptors - reserved) * (1 - HOLDERS_SHARE)
     connections = max(16, int(available / DESCRIPTORS_PER_CONNECTION))
     per_uid = config.limits.connections_per_uid or max(8, int(connections * CONNECTIONS_PER_UID_SHARE))
     admission = Admission(
@@ -198,7 +200,11 @@ async def _open_doors(config: Config, rooms: Rooms, descriptors: int, stack: Asy
     http = HttpProtocols(api.app())
     public = Door(inward.socket("public.sock"), admission, http=http.make)
     owners = {0, os.geteuid()}
-    private = Door(inward.socket("admin.sock"), admission, admit=lambda peer: peer.uid in owners)
+    # A door of its own, so that no workload can take the operator's place.
+    operators = Admission(
+        rooms.clock, connections=ADMIN_CONNECTIONS, per_uid=ADMIN_CONNECTIONS, per_uid_per_second=ADMIN_CONNECTIONS
+    )
+    private = Door(inward.socket("admin.sock"), operators, admit=lambda peer: peer.uid in owners)
 
     calls = Calls(public.peers, rooms.audit, header=True)
     public_services = {
@@ -208,6 +214,7 @@ async def _open_doors(config: Config, rooms: Rooms, descriptors: int, stack: Asy
             rooms.service, rooms.engine, rooms.identities, rooms.clock
         ).methods(),
     }
+    envoy_calls = Calls(public.peers, rooms.audit, header=False)
     admin_calls = Calls(private.peers, rooms.audit, header=False)
     admin_services = {
         entries.SERVICE: entries.EntryApi(rooms.registry, rooms.audit).methods(),
@@ -225,8 +232,9 @@ async def _open_doors(config: Config, rooms: Rooms, descriptors: int, stack: Asy
             limitations=process_setup.limitations(),
         ).methods(),
     }
+    envoy = _services(envoy_calls, {sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods()})
     for door, path, mode, made, maximum in (
-        (public, config.socket, 0o777, _services(calls, public_services), MESSAGE_MAX_BYTES),
+        (public, config.socket, 0o777, _services(calls, public_services) | envoy, MESSAGE_MAX_BYTES),
         (private, config.admin_socket, 0o600, _services(admin_calls, admin_services), ADMIN_MESSAGE_MAX_BYTES),
     ):
         name = "public.sock" if door is public else "admin.sock"
@@ -267,7 +275,7 @@ def _task_types(config: Config) -> dict[str, TaskType]:
     if folder is None:
         home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
         folder = Path("/etc/sojourn/task-types") if os.geteuid() == 0 else home / "sojourn" / "task-types"
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             return {}
     try:
         return load_types(folder)

@@ -20,7 +20,15 @@ may go on the wire, and `detail`, which goes to the log only.
     └── Bug                 a state that cannot be
 """
 
+import json
 from typing import ClassVar
+
+QUOTED_MAX = 100
+
+
+def quoted(text: str) -> str:
+    """`text` in double quotes for a message: escaped, and cut at QUOTED_MAX characters."""
+    return json.dumps(text[:QUOTED_MAX])
 
 
 class SojournError(Exception):
@@ -198,9 +206,16 @@ class Unavailable(SojournError):
 
 
 class AttestationFailed(Unavailable):
-    """The caller could not be attested, so there is neither an identity nor a refusal."""
+    """The caller could not be attested, so there is neither an identity nor a refusal.
+
+    The text begins as SPIRE's does; `reason`, if it is the caller's to know, follows.
+    """
 
     code = "attestation_failed"
+
+    def __init__(self, reason: str = "", *, detail: str = "") -> None:
+        said = "workload attestation failed"
+        super().__init__(f"{said}: {reason}" if reason else said, detail=detail)
 
 
 class StoreFailed(Unavailable):

@@ -29,6 +29,7 @@ DESCRIPTORS_PER_CONNECTION = 4  # outer, inward both ends, pidfd
 DESCRIPTORS_RESERVED = 256  # database, logs, listeners, attestation
 HOLDERS_SHARE = 0.25  # of the descriptors: for processes that hold tasks; connections have the rest
 CONNECTIONS_PER_UID_SHARE = 0.5  # of all connections: one uid cannot take the last place
+ADMIN_CONNECTIONS = 64
 CONNECTIONS_PER_UID_PER_SECOND = 2_000
 CONNECTION_BURST_PER_UID = 4_000
 STREAMS_PER_CONNECTION = 100
@@ -47,6 +48,7 @@ UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is no
 # --- attestation ----------------------------------------------------------------------------------------------------
 ATTESTOR_DEADLINE_SECONDS = 5.0
 ATTESTATION_FRESH_SECONDS = 60.0  # after that the whole attestation is done again
+STREAM_ATTESTED_SECONDS = 60.0  # an open stream that nothing is pushed to is attested again after that
 SELECTORS_PER_CALLER = 2_000
 SELECTOR_VALUE_MAX_BYTES = 4_096
 PROGRAM_MAX_BYTES = 1024 * 1024 * 1024  # no longer program is hashed
@@ -77,6 +79,7 @@ HEARTBEAT_SECONDS = 1.0
 HEARTBEATS_MISSED = 3  # then a validator's knowledge is stale
 FEED_CHANGES_HELD = 1_024  # for a slow validator; over that it starts anew from a snapshot
 WATCHED_AUDIENCES = 100
+SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
 
 # --- storage --------------------------------------------------------------------------------------------------------
 WRITES_PER_COMMIT = 256

@@ -50,6 +50,7 @@ class AgentProcess:
         if "ready" not in line:
             self.process.kill()
             self.process.wait()
+            self.process.stdout.close()
             raise RuntimeError(f"the agent did not get ready: {line!r}\n{self.log.read_text()[-4000:]}")
         return self
 

@@ -8,6 +8,11 @@ import sys
 
 
 def main() -> None:
+    import concurrent.futures.thread
+    import encodings.ascii
+    import encodings.idna
+    import sqlite3
+
     import alembic.command
     import alembic.config
     import cedarpy
@@ -17,7 +22,7 @@ def main() -> None:
     import uvloop
     from sojourn.cli.main import run
 
-    del alembic, cedarpy, sqlalchemy, uvloop, sojourn, sojourn_attestors
+    del concurrent, encodings, sqlite3, alembic, cedarpy, sqlalchemy, uvloop, sojourn, sojourn_attestors
     uid = int(sys.argv[1])
     os.setgroups([])
     os.setgid(uid)

@@ -5,6 +5,7 @@ x509, jwt, watch (one line for each update), validate, begin (RunTask: held), be
 """
 
 import asyncio
+import concurrent.futures.thread  # noqa: F401  # before the user changes: it may not be able to read it then
 import json
 import os
 import sys

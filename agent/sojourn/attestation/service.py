@@ -40,7 +40,7 @@ class Attestation:
 
         What was proved within ATTESTATION_FRESH_SECONDS is used again if the process still runs the same program.
         """
-        peer.process.check_alive()
+        peer.check_unchanged()
         kept = peer.attested
         if (
             kept is not None
@@ -74,7 +74,8 @@ class Attestation:
             selectors.update(Selector.from_parts(name, value) for value in answer.values)
             withheld.update({f"{name}:{kind}": reason for kind, reason in answer.withheld.items()})
         if self._attestors and len(failures) == len(self._attestors):
-            raise AttestationFailed("workload attestation failed", detail=str(failures))
+            reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(failures.items()))
+            raise AttestationFailed(detail=reasons)
         peer.attested = Attested(frozenset(selectors), withheld, failures, program, self._clock.boot())
         return peer.attested
 

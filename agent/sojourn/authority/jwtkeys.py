@@ -79,7 +79,10 @@ class JwtKeys:
         if content is None:
             return []
         try:
-            return [_parse(block) for block in content.split(b"# ") if block]
+            keys = [_parse(block) for block in content.split(b"# ") if block]
+            if not keys:
+                raise ValueError("no key in it")
+            return keys
         except Exception as error:
             raise CannotStart(
                 f"{str(self._path)!r} cannot be parsed: restore it from a backup, or remove it to start with new keys"

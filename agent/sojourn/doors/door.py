@@ -17,7 +17,13 @@ import structlog
 from sojourn.attestation.peer import Peer
 from sojourn.doors.admission import Admission
 from sojourn.errors import AttestationFailed, SojournError
-from sojourn.limits import FIRST_BYTES_SECONDS, HELD_BYTES_MAX, INWARD_CONNECT_SECONDS, INWARD_RETRY_SECONDS
+from sojourn.limits import (
+    FIRST_BYTES_SECONDS,
+    HELD_BYTES_MAX,
+    INWARD_CONNECT_SECONDS,
+    INWARD_RETRY_SECONDS,
+    LISTEN_BACKLOG,
+)
 
 log = structlog.get_logger()
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -44,7 +50,7 @@ class Peers:
         """The peer of a call by what gRPC calls its peer. Raise AttestationFailed for a name that is not ours."""
         peer = self._peers.get(grpc_peer.removeprefix("unix-abstract:"))
         if peer is None:
-            raise AttestationFailed("workload attestation failed", detail=f"unknown inward connection {grpc_peer!r}")
+            raise AttestationFailed(detail=f"unknown inward connection {grpc_peer!r}")
         return peer
 
 
@@ -71,7 +77,7 @@ class Door:
     async def open(self, listener: socket.socket) -> None:
         """Begin to accept on a listening socket."""
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: Caller(self), sock=listener)
+        self._server = await loop.create_unix_server(lambda: Caller(self), sock=listener, backlog=LISTEN_BACKLOG)
 
     @property
     def connections(self) -> int:

@@ -88,7 +88,7 @@ class EntryApi:
     @staticmethod
     def _add(results: Any, outcome: Outcome, mask: types.EntryMask | None, prefix: str) -> None:
         status = convert.status(outcome.error)
-        if isinstance(outcome.error, InvalidEntry) and not status.message.startswith(prefix):
+        if isinstance(outcome.error, InvalidEntry) and not status.message.startswith("failed to "):
             status.message = prefix + status.message
         result = results.add(status=status)
         if outcome.entry is not None:

@@ -99,6 +99,7 @@ class WorkloadApi:
         """Each answer that differs from the last one; ends with NoIdentity when the caller has nothing any more."""
         last = b""
         while True:
+            await self._identities.refresh(stream)
             stream.check_open()
             answer = make(stream)
             if answer != last:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sojourn.attestation.selectors import Selector, text_of
-from sojourn.errors import InvalidEntry, InvalidSpiffeId
+from sojourn.errors import InvalidEntry, InvalidSpiffeId, quoted
 from sojourn.limits import (
     DNS_NAMES_PER_ENTRY,
     ENTRY_ID_MAX_BYTES,
@@ -20,6 +20,7 @@ from sojourn.spiffe.ids import SpiffeId, TrustDomain
 _ENTRY_ID = re.compile(r"[A-Za-z0-9._-]+")
 _DNS_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _TIME_MAX = 2**53
+_STORED = "failed to create entry: datastore-validation: invalid registration entry: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,19 +64,20 @@ def identity_digest(spiffe_id: SpiffeId, parent_id: SpiffeId, selectors: Iterabl
 def check(entry: Entry, trust_domain: TrustDomain) -> None:
     """Raise InvalidEntry, naming the field and the rule, unless `entry` may be registered in `trust_domain`."""
     if not _ENTRY_ID.fullmatch(entry.id):
-        raise InvalidEntry("entry ID contains invalid characters")
+        raise InvalidEntry(_STORED + "entry ID contains invalid characters")
     if len(entry.id) > ENTRY_ID_MAX_BYTES:
-        raise InvalidEntry("entry ID too long")
+        raise InvalidEntry(_STORED + "entry ID too long")
     try:
         entry.spiffe_id.check_workload_of(trust_domain)
     except InvalidSpiffeId as error:
         raise InvalidEntry(f"invalid spiffe ID: {error.public}") from error
     if entry.parent_id.trust_domain != trust_domain:
         raise InvalidEntry(
-            f"invalid parent ID: {str(entry.parent_id)!r} is not a member of trust domain {trust_domain.name!r}"
+            f"invalid parent ID: {quoted(str(entry.parent_id))} is not a member of trust domain"
+            f" {quoted(trust_domain.name)}"
         )
     if not entry.parent_id.path:
-        raise InvalidEntry(f"invalid parent ID: {str(entry.parent_id)!r} is not a node: path is empty")
+        raise InvalidEntry(f"invalid parent ID: {quoted(str(entry.parent_id))} is not a node; path is empty")
     if not entry.selectors:
         raise InvalidEntry("selector list is empty")
     if len(entry.selectors) > SELECTORS_PER_ENTRY:

@@ -1,6 +1,7 @@
 """The identities of callers: what each has now, and telling those who hold a stream when that changes."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from sojourn.identity.entries import Entry
 from sojourn.identity.matching import EntryIndex, unique_hints
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.svids import X509Svids
-from sojourn.limits import UNMATCHED_HOLD_SECONDS
+from sojourn.limits import STREAM_ATTESTED_SECONDS, UNMATCHED_HOLD_SECONDS
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jwtsvid import JwtSvid
@@ -39,9 +40,14 @@ class Stream:
     closing: bool = False
 
     async def next_change(self) -> None:
-        """Return when something may have changed since the last time this returned. Raise Unavailable when we close."""
+        """Return when something may have changed since the last time this returned, or it is time to attest again.
+
+        Raise Unavailable when we close.
+        """
         self.check_closing()
-        await self.changed.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STREAM_ATTESTED_SECONDS):
+                await self.changed.wait()
         self.changed.clear()
         self.check_closing()
 
@@ -112,23 +118,31 @@ class Identities:
         return self._authority.issue_jwt(entry.spiffe_id, audience, ttl)
 
     @asynccontextmanager
-    async def stream(self, peer: Peer, method: str) -> AsyncIterator[Stream]:
+    async def stream(self, peer: Peer, method: str, *, required: bool = True) -> AsyncIterator[Stream]:
         """Hold a stream for a caller. One without identity waits UNMATCHED_HOLD_SECONDS, then NoIdentity is raised.
 
         When the caller's entries or their SVIDs or the bundle change, `stream.changed` is set; `stream.entries` is what
-        the caller has now, and empty once it has nothing any more.
+        the caller has now, and empty once it has nothing any more. Without `required` a caller that has nothing gets
+        its stream at once, for what anybody may have.
         """
         attested = await self._attestation.attest(peer)
         stream = Stream(method, peer, attested, (), self._clock.now())
         self._streams.add(stream)
         try:
             self._set_entries(stream, self._match(attested))
-            if not stream.entries:
+            if required and not stream.entries:
                 await self._hold(stream)
             yield stream
         finally:
             self._streams.discard(stream)
             self._set_entries(stream, ())
+
+    async def refresh(self, stream: Stream) -> None:
+        """Attest a stream's caller again, as cheaply as can be: before each answer. Raise AttestationFailed."""
+        attested = await self._attestation.attest(stream.peer)
+        if attested is not stream.attested:
+            stream.attested = attested
+            self._set_entries(stream, self._match(attested))
 
     def close(self) -> None:
         """End every stream with Unavailable, so that clients come back."""
@@ -151,7 +165,7 @@ class Identities:
         if attested.failures:
             # An attestor that could not tell might have earned the caller an identity: that is not a no.
             reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(attested.failures.items()))
-            return AttestationFailed("workload attestation failed", detail=reasons)
+            return AttestationFailed(detail=reasons)
         return NoIdentity("no identity issued")
 
     def _set_entries(self, stream: Stream, entries: tuple[Entry, ...]) -> None:

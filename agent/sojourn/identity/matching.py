@@ -1,5 +1,6 @@
 """Finding the entries of a caller without looking at all of them."""
 
+import heapq
 from collections.abc import Iterable
 
 from sojourn.attestation.selectors import Selector
@@ -41,10 +42,13 @@ class EntryIndex:
 
 
 def nearest(entries: Iterable[Entry], selectors: frozenset[Selector], limit: int) -> list[Entry]:
-    """Entries that do not match, the fewest missing selectors first."""
+    """Entries that do not match: the fewest missing selectors first, and of those the most that are there."""
     misses = [entry for entry in entries if not entry.selectors <= selectors]
-    misses.sort(key=lambda entry: (len(entry.selectors - selectors), *entry.order))
-    return misses[:limit]
+
+    def distance(entry: Entry) -> tuple[int, int, tuple[int, int, str]]:
+        return (len(entry.selectors - selectors), -len(entry.selectors & selectors), entry.order)
+
+    return heapq.nsmallest(limit, misses, key=distance)
 
 
 def unique_hints(entries: Iterable[Entry]) -> tuple[Entry, ...]:

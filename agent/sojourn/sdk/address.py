@@ -36,6 +36,8 @@ def admin_socket(explicit: str | None = None) -> str:
 
 def socket_path(text: str) -> str:
     """Return the path in a plain path or a `unix:` URI. Raise InvalidInput for any other scheme."""
+    if text.startswith(("unix-abstract:", "@")):
+        raise InvalidInput(f"{text[:100]!r} is an abstract socket: those have no file permissions, so name a path")
     if text.startswith(("unix:", "tcp:")) or "://" in text:
         return _uri_path(text, "socket address")
     return str(Path(text).absolute())

@@ -6,7 +6,7 @@ Both are made only by parsing, compared byte for byte, and never normalised. The
 from dataclasses import dataclass
 from typing import Self
 
-from sojourn.errors import InvalidSpiffeId
+from sojourn.errors import InvalidSpiffeId, quoted
 from sojourn.limits import SPIFFE_ID_MAX_BYTES, TRUST_DOMAIN_MAX_BYTES
 
 SCHEME = "spiffe://"
@@ -101,12 +101,14 @@ class SpiffeId:
     def check_workload_of(self, trust_domain: TrustDomain) -> None:
         """Raise InvalidSpiffeId unless a workload of `trust_domain` may have this ID."""
         if self.trust_domain != trust_domain:
-            raise InvalidSpiffeId(f"{str(self)!r} is not a member of trust domain {trust_domain.name!r}")
+            raise InvalidSpiffeId(f"{quoted(str(self))} is not a member of trust domain {quoted(trust_domain.name)}")
         if not self.path:
-            raise InvalidSpiffeId(f"{str(self)!r} is not a workload: path is empty")
+            raise InvalidSpiffeId(
+                f"{quoted(str(self))} is not a workload in trust domain {quoted(trust_domain.name)}; path is empty"
+            )
         if self.path == _RESERVED or self.path.startswith(_RESERVED + "/"):
             raise InvalidSpiffeId(
-                f"{str(self)!r} is not a workload in trust domain {trust_domain.name!r};"
+                f"{quoted(str(self))} is not a workload in trust domain {quoted(trust_domain.name)};"
                 " path is in the reserved namespace"
             )
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sojourn.errors import InvalidSpiffeId, InvalidToken
+from sojourn.errors import InvalidSpiffeId, InvalidToken, quoted
 from sojourn.limits import JWT_LEEWAY_SECONDS
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import (
@@ -82,12 +82,12 @@ def verify(
     keys = bundles.get(spiffe_id.trust_domain)
     if keys is None:
         raise InvalidToken(
-            f"no keys found for trust domain {spiffe_id.trust_domain.name!r}", reason_code="unknown_trust_domain"
+            f"no keys found for trust domain {quoted(spiffe_id.trust_domain.name)}", reason_code="unknown_trust_domain"
         )
     key = keys.get(unverified.kid)
     if key is None:
         raise InvalidToken(
-            f"public key {unverified.kid[:64]!r} not found in trust domain {spiffe_id.trust_domain.name!r}",
+            f"public key {quoted(unverified.kid)} not found in trust domain {quoted(spiffe_id.trust_domain.name)}",
             reason_code="unknown_key",
         )
     unverified.check_signature(key)
@@ -107,7 +107,7 @@ def _checked(
     named = audiences(claims)
     if not set(named) & set(audience):
         raise InvalidToken(
-            f"expected audience in {_short(audience)!r} (audience={_short(named)!r})", reason_code="wrong_audience"
+            f"expected audience in {_listed(audience)} (audience={_listed(named)})", reason_code="wrong_audience"
         )
     return JwtSvid(
         spiffe_id,
@@ -119,9 +119,9 @@ def _checked(
     )
 
 
-def _short(audience: Sequence[str]) -> list[str]:
-    """Audiences for a message: a few, and not at any length."""
-    return [each[:100] for each in audience[:3]]
+def _listed(audience: Sequence[str]) -> str:
+    """Audiences for a message, as SPIRE shows them: a few, and not at any length."""
+    return f"[{' '.join(quoted(each) for each in audience[:3])}]"
 
 
 def _subject(jws: UnverifiedJws) -> SpiffeId:

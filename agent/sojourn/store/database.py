@@ -7,12 +7,14 @@ one that fails takes none of the others with it.
 import asyncio
 import os
 import queue
+import sqlite3
 import stat
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import Connection, create_engine, event, inspect, select, text
 from sqlalchemy.engine import Engine
@@ -158,9 +160,12 @@ def _ours(error: Exception) -> SojournError:
     return Bug("the database work failed", detail=detail)
 
 
-def open_sqlite(path: Path) -> Database:
-    """Open, or make, the SQLite database at `path` and bring its schema up to date. Raise CannotStart."""
-    _check_file(path)
+def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
+    """Open, or make, the SQLite database at `path` and bring its schema up to date. Raise CannotStart.
+
+    `had_content`: the agent has run on it before, so that an empty file is a damaged one.
+    """
+    _check_file(path, had_content=had_content)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False})
 
     @event.listens_for(engine, "connect")
@@ -178,26 +183,48 @@ def open_sqlite(path: Path) -> Database:
     except SojournError:
         raise
     except Exception as error:
-        raise CannotStart(
-            f"the database {str(path)!r} cannot be used: {_sentence(error)}; restore it from a backup or give another"
-            " --data-dir",
-            detail=str(error),
-        ) from error
+        raise _unusable(path, _sentence(error)) from error
     return Database(engine)
 
 
-def _check_file(path: Path) -> None:
-    """Make the file 0600 before SQLite would make it with the umask's mode; refuse what is not ours."""
+def _check_file(path: Path, *, had_content: bool) -> None:
+    """Make the file 0600 before SQLite would make it with the umask's mode; refuse what is not ours, untouched."""
+    existed = os.path.lexists(path)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise CannotStart(f"the database {str(path)!r} cannot be opened: {error.strerror}") from error
     try:
         status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
-            raise CannotStart(f"the database {str(path)!r} is not a file of this agent's own that only it can write")
     finally:
         os.close(descriptor)
+    if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o022:
+        raise CannotStart(f"the database {str(path)!r} is not a file of this agent's own that only it can write")
+    if existed and status.st_size == 0 and had_content:
+        raise CannotStart(f"the database {str(path)!r} is empty, and was not: restore it from a backup, or remove it")
+    if status.st_size:
+        _check_ours(path)
+
+
+def _check_ours(path: Path) -> None:
+    """Look at a database that is there without changing a byte of it."""
+    try:
+        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=BUSY_MS / 1000)
+        try:
+            names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        finally:
+            connection.close()
+    except sqlite3.Error as error:
+        raise _unusable(path, str(error)) from error
+    if names and "alembic_version" not in names:
+        raise CannotStart(f"the database {str(path)!r} is not Sojourn's: it has other tables; it was left alone")
+
+
+def _unusable(path: Path, reason: str) -> CannotStart:
+    return CannotStart(
+        f"the database {str(path)!r} cannot be used: {reason}; restore it from a backup or give another --data-dir",
+        detail=reason,
+    )
 
 
 def _migrate(engine: Engine) -> None:
@@ -212,8 +239,6 @@ def _migrate(engine: Engine) -> None:
                 raise CannotStart(
                     f"the database was written by a newer Sojourn (schema {version}, this one knows {tables.SCHEMA})"
                 )
-        elif names:
-            raise CannotStart("the database is not Sojourn's: it has other tables")
         # Alembic takes a while to import, so only when there is something to migrate.
         from alembic import command
         from alembic.config import Config

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from sojourn.config import Duration, line_numbers
+from sojourn.config import Duration, between, line_numbers
 from sojourn.errors import InvalidInput, InvalidPolicy, SojournError
 from sojourn.limits import (
     PARAM_MAX_BYTES,
@@ -45,10 +45,10 @@ class _File(BaseModel):
     description: str = ""
     allowed_workloads: Annotated[tuple[str, ...], Field(min_length=1)]
     max_duration: Annotated[
-        Duration, Field(ge=timedelta(seconds=TASK_MIN_SECONDS), le=timedelta(seconds=TASK_MAX_SECONDS))
+        Duration, between(timedelta(seconds=TASK_MIN_SECONDS), timedelta(seconds=TASK_MAX_SECONDS))
     ] = timedelta(minutes=15)
-    token_ttl: Annotated[Duration, Field(ge=timedelta(seconds=1), le=timedelta(seconds=TOKEN_TTL_MAX_SECONDS))] = (
-        timedelta(seconds=TOKEN_TTL_MAX_SECONDS)
+    token_ttl: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=TOKEN_TTL_MAX_SECONDS))] = timedelta(
+        seconds=TOKEN_TTL_MAX_SECONDS
     )
     consequence: Literal["normal", "high"] = "normal"
     params: Mapping[str, Literal["string", "long", "boolean"]] = Field(default_factory=dict)

@@ -1,0 +1,222 @@
+"""Envoy's secret discovery service (SDS v3): state of the world, delta, and a single fetch.
+
+Envoy sends no security header, so none is asked for here.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import structlog
+from prometheus_client import Counter as Metric
+
+from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
+from sojourn._pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2 as tls
+from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
+from sojourn.clock import Clock
+from sojourn.doors.calls import Call, Method
+from sojourn.doors.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
+from sojourn.errors import InvalidInput
+from sojourn.identity.identities import Identities, Stream
+from sojourn.limits import SECRETS_PER_STREAM
+
+log = structlog.get_logger()
+SERVICE = "envoy.service.secret.v3.SecretDiscoveryService"
+REJECTED = Metric("sojourn_sds_rejected_total", "Updates that an Envoy rejected (NACK).")
+
+
+class SdsApi:
+    """SDS for callers on this machine."""
+
+    def __init__(self, identities: Identities, clock: Clock) -> None:
+        self._identities = identities
+        self._clock = clock
+
+    def methods(self) -> dict[str, Method]:
+        return {
+            "StreamSecrets": Method("bidi", pb.DiscoveryRequest, self.stream_secrets),
+            "DeltaSecrets": Method("bidi", pb.DeltaDiscoveryRequest, self.delta_secrets),
+            "FetchSecrets": Method("unary", pb.DiscoveryRequest, self.fetch_secrets),
+        }
+
+    async def fetch_secrets(self, call: Call, request: pb.DiscoveryRequest) -> pb.DiscoveryResponse:
+        async with self._identities.stream(call.peer, "FetchSecrets", required=False) as stream:
+            made = self._maker(stream, request.node).make(request.resource_names)
+            return _answer(made, request.type_url)
+
+    async def stream_secrets(self, call: Call, _request: None) -> AsyncIterator[pb.DiscoveryResponse]:
+        async with self._identities.stream(call.peer, "StreamSecrets", required=False) as stream:
+            state = _World()
+            async for request in _requests_and_changes(call, stream):
+                if request is not None and not state.take(request, call):
+                    continue
+                if state.names is None:  # nothing was asked for yet
+                    continue
+                await self._identities.refresh(stream)
+                made = self._maker(stream, state.node).make(state.names)
+                answer = _answer(made, state.type_url)
+                body = answer.SerializeToString(deterministic=True)
+                if request is None and body == state.last:
+                    continue
+                if request is None or not state.last:
+                    state.version += 1
+                state.last, state.nonce = body, secrets.token_hex(4)
+                answer.version_info, answer.nonce = str(state.version), state.nonce
+                stream.last_push = self._clock.now()
+                stream.pushes += 1
+                yield answer
+
+    async def delta_secrets(self, call: Call, _request: None) -> AsyncIterator[pb.DeltaDiscoveryResponse]:
+        async with self._identities.stream(call.peer, "DeltaSecrets", required=False) as stream:
+            state = _Delta()
+            async for request in _requests_and_changes(call, stream):
+                if request is not None:
+                    state.take(request, call)
+                await self._identities.refresh(stream)
+                answer = self._delta(stream, state, first=request is not None)
+                if answer is not None:
+                    stream.last_push = self._clock.now()
+                    stream.pushes += 1
+                    yield answer
+
+    def _delta(self, stream: Stream, state: "_Delta", *, first: bool) -> pb.DeltaDiscoveryResponse | None:
+        """What has changed of what is subscribed to, or None. A name that is not the caller's counts as removed."""
+        maker = self._maker(stream, state.node)
+        answer = pb.DeltaDiscoveryResponse(type_url=state.type_url)
+        for name in sorted(state.names):
+            secret = maker.one(name)
+            if secret is None:
+                if state.sent.get(name) != "" and (name in state.sent or first):
+                    answer.removed_resources.append(name)
+                    state.sent[name] = ""
+                continue
+            version = _digest(secret)
+            if state.sent.get(name) != version:
+                state.sent[name] = version
+                added = answer.resources.add(name=name, version=version)
+                added.resource.Pack(secret)
+        if not answer.resources and not answer.removed_resources:
+            return None
+        state.version += 1
+        answer.system_version_info, answer.nonce = str(state.version), secrets.token_hex(4)
+        return answer
+
+    def _maker(self, stream: Stream, node: core.Node) -> SecretMaker:
+        stream.check_closing()
+        bundle = self._identities.bundle
+        return SecretMaker(
+            stream.entries,
+            self._identities.x509_svid,
+            {bundle.trust_domain: bundle},
+            bundle.trust_domain,
+            spiffe_validator=takes_spiffe_validator(node),
+        )
+
+
+@dataclass(slots=True)
+class _World:
+    """What one StreamSecrets stream has asked for and been told."""
+
+    names: frozenset[str] | None = None
+    node: core.Node = field(default_factory=core.Node)
+    type_url: str = SECRET_TYPE
+    version: int = 0
+    nonce: str = ""
+    last: bytes = b""
+
+    def take(self, request: pb.DiscoveryRequest, call: Call) -> bool:
+        """Take in a request; say whether it asks for an answer of its own."""
+        if self.nonce and request.response_nonce != self.nonce:
+            return False  # about an answer that is no longer the last
+        if request.HasField("error_detail"):
+            _rejected(call, request.error_detail.message)
+        if request.HasField("node"):
+            self.node = request.node
+        names = _names(request.resource_names)
+        changed = names != self.names
+        self.names, self.type_url = names, request.type_url or SECRET_TYPE
+        return changed
+
+
+@dataclass(slots=True)
+class _Delta:
+    """What one DeltaSecrets stream is subscribed to and has been sent (name -> version, '' for removed)."""
+
+    names: set[str] = field(default_factory=set)
+    sent: dict[str, str] = field(default_factory=dict)
+    node: core.Node = field(default_factory=core.Node)
+    type_url: str = SECRET_TYPE
+    version: int = 0
+
+    def take(self, request: pb.DeltaDiscoveryRequest, call: Call) -> None:
+        if request.HasField("error_detail"):
+            _rejected(call, request.error_detail.message)
+        if request.HasField("node"):
+            self.node = request.node
+        self.type_url = request.type_url or self.type_url
+        self.sent.update({name: version for name, version in request.initial_resource_versions.items() if version})
+        for name in request.resource_names_subscribe:
+            self.names.add(name)
+            if name not in request.initial_resource_versions:
+                self.sent.pop(name, None)  # asked for again: sent again
+        for name in request.resource_names_unsubscribe:
+            self.names.discard(name)
+            self.sent.pop(name, None)
+        _names(self.names)
+
+
+async def _requests_and_changes(call: Call, stream: Stream) -> AsyncIterator[Any]:
+    """Each request of the client as it comes, and None for each change on our side; ends when the client ends."""
+    assert call.requests is not None
+    request = asyncio.ensure_future(_next(call.requests))
+    change = asyncio.ensure_future(stream.next_change())
+    try:
+        while True:
+            await asyncio.wait({request, change}, return_when=asyncio.FIRST_COMPLETED)
+            if request.done():
+                taken = request.result()
+                if taken is None:
+                    return
+                yield taken
+                request = asyncio.ensure_future(_next(call.requests))
+            if change.done():
+                change.result()
+                yield None
+                change = asyncio.ensure_future(stream.next_change())
+    finally:
+        for future in (request, change):
+            future.cancel()
+
+
+async def _next(requests: AsyncIterator[Any]) -> Any:
+    with contextlib.suppress(StopAsyncIteration):
+        return await anext(requests)
+    return None
+
+
+def _answer(made: list[tls.Secret], type_url: str) -> pb.DiscoveryResponse:
+    answer = pb.DiscoveryResponse(type_url=type_url or SECRET_TYPE)
+    for secret in made:
+        answer.resources.add().Pack(secret, deterministic=True)
+    return answer
+
+
+def _digest(secret: tls.Secret) -> str:
+
+    return hashlib.sha256(secret.SerializeToString(deterministic=True)).hexdigest()[:16]
+
+
+def _names(names: Any) -> frozenset[str]:
+    found = frozenset(name for name in names if name)
+    if len(found) > SECRETS_PER_STREAM:
+        raise InvalidInput(f"more than {SECRETS_PER_STREAM} resource names")
+    return found
+
+
+def _rejected(call: Call, message: str) -> None:
+    REJECTED.inc()
+    log.warning("sds_update_rejected", pid=call.peer.process.pid, uid=call.peer.uid, reason=message[:500])

@@ -1,0 +1,102 @@
+"""Envoy's secrets, made of identities and bundles: which name stands for what."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
+from sojourn._pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2 as tls
+from sojourn.errors import InvalidInput
+from sojourn.identity.entries import Entry
+from sojourn.spiffe.bundle import Bundle
+from sojourn.spiffe.ids import TrustDomain
+from sojourn.spiffe.x509svid import X509Svid
+
+SECRET_TYPE = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret"  # noqa: S105  # a name
+SPIFFE_VALIDATOR = "envoy.tls.cert_validator.spiffe"
+DEFAULT_SVID, DEFAULT_BUNDLE, ALL_BUNDLES = "default", "ROOTCA", "ALL"
+_FIRST_ABLE = (1, 18)  # the first Envoy with the SPIFFE certificate validator
+_OFF_SWITCH = "disable_spiffe_cert_validation"
+
+
+class SecretMaker:
+    """Makes the secrets that one caller may have. `own` is the agent's trust domain."""
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        svid_of: Callable[[Entry], X509Svid],
+        bundles: Mapping[TrustDomain, Bundle],
+        own: TrustDomain,
+        *,
+        spiffe_validator: bool,
+    ) -> None:
+        self._entries = entries
+        self._svid_of = svid_of
+        self._bundles = bundles
+        self._own = own
+        self._spiffe_validator = spiffe_validator
+
+    def make(self, names: Iterable[str]) -> list[tls.Secret]:
+        """The secrets of these names; of no names, all. Raise InvalidInput for a name that the caller may not have."""
+        wanted = sorted({name for name in names if name})
+        if not wanted:
+            bundles = [str(domain.id) for domain in sorted(self._bundles)]
+            wanted = [*bundles, *dict.fromkeys(str(entry.spiffe_id) for entry in self._entries)]
+        made = [(name, self.one(name)) for name in wanted]
+        beyond = [name for name, secret in made if secret is None]
+        if beyond:
+            listed = " ".join(f'"{name[:200]}"' for name in beyond[:20])
+            raise InvalidInput(f"workload is not authorized for the requested identities [{listed}]")
+        return [secret for _, secret in made if secret is not None]
+
+    def one(self, name: str) -> tls.Secret | None:
+        """The secret of a name, or None if the caller may not have it."""
+        if name == DEFAULT_SVID:
+            return self._certificate(name, self._entries[0]) if self._entries else None
+        if name == DEFAULT_BUNDLE:
+            return self._validation(name, [self._bundles[self._own]])
+        if name == ALL_BUNDLES:
+            if not self._spiffe_validator:
+                raise InvalidInput('unable to use "SPIFFE validator" on Envoy below 1.18, or where it is switched off')
+            return self._validation(name, [self._bundles[domain] for domain in sorted(self._bundles)])
+        for domain, bundle in self._bundles.items():
+            if name == str(domain.id):
+                return self._validation(name, [bundle])
+        entry = next((entry for entry in self._entries if str(entry.spiffe_id) == name), None)
+        return self._certificate(name, entry) if entry is not None else None
+
+    def _certificate(self, name: str, entry: Entry) -> tls.Secret:
+        svid = self._svid_of(entry)
+        secret = tls.Secret(name=name)
+        secret.tls_certificate.certificate_chain.inline_bytes = svid.chain_pem
+        secret.tls_certificate.private_key.inline_bytes = svid.key_pem
+        return secret
+
+    def _validation(self, name: str, bundles: Sequence[Bundle]) -> tls.Secret:
+        secret = tls.Secret(name=name)
+        if not self._spiffe_validator:
+            secret.validation_context.trusted_ca.inline_bytes = bundles[0].x509_pem
+            return secret
+        config = tls.SPIFFECertValidatorConfig()
+        for bundle in bundles:
+            config.trust_domains.add(
+                name=bundle.trust_domain.name, trust_bundle=core.DataSource(inline_bytes=bundle.x509_pem)
+            )
+        validator = secret.validation_context.custom_validator_config
+        validator.name = SPIFFE_VALIDATOR
+        validator.typed_config.Pack(config)
+        return secret
+
+
+def takes_spiffe_validator(node: core.Node) -> bool:
+    """Whether an Envoy knows the SPIFFE certificate validator and has not switched it off in its node's metadata."""
+    value = node.metadata.fields.get(_OFF_SWITCH)
+    if value is not None:
+        kind = value.WhichOneof("kind")
+        if kind == "bool_value":
+            return not value.bool_value
+        if kind == "string_value" and value.string_value in {"true", "false", "1", "0", "t", "f", "True", "False"}:
+            return value.string_value not in {"true", "1", "t", "True"}
+    if node.WhichOneof("user_agent_version_type") != "user_agent_build_version":
+        return True
+    version = node.user_agent_build_version.version
+    return (version.major_number, version.minor_number) >= _FIRST_ABLE
