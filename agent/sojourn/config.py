@@ -26,7 +26,7 @@ from pydantic import (
 )
 
 from sojourn.durations import duration_text, parse_duration
-from sojourn.errors import InvalidConfig, InvalidSpiffeId
+from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
 from sojourn.limits import CONNECTIONS_PER_UID_PER_SECOND, SVID_TTL_MAX_SECONDS, SVID_TTL_MIN_SECONDS
 from sojourn.sdk.address import default_run_dir, default_state_dir, socket_path
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -49,9 +49,14 @@ def between(low: timedelta, high: timedelta = timedelta.max) -> AfterValidator:
     return AfterValidator(check)
 
 
-SocketPath = Annotated[
-    Path, BeforeValidator(lambda value: Path(socket_path(value)) if isinstance(value, str) else value)
-]
+def _socket(value: object) -> object:
+    try:
+        return Path(socket_path(value)) if isinstance(value, str) else value
+    except InvalidInput as error:
+        raise ValueError(error.public) from None
+
+
+SocketPath = Annotated[Path, BeforeValidator(_socket)]
 SvidTtl = Annotated[Duration, between(timedelta(seconds=SVID_TTL_MIN_SECONDS), timedelta(seconds=SVID_TTL_MAX_SECONDS))]
 
 

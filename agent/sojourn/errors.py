@@ -5,7 +5,7 @@ may go on the wire, and `detail`, which goes to the log only.
 
     SojournError
     ├── InvalidInput        the caller sent something malformed
-    │   ├── InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidConfig, InvalidPolicy
+    │   ├── TooLarge, InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidConfig, InvalidPolicy
     │   ├── InvalidAuthorizationDetails, UnknownTaskType, UnsupportedGrantType, InvalidScope
     │   └── InvalidToken, InvalidSvid    a credential that is not good, whatever the reason
     ├── Refused             understood, and the answer is no
@@ -28,7 +28,8 @@ QUOTED_MAX = 100
 
 def quoted(text: str) -> str:
     """`text` in double quotes for a message: escaped, and cut at QUOTED_MAX characters."""
-    return json.dumps(text[:QUOTED_MAX])
+    safe = text[:QUOTED_MAX].encode("utf-8", "backslashreplace").decode()
+    return json.dumps(safe, ensure_ascii=False)
 
 
 class SojournError(Exception):
@@ -50,6 +51,12 @@ class InvalidInput(SojournError):
 
     code = "invalid_input"
     grpc_status = "INVALID_ARGUMENT"
+
+
+class TooLarge(InvalidInput):
+    """The request is larger than any good one is."""
+
+    code = "too_large"
 
 
 class InvalidSpiffeId(InvalidInput):
@@ -215,7 +222,9 @@ class AttestationFailed(Unavailable):
 
     def __init__(self, reason: str = "", *, detail: str = "") -> None:
         said = "workload attestation failed"
-        super().__init__(f"{said}: {reason}" if reason else said, detail=detail)
+        if not reason.startswith(said):  # on the client side it does already
+            reason = f"{said}: {reason}" if reason else said
+        super().__init__(reason, detail=detail)
 
 
 class StoreFailed(Unavailable):

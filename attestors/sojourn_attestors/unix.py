@@ -133,19 +133,25 @@ class Digests:
         with self._lock:
             turn = self._computing.setdefault(key, threading.Lock())
         with turn:
-            with self._lock:
-                digest = self._kept.get(key)
-            if digest is None:
-                digest = self._compute(descriptor, status.st_size)
-                after = os.fstat(descriptor)
-                if (after.st_mtime_ns, after.st_ctime_ns, after.st_size) != key[2:]:
-                    return "", "the program was written to while it was read"
-            with self._lock:
-                self._kept[key] = digest
-                self._kept.move_to_end(key)
-                if len(self._kept) > PROGRAM_DIGESTS_KEPT:
-                    self._kept.popitem(last=False)
-                self._computing.pop(key, None)
+            try:
+                return self._look_up(key, descriptor)
+            finally:
+                with self._lock:
+                    self._computing.pop(key, None)
+
+    def _look_up(self, key: _Key, descriptor: int) -> tuple[str, str]:
+        with self._lock:
+            digest = self._kept.get(key)
+        if digest is None:
+            digest = self._compute(descriptor, key[4])
+            after = os.fstat(descriptor)
+            if (after.st_mtime_ns, after.st_ctime_ns, after.st_size) != key[2:]:
+                return "", "the program was written to while it was read"
+        with self._lock:
+            self._kept[key] = digest
+            self._kept.move_to_end(key)
+            if len(self._kept) > PROGRAM_DIGESTS_KEPT:
+                self._kept.popitem(last=False)
         return digest, ""
 
     @staticmethod

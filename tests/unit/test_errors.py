@@ -14,6 +14,7 @@ OAUTH_ERRORS = {
     "invalid_client",
     "invalid_grant",
     "invalid_request",
+    "invalid_scope",
     "invalid_target",
     "temporarily_unavailable",
     "unsupported_grant_type",
@@ -50,7 +51,7 @@ class TestEveryError:
     def test_text_is_the_public_one(self, kind):
         """What an error says of itself is what may go on the wire, without detail."""
         error = make(kind)
-        public = "it broke"
+        public = "workload attestation failed: it broke" if kind is errors.AttestationFailed else "it broke"
         assert public == error.public
         assert public == str(error)
         assert not error.detail

@@ -136,15 +136,18 @@ class Process:
             raise AttestationFailed("the process has gone") from error
 
     def descends_from(self, ancestor: "Process") -> bool:
-        """Whether this process is `ancestor` or one of its descendants, as far as the kernel's parent links tell."""
+        """Whether this process is `ancestor` or one of its descendants, as far as the kernel's parent links tell.
+
+        An ancestor that has ended has no descendants: the kernel gives them another parent at once.
+        """
         pid, born = self.pid, self.start_time
         for _ in range(ANCESTORS_WALKED):
             if pid == ancestor.pid:
-                return born == ancestor.start_time and not ancestor.exited
+                return born == ancestor.start_time
             try:
                 pid = stat_of(pid).parent
                 if pid <= 1:
-                    return pid == ancestor.pid and not ancestor.exited
+                    return pid == ancestor.pid
                 earlier = stat_of(pid).start_time
             except AttestationFailed:
                 return False

@@ -106,7 +106,7 @@ class EmbeddedAuthority:
     def maintain(self) -> timedelta:
         """Renew what is past half of its life and return how long until the next look is due."""
         now = self._clock.now()
-        if now >= _half_life(self._issuer.certificate):
+        if now >= _half_life(self._issuer.certificate) or now < self._issuer.certificate.not_valid_before_utc:
             self._issuer = self._new_issuer()
         if self._jwt.maintain():
             self._bundle = self._make_bundle()

@@ -37,10 +37,11 @@ def read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise CannotStart(f"key file {str(path)!r} cannot be read: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise CannotStart(f"key file {str(path)!r} is not a regular file")
     with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(file.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise CannotStart(f"key file {str(path)!r} is not a regular file")
         if status.st_uid != os.geteuid():
             raise CannotStart(f"key file {str(path)!r} belongs to user {status.st_uid}: it must be this agent's own")
         if stat.S_IMODE(status.st_mode) & 0o077:

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from sojourn.errors import Bug
+from sojourn.errors import Bug, Unavailable
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import check_authority, check_leaf
 
@@ -78,7 +78,7 @@ class Signer:
         not_before = max(not_before, issuer.not_valid_before_utc)
         not_after = min(not_after, issuer.not_valid_after_utc)
         if not_after <= not_before:
-            raise Bug("the signing certificate has run out")
+            raise Unavailable("the signing certificate is not valid at this time: is the clock right?")
         return (
             x509.CertificateBuilder()
             .serial_number(_serial())

@@ -246,7 +246,7 @@ def _seconds(option: str, text: str | None) -> int:
     if text is None:
         return 0
     try:
-        seconds = parse_duration(int(text) if text.isdecimal() else text).total_seconds()
+        seconds = parse_duration(text).total_seconds()
     except ValueError as error:
         raise InvalidInput(f"{option}: {text[:50]!r} {error}") from error
     if seconds != int(seconds) or seconds > 2**31 - 1:

@@ -198,7 +198,7 @@ def _seconds(text: str | None) -> int:
     if text is None:
         return 0
     try:
-        return max(1, int(parse_duration(int(text) if text.isdecimal() else text).total_seconds()))
+        return max(1, int(parse_duration(text).total_seconds()))
     except ValueError as error:
         raise InvalidInput(f"--ttl: {text[:50]!r} {error}") from error
 

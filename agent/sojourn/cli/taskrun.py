@@ -7,11 +7,11 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from sojourn.cli.output import REFUSED
-from sojourn.errors import InvalidInput
 
+_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -20,8 +20,8 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126
 async def run_command(client: Any, command: Sequence[str], grace_seconds: float, **begin: Any) -> int:
     """Begin a task, run `command` in it, and return the command's exit status (128 + N if signal N ended it).
 
-    If the task ends first the command gets SIGTERM, and after `grace_seconds` SIGKILL; the status is then the
-    command's all the same, or 1 if it made nothing of it.
+    The status is 127 if there is no such command, 126 if it cannot be run. If the task ends first the command gets
+    SIGTERM, and after `grace_seconds` SIGKILL; the status is then the command's all the same, or 1 if that was 0.
     """
     # Orphans of the command become our children, so that every descendant stays one of the task's holder.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
@@ -32,21 +32,27 @@ async def run_command(client: Any, command: Sequence[str], grace_seconds: float,
             "SOJOURN_TASK_TYPE": task.type,
             "SPIFFE_ENDPOINT_SOCKET": f"unix://{client.socket}",
         }
-        try:
-            process = await asyncio.create_subprocess_exec(*command, env=environment)
-        except FileNotFoundError:
-            await task.complete(failed=True)
-            raise InvalidInput(f"command {command[0]!r} was not found") from None
-        except OSError as error:
-            await task.complete(failed=True)
-            raise InvalidInput(f"command {command[0]!r} cannot be run: {error.strerror}") from None
-        with _signals(process):
+        with _Signals() as signals:
+            try:
+                process = await asyncio.create_subprocess_exec(*command, env=environment, preexec_fn=_die_with_parent)
+            except OSError as error:
+                await task.complete(failed=True)
+                missing = isinstance(error, FileNotFoundError)
+                reason = "was not found" if missing else f"cannot be run: {error.strerror}"
+                print(f"error: command {command[0]!r} {reason}", file=sys.stderr)
+                return NOT_FOUND if missing else NOT_EXECUTABLE
+            signals.begin(process)
             stopped = await _until_over(process, task, grace_seconds)
         status = process.returncode or 0
         await task.complete(failed=status != 0)
     if status < 0:
         status = 128 - status
     return REFUSED if stopped and status == 0 else status
+
+
+def _die_with_parent() -> None:
+    """In the child, before the command: SIGTERM if `sojourn task run` itself is killed."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 async def _until_over(process: asyncio.subprocess.Process, task: Any, grace_seconds: float) -> bool:
@@ -71,24 +77,37 @@ async def _until_over(process: asyncio.subprocess.Process, task: Any, grace_seco
         ended.cancel()
 
 
-@contextlib.contextmanager
-def _signals(process: asyncio.subprocess.Process):  # type: ignore[no-untyped-def]  # noqa: ANN202
-    """Pass signals on to the command, and collect orphans that were left to us."""
-    loop = asyncio.get_running_loop()
+class _Signals:
+    """Passes signals on to the command, those included that came before it ran, and collects orphans left to us."""
 
-    def forward(number: signal.Signals) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            process.send_signal(number)
+    def __init__(self) -> None:
+        self._process: asyncio.subprocess.Process | None = None
+        self._early: list[signal.Signals] = []
 
-    for number in _FORWARDED:
-        loop.add_signal_handler(number, forward, number)
-    loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal sends it to the command as well
-    loop.add_signal_handler(signal.SIGCHLD, _collect, process.pid)
-    try:
-        yield
-    finally:
+    def __enter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        for number in _FORWARDED:
+            loop.add_signal_handler(number, self._forward, number)
+        loop.add_signal_handler(signal.SIGINT, lambda: None)  # the terminal sends it to the command as well
+        return self
+
+    def begin(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        for number in self._early:
+            self._forward(number)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGCHLD, _collect, process.pid)
+
+    def __exit__(self, *_: object) -> None:
+        loop = asyncio.get_running_loop()
         for number in (*_FORWARDED, signal.SIGINT, signal.SIGCHLD):
             loop.remove_signal_handler(number)
+
+    def _forward(self, number: signal.Signals) -> None:
+        if self._process is None:
+            self._early.append(number)
+            return
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
 
 
 def _collect(command_pid: int) -> None:

@@ -126,7 +126,8 @@ class AdminApi:
             raise NotFound(f"there is no process {request.pid}") from error
         try:
             attested = await self._attestation.attest(peer)
-            found = explain.verdicts(self._registry, self._registry.match(attested.selectors), attested.selectors)
+            served = self._registry.match(attested.selectors)
+            found = explain.verdicts(self._registry, served, attested.selectors, self._registry.node_ids)
             return pb.ExplainResponse(
                 pid=request.pid,
                 uid=peer.uid,

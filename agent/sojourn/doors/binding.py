@@ -22,9 +22,7 @@ def bind(path: Path, mode: int) -> socket.socket:
     _check_folder(path.parent)
     _clear(path)
     scratch = path.with_name(path.name + ".new")
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(os.lstat(scratch).st_mode):
-            os.unlink(scratch)
+    _drop_scratch(scratch)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
         before = os.umask(0o777)
@@ -37,6 +35,7 @@ def bind(path: Path, mode: int) -> socket.socket:
         os.rename(scratch, path)
     except OSError as error:
         listener.close()
+        _drop_scratch(scratch)
         raise CannotStart(f"cannot make the socket {str(path)!r}: {error.strerror}") from error
     return listener
 
@@ -47,6 +46,13 @@ def unbind(path: Path, listener: socket.socket) -> None:
     with contextlib.suppress(OSError):
         if stat.S_ISSOCK(os.lstat(path).st_mode) and not _alive(path):
             os.unlink(path)
+
+
+def _drop_scratch(scratch: Path) -> None:
+    """Remove a socket that an earlier start left half made; anything else is left alone, and binding will say so."""
+    with contextlib.suppress(OSError):
+        if stat.S_ISSOCK(os.lstat(scratch).st_mode):
+            os.unlink(scratch)
 
 
 def _check_folder(folder: Path) -> None:

@@ -21,7 +21,7 @@ from uvicorn.server import ServerState
 from sojourn.attestation.peer import Peer
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
-from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError
+from sojourn.errors import InvalidInput, InvalidToken, SojournError, TooLarge
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_KEEP_ALIVE_SECONDS, HTTP_REQUEST_SECONDS, METADATA_MAX_BYTES
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import exchange
@@ -53,7 +53,7 @@ class HttpApi:
         self._clock = clock
 
     def app(self) -> Starlette:
-        return Starlette(
+        app = Starlette(
             routes=[
                 Route("/token", self._guard(self.token), methods=["POST"]),
                 Route("/keys", self._guard(self.keys), methods=["GET"]),
@@ -61,6 +61,8 @@ class HttpApi:
                 Route("/.well-known/oauth-authorization-server", self._guard(self.metadata), methods=["GET"]),
             ]
         )
+        app.router.redirect_slashes = False  # a redirect would send a subject token again
+        return app
 
     async def token(self, request: Request) -> Response:
         """RFC 8693, 2."""
@@ -143,19 +145,21 @@ def _error(error: SojournError) -> Response:
     if isinstance(error, InvalidToken):
         body["reason"] = error.reason_code
     status = {"invalid_client": 401, "temporarily_unavailable": 503}.get(error.oauth_error, 400)
+    if isinstance(error, TooLarge):
+        status = 413
     return JSONResponse(body, status_code=status, headers=NO_STORE)
 
 
 async def _form(request: Request) -> list[tuple[str, str]]:
-    """The form of a request, strictly. Raise InvalidInput, or LimitExceeded if it is too large."""
+    """The form of a request, strictly. Raise InvalidInput, or TooLarge."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
-    if kind != FORM:
+    if kind.casefold() != FORM:
         raise InvalidInput(f"content type is not {FORM}")
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
         if len(body) > HTTP_BODY_MAX_BYTES:
-            raise LimitExceeded(f"the request is larger than {HTTP_BODY_MAX_BYTES} bytes")
+            raise TooLarge(f"the request is larger than {HTTP_BODY_MAX_BYTES} bytes")
     try:
         return parse_qsl(
             body.decode("ascii"),

@@ -96,7 +96,9 @@ class ValidationApi:
 
 
 def _state(state: TaskState) -> pb.TaskState:
-    return pb.TaskState(id=state.id, version=state.version, live=state.live, reason=state.reason)
+    return pb.TaskState(
+        id=state.id, version=state.version, live=state.live, reason=state.reason, suspended=state.suspended
+    )
 
 
 def _audiences(audiences: Sequence[str]) -> tuple[str, ...]:

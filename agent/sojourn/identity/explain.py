@@ -1,6 +1,6 @@
 """Why a process has the identities that it has, or none."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sojourn.attestation.attestor import Attested
@@ -8,6 +8,7 @@ from sojourn.attestation.selectors import Selector, text_of
 from sojourn.identity.entries import Entry
 from sojourn.identity.matching import nearest
 from sojourn.limits import EXPLAINED_ENTRIES
+from sojourn.spiffe.ids import SpiffeId
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,14 +20,18 @@ class Verdict:
     missing: tuple[str, ...] = ()
 
 
-def verdicts(entries: Iterable[Entry], served: Iterable[Entry], selectors: frozenset[Selector]) -> list[Verdict]:
+def verdicts(
+    entries: Iterable[Entry], served: Iterable[Entry], selectors: frozenset[Selector], node_ids: Sequence[SpiffeId]
+) -> list[Verdict]:
     """The matching entries in their order, then those that match but are not served, then the nearest misses."""
     entries = list(entries)
     here = {entry.id for entry in served}
     matching = sorted((entry for entry in entries if entry.selectors <= selectors), key=lambda entry: entry.order)
     found = [Verdict(entry, "matched") for entry in matching if entry.id in here]
     found += [
-        Verdict(entry, "expired" if entry.expires_at else "other_parent") for entry in matching if entry.id not in here
+        Verdict(entry, "expired" if entry.parent_id in node_ids else "other_parent")
+        for entry in matching
+        if entry.id not in here
     ]
     found += [
         Verdict(entry, "missing_selectors", tuple(text_of(entry.selectors - selectors)))

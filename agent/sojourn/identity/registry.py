@@ -5,9 +5,9 @@ A change is on disk before it is answered, and those who hold streams hear of it
 
 import asyncio
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarm, Alarms, Clock
@@ -28,10 +28,14 @@ class EntryStore(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What became of one entry; `old` is None for a new one, `new` is None for one that is gone."""
+    """What became of one entry; `old` is None for a new one, `new` is None for one that is gone.
+
+    `served` says whether `new` is this node's to serve now.
+    """
 
     old: Entry | None
     new: Entry | None
+    served: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,11 @@ class Registry:
     def node_id(self) -> SpiffeId:
         return self._node_ids[0]
 
+    @property
+    def node_ids(self) -> tuple[SpiffeId, ...]:
+        """The node's own ID and its aliases: the parents whose entries are served here."""
+        return self._node_ids
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -95,6 +104,9 @@ class Registry:
     async def create(self, wanted: Sequence[Entry]) -> list[Outcome]:
         """Register entries; an empty ID gets a new one. Items fail one by one; what is done is on disk."""
         _check_batch(wanted)
+        return await _whole(self._create(wanted))
+
+    async def _create(self, wanted: Sequence[Entry]) -> list[Outcome]:
         async with self._lock:
             now = int(self._clock.now().timestamp())
             outcomes: list[Outcome] = []
@@ -121,6 +133,9 @@ class Registry:
     async def update(self, wanted: Sequence[tuple[str, Callable[[Entry], Entry]]]) -> list[Outcome]:
         """Change entries, each by its ID and a function from what is there to what shall be."""
         _check_batch(wanted)
+        return await _whole(self._update(wanted))
+
+    async def _update(self, wanted: Sequence[tuple[str, Callable[[Entry], Entry]]]) -> list[Outcome]:
         async with self._lock:
             outcomes: list[Outcome] = []
             changes: dict[str, Change] = {}
@@ -147,6 +162,9 @@ class Registry:
     async def delete(self, ids: Sequence[str]) -> list[Outcome]:
         """Remove entries. What they served ends at once."""
         _check_batch(ids)
+        return await _whole(self._delete(ids))
+
+    async def _delete(self, ids: Sequence[str]) -> list[Outcome]:
         async with self._lock:
             outcomes: list[Outcome] = []
             changes: dict[str, Change] = {}
@@ -172,7 +190,7 @@ class Registry:
                 self._drop(change.old)
         for entry in put:
             self._hold(entry)
-        self._tell(changes)
+        self._tell([replace(each, served=each.new is None or self.serves(each.new)) for each in changes])
 
     def _tell(self, changes: Sequence[Change]) -> None:
         for hook in self._hooks:
@@ -209,6 +227,11 @@ class Registry:
 
     def _twin(self, entry: Entry) -> Entry | None:
         return self._entries.get(self._by_digest.get(entry.identity_digest, ""))
+
+
+async def _whole(change: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
+    """Go through with a change although its caller may have gone: disk and memory must not part."""
+    return await asyncio.shield(asyncio.ensure_future(change))
 
 
 def _check_batch(items: Sequence[object]) -> None:

@@ -5,6 +5,8 @@ import sys
 
 import structlog
 
+_LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
+
 
 def configure(level: str) -> None:
     """Set up structlog, and bring what libraries log into the same form."""
@@ -30,11 +32,14 @@ def _drop_nothing_said(_logger: object, _method: str, event: structlog.typing.Ev
 
 
 class _Libraries(logging.Handler):
+    """What libraries log, as our own lines. Whatever they log, this must not raise into them."""
+
     def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # noqa: BLE001  # arguments that do not fit their format
+            message = str(record.msg)
+        level = max((each for each in _LEVELS if each <= record.levelno), default=logging.DEBUG)
         structlog.get_logger().log(
-            record.levelno,
-            "library_message",
-            logger=record.name,
-            message=record.getMessage()[:2000],
-            exc_info=record.exc_info,
+            level, "library_message", logger=record.name, message=message[:2000], exc_info=record.exc_info
         )

@@ -30,6 +30,7 @@ class TaskKnown:
     version: int
     live: bool
     reason: str
+    suspended: bool = False  # not live for now; may be live again with the same version
 
 
 class TaskFeed:
@@ -129,9 +130,11 @@ class TaskFeed:
 
     def _note(self, state: validation_pb2.TaskState) -> None:
         before = self.lookup(state.id)
-        if before is not None and state.live and (state.version, before.live) <= (before.version, False):
+        ended = before is not None and not before.live and not before.suspended
+        if before is not None and state.live and ended and state.version <= before.version:
             return  # an end is only taken back by a greater version
-        known = TaskKnown(max(state.version, before.version if before else 0), state.live, state.reason)
+        least = max(state.version, before.version if before else 0)
+        known = TaskKnown(least, state.live, state.reason, state.suspended)
         self._live.pop(state.id, None)
         self._ended.pop(state.id, None)
         if not known.live:

@@ -7,7 +7,9 @@ from sqlalchemy import Connection, func, select
 from sojourn.limits import AUDIT_LISTED
 from sojourn.oversight.audit import FIRST, Event, Record, digest_of
 from sojourn.store.database import Database
-from sojourn.store.tables import audit
+from sojourn.store.tables import audit, settings
+
+_HEAD = "audit_head"
 
 
 class AuditTable:
@@ -24,8 +26,9 @@ class AuditTable:
     def append_in(self, connection: Connection, events: Sequence[Event]) -> None:
         """Append within a write that is under way, so that the record and what it records are one."""
         if self._head is None:
-            last = connection.execute(select(audit.c.seq, audit.c.digest).order_by(audit.c.seq.desc()).limit(1)).first()
-            self._head = (last.seq, last.digest) if last else (0, FIRST)
+            kept = (_kept_head(connection) or f"0 {FIRST}").split(" ")
+            # What was remembered, not what lies there: if the journal was cut short, the gap stays to be seen.
+            self._head = (int(kept[0]), kept[1])
         seq, digest = self._head
         rows = []
         for event in events:
@@ -36,6 +39,7 @@ class AuditTable:
             )
         connection.execute(audit.insert(), rows)
         self._head = (seq, digest)
+        _keep_head(connection, f"{seq} {digest}")
 
     async def append(self, events: Sequence[Event]) -> None:
         await self._database.write(lambda connection: self.append_in(connection, events))
@@ -62,6 +66,19 @@ class AuditTable:
                 if digest != row.digest:
                     return count, row.seq, "the record is not what was written, or the one before it was changed"
                 expected += 1
-            return count, 0, ""
+            if _kept_head(connection) != f"{expected - 1} {digest}" and count:
+                return count, expected, "records are missing at the end"
+            return (count, 0, "") if count or _kept_head(connection) is None else (0, 1, "all records are missing")
 
         return await self._database.read(work)
+
+
+def _keep_head(connection: Connection, head: str) -> None:
+    """Remember the last record apart from the journal, so that cutting the journal short shows."""
+    changed = settings.update().where(settings.c.name == _HEAD).values(value=head)
+    if connection.execute(changed).rowcount == 0:
+        connection.execute(settings.insert().values(name=_HEAD, value=head))
+
+
+def _kept_head(connection: Connection) -> str | None:
+    return connection.execute(select(settings.c.value).where(settings.c.name == _HEAD)).scalar()

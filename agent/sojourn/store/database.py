@@ -43,6 +43,7 @@ class Database:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING)
+        self._closed = False
         self._rolled_back: list[Callable[[], None]] = []
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
@@ -57,6 +58,8 @@ class Database:
         Raises StoreFull if there is no room, StoreFailed if the database refused, LimitExceeded if too many writes
         wait, and what `work` raised of ours; nothing was changed then.
         """
+        if self._closed:
+            raise StoreFailed("the agent is shutting down")
         loop = asyncio.get_running_loop()
         write = _Write(work, loop.create_future(), loop)
         try:
@@ -79,6 +82,7 @@ class Database:
             raise _ours(error) from error
 
     def close(self) -> None:
+        self._closed = True
         self._queue.put(None)
         self._thread.join()
         self._engine.dispose()
@@ -120,15 +124,21 @@ class Database:
         if alone:
             write.result = write.work(connection)
             return
+        savepoint = connection.begin_nested()
         try:
-            with connection.begin_nested():
-                write.result = write.work(connection)
-        except Exception as error:
+            write.result = write.work(connection)
+        except Exception as error:  # noqa: BLE001  # whatever it is, it is this write's alone
             write.error = error if isinstance(error, SojournError) else _ours(error)
             for hook in self._rolled_back:
                 hook()
-            if isinstance(write.error, StoreFull):
-                raise write.error from error  # SQLite may have rolled the whole transaction back
+            try:
+                savepoint.rollback()
+            except SQLAlchemyError:
+                # The database has rolled the whole transaction back, as SQLite does when there is no room: then none
+                # of the batch was written.
+                raise write.error from error
+            return
+        savepoint.commit()
 
 
 def _answer(write: _Write) -> None:
@@ -221,6 +231,9 @@ def _check_ours(path: Path) -> None:
 
 
 def _unusable(path: Path, reason: str) -> CannotStart:
+    room = os.statvfs(path.parent)
+    if room.f_bavail == 0 or room.f_favail == 0 < room.f_files:
+        return CannotStart(f"the data folder {str(path.parent)!r} has no room left: make some", detail=reason)
     return CannotStart(
         f"the database {str(path)!r} cannot be used: {reason}; restore it from a backup or give another --data-dir",
         detail=reason,

@@ -309,6 +309,7 @@ class TaskEngine:
             if change.old is not None
             and (
                 change.new is None
+                or not change.served
                 or change.new.spiffe_id != change.old.spiffe_id
                 or not change.new.selectors <= change.old.selectors
             )

@@ -47,6 +47,7 @@ class ExchangeRequest:
     wanted: Authority | None
     scope: tuple[str, ...]
     task_id: str
+    client_id: str
 
     def __repr__(self) -> str:
         return f"ExchangeRequest({self.target!r}, {self.type_name!r})"
@@ -56,18 +57,21 @@ def read(form: Sequence[tuple[str, str]]) -> ExchangeRequest:
     """Read the form of a token request. Raise InvalidInput and its kin with what RFC 8693, 2 is broken by."""
     fields: dict[str, str] = {}
     targets: set[str] = set()
+    seen: set[str] = set()
     for name, value in form:
-        if name in {"audience", "resource"}:
-            targets.add(value)
-        elif name in fields:
+        if name in seen and name not in {"audience", "resource"}:
             raise InvalidInput(f"parameter {name[:64]!r} is given twice")
-        fields[name] = value
+        seen.add(name)
+        if name in {"audience", "resource"} and value:
+            targets.add(value)
+        if value:  # a parameter without a value counts as left out (RFC 6749, 3.2)
+            fields[name] = value
     grant_type = fields.get("grant_type")
     if not grant_type:
         raise InvalidInput("grant_type is missing")
     if grant_type != GRANT_TYPE:
         raise UnsupportedGrantType(f"grant_type is not {GRANT_TYPE}")
-    unknown = sorted(set(fields) - _KNOWN)
+    unknown = sorted(seen - _KNOWN)
     if unknown:
         raise InvalidInput(f"parameter {unknown[0][:64]!r} is not supported here")
     if not fields.get("subject_token"):
@@ -85,7 +89,15 @@ def read(form: Sequence[tuple[str, str]]) -> ExchangeRequest:
         if wanted.resources != (target,):
             raise InvalidTarget("authorization_details must have exactly the requested target as their location")
     scope = tuple(fields.get("scope", "").split())
-    return ExchangeRequest(fields["subject_token"], target, type_name, wanted, scope, fields.get("task_id", ""))
+    return ExchangeRequest(
+        unverified_subject_token=fields["subject_token"],
+        target=target,
+        type_name=type_name,
+        wanted=wanted,
+        scope=scope,
+        task_id=fields.get("task_id", ""),
+        client_id=fields.get("client_id", ""),
+    )
 
 
 def choose_type(request: ExchangeRequest, types: Mapping[str, TaskType], spiffe_id: Any) -> tuple[str, Authority]:

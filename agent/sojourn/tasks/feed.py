@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sojourn.limits import FEED_CHANGES_HELD
-from sojourn.tasks.task import ACTIVE, Task
+from sojourn.tasks.task import ACTIVE, SUSPENDED, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +17,7 @@ class TaskState:
     version: int
     live: bool
     reason: str
+    suspended: bool
 
 
 @dataclass(slots=True, eq=False)
@@ -70,6 +71,5 @@ class Feed:
 
 
 def state_of(task: Task) -> TaskState:
-    return TaskState(
-        task.id, task.version, task.state == ACTIVE, f"{task.state}: {task.reason}" if task.reason else task.state
-    )
+    reason = f"{task.state}: {task.reason}" if task.reason else task.state
+    return TaskState(task.id, task.version, task.state == ACTIVE, reason, task.state == SUSPENDED)

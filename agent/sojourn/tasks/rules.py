@@ -15,8 +15,9 @@ def entry_for(kind: TaskType, entries: Sequence[Entry], wanted: SpiffeId | None)
     for entry in entries:
         if entry.spiffe_id in kind.allowed_workloads and wanted in {None, entry.spiffe_id}:
             return entry
-    who = "none of the caller's identities" if wanted is None else f"the caller as {str(wanted)!r}"
-    raise PolicyDenied(f"{who} may not begin task type {kind.name!r}")
+    if wanted is None:
+        raise PolicyDenied(f"none of the caller's identities may begin task type {kind.name!r}")
+    raise PolicyDenied(f"the caller as {str(wanted)!r} may not begin task type {kind.name!r}")
 
 
 def check_within(kind: TaskType, wanted: Authority) -> None:

@@ -61,6 +61,8 @@ class TokenService:
         entries = [entry for entry in await self._identities.of(peer) if entry.spiffe_id == subject]
         if not entries:
             raise NoIdentity("the subject token is not the caller's: the caller has no such identity")
+        if request.client_id not in {"", str(subject)}:
+            raise NoIdentity("client_id is not the subject: leave it out, or give the subject's SPIFFE ID")
         if request.task_id:
             task = self._engine.of_caller(peer, entries, request.task_id)
             if request.type_name not in {None, task.type.name}:

@@ -139,7 +139,10 @@ class TestErrors:
             (Fail(grpc.StatusCode.PERMISSION_DENIED, "no"), errors.Refused),
             (Fail(grpc.StatusCode.PERMISSION_DENIED, "no", "policy_denied"), errors.PolicyDenied),
             (Fail(grpc.StatusCode.UNAVAILABLE, "no", "policy_denied"), errors.Unavailable),
-            (Fail(grpc.StatusCode.UNAVAILABLE, "no", "attestation_failed"), errors.AttestationFailed),
+            (
+                Fail(grpc.StatusCode.UNAVAILABLE, "workload attestation failed: no", "attestation_failed"),
+                errors.AttestationFailed,
+            ),
             (Fail(grpc.StatusCode.INVALID_ARGUMENT, "bad"), errors.InvalidInput),
             (Fail(grpc.StatusCode.FAILED_PRECONDITION, "over"), errors.TaskOver),
             (Fail(grpc.StatusCode.NOT_FOUND, "none"), errors.NotFound),

@@ -69,16 +69,18 @@ class TaskFeed(_message.Message):
     def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., epoch: _Optional[int] = ..., issuer: _Optional[str] = ..., keys: _Optional[bytes] = ...) -> None: ...
 
 class TaskState(_message.Message):
-    __slots__ = ("id", "version", "live", "reason")
+    __slots__ = ("id", "version", "live", "reason", "suspended")
     ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     LIVE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
+    SUSPENDED_FIELD_NUMBER: _ClassVar[int]
     id: str
     version: int
     live: bool
     reason: str
-    def __init__(self, id: _Optional[str] = ..., version: _Optional[int] = ..., live: _Optional[bool] = ..., reason: _Optional[str] = ...) -> None: ...
+    suspended: bool
+    def __init__(self, id: _Optional[str] = ..., version: _Optional[int] = ..., live: _Optional[bool] = ..., reason: _Optional[str] = ..., suspended: _Optional[bool] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("tasks",)

@@ -1,0 +1,63 @@
+"""Data folders that fill up or refuse writes."""
+
+import contextlib
+import os
+import resource
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from harness.agent import AgentProcess
+
+
+@contextlib.contextmanager
+def small_disk(agent: AgentProcess, size: str) -> Iterator[None]:
+    """The agent's data folder is a file system of that size (needs root). Ends the agent before it goes."""
+    agent.data_dir.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=0700", "sojourn", str(agent.data_dir)], check=True)
+    try:
+        yield
+    finally:
+        if agent.process is not None:
+            agent.stop()
+        subprocess.run(["umount", str(agent.data_dir)], check=True)
+
+
+@contextlib.contextmanager
+def full(folder: Path) -> Iterator[None]:
+    """No byte is left on the folder's file system."""
+    filler = folder / "filler"
+    with filler.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(b"x" * 4096)
+    try:
+        yield
+    finally:
+        filler.unlink()
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """The database and its log refuse every write, as on a file system that has become read-only (needs root)."""
+    files = [str(folder / name) for name in ("sojourn.db", "sojourn.db-wal")]
+    if subprocess.run(["chattr", "+i", *files], capture_output=True).returncode != 0:
+        if os.environ.get("CI"):
+            pytest.fail("CI must not skip this: run the tests on a file system with the immutable attribute")
+        pytest.skip("needs a file system with the immutable attribute, such as ext4")
+    try:
+        yield
+    finally:
+        subprocess.run(["chattr", "-i", *files], check=True)
+
+
+@contextlib.contextmanager
+def failing(agent: AgentProcess) -> Iterator[None]:
+    """The agent's writes to its database fail, because no file of its may grow."""
+    wal = agent.data_dir / "sojourn.db-wal"
+    before = resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (wal.stat().st_size, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, before)

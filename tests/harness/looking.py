@@ -1,0 +1,19 @@
+"""Waiting for something that only looking can tell."""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def until(look: Callable[[], T], what: str, seconds: float = 15.0) -> T:
+    """Look until it is true, and return what was seen. Raise AssertionError after `seconds`."""
+    ends = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        if time.monotonic() > ends:
+            raise AssertionError(f"not within {seconds} s: {what}; last seen: {seen!r}")
+        time.sleep(0.02)

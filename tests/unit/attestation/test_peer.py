@@ -1,0 +1,135 @@
+"""peer.py: the process at the other end, as the kernel recorded it at the connect."""
+
+import os
+import socket
+import sys
+from dataclasses import replace
+
+import pytest
+from fakes.children import child, peer_of
+from sojourn.attestation import peer as peer_module
+from sojourn.attestation.peer import Peer
+from sojourn.attestation.process import Process
+from sojourn.errors import AttestationFailed
+
+CONNECT = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+print("connected", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def listener(tmp_path):
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "s.sock"))
+        listener.listen()
+        yield listener
+
+
+@pytest.fixture
+def caller(listener):
+    with child(sys.executable, "-c", CONNECT, listener.getsockname()) as process:
+        process.stdout.readline()
+        yield process
+
+
+@pytest.fixture
+def connection(listener, caller):
+    accepted, _ = listener.accept()
+    with accepted:
+        yield accepted
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+class TestOfSocket:
+    def test_is_the_caller(self, caller, connection):
+        """The peer is the process that connected, with its ids."""
+        peer = Peer.of_socket(connection)
+        assert (caller.pid, os.geteuid(), os.getegid()) == (peer.process.pid, peer.uid, peer.gid)
+        assert frozenset(os.getgroups()) == peer.groups
+        peer.check_unchanged()
+        peer.close()
+
+    def test_closes(self, connection):
+        """Closing a peer gives back all that it held."""
+        before = descriptors()
+        Peer.of_socket(connection).close()
+        assert before == descriptors()
+
+    def test_one_that_has_gone(self, caller, connection):
+        """A caller that has ended since cannot be pinned, and nothing is left behind."""
+        caller.kill()
+        caller.wait()
+        before = descriptors()
+        with pytest.raises(AttestationFailed):
+            Peer.of_socket(connection)
+        assert before == descriptors()
+
+    def test_the_end_is_seen(self, caller, connection):
+        """When the caller ends later, that shows."""
+        peer = Peer.of_socket(connection)
+        caller.kill()
+        caller.wait()
+        with pytest.raises(AttestationFailed):
+            peer.check_unchanged()
+        peer.close()
+
+    def test_without_pidfd_of_the_socket(self, caller, connection, monkeypatch):
+        """On a kernel that does not give a socket's pidfd the process is pinned by its pid."""
+        monkeypatch.setattr(peer_module, "SO_PEERPIDFD", 9999)
+        peer = Peer.of_socket(connection)
+        assert caller.pid == peer.process.pid
+        peer.close()
+
+    def test_without_groups_of_the_socket(self, connection, monkeypatch):
+        """Groups that do not fit are read from the living process."""
+        monkeypatch.setattr(peer_module, "SO_PEERGROUPS", 9999)
+        peer = Peer.of_socket(connection)
+        assert frozenset(os.getgroups()) == peer.groups
+        peer.close()
+
+    def test_another_process_of_the_same_pid(self, connection, monkeypatch):
+        """A pidfd that names another pid than the connect's is refused, and nothing is left behind."""
+        monkeypatch.setattr(peer_module, "_fdinfo_pid", lambda _: -1)
+        before = descriptors()
+        with pytest.raises(AttestationFailed):
+            Peer.of_socket(connection)
+        assert before == descriptors()
+
+
+class TestOfPid:
+    def test_has_what_the_process_has_now(self):
+        """An operator may ask about a process by its pid."""
+        with child() as process:
+            peer = peer_of(process)
+            assert (process.pid, os.geteuid()) == (peer.process.pid, peer.uid)
+            peer.close()
+
+    def test_of_none(self):
+        """Of nobody there is no peer."""
+        with pytest.raises(AttestationFailed):
+            Peer.of_pid(2**22 + 1)
+
+
+@pytest.mark.parametrize("change", [{"uid": 12345}, {"gid": 12345}, {"groups": frozenset({12345})}])
+def test_changed_ids(change):
+    """A process whose ids are not those of its connect is refused."""
+    with child() as process:
+        peer = replace(peer_of(process), **change)
+        with pytest.raises(AttestationFailed, match="changed"):
+            peer.check_unchanged()
+        peer.close()
+
+
+def test_peers_are_told_apart_by_connection():
+    """Two connections of one process are two peers."""
+    own = [Peer(Process.open(os.getpid()), 0, 0, frozenset()) for _ in range(2)]
+    assert 2 == len(set(own))
+    for peer in own:
+        peer.close()

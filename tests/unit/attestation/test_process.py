@@ -1,0 +1,231 @@
+"""process.py: a process pinned by the kernel. All of them are real."""
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+from fakes.children import child, holder_of, waiting_child
+from sojourn.attestation.process import Process, Program, stat_of
+from sojourn.errors import AttestationFailed
+
+DEADLINE_SECONDS = 20
+
+
+@pytest.fixture
+def running():
+    with child() as process:
+        yield process
+
+
+@pytest.fixture
+def pinned(running):
+    process = holder_of(running)
+    yield process
+    process.close()
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def end(process):
+    process.kill()
+    process.wait()
+
+
+class TestPin:
+    def test_of_a_living_one(self, running, pinned):
+        """A living process is pinned by its pid."""
+        assert (running.pid, stat_of(running.pid).start_time, False) == (pinned.pid, pinned.start_time, pinned.exited)
+        pinned.check_alive()
+
+    @pytest.mark.parametrize("pid", [0, -1, 2**22 + 1, 2**31 - 1])
+    def test_of_none(self, pid):
+        """A pid that is nobody's is refused."""
+        with pytest.raises(AttestationFailed):
+            Process.open(pid)
+
+    def test_of_one_that_has_gone(self, running):
+        """A process that has ended is refused, collected or not, and no descriptor is left."""
+        running.kill()
+        os.waitid(os.P_PID, running.pid, os.WEXITED | os.WNOWAIT)
+        before = descriptors()
+        for _ in ("not collected", "collected"):
+            with pytest.raises(AttestationFailed):
+                Process.open(running.pid)
+            running.wait()
+        assert before == descriptors()
+
+    def test_a_descriptor_is_owned(self, running):
+        """The descriptor that is handed over is closed also when pinning fails."""
+        pidfd = os.pidfd_open(running.pid)
+        end(running)
+        with pytest.raises(AttestationFailed):
+            Process(running.pid, pidfd)
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(pidfd)
+
+    def test_end_is_seen(self, running, pinned):
+        """When the process has ended that shows, and stays so."""
+        end(running)
+        assert pinned.exited
+        with pytest.raises(AttestationFailed):
+            pinned.check_alive()
+
+    def test_again(self, running, pinned):
+        """A second handle lives on when the first is closed."""
+        second = pinned.again()
+        pinned.close()
+        assert (True, False) == (pinned.exited, second.exited)
+        second.close()
+
+    def test_close(self, running):
+        """Closing gives the descriptor back, once."""
+        before = descriptors()
+        process = holder_of(running)
+        process.close()
+        process.close()
+        assert before == descriptors()
+
+
+class TestExit:
+    async def test_is_told_once(self, running, pinned):
+        """The action runs once when the process ends."""
+        told = []
+        over = asyncio.Event()
+        pinned.on_exit(lambda: (told.append(1), over.set()))
+        running.kill()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await over.wait()
+        await asyncio.sleep(0)
+        assert [1] == told
+
+    async def test_is_told_of_one_that_had_gone(self, running, pinned):
+        """The action runs as well if the process had ended before."""
+        end(running)
+        over = asyncio.Event()
+        pinned.on_exit(over.set)
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await over.wait()
+
+    async def test_not_after_close(self, running):
+        """Whoever closed the handle hears nothing more."""
+        told = []
+        process = holder_of(running)
+        process.on_exit(lambda: told.append(1))
+        process.close()
+        other = holder_of(running)
+        over = asyncio.Event()
+        other.on_exit(over.set)
+        running.kill()
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            await over.wait()
+        other.close()
+        assert [] == told
+
+    def test_status_of_a_living_one(self, pinned):
+        """A living process has no exit status."""
+        assert pinned.exit_status() is None
+
+    @pytest.mark.parametrize("killed", [True, False])
+    def test_status(self, killed):
+        """The status is 0 only for a process that returned 0; where the kernel does not tell it is None."""
+        with waiting_child() as process:
+            pinned = holder_of(process)
+            if killed:
+                process.kill()
+            process.communicate()
+            status = pinned.exit_status()
+            pinned.close()
+        assert status in ({None, 9} if killed else {None, 0})
+
+
+class TestWhatItRuns:
+    def test_program(self, pinned):
+        """The program is told by device and inode of the file that runs."""
+        status = os.stat(shutil.which("sleep"))
+        assert Program(status.st_dev, status.st_ino) == pinned.program()
+        assert os.path.realpath(shutil.which("sleep")) == pinned.program_path()
+
+    def test_of_one_that_has_gone(self, running, pinned):
+        """A process that has gone runs nothing."""
+        end(running)
+        with pytest.raises(AttestationFailed):
+            pinned.program()
+        assert "" == pinned.program_path()
+
+    def test_credentials(self, pinned):
+        """Effective ids and groups are read from the kernel."""
+        found = pinned.credentials()
+        assert (os.geteuid(), os.getegid(), frozenset(os.getgroups())) == (found.uid, found.gid, found.groups)
+
+    @pytest.mark.parametrize("name", [") Z 1 1 1 1", "a b) S (", "x\ny", "((((", "é"])
+    def test_a_name_that_lies(self, tmp_path, name):
+        """A program may be called anything: the fields after its name are read all the same."""
+        shutil.copy(shutil.which("sleep"), tmp_path / name)
+        with child(str(tmp_path / name), "60") as process:
+            pinned = holder_of(process)
+            found = stat_of(process.pid)
+            assert (os.getpid(), pinned.start_time) == (found.parent, found.start_time)
+            assert pinned.start_time > 0
+            pinned.close()
+
+    def test_stat_of_nobody(self):
+        """A pid that is nobody's has no stat."""
+        with pytest.raises(AttestationFailed):
+            stat_of(2**22 + 1)
+
+
+class TestDescent:
+    def test_from_its_parent(self, pinned):
+        """A child descends from its parent and from itself, and not the other way."""
+        parent = Process.open(os.getpid())
+        assert (True, True, False) == (
+            pinned.descends_from(parent),
+            pinned.descends_from(pinned),
+            parent.descends_from(pinned),
+        )
+        parent.close()
+
+    def test_not_from_a_sibling(self, pinned):
+        """Siblings do not descend from each other."""
+        with child() as other:
+            sibling = holder_of(other)
+            assert not pinned.descends_from(sibling)
+            sibling.close()
+
+    def test_from_its_grandparent(self):
+        """A grandchild descends from the grandparent, over a living parent."""
+        code = "import subprocess,sys; p=subprocess.Popen(['sleep','60']); print(p.pid,flush=True); sys.stdin.read(); p.kill(); p.wait()"
+        with child(sys.executable, "-c", code) as middle:
+            pid = int(middle.stdout.readline())
+            grandchild, grandparent = Process.open(pid), Process.open(os.getpid())
+            assert grandchild.descends_from(grandparent)
+            grandchild.close()
+            grandparent.close()
+            middle.communicate()
+
+    def test_not_from_one_that_has_gone(self, running, pinned):
+        """Nobody descends from a process that has ended."""
+        with child() as other:
+            ancestor = holder_of(other)
+            end(other)
+            assert not pinned.descends_from(ancestor)
+            ancestor.close()
+
+    def test_not_from_another_of_the_same_pid(self, pinned):
+        """A process with the ancestor's pid and another start is another process."""
+        parent = Process.open(os.getpid())
+        parent.start_time += 1
+        assert not pinned.descends_from(parent)
+        parent.close()
+
+
+def test_handles_are_not_inherited(pinned):
+    """A child that is started later does not get the descriptor."""
+    code = "import os; print(*[os.readlink(f'/proc/self/fd/{n}') for n in os.listdir('/proc/self/fd') if n != '3'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, close_fds=False)
+    assert "pidfd" not in done.stdout

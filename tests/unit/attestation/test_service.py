@@ -1,0 +1,242 @@
+"""attestation/service.py: attestors side by side, and nothing said of a process that changed meanwhile."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fakes.attestations import FakeAttestor
+from fakes.children import child, peer_of
+from fakes.clock import FakeClock
+from fakes.registrations import selectors
+from sojourn.attestation import service as service_module
+from sojourn.attestation.process import Process, Program
+from sojourn.attestation.service import Attestation, load_attestors
+from sojourn.errors import AttestationFailed, InvalidConfig
+from sojourn.limits import ATTESTATION_FRESH_SECONDS
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def running():
+    with child() as process:
+        yield process
+
+
+@pytest.fixture
+def peer(running):
+    peer = peer_of(running)
+    yield peer
+    peer.close()
+
+
+@pytest.fixture
+def unix():
+    return FakeAttestor({"uid:1", "gid:1"}, {"path": "no capability"})
+
+
+@pytest.fixture
+def docker():
+    return FakeAttestor({"label:a"})
+
+
+@pytest.fixture
+def attestation(unix, docker, clock):
+    return Attestation({"unix": unix, "docker": docker}, clock)
+
+
+class TestAttest:
+    async def test_all_of_them(self, attestation, peer, clock):
+        """What all attestors prove is put together, each under its own name."""
+        found = await attestation.attest(peer)
+        assert selectors("unix:uid:1", "unix:gid:1", "docker:label:a") == found.selectors
+        assert ({"unix:path": "no capability"}, {}) == (found.withheld, found.failures)
+        assert (clock.boot(), peer.process.program()) == (found.at, found.program)
+
+    async def test_what_they_are_asked(self, attestation, unix, peer):
+        """Attestors are asked about the process and the ids of its connect."""
+        await attestation.attest(peer)
+        (asked,) = unix.asked
+        assert (peer.process.pid, peer.uid, peer.gid, peer.groups) == (asked.pid, asked.uid, asked.gid, asked.groups)
+
+    async def test_nobody_speaks_for_another(self, attestation, docker, peer):
+        """Whatever an attestor says stays under its own name."""
+        docker.values = frozenset({"unix:uid:0", "x"})
+        assert (
+            selectors("docker:unix:uid:0", "docker:x", "unix:uid:1", "unix:gid:1")
+            == (await attestation.attest(peer)).selectors
+        )
+
+    @pytest.mark.parametrize(
+        ("failure", "values"),
+        [
+            (RuntimeError("secret"), ()),
+            (AttestationFailed("socket is down"), ()),
+            (None, ("",)),
+            (None, ("x" * 5000,)),
+            (None, tuple(f"n{number}" for number in range(2001))),
+        ],
+        ids=["raises", "raises ours", "empty value", "long value", "too many"],
+    )
+    async def test_one_that_cannot_tell(self, attestation, docker, peer, failure, values):
+        """An attestor that fails or talks nonsense could not tell; the others count."""
+        docker.failure, docker.values = failure, frozenset(values)
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:1", "unix:gid:1"), {"docker"}) == (found.selectors, set(found.failures))
+        assert "secret" not in str(found.failures)
+
+    async def test_one_that_is_too_slow(self, attestation, docker, peer, monkeypatch):
+        """An attestor that takes too long could not tell."""
+        monkeypatch.setattr(service_module, "ATTESTOR_DEADLINE_SECONDS", 0.01)
+        docker.gate = asyncio.Event()
+        assert "did not answer" in (await attestation.attest(peer)).failures["docker"]
+
+    async def test_none_can_tell(self, attestation, unix, docker, peer):
+        """If no attestor can tell there is no attestation, and it is not kept."""
+        unix.failure = docker.failure = RuntimeError("down")
+        with pytest.raises(AttestationFailed):
+            await attestation.attest(peer)
+        unix.failure = docker.failure = None
+        assert not (await attestation.attest(peer)).failures
+
+    async def test_without_attestors(self, clock, peer):
+        """Without attestors nothing is proved."""
+        assert frozenset() == (await Attestation({}, clock).attest(peer)).selectors
+
+
+class TestKept:
+    async def test_while_fresh(self, attestation, unix, peer, clock):
+        """What was proved a moment ago is used again."""
+        first = await attestation.attest(peer)
+        clock.advance(ATTESTATION_FRESH_SECONDS - 1)
+        assert first is await attestation.attest(peer)
+        assert 1 == len(unix.asked)
+
+    async def test_not_for_long(self, attestation, unix, peer, clock):
+        """After a while everything is proved again."""
+        await attestation.attest(peer)
+        unix.values = frozenset({"uid:2"})
+        clock.advance(ATTESTATION_FRESH_SECONDS)
+        assert selectors("unix:uid:2", "docker:label:a") == (await attestation.attest(peer)).selectors
+
+    async def test_on_the_boot_clock(self, attestation, unix, peer, clock):
+        """A wall clock that is set back keeps nothing fresh."""
+        await attestation.attest(peer)
+        clock.advance(ATTESTATION_FRESH_SECONDS)
+        clock.step_wall(-86_400)
+        await attestation.attest(peer)
+        assert 2 == len(unix.asked)
+
+    async def test_not_when_one_could_not_tell(self, attestation, unix, docker, peer):
+        """What an attestor could not tell is asked again at the next call."""
+        docker.failure = RuntimeError("down")
+        await attestation.attest(peer)
+        docker.failure = None
+        assert not (await attestation.attest(peer)).failures
+
+    async def test_not_for_another_program(self, attestation, unix, peer, monkeypatch):
+        """A process that runs another program now is attested again."""
+        await attestation.attest(peer)
+        monkeypatch.setattr(Process, "program", lambda _: Program(1, 2))
+        await attestation.attest(peer)
+        assert 2 == len(unix.asked)
+
+    async def test_not_for_one_that_has_gone(self, attestation, peer, running):
+        """Of a process that has ended nothing is said, whatever was proved before."""
+        await attestation.attest(peer)
+        running.kill()
+        running.wait()
+        with pytest.raises(AttestationFailed):
+            await attestation.attest(peer)
+
+    async def test_asked_once_at_a_time(self, attestation, unix, peer):
+        """Concurrent calls of one peer share one attestation."""
+        unix.gate = asyncio.Event()
+        calls = [asyncio.ensure_future(attestation.attest(peer)) for _ in range(5)]
+        await unix.asking.wait()
+        unix.gate.set()
+        assert 1 == len({id(found) for found in await asyncio.gather(*calls)})
+        assert 1 == len(unix.asked)
+
+    async def test_one_that_leaves_takes_nobody_with_it(self, attestation, unix, peer):
+        """A call that is given up ends no attestation that others wait for."""
+        unix.gate = asyncio.Event()
+        leaves, stays = (asyncio.ensure_future(attestation.attest(peer)) for _ in range(2))
+        await unix.asking.wait()
+        leaves.cancel()
+        await asyncio.gather(leaves, return_exceptions=True)
+        unix.gate.set()
+        assert (await stays).selectors
+
+
+class TestChange:
+    async def meanwhile(self, attestation, attestor, peer, change):
+        """Attest a peer, and change something while an attestor looks."""
+        attestor.gate = asyncio.Event()
+        attesting = asyncio.ensure_future(attestation.attest(peer))
+        await attestor.asking.wait()
+        change()
+        attestor.gate.set()
+        with pytest.raises(AttestationFailed):
+            await attesting
+        assert peer.attested is None
+
+    async def test_gone_meanwhile(self, attestation, unix, peer, running):
+        """Nothing is said of a process that ended while it was attested."""
+
+        def end():
+            running.kill()
+            running.wait()
+
+        await self.meanwhile(attestation, unix, peer, end)
+
+    async def test_another_program_meanwhile(self, attestation, unix, peer, monkeypatch):
+        """Nothing is said of a process that changed its program while it was attested."""
+        await self.meanwhile(
+            attestation, unix, peer, lambda: monkeypatch.setattr(Process, "program", lambda _: Program(1, 2))
+        )
+
+    async def test_other_ids_meanwhile(self, attestation, unix, peer):
+        """Nothing is said of a process whose ids are no longer those of its connect."""
+
+        def change():
+            peer.uid += 1
+
+        await self.meanwhile(attestation, unix, peer, change)
+
+
+class TestLoad:
+    @pytest.fixture
+    def pool(self):
+        with ThreadPoolExecutor(1) as pool:
+            yield pool
+
+    def test_by_name(self, pool):
+        """Attestors are found by their entry point, with their table of the configuration."""
+        assert {"unix"} == set(load_attestors({"unix": {"path": False}}, pool))
+        assert {} == load_attestors({}, pool)
+
+    def test_all_faults(self, pool):
+        """All that is wrong with any of them is told at once, under its key."""
+        with pytest.raises(InvalidConfig) as caught:
+            load_attestors({"unix": {"colour": True, "path": "yes"}, "nowhere": {}}, pool)
+        assert ["attestors.nowhere", "attestors.unix.colour", "attestors.unix.path"] == sorted(
+            fault.partition(": ")[0] for fault in caught.value.faults
+        )
+        assert "there are: " in str(caught.value)
+
+    def test_one_that_cannot_be_loaded(self, pool, monkeypatch):
+        """A plugin that cannot be imported is a fault of the configuration."""
+
+        class Broken:
+            name = "broken"
+
+            def load(self):
+                raise ImportError("secret")
+
+        monkeypatch.setattr(service_module, "entry_points", lambda group: [Broken()])
+        with pytest.raises(InvalidConfig, match=r"attestors\.broken: cannot be loaded: ImportError"):
+            load_attestors({"broken": {}}, pool)

@@ -1,0 +1,200 @@
+"""embedded.py: our own certificate authority, over restarts and renewals."""
+
+from datetime import timedelta
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from fakes.authorities import authority_in
+from fakes.clock import FakeClock
+from fakes.registrations import TRUST_DOMAIN
+from sojourn.authority import keyfile
+from sojourn.errors import CannotStart
+from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
+from sojourn.spiffe import jwtsvid
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.x509svid import verify_chain
+
+WEB = SpiffeId.parse("spiffe://example.org/web")
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "keys"
+
+
+@pytest.fixture
+def authority(folder, clock):
+    return authority_in(folder, clock)
+
+
+def verify(svid, authority, clock):
+    return verify_chain(svid.chain, authority.bundle.x509_authorities, TRUST_DOMAIN, clock.now())
+
+
+def verify_jwt(svid, authority, clock):
+    return jwtsvid.verify(svid.token, ["a"], {TRUST_DOMAIN: authority.jwt_keys}, clock.now())
+
+
+class TestX509:
+    @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1()], ids=["P-256", "P-384"])
+    def test_chains_to_the_bundle(self, folder, clock, curve):
+        """An SVID chains to the bundle, for the SPIFFE ID that was asked for, by keys of the chosen curve."""
+        authority = authority_in(folder, clock, curve=curve)
+        svid = authority.issue_x509(WEB, HOUR, ["web.example"])
+        assert WEB == verify(svid, authority, clock)
+        assert {curve.name} == {each.public_key().curve.name for each in (*svid.chain, authority.root)}
+        assert svid.key.public_key() == svid.leaf.public_key()
+
+    def test_each_has_its_own_key(self, authority):
+        """No two SVIDs share a key."""
+        assert 2 == len({authority.issue_x509(WEB, HOUR).key_der for _ in range(2)})
+
+    def test_life(self, authority, clock):
+        """An SVID begins a little in the past, for clocks that run behind, and ends after its time."""
+        svid = authority.issue_x509(WEB, HOUR)
+        assert (clock.now() - timedelta(seconds=NOT_BEFORE_SLACK_SECONDS), clock.now() + HOUR) == (
+            svid.leaf.not_valid_before_utc,
+            svid.not_after,
+        )
+
+    def test_life_is_clipped(self, authority, clock):
+        """An SVID does not outlive the intermediate that signed it."""
+        assert clock.now() + DAY == authority.issue_x509(WEB, 7 * DAY).not_after
+
+
+class TestJwt:
+    def test_verifies_by_the_bundle(self, authority, clock):
+        """A JWT-SVID verifies by the bundle's keys."""
+        svid = authority.issue_jwt(WEB, ["a"], HOUR)
+        assert (WEB, clock.now() + HOUR) == (verify_jwt(svid, authority, clock).spiffe_id, svid.expires_at)
+
+    def test_life_is_clipped(self, folder, clock):
+        """A JWT-SVID does not outlive the key that signed it."""
+        authority = authority_in(folder, clock, jwt_key_ttl=HOUR)
+        assert clock.now() + HOUR == authority.issue_jwt(WEB, ["a"], DAY).expires_at
+
+
+class TestRestart:
+    def test_root_and_jwt_keys_stay(self, folder, clock, authority):
+        """After a restart the bundle is the same, and what was signed before is good."""
+        x509_svid, jwt_svid = authority.issue_x509(WEB, HOUR), authority.issue_jwt(WEB, ["a"], HOUR)
+        again = authority_in(folder, clock)
+        assert authority.bundle.x509_der == again.bundle.x509_der
+        assert authority.bundle.jwks == again.bundle.jwks
+        assert WEB == verify(x509_svid, again, clock)
+        assert WEB == verify_jwt(jwt_svid, again, clock).spiffe_id
+
+    def test_intermediate_is_new(self, folder, clock, authority):
+        """The intermediate's key is never on disk: each start makes a new one."""
+        assert authority.issuer != authority_in(folder, clock).issuer
+
+    def test_root_keeps_its_curve(self, folder, clock, authority):
+        """A root that is there keeps its curve when another is configured."""
+        again = authority_in(folder, clock, curve=ec.SECP384R1())
+        assert ("secp256r1", "secp384r1") == (
+            again.root.public_key().curve.name,
+            again.issuer.public_key().curve.name,
+        )
+        assert WEB == verify(again.issue_x509(WEB, HOUR), again, clock)
+
+    def test_folder_is_ours_alone(self, folder, authority):
+        """The folder and the keys can be read by us alone."""
+        assert [0o700, 0o600, 0o600] == [
+            each.stat().st_mode & 0o777 for each in (folder, folder / "root.pem", folder / "jwt.pem")
+        ]
+
+    def test_another_trust_domain(self, folder, clock, authority):
+        """The root of another trust domain is refused and left as it is."""
+        before = (folder / "root.pem").read_bytes()
+        with pytest.raises(CannotStart, match="trust domain"):
+            authority_in(folder, clock, trust_domain=TrustDomain("other.example"))
+        assert before == (folder / "root.pem").read_bytes()
+
+    @pytest.mark.parametrize(
+        "damage", [b"", b"garbage", b"-----BEGIN CERTIFICATE-----\nxx\n-----END CERTIFICATE-----\n"]
+    )
+    def test_damaged_root(self, folder, clock, authority, damage):
+        """A root that cannot be parsed is refused with what to do, never replaced."""
+        keyfile.write_new(folder / "root.pem", damage)
+        with pytest.raises(CannotStart, match="backup"):
+            authority_in(folder, clock)
+        assert damage == (folder / "root.pem").read_bytes()
+
+    def test_key_of_another_certificate(self, folder, clock, authority, tmp_path):
+        """A root whose key is another one's is refused."""
+        authority_in(tmp_path / "other", clock)
+        mine, theirs = ((each / "root.pem").read_bytes() for each in (folder, tmp_path / "other"))
+        mark = b"-----BEGIN PRIVATE KEY-----"
+        keyfile.write_new(folder / "root.pem", mine[: mine.index(mark)] + theirs[theirs.index(mark) :])
+        with pytest.raises(CannotStart, match="do not belong together"):
+            authority_in(folder, clock)
+
+    def test_root_that_has_expired(self, folder, clock, authority):
+        """A root whose life is over is refused with what to do."""
+        clock.advance(timedelta(days=3651).total_seconds())
+        with pytest.raises(CannotStart, match="expired"):
+            authority_in(folder, clock)
+
+
+class TestMaintain:
+    def test_intermediate_at_half_of_its_life(self, authority, clock):
+        """The intermediate is renewed at half of its life, so that leaves always have some."""
+        before = authority.issuer
+        wait = authority.maintain()
+        clock.advance(wait.total_seconds() - 60)
+        authority.maintain()
+        assert before == authority.issuer
+        clock.advance(60)
+        authority.maintain()
+        assert before != authority.issuer
+
+    def test_what_the_old_one_signed_stays_good(self, authority, clock):
+        """An SVID of the intermediate before verifies as it did."""
+        svid = authority.issue_x509(WEB, DAY)
+        clock.advance(DAY.total_seconds() * 0.7)
+        authority.maintain()
+        assert WEB == verify(svid, authority, clock)
+
+    def test_jwt_keys_change_the_bundle(self, authority, clock):
+        """When there is a new JWT key the bundle has both, hooks run, and old tokens verify."""
+        svid = authority.issue_jwt(WEB, ["a"], 29 * DAY)
+        heard = []
+        authority.on_change(lambda: heard.append(len(authority.jwt_keys)))
+        before = authority.bundle.sequence
+        clock.advance(timedelta(days=15).total_seconds())
+        authority.maintain()
+        assert ([2], WEB) == (heard, verify_jwt(svid, authority, clock).spiffe_id)
+        assert authority.bundle.sequence > before
+
+    def test_nothing_to_do(self, authority):
+        """When nothing is due nothing changes and nobody is told."""
+        heard = []
+        authority.on_change(lambda: heard.append(1))
+        before = authority.bundle
+        assert authority.maintain() > HOUR
+        assert (before, []) == (authority.bundle, heard)
+
+    def test_never_in_a_rush(self, folder, clock):
+        """The next look is at least a second away, also when everything is about to end."""
+        authority = authority_in(folder, clock, root_ttl=DAY, issuer_ttl=timedelta(minutes=1))
+        for _ in range(200):
+            wait = authority.maintain()
+            assert wait >= timedelta(seconds=1)
+            clock.advance(min(wait.total_seconds(), 600))
+
+    def test_a_wall_clock_that_was_ahead(self, folder, clock):
+        """After the wall clock was set back beyond the intermediate's begin, SVIDs are issued again."""
+        clock.step_wall(DAY.total_seconds())
+        authority = authority_in(folder, clock)
+        root_made_before = authority_in(folder.parent / "other", FakeClock())
+        authority._root = root_made_before._root
+        authority._issuer = authority._new_issuer()
+        clock.step_wall(-DAY.total_seconds() / 2)
+        authority.maintain()
+        assert authority.issue_x509(WEB, HOUR)

@@ -1,0 +1,107 @@
+"""admission.py: nobody takes all places, and nobody is let in too often."""
+
+import pytest
+from fakes.clock import FakeClock
+from hypothesis import given
+from hypothesis import strategies as st
+from sojourn.doors import admission as admission_module
+from sojourn.doors.admission import Admission
+
+BURST, RATE = 5, 2
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture(autouse=True)
+def small_burst(monkeypatch):
+    monkeypatch.setattr(admission_module, "CONNECTION_BURST_PER_UID", BURST)
+
+
+def make(clock, *, connections=100, per_uid=50, rate=RATE):
+    return Admission(clock, connections=connections, per_uid=per_uid, per_uid_per_second=rate)
+
+
+def test_all_places(clock):
+    """When all places are taken everyone is refused, and a place that is left can be taken."""
+    admission = make(clock, connections=2)
+    assert ["", ""] == [admission.enter(uid) for uid in (1, 2)]
+    assert "all connections are taken" == admission.enter(3)
+    admission.leave(1)
+    assert ("", 2) == (admission.enter(3), admission.open)
+
+
+def test_one_user_s_places(clock):
+    """One user cannot take all places; others still come in."""
+    admission = make(clock, per_uid=2)
+    assert ["", "", "the user has too many connections"] == [admission.enter(1) for _ in range(3)]
+    assert "" == admission.enter(2)
+    admission.leave(1)
+    assert "" == admission.enter(1)
+
+
+def test_rate(clock):
+    """After a burst a user comes in at the rate; another user is not held up by that."""
+    admission = make(clock)
+    assert [""] * BURST == [admission.enter(1) for _ in range(BURST)]
+    assert "the user connects too often" == admission.enter(1)
+    assert "" == admission.enter(2)
+    clock.advance(1)
+    assert ["", "", "the user connects too often"] == [admission.enter(1) for _ in range(RATE + 1)]
+
+
+def test_the_burst_is_the_most(clock):
+    """However long a user stays away, no more than the burst is saved up."""
+    admission = make(clock)
+    admission.enter(1)
+    clock.advance(1e6)
+    assert BURST == sum(admission.enter(1) == "" for _ in range(BURST * 2))
+
+
+def test_a_step_of_the_wall_clock(clock):
+    """A wall clock that is set gives nobody a new burst."""
+    admission = make(clock)
+    for _ in range(BURST):
+        admission.enter(1)
+    clock.step_wall(86_400)
+    assert admission.enter(1)
+
+
+def test_refused_is_not_counted(clock):
+    """A refused connection takes no place."""
+    admission = make(clock, per_uid=1)
+    admission.enter(1)
+    admission.enter(1)
+    assert 1 == admission.open
+    admission.leave(1)
+    assert ("", 1) == (admission.enter(1), admission.open)
+
+
+def test_users_who_rest_are_forgotten(clock, monkeypatch):
+    """What is remembered of users is bounded: those with a full burst are forgotten first."""
+    monkeypatch.setattr(admission_module, "_BUCKETS_KEPT", 3)
+    admission = make(clock)
+    for uid in range(3):
+        admission.enter(uid)
+    for _ in range(BURST):
+        admission.enter(2)
+    clock.advance(1)
+    admission.enter(9)
+    assert {2, 9} == set(admission._buckets)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60))
+def test_the_counts_agree(moves):
+    """After any coming and going the total is the number of those inside, and nobody is below zero."""
+    admission = make(FakeClock(), connections=6, per_uid=3, rate=1000)
+    inside = []
+    for uid, comes in moves:
+        if comes and not admission.enter(uid):
+            inside.append(uid)
+        elif not comes and uid in inside:
+            inside.remove(uid)
+            admission.leave(uid)
+        assert len(inside) == admission.open <= 6
+        assert all(inside.count(each) == admission._open[each] <= 3 for each in set(inside))

@@ -1,0 +1,301 @@
+"""calls.py: errors become statuses, whatever they are, and nothing leaks. By a real gRPC server."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from fakes.children import child, peer_of
+from fakes.clock import FakeClock
+from fakes.journals import FakeAuditStore
+from sojourn import errors
+from sojourn._pb.spire.api.types import types_pb2 as types
+from sojourn.doors.calls import HEADER, Calls, Method, first_of
+from sojourn.doors.door import KEY_PREFIX, Peers
+from sojourn.errors import AttestationFailed, InvalidInput, SojournError
+from sojourn.oversight.audit import Audit
+
+GOOD = ((HEADER, "true"),)
+ASKED = types.Selector(type="a", value="b")
+LEAVES = sorted(
+    (each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, SojournError)),
+    key=lambda each: each.__name__,
+)
+
+
+class OnePeer(Peers):
+    """Every call is the one peer's, as long as there is one."""
+
+    def __init__(self, peer):
+        super().__init__()
+        self.peer = peer
+
+    def of_call(self, grpc_peer):
+        if self.peer is None:
+            return super().of_call(grpc_peer)
+        return self.peer
+
+
+class Server:
+    """A gRPC server whose handlers the test sets."""
+
+    def __init__(self, folder, *, header=True):
+        self.path = folder / "s.sock"
+        self.store = FakeAuditStore()
+        self.audit = Audit(self.store, FakeClock())
+        self.process = child()
+        self.peers = OnePeer(peer_of(self.process.__enter__()))
+        self.peer = self.peers.peer
+        self.handler = None
+        methods = {
+            "Unary": Method("unary", types.Selector, self.handle),
+            "Stream": Method("stream", types.Selector, self.handle),
+            "Bidi": Method("bidi", types.Selector, self.handle),
+        }
+        self.service = Calls(self.peers, self.audit, header=header).service("test.Service", methods)
+
+    def handle(self, call, request):
+        return self.handler(call, request)
+
+    @asynccontextmanager
+    async def running(self):
+        server = grpc.aio.server()
+        server.add_generic_rpc_handlers((self.service,))
+        server.add_insecure_port(f"unix:{self.path}")
+        await server.start()
+        try:
+            async with grpc.aio.insecure_channel(f"unix:{self.path}") as channel:
+                self.channel = channel
+                yield self
+        finally:
+            await server.stop(None)
+            self.peer.close()
+            self.process.__exit__(None, None, None)
+
+    async def unary(self, request=ASKED, *, metadata=GOOD, raw=None):
+        call = self.channel.unary_unary(
+            "/test.Service/Unary",
+            request_serializer=(lambda _: raw) if raw is not None else types.Selector.SerializeToString,
+            response_deserializer=types.Selector.FromString,
+        )
+        return await call(request, metadata=metadata, timeout=20)
+
+    async def stream(self, request=ASKED, *, metadata=GOOD):
+        call = self.channel.unary_stream(
+            "/test.Service/Stream",
+            request_serializer=types.Selector.SerializeToString,
+            response_deserializer=types.Selector.FromString,
+        )
+        return [answer async for answer in call(request, metadata=metadata, timeout=20)]
+
+    async def bidi(self, *raw):
+        call = self.channel.stream_stream(
+            "/test.Service/Bidi",
+            request_serializer=lambda data: data,
+            response_deserializer=types.Selector.FromString,
+        )
+        return [answer async for answer in call(iter(raw), metadata=GOOD, timeout=20)]
+
+
+@pytest.fixture
+async def server(tmp_path):
+    async with Server(tmp_path).running() as running:
+        yield running
+
+
+def raising(error):
+    async def handler(_call, _request):
+        raise error
+
+    return handler
+
+
+def raising_later(error):
+    async def handler(_call, _request):
+        yield ASKED
+        raise error
+
+    return handler
+
+
+async def status_of(waiting):
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await waiting
+    trailing = dict(caught.value.trailing_metadata() or ())
+    return caught.value.code().name, caught.value.details(), trailing.get("sojourn-code")
+
+
+class TestAnswers:
+    async def test_unary(self, server):
+        """A handler gets the peer, the method and the request, and its message is the answer."""
+        seen = []
+
+        async def handler(call, request):
+            seen.append((call.peer, call.method, request))
+            return types.Selector(type="c", value="d")
+
+        server.handler = handler
+        assert "c" == (await server.unary()).type
+        assert [(server.peer, "test.Service/Unary", ASKED)] == seen
+
+    async def test_ready_bytes(self, server):
+        """A handler may answer with ready bytes."""
+
+        async def handler(_call, _request):
+            return ASKED.SerializeToString()
+
+        server.handler = handler
+        assert ASKED == await server.unary()
+
+    async def test_stream(self, server):
+        """A handler may answer with a stream."""
+
+        async def handler(_call, request):
+            yield request
+            yield request
+
+        server.handler = handler
+        assert [ASKED, ASKED] == await server.stream()
+
+    async def test_both_ways(self, server):
+        """A handler may read a stream."""
+
+        async def handler(call, _request):
+            first = await first_of(call, 20)
+            yield first
+            async for request in call.requests:
+                yield request
+
+        server.handler = handler
+        data = ASKED.SerializeToString()
+        assert [ASKED] * 3 == await server.bidi(data, data, data)
+
+
+class TestHeader:
+    @pytest.mark.parametrize(
+        "metadata",
+        [(), ((HEADER, "false"),), ((HEADER, "True"),), ((HEADER, ""),), ((HEADER, "true"), (HEADER, "true"))],
+    )
+    @pytest.mark.parametrize("kind", ["unary", "stream"])
+    async def test_is_asked_for(self, server, metadata, kind):
+        """A call without exactly the header is refused before any work (Workload Endpoint, 3)."""
+        server.handler = raising(AssertionError("not to be reached"))
+        found = await status_of(getattr(server, kind)(metadata=metadata))
+        assert ("INVALID_ARGUMENT", "security header missing from request", "invalid_input") == found
+
+    async def test_only_where_it_is_wanted(self, tmp_path):
+        """The admin socket asks for no header."""
+
+        async def handler(_call, request):
+            return request
+
+        async with Server(tmp_path, header=False).running() as server:
+            server.handler = handler
+            assert ASKED == await server.unary(metadata=())
+
+
+class TestErrors:
+    @pytest.mark.parametrize("kind", LEAVES, ids=lambda each: each.__name__)
+    async def test_ours(self, server, kind):
+        """Each error of ours has its status, its public text and its code; its detail stays here."""
+        error = kind(["what"]) if kind is errors.InvalidConfig else kind("what", detail="secret")
+        server.handler = raising(error)
+        assert "what" in error.public
+        assert (kind.grpc_status, error.public, kind.code) == await status_of(server.unary())
+
+    @pytest.mark.parametrize("kind", ["unary", "stream"])
+    async def test_unknown_ones_stay_here(self, server, kind, capsys):
+        """An unknown exception is told as internal, with a reference to the log and no word of its own."""
+        server.handler = raising(RuntimeError("secret")) if kind == "unary" else raising_later(KeyError("secret"))
+        code, text, ours = await status_of(getattr(server, kind)())
+        assert ("INTERNAL", "internal") == (code, ours)
+        assert "secret" not in text
+        assert text.rpartition(" ")[2] in capsys.readouterr().out
+
+    async def test_in_the_middle_of_a_stream(self, server):
+        """An error after the first answer ends the stream with its status."""
+        server.handler = raising_later(errors.NoIdentity("no identity issued"))
+        assert ("PERMISSION_DENIED", "no identity issued", "no_identity") == await status_of(server.stream())
+
+    async def test_refusals_are_recorded(self, server):
+        """A refusal is in the audit journal, with who was refused what; other errors are not."""
+        for error in (errors.PolicyDenied("no"), errors.NotFound("no"), RuntimeError("x")):
+            server.handler = raising(error)
+            await status_of(server.unary())
+        await server.audit.flush()
+        assert [
+            {
+                "uid": server.peer.uid,
+                "pid": server.peer.process.pid,
+                "method": "test.Service/Unary",
+                "code": "policy_denied",
+                "reason": "no",
+            }
+        ] == server.store.fields("call_denied")
+
+    @pytest.mark.parametrize("raw", [b"\xff", b"\x0a\xff", b"\x0a\x02\xff\xfe", b"\x00"])
+    async def test_malformed_requests(self, server, raw):
+        """A request that cannot be parsed is the caller's mistake and not an internal error."""
+        server.handler = raising(AssertionError("not to be reached"))
+        assert "INVALID_ARGUMENT" == (await status_of(server.unary(raw=raw)))[0]
+
+    async def test_malformed_requests_in_a_stream(self, server):
+        """So is one in a stream of requests."""
+
+        async def handler(call, _request):
+            async for request in call.requests:
+                yield request
+
+        server.handler = handler
+        assert "INVALID_ARGUMENT" == (await status_of(server.bidi(b"\xff")))[0]
+
+    async def test_unknown_connection(self, server):
+        """A call on a connection that nobody registered has no peer and gets no answer."""
+        server.peers.peer = None
+        server.handler = raising(AssertionError("not to be reached"))
+        assert ("UNAVAILABLE", "workload attestation failed", "attestation_failed") == await status_of(server.unary())
+
+
+class TestFirst:
+    class Silent:
+        def __init__(self, *requests):
+            self.requests = self.each(requests)
+
+        async def each(self, requests):
+            for request in requests:
+                yield request
+            await asyncio.Event().wait()
+
+    async def test_of_a_silent_stream(self):
+        """A stream that says nothing in time is refused."""
+        with pytest.raises(InvalidInput):
+            await first_of(self.Silent(), 0.01)
+
+    async def test_of_an_empty_stream(self, server):
+        """A stream that ends before its first request is refused."""
+
+        async def handler(call, _request):
+            yield await first_of(call, 20)
+
+        server.handler = handler
+        assert "INVALID_ARGUMENT" == (await status_of(server.bidi()))[0]
+
+
+class TestPeers:
+    def test_by_random_names(self, server):
+        """A peer is found by the name that it was registered under, until that is forgotten."""
+        peers = Peers()
+        names = [peers.register(server.peer) for _ in range(2)]
+        assert 2 == len(set(names))
+        assert {len(KEY_PREFIX) + 32} == {len(name) for name in names}
+        assert server.peer is peers.of_call(f"unix-abstract:{names[0]}")
+        peers.forget(names[0])
+        peers.forget(names[0])
+        with pytest.raises(AttestationFailed):
+            peers.of_call(f"unix-abstract:{names[0]}")
+
+    @pytest.mark.parametrize("name", ["", "unix:", "unix-abstract:", "unix-abstract:sojourn-", "ipv4:127.0.0.1:1"])
+    def test_unknown_names(self, name):
+        """A name that was not registered is nobody's."""
+        with pytest.raises(AttestationFailed):
+            Peers().of_call(name)

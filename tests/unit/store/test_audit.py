@@ -1,0 +1,134 @@
+"""store/audit.py: the journal is one unbroken chain, whatever happens. The fake keeps the same contract."""
+
+import asyncio
+import sqlite3
+
+import pytest
+from fakes.databases import BlockedWriter, opened
+from fakes.journals import FakeAuditStore
+from sojourn.errors import AlreadyExists
+from sojourn.oversight.audit import FIRST, Event, digest_of
+from sojourn.store import audit as audit_module
+from sojourn.store.audit import AuditTable
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "sojourn.db"
+
+
+@pytest.fixture
+def database(path):
+    with opened(path) as database:
+        yield database
+
+
+@pytest.fixture
+def journal(database):
+    return AuditTable(database)
+
+
+def event(number):
+    return Event(1_000 + number, f"event_{number}", f'{{"n":{number}}}')
+
+
+async def names(journal):
+    return [record.event for record in await journal.tail(1000)]
+
+
+class TestContract:
+    @pytest.mark.parametrize("kind", ["real", "fake"])
+    async def test_keeps_order(self, journal, kind):
+        """Events are kept in the order in which they were appended."""
+        store = journal if kind == "real" else FakeAuditStore()
+        await store.append([event(1), event(2)])
+        await store.append([event(3)])
+        found = await names(store) if kind == "real" else store.names
+        assert ["event_1", "event_2", "event_3"] == found
+
+
+class TestChain:
+    async def test_an_empty_one(self, journal):
+        """A journal without records is intact."""
+        assert ((0, 0, ""), []) == (await journal.verify(), await journal.tail(10))
+
+    async def test_each_record_is_bound_to_the_one_before(self, journal):
+        """A record's digest is over the one before it, its number and what it says."""
+        await journal.append([event(1), event(2)])
+        first, second = await journal.tail(10)
+        assert (1, digest_of(FIRST, 1, event(1))) == (first.seq, first.digest)
+        assert (2, digest_of(first.digest, 2, event(2))) == (second.seq, second.digest)
+        assert (2, 0, "") == await journal.verify()
+
+    async def test_many_at_once(self, journal):
+        """Concurrent appends make one chain without gaps."""
+        await asyncio.gather(*(journal.append([event(number)]) for number in range(300)))
+        assert (300, 0, "") == await journal.verify()
+
+    async def test_over_a_restart(self, path):
+        """A journal goes on where it stopped."""
+        for number in range(3):
+            with opened(path) as database:
+                await AuditTable(database).append([event(number)])
+        with opened(path) as database:
+            assert (3, 0, "") == await AuditTable(database).verify()
+
+    @pytest.mark.parametrize("company", [False, True], ids=["alone", "in company"])
+    async def test_after_a_rollback(self, database, journal, company):
+        """A write that is rolled back takes its record with it and leaves no gap."""
+        await journal.append([event(1)])
+
+        def failing(connection):
+            journal.append_in(connection, [event(99)])
+            raise AlreadyExists("no")
+
+        async with BlockedWriter(database):
+            waiting = [asyncio.ensure_future(journal.append([event(2)]))] if company else []
+            waiting.append(asyncio.ensure_future(database.write(failing)))
+            waiting += [asyncio.ensure_future(journal.append([event(3)]))] if company else []
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting, return_exceptions=True)
+        await journal.append([event(4)])
+        expected = ["event_1", *(["event_2", "event_3"] if company else []), "event_4"]
+        assert (expected, (len(expected), 0, "")) == (await names(journal), await journal.verify())
+
+    @pytest.mark.parametrize(
+        ("statement", "seq", "says"),
+        [
+            ("UPDATE audit SET fields = '{}' WHERE seq = 3", 3, "not what was written"),
+            ("UPDATE audit SET event = 'other' WHERE seq = 3", 3, "not what was written"),
+            ("UPDATE audit SET at_ms = 0 WHERE seq = 3", 3, "not what was written"),
+            ("UPDATE audit SET digest = 'x' WHERE seq = 3", 3, "not what was written"),
+            ("DELETE FROM audit WHERE seq = 3", 3, "missing"),
+            ("DELETE FROM audit WHERE seq = 1", 1, "missing"),
+            ("UPDATE audit SET seq = 50 WHERE seq = 3", 3, "missing"),
+            (
+                "UPDATE audit SET event = (SELECT event FROM audit WHERE seq = 4) WHERE seq = 3",
+                3,
+                "not what was written",
+            ),
+        ],
+    )
+    async def test_tampering_shows(self, path, journal, statement, seq, says):
+        """A change, a gap or another order anywhere is found, with its place."""
+        await journal.append([event(number) for number in range(5)])
+        other = sqlite3.connect(path)
+        other.execute(statement)
+        other.commit()
+        other.close()
+        _, found, why = await journal.verify()
+        assert seq == found
+        assert says in why
+
+
+class TestTail:
+    async def test_the_last_ones_oldest_first(self, journal):
+        """The last records come, oldest first."""
+        await journal.append([event(number) for number in range(5)])
+        assert ["event_3", "event_4"] == [record.event for record in await journal.tail(2)]
+
+    async def test_limited(self, journal, monkeypatch):
+        """However many are asked for, there is a maximum."""
+        monkeypatch.setattr(audit_module, "AUDIT_LISTED", 2)
+        await journal.append([event(number) for number in range(5)])
+        assert 2 == len(await journal.tail(1000))

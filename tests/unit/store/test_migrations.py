@@ -1,0 +1,99 @@
+"""Migrations: the schema that is migrated to is the one that the code expects, and nothing else is touched."""
+
+import sqlite3
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from fakes.databases import opened
+from sojourn.errors import CannotStart
+from sojourn.store import database as database_module
+from sojourn.store import tables
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "sojourn.db"
+
+
+def by_hand(path, *statements):
+    """Run SQL past the store."""
+    path.touch(0o600)
+    connection = sqlite3.connect(path)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+def test_the_constant_is_the_newest_migration():
+    """The schema that the code names is the head of the migrations, of which there is one."""
+    config = Config()
+    folder = database_module.__file__.replace("database.py", "migrations")
+    config.set_main_option("script_location", folder)
+    assert [tables.SCHEMA] == ScriptDirectory.from_config(config).get_heads()
+
+
+def test_migrations_make_the_tables(path):
+    """Migrations lead to the tables that the code uses: Alembic finds no difference."""
+    with opened(path) as database:
+        found = database.read_now(
+            lambda connection: compare_metadata(
+                MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True}),
+                tables.metadata,
+            )
+        )
+    assert [] == found
+
+
+def test_opening_again_changes_nothing(path):
+    """A database that is up to date is not migrated again."""
+    for _ in range(2):
+        with opened(path):
+            pass
+    connection = sqlite3.connect(path)
+    assert [(tables.SCHEMA,)] == connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    connection.close()
+
+
+def test_a_newer_schema_is_refused(path):
+    """A database of a newer release is refused, named as such, and left alone."""
+    with opened(path):
+        pass
+    by_hand(path, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(CannotStart, match="newer"), opened(path):
+        pass
+    connection = sqlite3.connect(path)
+    assert [("9999",)] == connection.execute("SELECT version_num FROM alembic_version").fetchall()
+    connection.close()
+
+
+def test_foreign_tables_are_refused(path):
+    """A database that belongs to another program is refused, and nothing is added to it."""
+    by_hand(path, "CREATE TABLE recipes (name TEXT)")
+    with pytest.raises(CannotStart, match="not Sojourn's"), opened(path):
+        pass
+    connection = sqlite3.connect(path)
+    assert [("recipes",)] == connection.execute("SELECT name FROM sqlite_master").fetchall()
+    connection.close()
+
+
+def test_a_table_that_is_missing_is_noticed(path):
+    """A database whose version is right and whose tables are not is refused."""
+    with opened(path):
+        pass
+    by_hand(path, "DROP TABLE settings")
+    with pytest.raises(CannotStart), opened(path):
+        pass
+
+
+@pytest.mark.parametrize("version", ["", "base", "0000"])
+def test_an_unknown_older_version_is_refused(path, version):
+    """A version that no release wrote is refused, not guessed at."""
+    with opened(path):
+        pass
+    by_hand(path, f"UPDATE alembic_version SET version_num = '{version}'")
+    with pytest.raises(CannotStart), opened(path):
+        pass

@@ -1,0 +1,302 @@
+"""tasks/service.py: a JWT-SVID of the caller's own becomes a task token, and tokens are good or not."""
+
+import os
+from contextlib import ExitStack
+from datetime import timedelta
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from fakes.attestations import FakeAttestor
+from fakes.authorities import authority_in
+from fakes.children import child, peer_of
+from fakes.clock import FakeClock
+from fakes.journals import FakeTaskStore
+from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, entry
+from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
+from sojourn.attestation.service import Attestation
+from sojourn.clock import Alarms
+from sojourn.errors import (
+    ActionOutsideType,
+    InvalidInput,
+    InvalidTarget,
+    InvalidToken,
+    NoIdentity,
+    NotFound,
+    PolicyDenied,
+    StoreFailed,
+)
+from sojourn.identity.identities import Identities
+from sojourn.identity.registry import Registry
+from sojourn.identity.svids import X509Svids
+from sojourn.oversight.audit import Audit
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.jose import SigningKey
+from sojourn.tasks.engine import BeginRequest, TaskEngine
+from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_JWT, read
+from sojourn.tasks.holders import Holders
+from sojourn.tasks.service import JWT_SVID, TASK, TokenService
+
+ISSUER = "https://sojourn.example.org"
+KEY = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))
+TRIAGE_ID = SpiffeId.parse(TRIAGE)
+WEB_ID = SpiffeId.parse("spiffe://example.org/web")
+TYPES = {"triage": task_type()}
+
+
+class Room:
+    """A caller that is the triage agent, and the service that it asks."""
+
+    def __init__(self, folder):
+        self.clock = FakeClock()
+        self.alarms = Alarms(self.clock)
+        self.store = FakeTaskStore()
+        self.authority = authority_in(folder, self.clock)
+        entries = FakeEntryStore([entry("/agent/triage"), entry("/web", "unix:uid:5")])
+        registry = Registry(entries, TRUST_DOMAIN, [NODE], self.clock, self.alarms)
+        svids = X509Svids(self.authority, self.clock, self.alarms, timedelta(hours=1), lambda *_: None)
+        identities = Identities(
+            Attestation({"unix": FakeAttestor({"uid:1000"})}, self.clock),
+            registry,
+            self.authority,
+            svids,
+            self.clock,
+            timedelta(minutes=5),
+        )
+        audit = Audit(self.store, self.clock)
+        self.engine = TaskEngine(TYPES, self.store, audit, KEY, ISSUER, 1, self.clock, self.alarms, Holders(50))
+        self.service = TokenService(self.engine, identities, self.authority, self.clock)
+        self._closing = ExitStack()
+        self.process = self._closing.enter_context(child())
+        self.peer = peer_of(self.process)
+        self._closing.callback(self.peer.close)
+
+    def subject(self, spiffe_id=TRIAGE_ID, audience=(ISSUER,), ttl=timedelta(minutes=5)):
+        return self.authority.issue_jwt(spiffe_id, audience, ttl).token
+
+    async def exchange(self, token=None, **fields):
+        form = {
+            "grant_type": GRANT_TYPE,
+            "subject_token": token or self.subject(),
+            "subject_token_type": TOKEN_TYPE_JWT,
+            **fields,
+        }
+        return await self.service.exchange(self.peer, read(list(form.items())))
+
+    async def begin(self):
+        return await self.engine.begin(
+            self.peer,
+            [entry("/agent/triage")],
+            BeginRequest("triage", {}),
+            holder=self.peer.process.again(),
+            binding="process",
+        )
+
+    def close(self):
+        self.engine.end_all("test over")
+        self._closing.close()
+
+
+@pytest.fixture
+async def room(tmp_path):
+    room = Room(tmp_path / "keys")
+    yield room
+    room.close()
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+class TestExchange:
+    async def test_bare(self, room, tmp_path):
+        """A bare exchange opens a one-shot task for the target, which ends with the token's greatest life."""
+        token = await room.exchange(audience=TICKETS)
+        (task,) = room.engine.live()
+        assert (task.id, TICKETS, ("ticket:read", "ticket:write"), TRIAGE_ID) == (
+            token.task_id,
+            token.resource,
+            token.actions,
+            token.spiffe_id,
+        )
+        assert ("one-shot", 60) == (task.binding, task.deadline - room.clock.boot())
+        room.clock.advance(60)
+        room.alarms.ring_due()
+        assert "expired" == task.state
+
+    async def test_under_a_task(self, room):
+        """With a task's id the token is of that task."""
+        task = await room.begin()
+        token = await room.exchange(audience=TICKETS, task_id=task.id, scope="ticket:read")
+        assert (task.id, ("ticket:read",), [task]) == (token.task_id, token.actions, room.engine.live())
+
+    @pytest.mark.parametrize("audience", [ISSUER, f"{ISSUER}/token", "spiffe://example.org"])
+    async def test_our_own_names(self, room, audience):
+        """A subject token is for one of our own names."""
+        assert await room.exchange(room.subject(audience=[audience]), audience=TICKETS)
+
+    @pytest.mark.parametrize("audience", [[TICKETS], [ISSUER, TICKETS], [ISSUER + "/"], [ISSUER.upper()]])
+    async def test_a_token_for_others(self, room, audience):
+        """A subject token that is for somebody else, or for others too, is refused."""
+        with pytest.raises(InvalidToken) as caught:
+            await room.exchange(room.subject(audience=audience), audience=TICKETS)
+        assert "wrong_audience" == caught.value.reason_code
+
+    async def test_a_stolen_token(self, room):
+        """A good token of an identity that the caller does not have is refused."""
+        with pytest.raises(NoIdentity):
+            await room.exchange(room.subject(WEB_ID), audience=TICKETS)
+
+    async def test_an_expired_token(self, room):
+        """A subject token has no leeway: it is our own."""
+        token = room.subject(ttl=timedelta(seconds=10))
+        room.clock.advance(10)
+        with pytest.raises(InvalidToken, match="expired"):
+            await room.exchange(token, audience=TICKETS)
+
+    async def test_of_another_trust_domain(self, room, tmp_path):
+        """A subject token of another trust domain is refused, whatever its issuer calls itself."""
+        other = authority_in(tmp_path / "other", room.clock, trust_domain=TrustDomain("other.example"))
+        for subject in (SpiffeId.parse("spiffe://other.example/agent/triage"), TRIAGE_ID):
+            with pytest.raises(InvalidToken):
+                await room.exchange(other.issue_jwt(subject, [ISSUER], timedelta(minutes=1)).token, audience=TICKETS)
+
+    async def test_a_task_token_is_no_subject(self, room):
+        """A task token cannot be exchanged for another."""
+        token = await room.exchange(audience=TICKETS)
+        with pytest.raises(InvalidToken):
+            await room.exchange(token.token, audience=WIKI)
+
+    async def test_no_longer_than_the_subject_token(self, room):
+        """A task token does not outlive the subject token, with or without a task of its own."""
+        task = await room.begin()
+        for fields in ({}, {"task_id": task.id}):
+            token = await room.exchange(room.subject(ttl=timedelta(seconds=7)), audience=TICKETS, **fields)
+            assert 7 == token.claims["exp"] - room.clock.now().timestamp()
+
+    @pytest.mark.parametrize(
+        ("fields", "error"),
+        [
+            ({}, InvalidTarget),
+            ({"audience": "https://other.example"}, InvalidTarget),
+            ({"audience": TICKETS, "task_id": "tsk_none"}, NotFound),
+            ({"audience": TICKETS, "scope": "ticket:read ticket:delete"}, InvalidInput),
+        ],
+    )
+    async def test_refused(self, room, fields, error):
+        """What is not the caller's to have is refused, nothing is begun, and no descriptor is left."""
+        before = descriptors()
+        with pytest.raises(error):
+            await room.exchange(**fields)
+        assert ([], before) == (room.engine.live(), descriptors())
+
+    async def test_details_beyond_the_type(self, room):
+        """Details that name an action that the type does not have are refused."""
+        details = f'[{{"type":"triage","actions":["ticket:delete"],"locations":["{TICKETS}"]}}]'
+        with pytest.raises(ActionOutsideType):
+            await room.exchange(authorization_details=details)
+
+    async def test_details_of_another_type_than_the_task(self, room):
+        """Details that name another type than the task's are refused."""
+        task = await room.begin()
+        details = f'[{{"type":"other","actions":["ticket:read"],"locations":["{TICKETS}"]}}]'
+        with pytest.raises(InvalidInput):
+            await room.exchange(authorization_details=details, task_id=task.id)
+
+    async def test_another_s_task(self, room):
+        """A task of another process does not exist, whatever its id is."""
+        task = await room.begin()
+        with child() as other:
+            room.peer, mine = peer_of(other), room.peer
+            with pytest.raises(NotFound):
+                await room.exchange(audience=TICKETS, task_id=task.id)
+            room.peer.close()
+            room.peer = mine
+
+    async def test_no_token_no_task(self, room, monkeypatch):
+        """If no token can be given, the one-shot task ends."""
+        before = descriptors()
+
+        async def refuse(_event):
+            raise StoreFailed("no")
+
+        monkeypatch.setattr(room.store, "record", refuse)
+        with pytest.raises(StoreFailed):
+            await room.exchange(audience=TICKETS)
+        assert ([], before) == (room.engine.live(), descriptors())
+        assert ["no_token"] == [task.reason for task in room.engine.ended()]
+
+    async def test_policy_denies(self, room):
+        """What policy denies is not given."""
+        room.engine.types["triage"] = task_type(cedar='@id("none") forbid (principal, action, resource);')
+        with pytest.raises(PolicyDenied):
+            await room.exchange(audience=TICKETS)
+
+
+class TestValidate:
+    async def test_a_task_token(self, room):
+        """A token of a live task is good for its audience and its actions."""
+        token = await room.exchange(audience=TICKETS, scope="ticket:read")
+        verdict = room.service.validate(token.token, TICKETS, action="ticket:read")
+        assert (True, TASK, TRIAGE, token.task_id) == (
+            verdict.valid,
+            verdict.kind,
+            verdict.spiffe_id,
+            verdict.claims["task"]["id"],
+        )
+
+    @pytest.mark.parametrize(
+        ("arguments", "code"),
+        [
+            ({"audience": WIKI}, "wrong_audience"),
+            ({"audience": TICKETS, "action": "ticket:write"}, "action_not_granted"),
+            ({"audience": TICKETS, "kind": JWT_SVID}, "wrong_type"),
+        ],
+    )
+    async def test_not_for_anything_else(self, room, arguments, code):
+        """A token is not good for another audience, action or kind."""
+        token = await room.exchange(audience=TICKETS, scope="ticket:read")
+        verdict = room.service.validate(token.token, **arguments)
+        assert (False, code, None, "") == (verdict.valid, verdict.code, verdict.claims, verdict.spiffe_id)
+
+    async def test_dies_with_its_task(self, room):
+        """A token is refused as soon as its task has ended."""
+        token = await room.exchange(audience=TICKETS)
+        (task,) = room.engine.live()
+        room.engine.end(task, "revoked", "because")
+        verdict = room.service.validate(token.token, TICKETS)
+        assert ("task_over", True) == (verdict.code, "because" in verdict.reason)
+
+    async def test_expires(self, room):
+        """A task token has no leeway: at its end it is over."""
+        task = await room.begin()
+        token = await room.engine.token(task, TICKETS, ())
+        room.clock.advance(60)
+        assert "expired" == room.service.validate(token.token, TICKETS).code
+
+    async def test_of_another_engine(self, room, tmp_path):
+        """A task token that another agent signed is refused."""
+        token = await room.exchange(audience=TICKETS)
+        room.engine.key = SigningKey.from_private("k2", ec.generate_private_key(ec.SECP256R1()))
+        assert "unknown_key" == room.service.validate(token.token, TICKETS).code
+
+    async def test_a_jwt_svid(self, room):
+        """A JWT-SVID is good for its audience, and grants no action."""
+        token = room.subject(audience=["a", "b"])
+        verdict = room.service.validate(token, "a")
+        assert (True, JWT_SVID, TRIAGE, ["a", "b"]) == (
+            verdict.valid,
+            verdict.kind,
+            verdict.spiffe_id,
+            verdict.claims["aud"],
+        )
+        assert "wrong_audience" == room.service.validate(token, "c").code
+        assert "wrong_type" == room.service.validate(token, "a", action="x").code
+        assert "wrong_type" == room.service.validate(token, "a", kind=TASK).code
+
+    @pytest.mark.parametrize("token", ["", "a", "a.b.c", ".", "..", "é", "x" * 20_000, "\x00", "eyJ9.eyJ9.eyJ9"])
+    @pytest.mark.parametrize("kind", ["", JWT_SVID, TASK])
+    async def test_nonsense(self, room, token, kind):
+        """Nonsense is not valid, and no error."""
+        verdict = room.service.validate(token, TICKETS, kind=kind)
+        assert not verdict.valid
+        assert verdict.reason

@@ -1,0 +1,240 @@
+"""Imports go one way: values → rules → services → doors → main (DESIGN.md, 3)."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import sojourn
+
+ROOT = Path(sojourn.__file__).parent
+ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
+
+# Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
+LAYERS = [
+    ["errors", "limits"],
+    ["clock", "durations", "spiffe", "sdk.address", "_pb", "oversight.logs"],
+    ["attestation.selectors", "identity.entries", "identity.matching", "tasks.grants", "tasks.tokens", "tasks.policy"],
+    ["config", "process_setup", "attestation.process", "tasks.types", "tasks.exchange", "tasks.rules"],
+    ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
+    ["tasks.holders", "tasks.task", "tasks.feed"],
+    ["attestation.service", "authority", "identity.registry", "identity.svids"],
+    ["identity.identities", "tasks.engine"],
+    ["tasks.service", "store"],
+    ["doors", "sdk"],
+    ["daemon"],
+    ["cli"],
+    ["__main__"],
+]
+PURE = [
+    "errors",
+    "limits",
+    "durations",
+    "spiffe",
+    "attestation.selectors",
+    "identity.entries",
+    "identity.matching",
+    "identity.explain",
+    "tasks.grants",
+    "tasks.tokens",
+    "tasks.policy",
+    "tasks.types",
+    "tasks.exchange",
+    "tasks.rules",
+]
+IMPURE_LIBRARIES = {
+    *("alembic", "asyncio", "google", "grpc", "joserfc", "prometheus_client", "socket", "sqlalchemy", "starlette"),
+    *("structlog", "subprocess", "threading", "time", "typer", "uvicorn", "uvloop"),
+}
+# Which libraries may be imported where, and nowhere else.
+HOMES = {
+    "alembic": ["store"],
+    "sqlalchemy": ["store"],
+    "grpc": ["doors", "sdk", "cli"],
+    "grpc_health": ["doors.servers"],
+    "grpc_reflection": ["doors.servers"],
+    "google": ["doors", "sdk", "cli", "_pb"],
+    "joserfc": ["spiffe.jose"],
+    "cedarpy": ["tasks.policy"],
+    "starlette": ["doors.http"],
+    "uvicorn": ["doors.http"],
+    "uvloop": ["daemon"],
+    "typer": ["cli"],
+    "pydantic": ["config", "tasks.types"],
+    "prometheus_client": ["doors", "daemon"],
+}
+SEES_PROC = ["attestation.process", "attestation.peer", "process_setup", "store.tasks", "doors.servers", "sdk.tls"]
+SDK_SEES = ["errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.tokens"]
+NOT_IN_THE_SDK = (
+    *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),
+    *("uvicorn", "uvloop"),
+)
+
+
+def inside(module, places):
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def sources():
+    """Every module of ours with its syntax tree, by its name below `sojourn`; the generated stubs apart."""
+    for path in sorted(ROOT.rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        if not inside(name, ["_pb"]):
+            yield name, ast.parse(path.read_text("utf-8"))
+
+
+def imports(tree):
+    """Full names of all that a module imports, at its top or within functions."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "relative imports hide the layers"
+            # `from package import name`: the name may be a module; if it is not, the longer name does no harm.
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(tree):
+    return [name.removeprefix("sojourn.") for name in imports(tree) if name.startswith("sojourn.")]
+
+
+def libraries(tree):
+    return {name.partition(".")[0] for name in imports(tree)} - {"sojourn"}
+
+
+def layer_of(module):
+    return next((rank for rank, places in enumerate(LAYERS) if inside(module, places)), None)
+
+
+def module_of(name):
+    """The module that a full name is, or is in: the longest that there is."""
+    while name and name not in MODULES:
+        name = name.rpartition(".")[0]
+    return name
+
+
+def backward(module, tree):
+    """The imports of a module that come from a layer above its own."""
+    return [name for name in ours(tree) if (layer_of(name) or 0) > layer_of(module)]
+
+
+MODULES = dict(sources())
+FRONT = {"__init__"}  # the package itself: lazy names, checked in tests/unit/sdk
+EMPTY = {"attestation", "identity", "tasks", "oversight"}  # packages that are cut over several layers
+
+
+class TestLayers:
+    def test_every_module_has_a_layer(self):
+        """No module stands outside of the layers."""
+        assert [] == [name for name in MODULES if layer_of(name) is None and name not in FRONT | EMPTY]
+
+    @pytest.mark.parametrize("package", sorted(EMPTY))
+    def test_packages_over_several_layers_are_empty(self, package):
+        """A package whose modules lie in different layers imports nothing itself."""
+        assert [] == list(imports(MODULES[package]))
+
+    @pytest.mark.parametrize("module", sorted(set(MODULES) - FRONT - EMPTY))
+    def test_imports_go_one_way(self, module):
+        """A module imports its own layer or those before it."""
+        assert [] == backward(module, MODULES[module])
+
+    def test_no_cycles(self):
+        """No module imports itself by way of others, within functions either."""
+        edges = {name: {module_of(each) for each in ours(tree)} - {name, ""} for name, tree in MODULES.items()}
+        while leaves := {name for name, found in edges.items() if not found}:
+            edges = {name: found - leaves for name, found in edges.items() if name not in leaves}
+        assert {} == edges
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "from sojourn.doors.door import Door",
+            "import sojourn.doors.door",
+            "from sojourn.doors import door",
+            "def f():\n    from sojourn.doors.door import Door",
+        ],
+    )
+    def test_a_backward_import_is_found(self, source):
+        """This test finds a store that imports a door, however that is written."""
+        assert backward("store.tasks", ast.parse(source))
+
+    def test_a_forward_import_is_not(self):
+        """This test lets a door import the store."""
+        assert [] == backward("doors.admin", ast.parse("from sojourn.store.audit import AuditTable"))
+
+
+class TestPurity:
+    @pytest.mark.parametrize("module", sorted(name for name in MODULES if inside(name, PURE)))
+    def test_values_and_rules_import_nothing_impure(self, module):
+        """Values and rules import no event loop, network, database, log, clock or protobuf."""
+        allowed = {"joserfc"} if module == "spiffe.jose" else set()
+        assert set() == libraries(MODULES[module]) & IMPURE_LIBRARIES - allowed
+        assert [] == [name for name in ours(MODULES[module]) if inside(name, ["_pb", "clock"])]
+
+    @pytest.mark.parametrize("module", sorted(name for name in MODULES if inside(name, PURE)))
+    def test_values_and_rules_do_not_wait(self, module):
+        """Values and rules have no coroutines."""
+        waits = (ast.AsyncFunctionDef, ast.Await, ast.AsyncFor, ast.AsyncWith)
+        assert not any(isinstance(node, waits) for node in ast.walk(MODULES[module]))
+
+
+class TestHomes:
+    @pytest.mark.parametrize("library", sorted(HOMES))
+    def test_each_library_has_its_home(self, library):
+        """A library is imported where it is wrapped, and nowhere else."""
+        found = [name for name, tree in MODULES.items() if library in libraries(tree)]
+        assert [] == [name for name in found if not inside(name, HOMES[library])]
+        assert found
+
+    def test_stubs_stay_at_the_edges(self):
+        """Generated stubs are used by doors, SDK and command only."""
+        users = [name for name, tree in MODULES.items() if any(inside(each, ["_pb"]) for each in ours(tree))]
+        assert [] == [name for name in users if not inside(name, ["doors", "sdk", "cli"])]
+
+    @pytest.mark.parametrize("module", sorted(set(MODULES) - set(SEES_PROC)))
+    def test_proc_is_read_in_few_places(self, module):
+        """Only the modules that are named here know paths below /proc."""
+        texts = [node.value for node in ast.walk(MODULES[module]) if isinstance(node, ast.Constant)]
+        assert [] == [text for text in texts if isinstance(text, str) and "/proc/" in text]
+
+    def test_only_main_builds(self):
+        """Nobody imports the daemon but the command."""
+        users = [name for name, tree in MODULES.items() if any(inside(each, ["daemon"]) for each in ours(tree))]
+        assert ["cli.agent"] == users
+
+    def test_attestors_use_what_a_third_party_may(self):
+        """Our own attestors import the plugin interface and values, and nothing else of the daemon."""
+        for path in ATTESTORS.glob("*.py"):
+            tree = ast.parse(path.read_text("utf-8"))
+            allowed = ["errors", "limits", "attestation.attestor", "attestation.selectors"]
+            assert [] == [name for name in ours(tree) if not inside(name, allowed)]
+
+
+class TestSdk:
+    @pytest.mark.parametrize("module", sorted(name for name in MODULES if inside(name, ["sdk"])))
+    def test_knows_no_room_of_the_daemon(self, module):
+        """The SDK imports values and itself, and no library of the daemon's."""
+        assert [] == [name for name in ours(MODULES[module]) if not inside(name, SDK_SEES)]
+        assert set() == libraries(MODULES[module]) & set(NOT_IN_THE_SDK)
+
+    def test_importing_sojourn_costs_nothing(self):
+        """`import sojourn` loads neither gRPC nor pydantic, nor anything of ours."""
+        loaded = loaded_by("import sojourn")
+        assert set() == loaded & {"grpc", "google", "pydantic", "cryptography", "joserfc", *NOT_IN_THE_SDK}
+        assert set() == {name for name in loaded if name.startswith("sojourn.")}
+
+    def test_using_the_sdk_loads_no_daemon(self):
+        """With every public name in use, no library and no room of the daemon is loaded."""
+        loaded = loaded_by("import sojourn; [getattr(sojourn, name) for name in sojourn.__all__]")
+        assert set() == loaded & set(NOT_IN_THE_SDK)
+        modules = {name.removeprefix("sojourn.") for name in loaded if name.startswith("sojourn.")}
+        packages = {"tasks"}
+        assert set() == {name for name in modules if not inside(name, SDK_SEES)} - packages
+
+
+def loaded_by(statement):
+    """The names of all modules that a fresh interpreter has after `statement`."""
+    code = f"{statement}\nimport sys\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    return set(done.stdout.split())
