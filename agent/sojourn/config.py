@@ -25,10 +25,10 @@ from pydantic import (
     field_validator,
 )
 
+from sojourn.address import default_run_dir, default_state_dir, socket_path
 from sojourn.durations import duration_text, parse_duration
 from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
 from sojourn.limits import CONNECTIONS_PER_UID_PER_SECOND, SVID_TTL_MAX_SECONDS, SVID_TTL_MIN_SECONDS
-from sojourn.sdk.address import default_run_dir, default_state_dir, socket_path
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 Duration = Annotated[

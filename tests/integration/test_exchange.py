@@ -309,7 +309,6 @@ def details(**changes: Any) -> str:
         ({"authorization_details": None, "audience": None}, "invalid_target", "name the target: *"),
         ({"authorization_details": None, "audience": PLACE_B + "/x"}, "invalid_target", "no task type *"),
         ({"authorization_details": "{"}, "invalid_authorization_details", "authorization_details are not JSON"),
-        ({"authorization_details": ""}, "invalid_authorization_details", "authorization_details are not JSON"),
         ({"authorization_details": "{}"}, "invalid_authorization_details", "authorization_details are not a list *"),
         ({"authorization_details": "[]"}, "invalid_authorization_details", "authorization_details are not a list *"),
         ({"authorization_details": "[1]"}, "invalid_authorization_details", "authorization_details are not a list *"),

@@ -12,7 +12,7 @@ _CALL_SECONDS = 30.0
 
 def admin(socket: str | None, method: str, request: Any, answer: type[Answer]) -> Answer:
     """Make one call on the admin socket. Raise a SojournError."""
-    from sojourn.sdk.address import admin_socket
+    from sojourn.address import admin_socket
     from sojourn.sdk.connection import Connection
 
     async def call() -> Answer:

@@ -127,7 +127,7 @@ class AdminApi:
         try:
             attested = await self._attestation.attest(peer)
             served = self._registry.match(attested.selectors)
-            found = explain.verdicts(self._registry, served, attested.selectors, self._registry.node_ids)
+            found = explain.verdicts(self._registry, served, attested, self._registry.node_ids)
             return pb.ExplainResponse(
                 pid=request.pid,
                 uid=peer.uid,

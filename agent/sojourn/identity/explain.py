@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sojourn.attestation.attestor import Attested
-from sojourn.attestation.selectors import Selector, text_of
+from sojourn.attestation.selectors import text_of
 from sojourn.identity.entries import Entry
 from sojourn.identity.matching import nearest
 from sojourn.limits import EXPLAINED_ENTRIES
@@ -21,10 +21,10 @@ class Verdict:
 
 
 def verdicts(
-    entries: Iterable[Entry], served: Iterable[Entry], selectors: frozenset[Selector], node_ids: Sequence[SpiffeId]
+    entries: Iterable[Entry], served: Iterable[Entry], attested: Attested, node_ids: Sequence[SpiffeId]
 ) -> list[Verdict]:
     """The matching entries in their order, then those that match but are not served, then the nearest misses."""
-    entries = list(entries)
+    entries, selectors = list(entries), attested.selectors
     here = {entry.id for entry in served}
     matching = sorted((entry for entry in entries if entry.selectors <= selectors), key=lambda entry: entry.order)
     found = [Verdict(entry, "matched") for entry in matching if entry.id in here]
@@ -35,7 +35,7 @@ def verdicts(
     ]
     found += [
         Verdict(entry, "missing_selectors", tuple(text_of(entry.selectors - selectors)))
-        for entry in nearest(entries, selectors, EXPLAINED_ENTRIES)
+        for entry in nearest(entries, selectors, attested.withheld, EXPLAINED_ENTRIES)
     ]
     return found
 

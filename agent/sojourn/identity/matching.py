@@ -41,14 +41,20 @@ class EntryIndex:
         return tuple(sorted(found, key=lambda entry: entry.order))
 
 
-def nearest(entries: Iterable[Entry], selectors: frozenset[Selector], limit: int) -> list[Entry]:
-    """Entries that do not match: the fewest missing selectors first, and of those the most that are there."""
-    misses = [entry for entry in entries if not entry.selectors <= selectors]
+def nearest(
+    entries: Iterable[Entry], selectors: frozenset[Selector], unproved: Iterable[str], limit: int
+) -> list[Entry]:
+    """Entries that do not match, the nearest first: the fewest missing selectors; of those, the ones that lack what
+    could not be proved (`unproved`: kinds such as `unix:path`), then the ones of which most is there.
+    """
+    kinds = tuple(f"{kind}:" for kind in unproved)
 
-    def distance(entry: Entry) -> tuple[int, int, tuple[int, int, str]]:
-        return (len(entry.selectors - selectors), -len(entry.selectors & selectors), entry.order)
+    def distance(entry: Entry) -> tuple[int, int, int, tuple[int, int, str]]:
+        missing = entry.selectors - selectors
+        lacking_proof = sum(str(selector).startswith(kinds) for selector in missing)
+        return (len(missing), -lacking_proof, -len(entry.selectors & selectors), entry.order)
 
-    return heapq.nsmallest(limit, misses, key=distance)
+    return heapq.nsmallest(limit, (entry for entry in entries if not entry.selectors <= selectors), key=distance)
 
 
 def unique_hints(entries: Iterable[Entry]) -> tuple[Entry, ...]:

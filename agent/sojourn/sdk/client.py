@@ -11,9 +11,9 @@ from google.protobuf import json_format
 
 from sojourn._pb import workload_pb2 as workload
 from sojourn._pb.sojourn.v1 import tasks_pb2, validation_pb2
+from sojourn.address import public_socket
 from sojourn.errors import NoIdentity, SojournError
 from sojourn.sdk import parse
-from sojourn.sdk.address import public_socket
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.task import AccessToken, HeldTask, Task, TaskStatus, run_task
@@ -41,7 +41,7 @@ class TokenVerdict:
 class Client:
     """A connection to the agent, for use as `async with Client() as client`.
 
-    `socket` is a path or a `unix:` URI; without it the socket is found as `sojourn.sdk.address.public_socket` says.
+    `socket` is a path or a `unix:` URI; without it the socket is found as `sojourn.address.public_socket` says.
     A call that is not answered within `deadline_seconds` raises Unavailable; if nobody is there, Unreachable.
     """
 

@@ -25,13 +25,13 @@ def test_verdicts():
         Verdict(FAR, "other_parent"),
         Verdict(OVER, "expired"),
         Verdict(MISS, "missing_selectors", ("unix:path:/bin/web",)),
-    ] == verdicts([MISS, OVER, FAR, HIT], [HIT], HELD, [NODE])
+    ] == verdicts([MISS, OVER, FAR, HIT], [HIT], attested(), [NODE])
 
 
 def test_misses_are_limited():
     """No more than some of the misses are shown."""
     misses = [entry(f"/n{number}", f"x:{number}") for number in range(EXPLAINED_ENTRIES + 5)]
-    assert EXPLAINED_ENTRIES == len(verdicts(misses, [], HELD, [NODE]))
+    assert EXPLAINED_ENTRIES == len(verdicts(misses, [], attested(), [NODE]))
 
 
 @pytest.mark.parametrize(
@@ -65,4 +65,4 @@ def test_failures_do_not_hide_a_match():
 def test_another_nodes_entry_with_an_expiry():
     """An entry of another node that has not expired is another node's, whatever its expiry."""
     later = entry("/later", parent_id=OTHER_NODE, expires_at=2**50)
-    assert [Verdict(later, "other_parent")] == verdicts([later], [], HELD, [NODE])
+    assert [Verdict(later, "other_parent")] == verdicts([later], [], attested(), [NODE])

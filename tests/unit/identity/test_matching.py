@@ -56,8 +56,8 @@ def test_nearest():
     """The nearest misses come first, and no more than asked for; what matches is no miss."""
     held = selectors("unix:uid:1", "unix:gid:1")
     hit, one, two = entry("/hit", "unix:uid:1"), entry("/one", "unix:uid:1", "x:a"), entry("/two", "x:a", "x:b")
-    assert [one, two] == nearest([two, hit, one], held, 9)
-    assert [one] == nearest([two, hit, one], held, 1)
+    assert [one, two] == nearest([two, hit, one], held, (), 9)
+    assert [one] == nearest([two, hit, one], held, (), 1)
 
 
 class TestUniqueHints:
@@ -76,3 +76,11 @@ class TestUniqueHints:
         assert sorted(set(given_hints)) == sorted(given_hints)
         assert [each for each in named if not each.hint] == [each for each in kept if not each.hint]
         assert {each.hint for each in named} == {each.hint for each in kept}
+
+
+def test_nearest_of_equals():
+    """Of entries that lack as much, the one that lacks what could not be proved comes first."""
+    held = selectors("unix:uid:1", "unix:gid:1")
+    other = entry("/other", "unix:uid:2", "unix:gid:1")
+    unproved = entry("/unproved", "unix:uid:1", "unix:path:/bin/web")
+    assert [unproved, other] == nearest([other, unproved], held, ["unix:path"], 9)

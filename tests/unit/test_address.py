@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from sojourn import address
 from sojourn.errors import InvalidInput
-from sojourn.sdk import address
 
 NAMES = ("SOJOURN_SOCKET", "SOJOURN_ADMIN_SOCKET", "SPIFFE_ENDPOINT_SOCKET", "XDG_RUNTIME_DIR", "XDG_STATE_HOME")
 
