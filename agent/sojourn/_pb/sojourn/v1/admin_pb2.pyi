@@ -14,21 +14,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = (
-        "trust_domain",
-        "node_id",
-        "version",
-        "started_at",
-        "epoch",
-        "entries",
-        "live_tasks",
-        "connections",
-        "streams",
-        "svids",
-        "authority",
-        "limitations",
-        "task_types",
-    )
+    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -55,22 +41,7 @@ class GetStatusResponse(_message.Message):
     authority: Authority
     limitations: _containers.RepeatedCompositeFieldContainer[Limitation]
     task_types: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        trust_domain: _Optional[str] = ...,
-        node_id: _Optional[str] = ...,
-        version: _Optional[str] = ...,
-        started_at: _Optional[int] = ...,
-        epoch: _Optional[int] = ...,
-        entries: _Optional[int] = ...,
-        live_tasks: _Optional[int] = ...,
-        connections: _Optional[int] = ...,
-        streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ...,
-        svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ...,
-        authority: _Optional[_Union[Authority, _Mapping]] = ...,
-        limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ...,
-        task_types: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Limitation(_message.Message):
     __slots__ = ("what", "reason")
@@ -96,16 +67,7 @@ class Stream(_message.Message):
     since: int
     last_push: int
     pushes: int
-    def __init__(
-        self,
-        method: _Optional[str] = ...,
-        pid: _Optional[int] = ...,
-        uid: _Optional[int] = ...,
-        exe: _Optional[str] = ...,
-        since: _Optional[int] = ...,
-        last_push: _Optional[int] = ...,
-        pushes: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, method: _Optional[str] = ..., pid: _Optional[int] = ..., uid: _Optional[int] = ..., exe: _Optional[str] = ..., since: _Optional[int] = ..., last_push: _Optional[int] = ..., pushes: _Optional[int] = ...) -> None: ...
 
 class Svid(_message.Message):
     __slots__ = ("entry_id", "spiffe_id", "serial", "not_after", "rotate_at")
@@ -119,14 +81,7 @@ class Svid(_message.Message):
     serial: str
     not_after: int
     rotate_at: int
-    def __init__(
-        self,
-        entry_id: _Optional[str] = ...,
-        spiffe_id: _Optional[str] = ...,
-        serial: _Optional[str] = ...,
-        not_after: _Optional[int] = ...,
-        rotate_at: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., serial: _Optional[str] = ..., not_after: _Optional[int] = ..., rotate_at: _Optional[int] = ...) -> None: ...
 
 class Authority(_message.Message):
     __slots__ = ("kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids")
@@ -142,15 +97,7 @@ class Authority(_message.Message):
     issuer_serial: str
     issuer_not_after: int
     jwt_key_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        kind: _Optional[str] = ...,
-        root_serial: _Optional[str] = ...,
-        root_not_after: _Optional[int] = ...,
-        issuer_serial: _Optional[str] = ...,
-        issuer_not_after: _Optional[int] = ...,
-        jwt_key_ids: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, kind: _Optional[str] = ..., root_serial: _Optional[str] = ..., root_not_after: _Optional[int] = ..., issuer_serial: _Optional[str] = ..., issuer_not_after: _Optional[int] = ..., jwt_key_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("pid",)
@@ -178,18 +125,7 @@ class ExplainResponse(_message.Message):
     failed_attestors: _containers.RepeatedCompositeFieldContainer[Limitation]
     verdicts: _containers.RepeatedCompositeFieldContainer[EntryVerdict]
     conclusion: str
-    def __init__(
-        self,
-        pid: _Optional[int] = ...,
-        uid: _Optional[int] = ...,
-        gid: _Optional[int] = ...,
-        exe: _Optional[str] = ...,
-        selectors: _Optional[_Iterable[str]] = ...,
-        withheld: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ...,
-        failed_attestors: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ...,
-        verdicts: _Optional[_Iterable[_Union[EntryVerdict, _Mapping]]] = ...,
-        conclusion: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., exe: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., withheld: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., failed_attestors: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., verdicts: _Optional[_Iterable[_Union[EntryVerdict, _Mapping]]] = ..., conclusion: _Optional[str] = ...) -> None: ...
 
 class EntryVerdict(_message.Message):
     __slots__ = ("entry_id", "spiffe_id", "verdict", "missing")
@@ -201,13 +137,7 @@ class EntryVerdict(_message.Message):
     spiffe_id: str
     verdict: str
     missing: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        entry_id: _Optional[str] = ...,
-        spiffe_id: _Optional[str] = ...,
-        verdict: _Optional[str] = ...,
-        missing: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., verdict: _Optional[str] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
     __slots__ = ("include_ended",)
@@ -257,14 +187,7 @@ class AuditRecord(_message.Message):
     event: str
     fields: _struct_pb2.Struct
     digest: str
-    def __init__(
-        self,
-        seq: _Optional[int] = ...,
-        at_ms: _Optional[int] = ...,
-        event: _Optional[str] = ...,
-        fields: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...,
-        digest: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, seq: _Optional[int] = ..., at_ms: _Optional[int] = ..., event: _Optional[str] = ..., fields: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., digest: _Optional[str] = ...) -> None: ...
 
 class VerifyAuditRequest(_message.Message):
     __slots__ = ()
@@ -280,13 +203,7 @@ class VerifyAuditResponse(_message.Message):
     records: int
     first_bad_seq: int
     reason: str
-    def __init__(
-        self,
-        intact: _Optional[bool] = ...,
-        records: _Optional[int] = ...,
-        first_bad_seq: _Optional[int] = ...,
-        reason: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, intact: _Optional[bool] = ..., records: _Optional[int] = ..., first_bad_seq: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class GetBundleRequest(_message.Message):
     __slots__ = ()
@@ -300,6 +217,4 @@ class GetBundleResponse(_message.Message):
     trust_domain: str
     spiffe_bundle: str
     pem: str
-    def __init__(
-        self, trust_domain: _Optional[str] = ..., spiffe_bundle: _Optional[str] = ..., pem: _Optional[str] = ...
-    ) -> None: ...
+    def __init__(self, trust_domain: _Optional[str] = ..., spiffe_bundle: _Optional[str] = ..., pem: _Optional[str] = ...) -> None: ...

@@ -13,11 +13,7 @@ class RunTaskRequest(_message.Message):
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     begin: BeginTaskRequest
     complete: Complete
-    def __init__(
-        self,
-        begin: _Optional[_Union[BeginTaskRequest, _Mapping]] = ...,
-        complete: _Optional[_Union[Complete, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, begin: _Optional[_Union[BeginTaskRequest, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ...) -> None: ...
 
 class Complete(_message.Message):
     __slots__ = ("failed",)
@@ -34,7 +30,6 @@ class BeginTaskRequest(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-
     TYPE_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     GRANTS_FIELD_NUMBER: _ClassVar[int]
@@ -49,16 +44,7 @@ class BeginTaskRequest(_message.Message):
     holder_pid: int
     session: bool
     max_seconds: int
-    def __init__(
-        self,
-        type: _Optional[str] = ...,
-        params: _Optional[_Mapping[str, str]] = ...,
-        grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...,
-        spiffe_id: _Optional[str] = ...,
-        holder_pid: _Optional[int] = ...,
-        session: _Optional[bool] = ...,
-        max_seconds: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, type: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., spiffe_id: _Optional[str] = ..., holder_pid: _Optional[int] = ..., session: _Optional[bool] = ..., max_seconds: _Optional[int] = ...) -> None: ...
 
 class Grant(_message.Message):
     __slots__ = ("resource", "actions")
@@ -69,20 +55,7 @@ class Grant(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = (
-        "id",
-        "type",
-        "spiffe_id",
-        "state",
-        "reason",
-        "version",
-        "grants",
-        "created_at",
-        "expires_at",
-        "holder_pid",
-        "tokens_issued",
-        "params",
-    )
+    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -90,7 +63,6 @@ class Task(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-
     ID_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -115,21 +87,7 @@ class Task(_message.Message):
     holder_pid: int
     tokens_issued: int
     params: _containers.ScalarMap[str, str]
-    def __init__(
-        self,
-        id: _Optional[str] = ...,
-        type: _Optional[str] = ...,
-        spiffe_id: _Optional[str] = ...,
-        state: _Optional[str] = ...,
-        reason: _Optional[str] = ...,
-        version: _Optional[int] = ...,
-        grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...,
-        created_at: _Optional[int] = ...,
-        expires_at: _Optional[int] = ...,
-        holder_pid: _Optional[int] = ...,
-        tokens_issued: _Optional[int] = ...,
-        params: _Optional[_Mapping[str, str]] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
     __slots__ = ("begun", "changed", "ended")
@@ -139,12 +97,7 @@ class TaskEvent(_message.Message):
     begun: Task
     changed: Task
     ended: Task
-    def __init__(
-        self,
-        begun: _Optional[_Union[Task, _Mapping]] = ...,
-        changed: _Optional[_Union[Task, _Mapping]] = ...,
-        ended: _Optional[_Union[Task, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
 
 class GetTokenRequest(_message.Message):
     __slots__ = ("task_id", "resource", "actions")
@@ -154,9 +107,7 @@ class GetTokenRequest(_message.Message):
     task_id: str
     resource: str
     actions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self, task_id: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...
-    ) -> None: ...
+    def __init__(self, task_id: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class GetTokenResponse(_message.Message):
     __slots__ = ("access_token", "token_type", "expires_at", "resource", "actions")
@@ -170,14 +121,7 @@ class GetTokenResponse(_message.Message):
     expires_at: int
     resource: str
     actions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        access_token: _Optional[str] = ...,
-        token_type: _Optional[str] = ...,
-        expires_at: _Optional[int] = ...,
-        resource: _Optional[str] = ...,
-        actions: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[int] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CompleteTaskRequest(_message.Message):
     __slots__ = ("task_id", "failed")

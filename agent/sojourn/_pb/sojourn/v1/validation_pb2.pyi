@@ -14,7 +14,6 @@ class TokenKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     TOKEN_KIND_UNSPECIFIED: _ClassVar[TokenKind]
     TOKEN_KIND_JWT_SVID: _ClassVar[TokenKind]
     TOKEN_KIND_TASK: _ClassVar[TokenKind]
-
 TOKEN_KIND_UNSPECIFIED: TokenKind
 TOKEN_KIND_JWT_SVID: TokenKind
 TOKEN_KIND_TASK: TokenKind
@@ -29,13 +28,7 @@ class ValidateTokenRequest(_message.Message):
     audience: str
     kind: TokenKind
     action: str
-    def __init__(
-        self,
-        token: _Optional[str] = ...,
-        audience: _Optional[str] = ...,
-        kind: _Optional[_Union[TokenKind, str]] = ...,
-        action: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ...) -> None: ...
 
 class ValidateTokenResponse(_message.Message):
     __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims")
@@ -51,15 +44,7 @@ class ValidateTokenResponse(_message.Message):
     kind: TokenKind
     spiffe_id: str
     claims: _struct_pb2.Struct
-    def __init__(
-        self,
-        valid: _Optional[bool] = ...,
-        code: _Optional[str] = ...,
-        reason: _Optional[str] = ...,
-        kind: _Optional[_Union[TokenKind, str]] = ...,
-        spiffe_id: _Optional[str] = ...,
-        claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class WatchTasksRequest(_message.Message):
     __slots__ = ("audiences",)
@@ -81,15 +66,7 @@ class TaskFeed(_message.Message):
     epoch: int
     issuer: str
     keys: bytes
-    def __init__(
-        self,
-        snapshot: _Optional[_Union[Snapshot, _Mapping]] = ...,
-        delta: _Optional[_Union[Delta, _Mapping]] = ...,
-        heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...,
-        epoch: _Optional[int] = ...,
-        issuer: _Optional[str] = ...,
-        keys: _Optional[bytes] = ...,
-    ) -> None: ...
+    def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., epoch: _Optional[int] = ..., issuer: _Optional[str] = ..., keys: _Optional[bytes] = ...) -> None: ...
 
 class TaskState(_message.Message):
     __slots__ = ("id", "version", "live", "reason", "suspended")
@@ -103,14 +80,7 @@ class TaskState(_message.Message):
     live: bool
     reason: str
     suspended: bool
-    def __init__(
-        self,
-        id: _Optional[str] = ...,
-        version: _Optional[int] = ...,
-        live: _Optional[bool] = ...,
-        reason: _Optional[str] = ...,
-        suspended: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., version: _Optional[int] = ..., live: _Optional[bool] = ..., reason: _Optional[str] = ..., suspended: _Optional[bool] = ...) -> None: ...
 
 class Snapshot(_message.Message):
     __slots__ = ("tasks",)

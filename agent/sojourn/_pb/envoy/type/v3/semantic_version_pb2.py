@@ -5,30 +5,33 @@
 # source: envoy/type/v3/semantic_version.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "envoy/type/v3/semantic_version.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'envoy/type/v3/semantic_version.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n$envoy/type/v3/semantic_version.proto\x12\renvoy.type.v3"L\n\x0fSemanticVersion\x12\x14\n\x0cmajor_number\x18\x01 \x01(\r\x12\x14\n\x0cminor_number\x18\x02 \x01(\r\x12\r\n\x05patch\x18\x03 \x01(\rb\x06proto3'
-)
+
+
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n$envoy/type/v3/semantic_version.proto\x12\renvoy.type.v3\"L\n\x0fSemanticVersion\x12\x14\n\x0cmajor_number\x18\x01 \x01(\r\x12\x14\n\x0cminor_number\x18\x02 \x01(\r\x12\r\n\x05patch\x18\x03 \x01(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "envoy.type.v3.semantic_version_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'envoy.type.v3.semantic_version_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_SEMANTICVERSION"]._serialized_start = 55
-    _globals["_SEMANTICVERSION"]._serialized_end = 131
+  DESCRIPTOR._loaded_options = None
+  _globals['_SEMANTICVERSION']._serialized_start=55
+  _globals['_SEMANTICVERSION']._serialized_end=131
 # @@protoc_insertion_point(module_scope)

@@ -18,7 +18,6 @@ class LogLevel(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     INFO: _ClassVar[LogLevel]
     DEBUG: _ClassVar[LogLevel]
     TRACE: _ClassVar[LogLevel]
-
 UNSPECIFIED: LogLevel
 PANIC: LogLevel
 FATAL: LogLevel
@@ -52,7 +51,6 @@ class SelectorMatch(_message.Message):
         MATCH_SUBSET: _ClassVar[SelectorMatch.MatchBehavior]
         MATCH_SUPERSET: _ClassVar[SelectorMatch.MatchBehavior]
         MATCH_ANY: _ClassVar[SelectorMatch.MatchBehavior]
-
     MATCH_EXACT: SelectorMatch.MatchBehavior
     MATCH_SUBSET: SelectorMatch.MatchBehavior
     MATCH_SUPERSET: SelectorMatch.MatchBehavior
@@ -61,11 +59,7 @@ class SelectorMatch(_message.Message):
     MATCH_FIELD_NUMBER: _ClassVar[int]
     selectors: _containers.RepeatedCompositeFieldContainer[Selector]
     match: SelectorMatch.MatchBehavior
-    def __init__(
-        self,
-        selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ...,
-        match: _Optional[_Union[SelectorMatch.MatchBehavior, str]] = ...,
-    ) -> None: ...
+    def __init__(self, selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ..., match: _Optional[_Union[SelectorMatch.MatchBehavior, str]] = ...) -> None: ...
 
 class FederatesWithMatch(_message.Message):
     __slots__ = ("trust_domains", "match")
@@ -75,7 +69,6 @@ class FederatesWithMatch(_message.Message):
         MATCH_SUBSET: _ClassVar[FederatesWithMatch.MatchBehavior]
         MATCH_SUPERSET: _ClassVar[FederatesWithMatch.MatchBehavior]
         MATCH_ANY: _ClassVar[FederatesWithMatch.MatchBehavior]
-
     MATCH_EXACT: FederatesWithMatch.MatchBehavior
     MATCH_SUBSET: FederatesWithMatch.MatchBehavior
     MATCH_SUPERSET: FederatesWithMatch.MatchBehavior
@@ -84,11 +77,7 @@ class FederatesWithMatch(_message.Message):
     MATCH_FIELD_NUMBER: _ClassVar[int]
     trust_domains: _containers.RepeatedScalarFieldContainer[str]
     match: FederatesWithMatch.MatchBehavior
-    def __init__(
-        self,
-        trust_domains: _Optional[_Iterable[str]] = ...,
-        match: _Optional[_Union[FederatesWithMatch.MatchBehavior, str]] = ...,
-    ) -> None: ...
+    def __init__(self, trust_domains: _Optional[_Iterable[str]] = ..., match: _Optional[_Union[FederatesWithMatch.MatchBehavior, str]] = ...) -> None: ...
 
 class Status(_message.Message):
     __slots__ = ("code", "message")
@@ -99,34 +88,14 @@ class Status(_message.Message):
     def __init__(self, code: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
 
 class Entry(_message.Message):
-    __slots__ = (
-        "id",
-        "spiffe_id",
-        "parent_id",
-        "selectors",
-        "x509_svid_ttl",
-        "federates_with",
-        "admin",
-        "downstream",
-        "expires_at",
-        "dns_names",
-        "revision_number",
-        "store_svid",
-        "jwt_svid_ttl",
-        "hint",
-        "created_at",
-        "additional_attributes",
-    )
+    __slots__ = ("id", "spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "federates_with", "admin", "downstream", "expires_at", "dns_names", "revision_number", "store_svid", "jwt_svid_ttl", "hint", "created_at", "additional_attributes")
     class AdditionalAttributes(_message.Message):
         __slots__ = ("disable_x509_svid_prefetch", "jwt_svid_include_jti")
         DISABLE_X509_SVID_PREFETCH_FIELD_NUMBER: _ClassVar[int]
         JWT_SVID_INCLUDE_JTI_FIELD_NUMBER: _ClassVar[int]
         disable_x509_svid_prefetch: bool
         jwt_svid_include_jti: bool
-        def __init__(
-            self, disable_x509_svid_prefetch: _Optional[bool] = ..., jwt_svid_include_jti: _Optional[bool] = ...
-        ) -> None: ...
-
+        def __init__(self, disable_x509_svid_prefetch: _Optional[bool] = ..., jwt_svid_include_jti: _Optional[bool] = ...) -> None: ...
     ID_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
@@ -159,44 +128,10 @@ class Entry(_message.Message):
     hint: str
     created_at: int
     additional_attributes: Entry.AdditionalAttributes
-    def __init__(
-        self,
-        id: _Optional[str] = ...,
-        spiffe_id: _Optional[_Union[SPIFFEID, _Mapping]] = ...,
-        parent_id: _Optional[_Union[SPIFFEID, _Mapping]] = ...,
-        selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ...,
-        x509_svid_ttl: _Optional[int] = ...,
-        federates_with: _Optional[_Iterable[str]] = ...,
-        admin: _Optional[bool] = ...,
-        downstream: _Optional[bool] = ...,
-        expires_at: _Optional[int] = ...,
-        dns_names: _Optional[_Iterable[str]] = ...,
-        revision_number: _Optional[int] = ...,
-        store_svid: _Optional[bool] = ...,
-        jwt_svid_ttl: _Optional[int] = ...,
-        hint: _Optional[str] = ...,
-        created_at: _Optional[int] = ...,
-        additional_attributes: _Optional[_Union[Entry.AdditionalAttributes, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., spiffe_id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., parent_id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ..., x509_svid_ttl: _Optional[int] = ..., federates_with: _Optional[_Iterable[str]] = ..., admin: _Optional[bool] = ..., downstream: _Optional[bool] = ..., expires_at: _Optional[int] = ..., dns_names: _Optional[_Iterable[str]] = ..., revision_number: _Optional[int] = ..., store_svid: _Optional[bool] = ..., jwt_svid_ttl: _Optional[int] = ..., hint: _Optional[str] = ..., created_at: _Optional[int] = ..., additional_attributes: _Optional[_Union[Entry.AdditionalAttributes, _Mapping]] = ...) -> None: ...
 
 class EntryMask(_message.Message):
-    __slots__ = (
-        "spiffe_id",
-        "parent_id",
-        "selectors",
-        "x509_svid_ttl",
-        "federates_with",
-        "admin",
-        "downstream",
-        "expires_at",
-        "dns_names",
-        "revision_number",
-        "store_svid",
-        "jwt_svid_ttl",
-        "hint",
-        "created_at",
-        "additional_attributes",
-    )
+    __slots__ = ("spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "federates_with", "admin", "downstream", "expires_at", "dns_names", "revision_number", "store_svid", "jwt_svid_ttl", "hint", "created_at", "additional_attributes")
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
     SELECTORS_FIELD_NUMBER: _ClassVar[int]
@@ -227,24 +162,7 @@ class EntryMask(_message.Message):
     hint: bool
     created_at: bool
     additional_attributes: bool
-    def __init__(
-        self,
-        spiffe_id: _Optional[bool] = ...,
-        parent_id: _Optional[bool] = ...,
-        selectors: _Optional[bool] = ...,
-        x509_svid_ttl: _Optional[bool] = ...,
-        federates_with: _Optional[bool] = ...,
-        admin: _Optional[bool] = ...,
-        downstream: _Optional[bool] = ...,
-        expires_at: _Optional[bool] = ...,
-        dns_names: _Optional[bool] = ...,
-        revision_number: _Optional[bool] = ...,
-        store_svid: _Optional[bool] = ...,
-        jwt_svid_ttl: _Optional[bool] = ...,
-        hint: _Optional[bool] = ...,
-        created_at: _Optional[bool] = ...,
-        additional_attributes: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, spiffe_id: _Optional[bool] = ..., parent_id: _Optional[bool] = ..., selectors: _Optional[bool] = ..., x509_svid_ttl: _Optional[bool] = ..., federates_with: _Optional[bool] = ..., admin: _Optional[bool] = ..., downstream: _Optional[bool] = ..., expires_at: _Optional[bool] = ..., dns_names: _Optional[bool] = ..., revision_number: _Optional[bool] = ..., store_svid: _Optional[bool] = ..., jwt_svid_ttl: _Optional[bool] = ..., hint: _Optional[bool] = ..., created_at: _Optional[bool] = ..., additional_attributes: _Optional[bool] = ...) -> None: ...
 
 class X509Certificate(_message.Message):
     __slots__ = ("asn1", "tainted")
@@ -264,13 +182,7 @@ class JWTKey(_message.Message):
     key_id: str
     expires_at: int
     tainted: bool
-    def __init__(
-        self,
-        public_key: _Optional[bytes] = ...,
-        key_id: _Optional[str] = ...,
-        expires_at: _Optional[int] = ...,
-        tainted: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, public_key: _Optional[bytes] = ..., key_id: _Optional[str] = ..., expires_at: _Optional[int] = ..., tainted: _Optional[bool] = ...) -> None: ...
 
 class WITKey(_message.Message):
     __slots__ = ("public_key", "key_id", "expires_at", "tainted")
@@ -282,23 +194,10 @@ class WITKey(_message.Message):
     key_id: str
     expires_at: int
     tainted: bool
-    def __init__(
-        self,
-        public_key: _Optional[bytes] = ...,
-        key_id: _Optional[str] = ...,
-        expires_at: _Optional[int] = ...,
-        tainted: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, public_key: _Optional[bytes] = ..., key_id: _Optional[str] = ..., expires_at: _Optional[int] = ..., tainted: _Optional[bool] = ...) -> None: ...
 
 class Bundle(_message.Message):
-    __slots__ = (
-        "trust_domain",
-        "x509_authorities",
-        "jwt_authorities",
-        "refresh_hint",
-        "sequence_number",
-        "wit_authorities",
-    )
+    __slots__ = ("trust_domain", "x509_authorities", "jwt_authorities", "refresh_hint", "sequence_number", "wit_authorities")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     X509_AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
     JWT_AUTHORITIES_FIELD_NUMBER: _ClassVar[int]
@@ -311,15 +210,7 @@ class Bundle(_message.Message):
     refresh_hint: int
     sequence_number: int
     wit_authorities: _containers.RepeatedCompositeFieldContainer[WITKey]
-    def __init__(
-        self,
-        trust_domain: _Optional[str] = ...,
-        x509_authorities: _Optional[_Iterable[_Union[X509Certificate, _Mapping]]] = ...,
-        jwt_authorities: _Optional[_Iterable[_Union[JWTKey, _Mapping]]] = ...,
-        refresh_hint: _Optional[int] = ...,
-        sequence_number: _Optional[int] = ...,
-        wit_authorities: _Optional[_Iterable[_Union[WITKey, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, trust_domain: _Optional[str] = ..., x509_authorities: _Optional[_Iterable[_Union[X509Certificate, _Mapping]]] = ..., jwt_authorities: _Optional[_Iterable[_Union[JWTKey, _Mapping]]] = ..., refresh_hint: _Optional[int] = ..., sequence_number: _Optional[int] = ..., wit_authorities: _Optional[_Iterable[_Union[WITKey, _Mapping]]] = ...) -> None: ...
 
 class BundleMask(_message.Message):
     __slots__ = ("x509_authorities", "jwt_authorities", "refresh_hint", "sequence_number", "wit_authorities")
@@ -333,14 +224,7 @@ class BundleMask(_message.Message):
     refresh_hint: bool
     sequence_number: bool
     wit_authorities: bool
-    def __init__(
-        self,
-        x509_authorities: _Optional[bool] = ...,
-        jwt_authorities: _Optional[bool] = ...,
-        refresh_hint: _Optional[bool] = ...,
-        sequence_number: _Optional[bool] = ...,
-        wit_authorities: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, x509_authorities: _Optional[bool] = ..., jwt_authorities: _Optional[bool] = ..., refresh_hint: _Optional[bool] = ..., sequence_number: _Optional[bool] = ..., wit_authorities: _Optional[bool] = ...) -> None: ...
 
 class X509SVID(_message.Message):
     __slots__ = ("cert_chain", "id", "expires_at", "hint")
@@ -352,13 +236,7 @@ class X509SVID(_message.Message):
     id: SPIFFEID
     expires_at: int
     hint: str
-    def __init__(
-        self,
-        cert_chain: _Optional[_Iterable[bytes]] = ...,
-        id: _Optional[_Union[SPIFFEID, _Mapping]] = ...,
-        expires_at: _Optional[int] = ...,
-        hint: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, cert_chain: _Optional[_Iterable[bytes]] = ..., id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., expires_at: _Optional[int] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class JWTSVID(_message.Message):
     __slots__ = ("token", "id", "expires_at", "issued_at", "hint")
@@ -372,26 +250,10 @@ class JWTSVID(_message.Message):
     expires_at: int
     issued_at: int
     hint: str
-    def __init__(
-        self,
-        token: _Optional[str] = ...,
-        id: _Optional[_Union[SPIFFEID, _Mapping]] = ...,
-        expires_at: _Optional[int] = ...,
-        issued_at: _Optional[int] = ...,
-        hint: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., expires_at: _Optional[int] = ..., issued_at: _Optional[int] = ..., hint: _Optional[str] = ...) -> None: ...
 
 class Agent(_message.Message):
-    __slots__ = (
-        "id",
-        "attestation_type",
-        "x509svid_serial_number",
-        "x509svid_expires_at",
-        "selectors",
-        "banned",
-        "can_reattest",
-        "agent_version",
-    )
+    __slots__ = ("id", "attestation_type", "x509svid_serial_number", "x509svid_expires_at", "selectors", "banned", "can_reattest", "agent_version")
     ID_FIELD_NUMBER: _ClassVar[int]
     ATTESTATION_TYPE_FIELD_NUMBER: _ClassVar[int]
     X509SVID_SERIAL_NUMBER_FIELD_NUMBER: _ClassVar[int]
@@ -408,28 +270,10 @@ class Agent(_message.Message):
     banned: bool
     can_reattest: bool
     agent_version: str
-    def __init__(
-        self,
-        id: _Optional[_Union[SPIFFEID, _Mapping]] = ...,
-        attestation_type: _Optional[str] = ...,
-        x509svid_serial_number: _Optional[str] = ...,
-        x509svid_expires_at: _Optional[int] = ...,
-        selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ...,
-        banned: _Optional[bool] = ...,
-        can_reattest: _Optional[bool] = ...,
-        agent_version: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[_Union[SPIFFEID, _Mapping]] = ..., attestation_type: _Optional[str] = ..., x509svid_serial_number: _Optional[str] = ..., x509svid_expires_at: _Optional[int] = ..., selectors: _Optional[_Iterable[_Union[Selector, _Mapping]]] = ..., banned: _Optional[bool] = ..., can_reattest: _Optional[bool] = ..., agent_version: _Optional[str] = ...) -> None: ...
 
 class AgentMask(_message.Message):
-    __slots__ = (
-        "attestation_type",
-        "x509svid_serial_number",
-        "x509svid_expires_at",
-        "selectors",
-        "banned",
-        "can_reattest",
-        "agent_version",
-    )
+    __slots__ = ("attestation_type", "x509svid_serial_number", "x509svid_expires_at", "selectors", "banned", "can_reattest", "agent_version")
     ATTESTATION_TYPE_FIELD_NUMBER: _ClassVar[int]
     X509SVID_SERIAL_NUMBER_FIELD_NUMBER: _ClassVar[int]
     X509SVID_EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
@@ -444,16 +288,7 @@ class AgentMask(_message.Message):
     banned: bool
     can_reattest: bool
     agent_version: bool
-    def __init__(
-        self,
-        attestation_type: _Optional[bool] = ...,
-        x509svid_serial_number: _Optional[bool] = ...,
-        x509svid_expires_at: _Optional[bool] = ...,
-        selectors: _Optional[bool] = ...,
-        banned: _Optional[bool] = ...,
-        can_reattest: _Optional[bool] = ...,
-        agent_version: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, attestation_type: _Optional[bool] = ..., x509svid_serial_number: _Optional[bool] = ..., x509svid_expires_at: _Optional[bool] = ..., selectors: _Optional[bool] = ..., banned: _Optional[bool] = ..., can_reattest: _Optional[bool] = ..., agent_version: _Optional[bool] = ...) -> None: ...
 
 class JoinToken(_message.Message):
     __slots__ = ("value", "expires_at")
@@ -469,11 +304,7 @@ class Logger(_message.Message):
     LAUNCH_LEVEL_FIELD_NUMBER: _ClassVar[int]
     current_level: LogLevel
     launch_level: LogLevel
-    def __init__(
-        self,
-        current_level: _Optional[_Union[LogLevel, str]] = ...,
-        launch_level: _Optional[_Union[LogLevel, str]] = ...,
-    ) -> None: ...
+    def __init__(self, current_level: _Optional[_Union[LogLevel, str]] = ..., launch_level: _Optional[_Union[LogLevel, str]] = ...) -> None: ...
 
 class HTTPSWebProfile(_message.Message):
     __slots__ = ()
@@ -497,14 +328,7 @@ class FederationRelationship(_message.Message):
     https_web: HTTPSWebProfile
     https_spiffe: HTTPSSPIFFEProfile
     trust_domain_bundle: Bundle
-    def __init__(
-        self,
-        trust_domain: _Optional[str] = ...,
-        bundle_endpoint_url: _Optional[str] = ...,
-        https_web: _Optional[_Union[HTTPSWebProfile, _Mapping]] = ...,
-        https_spiffe: _Optional[_Union[HTTPSSPIFFEProfile, _Mapping]] = ...,
-        trust_domain_bundle: _Optional[_Union[Bundle, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, trust_domain: _Optional[str] = ..., bundle_endpoint_url: _Optional[str] = ..., https_web: _Optional[_Union[HTTPSWebProfile, _Mapping]] = ..., https_spiffe: _Optional[_Union[HTTPSSPIFFEProfile, _Mapping]] = ..., trust_domain_bundle: _Optional[_Union[Bundle, _Mapping]] = ...) -> None: ...
 
 class FederationRelationshipMask(_message.Message):
     __slots__ = ("bundle_endpoint_url", "bundle_endpoint_profile", "trust_domain_bundle")
@@ -514,9 +338,4 @@ class FederationRelationshipMask(_message.Message):
     bundle_endpoint_url: bool
     bundle_endpoint_profile: bool
     trust_domain_bundle: bool
-    def __init__(
-        self,
-        bundle_endpoint_url: _Optional[bool] = ...,
-        bundle_endpoint_profile: _Optional[bool] = ...,
-        trust_domain_bundle: _Optional[bool] = ...,
-    ) -> None: ...
+    def __init__(self, bundle_endpoint_url: _Optional[bool] = ..., bundle_endpoint_profile: _Optional[bool] = ..., trust_domain_bundle: _Optional[bool] = ...) -> None: ...

@@ -29,15 +29,7 @@ class Node(_message.Message):
     user_agent_name: str
     user_agent_version: str
     user_agent_build_version: BuildVersion
-    def __init__(
-        self,
-        id: _Optional[str] = ...,
-        cluster: _Optional[str] = ...,
-        metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...,
-        user_agent_name: _Optional[str] = ...,
-        user_agent_version: _Optional[str] = ...,
-        user_agent_build_version: _Optional[_Union[BuildVersion, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., cluster: _Optional[str] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., user_agent_name: _Optional[str] = ..., user_agent_version: _Optional[str] = ..., user_agent_build_version: _Optional[_Union[BuildVersion, _Mapping]] = ...) -> None: ...
 
 class DataSource(_message.Message):
     __slots__ = ("filename", "inline_bytes", "inline_string")
@@ -47,9 +39,7 @@ class DataSource(_message.Message):
     filename: str
     inline_bytes: bytes
     inline_string: str
-    def __init__(
-        self, filename: _Optional[str] = ..., inline_bytes: _Optional[bytes] = ..., inline_string: _Optional[str] = ...
-    ) -> None: ...
+    def __init__(self, filename: _Optional[str] = ..., inline_bytes: _Optional[bytes] = ..., inline_string: _Optional[str] = ...) -> None: ...
 
 class TypedExtensionConfig(_message.Message):
     __slots__ = ("name", "typed_config")
@@ -57,6 +47,4 @@ class TypedExtensionConfig(_message.Message):
     TYPED_CONFIG_FIELD_NUMBER: _ClassVar[int]
     name: str
     typed_config: _any_pb2.Any
-    def __init__(
-        self, name: _Optional[str] = ..., typed_config: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., typed_config: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...) -> None: ...

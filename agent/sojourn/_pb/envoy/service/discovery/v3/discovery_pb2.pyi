@@ -24,15 +24,7 @@ class DiscoveryRequest(_message.Message):
     type_url: str
     response_nonce: str
     error_detail: _status_pb2.Status
-    def __init__(
-        self,
-        version_info: _Optional[str] = ...,
-        node: _Optional[_Union[_base_pb2.Node, _Mapping]] = ...,
-        resource_names: _Optional[_Iterable[str]] = ...,
-        type_url: _Optional[str] = ...,
-        response_nonce: _Optional[str] = ...,
-        error_detail: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, version_info: _Optional[str] = ..., node: _Optional[_Union[_base_pb2.Node, _Mapping]] = ..., resource_names: _Optional[_Iterable[str]] = ..., type_url: _Optional[str] = ..., response_nonce: _Optional[str] = ..., error_detail: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class DiscoveryResponse(_message.Message):
     __slots__ = ("version_info", "resources", "type_url", "nonce")
@@ -44,24 +36,10 @@ class DiscoveryResponse(_message.Message):
     resources: _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]
     type_url: str
     nonce: str
-    def __init__(
-        self,
-        version_info: _Optional[str] = ...,
-        resources: _Optional[_Iterable[_Union[_any_pb2.Any, _Mapping]]] = ...,
-        type_url: _Optional[str] = ...,
-        nonce: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, version_info: _Optional[str] = ..., resources: _Optional[_Iterable[_Union[_any_pb2.Any, _Mapping]]] = ..., type_url: _Optional[str] = ..., nonce: _Optional[str] = ...) -> None: ...
 
 class DeltaDiscoveryRequest(_message.Message):
-    __slots__ = (
-        "node",
-        "type_url",
-        "resource_names_subscribe",
-        "resource_names_unsubscribe",
-        "initial_resource_versions",
-        "response_nonce",
-        "error_detail",
-    )
+    __slots__ = ("node", "type_url", "resource_names_subscribe", "resource_names_unsubscribe", "initial_resource_versions", "response_nonce", "error_detail")
     class InitialResourceVersionsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -69,7 +47,6 @@ class DeltaDiscoveryRequest(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
-
     NODE_FIELD_NUMBER: _ClassVar[int]
     TYPE_URL_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_NAMES_SUBSCRIBE_FIELD_NUMBER: _ClassVar[int]
@@ -84,16 +61,7 @@ class DeltaDiscoveryRequest(_message.Message):
     initial_resource_versions: _containers.ScalarMap[str, str]
     response_nonce: str
     error_detail: _status_pb2.Status
-    def __init__(
-        self,
-        node: _Optional[_Union[_base_pb2.Node, _Mapping]] = ...,
-        type_url: _Optional[str] = ...,
-        resource_names_subscribe: _Optional[_Iterable[str]] = ...,
-        resource_names_unsubscribe: _Optional[_Iterable[str]] = ...,
-        initial_resource_versions: _Optional[_Mapping[str, str]] = ...,
-        response_nonce: _Optional[str] = ...,
-        error_detail: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, node: _Optional[_Union[_base_pb2.Node, _Mapping]] = ..., type_url: _Optional[str] = ..., resource_names_subscribe: _Optional[_Iterable[str]] = ..., resource_names_unsubscribe: _Optional[_Iterable[str]] = ..., initial_resource_versions: _Optional[_Mapping[str, str]] = ..., response_nonce: _Optional[str] = ..., error_detail: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
 
 class Resource(_message.Message):
     __slots__ = ("version", "resource", "name")
@@ -103,12 +71,7 @@ class Resource(_message.Message):
     version: str
     resource: _any_pb2.Any
     name: str
-    def __init__(
-        self,
-        version: _Optional[str] = ...,
-        resource: _Optional[_Union[_any_pb2.Any, _Mapping]] = ...,
-        name: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, version: _Optional[str] = ..., resource: _Optional[_Union[_any_pb2.Any, _Mapping]] = ..., name: _Optional[str] = ...) -> None: ...
 
 class DeltaDiscoveryResponse(_message.Message):
     __slots__ = ("system_version_info", "resources", "type_url", "nonce", "removed_resources")
@@ -122,11 +85,4 @@ class DeltaDiscoveryResponse(_message.Message):
     type_url: str
     nonce: str
     removed_resources: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(
-        self,
-        system_version_info: _Optional[str] = ...,
-        resources: _Optional[_Iterable[_Union[Resource, _Mapping]]] = ...,
-        type_url: _Optional[str] = ...,
-        nonce: _Optional[str] = ...,
-        removed_resources: _Optional[_Iterable[str]] = ...,
-    ) -> None: ...
+    def __init__(self, system_version_info: _Optional[str] = ..., resources: _Optional[_Iterable[_Union[Resource, _Mapping]]] = ..., type_url: _Optional[str] = ..., nonce: _Optional[str] = ..., removed_resources: _Optional[_Iterable[str]] = ...) -> None: ...

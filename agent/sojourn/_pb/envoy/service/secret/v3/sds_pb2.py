@@ -5,35 +5,34 @@
 # source: envoy/service/secret/v3/sds.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "envoy/service/secret/v3/sds.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'envoy/service/secret/v3/sds.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-from sojourn._pb.envoy.service.discovery.v3 import (
-    discovery_pb2 as envoy_dot_service_dot_discovery_dot_v3_dot_discovery__pb2,
-)
+from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as envoy_dot_service_dot_discovery_dot_v3_dot_discovery__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b"\n!envoy/service/secret/v3/sds.proto\x12\x17\x65nvoy.service.secret.v3\x1a*envoy/service/discovery/v3/discovery.proto2\xf2\x02\n\x16SecretDiscoveryService\x12y\n\x0c\x44\x65ltaSecrets\x12\x31.envoy.service.discovery.v3.DeltaDiscoveryRequest\x1a\x32.envoy.service.discovery.v3.DeltaDiscoveryResponse(\x01\x30\x01\x12p\n\rStreamSecrets\x12,.envoy.service.discovery.v3.DiscoveryRequest\x1a-.envoy.service.discovery.v3.DiscoveryResponse(\x01\x30\x01\x12k\n\x0c\x46\x65tchSecrets\x12,.envoy.service.discovery.v3.DiscoveryRequest\x1a-.envoy.service.discovery.v3.DiscoveryResponseb\x06proto3"
-)
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n!envoy/service/secret/v3/sds.proto\x12\x17\x65nvoy.service.secret.v3\x1a*envoy/service/discovery/v3/discovery.proto2\xf2\x02\n\x16SecretDiscoveryService\x12y\n\x0c\x44\x65ltaSecrets\x12\x31.envoy.service.discovery.v3.DeltaDiscoveryRequest\x1a\x32.envoy.service.discovery.v3.DeltaDiscoveryResponse(\x01\x30\x01\x12p\n\rStreamSecrets\x12,.envoy.service.discovery.v3.DiscoveryRequest\x1a-.envoy.service.discovery.v3.DiscoveryResponse(\x01\x30\x01\x12k\n\x0c\x46\x65tchSecrets\x12,.envoy.service.discovery.v3.DiscoveryRequest\x1a-.envoy.service.discovery.v3.DiscoveryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "envoy.service.secret.v3.sds_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'envoy.service.secret.v3.sds_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_SECRETDISCOVERYSERVICE"]._serialized_start = 107
-    _globals["_SECRETDISCOVERYSERVICE"]._serialized_end = 477
+  DESCRIPTOR._loaded_options = None
+  _globals['_SECRETDISCOVERYSERVICE']._serialized_start=107
+  _globals['_SECRETDISCOVERYSERVICE']._serialized_end=477
 # @@protoc_insertion_point(module_scope)

@@ -5,15 +5,18 @@
 # source: envoy/extensions/transport_sockets/tls/v3/secret.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "envoy/extensions/transport_sockets/tls/v3/secret.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'envoy/extensions/transport_sockets/tls/v3/secret.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -23,23 +26,21 @@ _sym_db = _symbol_database.Default()
 from sojourn._pb.envoy.config.core.v3 import base_pb2 as envoy_dot_config_dot_core_dot_v3_dot_base__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n6envoy/extensions/transport_sockets/tls/v3/secret.proto\x12)envoy.extensions.transport_sockets.tls.v3\x1a\x1f\x65nvoy/config/core/v3/base.proto"\x84\x01\n\x0eTlsCertificate\x12;\n\x11\x63\x65rtificate_chain\x18\x01 \x01(\x0b\x32 .envoy.config.core.v3.DataSource\x12\x35\n\x0bprivate_key\x18\x02 \x01(\x0b\x32 .envoy.config.core.v3.DataSource"\xa1\x01\n\x1c\x43\x65rtificateValidationContext\x12\x34\n\ntrusted_ca\x18\x01 \x01(\x0b\x32 .envoy.config.core.v3.DataSource\x12K\n\x17\x63ustom_validator_config\x18\x0c \x01(\x0b\x32*.envoy.config.core.v3.TypedExtensionConfig"\xdb\x01\n\x06Secret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12T\n\x0ftls_certificate\x18\x02 \x01(\x0b\x32\x39.envoy.extensions.transport_sockets.tls.v3.TlsCertificateH\x00\x12\x65\n\x12validation_context\x18\x04 \x01(\x0b\x32G.envoy.extensions.transport_sockets.tls.v3.CertificateValidationContextH\x00\x42\x06\n\x04type"\xd9\x01\n\x19SPIFFECertValidatorConfig\x12g\n\rtrust_domains\x18\x01 \x03(\x0b\x32P.envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain\x1aS\n\x0bTrustDomain\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x0ctrust_bundle\x18\x02 \x01(\x0b\x32 .envoy.config.core.v3.DataSourceb\x06proto3'
-)
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n6envoy/extensions/transport_sockets/tls/v3/secret.proto\x12)envoy.extensions.transport_sockets.tls.v3\x1a\x1f\x65nvoy/config/core/v3/base.proto\"\x84\x01\n\x0eTlsCertificate\x12;\n\x11\x63\x65rtificate_chain\x18\x01 \x01(\x0b\x32 .envoy.config.core.v3.DataSource\x12\x35\n\x0bprivate_key\x18\x02 \x01(\x0b\x32 .envoy.config.core.v3.DataSource\"\xa1\x01\n\x1c\x43\x65rtificateValidationContext\x12\x34\n\ntrusted_ca\x18\x01 \x01(\x0b\x32 .envoy.config.core.v3.DataSource\x12K\n\x17\x63ustom_validator_config\x18\x0c \x01(\x0b\x32*.envoy.config.core.v3.TypedExtensionConfig\"\xdb\x01\n\x06Secret\x12\x0c\n\x04name\x18\x01 \x01(\t\x12T\n\x0ftls_certificate\x18\x02 \x01(\x0b\x32\x39.envoy.extensions.transport_sockets.tls.v3.TlsCertificateH\x00\x12\x65\n\x12validation_context\x18\x04 \x01(\x0b\x32G.envoy.extensions.transport_sockets.tls.v3.CertificateValidationContextH\x00\x42\x06\n\x04type\"\xd9\x01\n\x19SPIFFECertValidatorConfig\x12g\n\rtrust_domains\x18\x01 \x03(\x0b\x32P.envoy.extensions.transport_sockets.tls.v3.SPIFFECertValidatorConfig.TrustDomain\x1aS\n\x0bTrustDomain\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x36\n\x0ctrust_bundle\x18\x02 \x01(\x0b\x32 .envoy.config.core.v3.DataSourceb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "envoy.extensions.transport_sockets.tls.v3.secret_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'envoy.extensions.transport_sockets.tls.v3.secret_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_TLSCERTIFICATE"]._serialized_start = 135
-    _globals["_TLSCERTIFICATE"]._serialized_end = 267
-    _globals["_CERTIFICATEVALIDATIONCONTEXT"]._serialized_start = 270
-    _globals["_CERTIFICATEVALIDATIONCONTEXT"]._serialized_end = 431
-    _globals["_SECRET"]._serialized_start = 434
-    _globals["_SECRET"]._serialized_end = 653
-    _globals["_SPIFFECERTVALIDATORCONFIG"]._serialized_start = 656
-    _globals["_SPIFFECERTVALIDATORCONFIG"]._serialized_end = 873
-    _globals["_SPIFFECERTVALIDATORCONFIG_TRUSTDOMAIN"]._serialized_start = 790
-    _globals["_SPIFFECERTVALIDATORCONFIG_TRUSTDOMAIN"]._serialized_end = 873
+  DESCRIPTOR._loaded_options = None
+  _globals['_TLSCERTIFICATE']._serialized_start=135
+  _globals['_TLSCERTIFICATE']._serialized_end=267
+  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_start=270
+  _globals['_CERTIFICATEVALIDATIONCONTEXT']._serialized_end=431
+  _globals['_SECRET']._serialized_start=434
+  _globals['_SECRET']._serialized_end=653
+  _globals['_SPIFFECERTVALIDATORCONFIG']._serialized_start=656
+  _globals['_SPIFFECERTVALIDATORCONFIG']._serialized_end=873
+  _globals['_SPIFFECERTVALIDATORCONFIG_TRUSTDOMAIN']._serialized_start=790
+  _globals['_SPIFFECERTVALIDATORCONFIG_TRUSTDOMAIN']._serialized_end=873
 # @@protoc_insertion_point(module_scope)

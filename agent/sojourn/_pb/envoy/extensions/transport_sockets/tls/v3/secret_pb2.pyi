@@ -14,11 +14,7 @@ class TlsCertificate(_message.Message):
     PRIVATE_KEY_FIELD_NUMBER: _ClassVar[int]
     certificate_chain: _base_pb2.DataSource
     private_key: _base_pb2.DataSource
-    def __init__(
-        self,
-        certificate_chain: _Optional[_Union[_base_pb2.DataSource, _Mapping]] = ...,
-        private_key: _Optional[_Union[_base_pb2.DataSource, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, certificate_chain: _Optional[_Union[_base_pb2.DataSource, _Mapping]] = ..., private_key: _Optional[_Union[_base_pb2.DataSource, _Mapping]] = ...) -> None: ...
 
 class CertificateValidationContext(_message.Message):
     __slots__ = ("trusted_ca", "custom_validator_config")
@@ -26,11 +22,7 @@ class CertificateValidationContext(_message.Message):
     CUSTOM_VALIDATOR_CONFIG_FIELD_NUMBER: _ClassVar[int]
     trusted_ca: _base_pb2.DataSource
     custom_validator_config: _base_pb2.TypedExtensionConfig
-    def __init__(
-        self,
-        trusted_ca: _Optional[_Union[_base_pb2.DataSource, _Mapping]] = ...,
-        custom_validator_config: _Optional[_Union[_base_pb2.TypedExtensionConfig, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, trusted_ca: _Optional[_Union[_base_pb2.DataSource, _Mapping]] = ..., custom_validator_config: _Optional[_Union[_base_pb2.TypedExtensionConfig, _Mapping]] = ...) -> None: ...
 
 class Secret(_message.Message):
     __slots__ = ("name", "tls_certificate", "validation_context")
@@ -40,12 +32,7 @@ class Secret(_message.Message):
     name: str
     tls_certificate: TlsCertificate
     validation_context: CertificateValidationContext
-    def __init__(
-        self,
-        name: _Optional[str] = ...,
-        tls_certificate: _Optional[_Union[TlsCertificate, _Mapping]] = ...,
-        validation_context: _Optional[_Union[CertificateValidationContext, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., tls_certificate: _Optional[_Union[TlsCertificate, _Mapping]] = ..., validation_context: _Optional[_Union[CertificateValidationContext, _Mapping]] = ...) -> None: ...
 
 class SPIFFECertValidatorConfig(_message.Message):
     __slots__ = ("trust_domains",)
@@ -55,12 +42,7 @@ class SPIFFECertValidatorConfig(_message.Message):
         TRUST_BUNDLE_FIELD_NUMBER: _ClassVar[int]
         name: str
         trust_bundle: _base_pb2.DataSource
-        def __init__(
-            self, name: _Optional[str] = ..., trust_bundle: _Optional[_Union[_base_pb2.DataSource, _Mapping]] = ...
-        ) -> None: ...
-
+        def __init__(self, name: _Optional[str] = ..., trust_bundle: _Optional[_Union[_base_pb2.DataSource, _Mapping]] = ...) -> None: ...
     TRUST_DOMAINS_FIELD_NUMBER: _ClassVar[int]
     trust_domains: _containers.RepeatedCompositeFieldContainer[SPIFFECertValidatorConfig.TrustDomain]
-    def __init__(
-        self, trust_domains: _Optional[_Iterable[_Union[SPIFFECertValidatorConfig.TrustDomain, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, trust_domains: _Optional[_Iterable[_Union[SPIFFECertValidatorConfig.TrustDomain, _Mapping]]] = ...) -> None: ...

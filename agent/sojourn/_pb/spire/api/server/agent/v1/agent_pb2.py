@@ -5,15 +5,18 @@
 # source: spire/api/server/agent/v1/agent.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "spire/api/server/agent/v1/agent.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'spire/api/server/agent/v1/agent.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -25,35 +28,33 @@ from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb
 from sojourn._pb.spire.api.types import types_pb2 as spire_dot_api_dot_types_dot_types__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n%spire/api/server/agent/v1/agent.proto\x12\x19spire.api.server.agent.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1egoogle/protobuf/wrappers.proto\x1a\x1bspire/api/types/types.proto"\xbc\x02\n\x12\x43ountAgentsRequest\x12\x44\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x34.spire.api.server.agent.v1.CountAgentsRequest.Filter\x1a\xdf\x01\n\x06\x46ilter\x12\x1b\n\x13\x62y_attestation_type\x18\x01 \x01(\t\x12\x39\n\x11\x62y_selector_match\x18\x02 \x01(\x0b\x32\x1e.spire.api.types.SelectorMatch\x12-\n\tby_banned\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x33\n\x0f\x62y_can_reattest\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x19\n\x11\x62y_expires_before\x18\x05 \x01(\t"$\n\x13\x43ountAgentsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05"\x92\x03\n\x11ListAgentsRequest\x12\x43\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x33.spire.api.server.agent.v1.ListAgentsRequest.Filter\x12/\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.AgentMask\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x1a\xdf\x01\n\x06\x46ilter\x12\x1b\n\x13\x62y_attestation_type\x18\x01 \x01(\t\x12\x39\n\x11\x62y_selector_match\x18\x02 \x01(\x0b\x32\x1e.spire.api.types.SelectorMatch\x12-\n\tby_banned\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x33\n\x0f\x62y_can_reattest\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x19\n\x11\x62y_expires_before\x18\x05 \x01(\t"U\n\x12ListAgentsResponse\x12&\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x16.spire.api.types.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t"i\n\x0fGetAgentRequest\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12/\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.AgentMask";\n\x12\x44\x65leteAgentRequest\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID"8\n\x0f\x42\x61nAgentRequest\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID"a\n\x16\x43reateJoinTokenRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x05\x12\r\n\x05token\x18\x02 \x01(\t\x12+\n\x08\x61gent_id\x18\x03 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID2\xb8\x04\n\x05\x41gent\x12l\n\x0b\x43ountAgents\x12-.spire.api.server.agent.v1.CountAgentsRequest\x1a..spire.api.server.agent.v1.CountAgentsResponse\x12i\n\nListAgents\x12,.spire.api.server.agent.v1.ListAgentsRequest\x1a-.spire.api.server.agent.v1.ListAgentsResponse\x12N\n\x08GetAgent\x12*.spire.api.server.agent.v1.GetAgentRequest\x1a\x16.spire.api.types.Agent\x12T\n\x0b\x44\x65leteAgent\x12-.spire.api.server.agent.v1.DeleteAgentRequest\x1a\x16.google.protobuf.Empty\x12N\n\x08\x42\x61nAgent\x12*.spire.api.server.agent.v1.BanAgentRequest\x1a\x16.google.protobuf.Empty\x12`\n\x0f\x43reateJoinToken\x12\x31.spire.api.server.agent.v1.CreateJoinTokenRequest\x1a\x1a.spire.api.types.JoinTokenb\x06proto3'
-)
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n%spire/api/server/agent/v1/agent.proto\x12\x19spire.api.server.agent.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1egoogle/protobuf/wrappers.proto\x1a\x1bspire/api/types/types.proto\"\xbc\x02\n\x12\x43ountAgentsRequest\x12\x44\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x34.spire.api.server.agent.v1.CountAgentsRequest.Filter\x1a\xdf\x01\n\x06\x46ilter\x12\x1b\n\x13\x62y_attestation_type\x18\x01 \x01(\t\x12\x39\n\x11\x62y_selector_match\x18\x02 \x01(\x0b\x32\x1e.spire.api.types.SelectorMatch\x12-\n\tby_banned\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x33\n\x0f\x62y_can_reattest\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x19\n\x11\x62y_expires_before\x18\x05 \x01(\t\"$\n\x13\x43ountAgentsResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\"\x92\x03\n\x11ListAgentsRequest\x12\x43\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x33.spire.api.server.agent.v1.ListAgentsRequest.Filter\x12/\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.AgentMask\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x1a\xdf\x01\n\x06\x46ilter\x12\x1b\n\x13\x62y_attestation_type\x18\x01 \x01(\t\x12\x39\n\x11\x62y_selector_match\x18\x02 \x01(\x0b\x32\x1e.spire.api.types.SelectorMatch\x12-\n\tby_banned\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x33\n\x0f\x62y_can_reattest\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\x12\x19\n\x11\x62y_expires_before\x18\x05 \x01(\t\"U\n\x12ListAgentsResponse\x12&\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x16.spire.api.types.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"i\n\x0fGetAgentRequest\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12/\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.AgentMask\";\n\x12\x44\x65leteAgentRequest\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\"8\n\x0f\x42\x61nAgentRequest\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\"a\n\x16\x43reateJoinTokenRequest\x12\x0b\n\x03ttl\x18\x01 \x01(\x05\x12\r\n\x05token\x18\x02 \x01(\t\x12+\n\x08\x61gent_id\x18\x03 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID2\xb8\x04\n\x05\x41gent\x12l\n\x0b\x43ountAgents\x12-.spire.api.server.agent.v1.CountAgentsRequest\x1a..spire.api.server.agent.v1.CountAgentsResponse\x12i\n\nListAgents\x12,.spire.api.server.agent.v1.ListAgentsRequest\x1a-.spire.api.server.agent.v1.ListAgentsResponse\x12N\n\x08GetAgent\x12*.spire.api.server.agent.v1.GetAgentRequest\x1a\x16.spire.api.types.Agent\x12T\n\x0b\x44\x65leteAgent\x12-.spire.api.server.agent.v1.DeleteAgentRequest\x1a\x16.google.protobuf.Empty\x12N\n\x08\x42\x61nAgent\x12*.spire.api.server.agent.v1.BanAgentRequest\x1a\x16.google.protobuf.Empty\x12`\n\x0f\x43reateJoinToken\x12\x31.spire.api.server.agent.v1.CreateJoinTokenRequest\x1a\x1a.spire.api.types.JoinTokenb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "spire.api.server.agent.v1.agent_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spire.api.server.agent.v1.agent_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_COUNTAGENTSREQUEST"]._serialized_start = 159
-    _globals["_COUNTAGENTSREQUEST"]._serialized_end = 475
-    _globals["_COUNTAGENTSREQUEST_FILTER"]._serialized_start = 252
-    _globals["_COUNTAGENTSREQUEST_FILTER"]._serialized_end = 475
-    _globals["_COUNTAGENTSRESPONSE"]._serialized_start = 477
-    _globals["_COUNTAGENTSRESPONSE"]._serialized_end = 513
-    _globals["_LISTAGENTSREQUEST"]._serialized_start = 516
-    _globals["_LISTAGENTSREQUEST"]._serialized_end = 918
-    _globals["_LISTAGENTSREQUEST_FILTER"]._serialized_start = 252
-    _globals["_LISTAGENTSREQUEST_FILTER"]._serialized_end = 475
-    _globals["_LISTAGENTSRESPONSE"]._serialized_start = 920
-    _globals["_LISTAGENTSRESPONSE"]._serialized_end = 1005
-    _globals["_GETAGENTREQUEST"]._serialized_start = 1007
-    _globals["_GETAGENTREQUEST"]._serialized_end = 1112
-    _globals["_DELETEAGENTREQUEST"]._serialized_start = 1114
-    _globals["_DELETEAGENTREQUEST"]._serialized_end = 1173
-    _globals["_BANAGENTREQUEST"]._serialized_start = 1175
-    _globals["_BANAGENTREQUEST"]._serialized_end = 1231
-    _globals["_CREATEJOINTOKENREQUEST"]._serialized_start = 1233
-    _globals["_CREATEJOINTOKENREQUEST"]._serialized_end = 1330
-    _globals["_AGENT"]._serialized_start = 1333
-    _globals["_AGENT"]._serialized_end = 1901
+  DESCRIPTOR._loaded_options = None
+  _globals['_COUNTAGENTSREQUEST']._serialized_start=159
+  _globals['_COUNTAGENTSREQUEST']._serialized_end=475
+  _globals['_COUNTAGENTSREQUEST_FILTER']._serialized_start=252
+  _globals['_COUNTAGENTSREQUEST_FILTER']._serialized_end=475
+  _globals['_COUNTAGENTSRESPONSE']._serialized_start=477
+  _globals['_COUNTAGENTSRESPONSE']._serialized_end=513
+  _globals['_LISTAGENTSREQUEST']._serialized_start=516
+  _globals['_LISTAGENTSREQUEST']._serialized_end=918
+  _globals['_LISTAGENTSREQUEST_FILTER']._serialized_start=252
+  _globals['_LISTAGENTSREQUEST_FILTER']._serialized_end=475
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=920
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=1005
+  _globals['_GETAGENTREQUEST']._serialized_start=1007
+  _globals['_GETAGENTREQUEST']._serialized_end=1112
+  _globals['_DELETEAGENTREQUEST']._serialized_start=1114
+  _globals['_DELETEAGENTREQUEST']._serialized_end=1173
+  _globals['_BANAGENTREQUEST']._serialized_start=1175
+  _globals['_BANAGENTREQUEST']._serialized_end=1231
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_start=1233
+  _globals['_CREATEJOINTOKENREQUEST']._serialized_end=1330
+  _globals['_AGENT']._serialized_start=1333
+  _globals['_AGENT']._serialized_end=1901
 # @@protoc_insertion_point(module_scope)

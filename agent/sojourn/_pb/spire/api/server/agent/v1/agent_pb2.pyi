@@ -24,15 +24,7 @@ class CountAgentsRequest(_message.Message):
         by_banned: _wrappers_pb2.BoolValue
         by_can_reattest: _wrappers_pb2.BoolValue
         by_expires_before: str
-        def __init__(
-            self,
-            by_attestation_type: _Optional[str] = ...,
-            by_selector_match: _Optional[_Union[_types_pb2.SelectorMatch, _Mapping]] = ...,
-            by_banned: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ...,
-            by_can_reattest: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ...,
-            by_expires_before: _Optional[str] = ...,
-        ) -> None: ...
-
+        def __init__(self, by_attestation_type: _Optional[str] = ..., by_selector_match: _Optional[_Union[_types_pb2.SelectorMatch, _Mapping]] = ..., by_banned: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ..., by_can_reattest: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ..., by_expires_before: _Optional[str] = ...) -> None: ...
     FILTER_FIELD_NUMBER: _ClassVar[int]
     filter: CountAgentsRequest.Filter
     def __init__(self, filter: _Optional[_Union[CountAgentsRequest.Filter, _Mapping]] = ...) -> None: ...
@@ -57,15 +49,7 @@ class ListAgentsRequest(_message.Message):
         by_banned: _wrappers_pb2.BoolValue
         by_can_reattest: _wrappers_pb2.BoolValue
         by_expires_before: str
-        def __init__(
-            self,
-            by_attestation_type: _Optional[str] = ...,
-            by_selector_match: _Optional[_Union[_types_pb2.SelectorMatch, _Mapping]] = ...,
-            by_banned: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ...,
-            by_can_reattest: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ...,
-            by_expires_before: _Optional[str] = ...,
-        ) -> None: ...
-
+        def __init__(self, by_attestation_type: _Optional[str] = ..., by_selector_match: _Optional[_Union[_types_pb2.SelectorMatch, _Mapping]] = ..., by_banned: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ..., by_can_reattest: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ..., by_expires_before: _Optional[str] = ...) -> None: ...
     FILTER_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_MASK_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -74,13 +58,7 @@ class ListAgentsRequest(_message.Message):
     output_mask: _types_pb2.AgentMask
     page_size: int
     page_token: str
-    def __init__(
-        self,
-        filter: _Optional[_Union[ListAgentsRequest.Filter, _Mapping]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.AgentMask, _Mapping]] = ...,
-        page_size: _Optional[int] = ...,
-        page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, filter: _Optional[_Union[ListAgentsRequest.Filter, _Mapping]] = ..., output_mask: _Optional[_Union[_types_pb2.AgentMask, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListAgentsResponse(_message.Message):
     __slots__ = ("agents", "next_page_token")
@@ -88,11 +66,7 @@ class ListAgentsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     agents: _containers.RepeatedCompositeFieldContainer[_types_pb2.Agent]
     next_page_token: str
-    def __init__(
-        self,
-        agents: _Optional[_Iterable[_Union[_types_pb2.Agent, _Mapping]]] = ...,
-        next_page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, agents: _Optional[_Iterable[_Union[_types_pb2.Agent, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GetAgentRequest(_message.Message):
     __slots__ = ("id", "output_mask")
@@ -100,11 +74,7 @@ class GetAgentRequest(_message.Message):
     OUTPUT_MASK_FIELD_NUMBER: _ClassVar[int]
     id: _types_pb2.SPIFFEID
     output_mask: _types_pb2.AgentMask
-    def __init__(
-        self,
-        id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.AgentMask, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ..., output_mask: _Optional[_Union[_types_pb2.AgentMask, _Mapping]] = ...) -> None: ...
 
 class DeleteAgentRequest(_message.Message):
     __slots__ = ("id",)
@@ -126,9 +96,4 @@ class CreateJoinTokenRequest(_message.Message):
     ttl: int
     token: str
     agent_id: _types_pb2.SPIFFEID
-    def __init__(
-        self,
-        ttl: _Optional[int] = ...,
-        token: _Optional[str] = ...,
-        agent_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, ttl: _Optional[int] = ..., token: _Optional[str] = ..., agent_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...) -> None: ...

@@ -5,15 +5,18 @@
 # source: spire/api/server/bundle/v1/bundle.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "spire/api/server/bundle/v1/bundle.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'spire/api/server/bundle/v1/bundle.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -23,55 +26,53 @@ _sym_db = _symbol_database.Default()
 from sojourn._pb.spire.api.types import types_pb2 as spire_dot_api_dot_types_dot_types__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n\'spire/api/server/bundle/v1/bundle.proto\x12\x1aspire.api.server.bundle.v1\x1a\x1bspire/api/types/types.proto"\x15\n\x13\x43ountBundlesRequest"%\n\x14\x43ountBundlesResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05"D\n\x10GetBundleRequest\x12\x30\n\x0boutput_mask\x18\x01 \x01(\x0b\x32\x1b.spire.api.types.BundleMask"\xe7\x01\n\x13\x41ppendBundleRequest\x12:\n\x10x509_authorities\x18\x01 \x03(\x0b\x32 .spire.api.types.X509Certificate\x12\x30\n\x0fjwt_authorities\x18\x02 \x03(\x0b\x32\x17.spire.api.types.JWTKey\x12\x30\n\x0boutput_mask\x18\x03 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\x12\x30\n\x0fwit_authorities\x18\x04 \x03(\x0b\x32\x17.spire.api.types.WITKey"v\n\x1bListFederatedBundlesRequest\x12\x30\n\x0boutput_mask\x18\x01 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t"a\n\x1cListFederatedBundlesResponse\x12(\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x17.spire.api.types.Bundle\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t"c\n\x19GetFederatedBundleRequest\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x30\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1b.spire.api.types.BundleMask"~\n!BatchCreateFederatedBundleRequest\x12\'\n\x06\x62undle\x18\x01 \x03(\x0b\x32\x17.spire.api.types.Bundle\x12\x30\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1b.spire.api.types.BundleMask"\xd8\x01\n"BatchCreateFederatedBundleResponse\x12V\n\x07results\x18\x01 \x03(\x0b\x32\x45.spire.api.server.bundle.v1.BatchCreateFederatedBundleResponse.Result\x1aZ\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.spire.api.types.Bundle"\xaf\x01\n!BatchUpdateFederatedBundleRequest\x12\'\n\x06\x62undle\x18\x01 \x03(\x0b\x32\x17.spire.api.types.Bundle\x12/\n\ninput_mask\x18\x02 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\x12\x30\n\x0boutput_mask\x18\x03 \x01(\x0b\x32\x1b.spire.api.types.BundleMask"\xd8\x01\n"BatchUpdateFederatedBundleResponse\x12V\n\x07results\x18\x01 \x03(\x0b\x32\x45.spire.api.server.bundle.v1.BatchUpdateFederatedBundleResponse.Result\x1aZ\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.spire.api.types.Bundle"{\n\x1e\x42\x61tchSetFederatedBundleRequest\x12\'\n\x06\x62undle\x18\x01 \x03(\x0b\x32\x17.spire.api.types.Bundle\x12\x30\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1b.spire.api.types.BundleMask"\xd2\x01\n\x1f\x42\x61tchSetFederatedBundleResponse\x12S\n\x07results\x18\x01 \x03(\x0b\x32\x42.spire.api.server.bundle.v1.BatchSetFederatedBundleResponse.Result\x1aZ\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.spire.api.types.Bundle"\xbe\x01\n!BatchDeleteFederatedBundleRequest\x12\x15\n\rtrust_domains\x18\x01 \x03(\t\x12P\n\x04mode\x18\x02 \x01(\x0e\x32\x42.spire.api.server.bundle.v1.BatchDeleteFederatedBundleRequest.Mode"0\n\x04Mode\x12\x0c\n\x08RESTRICT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01\x12\x0e\n\nDISSOCIATE\x10\x02"\xc5\x01\n"BatchDeleteFederatedBundleResponse\x12V\n\x07results\x18\x01 \x03(\x0b\x32\x45.spire.api.server.bundle.v1.BatchDeleteFederatedBundleResponse.Result\x1aG\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\x14\n\x0ctrust_domain\x18\x02 \x01(\t2\x8a\t\n\x06\x42undle\x12q\n\x0c\x43ountBundles\x12/.spire.api.server.bundle.v1.CountBundlesRequest\x1a\x30.spire.api.server.bundle.v1.CountBundlesResponse\x12R\n\tGetBundle\x12,.spire.api.server.bundle.v1.GetBundleRequest\x1a\x17.spire.api.types.Bundle\x12X\n\x0c\x41ppendBundle\x12/.spire.api.server.bundle.v1.AppendBundleRequest\x1a\x17.spire.api.types.Bundle\x12\x89\x01\n\x14ListFederatedBundles\x12\x37.spire.api.server.bundle.v1.ListFederatedBundlesRequest\x1a\x38.spire.api.server.bundle.v1.ListFederatedBundlesResponse\x12\x64\n\x12GetFederatedBundle\x12\x35.spire.api.server.bundle.v1.GetFederatedBundleRequest\x1a\x17.spire.api.types.Bundle\x12\x9b\x01\n\x1a\x42\x61tchCreateFederatedBundle\x12=.spire.api.server.bundle.v1.BatchCreateFederatedBundleRequest\x1a>.spire.api.server.bundle.v1.BatchCreateFederatedBundleResponse\x12\x9b\x01\n\x1a\x42\x61tchUpdateFederatedBundle\x12=.spire.api.server.bundle.v1.BatchUpdateFederatedBundleRequest\x1a>.spire.api.server.bundle.v1.BatchUpdateFederatedBundleResponse\x12\x92\x01\n\x17\x42\x61tchSetFederatedBundle\x12:.spire.api.server.bundle.v1.BatchSetFederatedBundleRequest\x1a;.spire.api.server.bundle.v1.BatchSetFederatedBundleResponse\x12\x9b\x01\n\x1a\x42\x61tchDeleteFederatedBundle\x12=.spire.api.server.bundle.v1.BatchDeleteFederatedBundleRequest\x1a>.spire.api.server.bundle.v1.BatchDeleteFederatedBundleResponseb\x06proto3'
-)
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\'spire/api/server/bundle/v1/bundle.proto\x12\x1aspire.api.server.bundle.v1\x1a\x1bspire/api/types/types.proto\"\x15\n\x13\x43ountBundlesRequest\"%\n\x14\x43ountBundlesResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\"D\n\x10GetBundleRequest\x12\x30\n\x0boutput_mask\x18\x01 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\"\xe7\x01\n\x13\x41ppendBundleRequest\x12:\n\x10x509_authorities\x18\x01 \x03(\x0b\x32 .spire.api.types.X509Certificate\x12\x30\n\x0fjwt_authorities\x18\x02 \x03(\x0b\x32\x17.spire.api.types.JWTKey\x12\x30\n\x0boutput_mask\x18\x03 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\x12\x30\n\x0fwit_authorities\x18\x04 \x03(\x0b\x32\x17.spire.api.types.WITKey\"v\n\x1bListFederatedBundlesRequest\x12\x30\n\x0boutput_mask\x18\x01 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"a\n\x1cListFederatedBundlesResponse\x12(\n\x07\x62undles\x18\x01 \x03(\x0b\x32\x17.spire.api.types.Bundle\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"c\n\x19GetFederatedBundleRequest\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x30\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\"~\n!BatchCreateFederatedBundleRequest\x12\'\n\x06\x62undle\x18\x01 \x03(\x0b\x32\x17.spire.api.types.Bundle\x12\x30\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\"\xd8\x01\n\"BatchCreateFederatedBundleResponse\x12V\n\x07results\x18\x01 \x03(\x0b\x32\x45.spire.api.server.bundle.v1.BatchCreateFederatedBundleResponse.Result\x1aZ\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.spire.api.types.Bundle\"\xaf\x01\n!BatchUpdateFederatedBundleRequest\x12\'\n\x06\x62undle\x18\x01 \x03(\x0b\x32\x17.spire.api.types.Bundle\x12/\n\ninput_mask\x18\x02 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\x12\x30\n\x0boutput_mask\x18\x03 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\"\xd8\x01\n\"BatchUpdateFederatedBundleResponse\x12V\n\x07results\x18\x01 \x03(\x0b\x32\x45.spire.api.server.bundle.v1.BatchUpdateFederatedBundleResponse.Result\x1aZ\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.spire.api.types.Bundle\"{\n\x1e\x42\x61tchSetFederatedBundleRequest\x12\'\n\x06\x62undle\x18\x01 \x03(\x0b\x32\x17.spire.api.types.Bundle\x12\x30\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1b.spire.api.types.BundleMask\"\xd2\x01\n\x1f\x42\x61tchSetFederatedBundleResponse\x12S\n\x07results\x18\x01 \x03(\x0b\x32\x42.spire.api.server.bundle.v1.BatchSetFederatedBundleResponse.Result\x1aZ\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\'\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x17.spire.api.types.Bundle\"\xbe\x01\n!BatchDeleteFederatedBundleRequest\x12\x15\n\rtrust_domains\x18\x01 \x03(\t\x12P\n\x04mode\x18\x02 \x01(\x0e\x32\x42.spire.api.server.bundle.v1.BatchDeleteFederatedBundleRequest.Mode\"0\n\x04Mode\x12\x0c\n\x08RESTRICT\x10\x00\x12\n\n\x06\x44\x45LETE\x10\x01\x12\x0e\n\nDISSOCIATE\x10\x02\"\xc5\x01\n\"BatchDeleteFederatedBundleResponse\x12V\n\x07results\x18\x01 \x03(\x0b\x32\x45.spire.api.server.bundle.v1.BatchDeleteFederatedBundleResponse.Result\x1aG\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\x14\n\x0ctrust_domain\x18\x02 \x01(\t2\x8a\t\n\x06\x42undle\x12q\n\x0c\x43ountBundles\x12/.spire.api.server.bundle.v1.CountBundlesRequest\x1a\x30.spire.api.server.bundle.v1.CountBundlesResponse\x12R\n\tGetBundle\x12,.spire.api.server.bundle.v1.GetBundleRequest\x1a\x17.spire.api.types.Bundle\x12X\n\x0c\x41ppendBundle\x12/.spire.api.server.bundle.v1.AppendBundleRequest\x1a\x17.spire.api.types.Bundle\x12\x89\x01\n\x14ListFederatedBundles\x12\x37.spire.api.server.bundle.v1.ListFederatedBundlesRequest\x1a\x38.spire.api.server.bundle.v1.ListFederatedBundlesResponse\x12\x64\n\x12GetFederatedBundle\x12\x35.spire.api.server.bundle.v1.GetFederatedBundleRequest\x1a\x17.spire.api.types.Bundle\x12\x9b\x01\n\x1a\x42\x61tchCreateFederatedBundle\x12=.spire.api.server.bundle.v1.BatchCreateFederatedBundleRequest\x1a>.spire.api.server.bundle.v1.BatchCreateFederatedBundleResponse\x12\x9b\x01\n\x1a\x42\x61tchUpdateFederatedBundle\x12=.spire.api.server.bundle.v1.BatchUpdateFederatedBundleRequest\x1a>.spire.api.server.bundle.v1.BatchUpdateFederatedBundleResponse\x12\x92\x01\n\x17\x42\x61tchSetFederatedBundle\x12:.spire.api.server.bundle.v1.BatchSetFederatedBundleRequest\x1a;.spire.api.server.bundle.v1.BatchSetFederatedBundleResponse\x12\x9b\x01\n\x1a\x42\x61tchDeleteFederatedBundle\x12=.spire.api.server.bundle.v1.BatchDeleteFederatedBundleRequest\x1a>.spire.api.server.bundle.v1.BatchDeleteFederatedBundleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "spire.api.server.bundle.v1.bundle_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spire.api.server.bundle.v1.bundle_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_COUNTBUNDLESREQUEST"]._serialized_start = 100
-    _globals["_COUNTBUNDLESREQUEST"]._serialized_end = 121
-    _globals["_COUNTBUNDLESRESPONSE"]._serialized_start = 123
-    _globals["_COUNTBUNDLESRESPONSE"]._serialized_end = 160
-    _globals["_GETBUNDLEREQUEST"]._serialized_start = 162
-    _globals["_GETBUNDLEREQUEST"]._serialized_end = 230
-    _globals["_APPENDBUNDLEREQUEST"]._serialized_start = 233
-    _globals["_APPENDBUNDLEREQUEST"]._serialized_end = 464
-    _globals["_LISTFEDERATEDBUNDLESREQUEST"]._serialized_start = 466
-    _globals["_LISTFEDERATEDBUNDLESREQUEST"]._serialized_end = 584
-    _globals["_LISTFEDERATEDBUNDLESRESPONSE"]._serialized_start = 586
-    _globals["_LISTFEDERATEDBUNDLESRESPONSE"]._serialized_end = 683
-    _globals["_GETFEDERATEDBUNDLEREQUEST"]._serialized_start = 685
-    _globals["_GETFEDERATEDBUNDLEREQUEST"]._serialized_end = 784
-    _globals["_BATCHCREATEFEDERATEDBUNDLEREQUEST"]._serialized_start = 786
-    _globals["_BATCHCREATEFEDERATEDBUNDLEREQUEST"]._serialized_end = 912
-    _globals["_BATCHCREATEFEDERATEDBUNDLERESPONSE"]._serialized_start = 915
-    _globals["_BATCHCREATEFEDERATEDBUNDLERESPONSE"]._serialized_end = 1131
-    _globals["_BATCHCREATEFEDERATEDBUNDLERESPONSE_RESULT"]._serialized_start = 1041
-    _globals["_BATCHCREATEFEDERATEDBUNDLERESPONSE_RESULT"]._serialized_end = 1131
-    _globals["_BATCHUPDATEFEDERATEDBUNDLEREQUEST"]._serialized_start = 1134
-    _globals["_BATCHUPDATEFEDERATEDBUNDLEREQUEST"]._serialized_end = 1309
-    _globals["_BATCHUPDATEFEDERATEDBUNDLERESPONSE"]._serialized_start = 1312
-    _globals["_BATCHUPDATEFEDERATEDBUNDLERESPONSE"]._serialized_end = 1528
-    _globals["_BATCHUPDATEFEDERATEDBUNDLERESPONSE_RESULT"]._serialized_start = 1041
-    _globals["_BATCHUPDATEFEDERATEDBUNDLERESPONSE_RESULT"]._serialized_end = 1131
-    _globals["_BATCHSETFEDERATEDBUNDLEREQUEST"]._serialized_start = 1530
-    _globals["_BATCHSETFEDERATEDBUNDLEREQUEST"]._serialized_end = 1653
-    _globals["_BATCHSETFEDERATEDBUNDLERESPONSE"]._serialized_start = 1656
-    _globals["_BATCHSETFEDERATEDBUNDLERESPONSE"]._serialized_end = 1866
-    _globals["_BATCHSETFEDERATEDBUNDLERESPONSE_RESULT"]._serialized_start = 1041
-    _globals["_BATCHSETFEDERATEDBUNDLERESPONSE_RESULT"]._serialized_end = 1131
-    _globals["_BATCHDELETEFEDERATEDBUNDLEREQUEST"]._serialized_start = 1869
-    _globals["_BATCHDELETEFEDERATEDBUNDLEREQUEST"]._serialized_end = 2059
-    _globals["_BATCHDELETEFEDERATEDBUNDLEREQUEST_MODE"]._serialized_start = 2011
-    _globals["_BATCHDELETEFEDERATEDBUNDLEREQUEST_MODE"]._serialized_end = 2059
-    _globals["_BATCHDELETEFEDERATEDBUNDLERESPONSE"]._serialized_start = 2062
-    _globals["_BATCHDELETEFEDERATEDBUNDLERESPONSE"]._serialized_end = 2259
-    _globals["_BATCHDELETEFEDERATEDBUNDLERESPONSE_RESULT"]._serialized_start = 2188
-    _globals["_BATCHDELETEFEDERATEDBUNDLERESPONSE_RESULT"]._serialized_end = 2259
-    _globals["_BUNDLE"]._serialized_start = 2262
-    _globals["_BUNDLE"]._serialized_end = 3424
+  DESCRIPTOR._loaded_options = None
+  _globals['_COUNTBUNDLESREQUEST']._serialized_start=100
+  _globals['_COUNTBUNDLESREQUEST']._serialized_end=121
+  _globals['_COUNTBUNDLESRESPONSE']._serialized_start=123
+  _globals['_COUNTBUNDLESRESPONSE']._serialized_end=160
+  _globals['_GETBUNDLEREQUEST']._serialized_start=162
+  _globals['_GETBUNDLEREQUEST']._serialized_end=230
+  _globals['_APPENDBUNDLEREQUEST']._serialized_start=233
+  _globals['_APPENDBUNDLEREQUEST']._serialized_end=464
+  _globals['_LISTFEDERATEDBUNDLESREQUEST']._serialized_start=466
+  _globals['_LISTFEDERATEDBUNDLESREQUEST']._serialized_end=584
+  _globals['_LISTFEDERATEDBUNDLESRESPONSE']._serialized_start=586
+  _globals['_LISTFEDERATEDBUNDLESRESPONSE']._serialized_end=683
+  _globals['_GETFEDERATEDBUNDLEREQUEST']._serialized_start=685
+  _globals['_GETFEDERATEDBUNDLEREQUEST']._serialized_end=784
+  _globals['_BATCHCREATEFEDERATEDBUNDLEREQUEST']._serialized_start=786
+  _globals['_BATCHCREATEFEDERATEDBUNDLEREQUEST']._serialized_end=912
+  _globals['_BATCHCREATEFEDERATEDBUNDLERESPONSE']._serialized_start=915
+  _globals['_BATCHCREATEFEDERATEDBUNDLERESPONSE']._serialized_end=1131
+  _globals['_BATCHCREATEFEDERATEDBUNDLERESPONSE_RESULT']._serialized_start=1041
+  _globals['_BATCHCREATEFEDERATEDBUNDLERESPONSE_RESULT']._serialized_end=1131
+  _globals['_BATCHUPDATEFEDERATEDBUNDLEREQUEST']._serialized_start=1134
+  _globals['_BATCHUPDATEFEDERATEDBUNDLEREQUEST']._serialized_end=1309
+  _globals['_BATCHUPDATEFEDERATEDBUNDLERESPONSE']._serialized_start=1312
+  _globals['_BATCHUPDATEFEDERATEDBUNDLERESPONSE']._serialized_end=1528
+  _globals['_BATCHUPDATEFEDERATEDBUNDLERESPONSE_RESULT']._serialized_start=1041
+  _globals['_BATCHUPDATEFEDERATEDBUNDLERESPONSE_RESULT']._serialized_end=1131
+  _globals['_BATCHSETFEDERATEDBUNDLEREQUEST']._serialized_start=1530
+  _globals['_BATCHSETFEDERATEDBUNDLEREQUEST']._serialized_end=1653
+  _globals['_BATCHSETFEDERATEDBUNDLERESPONSE']._serialized_start=1656
+  _globals['_BATCHSETFEDERATEDBUNDLERESPONSE']._serialized_end=1866
+  _globals['_BATCHSETFEDERATEDBUNDLERESPONSE_RESULT']._serialized_start=1041
+  _globals['_BATCHSETFEDERATEDBUNDLERESPONSE_RESULT']._serialized_end=1131
+  _globals['_BATCHDELETEFEDERATEDBUNDLEREQUEST']._serialized_start=1869
+  _globals['_BATCHDELETEFEDERATEDBUNDLEREQUEST']._serialized_end=2059
+  _globals['_BATCHDELETEFEDERATEDBUNDLEREQUEST_MODE']._serialized_start=2011
+  _globals['_BATCHDELETEFEDERATEDBUNDLEREQUEST_MODE']._serialized_end=2059
+  _globals['_BATCHDELETEFEDERATEDBUNDLERESPONSE']._serialized_start=2062
+  _globals['_BATCHDELETEFEDERATEDBUNDLERESPONSE']._serialized_end=2259
+  _globals['_BATCHDELETEFEDERATEDBUNDLERESPONSE_RESULT']._serialized_start=2188
+  _globals['_BATCHDELETEFEDERATEDBUNDLERESPONSE_RESULT']._serialized_end=2259
+  _globals['_BUNDLE']._serialized_start=2262
+  _globals['_BUNDLE']._serialized_end=3424
 # @@protoc_insertion_point(module_scope)

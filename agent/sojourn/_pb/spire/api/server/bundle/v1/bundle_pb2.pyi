@@ -35,13 +35,7 @@ class AppendBundleRequest(_message.Message):
     jwt_authorities: _containers.RepeatedCompositeFieldContainer[_types_pb2.JWTKey]
     output_mask: _types_pb2.BundleMask
     wit_authorities: _containers.RepeatedCompositeFieldContainer[_types_pb2.WITKey]
-    def __init__(
-        self,
-        x509_authorities: _Optional[_Iterable[_Union[_types_pb2.X509Certificate, _Mapping]]] = ...,
-        jwt_authorities: _Optional[_Iterable[_Union[_types_pb2.JWTKey, _Mapping]]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...,
-        wit_authorities: _Optional[_Iterable[_Union[_types_pb2.WITKey, _Mapping]]] = ...,
-    ) -> None: ...
+    def __init__(self, x509_authorities: _Optional[_Iterable[_Union[_types_pb2.X509Certificate, _Mapping]]] = ..., jwt_authorities: _Optional[_Iterable[_Union[_types_pb2.JWTKey, _Mapping]]] = ..., output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ..., wit_authorities: _Optional[_Iterable[_Union[_types_pb2.WITKey, _Mapping]]] = ...) -> None: ...
 
 class ListFederatedBundlesRequest(_message.Message):
     __slots__ = ("output_mask", "page_size", "page_token")
@@ -51,12 +45,7 @@ class ListFederatedBundlesRequest(_message.Message):
     output_mask: _types_pb2.BundleMask
     page_size: int
     page_token: str
-    def __init__(
-        self,
-        output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...,
-        page_size: _Optional[int] = ...,
-        page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListFederatedBundlesResponse(_message.Message):
     __slots__ = ("bundles", "next_page_token")
@@ -64,11 +53,7 @@ class ListFederatedBundlesResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     bundles: _containers.RepeatedCompositeFieldContainer[_types_pb2.Bundle]
     next_page_token: str
-    def __init__(
-        self,
-        bundles: _Optional[_Iterable[_Union[_types_pb2.Bundle, _Mapping]]] = ...,
-        next_page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, bundles: _Optional[_Iterable[_Union[_types_pb2.Bundle, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GetFederatedBundleRequest(_message.Message):
     __slots__ = ("trust_domain", "output_mask")
@@ -76,9 +61,7 @@ class GetFederatedBundleRequest(_message.Message):
     OUTPUT_MASK_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     output_mask: _types_pb2.BundleMask
-    def __init__(
-        self, trust_domain: _Optional[str] = ..., output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, trust_domain: _Optional[str] = ..., output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...) -> None: ...
 
 class BatchCreateFederatedBundleRequest(_message.Message):
     __slots__ = ("bundle", "output_mask")
@@ -86,11 +69,7 @@ class BatchCreateFederatedBundleRequest(_message.Message):
     OUTPUT_MASK_FIELD_NUMBER: _ClassVar[int]
     bundle: _containers.RepeatedCompositeFieldContainer[_types_pb2.Bundle]
     output_mask: _types_pb2.BundleMask
-    def __init__(
-        self,
-        bundle: _Optional[_Iterable[_Union[_types_pb2.Bundle, _Mapping]]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, bundle: _Optional[_Iterable[_Union[_types_pb2.Bundle, _Mapping]]] = ..., output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...) -> None: ...
 
 class BatchCreateFederatedBundleResponse(_message.Message):
     __slots__ = ("results",)
@@ -100,17 +79,10 @@ class BatchCreateFederatedBundleResponse(_message.Message):
         BUNDLE_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         bundle: _types_pb2.Bundle
-        def __init__(
-            self,
-            status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ...,
-            bundle: _Optional[_Union[_types_pb2.Bundle, _Mapping]] = ...,
-        ) -> None: ...
-
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., bundle: _Optional[_Union[_types_pb2.Bundle, _Mapping]] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchCreateFederatedBundleResponse.Result]
-    def __init__(
-        self, results: _Optional[_Iterable[_Union[BatchCreateFederatedBundleResponse.Result, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchCreateFederatedBundleResponse.Result, _Mapping]]] = ...) -> None: ...
 
 class BatchUpdateFederatedBundleRequest(_message.Message):
     __slots__ = ("bundle", "input_mask", "output_mask")
@@ -120,12 +92,7 @@ class BatchUpdateFederatedBundleRequest(_message.Message):
     bundle: _containers.RepeatedCompositeFieldContainer[_types_pb2.Bundle]
     input_mask: _types_pb2.BundleMask
     output_mask: _types_pb2.BundleMask
-    def __init__(
-        self,
-        bundle: _Optional[_Iterable[_Union[_types_pb2.Bundle, _Mapping]]] = ...,
-        input_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, bundle: _Optional[_Iterable[_Union[_types_pb2.Bundle, _Mapping]]] = ..., input_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ..., output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...) -> None: ...
 
 class BatchUpdateFederatedBundleResponse(_message.Message):
     __slots__ = ("results",)
@@ -135,17 +102,10 @@ class BatchUpdateFederatedBundleResponse(_message.Message):
         BUNDLE_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         bundle: _types_pb2.Bundle
-        def __init__(
-            self,
-            status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ...,
-            bundle: _Optional[_Union[_types_pb2.Bundle, _Mapping]] = ...,
-        ) -> None: ...
-
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., bundle: _Optional[_Union[_types_pb2.Bundle, _Mapping]] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchUpdateFederatedBundleResponse.Result]
-    def __init__(
-        self, results: _Optional[_Iterable[_Union[BatchUpdateFederatedBundleResponse.Result, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchUpdateFederatedBundleResponse.Result, _Mapping]]] = ...) -> None: ...
 
 class BatchSetFederatedBundleRequest(_message.Message):
     __slots__ = ("bundle", "output_mask")
@@ -153,11 +113,7 @@ class BatchSetFederatedBundleRequest(_message.Message):
     OUTPUT_MASK_FIELD_NUMBER: _ClassVar[int]
     bundle: _containers.RepeatedCompositeFieldContainer[_types_pb2.Bundle]
     output_mask: _types_pb2.BundleMask
-    def __init__(
-        self,
-        bundle: _Optional[_Iterable[_Union[_types_pb2.Bundle, _Mapping]]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, bundle: _Optional[_Iterable[_Union[_types_pb2.Bundle, _Mapping]]] = ..., output_mask: _Optional[_Union[_types_pb2.BundleMask, _Mapping]] = ...) -> None: ...
 
 class BatchSetFederatedBundleResponse(_message.Message):
     __slots__ = ("results",)
@@ -167,17 +123,10 @@ class BatchSetFederatedBundleResponse(_message.Message):
         BUNDLE_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         bundle: _types_pb2.Bundle
-        def __init__(
-            self,
-            status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ...,
-            bundle: _Optional[_Union[_types_pb2.Bundle, _Mapping]] = ...,
-        ) -> None: ...
-
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., bundle: _Optional[_Union[_types_pb2.Bundle, _Mapping]] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchSetFederatedBundleResponse.Result]
-    def __init__(
-        self, results: _Optional[_Iterable[_Union[BatchSetFederatedBundleResponse.Result, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchSetFederatedBundleResponse.Result, _Mapping]]] = ...) -> None: ...
 
 class BatchDeleteFederatedBundleRequest(_message.Message):
     __slots__ = ("trust_domains", "mode")
@@ -186,7 +135,6 @@ class BatchDeleteFederatedBundleRequest(_message.Message):
         RESTRICT: _ClassVar[BatchDeleteFederatedBundleRequest.Mode]
         DELETE: _ClassVar[BatchDeleteFederatedBundleRequest.Mode]
         DISSOCIATE: _ClassVar[BatchDeleteFederatedBundleRequest.Mode]
-
     RESTRICT: BatchDeleteFederatedBundleRequest.Mode
     DELETE: BatchDeleteFederatedBundleRequest.Mode
     DISSOCIATE: BatchDeleteFederatedBundleRequest.Mode
@@ -194,11 +142,7 @@ class BatchDeleteFederatedBundleRequest(_message.Message):
     MODE_FIELD_NUMBER: _ClassVar[int]
     trust_domains: _containers.RepeatedScalarFieldContainer[str]
     mode: BatchDeleteFederatedBundleRequest.Mode
-    def __init__(
-        self,
-        trust_domains: _Optional[_Iterable[str]] = ...,
-        mode: _Optional[_Union[BatchDeleteFederatedBundleRequest.Mode, str]] = ...,
-    ) -> None: ...
+    def __init__(self, trust_domains: _Optional[_Iterable[str]] = ..., mode: _Optional[_Union[BatchDeleteFederatedBundleRequest.Mode, str]] = ...) -> None: ...
 
 class BatchDeleteFederatedBundleResponse(_message.Message):
     __slots__ = ("results",)
@@ -208,12 +152,7 @@ class BatchDeleteFederatedBundleResponse(_message.Message):
         TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         trust_domain: str
-        def __init__(
-            self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., trust_domain: _Optional[str] = ...
-        ) -> None: ...
-
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., trust_domain: _Optional[str] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchDeleteFederatedBundleResponse.Result]
-    def __init__(
-        self, results: _Optional[_Iterable[_Union[BatchDeleteFederatedBundleResponse.Result, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchDeleteFederatedBundleResponse.Result, _Mapping]]] = ...) -> None: ...

@@ -5,15 +5,18 @@
 # source: spire/api/server/debug/v1/debug.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "spire/api/server/debug/v1/debug.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'spire/api/server/debug/v1/debug.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -23,21 +26,19 @@ _sym_db = _symbol_database.Default()
 from sojourn._pb.spire.api.types import types_pb2 as spire_dot_api_dot_types_dot_types__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n%spire/api/server/debug/v1/debug.proto\x12\x19spire.api.server.debug.v1\x1a\x1bspire/api/types/types.proto"\x10\n\x0eGetInfoRequest"\x88\x02\n\x0fGetInfoResponse\x12\x43\n\nsvid_chain\x18\x01 \x03(\x0b\x32/.spire.api.server.debug.v1.GetInfoResponse.Cert\x12\x0e\n\x06uptime\x18\x02 \x01(\x05\x12\x14\n\x0c\x61gents_count\x18\x03 \x01(\x05\x12\x1f\n\x17\x66\x65\x64\x65rated_bundles_count\x18\x04 \x01(\x05\x12\x15\n\rentries_count\x18\x05 \x01(\x05\x1aR\n\x04\x43\x65rt\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\x12\x0f\n\x07subject\x18\x03 \x01(\t2i\n\x05\x44\x65\x62ug\x12`\n\x07GetInfo\x12).spire.api.server.debug.v1.GetInfoRequest\x1a*.spire.api.server.debug.v1.GetInfoResponseb\x06proto3'
-)
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n%spire/api/server/debug/v1/debug.proto\x12\x19spire.api.server.debug.v1\x1a\x1bspire/api/types/types.proto\"\x10\n\x0eGetInfoRequest\"\x88\x02\n\x0fGetInfoResponse\x12\x43\n\nsvid_chain\x18\x01 \x03(\x0b\x32/.spire.api.server.debug.v1.GetInfoResponse.Cert\x12\x0e\n\x06uptime\x18\x02 \x01(\x05\x12\x14\n\x0c\x61gents_count\x18\x03 \x01(\x05\x12\x1f\n\x17\x66\x65\x64\x65rated_bundles_count\x18\x04 \x01(\x05\x12\x15\n\rentries_count\x18\x05 \x01(\x05\x1aR\n\x04\x43\x65rt\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\x12\x0f\n\x07subject\x18\x03 \x01(\t2i\n\x05\x44\x65\x62ug\x12`\n\x07GetInfo\x12).spire.api.server.debug.v1.GetInfoRequest\x1a*.spire.api.server.debug.v1.GetInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "spire.api.server.debug.v1.debug_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spire.api.server.debug.v1.debug_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_GETINFOREQUEST"]._serialized_start = 97
-    _globals["_GETINFOREQUEST"]._serialized_end = 113
-    _globals["_GETINFORESPONSE"]._serialized_start = 116
-    _globals["_GETINFORESPONSE"]._serialized_end = 380
-    _globals["_GETINFORESPONSE_CERT"]._serialized_start = 298
-    _globals["_GETINFORESPONSE_CERT"]._serialized_end = 380
-    _globals["_DEBUG"]._serialized_start = 382
-    _globals["_DEBUG"]._serialized_end = 487
+  DESCRIPTOR._loaded_options = None
+  _globals['_GETINFOREQUEST']._serialized_start=97
+  _globals['_GETINFOREQUEST']._serialized_end=113
+  _globals['_GETINFORESPONSE']._serialized_start=116
+  _globals['_GETINFORESPONSE']._serialized_end=380
+  _globals['_GETINFORESPONSE_CERT']._serialized_start=298
+  _globals['_GETINFORESPONSE_CERT']._serialized_end=380
+  _globals['_DEBUG']._serialized_start=382
+  _globals['_DEBUG']._serialized_end=487
 # @@protoc_insertion_point(module_scope)

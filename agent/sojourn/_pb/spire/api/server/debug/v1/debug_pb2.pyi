@@ -22,13 +22,7 @@ class GetInfoResponse(_message.Message):
         id: _types_pb2.SPIFFEID
         expires_at: int
         subject: str
-        def __init__(
-            self,
-            id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...,
-            expires_at: _Optional[int] = ...,
-            subject: _Optional[str] = ...,
-        ) -> None: ...
-
+        def __init__(self, id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ..., expires_at: _Optional[int] = ..., subject: _Optional[str] = ...) -> None: ...
     SVID_CHAIN_FIELD_NUMBER: _ClassVar[int]
     UPTIME_FIELD_NUMBER: _ClassVar[int]
     AGENTS_COUNT_FIELD_NUMBER: _ClassVar[int]
@@ -39,11 +33,4 @@ class GetInfoResponse(_message.Message):
     agents_count: int
     federated_bundles_count: int
     entries_count: int
-    def __init__(
-        self,
-        svid_chain: _Optional[_Iterable[_Union[GetInfoResponse.Cert, _Mapping]]] = ...,
-        uptime: _Optional[int] = ...,
-        agents_count: _Optional[int] = ...,
-        federated_bundles_count: _Optional[int] = ...,
-        entries_count: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, svid_chain: _Optional[_Iterable[_Union[GetInfoResponse.Cert, _Mapping]]] = ..., uptime: _Optional[int] = ..., agents_count: _Optional[int] = ..., federated_bundles_count: _Optional[int] = ..., entries_count: _Optional[int] = ...) -> None: ...

@@ -5,15 +5,18 @@
 # source: spire/api/server/entry/v1/entry.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "spire/api/server/entry/v1/entry.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'spire/api/server/entry/v1/entry.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -24,47 +27,45 @@ from google.protobuf import wrappers_pb2 as google_dot_protobuf_dot_wrappers__pb
 from sojourn._pb.spire.api.types import types_pb2 as spire_dot_api_dot_types_dot_types__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n%spire/api/server/entry/v1/entry.proto\x12\x19spire.api.server.entry.v1\x1a\x1egoogle/protobuf/wrappers.proto\x1a\x1bspire/api/types/types.proto"\xa1\x03\n\x13\x43ountEntriesRequest\x12\x45\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x35.spire.api.server.entry.v1.CountEntriesRequest.Filter\x1a\xc2\x02\n\x06\x46ilter\x12/\n\x0c\x62y_spiffe_id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12/\n\x0c\x62y_parent_id\x18\x02 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x34\n\x0c\x62y_selectors\x18\x03 \x01(\x0b\x32\x1e.spire.api.types.SelectorMatch\x12>\n\x11\x62y_federates_with\x18\x04 \x01(\x0b\x32#.spire.api.types.FederatesWithMatch\x12-\n\x07\x62y_hint\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x31\n\rby_downstream\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.BoolValue"%\n\x14\x43ountEntriesResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05"\xf7\x03\n\x12ListEntriesRequest\x12\x44\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x34.spire.api.server.entry.v1.ListEntriesRequest.Filter\x12/\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.EntryMask\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x1a\xc2\x02\n\x06\x46ilter\x12/\n\x0c\x62y_spiffe_id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12/\n\x0c\x62y_parent_id\x18\x02 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x34\n\x0c\x62y_selectors\x18\x03 \x01(\x0b\x32\x1e.spire.api.types.SelectorMatch\x12>\n\x11\x62y_federates_with\x18\x04 \x01(\x0b\x32#.spire.api.types.FederatesWithMatch\x12-\n\x07\x62y_hint\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x31\n\rby_downstream\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.BoolValue"W\n\x13ListEntriesResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.spire.api.types.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t"N\n\x0fGetEntryRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.EntryMask"s\n\x17\x42\x61tchCreateEntryRequest\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.spire.api.types.Entry\x12/\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.EntryMask"\xc1\x01\n\x18\x42\x61tchCreateEntryResponse\x12K\n\x07results\x18\x01 \x03(\x0b\x32:.spire.api.server.entry.v1.BatchCreateEntryResponse.Result\x1aX\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12%\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x16.spire.api.types.Entry"\xa3\x01\n\x17\x42\x61tchUpdateEntryRequest\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.spire.api.types.Entry\x12.\n\ninput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.EntryMask\x12/\n\x0boutput_mask\x18\x03 \x01(\x0b\x32\x1a.spire.api.types.EntryMask"\xc1\x01\n\x18\x42\x61tchUpdateEntryResponse\x12K\n\x07results\x18\x01 \x03(\x0b\x32:.spire.api.server.entry.v1.BatchUpdateEntryResponse.Result\x1aX\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12%\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x16.spire.api.types.Entry"&\n\x17\x42\x61tchDeleteEntryRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t"\xa6\x01\n\x18\x42\x61tchDeleteEntryResponse\x12K\n\x07results\x18\x01 \x03(\x0b\x32:.spire.api.server.entry.v1.BatchDeleteEntryResponse.Result\x1a=\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\n\n\x02id\x18\x02 \x01(\t2\xad\x05\n\x05\x45ntry\x12o\n\x0c\x43ountEntries\x12..spire.api.server.entry.v1.CountEntriesRequest\x1a/.spire.api.server.entry.v1.CountEntriesResponse\x12l\n\x0bListEntries\x12-.spire.api.server.entry.v1.ListEntriesRequest\x1a..spire.api.server.entry.v1.ListEntriesResponse\x12N\n\x08GetEntry\x12*.spire.api.server.entry.v1.GetEntryRequest\x1a\x16.spire.api.types.Entry\x12{\n\x10\x42\x61tchCreateEntry\x12\x32.spire.api.server.entry.v1.BatchCreateEntryRequest\x1a\x33.spire.api.server.entry.v1.BatchCreateEntryResponse\x12{\n\x10\x42\x61tchUpdateEntry\x12\x32.spire.api.server.entry.v1.BatchUpdateEntryRequest\x1a\x33.spire.api.server.entry.v1.BatchUpdateEntryResponse\x12{\n\x10\x42\x61tchDeleteEntry\x12\x32.spire.api.server.entry.v1.BatchDeleteEntryRequest\x1a\x33.spire.api.server.entry.v1.BatchDeleteEntryResponseb\x06proto3'
-)
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n%spire/api/server/entry/v1/entry.proto\x12\x19spire.api.server.entry.v1\x1a\x1egoogle/protobuf/wrappers.proto\x1a\x1bspire/api/types/types.proto\"\xa1\x03\n\x13\x43ountEntriesRequest\x12\x45\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x35.spire.api.server.entry.v1.CountEntriesRequest.Filter\x1a\xc2\x02\n\x06\x46ilter\x12/\n\x0c\x62y_spiffe_id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12/\n\x0c\x62y_parent_id\x18\x02 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x34\n\x0c\x62y_selectors\x18\x03 \x01(\x0b\x32\x1e.spire.api.types.SelectorMatch\x12>\n\x11\x62y_federates_with\x18\x04 \x01(\x0b\x32#.spire.api.types.FederatesWithMatch\x12-\n\x07\x62y_hint\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x31\n\rby_downstream\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\"%\n\x14\x43ountEntriesResponse\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\"\xf7\x03\n\x12ListEntriesRequest\x12\x44\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x34.spire.api.server.entry.v1.ListEntriesRequest.Filter\x12/\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.EntryMask\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x1a\xc2\x02\n\x06\x46ilter\x12/\n\x0c\x62y_spiffe_id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12/\n\x0c\x62y_parent_id\x18\x02 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x34\n\x0c\x62y_selectors\x18\x03 \x01(\x0b\x32\x1e.spire.api.types.SelectorMatch\x12>\n\x11\x62y_federates_with\x18\x04 \x01(\x0b\x32#.spire.api.types.FederatesWithMatch\x12-\n\x07\x62y_hint\x18\x05 \x01(\x0b\x32\x1c.google.protobuf.StringValue\x12\x31\n\rby_downstream\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.BoolValue\"W\n\x13ListEntriesResponse\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.spire.api.types.Entry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"N\n\x0fGetEntryRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12/\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.EntryMask\"s\n\x17\x42\x61tchCreateEntryRequest\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.spire.api.types.Entry\x12/\n\x0boutput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.EntryMask\"\xc1\x01\n\x18\x42\x61tchCreateEntryResponse\x12K\n\x07results\x18\x01 \x03(\x0b\x32:.spire.api.server.entry.v1.BatchCreateEntryResponse.Result\x1aX\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12%\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x16.spire.api.types.Entry\"\xa3\x01\n\x17\x42\x61tchUpdateEntryRequest\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.spire.api.types.Entry\x12.\n\ninput_mask\x18\x02 \x01(\x0b\x32\x1a.spire.api.types.EntryMask\x12/\n\x0boutput_mask\x18\x03 \x01(\x0b\x32\x1a.spire.api.types.EntryMask\"\xc1\x01\n\x18\x42\x61tchUpdateEntryResponse\x12K\n\x07results\x18\x01 \x03(\x0b\x32:.spire.api.server.entry.v1.BatchUpdateEntryResponse.Result\x1aX\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12%\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x16.spire.api.types.Entry\"&\n\x17\x42\x61tchDeleteEntryRequest\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\xa6\x01\n\x18\x42\x61tchDeleteEntryResponse\x12K\n\x07results\x18\x01 \x03(\x0b\x32:.spire.api.server.entry.v1.BatchDeleteEntryResponse.Result\x1a=\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\n\n\x02id\x18\x02 \x01(\t2\xad\x05\n\x05\x45ntry\x12o\n\x0c\x43ountEntries\x12..spire.api.server.entry.v1.CountEntriesRequest\x1a/.spire.api.server.entry.v1.CountEntriesResponse\x12l\n\x0bListEntries\x12-.spire.api.server.entry.v1.ListEntriesRequest\x1a..spire.api.server.entry.v1.ListEntriesResponse\x12N\n\x08GetEntry\x12*.spire.api.server.entry.v1.GetEntryRequest\x1a\x16.spire.api.types.Entry\x12{\n\x10\x42\x61tchCreateEntry\x12\x32.spire.api.server.entry.v1.BatchCreateEntryRequest\x1a\x33.spire.api.server.entry.v1.BatchCreateEntryResponse\x12{\n\x10\x42\x61tchUpdateEntry\x12\x32.spire.api.server.entry.v1.BatchUpdateEntryRequest\x1a\x33.spire.api.server.entry.v1.BatchUpdateEntryResponse\x12{\n\x10\x42\x61tchDeleteEntry\x12\x32.spire.api.server.entry.v1.BatchDeleteEntryRequest\x1a\x33.spire.api.server.entry.v1.BatchDeleteEntryResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "spire.api.server.entry.v1.entry_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spire.api.server.entry.v1.entry_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_COUNTENTRIESREQUEST"]._serialized_start = 130
-    _globals["_COUNTENTRIESREQUEST"]._serialized_end = 547
-    _globals["_COUNTENTRIESREQUEST_FILTER"]._serialized_start = 225
-    _globals["_COUNTENTRIESREQUEST_FILTER"]._serialized_end = 547
-    _globals["_COUNTENTRIESRESPONSE"]._serialized_start = 549
-    _globals["_COUNTENTRIESRESPONSE"]._serialized_end = 586
-    _globals["_LISTENTRIESREQUEST"]._serialized_start = 589
-    _globals["_LISTENTRIESREQUEST"]._serialized_end = 1092
-    _globals["_LISTENTRIESREQUEST_FILTER"]._serialized_start = 225
-    _globals["_LISTENTRIESREQUEST_FILTER"]._serialized_end = 547
-    _globals["_LISTENTRIESRESPONSE"]._serialized_start = 1094
-    _globals["_LISTENTRIESRESPONSE"]._serialized_end = 1181
-    _globals["_GETENTRYREQUEST"]._serialized_start = 1183
-    _globals["_GETENTRYREQUEST"]._serialized_end = 1261
-    _globals["_BATCHCREATEENTRYREQUEST"]._serialized_start = 1263
-    _globals["_BATCHCREATEENTRYREQUEST"]._serialized_end = 1378
-    _globals["_BATCHCREATEENTRYRESPONSE"]._serialized_start = 1381
-    _globals["_BATCHCREATEENTRYRESPONSE"]._serialized_end = 1574
-    _globals["_BATCHCREATEENTRYRESPONSE_RESULT"]._serialized_start = 1486
-    _globals["_BATCHCREATEENTRYRESPONSE_RESULT"]._serialized_end = 1574
-    _globals["_BATCHUPDATEENTRYREQUEST"]._serialized_start = 1577
-    _globals["_BATCHUPDATEENTRYREQUEST"]._serialized_end = 1740
-    _globals["_BATCHUPDATEENTRYRESPONSE"]._serialized_start = 1743
-    _globals["_BATCHUPDATEENTRYRESPONSE"]._serialized_end = 1936
-    _globals["_BATCHUPDATEENTRYRESPONSE_RESULT"]._serialized_start = 1486
-    _globals["_BATCHUPDATEENTRYRESPONSE_RESULT"]._serialized_end = 1574
-    _globals["_BATCHDELETEENTRYREQUEST"]._serialized_start = 1938
-    _globals["_BATCHDELETEENTRYREQUEST"]._serialized_end = 1976
-    _globals["_BATCHDELETEENTRYRESPONSE"]._serialized_start = 1979
-    _globals["_BATCHDELETEENTRYRESPONSE"]._serialized_end = 2145
-    _globals["_BATCHDELETEENTRYRESPONSE_RESULT"]._serialized_start = 2084
-    _globals["_BATCHDELETEENTRYRESPONSE_RESULT"]._serialized_end = 2145
-    _globals["_ENTRY"]._serialized_start = 2148
-    _globals["_ENTRY"]._serialized_end = 2833
+  DESCRIPTOR._loaded_options = None
+  _globals['_COUNTENTRIESREQUEST']._serialized_start=130
+  _globals['_COUNTENTRIESREQUEST']._serialized_end=547
+  _globals['_COUNTENTRIESREQUEST_FILTER']._serialized_start=225
+  _globals['_COUNTENTRIESREQUEST_FILTER']._serialized_end=547
+  _globals['_COUNTENTRIESRESPONSE']._serialized_start=549
+  _globals['_COUNTENTRIESRESPONSE']._serialized_end=586
+  _globals['_LISTENTRIESREQUEST']._serialized_start=589
+  _globals['_LISTENTRIESREQUEST']._serialized_end=1092
+  _globals['_LISTENTRIESREQUEST_FILTER']._serialized_start=225
+  _globals['_LISTENTRIESREQUEST_FILTER']._serialized_end=547
+  _globals['_LISTENTRIESRESPONSE']._serialized_start=1094
+  _globals['_LISTENTRIESRESPONSE']._serialized_end=1181
+  _globals['_GETENTRYREQUEST']._serialized_start=1183
+  _globals['_GETENTRYREQUEST']._serialized_end=1261
+  _globals['_BATCHCREATEENTRYREQUEST']._serialized_start=1263
+  _globals['_BATCHCREATEENTRYREQUEST']._serialized_end=1378
+  _globals['_BATCHCREATEENTRYRESPONSE']._serialized_start=1381
+  _globals['_BATCHCREATEENTRYRESPONSE']._serialized_end=1574
+  _globals['_BATCHCREATEENTRYRESPONSE_RESULT']._serialized_start=1486
+  _globals['_BATCHCREATEENTRYRESPONSE_RESULT']._serialized_end=1574
+  _globals['_BATCHUPDATEENTRYREQUEST']._serialized_start=1577
+  _globals['_BATCHUPDATEENTRYREQUEST']._serialized_end=1740
+  _globals['_BATCHUPDATEENTRYRESPONSE']._serialized_start=1743
+  _globals['_BATCHUPDATEENTRYRESPONSE']._serialized_end=1936
+  _globals['_BATCHUPDATEENTRYRESPONSE_RESULT']._serialized_start=1486
+  _globals['_BATCHUPDATEENTRYRESPONSE_RESULT']._serialized_end=1574
+  _globals['_BATCHDELETEENTRYREQUEST']._serialized_start=1938
+  _globals['_BATCHDELETEENTRYREQUEST']._serialized_end=1976
+  _globals['_BATCHDELETEENTRYRESPONSE']._serialized_start=1979
+  _globals['_BATCHDELETEENTRYRESPONSE']._serialized_end=2145
+  _globals['_BATCHDELETEENTRYRESPONSE_RESULT']._serialized_start=2084
+  _globals['_BATCHDELETEENTRYRESPONSE_RESULT']._serialized_end=2145
+  _globals['_ENTRY']._serialized_start=2148
+  _globals['_ENTRY']._serialized_end=2833
 # @@protoc_insertion_point(module_scope)

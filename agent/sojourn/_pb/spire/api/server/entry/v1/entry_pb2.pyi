@@ -25,16 +25,7 @@ class CountEntriesRequest(_message.Message):
         by_federates_with: _types_pb2.FederatesWithMatch
         by_hint: _wrappers_pb2.StringValue
         by_downstream: _wrappers_pb2.BoolValue
-        def __init__(
-            self,
-            by_spiffe_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...,
-            by_parent_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...,
-            by_selectors: _Optional[_Union[_types_pb2.SelectorMatch, _Mapping]] = ...,
-            by_federates_with: _Optional[_Union[_types_pb2.FederatesWithMatch, _Mapping]] = ...,
-            by_hint: _Optional[_Union[_wrappers_pb2.StringValue, _Mapping]] = ...,
-            by_downstream: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ...,
-        ) -> None: ...
-
+        def __init__(self, by_spiffe_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ..., by_parent_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ..., by_selectors: _Optional[_Union[_types_pb2.SelectorMatch, _Mapping]] = ..., by_federates_with: _Optional[_Union[_types_pb2.FederatesWithMatch, _Mapping]] = ..., by_hint: _Optional[_Union[_wrappers_pb2.StringValue, _Mapping]] = ..., by_downstream: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ...) -> None: ...
     FILTER_FIELD_NUMBER: _ClassVar[int]
     filter: CountEntriesRequest.Filter
     def __init__(self, filter: _Optional[_Union[CountEntriesRequest.Filter, _Mapping]] = ...) -> None: ...
@@ -61,16 +52,7 @@ class ListEntriesRequest(_message.Message):
         by_federates_with: _types_pb2.FederatesWithMatch
         by_hint: _wrappers_pb2.StringValue
         by_downstream: _wrappers_pb2.BoolValue
-        def __init__(
-            self,
-            by_spiffe_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...,
-            by_parent_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...,
-            by_selectors: _Optional[_Union[_types_pb2.SelectorMatch, _Mapping]] = ...,
-            by_federates_with: _Optional[_Union[_types_pb2.FederatesWithMatch, _Mapping]] = ...,
-            by_hint: _Optional[_Union[_wrappers_pb2.StringValue, _Mapping]] = ...,
-            by_downstream: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ...,
-        ) -> None: ...
-
+        def __init__(self, by_spiffe_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ..., by_parent_id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ..., by_selectors: _Optional[_Union[_types_pb2.SelectorMatch, _Mapping]] = ..., by_federates_with: _Optional[_Union[_types_pb2.FederatesWithMatch, _Mapping]] = ..., by_hint: _Optional[_Union[_wrappers_pb2.StringValue, _Mapping]] = ..., by_downstream: _Optional[_Union[_wrappers_pb2.BoolValue, _Mapping]] = ...) -> None: ...
     FILTER_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_MASK_FIELD_NUMBER: _ClassVar[int]
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -79,13 +61,7 @@ class ListEntriesRequest(_message.Message):
     output_mask: _types_pb2.EntryMask
     page_size: int
     page_token: str
-    def __init__(
-        self,
-        filter: _Optional[_Union[ListEntriesRequest.Filter, _Mapping]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.EntryMask, _Mapping]] = ...,
-        page_size: _Optional[int] = ...,
-        page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, filter: _Optional[_Union[ListEntriesRequest.Filter, _Mapping]] = ..., output_mask: _Optional[_Union[_types_pb2.EntryMask, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListEntriesResponse(_message.Message):
     __slots__ = ("entries", "next_page_token")
@@ -93,11 +69,7 @@ class ListEntriesResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[_types_pb2.Entry]
     next_page_token: str
-    def __init__(
-        self,
-        entries: _Optional[_Iterable[_Union[_types_pb2.Entry, _Mapping]]] = ...,
-        next_page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, entries: _Optional[_Iterable[_Union[_types_pb2.Entry, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GetEntryRequest(_message.Message):
     __slots__ = ("id", "output_mask")
@@ -105,9 +77,7 @@ class GetEntryRequest(_message.Message):
     OUTPUT_MASK_FIELD_NUMBER: _ClassVar[int]
     id: str
     output_mask: _types_pb2.EntryMask
-    def __init__(
-        self, id: _Optional[str] = ..., output_mask: _Optional[_Union[_types_pb2.EntryMask, _Mapping]] = ...
-    ) -> None: ...
+    def __init__(self, id: _Optional[str] = ..., output_mask: _Optional[_Union[_types_pb2.EntryMask, _Mapping]] = ...) -> None: ...
 
 class BatchCreateEntryRequest(_message.Message):
     __slots__ = ("entries", "output_mask")
@@ -115,11 +85,7 @@ class BatchCreateEntryRequest(_message.Message):
     OUTPUT_MASK_FIELD_NUMBER: _ClassVar[int]
     entries: _containers.RepeatedCompositeFieldContainer[_types_pb2.Entry]
     output_mask: _types_pb2.EntryMask
-    def __init__(
-        self,
-        entries: _Optional[_Iterable[_Union[_types_pb2.Entry, _Mapping]]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.EntryMask, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, entries: _Optional[_Iterable[_Union[_types_pb2.Entry, _Mapping]]] = ..., output_mask: _Optional[_Union[_types_pb2.EntryMask, _Mapping]] = ...) -> None: ...
 
 class BatchCreateEntryResponse(_message.Message):
     __slots__ = ("results",)
@@ -129,17 +95,10 @@ class BatchCreateEntryResponse(_message.Message):
         ENTRY_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         entry: _types_pb2.Entry
-        def __init__(
-            self,
-            status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ...,
-            entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ...,
-        ) -> None: ...
-
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchCreateEntryResponse.Result]
-    def __init__(
-        self, results: _Optional[_Iterable[_Union[BatchCreateEntryResponse.Result, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchCreateEntryResponse.Result, _Mapping]]] = ...) -> None: ...
 
 class BatchUpdateEntryRequest(_message.Message):
     __slots__ = ("entries", "input_mask", "output_mask")
@@ -149,12 +108,7 @@ class BatchUpdateEntryRequest(_message.Message):
     entries: _containers.RepeatedCompositeFieldContainer[_types_pb2.Entry]
     input_mask: _types_pb2.EntryMask
     output_mask: _types_pb2.EntryMask
-    def __init__(
-        self,
-        entries: _Optional[_Iterable[_Union[_types_pb2.Entry, _Mapping]]] = ...,
-        input_mask: _Optional[_Union[_types_pb2.EntryMask, _Mapping]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.EntryMask, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, entries: _Optional[_Iterable[_Union[_types_pb2.Entry, _Mapping]]] = ..., input_mask: _Optional[_Union[_types_pb2.EntryMask, _Mapping]] = ..., output_mask: _Optional[_Union[_types_pb2.EntryMask, _Mapping]] = ...) -> None: ...
 
 class BatchUpdateEntryResponse(_message.Message):
     __slots__ = ("results",)
@@ -164,17 +118,10 @@ class BatchUpdateEntryResponse(_message.Message):
         ENTRY_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         entry: _types_pb2.Entry
-        def __init__(
-            self,
-            status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ...,
-            entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ...,
-        ) -> None: ...
-
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchUpdateEntryResponse.Result]
-    def __init__(
-        self, results: _Optional[_Iterable[_Union[BatchUpdateEntryResponse.Result, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchUpdateEntryResponse.Result, _Mapping]]] = ...) -> None: ...
 
 class BatchDeleteEntryRequest(_message.Message):
     __slots__ = ("ids",)
@@ -190,12 +137,7 @@ class BatchDeleteEntryResponse(_message.Message):
         ID_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         id: str
-        def __init__(
-            self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., id: _Optional[str] = ...
-        ) -> None: ...
-
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchDeleteEntryResponse.Result]
-    def __init__(
-        self, results: _Optional[_Iterable[_Union[BatchDeleteEntryResponse.Result, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchDeleteEntryResponse.Result, _Mapping]]] = ...) -> None: ...

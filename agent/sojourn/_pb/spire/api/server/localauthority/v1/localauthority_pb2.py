@@ -5,72 +5,75 @@
 # source: spire/api/server/localauthority/v1/localauthority.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "spire/api/server/localauthority/v1/localauthority.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'spire/api/server/localauthority/v1/localauthority.proto'
 )
 # @@protoc_insertion_point(imports)
 
 _sym_db = _symbol_database.Default()
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n7spire/api/server/localauthority/v1/localauthority.proto\x12"spire.api.server.localauthority.v1"e\n\x0e\x41uthorityState\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\x12)\n!upstream_authority_subject_key_id\x18\x03 \x01(\t"\x1d\n\x1bGetJWTAuthorityStateRequest"\xe9\x01\n\x1cGetJWTAuthorityStateResponse\x12\x42\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\x12\x44\n\x08prepared\x18\x02 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\x12?\n\x03old\x18\x03 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState"\x1c\n\x1aPrepareJWTAuthorityRequest"m\n\x1bPrepareJWTAuthorityResponse\x12N\n\x12prepared_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState"3\n\x1b\x41\x63tivateJWTAuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t"o\n\x1c\x41\x63tivateJWTAuthorityResponse\x12O\n\x13\x61\x63tivated_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState"0\n\x18TaintJWTAuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t"j\n\x19TaintJWTAuthorityResponse\x12M\n\x11tainted_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState"1\n\x19RevokeJWTAuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t"k\n\x1aRevokeJWTAuthorityResponse\x12M\n\x11revoked_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState"\x1e\n\x1cGetX509AuthorityStateRequest"\xea\x01\n\x1dGetX509AuthorityStateResponse\x12\x42\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\x12\x44\n\x08prepared\x18\x02 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\x12?\n\x03old\x18\x03 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState"\x1d\n\x1bPrepareX509AuthorityRequest"n\n\x1cPrepareX509AuthorityResponse\x12N\n\x12prepared_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState"4\n\x1c\x41\x63tivateX509AuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t"p\n\x1d\x41\x63tivateX509AuthorityResponse\x12O\n\x13\x61\x63tivated_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState"1\n\x19TaintX509AuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t"k\n\x1aTaintX509AuthorityResponse\x12M\n\x11tainted_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState"2\n\x1aRevokeX509AuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t"l\n\x1bRevokeX509AuthorityResponse\x12M\n\x11revoked_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState2\x93\x0c\n\x0eLocalAuthority\x12\x99\x01\n\x14GetJWTAuthorityState\x12?.spire.api.server.localauthority.v1.GetJWTAuthorityStateRequest\x1a@.spire.api.server.localauthority.v1.GetJWTAuthorityStateResponse\x12\x96\x01\n\x13PrepareJWTAuthority\x12>.spire.api.server.localauthority.v1.PrepareJWTAuthorityRequest\x1a?.spire.api.server.localauthority.v1.PrepareJWTAuthorityResponse\x12\x99\x01\n\x14\x41\x63tivateJWTAuthority\x12?.spire.api.server.localauthority.v1.ActivateJWTAuthorityRequest\x1a@.spire.api.server.localauthority.v1.ActivateJWTAuthorityResponse\x12\x90\x01\n\x11TaintJWTAuthority\x12<.spire.api.server.localauthority.v1.TaintJWTAuthorityRequest\x1a=.spire.api.server.localauthority.v1.TaintJWTAuthorityResponse\x12\x93\x01\n\x12RevokeJWTAuthority\x12=.spire.api.server.localauthority.v1.RevokeJWTAuthorityRequest\x1a>.spire.api.server.localauthority.v1.RevokeJWTAuthorityResponse\x12\x9c\x01\n\x15GetX509AuthorityState\x12@.spire.api.server.localauthority.v1.GetX509AuthorityStateRequest\x1a\x41.spire.api.server.localauthority.v1.GetX509AuthorityStateResponse\x12\x99\x01\n\x14PrepareX509Authority\x12?.spire.api.server.localauthority.v1.PrepareX509AuthorityRequest\x1a@.spire.api.server.localauthority.v1.PrepareX509AuthorityResponse\x12\x9c\x01\n\x15\x41\x63tivateX509Authority\x12@.spire.api.server.localauthority.v1.ActivateX509AuthorityRequest\x1a\x41.spire.api.server.localauthority.v1.ActivateX509AuthorityResponse\x12\x93\x01\n\x12TaintX509Authority\x12=.spire.api.server.localauthority.v1.TaintX509AuthorityRequest\x1a>.spire.api.server.localauthority.v1.TaintX509AuthorityResponse\x12\x96\x01\n\x13RevokeX509Authority\x12>.spire.api.server.localauthority.v1.RevokeX509AuthorityRequest\x1a?.spire.api.server.localauthority.v1.RevokeX509AuthorityResponseb\x06proto3'
-)
+
+
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n7spire/api/server/localauthority/v1/localauthority.proto\x12\"spire.api.server.localauthority.v1\"e\n\x0e\x41uthorityState\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\x12)\n!upstream_authority_subject_key_id\x18\x03 \x01(\t\"\x1d\n\x1bGetJWTAuthorityStateRequest\"\xe9\x01\n\x1cGetJWTAuthorityStateResponse\x12\x42\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\x12\x44\n\x08prepared\x18\x02 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\x12?\n\x03old\x18\x03 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\"\x1c\n\x1aPrepareJWTAuthorityRequest\"m\n\x1bPrepareJWTAuthorityResponse\x12N\n\x12prepared_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\"3\n\x1b\x41\x63tivateJWTAuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t\"o\n\x1c\x41\x63tivateJWTAuthorityResponse\x12O\n\x13\x61\x63tivated_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\"0\n\x18TaintJWTAuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t\"j\n\x19TaintJWTAuthorityResponse\x12M\n\x11tainted_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\"1\n\x19RevokeJWTAuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t\"k\n\x1aRevokeJWTAuthorityResponse\x12M\n\x11revoked_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\"\x1e\n\x1cGetX509AuthorityStateRequest\"\xea\x01\n\x1dGetX509AuthorityStateResponse\x12\x42\n\x06\x61\x63tive\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\x12\x44\n\x08prepared\x18\x02 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\x12?\n\x03old\x18\x03 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\"\x1d\n\x1bPrepareX509AuthorityRequest\"n\n\x1cPrepareX509AuthorityResponse\x12N\n\x12prepared_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\"4\n\x1c\x41\x63tivateX509AuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t\"p\n\x1d\x41\x63tivateX509AuthorityResponse\x12O\n\x13\x61\x63tivated_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\"1\n\x19TaintX509AuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t\"k\n\x1aTaintX509AuthorityResponse\x12M\n\x11tainted_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState\"2\n\x1aRevokeX509AuthorityRequest\x12\x14\n\x0c\x61uthority_id\x18\x01 \x01(\t\"l\n\x1bRevokeX509AuthorityResponse\x12M\n\x11revoked_authority\x18\x01 \x01(\x0b\x32\x32.spire.api.server.localauthority.v1.AuthorityState2\x93\x0c\n\x0eLocalAuthority\x12\x99\x01\n\x14GetJWTAuthorityState\x12?.spire.api.server.localauthority.v1.GetJWTAuthorityStateRequest\x1a@.spire.api.server.localauthority.v1.GetJWTAuthorityStateResponse\x12\x96\x01\n\x13PrepareJWTAuthority\x12>.spire.api.server.localauthority.v1.PrepareJWTAuthorityRequest\x1a?.spire.api.server.localauthority.v1.PrepareJWTAuthorityResponse\x12\x99\x01\n\x14\x41\x63tivateJWTAuthority\x12?.spire.api.server.localauthority.v1.ActivateJWTAuthorityRequest\x1a@.spire.api.server.localauthority.v1.ActivateJWTAuthorityResponse\x12\x90\x01\n\x11TaintJWTAuthority\x12<.spire.api.server.localauthority.v1.TaintJWTAuthorityRequest\x1a=.spire.api.server.localauthority.v1.TaintJWTAuthorityResponse\x12\x93\x01\n\x12RevokeJWTAuthority\x12=.spire.api.server.localauthority.v1.RevokeJWTAuthorityRequest\x1a>.spire.api.server.localauthority.v1.RevokeJWTAuthorityResponse\x12\x9c\x01\n\x15GetX509AuthorityState\x12@.spire.api.server.localauthority.v1.GetX509AuthorityStateRequest\x1a\x41.spire.api.server.localauthority.v1.GetX509AuthorityStateResponse\x12\x99\x01\n\x14PrepareX509Authority\x12?.spire.api.server.localauthority.v1.PrepareX509AuthorityRequest\x1a@.spire.api.server.localauthority.v1.PrepareX509AuthorityResponse\x12\x9c\x01\n\x15\x41\x63tivateX509Authority\x12@.spire.api.server.localauthority.v1.ActivateX509AuthorityRequest\x1a\x41.spire.api.server.localauthority.v1.ActivateX509AuthorityResponse\x12\x93\x01\n\x12TaintX509Authority\x12=.spire.api.server.localauthority.v1.TaintX509AuthorityRequest\x1a>.spire.api.server.localauthority.v1.TaintX509AuthorityResponse\x12\x96\x01\n\x13RevokeX509Authority\x12>.spire.api.server.localauthority.v1.RevokeX509AuthorityRequest\x1a?.spire.api.server.localauthority.v1.RevokeX509AuthorityResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "spire.api.server.localauthority.v1.localauthority_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spire.api.server.localauthority.v1.localauthority_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_AUTHORITYSTATE"]._serialized_start = 95
-    _globals["_AUTHORITYSTATE"]._serialized_end = 196
-    _globals["_GETJWTAUTHORITYSTATEREQUEST"]._serialized_start = 198
-    _globals["_GETJWTAUTHORITYSTATEREQUEST"]._serialized_end = 227
-    _globals["_GETJWTAUTHORITYSTATERESPONSE"]._serialized_start = 230
-    _globals["_GETJWTAUTHORITYSTATERESPONSE"]._serialized_end = 463
-    _globals["_PREPAREJWTAUTHORITYREQUEST"]._serialized_start = 465
-    _globals["_PREPAREJWTAUTHORITYREQUEST"]._serialized_end = 493
-    _globals["_PREPAREJWTAUTHORITYRESPONSE"]._serialized_start = 495
-    _globals["_PREPAREJWTAUTHORITYRESPONSE"]._serialized_end = 604
-    _globals["_ACTIVATEJWTAUTHORITYREQUEST"]._serialized_start = 606
-    _globals["_ACTIVATEJWTAUTHORITYREQUEST"]._serialized_end = 657
-    _globals["_ACTIVATEJWTAUTHORITYRESPONSE"]._serialized_start = 659
-    _globals["_ACTIVATEJWTAUTHORITYRESPONSE"]._serialized_end = 770
-    _globals["_TAINTJWTAUTHORITYREQUEST"]._serialized_start = 772
-    _globals["_TAINTJWTAUTHORITYREQUEST"]._serialized_end = 820
-    _globals["_TAINTJWTAUTHORITYRESPONSE"]._serialized_start = 822
-    _globals["_TAINTJWTAUTHORITYRESPONSE"]._serialized_end = 928
-    _globals["_REVOKEJWTAUTHORITYREQUEST"]._serialized_start = 930
-    _globals["_REVOKEJWTAUTHORITYREQUEST"]._serialized_end = 979
-    _globals["_REVOKEJWTAUTHORITYRESPONSE"]._serialized_start = 981
-    _globals["_REVOKEJWTAUTHORITYRESPONSE"]._serialized_end = 1088
-    _globals["_GETX509AUTHORITYSTATEREQUEST"]._serialized_start = 1090
-    _globals["_GETX509AUTHORITYSTATEREQUEST"]._serialized_end = 1120
-    _globals["_GETX509AUTHORITYSTATERESPONSE"]._serialized_start = 1123
-    _globals["_GETX509AUTHORITYSTATERESPONSE"]._serialized_end = 1357
-    _globals["_PREPAREX509AUTHORITYREQUEST"]._serialized_start = 1359
-    _globals["_PREPAREX509AUTHORITYREQUEST"]._serialized_end = 1388
-    _globals["_PREPAREX509AUTHORITYRESPONSE"]._serialized_start = 1390
-    _globals["_PREPAREX509AUTHORITYRESPONSE"]._serialized_end = 1500
-    _globals["_ACTIVATEX509AUTHORITYREQUEST"]._serialized_start = 1502
-    _globals["_ACTIVATEX509AUTHORITYREQUEST"]._serialized_end = 1554
-    _globals["_ACTIVATEX509AUTHORITYRESPONSE"]._serialized_start = 1556
-    _globals["_ACTIVATEX509AUTHORITYRESPONSE"]._serialized_end = 1668
-    _globals["_TAINTX509AUTHORITYREQUEST"]._serialized_start = 1670
-    _globals["_TAINTX509AUTHORITYREQUEST"]._serialized_end = 1719
-    _globals["_TAINTX509AUTHORITYRESPONSE"]._serialized_start = 1721
-    _globals["_TAINTX509AUTHORITYRESPONSE"]._serialized_end = 1828
-    _globals["_REVOKEX509AUTHORITYREQUEST"]._serialized_start = 1830
-    _globals["_REVOKEX509AUTHORITYREQUEST"]._serialized_end = 1880
-    _globals["_REVOKEX509AUTHORITYRESPONSE"]._serialized_start = 1882
-    _globals["_REVOKEX509AUTHORITYRESPONSE"]._serialized_end = 1990
-    _globals["_LOCALAUTHORITY"]._serialized_start = 1993
-    _globals["_LOCALAUTHORITY"]._serialized_end = 3548
+  DESCRIPTOR._loaded_options = None
+  _globals['_AUTHORITYSTATE']._serialized_start=95
+  _globals['_AUTHORITYSTATE']._serialized_end=196
+  _globals['_GETJWTAUTHORITYSTATEREQUEST']._serialized_start=198
+  _globals['_GETJWTAUTHORITYSTATEREQUEST']._serialized_end=227
+  _globals['_GETJWTAUTHORITYSTATERESPONSE']._serialized_start=230
+  _globals['_GETJWTAUTHORITYSTATERESPONSE']._serialized_end=463
+  _globals['_PREPAREJWTAUTHORITYREQUEST']._serialized_start=465
+  _globals['_PREPAREJWTAUTHORITYREQUEST']._serialized_end=493
+  _globals['_PREPAREJWTAUTHORITYRESPONSE']._serialized_start=495
+  _globals['_PREPAREJWTAUTHORITYRESPONSE']._serialized_end=604
+  _globals['_ACTIVATEJWTAUTHORITYREQUEST']._serialized_start=606
+  _globals['_ACTIVATEJWTAUTHORITYREQUEST']._serialized_end=657
+  _globals['_ACTIVATEJWTAUTHORITYRESPONSE']._serialized_start=659
+  _globals['_ACTIVATEJWTAUTHORITYRESPONSE']._serialized_end=770
+  _globals['_TAINTJWTAUTHORITYREQUEST']._serialized_start=772
+  _globals['_TAINTJWTAUTHORITYREQUEST']._serialized_end=820
+  _globals['_TAINTJWTAUTHORITYRESPONSE']._serialized_start=822
+  _globals['_TAINTJWTAUTHORITYRESPONSE']._serialized_end=928
+  _globals['_REVOKEJWTAUTHORITYREQUEST']._serialized_start=930
+  _globals['_REVOKEJWTAUTHORITYREQUEST']._serialized_end=979
+  _globals['_REVOKEJWTAUTHORITYRESPONSE']._serialized_start=981
+  _globals['_REVOKEJWTAUTHORITYRESPONSE']._serialized_end=1088
+  _globals['_GETX509AUTHORITYSTATEREQUEST']._serialized_start=1090
+  _globals['_GETX509AUTHORITYSTATEREQUEST']._serialized_end=1120
+  _globals['_GETX509AUTHORITYSTATERESPONSE']._serialized_start=1123
+  _globals['_GETX509AUTHORITYSTATERESPONSE']._serialized_end=1357
+  _globals['_PREPAREX509AUTHORITYREQUEST']._serialized_start=1359
+  _globals['_PREPAREX509AUTHORITYREQUEST']._serialized_end=1388
+  _globals['_PREPAREX509AUTHORITYRESPONSE']._serialized_start=1390
+  _globals['_PREPAREX509AUTHORITYRESPONSE']._serialized_end=1500
+  _globals['_ACTIVATEX509AUTHORITYREQUEST']._serialized_start=1502
+  _globals['_ACTIVATEX509AUTHORITYREQUEST']._serialized_end=1554
+  _globals['_ACTIVATEX509AUTHORITYRESPONSE']._serialized_start=1556
+  _globals['_ACTIVATEX509AUTHORITYRESPONSE']._serialized_end=1668
+  _globals['_TAINTX509AUTHORITYREQUEST']._serialized_start=1670
+  _globals['_TAINTX509AUTHORITYREQUEST']._serialized_end=1719
+  _globals['_TAINTX509AUTHORITYRESPONSE']._serialized_start=1721
+  _globals['_TAINTX509AUTHORITYRESPONSE']._serialized_end=1828
+  _globals['_REVOKEX509AUTHORITYREQUEST']._serialized_start=1830
+  _globals['_REVOKEX509AUTHORITYREQUEST']._serialized_end=1880
+  _globals['_REVOKEX509AUTHORITYRESPONSE']._serialized_start=1882
+  _globals['_REVOKEX509AUTHORITYRESPONSE']._serialized_end=1990
+  _globals['_LOCALAUTHORITY']._serialized_start=1993
+  _globals['_LOCALAUTHORITY']._serialized_end=3548
 # @@protoc_insertion_point(module_scope)

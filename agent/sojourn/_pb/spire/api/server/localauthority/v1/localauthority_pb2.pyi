@@ -14,12 +14,7 @@ class AuthorityState(_message.Message):
     authority_id: str
     expires_at: int
     upstream_authority_subject_key_id: str
-    def __init__(
-        self,
-        authority_id: _Optional[str] = ...,
-        expires_at: _Optional[int] = ...,
-        upstream_authority_subject_key_id: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, authority_id: _Optional[str] = ..., expires_at: _Optional[int] = ..., upstream_authority_subject_key_id: _Optional[str] = ...) -> None: ...
 
 class GetJWTAuthorityStateRequest(_message.Message):
     __slots__ = ()
@@ -33,12 +28,7 @@ class GetJWTAuthorityStateResponse(_message.Message):
     active: AuthorityState
     prepared: AuthorityState
     old: AuthorityState
-    def __init__(
-        self,
-        active: _Optional[_Union[AuthorityState, _Mapping]] = ...,
-        prepared: _Optional[_Union[AuthorityState, _Mapping]] = ...,
-        old: _Optional[_Union[AuthorityState, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, active: _Optional[_Union[AuthorityState, _Mapping]] = ..., prepared: _Optional[_Union[AuthorityState, _Mapping]] = ..., old: _Optional[_Union[AuthorityState, _Mapping]] = ...) -> None: ...
 
 class PrepareJWTAuthorityRequest(_message.Message):
     __slots__ = ()
@@ -98,12 +88,7 @@ class GetX509AuthorityStateResponse(_message.Message):
     active: AuthorityState
     prepared: AuthorityState
     old: AuthorityState
-    def __init__(
-        self,
-        active: _Optional[_Union[AuthorityState, _Mapping]] = ...,
-        prepared: _Optional[_Union[AuthorityState, _Mapping]] = ...,
-        old: _Optional[_Union[AuthorityState, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, active: _Optional[_Union[AuthorityState, _Mapping]] = ..., prepared: _Optional[_Union[AuthorityState, _Mapping]] = ..., old: _Optional[_Union[AuthorityState, _Mapping]] = ...) -> None: ...
 
 class PrepareX509AuthorityRequest(_message.Message):
     __slots__ = ()

@@ -5,15 +5,18 @@
 # source: spire/api/server/logger/v1/logger.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "spire/api/server/logger/v1/logger.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'spire/api/server/logger/v1/logger.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -23,21 +26,19 @@ _sym_db = _symbol_database.Default()
 from sojourn._pb.spire.api.types import types_pb2 as spire_dot_api_dot_types_dot_types__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n\'spire/api/server/logger/v1/logger.proto\x12\x1aspire.api.server.logger.v1\x1a\x1bspire/api/types/types.proto"\x12\n\x10GetLoggerRequest"B\n\x12SetLogLevelRequest\x12,\n\tnew_level\x18\x01 \x01(\x0e\x32\x19.spire.api.types.LogLevel"\x16\n\x14ResetLogLevelRequest2\x90\x02\n\x06Logger\x12R\n\tGetLogger\x12,.spire.api.server.logger.v1.GetLoggerRequest\x1a\x17.spire.api.types.Logger\x12V\n\x0bSetLogLevel\x12..spire.api.server.logger.v1.SetLogLevelRequest\x1a\x17.spire.api.types.Logger\x12Z\n\rResetLogLevel\x12\x30.spire.api.server.logger.v1.ResetLogLevelRequest\x1a\x17.spire.api.types.Loggerb\x06proto3'
-)
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\'spire/api/server/logger/v1/logger.proto\x12\x1aspire.api.server.logger.v1\x1a\x1bspire/api/types/types.proto\"\x12\n\x10GetLoggerRequest\"B\n\x12SetLogLevelRequest\x12,\n\tnew_level\x18\x01 \x01(\x0e\x32\x19.spire.api.types.LogLevel\"\x16\n\x14ResetLogLevelRequest2\x90\x02\n\x06Logger\x12R\n\tGetLogger\x12,.spire.api.server.logger.v1.GetLoggerRequest\x1a\x17.spire.api.types.Logger\x12V\n\x0bSetLogLevel\x12..spire.api.server.logger.v1.SetLogLevelRequest\x1a\x17.spire.api.types.Logger\x12Z\n\rResetLogLevel\x12\x30.spire.api.server.logger.v1.ResetLogLevelRequest\x1a\x17.spire.api.types.Loggerb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "spire.api.server.logger.v1.logger_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spire.api.server.logger.v1.logger_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_GETLOGGERREQUEST"]._serialized_start = 100
-    _globals["_GETLOGGERREQUEST"]._serialized_end = 118
-    _globals["_SETLOGLEVELREQUEST"]._serialized_start = 120
-    _globals["_SETLOGLEVELREQUEST"]._serialized_end = 186
-    _globals["_RESETLOGLEVELREQUEST"]._serialized_start = 188
-    _globals["_RESETLOGLEVELREQUEST"]._serialized_end = 210
-    _globals["_LOGGER"]._serialized_start = 213
-    _globals["_LOGGER"]._serialized_end = 485
+  DESCRIPTOR._loaded_options = None
+  _globals['_GETLOGGERREQUEST']._serialized_start=100
+  _globals['_GETLOGGERREQUEST']._serialized_end=118
+  _globals['_SETLOGLEVELREQUEST']._serialized_start=120
+  _globals['_SETLOGLEVELREQUEST']._serialized_end=186
+  _globals['_RESETLOGLEVELREQUEST']._serialized_start=188
+  _globals['_RESETLOGLEVELREQUEST']._serialized_end=210
+  _globals['_LOGGER']._serialized_start=213
+  _globals['_LOGGER']._serialized_end=485
 # @@protoc_insertion_point(module_scope)

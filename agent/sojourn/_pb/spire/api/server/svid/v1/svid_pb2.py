@@ -5,15 +5,18 @@
 # source: spire/api/server/svid/v1/svid.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "spire/api/server/svid/v1/svid.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'spire/api/server/svid/v1/svid.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -23,23 +26,21 @@ _sym_db = _symbol_database.Default()
 from sojourn._pb.spire.api.types import types_pb2 as spire_dot_api_dot_types_dot_types__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n#spire/api/server/svid/v1/svid.proto\x12\x18spire.api.server.svid.v1\x1a\x1bspire/api/types/types.proto"/\n\x13MintX509SVIDRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\x0b\n\x03ttl\x18\x02 \x01(\x05"?\n\x14MintX509SVIDResponse\x12\'\n\x04svid\x18\x01 \x01(\x0b\x32\x19.spire.api.types.X509SVID"Z\n\x12MintJWTSVIDRequest\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x10\n\x08\x61udience\x18\x02 \x03(\t\x12\x0b\n\x03ttl\x18\x03 \x01(\x05"=\n\x13MintJWTSVIDResponse\x12&\n\x04svid\x18\x01 \x01(\x0b\x32\x18.spire.api.types.JWTSVID2\xe1\x01\n\x04SVID\x12m\n\x0cMintX509SVID\x12-.spire.api.server.svid.v1.MintX509SVIDRequest\x1a..spire.api.server.svid.v1.MintX509SVIDResponse\x12j\n\x0bMintJWTSVID\x12,.spire.api.server.svid.v1.MintJWTSVIDRequest\x1a-.spire.api.server.svid.v1.MintJWTSVIDResponseb\x06proto3'
-)
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n#spire/api/server/svid/v1/svid.proto\x12\x18spire.api.server.svid.v1\x1a\x1bspire/api/types/types.proto\"/\n\x13MintX509SVIDRequest\x12\x0b\n\x03\x63sr\x18\x01 \x01(\x0c\x12\x0b\n\x03ttl\x18\x02 \x01(\x05\"?\n\x14MintX509SVIDResponse\x12\'\n\x04svid\x18\x01 \x01(\x0b\x32\x19.spire.api.types.X509SVID\"Z\n\x12MintJWTSVIDRequest\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x10\n\x08\x61udience\x18\x02 \x03(\t\x12\x0b\n\x03ttl\x18\x03 \x01(\x05\"=\n\x13MintJWTSVIDResponse\x12&\n\x04svid\x18\x01 \x01(\x0b\x32\x18.spire.api.types.JWTSVID2\xe1\x01\n\x04SVID\x12m\n\x0cMintX509SVID\x12-.spire.api.server.svid.v1.MintX509SVIDRequest\x1a..spire.api.server.svid.v1.MintX509SVIDResponse\x12j\n\x0bMintJWTSVID\x12,.spire.api.server.svid.v1.MintJWTSVIDRequest\x1a-.spire.api.server.svid.v1.MintJWTSVIDResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "spire.api.server.svid.v1.svid_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spire.api.server.svid.v1.svid_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_MINTX509SVIDREQUEST"]._serialized_start = 94
-    _globals["_MINTX509SVIDREQUEST"]._serialized_end = 141
-    _globals["_MINTX509SVIDRESPONSE"]._serialized_start = 143
-    _globals["_MINTX509SVIDRESPONSE"]._serialized_end = 206
-    _globals["_MINTJWTSVIDREQUEST"]._serialized_start = 208
-    _globals["_MINTJWTSVIDREQUEST"]._serialized_end = 298
-    _globals["_MINTJWTSVIDRESPONSE"]._serialized_start = 300
-    _globals["_MINTJWTSVIDRESPONSE"]._serialized_end = 361
-    _globals["_SVID"]._serialized_start = 364
-    _globals["_SVID"]._serialized_end = 589
+  DESCRIPTOR._loaded_options = None
+  _globals['_MINTX509SVIDREQUEST']._serialized_start=94
+  _globals['_MINTX509SVIDREQUEST']._serialized_end=141
+  _globals['_MINTX509SVIDRESPONSE']._serialized_start=143
+  _globals['_MINTX509SVIDRESPONSE']._serialized_end=206
+  _globals['_MINTJWTSVIDREQUEST']._serialized_start=208
+  _globals['_MINTJWTSVIDREQUEST']._serialized_end=298
+  _globals['_MINTJWTSVIDRESPONSE']._serialized_start=300
+  _globals['_MINTJWTSVIDRESPONSE']._serialized_end=361
+  _globals['_SVID']._serialized_start=364
+  _globals['_SVID']._serialized_end=589
 # @@protoc_insertion_point(module_scope)

@@ -30,12 +30,7 @@ class MintJWTSVIDRequest(_message.Message):
     id: _types_pb2.SPIFFEID
     audience: _containers.RepeatedScalarFieldContainer[str]
     ttl: int
-    def __init__(
-        self,
-        id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ...,
-        audience: _Optional[_Iterable[str]] = ...,
-        ttl: _Optional[int] = ...,
-    ) -> None: ...
+    def __init__(self, id: _Optional[_Union[_types_pb2.SPIFFEID, _Mapping]] = ..., audience: _Optional[_Iterable[str]] = ..., ttl: _Optional[int] = ...) -> None: ...
 
 class MintJWTSVIDResponse(_message.Message):
     __slots__ = ("svid",)

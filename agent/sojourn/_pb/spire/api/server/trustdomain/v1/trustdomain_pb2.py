@@ -5,15 +5,18 @@
 # source: spire/api/server/trustdomain/v1/trustdomain.proto
 # Protobuf Python Version: 7.35.1
 """Generated protocol buffer code."""
-
 from google.protobuf import descriptor as _descriptor
 from sojourn._pb.pool import POOL as _POOL
 from google.protobuf import runtime_version as _runtime_version
 from google.protobuf import symbol_database as _symbol_database
 from google.protobuf.internal import builder as _builder
-
 _runtime_version.ValidateProtobufRuntimeVersion(
-    _runtime_version.Domain.PUBLIC, 7, 35, 1, "", "spire/api/server/trustdomain/v1/trustdomain.proto"
+    _runtime_version.Domain.PUBLIC,
+    7,
+    35,
+    1,
+    '',
+    'spire/api/server/trustdomain/v1/trustdomain.proto'
 )
 # @@protoc_insertion_point(imports)
 
@@ -24,41 +27,39 @@ from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
 from sojourn._pb.spire.api.types import types_pb2 as spire_dot_api_dot_types_dot_types__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(
-    b'\n1spire/api/server/trustdomain/v1/trustdomain.proto\x12\x1fspire.api.server.trustdomain.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1bspire/api/types/types.proto"\x8d\x01\n"ListFederationRelationshipsRequest\x12@\n\x0boutput_mask\x18\x01 \x01(\x0b\x32+.spire.api.types.FederationRelationshipMask\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t"\x89\x01\n#ListFederationRelationshipsResponse\x12I\n\x18\x66\x65\x64\x65ration_relationships\x18\x01 \x03(\x0b\x32\'.spire.api.types.FederationRelationship\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t"z\n GetFederationRelationshipRequest\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12@\n\x0boutput_mask\x18\x02 \x01(\x0b\x32+.spire.api.types.FederationRelationshipMask"\xb7\x01\n(BatchCreateFederationRelationshipRequest\x12I\n\x18\x66\x65\x64\x65ration_relationships\x18\x01 \x03(\x0b\x32\'.spire.api.types.FederationRelationship\x12@\n\x0boutput_mask\x18\x02 \x01(\x0b\x32+.spire.api.types.FederationRelationshipMask"\x8c\x02\n)BatchCreateFederationRelationshipResponse\x12\x62\n\x07results\x18\x01 \x03(\x0b\x32Q.spire.api.server.trustdomain.v1.BatchCreateFederationRelationshipResponse.Result\x1a{\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12H\n\x17\x66\x65\x64\x65ration_relationship\x18\x02 \x01(\x0b\x32\'.spire.api.types.FederationRelationship"\xf8\x01\n(BatchUpdateFederationRelationshipRequest\x12I\n\x18\x66\x65\x64\x65ration_relationships\x18\x01 \x03(\x0b\x32\'.spire.api.types.FederationRelationship\x12?\n\ninput_mask\x18\x02 \x01(\x0b\x32+.spire.api.types.FederationRelationshipMask\x12@\n\x0boutput_mask\x18\x03 \x01(\x0b\x32+.spire.api.types.FederationRelationshipMask"\x8c\x02\n)BatchUpdateFederationRelationshipResponse\x12\x62\n\x07results\x18\x01 \x03(\x0b\x32Q.spire.api.server.trustdomain.v1.BatchUpdateFederationRelationshipResponse.Result\x1a{\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12H\n\x17\x66\x65\x64\x65ration_relationship\x18\x02 \x01(\x0b\x32\'.spire.api.types.FederationRelationship"A\n(BatchDeleteFederationRelationshipRequest\x12\x15\n\rtrust_domains\x18\x01 \x03(\t"\xd8\x01\n)BatchDeleteFederationRelationshipResponse\x12\x62\n\x07results\x18\x01 \x03(\x0b\x32Q.spire.api.server.trustdomain.v1.BatchDeleteFederationRelationshipResponse.Result\x1aG\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\x14\n\x0ctrust_domain\x18\x02 \x01(\t",\n\x14RefreshBundleRequest\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t2\xd9\x07\n\x0bTrustDomain\x12\xa8\x01\n\x1bListFederationRelationships\x12\x43.spire.api.server.trustdomain.v1.ListFederationRelationshipsRequest\x1a\x44.spire.api.server.trustdomain.v1.ListFederationRelationshipsResponse\x12\x87\x01\n\x19GetFederationRelationship\x12\x41.spire.api.server.trustdomain.v1.GetFederationRelationshipRequest\x1a\'.spire.api.types.FederationRelationship\x12\xba\x01\n!BatchCreateFederationRelationship\x12I.spire.api.server.trustdomain.v1.BatchCreateFederationRelationshipRequest\x1aJ.spire.api.server.trustdomain.v1.BatchCreateFederationRelationshipResponse\x12\xba\x01\n!BatchUpdateFederationRelationship\x12I.spire.api.server.trustdomain.v1.BatchUpdateFederationRelationshipRequest\x1aJ.spire.api.server.trustdomain.v1.BatchUpdateFederationRelationshipResponse\x12\xba\x01\n!BatchDeleteFederationRelationship\x12I.spire.api.server.trustdomain.v1.BatchDeleteFederationRelationshipRequest\x1aJ.spire.api.server.trustdomain.v1.BatchDeleteFederationRelationshipResponse\x12^\n\rRefreshBundle\x12\x35.spire.api.server.trustdomain.v1.RefreshBundleRequest\x1a\x16.google.protobuf.Emptyb\x06proto3'
-)
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n1spire/api/server/trustdomain/v1/trustdomain.proto\x12\x1fspire.api.server.trustdomain.v1\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1bspire/api/types/types.proto\"\x8d\x01\n\"ListFederationRelationshipsRequest\x12@\n\x0boutput_mask\x18\x01 \x01(\x0b\x32+.spire.api.types.FederationRelationshipMask\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x89\x01\n#ListFederationRelationshipsResponse\x12I\n\x18\x66\x65\x64\x65ration_relationships\x18\x01 \x03(\x0b\x32\'.spire.api.types.FederationRelationship\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"z\n GetFederationRelationshipRequest\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12@\n\x0boutput_mask\x18\x02 \x01(\x0b\x32+.spire.api.types.FederationRelationshipMask\"\xb7\x01\n(BatchCreateFederationRelationshipRequest\x12I\n\x18\x66\x65\x64\x65ration_relationships\x18\x01 \x03(\x0b\x32\'.spire.api.types.FederationRelationship\x12@\n\x0boutput_mask\x18\x02 \x01(\x0b\x32+.spire.api.types.FederationRelationshipMask\"\x8c\x02\n)BatchCreateFederationRelationshipResponse\x12\x62\n\x07results\x18\x01 \x03(\x0b\x32Q.spire.api.server.trustdomain.v1.BatchCreateFederationRelationshipResponse.Result\x1a{\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12H\n\x17\x66\x65\x64\x65ration_relationship\x18\x02 \x01(\x0b\x32\'.spire.api.types.FederationRelationship\"\xf8\x01\n(BatchUpdateFederationRelationshipRequest\x12I\n\x18\x66\x65\x64\x65ration_relationships\x18\x01 \x03(\x0b\x32\'.spire.api.types.FederationRelationship\x12?\n\ninput_mask\x18\x02 \x01(\x0b\x32+.spire.api.types.FederationRelationshipMask\x12@\n\x0boutput_mask\x18\x03 \x01(\x0b\x32+.spire.api.types.FederationRelationshipMask\"\x8c\x02\n)BatchUpdateFederationRelationshipResponse\x12\x62\n\x07results\x18\x01 \x03(\x0b\x32Q.spire.api.server.trustdomain.v1.BatchUpdateFederationRelationshipResponse.Result\x1a{\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12H\n\x17\x66\x65\x64\x65ration_relationship\x18\x02 \x01(\x0b\x32\'.spire.api.types.FederationRelationship\"A\n(BatchDeleteFederationRelationshipRequest\x12\x15\n\rtrust_domains\x18\x01 \x03(\t\"\xd8\x01\n)BatchDeleteFederationRelationshipResponse\x12\x62\n\x07results\x18\x01 \x03(\x0b\x32Q.spire.api.server.trustdomain.v1.BatchDeleteFederationRelationshipResponse.Result\x1aG\n\x06Result\x12\'\n\x06status\x18\x01 \x01(\x0b\x32\x17.spire.api.types.Status\x12\x14\n\x0ctrust_domain\x18\x02 \x01(\t\",\n\x14RefreshBundleRequest\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t2\xd9\x07\n\x0bTrustDomain\x12\xa8\x01\n\x1bListFederationRelationships\x12\x43.spire.api.server.trustdomain.v1.ListFederationRelationshipsRequest\x1a\x44.spire.api.server.trustdomain.v1.ListFederationRelationshipsResponse\x12\x87\x01\n\x19GetFederationRelationship\x12\x41.spire.api.server.trustdomain.v1.GetFederationRelationshipRequest\x1a\'.spire.api.types.FederationRelationship\x12\xba\x01\n!BatchCreateFederationRelationship\x12I.spire.api.server.trustdomain.v1.BatchCreateFederationRelationshipRequest\x1aJ.spire.api.server.trustdomain.v1.BatchCreateFederationRelationshipResponse\x12\xba\x01\n!BatchUpdateFederationRelationship\x12I.spire.api.server.trustdomain.v1.BatchUpdateFederationRelationshipRequest\x1aJ.spire.api.server.trustdomain.v1.BatchUpdateFederationRelationshipResponse\x12\xba\x01\n!BatchDeleteFederationRelationship\x12I.spire.api.server.trustdomain.v1.BatchDeleteFederationRelationshipRequest\x1aJ.spire.api.server.trustdomain.v1.BatchDeleteFederationRelationshipResponse\x12^\n\rRefreshBundle\x12\x35.spire.api.server.trustdomain.v1.RefreshBundleRequest\x1a\x16.google.protobuf.Emptyb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
-_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, "spire.api.server.trustdomain.v1.trustdomain_pb2", _globals)
+_builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spire.api.server.trustdomain.v1.trustdomain_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
-    DESCRIPTOR._loaded_options = None
-    _globals["_LISTFEDERATIONRELATIONSHIPSREQUEST"]._serialized_start = 145
-    _globals["_LISTFEDERATIONRELATIONSHIPSREQUEST"]._serialized_end = 286
-    _globals["_LISTFEDERATIONRELATIONSHIPSRESPONSE"]._serialized_start = 289
-    _globals["_LISTFEDERATIONRELATIONSHIPSRESPONSE"]._serialized_end = 426
-    _globals["_GETFEDERATIONRELATIONSHIPREQUEST"]._serialized_start = 428
-    _globals["_GETFEDERATIONRELATIONSHIPREQUEST"]._serialized_end = 550
-    _globals["_BATCHCREATEFEDERATIONRELATIONSHIPREQUEST"]._serialized_start = 553
-    _globals["_BATCHCREATEFEDERATIONRELATIONSHIPREQUEST"]._serialized_end = 736
-    _globals["_BATCHCREATEFEDERATIONRELATIONSHIPRESPONSE"]._serialized_start = 739
-    _globals["_BATCHCREATEFEDERATIONRELATIONSHIPRESPONSE"]._serialized_end = 1007
-    _globals["_BATCHCREATEFEDERATIONRELATIONSHIPRESPONSE_RESULT"]._serialized_start = 884
-    _globals["_BATCHCREATEFEDERATIONRELATIONSHIPRESPONSE_RESULT"]._serialized_end = 1007
-    _globals["_BATCHUPDATEFEDERATIONRELATIONSHIPREQUEST"]._serialized_start = 1010
-    _globals["_BATCHUPDATEFEDERATIONRELATIONSHIPREQUEST"]._serialized_end = 1258
-    _globals["_BATCHUPDATEFEDERATIONRELATIONSHIPRESPONSE"]._serialized_start = 1261
-    _globals["_BATCHUPDATEFEDERATIONRELATIONSHIPRESPONSE"]._serialized_end = 1529
-    _globals["_BATCHUPDATEFEDERATIONRELATIONSHIPRESPONSE_RESULT"]._serialized_start = 884
-    _globals["_BATCHUPDATEFEDERATIONRELATIONSHIPRESPONSE_RESULT"]._serialized_end = 1007
-    _globals["_BATCHDELETEFEDERATIONRELATIONSHIPREQUEST"]._serialized_start = 1531
-    _globals["_BATCHDELETEFEDERATIONRELATIONSHIPREQUEST"]._serialized_end = 1596
-    _globals["_BATCHDELETEFEDERATIONRELATIONSHIPRESPONSE"]._serialized_start = 1599
-    _globals["_BATCHDELETEFEDERATIONRELATIONSHIPRESPONSE"]._serialized_end = 1815
-    _globals["_BATCHDELETEFEDERATIONRELATIONSHIPRESPONSE_RESULT"]._serialized_start = 1744
-    _globals["_BATCHDELETEFEDERATIONRELATIONSHIPRESPONSE_RESULT"]._serialized_end = 1815
-    _globals["_REFRESHBUNDLEREQUEST"]._serialized_start = 1817
-    _globals["_REFRESHBUNDLEREQUEST"]._serialized_end = 1861
-    _globals["_TRUSTDOMAIN"]._serialized_start = 1864
-    _globals["_TRUSTDOMAIN"]._serialized_end = 2849
+  DESCRIPTOR._loaded_options = None
+  _globals['_LISTFEDERATIONRELATIONSHIPSREQUEST']._serialized_start=145
+  _globals['_LISTFEDERATIONRELATIONSHIPSREQUEST']._serialized_end=286
+  _globals['_LISTFEDERATIONRELATIONSHIPSRESPONSE']._serialized_start=289
+  _globals['_LISTFEDERATIONRELATIONSHIPSRESPONSE']._serialized_end=426
+  _globals['_GETFEDERATIONRELATIONSHIPREQUEST']._serialized_start=428
+  _globals['_GETFEDERATIONRELATIONSHIPREQUEST']._serialized_end=550
+  _globals['_BATCHCREATEFEDERATIONRELATIONSHIPREQUEST']._serialized_start=553
+  _globals['_BATCHCREATEFEDERATIONRELATIONSHIPREQUEST']._serialized_end=736
+  _globals['_BATCHCREATEFEDERATIONRELATIONSHIPRESPONSE']._serialized_start=739
+  _globals['_BATCHCREATEFEDERATIONRELATIONSHIPRESPONSE']._serialized_end=1007
+  _globals['_BATCHCREATEFEDERATIONRELATIONSHIPRESPONSE_RESULT']._serialized_start=884
+  _globals['_BATCHCREATEFEDERATIONRELATIONSHIPRESPONSE_RESULT']._serialized_end=1007
+  _globals['_BATCHUPDATEFEDERATIONRELATIONSHIPREQUEST']._serialized_start=1010
+  _globals['_BATCHUPDATEFEDERATIONRELATIONSHIPREQUEST']._serialized_end=1258
+  _globals['_BATCHUPDATEFEDERATIONRELATIONSHIPRESPONSE']._serialized_start=1261
+  _globals['_BATCHUPDATEFEDERATIONRELATIONSHIPRESPONSE']._serialized_end=1529
+  _globals['_BATCHUPDATEFEDERATIONRELATIONSHIPRESPONSE_RESULT']._serialized_start=884
+  _globals['_BATCHUPDATEFEDERATIONRELATIONSHIPRESPONSE_RESULT']._serialized_end=1007
+  _globals['_BATCHDELETEFEDERATIONRELATIONSHIPREQUEST']._serialized_start=1531
+  _globals['_BATCHDELETEFEDERATIONRELATIONSHIPREQUEST']._serialized_end=1596
+  _globals['_BATCHDELETEFEDERATIONRELATIONSHIPRESPONSE']._serialized_start=1599
+  _globals['_BATCHDELETEFEDERATIONRELATIONSHIPRESPONSE']._serialized_end=1815
+  _globals['_BATCHDELETEFEDERATIONRELATIONSHIPRESPONSE_RESULT']._serialized_start=1744
+  _globals['_BATCHDELETEFEDERATIONRELATIONSHIPRESPONSE_RESULT']._serialized_end=1815
+  _globals['_REFRESHBUNDLEREQUEST']._serialized_start=1817
+  _globals['_REFRESHBUNDLEREQUEST']._serialized_end=1861
+  _globals['_TRUSTDOMAIN']._serialized_start=1864
+  _globals['_TRUSTDOMAIN']._serialized_end=2849
 # @@protoc_insertion_point(module_scope)

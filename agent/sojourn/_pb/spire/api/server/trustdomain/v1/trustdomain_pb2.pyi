@@ -17,12 +17,7 @@ class ListFederationRelationshipsRequest(_message.Message):
     output_mask: _types_pb2.FederationRelationshipMask
     page_size: int
     page_token: str
-    def __init__(
-        self,
-        output_mask: _Optional[_Union[_types_pb2.FederationRelationshipMask, _Mapping]] = ...,
-        page_size: _Optional[int] = ...,
-        page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, output_mask: _Optional[_Union[_types_pb2.FederationRelationshipMask, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListFederationRelationshipsResponse(_message.Message):
     __slots__ = ("federation_relationships", "next_page_token")
@@ -30,11 +25,7 @@ class ListFederationRelationshipsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     federation_relationships: _containers.RepeatedCompositeFieldContainer[_types_pb2.FederationRelationship]
     next_page_token: str
-    def __init__(
-        self,
-        federation_relationships: _Optional[_Iterable[_Union[_types_pb2.FederationRelationship, _Mapping]]] = ...,
-        next_page_token: _Optional[str] = ...,
-    ) -> None: ...
+    def __init__(self, federation_relationships: _Optional[_Iterable[_Union[_types_pb2.FederationRelationship, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GetFederationRelationshipRequest(_message.Message):
     __slots__ = ("trust_domain", "output_mask")
@@ -42,11 +33,7 @@ class GetFederationRelationshipRequest(_message.Message):
     OUTPUT_MASK_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     output_mask: _types_pb2.FederationRelationshipMask
-    def __init__(
-        self,
-        trust_domain: _Optional[str] = ...,
-        output_mask: _Optional[_Union[_types_pb2.FederationRelationshipMask, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, trust_domain: _Optional[str] = ..., output_mask: _Optional[_Union[_types_pb2.FederationRelationshipMask, _Mapping]] = ...) -> None: ...
 
 class BatchCreateFederationRelationshipRequest(_message.Message):
     __slots__ = ("federation_relationships", "output_mask")
@@ -54,11 +41,7 @@ class BatchCreateFederationRelationshipRequest(_message.Message):
     OUTPUT_MASK_FIELD_NUMBER: _ClassVar[int]
     federation_relationships: _containers.RepeatedCompositeFieldContainer[_types_pb2.FederationRelationship]
     output_mask: _types_pb2.FederationRelationshipMask
-    def __init__(
-        self,
-        federation_relationships: _Optional[_Iterable[_Union[_types_pb2.FederationRelationship, _Mapping]]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.FederationRelationshipMask, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, federation_relationships: _Optional[_Iterable[_Union[_types_pb2.FederationRelationship, _Mapping]]] = ..., output_mask: _Optional[_Union[_types_pb2.FederationRelationshipMask, _Mapping]] = ...) -> None: ...
 
 class BatchCreateFederationRelationshipResponse(_message.Message):
     __slots__ = ("results",)
@@ -68,17 +51,10 @@ class BatchCreateFederationRelationshipResponse(_message.Message):
         FEDERATION_RELATIONSHIP_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         federation_relationship: _types_pb2.FederationRelationship
-        def __init__(
-            self,
-            status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ...,
-            federation_relationship: _Optional[_Union[_types_pb2.FederationRelationship, _Mapping]] = ...,
-        ) -> None: ...
-
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., federation_relationship: _Optional[_Union[_types_pb2.FederationRelationship, _Mapping]] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchCreateFederationRelationshipResponse.Result]
-    def __init__(
-        self, results: _Optional[_Iterable[_Union[BatchCreateFederationRelationshipResponse.Result, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchCreateFederationRelationshipResponse.Result, _Mapping]]] = ...) -> None: ...
 
 class BatchUpdateFederationRelationshipRequest(_message.Message):
     __slots__ = ("federation_relationships", "input_mask", "output_mask")
@@ -88,12 +64,7 @@ class BatchUpdateFederationRelationshipRequest(_message.Message):
     federation_relationships: _containers.RepeatedCompositeFieldContainer[_types_pb2.FederationRelationship]
     input_mask: _types_pb2.FederationRelationshipMask
     output_mask: _types_pb2.FederationRelationshipMask
-    def __init__(
-        self,
-        federation_relationships: _Optional[_Iterable[_Union[_types_pb2.FederationRelationship, _Mapping]]] = ...,
-        input_mask: _Optional[_Union[_types_pb2.FederationRelationshipMask, _Mapping]] = ...,
-        output_mask: _Optional[_Union[_types_pb2.FederationRelationshipMask, _Mapping]] = ...,
-    ) -> None: ...
+    def __init__(self, federation_relationships: _Optional[_Iterable[_Union[_types_pb2.FederationRelationship, _Mapping]]] = ..., input_mask: _Optional[_Union[_types_pb2.FederationRelationshipMask, _Mapping]] = ..., output_mask: _Optional[_Union[_types_pb2.FederationRelationshipMask, _Mapping]] = ...) -> None: ...
 
 class BatchUpdateFederationRelationshipResponse(_message.Message):
     __slots__ = ("results",)
@@ -103,17 +74,10 @@ class BatchUpdateFederationRelationshipResponse(_message.Message):
         FEDERATION_RELATIONSHIP_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         federation_relationship: _types_pb2.FederationRelationship
-        def __init__(
-            self,
-            status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ...,
-            federation_relationship: _Optional[_Union[_types_pb2.FederationRelationship, _Mapping]] = ...,
-        ) -> None: ...
-
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., federation_relationship: _Optional[_Union[_types_pb2.FederationRelationship, _Mapping]] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchUpdateFederationRelationshipResponse.Result]
-    def __init__(
-        self, results: _Optional[_Iterable[_Union[BatchUpdateFederationRelationshipResponse.Result, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchUpdateFederationRelationshipResponse.Result, _Mapping]]] = ...) -> None: ...
 
 class BatchDeleteFederationRelationshipRequest(_message.Message):
     __slots__ = ("trust_domains",)
@@ -129,15 +93,10 @@ class BatchDeleteFederationRelationshipResponse(_message.Message):
         TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         trust_domain: str
-        def __init__(
-            self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., trust_domain: _Optional[str] = ...
-        ) -> None: ...
-
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., trust_domain: _Optional[str] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchDeleteFederationRelationshipResponse.Result]
-    def __init__(
-        self, results: _Optional[_Iterable[_Union[BatchDeleteFederationRelationshipResponse.Result, _Mapping]]] = ...
-    ) -> None: ...
+    def __init__(self, results: _Optional[_Iterable[_Union[BatchDeleteFederationRelationshipResponse.Result, _Mapping]]] = ...) -> None: ...
 
 class RefreshBundleRequest(_message.Message):
     __slots__ = ("trust_domain",)
