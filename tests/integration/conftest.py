@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,11 +18,24 @@ def agent() -> Iterator[AgentProcess]:
         before = running.descriptors()
         yield running
         if running.process is not None and running.process.poll() is None:
+            left_behind = wait_for_quiet(running)
+            assert left_behind == ([], 0), f"streams or tasks outlive their callers: {left_behind}"
             slack = 12  # the database's and gRPC's own, which come with first use
             left = running.settled_descriptors(before + slack)
             assert left <= before + slack, f"the agent leaks descriptors: {before} before, {left} after"
             failed = [line for line in running.log_lines() if line["event"] in {"call_failed", "http_failed"}]
             assert [] == failed
+
+
+def wait_for_quiet(agent: AgentProcess, seconds: float = 10.0) -> tuple[list[dict[str, object]], int]:
+    """The streams and the number of live tasks that the agent still has, once there are none or time is up."""
+    ends = time.monotonic() + seconds
+    while True:
+        status = agent.json("status")
+        left = (status["streams"], status["live_tasks"])
+        if left == ([], 0) or time.monotonic() > ends:
+            return left
+        time.sleep(0.1)
 
 
 @pytest.fixture(scope="session")
