@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import structlog
@@ -19,7 +20,19 @@ from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms, SystemClock
 from sojourn.config import Config
-from sojourn.doors import admin, entries, sds, tasks, validation, workload
+from sojourn.doors import (
+    admin,
+    agents,
+    bundles,
+    entries,
+    federation,
+    minting,
+    operating,
+    sds,
+    tasks,
+    validation,
+    workload,
+)
 from sojourn.doors.admission import Admission
 from sojourn.doors.binding import bind, unbind
 from sojourn.doors.calls import Calls
@@ -27,6 +40,7 @@ from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi, HttpProtocols
 from sojourn.doors.servers import InwardFolder, serve
 from sojourn.errors import CannotStart, InvalidPolicy, SojournError
+from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import X509Svids
@@ -43,11 +57,13 @@ from sojourn.limits import (
     MESSAGE_MAX_BYTES,
 )
 from sojourn.oversight.audit import Audit
+from sojourn.oversight.logs import Level
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database, open_sqlite
 from sojourn.store.entries import EntryTable
+from sojourn.store.foreign import ForeignTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
 from sojourn.tasks.engine import TaskEngine
@@ -72,12 +88,13 @@ class Rooms:
     registry: Registry
     authority: EmbeddedAuthority
     svids: X509Svids
+    foreign: ForeignBundles
     identities: Identities
     engine: TaskEngine
     service: TokenService
 
 
-async def run(config: Config, ready: Callable[[], None]) -> None:
+async def run(config: Config, level: Level, ready: Callable[[], None]) -> None:
     """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart."""
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
@@ -94,7 +111,7 @@ async def run(config: Config, ready: Callable[[], None]) -> None:
                 group.create_task(rooms.engine.run()),
             ]
             _maintain(rooms)
-            await _open_doors(config, rooms, descriptors, stack)
+            await _open_doors(config, rooms, level, descriptors, stack)
             _start_metrics(config, rooms)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             ready()
@@ -147,7 +164,8 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
             expires_at=int(svid.not_after.timestamp()),
         ),
     )
-    identities = Identities(attestation, registry, authority, svids, clock, config.identity.jwt_svid_ttl)
+    foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
+    identities = Identities(attestation, registry, authority, svids, foreign, clock, config.identity.jwt_svid_ttl)
     table = TaskTable(database, journal)
     await table.end_unfinished(
         lambda left: audit.event(
@@ -177,13 +195,14 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         registry,
         authority,
         svids,
+        foreign,
         identities,
         engine,
         service,
     )
 
 
-async def _open_doors(config: Config, rooms: Rooms, descriptors: int, stack: AsyncExitStack) -> None:
+async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: int, stack: AsyncExitStack) -> None:
     reserved = DESCRIPTORS_RESERVED + ADMIN_CONNECTIONS * DESCRIPTORS_PER_CONNECTION
     available = (descriptors - reserved) * (1 - HOLDERS_SHARE)
     connections = max(16, int(available / DESCRIPTORS_PER_CONNECTION))
@@ -217,7 +236,15 @@ async def _open_doors(config: Config, rooms: Rooms, descriptors: int, stack: Asy
     envoy_calls = Calls(public.peers, rooms.audit, header=False)
     admin_calls = Calls(private.peers, rooms.audit, header=False)
     admin_services = {
-        entries.SERVICE: entries.EntryApi(rooms.registry, rooms.audit).methods(),
+        entries.SERVICE: entries.EntryApi(rooms.registry, rooms.foreign, rooms.audit).methods(),
+        bundles.SERVICE: bundles.BundleApi(rooms.authority, rooms.foreign, rooms.audit).methods(),
+        federation.SERVICE: federation.FederationApi(rooms.foreign, rooms.audit).methods(),
+        agents.SERVICE: agents.AgentApi(rooms.registry.node_id, rooms.authority, version("sojourn")).methods(),
+        minting.SERVICE: minting.MintingApi(
+            rooms.authority, rooms.audit, config.identity.x509_svid_ttl, config.identity.jwt_svid_ttl
+        ).methods(),
+        operating.LOGGER: operating.LoggerApi(level, rooms.audit).methods(),
+        operating.DEBUG: operating.DebugApi(rooms.authority, rooms.registry, rooms.foreign, rooms.clock).methods(),
         admin.SERVICE: admin.AdminApi(
             attestation=rooms.attestation,
             registry=rooms.registry,
@@ -307,9 +334,9 @@ def main(config: Config, ready: Callable[[], None]) -> None:
 
     from sojourn.oversight import logs
 
-    logs.configure(config.log.level)
+    level = logs.configure(config.log.level)
     try:
-        uvloop.run(run(config, ready))
+        uvloop.run(run(config, level, ready))
     except BaseExceptionGroup as group:
         for error in group.exceptions:
             if isinstance(error, SojournError):

@@ -5,7 +5,8 @@ may go on the wire, and `detail`, which goes to the log only.
 
     SojournError
     ├── InvalidInput        the caller sent something malformed
-    │   ├── TooLarge, InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidConfig, InvalidPolicy
+    │   ├── TooLarge, InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidBundle
+    │   ├── InvalidConfig, InvalidPolicy
     │   ├── InvalidAuthorizationDetails, UnknownTaskType, UnsupportedGrantType, InvalidScope
     │   └── InvalidToken, InvalidSvid    a credential that is not good, whatever the reason
     ├── Refused             understood, and the answer is no
@@ -15,6 +16,7 @@ may go on the wire, and `detail`, which goes to the log only.
     ├── TaskOver            the task has ended, or is suspended
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
     │   └── AttestationFailed, StoreFailed
+    ├── Unimplemented, FailedPrecondition
     ├── CannotStart         the agent cannot start here
     ├── Unreachable         (client side) nobody answers on the socket
     └── Bug                 a state that cannot be
@@ -75,6 +77,12 @@ class InvalidSvid(InvalidInput):
     """An X.509-SVID breaks a rule of X509-SVID.md, or does not chain to its trust domain's bundle."""
 
     code = "invalid_svid"
+
+
+class InvalidBundle(InvalidInput):
+    """Not a trust bundle."""
+
+    code = "invalid_bundle"
 
 
 class InvalidEntry(InvalidInput):
@@ -252,6 +260,20 @@ class CannotStart(SojournError):
     """The agent cannot start here; the sentence says what to do about it."""
 
     code = "cannot_start"
+
+
+class Unimplemented(SojournError):
+    """What is asked for has no meaning here, or is not there yet; the sentence says what to do instead."""
+
+    code = "unimplemented"
+    grpc_status = "UNIMPLEMENTED"
+
+
+class FailedPrecondition(SojournError):
+    """Something else must be done first; nothing was changed."""
+
+    code = "failed_precondition"
+    grpc_status = "FAILED_PRECONDITION"
 
 
 class Bug(SojournError):

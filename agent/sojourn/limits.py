@@ -60,6 +60,7 @@ SELECTORS_PER_ENTRY = 100
 DNS_NAMES_PER_ENTRY = 100
 ENTRIES_PER_BATCH = 10_000
 ENTRY_ID_MAX_BYTES = 255
+FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 
 # --- tokens and tasks -----------------------------------------------------------------------------------------------

@@ -63,3 +63,35 @@ class FakeEntryStore:
             if {each.identity_digest for each in put} & {each.identity_digest for each in kept.values()}:
                 raise AlreadyExists("similar entry already exists")
             self.entries = {**kept, **{each.id: each for each in put}}
+
+
+class FakeForeignStore:
+    """Keeps foreign bundles and relationships in dicts. `failure` is raised in the place of a write."""
+
+    def __init__(self, bundles=()) -> None:
+        self.bundles = {bundle.trust_domain: bundle for bundle in bundles}
+        self.relationships = {}
+        self.failure: SojournError | None = None
+
+    def load(self):
+        return list(self.bundles.values()), dict(self.relationships)
+
+    async def put_bundle(self, bundle) -> None:
+        self._fail()
+        self.bundles[bundle.trust_domain] = bundle
+
+    async def remove_bundle(self, trust_domain) -> None:
+        self._fail()
+        self.bundles.pop(trust_domain, None)
+
+    async def put_relationship(self, trust_domain, document) -> None:
+        self._fail()
+        self.relationships[trust_domain] = dict(document)
+
+    async def remove_relationship(self, trust_domain) -> None:
+        self._fail()
+        self.relationships.pop(trust_domain, None)
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure

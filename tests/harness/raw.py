@@ -11,6 +11,7 @@ import grpc
 from google.protobuf.message import Message
 from sojourn._pb import workload_pb2 as workload
 from sojourn._pb.sojourn.v1 import admin_pb2 as admin
+from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as bundle_api
 from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as entry_api
 from sojourn._pb.spire.api.types import types_pb2 as types
 
@@ -100,6 +101,16 @@ class Admin(Wire):
         [result] = self.create(entry(path, *selectors, **fields))
         assert (0, "OK") == (result.status.code, result.status.message)
         return result.entry
+
+    def trust(self, *names: str) -> None:
+        """Set an empty bundle for foreign trust domains, so that entries may federate with them."""
+        request = bundle_api.BatchSetFederatedBundleRequest(bundle=[types.Bundle(trust_domain=name) for name in names])
+        answer = self.unary(
+            "/spire.api.server.bundle.v1.Bundle/BatchSetFederatedBundle",
+            request,
+            bundle_api.BatchSetFederatedBundleResponse,
+        )
+        assert [0] * len(names) == [result.status.code for result in answer.results]
 
     def explain(self, pid: int) -> admin.ExplainResponse:
         return self.unary("/sojourn.v1.Admin/Explain", admin.ExplainRequest(pid=pid), admin.ExplainResponse)

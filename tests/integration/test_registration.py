@@ -394,6 +394,7 @@ class TestFaults:
 def listed() -> Iterator[Admin]:
     """An agent with entries that differ in what can be asked for."""
     with module_agent() as own, Admin(own.admin_socket) as admin:
+        admin.trust("one.org", "two.org")
         made = admin.create(
             entry("/a", "s:1"),
             entry("/ab", "s:1", "s:2", hint="h"),

@@ -20,6 +20,7 @@ LAYERS = [
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
     ["tasks.holders", "tasks.task", "tasks.feed"],
     ["attestation.service", "authority", "identity.registry", "identity.svids"],
+    ["identity.foreign"],
     ["identity.identities", "tasks.engine"],
     ["tasks.service", "store"],
     ["doors", "sdk"],

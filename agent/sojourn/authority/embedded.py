@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
 from sojourn.authority import keyfile
@@ -62,16 +62,26 @@ class EmbeddedAuthority:
 
     def issue_x509(self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = ()) -> X509Svid:
         """Make a key and sign an X.509-SVID for it. Its life is `ttl`, or what the issuer has left if that is less."""
-        now = self._clock.now()
         key = ec.generate_private_key(self._curve)
+        return X509Svid(spiffe_id, self.sign_x509(spiffe_id, key.public_key(), ttl, dns_names), key)
+
+    def sign_x509(
+        self,
+        spiffe_id: SpiffeId,
+        public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+        ttl: timedelta,
+        dns_names: Sequence[str] = (),
+    ) -> tuple[x509.Certificate, ...]:
+        """Sign a leaf for somebody else's key and return the chain, leaf first."""
+        now = self._clock.now()
         leaf = self._issuer.sign_leaf(
             spiffe_id,
-            key.public_key(),
+            public_key,
             not_before=now - timedelta(seconds=NOT_BEFORE_SLACK_SECONDS),
             not_after=now + ttl,
             dns_names=dns_names,
         )
-        return X509Svid(spiffe_id, (leaf, self._issuer.certificate), key)
+        return (leaf, self._issuer.certificate)
 
     def issue_jwt(self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: timedelta) -> JwtSvid:
         """Sign a JWT-SVID. Its life is `ttl`, or what the key has left if that is less."""

@@ -2,11 +2,11 @@
 
 import secrets
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sojourn.errors import Bug, Unavailable
@@ -33,7 +33,7 @@ class Signer:
     def sign_leaf(
         self,
         spiffe_id: SpiffeId,
-        public_key: ec.EllipticCurvePublicKey,
+        public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
         *,
         not_before: datetime,
         not_after: datetime,
@@ -72,11 +72,18 @@ class Signer:
         return builder.sign(self._key, _digest(self._key))
 
     def _builder(
-        self, subject: x509.Name, public_key: ec.EllipticCurvePublicKey, not_before: datetime, not_after: datetime
+        self,
+        subject: x509.Name,
+        public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
+        not_before: datetime,
+        not_after: datetime,
     ) -> x509.CertificateBuilder:
         issuer = self.certificate
         not_before = max(not_before, issuer.not_valid_before_utc)
-        not_after = min(not_after, issuer.not_valid_after_utc)
+        # Certificates count in whole seconds: none is shorter than it was asked for, if its issuer allows.
+        not_after = min(
+            not_after + timedelta(microseconds=-not_after.microsecond % 1_000_000), issuer.not_valid_after_utc
+        )
         if not_after <= not_before:
             raise Unavailable("the signing certificate is not valid at this time: is the clock right?")
         return (

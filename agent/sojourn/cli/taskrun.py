@@ -11,7 +11,6 @@ from typing import Any, Self
 
 from sojourn.cli.output import REFUSED
 
-_PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -34,7 +33,8 @@ async def run_command(client: Any, command: Sequence[str], grace_seconds: float,
         }
         with _Signals() as signals:
             try:
-                process = await asyncio.create_subprocess_exec(*command, env=environment, preexec_fn=_die_with_parent)
+                # No preexec_fn: that would fork with gRPC's threads running, which can crash the child.
+                process = await asyncio.create_subprocess_exec(*command, env=environment)
             except OSError as error:
                 await task.complete(failed=True)
                 missing = isinstance(error, FileNotFoundError)
@@ -48,11 +48,6 @@ async def run_command(client: Any, command: Sequence[str], grace_seconds: float,
     if status < 0:
         status = 128 - status
     return REFUSED if stopped and status == 0 else status
-
-
-def _die_with_parent() -> None:
-    """In the child, before the command: SIGTERM if `sojourn task run` itself is killed."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 async def _until_over(process: asyncio.subprocess.Process, task: Any, grace_seconds: float) -> bool:

@@ -7,8 +7,17 @@ from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.doors import spire_types as convert
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import Bug, InvalidEntry, InvalidInput, NotFound, SojournError
+from sojourn.errors import (
+    Bug,
+    FailedPrecondition,
+    InvalidEntry,
+    InvalidInput,
+    NotFound,
+    SojournError,
+    quoted,
+)
 from sojourn.identity.entries import Entry
+from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.registry import Outcome, Registry
 from sojourn.oversight.audit import Audit
 
@@ -18,8 +27,9 @@ SERVICE = "spire.api.server.entry.v1.Entry"
 class EntryApi:
     """Batch calls succeed as calls: each item has its own status."""
 
-    def __init__(self, registry: Registry, audit: Audit) -> None:
+    def __init__(self, registry: Registry, foreign: ForeignBundles, audit: Audit) -> None:
         self._registry = registry
+        self._foreign = foreign
         self._audit = audit
 
     def methods(self) -> dict[str, Method]:
@@ -58,7 +68,7 @@ class EntryApi:
         return convert.entry_message(entry, _mask(request))
 
     async def create(self, call: Call, request: pb.BatchCreateEntryRequest) -> pb.BatchCreateEntryResponse:
-        wanted, failed = _each(request.entries, lambda item: convert.new_entry(item, self._registry.node_id))
+        wanted, failed = _each(request.entries, self._new)
         outcomes = _merge(await self._registry.create(wanted), failed, len(request.entries))
         self._record(call, "entry_created", outcomes)
         answer = pb.BatchCreateEntryResponse()
@@ -69,7 +79,8 @@ class EntryApi:
     async def update(self, call: Call, request: pb.BatchUpdateEntryRequest) -> pb.BatchUpdateEntryResponse:
         mask = request.input_mask if request.HasField("input_mask") else None
         node_id = self._registry.node_id
-        wanted = [(item.id, convert.entry_change(item, mask, node_id)) for item in request.entries]
+        changes = [(item.id, convert.entry_change(item, mask, node_id)) for item in request.entries]
+        wanted = [(entry_id, lambda old, change=change: self._known(change(old))) for entry_id, change in changes]
         outcomes = await self._registry.update(wanted)
         self._record(call, "entry_updated", outcomes)
         answer = pb.BatchUpdateEntryResponse()
@@ -84,6 +95,17 @@ class EntryApi:
         for entry_id, outcome in zip(request.ids, outcomes, strict=True):
             answer.results.add(status=convert.status(outcome.error), id=entry_id)
         return answer
+
+    def _new(self, message: types.Entry) -> Entry:
+        return self._known(convert.new_entry(message, self._registry.node_id))
+
+    def _known(self, entry: Entry) -> Entry:
+        """The entry, if we have the bundle of every trust domain that it federates with. Raise FailedPrecondition."""
+        for domain in entry.federates_with:
+            if self._foreign.get(domain) is None:
+                name = quoted(str(domain.id))
+                raise FailedPrecondition(f"failed to create entry: unable to find federated bundle {name}")
+        return entry
 
     @staticmethod
     def _add(results: Any, outcome: Outcome, mask: types.EntryMask | None, prefix: str) -> None:

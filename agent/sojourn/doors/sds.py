@@ -4,17 +4,16 @@ Envoy sends no security header, so none is asked for here.
 """
 
 import asyncio
-import contextlib
 import hashlib
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
 from prometheus_client import Counter as Metric
 
-from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
 from sojourn._pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2 as tls
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from sojourn.clock import Clock
@@ -22,10 +21,11 @@ from sojourn.doors.calls import Call, Method
 from sojourn.doors.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities, Stream
-from sojourn.limits import SECRETS_PER_STREAM
+from sojourn.limits import SECRETS_PER_STREAM, SPIFFE_ID_MAX_BYTES
 
 log = structlog.get_logger()
 SERVICE = "envoy.service.secret.v3.SecretDiscoveryService"
+_VERSION_LENGTH = 16
 REJECTED = Metric("sojourn_sds_rejected_total", "Updates that an Envoy rejected (NACK).")
 
 
@@ -45,52 +45,54 @@ class SdsApi:
 
     async def fetch_secrets(self, call: Call, request: pb.DiscoveryRequest) -> pb.DiscoveryResponse:
         async with self._identities.stream(call.peer, "FetchSecrets", required=False) as stream:
-            made = self._maker(stream, request.node).make(request.resource_names)
-            return _answer(made, request.type_url)
+            made = self._maker(stream, takes_spiffe_validator(request.node)).make(_names(request.resource_names))
+            return _answer(made, _type_url(request.type_url))
 
     async def stream_secrets(self, call: Call, _request: None) -> AsyncIterator[pb.DiscoveryResponse]:
         async with self._identities.stream(call.peer, "StreamSecrets", required=False) as stream:
             state = _World()
-            async for request in _requests_and_changes(call, stream):
-                if request is not None and not state.take(request, call):
-                    continue
-                if state.names is None:  # nothing was asked for yet
-                    continue
-                await self._identities.refresh(stream)
-                made = self._maker(stream, state.node).make(state.names)
-                answer = _answer(made, state.type_url)
-                body = answer.SerializeToString(deterministic=True)
-                if request is None and body == state.last:
-                    continue
-                if request is None or not state.last:
-                    state.version += 1
-                state.last, state.nonce = body, secrets.token_hex(4)
-                answer.version_info, answer.nonce = str(state.version), state.nonce
-                stream.last_push = self._clock.now()
-                stream.pushes += 1
-                yield answer
-
-    async def delta_secrets(self, call: Call, _request: None) -> AsyncIterator[pb.DeltaDiscoveryResponse]:
-        async with self._identities.stream(call.peer, "DeltaSecrets", required=False) as stream:
-            state = _Delta()
-            async for request in _requests_and_changes(call, stream):
-                if request is not None:
-                    state.take(request, call)
-                await self._identities.refresh(stream)
-                answer = self._delta(stream, state, first=request is not None)
-                if answer is not None:
+            async with aclosing(_requests_and_changes(call, stream)) as events:
+                async for request in events:
+                    if request is not None and not state.take(request, call):
+                        continue
+                    if state.names is None:  # nothing was asked for yet
+                        continue
+                    await self._identities.refresh(stream)
+                    made = self._maker(stream, state.spiffe_validator).make(state.names)
+                    answer = _answer(made, state.type_url)
+                    body = answer.SerializeToString(deterministic=True)
+                    if request is None and body == state.last:
+                        continue
+                    if request is None or not state.last:
+                        state.version += 1
+                    state.last, state.nonce = body, secrets.token_hex(4)
+                    answer.version_info, answer.nonce = str(state.version), state.nonce
                     stream.last_push = self._clock.now()
                     stream.pushes += 1
                     yield answer
 
-    def _delta(self, stream: Stream, state: "_Delta", *, first: bool) -> pb.DeltaDiscoveryResponse | None:
+    async def delta_secrets(self, call: Call, _request: None) -> AsyncIterator[pb.DeltaDiscoveryResponse]:
+        async with self._identities.stream(call.peer, "DeltaSecrets", required=False) as stream:
+            state = _Delta()
+            async with aclosing(_requests_and_changes(call, stream)) as events:
+                async for request in events:
+                    if request is not None:
+                        state.take(request, call)
+                    await self._identities.refresh(stream)
+                    answer = self._delta(stream, state)
+                    if answer is not None:
+                        stream.last_push = self._clock.now()
+                        stream.pushes += 1
+                        yield answer
+
+    def _delta(self, stream: Stream, state: "_Delta") -> pb.DeltaDiscoveryResponse | None:
         """What has changed of what is subscribed to, or None. A name that is not the caller's counts as removed."""
-        maker = self._maker(stream, state.node)
+        maker = self._maker(stream, state.spiffe_validator)
         answer = pb.DeltaDiscoveryResponse(type_url=state.type_url)
         for name in sorted(state.names):
             secret = maker.one(name)
             if secret is None:
-                if state.sent.get(name) != "" and (name in state.sent or first):
+                if state.sent.get(name) != "":  # subscribed to just now, or had until now
                     answer.removed_resources.append(name)
                     state.sent[name] = ""
                 continue
@@ -105,15 +107,14 @@ class SdsApi:
         answer.system_version_info, answer.nonce = str(state.version), secrets.token_hex(4)
         return answer
 
-    def _maker(self, stream: Stream, node: core.Node) -> SecretMaker:
+    def _maker(self, stream: Stream, spiffe_validator: bool) -> SecretMaker:
         stream.check_closing()
-        bundle = self._identities.bundle
         return SecretMaker(
             stream.entries,
             self._identities.x509_svid,
-            {bundle.trust_domain: bundle},
-            bundle.trust_domain,
-            spiffe_validator=takes_spiffe_validator(node),
+            self._identities.bundles_of(stream.entries),
+            self._identities.bundle.trust_domain,
+            spiffe_validator=spiffe_validator,
         )
 
 
@@ -122,7 +123,7 @@ class _World:
     """What one StreamSecrets stream has asked for and been told."""
 
     names: frozenset[str] | None = None
-    node: core.Node = field(default_factory=core.Node)
+    spiffe_validator: bool = True  # all that is kept of the node: it may be large, and streams are many
     type_url: str = SECRET_TYPE
     version: int = 0
     nonce: str = ""
@@ -135,10 +136,10 @@ class _World:
         if request.HasField("error_detail"):
             _rejected(call, request.error_detail.message)
         if request.HasField("node"):
-            self.node = request.node
+            self.spiffe_validator = takes_spiffe_validator(request.node)
         names = _names(request.resource_names)
         changed = names != self.names
-        self.names, self.type_url = names, request.type_url or SECRET_TYPE
+        self.names, self.type_url = names, _type_url(request.type_url)
         return changed
 
 
@@ -148,7 +149,7 @@ class _Delta:
 
     names: set[str] = field(default_factory=set)
     sent: dict[str, str] = field(default_factory=dict)
-    node: core.Node = field(default_factory=core.Node)
+    spiffe_validator: bool = True  # all that is kept of the node: it may be large, and streams are many
     type_url: str = SECRET_TYPE
     version: int = 0
 
@@ -156,20 +157,22 @@ class _Delta:
         if request.HasField("error_detail"):
             _rejected(call, request.error_detail.message)
         if request.HasField("node"):
-            self.node = request.node
-        self.type_url = request.type_url or self.type_url
-        self.sent.update({name: version for name, version in request.initial_resource_versions.items() if version})
+            self.spiffe_validator = takes_spiffe_validator(request.node)
+        self.type_url = _type_url(request.type_url)
         for name in request.resource_names_subscribe:
             self.names.add(name)
-            if name not in request.initial_resource_versions:
-                self.sent.pop(name, None)  # asked for again: sent again
+            self.sent.pop(name, None)  # asked for again: sent again
         for name in request.resource_names_unsubscribe:
             self.names.discard(name)
             self.sent.pop(name, None)
-        _names(self.names)
+        self.names = set(_names(self.names))
+        for name, version in request.initial_resource_versions.items():
+            # Nothing else is kept, so that nobody fills our memory: another version is not ours and is replaced anyway.
+            if name in self.names and len(version) == _VERSION_LENGTH:
+                self.sent[name] = version
 
 
-async def _requests_and_changes(call: Call, stream: Stream) -> AsyncIterator[Any]:
+async def _requests_and_changes(call: Call, stream: Stream) -> AsyncGenerator[Any, None]:
     """Each request of the client as it comes, and None for each change on our side; ends when the client ends."""
     assert call.requests is not None
     request = asyncio.ensure_future(_next(call.requests))
@@ -190,31 +193,40 @@ async def _requests_and_changes(call: Call, stream: Stream) -> AsyncIterator[Any
     finally:
         for future in (request, change):
             future.cancel()
+        await asyncio.gather(request, change, return_exceptions=True)
 
 
 async def _next(requests: AsyncIterator[Any]) -> Any:
-    with contextlib.suppress(StopAsyncIteration):
+    with suppress(StopAsyncIteration):
         return await anext(requests)
     return None
 
 
 def _answer(made: list[tls.Secret], type_url: str) -> pb.DiscoveryResponse:
-    answer = pb.DiscoveryResponse(type_url=type_url or SECRET_TYPE)
+    answer = pb.DiscoveryResponse(type_url=type_url)
     for secret in made:
         answer.resources.add().Pack(secret, deterministic=True)
     return answer
 
 
 def _digest(secret: tls.Secret) -> str:
-
-    return hashlib.sha256(secret.SerializeToString(deterministic=True)).hexdigest()[:16]
+    return hashlib.sha256(secret.SerializeToString(deterministic=True)).hexdigest()[:_VERSION_LENGTH]
 
 
 def _names(names: Any) -> frozenset[str]:
     found = frozenset(name for name in names if name)
     if len(found) > SECRETS_PER_STREAM:
         raise InvalidInput(f"more than {SECRETS_PER_STREAM} resource names")
+    if any(len(name) > SPIFFE_ID_MAX_BYTES for name in found):
+        raise InvalidInput(f"a resource name is longer than {SPIFFE_ID_MAX_BYTES} characters")
     return found
+
+
+def _type_url(asked: str) -> str:
+    """The type of an answer: the request's own word for it, as at SPIRE."""
+    if len(asked) > SPIFFE_ID_MAX_BYTES:
+        raise InvalidInput(f"the type URL is longer than {SPIFFE_ID_MAX_BYTES} characters")
+    return asked or SECRET_TYPE
 
 
 def _rejected(call: Call, message: str) -> None:

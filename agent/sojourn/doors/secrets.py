@@ -15,6 +15,7 @@ SPIFFE_VALIDATOR = "envoy.tls.cert_validator.spiffe"
 DEFAULT_SVID, DEFAULT_BUNDLE, ALL_BUNDLES = "default", "ROOTCA", "ALL"
 _FIRST_ABLE = (1, 18)  # the first Envoy with the SPIFFE certificate validator
 _OFF_SWITCH = "disable_spiffe_cert_validation"
+_TRUE = {"1", "t", "T", "true", "TRUE", "True"}  # what Go, and so SPIRE, reads as true
 
 
 class SecretMaker:
@@ -30,6 +31,7 @@ class SecretMaker:
         spiffe_validator: bool,
     ) -> None:
         self._entries = entries
+        self._by_id = {str(entry.spiffe_id): entry for entry in reversed(entries)}  # the first of an ID counts
         self._svid_of = svid_of
         self._bundles = bundles
         self._own = own
@@ -61,7 +63,7 @@ class SecretMaker:
         for domain, bundle in self._bundles.items():
             if name == str(domain.id):
                 return self._validation(name, [bundle])
-        entry = next((entry for entry in self._entries if str(entry.spiffe_id) == name), None)
+        entry = self._by_id.get(name)
         return self._certificate(name, entry) if entry is not None else None
 
     def _certificate(self, name: str, entry: Entry) -> tls.Secret:
@@ -89,13 +91,9 @@ class SecretMaker:
 
 def takes_spiffe_validator(node: core.Node) -> bool:
     """Whether an Envoy knows the SPIFFE certificate validator and has not switched it off in its node's metadata."""
-    value = node.metadata.fields.get(_OFF_SWITCH)
-    if value is not None:
-        kind = value.WhichOneof("kind")
-        if kind == "bool_value":
-            return not value.bool_value
-        if kind == "string_value" and value.string_value in {"true", "false", "1", "0", "t", "f", "True", "False"}:
-            return value.string_value not in {"true", "1", "t", "True"}
+    switch = node.metadata.fields.get(_OFF_SWITCH)
+    if switch is not None and (switch.bool_value or switch.string_value in _TRUE):
+        return False
     if node.WhichOneof("user_agent_version_type") != "user_agent_build_version":
         return True
     version = node.user_agent_build_version.version

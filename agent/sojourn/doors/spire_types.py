@@ -5,12 +5,18 @@ from dataclasses import replace
 from typing import Any
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
+from cryptography.x509 import Certificate, load_der_x509_certificate
 
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.attestation.selectors import Selector
-from sojourn.errors import InvalidEntry, InvalidInput, InvalidSelector, InvalidSpiffeId, SojournError
+from sojourn.errors import InvalidBundle, InvalidEntry, InvalidInput, InvalidSelector, InvalidSpiffeId, SojournError
 from sojourn.identity.entries import Entry
+from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.jose import PublicKey
 
 _PLAIN = (
     "x509_svid_ttl",
@@ -133,3 +139,68 @@ def _trust_domain(text: str) -> TrustDomain:
         return TrustDomain.parse(text)
     except InvalidInput as error:
         raise InvalidEntry(f"failed to convert entry: invalid federated trust domain: {error.public}") from error
+
+
+def trust_domain(text: str) -> TrustDomain:
+    """A trust domain by its name or its ID. Raise InvalidInput."""
+    try:
+        return TrustDomain.parse(text)
+    except InvalidSpiffeId as error:
+        raise InvalidInput(f"trust domain argument is not valid: {error.public}") from error
+
+
+def bundle_message(bundle: Bundle, mask: types.BundleMask | None = None) -> types.Bundle:
+    """A bundle as SPIRE's message; without a mask, all of it. The trust domain is always there."""
+    message = types.Bundle(
+        trust_domain=bundle.trust_domain.name,
+        refresh_hint=bundle.refresh_hint_seconds,
+        sequence_number=bundle.sequence,
+    )
+    for certificate in bundle.x509_authorities:
+        message.x509_authorities.add(asn1=certificate.public_bytes(Encoding.DER))
+    for key in bundle.jwt_authorities.values():
+        message.jwt_authorities.add(public_key=key.pkix_der, key_id=key.kid)
+    if mask is not None:
+        for name in ("x509_authorities", "jwt_authorities", "refresh_hint", "sequence_number"):
+            if not getattr(mask, name):
+                message.ClearField(name)
+    return message
+
+
+def bundle(message: types.Bundle, old: Bundle | None = None, mask: types.BundleMask | None = None) -> Bundle:
+    """A bundle of SPIRE's message; with a mask, `old` where the mask does not say. Raise InvalidBundle."""
+    domain = trust_domain(message.trust_domain)
+    base = old or Bundle(domain, ())
+
+    def wanted(name: str) -> bool:
+        return mask is None or bool(getattr(mask, name))
+
+    return Bundle(
+        domain,
+        _authorities(message.x509_authorities) if wanted("x509_authorities") else base.x509_authorities,
+        _keys(message.jwt_authorities) if wanted("jwt_authorities") else base.jwt_authorities,
+        message.sequence_number if wanted("sequence_number") else base.sequence,
+        message.refresh_hint if wanted("refresh_hint") else base.refresh_hint_seconds,
+    )
+
+
+def _authorities(messages: Iterable[types.X509Certificate]) -> tuple[Certificate, ...]:
+    try:
+        return tuple(load_der_x509_certificate(message.asn1) for message in messages)
+    except Exception as error:
+        raise InvalidBundle("failed to convert X.509 authority: it is no certificate", detail=str(error)) from error
+
+
+def _keys(messages: Iterable[types.JWTKey]) -> dict[str, PublicKey]:
+    keys: dict[str, PublicKey] = {}
+    for message in messages:
+        if not message.key_id:
+            raise InvalidBundle("failed to convert JWT authority: it has no key id")
+        try:
+            loaded = load_der_public_key(message.public_key)
+        except Exception as error:
+            raise InvalidBundle("failed to convert JWT authority: it is no public key", detail=str(error)) from error
+        if not isinstance(loaded, EllipticCurvePublicKey | RSAPublicKey):
+            raise InvalidBundle("failed to convert JWT authority: it is neither an EC nor an RSA key")
+        keys[message.key_id] = PublicKey.from_key(message.key_id, loaded)
+    return keys

@@ -77,13 +77,14 @@ class WorkloadApi:
         return answer
 
     async def validate_jwt_svid(self, call: Call, request: pb.ValidateJWTSVIDRequest) -> pb.ValidateJWTSVIDResponse:
-        # Any process on this machine may ask, as at SPIRE: the answer is about the token.
         if not request.audience:
             raise InvalidInput("audience must be specified")
         if not request.svid:
             raise InvalidInput("svid must be specified")
-        bundle = self._identities.bundle
-        keys = {bundle.trust_domain: bundle.jwt_authorities}
+        # Any process on this machine may ask, as at SPIRE: the answer is about the token. Tokens of other trust domains
+        # are for those who federate with them.
+        bundles = self._identities.bundles_of(await self._identities.entries_of(call.peer))
+        keys = {domain: bundle.jwt_authorities for domain, bundle in bundles.items()}
         try:
             svid = jwtsvid.verify(request.svid, [request.audience], keys, self._clock.now())
         except InvalidToken as error:
@@ -110,9 +111,9 @@ class WorkloadApi:
             await stream.next_change()
 
     def _x509_svids(self, stream: Stream) -> bytes:
-        bundle = self._identities.bundle
+        bundle, *foreign = self._identities.bundles_of(stream.entries).values()
         svids = [(entry, self._identities.x509_svid(entry)) for entry in stream.entries]
-        key = (bundle.sequence, *((entry.id, entry.revision, svid.serial) for entry, svid in svids))
+        key = (bundle, *foreign, *((entry.id, entry.revision, svid.serial) for entry, svid in svids))
         answer = self._answers.get(key)
         if answer is None:
             message = pb.X509SVIDResponse()
@@ -124,19 +125,21 @@ class WorkloadApi:
                     bundle=bundle.x509_der,
                     hint=entry.hint,
                 )
-            answer = self._answers[key] = message.SerializeToString()
+            for other in foreign:
+                message.federated_bundles[str(other.trust_domain.id)] = other.x509_der
+            answer = self._answers[key] = message.SerializeToString(deterministic=True)
             if len(self._answers) > _ANSWERS_KEPT:
                 self._answers.popitem(last=False)
         return answer
 
-    def _x509_bundles(self, _stream: Stream) -> bytes:
-        bundle = self._identities.bundle
-        message = pb.X509BundlesResponse(bundles={str(bundle.trust_domain.id): bundle.x509_der})
+    def _x509_bundles(self, stream: Stream) -> bytes:
+        bundles = self._identities.bundles_of(stream.entries)
+        message = pb.X509BundlesResponse(bundles={str(domain.id): each.x509_der for domain, each in bundles.items()})
         return message.SerializeToString(deterministic=True)
 
-    def _jwt_bundles(self, _stream: Stream) -> bytes:
-        bundle = self._identities.bundle
-        message = pb.JWTBundlesResponse(bundles={str(bundle.trust_domain.id): bundle.jwks})
+    def _jwt_bundles(self, stream: Stream) -> bytes:
+        bundles = self._identities.bundles_of(stream.entries)
+        message = pb.JWTBundlesResponse(bundles={str(domain.id): each.jwks for domain, each in bundles.items()})
         return message.SerializeToString(deterministic=True)
 
 

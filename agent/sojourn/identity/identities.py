@@ -14,12 +14,13 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
 from sojourn.identity.entries import Entry
+from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.matching import EntryIndex, unique_hints
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.svids import X509Svids
 from sojourn.limits import STREAM_ATTESTED_SECONDS, UNMATCHED_HOLD_SECONDS
 from sojourn.spiffe.bundle import Bundle
-from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.spiffe.x509svid import X509Svid
 
@@ -71,6 +72,7 @@ class Identities:
         registry: Registry,
         authority: EmbeddedAuthority,
         svids: X509Svids,
+        foreign: ForeignBundles,
         clock: Clock,
         default_jwt_ttl: timedelta,
     ) -> None:
@@ -78,16 +80,23 @@ class Identities:
         self._registry = registry
         self._authority = authority
         self._svids = svids
+        self._foreign = foreign
         self._clock = clock
         self._default_jwt_ttl = default_jwt_ttl
         self._streams: set[Stream] = set()
         registry.on_change(self._registered)
         svids.on_rotation(self._rotated)
         authority.on_change(self._bundle_changed)
+        foreign.on_change(self._foreign_changed)
 
     @property
     def bundle(self) -> Bundle:
         return self._authority.bundle
+
+    def bundles_of(self, entries: Sequence[Entry]) -> dict[TrustDomain, Bundle]:
+        """The bundles that callers with these entries may have: our own first, then those they federate with."""
+        own = self._authority.bundle
+        return {own.trust_domain: own, **self._foreign.of(entries)}
 
     @property
     def streams(self) -> list[Stream]:
@@ -100,6 +109,10 @@ class Identities:
         if not entries:
             raise self._nothing(attested)
         return entries
+
+    async def entries_of(self, peer: Peer) -> tuple[Entry, ...]:
+        """The entries of a caller, which may be none. Raise AttestationFailed."""
+        return self._match(await self._attestation.attest(peer))
 
     async def entry_for(self, peer: Peer, spiffe_id: SpiffeId) -> Entry:
         """The caller's entry for one SPIFFE ID. Raise NoIdentity if it has none."""
@@ -194,6 +207,11 @@ class Identities:
     def _rotated(self, entry_id: str) -> None:
         for stream in self._streams:
             if any(entry.id == entry_id for entry in stream.entries):
+                stream.changed.set()
+
+    def _foreign_changed(self, trust_domain: TrustDomain) -> None:
+        for stream in self._streams:
+            if any(trust_domain in entry.federates_with for entry in stream.entries):
                 stream.changed.set()
 
     def _bundle_changed(self) -> None:

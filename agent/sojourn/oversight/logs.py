@@ -5,14 +5,34 @@ import sys
 
 import structlog
 
+_NUMBERS = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 _LEVELS = (logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL)
 
 
-def configure(level: str) -> None:
-    """Set up structlog, and bring what libraries log into the same form."""
-    number = logging.getLevelNamesMapping()[level.upper()]
+class Level:
+    """The level from which on events are logged; it may change while the agent runs."""
+
+    def __init__(self, name: str) -> None:
+        self.launch = self.name = name
+        self._least = _NUMBERS[name]
+
+    def set(self, name: str) -> None:
+        """`name`: debug, info, warning or error."""
+        self.name, self._least = name, _NUMBERS[name]
+
+    def drop_below(self, _logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if _NUMBERS.get("error" if method in {"exception", "critical"} else method, logging.ERROR) < self._least:
+            raise structlog.DropEvent
+        return event
+
+
+def configure(level: str) -> Level:
+    """Set up structlog, and bring what libraries log into the same form. Returns what changes the level."""
+    chosen = Level(level)
+    number = _NUMBERS[level]
     structlog.configure(
         processors=[
+            chosen.drop_below,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             # Never with local variables: those are where tokens and keys would reach the log from.
@@ -20,11 +40,12 @@ def configure(level: str) -> None:
             _drop_nothing_said,
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(handlers=[_Libraries()], level=max(number, logging.WARNING), force=True)
+    return chosen
 
 
 def _drop_nothing_said(_logger: object, _method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:

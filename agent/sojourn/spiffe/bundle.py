@@ -10,11 +10,12 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from sojourn.errors import InvalidBundle, quoted
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.jose import PublicKey
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a bundle is itself: comparing and hashing by what is in it would cost too much
 class Bundle:
     """The X.509 authorities and JWT keys (by `kid`) of a trust domain."""
 
@@ -54,6 +55,51 @@ class Bundle:
             "spiffe_sequence": self.sequence,
             "spiffe_refresh_hint": self.refresh_hint_seconds,
         }
+
+
+def parse(trust_domain: TrustDomain, document: object) -> Bundle:
+    """Read a SPIFFE bundle document (RFC 7517 JWK Set). Raise InvalidBundle if it is none.
+
+    As the standard wants, a JWK of an unknown kind or use is ignored, of several certificates in `x5c` all but the
+    first are, and a bundle without a usable key is legal: it trusts nobody.
+    """
+    if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
+        raise InvalidBundle("not a JWK Set: there is no list of keys")
+    authorities: list[x509.Certificate] = []
+    keys: dict[str, PublicKey] = {}
+    for jwk in document["keys"]:
+        if not isinstance(jwk, dict) or jwk.get("kty") not in ("EC", "RSA"):
+            continue
+        if jwk.get("use") == "x509-svid" and jwk.get("x5c"):
+            authorities.append(_certificate(jwk["x5c"]))
+        elif jwk.get("use") == "jwt-svid":
+            key = PublicKey.from_jwk(jwk)
+            if key.kid in keys:
+                raise InvalidBundle(f"two keys have the key id {quoted(key.kid)}")
+            keys[key.kid] = key
+    return Bundle(
+        trust_domain,
+        tuple(authorities),
+        keys,
+        _number(document, "spiffe_sequence"),
+        _number(document, "spiffe_refresh_hint"),
+    )
+
+
+def _certificate(x5c: object) -> x509.Certificate:
+    if not isinstance(x5c, list) or not isinstance(x5c[0], str):
+        raise InvalidBundle("x5c is not a list of certificates")
+    try:
+        return x509.load_der_x509_certificate(base64.b64decode(x5c[0], validate=True))
+    except Exception as error:
+        raise InvalidBundle("a certificate in x5c cannot be parsed", detail=str(error)) from error
+
+
+def _number(document: Mapping[str, Any], name: str) -> int:
+    value = document.get(name, 0)
+    if type(value) is not int or not 0 <= value < 2**63:
+        raise InvalidBundle(f"{name} is not a whole number")
+    return value
 
 
 def _coordinates(certificate: x509.Certificate) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NewType
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jws
 from joserfc.jwk import ECKey, RSAKey
 
@@ -74,6 +75,11 @@ class PublicKey:
     def _of(cls, kid: str, key: ECKey | RSAKey, algorithm: str | None = None) -> "PublicKey":
         jwk = {name: value for name, value in key.as_dict(private=False).items() if name != "kid"}
         return cls(kid, {**jwk, "kid": kid}, key, algorithm)
+
+    @property
+    def pkix_der(self) -> bytes:
+        """SubjectPublicKeyInfo, DER."""
+        return self._key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 
     def fits(self, algorithm: str) -> bool:
         """Whether a signature by `algorithm` can be this key's at all."""

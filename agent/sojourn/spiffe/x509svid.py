@@ -17,6 +17,7 @@ from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 ExtensionType = TypeVar("ExtensionType", bound=x509.ExtensionType)
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+DER = Encoding.DER
 CHAIN_MAX_CERTIFICATES = 10
 RSA_MIN_BITS = 2048
 _BOTH_PURPOSES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
@@ -139,10 +140,15 @@ def _check_key(certificate: x509.Certificate) -> None:
         key = certificate.public_key()
     except Exception as error:
         raise InvalidSvid("certificate's key cannot be parsed", detail=str(error)) from error
+    check_key(key)
+
+
+def check_key(key: object) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
+    """Return a public key that a leaf may have: RSA from 2048 bits, or P-256, P-384, P-521. Raise InvalidSvid."""
     if isinstance(key, rsa.RSAPublicKey) and key.key_size >= RSA_MIN_BITS:
-        return
+        return key
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
-        return
+        return key
     raise InvalidSvid("leaf's key is of a kind or size that is not accepted")
 
 

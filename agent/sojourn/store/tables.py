@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA = "0001"  # the newest migration in store/migrations/versions; a test compares
+SCHEMA = "0002"  # the newest migration in store/migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -12,6 +12,20 @@ entries = Table(
     Column("id", String(255), primary_key=True),
     # SHA-256 over SPIFFE ID, parent and selectors: two entries that differ in nothing else are one too many.
     Column("identity_digest", String(64), nullable=False, unique=True),
+    Column("document", Text, nullable=False),
+)
+
+bundles = Table(
+    "bundles",
+    metadata,
+    Column("trust_domain", String(255), primary_key=True),
+    Column("document", Text, nullable=False),  # the SPIFFE bundle document, JSON
+)
+
+relationships = Table(
+    "relationships",
+    metadata,
+    Column("trust_domain", String(255), primary_key=True),
     Column("document", Text, nullable=False),
 )
 

@@ -10,11 +10,12 @@ from fakes.attestations import FakeAttestor
 from fakes.authorities import authority_in
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
-from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, entry, selectors
+from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry, selectors
 from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
 from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
 from sojourn.identity import identities as identities_module
+from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import X509Svids
@@ -36,11 +37,13 @@ class Room:
         self.registry = Registry(FakeEntryStore(entries), TRUST_DOMAIN, [NODE], self.clock, self.alarms)
         self.authority = authority_in(folder, self.clock)
         self.svids = X509Svids(self.authority, self.clock, self.alarms, TTL, lambda *_: None)
+        self.foreign = ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, self.registry)
         self.identities = Identities(
             Attestation({"unix": self.attestor}, self.clock),
             self.registry,
             self.authority,
             self.svids,
+            self.foreign,
             self.clock,
             timedelta(minutes=5),
         )

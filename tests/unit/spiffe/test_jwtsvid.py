@@ -5,9 +5,8 @@ import json
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from fakes.jws import joined
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sojourn.errors import InvalidToken
@@ -59,17 +58,6 @@ def token(changes=None, *, without=None, key=KEY, typ="JWT"):
 def with_header(header, claims=CLAIMS, key=KEY):
     """A token with exactly this header, and a good ES256 signature by `key`."""
     return joined(header, json.dumps(claims).encode(), key)
-
-
-def joined(header, payload, key):
-    # the signer wants typ and kid as text; what it cannot say is signed as a token of its own
-    text = ".".join(
-        base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (json.dumps(header).encode(), payload)
-    )
-    signature = key._key.private_key.sign(text.encode(), ec.ECDSA(hashes.SHA256()))
-    r, s = decode_dss_signature(signature)
-    raw = r.to_bytes(32, "big") + s.to_bytes(32, "big")
-    return f"{text}.{base64.urlsafe_b64encode(raw).rstrip(b'=').decode()}"
 
 
 def verify(text, audience=("db",), bundles=BUNDLES, now=NOW):

@@ -1,7 +1,6 @@
 """x509svid.py: the rules of X509-SVID.md 2 to 5 for leaves, signing certificates and chains. One fault a case."""
 
 import contextlib
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
@@ -10,6 +9,19 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key, load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID, ObjectIdentifier
+from fakes.certificates import (
+    CLIENT,
+    KEY,
+    NOW,
+    SERVER,
+    WEB,
+    Issued,
+    authority,
+    issue,
+    raw_san,
+    san,
+    usage,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sojourn.errors import InvalidSvid
@@ -24,105 +36,10 @@ from sojourn.spiffe.x509svid import (
     verify_chain,
 )
 
-NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
 HERE, THERE = TrustDomain("example.org"), TrustDomain("other.org")
-WEB = "spiffe://example.org/web"
-SERVER, CLIENT = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
 UNKNOWN = ObjectIdentifier("1.3.6.1.4.1.55555.1")
-USAGES = (
-    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
-    *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
-)
-KEY = ec.generate_private_key(ec.SECP256R1())  # of all leaves; making keys is slow
 RSA_1024 = rsa.generate_private_key(65537, 1024)
 RSA_2048 = rsa.generate_private_key(65537, 2048)
-
-
-@dataclass(frozen=True)
-class Issued:
-    """A certificate with its key."""
-
-    certificate: x509.Certificate
-    key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
-
-    @property
-    def der(self):
-        return self.certificate.public_bytes(Encoding.DER)
-
-
-def usage(*names):
-    return x509.KeyUsage(**{each: each in names for each in USAGES})
-
-
-def san(*uris, dns=()):
-    return x509.SubjectAlternativeName([*map(x509.UniformResourceIdentifier, uris), *map(x509.DNSName, dns)])
-
-
-def raw_san(*uris: bytes):
-    """A subject alternative name with URI names of any bytes at all."""
-    names = b"".join(b"\x86" + length(uri) + uri for uri in uris)
-    return x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30" + length(names) + names)
-
-
-def length(data):
-    size = len(data)
-    return bytes([size]) if size < 128 else bytes([0x82, size >> 8, size & 0xFF])
-
-
-LEAF = {
-    "san": (san(WEB), False),
-    "constraints": (x509.BasicConstraints(ca=False, path_length=None), True),
-    "usage": (usage("digital_signature"), True),
-    "extended": (x509.ExtendedKeyUsage([SERVER, CLIENT]), False),
-}
-AUTHORITY = {
-    "san": (san("spiffe://example.org"), False),
-    "constraints": (x509.BasicConstraints(ca=True, path_length=None), True),
-    "usage": (usage("key_cert_sign", "crl_sign"), True),
-}
-
-
-def issue(
-    issuer=None,
-    base=LEAF,
-    *,
-    subject="web",
-    key=None,
-    begins=NOW - timedelta(hours=1),
-    ends=NOW + timedelta(hours=1),
-    serial=None,
-    digest=None,
-    **changes,
-):
-    """Issue a certificate. `changes` replace extensions of `base` by name; None leaves one out."""
-    key = key or KEY
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, subject)] if subject else [])
-    signer = issuer.key if issuer else key
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(issuer.certificate.subject if issuer else name)
-        .public_key(key.public_key())
-        .serial_number(serial or x509.random_serial_number())
-        .not_valid_before(begins)
-        .not_valid_after(ends)
-    )
-    extensions = {
-        **base,
-        "subject_key": (x509.SubjectKeyIdentifier.from_public_key(key.public_key()), False),
-        "issuer_key": (x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), False),
-        **changes,
-    }
-    for extension in extensions.values():
-        if extension is not None:
-            builder = builder.add_extension(*extension)
-    return Issued(builder.sign(signer, digest or hashes.SHA256()), key)
-
-
-def authority(issuer=None, *, subject="root", key=None, **changes):
-    key = key or ec.generate_private_key(ec.SECP256R1())
-    return issue(issuer, AUTHORITY, subject=subject, key=key, **changes)
-
 
 ROOT = authority()
 MIDDLE = authority(ROOT, subject="middle")

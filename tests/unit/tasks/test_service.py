@@ -11,7 +11,7 @@ from fakes.authorities import authority_in
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
-from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, entry
+from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
@@ -25,6 +25,7 @@ from sojourn.errors import (
     PolicyDenied,
     StoreFailed,
 )
+from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import X509Svids
@@ -59,6 +60,7 @@ class Room:
             registry,
             self.authority,
             svids,
+            ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, registry),
             self.clock,
             timedelta(minutes=5),
         )

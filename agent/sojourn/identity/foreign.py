@@ -1,0 +1,122 @@
+"""The bundles of foreign trust domains: kept apart, never merged, given to those whose entries federate with them."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidInput, LimitExceeded, NotFound
+from sojourn.identity.entries import Entry
+from sojourn.identity.registry import Registry
+from sojourn.limits import FOREIGN_DOMAINS
+from sojourn.spiffe.bundle import Bundle
+from sojourn.spiffe.ids import TrustDomain
+
+
+class ForeignStore(Protocol):
+    """Where foreign bundles and relationships are kept."""
+
+    def load(self) -> tuple[list[Bundle], dict[TrustDomain, dict[str, Any]]]: ...
+
+    async def put_bundle(self, bundle: Bundle) -> None: ...
+
+    async def remove_bundle(self, trust_domain: TrustDomain) -> None: ...
+
+    async def put_relationship(self, trust_domain: TrustDomain, document: Mapping[str, Any]) -> None: ...
+
+    async def remove_relationship(self, trust_domain: TrustDomain) -> None: ...
+
+
+class ForeignBundles:
+    """What this agent knows of other trust domains."""
+
+    def __init__(self, store: ForeignStore, own: TrustDomain, registry: Registry) -> None:
+        self._store = store
+        self._own = own
+        self._registry = registry
+        self._lock = asyncio.Lock()
+        self._hooks: list[Callable[[TrustDomain], None]] = []
+        found, self.relationships = store.load()
+        self._bundles = {bundle.trust_domain: bundle for bundle in found}
+
+    def __len__(self) -> int:
+        return len(self._bundles)
+
+    def all(self) -> list[Bundle]:
+        """All foreign bundles, by the name of their trust domain."""
+        return [self._bundles[domain] for domain in sorted(self._bundles)]
+
+    def get(self, trust_domain: TrustDomain) -> Bundle | None:
+        return self._bundles.get(trust_domain)
+
+    def of(self, entries: Sequence[Entry]) -> dict[TrustDomain, Bundle]:
+        """The foreign bundles that callers with these entries may have."""
+        wanted = sorted({domain for entry in entries for domain in entry.federates_with})
+        return {domain: self._bundles[domain] for domain in wanted if domain in self._bundles}
+
+    def on_change(self, hook: Callable[[TrustDomain], None]) -> None:
+        """Call `hook` when a bundle has changed or gone. Hooks neither block nor raise."""
+        self._hooks.append(hook)
+
+    async def put(self, bundle: Bundle, *, must_exist: bool | None = None) -> Bundle:
+        """Keep a bundle. `must_exist` True refuses a new one (NotFound), False refuses to replace (AlreadyExists)."""
+        async with self._lock:
+            known = bundle.trust_domain in self._bundles
+            if must_exist is True and not known:
+                raise NotFound("bundle not found")
+            if must_exist is False and known:
+                raise AlreadyExists("bundle already exists")
+            if not known and len(self._bundles) >= FOREIGN_DOMAINS:
+                raise LimitExceeded(f"more than {FOREIGN_DOMAINS} foreign trust domains")
+            await self._store.put_bundle(bundle)
+            self._bundles[bundle.trust_domain] = bundle
+            self._tell(bundle.trust_domain)
+            return bundle
+
+    async def remove(self, trust_domain: TrustDomain, mode: str) -> None:
+        """Forget a bundle. With entries that federate with it: `restrict` refuses, `delete` deletes them, `dissociate`
+        takes the trust domain out of them.
+        """
+        async with self._lock:
+            if trust_domain not in self._bundles:
+                raise NotFound("bundle not found")
+            federated = [entry for entry in self._registry if trust_domain in entry.federates_with]
+            if federated and mode == "restrict":
+                raise FailedPrecondition(
+                    "failed to delete federated bundle: datastore-sql: cannot delete bundle; federated with"
+                    f" {len(federated)} registration entries"
+                )
+            if federated and mode == "delete":
+                await self._registry.delete([entry.id for entry in federated])
+            elif federated:
+                await self._registry.update([(entry.id, _without(trust_domain)) for entry in federated])
+            await self._store.remove_bundle(trust_domain)
+            del self._bundles[trust_domain]
+            self._tell(trust_domain)
+
+    async def relate(self, trust_domain: TrustDomain, document: dict[str, Any]) -> None:
+        """Keep how another trust domain's bundle is to be had. Following it comes later."""
+        if trust_domain == self._own:
+            raise InvalidInput("unable to create federation relationship for server trust domain")
+        async with self._lock:
+            if trust_domain not in self.relationships and len(self.relationships) >= FOREIGN_DOMAINS:
+                raise LimitExceeded(f"more than {FOREIGN_DOMAINS} foreign trust domains")
+            await self._store.put_relationship(trust_domain, document)
+            self.relationships[trust_domain] = document
+
+    async def unrelate(self, trust_domain: TrustDomain) -> None:
+        async with self._lock:
+            if trust_domain not in self.relationships:
+                raise NotFound("federation relationship not found")
+            await self._store.remove_relationship(trust_domain)
+            del self.relationships[trust_domain]
+
+    def _tell(self, trust_domain: TrustDomain) -> None:
+        for hook in self._hooks:
+            hook(trust_domain)
+
+
+def _without(trust_domain: TrustDomain) -> Callable[[Entry], Entry]:
+    return lambda entry: replace(
+        entry, federates_with=tuple(domain for domain in entry.federates_with if domain != trust_domain)
+    )
