@@ -235,8 +235,9 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
     }
     envoy_calls = Calls(public.peers, rooms.audit, header=False)
     admin_calls = Calls(private.peers, rooms.audit, header=False)
+    entry_api = entries.EntryApi(rooms.registry, rooms.foreign, rooms.audit)
     admin_services = {
-        entries.SERVICE: entries.EntryApi(rooms.registry, rooms.foreign, rooms.audit).methods(),
+        entries.SERVICE: entry_api.methods(),
         bundles.SERVICE: bundles.BundleApi(rooms.authority, rooms.foreign, rooms.audit).methods(),
         federation.SERVICE: federation.FederationApi(rooms.foreign, rooms.audit).methods(),
         agents.SERVICE: agents.AgentApi(rooms.registry.node_id, rooms.authority, version("sojourn")).methods(),
@@ -257,7 +258,8 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
             door=public,
             clock=rooms.clock,
             limitations=process_setup.limitations(),
-        ).methods(),
+        ).methods()
+        | entry_api.admin_methods(),
     }
     envoy = _services(envoy_calls, {sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods()})
     for door, path, mode, made, maximum in (

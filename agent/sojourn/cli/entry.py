@@ -1,5 +1,7 @@
 """`sojourn entry`: which processes get which SPIFFE ID."""
 
+from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +10,7 @@ from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, emit, moment, table
 from sojourn.durations import parse_duration
-from sojourn.errors import InvalidInput, NotFound, SojournError
+from sojourn.errors import CannotStart, InvalidInput, NotFound, SojournError
 
 app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
 _SERVICE = "/spire.api.server.entry.v1.Entry/"
@@ -171,6 +173,58 @@ def count(admin_socket: AdminSocketOption = None, output: OutputOption = Output.
 
     answer = remote.admin(admin_socket, _SERVICE + "CountEntries", pb.CountEntriesRequest(), pb.CountEntriesResponse)
     emit(output, {"count": answer.count}, [str(answer.count)])
+
+
+@app.command()
+def apply(
+    file: Annotated[Path, typer.Option("--file", "-f", help="A YAML or JSON file, or a folder of them.")],
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete entries that this node serves and that are not in the files.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would change.")] = False,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Make the entries those of files: checked as a whole, applied all or nothing, and shown as a diff."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+    from sojourn.cli import entryfiles
+
+    request = pb.ApplyEntriesRequest(entries=entryfiles.read(file), prune=prune, dry_run=dry_run)
+    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ApplyEntries", request, pb.ApplyEntriesResponse)
+    steps: list[dict[str, Any]] = [
+        {"action": step.action, "entry": _dict(step.entry), "changed": list(step.changed)} for step in answer.steps
+    ]
+    signs = {"create": "+", "update": "~", "delete": "-"}
+    lines = []
+    for step in steps:
+        entry = step["entry"]
+        changed = " (" + ", ".join(step["changed"]) + ")" if step["changed"] else ""
+        lines.append(f"{signs[step['action']]} {entry['spiffe_id']} {' '.join(entry['selectors'])}{changed}")
+    would = "would change" if dry_run else "changed"
+    lines.append(f"{len(steps)} {would}, {answer.unchanged} as they are")
+    emit(output, {"dry_run": dry_run, "steps": steps, "unchanged": answer.unchanged}, lines)
+
+
+@app.command()
+def export(
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Print all entries as `apply` takes them: YAML, or JSON with --output json."""
+    found = []
+    for entry in _list(admin_socket, None, None):
+        kept = {name: value for name, value in entry.items() if value and name not in {"revision", "created_at"}}
+        if "expires_at" in kept:
+            kept["expires_at"] = int(datetime.fromisoformat(kept["expires_at"]).timestamp())
+        found.append(kept)
+    if output is Output.JSON:
+        emit(output, {"entries": found}, [])
+        return
+    try:
+        import yaml
+    except ModuleNotFoundError:
+        raise CannotStart("printing YAML needs PyYAML: pip install 'sojourn[agent]', or --output json") from None
+    print(yaml.safe_dump({"entries": found}, sort_keys=False, allow_unicode=True), end="")
 
 
 def _list(socket: str | None, spiffe_id: str | None, selectors: list[str] | None) -> list[dict[str, Any]]:

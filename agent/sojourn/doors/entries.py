@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.doors import spire_types as convert
@@ -22,6 +23,7 @@ from sojourn.identity.registry import Outcome, Registry
 from sojourn.oversight.audit import Audit
 
 SERVICE = "spire.api.server.entry.v1.Entry"
+_EVENTS = {"create": "entry_created", "update": "entry_updated", "delete": "entry_deleted"}
 
 
 class EntryApi:
@@ -41,6 +43,10 @@ class EntryApi:
             "BatchUpdateEntry": Method("unary", pb.BatchUpdateEntryRequest, self.update),
             "BatchDeleteEntry": Method("unary", pb.BatchDeleteEntryRequest, self.delete),
         }
+
+    def admin_methods(self) -> dict[str, Method]:
+        """What sojourn.v1.Admin has for entries beside SPIRE's API."""
+        return {"ApplyEntries": Method("unary", admin_pb2.ApplyEntriesRequest, self.apply)}
 
     async def count(self, _call: Call, request: pb.CountEntriesRequest) -> pb.CountEntriesResponse:
         return pb.CountEntriesResponse(count=sum(map(_filter(request.filter), self._registry)))
@@ -94,6 +100,21 @@ class EntryApi:
         answer = pb.BatchDeleteEntryResponse()
         for entry_id, outcome in zip(request.ids, outcomes, strict=True):
             answer.results.add(status=convert.status(outcome.error), id=entry_id)
+        return answer
+
+    async def apply(self, call: Call, request: admin_pb2.ApplyEntriesRequest) -> admin_pb2.ApplyEntriesResponse:
+        """sojourn.v1.Admin/ApplyEntries."""
+        wanted, failed = _each(request.entries, self._new)
+        if failed:
+            raise InvalidEntry("; ".join(f"entry {place + 1}: {error.public}" for place, error in failed.items()))
+        plan = await self._registry.apply(wanted, prune=request.prune, dry_run=request.dry_run)
+        answer = admin_pb2.ApplyEntriesResponse(unchanged=plan.unchanged)
+        for step in plan.steps:
+            entry = step.new or step.old
+            assert entry is not None
+            answer.steps.add(action=step.action, entry=convert.entry_message(entry), changed=step.changed)
+            if not request.dry_run:
+                self._record(call, _EVENTS[step.action], [Outcome(entry)])
         return answer
 
     def _new(self, message: types.Entry) -> Entry:

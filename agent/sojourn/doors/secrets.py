@@ -33,7 +33,9 @@ class SecretMaker:
         self._entries = entries
         self._by_id = {str(entry.spiffe_id): entry for entry in reversed(entries)}  # the first of an ID counts
         self._svid_of = svid_of
-        self._bundles = bundles
+        # One without X.509 roots trusts nobody. It is left out: Envoy would reject it, and with it all of `ALL`; and to
+        # a plain `trusted_ca` without a root it would mean that anybody is trusted.
+        self._bundles = {domain: bundle for domain, bundle in bundles.items() if bundle.x509_authorities}
         self._own = own
         self._spiffe_validator = spiffe_validator
 

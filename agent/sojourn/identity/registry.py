@@ -7,15 +7,19 @@ import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import AlreadyExists, InvalidEntry, NotFound, SojournError
 from sojourn.identity.entries import Entry, check
 from sojourn.identity.matching import EntryIndex
+from sojourn.identity.plan import Plan, Step
+from sojourn.identity.plan import make as make_plan
 from sojourn.limits import ENTRIES_PER_BATCH
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
+
+Result = TypeVar("Result")
 
 
 class EntryStore(Protocol):
@@ -180,6 +184,41 @@ class Registry:
             await self._apply(list(changes.values()))
             return outcomes
 
+    async def apply(self, wanted: Sequence[Entry], *, prune: bool, dry_run: bool) -> Plan:
+        """Make the entries the wanted ones, all or nothing, and return what that took.
+
+        With `prune`, entries that this node serves and that are not wanted go. With `dry_run` nothing changes. Raise
+        InvalidEntry with all faults, AlreadyExists if a wanted entry has a twin under another ID.
+        """
+        _check_batch(wanted)
+        return await _whole(self._apply_plan(wanted, prune=prune, dry_run=dry_run))
+
+    async def _apply_plan(self, wanted: Sequence[Entry], *, prune: bool, dry_run: bool) -> Plan:
+        async with self._lock:
+            ours = (lambda entry: entry.parent_id in self._node_ids) if prune else None
+            plan = make_plan(self, wanted, self._trust_domain, prune=ours)
+            now = int(self._clock.now().timestamp())
+            steps = [self._stamped(step, now) for step in plan.steps]
+            self._check_twins(steps)
+            if not dry_run:
+                await self._apply([Change(step.old, step.new) for step in steps])
+            return Plan(tuple(steps), plan.unchanged)
+
+    def _stamped(self, step: Step, now: int) -> Step:
+        """A step with what the registry sets: ID and time of a new entry, the revision of a changed one."""
+        if step.new is None:
+            return step
+        if step.old is None:
+            return replace(step, new=replace(step.new, id=step.new.id or str(uuid.uuid4()), revision=0, created_at=now))
+        return replace(step, new=replace(step.new, revision=step.old.revision + 1))
+
+    def _check_twins(self, steps: Sequence[Step]) -> None:
+        going = {step.old.id for step in steps if step.old is not None}
+        for step in steps:
+            twin = self._by_digest.get(step.new.identity_digest) if step.new is not None else None
+            if twin is not None and twin not in going:
+                raise AlreadyExists(f"similar entry already exists: {twin}")
+
     async def _apply(self, changes: list[Change]) -> None:
         if not changes:
             return
@@ -229,7 +268,7 @@ class Registry:
         return self._entries.get(self._by_digest.get(entry.identity_digest, ""))
 
 
-async def _whole(change: Coroutine[Any, Any, list[Outcome]]) -> list[Outcome]:
+async def _whole(change: Coroutine[Any, Any, Result]) -> Result:
     """Go through with a change although its caller may have gone: disk and memory must not part."""
     return await asyncio.shield(asyncio.ensure_future(change))
 

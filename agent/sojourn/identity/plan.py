@@ -1,0 +1,81 @@
+"""Declarative registration: what must change so that the entries are the ones that are wanted."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields, replace
+
+from sojourn.errors import InvalidEntry, SojournError
+from sojourn.identity.entries import Entry, check
+from sojourn.spiffe.ids import TrustDomain
+
+_FAULTS_SHOWN = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One change: `create` has no `old`, `delete` no `new`; of an `update` `changed` names the fields."""
+
+    action: str  # create | update | delete
+    old: Entry | None
+    new: Entry | None
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All changes, and how many entries are as wanted already."""
+
+    steps: tuple[Step, ...]
+    unchanged: int
+
+
+def make(
+    existing: Iterable[Entry],
+    wanted: Sequence[Entry],
+    trust_domain: TrustDomain,
+    *,
+    prune: Callable[[Entry], bool] | None,
+) -> Plan:
+    """Compare what is there with what is wanted. Raise InvalidEntry with the faults of all wanted entries.
+
+    A wanted entry with an ID is the one with that ID; without, it is the one with the same SPIFFE ID, parent and
+    selectors. What is there and not wanted goes if `prune` says so. New entries have an empty ID if they named none.
+    """
+    existing = list(existing)
+    by_id = {entry.id: entry for entry in existing}
+    by_digest = {entry.identity_digest: entry for entry in existing}
+    faults: list[str] = []
+    seen: dict[str, int] = {}
+    steps: list[Step] = []
+    kept: set[str] = set()
+    for place, entry in enumerate(wanted, 1):
+        fault = _fault(entry, trust_domain)
+        twin = seen.setdefault(entry.identity_digest, place)
+        if not fault and twin != place:
+            fault = f"is the same as entry {twin}: one SPIFFE ID, parent and set of selectors"
+        if fault:
+            faults.append(f"entry {place} ({entry.spiffe_id}): {fault}")
+            continue
+        old = by_id.get(entry.id) if entry.id else by_digest.get(entry.identity_digest)
+        if old is None:
+            steps.append(Step("create", None, entry))
+            continue
+        kept.add(old.id)
+        new = replace(entry, id=old.id, revision=old.revision, created_at=old.created_at)
+        changed = tuple(each.name for each in fields(Entry) if getattr(old, each.name) != getattr(new, each.name))
+        if changed:
+            steps.append(Step("update", old, new, changed))
+    if faults:
+        more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+        raise InvalidEntry("; ".join(faults[:_FAULTS_SHOWN]) + more)
+    if prune is not None:
+        steps += [Step("delete", entry, None) for entry in existing if entry.id not in kept and prune(entry)]
+    changed_count = sum(step.action != "delete" for step in steps)
+    return Plan(tuple(steps), len(wanted) - changed_count)
+
+
+def _fault(entry: Entry, trust_domain: TrustDomain) -> str:
+    try:
+        check(entry if entry.id else replace(entry, id="new"), trust_domain)
+    except SojournError as error:
+        return error.public
+    return ""
