@@ -89,6 +89,8 @@ def _uri_path(uri: str, what: str) -> str:
         raise InvalidInput(f"{what} {uri[:200]!r}: tcp is not supported, since callers are attested; use unix:///path")
     if parts.scheme != "unix":
         raise InvalidInput(f"{what} {uri[:200]!r} does not begin with unix://")
-    if parts.netloc or parts.query or parts.fragment or not parts.path.startswith("/"):
+    # The splitter overlooks an empty query or fragment and drops some control characters: so look at the text itself.
+    odd = any(each in uri for each in "?#") or not uri.isprintable()
+    if odd or parts.netloc or not parts.path.startswith("/"):
         raise InvalidInput(f"{what} {uri[:200]!r} is not unix:// and an absolute path, with nothing else")
     return unquote(parts.path)

@@ -12,6 +12,10 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
+import structlog
+
+log = structlog.get_logger()
+
 # asyncio's own timers stop while the machine sleeps, so we look at the boot clock at least this often.
 LONGEST_NAP_SECONDS = 5.0
 _SWEEP_FROM = 1_000
@@ -61,7 +65,8 @@ class Alarm:
 class Alarms:
     """Runs actions when the boot clock reaches their time.
 
-    Actions are plain functions that neither block nor raise. `run` must be running for anything to ring.
+    Actions are plain functions that do not block. One that raises is logged, and stops nothing else. `run` must be
+    running for anything to ring.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -102,7 +107,10 @@ class Alarms:
             if left > 0:
                 return min(left, LONGEST_NAP_SECONDS)
             heapq.heappop(self._heap)
-            alarm.ring()
+            try:
+                alarm.ring()
+            except Exception:
+                log.exception("alarm_failed")
         return LONGEST_NAP_SECONDS
 
     async def run(self) -> None:

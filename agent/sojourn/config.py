@@ -25,10 +25,11 @@ from pydantic import (
     field_validator,
 )
 
+from sojourn import trusted
 from sojourn.address import default_run_dir, default_state_dir, socket_path
 from sojourn.durations import duration_text, parse_duration
 from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
-from sojourn.limits import CONNECTIONS_PER_UID_PER_SECOND, SVID_TTL_MAX_SECONDS, SVID_TTL_MIN_SECONDS
+from sojourn.limits import CONFIG_MAX_BYTES, CONNECTIONS_PER_UID_PER_SECOND, SVID_TTL_MAX_SECONDS, SVID_TTL_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 Duration = Annotated[
@@ -264,15 +265,9 @@ def line_numbers(text: str) -> dict[str, int]:
 
 def _read(path: Path) -> str:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(descriptor, "rb") as file:
-            if not os.path.isfile(path):  # a FIFO or a device would never end
-                raise InvalidConfig([f"{path}: not a regular file"])
-            return file.read(1024 * 1024).decode()
-    except OSError as error:
-        raise InvalidConfig([f"{path}: cannot be read: {error.strerror}"]) from error
-    except UnicodeDecodeError as error:
-        raise InvalidConfig([f"{path}: not UTF-8: {error.reason} at byte {error.start}"]) from error
+        return trusted.read(path, CONFIG_MAX_BYTES)
+    except InvalidInput as error:
+        raise InvalidConfig([f"{path}: {error.public}"]) from error
 
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:

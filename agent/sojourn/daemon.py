@@ -54,7 +54,7 @@ from sojourn.limits import (
     DRAIN_SECONDS,
     GRACE_SECONDS,
     HOLDERS_SHARE,
-    MESSAGE_MAX_BYTES,
+    PUBLIC_REQUEST_MAX_BYTES,
 )
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.logs import Level
@@ -111,6 +111,7 @@ async def run(config: Config, level: Level, ready: Callable[[], None]) -> None:
                 group.create_task(rooms.engine.run()),
             ]
             _maintain(rooms)
+            rooms.engine.look_at_holders()
             await _open_doors(config, rooms, level, descriptors, stack)
             _start_metrics(config, rooms)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
@@ -218,16 +219,18 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
     http = HttpProtocols(api.app())
     public = Door(inward.socket("public.sock"), admission, http=http.make)
-    owners = {0, os.geteuid()}
+    owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
     operators = Admission(
         rooms.clock, connections=ADMIN_CONNECTIONS, per_uid=ADMIN_CONNECTIONS, per_uid_per_second=ADMIN_CONNECTIONS
     )
-    private = Door(inward.socket("admin.sock"), operators, admit=lambda peer: peer.uid in owners)
+    private = Door(inward.socket("admin.sock"), operators, admit=owners)
 
     calls = Calls(public.peers, rooms.audit, header=True)
+    workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock)
+    rooms.svids.on_forget(workload_api.forget_answers)
     public_services = {
-        workload.SERVICE: workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock).methods(),
+        workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.identities).methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.identities, rooms.clock
@@ -263,7 +266,7 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
     }
     envoy = _services(envoy_calls, {sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods()})
     for door, path, mode, made, maximum in (
-        (public, config.socket, 0o777, _services(calls, public_services) | envoy, MESSAGE_MAX_BYTES),
+        (public, config.socket, 0o777, _services(calls, public_services) | envoy, PUBLIC_REQUEST_MAX_BYTES),
         (private, config.admin_socket, 0o600, _services(admin_calls, admin_services), ADMIN_MESSAGE_MAX_BYTES),
     ):
         name = "public.sock" if door is public else "admin.sock"

@@ -33,13 +33,18 @@ ADMIN_CONNECTIONS = 64
 CONNECTIONS_PER_UID_PER_SECOND = 2_000
 CONNECTION_BURST_PER_UID = 4_000
 STREAMS_PER_CONNECTION = 100
-MESSAGE_MAX_BYTES = 4 * 1024 * 1024
+STREAMS_PER_UID = 5_000  # at about 28 KiB each
+CALLS_PER_UID = 64  # that are being answered at once; over that a caller is told to come back
+REFUSALS_LOGGED_PER_SECOND = 10
+PUBLIC_REQUEST_MAX_BYTES = 256 * 1024  # two tokens, or the node of an Envoy
+MESSAGE_MAX_BYTES = 4 * 1024 * 1024  # answers, as clients take them
 ADMIN_MESSAGE_MAX_BYTES = 32 * 1024 * 1024  # ten thousand entries in one answer
 METADATA_MAX_BYTES = 16 * 1024
 LISTEN_BACKLOG = 1024
 SOCKET_PATH_MAX_BYTES = 107  # sun_path
 HTTP_BODY_MAX_BYTES = 64 * 1024  # two tokens and some authorization_details
 HTTP_KEEP_ALIVE_SECONDS = 30
+HTTP_PIPELINE = 8  # requests sent ahead on a connection
 HTTP_REQUEST_SECONDS = 10.0  # for a request to arrive whole
 DRAIN_SECONDS = 5.0  # for what must be written before the end
 GRACE_SECONDS = 1.0  # for calls that are under way
@@ -51,9 +56,13 @@ ATTESTATION_FRESH_SECONDS = 60.0  # after that the whole attestation is done aga
 STREAM_ATTESTED_SECONDS = 60.0  # an open stream that nothing is pushed to is attested again after that
 SELECTORS_PER_CALLER = 2_000
 SELECTOR_VALUE_MAX_BYTES = 4_096
-PROGRAM_MAX_BYTES = 1024 * 1024 * 1024  # no longer program is hashed
+PROGRAM_MAX_BYTES = 256 * 1024 * 1024  # no larger program is hashed: that would take about a second
 PROGRAM_DIGESTS_KEPT = 4_096
 BLOCKING_THREADS = 8
+ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
+
+# --- files ----------------------------------------------------------------------------------------------------------
+CONFIG_MAX_BYTES = 1024 * 1024  # also of a task type or its policy
 
 # --- registration ---------------------------------------------------------------------------------------------------
 SELECTORS_PER_ENTRY = 100
@@ -80,9 +89,11 @@ HEARTBEAT_SECONDS = 1.0
 HEARTBEATS_MISSED = 3  # then a validator's knowledge is stale
 FEED_CHANGES_HELD = 1_024  # for a slow validator; over that it starts anew from a snapshot
 WATCHED_AUDIENCES = 100
+WATCHED_AUDIENCES_BYTES = 16 * 1024  # of all together
 SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
 
 # --- storage --------------------------------------------------------------------------------------------------------
 WRITES_PER_COMMIT = 256
 WRITES_WAITING = 10_000
 AUDIT_LISTED = 10_000
+AUDITED_TEXT = 200  # characters of a caller's text that go into a record

@@ -164,14 +164,14 @@ class TestPrograms:
 
 class TestChanges:
     def test_another_program_on_the_same_connection(self, agent: AgentProcess, admin: Admin, uid: int) -> None:
-        """After an exec the next call is answered for the new program, not for the one that connected."""
+        """After an exec into a registered program, a call on the old connection is refused, not answered as it."""
         admin.register(f"/python/{uid}", f"unix:uid:{uid}", f"unix:path:{os.path.realpath(sys.executable)}")
         admin.register(f"/sleep/{uid}", f"unix:uid:{uid}", f"unix:path:{SLEEP}")
         with Borrowed(agent.socket, uid) as borrowed, borrowed.wire() as wire:
             assert [f"spiffe://example.org/python/{uid}"] == wire.x509_ids()
             borrowed.tell(f"exec {SLEEP} 60")
             wait_until(lambda: os.readlink(f"/proc/{borrowed.pid}/exe") == SLEEP)
-            assert [f"spiffe://example.org/sleep/{uid}"] == wire.x509_ids()
+            assert ("UNAVAILABLE", True) == ((told := refusal(wire.x509))[0], "connect again" in told[1])
 
     def test_another_program_on_an_open_stream(self, agent: AgentProcess, admin: Admin, uid: int) -> None:
         """After an exec nothing of the old program's identity is pushed on a stream that is open."""
@@ -356,12 +356,12 @@ class TestExplain:
 
     def test_of_a_near_miss(self, agent: AgentProcess, admin: Admin, uid: int) -> None:
         """The nearest entry is named, with what the process lacks for it."""
-        made = admin.register(f"/near/{uid}", f"unix:uid:{uid}", "unix:gid:1")
+        made = admin.register(f"/near/{uid}", f"unix:uid:{uid}", f"unix:gid:{uid}", "unix:supplementary_gid:1")
         with Borrowed(agent.socket, uid) as borrowed:
             explained = admin.explain(borrowed.pid)
         [verdict] = [each for each in explained.verdicts if each.entry_id == made.id]
-        assert ("missing_selectors", ["unix:gid:1"]) == (verdict.verdict, list(verdict.missing))
-        assert "also asks for unix:gid:1" in explained.conclusion
+        assert ("missing_selectors", ["unix:supplementary_gid:1"]) == (verdict.verdict, list(verdict.missing))
+        assert "also asks for unix:supplementary_gid:1" in explained.conclusion
 
 
 def test_the_harness_runs_setuid_programs(tmp_path: Path) -> None:

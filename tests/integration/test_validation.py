@@ -244,8 +244,8 @@ def test_a_feed_has_a_heartbeat(shared: AgentProcess) -> None:
     [
         ([], "audiences must be specified"),
         (["a", ""], "audiences must be specified"),
-        ([f"a{number}" for number in range(101)], "more than 100 audiences, or one longer than 2048 bytes"),
-        (["a" * 2049], "more than 100 audiences, or one longer than 2048 bytes"),
+        ([f"a{number}" for number in range(101)], "more than 100 audiences, or 16384 bytes of them"),
+        (["a" * 20_000], "more than 100 audiences, or 16384 bytes of them"),
     ],
     ids=["none", "empty", "many", "long"],
 )

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
 from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, module_agent, refusal, wait_until
+from harness.reading import certificates, decoded
 from sojourn._pb import workload_pb2 as pb
 from sojourn.authority.jwtkeys import JwtKeys
 from sojourn.clock import SystemClock
@@ -202,8 +203,8 @@ class TestX509Svids:
     def test_what_an_answer_holds(self, wire: Wire) -> None:
         """An SVID is its chain, its own key, and the bundle that its issuer is in; names agree throughout."""
         [svid] = wire.x509().svids
-        leaf, issuer = _certificates(svid.x509_svid)
-        [root] = _certificates(svid.bundle)
+        leaf, issuer = certificates(svid.x509_svid)
+        [root] = certificates(svid.bundle)
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         private = load_der_private_key(svid.x509_svid_key, None)
         assert isinstance(private, ec.EllipticCurvePrivateKey)
@@ -283,7 +284,7 @@ class TestBundles:
         header, _, _ = fetch_jwt(wire, "a").svids[0].svid.partition(".")
         keys = json.loads(answer.bundles["spiffe://example.org"])["keys"]
         assert ["spiffe://example.org"] == list(answer.bundles)
-        assert _decoded(header)["kid"] in [each["kid"] for each in keys]
+        assert decoded(header)["kid"] in [each["kid"] for each in keys]
         assert [] == [each for each in keys if "d" in each]
 
 
@@ -292,7 +293,7 @@ class TestJwtSvids:
         """A JWT-SVID has the subject, all audiences as a list, an end, and an ID of its own."""
         [one] = fetch_jwt(wire, "a", "b").svids
         [two] = fetch_jwt(wire, "a", spiffe_id="spiffe://example.org/root").svids
-        claims, others = (_decoded(each.svid.split(".")[1]) for each in (one, two))
+        claims, others = (decoded(each.svid.split(".")[1]) for each in (one, two))
         assert ("spiffe://example.org/root", "main") == (one.spiffe_id, one.hint)
         assert ("spiffe://example.org/root", ["a", "b"]) == (claims["sub"], claims["aud"])
         assert 300 == claims["exp"] - claims["iat"]
@@ -351,7 +352,7 @@ class TestValidation:
         """A good token is answered with its subject and claims, the audience as a list."""
         [svid] = fetch_jwt(wire, "a", "b").svids
         answer = validate(wire, "b", svid.svid)
-        claims = _decoded(svid.svid.split(".")[1])
+        claims = decoded(svid.svid.split(".")[1])
         assert svid.spiffe_id == answer.spiffe_id
         assert ["a", "b"] == list(answer.claims["aud"])
         assert float(claims["exp"]) == answer.claims["exp"]
@@ -389,7 +390,7 @@ class TestValidation:
     def test_algorithms_that_are_not_allowed(self, wire: Wire, key: SigningKey, algorithm: str | None) -> None:
         """A token whose header names another algorithm is refused, whatever its signature."""
         head, claims, signature = sign(key).split(".")
-        header = _encoded({**_decoded(head), "alg": algorithm})
+        header = _encoded({**decoded(head), "alg": algorithm})
         for ending in (signature, ""):
             code, text = refusal(lambda ending=ending: validate(wire, "a", f"{header}.{claims}.{ending}"))
             assert ("INVALID_ARGUMENT", True) == (code, text.startswith("unable to parse JWT token: "))
@@ -433,23 +434,8 @@ class TestValidation:
         assert "INVALID_ARGUMENT" == refusal(lambda: validate(wire, "a", f"{header}.{claims}.{signature}"))[0]
 
 
-def _certificates(data: bytes) -> list[x509.Certificate]:
-    """DER certificates that follow each other without a separator."""
-    found = []
-    while data:
-        assert b"\x30\x82" == data[:2]
-        length = 4 + int.from_bytes(data[2:4], "big")
-        found.append(x509.load_der_x509_certificate(data[:length]))
-        data = data[length:]
-    return found
-
-
 def _spki(key: object) -> bytes:
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
-
-
-def _decoded(segment: str) -> dict[str, object]:
-    return json.loads(base64.urlsafe_b64decode(segment + "=" * (-len(segment) % 4)))
 
 
 def _encoded(value: dict[str, object]) -> str:

@@ -261,3 +261,15 @@ class TestRun:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await done.wait()
         assert not running.done()
+
+
+def test_one_alarm_that_raises(caplog):
+    """An alarm whose action raises stops neither the others nor whoever rings them."""
+    clock = FakeClock()
+    alarms = Alarms(clock)
+    rung = []
+    alarms.after(1, lambda: 1 / 0)
+    alarms.after(1, lambda: rung.append("second"))
+    clock.advance(1)
+    alarms.ring_due()
+    assert ["second"] == rung

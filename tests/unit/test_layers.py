@@ -15,7 +15,16 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 LAYERS = [
     ["errors", "limits"],
     ["clock", "durations", "spiffe", "address", "_pb", "oversight.logs"],
-    ["attestation.selectors", "identity.entries", "identity.matching", "identity.plan", "tasks.grants", "tasks.tokens", "tasks.policy"],
+    [
+        "attestation.selectors",
+        "identity.entries",
+        "identity.matching",
+        "identity.plan",
+        "tasks.grants",
+        "tasks.tokens",
+        "tasks.policy",
+    ],
+    ["trusted"],
     ["config", "process_setup", "attestation.process", "tasks.types", "tasks.exchange", "tasks.rules"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
     ["tasks.holders", "tasks.task", "tasks.feed"],

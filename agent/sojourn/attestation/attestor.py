@@ -10,7 +10,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from sojourn.attestation.process import Program
 from sojourn.attestation.selectors import Selector
 
 
@@ -57,10 +56,9 @@ class AttestorPlugin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """All that is proved of a process at one moment (seconds on the boot clock), running one program."""
+    """All that is proved of a process at one moment (seconds on the boot clock)."""
 
     selectors: frozenset[Selector]
     withheld: Mapping[str, str]  # `unix:path` -> why it could not be proved
     failures: Mapping[str, str]  # attestor -> why it could not tell
-    program: Program | None
     at: float

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sojourn.attestation.attestor import Attested
-from sojourn.attestation.process import Process
+from sojourn.attestation.process import Process, Program
 from sojourn.errors import AttestationFailed
 
 SO_PEERPIDFD = 77  # Linux 6.5; not in the socket module
@@ -24,6 +24,7 @@ class Peer:
     uid: int
     gid: int
     groups: frozenset[int]
+    program: Program | None  # what it ran when it connected, if this agent may see that
     attested: Attested | None = field(default=None)  # the last attestation, kept by attestation.service
 
     @classmethod
@@ -34,7 +35,7 @@ class Peer:
             raise AttestationFailed("the caller is in a process namespace that this agent cannot see")
         process = _pin(connection, pid)
         try:
-            return cls(process, uid, gid, _groups(connection, process))
+            return cls(process, uid, gid, _groups(connection, process), process.program())
         except BaseException:
             process.close()
             raise
@@ -45,18 +46,32 @@ class Peer:
         process = Process.open(pid)
         try:
             found = process.credentials()
+            program = process.program()
             process.check_alive()
         except BaseException:
             process.close()
             raise
-        return cls(process, found.uid, found.gid, found.groups)
+        return cls(process, found.uid, found.gid, found.groups, program)
 
     def check_unchanged(self) -> None:
-        """Raise AttestationFailed unless the process lives and still has the ids it connected with."""
+        """Raise AttestationFailed unless the process lives, and still has the ids and the program it connected with.
+
+        A connection may have been passed on. If the process then runs another program, whoever holds the connection
+        must not get that program's identity.
+        """
         found = self.process.credentials()
+        program = self.process.program()
         self.process.check_alive()
         if (found.uid, found.gid, found.groups) != (self.uid, self.gid, self.groups):
             raise AttestationFailed("the process has changed its user or groups since it connected")
+        if program != self.program:
+            raise AttestationFailed("the process runs another program than when it connected: connect again")
+
+    @staticmethod
+    def uid_of_socket(connection: socket.socket) -> int:
+        """The user that connected, before anything else is looked at."""
+        uid: int = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
+        return uid
 
     def close(self) -> None:
         self.process.close()

@@ -1,8 +1,9 @@
 """Runs the attestors: side by side, each with a deadline, around two checks that the process stayed what it was."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import Any
@@ -14,7 +15,12 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidConfig, InvalidSelector, SojournError
-from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTOR_DEADLINE_SECONDS, SELECTORS_PER_CALLER
+from sojourn.limits import (
+    ATTESTATION_FRESH_SECONDS,
+    ATTESTATIONS_PER_UID,
+    ATTESTOR_DEADLINE_SECONDS,
+    SELECTORS_PER_CALLER,
+)
 
 log = structlog.get_logger()
 
@@ -27,12 +33,35 @@ class _Subject:
     groups: frozenset[int]
 
 
+class _Turns:
+    """So many at once for each uid: one user's slow programs keep nobody else waiting."""
+
+    def __init__(self, at_once: int) -> None:
+        self._at_once = at_once
+        self._of_uid: dict[int, tuple[asyncio.Semaphore, int]] = {}  # and how many have it or wait for it
+
+    @asynccontextmanager
+    async def of(self, uid: int) -> AsyncIterator[None]:
+        turn, users = self._of_uid.get(uid, (asyncio.Semaphore(self._at_once), 0))
+        self._of_uid[uid] = (turn, users + 1)
+        try:
+            async with turn:
+                yield
+        finally:
+            turn, users = self._of_uid[uid]
+            if users > 1:
+                self._of_uid[uid] = (turn, users - 1)
+            else:
+                del self._of_uid[uid]
+
+
 class Attestation:
     """Turns a Peer into what is proved of it."""
 
     def __init__(self, attestors: Mapping[str, Attestor], clock: Clock) -> None:
         self._attestors = dict(attestors)
         self._clock = clock
+        self._turns = _Turns(ATTESTATIONS_PER_UID)
         self._running: dict[Peer, asyncio.Future[Attested]] = {}
 
     async def attest(self, peer: Peer) -> Attested:
@@ -42,12 +71,7 @@ class Attestation:
         """
         peer.check_unchanged()
         kept = peer.attested
-        if (
-            kept is not None
-            and not kept.failures
-            and self._clock.boot() - kept.at < ATTESTATION_FRESH_SECONDS
-            and peer.process.program() == kept.program
-        ):
+        if kept is not None and not kept.failures and self._clock.boot() - kept.at < ATTESTATION_FRESH_SECONDS:
             return kept
         running = self._running.get(peer)
         if running is None:
@@ -56,14 +80,11 @@ class Attestation:
         return await asyncio.shield(running)
 
     async def _attest(self, peer: Peer) -> Attested:
-        process = peer.process
-        program = process.program()
         peer.check_unchanged()
-        subject = _Subject(process.pid, peer.uid, peer.gid, peer.groups)
-        answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
+        subject = _Subject(peer.process.pid, peer.uid, peer.gid, peer.groups)
+        async with self._turns.of(peer.uid):
+            answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
         peer.check_unchanged()
-        if process.program() != program:
-            raise AttestationFailed("the process changed its program while it was attested")
         selectors: set[Selector] = set()
         withheld: dict[str, str] = {}
         failures: dict[str, str] = {}
@@ -76,7 +97,7 @@ class Attestation:
         if self._attestors and len(failures) == len(self._attestors):
             reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(failures.items()))
             raise AttestationFailed(detail=reasons)
-        peer.attested = Attested(frozenset(selectors), withheld, failures, program, self._clock.boot())
+        peer.attested = Attested(frozenset(selectors), withheld, failures, self._clock.boot())
         return peer.attested
 
     async def _ask(self, name: str, subject: _Subject) -> Answer | str:

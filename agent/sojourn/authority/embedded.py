@@ -4,8 +4,10 @@ On disk, in the folder `keys` (0700): `root.pem`, the root certificate and its k
 memory only: the intermediate, which signs the leaves and is made anew at each start and at half of its life.
 """
 
+import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -53,6 +55,11 @@ class EmbeddedAuthority:
         self._issuer_ttl = issuer_ttl
         self._hooks: list[Callable[[], None]] = []
         os.makedirs(folder, mode=0o700, exist_ok=True)
+        if (folder / "jwt.pem").exists() and not (folder / "root.pem").exists():
+            raise CannotStart(
+                f"there are JWT keys in {str(folder)!r} and no root: restore root.pem, or remove jwt.pem to begin anew"
+            )
+        self._sequence = BundleSequence(folder / "sequence")
         self._root = self._load_root(folder / "root.pem", root_ttl)
         self._jwt = JwtKeys(folder / "jwt.pem", clock, jwt_key_ttl)
         self._issuer = self._new_issuer()
@@ -126,13 +133,14 @@ class EmbeddedAuthority:
         return max(due - now, timedelta(seconds=1))
 
     def _make_bundle(self) -> Bundle:
-        return Bundle(
+        bundle = Bundle(
             self.trust_domain,
             (self._root.certificate,),
             self._jwt.public(),
-            sequence=int(self._clock.now().timestamp()),
             refresh_hint_seconds=REFRESH_HINT_SECONDS,
         )
+        content = hashlib.sha256(bundle.x509_der + bundle.jwks).hexdigest()
+        return replace(bundle, sequence=self._sequence.of(content, int(self._clock.now().timestamp())))
 
     def _new_issuer(self) -> Signer:
         now = self._clock.now()
@@ -174,6 +182,28 @@ class EmbeddedAuthority:
         if not isinstance(loaded, ec.EllipticCurvePrivateKey) or loaded.public_key() != certificate.public_key():
             raise CannotStart(f"{str(path)!r}: key and certificate do not belong together: restore it from a backup")
         return Signer(certificate, loaded)
+
+
+class BundleSequence:
+    """The bundle's sequence number: it only grows, whatever the clock does, and with every change of the contents."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def of(self, content: str, at_least: int) -> int:
+        """The number for `content` (a digest): the one that it had, or a new one that is larger than any before."""
+        kept = keyfile.read(self._path)
+        number, digest = 0, ""
+        if kept is not None:
+            try:
+                text, digest = kept.decode("ascii").split()
+                number = int(text)
+            except ValueError as error:
+                raise CannotStart(f"{str(self._path)!r} cannot be parsed: remove it") from error
+        if digest != content:
+            number = max(number + 1, at_least)
+            keyfile.write_new(self._path, f"{number} {content}\n".encode())
+        return number
 
 
 def _half_life(certificate: x509.Certificate) -> datetime:

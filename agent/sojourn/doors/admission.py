@@ -1,9 +1,13 @@
 """Who may come in, before any work is done for them: connections and their rate, by uid."""
 
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sojourn.clock import Clock
+from sojourn.errors import LimitExceeded
 from sojourn.limits import CONNECTION_BURST_PER_UID
 
 _BUCKETS_KEPT = 10_000
@@ -67,3 +71,41 @@ class Admission:
             return False
         bucket.tokens -= 1
         return True
+
+
+class Allowance:
+    """So many a second, of anything; what is over that is not said."""
+
+    def __init__(self, per_second: int) -> None:
+        self._per_second = per_second
+        self._second = 0
+        self._used = 0
+
+    def allow(self) -> bool:
+        second = int(time.monotonic())
+        if second != self._second:
+            self._second, self._used = second, 0
+        self._used += 1
+        return self._used <= self._per_second
+
+
+class Concurrency:
+    """So many at once for each uid."""
+
+    def __init__(self, per_uid: int, what: str) -> None:
+        self._per_uid = per_uid
+        self._what = what
+        self._now: Counter[int] = Counter()
+
+    @contextmanager
+    def one(self, uid: int) -> Iterator[None]:
+        """Take a place. Raise LimitExceeded if the user has no more."""
+        if self._now[uid] >= self._per_uid:
+            raise LimitExceeded(f"the user has too many {self._what}")
+        self._now[uid] += 1
+        try:
+            yield
+        finally:
+            self._now[uid] -= 1
+            if self._now[uid] <= 0:
+                del self._now[uid]

@@ -16,8 +16,10 @@ from google.protobuf.message import Message
 from prometheus_client import Counter as Metric
 
 from sojourn.attestation.peer import Peer
+from sojourn.doors.admission import Concurrency
 from sojourn.doors.door import Peers
 from sojourn.errors import InvalidInput, Refused, SojournError
+from sojourn.limits import CALLS_PER_UID, STREAMS_PER_UID
 from sojourn.oversight.audit import Audit
 
 log = structlog.get_logger()
@@ -56,6 +58,8 @@ class Calls:
         self._peers = peers
         self._audit = audit
         self._header = header
+        self._unary_calls = Concurrency(CALLS_PER_UID, "calls under way")
+        self._streams = Concurrency(STREAMS_PER_UID, "open streams")
 
     def service(self, name: str, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
         handlers = {short: self._handler(f"{name}/{short}", method) for short, method in methods.items()}
@@ -73,7 +77,9 @@ class Calls:
     def _unary(self, path: str, method: Method) -> Callable[..., Awaitable[Any]]:
         async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
             try:
-                answer = await method.handler(self._begin(path, context, None), _parsed(request))  # type: ignore[misc]
+                made = self._begin(path, context, None)
+                with self._unary_calls.one(made.peer.uid):
+                    answer = await method.handler(made, _parsed(request))  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001  # every error becomes a status
                 await self._abort(path, context, error)
             CALLS.labels(path, "OK").inc()
@@ -84,12 +90,11 @@ class Calls:
     def _streaming(self, path: str, method: Method) -> Callable[..., AsyncIterator[Any]]:
         async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
             try:
-                if method.kind == "bidi":
-                    answers = method.handler(self._begin(path, context, _each(request)), None)
-                else:
-                    answers = method.handler(self._begin(path, context, None), _parsed(request))
-                async for answer in answers:  # type: ignore[union-attr]
-                    yield answer
+                made = self._begin(path, context, _each(request) if method.kind == "bidi" else None)
+                with self._streams.one(made.peer.uid):
+                    answers = method.handler(made, None if method.kind == "bidi" else _parsed(request))
+                    async for answer in answers:  # type: ignore[union-attr]
+                        yield answer
             except Exception as error:  # noqa: BLE001  # every error becomes a status
                 await self._abort(path, context, error)
             CALLS.labels(path, "OK").inc()

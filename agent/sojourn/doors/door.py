@@ -15,7 +15,7 @@ from pathlib import Path
 import structlog
 
 from sojourn.attestation.peer import Peer
-from sojourn.doors.admission import Admission
+from sojourn.doors.admission import Admission, Allowance
 from sojourn.errors import AttestationFailed, SojournError
 from sojourn.limits import (
     FIRST_BYTES_SECONDS,
@@ -23,6 +23,7 @@ from sojourn.limits import (
     INWARD_CONNECT_SECONDS,
     INWARD_RETRY_SECONDS,
     LISTEN_BACKLOG,
+    REFUSALS_LOGGED_PER_SECOND,
 )
 
 log = structlog.get_logger()
@@ -63,14 +64,15 @@ class Door:
         admission: Admission,
         *,
         http: HttpFactory | None = None,
-        admit: Callable[[Peer], bool] = lambda _: True,
+        admit: frozenset[int] | None = None,
     ) -> None:
-        """`inward` is the socket that gRPC listens on. `admit` may refuse a peer by its credentials."""
+        """`inward` is the socket that gRPC listens on. `admit`: the uids that may use this door; None: all."""
         self.peers = Peers()
         self._inward = inward
         self._admission = admission
         self._http = http
         self._admit = admit
+        self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
         self._callers: set[Caller] = set()
         self._server: asyncio.Server | None = None
 
@@ -98,21 +100,27 @@ class Door:
         """Pin the process behind a new connection, or return None if it may not come in."""
         connection = transport.get_extra_info("socket")
         try:
-            peer = Peer.of_socket(connection)
-        except SojournError as error:
-            log.info("caller_refused", reason=error.public, detail=error.detail)
-            return None
+            uid = Peer.uid_of_socket(connection)
         except OSError as error:
-            log.warning("caller_refused", reason="no descriptor left", detail=str(error))
-            return None
-        reason = "" if self._admit(peer) else "the user may not use this socket"
-        reason = reason or self._admission.enter(peer.uid)
+            return self._refuse("no credentials", detail=str(error))
+        if self._admit is not None and uid not in self._admit:
+            return self._refuse("the user may not use this socket", uid=uid)
+        reason = self._admission.enter(uid)
         if reason:
-            log.info("caller_refused", reason=reason, uid=peer.uid, pid=peer.process.pid)
-            peer.close()
-            return None
+            return self._refuse(reason, uid=uid)
+        try:
+            peer = Peer.of_socket(connection)
+        except (SojournError, OSError) as error:
+            self._admission.leave(uid)
+            return self._refuse(str(error), uid=uid, detail=getattr(error, "detail", ""))
         self._callers.add(caller)
         return peer
+
+    def _refuse(self, reason: str, **fields: object) -> Peer | None:
+        """Close a connection without a word to the caller, and with a few to the log."""
+        if self._refusals.allow():
+            log.info("caller_refused", reason=reason, **fields)
+        return None
 
     def leave(self, caller: "Caller", peer: Peer) -> None:
         self._callers.discard(caller)

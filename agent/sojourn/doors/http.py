@@ -22,7 +22,13 @@ from sojourn.attestation.peer import Peer
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import InvalidInput, InvalidToken, SojournError, TooLarge
-from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_KEEP_ALIVE_SECONDS, HTTP_REQUEST_SECONDS, METADATA_MAX_BYTES
+from sojourn.limits import (
+    HTTP_BODY_MAX_BYTES,
+    HTTP_KEEP_ALIVE_SECONDS,
+    HTTP_PIPELINE,
+    HTTP_REQUEST_SECONDS,
+    METADATA_MAX_BYTES,
+)
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import exchange
 from sojourn.tasks.engine import TaskEngine
@@ -215,6 +221,8 @@ class _PeerProtocol(HttpToolsProtocol):
         self._expect()
 
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES:
@@ -226,6 +234,8 @@ class _PeerProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        if len(self.pipeline) > HTTP_PIPELINE:  # each waits with an object of its own
+            self.transport.abort()
         self._head_bytes = 0
         self._expect()
 

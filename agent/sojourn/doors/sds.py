@@ -16,6 +16,7 @@ from prometheus_client import Counter as Metric
 
 from sojourn._pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2 as tls
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
+from sojourn._pb.envoy.service.secret.v3 import sds_pb2
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
@@ -24,7 +25,7 @@ from sojourn.identity.identities import Identities, Stream
 from sojourn.limits import SECRETS_PER_STREAM, SPIFFE_ID_MAX_BYTES
 
 log = structlog.get_logger()
-SERVICE = "envoy.service.secret.v3.SecretDiscoveryService"
+SERVICE = sds_pb2.DESCRIPTOR.services_by_name["SecretDiscoveryService"].full_name
 _VERSION_LENGTH = 16
 REJECTED = Metric("sojourn_sds_rejected_total", "Updates that an Envoy rejected (NACK).")
 

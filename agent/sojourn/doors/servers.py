@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -30,6 +31,14 @@ class InwardFolder:
         os.close(self._descriptor)
 
 
+class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # the library is not typed
+    """Health without `Watch`, which would let anybody hold streams for nothing (SPIRE has none either)."""
+
+    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  # gRPC's name
+        del request
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ask with Check")
+
+
 async def serve(
     inward: Path, services: dict[str, grpc.GenericRpcHandler], *, message_max_bytes: int
 ) -> grpc.aio.Server:
@@ -46,7 +55,7 @@ async def serve(
         ],
     )
     server.add_generic_rpc_handlers(tuple(services.values()))
-    state = health.aio.HealthServicer()
+    state = _Health()
     await state.set("", health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(state, server)
     names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]

@@ -89,11 +89,31 @@ class TasksApi:
             call.peer,
             entries,
             _begin_request(request),
-            holder=_holder(call, request.holder_pid),
+            holder=await self._holder(call, request),
             binding="process",
             session=request.session or bool(request.holder_pid),
         )
         return task_message(task)
+
+    async def _holder(self, call: Call, request: pb.BeginTaskRequest) -> Process:
+        """The process that a task is bound to: the caller, or an ancestor of the same user and the same identity."""
+        caller, pid = call.peer.process, request.holder_pid
+        if pid in {0, caller.pid}:
+            return caller.again()
+        if pid < 0:
+            raise InvalidInput("holder_pid is negative")
+        holder = Process.open(pid)
+        try:
+            if pid == 1 or holder.credentials().uid != call.peer.uid or not caller.descends_from(holder):
+                raise PolicyDenied("holder_pid is neither the caller nor an ancestor of it that runs as the same user")
+            theirs = {entry.spiffe_id for entry in await self._identities.of_process(pid)}
+            own = {entry.spiffe_id for entry in await self._identities.of(call.peer)}
+            if not theirs & own:
+                raise PolicyDenied("the process that holder_pid names has none of the caller's identities")
+        except BaseException:
+            holder.close()
+            raise
+        return holder
 
     async def get_token(self, call: Call, request: pb.GetTokenRequest) -> pb.GetTokenResponse:
         entries = await self._identities.of(call.peer)
@@ -146,23 +166,6 @@ def _begin_request(request: pb.BeginTaskRequest) -> BeginRequest:
     return BeginRequest(
         request.type, dict(request.params), wanted if wanted.grants else None, spiffe_id, request.max_seconds
     )
-
-
-def _holder(call: Call, pid: int) -> Process:
-    """The process that a task is bound to: the caller, or an ancestor that runs as the same user."""
-    caller = call.peer.process
-    if pid in {0, caller.pid}:
-        return caller.again()
-    if pid < 0:
-        raise InvalidInput("holder_pid is negative")
-    holder = Process.open(pid)
-    try:
-        if holder.credentials().uid != call.peer.uid or not caller.descends_from(holder):
-            raise PolicyDenied("holder_pid is neither the caller nor an ancestor of it that runs as the same user")
-    except BaseException:
-        holder.close()
-        raise
-    return holder
 
 
 async def _next(requests: AsyncIterator[Any]) -> Any:

@@ -9,7 +9,7 @@ from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
-from sojourn.limits import AUDIENCE_MAX_BYTES, HEARTBEAT_SECONDS, WATCHED_AUDIENCES
+from sojourn.limits import HEARTBEAT_SECONDS, WATCHED_AUDIENCES, WATCHED_AUDIENCES_BYTES
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.feed import TaskState, state_of
 from sojourn.tasks.service import JWT_SVID, TASK, TokenService
@@ -66,6 +66,7 @@ class ValidationApi:
                         async with asyncio.timeout(HEARTBEAT_SECONDS):
                             await watcher.changed.wait()
                     except TimeoutError:
+                        await self._identities.refresh(stream)
                         stream.check_open()
                         yield self._heartbeat()
                         continue
@@ -104,6 +105,6 @@ def _state(state: TaskState) -> pb.TaskState:
 def _audiences(audiences: Sequence[str]) -> tuple[str, ...]:
     if not audiences or not all(audiences):
         raise InvalidInput("audiences must be specified")
-    if len(audiences) > WATCHED_AUDIENCES or any(len(each.encode()) > AUDIENCE_MAX_BYTES for each in audiences):
-        raise InvalidInput(f"more than {WATCHED_AUDIENCES} audiences, or one longer than {AUDIENCE_MAX_BYTES} bytes")
+    if len(audiences) > WATCHED_AUDIENCES or sum(len(each.encode()) for each in audiences) > WATCHED_AUDIENCES_BYTES:
+        raise InvalidInput(f"more than {WATCHED_AUDIENCES} audiences, or {WATCHED_AUDIENCES_BYTES} bytes of them")
     return tuple(audiences)

@@ -10,13 +10,14 @@ from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities, Stream
-from sojourn.limits import AUDIENCE_MAX_BYTES, AUDIENCES_PER_JWT_SVID
+from sojourn.limits import AUDIENCE_MAX_BYTES, AUDIENCES_PER_JWT_SVID, AUDITED_TEXT
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId
 
 SERVICE = "SpiffeWorkloadAPI"
 _ANSWERS_KEPT = 1_024
+AUDITED_AUDIENCES = 5
 
 
 class WorkloadApi:
@@ -67,7 +68,7 @@ class WorkloadApi:
                 "jwt_svid_issued",
                 spiffe_id=str(svid.spiffe_id),
                 entry_id=entry.id,
-                audience=list(audience),
+                audience=[each[:AUDITED_TEXT] for each in audience[:AUDITED_AUDIENCES]],
                 jti=svid.claims["jti"],
                 expires_at=svid.claims["exp"],
                 pid=call.peer.process.pid,
@@ -109,6 +110,10 @@ class WorkloadApi:
                 stream.pushes += 1
                 yield answer
             await stream.next_change()
+
+    def forget_answers(self) -> None:
+        """Drop the ready-made answers: a key in them is no longer in use."""
+        self._answers.clear()
 
     def _x509_svids(self, stream: Stream) -> bytes:
         bundle, *foreign = self._identities.bundles_of(stream.entries).values()

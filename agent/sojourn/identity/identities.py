@@ -114,6 +114,19 @@ class Identities:
         """The entries of a caller, which may be none. Raise AttestationFailed."""
         return self._match(await self._attestation.attest(peer))
 
+    async def of_process(self, pid: int) -> tuple[Entry, ...]:
+        """The entries that a process would have if it called; none if it cannot be attested."""
+        try:
+            peer = Peer.of_pid(pid)
+        except AttestationFailed:
+            return ()
+        try:
+            return await self.entries_of(peer)
+        except AttestationFailed:
+            return ()
+        finally:
+            peer.close()
+
     async def entry_for(self, peer: Peer, spiffe_id: SpiffeId) -> Entry:
         """The caller's entry for one SPIFFE ID. Raise NoIdentity if it has none."""
         for entry in await self.of(peer):

@@ -55,10 +55,15 @@ class X509Svids:
         self._kept: dict[str, Kept] = {}
         self._watchers: Counter[str] = Counter()
         self._hooks: list[Callable[[str], None]] = []
+        self._forgotten: list[Callable[[], None]] = []
 
     def on_rotation(self, hook: Callable[[str], None]) -> None:
         """Call `hook` with the entry's ID when it has a new SVID. Hooks neither block nor raise."""
         self._hooks.append(hook)
+
+    def on_forget(self, hook: Callable[[], None]) -> None:
+        """Call `hook` when an SVID is no longer in use, so that no copy of its key stays. Hooks do not raise."""
+        self._forgotten.append(hook)
 
     def get(self, entry: Entry) -> X509Svid:
         """The SVID of an entry; one is issued if there is none that is good."""
@@ -80,6 +85,8 @@ class X509Svids:
         kept = self._kept.pop(entry_id, None)
         if kept is not None:
             kept.alarm.cancel()
+            for hook in self._forgotten:
+                hook()
 
     def kept(self) -> list[Kept]:
         return list(self._kept.values())

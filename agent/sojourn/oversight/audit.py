@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections import deque
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -75,6 +76,13 @@ class Audit:
 
     def denied(self, event: str, uid: int, **fields: Any) -> None:
         """Record a refusal, up to DENIALS_PER_SECOND for each uid."""
+        self._note_suppressed()
+        count = self._denials[uid] = self._denials.get(uid, 0) + 1
+        if count <= DENIALS_PER_SECOND:
+            self.note(event, uid=uid, **fields)
+
+    def _note_suppressed(self) -> None:
+        """Record how many denials of a second that is over were not recorded one by one."""
         second = int(self._clock.boot())
         if second != self._second:
             suppressed = {uid: count - DENIALS_PER_SECOND for uid, count in self._denials.items()}
@@ -82,9 +90,6 @@ class Audit:
             for noisy, count in suppressed.items():
                 if count > 0:
                     self.note("denials_suppressed", uid=noisy, count=count)
-        count = self._denials[uid] = self._denials.get(uid, 0) + 1
-        if count <= DENIALS_PER_SECOND:
-            self.note(event, uid=uid, **fields)
 
     def event(self, event: str, fields: Mapping[str, Any]) -> Event:
         """Make an event that happens now; None values are left out."""
@@ -94,6 +99,7 @@ class Audit:
 
     async def flush(self) -> None:
         """Write what waits. Raises what the store raises; nothing is lost then."""
+        self._note_suppressed()
         batch, self._waiting = self._waiting, deque()
         try:
             if batch:
@@ -105,7 +111,9 @@ class Audit:
     async def run(self) -> None:
         """Write what is noted, until cancelled."""
         while True:
-            await self._wake.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(1.0):
+                    await self._wake.wait()
             self._wake.clear()
             try:
                 await self.flush()

@@ -12,7 +12,7 @@ from google.protobuf import json_format
 from sojourn._pb import workload_pb2 as workload
 from sojourn._pb.sojourn.v1 import tasks_pb2, validation_pb2
 from sojourn.address import public_socket
-from sojourn.errors import NoIdentity, SojournError
+from sojourn.errors import InvalidInput, NoIdentity, SojournError, Unavailable
 from sojourn.sdk import parse
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
@@ -97,6 +97,8 @@ class Client:
         """Fetch the X.509 authorities of the trust domains that the caller may verify."""
         request = workload.X509BundlesRequest()
         answer = await self.connection.first(_WORKLOAD + "FetchX509Bundles", request, workload.X509BundlesResponse)
+        if not answer.bundles:
+            raise Unavailable("agent sent no X.509 bundle")
         return parse.x509_bundles(answer.bundles)
 
     # --- JWT-SVIDs ---
@@ -105,27 +107,33 @@ class Client:
         self, audience: str | Sequence[str], spiffe_id: SpiffeId | str | None = None
     ) -> tuple[JwtSvid, ...]:
         """Fetch a JWT-SVID for each identity of the caller, or for the one named."""
-        request = workload.JWTSVIDRequest(audience=_several(audience), spiffe_id=_text(spiffe_id))
+        wanted = _several(audience)
+        if not wanted or not all(wanted):
+            raise InvalidInput("audience must be specified")
+        request = workload.JWTSVIDRequest(audience=wanted, spiffe_id=_text(spiffe_id))
         answer = await self.connection.unary(_WORKLOAD + "FetchJWTSVID", request, workload.JWTSVIDResponse)
+        if not answer.svids:
+            raise NoIdentity("agent sent no JWT-SVID")
         return tuple(parse.jwt_svid(message) for message in answer.svids)
 
     async def fetch_jwt_svid(self, audience: str | Sequence[str], spiffe_id: SpiffeId | str | None = None) -> JwtSvid:
         """Fetch the JWT-SVID of the first identity, or of the one named. Raise NoIdentity."""
-        svids = await self.fetch_jwt_svids(audience, spiffe_id)
-        if not svids:
-            raise NoIdentity("agent sent no JWT-SVID")
-        return svids[0]
+        return (await self.fetch_jwt_svids(audience, spiffe_id))[0]
 
     async def fetch_jwt_bundles(self) -> JwtBundles:
         """Fetch the JWT authorities, by key ID, of the trust domains that the caller may verify."""
         request = workload.JWTBundlesRequest()
         answer = await self.connection.first(_WORKLOAD + "FetchJWTBundles", request, workload.JWTBundlesResponse)
+        if not answer.bundles:
+            raise Unavailable("agent sent no JWT bundle")
         return parse.jwt_bundles(answer.bundles)
 
     async def validate_jwt_svid(self, token: str, audience: str) -> tuple[SpiffeId, dict[str, Any]]:
         """Have the agent validate a JWT-SVID; return its subject and claims. Raise InvalidInput if it is not good."""
         request = workload.ValidateJWTSVIDRequest(audience=audience, svid=token)
         answer = await self.connection.unary(_WORKLOAD + "ValidateJWTSVID", request, workload.ValidateJWTSVIDResponse)
+        if not answer.HasField("claims"):
+            raise Unavailable("agent sent no claims")
         return SpiffeId.parse(answer.spiffe_id), json_format.MessageToDict(answer.claims)
 
     async def validate_token(

@@ -71,6 +71,8 @@ def x509_context(response: workload_pb2.X509SVIDResponse) -> X509Context:
         raise InvalidSvid("agent sent no X.509-SVID")
     svids = tuple(_x509_svid(message) for message in response.svids)
     bundles = x509_bundles(response.federated_bundles)
+    if not all(message.bundle for message in response.svids):
+        raise InvalidSvid("agent sent an X.509-SVID without its bundle")
     own = {svid.spiffe_id.trust_domain: message.bundle for svid, message in zip(svids, response.svids, strict=True)}
     bundles |= {domain: parse_certificates(der) for domain, der in own.items()}
     return X509Context(svids, bundles, tuple(_crl(der) for der in response.crl))

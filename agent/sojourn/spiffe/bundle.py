@@ -10,7 +10,7 @@ from typing import Any
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from sojourn.errors import InvalidBundle, quoted
+from sojourn.errors import InvalidBundle, InvalidToken, quoted
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.jose import PublicKey
 
@@ -73,7 +73,10 @@ def parse(trust_domain: TrustDomain, document: object) -> Bundle:
         if jwk.get("use") == "x509-svid" and jwk.get("x5c"):
             authorities.append(_certificate(jwk["x5c"]))
         elif jwk.get("use") == "jwt-svid":
-            key = PublicKey.from_jwk(jwk)
+            try:
+                key = PublicKey.from_jwk(jwk)
+            except InvalidToken as error:
+                raise InvalidBundle(f"a JWT key is not good: {error.public}", detail=error.detail) from error
             if key.kid in keys:
                 raise InvalidBundle(f"two keys have the key id {quoted(key.kid)}")
             keys[key.kid] = key

@@ -176,7 +176,11 @@ def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
     `had_content`: the agent has run on it before, so that an empty file is a damaged one.
     """
     _check_file(path, had_content=had_content)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False})
+    engine = create_engine(
+        f"sqlite:///{path}",
+        connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False},
+        hide_parameters=True,  # errors go to the log
+    )
 
     @event.listens_for(engine, "connect")
     def configure(connection: Any, _record: Any) -> None:

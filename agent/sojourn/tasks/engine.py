@@ -35,7 +35,7 @@ from sojourn.tasks import rules, tokens
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold, Holders
-from sojourn.tasks.task import COMPLETED, EXPIRED, REVOKED, Task
+from sojourn.tasks.task import ACTIVE, COMPLETED, EXPIRED, REVOKED, Task
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType
 
@@ -43,6 +43,7 @@ log = structlog.get_logger()
 JOURNAL_RETRY_SECONDS = 1.0
 HANDOVER_FIRST_SECONDS = 0.001  # a parent collects its child at once, or not for long
 HANDOVER_LAST_SECONDS = 1.0
+HOLDER_LOOK_SECONDS = 1.0
 
 
 class TaskStore(Protocol):
@@ -117,11 +118,11 @@ class TaskEngine:
         """
         held: list[Hold] = []
         try:
-            hold = self._holders.hold(holder, lambda: self._holder_gone(task))
+            hold = self._holders.hold(holder, peer.uid, lambda: self._holder_gone(task))
             held.append(hold)
             inherits = None
             if heir is not None:
-                inherits, heir = self._holders.hold(heir, lambda: None), None
+                inherits, heir = self._holders.hold(heir, peer.uid, lambda: None), None
                 held.append(inherits)
             task = self._make(peer, entries, request, hold, binding, session, inherits)
         except BaseException:
@@ -203,6 +204,7 @@ class TaskEngine:
 
         Raises TaskOver, InvalidTarget, ActionOutsideType, PolicyDenied, or what the store raises; no token then.
         """
+        self._check_holder(task)
         task.check_active(self._clock.boot())
         grant = rules.narrow(task.authority, resource, actions)
         rules.authorize(task.type, task.principal(), Authority((grant,)), task.params)
@@ -259,6 +261,7 @@ class TaskEngine:
         task = self.find(token.task_id)
         if task is None:
             raise TaskOver("the task is over")
+        self._check_holder(task)
         task.check_active(self._clock.boot())
         if token.task_version < task.version:
             raise TaskOver("the task has changed since the token was issued")
@@ -361,13 +364,28 @@ class TaskEngine:
         if status != 0 or task.heir is None or task.heir.process.exited:
             self.end(task, REVOKED, "holder_exited")
             return
-        heir = self._holders.hold(task.heir.process.again(), lambda: self._holder_gone(task))
+        try:
+            heir = self._holders.hold(task.heir.process.again(), task.uid, lambda: self._holder_gone(task))
+        except Exception as error:  # noqa: BLE001  # it may go at any moment; whatever it is, nobody inherits
+            log.info("task_not_handed_over", task=task.id, reason=str(error))
+            self.end(task, REVOKED, "holder_exited")
+            return
         for gone in (task.holder, task.heir):
             gone.release()
         task.holder, task.heir = heir, None
         task.resume()
         self._audit.note("task_handed_over", task=task.id, pid=heir.pid)
         self.feed.publish(task)
+
+    def look_at_holders(self) -> None:
+        """End the tasks whose holder runs another program by now, and look again in a while."""
+        for task in self.live():
+            self._check_holder(task)
+        self._alarms.after(HOLDER_LOOK_SECONDS, self.look_at_holders)
+
+    def _check_holder(self, task: Task) -> None:
+        if task.state == ACTIVE and not task.holder.process.exited and self._holders.changed(task.holder):
+            self.end(task, REVOKED, "attestation_changed")
 
     def _time_up(self, task: Task) -> None:
         if task.live:

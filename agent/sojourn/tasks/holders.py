@@ -1,15 +1,22 @@
 """The processes that tasks live with: one handle for each process, however many tasks it holds."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sojourn.attestation.process import Process
-from sojourn.errors import LimitExceeded
+import structlog
+
+from sojourn.attestation.process import Process, Program
+from sojourn.errors import AttestationFailed, LimitExceeded
+
+log = structlog.get_logger()
 
 
 @dataclass(slots=True, eq=False)
 class _Held:
     process: Process
+    uid: int
+    program: Program | None
     holds: dict["Hold", Callable[[], None]] = field(default_factory=dict)
 
 
@@ -32,31 +39,34 @@ class Hold:
 
 
 class Holders:
-    """All processes that hold tasks. At most `maximum` of them, since each takes a descriptor."""
+    """All processes that hold tasks: at most `maximum`, since each takes a descriptor, and half of those for a uid."""
 
     def __init__(self, maximum: int) -> None:
         self._maximum = maximum
+        self._per_uid: Counter[int] = Counter()
         self._held: dict[tuple[int, int], _Held] = {}
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def hold(self, process: Process, on_exit: Callable[[], None]) -> Hold:
-        """Hold a process, which this takes ownership of, and call `on_exit` once when it has ended.
+    def hold(self, process: Process, uid: int, on_exit: Callable[[], None]) -> Hold:
+        """Hold a process of `uid`, which this takes ownership of; call `on_exit` once when it has ended.
 
         Raise LimitExceeded if too many processes are held, AttestationFailed if it has gone already.
         """
         key = (process.pid, process.start_time)
         held = self._held.get(key)
         try:
-            if held is None and len(self._held) >= self._maximum:
+            if held is None and (len(self._held) >= self._maximum or self._per_uid[uid] * 2 >= self._maximum):
                 raise LimitExceeded("too many processes hold tasks")
+            program = process.program()
             process.check_alive()
         except BaseException:
             process.close()
             raise
         if held is None:
-            held = self._held[key] = _Held(process)
+            held = self._held[key] = _Held(process, uid, program)
+            self._per_uid[uid] += 1
             process.on_exit(lambda: self._exited(key))
         else:
             process.close()
@@ -70,10 +80,27 @@ class Holders:
             return
         if not held.holds:
             del self._held[key]
+            self._per_uid[held.uid] -= 1
+            if self._per_uid[held.uid] <= 0:
+                del self._per_uid[held.uid]
             held.process.close()
+
+    def changed(self, hold: Hold) -> bool:
+        """Whether the held process runs another program than when it was first held, or has gone."""
+        held = self._held.get((hold.process.pid, hold.process.start_time))
+        if held is None or held.process.exited:
+            return True
+        try:
+            return held.process.program() != held.program
+        except AttestationFailed:
+            return True
 
     def _exited(self, key: tuple[int, int]) -> None:
         held = self._held.get(key)
-        if held is not None:
-            for on_exit in list(held.holds.values()):
+        if held is None:
+            return
+        for on_exit in list(held.holds.values()):
+            try:
                 on_exit()
+            except Exception:
+                log.exception("holder_exit_failed", pid=held.process.pid)

@@ -77,7 +77,7 @@ class TokenService:
             BeginRequest(name, {}, wanted, subject, max_seconds=kind.token_ttl.total_seconds()),
             holder=peer.process.again(),
             binding="one-shot",
-            heir=_runner(peer),
+            heir=await self._runner(peer, subject),
         )
         try:
             return await self._engine.token(task, request.target, (), not_after=ends)
@@ -85,6 +85,27 @@ class TokenService:
             if task.live:
                 self._engine.end(task, "revoked", "no_token")
             raise
+
+    async def _runner(self, peer: Peer, subject: SpiffeId) -> Process | None:
+        """The process that ran the caller, if of the same user and identity: it takes over what a helper fetched."""
+        runner = None
+        try:
+            pid = stat_of(peer.process.pid).parent
+            if pid <= 1:
+                return None
+            runner = Process.open(pid)
+            if runner.credentials().uid == peer.uid and runner.start_time <= peer.process.start_time:
+                entries = await self._identities.of_process(pid)
+                if any(entry.spiffe_id == subject for entry in entries):
+                    runner.check_alive()
+                    found, runner = runner, None
+                    return found
+        except SojournError:
+            return None
+        finally:
+            if runner is not None:
+                runner.close()
+        return None
 
     def validate(self, token: str, audience: str, *, kind: str = "", action: str = "") -> Verdict:
         """Say whether a token is good for `audience` (and for `action`). Never raises."""
@@ -135,20 +156,3 @@ class TokenService:
         if svid.expires_at <= now:  # the leeway is for clocks of other machines; this token is our own
             raise InvalidToken("subject_token: token has expired", reason_code="expired")
         return svid.spiffe_id, svid.expires_at
-
-
-def _runner(peer: Peer) -> Process | None:
-    """The process that ran the caller, if it is the same user's: it takes over what a helper fetched for it."""
-    runner = None
-    try:
-        pid = stat_of(peer.process.pid).parent
-        if pid <= 1:
-            return None
-        runner = Process.open(pid)
-        if runner.credentials().uid == peer.uid and runner.start_time <= peer.process.start_time:
-            return runner
-    except SojournError:
-        pass
-    if runner is not None:
-        runner.close()
-    return None

@@ -11,9 +11,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from sojourn import trusted
 from sojourn.config import Duration, between, line_numbers
 from sojourn.errors import InvalidInput, InvalidPolicy, SojournError
 from sojourn.limits import (
+    CONFIG_MAX_BYTES,
     PARAM_MAX_BYTES,
     PARAMS_PER_TASK,
     TASK_MAX_SECONDS,
@@ -137,9 +139,12 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
 def load(folder: Path) -> dict[str, TaskType]:
     """Load every task type of a folder, whole or not at all. Raise InvalidPolicy with the faults of all files."""
     try:
+        trusted.check_owner(folder.stat())
         names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.suffix == ".toml")
     except OSError as error:
         raise InvalidPolicy(f"{folder}: cannot be read: {error.strerror}") from error
+    except InvalidInput as error:
+        raise InvalidPolicy(f"{folder}: {error.public}") from error
     if len(names) > TASK_TYPES:
         raise InvalidPolicy(f"{folder}: more than {TASK_TYPES} task types")
     found: dict[str, TaskType] = {}
@@ -147,13 +152,12 @@ def load(folder: Path) -> dict[str, TaskType]:
     for name in names:
         toml, cedar = folder / f"{name}.toml", folder / f"{name}.cedar"
         try:
-            found[name] = parse(name, toml.read_text("utf-8"), cedar.read_text("utf-8"))
-        except InvalidPolicy as error:
+            if not cedar.exists():
+                faults.append(f"{cedar}: there is no policy beside {toml.name}")
+                continue
+            found[name] = parse(name, *(trusted.read(path, CONFIG_MAX_BYTES) for path in (toml, cedar)))
+        except InvalidInput as error:
             faults.append(f"{toml}: {error.public}")
-        except FileNotFoundError:
-            faults.append(f"{cedar}: there is no policy beside {toml.name}")
-        except (OSError, UnicodeDecodeError) as error:
-            faults.append(f"{toml}: cannot be read: {error}")
     if faults:
         raise InvalidPolicy("; ".join(faults))
     return found

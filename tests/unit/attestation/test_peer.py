@@ -129,7 +129,7 @@ def test_changed_ids(change):
 
 def test_peers_are_told_apart_by_connection():
     """Two connections of one process are two peers."""
-    own = [Peer(Process.open(os.getpid()), 0, 0, frozenset()) for _ in range(2)]
+    own = [Peer(Process.open(os.getpid()), 0, 0, frozenset(), None) for _ in range(2)]
     assert 2 == len(set(own))
     for peer in own:
         peer.close()

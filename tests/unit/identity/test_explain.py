@@ -14,7 +14,7 @@ OVER = entry("/over", expires_at=1)
 
 
 def attested(**changes):
-    fields = {"selectors": HELD, "withheld": {}, "failures": {}, "program": None, "at": 0.0}
+    fields = {"selectors": HELD, "withheld": {}, "failures": {}, "at": 0.0}
     return Attested(**{**fields, **changes})
 
 

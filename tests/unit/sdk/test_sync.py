@@ -51,14 +51,16 @@ def test_fetches(remote: FakeAgent, client: SyncClient, ca: FakeCa) -> None:
     """Each fetch answers as the asynchronous one does."""
     remote.push("FetchX509SVID", x509_response(ca, ca.svid()))
     remote.push("FetchX509Bundles", workload_pb2.X509BundlesResponse(bundles={"spiffe://example.org": ca.root_der}))
-    remote.push("FetchJWTBundles", workload_pb2.JWTBundlesResponse())
+    empty = {"spiffe://example.org": b'{"keys": []}'}
+    remote.push("FetchJWTBundles", workload_pb2.JWTBundlesResponse(bundles=empty))
     remote.answers["FetchJWTSVID"] = workload_pb2.JWTSVIDResponse()
     remote.answers["ValidateToken"] = validation_pb2.ValidateTokenResponse(valid=True)
-    remote.answers["ValidateJWTSVID"] = workload_pb2.ValidateJWTSVIDResponse(spiffe_id="spiffe://example.org/x")
+    remote.answers["ValidateJWTSVID"] = workload_pb2.ValidateJWTSVIDResponse(
+        spiffe_id="spiffe://example.org/x", claims={"sub": "spiffe://example.org/x"}
+    )
     assert client.fetch_x509_svids().default.spiffe_id.path == "/web"
     assert {ca.trust_domain: (ca.root,)} == client.fetch_x509_bundles()
-    assert client.fetch_jwt_bundles() == {}
-    assert client.fetch_jwt_svids("them") == ()
+    assert client.fetch_jwt_bundles() == {ca.trust_domain: {}}
     with pytest.raises(NoIdentity):
         client.fetch_jwt_svid("them")
     assert client.validate_token("t", "them").valid

@@ -91,9 +91,10 @@ class TestAsked:
         assert asked(agent) == 1
 
     async def test_unknown_key(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
-        """A token by a key that the feed does not know is asked about."""
+        """A token by a key that a fresh feed does not know is refused, and the agent is not bothered."""
         agent.answers["ValidateToken"] = VALID
-        assert (await verifier.verify(token(signing_key("k2")))).task_id == "t1"
+        assert await reason(verifier, token(signing_key("k2"))) == "unknown_key"
+        assert asked(agent) == 0
 
     async def test_stale(self, agent: FakeAgent, verifier: TaskVerifier, boot: Boot) -> None:
         """With a stale feed the agent is asked, also of a task that was live."""

@@ -44,7 +44,7 @@ def table(database, journal):
 @pytest.fixture
 async def task():
     with child() as process:
-        holder = Holders(9).hold(holder_of(process), lambda: None)
+        holder = Holders(9).hold(holder_of(process), 1000, lambda: None)
         yield make("tsk_1", holder)
         holder.release()
 

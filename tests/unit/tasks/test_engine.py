@@ -14,7 +14,7 @@ from fakes.journals import FakeTaskStore
 from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn._pb.sojourn.v1 import validation_pb2
-from sojourn.attestation.process import Process
+from sojourn.attestation.process import Process, Program
 from sojourn.clock import Alarms
 from sojourn.errors import (
     ActionOutsideType,
@@ -64,7 +64,7 @@ class Room:
         self.clock = clock
         self.alarms = Alarms(clock)
         self.store = FakeTaskStore()
-        self.holders = Holders(HOLDERS)
+        self.holders = Holders(2 * HOLDERS)  # half of them for a uid
         self.engine = TaskEngine(
             types, self.store, Audit(self.store, clock), KEY, ISSUER, EPOCH, clock, self.alarms, self.holders
         )
@@ -650,6 +650,27 @@ class TestHolders:
         assert before == descriptors()
         assert HOLDERS == len(room.engine.live())
 
+    async def test_room_for_others(self, room):
+        """A user whose processes hold all that they may leaves room for another user's."""
+        for _ in range(HOLDERS):
+            await room.begin(holder=room.add(child()))
+        hold = room.holders.hold(holder_of(room.add(child())), 4999, lambda: None)
+        assert HOLDERS + 1 == len(room.holders)
+        hold.release()
+
+    async def test_another_program(self, room, monkeypatch):
+        """A task ends when its holder runs another program: at the next look, and at the next token."""
+        first, second = await room.begin(), await room.begin()
+        monkeypatch.setattr(Process, "program", lambda _: Program(1, 2))
+        with pytest.raises(TaskOver, match="attestation_changed"):
+            await room.engine.token(first, TICKETS, ())
+        room.engine.look_at_holders()
+        assert ("revoked", "attestation_changed") == (second.state, second.reason)
+
+
+def gone(_process):
+    raise AttestationFailed("the process has gone")
+
 
 def kernel_tells_exits():
     """Whether a pidfd tells how its process ended (Linux 6.15)."""
@@ -662,6 +683,15 @@ def kernel_tells_exits():
 
 
 class TestOneShot:
+    @pytest.mark.skipif(not kernel_tells_exits(), reason="needs Linux 6.15: a pidfd tells how its process ended")
+    async def test_an_heir_that_dies_meanwhile(self, room, clock, helper, heir, monkeypatch):
+        """An heir that goes while the task is handed over ends the task, and nothing else."""
+        task = await self.one_shot(room, helper, heir)
+        await self.leaves(room, task, helper)
+        monkeypatch.setattr(Process, "again", gone)
+        self.decide(room, clock, helper)
+        assert ("revoked", "holder_exited") == (task.state, task.reason)
+
     """A one-shot token belongs to whoever ran the helper that fetched it, once that has returned 0."""
 
     @pytest.fixture

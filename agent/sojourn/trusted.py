@@ -1,0 +1,40 @@
+"""Reading files that decide who may do what: only those that nobody else could have written."""
+
+import os
+import stat
+from pathlib import Path
+
+from sojourn.errors import InvalidInput
+
+
+def read(path: Path, max_bytes: int) -> str:
+    """Return the text of a file. Raise InvalidInput if it cannot be read, or if another user could have written it."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise InvalidInput(f"cannot be read: {error.strerror}") from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInput("not a regular file")
+        check_owner(status)
+        content = b""
+        while len(content) <= max_bytes and (block := os.read(descriptor, max_bytes + 1)):
+            content += block
+    finally:
+        os.close(descriptor)
+    if len(content) > max_bytes:
+        raise InvalidInput(f"larger than {max_bytes} bytes")
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def check_owner(status: os.stat_result) -> None:
+    """Raise InvalidInput unless a file or folder is ours or root's, and writable by nobody outside our own group."""
+    if status.st_uid not in {0, os.geteuid()}:
+        raise InvalidInput(f"belongs to user {status.st_uid}: it must be this agent's or root's")
+    others = status.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX)
+    if others or (status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}):
+        raise InvalidInput("can be written by others: chmod go-w it")

@@ -1,0 +1,105 @@
+"""What the rows are tested on: a real agent and what it issued, or our client and an agent that the test plays."""
+
+import contextlib
+import os
+from collections.abc import AsyncIterator, Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conformance.ground import Issued, Registered, WorkloadWire, issued_in
+from fakes.ca import FakeCa
+from fakes.fake_agent import FakeAgent
+from harness.agent import AgentProcess
+from harness.raw import Admin, module_agent
+from sojourn._pb.spire.api.types import types_pb2 as types
+from sojourn.authority.jwtkeys import JwtKeys
+from sojourn.clock import SystemClock
+from sojourn.sdk.client import Client
+from sojourn.spiffe.jose import SigningKey
+
+# --- the real agent -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def agent() -> Iterator[AgentProcess]:
+    """One agent for all rows. The user who runs the tests is /me there."""
+    with module_agent() as running, Admin(running.admin_socket) as admin:
+        admin.register("/me", f"unix:uid:{os.getuid()}", hint="main")
+        yield running
+
+
+@pytest.fixture(scope="session")
+def admin(agent: AgentProcess) -> Iterator[Admin]:
+    with Admin(agent.admin_socket) as admin:
+        yield admin
+
+
+@pytest.fixture(scope="session")
+def wire(agent: AgentProcess) -> Iterator[WorkloadWire]:
+    with WorkloadWire(agent.socket) as wire:
+        yield wire
+
+
+@pytest.fixture(scope="session")
+def registered(admin: Admin) -> Registered:
+    """`with registered("/path", …)`: a further identity of the user who runs the tests."""
+
+    @contextlib.contextmanager
+    def register(path: str, *selectors: str, **fields: Any) -> Iterator[types.Entry]:
+        made = admin.register(path, f"unix:uid:{os.getuid()}", *selectors, **fields)
+        try:
+            yield made
+        finally:
+            admin.delete(made.id)
+
+    return register
+
+
+@pytest.fixture(scope="session")
+def jwt_key(agent: AgentProcess) -> SigningKey:
+    """The agent's own JWT key, to sign what the agent would not."""
+    return JwtKeys(agent.data_dir / "keys" / "jwt.pem", SystemClock(), timedelta(days=30)).active()[0]
+
+
+@pytest.fixture(scope="session")
+def issued(wire: WorkloadWire) -> Issued:
+    """What /me has."""
+    return issued_in(wire.x509().svids[0])
+
+
+@pytest.fixture(scope="session")
+def token(wire: WorkloadWire) -> str:
+    """A JWT-SVID of /me for the audience `db`."""
+    return wire.jwt("db").svids[0].svid
+
+
+# --- an agent that the test plays -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def fake_socket(tmp_path: Path) -> Path:
+    return tmp_path / "agent.sock"
+
+
+@pytest.fixture
+async def fake_agent(fake_socket: Path) -> AsyncIterator[FakeAgent]:
+    async with FakeAgent().serve(fake_socket) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(fake_agent: FakeAgent, fake_socket: Path) -> AsyncIterator[Client]:
+    async with Client(str(fake_socket), deadline_seconds=5) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="session")
+def ca() -> FakeCa:
+    return FakeCa.make("example.org")
+
+
+@pytest.fixture(scope="session")
+def other_ca() -> FakeCa:
+    return FakeCa.make("other.example")

@@ -1,0 +1,168 @@
+"""Attacks that once worked, on the real daemon: each by its way in."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+from harness.agent import AgentProcess, clean_environment
+from harness.callers import Caller
+from harness.exchanges import DETAILS, GRANT, JWT
+from sojourn._pb import workload_pb2
+from sojourn.sdk.sync import SyncClient
+
+ISSUER = "https://sojourn.example.org"
+TICKETS = "https://tickets.example.org"
+# The helper exchanges and returns 0; the process that ran it collects it, and is gone a moment later.
+DYING_HEIRS = """
+import os, socket, sys, time, urllib.parse
+path, token, rounds = sys.argv[1], sys.argv[2], int(sys.argv[3])
+form = urllib.parse.urlencode(dict(grant_type=sys.argv[4], subject_token=token, subject_token_type=sys.argv[5],
+                                   authorization_details=sys.argv[6])).encode()
+head = "POST /token HTTP/1.1\\r\\nHost: x\\r\\nContent-Type: application/x-www-form-urlencoded\\r\\nContent-Length: "
+for number in range(rounds):
+    heir = os.fork()
+    if heir == 0:
+        helper = os.fork()
+        if helper == 0:
+            asking = socket.socket(socket.AF_UNIX)
+            asking.connect(path)
+            asking.sendall(f"{head}{len(form)}\\r\\n\\r\\n".encode() + form)
+            os._exit(0 if b" 200 " in asking.recv(200) else 1)
+        _, status = os.waitpid(helper, 0)
+        ends = time.perf_counter() + number % 40 / 10_000
+        while time.perf_counter() < ends:
+            pass
+        os._exit(os.waitstatus_to_exitcode(status))
+    assert 0 == os.waitstatus_to_exitcode(os.waitpid(heir, 0)[1])
+"""
+
+
+@pytest.fixture
+def agent() -> Iterator[AgentProcess]:
+    with AgentProcess() as running:
+        yield running
+
+
+def test_heirs_that_die_at_once(agent: AgentProcess) -> None:
+    """Heirs that go while a task is handed over to them end the task; the agent lives on and nothing is left."""
+    agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
+    token = agent.run("svid", "jwt", "--audience", ISSUER).stdout.strip()
+    script = [sys.executable, "-c", DYING_HEIRS, agent.socket, token, "400", GRANT, JWT, DETAILS]
+    assert 0 == subprocess.run(script, env=clean_environment(), timeout=90).returncode
+    assert agent.process is not None
+    assert agent.process.poll() is None
+    wait_until(lambda: 0 == agent.json("status")["live_tasks"])
+
+
+def test_pipelined_requests(agent: AgentProcess) -> None:
+    """A connection that sends requests far ahead is cut off, and costs the agent little memory."""
+    before = resident(agent.pid)
+    for _ in range(10):
+        with socket.socket(socket.AF_UNIX) as flood:
+            flood.connect(agent.socket)
+            flood.settimeout(10)
+            try:
+                flood.sendall(b"GET /keys HTTP/1.1\r\nHost: x\r\n\r\n" * 20_000)
+                while flood.recv(65_536):
+                    pass
+            except (BrokenPipeError, ConnectionResetError):
+                continue
+    assert resident(agent.pid) - before < 64 * 1024 * 1024
+    assert 0 == agent.run("status").returncode
+
+
+@pytest.mark.root
+def test_calls_of_one_user(agent: AgentProcess) -> None:
+    """A user with very many calls under way is told to come back, and another user is served meanwhile."""
+    agent.register("/flooder", f"unix:uid:{os.getuid()}")
+    agent.register("/other", "unix:uid:4620")
+    channels = [
+        grpc.insecure_channel(f"unix:{agent.socket}", options=[("grpc.use_local_subchannel_pool", 1)]) for _ in range(4)
+    ]
+    request = workload_pb2.JWTSVIDRequest(audience=["a" * 1_000] * 20)
+    calls = [
+        channel.unary_unary(
+            "/SpiffeWorkloadAPI/FetchJWTSVID",
+            request_serializer=workload_pb2.JWTSVIDRequest.SerializeToString,
+            response_deserializer=workload_pb2.JWTSVIDResponse.FromString,
+        ).future(request, metadata=(("workload.spiffe.io", "true"),), timeout=30)
+        for channel in channels
+        for _ in range(100)
+    ]
+    with Caller(agent.socket, uid=4620) as other:
+        assert "spiffe://example.org/other" == other.ask("jwt", audience="a")["spiffe_id"]
+    codes = {call.code() for call in calls}
+    for channel in channels:
+        channel.close()
+    assert codes <= {grpc.StatusCode.OK, grpc.StatusCode.RESOURCE_EXHAUSTED}
+
+
+@pytest.mark.root
+def test_the_init_process_holds_nothing(agent: AgentProcess) -> None:
+    """A task cannot be bound to process 1, which would outlive its workload."""
+    agent.register("/agent/triage", "unix:uid:0")
+    with Caller(agent.socket) as caller:
+        refused = caller.ask("begin_process", type="triage-ticket", holder_pid=1)
+    assert ("error", "policy_denied") == (refused["event"], refused["code"])
+
+
+@pytest.mark.root
+def test_a_holder_has_the_identity(agent: AgentProcess, tmp_path: Path) -> None:
+    """A task cannot be begun for an ancestor that has not the task's identity."""
+    agent.register("/agent/triage", "unix:uid:0", f"unix:path:{os.path.realpath(sys.executable)}")
+    shell = subprocess.run(
+        ["sh", "-c", f"'{sys.executable}' -m sojourn task begin --type triage-ticket; exit $?"],
+        env=agent.environment, capture_output=True, text=True, timeout=30,
+    )  # fmt: skip
+    assert 1 == shell.returncode
+    assert "none of the caller's identities" in shell.stderr
+
+
+def test_a_holder_that_becomes_another_program(agent: AgentProcess) -> None:
+    """A task whose holder executes another program is over at validators, without anybody asking for a token."""
+    agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
+    begin = (
+        "import os, sys\n"
+        "from sojourn.sdk.sync import SyncClient\n"
+        "with SyncClient() as client:\n"
+        "    task = client.begin_task('triage-ticket')\n"
+        "    print(task.token().token, flush=True)\n"
+        "    os.execv('/bin/sleep', ['sleep', '60'])\n"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", begin], env=agent.environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout is not None
+        token = holder.stdout.readline().strip()
+        with SyncClient(agent.socket) as client:
+            wait_until(lambda: not client.validate_token(token, TICKETS).valid)
+            assert "attestation_changed" in client.validate_token(token, TICKETS).reason
+    finally:
+        holder.kill()
+        holder.communicate()
+
+
+def test_health_is_not_watched(agent: AgentProcess) -> None:
+    """Nobody holds streams of the health service for nothing."""
+    with grpc.insecure_channel(f"unix:{agent.socket}") as channel:
+        watch = channel.unary_stream("/grpc.health.v1.Health/Watch")
+        with pytest.raises(grpc.RpcError) as caught:
+            next(watch(b"", timeout=10))
+    assert grpc.StatusCode.UNIMPLEMENTED == caught.value.code()
+
+
+def resident(pid: int) -> int:
+    """Resident memory of a process, in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def wait_until(holds: object, seconds: float = 15.0) -> None:
+    ends = time.monotonic() + seconds
+    while not holds():  # type: ignore[operator]
+        assert time.monotonic() < ends, "it did not come about in time"
+        time.sleep(0.05)
