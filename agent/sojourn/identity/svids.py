@@ -92,9 +92,9 @@ class X509Svids:
         return list(self._kept.values())
 
     def _issue(self, entry: Entry) -> Kept:
-        self.forget(entry.id)
         ttl = timedelta(seconds=entry.x509_svid_ttl) if entry.x509_svid_ttl else self._default_ttl
         svid = self._issuer.issue_x509(entry.spiffe_id, ttl, entry.dns_names)
+        self.forget(entry.id)
         now = self._clock.now()
         life = (svid.not_after - now).total_seconds()
         # Drawn once for each SVID, so that a fleet that started as one does not rotate as one.
@@ -109,14 +109,13 @@ class X509Svids:
         if kept is None:
             return
         if entry_id not in self._watchers:
-            del self._kept[entry_id]
+            self.forget(entry_id)
             return
         try:
             self._issue(kept.entry)
         except Exception:
             # The SVID in use is still good; it is served on while renewing is tried again.
             log.exception("svid_not_rotated", entry_id=entry_id, spiffe_id=str(kept.entry.spiffe_id))
-            self._kept[entry_id] = kept
             kept.alarm = self._alarms.after(RETRY_SECONDS, lambda: self._rotate(entry_id))
             return
         for hook in self._hooks:

@@ -129,6 +129,14 @@ class TestRotation:
         room.goes_by(TTL * LATEST + timedelta(seconds=1))
         assert ([], [], 1) == (room.svids.kept(), room.rotated, len(room.audited))
 
+    def test_no_copy_stays(self, room):
+        """One that is due while nobody watches is told to those who hold copies of its key."""
+        told = []
+        room.svids.on_forget(lambda: told.append(len(room.svids.kept())))
+        room.svids.get(WEB)
+        room.goes_by(TTL * LATEST + timedelta(seconds=1))
+        assert [0] == told
+
     def test_the_last_watcher_leaves(self, room):
         """An SVID is renewed until the last of its watchers has gone."""
         for _ in range(2):
