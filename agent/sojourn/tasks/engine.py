@@ -137,7 +137,7 @@ class TaskEngine:
         try:
             await self._store.save(task, self._event("task_begun", task, pid=hold.pid))
         except SojournError:
-            self._forget(task, "not_written")
+            self._forget(task)
             raise
         except BaseException:  # the caller has gone while the record is being written
             if task.live:
@@ -379,8 +379,10 @@ class TaskEngine:
 
     def look_at_holders(self) -> None:
         """End the tasks whose holder runs another program by now, and look again in a while."""
+        replaced = self._holders.replaced()
         for task in self.live():
-            self._check_holder(task)
+            if task.holder in replaced and task.state == ACTIVE and not task.holder.process.exited:
+                self.end(task, REVOKED, "attestation_changed")
         self._alarms.after(HOLDER_LOOK_SECONDS, self.look_at_holders)
 
     def _check_holder(self, task: Task) -> None:
@@ -403,10 +405,10 @@ class TaskEngine:
         if task.heir is not None:
             task.heir.release()
 
-    def _forget(self, task: Task, reason: str) -> None:
+    def _forget(self, task: Task) -> None:
         """A task that never began: nobody was told of it."""
         if task.live:
-            task.finish(REVOKED, reason)
+            task.finish(REVOKED, "not_written")
             self._settle(task)
 
     def _event(self, event: str, task: Task, **fields: Any) -> Event:

@@ -19,6 +19,15 @@ class _Held:
     program: Program | None
     holds: dict["Hold", Callable[[], None]] = field(default_factory=dict)
 
+    def replaced(self) -> bool:
+        """Whether the process runs another program than when it was first held, or has gone."""
+        if self.process.exited:
+            return True
+        try:
+            return self.process.program() != self.program
+        except AttestationFailed:
+            return True
+
 
 class Hold:
     """One task's hold on a process. `release` it; the process may be held by other tasks too."""
@@ -88,12 +97,11 @@ class Holders:
     def changed(self, hold: Hold) -> bool:
         """Whether the held process runs another program than when it was first held, or has gone."""
         held = self._held.get((hold.process.pid, hold.process.start_time))
-        if held is None or held.process.exited:
-            return True
-        try:
-            return held.process.program() != held.program
-        except AttestationFailed:
-            return True
+        return held is None or held.replaced()
+
+    def replaced(self) -> set[Hold]:
+        """The holds on processes of which `changed` is true: each process is looked at once."""
+        return {hold for held in self._held.values() if held.replaced() for hold in held.holds}
 
     def _exited(self, key: tuple[int, int]) -> None:
         held = self._held.get(key)

@@ -667,6 +667,16 @@ class TestHolders:
         room.engine.look_at_holders()
         assert ("revoked", "attestation_changed") == (second.state, second.reason)
 
+    async def test_each_process_is_looked_at_once(self, room, monkeypatch):
+        """However many tasks a process holds, a look at the holders reads its program once."""
+        for _ in range(3):
+            await room.begin()
+        looks, program = [], Process.program
+        monkeypatch.setattr(Process, "program", lambda each: looks.append(each.pid) or program(each))
+        room.engine.look_at_holders()
+        assert 1 == len(looks)
+        assert 3 == len(room.engine.live())
+
 
 def gone(_process):
     raise AttestationFailed("the process has gone")
