@@ -269,11 +269,10 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
         (public, config.socket, 0o777, _services(calls, public_services) | envoy, PUBLIC_REQUEST_MAX_BYTES),
         (private, config.admin_socket, 0o600, _services(admin_calls, admin_services), ADMIN_MESSAGE_MAX_BYTES),
     ):
-        name = "public.sock" if door is public else "admin.sock"
         listener = bind(path, mode)
         stack.callback(unbind, path, listener)
         stack.callback(door.close)
-        server = await serve(inward.socket(name), made, message_max_bytes=maximum)
+        server = await serve(door.inward, made, message_max_bytes=maximum)
         stack.push_async_callback(server.stop, GRACE_SECONDS)
         await door.open(listener)
         stack.callback(door.stop_accepting)

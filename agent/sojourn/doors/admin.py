@@ -164,7 +164,7 @@ class AdminApi:
         task = self._engine.find(request.task_id)
         if task is None:
             raise NotFound("there is no such task")
-        self._audit.note("task_revoked_by_operator", task=task.id, by_uid=call.peer.uid, by_pid=call.peer.process.pid)
+        self._audit.note("task_revoked_by_operator", task=task.id, **call.by)
         await self._engine.revoke(task, "admin")
         return task_message(task)
 

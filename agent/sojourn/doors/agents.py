@@ -49,8 +49,7 @@ class AgentApi:
     async def list(self, _call: Call, request: pb.ListAgentsRequest) -> pb.ListAgentsResponse:
         if request.page_token or not self._passes(request.filter):
             return pb.ListAgentsResponse()
-        mask = request.output_mask if request.HasField("output_mask") else None
-        return pb.ListAgentsResponse(agents=[self._message(mask)])
+        return pb.ListAgentsResponse(agents=[self._message(convert.output_mask(request))])
 
     async def get(self, _call: Call, request: pb.GetAgentRequest) -> types.Agent:
         try:
@@ -59,7 +58,7 @@ class AgentApi:
             raise InvalidInput(f"invalid agent ID: {error.public}") from error
         if asked != self._node_id:
             raise NotFound("agent not found")
-        return self._message(request.output_mask if request.HasField("output_mask") else None)
+        return self._message(convert.output_mask(request))
 
     async def delete(self, _call: Call, _request: pb.DeleteAgentRequest) -> Empty:
         _not_here("this node cannot be evicted from itself: stop the agent, and remove its data folder")
@@ -89,11 +88,7 @@ class AgentApi:
             can_reattest=True,
             agent_version=self._version,
         )
-        if mask is not None:
-            for name in _MASKED:
-                if not getattr(mask, name):
-                    message.ClearField(name)
-        return message
+        return convert.masked(message, mask, _MASKED)
 
 
 def _not_here(instead: str) -> NoReturn:

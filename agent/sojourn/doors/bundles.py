@@ -48,17 +48,16 @@ class BundleApi:
         return pb.CountBundlesResponse(count=1 + len(self._foreign))
 
     async def get(self, _call: Call, request: pb.GetBundleRequest) -> types.Bundle:
-        return convert.bundle_message(self._authority.bundle, _mask(request, "output_mask"))
+        return convert.bundle_message(self._authority.bundle, convert.output_mask(request))
 
     async def append(self, _call: Call, _request: pb.AppendBundleRequest) -> types.Bundle:
         raise Unimplemented("this agent's bundle has its own authorities only; foreign ones are set with `bundle set`")
 
     async def list(self, _call: Call, request: pb.ListFederatedBundlesRequest) -> pb.ListFederatedBundlesResponse:
         found = [bundle for bundle in self._foreign.all() if bundle.trust_domain.name > request.page_token]
-        size = request.page_size if request.page_size > 0 else len(found)
-        page = found[:size]
-        token = page[-1].trust_domain.name if len(found) > size else ""
-        mask = _mask(request, "output_mask")
+        page, last = convert.page_of(found, request.page_size)
+        token = last.trust_domain.name if last else ""
+        mask = convert.output_mask(request)
         return pb.ListFederatedBundlesResponse(
             bundles=[convert.bundle_message(bundle, mask) for bundle in page], next_page_token=token
         )
@@ -67,7 +66,7 @@ class BundleApi:
         bundle = self._foreign.get(self._domain(request.trust_domain, "getting"))
         if bundle is None:
             raise NotFound("bundle not found")
-        return convert.bundle_message(bundle, _mask(request, "output_mask"))
+        return convert.bundle_message(bundle, convert.output_mask(request))
 
     async def create(
         self, call: Call, request: pb.BatchCreateFederatedBundleRequest
@@ -82,7 +81,7 @@ class BundleApi:
         self, call: Call, request: pb.BatchUpdateFederatedBundleRequest
     ) -> pb.BatchUpdateFederatedBundleResponse:
         answer = pb.BatchUpdateFederatedBundleResponse()
-        mask = _mask(request, "input_mask")
+        mask = request.input_mask if request.HasField("input_mask") else None
         for message in request.bundle:
             put = partial(self._put, message, "updating", must_exist=True, mask=mask)
             await self._item(call, answer.results, request, put)
@@ -132,14 +131,10 @@ class BundleApi:
             results.add(status=status)
             return
         self._audit.note("bundle_set", trust_domain=bundle.trust_domain.name, by_uid=call.peer.uid)
-        results.add(status=convert.status(None), bundle=convert.bundle_message(bundle, _mask(request, "output_mask")))
+        results.add(status=convert.status(None), bundle=convert.bundle_message(bundle, convert.output_mask(request)))
 
     def _domain(self, text: str, doing: str) -> TrustDomain:
         domain = convert.trust_domain(text)
         if domain == self._authority.trust_domain:
             raise InvalidInput(f"{doing} a federated bundle for the server's own trust domain is not allowed")
         return domain
-
-
-def _mask(request: Any, name: str) -> Any:
-    return getattr(request, name) if request.HasField(name) else None

@@ -7,6 +7,7 @@ metadata `sojourn-code`.
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -35,6 +36,11 @@ class Call:
     peer: Peer
     method: str
     requests: AsyncIterator[Any] | None = None
+
+    @property
+    def by(self) -> dict[str, int]:
+        """Who made it, for the audit."""
+        return {"by_uid": self.peer.uid, "by_pid": self.peer.process.pid}
 
 
 Unary = Callable[[Call, Any], Awaitable[Any]]
@@ -162,6 +168,13 @@ async def _each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
 
 def _serialize(answer: Message | bytes) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
+
+
+async def next_of(requests: AsyncIterator[Any]) -> Any:
+    """The next request of a stream, or None if the caller has no more."""
+    with suppress(StopAsyncIteration):
+        return await anext(requests)
+    return None
 
 
 async def first_of(call: Call, deadline_seconds: float) -> Any:

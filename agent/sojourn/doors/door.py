@@ -68,7 +68,7 @@ class Door:
     ) -> None:
         """`inward` is the socket that gRPC listens on. `admit`: the uids that may use this door; None: all."""
         self.peers = Peers()
-        self._inward = inward
+        self.inward = inward
         self._admission = admission
         self._http = http
         self._admit = admit
@@ -139,7 +139,7 @@ class Door:
             async with asyncio.timeout(INWARD_CONNECT_SECONDS):
                 while True:
                     try:
-                        inward.connect(str(self._inward))
+                        inward.connect(str(self.inward))
                         break
                     except OSError as error:
                         if error.errno != errno.EAGAIN:  # EAGAIN: the backlog is full for a moment

@@ -57,10 +57,9 @@ class EntryApi:
         found = sorted((entry for entry in self._registry if wanted(entry)), key=lambda e: (e.created_at, e.id))
         if after is not None:
             found = [entry for entry in found if (entry.created_at, entry.id) > after]
-        size = request.page_size if request.page_size > 0 else len(found)
-        page = found[:size]
-        token = f"{page[-1].created_at}:{page[-1].id}" if len(found) > size else ""
-        mask = _mask(request)
+        page, last = convert.page_of(found, request.page_size)
+        token = f"{last.created_at}:{last.id}" if last else ""
+        mask = convert.output_mask(request)
         return pb.ListEntriesResponse(
             entries=[convert.entry_message(entry, mask) for entry in page], next_page_token=token
         )
@@ -71,7 +70,7 @@ class EntryApi:
         entry = self._registry.get(request.id)
         if entry is None:
             raise NotFound("entry not found")
-        return convert.entry_message(entry, _mask(request))
+        return convert.entry_message(entry, convert.output_mask(request))
 
     async def create(self, call: Call, request: pb.BatchCreateEntryRequest) -> pb.BatchCreateEntryResponse:
         wanted, failed = _each(request.entries, self._new)
@@ -79,7 +78,7 @@ class EntryApi:
         self._record(call, "entry_created", outcomes)
         answer = pb.BatchCreateEntryResponse()
         for outcome in outcomes:
-            self._add(answer.results, outcome, _mask(request), "failed to convert entry: ")
+            self._add(answer.results, outcome, convert.output_mask(request), "failed to convert entry: ")
         return answer
 
     async def update(self, call: Call, request: pb.BatchUpdateEntryRequest) -> pb.BatchUpdateEntryResponse:
@@ -91,7 +90,7 @@ class EntryApi:
         self._record(call, "entry_updated", outcomes)
         answer = pb.BatchUpdateEntryResponse()
         for outcome in outcomes:
-            self._add(answer.results, outcome, _mask(request), "failed to convert entry: ")
+            self._add(answer.results, outcome, convert.output_mask(request), "failed to convert entry: ")
         return answer
 
     async def delete(self, call: Call, request: pb.BatchDeleteEntryRequest) -> pb.BatchDeleteEntryResponse:
@@ -145,8 +144,7 @@ class EntryApi:
                     entry_id=outcome.entry.id,
                     spiffe_id=str(outcome.entry.spiffe_id),
                     revision=outcome.entry.revision,
-                    by_uid=call.peer.uid,
-                    by_pid=call.peer.process.pid,
+                    **call.by,
                 )
 
 
@@ -167,10 +165,6 @@ def _each(
 def _merge(outcomes: Sequence[Outcome], failed: dict[int, SojournError], count: int) -> list[Outcome]:
     rest = iter(outcomes)
     return [Outcome(None, failed[place]) if place in failed else next(rest) for place in range(count)]
-
-
-def _mask(request: Any) -> types.EntryMask | None:
-    return request.output_mask if request.HasField("output_mask") else None
 
 
 def _page_token(text: str) -> tuple[int, str] | None:

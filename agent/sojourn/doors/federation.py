@@ -52,25 +52,24 @@ class FederationApi:
         self, _call: Call, request: pb.ListFederationRelationshipsRequest
     ) -> pb.ListFederationRelationshipsResponse:
         found = [domain for domain in sorted(self._foreign.relationships) if domain.name > request.page_token]
-        size = request.page_size if request.page_size > 0 else len(found)
-        page = found[:size]
+        page, last = convert.page_of(found, request.page_size)
         return pb.ListFederationRelationshipsResponse(
-            federation_relationships=[self._message(domain, _mask(request)) for domain in page],
-            next_page_token=page[-1].name if len(found) > size else "",
+            federation_relationships=[self._message(domain, convert.output_mask(request)) for domain in page],
+            next_page_token=last.name if last else "",
         )
 
     async def get(self, _call: Call, request: pb.GetFederationRelationshipRequest) -> types.FederationRelationship:
         domain = _domain(request.trust_domain)
         if domain not in self._foreign.relationships:
             raise NotFound("federation relationship does not exist")
-        return self._message(domain, _mask(request))
+        return self._message(domain, convert.output_mask(request))
 
     async def create(
         self, call: Call, request: pb.BatchCreateFederationRelationshipRequest
     ) -> pb.BatchCreateFederationRelationshipResponse:
         answer = pb.BatchCreateFederationRelationshipResponse()
         for message in request.federation_relationships:
-            await self._put(call, answer.results, message, _mask(request), new=True)
+            await self._put(call, answer.results, message, convert.output_mask(request), new=True)
         return answer
 
     async def update(
@@ -78,7 +77,7 @@ class FederationApi:
     ) -> pb.BatchUpdateFederationRelationshipResponse:
         answer = pb.BatchUpdateFederationRelationshipResponse()
         for message in request.federation_relationships:
-            await self._put(call, answer.results, message, _mask(request), new=False)
+            await self._put(call, answer.results, message, convert.output_mask(request), new=False)
         return answer
 
     async def delete(
@@ -191,10 +190,6 @@ def _domain(text: str) -> TrustDomain:
         return TrustDomain.parse(text)
     except InvalidSpiffeId as error:
         raise InvalidInput(f"failed to parse trust domain: {error.public}") from error
-
-
-def _mask(request: Any) -> types.FederationRelationshipMask | None:
-    return request.output_mask if request.HasField("output_mask") else None
 
 
 def _later() -> NoReturn:

@@ -46,8 +46,7 @@ class MintingApi:
             spiffe_id=str(spiffe_id),
             serial=f"{leaf.serial_number:x}",
             expires_at=expires,
-            by_uid=call.peer.uid,
-            by_pid=call.peer.process.pid,
+            **call.by,
         )
         svid = types.X509SVID(
             cert_chain=[each.public_bytes(DER) for each in chain],
@@ -67,8 +66,7 @@ class MintingApi:
             audience=list(request.audience),
             jti=svid.claims["jti"],
             expires_at=svid.claims["exp"],
-            by_uid=call.peer.uid,
-            by_pid=call.peer.process.pid,
+            **call.by,
         )
         message = types.JWTSVID(
             token=svid.token,

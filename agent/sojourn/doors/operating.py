@@ -60,7 +60,7 @@ class LoggerApi:
 
     def _change(self, call: Call, name: str) -> types.Logger:
         self._level.set(name)
-        self._audit.note("log_level_changed", level=name, by_uid=call.peer.uid, by_pid=call.peer.process.pid)
+        self._audit.note("log_level_changed", level=name, **call.by)
         return self._message()
 
     def _message(self) -> types.Logger:

@@ -7,7 +7,7 @@ import asyncio
 import hashlib
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from sojourn._pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2 as 
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from sojourn._pb.envoy.service.secret.v3 import sds_pb2
 from sojourn.clock import Clock
-from sojourn.doors.calls import Call, Method
+from sojourn.doors.calls import Call, Method, next_of
 from sojourn.doors.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities, Stream
@@ -68,8 +68,7 @@ class SdsApi:
                         state.version += 1
                     state.last, state.nonce = body, secrets.token_hex(4)
                     answer.version_info, answer.nonce = str(state.version), state.nonce
-                    stream.last_push = self._clock.now()
-                    stream.pushes += 1
+                    stream.pushed(self._clock.now())
                     yield answer
 
     async def delta_secrets(self, call: Call, _request: None) -> AsyncIterator[pb.DeltaDiscoveryResponse]:
@@ -82,8 +81,7 @@ class SdsApi:
                     await self._identities.refresh(stream)
                     answer = self._delta(stream, state)
                     if answer is not None:
-                        stream.last_push = self._clock.now()
-                        stream.pushes += 1
+                        stream.pushed(self._clock.now())
                         yield answer
 
     def _delta(self, stream: Stream, state: "_Delta") -> pb.DeltaDiscoveryResponse | None:
@@ -176,7 +174,7 @@ class _Delta:
 async def _requests_and_changes(call: Call, stream: Stream) -> AsyncGenerator[Any, None]:
     """Each request of the client as it comes, and None for each change on our side; ends when the client ends."""
     assert call.requests is not None
-    request = asyncio.ensure_future(_next(call.requests))
+    request = asyncio.ensure_future(next_of(call.requests))
     change = asyncio.ensure_future(stream.next_change())
     try:
         while True:
@@ -186,7 +184,7 @@ async def _requests_and_changes(call: Call, stream: Stream) -> AsyncGenerator[An
                 if taken is None:
                     return
                 yield taken
-                request = asyncio.ensure_future(_next(call.requests))
+                request = asyncio.ensure_future(next_of(call.requests))
             if change.done():
                 change.result()
                 yield None
@@ -195,12 +193,6 @@ async def _requests_and_changes(call: Call, stream: Stream) -> AsyncGenerator[An
         for future in (request, change):
             future.cancel()
         await asyncio.gather(request, change, return_exceptions=True)
-
-
-async def _next(requests: AsyncIterator[Any]) -> Any:
-    with suppress(StopAsyncIteration):
-        return await anext(requests)
-    return None
 
 
 def _answer(made: list[tls.Secret], type_url: str) -> pb.DiscoveryResponse:

@@ -1,14 +1,15 @@
 """SPIRE's wire types and ours."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
 from cryptography.x509 import Certificate, load_der_x509_certificate
+from google.protobuf.message import Message
 
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.attestation.selectors import Selector
@@ -18,6 +19,8 @@ from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import PublicKey
 
+Item = TypeVar("Item")
+Masked = TypeVar("Masked", bound=Message)
 _PLAIN = (
     "x509_svid_ttl",
     "admin",
@@ -63,6 +66,27 @@ def selectors(messages: Iterable[types.Selector]) -> frozenset[Selector]:
     return frozenset(Selector.from_parts(message.type, message.value) for message in messages)
 
 
+def output_mask(request: Any) -> Any:
+    """The mask of what a request wants to see, or None: all of it."""
+    return request.output_mask if request.HasField("output_mask") else None
+
+
+def masked(message: Masked, mask: Any, names: Iterable[str]) -> Masked:
+    """The message without those of the fields `names` that the mask leaves out."""
+    if mask is not None:
+        for name in names:
+            if not getattr(mask, name):
+                message.ClearField(name)
+    return message
+
+
+def page_of(found: Sequence[Item], size: int) -> tuple[Sequence[Item], Item | None]:
+    """The first page of what was found, and its last item if there is more behind it. No size: all is one page."""
+    if size <= 0 or len(found) <= size:
+        return found, None
+    return found[:size], found[size - 1]
+
+
 def entry_message(entry: Entry, mask: types.EntryMask | None = None) -> types.Entry:
     """An entry as SPIRE's message; without a mask, all of it. The ID is always there."""
     message = types.Entry(
@@ -79,11 +103,7 @@ def entry_message(entry: Entry, mask: types.EntryMask | None = None) -> types.En
     if entry.disable_x509_svid_prefetch or entry.jwt_svid_include_jti:
         message.additional_attributes.disable_x509_svid_prefetch = entry.disable_x509_svid_prefetch
         message.additional_attributes.jwt_svid_include_jti = entry.jwt_svid_include_jti
-    if mask is not None:
-        for name in MASKED:
-            if not getattr(mask, name):
-                message.ClearField(name)
-    return message
+    return masked(message, mask, MASKED)
 
 
 def new_entry(message: types.Entry, node_id: SpiffeId) -> Entry:
@@ -160,11 +180,7 @@ def bundle_message(bundle: Bundle, mask: types.BundleMask | None = None) -> type
         message.x509_authorities.add(asn1=certificate.public_bytes(Encoding.DER))
     for key in bundle.jwt_authorities.values():
         message.jwt_authorities.add(public_key=key.pkix_der, key_id=key.kid)
-    if mask is not None:
-        for name in ("x509_authorities", "jwt_authorities", "refresh_hint", "sequence_number"):
-            if not getattr(mask, name):
-                message.ClearField(name)
-    return message
+    return masked(message, mask, ("x509_authorities", "jwt_authorities", "refresh_hint", "sequence_number"))
 
 
 def bundle(message: types.Bundle, old: Bundle | None = None, mask: types.BundleMask | None = None) -> Bundle:

@@ -1,14 +1,15 @@
 """sojourn.v1.Tasks on the public socket."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
+from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
-from sojourn.doors.calls import Call, Method, first_of
+from sojourn.doors.calls import Call, Method, first_of, next_of
 from sojourn.errors import InvalidInput, InvalidSpiffeId, PolicyDenied
+from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.limits import FIRST_BYTES_SECONDS
 from sojourn.spiffe.ids import SpiffeId
@@ -64,7 +65,7 @@ class TasksApi:
         """Follow the holder's commands until the task has ended."""
         assert call.requests is not None
         over = asyncio.ensure_future(ended.wait())
-        command: asyncio.Future[Any] | None = asyncio.ensure_future(_next(call.requests))
+        command: asyncio.Future[Any] | None = asyncio.ensure_future(next_of(call.requests))
         try:
             while task.live:
                 waiting = {over, command} if command is not None else {over}
@@ -89,26 +90,25 @@ class TasksApi:
             call.peer,
             entries,
             _begin_request(request),
-            holder=await self._holder(call, request),
+            holder=await self._holder(call.peer, entries, request.holder_pid),
             binding="process",
             session=request.session or bool(request.holder_pid),
         )
         return task_message(task)
 
-    async def _holder(self, call: Call, request: pb.BeginTaskRequest) -> Process:
+    async def _holder(self, peer: Peer, entries: Sequence[Entry], pid: int) -> Process:
         """The process that a task is bound to: the caller, or an ancestor of the same user and the same identity."""
-        caller, pid = call.peer.process, request.holder_pid
+        caller = peer.process
         if pid in {0, caller.pid}:
             return caller.again()
         if pid < 0:
             raise InvalidInput("holder_pid is negative")
         holder = Process.open(pid)
         try:
-            if pid == 1 or holder.credentials().uid != call.peer.uid or not caller.descends_from(holder):
+            if pid == 1 or holder.credentials().uid != peer.uid or not caller.descends_from(holder):
                 raise PolicyDenied("holder_pid is neither the caller nor an ancestor of it that runs as the same user")
             theirs = {entry.spiffe_id for entry in await self._identities.of_process(pid)}
-            own = {entry.spiffe_id for entry in await self._identities.of(call.peer)}
-            if not theirs & own:
+            if not any(entry.spiffe_id in theirs for entry in entries):
                 raise PolicyDenied("the process that holder_pid names has none of the caller's identities")
         except BaseException:
             holder.close()
@@ -166,9 +166,3 @@ def _begin_request(request: pb.BeginTaskRequest) -> BeginRequest:
     return BeginRequest(
         request.type, dict(request.params), wanted if wanted.grants else None, spiffe_id, request.max_seconds
     )
-
-
-async def _next(requests: AsyncIterator[Any]) -> Any:
-    with contextlib.suppress(StopAsyncIteration):
-        return await anext(requests)
-    return None

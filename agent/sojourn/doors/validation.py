@@ -16,6 +16,7 @@ from sojourn.tasks.service import JWT_SVID, TASK, TokenService
 
 SERVICE = "sojourn.v1.Validation"
 _KINDS = {pb.TOKEN_KIND_UNSPECIFIED: "", pb.TOKEN_KIND_JWT_SVID: JWT_SVID, pb.TOKEN_KIND_TASK: TASK}
+_NUMBERS = {name: number for number, name in _KINDS.items()}
 
 
 class ValidationApi:
@@ -44,12 +45,11 @@ class ValidationApi:
         verdict = self._service.validate(
             request.token, request.audience, kind=_KINDS[request.kind], action=request.action
         )
-        kinds = {name: number for number, name in _KINDS.items()}
         answer = pb.ValidateTokenResponse(
             valid=verdict.valid,
             code=verdict.code,
             reason=verdict.reason,
-            kind=kinds[verdict.kind],
+            kind=_NUMBERS[verdict.kind],
             spiffe_id=verdict.spiffe_id,
         )
         if verdict.claims is not None:
@@ -71,8 +71,7 @@ class ValidationApi:
                         yield self._heartbeat()
                         continue
                     stream.check_open()
-                    stream.last_push = self._clock.now()
-                    stream.pushes += 1
+                    stream.pushed(self._clock.now())
                     states = watcher.take()
                     if watcher.lost:
                         watcher.lost = False

@@ -1,13 +1,14 @@
 """The SPIFFE Workload API (SPIFFE_Workload_API.md), with SPIRE's codes and texts."""
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 
 from sojourn._pb import workload_pb2 as pb
+from sojourn.attestation.peer import Peer
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity
+from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities, Stream
 from sojourn.limits import AUDIENCE_MAX_BYTES, AUDIENCES_PER_JWT_SVID, AUDITED_TEXT
@@ -38,29 +39,22 @@ class WorkloadApi:
             "ValidateJWTSVID": Method("unary", pb.ValidateJWTSVIDRequest, self.validate_jwt_svid),
         }
 
-    async def fetch_x509_svid(self, call: Call, _request: pb.X509SVIDRequest) -> AsyncIterator[bytes]:
-        async with self._identities.stream(call.peer, "FetchX509SVID") as stream:
-            async for answer in self._pushes(stream, self._x509_svids):
-                yield answer
+    def fetch_x509_svid(self, call: Call, _request: pb.X509SVIDRequest) -> AsyncIterator[bytes]:
+        return self._pushes(call.peer, "FetchX509SVID", self._x509_svids)
 
-    async def fetch_x509_bundles(self, call: Call, _request: pb.X509BundlesRequest) -> AsyncIterator[bytes]:
-        async with self._identities.stream(call.peer, "FetchX509Bundles") as stream:
-            async for answer in self._pushes(stream, self._x509_bundles):
-                yield answer
+    def fetch_x509_bundles(self, call: Call, _request: pb.X509BundlesRequest) -> AsyncIterator[bytes]:
+        return self._pushes(call.peer, "FetchX509Bundles", self._x509_bundles)
 
-    async def fetch_jwt_bundles(self, call: Call, _request: pb.JWTBundlesRequest) -> AsyncIterator[bytes]:
-        async with self._identities.stream(call.peer, "FetchJWTBundles") as stream:
-            async for answer in self._pushes(stream, self._jwt_bundles):
-                yield answer
+    def fetch_jwt_bundles(self, call: Call, _request: pb.JWTBundlesRequest) -> AsyncIterator[bytes]:
+        return self._pushes(call.peer, "FetchJWTBundles", self._jwt_bundles)
 
     async def fetch_jwt_svid(self, call: Call, request: pb.JWTSVIDRequest) -> pb.JWTSVIDResponse:
         audience = _audience(request.audience)
-        wanted = _requested_id(request.spiffe_id) if request.spiffe_id else None
-        entries: Sequence[Entry] = await self._identities.of(call.peer)
-        if wanted is not None:
-            entries = [entry for entry in entries if entry.spiffe_id == wanted][:1]
-            if not entries:
-                raise NoIdentity("no identity issued")
+        entries: Sequence[Entry]
+        if request.spiffe_id:
+            entries = [await self._identities.entry_for(call.peer, _requested_id(request.spiffe_id))]
+        else:
+            entries = await self._identities.of(call.peer)
         answer = pb.JWTSVIDResponse()
         for entry in entries:
             svid = self._identities.issue_jwt(entry, audience)
@@ -97,19 +91,19 @@ class WorkloadApi:
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    async def _pushes(self, stream: Stream, make) -> AsyncIterator[bytes]:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    async def _pushes(self, peer: Peer, method: str, make: Callable[[Stream], bytes]) -> AsyncIterator[bytes]:
         """Each answer that differs from the last one; ends with NoIdentity when the caller has nothing any more."""
         last = b""
-        while True:
-            await self._identities.refresh(stream)
-            stream.check_open()
-            answer = make(stream)
-            if answer != last:
-                last = answer
-                stream.last_push = self._clock.now()
-                stream.pushes += 1
-                yield answer
-            await stream.next_change()
+        async with self._identities.stream(peer, method) as stream:
+            while True:
+                await self._identities.refresh(stream)
+                stream.check_open()
+                answer = make(stream)
+                if answer != last:
+                    last = answer
+                    stream.pushed(self._clock.now())
+                    yield answer
+                await stream.next_change()
 
     def forget_answers(self) -> None:
         """Drop the ready-made answers: a key in them is no longer in use."""

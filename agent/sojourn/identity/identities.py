@@ -37,8 +37,12 @@ class Stream:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     last_push: datetime | None = None
     pushes: int = 0
-
     closing: bool = False
+
+    def pushed(self, at: datetime) -> None:
+        """Note that the caller was sent something."""
+        self.last_push = at
+        self.pushes += 1
 
     async def next_change(self) -> None:
         """Return when something may have changed since the last time this returned, or it is time to attest again.

@@ -14,12 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 from sojourn._pb import workload_pb2
 from sojourn.errors import InvalidSvid, InvalidToken
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import PublicKey, numeric_date, parse_unverified
+from sojourn.spiffe.jose import LAST_SECOND, PublicKey, numeric_date, parse_unverified
 from sojourn.spiffe.x509svid import PrivateKey, X509Svid, check_leaf, parse_certificates
 
 X509Bundles = Mapping[TrustDomain, tuple[x509.Certificate, ...]]
 JwtBundles = Mapping[TrustDomain, Mapping[str, PublicKey]]
-_LAST_SECOND = 253_402_300_799  # of the year 9999, the last that datetime knows
 
 
 @dataclass(frozen=True, repr=False)  # no generated repr: it would show the key
@@ -113,7 +112,7 @@ def jwt_svid(message: workload_pb2.JWTSVID) -> JwtSvid:
     expires = numeric_date(unverified.unverified_claims, "exp")
     if expires is None:
         raise InvalidToken("agent sent a JWT-SVID that never expires", reason_code="malformed")
-    expires_at = datetime.fromtimestamp(min(expires, _LAST_SECOND), UTC)
+    expires_at = datetime.fromtimestamp(min(expires, LAST_SECOND), UTC)
     return JwtSvid(SpiffeId.parse(message.spiffe_id), message.svid, message.hint, expires_at)
 
 

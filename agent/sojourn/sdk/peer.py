@@ -70,6 +70,14 @@ class _Checked:
         if self._sslobj is not None and self.peer_spiffe_id is None:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the handshake is not done: call do_handshake first")
 
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        self._require_checked()
+        return super().read(*args, **kwargs)  # type: ignore[misc]  # of the kind of connection
+
+    def write(self, data: Any) -> int:
+        self._require_checked()
+        return super().write(data)  # type: ignore[misc,no-any-return]
+
 
 class CheckedObject(_Checked, ssl.SSLObject):
     """An SSLObject whose handshake checks the peer."""
@@ -77,14 +85,6 @@ class CheckedObject(_Checked, ssl.SSLObject):
     def do_handshake(self) -> None:
         super().do_handshake()
         self._check_peer()
-
-    def read(self, *args: Any, **kwargs: Any) -> Any:
-        self._require_checked()
-        return super().read(*args, **kwargs)
-
-    def write(self, data: Any) -> int:
-        self._require_checked()
-        return super().write(data)
 
 
 class CheckedSocket(_Checked, ssl.SSLSocket):
@@ -97,14 +97,6 @@ class CheckedSocket(_Checked, ssl.SSLSocket):
         except ssl.SSLError:
             self.close()
             raise
-
-    def read(self, *args: Any, **kwargs: Any) -> Any:
-        self._require_checked()
-        return super().read(*args, **kwargs)
-
-    def write(self, data: Any) -> int:
-        self._require_checked()
-        return super().write(data)
 
     def send(self, *args: Any, **kwargs: Any) -> int:
         self._require_checked()

@@ -17,6 +17,7 @@ from sojourn.tasks import exchange, tokens
 from sojourn.tasks.engine import BeginRequest, TaskEngine
 from sojourn.tasks.exchange import ExchangeRequest
 from sojourn.tasks.rules import check_within
+from sojourn.tasks.task import REVOKED
 from sojourn.tasks.tokens import TaskToken
 
 JWT_SVID, TASK = "jwt-svid", "task"
@@ -83,7 +84,7 @@ class TokenService:
             return await self._engine.token(task, request.target, (), not_after=ends)
         except BaseException:
             if task.live:
-                self._engine.end(task, "revoked", "no_token")
+                self._engine.end(task, REVOKED, "no_token")
             raise
 
     async def _runner(self, peer: Peer, subject: SpiffeId) -> Process | None:
