@@ -26,6 +26,7 @@ from sojourn.doors import (
     bundles,
     entries,
     federation,
+    localauthority,
     minting,
     operating,
     sds,
@@ -42,6 +43,7 @@ from sojourn.doors.servers import InwardFolder, serve
 from sojourn.errors import CannotStart, InvalidPolicy, SojournError
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
+from sojourn.identity.jwtsvids import JwtSvids
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import X509Svids
 from sojourn.limits import (
@@ -166,7 +168,8 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         ),
     )
     foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
-    identities = Identities(attestation, registry, authority, svids, foreign, clock, config.identity.jwt_svid_ttl)
+    jwt_svids = JwtSvids(authority, clock, config.identity.jwt_svid_ttl)
+    identities = Identities(attestation, registry, authority, svids, jwt_svids, foreign, clock)
     table = TaskTable(database, journal)
     await table.end_unfinished(
         lambda left: audit.event(
@@ -243,6 +246,9 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
         entries.SERVICE: entry_api.methods(),
         bundles.SERVICE: bundles.BundleApi(rooms.authority, rooms.foreign, rooms.audit).methods(),
         federation.SERVICE: federation.FederationApi(rooms.foreign, rooms.audit).methods(),
+        localauthority.SERVICE: localauthority.LocalAuthorityApi(
+            rooms.authority, rooms.identities, rooms.audit
+        ).methods(),
         agents.SERVICE: agents.AgentApi(rooms.registry.node_id, rooms.authority, version("sojourn")).methods(),
         minting.SERVICE: minting.MintingApi(
             rooms.authority, rooms.audit, config.identity.x509_svid_ttl, config.identity.jwt_svid_ttl

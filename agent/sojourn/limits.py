@@ -48,6 +48,8 @@ HTTP_PIPELINE = 8  # requests sent ahead on a connection
 HTTP_REQUEST_SECONDS = 10.0  # for a request to arrive whole
 DRAIN_SECONDS = 5.0  # for what must be written before the end
 GRACE_SECONDS = 1.0  # for calls that are under way
+JWT_SVIDS_KEPT = 10_000  # ready to be served again; each is about 1 KiB
+REISSUED_AT_ONCE = 50  # X.509-SVIDs, before others have a turn: about 10 ms
 UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is not missed
 
 # --- attestation ----------------------------------------------------------------------------------------------------

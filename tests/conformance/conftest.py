@@ -60,7 +60,7 @@ def registered(admin: Admin) -> Registered:
 @pytest.fixture(scope="session")
 def jwt_key(agent: AgentProcess) -> SigningKey:
     """The agent's own JWT key, to sign what the agent would not."""
-    return JwtKeys(agent.data_dir / "keys" / "jwt.pem", SystemClock(), timedelta(days=30)).active()[0]
+    return JwtKeys(agent.data_dir / "keys" / "jwt.pem", SystemClock(), timedelta(days=30)).active.key
 
 
 @pytest.fixture(scope="session")

@@ -58,7 +58,7 @@ def admin(agent: AgentProcess) -> Iterator[Admin]:
 @pytest.fixture(scope="module")
 def key(agent: AgentProcess) -> SigningKey:
     """The agent's own JWT key, to sign what the agent would not."""
-    return JwtKeys(agent.data_dir / "keys" / "jwt.pem", SystemClock(), timedelta(days=30)).active()[0]
+    return JwtKeys(agent.data_dir / "keys" / "jwt.pem", SystemClock(), timedelta(days=30)).active.key
 
 
 def call(wire: Wire, method: str, metadata: tuple[tuple[str, str], ...] = HEADER) -> bytes:

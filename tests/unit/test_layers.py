@@ -28,7 +28,7 @@ LAYERS = [
     ["config", "process_setup", "attestation.process", "tasks.types", "tasks.exchange", "tasks.rules"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
     ["tasks.holders", "tasks.task", "tasks.feed"],
-    ["attestation.service", "authority", "identity.registry", "identity.svids"],
+    ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids"],
     ["identity.foreign"],
     ["identity.identities", "tasks.engine"],
     ["tasks.service", "store"],

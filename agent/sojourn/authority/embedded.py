@@ -1,34 +1,39 @@
 """The `embedded` authority: our own certificate authority, in two tiers, and our JWT keys.
 
-On disk, in the folder `keys` (0700): `root.pem`, the root certificate and its key, and `jwt.pem`, the JWT keys. In
+On disk, in the folder `keys` (0700): `root.pem`, the root certificates and their keys, and `jwt.pem`, the JWT keys. In
 memory only: the intermediate, which signs the leaves and is made anew at each start and at half of its life.
 """
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, load_pem_private_key
 
-from sojourn.authority import keyfile
+from sojourn.authority import crl
+from sojourn.authority.crl import RevokedLeaf
 from sojourn.authority.jwtkeys import JwtKeys
-from sojourn.authority.profile import Signer, self_sign
+from sojourn.authority.profile import Signer, signer_id
+from sojourn.authority.roots import Roots
+from sojourn.authority.sequence import BundleSequence
+from sojourn.authority.slots import Slot, Slots
 from sojourn.clock import Clock
-from sojourn.errors import CannotStart, SojournError
+from sojourn.errors import CannotStart
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import PublicKey
 from sojourn.spiffe.jwtsvid import JwtSvid
-from sojourn.spiffe.x509svid import X509Svid, check_authority
+from sojourn.spiffe.x509svid import X509Svid
 
 REFRESH_HINT_SECONDS = 300
+X509, JWT = "x509", "jwt"
 
 
 class EmbeddedAuthority:
@@ -60,8 +65,9 @@ class EmbeddedAuthority:
                 f"there are JWT keys in {str(folder)!r} and no root: restore root.pem, or remove jwt.pem to begin anew"
             )
         self._sequence = BundleSequence(folder / "sequence")
-        self._root = self._load_root(folder / "root.pem", root_ttl)
+        self._roots = Roots(folder / "root.pem", clock, trust_domain, curve, root_ttl)
         self._jwt = JwtKeys(folder / "jwt.pem", clock, jwt_key_ttl)
+        self._issuers: dict[str, Signer] = {}
         self._issuer = self._new_issuer()
         self._bundle = self._make_bundle()
 
@@ -93,8 +99,19 @@ class EmbeddedAuthority:
     def issue_jwt(self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: timedelta) -> JwtSvid:
         """Sign a JWT-SVID. Its life is `ttl`, or what the key has left if that is less."""
         now = self._clock.now()
-        key, key_ends = self._jwt.active()
-        return jwtsvid.issue(key, spiffe_id, audience, issued_at=now, expires_at=min(now + ttl, key_ends))
+        active = self._jwt.active
+        return jwtsvid.issue(
+            active.key, spiffe_id, audience, issued_at=now, expires_at=min(now + ttl, active.not_after)
+        )
+
+    def sign_crls(self, revoked: Iterable[RevokedLeaf]) -> tuple[bytes, ...]:
+        """Sign DER lists of revoked leaves; none if nothing is revoked."""
+        roots = {slot.id: slot.key for slot in self._roots.all}
+        return crl.sign(revoked, self.trust_domain, self._issuers, roots, self._clock.now())
+
+    def root_of(self, svid: X509Svid) -> str:
+        """The authority ID of the root that an X.509-SVID chains to."""
+        return signer_id(svid.chain[-1])
 
     # --- what others check it with ----------------------------------------------------------------------------------
 
@@ -108,7 +125,8 @@ class EmbeddedAuthority:
 
     @property
     def root(self) -> x509.Certificate:
-        return self._root.certificate
+        """The root that signs intermediates now."""
+        return self._roots.active.key.certificate
 
     @property
     def issuer(self) -> x509.Certificate:
@@ -118,92 +136,87 @@ class EmbeddedAuthority:
     def on_change(self, hook: Callable[[], None]) -> None:
         self._hooks.append(hook)
 
+    # --- local authorities, as SPIRE has them -----------------------------------------------------------------------
+
+    def slots(self, kind: str) -> Slots[Any]:
+        """The keys of one kind: x509 or jwt."""
+        kinds: dict[str, Slots[Any]] = {X509: self._roots, JWT: self._jwt}
+        return kinds[kind]
+
+    def prepare(self, kind: str) -> Slot[Any]:
+        """Make the next key of a kind and publish it in the bundle."""
+        return self._changed(self.slots(kind).prepare())
+
+    def activate(self, kind: str, authority_id: str) -> Slot[Any]:
+        """Let the prepared key sign. What the one before has signed stays good, and is replaced in its time."""
+        slot = self.slots(kind).activate(authority_id)
+        if kind == X509:
+            self._issuer = self._new_issuer()
+        return self._changed(slot)
+
+    def taint(self, kind: str, authority_id: str) -> Slot[Any]:
+        """Mark an old key: what it signed must be replaced."""
+        return self._changed(self.slots(kind).taint(authority_id))
+
+    def revoke(self, kind: str, authority_id: str) -> Slot[Any]:
+        """Take a tainted key out of the bundle: nothing that it signed verifies any more."""
+        return self._changed(self.slots(kind).revoke(authority_id))
+
     # --- upkeep -----------------------------------------------------------------------------------------------------
 
     def maintain(self) -> timedelta:
         """Renew what is past half of its life and return how long until the next look is due."""
         now = self._clock.now()
-        if now >= _half_life(self._issuer.certificate) or now < self._issuer.certificate.not_valid_before_utc:
+        roots, keys = self._roots.maintain(), self._jwt.maintain()
+        certificate = self._issuer.certificate
+        if (
+            signer_id(certificate) != self._roots.active.id
+            or now >= _half_life(certificate)
+            or now < certificate.not_valid_before_utc
+        ):
             self._issuer = self._new_issuer()
-        if self._jwt.maintain():
-            self._bundle = self._make_bundle()
-            for hook in self._hooks:
-                hook()
-        due = min(_half_life(self._issuer.certificate), self._jwt.next_change)
+        if roots or keys:
+            self._publish()
+        due = min(_half_life(self._issuer.certificate), self._roots.next_change, self._jwt.next_change)
         return max(due - now, timedelta(seconds=1))
+
+    def _changed(self, slot: Slot[Any]) -> Slot[Any]:
+        self._publish()
+        return slot
+
+    def _publish(self) -> None:
+        self._bundle = self._make_bundle()
+        for hook in self._hooks:
+            hook()
 
     def _make_bundle(self) -> Bundle:
         bundle = Bundle(
             self.trust_domain,
-            (self._root.certificate,),
+            tuple(slot.key.certificate for slot in self._roots.all),
             self._jwt.public(),
             refresh_hint_seconds=REFRESH_HINT_SECONDS,
+            tainted=self._roots.tainted | self._jwt.tainted,
         )
-        content = hashlib.sha256(bundle.x509_der + bundle.jwks).hexdigest()
+        content = hashlib.sha256(bundle.x509_der + bundle.jwks + ",".join(sorted(bundle.tainted)).encode()).hexdigest()
         return replace(bundle, sequence=self._sequence.of(content, int(self._clock.now().timestamp())))
 
     def _new_issuer(self) -> Signer:
         now = self._clock.now()
-        if now >= self._root.certificate.not_valid_after_utc:
-            raise CannotStart("the root certificate has expired: move the folder `keys` away to start with a new one")
+        root = self._roots.active
+        if root.not_after <= now:
+            raise CannotStart("the root certificate has expired: is the clock right?")
         key = ec.generate_private_key(self._curve)
-        certificate = self._root.sign_authority(
+        certificate = root.key.sign_authority(
             self.trust_domain,
             key.public_key(),
             now - timedelta(seconds=NOT_BEFORE_SLACK_SECONDS),
             now + self._issuer_ttl,
         )
-        return Signer(certificate, key)
-
-    def _load_root(self, path: Path, ttl: timedelta) -> Signer:
-        content = keyfile.read(path)
-        if content is None:
-            now = self._clock.now()
-            key = ec.generate_private_key(self._curve)
-            slack = timedelta(seconds=NOT_BEFORE_SLACK_SECONDS)
-            certificate = self_sign(self.trust_domain, key, now - slack, now + ttl)
-            keyfile.write_new(
-                path,
-                certificate.public_bytes(Encoding.PEM)
-                + key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()),
-            )
-            return Signer(certificate, key)
-        try:
-            certificate = x509.load_pem_x509_certificate(content)
-            loaded = load_pem_private_key(content, None)
-            check_authority(certificate, self.trust_domain)
-        except SojournError as error:
-            raise CannotStart(
-                f"{str(path)!r} is not a root of trust domain {self.trust_domain.name!r}: {error.public};"
-                " use another --data-dir for another trust domain"
-            ) from error
-        except Exception as error:
-            raise CannotStart(f"{str(path)!r} cannot be parsed: restore it from a backup", detail=str(error)) from error
-        if not isinstance(loaded, ec.EllipticCurvePrivateKey) or loaded.public_key() != certificate.public_key():
-            raise CannotStart(f"{str(path)!r}: key and certificate do not belong together: restore it from a backup")
-        return Signer(certificate, loaded)
-
-
-class BundleSequence:
-    """The bundle's sequence number: it only grows, whatever the clock does, and with every change of the contents."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def of(self, content: str, at_least: int) -> int:
-        """The number for `content` (a digest): the one that it had, or a new one that is larger than any before."""
-        kept = keyfile.read(self._path)
-        number, digest = 0, ""
-        if kept is not None:
-            try:
-                text, digest = kept.decode("ascii").split()
-                number = int(text)
-            except ValueError as error:
-                raise CannotStart(f"{str(self._path)!r} cannot be parsed: remove it") from error
-        if digest != content:
-            number = max(number + 1, at_least)
-            keyfile.write_new(self._path, f"{number} {content}\n".encode())
-        return number
+        issuer = Signer(certificate, key)
+        # Those before are kept while they live: they sign the lists of their own leaves that are revoked.
+        alive = {name: each for name, each in self._issuers.items() if each.certificate.not_valid_after_utc > now}
+        self._issuers = {**alive, issuer.id: issuer}
+        return issuer
 
 
 def _half_life(certificate: x509.Certificate) -> datetime:

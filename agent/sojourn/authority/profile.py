@@ -30,6 +30,11 @@ class Signer:
     def __repr__(self) -> str:
         return f"Signer({self.certificate.subject.rfc4514_string()})"
 
+    @property
+    def id(self) -> str:
+        """The subject key identifier, lower-case hex."""
+        return key_id(self.certificate)
+
     def sign_leaf(
         self,
         spiffe_id: SpiffeId,
@@ -66,10 +71,15 @@ class Signer:
         not_after: datetime,
     ) -> x509.Certificate:
         """Sign an intermediate that may sign leaves; its life is clipped to this certificate's."""
-        name = _authority_name(trust_domain, "issuer", x509.SubjectKeyIdentifier.from_public_key(public_key))
+        name = issuer_name(trust_domain, x509.SubjectKeyIdentifier.from_public_key(public_key).digest)
         builder = _authority(self._builder(name, public_key, not_before, not_after), trust_domain, path_length=0)
         check_authority(builder.sign(_THROW_AWAY, hashes.SHA256()), trust_domain)
         return builder.sign(self._key, _digest(self._key))
+
+    def sign_crl(self, builder: x509.CertificateRevocationListBuilder) -> x509.CertificateRevocationList:
+        """Sign a list of revoked certificates in this certificate's name."""
+        named = builder.issuer_name(self.certificate.subject).add_extension(self._key_identifier, critical=False)
+        return named.sign(self._key, _digest(self._key))
 
     def _builder(
         self,
@@ -104,7 +114,7 @@ def self_sign(
 ) -> x509.Certificate:
     """Make the root certificate of a trust domain."""
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    name = _authority_name(trust_domain, "root", identifier)
+    name = _authority_name(trust_domain, "root", identifier.digest)
     builder = _authority(
         x509.CertificateBuilder()
         .serial_number(_serial())
@@ -122,9 +132,25 @@ def self_sign(
     return builder.sign(key, _digest(key))
 
 
-def _authority_name(trust_domain: TrustDomain, what: str, identifier: x509.SubjectKeyIdentifier) -> x509.Name:
+def key_id(certificate: x509.Certificate) -> str:
+    """The subject key identifier of a signing certificate, lower-case hex."""
+    return certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest.hex()
+
+
+def signer_id(certificate: x509.Certificate) -> str:
+    """The subject key identifier of what signed a certificate, lower-case hex."""
+    identifier = certificate.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    return (identifier or b"").hex()
+
+
+def issuer_name(trust_domain: TrustDomain, identifier: bytes) -> x509.Name:
+    """The name of the intermediate with this subject key identifier."""
+    return _authority_name(trust_domain, "issuer", identifier)
+
+
+def _authority_name(trust_domain: TrustDomain, what: str, identifier: bytes) -> x509.Name:
     # The key identifier keeps the names of old and new authorities apart: verifiers look issuers up by name.
-    common = f"{trust_domain.name[:40]} {what} {identifier.digest.hex()[:12]}"
+    common = f"{trust_domain.name[:40]} {what} {identifier.hex()[:12]}"
     return x509.Name([_ORGANIZATION, x509.NameAttribute(NameOID.COMMON_NAME, common)])
 
 

@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.attestation.selectors import Selector
+from sojourn.authority.profile import key_id
 from sojourn.errors import InvalidBundle, InvalidEntry, InvalidInput, InvalidSelector, InvalidSpiffeId, SojournError
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.bundle import Bundle
@@ -177,9 +178,12 @@ def bundle_message(bundle: Bundle, mask: types.BundleMask | None = None) -> type
         sequence_number=bundle.sequence,
     )
     for certificate in bundle.x509_authorities:
-        message.x509_authorities.add(asn1=certificate.public_bytes(Encoding.DER))
+        message.x509_authorities.add(
+            asn1=certificate.public_bytes(Encoding.DER),
+            tainted=bool(bundle.tainted) and key_id(certificate) in bundle.tainted,
+        )
     for key in bundle.jwt_authorities.values():
-        message.jwt_authorities.add(public_key=key.pkix_der, key_id=key.kid)
+        message.jwt_authorities.add(public_key=key.pkix_der, key_id=key.kid, tainted=key.kid in bundle.tainted)
     return masked(message, mask, ("x509_authorities", "jwt_authorities", "refresh_hint", "sequence_number"))
 
 

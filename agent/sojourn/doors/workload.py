@@ -57,7 +57,7 @@ class WorkloadApi:
             entries = await self._identities.of(call.peer)
         answer = pb.JWTSVIDResponse()
         for entry in entries:
-            svid = self._identities.issue_jwt(entry, audience)
+            svid = self._identities.jwt_svid(entry, audience)
             self._audit.note(
                 "jwt_svid_issued",
                 spiffe_id=str(svid.spiffe_id),

@@ -2,19 +2,20 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.service import Attestation
-from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.embedded import X509, EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.foreign import ForeignBundles
+from sojourn.identity.jwtsvids import JwtSvids
 from sojourn.identity.matching import EntryIndex, unique_hints
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.svids import X509Svids
@@ -76,17 +77,17 @@ class Identities:
         registry: Registry,
         authority: EmbeddedAuthority,
         svids: X509Svids,
+        jwt_svids: JwtSvids,
         foreign: ForeignBundles,
         clock: Clock,
-        default_jwt_ttl: timedelta,
     ) -> None:
         self._attestation = attestation
         self._registry = registry
         self._authority = authority
         self._svids = svids
+        self._jwt_svids = jwt_svids
         self._foreign = foreign
         self._clock = clock
-        self._default_jwt_ttl = default_jwt_ttl
         self._streams: set[Stream] = set()
         registry.on_change(self._registered)
         svids.on_rotation(self._rotated)
@@ -142,10 +143,21 @@ class Identities:
         """The X.509-SVID of an entry, as good as it gets now."""
         return self._svids.get(entry)
 
-    def issue_jwt(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
-        """Sign a JWT-SVID for an entry."""
-        ttl = timedelta(seconds=entry.jwt_svid_ttl) if entry.jwt_svid_ttl else self._default_jwt_ttl
-        return self._authority.issue_jwt(entry.spiffe_id, audience, ttl)
+    def jwt_svid(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
+        """A JWT-SVID of an entry, as good as it gets now."""
+        return self._jwt_svids.get(entry, audience)
+
+    async def rotate(self, entry_ids: Collection[str] | None) -> int:
+        """Replace the SVIDs of these entries, or all, now. Return how many X.509-SVIDs were in use."""
+        self._jwt_svids.forget(entry_ids)
+        return await self._svids.reissue(lambda kept: entry_ids is None or kept.entry.id in entry_ids)
+
+    async def replace_signed_by(self, kind: str, authority_id: str) -> None:
+        """Replace all that this authority signed: when this returns, nothing of it is served any more."""
+        if kind == X509:
+            await self._svids.reissue(lambda kept: self._authority.root_of(kept.svid) == authority_id)
+        else:
+            self._jwt_svids.forget()
 
     @asynccontextmanager
     async def stream(self, peer: Peer, method: str, *, required: bool = True) -> AsyncIterator[Stream]:

@@ -1,5 +1,6 @@
 """X.509-SVIDs in use: issued at first use, renewed at half of their life while somebody watches."""
 
+import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ import structlog
 
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.identity.entries import Entry
-from sojourn.limits import ROTATION_JITTER_SHARE
+from sojourn.limits import REISSUED_AT_ONCE, ROTATION_JITTER_SHARE
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid
 
@@ -88,6 +89,15 @@ class X509Svids:
             for hook in self._forgotten:
                 hook()
 
+    async def reissue(self, which: Callable[[Kept], bool]) -> int:
+        """Replace SVIDs now, whatever they have left, and return how many; those that nobody watches are dropped."""
+        found = [kept.entry.id for kept in self._kept.values() if which(kept)]
+        for place, entry_id in enumerate(found, 1):
+            self._rotate(entry_id)
+            if place % REISSUED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return len(found)
+
     def kept(self) -> list[Kept]:
         return list(self._kept.values())
 
@@ -108,6 +118,7 @@ class X509Svids:
         kept = self._kept.get(entry_id)
         if kept is None:
             return
+        kept.alarm.cancel()
         if entry_id not in self._watchers:
             self.forget(entry_id)
             return

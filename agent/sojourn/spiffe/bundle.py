@@ -24,6 +24,7 @@ class Bundle:
     jwt_authorities: Mapping[str, PublicKey] = field(default_factory=dict)
     sequence: int = 0
     refresh_hint_seconds: int = 0
+    tainted: frozenset[str] = frozenset()  # of our own: hex subject key identifiers and `kid`s that will be revoked
 
     @cached_property
     def x509_der(self) -> bytes:

@@ -8,7 +8,8 @@ from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from fakes.registrations import TRUST_DOMAIN
 from sojourn.authority import keyfile
-from sojourn.errors import CannotStart
+from sojourn.authority.embedded import JWT, X509
+from sojourn.errors import CannotStart, InvalidSvid, InvalidToken
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -162,7 +163,7 @@ class TestMaintain:
         assert WEB == verify(svid, authority, clock)
 
     def test_jwt_keys_change_the_bundle(self, authority, clock):
-        """When there is a new JWT key the bundle has both, hooks run, and old tokens verify."""
+        """When there is a new JWT key the bundle has both before it signs, hooks run, and old tokens verify."""
         svid = authority.issue_jwt(WEB, ["a"], 29 * DAY)
         heard = []
         authority.on_change(lambda: heard.append(len(authority.jwt_keys)))
@@ -190,11 +191,74 @@ class TestMaintain:
 
     def test_a_wall_clock_that_was_ahead(self, folder, clock):
         """After the wall clock was set back beyond the intermediate's begin, SVIDs are issued again."""
+        authority_in(folder, clock)  # the root is made at the right time
         clock.step_wall(DAY.total_seconds())
         authority = authority_in(folder, clock)
-        root_made_before = authority_in(folder.parent / "other", FakeClock())
-        authority._root = root_made_before._root
-        authority._issuer = authority._new_issuer()
         clock.step_wall(-DAY.total_seconds() / 2)
         authority.maintain()
         assert authority.issue_x509(WEB, HOUR)
+
+
+class TestLocalAuthorities:
+    def test_root_rotation(self, folder, clock, authority):
+        """Over a rotation of the root both are in the bundle: what either signed verifies, also after a restart."""
+        first = authority.slots(X509).active.id
+        before = authority.issue_x509(WEB, HOUR)
+        made = authority.prepare(X509)
+        during = authority.issue_x509(WEB, HOUR)
+        authority.activate(X509, made.id)
+        after = authority.issue_x509(WEB, HOUR)
+        assert [first, first, made.id] == [authority.root_of(svid) for svid in (before, during, after)]
+        again = authority_in(folder, clock)
+        for svid in (before, during, after):
+            assert WEB == verify(svid, authority, clock) == verify(svid, again, clock)
+        assert made.id == again.root_of(again.issue_x509(WEB, HOUR))
+
+    def test_a_revoked_root(self, folder, clock, authority):
+        """What a revoked root signed verifies no more, here and after a restart; what the new one signs does."""
+        first = authority.slots(X509).active.id
+        svid = authority.issue_x509(WEB, HOUR)
+        authority.activate(X509, authority.prepare(X509).id)
+        authority.taint(X509, first)
+        assert WEB == verify(svid, authority, clock)
+        assert frozenset({first}) == authority.bundle.tainted
+        authority.revoke(X509, first)
+        for each in (authority, authority_in(folder, clock)):
+            assert frozenset() == each.bundle.tainted
+            with pytest.raises(InvalidSvid):
+                verify(svid, each, clock)
+            assert WEB == verify(each.issue_x509(WEB, HOUR), each, clock)
+
+    def test_a_revoked_jwt_key(self, authority, clock):
+        """A JWT-SVID of a revoked key verifies no more; those of the next key do."""
+        svid, first = authority.issue_jwt(WEB, ["a"], HOUR), authority.slots(JWT).active.id
+        authority.activate(JWT, authority.prepare(JWT).id)
+        authority.taint(JWT, first)
+        assert WEB == verify_jwt(svid, authority, clock).spiffe_id
+        authority.revoke(JWT, first)
+        with pytest.raises(InvalidToken):
+            verify_jwt(svid, authority, clock)
+        assert WEB == verify_jwt(authority.issue_jwt(WEB, ["a"], HOUR), authority, clock).spiffe_id
+
+    def test_each_step_is_told(self, authority):
+        """Each step changes the bundle's sequence number and runs the hooks."""
+        heard = []
+        authority.on_change(lambda: heard.append(authority.bundle.sequence))
+        first = authority.slots(X509).active.id
+        authority.activate(X509, authority.prepare(X509).id)
+        authority.taint(X509, first)
+        authority.revoke(X509, first)
+        assert 4 == len(heard)
+        assert heard == sorted(heard)
+
+    def test_a_root_follows_by_itself(self, folder, clock):
+        """A root is followed by the next in time, without a gap: SVIDs of either verify all the way."""
+        authority = authority_in(folder, clock, root_ttl=10 * DAY)
+        roots, issued = set(), []
+        for _ in range(60):
+            issued = [svid for svid in (*issued, authority.issue_x509(WEB, DAY)) if svid.not_after > clock.now()]
+            roots.add(authority.root_of(issued[-1]))
+            assert {WEB} == {verify(svid, authority, clock) for svid in issued}
+            clock.advance(DAY.total_seconds() / 4)
+            authority.maintain()
+        assert len(roots) >= 3

@@ -1,4 +1,4 @@
-"""jwtkeys.py: a few keys over restarts; the newest signs, the others verify until they end."""
+"""jwtkeys.py: the keys of JWT-SVIDs over restarts; one signs, the others verify until they end."""
 
 from datetime import timedelta
 
@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fakes.clock import FakeClock
 from sojourn.authority import keyfile
 from sojourn.authority.jwtkeys import JwtKeys
-from sojourn.errors import CannotStart
+from sojourn.errors import CannotStart, StoreFailed
 
 TTL = timedelta(days=30)
 
@@ -34,38 +34,28 @@ def kids(keys):
 
 def test_first_start(keys, clock, path):
     """Without a file there is one key, and it is on disk."""
-    key, ends = keys.active()
-    assert ([key.kid], clock.now() + TTL) == (kids(keys), ends)
-    assert key.kid.encode() in keyfile.read(path)
+    assert ([keys.active.key.kid], clock.now() + TTL) == (kids(keys), keys.active.not_after)
+    assert keys.active.id.encode() in keyfile.read(path)
 
 
 def test_restart(keys, clock, path):
-    """After a restart keys, order and times are the same, and the file is untouched."""
+    """After a restart keys, order, states and times are the same, and the file is untouched."""
     clock.advance(TTL.total_seconds() / 2)
     keys.maintain()
     before = path.stat().st_ino
     again = JwtKeys(path, clock, TTL)
-    assert (kids(keys), keys.active()[1]) == (kids(again), again.active()[1])
+    assert [(each.id, each.status, each.not_after) for each in keys.all] == [
+        (each.id, each.status, each.not_after) for each in again.all
+    ]
     assert before == path.stat().st_ino
-    assert keys.active()[0].public.jwk == again.active()[0].public.jwk
-
-
-def test_a_new_key_at_half_of_its_life(keys, clock):
-    """At half of its life a key is followed by another, which signs from then on; both verify."""
-    (first,) = kids(keys)
-    clock.advance(TTL.total_seconds() / 2 - 1)
-    assert not keys.maintain()
-    clock.advance(1)
-    assert keys.maintain()
-    assert first != keys.active()[0].kid
-    assert [first, keys.active()[0].kid] == kids(keys)
+    assert keys.active.key.public.jwk == again.active.key.public.jwk
 
 
 def test_an_ended_key_is_dropped(keys, clock):
     """A key whose life is over verifies no more."""
     (first,) = kids(keys)
-    for _ in range(2):
-        clock.advance(TTL.total_seconds() / 2)
+    for _ in range(6):
+        clock.advance(TTL.total_seconds() / 6)
         keys.maintain()
     assert first not in kids(keys)
 
@@ -74,19 +64,10 @@ def test_never_without_a_key(keys, clock, path):
     """After a long sleep or stop there is a fresh key to sign with."""
     clock.advance(TTL.total_seconds() * 5)
     assert keys.maintain()
-    assert keys.active()[1] > clock.now()
+    assert keys.active.not_after > clock.now()
     clock.advance(TTL.total_seconds() * 5)
     again = JwtKeys(path, clock, TTL)
-    assert ([again.active()[0].kid], True) == (kids(again), again.active()[1] > clock.now())
-
-
-def test_next_change(keys, clock):
-    """The next change is said: nothing happens before, something does then."""
-    for _ in range(6):
-        clock.advance((keys.next_change - clock.now()).total_seconds() - 1)
-        assert not keys.maintain()
-        clock.advance(1)
-        assert keys.maintain()
+    assert ([again.active.id], True) == (kids(again), again.active.not_after > clock.now())
 
 
 def rsa_key():
@@ -100,8 +81,8 @@ def rsa_key():
         b"\n",
         b"# kid 1 2\n",
         b"# kid 1\n",
-        b"# kid x y\n-----BEGIN PRIVATE KEY-----\n",
-        b"# kid 1 2\n" + rsa_key(),
+        b"# kid x y active\n-----BEGIN PRIVATE KEY-----\n",
+        b"# kid 1 2 active\n" + rsa_key(),
     ],
 )
 def test_a_damaged_file(path, clock, content):
@@ -112,11 +93,33 @@ def test_a_damaged_file(path, clock, content):
     assert content == keyfile.read(path)
 
 
+@pytest.mark.parametrize(
+    ("before", "after"), [(b" active", b" lost"), (b" active", b" prepared"), (b" active", b" active dirty")]
+)
+def test_a_damaged_state(keys, path, clock, before, after):
+    """A file with an unknown state or mark, or without an active key, is refused."""
+    content = keyfile.read(path).replace(before, after)
+    keyfile.write_new(path, content)
+    with pytest.raises(CannotStart, match="backup"):
+        JwtKeys(path, clock, TTL)
+
+
 def test_an_empty_file(path, clock):
     """A file that was cut to nothing is damaged too: tokens that are out depend on it."""
     keyfile.write_new(path, b"")
     with pytest.raises(CannotStart):
         JwtKeys(path, clock, TTL)
+
+
+def test_a_file_of_the_first_releases(keys, path, clock):
+    """Files that had no states are read: the last key signs, the ones before it are old."""
+    clock.advance(TTL.total_seconds() / 2)
+    keys.maintain()
+    expected = [each.id for each in keys.all]
+    content = keyfile.read(path).replace(b" active\n", b"\n").replace(b" prepared\n", b"\n")
+    keyfile.write_new(path, content)
+    again = JwtKeys(path, clock, TTL)
+    assert (expected, expected[-1], expected[:-1]) == (kids(again), again.active.id, [each.id for each in again.old])
 
 
 def test_a_write_that_fails_changes_nothing(keys, clock, monkeypatch):
@@ -128,6 +131,6 @@ def test_a_write_that_fails_changes_nothing(keys, clock, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(keyfile, "write_new", refuse)
-    with pytest.raises(OSError, match="space"):
+    with pytest.raises(StoreFailed, match="space"):
         keys.maintain()
     assert before == kids(keys)

@@ -17,6 +17,7 @@ from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
 from sojourn.identity import identities as identities_module
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
+from sojourn.identity.jwtsvids import JwtSvids
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import X509Svids
 from sojourn.limits import ATTESTATION_FRESH_SECONDS
@@ -43,9 +44,9 @@ class Room:
             self.registry,
             self.authority,
             self.svids,
+            JwtSvids(self.authority, self.clock, timedelta(minutes=5)),
             self.foreign,
             self.clock,
-            timedelta(minutes=5),
         )
         self._closing = ExitStack()
         self.process = self._closing.enter_context(child())
@@ -128,7 +129,7 @@ class TestOf:
     @pytest.mark.parametrize(("ttl", "expected"), [(0, timedelta(minutes=5)), (30, timedelta(seconds=30))])
     async def test_jwt(self, room, ttl, expected):
         """A JWT-SVID is for the entry's SPIFFE ID and lives as long as the entry, or the default, says."""
-        svid = room.identities.issue_jwt(replace(WEB, jwt_svid_ttl=ttl), ["a"])
+        svid = room.identities.jwt_svid(replace(WEB, jwt_svid_ttl=ttl), ["a"])
         assert (WEB.spiffe_id, ("a",), room.clock.now() + expected) == (
             svid.spiffe_id,
             svid.audience,

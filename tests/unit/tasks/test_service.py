@@ -27,6 +27,7 @@ from sojourn.errors import (
 )
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
+from sojourn.identity.jwtsvids import JwtSvids
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import X509Svids
 from sojourn.oversight.audit import Audit
@@ -60,9 +61,9 @@ class Room:
             registry,
             self.authority,
             svids,
+            JwtSvids(self.authority, self.clock, timedelta(minutes=5)),
             ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, registry),
             self.clock,
-            timedelta(minutes=5),
         )
         audit = Audit(self.store, self.clock)
         self.engine = TaskEngine(TYPES, self.store, audit, KEY, ISSUER, 1, self.clock, self.alarms, Holders(50))

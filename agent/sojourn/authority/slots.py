@@ -1,0 +1,234 @@
+"""Keys that sign, over their lives: prepared, then active, then old; an old one may be tainted and then revoked.
+
+One key is active and signs. A prepared one is published, so that verifiers know it before it signs. Old ones verify
+what they signed until they end or are revoked. A key is followed by itself: the next is prepared at half of the
+active one's life and activated at two thirds of it.
+
+On disk each key is PEM after a line `# ID CREATED NOT_AFTER STATUS [tainted]` (times in seconds since the epoch).
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from sojourn.authority import keyfile
+from sojourn.clock import Clock
+from sojourn.errors import CannotStart, FailedPrecondition, InvalidInput, SojournError, StoreFailed
+
+Key = TypeVar("Key")
+PREPARE_AT, PUBLISHED_FOR, ACTIVATE_AT_LAST = 1 / 2, 1 / 6, 9 / 10  # shares of the active key's life
+
+
+class Status(StrEnum):
+    PREPARED = "prepared"
+    ACTIVE = "active"
+    OLD = "old"
+
+
+@dataclass(frozen=True)
+class Slot(Generic[Key]):
+    """One key. `id` is the authority ID: the `kid` of a JWT key, the hex subject key identifier of a root."""
+
+    id: str
+    key: Key
+    pem: bytes = field(repr=False)
+    created: datetime
+    not_after: datetime
+    status: Status = Status.PREPARED
+    tainted: bool = False
+
+    def at(self, share: float) -> datetime:
+        """When this share of its life is over."""
+        return self.created + (self.not_after - self.created) * share
+
+
+class Slots(ABC, Generic[Key]):
+    """The keys of one kind, in the order in which they were made. What is said to be done is on disk."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        """Load the keys, or make one if there is no file. Raise CannotStart if what lies there cannot be used."""
+        self._path = path
+        self._clock = clock
+        content = keyfile.read(path)
+        self._slots = () if content is None else self._parse(content)
+        self.maintain()
+
+    @abstractmethod
+    def _make(self, now: datetime) -> Slot[Key]:
+        """A new key, prepared."""
+
+    @abstractmethod
+    def _read(self, slot: Slot[None]) -> Slot[Key]:
+        """Make a slot of what was read. Raise CannotStart, or ValueError if it cannot be parsed."""
+
+    @abstractmethod
+    def _ended(self) -> Slot[Key]:
+        """What signs when the active key has ended. Raise CannotStart if that is not for us to decide."""
+
+    # --- reading ----------------------------------------------------------------------------------------------------
+
+    @property
+    def all(self) -> tuple[Slot[Key], ...]:
+        return self._slots
+
+    @property
+    def active(self) -> Slot[Key]:
+        return next(slot for slot in self._slots if slot.status is Status.ACTIVE)
+
+    @property
+    def prepared(self) -> Slot[Key] | None:
+        return next((slot for slot in self._slots if slot.status is Status.PREPARED), None)
+
+    @property
+    def old(self) -> tuple[Slot[Key], ...]:
+        return tuple(slot for slot in self._slots if slot.status is Status.OLD)
+
+    @property
+    def tainted(self) -> frozenset[str]:
+        return frozenset(slot.id for slot in self._slots if slot.tainted)
+
+    @property
+    def next_change(self) -> datetime:
+        due = self.active.at(PREPARE_AT) if self.prepared is None else self._activation(self.prepared)
+        return min([due, *(slot.not_after for slot in self.old)])
+
+    # --- changing ---------------------------------------------------------------------------------------------------
+
+    def prepare(self) -> Slot[Key]:
+        """Make and publish the next key. One that was prepared and never signed gives way to it."""
+        slot = self._make(self._clock.now())
+        self._keep((*(each for each in self._slots if each.status is not Status.PREPARED), slot))
+        return slot
+
+    def activate(self, authority_id: str) -> Slot[Key]:
+        """Let the prepared key sign from now on; the one that did so is old then."""
+        slot = self._find(authority_id)
+        if slot.status is not Status.PREPARED:
+            raise FailedPrecondition(f"only Prepared authorities can be activated: {slot.status.upper()}")
+        self._keep(_activated(self._slots))
+        return self._find(authority_id)
+
+    def taint(self, authority_id: str) -> Slot[Key]:
+        """Mark an old key as one that is not to be trusted much longer."""
+        slot = self._find(authority_id)
+        if slot.status is Status.ACTIVE:
+            raise FailedPrecondition("unable to taint current local authority: prepare and activate another first")
+        if slot.status is not Status.OLD:
+            raise FailedPrecondition(f"only Old local authorities can be tainted: {slot.status.upper()}")
+        if slot.tainted:
+            raise FailedPrecondition("the authority is tainted already")
+        self._keep(tuple(replace(each, tainted=True) if each is slot else each for each in self._slots))
+        return self._find(authority_id)
+
+    def revoke(self, authority_id: str) -> Slot[Key]:
+        """Forget a tainted key: nothing that it signed verifies any more."""
+        slot = self._find(authority_id)
+        if slot.status is Status.ACTIVE:
+            raise FailedPrecondition("unable to revoke current local authority: prepare and activate another first")
+        if slot.status is not Status.OLD:
+            raise FailedPrecondition(f"only Old local authorities can be revoked: {slot.status.upper()}")
+        if not slot.tainted:
+            raise FailedPrecondition("the authority is not tainted: taint it first, so that all it signed is replaced")
+        self._keep(tuple(each for each in self._slots if each is not slot))
+        return slot
+
+    def maintain(self) -> bool:
+        """Prepare and activate what is due, drop old keys that have ended; say whether anything changed."""
+        now = self._clock.now()
+        slots = tuple(slot for slot in self._slots if slot.status is Status.ACTIVE or slot.not_after > now)
+        active = next((slot for slot in slots if slot.status is Status.ACTIVE), None)
+        prepared = next((slot for slot in slots if slot.status is Status.PREPARED), None)
+        if active is None:
+            slots = (replace(self._make(now), status=Status.ACTIVE),)
+        elif active.not_after <= now:
+            following = prepared or self._ended()
+            slots = (
+                *(slot for slot in slots if slot not in (active, prepared)),
+                replace(following, status=Status.ACTIVE),
+            )
+        elif prepared is not None and self._activation(prepared) <= now:
+            slots = _activated(slots)
+        elif prepared is None and active.at(PREPARE_AT) <= now:
+            slots = (*slots, self._make(now))
+        if slots == self._slots:
+            return False
+        self._keep(slots)
+        return True
+
+    def _activation(self, prepared: Slot[Key]) -> datetime:
+        """When the prepared key is activated: in its time, after it was published for a while, but not too late."""
+        active = self.active
+        published = prepared.created + (active.not_after - active.created) * PUBLISHED_FOR
+        return min(max(published, active.at(PREPARE_AT + PUBLISHED_FOR)), active.at(ACTIVATE_AT_LAST))
+
+    def _find(self, authority_id: str) -> Slot[Key]:
+        if not authority_id:
+            raise InvalidInput("no authority ID provided")
+        for slot in self._slots:
+            if slot.id == authority_id:
+                return slot
+        raise InvalidInput("unexpected authority ID")
+
+    def _keep(self, slots: tuple[Slot[Key], ...]) -> None:
+        try:
+            keyfile.write_new(self._path, b"".join(_block(slot) for slot in slots))
+        except OSError as error:
+            raise StoreFailed(f"the keys cannot be written: {error.strerror}", detail=str(self._path)) from error
+        self._slots = slots
+
+    def _blocks(self, content: bytes) -> list[bytes]:
+        return content.removeprefix(b"# ").split(b"\n# ")
+
+    def _parse(self, content: bytes) -> tuple[Slot[Key], ...]:
+        try:
+            read = [_slot(block) for block in self._blocks(content)]
+            slots = tuple(self._read(slot) for slot in _one_active(read))
+            if sum(slot.status is Status.ACTIVE for slot in slots) != 1:
+                raise ValueError("not one active key")
+        except SojournError:
+            raise
+        except Exception as error:
+            raise CannotStart(
+                f"{str(self._path)!r} cannot be parsed: restore it from a backup", detail=str(error)
+            ) from error
+        return slots
+
+
+def _activated(slots: tuple[Slot[Key], ...]) -> tuple[Slot[Key], ...]:
+    """What was prepared signs from now on, and what did so until now is old."""
+    following = {Status.ACTIVE: Status.OLD, Status.PREPARED: Status.ACTIVE}
+    return tuple(replace(each, status=following.get(each.status, each.status)) for each in slots)
+
+
+def _one_active(slots: list[Slot[None]]) -> list[Slot[None]]:
+    """Of several active keys, as the first files had them, the last one is."""
+    *_, last = (slot for slot in slots if slot.status is Status.ACTIVE)
+    return [
+        replace(each, status=Status.OLD) if each.status is Status.ACTIVE and each is not last else each
+        for each in slots
+    ]
+
+
+def _block(slot: Slot[Key]) -> bytes:
+    times = f"{int(slot.created.timestamp())} {int(slot.not_after.timestamp())}"
+    return f"# {slot.id} {times} {slot.status}{' tainted' if slot.tainted else ''}\n".encode() + slot.pem
+
+
+def _slot(block: bytes) -> Slot[None]:
+    head, _, pem = block.partition(b"\n")
+    authority_id, created, not_after, *rest = head.decode().split(" ")
+    status, *marks = rest or [Status.ACTIVE]  # the first files had no status: the last key signed
+    if marks not in ([], ["tainted"]) or not authority_id:
+        raise ValueError("unknown mark")
+    return Slot(
+        authority_id,
+        None,
+        pem if pem.endswith(b"\n") else pem + b"\n",
+        datetime.fromtimestamp(int(created), UTC),
+        datetime.fromtimestamp(int(not_after), UTC),
+        Status(status),
+        bool(marks),
+    )

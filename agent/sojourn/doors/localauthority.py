@@ -1,0 +1,86 @@
+"""SPIRE's local authority API on the admin socket: the keys that sign, from prepared to revoked."""
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any
+
+from sojourn._pb.spire.api.server.localauthority.v1 import localauthority_pb2 as pb
+from sojourn.authority.embedded import JWT, X509, EmbeddedAuthority
+from sojourn.authority.slots import Slot
+from sojourn.doors.calls import Call, Method
+from sojourn.errors import FailedPrecondition
+from sojourn.identity.identities import Identities
+from sojourn.oversight.audit import Audit
+
+SERVICE = "spire.api.server.localauthority.v1.LocalAuthority"
+_NAMES = {X509: "X509", JWT: "JWT"}
+
+
+class LocalAuthorityApi:
+    """The same five calls for each kind of key. Every change is audited."""
+
+    def __init__(self, authority: EmbeddedAuthority, identities: Identities, audit: Audit) -> None:
+        self._authority = authority
+        self._identities = identities
+        self._audit = audit
+
+    def methods(self) -> dict[str, Method]:
+        made: dict[str, Method] = {}
+        for kind, name in _NAMES.items():
+            made[f"Get{name}AuthorityState"] = self._method(f"Get{name}AuthorityState", partial(self._state, kind))
+            made[f"Prepare{name}Authority"] = self._method(f"Prepare{name}Authority", partial(self._prepare, kind))
+            made[f"Activate{name}Authority"] = self._method(f"Activate{name}Authority", partial(self._activate, kind))
+            made[f"Taint{name}Authority"] = self._method(f"Taint{name}Authority", partial(self._taint, kind))
+            made[f"Revoke{name}Authority"] = self._method(f"Revoke{name}Authority", partial(self._revoke, kind))
+        for method in ("TaintX509UpstreamAuthority", "RevokeX509UpstreamAuthority"):
+            made[method] = self._method(method, self._upstream)
+        return made
+
+    def _method(self, name: str, answer: Callable[[Call, Any, Any], Awaitable[None]]) -> Method:
+        async def handle(call: Call, request: Any) -> Any:
+            response = getattr(pb, f"{name}Response")()
+            await answer(call, request, response)
+            return response
+
+        return Method("unary", getattr(pb, f"{name}Request"), handle)
+
+    async def _state(self, kind: str, _call: Call, _request: Any, response: Any) -> None:
+        slots = self._authority.slots(kind)
+        response.active.CopyFrom(_message(slots.active))
+        if slots.prepared is not None:
+            response.prepared.CopyFrom(_message(slots.prepared))
+        if slots.old:
+            response.old.CopyFrom(_message(slots.old[-1]))
+
+    async def _prepare(self, kind: str, call: Call, _request: Any, response: Any) -> None:
+        slot = self._authority.prepare(kind)
+        self._note(call, kind, "prepared", slot)
+        response.prepared_authority.CopyFrom(_message(slot))
+
+    async def _activate(self, kind: str, call: Call, request: Any, response: Any) -> None:
+        slot = self._authority.activate(kind, request.authority_id)
+        self._note(call, kind, "activated", slot)
+        response.activated_authority.CopyFrom(_message(slot))
+
+    async def _taint(self, kind: str, call: Call, request: Any, response: Any) -> None:
+        slot = self._authority.taint(kind, request.authority_id)
+        self._note(call, kind, "tainted", slot)
+        await self._identities.replace_signed_by(kind, slot.id)
+        response.tainted_authority.CopyFrom(_message(slot))
+
+    async def _revoke(self, kind: str, call: Call, request: Any, response: Any) -> None:
+        if request.authority_id in self._authority.slots(kind).tainted:
+            await self._identities.replace_signed_by(kind, request.authority_id)  # another's taint may be under way
+        slot = self._authority.revoke(kind, request.authority_id)
+        self._note(call, kind, "revoked", slot)
+        response.revoked_authority.CopyFrom(_message(slot))
+
+    async def _upstream(self, _call: Call, _request: Any, _response: Any) -> None:
+        raise FailedPrecondition("upstream authority is not configured")
+
+    def _note(self, call: Call, kind: str, done: str, slot: Slot[Any]) -> None:
+        self._audit.note(f"authority_{done}", kind=kind, authority_id=slot.id, **call.by)
+
+
+def _message(slot: Slot[Any]) -> pb.AuthorityState:
+    return pb.AuthorityState(authority_id=slot.id, expires_at=int(slot.not_after.timestamp()))
