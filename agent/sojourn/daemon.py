@@ -18,6 +18,7 @@ from prometheus_client import Gauge, start_http_server
 from sojourn import process_setup
 from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.profile import signer_id
 from sojourn.clock import Alarms, SystemClock
 from sojourn.config import Config
 from sojourn.doors import (
@@ -29,6 +30,7 @@ from sojourn.doors import (
     localauthority,
     minting,
     operating,
+    revoking,
     sds,
     tasks,
     validation,
@@ -43,8 +45,10 @@ from sojourn.doors.servers import InwardFolder, serve
 from sojourn.errors import CannotStart, InvalidPolicy, SojournError
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
+from sojourn.identity.issued import Issued
 from sojourn.identity.jwtsvids import JwtSvids
 from sojourn.identity.registry import Registry
+from sojourn.identity.revocations import Revocations
 from sojourn.identity.svids import X509Svids
 from sojourn.limits import (
     ADMIN_CONNECTIONS,
@@ -66,6 +70,7 @@ from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database, open_sqlite
 from sojourn.store.entries import EntryTable
 from sojourn.store.foreign import ForeignTable
+from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
 from sojourn.tasks.engine import TaskEngine
@@ -90,6 +95,7 @@ class Rooms:
     registry: Registry
     authority: EmbeddedAuthority
     svids: X509Svids
+    revocations: Revocations
     foreign: ForeignBundles
     identities: Identities
     engine: TaskEngine
@@ -165,11 +171,14 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
             spiffe_id=str(svid.spiffe_id),
             serial=svid.serial,
             expires_at=int(svid.not_after.timestamp()),
+            issuer_id=signer_id(svid.leaf),
+            root_id=authority.root_of(svid),
         ),
     )
     foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
     jwt_svids = JwtSvids(authority, clock, config.identity.jwt_svid_ttl)
-    identities = Identities(attestation, registry, authority, svids, jwt_svids, foreign, clock)
+    revocations = Revocations(RevocationTable(database), authority, clock, alarms)
+    identities = Identities(attestation, registry, authority, svids, jwt_svids, revocations, foreign, clock)
     table = TaskTable(database, journal)
     await table.end_unfinished(
         lambda left: audit.event(
@@ -188,7 +197,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
     engine = TaskEngine(_task_types(config), table, audit, key, config.issuer, epoch, clock, alarms, holders)
     registry.on_change(engine.entries_changed)
-    service = TokenService(engine, identities, authority, clock)
+    service = TokenService(engine, identities, clock)
     return Rooms(
         clock,
         alarms,
@@ -199,6 +208,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         registry,
         authority,
         svids,
+        revocations,
         foreign,
         identities,
         engine,
@@ -268,7 +278,15 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
             clock=rooms.clock,
             limitations=process_setup.limitations(),
         ).methods()
-        | entry_api.admin_methods(),
+        | entry_api.admin_methods()
+        | revoking.RevokingApi(
+            rooms.registry,
+            rooms.identities,
+            Issued(rooms.journal, rooms.audit, rooms.clock),
+            rooms.revocations,
+            rooms.engine,
+            rooms.audit,
+        ).admin_methods(),
     }
     envoy = _services(envoy_calls, {sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods()})
     for door, path, mode, made, maximum in (

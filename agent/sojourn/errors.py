@@ -10,7 +10,7 @@ may go on the wire, and `detail`, which goes to the log only.
     │   ├── InvalidAuthorizationDetails, UnknownTaskType, UnsupportedGrantType, InvalidScope
     │   └── InvalidToken, InvalidSvid    a credential that is not good, whatever the reason
     ├── Refused             understood, and the answer is no
-    │   └── NoIdentity, PolicyDenied, ActionOutsideType, InvalidTarget
+    │   └── NoIdentity, SvidRevoked, PolicyDenied, ActionOutsideType, InvalidTarget
     ├── NotFound, AlreadyExists
     ├── LimitExceeded, StoreFull
     ├── TaskOver            the task has ended, or is suspended
@@ -159,6 +159,12 @@ class NoIdentity(Refused):
 
     code = "no_identity"
     oauth_error = "invalid_client"
+
+
+class SvidRevoked(Refused):
+    """An SVID that the caller holds was revoked."""
+
+    code = "svid_revoked"
 
 
 class PolicyDenied(Refused):

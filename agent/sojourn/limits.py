@@ -50,6 +50,7 @@ DRAIN_SECONDS = 5.0  # for what must be written before the end
 GRACE_SECONDS = 1.0  # for calls that are under way
 JWT_SVIDS_KEPT = 10_000  # ready to be served again; each is about 1 KiB
 REISSUED_AT_ONCE = 50  # X.509-SVIDs, before others have a turn: about 10 ms
+REVOKED_SVIDS = 20_000  # on the list at once: a CRL with all of them, 40 bytes each, fits into an answer
 UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is not missed
 
 # --- attestation ----------------------------------------------------------------------------------------------------

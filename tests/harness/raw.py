@@ -13,6 +13,7 @@ from sojourn._pb import workload_pb2 as workload
 from sojourn._pb.sojourn.v1 import admin_pb2 as admin
 from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as bundle_api
 from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as entry_api
+from sojourn._pb.spire.api.server.localauthority.v1 import localauthority_pb2 as authority_api
 from sojourn._pb.spire.api.types import types_pb2 as types
 
 from harness.agent import AgentProcess
@@ -63,6 +64,19 @@ class Wire:
         """An open stream of FetchX509SVID; `next` waits for its messages."""
         method = WORKLOAD_API + "FetchX509SVID"
         return self.stream(method, workload.X509SVIDRequest(), workload.X509SVIDResponse, timeout=60)
+
+    def x509_bundles_stream(self) -> Any:
+        """An open stream of FetchX509Bundles."""
+        method = WORKLOAD_API + "FetchX509Bundles"
+        return self.stream(method, workload.X509BundlesRequest(), workload.X509BundlesResponse, timeout=60)
+
+    def jwt(self, *audience: str) -> Any:
+        request = workload.JWTSVIDRequest(audience=audience)
+        return self.unary(WORKLOAD_API + "FetchJWTSVID", request, workload.JWTSVIDResponse)
+
+    def validate(self, audience: str, token: str) -> Any:
+        request = workload.ValidateJWTSVIDRequest(audience=audience, svid=token)
+        return self.unary(WORKLOAD_API + "ValidateJWTSVID", request, workload.ValidateJWTSVIDResponse)
 
     def close(self) -> None:
         self._channel.close()
@@ -117,6 +131,14 @@ class Admin(Wire):
 
     def status(self) -> admin.GetStatusResponse:
         return self.unary("/sojourn.v1.Admin/GetStatus", admin.GetStatusRequest(), admin.GetStatusResponse)
+
+    def local_authority(self, method: str, authority_id: str = "") -> Any:
+        """A call of SPIRE's local authority API."""
+        request = getattr(authority_api, f"{method}Request")()
+        if authority_id:
+            request.authority_id = authority_id
+        path = f"/spire.api.server.localauthority.v1.LocalAuthority/{method}"
+        return self.unary(path, request, getattr(authority_api, f"{method}Response"))
 
     def streams_of(self, pid: int) -> Sequence[str]:
         return [stream.method for stream in self.status().streams if stream.pid == pid]

@@ -33,7 +33,8 @@ def sign(
     """Sign DER CRLs, one for each signer.
 
     A leaf stands in a list of its own intermediate. Intermediates live in memory only: of one that was lost by a
-    restart, the leaf stands in an indirect list of its root (RFC 5280, 5.2.5). Without that nothing verifies it.
+    restart, the leaf stands in an indirect list of its root (RFC 5280, 5.2.5), which not every verifier reads; without
+    that root nothing verifies it.
     """
     direct: dict[str, list[RevokedLeaf]] = {}
     indirect: dict[str, list[RevokedLeaf]] = {}

@@ -23,7 +23,7 @@ from sojourn.authority.roots import Roots
 from sojourn.authority.sequence import BundleSequence
 from sojourn.authority.slots import Slot, Slots
 from sojourn.clock import Clock
-from sojourn.errors import CannotStart
+from sojourn.errors import CannotStart, Unimplemented
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
@@ -67,6 +67,7 @@ class EmbeddedAuthority:
         self._sequence = BundleSequence(folder / "sequence")
         self._roots = Roots(folder / "root.pem", clock, trust_domain, curve, root_ttl)
         self._jwt = JwtKeys(folder / "jwt.pem", clock, jwt_key_ttl)
+        self._slots: dict[str, Slots[Any]] = {X509: self._roots, JWT: self._jwt}
         self._issuers: dict[str, Signer] = {}
         self._issuer = self._new_issuer()
         self._bundle = self._make_bundle()
@@ -138,10 +139,16 @@ class EmbeddedAuthority:
 
     # --- local authorities, as SPIRE has them -----------------------------------------------------------------------
 
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of keys that there are."""
+        return tuple(self._slots)
+
     def slots(self, kind: str) -> Slots[Any]:
-        """The keys of one kind: x509 or jwt."""
-        kinds: dict[str, Slots[Any]] = {X509: self._roots, JWT: self._jwt}
-        return kinds[kind]
+        """The keys of one kind. Raise Unimplemented if this agent has none of it."""
+        if kind not in self._slots:
+            raise Unimplemented(f"this agent has no {kind.upper()} authority")
+        return self._slots[kind]
 
     def prepare(self, kind: str) -> Slot[Any]:
         """Make the next key of a kind and publish it in the bundle."""

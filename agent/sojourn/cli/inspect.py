@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.authority import authority_value
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, emit, moment, table, whole
 
@@ -130,7 +131,7 @@ def status(admin_socket: AdminSocketOption = None, output: OutputOption = Output
         "live_tasks": answer.live_tasks,
         "connections": answer.connections,
         "task_types": list(answer.task_types),
-        "authority": _authority(answer.authority),
+        "authority": authority_value(answer.authority),
         "limitations": [{"what": each.what, "reason": each.reason} for each in answer.limitations],
         "streams": streams,
         "svids": svids,
@@ -156,30 +157,6 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
         ]
         lines += ["", *table(["STREAM", "PID", "UID", "PROGRAM", "SINCE", "PUSHES"], rows)]
     return lines
-
-
-def _authority(message: Any) -> dict[str, Any]:
-    return {
-        "kind": message.kind,
-        "root_serial": message.root_serial,
-        "root_not_after": moment(message.root_not_after),
-        "issuer_serial": message.issuer_serial,
-        "issuer_not_after": moment(message.issuer_not_after),
-        "jwt_key_ids": list(message.jwt_key_ids),
-    }
-
-
-def authority_show(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """Show what signs: the root, the issuer and the JWT keys."""
-    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse)
-    value = _authority(answer.authority)
-    lines = [
-        f"{name.replace('_', ' '):<18} {', '.join(each) if isinstance(each, list) else each}"
-        for name, each in value.items()
-    ]
-    emit(output, value, lines)
 
 
 def _claim(value: Any) -> str:

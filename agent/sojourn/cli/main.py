@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sojourn.cli import agent, audit, bundle, config, entry, inspect, policy, svid, task
+from sojourn.cli import agent, audit, authority, bundle, config, entry, inspect, policy, revoking, svid, task
 from sojourn.cli.output import show_error
 from sojourn.errors import SojournError
 
@@ -22,6 +22,7 @@ app.add_typer(entry.app, name="entry")
 app.add_typer(svid.app, name="svid")
 app.add_typer(task.app, name="task")
 app.add_typer(policy.app, name="policy")
+app.add_typer(authority.app, name="authority")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
@@ -29,10 +30,9 @@ app.command()(inspect.validate)
 app.command()(inspect.explain)
 app.command()(inspect.status)
 
-authority = typer.Typer(no_args_is_help=True, help="What signs.")
-authority.callback()(lambda: None)
-authority.command("show")(inspect.authority_show)
-app.add_typer(authority, name="authority")
+svid.app.command()(revoking.rotate)
+svid.app.command()(revoking.revoke)
+svid.app.command()(revoking.revoked)
 
 
 @app.callback(invoke_without_command=True)

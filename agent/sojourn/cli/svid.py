@@ -1,4 +1,4 @@
-"""`sojourn svid`: fetch SVIDs as the caller, as any workload would."""
+"""`sojourn svid x509` and `jwt`: fetch SVIDs as the caller, as any workload would."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from sojourn.cli.options import Output, OutputOption, SocketOption
 from sojourn.cli.output import emit, print_json
 from sojourn.errors import InvalidInput
 
-app = typer.Typer(no_args_is_help=True, help="Fetch SVIDs as the caller, as any workload would.")
+app = typer.Typer(no_args_is_help=True, help="Fetch SVIDs as any workload would; as operator, rotate and revoke.")
 
 
 @app.command()

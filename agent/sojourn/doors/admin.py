@@ -112,6 +112,18 @@ class AdminApi:
                 issuer_serial=f"{authority.issuer.serial_number:x}",
                 issuer_not_after=seconds(authority.issuer.not_valid_after_utc),
                 jwt_key_ids=list(authority.jwt_keys),
+                keys=[
+                    pb.AuthorityKey(
+                        kind=kind,
+                        authority_id=slot.id,
+                        status=slot.status,
+                        tainted=slot.tainted,
+                        created_at=seconds(slot.created),
+                        not_after=seconds(slot.not_after),
+                    )
+                    for kind in authority.kinds
+                    for slot in authority.slots(kind).all
+                ],
             ),
             limitations=[pb.Limitation(what=what, reason=reason) for what, reason in self._limitations.items()],
             task_types=sorted(self._engine.types),

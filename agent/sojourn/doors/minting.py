@@ -8,6 +8,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from sojourn._pb.spire.api.server.svid.v1 import svid_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.authority.profile import signer_id
 from sojourn.doors import spire_types as convert
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidSvid
@@ -46,6 +47,8 @@ class MintingApi:
             spiffe_id=str(spiffe_id),
             serial=f"{leaf.serial_number:x}",
             expires_at=expires,
+            issuer_id=signer_id(leaf),
+            root_id=signer_id(chain[-1]),
             **call.by,
         )
         svid = types.X509SVID(

@@ -13,7 +13,6 @@ from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities, Stream
 from sojourn.limits import AUDIENCE_MAX_BYTES, AUDIENCES_PER_JWT_SVID, AUDITED_TEXT
 from sojourn.oversight.audit import Audit
-from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId
 
 SERVICE = "SpiffeWorkloadAPI"
@@ -78,10 +77,9 @@ class WorkloadApi:
             raise InvalidInput("svid must be specified")
         # Any process on this machine may ask, as at SPIRE: the answer is about the token. Tokens of other trust domains
         # are for those who federate with them.
-        bundles = self._identities.bundles_of(await self._identities.entries_of(call.peer))
-        keys = {domain: bundle.jwt_authorities for domain, bundle in bundles.items()}
+        entries = await self._identities.entries_of(call.peer)
         try:
-            svid = jwtsvid.verify(request.svid, [request.audience], keys, self._clock.now())
+            svid = self._identities.verify_jwt_svid(request.svid, [request.audience], entries)
         except InvalidToken as error:
             self._audit.denied("jwt_svid_rejected", call.peer.uid, pid=call.peer.process.pid, reason=error.reason_code)
             raise
@@ -112,10 +110,11 @@ class WorkloadApi:
     def _x509_svids(self, stream: Stream) -> bytes:
         bundle, *foreign = self._identities.bundles_of(stream.entries).values()
         svids = [(entry, self._identities.x509_svid(entry)) for entry in stream.entries]
-        key = (bundle, *foreign, *((entry.id, entry.revision, svid.serial) for entry, svid in svids))
+        crls = self._identities.crls
+        key = (bundle, *foreign, crls, *((entry.id, entry.revision, svid.serial) for entry, svid in svids))
         answer = self._answers.get(key)
         if answer is None:
-            message = pb.X509SVIDResponse()
+            message = pb.X509SVIDResponse(crl=crls)
             for entry, svid in svids:
                 message.svids.add(
                     spiffe_id=str(svid.spiffe_id),
@@ -133,7 +132,9 @@ class WorkloadApi:
 
     def _x509_bundles(self, stream: Stream) -> bytes:
         bundles = self._identities.bundles_of(stream.entries)
-        message = pb.X509BundlesResponse(bundles={str(domain.id): each.x509_der for domain, each in bundles.items()})
+        message = pb.X509BundlesResponse(
+            crl=self._identities.crls, bundles={str(domain.id): each.x509_der for domain, each in bundles.items()}
+        )
         return message.SerializeToString(deterministic=True)
 
     def _jwt_bundles(self, stream: Stream) -> bytes:

@@ -12,14 +12,17 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.service import Attestation
 from sojourn.authority.embedded import X509, EmbeddedAuthority
 from sojourn.clock import Clock
-from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
+from sojourn.errors import AttestationFailed, NoIdentity, SojournError, SvidRevoked, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.foreign import ForeignBundles
+from sojourn.identity.issued import IssuedSvid
 from sojourn.identity.jwtsvids import JwtSvids
 from sojourn.identity.matching import EntryIndex, unique_hints
 from sojourn.identity.registry import Change, Registry
+from sojourn.identity.revocations import Revocations, RevokedSvid
 from sojourn.identity.svids import X509Svids
 from sojourn.limits import STREAM_ATTESTED_SECONDS, UNMATCHED_HOLD_SECONDS
+from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jwtsvid import JwtSvid
@@ -38,7 +41,7 @@ class Stream:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     last_push: datetime | None = None
     pushes: int = 0
-    closing: bool = False
+    ending: SojournError | None = None  # why the stream ends at the next occasion
 
     def pushed(self, at: datetime) -> None:
         """Note that the caller was sent something."""
@@ -48,7 +51,7 @@ class Stream:
     async def next_change(self) -> None:
         """Return when something may have changed since the last time this returned, or it is time to attest again.
 
-        Raise Unavailable when we close.
+        Raise what the stream ends with, if it does.
         """
         self.check_closing()
         with contextlib.suppress(TimeoutError):
@@ -57,12 +60,17 @@ class Stream:
         self.changed.clear()
         self.check_closing()
 
+    def end(self, error: SojournError) -> None:
+        """Let the stream end with this error."""
+        self.ending = error
+        self.changed.set()
+
     def check_closing(self) -> None:
-        if self.closing:
-            raise Unavailable("the agent is shutting down")
+        if self.ending is not None:
+            raise self.ending
 
     def check_open(self) -> None:
-        """Raise NoIdentity when the caller has nothing any more, Unavailable when we close."""
+        """Raise NoIdentity when the caller has nothing any more, or what the stream ends with."""
         self.check_closing()
         if not self.entries:
             raise NoIdentity("no identity issued")
@@ -78,6 +86,7 @@ class Identities:
         authority: EmbeddedAuthority,
         svids: X509Svids,
         jwt_svids: JwtSvids,
+        revocations: Revocations,
         foreign: ForeignBundles,
         clock: Clock,
     ) -> None:
@@ -86,6 +95,7 @@ class Identities:
         self._authority = authority
         self._svids = svids
         self._jwt_svids = jwt_svids
+        self._revocations = revocations
         self._foreign = foreign
         self._clock = clock
         self._streams: set[Stream] = set()
@@ -93,10 +103,16 @@ class Identities:
         svids.on_rotation(self._rotated)
         authority.on_change(self._bundle_changed)
         foreign.on_change(self._foreign_changed)
+        revocations.on_change(self._bundle_changed)
 
     @property
     def bundle(self) -> Bundle:
         return self._authority.bundle
+
+    @property
+    def crls(self) -> tuple[bytes, ...]:
+        """DER lists of our X.509-SVIDs that are revoked; none while nothing is."""
+        return self._revocations.crls
 
     def bundles_of(self, entries: Sequence[Entry]) -> dict[TrustDomain, Bundle]:
         """The bundles that callers with these entries may have: our own first, then those they federate with."""
@@ -147,6 +163,28 @@ class Identities:
         """A JWT-SVID of an entry, as good as it gets now."""
         return self._jwt_svids.get(entry, audience)
 
+    def verify_jwt_svid(self, token: str, audience: Sequence[str], entries: Sequence[Entry] = ()) -> JwtSvid:
+        """Validate a JWT-SVID for a caller with these entries: of our own trust domain, or one they federate with.
+
+        Raise InvalidToken.
+        """
+        keys = {domain: bundle.jwt_authorities for domain, bundle in self.bundles_of(entries).items()}
+        svid = jwtsvid.verify(token, audience, keys, self._clock.now())
+        return self._revocations.check(svid) if svid.spiffe_id.trust_domain == self.bundle.trust_domain else svid
+
+    async def revoke(self, svids: Sequence[IssuedSvid]) -> list[RevokedSvid]:
+        """Put SVIDs on the deny list, stop serving them, and end the streams that have them. Return the new ones."""
+        fresh = await self._revocations.revoke(svids)
+        gone = {each.svid.id for each in fresh if each.svid.kind == X509}
+        lost = {kept.entry.id for kept in self._svids.kept() if kept.svid.serial in gone}
+        for entry_id in lost:
+            self._svids.forget(entry_id)
+        self._jwt_svids.forget({each.svid.entry_id for each in fresh})
+        for stream in self._streams:
+            if any(entry.id in lost for entry in stream.entries):
+                stream.end(SvidRevoked("the X.509-SVID was revoked: connect again"))
+        return fresh
+
     async def rotate(self, entry_ids: Collection[str] | None) -> int:
         """Replace the SVIDs of these entries, or all, now. Return how many X.509-SVIDs were in use."""
         self._jwt_svids.forget(entry_ids)
@@ -189,8 +227,7 @@ class Identities:
     def close(self) -> None:
         """End every stream with Unavailable, so that clients come back."""
         for stream in self._streams:
-            stream.closing = True
-            stream.changed.set()
+            stream.end(Unavailable("the agent is shutting down"))
 
     async def _hold(self, stream: Stream) -> None:
         try:

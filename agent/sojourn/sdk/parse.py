@@ -48,7 +48,9 @@ class X509Context:
     @cached_property
     def revoked(self) -> frozenset[tuple[bytes, int]]:
         """(issuer's name in DER, serial number) of each certificate that a list names."""
-        return frozenset((crl.issuer.public_bytes(), entry.serial_number) for crl in self.crls for entry in crl)
+        return frozenset(
+            (_issuer(crl, entry).public_bytes(), entry.serial_number) for crl in self.crls for entry in crl
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,15 @@ def _crl(der: bytes) -> x509.CertificateRevocationList:
         return x509.load_der_x509_crl(der)
     except Exception as error:
         raise InvalidSvid("revocation list cannot be parsed", detail=str(error)) from error
+
+
+def _issuer(crl: x509.CertificateRevocationList, entry: x509.RevokedCertificate) -> x509.Name:
+    """Who issued what an entry names: in an indirect list somebody else than who signed the list (RFC 5280, 5.3.3)."""
+    try:
+        [name] = entry.extensions.get_extension_for_class(x509.CertificateIssuer).value
+    except (x509.ExtensionNotFound, ValueError):
+        return crl.issuer
+    return name.value if isinstance(name, x509.DirectoryName) else crl.issuer
 
 
 def _domain(name: str) -> TrustDomain:

@@ -1,6 +1,6 @@
 """The audit journal in the database."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from sqlalchemy import Connection, func, select
 
@@ -50,6 +50,20 @@ class AuditTable:
 
         def work(connection: Connection) -> list[Record]:
             return [Record(*row) for row in connection.execute(statement)][::-1]
+
+        return await self._database.read(work)
+
+    async def of_events(self, events: Collection[str], since_ms: int, containing: str) -> list[Record]:
+        """All records of these events since a time in whose fields this text stands, oldest first."""
+        statement = (
+            select(audit)
+            .where(audit.c.event.in_(events), audit.c.at_ms >= since_ms)
+            .where(audit.c.fields.contains(containing, autoescape=True))
+            .order_by(audit.c.seq)
+        )
+
+        def work(connection: Connection) -> list[Record]:
+            return [Record(*row) for row in connection.execute(statement)]
 
         return await self._database.read(work)
 

@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA = "0002"  # the newest migration in store/migrations/versions; a test compares
+SCHEMA = "0003"  # the newest migration in store/migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -48,6 +48,15 @@ audit = Table(
     Column("event", String(64), nullable=False),
     Column("fields", Text, nullable=False),
     Column("digest", String(64), nullable=False),
+    Index("audit_by_event", "event", "at_ms"),
+)
+
+revocations = Table(
+    "revocations",
+    metadata,
+    Column("id", String(255), primary_key=True),  # KIND:ID, such as x509:SERIAL
+    Column("expires_at", BigInteger, nullable=False),  # of the SVID: then it need not be on the list
+    Column("document", Text, nullable=False),
 )
 
 settings = Table(

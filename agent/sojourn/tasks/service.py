@@ -6,13 +6,12 @@ from typing import Any
 
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process, stat_of
-from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import InvalidInput, InvalidToken, NoIdentity, SojournError, TaskOver
 from sojourn.identity.identities import Identities
-from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import parse_unverified
+from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks import exchange, tokens
 from sojourn.tasks.engine import BeginRequest, TaskEngine
 from sojourn.tasks.exchange import ExchangeRequest
@@ -41,17 +40,16 @@ class Verdict:
 class TokenService:
     """Exchange (RFC 8693) for callers that the kernel vouches for, and validation for anyone on this machine."""
 
-    def __init__(self, engine: TaskEngine, identities: Identities, authority: EmbeddedAuthority, clock: Clock) -> None:
+    def __init__(self, engine: TaskEngine, identities: Identities, clock: Clock) -> None:
         self._engine = engine
         self._identities = identities
-        self._authority = authority
         self._clock = clock
 
     @property
     def audiences(self) -> tuple[str, ...]:
         """Our own names: a subject token must be for one of them and for nobody else."""
         issuer = self._engine.issuer
-        return (issuer, f"{issuer}/token", str(self._authority.trust_domain.id))
+        return (issuer, f"{issuer}/token", str(self._identities.bundle.trust_domain.id))
 
     async def exchange(self, peer: Peer, request: ExchangeRequest) -> TaskToken:
         """Exchange a subject token of the caller's own for a task token.
@@ -136,17 +134,14 @@ class TokenService:
         except SojournError as error:
             return Verdict(code=error.code, reason=error.public)
 
-    def verify_jwt_svid(self, token: str, audience: str) -> jwtsvid.JwtSvid:
+    def verify_jwt_svid(self, token: str, audience: str) -> JwtSvid:
         """Validate a JWT-SVID for one audience. Raise InvalidToken."""
-        bundle = self._authority.bundle
-        return jwtsvid.verify(token, [audience], {bundle.trust_domain: bundle.jwt_authorities}, self._clock.now())
+        return self._identities.verify_jwt_svid(token, [audience])
 
     def _subject(self, unverified_token: str) -> tuple[SpiffeId, datetime]:
-        bundle = self._authority.bundle
-        keys = {bundle.trust_domain: bundle.jwt_authorities}
         now = self._clock.now()
         try:
-            svid = jwtsvid.verify(unverified_token, self.audiences, keys, now)
+            svid = self._identities.verify_jwt_svid(unverified_token, self.audiences)
         except InvalidToken as error:
             hint = f"; it must be for {self.audiences[0]!r}" if error.reason_code == "wrong_audience" else ""
             raise InvalidToken(

@@ -11,6 +11,7 @@ from fakes.authorities import authority_in
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry, selectors
+from fakes.revocations import FakeRevocationStore
 from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
 from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
@@ -19,6 +20,7 @@ from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.jwtsvids import JwtSvids
 from sojourn.identity.registry import Registry
+from sojourn.identity.revocations import Revocations
 from sojourn.identity.svids import X509Svids
 from sojourn.limits import ATTESTATION_FRESH_SECONDS
 from sojourn.spiffe.ids import SpiffeId
@@ -45,6 +47,7 @@ class Room:
             self.authority,
             self.svids,
             JwtSvids(self.authority, self.clock, timedelta(minutes=5)),
+            Revocations(FakeRevocationStore(), self.authority, self.clock, self.alarms),
             self.foreign,
             self.clock,
         )

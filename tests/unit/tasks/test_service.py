@@ -12,6 +12,7 @@ from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
+from fakes.revocations import FakeRevocationStore
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
@@ -29,6 +30,7 @@ from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.jwtsvids import JwtSvids
 from sojourn.identity.registry import Registry
+from sojourn.identity.revocations import Revocations
 from sojourn.identity.svids import X509Svids
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -62,12 +64,13 @@ class Room:
             self.authority,
             svids,
             JwtSvids(self.authority, self.clock, timedelta(minutes=5)),
+            Revocations(FakeRevocationStore(), self.authority, self.clock, self.alarms),
             ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, registry),
             self.clock,
         )
         audit = Audit(self.store, self.clock)
         self.engine = TaskEngine(TYPES, self.store, audit, KEY, ISSUER, 1, self.clock, self.alarms, Holders(50))
-        self.service = TokenService(self.engine, identities, self.authority, self.clock)
+        self.service = TokenService(self.engine, identities, self.clock)
         self._closing = ExitStack()
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)

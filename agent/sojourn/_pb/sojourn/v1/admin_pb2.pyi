@@ -85,20 +85,38 @@ class Svid(_message.Message):
     def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., serial: _Optional[str] = ..., not_after: _Optional[int] = ..., rotate_at: _Optional[int] = ...) -> None: ...
 
 class Authority(_message.Message):
-    __slots__ = ("kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids")
+    __slots__ = ("kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", "keys")
     KIND_FIELD_NUMBER: _ClassVar[int]
     ROOT_SERIAL_FIELD_NUMBER: _ClassVar[int]
     ROOT_NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
     ISSUER_SERIAL_FIELD_NUMBER: _ClassVar[int]
     ISSUER_NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
     JWT_KEY_IDS_FIELD_NUMBER: _ClassVar[int]
+    KEYS_FIELD_NUMBER: _ClassVar[int]
     kind: str
     root_serial: str
     root_not_after: int
     issuer_serial: str
     issuer_not_after: int
     jwt_key_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, kind: _Optional[str] = ..., root_serial: _Optional[str] = ..., root_not_after: _Optional[int] = ..., issuer_serial: _Optional[str] = ..., issuer_not_after: _Optional[int] = ..., jwt_key_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    keys: _containers.RepeatedCompositeFieldContainer[AuthorityKey]
+    def __init__(self, kind: _Optional[str] = ..., root_serial: _Optional[str] = ..., root_not_after: _Optional[int] = ..., issuer_serial: _Optional[str] = ..., issuer_not_after: _Optional[int] = ..., jwt_key_ids: _Optional[_Iterable[str]] = ..., keys: _Optional[_Iterable[_Union[AuthorityKey, _Mapping]]] = ...) -> None: ...
+
+class AuthorityKey(_message.Message):
+    __slots__ = ("kind", "authority_id", "status", "tainted", "created_at", "not_after")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_ID_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    TAINTED_FIELD_NUMBER: _ClassVar[int]
+    CREATED_AT_FIELD_NUMBER: _ClassVar[int]
+    NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    authority_id: str
+    status: str
+    tainted: bool
+    created_at: int
+    not_after: int
+    def __init__(self, kind: _Optional[str] = ..., authority_id: _Optional[str] = ..., status: _Optional[str] = ..., tainted: _Optional[bool] = ..., created_at: _Optional[int] = ..., not_after: _Optional[int] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
     __slots__ = ("pid",)
@@ -247,3 +265,65 @@ class EntryStep(_message.Message):
     entry: _types_pb2.Entry
     changed: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, action: _Optional[str] = ..., entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ..., changed: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RotateSvidsRequest(_message.Message):
+    __slots__ = ("entry_id", "pid", "all")
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    entry_id: str
+    pid: int
+    all: bool
+    def __init__(self, entry_id: _Optional[str] = ..., pid: _Optional[int] = ..., all: _Optional[bool] = ...) -> None: ...
+
+class RotateSvidsResponse(_message.Message):
+    __slots__ = ("rotated",)
+    ROTATED_FIELD_NUMBER: _ClassVar[int]
+    rotated: int
+    def __init__(self, rotated: _Optional[int] = ...) -> None: ...
+
+class RevokeSvidsRequest(_message.Message):
+    __slots__ = ("svid_id", "entry_id", "spiffe_id", "reason")
+    SVID_ID_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    svid_id: str
+    entry_id: str
+    spiffe_id: str
+    reason: str
+    def __init__(self, svid_id: _Optional[str] = ..., entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RevokeSvidsResponse(_message.Message):
+    __slots__ = ("revoked", "ended_tasks")
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
+    ENDED_TASKS_FIELD_NUMBER: _ClassVar[int]
+    revoked: _containers.RepeatedCompositeFieldContainer[RevokedSvid]
+    ended_tasks: int
+    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ..., ended_tasks: _Optional[int] = ...) -> None: ...
+
+class RevokedSvid(_message.Message):
+    __slots__ = ("kind", "id", "spiffe_id", "entry_id", "expires_at", "revoked_at")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_AT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    id: str
+    spiffe_id: str
+    entry_id: str
+    expires_at: int
+    revoked_at: int
+    def __init__(self, kind: _Optional[str] = ..., id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., entry_id: _Optional[str] = ..., expires_at: _Optional[int] = ..., revoked_at: _Optional[int] = ...) -> None: ...
+
+class ListRevocationsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListRevocationsResponse(_message.Message):
+    __slots__ = ("revoked",)
+    REVOKED_FIELD_NUMBER: _ClassVar[int]
+    revoked: _containers.RepeatedCompositeFieldContainer[RevokedSvid]
+    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ...) -> None: ...

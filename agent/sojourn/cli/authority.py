@@ -1,0 +1,154 @@
+"""`sojourn authority`: the keys that sign."""
+
+import time
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from sojourn.cli import remote
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.output import emit, moment, table
+from sojourn.errors import InvalidInput
+
+app = typer.Typer(
+    no_args_is_help=True,
+    help="The keys that sign: prepared, active, old, tainted, revoked. Old and new overlap in the bundle.",
+)
+_NAMES = {"x509": "X509", "jwt": "JWT", "wit": "WIT"}
+
+
+class Kind(StrEnum):
+    X509 = "x509"
+    JWT = "jwt"
+    WIT = "wit"
+
+
+KindArgument = Annotated[Kind, typer.Argument(help="Which keys: x509 (the root), jwt, or wit if it is switched on.")]
+IdArgument = Annotated[str, typer.Argument(metavar="AUTHORITY_ID", help="As `sojourn authority show` lists it.")]
+OverlapOption = Annotated[
+    str,
+    typer.Option(
+        "--overlap",
+        help="How long the new key is published before it signs. Streams have it at once; those who poll the bundle"
+        " need up to its refresh hint (5m).",
+    ),
+]
+
+
+@app.command()
+def show(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
+    """Show what signs: every key with its state, and the intermediate of X.509-SVIDs."""
+    value = _shown(admin_socket)
+    rows = [
+        [key["kind"], key["authority_id"], key["status"] + (", tainted" if key["tainted"] else ""), key["not_after"]]
+        for key in value["keys"]
+    ]
+    lines = [*table(["KIND", "AUTHORITY ID", "STATE", "NOT AFTER"], rows), ""]
+    lines.append(f"intermediate {value['issuer_serial']}, until {value['issuer_not_after']}, in memory only")
+    emit(output, value, lines)
+
+
+@app.command()
+def prepare(kind: KindArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
+    """Make the next key and publish it in the bundle. It does not sign yet."""
+    value = _step(admin_socket, kind, "Prepare", "prepared", None)
+    emit(output, value, [f"prepared {value['authority_id']}; let it sign with `sojourn authority activate`"])
+
+
+@app.command()
+def activate(
+    authority_id: IdArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY
+) -> None:
+    """Let the prepared key sign. The one before is old then: what it signed stays good, and is replaced in its time."""
+    value = _step(admin_socket, _kind_of(admin_socket, authority_id), "Activate", "activated", authority_id)
+    emit(output, value, [f"activated {value['authority_id']}"])
+
+
+@app.command()
+def rotate(
+    kind: KindArgument,
+    overlap: OverlapOption = "5s",
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Prepare a new key, wait until it is known, and let it sign."""
+    from sojourn.durations import parse_duration
+
+    try:
+        seconds = parse_duration(overlap).total_seconds()
+    except ValueError as error:
+        raise InvalidInput(f"--overlap {error}") from error
+    made = _step(admin_socket, kind, "Prepare", "prepared", None)
+    if seconds > 0 and output is Output.PRETTY:
+        print(f"prepared {made['authority_id']}; it signs in {seconds:g} s", flush=True)
+    time.sleep(max(0.0, seconds))
+    value = _step(admin_socket, kind, "Activate", "activated", made["authority_id"])
+    emit(output, value, [f"activated {value['authority_id']}; `sojourn svid rotate --all` replaces what is in use"])
+
+
+@app.command()
+def taint(
+    authority_id: IdArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY
+) -> None:
+    """Mark an old key as not to be trusted: all that it signed and that is in use is replaced before this returns."""
+    value = _step(admin_socket, _kind_of(admin_socket, authority_id), "Taint", "tainted", authority_id)
+    emit(output, value, [f"tainted {value['authority_id']}; nothing that it signed is served any more"])
+
+
+@app.command()
+def revoke(
+    authority_id: IdArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY
+) -> None:
+    """Take a tainted key out of the bundle: nothing that it signed verifies any more."""
+    value = _step(admin_socket, _kind_of(admin_socket, authority_id), "Revoke", "revoked", authority_id)
+    emit(output, value, [f"revoked {value['authority_id']}"])
+
+
+def _shown(admin_socket: str | None) -> dict[str, Any]:
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse)
+    return authority_value(answer.authority)
+
+
+def authority_value(message: Any) -> dict[str, Any]:
+    """What signs, as it is printed."""
+    return {
+        "kind": message.kind,
+        "root_serial": message.root_serial,
+        "root_not_after": moment(message.root_not_after),
+        "issuer_serial": message.issuer_serial,
+        "issuer_not_after": moment(message.issuer_not_after),
+        "jwt_key_ids": list(message.jwt_key_ids),
+        "keys": [
+            {
+                "kind": key.kind,
+                "authority_id": key.authority_id,
+                "status": key.status,
+                "tainted": key.tainted,
+                "created_at": moment(key.created_at),
+                "not_after": moment(key.not_after),
+            }
+            for key in message.keys
+        ],
+    }
+
+
+def _kind_of(admin_socket: str | None, authority_id: str) -> str:
+    for key in _shown(admin_socket)["keys"]:
+        if key["authority_id"] == authority_id:
+            return str(key["kind"])
+    raise InvalidInput(f"there is no authority {authority_id[:100]!r}: see `sojourn authority show`")
+
+
+def _step(admin_socket: str | None, kind: str, verb: str, done: str, authority_id: str | None) -> dict[str, Any]:
+    from sojourn._pb.spire.api.server.localauthority.v1 import localauthority_pb2 as pb
+
+    name = f"{verb}{_NAMES[kind]}Authority"
+    request = getattr(pb, f"{name}Request")()
+    if authority_id is not None:
+        request.authority_id = authority_id
+    path = f"/spire.api.server.localauthority.v1.LocalAuthority/{name}"
+    answer = getattr(remote.admin(admin_socket, path, request, getattr(pb, f"{name}Response")), f"{done}_authority")
+    return {"kind": str(kind), "authority_id": answer.authority_id, "not_after": moment(answer.expires_at)}

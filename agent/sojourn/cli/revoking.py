@@ -1,0 +1,99 @@
+"""`sojourn svid rotate`, `revoke` and `revoked`: the operator's side of SVIDs."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sojourn.cli import remote
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.output import emit, moment, table
+from sojourn.errors import InvalidInput
+
+
+def rotate(
+    entry: Annotated[str, typer.Option("--entry", metavar="ENTRY_ID", help="Those of this entry.")] = "",
+    pid: Annotated[int, typer.Option("--pid", help="Those of the identities that this process has.")] = 0,
+    all_: Annotated[bool, typer.Option("--all", help="Every one in use.")] = False,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Replace SVIDs now and push the new ones to every stream. The old ones stay good until they end."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    if bool(entry) + bool(pid) + all_ != 1:
+        raise InvalidInput("give one of --entry, --pid and --all")
+    request = pb.RotateSvidsRequest()
+    if entry:
+        request.entry_id = entry
+    elif pid:
+        request.pid = pid
+    else:
+        request.all = True
+    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/RotateSvids", request, pb.RotateSvidsResponse)
+    emit(output, {"rotated": answer.rotated}, [f"rotated {answer.rotated} X.509-SVIDs that were in use"])
+
+
+def revoke(
+    serial: Annotated[
+        str, typer.Option("--serial", help="One SVID: the serial number (hex), or the jti of a JWT-SVID.")
+    ] = "",
+    entry: Annotated[str, typer.Option("--entry", metavar="ENTRY_ID", help="All that was issued for this entry.")] = "",
+    spiffe_id: Annotated[str, typer.Option("--spiffe-id", help="All that was issued for this SPIFFE ID.")] = "",
+    reason: Annotated[str, typer.Option("--reason", help="For the audit journal.")] = "",
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Revoke SVIDs now: they are denied here, named in the CRLs, and the streams that have them end.
+
+    With --entry or --spiffe-id the live tasks of that identity end too. The entry stays: delete it, if nobody shall
+    have the identity any more.
+    """
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    if bool(serial) + bool(entry) + bool(spiffe_id) != 1:
+        raise InvalidInput("give one of --serial, --entry and --spiffe-id")
+    request = pb.RevokeSvidsRequest(reason=reason)
+    if serial:
+        request.svid_id = serial
+    elif entry:
+        request.entry_id = entry
+    else:
+        request.spiffe_id = spiffe_id
+    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/RevokeSvids", request, pb.RevokeSvidsResponse)
+    value = {"revoked": _values(answer.revoked), "ended_tasks": answer.ended_tasks}
+    lines = [f"revoked {len(answer.revoked)} SVIDs, ended {answer.ended_tasks} tasks"]
+    if not serial:
+        lines.append("the identity itself stays: `sojourn entry delete` takes it away")
+    emit(output, value, [*_table(answer.revoked), *lines])
+
+
+def revoked(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
+    """List the SVIDs that are revoked and have not ended yet, the last one first."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    answer = remote.admin(
+        admin_socket, "/sojourn.v1.Admin/ListRevocations", pb.ListRevocationsRequest(), pb.ListRevocationsResponse
+    )
+    emit(output, {"revoked": _values(answer.revoked)}, _table(answer.revoked) or ["no SVID is revoked"])
+
+
+def _values(revoked: Any) -> list[dict[str, Any]]:
+    return [
+        {
+            "kind": each.kind,
+            "id": each.id,
+            "spiffe_id": each.spiffe_id,
+            "entry_id": each.entry_id or None,
+            "expires_at": moment(each.expires_at),
+            "revoked_at": moment(each.revoked_at),
+        }
+        for each in revoked
+    ]
+
+
+def _table(revoked: Any) -> list[str]:
+    rows = [
+        [each["kind"], each["id"], each["spiffe_id"], each["revoked_at"], each["expires_at"]]
+        for each in _values(revoked)
+    ]
+    return list(table(["KIND", "SERIAL OR JTI", "SPIFFE ID", "REVOKED", "ENDS"], rows)) if rows else []

@@ -1,0 +1,109 @@
+"""jwtsvids.py: JWT-SVIDs are served again while they are young, and never past their end."""
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from fakes.authorities import authority_in
+from fakes.clock import FakeClock
+from fakes.registrations import entry
+from sojourn.identity import jwtsvids
+from sojourn.identity.jwtsvids import JwtSvids
+
+TTL = timedelta(minutes=5)
+WEB, DB = entry("/web"), entry("/db")
+
+
+class Issuer:
+    """A real authority that refuses when told to."""
+
+    def __init__(self, folder, clock):
+        self.authority = authority_in(folder, clock)
+        self.failing = False
+
+    def issue_jwt(self, *arguments):
+        if self.failing:
+            raise RuntimeError("the issuer fails")
+        return self.authority.issue_jwt(*arguments)
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def issuer(tmp_path, clock):
+    return Issuer(tmp_path / "keys", clock)
+
+
+@pytest.fixture
+def svids(issuer, clock):
+    return JwtSvids(issuer, clock, TTL)
+
+
+def test_served_again(svids, clock):
+    """Until half of its life is over the same token is served for the same entry and audiences."""
+    first = svids.get(WEB, ["a", "b"])
+    clock.advance(149)
+    assert first is svids.get(WEB, ["a", "b"])
+    clock.advance(1)
+    renewed = svids.get(WEB, ["a", "b"])
+    assert (True, clock.now() + TTL) == (renewed.claims["jti"] != first.claims["jti"], renewed.expires_at)
+
+
+@pytest.mark.parametrize(
+    ("other", "audience"),
+    [(DB, ["a", "bc"]), (WEB, ["a"]), (WEB, ["bc", "a"]), (WEB, ["ab", "c"]), (replace(WEB, revision=1), ["a", "bc"])],
+)
+def test_not_for_another(svids, other, audience):
+    """Another entry, another revision of it, and other audiences, however they are cut, get tokens of their own."""
+    first = svids.get(WEB, ["a", "bc"])
+    found = svids.get(other, audience)
+    assert (True, other.spiffe_id, tuple(audience)) == (
+        first.claims["jti"] != found.claims["jti"],
+        found.spiffe_id,
+        found.audience,
+    )
+
+
+def test_renewing_that_fails(svids, issuer, clock):
+    """If renewing fails, the token at hand is served while it is good, and then the failure shows."""
+    first = svids.get(WEB, ["a"])
+    issuer.failing = True
+    clock.advance(299)
+    assert first is svids.get(WEB, ["a"])
+    clock.advance(1)
+    with pytest.raises(RuntimeError):
+        svids.get(WEB, ["a"])
+    issuer.failing = False
+    assert first is not svids.get(WEB, ["a"])
+
+
+@pytest.mark.parametrize("step", [86_400, -86_400])
+def test_a_step_of_the_wall_clock(svids, clock, step):
+    """After the wall clock was set, neither an expired token nor one of the future is served."""
+    first = svids.get(WEB, ["a"])
+    clock.step_wall(step)
+    found = svids.get(WEB, ["a"])
+    assert first is not found
+    assert found.issued_at <= clock.now() < found.expires_at
+
+
+def test_forgetting(svids):
+    """What is forgotten is made anew: of some entries, or of all."""
+    web, db = svids.get(WEB, ["a"]), svids.get(DB, ["a"])
+    svids.forget({WEB.id})
+    assert (False, True) == (web is svids.get(WEB, ["a"]), db is svids.get(DB, ["a"]))
+    svids.forget()
+    assert db is not svids.get(DB, ["a"])
+
+
+def test_a_limit(svids, monkeypatch):
+    """Of many audiences those that were used last are kept."""
+    monkeypatch.setattr(jwtsvids, "JWT_SVIDS_KEPT", 3)
+    kept = [svids.get(WEB, [each]) for each in "abc"]
+    svids.get(WEB, ["a"])
+    svids.get(WEB, ["d"])
+    assert (kept[0], kept[2]) == (svids.get(WEB, ["a"]), svids.get(WEB, ["c"]))
+    assert kept[1] is not svids.get(WEB, ["b"])
