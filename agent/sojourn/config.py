@@ -76,10 +76,11 @@ class AuthorityConfig(_Table):
 
 
 class IdentityConfig(_Table):
-    """Lifetimes of SVIDs whose entry names none."""
+    """Lifetimes of SVIDs whose entry names none, and which kinds there are."""
 
     x509_svid_ttl: SvidTtl = timedelta(hours=1)
     jwt_svid_ttl: SvidTtl = timedelta(minutes=5)
+    wit_svids: Annotated[bool, Field(strict=True)] = False  # an incubating profile of the standard
 
 
 class TasksConfig(_Table):

@@ -18,7 +18,6 @@ from prometheus_client import Gauge, start_http_server
 from sojourn import process_setup
 from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.authority.profile import signer_id
 from sojourn.clock import Alarms, SystemClock
 from sojourn.config import Config
 from sojourn.doors import (
@@ -46,10 +45,9 @@ from sojourn.errors import CannotStart, InvalidPolicy, SojournError
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.issued import Issued
-from sojourn.identity.jwtsvids import JwtSvids
+from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svids import X509Svids
 from sojourn.limits import (
     ADMIN_CONNECTIONS,
     ADMIN_MESSAGE_MAX_BYTES,
@@ -94,7 +92,7 @@ class Rooms:
     attestation: Attestation
     registry: Registry
     authority: EmbeddedAuthority
-    svids: X509Svids
+    issuing: Issuing
     revocations: Revocations
     foreign: ForeignBundles
     identities: Identities
@@ -157,28 +155,21 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         root_ttl=config.authority.root_ttl,
         issuer_ttl=config.authority.issuer_ttl,
         jwt_key_ttl=config.authority.jwt_key_ttl,
+        wit=config.identity.wit_svids,
     )
     node_ids = [config.node_id, *(SpiffeId.parse(alias) for alias in config.node_aliases)]
     registry = Registry(EntryTable(database), trust_domain, node_ids, clock, alarms)
-    svids = X509Svids(
+    issuing = Issuing(
         authority,
         clock,
         alarms,
-        config.identity.x509_svid_ttl,
-        lambda entry, svid: audit.note(
-            "x509_svid_issued",
-            entry_id=entry.id,
-            spiffe_id=str(svid.spiffe_id),
-            serial=svid.serial,
-            expires_at=int(svid.not_after.timestamp()),
-            issuer_id=signer_id(svid.leaf),
-            root_id=authority.root_of(svid),
-        ),
+        audit,
+        x509_ttl=config.identity.x509_svid_ttl,
+        jwt_ttl=config.identity.jwt_svid_ttl,
     )
     foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
-    jwt_svids = JwtSvids(authority, clock, config.identity.jwt_svid_ttl)
     revocations = Revocations(RevocationTable(database), authority, clock, alarms)
-    identities = Identities(attestation, registry, authority, svids, jwt_svids, revocations, foreign, clock)
+    identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
     table = TaskTable(database, journal)
     await table.end_unfinished(
         lambda left: audit.event(
@@ -207,7 +198,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         attestation,
         registry,
         authority,
-        svids,
+        issuing,
         revocations,
         foreign,
         identities,
@@ -240,8 +231,8 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
     private = Door(inward.socket("admin.sock"), operators, admit=owners)
 
     calls = Calls(public.peers, rooms.audit, header=True)
-    workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock)
-    rooms.svids.on_forget(workload_api.forget_answers)
+    workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
+    rooms.issuing.x509.on_forget(workload_api.forget_answers)
     public_services = {
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.identities).methods(),
@@ -256,9 +247,7 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
         entries.SERVICE: entry_api.methods(),
         bundles.SERVICE: bundles.BundleApi(rooms.authority, rooms.foreign, rooms.audit).methods(),
         federation.SERVICE: federation.FederationApi(rooms.foreign, rooms.audit).methods(),
-        localauthority.SERVICE: localauthority.LocalAuthorityApi(
-            rooms.authority, rooms.identities, rooms.audit
-        ).methods(),
+        localauthority.SERVICE: localauthority.LocalAuthorityApi(rooms.authority, rooms.issuing, rooms.audit).methods(),
         agents.SERVICE: agents.AgentApi(rooms.registry.node_id, rooms.authority, version("sojourn")).methods(),
         minting.SERVICE: minting.MintingApi(
             rooms.authority, rooms.audit, config.identity.x509_svid_ttl, config.identity.jwt_svid_ttl
@@ -269,7 +258,7 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
             attestation=rooms.attestation,
             registry=rooms.registry,
             identities=rooms.identities,
-            svids=rooms.svids,
+            issuing=rooms.issuing,
             authority=rooms.authority,
             engine=rooms.engine,
             audit=rooms.audit,
@@ -282,6 +271,7 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
         | revoking.RevokingApi(
             rooms.registry,
             rooms.identities,
+            rooms.issuing,
             Issued(rooms.journal, rooms.audit, rooms.clock),
             rooms.revocations,
             rooms.engine,
@@ -344,7 +334,7 @@ def _start_metrics(config: Config, rooms: Rooms) -> None:
     for name, text, value in (
         ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
         ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),
-        ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.svids.kept())),
+        ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.issuing.x509.kept())),
         ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.live())),
         ("sojourn_validators", "Validators that watch.", lambda: len(rooms.engine.feed)),
     ):

@@ -38,7 +38,8 @@ class Row:
         return self.id.partition("-")[0]
 
 
-NO_WIT = "The WIT profile, which is optional, is not offered (WAPI-50)."
+NO_WIT_TAKEN = "Nothing here takes WIT-SVIDs (WIT-14); they are issued where `identity.wit_svids` is on."
+NO_WIT_SHOWN = "Our client has no calls of the WIT profile."
 BEARER = "Our client hands tokens to the workload and sends none itself."
 NO_MAP = "Waits for the federation client: bundle maps are neither written nor read."
 
@@ -139,33 +140,40 @@ ROWS = (
     Row("JWT-20", "MUST", "V", "The key comes from the bundle of the trust domain in `sub`.", "Workload API 6.3"),
     Row("JWT-21", "should", "I, V", "A token travels in secret on all of its way.", "7.3"),
     # --- WIT-SVID ---
-    Row("WIT-01", "MUST", "I", "A compact JWS, whose key has an ID of its own.", "2.1", not_applicable=NO_WIT),
-    Row("WIT-02", "MUST", "I", "The type is `wit+jwt`.", "2.2", not_applicable=NO_WIT),
-    Row("WIT-03", "MUST", "I, V", "The algorithm is one of the nine of JWT-02.", "2.3", not_applicable=NO_WIT),
-    Row("WIT-04", "SHOULD NOT", "I", "The header has no further parameters.", "2.4", not_applicable=NO_WIT),
-    Row("WIT-05", "MUST", "I", "`sub` is the SPIFFE ID.", "3.1", not_applicable=NO_WIT),
-    Row("WIT-06", "MUST", "I, V", "`cnf` has the workload's key.", "3.2", not_applicable=NO_WIT),
-    Row("WIT-07", "MUST", "I", "That key names one of the nine algorithms.", "3.2", not_applicable=NO_WIT),
-    Row("WIT-08", "MUST", "I, V", "`exp` is there and not past.", "3.4", not_applicable=NO_WIT),
-    Row("WIT-09", "MUST", "V", "A token before its `nbf` is refused.", "3.5", not_applicable=NO_WIT),
-    Row("WIT-10", "MAY", "I", "`jti`, `nbf`, `iat` and `iss` may be there.", "3.3-3.7", not_applicable=NO_WIT),
-    Row("WIT-11", "SHOULD NOT", "I", "`iss` is no issuer of OpenID Connect.", "3.7", not_applicable=NO_WIT),
-    Row("WIT-12", "MUST NOT", "I", "There is no `aud`.", "3.8", not_applicable=NO_WIT),
-    Row("WIT-13", "SHOULD", "V", "Unknown claims are passed over.", "3.8", not_applicable=NO_WIT),
-    Row("WIT-14", "MUST", "V", "The holder proves that it has the key.", "4, 5, 7.1", not_applicable=NO_WIT),
-    Row("WIT-15", "MUST NOT", "C", "The token is never a bearer token.", "5, 7.1", not_applicable=NO_WIT),
-    Row("WIT-16", "SHOULD", "C", "It is shown by one of WIMSE's protocols.", "5", not_applicable=NO_WIT),
-    Row("WIT-17", "MUST", "C", "The proof is short-lived, and travels in secret.", "7.2, 7.3", not_applicable=NO_WIT),
-    Row("WIT-18", "MAY", "I", "Instances on one host may share a token.", "4", not_applicable=NO_WIT),
+    Row("WIT-01", "MUST", "I", "A compact JWS, whose key has an ID of its own.", "2.1"),
+    Row("WIT-02", "MUST", "I", "The type is `wit+jwt`.", "2.2"),
+    Row("WIT-03", "MUST", "I, V", "The algorithm is one of the nine of JWT-02.", "2.3"),
+    Row("WIT-04", "SHOULD NOT", "I", "The header has no further parameters.", "2.4"),
+    Row("WIT-05", "MUST", "I", "`sub` is the SPIFFE ID.", "3.1"),
+    Row("WIT-06", "MUST", "I, V", "`cnf` has the workload's key.", "3.2"),
+    Row("WIT-07", "MUST", "I", "That key names one of the nine algorithms.", "3.2"),
+    Row("WIT-08", "MUST", "I, V", "`exp` is there and not past.", "3.4"),
+    Row("WIT-09", "MUST", "V", "A token before its `nbf` is refused.", "3.5", not_applicable=NO_WIT_TAKEN),
     Row(
-        "WIT-19",
-        "MUST",
-        "B",
-        "Its keys have the use `wit-svid` and a `kid` of their own.",
-        "6.1",
-        not_applicable=NO_WIT,
+        "WIT-10",
+        "MAY",
+        "I",
+        "`jti`, `nbf`, `iat` and `iss` may be there.",
+        "3.3-3.7",
+        choice="`jti` and `iat` are there; `nbf` and `iss` are not.",
     ),
-    Row("WIT-20", "MUST", "K", "Only such keys verify it.", "6.2", not_applicable=NO_WIT),
+    Row("WIT-11", "SHOULD NOT", "I", "`iss` is no issuer of OpenID Connect.", "3.7"),
+    Row("WIT-12", "MUST NOT", "I", "There is no `aud`.", "3.8"),
+    Row("WIT-13", "SHOULD", "V", "Unknown claims are passed over.", "3.8", not_applicable=NO_WIT_TAKEN),
+    Row("WIT-14", "MUST", "V", "The holder proves that it has the key.", "4, 5, 7.1"),
+    Row("WIT-15", "MUST NOT", "C", "The token is never a bearer token.", "5, 7.1", not_applicable=NO_WIT_SHOWN),
+    Row("WIT-16", "SHOULD", "C", "It is shown by one of WIMSE's protocols.", "5", not_applicable=NO_WIT_SHOWN),
+    Row(
+        "WIT-17",
+        "MUST",
+        "C",
+        "The proof is short-lived, and travels in secret.",
+        "7.2, 7.3",
+        not_applicable=NO_WIT_SHOWN,
+    ),
+    Row("WIT-18", "MAY", "I", "Instances on one host may share a token.", "4"),
+    Row("WIT-19", "MUST", "B", "Its keys have the use `wit-svid` and a `kid` of their own.", "6.1"),
+    Row("WIT-20", "MUST", "K", "Only such keys verify it.", "6.2"),
     # --- Workload Endpoint ---
     Row("WEP-01", "SHOULD", "S", "The endpoint is local.", "2"),
     Row("WEP-02", "SHOULD NOT", "S", "Hosts do not share an endpoint.", "2"),
@@ -213,7 +221,7 @@ ROWS = (
     Row("WEP-25", "SHOULD", "C", "Without reflection a client counts on the Workload API alone.", "7"),
     # --- Workload API ---
     Row("WAPI-01", "MUST", "S", "The profiles for X.509 and JWT are there.", "1"),
-    Row("WAPI-02", "MAY", "S", "The profile for WIT may be there.", "1, 7", choice="Not offered."),
+    Row("WAPI-02", "MAY", "S", "The profile for WIT may be there.", "1, 7", note="It is behind `identity.wit_svids`."),
     Row("WAPI-03", "MUST NOT", "S", "The API has nothing that is not in the specification.", "2"),
     Row("WAPI-04", "must", "S", "The answers are for the caller, whoever it says it is.", "4.1"),
     Row(
@@ -295,9 +303,9 @@ ROWS = (
         "7",
         not_applicable="Our client has no calls of the WIT profile.",
     ),
-    Row("WAPI-52", "MUST", "S", "FetchWITSVID: all identities, at least one.", "7.2.1", not_applicable=NO_WIT),
-    Row("WAPI-53", "must", "S", "A compact JWS, and its key as a JWK.", "7.1", not_applicable=NO_WIT),
-    Row("WAPI-54", "MUST", "S", "FetchWITBundles: at least the own trust domain.", "7.1, 7.2.2", not_applicable=NO_WIT),
+    Row("WAPI-52", "MUST", "S", "FetchWITSVID: all identities, at least one.", "7.2.1"),
+    Row("WAPI-53", "must", "S", "A compact JWS, and its key as a JWK.", "7.1"),
+    Row("WAPI-54", "MUST", "S", "FetchWITBundles: at least the own trust domain.", "7.1, 7.2.2"),
     Row("WAPI-60", "must", "S, C", "The first SVID is the default one.", "8"),
     Row("WAPI-61", "SHOULD NOT", "S", "Hints have no more than 1024 bytes.", "8"),
     Row("WAPI-62", "must", "C", "A missing or unexpected hint does no harm.", "8"),

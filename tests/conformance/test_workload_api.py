@@ -76,7 +76,13 @@ SPECIFIED = {
     "JWTBundlesResponse": {(1, "bundles", MESSAGE)},
     "ValidateJWTSVIDRequest": {(1, "audience", STRING), (2, "svid", STRING)},
     "ValidateJWTSVIDResponse": {(1, "spiffe_id", STRING), (2, "claims", MESSAGE)},
+    "WITSVIDRequest": {(1, "spiffe_id", STRING)},
+    "WITSVIDResponse": {(1, "svids", MESSAGE)},
+    "WITSVID": {(1, "spiffe_id", STRING), (2, "wit_svid", STRING), (3, "wit_svid_key", STRING), (4, "hint", STRING)},
+    "WITBundlesRequest": set(),
+    "WITBundlesResponse": {(1, "bundles", MESSAGE)},
 }
+WIT_STREAMS = {"FetchWITSVID", "FetchWITBundles"}
 
 
 def test_WAPI_03_not_extended(wire: WorkloadWire) -> None:
@@ -86,9 +92,9 @@ def test_WAPI_03_not_extended(wire: WorkloadWire) -> None:
     [file] = [each for each in files if each.service]
     found = {each.name: {(field.number, field.name, field.type) for field in each.field} for each in file.message_type}
     assert SPECIFIED == found
-    assert [set(REQUESTS)] == [{method.name for method in each.method} for each in file.service]
+    assert [{*REQUESTS, *WIT_STREAMS}] == [{method.name for method in each.method} for each in file.service]
     streaming = {method.name for method in file.service[0].method if method.server_streaming}
-    assert ("", STREAMS) == (file.package, streaming)
+    assert ("", STREAMS | WIT_STREAMS) == (file.package, streaming)
 
 
 @pytest.mark.root

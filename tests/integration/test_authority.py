@@ -10,6 +10,7 @@ import grpc
 import pytest
 from cryptography import x509
 from harness.agent import AgentProcess
+from harness.exchanges import form, post
 from harness.raw import Admin, Wire, module_agent, wait_until
 from sojourn.authority.profile import signer_id
 from sojourn.sdk.parse import x509_context
@@ -162,7 +163,7 @@ def test_authorities_stay_over_a_restart() -> None:
     [
         (("taint", "nobody"), "no authority"),
         (("activate", ""), "no authority"),
-        (("prepare", "wit"), "WIT"),
+        (("prepare", "wit"), "identity.wit_svids"),
         (("rotate", "x509", "--overlap", "soon"), "--overlap"),
     ],
 )
@@ -277,13 +278,15 @@ class TestRevoke:
             mine = "spiffe://example.org/agent/triage"
             token = own.json("svid", "jwt", "--audience", "https://sojourn.example.org", "--spiffe-id", mine)["token"]
             held = {svid.spiffe_id: svid for svid in wire.x509().svids}[mine]
-            task = own.json("task", "begin", "--type", "triage-ticket")["task_id"]
+            task = own.json("task", "begin", "--type", "triage-ticket")["id"]
             value = entry[mine] if by == "entry" else mine
             answer = own.json("svid", "revoke", f"--{by}", value)
             assert ({"x509", "jwt"}, 1) == ({each["kind"] for each in answer["revoked"]}, answer["ended_tasks"])
             assert "identity_revoked" == own.json("task", "show", task)["reason"]
             with pytest.raises(grpc.RpcError, match="revoked"):
                 wire.validate("https://sojourn.example.org", token)
+            exchanged = post(own.socket, form(token))
+            assert (400, True) == (exchanged.status_code, "revoked" in exchanged.json()["error_description"])
             leaf = chain(held)[0]
             assert (leaf.issuer.public_bytes(), leaf.serial_number) in x509_context(wire.x509()).revoked
         verdict = own.run(

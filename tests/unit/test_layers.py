@@ -29,7 +29,7 @@ LAYERS = [
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
     ["tasks.holders", "tasks.task", "tasks.feed"],
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
-    ["identity.foreign", "identity.revocations"],
+    ["identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.identities", "tasks.engine"],
     ["tasks.service", "store"],
     ["doors", "sdk"],

@@ -118,3 +118,44 @@ class ValidateJWTSVIDResponse(_message.Message):
     spiffe_id: str
     claims: _struct_pb2.Struct
     def __init__(self, spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+
+class WITSVIDRequest(_message.Message):
+    __slots__ = ("spiffe_id",)
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    spiffe_id: str
+    def __init__(self, spiffe_id: _Optional[str] = ...) -> None: ...
+
+class WITSVIDResponse(_message.Message):
+    __slots__ = ("svids",)
+    SVIDS_FIELD_NUMBER: _ClassVar[int]
+    svids: _containers.RepeatedCompositeFieldContainer[WITSVID]
+    def __init__(self, svids: _Optional[_Iterable[_Union[WITSVID, _Mapping]]] = ...) -> None: ...
+
+class WITSVID(_message.Message):
+    __slots__ = ("spiffe_id", "wit_svid", "wit_svid_key", "hint")
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    WIT_SVID_FIELD_NUMBER: _ClassVar[int]
+    WIT_SVID_KEY_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    spiffe_id: str
+    wit_svid: str
+    wit_svid_key: str
+    hint: str
+    def __init__(self, spiffe_id: _Optional[str] = ..., wit_svid: _Optional[str] = ..., wit_svid_key: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
+
+class WITBundlesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class WITBundlesResponse(_message.Message):
+    __slots__ = ("bundles",)
+    class BundlesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    BUNDLES_FIELD_NUMBER: _ClassVar[int]
+    bundles: _containers.ScalarMap[str, str]
+    def __init__(self, bundles: _Optional[_Mapping[str, str]] = ...) -> None: ...

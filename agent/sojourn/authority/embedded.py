@@ -25,15 +25,16 @@ from sojourn.authority.slots import Slot, Slots
 from sojourn.clock import Clock
 from sojourn.errors import CannotStart, Unimplemented
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
-from sojourn.spiffe import jwtsvid
+from sojourn.spiffe import jwtsvid, witsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import PublicKey
 from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
 
 REFRESH_HINT_SECONDS = 300
-X509, JWT = "x509", "jwt"
+X509, JWT, WIT = "x509", "jwt", "wit"
 
 
 class EmbeddedAuthority:
@@ -49,10 +50,12 @@ class EmbeddedAuthority:
         root_ttl: timedelta,
         issuer_ttl: timedelta,
         jwt_key_ttl: timedelta,
+        wit: bool = False,
     ) -> None:
         """Load the keys, or make them if there are none. Raise CannotStart if what lies there cannot be used.
 
         `curve` is that of new X.509 keys: a root that is there already keeps its own. JWT keys are P-256 (ES256).
+        With `wit` there are keys for WIT-SVIDs too.
         """
         self.trust_domain = trust_domain
         self._clock = clock
@@ -67,7 +70,10 @@ class EmbeddedAuthority:
         self._sequence = BundleSequence(folder / "sequence")
         self._roots = Roots(folder / "root.pem", clock, trust_domain, curve, root_ttl)
         self._jwt = JwtKeys(folder / "jwt.pem", clock, jwt_key_ttl)
+        self._wit = JwtKeys(folder / "wit.pem", clock, jwt_key_ttl) if wit else None
         self._slots: dict[str, Slots[Any]] = {X509: self._roots, JWT: self._jwt}
+        if self._wit is not None:
+            self._slots[WIT] = self._wit
         self._issuers: dict[str, Signer] = {}
         self._issuer = self._new_issuer()
         self._bundle = self._make_bundle()
@@ -104,6 +110,12 @@ class EmbeddedAuthority:
         return jwtsvid.issue(
             active.key, spiffe_id, audience, issued_at=now, expires_at=min(now + ttl, active.not_after)
         )
+
+    def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta) -> WitSvid:
+        """Make a key and sign a WIT-SVID for it. Raise Unimplemented if that is switched off."""
+        now = self._clock.now()
+        active = self.slots(WIT).active
+        return witsvid.issue(active.key, spiffe_id, issued_at=now, expires_at=min(now + ttl, active.not_after))
 
     def sign_crls(self, revoked: Iterable[RevokedLeaf]) -> tuple[bytes, ...]:
         """Sign DER lists of revoked leaves; none if nothing is revoked."""
@@ -147,7 +159,7 @@ class EmbeddedAuthority:
     def slots(self, kind: str) -> Slots[Any]:
         """The keys of one kind. Raise Unimplemented if this agent has none of it."""
         if kind not in self._slots:
-            raise Unimplemented(f"this agent has no {kind.upper()} authority")
+            raise Unimplemented("WIT-SVIDs are switched off: set identity.wit_svids in the agent's configuration")
         return self._slots[kind]
 
     def prepare(self, kind: str) -> Slot[Any]:
@@ -174,7 +186,7 @@ class EmbeddedAuthority:
     def maintain(self) -> timedelta:
         """Renew what is past half of its life and return how long until the next look is due."""
         now = self._clock.now()
-        roots, keys = self._roots.maintain(), self._jwt.maintain()
+        changed = [slots.maintain() for slots in self._slots.values()]
         certificate = self._issuer.certificate
         if (
             signer_id(certificate) != self._roots.active.id
@@ -182,9 +194,9 @@ class EmbeddedAuthority:
             or now < certificate.not_valid_before_utc
         ):
             self._issuer = self._new_issuer()
-        if roots or keys:
+        if any(changed):
             self._publish()
-        due = min(_half_life(self._issuer.certificate), self._roots.next_change, self._jwt.next_change)
+        due = min(_half_life(self._issuer.certificate), *(slots.next_change for slots in self._slots.values()))
         return max(due - now, timedelta(seconds=1))
 
     def _changed(self, slot: Slot[Any]) -> Slot[Any]:
@@ -202,9 +214,12 @@ class EmbeddedAuthority:
             tuple(slot.key.certificate for slot in self._roots.all),
             self._jwt.public(),
             refresh_hint_seconds=REFRESH_HINT_SECONDS,
-            tainted=self._roots.tainted | self._jwt.tainted,
+            tainted=frozenset().union(*(slots.tainted for slots in self._slots.values())),
+            wit_authorities=self._wit.public() if self._wit is not None else {},
         )
-        content = hashlib.sha256(bundle.x509_der + bundle.jwks + ",".join(sorted(bundle.tainted)).encode()).hexdigest()
+        parts = [bundle.x509_der, bundle.jwks, ",".join(sorted(bundle.tainted)).encode()]
+        parts += [bundle.wit_jwks.encode()] if bundle.wit_authorities else []
+        content = hashlib.sha256(b"".join(parts)).hexdigest()
         return replace(bundle, sequence=self._sequence.of(content, int(self._clock.now().timestamp())))
 
     def _new_issuer(self) -> Signer:

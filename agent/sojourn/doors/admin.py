@@ -18,8 +18,8 @@ from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
 from sojourn.identity import explain
 from sojourn.identity.identities import Identities
+from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
-from sojourn.identity.svids import X509Svids
 from sojourn.oversight.audit import Audit
 from sojourn.store.audit import AuditTable
 from sojourn.tasks.engine import TaskEngine
@@ -37,7 +37,7 @@ class AdminApi:
         attestation: Attestation,
         registry: Registry,
         identities: Identities,
-        svids: X509Svids,
+        issuing: Issuing,
         authority: EmbeddedAuthority,
         engine: TaskEngine,
         audit: Audit,
@@ -50,7 +50,7 @@ class AdminApi:
         self._attestation = attestation
         self._registry = registry
         self._identities = identities
-        self._svids = svids
+        self._issuing = issuing
         self._authority = authority
         self._engine = engine
         self._audit = audit
@@ -103,7 +103,7 @@ class AdminApi:
                     not_after=seconds(kept.svid.not_after),
                     rotate_at=seconds(kept.rotate_at),
                 )
-                for kept in self._svids.kept()
+                for kept in self._issuing.x509.kept()
             ],
             authority=pb.Authority(
                 kind="embedded",

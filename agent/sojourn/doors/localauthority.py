@@ -5,23 +5,23 @@ from functools import partial
 from typing import Any
 
 from sojourn._pb.spire.api.server.localauthority.v1 import localauthority_pb2 as pb
-from sojourn.authority.embedded import JWT, X509, EmbeddedAuthority
+from sojourn.authority.embedded import JWT, WIT, X509, EmbeddedAuthority
 from sojourn.authority.slots import Slot
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import FailedPrecondition
-from sojourn.identity.identities import Identities
+from sojourn.identity.issuing import Issuing
 from sojourn.oversight.audit import Audit
 
 SERVICE = "spire.api.server.localauthority.v1.LocalAuthority"
-_NAMES = {X509: "X509", JWT: "JWT"}
+_NAMES = {X509: "X509", JWT: "JWT", WIT: "WIT"}
 
 
 class LocalAuthorityApi:
     """The same five calls for each kind of key. Every change is audited."""
 
-    def __init__(self, authority: EmbeddedAuthority, identities: Identities, audit: Audit) -> None:
+    def __init__(self, authority: EmbeddedAuthority, issuing: Issuing, audit: Audit) -> None:
         self._authority = authority
-        self._identities = identities
+        self._issuing = issuing
         self._audit = audit
 
     def methods(self) -> dict[str, Method]:
@@ -65,12 +65,12 @@ class LocalAuthorityApi:
     async def _taint(self, kind: str, call: Call, request: Any, response: Any) -> None:
         slot = self._authority.taint(kind, request.authority_id)
         self._note(call, kind, "tainted", slot)
-        await self._identities.replace_signed_by(kind, slot.id)
+        await self._issuing.replace_signed_by(kind, slot.id)
         response.tainted_authority.CopyFrom(_message(slot))
 
     async def _revoke(self, kind: str, call: Call, request: Any, response: Any) -> None:
         if request.authority_id in self._authority.slots(kind).tainted:
-            await self._identities.replace_signed_by(kind, request.authority_id)  # another's taint may be under way
+            await self._issuing.replace_signed_by(kind, request.authority_id)  # another's taint may be under way
         slot = self._authority.revoke(kind, request.authority_id)
         self._note(call, kind, "revoked", slot)
         response.revoked_authority.CopyFrom(_message(slot))

@@ -5,6 +5,7 @@ from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidSpiffeId, NotFound
 from sojourn.identity.identities import Identities
 from sojourn.identity.issued import Issued, IssuedSvid
+from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations, RevokedSvid
 from sojourn.limits import AUDITED_TEXT
@@ -21,6 +22,7 @@ class RevokingApi:
         self,
         registry: Registry,
         identities: Identities,
+        issuing: Issuing,
         issued: Issued,
         revocations: Revocations,
         engine: TaskEngine,
@@ -28,6 +30,7 @@ class RevokingApi:
     ) -> None:
         self._registry = registry
         self._identities = identities
+        self._issuing = issuing
         self._issued = issued
         self._revocations = revocations
         self._engine = engine
@@ -52,7 +55,7 @@ class RevokingApi:
                 raise NotFound(f"process {request.pid} has no identity: see `sojourn explain --pid {request.pid}`")
         elif not request.all:
             raise InvalidInput("which SVIDs must be specified: an entry, a process, or all")
-        count = await self._identities.rotate(entry_ids)
+        count = await self._issuing.rotate(entry_ids)
         listed = sorted(entry_ids) if entry_ids is not None else None
         self._audit.note("svids_rotated", entry_ids=listed, x509_svids=count, **call.by)
         return pb.RotateSvidsResponse(rotated=count)

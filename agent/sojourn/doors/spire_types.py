@@ -14,7 +14,15 @@ from google.protobuf.message import Message
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.attestation.selectors import Selector
 from sojourn.authority.profile import key_id
-from sojourn.errors import InvalidBundle, InvalidEntry, InvalidInput, InvalidSelector, InvalidSpiffeId, SojournError
+from sojourn.errors import (
+    InvalidBundle,
+    InvalidEntry,
+    InvalidInput,
+    InvalidSelector,
+    InvalidSpiffeId,
+    SojournError,
+    quoted,
+)
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -170,6 +178,9 @@ def trust_domain(text: str) -> TrustDomain:
         raise InvalidInput(f"trust domain argument is not valid: {error.public}") from error
 
 
+BUNDLE_FIELDS = ("x509_authorities", "jwt_authorities", "wit_authorities", "refresh_hint", "sequence_number")
+
+
 def bundle_message(bundle: Bundle, mask: types.BundleMask | None = None) -> types.Bundle:
     """A bundle as SPIRE's message; without a mask, all of it. The trust domain is always there."""
     message = types.Bundle(
@@ -184,7 +195,9 @@ def bundle_message(bundle: Bundle, mask: types.BundleMask | None = None) -> type
         )
     for key in bundle.jwt_authorities.values():
         message.jwt_authorities.add(public_key=key.pkix_der, key_id=key.kid, tainted=key.kid in bundle.tainted)
-    return masked(message, mask, ("x509_authorities", "jwt_authorities", "refresh_hint", "sequence_number"))
+    for key in bundle.wit_authorities.values():
+        message.wit_authorities.add(public_key=key.pkix_der, key_id=key.kid, tainted=key.kid in bundle.tainted)
+    return masked(message, mask, BUNDLE_FIELDS)
 
 
 def bundle(message: types.Bundle, old: Bundle | None = None, mask: types.BundleMask | None = None) -> Bundle:
@@ -195,13 +208,18 @@ def bundle(message: types.Bundle, old: Bundle | None = None, mask: types.BundleM
     def wanted(name: str) -> bool:
         return mask is None or bool(getattr(mask, name))
 
-    return Bundle(
+    made = Bundle(
         domain,
         _authorities(message.x509_authorities) if wanted("x509_authorities") else base.x509_authorities,
         _keys(message.jwt_authorities) if wanted("jwt_authorities") else base.jwt_authorities,
         message.sequence_number if wanted("sequence_number") else base.sequence,
         message.refresh_hint if wanted("refresh_hint") else base.refresh_hint_seconds,
+        wit_authorities=_keys(message.wit_authorities) if wanted("wit_authorities") else base.wit_authorities,
     )
+    both = made.jwt_authorities.keys() & made.wit_authorities.keys()
+    if both:
+        raise InvalidBundle(f"two keys have the key id {quoted(min(both))}")
+    return made
 
 
 def _authorities(messages: Iterable[types.X509Certificate]) -> tuple[Certificate, ...]:
@@ -211,7 +229,7 @@ def _authorities(messages: Iterable[types.X509Certificate]) -> tuple[Certificate
         raise InvalidBundle("failed to convert X.509 authority: it is no certificate", detail=str(error)) from error
 
 
-def _keys(messages: Iterable[types.JWTKey]) -> dict[str, PublicKey]:
+def _keys(messages: Iterable[types.JWTKey | types.WITKey]) -> dict[str, PublicKey]:
     keys: dict[str, PublicKey] = {}
     for message in messages:
         if not message.key_id:

@@ -8,7 +8,7 @@ from sojourn._pb import workload_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
+from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity, Unimplemented
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities, Stream
 from sojourn.limits import AUDIENCE_MAX_BYTES, AUDIENCES_PER_JWT_SVID, AUDITED_TEXT
@@ -21,9 +21,11 @@ AUDITED_AUDIENCES = 5
 
 
 class WorkloadApi:
-    """The five calls. Answers that many callers share are serialised once."""
+    """The five calls, and the two of the WIT-SVID profile. Answers that many callers share are serialised once."""
 
-    def __init__(self, identities: Identities, audit: Audit, clock: Clock) -> None:
+    def __init__(self, identities: Identities, audit: Audit, clock: Clock, *, wit: bool) -> None:
+        """`wit`: whether WIT-SVIDs are offered; their calls are Unimplemented otherwise (Workload API, 7)."""
+        self._wit = wit
         self._identities = identities
         self._audit = audit
         self._clock = clock
@@ -36,6 +38,8 @@ class WorkloadApi:
             "FetchJWTSVID": Method("unary", pb.JWTSVIDRequest, self.fetch_jwt_svid),
             "FetchJWTBundles": Method("stream", pb.JWTBundlesRequest, self.fetch_jwt_bundles),
             "ValidateJWTSVID": Method("unary", pb.ValidateJWTSVIDRequest, self.validate_jwt_svid),
+            "FetchWITSVID": Method("stream", pb.WITSVIDRequest, self.fetch_wit_svid),
+            "FetchWITBundles": Method("stream", pb.WITBundlesRequest, self.fetch_wit_bundles),
         }
 
     def fetch_x509_svid(self, call: Call, _request: pb.X509SVIDRequest) -> AsyncIterator[bytes]:
@@ -86,6 +90,19 @@ class WorkloadApi:
         answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
         answer.claims.update({**svid.claims, "aud": list(svid.audience)})  # numbers become doubles
         return answer
+
+    def fetch_wit_svid(self, call: Call, request: pb.WITSVIDRequest) -> AsyncIterator[bytes]:
+        self._check_wit()
+        wanted = _requested_id(request.spiffe_id) if request.spiffe_id else None
+        return self._pushes(call.peer, "FetchWITSVID", lambda stream: self._wit_svids(stream, wanted))
+
+    def fetch_wit_bundles(self, call: Call, _request: pb.WITBundlesRequest) -> AsyncIterator[bytes]:
+        self._check_wit()
+        return self._pushes(call.peer, "FetchWITBundles", self._wit_bundles)
+
+    def _check_wit(self) -> None:
+        if not self._wit:
+            raise Unimplemented("WIT-SVIDs are switched off: set identity.wit_svids in the agent's configuration")
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
@@ -140,6 +157,24 @@ class WorkloadApi:
     def _jwt_bundles(self, stream: Stream) -> bytes:
         bundles = self._identities.bundles_of(stream.entries)
         message = pb.JWTBundlesResponse(bundles={str(domain.id): each.jwks for domain, each in bundles.items()})
+        return message.SerializeToString(deterministic=True)
+
+    def _wit_svids(self, stream: Stream, wanted: SpiffeId | None) -> bytes:
+        entries = [entry for entry in stream.entries if wanted in {None, entry.spiffe_id}]
+        if not entries:
+            raise NoIdentity("no identity issued")
+        message = pb.WITSVIDResponse()
+        for entry in entries:
+            svid = self._identities.wit_svid(entry)
+            message.svids.add(
+                spiffe_id=str(svid.spiffe_id), wit_svid=svid.token, wit_svid_key=svid.key_jwk, hint=entry.hint
+            )
+        return message.SerializeToString(deterministic=True)
+
+    def _wit_bundles(self, stream: Stream) -> bytes:
+        own, *foreign = self._identities.bundles_of(stream.entries).values()
+        offered = [own, *(bundle for bundle in foreign if bundle.wit_authorities)]
+        message = pb.WITBundlesResponse(bundles={str(each.trust_domain.id): each.wit_jwks for each in offered})
         return message.SerializeToString(deterministic=True)
 
 

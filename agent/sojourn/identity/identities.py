@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -10,22 +10,22 @@ from datetime import datetime
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.service import Attestation
-from sojourn.authority.embedded import X509, EmbeddedAuthority
+from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, NoIdentity, SojournError, SvidRevoked, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.issued import IssuedSvid
-from sojourn.identity.jwtsvids import JwtSvids
+from sojourn.identity.issuing import Issuing
 from sojourn.identity.matching import EntryIndex, unique_hints
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.revocations import Revocations, RevokedSvid
-from sojourn.identity.svids import X509Svids
 from sojourn.limits import STREAM_ATTESTED_SECONDS, UNMATCHED_HOLD_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
 
 
@@ -84,8 +84,7 @@ class Identities:
         attestation: Attestation,
         registry: Registry,
         authority: EmbeddedAuthority,
-        svids: X509Svids,
-        jwt_svids: JwtSvids,
+        issuing: Issuing,
         revocations: Revocations,
         foreign: ForeignBundles,
         clock: Clock,
@@ -93,14 +92,13 @@ class Identities:
         self._attestation = attestation
         self._registry = registry
         self._authority = authority
-        self._svids = svids
-        self._jwt_svids = jwt_svids
+        self._issuing = issuing
         self._revocations = revocations
         self._foreign = foreign
         self._clock = clock
         self._streams: set[Stream] = set()
         registry.on_change(self._registered)
-        svids.on_rotation(self._rotated)
+        issuing.on_rotation(self._rotated)
         authority.on_change(self._bundle_changed)
         foreign.on_change(self._foreign_changed)
         revocations.on_change(self._bundle_changed)
@@ -157,11 +155,15 @@ class Identities:
 
     def x509_svid(self, entry: Entry) -> X509Svid:
         """The X.509-SVID of an entry, as good as it gets now."""
-        return self._svids.get(entry)
+        return self._issuing.x509.get(entry)
 
     def jwt_svid(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
         """A JWT-SVID of an entry, as good as it gets now."""
-        return self._jwt_svids.get(entry, audience)
+        return self._issuing.jwt.get(entry, audience)
+
+    def wit_svid(self, entry: Entry) -> WitSvid:
+        """The WIT-SVID of an entry, as good as it gets now. Raise Unimplemented if that is switched off."""
+        return self._issuing.wit.get(entry)
 
     def verify_jwt_svid(self, token: str, audience: Sequence[str], entries: Sequence[Entry] = ()) -> JwtSvid:
         """Validate a JWT-SVID for a caller with these entries: of our own trust domain, or one they federate with.
@@ -175,27 +177,16 @@ class Identities:
     async def revoke(self, svids: Sequence[IssuedSvid]) -> list[RevokedSvid]:
         """Put SVIDs on the deny list, stop serving them, and end the streams that have them. Return the new ones."""
         fresh = await self._revocations.revoke(svids)
-        gone = {each.svid.id for each in fresh if each.svid.kind == X509}
-        lost = {kept.entry.id for kept in self._svids.kept() if kept.svid.serial in gone}
+        gone = {each.svid.id for each in fresh}
+        lost = {kept.entry.id for kept in self._issuing.x509.kept() if kept.svid.serial in gone}
+        lost |= {kept.entry.id for kept in self._issuing.wit.kept() if kept.svid.serial in gone}
         for entry_id in lost:
-            self._svids.forget(entry_id)
-        self._jwt_svids.forget({each.svid.entry_id for each in fresh})
+            self._issuing.forget(entry_id)
+        self._issuing.jwt.forget({each.svid.entry_id for each in fresh})
         for stream in self._streams:
             if any(entry.id in lost for entry in stream.entries):
-                stream.end(SvidRevoked("the X.509-SVID was revoked: connect again"))
+                stream.end(SvidRevoked("the SVID was revoked: connect again"))
         return fresh
-
-    async def rotate(self, entry_ids: Collection[str] | None) -> int:
-        """Replace the SVIDs of these entries, or all, now. Return how many X.509-SVIDs were in use."""
-        self._jwt_svids.forget(entry_ids)
-        return await self._svids.reissue(lambda kept: entry_ids is None or kept.entry.id in entry_ids)
-
-    async def replace_signed_by(self, kind: str, authority_id: str) -> None:
-        """Replace all that this authority signed: when this returns, nothing of it is served any more."""
-        if kind == X509:
-            await self._svids.reissue(lambda kept: self._authority.root_of(kept.svid) == authority_id)
-        else:
-            self._jwt_svids.forget()
 
     @asynccontextmanager
     async def stream(self, peer: Peer, method: str, *, required: bool = True) -> AsyncIterator[Stream]:
@@ -249,15 +240,15 @@ class Identities:
 
     def _set_entries(self, stream: Stream, entries: tuple[Entry, ...]) -> None:
         for entry in entries:
-            self._svids.watch(entry.id)
+            self._issuing.watch(entry.id)
         for entry in stream.entries:
-            self._svids.unwatch(entry.id)
+            self._issuing.unwatch(entry.id)
         stream.entries = entries
 
     def _registered(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.old is not None:
-                self._svids.forget(change.old.id)
+                self._issuing.forget(change.old.id)
         before, after = EntryIndex(), EntryIndex()
         for change in changes:
             if change.old is not None:

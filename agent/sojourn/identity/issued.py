@@ -10,8 +10,14 @@ from sojourn.clock import Clock
 from sojourn.limits import JWT_LEEWAY_SECONDS, SVID_TTL_MAX_SECONDS
 from sojourn.oversight.audit import Audit, Record
 
-X509, JWT = "x509", "jwt"
-_EVENTS = {"x509_svid_issued": X509, "x509_svid_minted": X509, "jwt_svid_issued": JWT, "jwt_svid_minted": JWT}
+X509, JWT, WIT = "x509", "jwt", "wit"
+_EVENTS = {
+    "x509_svid_issued": X509,
+    "x509_svid_minted": X509,
+    "jwt_svid_issued": JWT,
+    "jwt_svid_minted": JWT,
+    "wit_svid_issued": WIT,
+}
 _FAR_ENOUGH_BACK = timedelta(seconds=SVID_TTL_MAX_SECONDS, days=1)  # a day for a clock that was set
 
 
@@ -22,7 +28,7 @@ class IssuedSvid:
     `issuer_id` and `root_id` are those of an X.509-SVID's intermediate and root. Minted ones have no entry.
     """
 
-    kind: str  # x509 | jwt
+    kind: str  # x509 | jwt | wit
     id: str
     spiffe_id: str
     entry_id: str

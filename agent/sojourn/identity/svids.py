@@ -1,4 +1,4 @@
-"""X.509-SVIDs in use: issued at first use, renewed at half of their life while somebody watches."""
+"""SVIDs with keys that are in use: issued at first use, renewed at half of their life while somebody watches."""
 
 import asyncio
 import random
@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -14,10 +14,23 @@ from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.identity.entries import Entry
 from sojourn.limits import REISSUED_AT_ONCE, ROTATION_JITTER_SHARE
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
 
 log = structlog.get_logger()
 RETRY_SECONDS = 1.0
+
+
+class Svid(Protocol):
+    """What is the same in X.509- and WIT-SVIDs."""
+
+    @property
+    def serial(self) -> str: ...
+    @property
+    def not_after(self) -> datetime: ...
+
+
+Kind = TypeVar("Kind", bound=Svid)
 
 
 class X509Issuer(Protocol):
@@ -26,34 +39,40 @@ class X509Issuer(Protocol):
     def issue_x509(self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = ()) -> X509Svid: ...
 
 
+class WitIssuer(Protocol):
+    """What signs WIT-SVIDs."""
+
+    def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta) -> WitSvid: ...
+
+
 @dataclass(slots=True)
-class Kept:
+class Kept(Generic[Kind]):
     """One SVID in use. `rotate_at` is wall time, for people; the alarm runs on the boot clock."""
 
     entry: Entry
-    svid: X509Svid
+    svid: Kind
     rotate_at: datetime
     alarm: Alarm
 
 
-class X509Svids:
+class Svids(Generic[Kind]):
     """One SVID for each entry that somebody watches, or watched a while ago."""
 
     def __init__(
         self,
-        issuer: X509Issuer,
+        sign: Callable[[Entry, timedelta], Kind],
         clock: Clock,
         alarms: Alarms,
         default_ttl: timedelta,
-        issued: Callable[[Entry, X509Svid], None],
+        issued: Callable[[Entry, Kind], None],
     ) -> None:
-        """`issued` is told of each SVID that was signed: the audit."""
-        self._issuer = issuer
+        """`sign` makes an SVID of an entry, for this long if it names no TTL; `issued` is told of each: the audit."""
+        self._sign = sign
         self._clock = clock
         self._alarms = alarms
         self._default_ttl = default_ttl
         self._issued = issued
-        self._kept: dict[str, Kept] = {}
+        self._kept: dict[str, Kept[Kind]] = {}
         self._watchers: Counter[str] = Counter()
         self._hooks: list[Callable[[str], None]] = []
         self._forgotten: list[Callable[[], None]] = []
@@ -66,7 +85,7 @@ class X509Svids:
         """Call `hook` when an SVID is no longer in use, so that no copy of its key stays. Hooks do not raise."""
         self._forgotten.append(hook)
 
-    def get(self, entry: Entry) -> X509Svid:
+    def get(self, entry: Entry) -> Kind:
         """The SVID of an entry; one is issued if there is none that is good."""
         kept = self._kept.get(entry.id)
         if kept is not None and kept.entry == entry and kept.svid.not_after > self._clock.now():
@@ -89,7 +108,7 @@ class X509Svids:
             for hook in self._forgotten:
                 hook()
 
-    async def reissue(self, which: Callable[[Kept], bool]) -> int:
+    async def reissue(self, which: Callable[[Kept[Kind]], bool]) -> int:
         """Replace SVIDs now, whatever they have left, and return how many; those that nobody watches are dropped."""
         found = [kept.entry.id for kept in self._kept.values() if which(kept)]
         for place, entry_id in enumerate(found, 1):
@@ -98,12 +117,11 @@ class X509Svids:
                 await asyncio.sleep(0)
         return len(found)
 
-    def kept(self) -> list[Kept]:
+    def kept(self) -> list[Kept[Kind]]:
         return list(self._kept.values())
 
-    def _issue(self, entry: Entry) -> Kept:
-        ttl = timedelta(seconds=entry.x509_svid_ttl) if entry.x509_svid_ttl else self._default_ttl
-        svid = self._issuer.issue_x509(entry.spiffe_id, ttl, entry.dns_names)
+    def _issue(self, entry: Entry) -> Kept[Kind]:
+        svid = self._sign(entry, self._default_ttl)
         self.forget(entry.id)
         now = self._clock.now()
         life = (svid.not_after - now).total_seconds()
@@ -131,3 +149,39 @@ class X509Svids:
             return
         for hook in self._hooks:
             hook(entry_id)
+
+
+class X509Svids(Svids[X509Svid]):
+    """X.509-SVIDs in use."""
+
+    def __init__(
+        self,
+        issuer: X509Issuer,
+        clock: Clock,
+        alarms: Alarms,
+        default_ttl: timedelta,
+        issued: Callable[[Entry, X509Svid], None],
+    ) -> None:
+        def sign(entry: Entry, default: timedelta) -> X509Svid:
+            ttl = timedelta(seconds=entry.x509_svid_ttl) if entry.x509_svid_ttl else default
+            return issuer.issue_x509(entry.spiffe_id, ttl, entry.dns_names)
+
+        super().__init__(sign, clock, alarms, default_ttl, issued)
+
+
+class WitSvids(Svids[WitSvid]):
+    """WIT-SVIDs in use. They live as long as JWT-SVIDs do."""
+
+    def __init__(
+        self,
+        issuer: WitIssuer,
+        clock: Clock,
+        alarms: Alarms,
+        default_ttl: timedelta,
+        issued: Callable[[Entry, WitSvid], None],
+    ) -> None:
+        def sign(entry: Entry, default: timedelta) -> WitSvid:
+            ttl = timedelta(seconds=entry.jwt_svid_ttl) if entry.jwt_svid_ttl else default
+            return issuer.issue_wit(entry.spiffe_id, ttl)
+
+        super().__init__(sign, clock, alarms, default_ttl, issued)

@@ -17,11 +17,12 @@ from sojourn.spiffe.jose import PublicKey
 
 @dataclass(frozen=True, eq=False)  # a bundle is itself: comparing and hashing by what is in it would cost too much
 class Bundle:
-    """The X.509 authorities and JWT keys (by `kid`) of a trust domain."""
+    """The X.509 authorities, and the JWT and WIT keys (by `kid`), of a trust domain."""
 
     trust_domain: TrustDomain
     x509_authorities: tuple[x509.Certificate, ...]
     jwt_authorities: Mapping[str, PublicKey] = field(default_factory=dict)
+    wit_authorities: Mapping[str, PublicKey] = field(default_factory=dict, kw_only=True)
     sequence: int = 0
     refresh_hint_seconds: int = 0
     tainted: frozenset[str] = frozenset()  # of our own: hex subject key identifiers and `kid`s that will be revoked
@@ -40,6 +41,11 @@ class Bundle:
         """The JWT keys as a plain JWK Set, UTF-8, as the Workload API sends it."""
         return json.dumps({"keys": [dict(key.jwk) for key in self.jwt_authorities.values()]}).encode()
 
+    @cached_property
+    def wit_jwks(self) -> str:
+        """The WIT keys as a plain JWK Set, as the Workload API sends it."""
+        return json.dumps({"keys": [dict(key.jwk) for key in self.wit_authorities.values()]})
+
     def document(self) -> dict[str, Any]:
         """The SPIFFE bundle document: every key with its `use`."""
         keys: list[dict[str, Any]] = [
@@ -51,6 +57,7 @@ class Bundle:
             for certificate in self.x509_authorities
         ]
         keys += [{**key.jwk, "use": "jwt-svid"} for key in self.jwt_authorities.values()]
+        keys += [{**key.jwk, "use": "wit-svid"} for key in self.wit_authorities.values()]
         return {
             "keys": keys,
             "spiffe_sequence": self.sequence,
@@ -67,26 +74,27 @@ def parse(trust_domain: TrustDomain, document: object) -> Bundle:
     if not isinstance(document, dict) or not isinstance(document.get("keys"), list):
         raise InvalidBundle("not a JWK Set: there is no list of keys")
     authorities: list[x509.Certificate] = []
-    keys: dict[str, PublicKey] = {}
+    keys: dict[str, dict[str, PublicKey]] = {"jwt-svid": {}, "wit-svid": {}}
     for jwk in document["keys"]:
         if not isinstance(jwk, dict) or jwk.get("kty") not in ("EC", "RSA"):
             continue
         if jwk.get("use") == "x509-svid" and jwk.get("x5c"):
             authorities.append(_certificate(jwk["x5c"]))
-        elif jwk.get("use") == "jwt-svid":
+        elif jwk.get("use") in ("jwt-svid", "wit-svid"):
             try:
                 key = PublicKey.from_jwk(jwk)
             except InvalidToken as error:
                 raise InvalidBundle(f"a JWT key is not good: {error.public}", detail=error.detail) from error
-            if key.kid in keys:
+            if any(key.kid in others for others in keys.values()):
                 raise InvalidBundle(f"two keys have the key id {quoted(key.kid)}")
-            keys[key.kid] = key
+            keys[jwk["use"]][key.kid] = key
     return Bundle(
         trust_domain,
         tuple(authorities),
-        keys,
+        keys["jwt-svid"],
         _number(document, "spiffe_sequence"),
         _number(document, "spiffe_refresh_hint"),
+        wit_authorities=keys["wit-svid"],
     )
 
 

@@ -113,6 +113,12 @@ class SigningKey:
         return jws.serialize_compact(header, payload, self._key, registry=_registry)
 
 
+def private_jwk(key: ec.EllipticCurvePrivateKey) -> str:
+    """A P-256 private key as a JWK for ES256 (RFC 7517), JSON."""
+    members = ECKey.import_key(key).as_dict(private=True)
+    return json.dumps({**{name: members[name] for name in ("kty", "crv", "x", "y", "d")}, "alg": "ES256"})
+
+
 @dataclass(frozen=True)
 class UnverifiedJws:
     """A compact JWS that was parsed and not yet believed. The repr hides the token."""

@@ -10,6 +10,7 @@ from fakes.attestations import FakeAttestor
 from fakes.authorities import authority_in
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
+from fakes.journals import FakeAuditStore
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry, selectors
 from fakes.revocations import FakeRevocationStore
 from sojourn.attestation.service import Attestation
@@ -18,11 +19,11 @@ from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
 from sojourn.identity import identities as identities_module
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
-from sojourn.identity.jwtsvids import JwtSvids
+from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svids import X509Svids
 from sojourn.limits import ATTESTATION_FRESH_SECONDS
+from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
 
 TTL = timedelta(hours=1)
@@ -39,14 +40,21 @@ class Room:
         self.attestor = FakeAttestor({"uid:1000", "gid:1000"})
         self.registry = Registry(FakeEntryStore(entries), TRUST_DOMAIN, [NODE], self.clock, self.alarms)
         self.authority = authority_in(folder, self.clock)
-        self.svids = X509Svids(self.authority, self.clock, self.alarms, TTL, lambda *_: None)
+        self.audit = FakeAuditStore()
+        self.issuing = Issuing(
+            self.authority,
+            self.clock,
+            self.alarms,
+            Audit(self.audit, self.clock),
+            x509_ttl=TTL,
+            jwt_ttl=timedelta(minutes=5),
+        )
         self.foreign = ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, self.registry)
         self.identities = Identities(
             Attestation({"unix": self.attestor}, self.clock),
             self.registry,
             self.authority,
-            self.svids,
-            JwtSvids(self.authority, self.clock, timedelta(minutes=5)),
+            self.issuing,
             Revocations(FakeRevocationStore(), self.authority, self.clock, self.alarms),
             self.foreign,
             self.clock,
@@ -205,7 +213,7 @@ class TestStream:
             room.identities.x509_svid(WEB)
         room.clock.advance(TTL.total_seconds() * 0.6)
         room.alarms.ring_due()
-        assert [] == room.svids.kept()
+        assert [] == room.issuing.x509.kept()
 
     async def test_two_streams(self, room):
         """While one of two streams is open the SVID is renewed; only what is open hears of it."""

@@ -28,10 +28,9 @@ from sojourn.errors import (
 )
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
-from sojourn.identity.jwtsvids import JwtSvids
+from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.identity.svids import X509Svids
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
@@ -57,18 +56,24 @@ class Room:
         self.authority = authority_in(folder, self.clock)
         entries = FakeEntryStore([entry("/agent/triage"), entry("/web", "unix:uid:5")])
         registry = Registry(entries, TRUST_DOMAIN, [NODE], self.clock, self.alarms)
-        svids = X509Svids(self.authority, self.clock, self.alarms, timedelta(hours=1), lambda *_: None)
+        audit = Audit(self.store, self.clock)
+        issuing = Issuing(
+            self.authority,
+            self.clock,
+            self.alarms,
+            audit,
+            x509_ttl=timedelta(hours=1),
+            jwt_ttl=timedelta(minutes=5),
+        )
         identities = Identities(
             Attestation({"unix": FakeAttestor({"uid:1000"})}, self.clock),
             registry,
             self.authority,
-            svids,
-            JwtSvids(self.authority, self.clock, timedelta(minutes=5)),
+            issuing,
             Revocations(FakeRevocationStore(), self.authority, self.clock, self.alarms),
             ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, registry),
             self.clock,
         )
-        audit = Audit(self.store, self.clock)
         self.engine = TaskEngine(TYPES, self.store, audit, KEY, ISSUER, 1, self.clock, self.alarms, Holders(50))
         self.service = TokenService(self.engine, identities, self.clock)
         self._closing = ExitStack()

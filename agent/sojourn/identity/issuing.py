@@ -1,0 +1,89 @@
+"""The SVIDs of entries, of every kind: issued, kept while they are in use, replaced, and recorded."""
+
+from collections.abc import Callable, Collection
+from datetime import timedelta
+
+from sojourn.authority.embedded import JWT, WIT, X509, EmbeddedAuthority
+from sojourn.authority.profile import signer_id
+from sojourn.clock import Alarms, Clock
+from sojourn.identity.entries import Entry
+from sojourn.identity.jwtsvids import JwtSvids
+from sojourn.identity.svids import WitSvids, X509Svids
+from sojourn.oversight.audit import Audit
+from sojourn.spiffe.witsvid import WitSvid
+from sojourn.spiffe.x509svid import X509Svid
+
+
+class Issuing:
+    """What this agent's authority signs for entries."""
+
+    def __init__(
+        self,
+        authority: EmbeddedAuthority,
+        clock: Clock,
+        alarms: Alarms,
+        audit: Audit,
+        *,
+        x509_ttl: timedelta,
+        jwt_ttl: timedelta,
+    ) -> None:
+        """`x509_ttl` and `jwt_ttl` (of WIT-SVIDs too) are for entries that name none."""
+        self._authority = authority
+        self._audit = audit
+        self.x509 = X509Svids(authority, clock, alarms, x509_ttl, self._x509_issued)
+        self.wit = WitSvids(authority, clock, alarms, jwt_ttl, self._wit_issued)
+        self.jwt = JwtSvids(authority, clock, jwt_ttl)
+
+    def on_rotation(self, hook: Callable[[str], None]) -> None:
+        """Call `hook` with the entry's ID when it has a new SVID. Hooks neither block nor raise."""
+        self.x509.on_rotation(hook)
+        self.wit.on_rotation(hook)
+
+    def watch(self, entry_id: str) -> None:
+        """Renew the entry's SVIDs in time, until `unwatch` was called as often."""
+        self.x509.watch(entry_id)
+        self.wit.watch(entry_id)
+
+    def unwatch(self, entry_id: str) -> None:
+        self.x509.unwatch(entry_id)
+        self.wit.unwatch(entry_id)
+
+    def forget(self, entry_id: str) -> None:
+        """Drop the keys of an entry that has changed or is gone. Its JWT-SVIDs are not asked for any more."""
+        self.x509.forget(entry_id)
+        self.wit.forget(entry_id)
+
+    async def rotate(self, entry_ids: Collection[str] | None) -> int:
+        """Replace the SVIDs of these entries, or all, now. Return how many X.509-SVIDs were in use."""
+        self.jwt.forget(entry_ids)
+        await self.wit.reissue(lambda kept: entry_ids is None or kept.entry.id in entry_ids)
+        return await self.x509.reissue(lambda kept: entry_ids is None or kept.entry.id in entry_ids)
+
+    async def replace_signed_by(self, kind: str, authority_id: str) -> None:
+        """Replace all that this authority signed: when this returns, nothing of it is served any more."""
+        if kind == X509:
+            await self.x509.reissue(lambda kept: self._authority.root_of(kept.svid) == authority_id)
+        elif kind == WIT:
+            await self.wit.reissue(lambda kept: kept.svid.kid == authority_id)
+        elif kind == JWT:
+            self.jwt.forget()
+
+    def _x509_issued(self, entry: Entry, svid: X509Svid) -> None:
+        self._audit.note(
+            "x509_svid_issued",
+            entry_id=entry.id,
+            spiffe_id=str(svid.spiffe_id),
+            serial=svid.serial,
+            expires_at=int(svid.not_after.timestamp()),
+            issuer_id=signer_id(svid.leaf),
+            root_id=self._authority.root_of(svid),
+        )
+
+    def _wit_issued(self, entry: Entry, svid: WitSvid) -> None:
+        self._audit.note(
+            "wit_svid_issued",
+            entry_id=entry.id,
+            spiffe_id=str(svid.spiffe_id),
+            jti=svid.serial,
+            expires_at=int(svid.not_after.timestamp()),
+        )
