@@ -207,3 +207,49 @@ def test_logging(shared: AgentProcess) -> None:
     assert "Logger Level : info" in server(shared, "logger", "get")
     assert "Logger Level : debug" in server(shared, "logger", "set", "-level", "debug")
     assert "Logger Level : info" in server(shared, "logger", "reset")
+
+
+@pytest.mark.parametrize("kind", ["x509", "jwt"])
+def test_local_authorities(kind: str) -> None:
+    """`localauthority show`, `prepare`, `activate`, `taint` and `revoke` take a key through its whole life."""
+
+    def authority(agent: AgentProcess, verb: str, *flags: str, status: int = 0) -> str:
+        return server(agent, "localauthority", kind, verb, *flags, status=status)
+
+    def ids(said: str) -> list[str]:
+        return re.findall(r"Authority ID: (\S+)", said)
+
+    with AgentProcess() as agent:
+        [first] = ids(authority(agent, "show"))
+        [second] = ids(authority(agent, "prepare"))
+        assert [first, second] == ids(authority(agent, "show"))
+        assert "current local authority" in authority(agent, "taint", "-authorityID", first, status=1)
+        assert [second] == ids(authority(agent, "activate", "-authorityID", second))
+        assert [second, first] == ids(authority(agent, "show"))
+        assert "only Prepared authorities" in authority(agent, "activate", "-authorityID", first, status=1)
+        assert [first] == ids(authority(agent, "taint", "-authorityID", first))
+        assert "tainted" in server(agent, "bundle", "show", "-output", "json")
+        assert [first] == ids(authority(agent, "revoke", "-authorityID", first))
+        assert [second] == ids(authority(agent, "show"))
+        assert "unexpected authority ID" in authority(agent, "revoke", "-authorityID", first, status=1)
+
+
+def test_upstream_authorities(shared: AgentProcess) -> None:
+    """What needs an upstream authority says that there is none."""
+    said = server(shared, "upstreamauthority", "taint", "-subjectKeyID", "ab" * 20, status=1)
+    assert "upstream authority is not configured" in said
+
+
+def test_watching(shared: AgentProcess) -> None:
+    """`spire-agent api watch` shows each update of a caller's SVIDs."""
+    create(shared, "/watched", "-selector", f"unix:uid:{os.getuid()}")
+    command = [binary("spire-agent"), "api", "watch", "-socketPath", shared.socket]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as watching:
+        assert watching.stdout is not None
+        lines = iter(watching.stdout.readline, "")
+        try:
+            assert next(line for line in lines if "spiffe://example.org/watched" in line)
+            create(shared, "/watched/too", "-selector", f"unix:uid:{os.getuid()}")
+            assert next(line for line in lines if "spiffe://example.org/watched/too" in line)
+        finally:
+            watching.terminate()
