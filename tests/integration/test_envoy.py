@@ -210,8 +210,9 @@ def test_two_envoys_over_rotations(ground: Ground) -> None:
         assert set() == {name for name, count in rejected.items() if count}
 
 
-def test_the_agent_is_away_for_a_while(ground: Ground) -> None:
-    """While the agent is away Envoys serve on with what they have; when it is back they get new certificates."""
+@pytest.fixture
+def pair(ground: Ground) -> Iterator[tuple[Ground, Envoy, int]]:
+    """An agent of their own for two Envoys: ground, the server-side Envoy, and the plain port of the other."""
     with AgentProcess() as own, Admin(own.admin_socket) as admin:
         programs = [placed(ground.server, own.folder / name) for name in ("server", "client")]
         for path, program in zip(("/envoy/server", "/envoy/client"), programs, strict=True):
@@ -223,15 +224,37 @@ def test_the_agent_is_away_for_a_while(ground: Ground) -> None:
             Envoy(ours.server, ours.server_config(mutual), ours.folder()) as server,
             Envoy(ours.client, ours.client_config(plain, mutual, one_each), ours.folder()),
         ):
-            at_first = server.serials()
-            with Traffic(plain) as traffic:
-                wait_until(lambda: traffic.answered > 10)
-                own.stop()
-                answered = traffic.answered
-                wait_until(lambda: traffic.answered > answered + 10)
-                own.start()
-                wait_until(lambda: len(traffic.serials) >= 2 and not at_first & server.serials(), seconds=60)
-            assert [] == traffic.failed
+            yield ours, server, plain
+
+
+def test_the_agent_is_away_for_a_while(pair: tuple[Ground, Envoy, int]) -> None:
+    """While the agent is away Envoys serve on with what they have; when it is back they get new certificates."""
+    ours, server, plain = pair
+    at_first = server.serials()
+    with Traffic(plain) as traffic:
+        wait_until(lambda: traffic.answered > 10)
+        ours.agent.stop()
+        answered = traffic.answered
+        wait_until(lambda: traffic.answered > answered + 10)
+        ours.agent.start()
+        wait_until(lambda: len(traffic.serials) >= 2 and not at_first & server.serials(), seconds=60)
+    assert [] == traffic.failed
+
+
+def test_two_envoys_over_a_new_root(pair: tuple[Ground, Envoy, int]) -> None:
+    """While the root is followed by another, tainted and revoked, mutual TLS between two Envoys loses no request."""
+    ours, server, plain = pair
+    [first] = [key["authority_id"] for key in ours.agent.json("authority", "show")["keys"] if key["kind"] == "x509"]
+    at_first = server.serials()
+    with Traffic(plain) as traffic:
+        wait_until(lambda: traffic.answered > 10)
+        ours.agent.run("authority", "rotate", "x509", "--overlap", "1s")
+        ours.agent.run("authority", "taint", first)
+        wait_until(lambda: len(traffic.serials) >= 2 and not at_first & server.serials(), seconds=30)
+        ours.agent.run("authority", "revoke", first)
+        answered = traffic.answered
+        wait_until(lambda: traffic.answered > answered + 100)
+    assert [] == traffic.failed
 
 
 def test_a_server_that_is_somebody_else(ground: Ground) -> None:
