@@ -69,6 +69,7 @@ SELECTORS_PER_ENTRY = 100
 DNS_NAMES_PER_ENTRY = 100
 ENTRIES_PER_BATCH = 10_000
 ENTRY_ID_MAX_BYTES = 255
+ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, and JSON and int32 hold it
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 
