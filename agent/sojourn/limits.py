@@ -63,6 +63,11 @@ ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
 
 # --- files ----------------------------------------------------------------------------------------------------------
 CONFIG_MAX_BYTES = 1024 * 1024  # also of a task type or its policy
+ENTRIES_FILE_MAX_BYTES = 32 * 1024 * 1024  # more than ENTRIES_PER_BATCH entries take
+FOLLOWED_FILES = 10_000  # of a folder of entries
+FOLLOWED_LOOK_SECONDS = 1.0
+FOLLOWED_SETTLED_SECONDS = 0.2  # a folder that changed within that may be half written
+FOLLOWED_RETRY_SECONDS = 5.0  # what was refused may be good now although no file has changed
 
 # --- registration ---------------------------------------------------------------------------------------------------
 SELECTORS_PER_ENTRY = 100

@@ -17,6 +17,7 @@ LAYERS = [
     ["clock", "durations", "spiffe", "address", "_pb", "oversight.logs"],
     [
         "attestation.selectors",
+        "identity.declared",
         "identity.entries",
         "identity.matching",
         "identity.plan",
@@ -43,6 +44,7 @@ PURE = [
     "durations",
     "spiffe",
     "attestation.selectors",
+    "identity.declared",
     "identity.entries",
     "identity.matching",
     "identity.explain",
@@ -68,6 +70,7 @@ HOMES = {
     "google": ["doors", "sdk", "cli", "_pb"],
     "joserfc": ["spiffe.jose"],
     "cedarpy": ["tasks.policy"],
+    "yaml": ["identity.declared", "cli.entry"],
     "starlette": ["doors.http"],
     "uvicorn": ["doors.http"],
     "uvloop": ["daemon"],
