@@ -102,4 +102,6 @@ SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for o
 WRITES_PER_COMMIT = 256
 WRITES_WAITING = 10_000
 AUDIT_LISTED = 10_000
+FAILURES_KEPT = 100  # kinds and subjects, for `sojourn status`
+FAILURE_TEXT_MAX = 500  # characters
 AUDITED_TEXT = 200  # characters of a caller's text that go into a record

@@ -14,11 +14,12 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
     ["errors", "limits"],
-    ["clock", "durations", "spiffe", "address", "_pb", "oversight.logs"],
+    ["clock", "durations", "spiffe", "address", "_pb", "oversight.logs", "oversight.failures"],
     [
         "attestation.selectors",
         "identity.declared",
         "identity.entries",
+        "identity.lifetime",
         "identity.matching",
         "identity.plan",
         "tasks.grants",
@@ -31,7 +32,7 @@ LAYERS = [
     ["tasks.holders", "tasks.task", "tasks.feed"],
     ["attestation.service", "authority", "identity.registry", "identity.svids"],
     ["identity.foreign"],
-    ["identity.identities", "tasks.engine"],
+    ["identity.following", "identity.identities", "tasks.engine"],
     ["tasks.service", "store"],
     ["doors", "sdk"],
     ["daemon"],
@@ -48,6 +49,7 @@ PURE = [
     "identity.entries",
     "identity.matching",
     "identity.explain",
+    "identity.lifetime",
     "identity.plan",
     "tasks.grants",
     "tasks.tokens",

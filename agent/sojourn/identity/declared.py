@@ -93,7 +93,7 @@ def _parsed(text: str) -> list[Any]:
         raise CannotStart("reading entries from files needs PyYAML: pip install 'sojourn[agent]'") from None
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return list(yaml.load_all(text, loader))  # noqa: S506  # both are safe loaders
+        return list(yaml.load_all(text, loader))  # both are safe loaders
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InvalidInput(f"neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from error
 

@@ -28,7 +28,7 @@ from sojourn._pb.sojourn.v1 import tasks_pb2 as sojourn_dot_v1_dot_tasks__pb2
 from sojourn._pb.spire.api.types import types_pb2 as spire_dot_api_dot_types_dot_types__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x16sojourn/v1/admin.proto\x12\nsojourn.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16sojourn/v1/tasks.proto\x1a\x1bspire/api/types/types.proto\"\x12\n\x10GetStatusRequest\"\xd9\x02\n\x11GetStatusResponse\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x12\n\nstarted_at\x18\x04 \x01(\x03\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x06 \x01(\r\x12\x12\n\nlive_tasks\x18\x07 \x01(\r\x12\x13\n\x0b\x63onnections\x18\x08 \x01(\r\x12#\n\x07streams\x18\t \x03(\x0b\x32\x12.sojourn.v1.Stream\x12\x1f\n\x05svids\x18\n \x03(\x0b\x32\x10.sojourn.v1.Svid\x12(\n\tauthority\x18\x0b \x01(\x0b\x32\x15.sojourn.v1.Authority\x12+\n\x0blimitations\x18\x0c \x03(\x0b\x32\x16.sojourn.v1.Limitation\x12\x12\n\ntask_types\x18\r \x03(\t\"*\n\nLimitation\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"q\n\x06Stream\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x0b\n\x03uid\x18\x03 \x01(\r\x12\x0b\n\x03\x65xe\x18\x04 \x01(\t\x12\r\n\x05since\x18\x05 \x01(\x03\x12\x11\n\tlast_push\x18\x06 \x01(\x03\x12\x0e\n\x06pushes\x18\x07 \x01(\r\"a\n\x04Svid\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x0e\n\x06serial\x18\x03 \x01(\t\x12\x11\n\tnot_after\x18\x04 \x01(\x03\x12\x11\n\trotate_at\x18\x05 \x01(\x03\"\x8c\x01\n\tAuthority\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0broot_serial\x18\x02 \x01(\t\x12\x16\n\x0eroot_not_after\x18\x03 \x01(\x03\x12\x15\n\rissuer_serial\x18\x04 \x01(\t\x12\x18\n\x10issuer_not_after\x18\x05 \x01(\x03\x12\x13\n\x0bjwt_key_ids\x18\x06 \x03(\t\"\x1d\n\x0e\x45xplainRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x05\"\xf4\x01\n\x0f\x45xplainResponse\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x0b\n\x03uid\x18\x02 \x01(\r\x12\x0b\n\x03gid\x18\x03 \x01(\r\x12\x0b\n\x03\x65xe\x18\x04 \x01(\t\x12\x11\n\tselectors\x18\x05 \x03(\t\x12(\n\x08withheld\x18\x06 \x03(\x0b\x32\x16.sojourn.v1.Limitation\x12\x30\n\x10\x66\x61iled_attestors\x18\x07 \x03(\x0b\x32\x16.sojourn.v1.Limitation\x12*\n\x08verdicts\x18\x08 \x03(\x0b\x32\x18.sojourn.v1.EntryVerdict\x12\x12\n\nconclusion\x18\t \x01(\t\"U\n\x0c\x45ntryVerdict\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x0f\n\x07verdict\x18\x03 \x01(\t\x12\x0f\n\x07missing\x18\x04 \x03(\t\")\n\x10ListTasksRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\"4\n\x11ListTasksResponse\x12\x1f\n\x05tasks\x18\x01 \x03(\x0b\x32\x10.sojourn.v1.Task\"!\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"$\n\x11RevokeTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"!\n\x10ListAuditRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"=\n\x11ListAuditResponse\x12(\n\x07records\x18\x01 \x03(\x0b\x32\x17.sojourn.v1.AuditRecord\"q\n\x0b\x41uditRecord\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12\r\n\x05\x65vent\x18\x03 \x01(\t\x12\'\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\"\x14\n\x12VerifyAuditRequest\"]\n\x13VerifyAuditResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x0f\n\x07records\x18\x02 \x01(\x04\x12\x15\n\rfirst_bad_seq\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x12\n\x10GetBundleRequest\"M\n\x11GetBundleResponse\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x15\n\rspiffe_bundle\x18\x02 \x01(\t\x12\x0b\n\x03pem\x18\x03 \x01(\t\"^\n\x13\x41pplyEntriesRequest\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.spire.api.types.Entry\x12\r\n\x05prune\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"O\n\x14\x41pplyEntriesResponse\x12$\n\x05steps\x18\x01 \x03(\x0b\x32\x15.sojourn.v1.EntryStep\x12\x11\n\tunchanged\x18\x02 \x01(\r\"S\n\tEntryStep\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12%\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x16.spire.api.types.Entry\x12\x0f\n\x07\x63hanged\x18\x03 \x03(\t2\x8e\x05\n\x05\x41\x64min\x12H\n\tGetStatus\x12\x1c.sojourn.v1.GetStatusRequest\x1a\x1d.sojourn.v1.GetStatusResponse\x12\x42\n\x07\x45xplain\x12\x1a.sojourn.v1.ExplainRequest\x1a\x1b.sojourn.v1.ExplainResponse\x12H\n\tListTasks\x12\x1c.sojourn.v1.ListTasksRequest\x1a\x1d.sojourn.v1.ListTasksResponse\x12\x37\n\x07GetTask\x12\x1a.sojourn.v1.GetTaskRequest\x1a\x10.sojourn.v1.Task\x12=\n\nRevokeTask\x12\x1d.sojourn.v1.RevokeTaskRequest\x1a\x10.sojourn.v1.Task\x12H\n\tListAudit\x12\x1c.sojourn.v1.ListAuditRequest\x1a\x1d.sojourn.v1.ListAuditResponse\x12N\n\x0bVerifyAudit\x12\x1e.sojourn.v1.VerifyAuditRequest\x1a\x1f.sojourn.v1.VerifyAuditResponse\x12H\n\tGetBundle\x12\x1c.sojourn.v1.GetBundleRequest\x1a\x1d.sojourn.v1.GetBundleResponse\x12Q\n\x0c\x41pplyEntries\x12\x1f.sojourn.v1.ApplyEntriesRequest\x1a .sojourn.v1.ApplyEntriesResponseb\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x16sojourn/v1/admin.proto\x12\nsojourn.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x16sojourn/v1/tasks.proto\x1a\x1bspire/api/types/types.proto\"\x12\n\x10GetStatusRequest\"\xae\x03\n\x11GetStatusResponse\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x0f\n\x07node_id\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x12\n\nstarted_at\x18\x04 \x01(\x03\x12\r\n\x05\x65poch\x18\x05 \x01(\x04\x12\x0f\n\x07\x65ntries\x18\x06 \x01(\r\x12\x12\n\nlive_tasks\x18\x07 \x01(\r\x12\x13\n\x0b\x63onnections\x18\x08 \x01(\r\x12#\n\x07streams\x18\t \x03(\x0b\x32\x12.sojourn.v1.Stream\x12\x1f\n\x05svids\x18\n \x03(\x0b\x32\x10.sojourn.v1.Svid\x12(\n\tauthority\x18\x0b \x01(\x0b\x32\x15.sojourn.v1.Authority\x12+\n\x0blimitations\x18\x0c \x03(\x0b\x32\x16.sojourn.v1.Limitation\x12\x12\n\ntask_types\x18\r \x03(\t\x12%\n\x08\x66\x61ilures\x18\x0e \x03(\x0b\x32\x13.sojourn.v1.Failure\x12,\n\x08\x66ollowed\x18\x0f \x01(\x0b\x32\x1a.sojourn.v1.FollowedFolder\"j\n\x07\x46\x61ilure\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x10\n\x08\x66irst_at\x18\x04 \x01(\x03\x12\x0f\n\x07last_at\x18\x05 \x01(\x03\x12\r\n\x05\x63ount\x18\x06 \x01(\r\"T\n\x0e\x46ollowedFolder\x12\x0e\n\x06\x66older\x18\x01 \x01(\t\x12\x0f\n\x07\x65ntries\x18\x02 \x01(\r\x12\x12\n\napplied_at\x18\x03 \x01(\x03\x12\r\n\x05\x66\x61ult\x18\x04 \x01(\t\"*\n\nLimitation\x12\x0c\n\x04what\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"q\n\x06Stream\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0b\n\x03pid\x18\x02 \x01(\x05\x12\x0b\n\x03uid\x18\x03 \x01(\r\x12\x0b\n\x03\x65xe\x18\x04 \x01(\t\x12\r\n\x05since\x18\x05 \x01(\x03\x12\x11\n\tlast_push\x18\x06 \x01(\x03\x12\x0e\n\x06pushes\x18\x07 \x01(\r\"s\n\x04Svid\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x0e\n\x06serial\x18\x03 \x01(\t\x12\x11\n\tnot_after\x18\x04 \x01(\x03\x12\x11\n\trotate_at\x18\x05 \x01(\x03\x12\x10\n\x08lifetime\x18\x06 \x01(\t\"\x8c\x01\n\tAuthority\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0broot_serial\x18\x02 \x01(\t\x12\x16\n\x0eroot_not_after\x18\x03 \x01(\x03\x12\x15\n\rissuer_serial\x18\x04 \x01(\t\x12\x18\n\x10issuer_not_after\x18\x05 \x01(\x03\x12\x13\n\x0bjwt_key_ids\x18\x06 \x03(\t\"0\n\x0e\x45xplainRequest\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x11\n\tselectors\x18\x02 \x03(\t\"\xf4\x01\n\x0f\x45xplainResponse\x12\x0b\n\x03pid\x18\x01 \x01(\x05\x12\x0b\n\x03uid\x18\x02 \x01(\r\x12\x0b\n\x03gid\x18\x03 \x01(\r\x12\x0b\n\x03\x65xe\x18\x04 \x01(\t\x12\x11\n\tselectors\x18\x05 \x03(\t\x12(\n\x08withheld\x18\x06 \x03(\x0b\x32\x16.sojourn.v1.Limitation\x12\x30\n\x10\x66\x61iled_attestors\x18\x07 \x03(\x0b\x32\x16.sojourn.v1.Limitation\x12*\n\x08verdicts\x18\x08 \x03(\x0b\x32\x18.sojourn.v1.EntryVerdict\x12\x12\n\nconclusion\x18\t \x01(\t\"\x8c\x01\n\x0c\x45ntryVerdict\x12\x10\n\x08\x65ntry_id\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12\x0f\n\x07verdict\x18\x03 \x01(\t\x12\x0f\n\x07missing\x18\x04 \x03(\t\x12#\n\tx509_svid\x18\x05 \x01(\x0b\x32\x10.sojourn.v1.Svid\x12\x10\n\x08priority\x18\x06 \x01(\x05\")\n\x10ListTasksRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\"4\n\x11ListTasksResponse\x12\x1f\n\x05tasks\x18\x01 \x03(\x0b\x32\x10.sojourn.v1.Task\"!\n\x0eGetTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"$\n\x11RevokeTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"!\n\x10ListAuditRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"=\n\x11ListAuditResponse\x12(\n\x07records\x18\x01 \x03(\x0b\x32\x17.sojourn.v1.AuditRecord\"q\n\x0b\x41uditRecord\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\r\n\x05\x61t_ms\x18\x02 \x01(\x03\x12\r\n\x05\x65vent\x18\x03 \x01(\t\x12\'\n\x06\x66ields\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\"\x14\n\x12VerifyAuditRequest\"]\n\x13VerifyAuditResponse\x12\x0e\n\x06intact\x18\x01 \x01(\x08\x12\x0f\n\x07records\x18\x02 \x01(\x04\x12\x15\n\rfirst_bad_seq\x18\x03 \x01(\x04\x12\x0e\n\x06reason\x18\x04 \x01(\t\"\x12\n\x10GetBundleRequest\"M\n\x11GetBundleResponse\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x15\n\rspiffe_bundle\x18\x02 \x01(\t\x12\x0b\n\x03pem\x18\x03 \x01(\t\"^\n\x13\x41pplyEntriesRequest\x12\'\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x16.spire.api.types.Entry\x12\r\n\x05prune\x18\x02 \x01(\x08\x12\x0f\n\x07\x64ry_run\x18\x03 \x01(\x08\"O\n\x14\x41pplyEntriesResponse\x12$\n\x05steps\x18\x01 \x03(\x0b\x32\x15.sojourn.v1.EntryStep\x12\x11\n\tunchanged\x18\x02 \x01(\r\"S\n\tEntryStep\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12%\n\x05\x65ntry\x18\x02 \x01(\x0b\x32\x16.spire.api.types.Entry\x12\x0f\n\x07\x63hanged\x18\x03 \x03(\t2\x8e\x05\n\x05\x41\x64min\x12H\n\tGetStatus\x12\x1c.sojourn.v1.GetStatusRequest\x1a\x1d.sojourn.v1.GetStatusResponse\x12\x42\n\x07\x45xplain\x12\x1a.sojourn.v1.ExplainRequest\x1a\x1b.sojourn.v1.ExplainResponse\x12H\n\tListTasks\x12\x1c.sojourn.v1.ListTasksRequest\x1a\x1d.sojourn.v1.ListTasksResponse\x12\x37\n\x07GetTask\x12\x1a.sojourn.v1.GetTaskRequest\x1a\x10.sojourn.v1.Task\x12=\n\nRevokeTask\x12\x1d.sojourn.v1.RevokeTaskRequest\x1a\x10.sojourn.v1.Task\x12H\n\tListAudit\x12\x1c.sojourn.v1.ListAuditRequest\x1a\x1d.sojourn.v1.ListAuditResponse\x12N\n\x0bVerifyAudit\x12\x1e.sojourn.v1.VerifyAuditRequest\x1a\x1f.sojourn.v1.VerifyAuditResponse\x12H\n\tGetBundle\x12\x1c.sojourn.v1.GetBundleRequest\x1a\x1d.sojourn.v1.GetBundleResponse\x12Q\n\x0c\x41pplyEntries\x12\x1f.sojourn.v1.ApplyEntriesRequest\x1a .sojourn.v1.ApplyEntriesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,49 +38,53 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSREQUEST']._serialized_start=121
   _globals['_GETSTATUSREQUEST']._serialized_end=139
   _globals['_GETSTATUSRESPONSE']._serialized_start=142
-  _globals['_GETSTATUSRESPONSE']._serialized_end=487
-  _globals['_LIMITATION']._serialized_start=489
-  _globals['_LIMITATION']._serialized_end=531
-  _globals['_STREAM']._serialized_start=533
-  _globals['_STREAM']._serialized_end=646
-  _globals['_SVID']._serialized_start=648
-  _globals['_SVID']._serialized_end=745
-  _globals['_AUTHORITY']._serialized_start=748
-  _globals['_AUTHORITY']._serialized_end=888
-  _globals['_EXPLAINREQUEST']._serialized_start=890
-  _globals['_EXPLAINREQUEST']._serialized_end=919
-  _globals['_EXPLAINRESPONSE']._serialized_start=922
-  _globals['_EXPLAINRESPONSE']._serialized_end=1166
-  _globals['_ENTRYVERDICT']._serialized_start=1168
-  _globals['_ENTRYVERDICT']._serialized_end=1253
-  _globals['_LISTTASKSREQUEST']._serialized_start=1255
-  _globals['_LISTTASKSREQUEST']._serialized_end=1296
-  _globals['_LISTTASKSRESPONSE']._serialized_start=1298
-  _globals['_LISTTASKSRESPONSE']._serialized_end=1350
-  _globals['_GETTASKREQUEST']._serialized_start=1352
-  _globals['_GETTASKREQUEST']._serialized_end=1385
-  _globals['_REVOKETASKREQUEST']._serialized_start=1387
-  _globals['_REVOKETASKREQUEST']._serialized_end=1423
-  _globals['_LISTAUDITREQUEST']._serialized_start=1425
-  _globals['_LISTAUDITREQUEST']._serialized_end=1458
-  _globals['_LISTAUDITRESPONSE']._serialized_start=1460
-  _globals['_LISTAUDITRESPONSE']._serialized_end=1521
-  _globals['_AUDITRECORD']._serialized_start=1523
-  _globals['_AUDITRECORD']._serialized_end=1636
-  _globals['_VERIFYAUDITREQUEST']._serialized_start=1638
-  _globals['_VERIFYAUDITREQUEST']._serialized_end=1658
-  _globals['_VERIFYAUDITRESPONSE']._serialized_start=1660
-  _globals['_VERIFYAUDITRESPONSE']._serialized_end=1753
-  _globals['_GETBUNDLEREQUEST']._serialized_start=1755
-  _globals['_GETBUNDLEREQUEST']._serialized_end=1773
-  _globals['_GETBUNDLERESPONSE']._serialized_start=1775
-  _globals['_GETBUNDLERESPONSE']._serialized_end=1852
-  _globals['_APPLYENTRIESREQUEST']._serialized_start=1854
-  _globals['_APPLYENTRIESREQUEST']._serialized_end=1948
-  _globals['_APPLYENTRIESRESPONSE']._serialized_start=1950
-  _globals['_APPLYENTRIESRESPONSE']._serialized_end=2029
-  _globals['_ENTRYSTEP']._serialized_start=2031
-  _globals['_ENTRYSTEP']._serialized_end=2114
-  _globals['_ADMIN']._serialized_start=2117
-  _globals['_ADMIN']._serialized_end=2771
+  _globals['_GETSTATUSRESPONSE']._serialized_end=572
+  _globals['_FAILURE']._serialized_start=574
+  _globals['_FAILURE']._serialized_end=680
+  _globals['_FOLLOWEDFOLDER']._serialized_start=682
+  _globals['_FOLLOWEDFOLDER']._serialized_end=766
+  _globals['_LIMITATION']._serialized_start=768
+  _globals['_LIMITATION']._serialized_end=810
+  _globals['_STREAM']._serialized_start=812
+  _globals['_STREAM']._serialized_end=925
+  _globals['_SVID']._serialized_start=927
+  _globals['_SVID']._serialized_end=1042
+  _globals['_AUTHORITY']._serialized_start=1045
+  _globals['_AUTHORITY']._serialized_end=1185
+  _globals['_EXPLAINREQUEST']._serialized_start=1187
+  _globals['_EXPLAINREQUEST']._serialized_end=1235
+  _globals['_EXPLAINRESPONSE']._serialized_start=1238
+  _globals['_EXPLAINRESPONSE']._serialized_end=1482
+  _globals['_ENTRYVERDICT']._serialized_start=1485
+  _globals['_ENTRYVERDICT']._serialized_end=1625
+  _globals['_LISTTASKSREQUEST']._serialized_start=1627
+  _globals['_LISTTASKSREQUEST']._serialized_end=1668
+  _globals['_LISTTASKSRESPONSE']._serialized_start=1670
+  _globals['_LISTTASKSRESPONSE']._serialized_end=1722
+  _globals['_GETTASKREQUEST']._serialized_start=1724
+  _globals['_GETTASKREQUEST']._serialized_end=1757
+  _globals['_REVOKETASKREQUEST']._serialized_start=1759
+  _globals['_REVOKETASKREQUEST']._serialized_end=1795
+  _globals['_LISTAUDITREQUEST']._serialized_start=1797
+  _globals['_LISTAUDITREQUEST']._serialized_end=1830
+  _globals['_LISTAUDITRESPONSE']._serialized_start=1832
+  _globals['_LISTAUDITRESPONSE']._serialized_end=1893
+  _globals['_AUDITRECORD']._serialized_start=1895
+  _globals['_AUDITRECORD']._serialized_end=2008
+  _globals['_VERIFYAUDITREQUEST']._serialized_start=2010
+  _globals['_VERIFYAUDITREQUEST']._serialized_end=2030
+  _globals['_VERIFYAUDITRESPONSE']._serialized_start=2032
+  _globals['_VERIFYAUDITRESPONSE']._serialized_end=2125
+  _globals['_GETBUNDLEREQUEST']._serialized_start=2127
+  _globals['_GETBUNDLEREQUEST']._serialized_end=2145
+  _globals['_GETBUNDLERESPONSE']._serialized_start=2147
+  _globals['_GETBUNDLERESPONSE']._serialized_end=2224
+  _globals['_APPLYENTRIESREQUEST']._serialized_start=2226
+  _globals['_APPLYENTRIESREQUEST']._serialized_end=2320
+  _globals['_APPLYENTRIESRESPONSE']._serialized_start=2322
+  _globals['_APPLYENTRIESRESPONSE']._serialized_end=2401
+  _globals['_ENTRYSTEP']._serialized_start=2403
+  _globals['_ENTRYSTEP']._serialized_end=2486
+  _globals['_ADMIN']._serialized_start=2489
+  _globals['_ADMIN']._serialized_end=3143
 # @@protoc_insertion_point(module_scope)
