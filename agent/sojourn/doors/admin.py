@@ -193,7 +193,9 @@ class AdminApi:
                     verdict=verdict.verdict,
                     missing=verdict.missing,
                     priority=verdict.entry.priority,
-                    x509_svid=self._svid(kept[verdict.entry.id]) if verdict.entry.id in kept else None,
+                    x509_svid=self._svid(kept[verdict.entry.id])
+                    if verdict.verdict == "matched" and verdict.entry.id in kept
+                    else None,
                 )
                 for verdict in found
             ],
