@@ -7,13 +7,14 @@ since the epoch), `priority`, `admin`, `downstream`, `store_svid`, `additional_a
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sojourn.attestation.selectors import Selector
 from sojourn.durations import parse_duration
-from sojourn.errors import CannotStart, InvalidConfig, InvalidInput, SojournError
+from sojourn.errors import CannotStart, InvalidConfig, InvalidInput, SojournError, quoted
 from sojourn.limits import ENTRIES_PER_BATCH
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
@@ -82,7 +83,8 @@ def _documents(text: str) -> Iterator[Any]:
 
 def _parsed(text: str) -> list[Any]:
     try:
-        return [json.loads(text)]  # most JSON is YAML too, but not what is indented with tabs
+        # Most JSON is YAML too, but not what is indented with tabs.
+        return [json.loads(text, object_pairs_hook=_unique)]
     except RecursionError:
         raise InvalidInput("is nested too deeply") from None
     except ValueError:
@@ -91,11 +93,42 @@ def _parsed(text: str) -> list[Any]:
         import yaml
     except ModuleNotFoundError:
         raise CannotStart("reading entries from files needs PyYAML: pip install 'sojourn[agent]'") from None
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        return list(yaml.load_all(text, loader))  # both are safe loaders
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+        found = []
+        while loader.check_node():
+            node = loader.get_node()
+            _check_unique(node)
+            found.append(loader.construct_document(node))
+        return found
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise InvalidInput(f"neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    twice = _twice(name for name, _ in pairs)
+    if twice is not None:
+        raise InvalidInput(f"{quoted(twice)} is given twice")
+    return dict(pairs)
+
+
+def _check_unique(root: Any) -> None:
+    """Raise InvalidInput if a mapping of a composed YAML document has a key twice: the last would win in silence."""
+    waiting, seen = [root], set()
+    while waiting:
+        node = waiting.pop()
+        if id(node) in seen or not isinstance(node.value, list):
+            continue
+        seen.add(id(node))
+        pairs = [each for each in node.value if isinstance(each, tuple)]
+        twice = _twice(key.value for key, _ in pairs if isinstance(key.value, str))
+        if twice is not None:
+            raise InvalidInput(f"{quoted(twice)} is given twice, in the mapping at line {node.start_mark.line + 1}")
+        waiting += [value for _, value in pairs] or node.value
+
+
+def _twice(names: Iterable[str]) -> str | None:
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _fields(document: Any) -> dict[str, Any]:

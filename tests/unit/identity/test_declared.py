@@ -136,6 +136,9 @@ def test_forms(text, count):
         (ENOUGH + "federates_with: [NO]", "entry 1: "),
         (ENOUGH + "additional_attributes: {other: true}", "additional_attributes is not a mapping with"),
         (ENOUGH + "additional_attributes: {jwt_svid_include_jti: 1}", "jwt_svid_include_jti is not of the right type"),
+        (ENOUGH + "hint: a\nhint: b", '"hint" is given twice, in the mapping at line 1'),
+        ("entries:\n- selectors: [{type: a, value: b, type: c}]", '"type" is given twice, in the mapping at line 2'),
+        ('{"hint": "a", "hint": "b"}', '"hint" is given twice'),
         (ENOUGH + "entry_expiry: 5\nexpires_at: 6", "expires_at is given twice"),
         (json.dumps({**SPIRES["entries"][0], "hint": "\ud800"}), "hint is not Unicode text"),
     ],
@@ -144,6 +147,14 @@ def test_refused(text, says):
     """What is no entry is refused with its place and the rule."""
     [fault] = faults(text)
     assert says in fault
+
+
+def test_anchors():
+    """What YAML lets a file say once and use often may be used, and a key of it replaced."""
+    text = (
+        f"- &one\n  {ENOUGH.strip().replace(chr(10), chr(10) + '  ')}\n  hint: h\n- <<: *one\n  hint: other\n- *one\n"
+    )
+    assert ["h", "other", "h"] == [each["hint"] for each in read(text)]
 
 
 def test_all_faults():
