@@ -83,6 +83,12 @@ class IdentityConfig(_Table):
     wit_svids: Annotated[bool, Field(strict=True)] = False  # an incubating profile of the standard
 
 
+class RegistrationConfig(_Table):
+    """Entries that come from files."""
+
+    follow: Path | None = None  # a folder of entry files whose entries are kept as it says
+
+
 class TasksConfig(_Table):
     """Task types and the tokens of tasks."""
 
@@ -139,6 +145,7 @@ class Config(_Table):
     authority: AuthorityConfig = AuthorityConfig()
     identity: IdentityConfig = IdentityConfig()
     attestors: Mapping[str, Mapping[str, Any]] = Field(default_factory=lambda: {"unix": {}})
+    registration: RegistrationConfig = RegistrationConfig()
     tasks: TasksConfig = TasksConfig()
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
@@ -199,6 +206,7 @@ VARIABLES = {
     "SOJOURN_NODE_NAME": "node_name",
     "SOJOURN_LOG_LEVEL": "log.level",
     "SOJOURN_METRICS_LISTEN": "metrics.listen",
+    "SOJOURN_FOLLOW": "registration.follow",
     "SOJOURN_TASK_TYPES_DIR": "tasks.types_dir",
 }
 
@@ -273,8 +281,8 @@ def _read(path: Path) -> str:
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in the file are relative to the file."""
-    tasks = values.get("tasks")
-    for table, key in ((values, "data_dir"), (values, "socket"), (values, "admin_socket"), (tasks, "types_dir")):
+    inner = ((values.get(table), key) for table, key in (("registration", "follow"), ("tasks", "types_dir")))
+    for table, key in ((values, "data_dir"), (values, "socket"), (values, "admin_socket"), *inner):
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = table[key] if table[key].startswith("unix:") else str(folder / table[key])
 

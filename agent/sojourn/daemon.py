@@ -42,6 +42,7 @@ from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi, HttpProtocols
 from sojourn.doors.servers import InwardFolder, serve
 from sojourn.errors import CannotStart, InvalidPolicy, SojournError
+from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.issued import Issued
@@ -61,6 +62,7 @@ from sojourn.limits import (
     PUBLIC_REQUEST_MAX_BYTES,
 )
 from sojourn.oversight.audit import Audit
+from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
@@ -95,12 +97,13 @@ class Rooms:
     issuing: Issuing
     revocations: Revocations
     foreign: ForeignBundles
+    followed: FollowedFolder | None
     identities: Identities
     engine: TaskEngine
     service: TokenService
 
 
-async def run(config: Config, level: Level, ready: Callable[[], None]) -> None:
+async def run(config: Config, level: Level, failures: Failures, ready: Callable[[], None]) -> None:
     """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart."""
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
@@ -117,8 +120,11 @@ async def run(config: Config, level: Level, ready: Callable[[], None]) -> None:
                 group.create_task(rooms.engine.run()),
             ]
             _maintain(rooms)
+            if rooms.followed is not None:
+                await rooms.followed.look()
+                upkeep.append(group.create_task(rooms.followed.run()))
             rooms.engine.look_at_holders()
-            await _open_doors(config, rooms, level, descriptors, stack)
+            await _open_doors(config, rooms, level, failures, descriptors, stack)
             _start_metrics(config, rooms)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             ready()
@@ -169,6 +175,8 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     )
     foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
     revocations = Revocations(RevocationTable(database), authority, clock, alarms)
+    follow = config.registration.follow
+    followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
     identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
     table = TaskTable(database, journal)
     await table.end_unfinished(
@@ -201,13 +209,16 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         issuing,
         revocations,
         foreign,
+        followed,
         identities,
         engine,
         service,
     )
 
 
-async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: int, stack: AsyncExitStack) -> None:
+async def _open_doors(
+    config: Config, rooms: Rooms, level: Level, failures: Failures, descriptors: int, stack: AsyncExitStack
+) -> None:
     reserved = DESCRIPTORS_RESERVED + ADMIN_CONNECTIONS * DESCRIPTORS_PER_CONNECTION
     available = (descriptors - reserved) * (1 - HOLDERS_SHARE)
     connections = max(16, int(available / DESCRIPTORS_PER_CONNECTION))
@@ -265,6 +276,9 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
             journal=rooms.journal,
             door=public,
             clock=rooms.clock,
+            followed=rooms.followed,
+            failures=failures,
+            default_x509_svid_ttl=config.identity.x509_svid_ttl,
             limitations=process_setup.limitations(),
         ).methods()
         | entry_api.admin_methods()
@@ -352,9 +366,10 @@ def main(config: Config, ready: Callable[[], None]) -> None:
 
     from sojourn.oversight import logs
 
-    level = logs.configure(config.log.level)
+    failures = Failures(SystemClock())
+    level = logs.configure(config.log.level, failures.hear)
     try:
-        uvloop.run(run(config, level, ready))
+        uvloop.run(run(config, level, failures, ready))
     except BaseExceptionGroup as group:
         for error in group.exceptions:
             if isinstance(error, SojournError):

@@ -66,12 +66,18 @@ ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
 
 # --- files ----------------------------------------------------------------------------------------------------------
 CONFIG_MAX_BYTES = 1024 * 1024  # also of a task type or its policy
+ENTRIES_FILE_MAX_BYTES = 32 * 1024 * 1024  # more than ENTRIES_PER_BATCH entries take
+FOLLOWED_FILES = 10_000  # of a folder of entries
+FOLLOWED_LOOK_SECONDS = 1.0
+FOLLOWED_SETTLED_SECONDS = 0.2  # a folder that changed within that may be half written
+FOLLOWED_RETRY_SECONDS = 5.0  # what was refused may be good now although no file has changed
 
 # --- registration ---------------------------------------------------------------------------------------------------
 SELECTORS_PER_ENTRY = 100
 DNS_NAMES_PER_ENTRY = 100
 ENTRIES_PER_BATCH = 10_000
 ENTRY_ID_MAX_BYTES = 255
+ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, and JSON and int32 hold it
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 
@@ -99,4 +105,6 @@ SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for o
 WRITES_PER_COMMIT = 256
 WRITES_WAITING = 10_000
 AUDIT_LISTED = 10_000
+FAILURES_KEPT = 100  # kinds and subjects, for `sojourn status`
+FAILURE_TEXT_MAX = 500  # characters
 AUDITED_TEXT = 200  # characters of a caller's text that go into a record

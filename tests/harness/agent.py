@@ -41,9 +41,9 @@ class AgentProcess:
 
     # --- life ---
 
-    def start(self) -> "AgentProcess":
+    def start(self, *extra: str) -> "AgentProcess":
         """Start it and wait for the line with `ready`. Raise RuntimeError with what it said instead."""
-        self.process = self.spawn()
+        self.process = self.spawn(*extra)
         assert self.process.stdout is not None
         readable, _, _ = select.select([self.process.stdout], [], [], READY_SECONDS)
         line = self.process.stdout.readline() if readable else ""

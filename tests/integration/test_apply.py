@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.agent import AgentProcess
+from harness.raw import Admin, entry
 
 FILE = """
 entries:
@@ -80,8 +81,53 @@ def test_no_entries(own: AgentProcess, tmp_path: Path, text: str) -> None:
 def test_export(own: AgentProcess, tmp_path: Path, output: list[str]) -> None:
     """What `export` prints is what `apply` takes: applying it changes nothing."""
     own.register("/one", f"unix:uid:{os.getuid()}", hint="h", x509_svid_ttl="45s", dns_name="a.example.org")
-    own.register("/two", "unix:uid:5", entry_expiry="4102444800")
+    own.register("/two", "unix:uid:5", entry_expiry="4102444800", priority="-3")
+    with Admin(own.admin_socket) as admin:
+        admin.trust("friend.example")
+        full = entry("/three", "unix:uid:6", admin=True, downstream=True, store_svid=True)
+        full.federates_with.append("friend.example")
+        full.additional_attributes.jwt_svid_include_jti = True
+        admin.create(full)
     path = tmp_path / "all.yaml"
     path.write_text(own.run("entry", "export", *output).stdout)
     applied = own.json("entry", "apply", "-f", str(path), "--prune")
-    assert ([], 2) == (applied["steps"], applied["unchanged"])
+    assert ([], 3) == (applied["steps"], applied["unchanged"])
+
+
+def test_an_export_for_another_agent(own: AgentProcess, tmp_path: Path) -> None:
+    """What `export` prints makes the same entries on an agent that has none of them."""
+    own.register("/one", "unix:uid:5", hint="h", x509_svid_ttl="45s", priority="9")
+    path = tmp_path / "all.yaml"
+    path.write_text(own.run("entry", "export").stdout)
+    [before] = own.json("entry", "list")["entries"]
+    own.run("entry", "delete", before["id"])
+    own.json("entry", "apply", "-f", str(path))
+    [after] = own.json("entry", "list")["entries"]
+    assert before == {**after, "created_at": before["created_at"]}
+
+
+def test_spires_data(own: AgentProcess, tmp_path: Path) -> None:
+    """A file as `spire-server entry create -data` takes it is taken, indented with tabs as it may be."""
+    path = tmp_path / "data.json"
+    data = {
+        "entries": [
+            {
+                "selectors": [{"type": "unix", "value": "uid:61003"}],
+                "spiffe_id": "spiffe://example.org/spires",
+                "parent_id": "spiffe://example.org/spire/agent/elsewhere",
+                "x509_svid_ttl": 120,
+                "dns_names": ["a.example"],
+                "entryExpiry": 4102444800,
+                "additional_attributes": {"disable_x509_svid_prefetch": True},
+            }
+        ]
+    }
+    path.write_text(json.dumps(data, indent="\t"))
+    own.json("entry", "apply", "-f", str(path))
+    [found] = own.json("entry", "list")["entries"]
+    assert ("spiffe://example.org/spire/agent/elsewhere", 120, "2100-01-01T00:00:00Z", True) == (
+        found["parent_id"],
+        found["x509_svid_ttl"],
+        found["expires_at"],
+        found["additional_attributes"]["disable_x509_svid_prefetch"],
+    )

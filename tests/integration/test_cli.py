@@ -24,7 +24,7 @@ from harness.taskcalls import Feed
 GROUPS: dict[str, tuple[str, ...]] = {
     "": ("validate", "explain", "status"),
     "agent": ("run",),
-    "entry": ("create", "show", "list", "update", "delete", "count"),
+    "entry": ("create", "show", "list", "update", "delete", "count", "apply", "export"),
     "svid": ("x509", "jwt"),
     "task": ("run", "begin", "token", "complete", "list", "show", "revoke"),
     "policy": ("check",),
@@ -173,7 +173,8 @@ def test_output_that_nobody_reads(shared: AgentProcess) -> None:
 
 ENTRY_KEYS = {
     "id", "spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "jwt_svid_ttl", "hint", "dns_names",
-    "federates_with", "expires_at", "revision", "created_at",
+    "federates_with", "expires_at", "revision", "created_at", "priority", "origin", "admin", "downstream", "store_svid",
+    "additional_attributes", "disable_x509_svid_prefetch", "jwt_svid_include_jti",
 }  # fmt: skip
 TASK_KEYS = {
     "id", "type", "spiffe_id", "state", "reason", "grants", "params", "created_at", "expires_at", "holder_pid",
@@ -183,10 +184,10 @@ TASK_KEYS = {
 
 # What is only there if there is something to be told, such as an open stream.
 SOMETIMES = {
-    "explain": {"what", "reason"},
+    "explain": {"what", "reason", "serial", "not_after", "rotate_at", "lifetime"},
     "status": {
         "what", "reason", "method", "pid", "uid", "exe", "since", "last_push", "pushes", "entry_id", "spiffe_id",
-        "serial", "not_after", "rotate_at",
+        "serial", "not_after", "rotate_at", "lifetime", "subject", "first_at", "last_at", "count",
     },
 }  # fmt: skip
 
@@ -196,7 +197,7 @@ def test_the_life_of_an_entry(shared: AgentProcess) -> None:
     made = shared.register(
         "/life", "unix:uid:77", "unix:gid:78", x509_svid_ttl="10s", jwt_svid_ttl="5m", hint="h", dns_name="a.example"
     )
-    assert ENTRY_KEYS == set(made)
+    assert ENTRY_KEYS == keys_of(made)
     assert (["unix:gid:78", "unix:uid:77"], 10, 300, "h", ["a.example"], 0) == (
         sorted(made["selectors"]), made["x509_svid_ttl"], made["jwt_svid_ttl"], made["hint"], made["dns_names"],
         made["revision"],
@@ -233,7 +234,7 @@ def test_an_entry_that_is_not_accepted(shared: AgentProcess) -> None:
     ("arguments", "keys"),
     [
         (["status"], {"trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections",
-                      "task_types", "authority", "limitations", "streams", "svids", "kind", "root_serial",
+                      "task_types", "authority", "limitations", "followed", "streams", "svids", "failures", "kind", "root_serial",
                       "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids"}),
         (["authority", "show"], {"kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after",
                                  "jwt_key_ids"}),
@@ -245,7 +246,7 @@ def test_an_entry_that_is_not_accepted(shared: AgentProcess) -> None:
                             "bundle", "files"}),
         (["explain", "--pid", str(os.getpid())], {"pid", "uid", "gid", "exe", "selectors", "withheld",
                                                   "failed_attestors", "verdicts", "entry_id", "spiffe_id", "verdict",
-                                                  "missing", "conclusion"}),
+                                                  "missing", "priority", "x509_svid", "conclusion"}),
         (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions"}),
         (["config", "show"], {"values"}),
         (["policy", "check", str(SAMPLES / "task-types")], {"task_types", "name", "description", "digest", "ceiling",

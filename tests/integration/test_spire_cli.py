@@ -100,6 +100,18 @@ def test_an_entry_from_birth_to_death(shared: AgentProcess) -> None:
     assert f"Deleted entry with ID: {made}" in server(shared, "entry", "delete", "-entryID", made)
 
 
+def test_an_update_leaves_the_priority(shared: AgentProcess) -> None:
+    """SPIRE's tools know no priority: their update of an entry leaves it, and they show the entry as ever."""
+    made = shared.register("/first", "unix:uid:54331", priority="7")
+    server(
+        shared, "entry", "update", "-entryID", made["id"], "-spiffeID", "spiffe://example.org/first", "-parentID",
+        node_id(shared), "-selector", "unix:uid:54332",
+    )  # fmt: skip
+    [shown] = json.loads(server(shared, "entry", "show", "-entryID", made["id"], "-output", "json"))["entries"]
+    assert [{"type": "unix", "value": "uid:54332"}] == shown["selectors"]
+    assert 7 == shared.json("entry", "show", made["id"])["priority"]
+
+
 def test_entries_from_a_file(shared: AgentProcess, tmp_path: Path) -> None:
     """`entry create -data` registers all entries of a file."""
     entries = [

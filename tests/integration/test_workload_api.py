@@ -19,6 +19,7 @@ from harness.borrowed import Borrowed, wire_of
 from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, module_agent, refusal, wait_until
 from harness.reading import certificates, decoded
 from sojourn._pb import workload_pb2 as pb
+from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.authority.jwtkeys import JwtKeys
 from sojourn.clock import SystemClock
 from sojourn.spiffe.jose import SigningKey
@@ -220,7 +221,7 @@ class TestX509Svids:
 
     @pytest.mark.root
     def test_stand_in_the_stated_order(self, agent: AgentProcess, admin: Admin) -> None:
-        """The entry with the most selectors is first, then the oldest, then the smallest ID."""
+        """The entry with the highest priority is first, then the one with the most selectors, the oldest, the smallest ID."""
         uid = next(UIDS)
         admin.register("/z-old", f"unix:uid:{uid}", id=f"b-{uid}")
         admin.register("/y-old", f"unix:uid:{uid}", id=f"a-{uid}")
@@ -228,9 +229,16 @@ class TestX509Svids:
         wait_until(lambda: time.time() >= made + 1)
         admin.register("/a-new", f"unix:uid:{uid}", id=f"0-{uid}")
         admin.register("/more", f"unix:uid:{uid}", f"unix:gid:{uid}")
-        with wire_of(agent.socket, uid) as wire:
-            found = wire.x509_ids()
-        assert [f"spiffe://example.org/{name}" for name in ("more", "y-old", "z-old", "a-new")] == found
+        admin.register("/first", f"unix:uid:{uid}", priority=1, id=f"first-{uid}")
+        expected = [f"spiffe://example.org/{name}" for name in ("first", "more", "y-old", "z-old", "a-new")]
+        with Borrowed(agent.socket, uid) as borrowed, borrowed.wire() as wire:
+            stream = wire.x509_stream()
+            assert expected == [svid.spiffe_id for svid in next(stream).svids]
+            assert expected == [svid.spiffe_id for svid in fetch_jwt(wire, "a").svids]
+            assert expected == [each.spiffe_id for each in admin.explain(borrowed.pid).verdicts][:5]
+            admin.update(types.Entry(id=f"first-{uid}", priority=-1), mask=types.EntryMask(priority=True))
+            assert [*expected[1:], expected[0]] == [svid.spiffe_id for svid in next(stream).svids]
+            stream.cancel()
 
     @pytest.mark.root
     def test_have_unique_hints(self, agent: AgentProcess, admin: Admin) -> None:

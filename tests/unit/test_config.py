@@ -116,15 +116,18 @@ class TestPaths:
     def test_relative_to_the_file(self, write, tmp_path):
         """Paths in the file are relative to the file; a `unix:` address is not."""
         config = load(
-            write('data_dir = "data"\nsocket = "s.sock"\nadmin_socket = "unix:///a.sock"\n[tasks]\ntypes_dir = "t"\n'),
+            write(
+                'data_dir = "data"\nsocket = "s.sock"\nadmin_socket = "unix:///a.sock"\n[tasks]\ntypes_dir = "t"\n[registration]\nfollow = "e"\n'
+            ),
             {},
             {},
         ).config
-        assert (tmp_path / "data", tmp_path / "s.sock", Path("/a.sock"), tmp_path / "t") == (
+        assert (tmp_path / "data", tmp_path / "s.sock", Path("/a.sock"), tmp_path / "t", tmp_path / "e") == (
             config.data_dir,
             config.socket,
             config.admin_socket,
             config.tasks.types_dir,
+            config.registration.follow,
         )
 
     def test_absolute(self, write):

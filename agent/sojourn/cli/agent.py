@@ -16,6 +16,10 @@ DataDirOption = Annotated[str | None, typer.Option("--data-dir", help="Where the
 PublicOption = Annotated[str | None, typer.Option("--socket", help="The public socket, for workloads.")]
 AdminOption = Annotated[str | None, typer.Option("--admin-socket", help="The admin socket, for operators.")]
 TrustDomainOption = Annotated[str | None, typer.Option("--trust-domain", help="The trust domain.")]
+FollowOption = Annotated[
+    str | None,
+    typer.Option("--follow", metavar="DIR", help="A folder of entry files whose entries are kept as it says."),
+]
 
 
 @app.command()
@@ -25,6 +29,7 @@ def run(
     socket: PublicOption = None,
     admin_socket: AdminOption = None,
     trust_domain: TrustDomainOption = None,
+    follow: FollowOption = None,
 ) -> None:
     """Run the agent in the foreground. Prints one line with the word `ready` when both sockets answer."""
     try:
@@ -36,7 +41,13 @@ def run(
         ) from None
     loaded = configuration.load(
         config,
-        {"data_dir": data_dir, "socket": socket, "admin_socket": admin_socket, "trust_domain": trust_domain},
+        {
+            "data_dir": data_dir,
+            "socket": socket,
+            "admin_socket": admin_socket,
+            "trust_domain": trust_domain,
+            "registration.follow": follow,
+        },
     )
 
     def ready() -> None:

@@ -15,6 +15,7 @@ from sojourn.errors import CannotStart, InvalidInput, NotFound, SojournError
 app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
 _SERVICE = "/spire.api.server.entry.v1.Entry/"
 _PAGE = 500
+_REGISTRYS = frozenset({"revision", "created_at", "origin"})  # what nobody declares
 
 SelectorOption = Annotated[
     list[str] | None,
@@ -37,6 +38,12 @@ ExpiryOption = Annotated[
     int | None,
     typer.Option("--entry-expiry", metavar="SECONDS", help="When the entry ends, in seconds since the epoch."),
 ]
+PriorityOption = Annotated[
+    int | None,
+    typer.Option(
+        "--priority", metavar="N", help="Of the identities of one process the highest comes first. Default: 0."
+    ),
+]
 
 
 @app.command()
@@ -49,6 +56,7 @@ def create(
     hint: HintOption = None,
     dns_name: DnsOption = None,
     entry_expiry: ExpiryOption = None,
+    priority: PriorityOption = None,
     entry_id: Annotated[str, typer.Option("--entry-id", help="The entry's own ID. Default: a new one.")] = "",
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
@@ -58,7 +66,9 @@ def create(
 
     if not selector:
         raise InvalidInput("at least one --selector TYPE:VALUE is needed, such as unix:uid:1000")
-    entry = _message(spiffe_id, selector, parent_id, x509_svid_ttl, jwt_svid_ttl, hint, dns_name, entry_expiry)
+    entry = _message(
+        spiffe_id, selector, parent_id, x509_svid_ttl, jwt_svid_ttl, hint, dns_name, entry_expiry, priority
+    )
     entry.id = entry_id
     answer = remote.admin(
         admin_socket,
@@ -89,9 +99,13 @@ def show(
         emit(output, found[0], _lines(found[0]))
         return
     found = _list(admin_socket, spiffe_id, selector)
-    rows = [[each["id"], each["spiffe_id"], " ".join(each["selectors"])] for each in found]
-    pretty = table(["ENTRY ID", "SPIFFE ID", "SELECTORS"], rows) if rows else ["no entries"]
-    emit(output, {"entries": found}, pretty)
+    # Columns that few need are there only if somebody does.
+    extra = [name for name in ("priority", "origin") if any(each[name] for each in found)]
+    rows = [
+        [each["id"], each["spiffe_id"], " ".join(each["selectors"]), *(each[name] for name in extra)] for each in found
+    ]
+    headings = ["ENTRY ID", "SPIFFE ID", "SELECTORS", *(name.upper() for name in extra)]
+    emit(output, {"entries": found}, table(headings, rows) if rows else ["no entries"])
 
 
 @app.command()
@@ -105,6 +119,7 @@ def update(
     hint: HintOption = None,
     dns_name: DnsOption = None,
     entry_expiry: ExpiryOption = None,
+    priority: PriorityOption = None,
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -112,7 +127,9 @@ def update(
     from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
     from sojourn._pb.spire.api.types import types_pb2 as types
 
-    entry = _message(spiffe_id, selector, parent_id, x509_svid_ttl, jwt_svid_ttl, hint, dns_name, entry_expiry)
+    entry = _message(
+        spiffe_id, selector, parent_id, x509_svid_ttl, jwt_svid_ttl, hint, dns_name, entry_expiry, priority
+    )
     entry.id = entry_id
     given = {
         "spiffe_id": spiffe_id,
@@ -123,6 +140,7 @@ def update(
         "hint": hint,
         "dns_names": dns_name,
         "expires_at": entry_expiry,
+        "priority": priority,
     }
     mask = types.EntryMask(**{name: True for name, value in given.items() if value is not None})
     if mask == types.EntryMask():
@@ -213,7 +231,9 @@ def export(
     """Print all entries as `apply` takes them: YAML, or JSON with --output json."""
     found = []
     for entry in _list(admin_socket, None, None):
-        kept = {name: value for name, value in entry.items() if value and name not in {"revision", "created_at"}}
+        kept = {name: value for name, value in entry.items() if value and name not in _REGISTRYS}
+        if not any(entry["additional_attributes"].values()):
+            del kept["additional_attributes"]
         if "expires_at" in kept:
             kept["expires_at"] = int(datetime.fromisoformat(kept["expires_at"]).timestamp())
         found.append(kept)
@@ -262,6 +282,7 @@ def _message(
     hint: str | None,
     dns_names: list[str] | None,
     expires_at: int | None,
+    priority: int | None,
 ) -> Any:
     from sojourn._pb.spire.api.types import types_pb2 as types
 
@@ -274,6 +295,7 @@ def _message(
         hint=hint or "",
         dns_names=dns_names or [],
         expires_at=expires_at or 0,
+        priority=priority,
     )
 
 
@@ -319,6 +341,7 @@ def _check(status: Any) -> None:
         5: NotFound,
         6: errors.AlreadyExists,
         8: errors.StoreFull,
+        9: errors.FailedPrecondition,
     }
     error = kinds.get(status.code, errors.Unavailable)(status.message)
     error.remote_code = error.code
@@ -336,12 +359,26 @@ def _dict(entry: Any) -> dict[str, Any]:
         "hint": entry.hint,
         "dns_names": list(entry.dns_names),
         "federates_with": list(entry.federates_with),
+        "admin": entry.admin,
+        "downstream": entry.downstream,
+        "store_svid": entry.store_svid,
+        "additional_attributes": {
+            "disable_x509_svid_prefetch": entry.additional_attributes.disable_x509_svid_prefetch,
+            "jwt_svid_include_jti": entry.additional_attributes.jwt_svid_include_jti,
+        },
         "expires_at": moment(entry.expires_at),
+        "priority": entry.priority,
+        "origin": entry.origin,
         "revision": entry.revision_number,
         "created_at": moment(entry.created_at),
     }
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:
-    shown = {name: value for name, value in entry.items() if value not in (None, "", [], 0) or name == "revision"}
-    return [f"{name:<16} {' '.join(value) if isinstance(value, list) else value}" for name, value in shown.items()]
+    set_attributes = [name for name, value in entry["additional_attributes"].items() if value]
+    shown = {**entry, "additional_attributes": set_attributes}
+    return [
+        f"{name:<21} {' '.join(value) if isinstance(value, list) else value}"
+        for name, value in shown.items()
+        if value not in (None, "", [], 0) or name == "revision"
+    ]

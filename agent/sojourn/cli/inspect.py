@@ -9,7 +9,9 @@ import typer
 from sojourn.cli import remote
 from sojourn.cli.authority import authority_value
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
-from sojourn.cli.output import REFUSED, emit, moment, table, whole
+from sojourn.cli.output import REFUSED, emit, moment, printable, table, whole
+from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption, show
+from sojourn.errors import InvalidInput
 
 
 def validate(
@@ -45,18 +47,43 @@ def validate(
 
 
 def explain(
-    pid: Annotated[int, typer.Option("--pid", help="The process.")],
+    pid: Annotated[int | None, typer.Option("--pid", help="The process.")] = None,
+    selector: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--selector", metavar="TYPE:VALUE", help="In the place of a process: what it might have. May be repeated."
+        ),
+    ] = None,
+    selectors: Annotated[
+        str, typer.Option("--selectors", metavar="TYPE:VALUE,…", help="The same, in one list with commas.")
+    ] = "",
+    watch: WatchOption = False,
+    interval: IntervalOption = INTERVAL,
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Explain which identities a process gets, and what is missing for those that it does not get."""
+    """Explain which identities a process gets, or would get, and what is missing for those that it does not get."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+    from sojourn.attestation.selectors import Selector
 
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/Explain", pb.ExplainRequest(pid=pid), pb.ExplainResponse)
-    value = {
-        "pid": answer.pid,
-        "uid": answer.uid,
-        "gid": answer.gid,
+    held = [*(selector or ()), *filter(None, selectors.split(","))]
+    for text in held:
+        Selector.parse(text)
+    if (pid is None) == (not held):
+        raise InvalidInput("either --pid or selectors are needed, such as --selector unix:uid:1000")
+    request = pb.ExplainRequest(pid=pid, selectors=held)
+
+    def get() -> dict[str, Any]:
+        return _explanation(remote.admin(admin_socket, "/sojourn.v1.Admin/Explain", request, pb.ExplainResponse))
+
+    show(output, get, _explained, watch=watch, interval=interval)
+
+
+def _explanation(answer: Any) -> dict[str, Any]:
+    return {
+        "pid": answer.pid or None,
+        "uid": answer.uid if answer.pid else None,
+        "gid": answer.gid if answer.pid else None,
         "exe": answer.exe,
         "selectors": list(answer.selectors),
         "withheld": [{"what": each.what, "reason": each.reason} for each in answer.withheld],
@@ -67,19 +94,21 @@ def explain(
                 "spiffe_id": each.spiffe_id,
                 "verdict": each.verdict,
                 "missing": list(each.missing),
+                "priority": each.priority,
+                "x509_svid": _svid(each.x509_svid) if each.HasField("x509_svid") else None,
             }
             for each in answer.verdicts
         ],
         "conclusion": answer.conclusion,
     }
-    emit(output, value, _explained(value))
 
 
 def _explained(value: dict[str, Any]) -> list[str]:
-    lines = [
-        f"process {value['pid']}: uid {value['uid']}, gid {value['gid']}, {value['exe'] or 'program not readable'}"
-    ]
-    lines += ["selectors", *(f"  {selector}" for selector in value["selectors"])]
+    lines = []
+    if value["pid"] is not None:
+        program = printable(value["exe"]) or "program not readable"
+        lines.append(f"process {value['pid']}: uid {value['uid']}, gid {value['gid']}, {program}")
+    lines += ["selectors", *(f"  {printable(selector)}" for selector in value["selectors"])]
     if value["withheld"]:
         lines += ["not proved", *(f"  {each['what']}: {each['reason']}" for each in value["withheld"])]
     if value["failed_attestors"]:
@@ -89,16 +118,47 @@ def _explained(value: dict[str, Any]) -> list[str]:
         ]
     lines.append("entries" if value["verdicts"] else "entries: none")
     for each in value["verdicts"]:
-        missing = f": {', '.join(each['missing'])}" if each["missing"] else ""
-        lines.append(f"  {each['spiffe_id']} ({each['entry_id']}): {each['verdict'].replace('_', ' ')}{missing}")
+        missing = f": {printable(', '.join(each['missing']))}" if each["missing"] else ""
+        priority = f", priority {each['priority']}" if each["priority"] else ""
+        lines.append(
+            f"  {each['spiffe_id']} ({each['entry_id']}{priority}): {each['verdict'].replace('_', ' ')}{missing}"
+        )
+        svid = each["x509_svid"]
+        if svid is not None:
+            lines.append(f"    X.509-SVID {svid['serial']}, ends {svid['not_after']}, next at {svid['rotate_at']}")
+            lines.append(f"    its life: {svid['lifetime']}")
+        elif each["verdict"] == "matched":
+            lines.append("    no X.509-SVID in use")
     return [*lines, value["conclusion"]]
 
 
-def status(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """Show the agent: entries, streams, SVIDs, tasks, and what it cannot do here."""
+def _svid(message: Any) -> dict[str, Any]:
+    return {
+        "serial": message.serial,
+        "not_after": moment(message.not_after),
+        "rotate_at": moment(message.rotate_at),
+        "lifetime": message.lifetime,
+    }
+
+
+def status(
+    watch: WatchOption = False,
+    interval: IntervalOption = INTERVAL,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Show the agent: entries, streams, SVIDs, tasks, recent failures, and what it cannot do here."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse)
+    request = pb.GetStatusRequest()
+
+    def get() -> dict[str, Any]:
+        return _status(remote.admin(admin_socket, "/sojourn.v1.Admin/GetStatus", request, pb.GetStatusResponse))
+
+    show(output, get, _status_lines, watch=watch, interval=interval)
+
+
+def _status(answer: Any) -> dict[str, Any]:
     streams = [
         {
             "method": each.method,
@@ -111,17 +171,24 @@ def status(admin_socket: AdminSocketOption = None, output: OutputOption = Output
         }
         for each in answer.streams
     ]
-    svids = [
+    failures = [
         {
-            "entry_id": each.entry_id,
-            "spiffe_id": each.spiffe_id,
-            "serial": each.serial,
-            "not_after": moment(each.not_after),
-            "rotate_at": moment(each.rotate_at),
+            "what": each.what,
+            "subject": each.subject,
+            "reason": each.reason,
+            "first_at": moment(each.first_at),
+            "last_at": moment(each.last_at),
+            "count": each.count,
         }
-        for each in answer.svids
+        for each in answer.failures
     ]
-    value = {
+    followed = {
+        "folder": answer.followed.folder,
+        "entries": answer.followed.entries,
+        "applied_at": moment(answer.followed.applied_at),
+        "fault": answer.followed.fault,
+    }
+    return {
         "trust_domain": answer.trust_domain,
         "node_id": answer.node_id,
         "version": answer.version,
@@ -133,10 +200,11 @@ def status(admin_socket: AdminSocketOption = None, output: OutputOption = Output
         "task_types": list(answer.task_types),
         "authority": authority_value(answer.authority),
         "limitations": [{"what": each.what, "reason": each.reason} for each in answer.limitations],
+        "followed": followed if answer.HasField("followed") else None,
         "streams": streams,
-        "svids": svids,
+        "svids": [{"entry_id": each.entry_id, "spiffe_id": each.spiffe_id, **_svid(each)} for each in answer.svids],
+        "failures": failures,
     }
-    emit(output, value, _status_lines(value))
 
 
 def _status_lines(value: dict[str, Any]) -> list[str]:
@@ -144,18 +212,36 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
     lines = [f"{name.replace('_', ' '):<14} {value[name]}" for name in names]
     lines.append(f"{'task types':<14} {', '.join(value['task_types']) or 'none'}")
     lines.append(f"{'authority':<14} {value['authority']['kind']}, root until {value['authority']['root_not_after']}")
+    followed = value["followed"]
+    if followed is not None:
+        applied = f"as of {followed['applied_at']}" if followed["applied_at"] else "as the agent found them"
+        folder = printable(followed["folder"])
+        lines.append(f"{'folder':<14} {folder}: {followed['entries']} entries, {applied}")
+        if followed["fault"]:
+            lines.append(f"{'':<14} NOT in force: {printable(followed['fault'])}")
     lines += [f"{'limitation':<14} {each['what']}: {each['reason']}" for each in value["limitations"]]
     if value["svids"]:
         rows = [
-            [each["spiffe_id"], each["serial"][:16], each["not_after"], each["rotate_at"]] for each in value["svids"]
+            [each["spiffe_id"], each["serial"][:16], each["not_after"], each["rotate_at"], each["lifetime"]]
+            for each in value["svids"]
         ]
-        lines += ["", *table(["X.509-SVID", "SERIAL", "NOT AFTER", "ROTATES"], rows)]
+        lines += ["", *table(["X.509-SVID", "SERIAL", "NOT AFTER", "ROTATES", "LIFE"], rows)]
     if value["streams"]:
         rows = [
-            [each["method"], each["pid"], each["uid"], each["exe"], each["since"], each["pushes"]]
+            [
+                *(each[name] for name in ("method", "pid", "uid", "exe", "since")),
+                each["last_push"] or "none",
+                each["pushes"],
+            ]
             for each in value["streams"]
         ]
-        lines += ["", *table(["STREAM", "PID", "UID", "PROGRAM", "SINCE", "PUSHES"], rows)]
+        lines += ["", *table(["STREAM", "PID", "UID", "PROGRAM", "SINCE", "LAST PUSH", "PUSHES"], rows)]
+    if value["failures"]:
+        rows = [
+            [each["last_at"], each["count"], each["what"], each["subject"], each["reason"]]
+            for each in value["failures"]
+        ]
+        lines += ["", *table(["LAST", "TIMES", "FAILURE", "OF", "REASON"], rows)]
     return lines
 
 

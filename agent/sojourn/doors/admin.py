@@ -1,13 +1,14 @@
 """sojourn.v1.Admin on the admin socket: what SPIRE's server API lacks."""
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from importlib.metadata import version
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.sojourn.v1 import tasks_pb2
+from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
-from sojourn.attestation.selectors import text_of
+from sojourn.attestation.selectors import Selector, text_of
 from sojourn.attestation.service import Attestation
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
@@ -16,11 +17,16 @@ from sojourn.doors.door import Door
 from sojourn.doors.tasks import task_message
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
-from sojourn.identity import explain
+from sojourn.identity import explain, lifetime
+from sojourn.identity.following import FollowedFolder
 from sojourn.identity.identities import Identities
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
+from sojourn.identity.svids import Kept
+from sojourn.limits import SELECTORS_PER_CALLER
 from sojourn.oversight.audit import Audit
+from sojourn.oversight.failures import Failures
+from sojourn.spiffe.x509svid import X509Svid
 from sojourn.store.audit import AuditTable
 from sojourn.tasks.engine import TaskEngine
 
@@ -44,6 +50,9 @@ class AdminApi:
         journal: AuditTable,
         door: Door,
         clock: Clock,
+        followed: FollowedFolder | None,
+        failures: Failures,
+        default_x509_svid_ttl: timedelta,
         limitations: dict[str, str],
     ) -> None:
         """`limitations`: what this agent cannot do here, and why."""
@@ -57,6 +66,9 @@ class AdminApi:
         self._journal = journal
         self._door = door
         self._clock = clock
+        self._followed = followed
+        self._failures = failures
+        self._default_x509_svid_ttl = default_x509_svid_ttl
         self._limitations = limitations
         self._started: datetime = clock.now()
 
@@ -95,16 +107,7 @@ class AdminApi:
                 )
                 for stream in self._identities.streams
             ],
-            svids=[
-                pb.Svid(
-                    entry_id=kept.entry.id,
-                    spiffe_id=str(kept.svid.spiffe_id),
-                    serial=kept.svid.serial,
-                    not_after=seconds(kept.svid.not_after),
-                    rotate_at=seconds(kept.rotate_at),
-                )
-                for kept in self._issuing.x509.kept()
-            ],
+            svids=[self._svid(kept) for kept in self._issuing.x509.kept()],
             authority=pb.Authority(
                 kind="embedded",
                 root_serial=f"{authority.root.serial_number:x}",
@@ -127,40 +130,91 @@ class AdminApi:
             ),
             limitations=[pb.Limitation(what=what, reason=reason) for what, reason in self._limitations.items()],
             task_types=sorted(self._engine.types),
+            failures=[
+                pb.Failure(
+                    what=failure.what,
+                    subject=failure.subject,
+                    reason=failure.reason,
+                    first_at=seconds(failure.first_at),
+                    last_at=seconds(failure.last_at),
+                    count=failure.count,
+                )
+                for failure in self._failures.recent()
+            ],
+            followed=self._folder(),
+        )
+
+    def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:
+        return pb.Svid(
+            entry_id=kept.entry.id,
+            spiffe_id=str(kept.svid.spiffe_id),
+            serial=kept.svid.serial,
+            not_after=seconds(kept.svid.not_after),
+            rotate_at=seconds(kept.rotate_at),
+            lifetime=lifetime.reason(kept.entry, self._default_x509_svid_ttl, kept.svid),
+        )
+
+    def _folder(self) -> pb.FollowedFolder | None:
+        followed = self._followed
+        if followed is None:
+            return None
+        return pb.FollowedFolder(
+            folder=str(followed.folder),
+            entries=followed.entries,
+            applied_at=seconds(followed.applied_at),
+            fault=followed.fault,
         )
 
     async def explain(self, _call: Call, request: pb.ExplainRequest) -> pb.ExplainResponse:
+        if request.selectors:
+            return self._explain_selectors(request)
         if request.pid <= 0:
-            raise InvalidInput("pid must be specified")
+            raise InvalidInput("pid or selectors must be specified")
         try:
             peer = Peer.of_pid(request.pid)
         except AttestationFailed as error:
             raise NotFound(f"there is no process {request.pid}") from error
         try:
             attested = await self._attestation.attest(peer)
-            served = self._registry.match(attested.selectors)
-            found = explain.verdicts(self._registry, served, attested, self._registry.node_ids)
-            return pb.ExplainResponse(
-                pid=request.pid,
-                uid=peer.uid,
-                gid=peer.gid,
-                exe=peer.process.program_path(),
-                selectors=text_of(attested.selectors),
-                withheld=[pb.Limitation(what=what, reason=reason) for what, reason in attested.withheld.items()],
-                failed_attestors=[pb.Limitation(what=name, reason=why) for name, why in attested.failures.items()],
-                verdicts=[
-                    pb.EntryVerdict(
-                        entry_id=verdict.entry.id,
-                        spiffe_id=str(verdict.entry.spiffe_id),
-                        verdict=verdict.verdict,
-                        missing=verdict.missing,
-                    )
-                    for verdict in found
-                ],
-                conclusion=explain.conclusion(found, attested),
-            )
+            answer = self._explained(attested, "the process has")
+            answer.pid, answer.uid, answer.gid = request.pid, peer.uid, peer.gid
+            answer.exe = peer.process.program_path()
+            return answer
         finally:
             peer.close()
+
+    def _explain_selectors(self, request: pb.ExplainRequest) -> pb.ExplainResponse:
+        if request.pid:
+            raise InvalidInput("pid and selectors exclude each other")
+        if len(request.selectors) > SELECTORS_PER_CALLER:
+            raise InvalidInput(f"more than {SELECTORS_PER_CALLER} selectors")
+        selectors = frozenset(Selector.parse(text) for text in request.selectors)
+        attested = Attested(selectors, {}, {}, self._clock.boot())
+        return self._explained(attested, "a process with these selectors has")
+
+    def _explained(self, attested: Attested, has: str) -> pb.ExplainResponse:
+        served = self._registry.match(attested.selectors)
+        found = explain.verdicts(self._registry, served, attested, self._registry.node_ids)
+        kept = {each.entry.id: each for each in self._issuing.x509.kept()}
+        return pb.ExplainResponse(
+            selectors=text_of(attested.selectors),
+            withheld=[pb.Limitation(what=what, reason=reason) for what, reason in attested.withheld.items()],
+            failed_attestors=[pb.Limitation(what=name, reason=why) for name, why in attested.failures.items()],
+            verdicts=[
+                pb.EntryVerdict(
+                    entry_id=verdict.entry.id,
+                    spiffe_id=str(verdict.entry.spiffe_id),
+                    verdict=verdict.verdict,
+                    missing=verdict.missing,
+                    priority=verdict.entry.priority,
+                    x509_svid=self._svid(kept[verdict.entry.id])
+                    if verdict.verdict == "matched" and verdict.entry.id in kept
+                    else None,
+                )
+                for verdict in found
+            ],
+            conclusion=explain.conclusion(found, attested, has),
+        )
 
     async def list_tasks(self, _call: Call, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
         tasks = [*(self._engine.ended() if request.include_ended else []), *self._engine.live()]

@@ -125,20 +125,20 @@ class Calls:
             code, text, ours = "INTERNAL", f"internal error; the log has it under {reference}", "internal"
         else:
             code, text, ours = error.grpc_status, error.public, error.code
-            log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None)
-            if isinstance(error, Refused):
-                self._audit_denial(path, context, error)
+            by = self._by(context)
+            log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **by)
+            if isinstance(error, Refused) and by:
+                self._audit.denied("call_denied", by["uid"], pid=by["pid"], method=path, code=ours, reason=text)
         CALLS.labels(path, code).inc()
         await context.abort(grpc.StatusCode[code], text, trailing_metadata=(("sojourn-code", ours),))
 
-    def _audit_denial(self, path: str, context: "grpc.aio.ServicerContext[Any, Any]", error: Refused) -> None:
+    def _by(self, context: "grpc.aio.ServicerContext[Any, Any]") -> dict[str, int]:
+        """Who makes a call, or nothing if the peer is not known any more."""
         try:
             peer = self._peers.of_call(context.peer())
         except SojournError:
-            return
-        self._audit.denied(
-            "call_denied", peer.uid, pid=peer.process.pid, method=path, code=error.code, reason=error.public
-        )
+            return {}
+        return {"uid": peer.uid, "pid": peer.process.pid}
 
 
 class _Malformed:

@@ -23,7 +23,6 @@ from sojourn.identity.registry import Outcome, Registry
 from sojourn.oversight.audit import Audit
 
 SERVICE = "spire.api.server.entry.v1.Entry"
-_EVENTS = {"create": "entry_created", "update": "entry_updated", "delete": "entry_deleted"}
 
 
 class EntryApi:
@@ -113,7 +112,7 @@ class EntryApi:
             assert entry is not None
             answer.steps.add(action=step.action, entry=convert.entry_message(entry), changed=step.changed)
             if not request.dry_run:
-                self._record(call, _EVENTS[step.action], [Outcome(entry)])
+                self._record(call, step.event, [Outcome(entry)])
         return answer
 
     def _new(self, message: types.Entry) -> Entry:

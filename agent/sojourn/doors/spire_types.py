@@ -48,6 +48,8 @@ MASKED = (
     "revision_number",
     "created_at",
     "additional_attributes",
+    "priority",
+    "origin",
     *_PLAIN,
 )
 
@@ -107,6 +109,8 @@ def entry_message(entry: Entry, mask: types.EntryMask | None = None) -> types.En
         dns_names=entry.dns_names,
         revision_number=entry.revision,
         created_at=entry.created_at,
+        priority=entry.priority or None,
+        origin=entry.origin,
         **{name: getattr(entry, name) for name in _PLAIN},
     )
     if entry.disable_x509_svid_prefetch or entry.jwt_svid_include_jti:
@@ -148,6 +152,8 @@ def _changes(message: types.Entry, mask: types.EntryMask | None) -> dict[str, An
                     changed[name] = spiffe_id(getattr(message, name))
                 except InvalidSpiffeId as error:
                     raise InvalidEntry(f"failed to convert entry: invalid {what}: {error.public}") from error
+        if "priority" in wanted and (mask is not None or message.HasField("priority")):
+            changed["priority"] = message.priority
         if "selectors" in wanted:
             changed["selectors"] = selectors(message.selectors)
         if "dns_names" in wanted:

@@ -10,6 +10,7 @@ from sojourn.errors import InvalidEntry, InvalidSpiffeId, quoted
 from sojourn.limits import (
     DNS_NAMES_PER_ENTRY,
     ENTRY_ID_MAX_BYTES,
+    ENTRY_PRIORITY_MAX,
     HINT_MAX_BYTES,
     SELECTORS_PER_ENTRY,
     SVID_TTL_MAX_SECONDS,
@@ -25,7 +26,10 @@ _STORED = "failed to create entry: datastore-validation: invalid registration en
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One registration. TTLs: seconds, 0 for the agent's default. Times: seconds since the epoch, 0 for none."""
+    """One registration. TTLs: seconds, 0 for the agent's default. Times: seconds since the epoch, 0 for none.
+
+    `origin` is the followed folder that it comes from; empty: it was made through the API.
+    """
 
     id: str
     spiffe_id: SpiffeId
@@ -44,11 +48,13 @@ class Entry:
     expires_at: int = 0
     revision: int = 0
     created_at: int = 0
+    priority: int = 0
+    origin: str = ""
 
     @property
-    def order(self) -> tuple[int, int, str]:
-        """The stated order of identities: most selectors first, then oldest, then by ID."""
-        return (-len(self.selectors), self.created_at, self.id)
+    def order(self) -> tuple[int, int, int, str]:
+        """The stated order of identities: highest priority first, then most selectors, then oldest, then by ID."""
+        return (-self.priority, -len(self.selectors), self.created_at, self.id)
 
     @property
     def identity_digest(self) -> str:
@@ -90,6 +96,10 @@ def check(entry: Entry, trust_domain: TrustDomain) -> None:
         raise InvalidEntry(f"more than {DNS_NAMES_PER_ENTRY} DNS names")
     for name in entry.dns_names:
         _check_dns_name(name)
+    if abs(entry.priority) > ENTRY_PRIORITY_MAX:
+        raise InvalidEntry(
+            f"priority is {entry.priority}: it must be from -{ENTRY_PRIORITY_MAX} to {ENTRY_PRIORITY_MAX}"
+        )
     if not 0 <= entry.expires_at <= _TIME_MAX:
         raise InvalidEntry("expires_at is not a time in seconds since the epoch")
     if entry.store_svid and len({selector.type for selector in entry.selectors}) > 1:

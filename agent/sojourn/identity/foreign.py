@@ -86,6 +86,8 @@ class ForeignBundles:
                     "failed to delete federated bundle: datastore-sql: cannot delete bundle; federated with"
                     f" {len(federated)} registration entries"
                 )
+            for entry in federated:
+                self._registry.check_by_hand(entry)
             if federated and mode == "delete":
                 await self._registry.delete([entry.id for entry in federated])
             elif federated:

@@ -49,7 +49,7 @@ def nearest(
     """
     kinds = tuple(f"{kind}:" for kind in unproved)
 
-    def distance(entry: Entry) -> tuple[int, int, int, tuple[int, int, str]]:
+    def distance(entry: Entry) -> tuple[int, int, int, tuple[int, int, int, str]]:
         missing = entry.selectors - selectors
         lacking_proof = sum(str(selector).startswith(kinds) for selector in missing)
         return (len(missing), -lacking_proof, -len(entry.selectors & selectors), entry.order)
@@ -58,12 +58,18 @@ def nearest(
 
 
 def unique_hints(entries: Iterable[Entry]) -> tuple[Entry, ...]:
-    """Of entries that share a hint keep the oldest, then the smallest ID: hints are unique (Workload API 5.2.1)."""
+    """Of entries that share a hint keep one, since hints are unique (Workload API 5.2.1): the one with the highest
+    priority, then the oldest, then the one with the smallest ID.
+    """
     kept: dict[str, Entry] = {}
     entries = tuple(entries)
     for entry in entries:
         if entry.hint:
             held = kept.get(entry.hint)
-            if held is None or (entry.created_at, entry.id) < (held.created_at, held.id):
+            if held is None or _precedence(entry) < _precedence(held):
                 kept[entry.hint] = entry
     return tuple(entry for entry in entries if not entry.hint or kept[entry.hint] is entry)
+
+
+def _precedence(entry: Entry) -> tuple[int, int, str]:
+    return (-entry.priority, entry.created_at, entry.id)

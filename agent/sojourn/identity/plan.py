@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
-from sojourn.errors import InvalidEntry, SojournError
+from sojourn.errors import FailedPrecondition, InvalidEntry, SojournError
 from sojourn.identity.entries import Entry, check
 from sojourn.spiffe.ids import TrustDomain
 
@@ -18,6 +18,11 @@ class Step:
     old: Entry | None
     new: Entry | None
     changed: tuple[str, ...] = ()
+
+    @property
+    def event(self) -> str:
+        """What the audit calls it."""
+        return f"entry_{self.action}d"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +39,16 @@ def make(
     trust_domain: TrustDomain,
     *,
     prune: Callable[[Entry], bool] | None,
+    locked: Callable[[Entry], str] = lambda _: "",
+    places: Sequence[str] = (),
 ) -> Plan:
     """Compare what is there with what is wanted. Raise InvalidEntry with the faults of all wanted entries.
 
     A wanted entry with an ID is the one with that ID; without, it is the one with the same SPIFFE ID, parent and
     selectors. What is there and not wanted goes if `prune` says so. New entries have an empty ID if they named none.
+    `locked` says why what is there may not be changed, or nothing: raise FailedPrecondition if there is no other fault.
+    `places` says where the wanted entries stand; without, they are counted. An entry keeps its origin if the wanted one
+    has none.
     """
     existing = list(existing)
     by_id = {entry.id: entry for entry in existing}
@@ -47,26 +57,32 @@ def make(
     seen: dict[str, int] = {}
     steps: list[Step] = []
     kept: set[str] = set()
-    for place, entry in enumerate(wanted, 1):
+    kind: type[SojournError] = FailedPrecondition
+    places = places or [f"entry {place}" for place in range(1, len(wanted) + 1)]
+    for place, entry in enumerate(wanted):
         fault = _fault(entry, trust_domain)
         twin = seen.setdefault(entry.identity_digest, place)
         if not fault and twin != place:
-            fault = f"is the same as entry {twin}: one SPIFFE ID, parent and set of selectors"
+            fault = f"is the same as {places[twin]}: one SPIFFE ID, parent and set of selectors"
         if fault:
-            faults.append(f"entry {place} ({entry.spiffe_id}): {fault}")
+            kind = InvalidEntry
+            faults.append(f"{places[place]} ({entry.spiffe_id}): {fault}")
             continue
         old = by_id.get(entry.id) if entry.id else by_digest.get(entry.identity_digest)
         if old is None:
             steps.append(Step("create", None, entry))
             continue
         kept.add(old.id)
-        new = replace(entry, id=old.id, revision=old.revision, created_at=old.created_at)
+        origin = entry.origin or old.origin
+        new = replace(entry, id=old.id, revision=old.revision, created_at=old.created_at, origin=origin)
         changed = tuple(each.name for each in fields(Entry) if getattr(old, each.name) != getattr(new, each.name))
-        if changed:
+        if changed and (reason := locked(old)):
+            faults.append(f"{places[place]} ({entry.spiffe_id}): {reason}")
+        elif changed:
             steps.append(Step("update", old, new, changed))
     if faults:
         more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-        raise InvalidEntry("; ".join(faults[:_FAULTS_SHOWN]) + more)
+        raise kind("; ".join(faults[:_FAULTS_SHOWN]) + more)
     if prune is not None:
         steps += [Step("delete", entry, None) for entry in existing if entry.id not in kept and prune(entry)]
     changed_count = sum(step.action != "delete" for step in steps)

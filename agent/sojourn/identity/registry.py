@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarm, Alarms, Clock
-from sojourn.errors import AlreadyExists, InvalidEntry, NotFound, SojournError
+from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidEntry, NotFound, SojournError, quoted
 from sojourn.identity.entries import Entry, check
 from sojourn.identity.matching import EntryIndex
 from sojourn.identity.plan import Plan, Step
@@ -68,6 +68,7 @@ class Registry:
         self._by_digest: dict[str, str] = {}
         self._index = EntryIndex()
         self._ends: dict[str, Alarm] = {}
+        self._following = False
         for entry in store.load():
             self._hold(entry)
 
@@ -149,6 +150,7 @@ class Registry:
                 try:
                     if old is None:
                         raise NotFound("failed to update entry")
+                    self.check_by_hand(old)
                     new = replace(change(old), id=old.id, revision=old.revision + 1, created_at=old.created_at)
                     check(new, self._trust_domain)
                     twin = self._by_digest.get(new.identity_digest) or digests.get(new.identity_digest)
@@ -178,6 +180,8 @@ class Registry:
                     outcomes.append(Outcome(None, InvalidEntry("missing entry ID")))
                 elif entry is None or entry_id in changes:
                     outcomes.append(Outcome(None, NotFound("entry not found")))
+                elif reason := self._followed(entry):
+                    outcomes.append(Outcome(None, FailedPrecondition(reason)))
                 else:
                     changes[entry_id] = Change(entry, None)
                     outcomes.append(Outcome(entry))
@@ -187,16 +191,23 @@ class Registry:
     async def apply(self, wanted: Sequence[Entry], *, prune: bool, dry_run: bool) -> Plan:
         """Make the entries the wanted ones, all or nothing, and return what that took.
 
-        With `prune`, entries that this node serves and that are not wanted go. With `dry_run` nothing changes. Raise
-        InvalidEntry with all faults, AlreadyExists if a wanted entry has a twin under another ID.
+        With `prune`, entries that this node serves and that are not wanted go, but for those of a followed folder. With
+        `dry_run` nothing changes. Raise InvalidEntry with all faults, AlreadyExists if a wanted entry has a twin under
+        another ID, FailedPrecondition if one of a followed folder would change.
         """
         _check_batch(wanted)
-        return await _whole(self._apply_plan(wanted, prune=prune, dry_run=dry_run))
 
-    async def _apply_plan(self, wanted: Sequence[Entry], *, prune: bool, dry_run: bool) -> Plan:
+        def ours(entry: Entry) -> bool:
+            return entry.parent_id in self._node_ids and not self._followed(entry)
+
+        def plan() -> Plan:
+            return make_plan(self, wanted, self._trust_domain, prune=ours if prune else None, locked=self._followed)
+
+        return await _whole(self._apply_plan(plan, dry_run=dry_run))
+
+    async def _apply_plan(self, make: Callable[[], Plan], *, dry_run: bool) -> Plan:
         async with self._lock:
-            ours = (lambda entry: entry.parent_id in self._node_ids) if prune else None
-            plan = make_plan(self, wanted, self._trust_domain, prune=ours)
+            plan = make()
             now = int(self._clock.now().timestamp())
             steps = [self._stamped(step, now) for step in plan.steps]
             self._check_twins(steps)
@@ -218,6 +229,41 @@ class Registry:
             twin = self._by_digest.get(step.new.identity_digest) if step.new is not None else None
             if twin is not None and twin not in going:
                 raise AlreadyExists(f"similar entry already exists: {twin}")
+
+    # --- a followed folder ------------------------------------------------------------------------------------------
+
+    def follow(self) -> None:
+        """From now on entries that come from a folder are changed by `apply_folder` alone."""
+        self._following = True
+
+    async def apply_folder(self, wanted: Sequence[Entry], folder: str, places: Sequence[str]) -> Plan:
+        """Make the entries that come from a folder the wanted ones, all or nothing; the others stay.
+
+        `places` says where the wanted entries stand. Raise as `apply` does; FailedPrecondition if one that was made by
+        hand is in the way.
+        """
+        _check_batch(wanted)
+        marked = [replace(entry, origin=folder) for entry in wanted]
+
+        def plan() -> Plan:
+            return make_plan(
+                self, marked, self._trust_domain, prune=lambda entry: bool(entry.origin), locked=_by_hand, places=places
+            )
+
+        return await _whole(self._apply_plan(plan, dry_run=False))
+
+    def check_by_hand(self, entry: Entry) -> None:
+        """Raise FailedPrecondition if an entry comes from a folder that is followed."""
+        reason = self._followed(entry)
+        if reason:
+            raise FailedPrecondition(reason)
+
+    def _followed(self, entry: Entry) -> str:
+        if not self._following or not entry.origin:
+            return ""
+        return f"entry {entry.id} comes from the followed folder {quoted(entry.origin)}: change it there"
+
+    # --- what all changes come to -----------------------------------------------------------------------------------
 
     async def _apply(self, changes: list[Change]) -> None:
         if not changes:
@@ -276,3 +322,9 @@ async def _whole(change: Coroutine[Any, Any, Result]) -> Result:
 def _check_batch(items: Sequence[object]) -> None:
     if len(items) > ENTRIES_PER_BATCH:
         raise InvalidEntry(f"more than {ENTRIES_PER_BATCH} entries in one call")
+
+
+def _by_hand(entry: Entry) -> str:
+    if entry.origin:
+        return ""
+    return f"is the same as the entry {entry.id}, which was made by hand: delete that, or take this out of the folder"

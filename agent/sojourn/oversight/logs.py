@@ -2,6 +2,8 @@
 
 import logging
 import sys
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import structlog
 
@@ -26,12 +28,21 @@ class Level:
         return event
 
 
-def configure(level: str) -> Level:
-    """Set up structlog, and bring what libraries log into the same form. Returns what changes the level."""
+def configure(level: str, hear: Callable[[str, Mapping[str, Any]], None] = lambda _method, _event: None) -> Level:
+    """Set up structlog, and bring what libraries log into the same form. Returns what changes the level.
+
+    `hear` is told of every line with its method, whatever the level; it must not raise.
+    """
+
+    def told(_logger: object, method: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        hear(method, event)
+        return event
+
     chosen = Level(level)
     number = _NUMBERS[level]
     structlog.configure(
         processors=[
+            told,
             chosen.drop_below,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),

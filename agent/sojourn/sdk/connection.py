@@ -16,11 +16,12 @@ METADATA: Final = (("workload.spiffe.io", "true"),)
 CALL_SECONDS: Final = 10.0  # an attestor may take five, and a fetch may be held for one
 BACKOFF_FIRST_SECONDS: Final = 0.1
 BACKOFF_MAX_SECONDS: Final = 5.0
+CONNECT_MS: Final = 5_000  # what gRPC calls its least backoff is how long one attempt may take: on a busy machine, long
 _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
     ("grpc.max_reconnect_backoff_ms", 1_000),
     ("grpc.max_receive_message_length", MESSAGE_MAX_BYTES),
 )

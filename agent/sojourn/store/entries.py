@@ -27,6 +27,7 @@ _PLAIN = (
     "revision",
     "created_at",
 )
+_LATER = {"priority": 0, "origin": ""}  # what older documents do not have, and what that means
 
 
 class EntryTable:
@@ -71,7 +72,7 @@ def _document(entry: Entry) -> str:
         "dns_names": list(entry.dns_names),
         "federates_with": [domain.name for domain in entry.federates_with],
     }
-    document.update({name: getattr(entry, name) for name in _PLAIN})
+    document.update({name: getattr(entry, name) for name in (*_PLAIN, *_LATER)})
     return json.dumps(document)
 
 
@@ -84,4 +85,5 @@ def _entry(entry_id: str, document: dict[str, Any]) -> Entry:
         dns_names=tuple(document["dns_names"]),
         federates_with=tuple(TrustDomain(name) for name in document["federates_with"]),
         **{name: document[name] for name in _PLAIN},
+        **{name: document.get(name, absent) for name, absent in _LATER.items()},
     )

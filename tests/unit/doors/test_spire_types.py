@@ -29,6 +29,7 @@ FULL = entry(
     disable_x509_svid_prefetch=True,
     jwt_svid_include_jti=True,
     expires_at=99,
+    priority=-5,
 )
 
 
@@ -53,7 +54,7 @@ class TestEntry:
     @pytest.mark.parametrize("name", MASKED)
     def test_output_mask(self, name):
         """With a mask only the masked fields are shown, and always the ID."""
-        message = entry_message(replace(FULL, revision=3, created_at=5), mask(name))
+        message = entry_message(replace(FULL, revision=3, created_at=5, origin="/dir"), mask(name))
         assert {"id", name} == {field.name for field, _ in message.ListFields()}
 
     def test_an_empty_mask(self):
@@ -110,7 +111,20 @@ class TestChange:
         """Without a mask everything is replaced; a parent that is left out is this node."""
         message = entry_message(entry("/web"))
         message.ClearField("parent_id")
+        message.priority = 0
         assert replace(entry("/web"), id="old", revision=4, created_at=7) == entry_change(message, None, NODE)(self.OLD)
+
+    def test_without_mask_and_priority(self):
+        """A client that knows nothing of priorities, as SPIRE's tools, leaves an entry's as it is."""
+        assert -5 == entry_change(entry_message(entry("/web")), None, NODE)(self.OLD).priority
+
+    @pytest.mark.parametrize("given_mask", [None, mask("origin")])
+    def test_origin_cannot_be_set(self, given_mask):
+        """Where an entry comes from is not the caller's to say."""
+        message = entry_message(replace(entry("/web"), origin="/elsewhere"))
+        assert "" == new_entry(message, NODE).origin
+        followed = replace(self.OLD, origin="/dir")
+        assert "/dir" == entry_change(message, given_mask, NODE)(followed).origin
 
     @pytest.mark.parametrize(
         ("name", "expected"),
@@ -119,6 +133,7 @@ class TestChange:
             ("dns_names", {"dns_names": ()}),
             ("selectors", {"selectors": selectors("unix:uid:1000")}),
             ("x509_svid_ttl", {"x509_svid_ttl": 0}),
+            ("priority", {"priority": 0}),
             ("spiffe_id", {"spiffe_id": SpiffeId.parse("spiffe://example.org/web")}),
             ("parent_id", {"parent_id": NODE}),
             ("federates_with", {"federates_with": ()}),

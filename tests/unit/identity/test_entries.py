@@ -12,6 +12,7 @@ from sojourn.identity.entries import check
 from sojourn.limits import (
     DNS_NAMES_PER_ENTRY,
     ENTRY_ID_MAX_BYTES,
+    ENTRY_PRIORITY_MAX,
     HINT_MAX_BYTES,
     SELECTORS_PER_ENTRY,
     SVID_TTL_MAX_SECONDS,
@@ -35,6 +36,8 @@ many = frozenset(Selector("unix", f"uid:{number}") for number in range(SELECTORS
         {"hint": "x" * HINT_MAX_BYTES},
         {"dns_names": ("a", "db_1.example.org", "*.example.org", "x" * 63 + ".example")},
         {"expires_at": 2**53},
+        {"priority": ENTRY_PRIORITY_MAX},
+        {"priority": -ENTRY_PRIORITY_MAX},
         {"store_svid": True, "selectors": selectors("aws:a", "aws:b")},
         {"federates_with": (TrustDomain("other.example"),)},
     ],
@@ -74,6 +77,8 @@ def test_good(changes):
         ({"dns_names": ("é.example",)}, "invalid DNS name"),
         ({"dns_names": ("x" * 64,)}, "invalid DNS name"),
         ({"dns_names": (".".join(["x" * 60] * 5),)}, "invalid DNS name"),
+        ({"priority": ENTRY_PRIORITY_MAX + 1}, "priority"),
+        ({"priority": -ENTRY_PRIORITY_MAX - 1}, "priority"),
         ({"expires_at": -1}, "expires_at"),
         ({"expires_at": 2**53 + 1}, "expires_at"),
         ({"store_svid": True, "selectors": selectors("aws:a", "unix:uid:1")}, "selector types"),
@@ -86,10 +91,12 @@ def test_refused(changes, says):
 
 
 def test_order():
-    """The stated order is: most selectors first, then oldest, then by ID."""
+    """The stated order is: highest priority first, then most selectors, then oldest, then by ID."""
+    first, last = entry("/p", priority=1, created_at=99), entry("/l", "a:a", "a:b", "a:c", priority=-1)
     most = entry("/m", "unix:uid:1", "unix:gid:1", created_at=9)
     old, young_a, young_b = (entry(path, created_at=age) for path, age in (("/z", 1), ("/a", 2), ("/b", 2)))
-    assert [most, old, young_a, young_b] == sorted([young_b, young_a, old, most], key=lambda each: each.order)
+    expected = [first, most, old, young_a, young_b, last]
+    assert expected == sorted([last, young_b, young_a, old, most, first], key=lambda each: each.order)
 
 
 class TestDigest:
@@ -106,7 +113,10 @@ class TestDigest:
         """Entries differ if SPIFFE ID, parent or selectors do."""
         assert GOOD.identity_digest != replace(GOOD, **changes).identity_digest
 
-    @pytest.mark.parametrize("changes", [{"id": "x"}, {"hint": "h"}, {"x509_svid_ttl": 60}, {"revision": 3}])
+    @pytest.mark.parametrize(
+        "changes",
+        [{"id": "x"}, {"hint": "h"}, {"x509_svid_ttl": 60}, {"revision": 3}, {"priority": 1}, {"origin": "/d"}],
+    )
     def test_of_nothing_else(self, changes):
         """Entries that differ in anything else are twins."""
         assert GOOD.identity_digest == replace(GOOD, **changes).identity_digest

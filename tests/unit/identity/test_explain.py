@@ -28,6 +28,18 @@ def test_verdicts():
     ] == verdicts([MISS, OVER, FAR, HIT], [HIT], attested(), [NODE])
 
 
+def test_a_hint_that_is_taken():
+    """An entry that loses its hint to another gives nothing, and is told so."""
+    old, young = entry("/old", hint="h", created_at=1), entry("/young", hint="h", created_at=2)
+    first = entry("/first", hint="h", created_at=3, priority=1)
+    assert [Verdict(old, "matched"), Verdict(young, "hint_taken")] == verdicts(
+        [young, old], [old, young], attested(), [NODE]
+    )
+    assert ["/first", "/old", "/young"] == [
+        each.entry.spiffe_id.path for each in verdicts([young, old, first], [first, old, young], attested(), [NODE])
+    ]
+
+
 def test_misses_are_limited():
     """No more than some of the misses are shown."""
     misses = [entry(f"/n{number}", f"x:{number}") for number in range(EXPLAINED_ENTRIES + 5)]
@@ -55,6 +67,12 @@ def test_conclusion(found, state, says):
     """The conclusion says what the process gets, or what is missing and why it could not be proved."""
     assert says in conclusion(found, attested(**state))
     assert "sha256" not in conclusion(found, attested(**state))
+
+
+def test_who_would_have_it():
+    """The conclusion about selectors speaks of no process."""
+    said = conclusion([Verdict(HIT, "matched")], attested(), "a process with these selectors has")
+    assert said.startswith("a process with these selectors has 1 identity: spiffe://example.org/hit")
 
 
 def test_failures_do_not_hide_a_match():

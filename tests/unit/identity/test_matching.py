@@ -67,6 +67,11 @@ class TestUniqueHints:
         twin, plain = entry("/c", hint="h", created_at=1), entry("/d")
         assert (old, plain) == unique_hints([young, twin, old, plain])
 
+    def test_priority_decides_first(self):
+        """An entry with a higher priority keeps the hint, however young it is."""
+        chosen, old = entry("/a", hint="h", created_at=9, priority=1), entry("/b", hint="h", created_at=1)
+        assert (chosen,) == unique_hints([old, chosen])
+
     @given(entries, st.lists(st.sampled_from(["", "a", "b"]), min_size=12, max_size=12))
     def test_never_two(self, found, hints):
         """No hint is left twice, and nothing without hint is dropped."""

@@ -33,6 +33,20 @@ def test_one_object_a_line():
     assert "nothing" not in line
 
 
+def test_every_line_is_heard():
+    """Who listens to the log hears every line with its method, also those that the level drops."""
+    code = """
+structlog.reset_defaults()
+heard = []
+logs.configure("error", lambda method, event: heard.append([method, event["event"]]))
+log = structlog.get_logger()
+log.info("quiet"); log.warning("louder", x=1)
+log.error("said", heard=heard)
+"""
+    [line] = logged(code)
+    assert [["info", "quiet"], ["warning", "louder"], ["error", "said"]] == line["heard"]
+
+
 @pytest.mark.parametrize("text", ["a\nb", "\x1b[2J", "\r", "\x00", "\u2028", "\x9b31m", '"}\n{"event": "forged'])
 def test_control_characters_are_escaped(text):
     """Whatever a field holds, the line stays one line, in ASCII."""

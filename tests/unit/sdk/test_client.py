@@ -198,3 +198,27 @@ class TestErrors:
         async with Client(str(folder / "a.sock")) as client:
             assert (await client.fetch_x509_svids()).default.spiffe_id.path == "/web"
         await server.stop(None)
+
+
+async def test_an_agent_that_takes_its_time(agent: FakeAgent, socket: Path, tmp_path: Path, ca: FakeCa) -> None:
+    """An agent on a busy machine, which says its first word late, is not taken for one that is not there."""
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(0.5)
+        inner_reader, inner_writer = await asyncio.open_unix_connection(socket)
+        await asyncio.gather(_pass_on(reader, inner_writer), _pass_on(inner_reader, writer))
+
+    agent.push("FetchX509SVID", x509_response(ca, ca.svid()))
+    slow = tmp_path / "slow.sock"
+    server = await asyncio.start_unix_server(late, slow)
+    try:
+        async with Client(str(slow), deadline_seconds=5) as client:
+            assert await client.fetch_x509_svids()
+    finally:
+        server.close()
+
+
+async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while block := await reader.read(65_536):
+        writer.write(block)
+    writer.close()

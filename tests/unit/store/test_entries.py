@@ -1,6 +1,7 @@
 """store/entries.py: entries survive in the database whole. The fake store keeps the same contract."""
 
 import asyncio
+import json
 from dataclasses import fields, replace
 
 import pytest
@@ -11,6 +12,8 @@ from sojourn.errors import AlreadyExists
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.store.entries import EntryTable
+from sojourn.store.tables import entries
+from sqlalchemy import select, update
 
 FULL = Entry(
     id="full",
@@ -30,6 +33,8 @@ FULL = Entry(
     expires_at=2**40,
     revision=7,
     created_at=123,
+    priority=-3,
+    origin="/etc/sojourn/entries",
 )
 
 
@@ -110,6 +115,20 @@ class TestWhoeverWaits:
         store.gate.set()
         await store.quiet()
         assert 1 == len(store.load())
+
+
+async def test_older_documents(database):
+    """An entry that was written before there were priorities and followed folders has none."""
+    store = EntryTable(database)
+    await store.write([FULL], [])
+
+    def age(connection):
+        document = json.loads(connection.execute(select(entries.c.document)).scalar_one())
+        del document["priority"], document["origin"]
+        connection.execute(update(entries).values(document=json.dumps(document)))
+
+    await database.write(age)
+    assert [replace(FULL, priority=0, origin="")] == store.load()
 
 
 async def test_any_selector_value(database):

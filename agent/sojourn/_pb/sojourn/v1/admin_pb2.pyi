@@ -15,7 +15,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types")
+    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -29,6 +29,8 @@ class GetStatusResponse(_message.Message):
     AUTHORITY_FIELD_NUMBER: _ClassVar[int]
     LIMITATIONS_FIELD_NUMBER: _ClassVar[int]
     TASK_TYPES_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    FOLLOWED_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     node_id: str
     version: str
@@ -42,7 +44,37 @@ class GetStatusResponse(_message.Message):
     authority: Authority
     limitations: _containers.RepeatedCompositeFieldContainer[Limitation]
     task_types: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ...) -> None: ...
+    failures: _containers.RepeatedCompositeFieldContainer[Failure]
+    followed: FollowedFolder
+    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("what", "subject", "reason", "first_at", "last_at", "count")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    FIRST_AT_FIELD_NUMBER: _ClassVar[int]
+    LAST_AT_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    subject: str
+    reason: str
+    first_at: int
+    last_at: int
+    count: int
+    def __init__(self, what: _Optional[str] = ..., subject: _Optional[str] = ..., reason: _Optional[str] = ..., first_at: _Optional[int] = ..., last_at: _Optional[int] = ..., count: _Optional[int] = ...) -> None: ...
+
+class FollowedFolder(_message.Message):
+    __slots__ = ("folder", "entries", "applied_at", "fault")
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_AT_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    folder: str
+    entries: int
+    applied_at: int
+    fault: str
+    def __init__(self, folder: _Optional[str] = ..., entries: _Optional[int] = ..., applied_at: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
 
 class Limitation(_message.Message):
     __slots__ = ("what", "reason")
@@ -71,18 +103,20 @@ class Stream(_message.Message):
     def __init__(self, method: _Optional[str] = ..., pid: _Optional[int] = ..., uid: _Optional[int] = ..., exe: _Optional[str] = ..., since: _Optional[int] = ..., last_push: _Optional[int] = ..., pushes: _Optional[int] = ...) -> None: ...
 
 class Svid(_message.Message):
-    __slots__ = ("entry_id", "spiffe_id", "serial", "not_after", "rotate_at")
+    __slots__ = ("entry_id", "spiffe_id", "serial", "not_after", "rotate_at", "lifetime")
     ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     SERIAL_FIELD_NUMBER: _ClassVar[int]
     NOT_AFTER_FIELD_NUMBER: _ClassVar[int]
     ROTATE_AT_FIELD_NUMBER: _ClassVar[int]
+    LIFETIME_FIELD_NUMBER: _ClassVar[int]
     entry_id: str
     spiffe_id: str
     serial: str
     not_after: int
     rotate_at: int
-    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., serial: _Optional[str] = ..., not_after: _Optional[int] = ..., rotate_at: _Optional[int] = ...) -> None: ...
+    lifetime: str
+    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., serial: _Optional[str] = ..., not_after: _Optional[int] = ..., rotate_at: _Optional[int] = ..., lifetime: _Optional[str] = ...) -> None: ...
 
 class Authority(_message.Message):
     __slots__ = ("kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", "keys")
@@ -119,10 +153,12 @@ class AuthorityKey(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., authority_id: _Optional[str] = ..., status: _Optional[str] = ..., tainted: _Optional[bool] = ..., created_at: _Optional[int] = ..., not_after: _Optional[int] = ...) -> None: ...
 
 class ExplainRequest(_message.Message):
-    __slots__ = ("pid",)
+    __slots__ = ("pid", "selectors")
     PID_FIELD_NUMBER: _ClassVar[int]
+    SELECTORS_FIELD_NUMBER: _ClassVar[int]
     pid: int
-    def __init__(self, pid: _Optional[int] = ...) -> None: ...
+    selectors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, pid: _Optional[int] = ..., selectors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
     __slots__ = ("pid", "uid", "gid", "exe", "selectors", "withheld", "failed_attestors", "verdicts", "conclusion")
@@ -147,16 +183,20 @@ class ExplainResponse(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., exe: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., withheld: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., failed_attestors: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., verdicts: _Optional[_Iterable[_Union[EntryVerdict, _Mapping]]] = ..., conclusion: _Optional[str] = ...) -> None: ...
 
 class EntryVerdict(_message.Message):
-    __slots__ = ("entry_id", "spiffe_id", "verdict", "missing")
+    __slots__ = ("entry_id", "spiffe_id", "verdict", "missing", "x509_svid", "priority")
     ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
+    X509_SVID_FIELD_NUMBER: _ClassVar[int]
+    PRIORITY_FIELD_NUMBER: _ClassVar[int]
     entry_id: str
     spiffe_id: str
     verdict: str
     missing: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., verdict: _Optional[str] = ..., missing: _Optional[_Iterable[str]] = ...) -> None: ...
+    x509_svid: Svid
+    priority: int
+    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., verdict: _Optional[str] = ..., missing: _Optional[_Iterable[str]] = ..., x509_svid: _Optional[_Union[Svid, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
     __slots__ = ("include_ended",)

@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1bspire/api/types/types.proto\x12\x0fspire.api.types\".\n\x08SPIFFEID\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\'\n\x08Selector\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xd1\x01\n\rSelectorMatch\x12,\n\tselectors\x18\x01 \x03(\x0b\x32\x19.spire.api.types.Selector\x12;\n\x05match\x18\x02 \x01(\x0e\x32,.spire.api.types.SelectorMatch.MatchBehavior\"U\n\rMatchBehavior\x12\x0f\n\x0bMATCH_EXACT\x10\x00\x12\x10\n\x0cMATCH_SUBSET\x10\x01\x12\x12\n\x0eMATCH_SUPERSET\x10\x02\x12\r\n\tMATCH_ANY\x10\x03\"\xc4\x01\n\x12\x46\x65\x64\x65ratesWithMatch\x12\x15\n\rtrust_domains\x18\x01 \x03(\t\x12@\n\x05match\x18\x02 \x01(\x0e\x32\x31.spire.api.types.FederatesWithMatch.MatchBehavior\"U\n\rMatchBehavior\x12\x0f\n\x0bMATCH_EXACT\x10\x00\x12\x10\n\x0cMATCH_SUBSET\x10\x01\x12\x12\n\x0eMATCH_SUPERSET\x10\x02\x12\r\n\tMATCH_ANY\x10\x03\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xc0\x04\n\x05\x45ntry\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\tspiffe_id\x18\x02 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12,\n\tparent_id\x18\x03 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12,\n\tselectors\x18\x04 \x03(\x0b\x32\x19.spire.api.types.Selector\x12\x15\n\rx509_svid_ttl\x18\x05 \x01(\x05\x12\x16\n\x0e\x66\x65\x64\x65rates_with\x18\x06 \x03(\t\x12\r\n\x05\x61\x64min\x18\x07 \x01(\x08\x12\x12\n\ndownstream\x18\x08 \x01(\x08\x12\x12\n\nexpires_at\x18\t \x01(\x03\x12\x11\n\tdns_names\x18\n \x03(\t\x12\x17\n\x0frevision_number\x18\x0b \x01(\x03\x12\x12\n\nstore_svid\x18\x0c \x01(\x08\x12\x14\n\x0cjwt_svid_ttl\x18\r \x01(\x05\x12\x0c\n\x04hint\x18\x0e \x01(\t\x12\x12\n\ncreated_at\x18\x0f \x01(\x03\x12O\n\x15\x61\x64\x64itional_attributes\x18\x10 \x01(\x0b\x32+.spire.api.types.Entry.AdditionalAttributesH\x00\x88\x01\x01\x1aX\n\x14\x41\x64\x64itionalAttributes\x12\"\n\x1a\x64isable_x509_svid_prefetch\x18\x01 \x01(\x08\x12\x1c\n\x14jwt_svid_include_jti\x18\x02 \x01(\x08\x42\x18\n\x16_additional_attributes\"\xc1\x02\n\tEntryMask\x12\x11\n\tspiffe_id\x18\x02 \x01(\x08\x12\x11\n\tparent_id\x18\x03 \x01(\x08\x12\x11\n\tselectors\x18\x04 \x01(\x08\x12\x15\n\rx509_svid_ttl\x18\x05 \x01(\x08\x12\x16\n\x0e\x66\x65\x64\x65rates_with\x18\x06 \x01(\x08\x12\r\n\x05\x61\x64min\x18\x07 \x01(\x08\x12\x12\n\ndownstream\x18\x08 \x01(\x08\x12\x12\n\nexpires_at\x18\t \x01(\x08\x12\x11\n\tdns_names\x18\n \x01(\x08\x12\x17\n\x0frevision_number\x18\x0b \x01(\x08\x12\x12\n\nstore_svid\x18\x0c \x01(\x08\x12\x14\n\x0cjwt_svid_ttl\x18\r \x01(\x08\x12\x0c\n\x04hint\x18\x0e \x01(\x08\x12\x12\n\ncreated_at\x18\x0f \x01(\x08\x12\x1d\n\x15\x61\x64\x64itional_attributes\x18\x10 \x01(\x08\"0\n\x0fX509Certificate\x12\x0c\n\x04\x61sn1\x18\x01 \x01(\x0c\x12\x0f\n\x07tainted\x18\x02 \x01(\x08\"Q\n\x06JWTKey\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x0f\n\x07tainted\x18\x04 \x01(\x08\"Q\n\x06WITKey\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x0f\n\x07tainted\x18\x04 \x01(\x08\"\xed\x01\n\x06\x42undle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12:\n\x10x509_authorities\x18\x02 \x03(\x0b\x32 .spire.api.types.X509Certificate\x12\x30\n\x0fjwt_authorities\x18\x03 \x03(\x0b\x32\x17.spire.api.types.JWTKey\x12\x14\n\x0crefresh_hint\x18\x04 \x01(\x03\x12\x17\n\x0fsequence_number\x18\x05 \x01(\x04\x12\x30\n\x0fwit_authorities\x18\x06 \x03(\x0b\x32\x17.spire.api.types.WITKey\"\x87\x01\n\nBundleMask\x12\x18\n\x10x509_authorities\x18\x02 \x01(\x08\x12\x17\n\x0fjwt_authorities\x18\x03 \x01(\x08\x12\x14\n\x0crefresh_hint\x18\x04 \x01(\x08\x12\x17\n\x0fsequence_number\x18\x05 \x01(\x08\x12\x17\n\x0fwit_authorities\x18\x06 \x01(\x08\"g\n\x08X509SVID\x12\x12\n\ncert_chain\x18\x01 \x03(\x0c\x12%\n\x02id\x18\x02 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x0c\n\x04hint\x18\x04 \x01(\t\"t\n\x07JWTSVID\x12\r\n\x05token\x18\x01 \x01(\t\x12%\n\x02id\x18\x02 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x11\n\tissued_at\x18\x04 \x01(\x03\x12\x0c\n\x04hint\x18\x05 \x01(\t\"\xf0\x01\n\x05\x41gent\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x18\n\x10\x61ttestation_type\x18\x02 \x01(\t\x12\x1e\n\x16x509svid_serial_number\x18\x03 \x01(\t\x12\x1b\n\x13x509svid_expires_at\x18\x04 \x01(\x03\x12,\n\tselectors\x18\x05 \x03(\x0b\x32\x19.spire.api.types.Selector\x12\x0e\n\x06\x62\x61nned\x18\x06 \x01(\x08\x12\x14\n\x0c\x63\x61n_reattest\x18\x07 \x01(\x08\x12\x15\n\ragent_version\x18\x08 \x01(\t\"\xb2\x01\n\tAgentMask\x12\x18\n\x10\x61ttestation_type\x18\x02 \x01(\x08\x12\x1e\n\x16x509svid_serial_number\x18\x03 \x01(\x08\x12\x1b\n\x13x509svid_expires_at\x18\x04 \x01(\x08\x12\x11\n\tselectors\x18\x05 \x01(\x08\x12\x0e\n\x06\x62\x61nned\x18\x06 \x01(\x08\x12\x14\n\x0c\x63\x61n_reattest\x18\x07 \x01(\x08\x12\x15\n\ragent_version\x18\x08 \x01(\x08\".\n\tJoinToken\x12\r\n\x05value\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"k\n\x06Logger\x12\x30\n\rcurrent_level\x18\x01 \x01(\x0e\x32\x19.spire.api.types.LogLevel\x12/\n\x0claunch_level\x18\x02 \x01(\x0e\x32\x19.spire.api.types.LogLevel\"\x11\n\x0fHTTPSWebProfile\"0\n\x12HTTPSSPIFFEProfile\x12\x1a\n\x12\x65ndpoint_spiffe_id\x18\x01 \x01(\t\"\x90\x02\n\x16\x46\x65\x64\x65rationRelationship\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x1b\n\x13\x62undle_endpoint_url\x18\x02 \x01(\t\x12\x35\n\thttps_web\x18\x03 \x01(\x0b\x32 .spire.api.types.HTTPSWebProfileH\x00\x12;\n\x0chttps_spiffe\x18\x04 \x01(\x0b\x32#.spire.api.types.HTTPSSPIFFEProfileH\x00\x12\x34\n\x13trust_domain_bundle\x18\x05 \x01(\x0b\x32\x17.spire.api.types.BundleB\x19\n\x17\x62undle_endpoint_profile\"w\n\x1a\x46\x65\x64\x65rationRelationshipMask\x12\x1b\n\x13\x62undle_endpoint_url\x18\x01 \x01(\x08\x12\x1f\n\x17\x62undle_endpoint_profile\x18\x02 \x01(\x08\x12\x1b\n\x13trust_domain_bundle\x18\x03 \x01(\x08*f\n\x08LogLevel\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\t\n\x05PANIC\x10\x01\x12\t\n\x05\x46\x41TAL\x10\x02\x12\t\n\x05\x45RROR\x10\x03\x12\x08\n\x04WARN\x10\x04\x12\x08\n\x04INFO\x10\x05\x12\t\n\x05\x44\x45\x42UG\x10\x06\x12\t\n\x05TRACE\x10\x07\x62\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1bspire/api/types/types.proto\x12\x0fspire.api.types\".\n\x08SPIFFEID\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"\'\n\x08Selector\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"\xd1\x01\n\rSelectorMatch\x12,\n\tselectors\x18\x01 \x03(\x0b\x32\x19.spire.api.types.Selector\x12;\n\x05match\x18\x02 \x01(\x0e\x32,.spire.api.types.SelectorMatch.MatchBehavior\"U\n\rMatchBehavior\x12\x0f\n\x0bMATCH_EXACT\x10\x00\x12\x10\n\x0cMATCH_SUBSET\x10\x01\x12\x12\n\x0eMATCH_SUPERSET\x10\x02\x12\r\n\tMATCH_ANY\x10\x03\"\xc4\x01\n\x12\x46\x65\x64\x65ratesWithMatch\x12\x15\n\rtrust_domains\x18\x01 \x03(\t\x12@\n\x05match\x18\x02 \x01(\x0e\x32\x31.spire.api.types.FederatesWithMatch.MatchBehavior\"U\n\rMatchBehavior\x12\x0f\n\x0bMATCH_EXACT\x10\x00\x12\x10\n\x0cMATCH_SUBSET\x10\x01\x12\x12\n\x0eMATCH_SUPERSET\x10\x02\x12\r\n\tMATCH_ANY\x10\x03\"\'\n\x06Status\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\"\xf6\x04\n\x05\x45ntry\x12\n\n\x02id\x18\x01 \x01(\t\x12,\n\tspiffe_id\x18\x02 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12,\n\tparent_id\x18\x03 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12,\n\tselectors\x18\x04 \x03(\x0b\x32\x19.spire.api.types.Selector\x12\x15\n\rx509_svid_ttl\x18\x05 \x01(\x05\x12\x16\n\x0e\x66\x65\x64\x65rates_with\x18\x06 \x03(\t\x12\r\n\x05\x61\x64min\x18\x07 \x01(\x08\x12\x12\n\ndownstream\x18\x08 \x01(\x08\x12\x12\n\nexpires_at\x18\t \x01(\x03\x12\x11\n\tdns_names\x18\n \x03(\t\x12\x17\n\x0frevision_number\x18\x0b \x01(\x03\x12\x12\n\nstore_svid\x18\x0c \x01(\x08\x12\x14\n\x0cjwt_svid_ttl\x18\r \x01(\x05\x12\x0c\n\x04hint\x18\x0e \x01(\t\x12\x12\n\ncreated_at\x18\x0f \x01(\x03\x12O\n\x15\x61\x64\x64itional_attributes\x18\x10 \x01(\x0b\x32+.spire.api.types.Entry.AdditionalAttributesH\x00\x88\x01\x01\x12\x16\n\x08priority\x18\xe8\x07 \x01(\x05H\x01\x88\x01\x01\x12\x0f\n\x06origin\x18\xe9\x07 \x01(\t\x1aX\n\x14\x41\x64\x64itionalAttributes\x12\"\n\x1a\x64isable_x509_svid_prefetch\x18\x01 \x01(\x08\x12\x1c\n\x14jwt_svid_include_jti\x18\x02 \x01(\x08\x42\x18\n\x16_additional_attributesB\x0b\n\t_priority\"\xe5\x02\n\tEntryMask\x12\x11\n\tspiffe_id\x18\x02 \x01(\x08\x12\x11\n\tparent_id\x18\x03 \x01(\x08\x12\x11\n\tselectors\x18\x04 \x01(\x08\x12\x15\n\rx509_svid_ttl\x18\x05 \x01(\x08\x12\x16\n\x0e\x66\x65\x64\x65rates_with\x18\x06 \x01(\x08\x12\r\n\x05\x61\x64min\x18\x07 \x01(\x08\x12\x12\n\ndownstream\x18\x08 \x01(\x08\x12\x12\n\nexpires_at\x18\t \x01(\x08\x12\x11\n\tdns_names\x18\n \x01(\x08\x12\x17\n\x0frevision_number\x18\x0b \x01(\x08\x12\x12\n\nstore_svid\x18\x0c \x01(\x08\x12\x14\n\x0cjwt_svid_ttl\x18\r \x01(\x08\x12\x0c\n\x04hint\x18\x0e \x01(\x08\x12\x12\n\ncreated_at\x18\x0f \x01(\x08\x12\x1d\n\x15\x61\x64\x64itional_attributes\x18\x10 \x01(\x08\x12\x11\n\x08priority\x18\xe8\x07 \x01(\x08\x12\x0f\n\x06origin\x18\xe9\x07 \x01(\x08\"0\n\x0fX509Certificate\x12\x0c\n\x04\x61sn1\x18\x01 \x01(\x0c\x12\x0f\n\x07tainted\x18\x02 \x01(\x08\"Q\n\x06JWTKey\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x0f\n\x07tainted\x18\x04 \x01(\x08\"Q\n\x06WITKey\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x12\x0e\n\x06key_id\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x0f\n\x07tainted\x18\x04 \x01(\x08\"\xed\x01\n\x06\x42undle\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12:\n\x10x509_authorities\x18\x02 \x03(\x0b\x32 .spire.api.types.X509Certificate\x12\x30\n\x0fjwt_authorities\x18\x03 \x03(\x0b\x32\x17.spire.api.types.JWTKey\x12\x14\n\x0crefresh_hint\x18\x04 \x01(\x03\x12\x17\n\x0fsequence_number\x18\x05 \x01(\x04\x12\x30\n\x0fwit_authorities\x18\x06 \x03(\x0b\x32\x17.spire.api.types.WITKey\"\x87\x01\n\nBundleMask\x12\x18\n\x10x509_authorities\x18\x02 \x01(\x08\x12\x17\n\x0fjwt_authorities\x18\x03 \x01(\x08\x12\x14\n\x0crefresh_hint\x18\x04 \x01(\x08\x12\x17\n\x0fsequence_number\x18\x05 \x01(\x08\x12\x17\n\x0fwit_authorities\x18\x06 \x01(\x08\"g\n\x08X509SVID\x12\x12\n\ncert_chain\x18\x01 \x03(\x0c\x12%\n\x02id\x18\x02 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x0c\n\x04hint\x18\x04 \x01(\t\"t\n\x07JWTSVID\x12\r\n\x05token\x18\x01 \x01(\t\x12%\n\x02id\x18\x02 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x11\n\tissued_at\x18\x04 \x01(\x03\x12\x0c\n\x04hint\x18\x05 \x01(\t\"\xf0\x01\n\x05\x41gent\x12%\n\x02id\x18\x01 \x01(\x0b\x32\x19.spire.api.types.SPIFFEID\x12\x18\n\x10\x61ttestation_type\x18\x02 \x01(\t\x12\x1e\n\x16x509svid_serial_number\x18\x03 \x01(\t\x12\x1b\n\x13x509svid_expires_at\x18\x04 \x01(\x03\x12,\n\tselectors\x18\x05 \x03(\x0b\x32\x19.spire.api.types.Selector\x12\x0e\n\x06\x62\x61nned\x18\x06 \x01(\x08\x12\x14\n\x0c\x63\x61n_reattest\x18\x07 \x01(\x08\x12\x15\n\ragent_version\x18\x08 \x01(\t\"\xb2\x01\n\tAgentMask\x12\x18\n\x10\x61ttestation_type\x18\x02 \x01(\x08\x12\x1e\n\x16x509svid_serial_number\x18\x03 \x01(\x08\x12\x1b\n\x13x509svid_expires_at\x18\x04 \x01(\x08\x12\x11\n\tselectors\x18\x05 \x01(\x08\x12\x0e\n\x06\x62\x61nned\x18\x06 \x01(\x08\x12\x14\n\x0c\x63\x61n_reattest\x18\x07 \x01(\x08\x12\x15\n\ragent_version\x18\x08 \x01(\x08\".\n\tJoinToken\x12\r\n\x05value\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"k\n\x06Logger\x12\x30\n\rcurrent_level\x18\x01 \x01(\x0e\x32\x19.spire.api.types.LogLevel\x12/\n\x0claunch_level\x18\x02 \x01(\x0e\x32\x19.spire.api.types.LogLevel\"\x11\n\x0fHTTPSWebProfile\"0\n\x12HTTPSSPIFFEProfile\x12\x1a\n\x12\x65ndpoint_spiffe_id\x18\x01 \x01(\t\"\x90\x02\n\x16\x46\x65\x64\x65rationRelationship\x12\x14\n\x0ctrust_domain\x18\x01 \x01(\t\x12\x1b\n\x13\x62undle_endpoint_url\x18\x02 \x01(\t\x12\x35\n\thttps_web\x18\x03 \x01(\x0b\x32 .spire.api.types.HTTPSWebProfileH\x00\x12;\n\x0chttps_spiffe\x18\x04 \x01(\x0b\x32#.spire.api.types.HTTPSSPIFFEProfileH\x00\x12\x34\n\x13trust_domain_bundle\x18\x05 \x01(\x0b\x32\x17.spire.api.types.BundleB\x19\n\x17\x62undle_endpoint_profile\"w\n\x1a\x46\x65\x64\x65rationRelationshipMask\x12\x1b\n\x13\x62undle_endpoint_url\x18\x01 \x01(\x08\x12\x1f\n\x17\x62undle_endpoint_profile\x18\x02 \x01(\x08\x12\x1b\n\x13trust_domain_bundle\x18\x03 \x01(\x08*f\n\x08LogLevel\x12\x0f\n\x0bUNSPECIFIED\x10\x00\x12\t\n\x05PANIC\x10\x01\x12\t\n\x05\x46\x41TAL\x10\x02\x12\t\n\x05\x45RROR\x10\x03\x12\x08\n\x04WARN\x10\x04\x12\x08\n\x04INFO\x10\x05\x12\t\n\x05\x44\x45\x42UG\x10\x06\x12\t\n\x05TRACE\x10\x07\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'spire.api.types.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOGLEVEL']._serialized_start=3355
-  _globals['_LOGLEVEL']._serialized_end=3457
+  _globals['_LOGLEVEL']._serialized_start=3445
+  _globals['_LOGLEVEL']._serialized_end=3547
   _globals['_SPIFFEID']._serialized_start=48
   _globals['_SPIFFEID']._serialized_end=94
   _globals['_SELECTOR']._serialized_start=96
@@ -49,39 +49,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STATUS']._serialized_start=548
   _globals['_STATUS']._serialized_end=587
   _globals['_ENTRY']._serialized_start=590
-  _globals['_ENTRY']._serialized_end=1166
-  _globals['_ENTRY_ADDITIONALATTRIBUTES']._serialized_start=1052
-  _globals['_ENTRY_ADDITIONALATTRIBUTES']._serialized_end=1140
-  _globals['_ENTRYMASK']._serialized_start=1169
-  _globals['_ENTRYMASK']._serialized_end=1490
-  _globals['_X509CERTIFICATE']._serialized_start=1492
-  _globals['_X509CERTIFICATE']._serialized_end=1540
-  _globals['_JWTKEY']._serialized_start=1542
-  _globals['_JWTKEY']._serialized_end=1623
-  _globals['_WITKEY']._serialized_start=1625
-  _globals['_WITKEY']._serialized_end=1706
-  _globals['_BUNDLE']._serialized_start=1709
-  _globals['_BUNDLE']._serialized_end=1946
-  _globals['_BUNDLEMASK']._serialized_start=1949
-  _globals['_BUNDLEMASK']._serialized_end=2084
-  _globals['_X509SVID']._serialized_start=2086
-  _globals['_X509SVID']._serialized_end=2189
-  _globals['_JWTSVID']._serialized_start=2191
-  _globals['_JWTSVID']._serialized_end=2307
-  _globals['_AGENT']._serialized_start=2310
-  _globals['_AGENT']._serialized_end=2550
-  _globals['_AGENTMASK']._serialized_start=2553
-  _globals['_AGENTMASK']._serialized_end=2731
-  _globals['_JOINTOKEN']._serialized_start=2733
-  _globals['_JOINTOKEN']._serialized_end=2779
-  _globals['_LOGGER']._serialized_start=2781
-  _globals['_LOGGER']._serialized_end=2888
-  _globals['_HTTPSWEBPROFILE']._serialized_start=2890
-  _globals['_HTTPSWEBPROFILE']._serialized_end=2907
-  _globals['_HTTPSSPIFFEPROFILE']._serialized_start=2909
-  _globals['_HTTPSSPIFFEPROFILE']._serialized_end=2957
-  _globals['_FEDERATIONRELATIONSHIP']._serialized_start=2960
-  _globals['_FEDERATIONRELATIONSHIP']._serialized_end=3232
-  _globals['_FEDERATIONRELATIONSHIPMASK']._serialized_start=3234
-  _globals['_FEDERATIONRELATIONSHIPMASK']._serialized_end=3353
+  _globals['_ENTRY']._serialized_end=1220
+  _globals['_ENTRY_ADDITIONALATTRIBUTES']._serialized_start=1093
+  _globals['_ENTRY_ADDITIONALATTRIBUTES']._serialized_end=1181
+  _globals['_ENTRYMASK']._serialized_start=1223
+  _globals['_ENTRYMASK']._serialized_end=1580
+  _globals['_X509CERTIFICATE']._serialized_start=1582
+  _globals['_X509CERTIFICATE']._serialized_end=1630
+  _globals['_JWTKEY']._serialized_start=1632
+  _globals['_JWTKEY']._serialized_end=1713
+  _globals['_WITKEY']._serialized_start=1715
+  _globals['_WITKEY']._serialized_end=1796
+  _globals['_BUNDLE']._serialized_start=1799
+  _globals['_BUNDLE']._serialized_end=2036
+  _globals['_BUNDLEMASK']._serialized_start=2039
+  _globals['_BUNDLEMASK']._serialized_end=2174
+  _globals['_X509SVID']._serialized_start=2176
+  _globals['_X509SVID']._serialized_end=2279
+  _globals['_JWTSVID']._serialized_start=2281
+  _globals['_JWTSVID']._serialized_end=2397
+  _globals['_AGENT']._serialized_start=2400
+  _globals['_AGENT']._serialized_end=2640
+  _globals['_AGENTMASK']._serialized_start=2643
+  _globals['_AGENTMASK']._serialized_end=2821
+  _globals['_JOINTOKEN']._serialized_start=2823
+  _globals['_JOINTOKEN']._serialized_end=2869
+  _globals['_LOGGER']._serialized_start=2871
+  _globals['_LOGGER']._serialized_end=2978
+  _globals['_HTTPSWEBPROFILE']._serialized_start=2980
+  _globals['_HTTPSWEBPROFILE']._serialized_end=2997
+  _globals['_HTTPSSPIFFEPROFILE']._serialized_start=2999
+  _globals['_HTTPSSPIFFEPROFILE']._serialized_end=3047
+  _globals['_FEDERATIONRELATIONSHIP']._serialized_start=3050
+  _globals['_FEDERATIONRELATIONSHIP']._serialized_end=3322
+  _globals['_FEDERATIONRELATIONSHIPMASK']._serialized_start=3324
+  _globals['_FEDERATIONRELATIONSHIPMASK']._serialized_end=3443
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,174 @@
+"""The folder of entry files that the agent follows: what it says is in force, whole, a moment after it has changed.
+
+A set that cannot be used leaves the entries as they are, and is told: in the log, the audit and `sojourn status`.
+"""
+
+import asyncio
+import os
+from datetime import datetime
+from pathlib import Path
+
+import structlog
+
+from sojourn import trusted
+from sojourn.clock import Clock
+from sojourn.errors import InvalidConfig, InvalidInput, SojournError, quoted
+from sojourn.identity import declared
+from sojourn.identity.declared import Declared
+from sojourn.identity.entries import Entry
+from sojourn.identity.foreign import ForeignBundles
+from sojourn.identity.plan import Plan
+from sojourn.identity.registry import Registry
+from sojourn.limits import (
+    AUDITED_TEXT,
+    ENTRIES_FILE_MAX_BYTES,
+    FOLLOWED_FILES,
+    FOLLOWED_LOOK_SECONDS,
+    FOLLOWED_RETRY_SECONDS,
+    FOLLOWED_SETTLED_SECONDS,
+)
+from sojourn.oversight.audit import Audit
+
+log = structlog.get_logger()
+Sight = tuple[object, ...]  # what a look from outside shows: equal while nothing has changed
+_FAULTS_SHOWN = 20
+
+
+class FollowedFolder:
+    """Keeps the entries that come from a folder those of its files.
+
+    `applied_at` is when what it says came into force, None if it has not yet; `fault` is why the newest set is not in
+    force, empty if it is.
+    """
+
+    def __init__(self, folder: Path, registry: Registry, foreign: ForeignBundles, audit: Audit, clock: Clock) -> None:
+        self.folder = Path(os.path.abspath(folder))
+        self.applied_at: datetime | None = None
+        self.fault = ""
+        self._registry = registry
+        self._foreign = foreign
+        self._audit = audit
+        self._clock = clock
+        self._taken: Sight | None = None
+        self._retry_at = 0.0
+        registry.follow()
+
+    @property
+    def entries(self) -> int:
+        """How many entries come from it."""
+        return sum(bool(entry.origin) for entry in self._registry)
+
+    async def run(self) -> None:
+        """Look at the folder again and again, until cancelled."""
+        while True:
+            await asyncio.sleep(FOLLOWED_LOOK_SECONDS)
+            await self.look(settled_seconds=FOLLOWED_SETTLED_SECONDS)
+
+    async def look(self, *, settled_seconds: float = 0.0) -> None:
+        """Bring the folder into force if it has changed, and has not changed further for `settled_seconds`."""
+        try:
+            seen = await asyncio.to_thread(self._sight)
+            due = bool(self.fault) and self._clock.boot() >= self._retry_at
+            if seen == self._taken and not due:
+                return
+            await asyncio.sleep(settled_seconds)
+            found = await asyncio.to_thread(self._read)
+            if await asyncio.to_thread(self._sight) != seen:
+                return  # it is being written: what was read is of no account, and the next look comes soon
+            self._taken = seen
+            if isinstance(found, InvalidConfig):
+                raise found
+            self._applied(await self._apply(found))
+        except InvalidConfig as error:
+            self._refused(_first(error.faults))
+        except SojournError as error:
+            self._refused(error.public)
+        except Exception:
+            log.exception("followed_folder_failed", folder=str(self.folder))
+            self._refused("internal error; the log has it")
+
+    async def _apply(self, found: list[Declared]) -> Plan:
+        wanted = [Entry(**{"id": "", "parent_id": self._registry.node_id, **each.fields}) for each in found]
+        faults = [
+            f"{each.place}: there is no bundle of the trust domain {quoted(domain.name)} that it federates with"
+            for each, entry in zip(found, wanted, strict=True)
+            for domain in entry.federates_with
+            if self._foreign.get(domain) is None
+        ]
+        if faults:
+            raise InvalidConfig(faults)
+        return await self._registry.apply_folder(wanted, str(self.folder), [each.place for each in found])
+
+    def _applied(self, plan: Plan) -> None:
+        first = self.applied_at is None
+        self.applied_at, was, self.fault = self._clock.now(), self.fault, ""
+        for step in plan.steps:
+            entry = step.new or step.old
+            assert entry is not None
+            self._audit.note(
+                step.event,
+                entry_id=entry.id,
+                spiffe_id=str(entry.spiffe_id),
+                revision=entry.revision,
+                folder=str(self.folder),
+            )
+        if plan.steps or was or first:
+            actions = [step.action for step in plan.steps]
+            counts = {f"{action}d": actions.count(action) for action in ("create", "update", "delete")}
+            log.info("followed_folder_applied", folder=str(self.folder), unchanged=plan.unchanged, **counts)
+
+    def _refused(self, fault: str) -> None:
+        """Tell why a set is not in force: once, and again when the reason is another."""
+        self._retry_at = self._clock.boot() + FOLLOWED_RETRY_SECONDS
+        if fault == self.fault:
+            return
+        self.fault = fault
+        log.error("followed_folder_refused", folder=str(self.folder), reason=fault)
+        self._audit.note("followed_folder_refused", folder=str(self.folder), reason=fault[:AUDITED_TEXT])
+
+    # --- in a thread: a file system may be slow ---------------------------------------------------------------------
+
+    def _names(self) -> list[str]:
+        return sorted(name for name in os.listdir(self.folder) if declared.is_ours(name))
+
+    def _sight(self) -> Sight:
+        try:
+            status = os.stat(self.folder)
+            names = self._names()
+        except OSError as error:
+            return (error.errno,)
+        paths = [os.path.join(self.folder, name) for name in names[:FOLLOWED_FILES]]
+        return (status.st_dev, status.st_ino, status.st_mode, status.st_uid, *names, *map(_sight_of, paths))
+
+    def _read(self) -> list[Declared] | InvalidConfig:
+        """What the files say, or what is wrong with them: that others may have written them, too."""
+        try:
+            trusted.check_owner(os.stat(self.folder))
+            names = self._names()
+        except OSError as error:
+            return InvalidConfig([f"{self.folder}: cannot be read: {error.strerror}"])
+        except InvalidInput as error:
+            return InvalidConfig([f"{self.folder}: {error.public}"])
+        if len(names) > FOLLOWED_FILES:
+            return InvalidConfig([f"{self.folder}: more than {FOLLOWED_FILES} files"])
+        try:
+            return declared.collect(
+                (name, lambda name=name: trusted.read(self.folder / name, ENTRIES_FILE_MAX_BYTES))  # type: ignore[misc]
+                for name in names
+            )
+        except InvalidConfig as error:
+            return error
+
+
+def _sight_of(path: str) -> Sight:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return (error.errno,)
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return (status.st_dev, status.st_ino, status.st_size, status.st_mode, status.st_uid, *times)
+
+
+def _first(faults: list[str]) -> str:
+    more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
+    return "; ".join(faults[:_FAULTS_SHOWN]) + more
