@@ -1,6 +1,7 @@
 """The independent clients of tests/clients that are to be built: how each is, once on a machine.
 
-`python3 clients.py LANGUAGE…` builds them ahead of the tests. It needs nothing but the standard library.
+`python3 clients.py [--check] LANGUAGE…` builds them ahead of the tests, or only says what is missing for it. It needs
+nothing but the standard library.
 """
 
 import fcntl
@@ -92,10 +93,13 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def main() -> None:
-    for language in sys.argv[1:]:
-        if advice := missing(language):
-            sys.exit(f"install {advice}: the {language} client is built from source")
-        print(built(language))
+    only_check = sys.argv[1:2] == ["--check"]
+    languages = sys.argv[2 if only_check else 1 :]
+    if advice := [f"install {advice}" for language in languages if (advice := missing(language))]:
+        sys.exit("the clients that the tests run are built from source:\n" + "\n".join(advice))
+    if not only_check:
+        for language in languages:
+            print(built(language))
 
 
 if __name__ == "__main__":
