@@ -4,12 +4,14 @@ import base64
 from collections.abc import Iterator
 
 import pytest
+from fakes.ca import FakeCa
 from harness.agent import AgentProcess
 from harness.languages import Language, languages
 from harness.raw import Admin, module_agent
+from sojourn._pb.spire.api.types import types_pb2 as types
 
 pytestmark = [pytest.mark.root]
-CLIENT, SERVER, SHORT, STRANGER = 4801, 4802, 4803, 4804
+CLIENT, SERVER, SHORT, STRANGER, FEDERATED = 4801, 4802, 4803, 4804, 4805
 ID = "spiffe://example.org"
 
 
@@ -19,6 +21,11 @@ def agent() -> Iterator[AgentProcess]:
         admin.register("/client", f"unix:uid:{CLIENT}", hint="main")
         admin.register("/server", f"unix:uid:{SERVER}")
         admin.register("/short", f"unix:uid:{SHORT}", x509_svid_ttl=10)
+        other = FakeCa.make("other.example")
+        root = types.X509Certificate(asn1=other.root_der)
+        admin.know(types.Bundle(trust_domain="other.example", x509_authorities=[root]))
+        admin.trust("empty.example")
+        admin.register("/federated", f"unix:uid:{FEDERATED}", federates_with=["other.example", "empty.example"])
         yield running
 
 
@@ -60,6 +67,17 @@ def test_bundles(client: Language, agent: AgentProcess) -> None:
     assert status == 0
     assert {"example.org": certificates} == bundles["x509"]
     assert {"example.org": sorted(names)} == bundles["jwt"]
+
+
+def test_foreign_bundles(client: Language) -> None:
+    """It reads the bundle of a foreign trust domain beside ours, also where another foreign one has no authority yet."""
+    with client.run(FEDERATED, "bundles") as program:
+        status, [bundles] = program.finish()
+    assert (0, {"example.org", "other.example"}) == (status, set(bundles["x509"]))
+    assert {"example.org", "other.example", "empty.example"} == set(bundles["jwt"])
+    with client.run(FEDERATED, "watch") as program:
+        status, [update] = program.finish()
+    assert (0, [f"{ID}/federated"], 2) == (status, update["spiffe_ids"], update["bundles"])
 
 
 def test_a_stranger(client: Language) -> None:

@@ -13,6 +13,7 @@ from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities, Stream
 from sojourn.limits import AUDIENCE_MAX_BYTES, AUDIENCES_PER_JWT_SVID, AUDITED_TEXT
 from sojourn.oversight.audit import Audit
+from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId
 
 SERVICE = "SpiffeWorkloadAPI"
@@ -125,7 +126,7 @@ class WorkloadApi:
         self._answers.clear()
 
     def _x509_svids(self, stream: Stream) -> bytes:
-        bundle, *foreign = self._identities.bundles_of(stream.entries).values()
+        bundle, *foreign = self._x509_bundles_of(stream)
         svids = [(entry, self._identities.x509_svid(entry)) for entry in stream.entries]
         crls = self._identities.crls
         key = (bundle, *foreign, crls, *((entry.id, entry.revision, svid.serial) for entry, svid in svids))
@@ -148,11 +149,15 @@ class WorkloadApi:
         return answer
 
     def _x509_bundles(self, stream: Stream) -> bytes:
-        bundles = self._identities.bundles_of(stream.entries)
-        message = pb.X509BundlesResponse(
-            crl=self._identities.crls, bundles={str(domain.id): each.x509_der for domain, each in bundles.items()}
-        )
+        bundles = {str(each.trust_domain.id): each.x509_der for each in self._x509_bundles_of(stream)}
+        message = pb.X509BundlesResponse(crl=self._identities.crls, bundles=bundles)
         return message.SerializeToString(deterministic=True)
+
+    def _x509_bundles_of(self, stream: Stream) -> list[Bundle]:
+        """The bundles that the caller may have, ours first. A trust domain without X.509 authorities has no X509-SVIDs
+        (X509-SVID.md 6.2) and is left out: to some libraries an empty bundle spoils the whole message.
+        """
+        return [each for each in self._identities.bundles_of(stream.entries).values() if each.x509_authorities]
 
     def _jwt_bundles(self, stream: Stream) -> bytes:
         bundles = self._identities.bundles_of(stream.entries)

@@ -31,12 +31,14 @@ func runBundles(arguments []string) error {
 	certificates, keys := map[string][]string{}, map[string][]string{}
 	for _, bundle := range x509.Bundles() {
 		name := bundle.TrustDomain().Name()
+		certificates[name] = []string{}
 		for _, authority := range bundle.X509Authorities() {
 			certificates[name] = append(certificates[name], hex.EncodeToString(authority.Raw))
 		}
 	}
 	for _, bundle := range jwt.Bundles() {
 		name := bundle.TrustDomain().Name()
+		keys[name] = []string{}
 		for id := range bundle.JWTAuthorities() {
 			keys[name] = append(keys[name], id)
 		}
