@@ -1,5 +1,6 @@
 """The SPIFFE libraries of all languages get over what happens to the agent and to their entries."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
@@ -11,6 +12,8 @@ from harness.raw import Admin, module_agent
 pytestmark = [pytest.mark.root]
 USER = 4831
 ID = "spiffe://example.org"
+PUSHED_SECONDS = 0.5
+"""How long the libraries are given to take over what is pushed to them."""
 RETRYING = {"go", "java"}
 """Those whose watch says of each error that it happened, and goes on."""
 
@@ -41,6 +44,37 @@ def test_the_entry_goes(agent: AgentProcess, name: str) -> None:
         assert (1, []) == (status, lines)
 
 
+class Connecting:
+    """A server in each language, and a client of the next language that connects to it again and again; besides them,
+    watches in the languages whose watch tells of each error.
+    """
+
+    def __init__(self, agent: AgentProcess, stack: ExitStack, times: int, every: str) -> None:
+        """Return when all have connected once."""
+        clients = [Language(name, agent) for name in ("go", "rust", "java", "python", "sojourn")]
+        self._times = times
+        self.watches = [
+            stack.enter_context(each.run(USER, "watch", "-updates", "2", "-timeout", "25s"))
+            for each in clients
+            if each.name in RETRYING
+        ]
+        servers = [stack.enter_context(each.run(USER, "server", "-peer", f"{ID}/one")) for each in clients]
+        flags = ("-peer", f"{ID}/one", "-times", str(times), "-every", every)
+        self._dials = [
+            stack.enter_context(each.run(USER, "dial", "-addr", server.hear()["addr"], *flags))
+            for each, server in zip(clients, [*servers[1:], servers[0]], strict=True)
+        ]
+        self.serials = {dial.hear()["peer_serial"] for dial in self._dials}
+        assert ["update"] * len(self.watches) == [watch.hear()["event"] for watch in self.watches]
+
+    def check(self) -> None:
+        """All connections were made, to the end with another certificate of the server than at first."""
+        for dial in self._dials:
+            status, lines = dial.finish()
+            assert (0, list(range(2, self._times + 1))) == (status, [line.get("n", line) for line in lines])
+            assert lines[-1]["peer_serial"] not in self.serials
+
+
 @pytest.mark.go
 @pytest.mark.rust
 @pytest.mark.java
@@ -52,28 +86,29 @@ def test_the_agent_starts_anew() -> None:
         agent = stack.enter_context(AgentProcess())
         with Admin(agent.admin_socket) as admin:
             admin.register("/one", f"unix:uid:{USER}")
-        clients = [Language(name, agent) for name in ("go", "rust", "java", "python", "sojourn")]
-        watches = [
-            stack.enter_context(each.run(USER, "watch", "-updates", "2", "-timeout", "20s"))
-            for each in clients
-            if each.name in RETRYING
-        ]
-        servers = [stack.enter_context(each.run(USER, "server", "-peer", f"{ID}/one")) for each in clients]
-        flags = ("-peer", f"{ID}/one", "-times", "60", "-every", "200ms")
-        dials = [
-            stack.enter_context(each.run(USER, "dial", "-addr", server.hear()["addr"], *flags))
-            for each, server in zip(clients, servers, strict=True)
-        ]
-        first = [dial.hear() for dial in dials] + [watch.hear() for watch in watches]
-        assert {"dialled", "update"} == {line["event"] for line in first}
-
+        connecting = Connecting(agent, stack, 60, "200ms")
         assert agent.stop() == 0
         agent.start()
-
-        for each, dial in zip(clients, dials, strict=True):
-            status, lines = dial.finish()
-            assert (each.name, 0, list(range(2, 61))) == (each.name, status, [line.get("n", line) for line in lines])
-            assert 2 <= len({line["peer_serial"] for line in lines}), each.name
-        for watch in watches:
+        connecting.check()
+        for watch in connecting.watches:
             status, [*errors, update] = watch.finish()
             assert (0, "update", {"UNAVAILABLE"}) == (status, update["event"], {line["code"] for line in errors})
+
+
+@pytest.mark.go
+@pytest.mark.rust
+@pytest.mark.java
+def test_the_root_changes(agent: AgentProcess) -> None:
+    """Nobody's connection fails while a new root is published, signs, and all of the old one is replaced and revoked."""
+    with Admin(agent.admin_socket) as admin, ExitStack() as stack:
+        made = admin.register("/one", f"unix:uid:{USER}")
+        stack.callback(admin.delete, made.id)
+        [old] = [key["authority_id"] for key in agent.json("authority", "show")["keys"] if key["kind"] == "x509"]
+        connecting = Connecting(agent, stack, 50, "100ms")
+        new = agent.json("authority", "prepare", "x509")["authority_id"]
+        time.sleep(PUSHED_SECONDS)
+        agent.run("authority", "activate", new)
+        agent.run("authority", "taint", old)
+        time.sleep(PUSHED_SECONDS)
+        agent.run("authority", "revoke", old)
+        connecting.check()
