@@ -184,7 +184,8 @@ def module_agent(config: str | None = None) -> Iterator[AgentProcess]:
     with AgentProcess(config=config) as running:
         yield running
         failed = {"call_failed", "http_failed", "attestor_raised"}
-        assert [] == [line for line in running.log_lines() if line["event"] in failed]
+        found = [line for line in running.log_lines() if line["event"] in failed]
+        assert [] == found, found  # pytest does not explain asserts of helpers by itself
 
 
 @contextlib.contextmanager
