@@ -31,6 +31,7 @@ LAYERS = [
     ["attestation.service", "authority", "identity.registry", "identity.svids"],
     ["identity.foreign"],
     ["identity.identities", "tasks.engine"],
+    ["identity.lookout"],
     ["tasks.service", "store"],
     ["doors", "sdk"],
     ["daemon"],
