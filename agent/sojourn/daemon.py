@@ -18,7 +18,7 @@ from prometheus_client import Gauge, start_http_server
 from sojourn import process_setup
 from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.clock import Alarms, SystemClock
+from sojourn.clock import Alarm, Alarms, SystemClock
 from sojourn.config import Config
 from sojourn.doors import (
     admin,
@@ -42,6 +42,7 @@ from sojourn.doors.servers import InwardFolder, serve
 from sojourn.errors import CannotStart, InvalidPolicy, SojournError
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
+from sojourn.identity.lookout import Lookout
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import X509Svids
 from sojourn.limits import (
@@ -109,8 +110,11 @@ async def run(config: Config, level: Level, ready: Callable[[], None]) -> None:
                 group.create_task(rooms.alarms.run()),
                 group.create_task(rooms.audit.run()),
                 group.create_task(rooms.engine.run()),
+                group.create_task(Lookout(rooms.identities).run()),
             ]
-            _maintain(rooms)
+            _Upkeep(rooms).run()
+            rooms.alarms.on_step(rooms.svids.check_clock)
+            rooms.alarms.on_step(rooms.registry.check_clock)
             rooms.engine.look_at_holders()
             await _open_doors(config, rooms, level, descriptors, stack)
             _start_metrics(config, rooms)
@@ -291,14 +295,24 @@ async def _flush(audit: Audit) -> None:
         log.error("audit_not_written", reason=error.public, detail=error.detail)
 
 
-def _maintain(rooms: Rooms) -> None:
-    """Renew the authority's keys when due, and come back when the next are."""
-    try:
-        wait = rooms.authority.maintain().total_seconds()
-    except Exception:
-        log.exception("authority_not_renewed")
-        wait = 60.0
-    rooms.alarms.after(wait, lambda: _maintain(rooms))
+class _Upkeep:
+    """Renews the authority's keys when due, and when the wall clock was set."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._alarm: Alarm | None = None
+        rooms.alarms.on_step(self.run)
+
+    def run(self) -> None:
+        """Do it, and come back when the next are due."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        try:
+            wait = self._rooms.authority.maintain().total_seconds()
+        except Exception:
+            log.exception("authority_not_renewed")
+            wait = 60.0
+        self._alarm = self._rooms.alarms.after(wait, self.run)
 
 
 def _task_types(config: Config) -> dict[str, TaskType]:

@@ -81,6 +81,7 @@ class EmbeddedAuthority:
     ) -> tuple[x509.Certificate, ...]:
         """Sign a leaf for somebody else's key and return the chain, leaf first."""
         now = self._clock.now()
+        self._ready(now)
         leaf = self._issuer.sign_leaf(
             spiffe_id,
             public_key,
@@ -93,6 +94,7 @@ class EmbeddedAuthority:
     def issue_jwt(self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: timedelta) -> JwtSvid:
         """Sign a JWT-SVID. Its life is `ttl`, or what the key has left if that is less."""
         now = self._clock.now()
+        self._ready(now)
         key, key_ends = self._jwt.active()
         return jwtsvid.issue(key, spiffe_id, audience, issued_at=now, expires_at=min(now + ttl, key_ends))
 
@@ -131,6 +133,12 @@ class EmbeddedAuthority:
                 hook()
         due = min(_half_life(self._issuer.certificate), self._jwt.next_change)
         return max(due - now, timedelta(seconds=1))
+
+    def _ready(self, now: datetime) -> None:
+        """Renew what a step of the clock, or a long sleep, has left useless before its upkeep came to it."""
+        issuer = self._issuer.certificate
+        if not issuer.not_valid_before_utc <= now < issuer.not_valid_after_utc or self._jwt.active()[1] <= now:
+            self.maintain()
 
     def _make_bundle(self) -> Bundle:
         bundle = Bundle(

@@ -68,6 +68,27 @@ class TestX509:
         assert clock.now() + DAY == authority.issue_x509(WEB, 7 * DAY).not_after
 
 
+class TestSteps:
+    """A wall clock that is set, or a machine that slept, before any upkeep came."""
+
+    @pytest.mark.parametrize("step", [DAY, -DAY, 40 * DAY], ids=["a day", "a day back", "forty days"])
+    def test_what_is_signed_is_valid(self, authority, clock, step):
+        """What is signed just after a step of the clock is valid by it."""
+        clock.advance(2 * DAY.total_seconds())
+        authority.maintain()
+        clock.step_wall(step.total_seconds())
+        assert WEB == verify(authority.issue_x509(WEB, HOUR), authority, clock)
+        assert WEB == verify_jwt(authority.issue_jwt(WEB, ["a"], HOUR), authority, clock).spiffe_id
+
+    def test_is_told(self, authority, clock):
+        """If a new JWT key was needed, those who follow the bundle hear of it."""
+        told = []
+        authority.on_change(lambda: told.append(len(authority.jwt_keys)))
+        clock.advance(timedelta(days=40).total_seconds())
+        authority.issue_jwt(WEB, ["a"], HOUR)
+        assert [1] == told
+
+
 class TestJwt:
     def test_verifies_by_the_bundle(self, authority, clock):
         """A JWT-SVID verifies by the bundle's keys."""
