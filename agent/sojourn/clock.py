@@ -89,7 +89,8 @@ class Alarms:
     def _wall_offset(self) -> float:
         return self._clock.now().timestamp() - self._clock.boot()
 
-    def _look_at_wall(self) -> None:
+    def look_at_wall(self) -> None:
+        """Notice now whether the wall clock was set: for those who are about to sign something by it."""
         offset = self._wall_offset()
         step = offset - self._offset
         if abs(step) < STEP_SECONDS:
@@ -127,7 +128,7 @@ class Alarms:
 
         After a long sleep of the machine much is due at once: then 0 is returned before all has rung.
         """
-        self._look_at_wall()
+        self.look_at_wall()
         pause = self._clock.boot() + RINGING_SECONDS
         while self._heap:
             due, _, alarm = self._heap[0]

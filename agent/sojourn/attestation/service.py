@@ -72,9 +72,9 @@ class Attestation:
         """
         peer.check_unchanged()
         kept = peer.attested
-        if kept is not None and not kept.failures and self._clock.boot() - kept.at < ATTESTATION_FRESH_SECONDS:
-            if kept.cgroup == peer.process.cgroup():
-                return kept
+        fresh = self._clock.boot() - ATTESTATION_FRESH_SECONDS
+        if kept is not None and not kept.failures and kept.at > fresh and kept.cgroup == peer.process.cgroup():
+            return kept
         running = self._running.get(peer)
         if running is None:
             running = self._running[peer] = asyncio.ensure_future(self._attest(peer))

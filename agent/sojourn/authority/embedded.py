@@ -19,7 +19,7 @@ from sojourn.authority import keyfile
 from sojourn.authority.jwtkeys import JwtKeys
 from sojourn.authority.profile import Signer, self_sign
 from sojourn.clock import Clock
-from sojourn.errors import CannotStart, SojournError
+from sojourn.errors import CannotStart, SojournError, Unavailable
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
@@ -138,7 +138,10 @@ class EmbeddedAuthority:
         """Renew what a step of the clock, or a long sleep, has left useless before its upkeep came to it."""
         issuer = self._issuer.certificate
         if not issuer.not_valid_before_utc <= now < issuer.not_valid_after_utc or self._jwt.active()[1] <= now:
-            self.maintain()
+            try:
+                self.maintain()
+            except CannotStart as error:  # the root has ended
+                raise Unavailable(error.public) from error
 
     def _make_bundle(self) -> Bundle:
         bundle = Bundle(

@@ -1,4 +1,4 @@
-"""Looks after the processes that hold streams: a call attests its caller, and a stream may wait for days between two."""
+"""Looks after the processes that hold streams: calls attest their callers, but a stream may be silent for days."""
 
 import asyncio
 from typing import NoReturn

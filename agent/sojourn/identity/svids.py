@@ -118,6 +118,7 @@ class X509Svids:
 
     def _issue(self, entry: Entry) -> Kept:
         ttl = timedelta(seconds=entry.x509_svid_ttl) if entry.x509_svid_ttl else self._default_ttl
+        self._alarms.look_at_wall()  # a step must not be taken back unnoticed, once something was signed by it
         svid = self._issuer.issue_x509(entry.spiffe_id, ttl, entry.dns_names)
         if not self._good(svid):
             raise Unavailable("no certificate can be issued that is valid now: is the clock right?")

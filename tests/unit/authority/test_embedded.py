@@ -8,7 +8,7 @@ from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from fakes.registrations import TRUST_DOMAIN
 from sojourn.authority import keyfile
-from sojourn.errors import CannotStart
+from sojourn.errors import CannotStart, Unavailable
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -79,6 +79,14 @@ class TestSteps:
         clock.step_wall(step.total_seconds())
         assert WEB == verify(authority.issue_x509(WEB, HOUR), authority, clock)
         assert WEB == verify_jwt(authority.issue_jwt(WEB, ["a"], HOUR), authority, clock).spiffe_id
+
+    def test_beyond_the_root(self, authority, clock):
+        """When the root has ended nothing is signed, and the reason is told."""
+        clock.step_wall((5000 * DAY).total_seconds())
+        with pytest.raises(Unavailable, match="root certificate has expired"):
+            authority.issue_x509(WEB, HOUR)
+        with pytest.raises(Unavailable, match="root certificate has expired"):
+            authority.issue_jwt(WEB, ["a"], HOUR)
 
     def test_is_told(self, authority, clock):
         """If a new JWT key was needed, those who follow the bundle hear of it."""

@@ -253,6 +253,15 @@ class TestSteps:
             assert self.valid(room, room.svids.get(WEB))
         assert 2 == len(room.rotated)
 
+    def test_there_and_back_between_two_looks(self, room, stepped):
+        """One that was signed while the clock was wrong is renewed, even if that was for a moment only."""
+        room.clock.step_wall(86_400)
+        room.svids.watch(WEB.id)
+        wrong = room.svids.get(WEB)
+        stepped(-86_400)
+        assert [WEB.id] == room.rotated
+        assert (False, True) == (self.valid(room, wrong), self.valid(room, room.svids.get(WEB)))
+
     def test_many_at_once(self, room, stepped):
         """Every one that needs it is renewed, and said and done is the same."""
         entries = [entry(f"/n{number}") for number in range(50)]
