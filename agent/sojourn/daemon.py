@@ -38,7 +38,7 @@ from sojourn.doors.binding import bind, unbind
 from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi, HttpProtocols
-from sojourn.doors.servers import InwardFolder, serve
+from sojourn.doors.servers import InwardFolder, end, serve
 from sojourn.errors import CannotStart, InvalidPolicy, SojournError
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
@@ -53,7 +53,6 @@ from sojourn.limits import (
     DESCRIPTORS_PER_CONNECTION,
     DESCRIPTORS_RESERVED,
     DRAIN_SECONDS,
-    GRACE_SECONDS,
     HOLDERS_SHARE,
     PUBLIC_REQUEST_MAX_BYTES,
 )
@@ -275,9 +274,8 @@ async def _open_doors(config: Config, rooms: Rooms, level: Level, descriptors: i
     ):
         listener = bind(path, mode)
         stack.callback(unbind, path, listener)
-        stack.callback(door.close)
         server = await serve(door.inward, made, message_max_bytes=maximum)
-        stack.push_async_callback(server.stop, GRACE_SECONDS)
+        stack.push_async_callback(end, door, server)
         await door.open(listener)
         stack.callback(door.stop_accepting)
     stack.callback(http.close)

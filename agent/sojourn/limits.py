@@ -48,6 +48,7 @@ HTTP_PIPELINE = 8  # requests sent ahead on a connection
 HTTP_REQUEST_SECONDS = 10.0  # for a request to arrive whole
 DRAIN_SECONDS = 5.0  # for what must be written before the end
 GRACE_SECONDS = 1.0  # for calls that are under way
+QUIET_SECONDS = 0.05  # after which no more answers are expected
 UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is not missed
 
 # --- attestation ----------------------------------------------------------------------------------------------------

@@ -92,6 +92,7 @@ class Identities:
         self._clock = clock
         self._default_jwt_ttl = default_jwt_ttl
         self._streams: set[Stream] = set()
+        self._closing = False
         registry.on_change(self._registered)
         svids.on_rotation(self._rotated)
         authority.on_change(self._bundle_changed)
@@ -169,8 +170,10 @@ class Identities:
         """
         attested = await self._attestation.attest(peer)
         stream = Stream(method, peer, attested, (), self._clock.now(), unsure=bool(attested.failures))
+        stream.closing = self._closing
         self._streams.add(stream)
         try:
+            stream.check_closing()
             self._set_entries(stream, self._match(attested))
             if required and not stream.entries:
                 await self._hold(stream)
@@ -199,7 +202,8 @@ class Identities:
             self._set_entries(stream, entries)
 
     def close(self) -> None:
-        """End every stream with Unavailable, so that clients come back."""
+        """End every stream, also those that come still, with Unavailable, so that clients come back."""
+        self._closing = True
         for stream in self._streams:
             stream.closing = True
             stream.changed.set()

@@ -242,6 +242,14 @@ class TestStream:
             with pytest.raises(Unavailable):
                 await stream.next_change()
 
+    async def test_none_begins_after_closing(self, room):
+        """A client that comes back before the agent is gone is sent away again."""
+        room.identities.close()
+        with pytest.raises(Unavailable):
+            async with room.stream():
+                pass
+        assert [] == room.identities.streams
+
 
 class TestRefresh:
     async def test_when_more_is_proved(self, room):
