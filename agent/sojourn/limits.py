@@ -35,6 +35,7 @@ CONNECTION_BURST_PER_UID = 4_000
 STREAMS_PER_CONNECTION = 100
 STREAMS_PER_UID = 5_000  # at about 28 KiB each
 CALLS_PER_UID = 64  # that are being answered at once; over that a caller is told to come back
+CALLS_UNSEEN = 10_000  # that came at once, as when all come back; gRPC's own 1,000 would cancel some without a word
 REFUSALS_LOGGED_PER_SECOND = 10
 PUBLIC_REQUEST_MAX_BYTES = 256 * 1024  # two tokens, or the node of an Envoy
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024  # answers, as clients take them

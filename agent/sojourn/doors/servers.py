@@ -13,7 +13,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 from sojourn._pb.pool import POOL
 from sojourn.doors.door import Door
 from sojourn.errors import CannotStart
-from sojourn.limits import GRACE_SECONDS, METADATA_MAX_BYTES, STREAMS_PER_CONNECTION
+from sojourn.limits import CALLS_UNSEEN, GRACE_SECONDS, METADATA_MAX_BYTES, STREAMS_PER_CONNECTION
 
 HANDSHAKE_MS = 2_000
 
@@ -54,6 +54,8 @@ async def serve(
             ("grpc.max_send_message_length", -1),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ("grpc.so_reuseport", 0),
+            ("grpc.server.max_pending_requests", CALLS_UNSEEN),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * CALLS_UNSEEN),
         ],
     )
     server.add_generic_rpc_handlers(tuple(services.values()))
