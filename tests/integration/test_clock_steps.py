@@ -22,7 +22,7 @@ from sojourn._pb import workload_pb2 as workload
 
 DAY = timedelta(days=1)
 STEPS = pytest.mark.parametrize("step", [DAY, -DAY], ids=["a day ahead", "a day back"])
-SOON_SECONDS = 5.0
+SOON_SECONDS = 10.0
 PATH = "/agent/triage"  # the workload of the sample's task type
 ID = f"spiffe://example.org{PATH}"
 
