@@ -18,7 +18,7 @@ from prometheus_client import Gauge, start_http_server
 from sojourn import process_setup
 from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.clock import Alarms, SystemClock
+from sojourn.clock import Alarm, Alarms, SystemClock
 from sojourn.config import Config
 from sojourn.doors import (
     admin,
@@ -40,13 +40,14 @@ from sojourn.doors.binding import bind, unbind
 from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi, HttpProtocols
-from sojourn.doors.servers import InwardFolder, serve
+from sojourn.doors.servers import InwardFolder, end, serve
 from sojourn.errors import CannotStart, InvalidPolicy, SojournError
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.issued import Issued
 from sojourn.identity.issuing import Issuing
+from sojourn.identity.lookout import Lookout
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import (
@@ -57,7 +58,6 @@ from sojourn.limits import (
     DESCRIPTORS_PER_CONNECTION,
     DESCRIPTORS_RESERVED,
     DRAIN_SECONDS,
-    GRACE_SECONDS,
     HOLDERS_SHARE,
     PUBLIC_REQUEST_MAX_BYTES,
 )
@@ -118,8 +118,11 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(rooms.alarms.run()),
                 group.create_task(rooms.audit.run()),
                 group.create_task(rooms.engine.run()),
+                group.create_task(Lookout(rooms.identities).run()),
             ]
-            _maintain(rooms)
+            _Upkeep(rooms).run()
+            rooms.alarms.on_step(rooms.issuing.check_clock)
+            rooms.alarms.on_step(rooms.registry.check_clock)
             if rooms.followed is not None:
                 await rooms.followed.look()
                 upkeep.append(group.create_task(rooms.followed.run()))
@@ -299,9 +302,8 @@ async def _open_doors(
     ):
         listener = bind(path, mode)
         stack.callback(unbind, path, listener)
-        stack.callback(door.close)
         server = await serve(door.inward, made, message_max_bytes=maximum)
-        stack.push_async_callback(server.stop, GRACE_SECONDS)
+        stack.push_async_callback(end, door, server)
         await door.open(listener)
         stack.callback(door.stop_accepting)
     stack.callback(http.close)
@@ -319,14 +321,24 @@ async def _flush(audit: Audit) -> None:
         log.error("audit_not_written", reason=error.public, detail=error.detail)
 
 
-def _maintain(rooms: Rooms) -> None:
-    """Renew the authority's keys when due, and come back when the next are."""
-    try:
-        wait = rooms.authority.maintain().total_seconds()
-    except Exception:
-        log.exception("authority_not_renewed")
-        wait = 60.0
-    rooms.alarms.after(wait, lambda: _maintain(rooms))
+class _Upkeep:
+    """Renews the authority's keys when due, and when the wall clock was set."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._alarm: Alarm | None = None
+        rooms.alarms.on_step(self.run)
+
+    def run(self) -> None:
+        """Do it, and come back when the next are due."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        try:
+            wait = self._rooms.authority.maintain().total_seconds()
+        except Exception:
+            log.exception("authority_not_renewed")
+            wait = 60.0
+        self._alarm = self._rooms.alarms.after(wait, self.run)
 
 
 def _task_types(config: Config) -> dict[str, TaskType]:

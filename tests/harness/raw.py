@@ -35,9 +35,10 @@ _OPTIONS = (
 class Wire:
     """One channel. Requests are messages or ready bytes; answers are parsed, or bytes without a type."""
 
-    def __init__(self, address: str) -> None:
-        """`address` is a path, or a whole gRPC target."""
-        self._channel = grpc.insecure_channel(address if ":" in address else f"unix:{address}", options=_OPTIONS)
+    def __init__(self, address: str, *options: tuple[str, int]) -> None:
+        """`address` is a path, or a whole gRPC target; `options` are gRPC's, beside those that all channels have."""
+        target = address if ":" in address else f"unix:{address}"
+        self._channel = grpc.insecure_channel(target, options=[*_OPTIONS, *options])
 
     def unary(self, method: str, request: Message | bytes, answer: Any = None, **options: Any) -> Any:
         call = self._channel.unary_unary(method, _bytes, answer and answer.FromString)

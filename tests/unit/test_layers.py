@@ -33,6 +33,7 @@ LAYERS = [
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.following", "identity.identities", "tasks.engine"],
+    ["identity.lookout"],
     ["tasks.service", "store"],
     ["doors", "sdk"],
     ["daemon"],

@@ -17,6 +17,7 @@ from sojourn.limits import ANCESTORS_WALKED
 
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes): struct pidfd_info, first version
 _PIDFD_INFO_EXIT = 1 << 3
+_CGROUPS_MAX_BYTES = 65_536  # a dozen hierarchies, each path at most PATH_MAX
 _PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup id, pid tgid ppid and eight ids, exit code
 
 
@@ -122,6 +123,23 @@ class Process:
             return os.readlink(f"/proc/{self.pid}/exe")
         except OSError:
             return ""
+
+    def cgroup(self) -> str:
+        """The cgroups that the process is in, one line for each hierarchy, as /proc tells them: only to compare."""
+        try:
+            descriptor = os.open(f"/proc/{self.pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if not os.path.exists("/proc/self/cgroup"):  # this kernel has no cgroups
+                return ""
+            raise AttestationFailed("the process has gone") from None
+        except OSError as error:
+            raise AttestationFailed("the process has gone", detail=str(error)) from error
+        try:
+            return os.read(descriptor, _CGROUPS_MAX_BYTES).decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise AttestationFailed("the process has gone", detail=str(error)) from error
+        finally:
+            os.close(descriptor)
 
     def credentials(self) -> Credentials:
         """Effective uid, gid and supplementary groups, from /proc/PID/status."""

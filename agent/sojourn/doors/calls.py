@@ -84,7 +84,7 @@ class Calls:
         async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
             try:
                 made = self._begin(path, context, None)
-                with self._unary_calls.one(made.peer.uid):
+                with self._unary_calls.one(made.peer.uid), self._peers.call():
                     answer = await method.handler(made, _parsed(request))  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001  # every error becomes a status
                 await self._abort(path, context, error)

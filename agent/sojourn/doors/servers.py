@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from sojourn._pb.pool import POOL
+from sojourn.doors.door import Door
 from sojourn.errors import CannotStart
-from sojourn.limits import METADATA_MAX_BYTES, STREAMS_PER_CONNECTION
+from sojourn.limits import CALLS_UNSEEN, GRACE_SECONDS, METADATA_MAX_BYTES, STREAMS_PER_CONNECTION
 
 HANDSHAKE_MS = 2_000
 
@@ -52,6 +54,8 @@ async def serve(
             ("grpc.max_send_message_length", -1),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ("grpc.so_reuseport", 0),
+            ("grpc.server.max_pending_requests", CALLS_UNSEEN),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * CALLS_UNSEEN),
         ],
     )
     server.add_generic_rpc_handlers(tuple(services.values()))
@@ -66,6 +70,14 @@ async def serve(
     os.chmod(inward, 0o600)
     await server.start()
     return server
+
+
+async def end(door: Door, server: grpc.aio.Server) -> None:
+    """End a door's calls: those under way are answered, or find the connection closed, which means "come again"."""
+    with suppress(TimeoutError):
+        await door.hush()
+    door.close()
+    await server.stop(GRACE_SECONDS)
 
 
 def _know(files: Iterable[bytes]) -> None:

@@ -70,6 +70,9 @@ class ValidationApi:
                         stream.check_open()
                         yield self._heartbeat()
                         continue
+                    if stream.changed.is_set():
+                        stream.changed.clear()
+                        await self._identities.refresh(stream)
                     stream.check_open()
                     stream.pushed(self._clock.now())
                     states = watcher.take()

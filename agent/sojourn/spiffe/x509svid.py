@@ -47,6 +47,10 @@ class X509Svid:
         return f"{self.leaf.serial_number:x}"
 
     @property
+    def not_before(self) -> datetime:
+        return self.leaf.not_valid_before_utc
+
+    @property
     def not_after(self) -> datetime:
         return self.leaf.not_valid_after_utc
 
