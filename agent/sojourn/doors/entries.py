@@ -23,6 +23,7 @@ from sojourn.identity.registry import Outcome, Registry
 from sojourn.oversight.audit import Audit
 
 SERVICE = "spire.api.server.entry.v1.Entry"
+_SECONDS_MAX_DIGITS = 16
 _EVENTS = {"create": "entry_created", "update": "entry_updated", "delete": "entry_deleted"}
 
 
@@ -171,7 +172,7 @@ def _page_token(text: str) -> tuple[int, str] | None:
     if not text:
         return None
     created, colon, entry_id = text.partition(":")
-    if not colon or not created.isdecimal():
+    if not colon or not created.isdecimal() or len(created) > _SECONDS_MAX_DIGITS:
         raise Bug(f"failed to list entries: could not parse token {text[:64]!r}")
     return int(created), entry_id
 

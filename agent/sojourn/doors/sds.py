@@ -173,7 +173,6 @@ class _Delta:
 
 async def _requests_and_changes(call: Call, stream: Stream) -> AsyncGenerator[Any, None]:
     """Each request of the client as it comes, and None for each change on our side; ends when the client ends."""
-    assert call.requests is not None
     request = asyncio.ensure_future(next_of(call.requests))
     change = asyncio.ensure_future(stream.next_change())
     try:
