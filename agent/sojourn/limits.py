@@ -76,6 +76,7 @@ EXPLAINED_ENTRIES = 20  # nearest misses shown
 
 # --- tokens and tasks -----------------------------------------------------------------------------------------------
 TOKEN_MAX_BYTES = 16 * 1024
+CLAIMS_NESTED_MAX = 30  # protobuf parsers stop at a hundred messages within each other, three a level
 AUDIENCES_PER_JWT_SVID = 20
 AUDIENCE_MAX_BYTES = 2_048
 TASK_TYPES = 1_000

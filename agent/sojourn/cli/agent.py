@@ -1,5 +1,7 @@
 """`sojourn agent`: the daemon."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -48,3 +50,6 @@ def run(
         )
 
     daemon.main(loaded.config, ready)
+    # All is written and closed. A thread that waits for a file system which never answers must not keep us.
+    sys.stdout.flush()
+    os._exit(0)

@@ -7,6 +7,7 @@ from datetime import datetime
 from sojourn._pb import workload_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.clock import Clock
+from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
 from sojourn.identity.entries import Entry
@@ -82,11 +83,11 @@ class WorkloadApi:
         keys = {domain: bundle.jwt_authorities for domain, bundle in bundles.items()}
         try:
             svid = jwtsvid.verify(request.svid, [request.audience], keys, self._clock.now())
+            answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
+            claims.put(answer.claims, {**svid.claims, "aud": list(svid.audience)})
         except InvalidToken as error:
             self._audit.denied("jwt_svid_rejected", call.peer.uid, pid=call.peer.process.pid, reason=error.reason_code)
             raise
-        answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
-        answer.claims.update({**svid.claims, "aud": list(svid.audience)})  # numbers become doubles
         return answer
 
     # --- answers ----------------------------------------------------------------------------------------------------
