@@ -18,8 +18,6 @@ from pathlib import Path
 
 _IN, _OUT, _ATTRIBUTES = struct.Struct("=IIQQIIIHH"), struct.Struct("=IiQ"), struct.Struct("=6Q10I")
 _ROOT, _FILE = 1, 2
-_LOOKUP, _FORGET, _GETATTR, _OPEN, _READ, _RELEASE, _FLUSH, _INIT = 1, 2, 3, 14, 15, 18, 25, 26
-_INTERRUPT, _BATCH_FORGET = 36, 42
 
 
 class Disk:

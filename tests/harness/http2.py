@@ -62,8 +62,8 @@ class Connection:
 
     def __init__(self, path: str) -> None:
         self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.connect(path)  # without a time limit, so that it waits its turn
         self.socket.settimeout(WAIT_SECONDS)
-        self.socket.connect(path)
         self._got = b""
 
     def open(self, settings: bytes = b"") -> None:
