@@ -58,10 +58,10 @@ def _documents(file: Path) -> Iterator[Any]:
     try:
         if not file.is_file() or file.stat().st_size > _FILE_MAX_BYTES:
             raise InvalidInput(f"not a regular file of at most {_FILE_MAX_BYTES} bytes")
-        documents = list(yaml.safe_load_all(file.read_text("utf-8")))  # JSON is YAML too
+        documents = list(yaml.load_all(file.read_text("utf-8"), _loader()))  # a safe one; JSON is YAML too
     except OSError as error:
         raise InvalidInput(f"cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InvalidInput(f"neither YAML nor JSON: {' '.join(str(error).split())[:200]}") from error
     for document in documents:
         if document is None:
@@ -75,6 +75,25 @@ def _documents(file: Path) -> Iterator[Any]:
             yield from document["entries"]
         else:
             yield document
+
+
+def _loader() -> type:
+    """YAML's safe loader, with an error for a key that is there twice: otherwise the last would silently count."""
+    import yaml
+
+    class Loader(yaml.SafeLoader):
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[tuple[str, str]] = set()
+            for key, _ in node.value:
+                if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                    raise yaml.constructor.ConstructorError(
+                        "while reading a mapping", node.start_mark, f"the key {key.value[:64]!r} is there twice"
+                    )
+                if isinstance(key, yaml.ScalarNode):
+                    seen.add((key.tag, key.value))
+            return super().construct_mapping(node, deep)
+
+    return Loader
 
 
 def _message(document: Any) -> Any:

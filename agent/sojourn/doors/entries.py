@@ -172,7 +172,7 @@ def _page_token(text: str) -> tuple[int, str] | None:
     if not text:
         return None
     created, colon, entry_id = text.partition(":")
-    if not colon or not created.isdecimal() or len(created) > _SECONDS_MAX_DIGITS:
+    if not colon or not (created.isascii() and created.isdecimal()) or len(created) > _SECONDS_MAX_DIGITS:
         raise Bug(f"failed to list entries: could not parse token {text[:64]!r}")
     return int(created), entry_id
 
