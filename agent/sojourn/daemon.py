@@ -96,6 +96,7 @@ class Rooms:
 
 async def run(config: Config, level: Level, ready: Callable[[], None]) -> None:
     """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart."""
+    process_setup.check_proc()
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
         stack.callback(os.close, process_setup.claim_data_dir(config.data_dir))

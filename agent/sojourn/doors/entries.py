@@ -212,6 +212,8 @@ def _by_selectors(message: types.SelectorMatch) -> Callable[[Entry], bool]:
         wanted = convert.selectors(message.selectors)
     except SojournError as error:
         raise InvalidInput(f"malformed selectors filter: {error.public}") from error
+    if message.match not in types.SelectorMatch.MatchBehavior.values():
+        raise InvalidInput("malformed selectors filter: unhandled match behavior")
     if not wanted:
         raise InvalidInput("malformed selectors filter: empty selector set")
     return lambda entry: _matches(entry.selectors, wanted, message.match)
@@ -220,6 +222,8 @@ def _by_selectors(message: types.SelectorMatch) -> Callable[[Entry], bool]:
 def _by_federates_with(message: types.FederatesWithMatch) -> Callable[[Entry], bool]:
     if not message.trust_domains:
         raise InvalidInput("malformed federates with filter: empty trust domain set")
+    if message.match not in types.FederatesWithMatch.MatchBehavior.values():
+        raise InvalidInput("malformed federates with filter: unhandled match behavior")
     wanted = frozenset(name.removeprefix("spiffe://") for name in message.trust_domains)
     return lambda entry: _matches(frozenset(each.name for each in entry.federates_with), wanted, message.match)
 

@@ -89,14 +89,17 @@ class MintingApi:
     def _read_csr(self, der: bytes) -> tuple[SpiffeId, ec.EllipticCurvePublicKey | rsa.RSAPublicKey, tuple[str, ...]]:
         try:
             csr = x509.load_der_x509_csr(der)
-            good = csr.is_signature_valid
             key = csr.public_key()
             names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except x509.ExtensionNotFound:
             raise InvalidInput("CSR URI SAN is required") from None
         except Exception as error:
             raise InvalidInput("malformed CSR", detail=str(error)) from error
-        if not good:
+        try:
+            accepted = check_key(key)  # before anything is computed with it
+        except InvalidSvid as error:
+            raise InvalidInput(f"CSR's key is not accepted: {error.public}") from error
+        if not csr.is_signature_valid:
             raise InvalidInput("failed to verify CSR signature")
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         if len(uris) != 1:
@@ -106,10 +109,6 @@ class MintingApi:
             spiffe_id.check_workload_of(self._authority.trust_domain)
         except InvalidSpiffeId as error:
             raise InvalidInput(f"CSR URI SAN is invalid: {error.public}") from error
-        try:
-            accepted = check_key(key)
-        except InvalidSvid as error:
-            raise InvalidInput(f"CSR's key is not accepted: {error.public}") from error
         dns_names = tuple(names.get_values_for_type(x509.DNSName))
         try:
             check_dns_names(dns_names)
