@@ -21,7 +21,7 @@ _ROOT, _FILE = 1, 2
 
 
 class Disk:
-    """A mounted file system. `stall` makes it answer nothing more; the end of it unmounts."""
+    """A mounted file system. `stall` makes it answer nothing more."""
 
     def __init__(self, process: "subprocess.Popen[str]", folder: Path) -> None:
         self._process = process
@@ -33,6 +33,11 @@ class Disk:
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         assert "stalled\n" == self._process.stdout.readline()
+
+    def end(self) -> None:
+        """End its server: whatever waits for an answer fails."""
+        self._process.kill()
+        self._process.wait()
 
 
 @contextlib.contextmanager
@@ -46,7 +51,7 @@ def disk(folder: Path, program: Path) -> Iterator[Disk]:
         assert "mounted\n" == process.stdout.readline()
         yield Disk(process, folder)
     finally:
-        process.kill()  # the kernel then fails whatever still waits
+        process.kill()
         process.wait()
         process.stdin.close()
         process.stdout.close()

@@ -20,6 +20,7 @@ from harness.agent import AgentProcess
 HEADER = (("workload.spiffe.io", "true"),)
 ANSWER_SECONDS = 15.0
 WORKLOAD_API = "/SpiffeWorkloadAPI/"
+BUNDLE_API = "/spire.api.server.bundle.v1.Bundle/"
 ENTRY_API = "/spire.api.server.entry.v1.Entry/"
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
@@ -106,7 +107,7 @@ class Admin(Wire):
         """Set an empty bundle for foreign trust domains, so that entries may federate with them."""
         request = bundle_api.BatchSetFederatedBundleRequest(bundle=[types.Bundle(trust_domain=name) for name in names])
         answer = self.unary(
-            "/spire.api.server.bundle.v1.Bundle/BatchSetFederatedBundle",
+            BUNDLE_API + "BatchSetFederatedBundle",
             request,
             bundle_api.BatchSetFederatedBundleResponse,
         )

@@ -15,14 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from harness.agent import AgentProcess
 from harness.http2 import integer
-from harness.raw import ENTRY_API, WORKLOAD_API, Admin, Wire, entry, module_agent
+from harness.raw import BUNDLE_API, ENTRY_API, WORKLOAD_API, Admin, Wire, entry, module_agent
 from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2
 from sojourn._pb.spire.api.server.svid.v1 import svid_pb2
 from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
 
-BUNDLE_API = "/spire.api.server.bundle.v1.Bundle/"
 FEDERATION_API = "/spire.api.server.trustdomain.v1.TrustDomain/"
 SVID_API = "/spire.api.server.svid.v1.SVID/"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT.value[0]

@@ -1,7 +1,5 @@
 """`sojourn agent`: the daemon."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -50,6 +48,3 @@ def run(
         )
 
     daemon.main(loaded.config, ready)
-    # All is written and closed. A thread that waits for a file system which never answers must not keep us.
-    sys.stdout.flush()
-    os._exit(0)
