@@ -248,3 +248,20 @@ def test_rejections_do_not_fill_the_log(agent: AgentProcess) -> None:
             refusal(lambda: wire.unary(WORKLOAD_API + "FetchJWTSVID", b""))
     seconds = int(time.monotonic() - began) + 2
     assert len(agent.log_lines()) - before <= 20 * seconds
+
+
+@pytest.mark.root
+def test_a_path_that_is_a_link(agent: AgentProcess, tmp_path: Path) -> None:
+    """An entry with the path of a symbolic link matches nobody, wherever the link points: links can be turned."""
+    link = Path(f"/tmp/sojourn-link-{os.getpid()}")
+    link.symlink_to("/bin/sleep")
+    try:
+        with Admin(agent.admin_socket) as admin, subprocess.Popen([str(link), "60"]) as process:
+            made = admin.register("/linked", f"unix:path:{link}")
+            found = wait_until(
+                lambda: [each for each in admin.explain(process.pid).verdicts if each.entry_id == made.id]
+            )
+            process.kill()
+        assert [("missing_selectors", [f"unix:path:{link}"])] == [(each.verdict, list(each.missing)) for each in found]
+    finally:
+        link.unlink()

@@ -120,7 +120,7 @@ BROKEN: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", BROKEN)
-def test_broken_frames(agent: AgentProcess, other: Wire, name: str) -> None:
+def test_CVE_2017_8359_broken_frames(agent: AgentProcess, other: Wire, name: str) -> None:
     """A frame that HTTP/2 does not allow is answered with no identity; the agent lives and others are served."""
     with Connection(agent.socket) as connection:
         connection.open()
@@ -252,7 +252,9 @@ def test_CVE_2023_33953_header_bomb(agent: AgentProcess, other: Wire) -> None:
 
 
 @pytest.mark.parametrize("size", [8_000, 9_000, 15_000, 64_000])
-def test_CVE_2023_1428_odd_headers_over_eight_kilobytes(agent: AgentProcess, other: Wire, size: int) -> None:
+def test_CVE_2023_1428_CVE_2023_32731_odd_headers_over_eight_kilobytes(
+    agent: AgentProcess, other: Wire, size: int
+) -> None:
     """Large headers that are no gRPC do not end the process."""
     extra = {b"te": b"x" * size, b"grpc-timeout": b"9" * 100, b"content-type": b"\xff" * 200}
     with Connection(agent.socket) as connection:
