@@ -105,6 +105,7 @@ class Rooms:
 
 async def run(config: Config, level: Level, failures: Failures, ready: Callable[[], None]) -> None:
     """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart."""
+    process_setup.check_proc()
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
         stack.callback(os.close, process_setup.claim_data_dir(config.data_dir))
@@ -296,13 +297,15 @@ async def _open_doors(
         ).admin_methods(),
     }
     envoy = _services(envoy_calls, {sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods()})
-    for door, path, mode, made, maximum in (
-        (public, config.socket, 0o777, _services(calls, public_services) | envoy, PUBLIC_REQUEST_MAX_BYTES),
-        (private, config.admin_socket, 0o600, _services(admin_calls, admin_services), ADMIN_MESSAGE_MAX_BYTES),
+    own = _services(calls, public_services) | envoy
+    administration = _services(admin_calls, admin_services)
+    for door, path, mode, made, common, maximum in (
+        (public, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),
+        (private, config.admin_socket, 0o600, administration, admin_calls, ADMIN_MESSAGE_MAX_BYTES),
     ):
         listener = bind(path, mode)
         stack.callback(unbind, path, listener)
-        server = await serve(door.inward, made, message_max_bytes=maximum)
+        server = await serve(door.inward, made, common, message_max_bytes=maximum)
         stack.push_async_callback(end, door, server)
         await door.open(listener)
         stack.callback(door.stop_accepting)

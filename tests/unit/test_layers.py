@@ -26,7 +26,7 @@ LAYERS = [
         "tasks.tokens",
         "tasks.policy",
     ],
-    ["trusted"],
+    ["trusted", "attestation.files"],
     ["config", "process_setup", "attestation.process", "tasks.types", "tasks.exchange", "tasks.rules"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
     ["tasks.holders", "tasks.task", "tasks.feed"],

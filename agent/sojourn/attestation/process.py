@@ -12,6 +12,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sojourn.attestation import files
 from sojourn.errors import AttestationFailed
 from sojourn.limits import ANCESTORS_WALKED
 
@@ -108,19 +109,21 @@ class Process:
         return int(status) if mask & _PIDFD_INFO_EXIT else None
 
     def program(self) -> Program | None:
-        """The file that the process runs now, or None if this agent may not see it."""
+        """The file that the process runs now, or None if this agent may not see it. Never waits for a file system."""
         try:
-            status = os.stat(f"/proc/{self.pid}/exe")  # a link of the kernel's
+            device, inode = files.identity(f"/proc/{self.pid}/exe")  # a link of the kernel's
         except PermissionError:
             return None
         except OSError as error:
             raise AttestationFailed("the process has gone or runs no program", detail=str(error)) from error
-        return Program(status.st_dev, status.st_ino)
+        return Program(device, inode)
 
     def program_path(self) -> str:
-        """The program's path as /proc tells it (a claim of the process's own mount namespace), or ''."""
+        """The program's path as /proc tells it, for showing, or ''. A claim of the process's own mount namespace; what
+        is not UTF-8 in it is escaped.
+        """
         try:
-            return os.readlink(f"/proc/{self.pid}/exe")
+            return os.readlink(f"/proc/{self.pid}/exe".encode()).decode(errors="backslashreplace")
         except OSError:
             return ""
 

@@ -129,24 +129,24 @@ class Door:
         try:
             uid = Peer.uid_of_socket(connection)
         except OSError as error:
-            return self._refuse("no credentials", detail=str(error))
+            return self._refuse("no credentials", -1, detail=str(error))
         if self._admit is not None and uid not in self._admit:
-            return self._refuse("the user may not use this socket", uid=uid)
+            return self._refuse("the user may not use this socket", uid)
         reason = self._admission.enter(uid)
         if reason:
-            return self._refuse(reason, uid=uid)
+            return self._refuse(reason, uid)
         try:
             peer = Peer.of_socket(connection)
         except (SojournError, OSError) as error:
             self._admission.leave(uid)
-            return self._refuse(str(error), uid=uid, detail=getattr(error, "detail", ""))
+            return self._refuse(str(error), uid, detail=getattr(error, "detail", ""))
         self._callers.add(caller)
         return peer
 
-    def _refuse(self, reason: str, **fields: object) -> Peer | None:
+    def _refuse(self, reason: str, uid: int, *, detail: str = "") -> Peer | None:
         """Close a connection without a word to the caller, and with a few to the log."""
-        if self._refusals.allow():
-            log.info("caller_refused", reason=reason, **fields)
+        if self._refusals.allow(uid):
+            log.info("caller_refused", reason=reason, uid=uid, detail=detail or None)
         return None
 
     def leave(self, caller: "Caller", peer: Peer) -> None:

@@ -63,7 +63,6 @@ class TasksApi:
 
     async def _until_end(self, call: Call, task: Task, ended: asyncio.Event) -> None:
         """Follow the holder's commands until the task has ended."""
-        assert call.requests is not None
         over = asyncio.ensure_future(ended.wait())
         command: asyncio.Future[Any] | None = asyncio.ensure_future(next_of(call.requests))
         try:

@@ -7,6 +7,7 @@ from datetime import datetime
 from sojourn._pb import workload_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.clock import Clock
+from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity, Unimplemented
 from sojourn.identity.entries import Entry
@@ -85,11 +86,11 @@ class WorkloadApi:
         entries = await self._identities.entries_of(call.peer)
         try:
             svid = self._identities.verify_jwt_svid(request.svid, [request.audience], entries)
+            answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
+            claims.put(answer.claims, {**svid.claims, "aud": list(svid.audience)})
         except InvalidToken as error:
             self._audit.denied("jwt_svid_rejected", call.peer.uid, pid=call.peer.process.pid, reason=error.reason_code)
             raise
-        answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
-        answer.claims.update({**svid.claims, "aud": list(svid.audience)})  # numbers become doubles
         return answer
 
     def fetch_wit_svid(self, call: Call, request: pb.WITSVIDRequest) -> AsyncIterator[bytes]:
