@@ -23,8 +23,9 @@ test-quick: $(VENV)/.test ## the unit tests alone
 bench: $(VENV)/.test ## measure what exists
 	@$(BIN)/python tests/bench/bench.py
 
-fuzz: $(VENV)/.test ## compare a million SPIFFE IDs with go-spiffe (needs Go)
+fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), and a million broken messages; about 25 minutes
 	@PYTHONPATH=tests $(BIN)/python -m harness.id_grammar 1000000
+	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz
 
 lint: $(VENV)/.lint ## ruff and mypy
 	@$(BIN)/ruff check .
