@@ -178,11 +178,11 @@ def test_mutual_tls(agent: AgentProcess, client: Path) -> None:
     """Two go-spiffe programs connect again and again over a restart, and none of it fails: what they have stays good."""
     with Program([str(client), "server", "-peer", f"{ID}/client"], agent.environment, uid=SERVER) as server:
         address = server.hear()["addr"]
-        dial = ["dial", "-addr", address, "-peer", f"{ID}/server", "-times", "60", "-every", "100ms"]
+        dial = ["dial", "-addr", address, "-peer", f"{ID}/server", "-times", "600", "-every", "100ms"]
         with Program([str(client), *dial], agent.environment, uid=CLIENT) as dialler:
-            lines = [dialler.hear() for _ in range(5)]
+            first = dialler.hear()
             restart(agent, signal.SIGKILL)
-            status, rest = dialler.finish()
-    lines += rest
-    assert (0, list(range(1, 61))) == (status, [line["n"] for line in lines])
-    assert 2 <= len({line["peer_serial"] for line in lines})  # the server has come back for a new one meanwhile
+            # until both have come back for new certificates, and the server shows its own
+            while (line := dialler.hear())["event"] == "dialled" and line["peer_serial"] == first["peer_serial"]:
+                continue
+    assert "dialled" == line["event"], line
