@@ -52,11 +52,6 @@ class Connecting:
     def __init__(self, agent: AgentProcess, stack: ExitStack) -> None:
         """Return when all have connected once."""
         clients = [Language(name, agent) for name in ("go", "rust", "java", "python", "sojourn")]
-        self.watches = [
-            stack.enter_context(each.run(USER, "watch", "-updates", "2", "-timeout", "25s"))
-            for each in clients
-            if each.name in RETRYING
-        ]
         servers = [stack.enter_context(each.run(USER, "server", "-peer", f"{ID}/one")) for each in clients]
         flags = ("-peer", f"{ID}/one", "-times", "10000", "-every", "100ms")
         self._dials = [
@@ -64,6 +59,11 @@ class Connecting:
             for each, server in zip(clients, [*servers[1:], servers[0]], strict=True)
         ]
         self._first = [dial.hear()["peer_serial"] for dial in self._dials]
+        self.watches = [
+            stack.enter_context(each.run(USER, "watch", "-updates", "2", "-timeout", "60s"))
+            for each in clients
+            if each.name in RETRYING
+        ]
         assert ["update"] * len(self.watches) == [watch.hear()["event"] for watch in self.watches]
 
     def check(self) -> None:
