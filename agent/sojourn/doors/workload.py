@@ -120,6 +120,7 @@ class WorkloadApi:
                     last = answer
                     stream.pushed(self._clock.now())
                     yield answer
+                stream.check_revoked()
                 await stream.next_change()
 
     def forget_answers(self) -> None:

@@ -46,6 +46,7 @@ class Stream:
     pushes: int = 0
     ending: SojournError | None = None  # why the stream ends at the next occasion
     unsure: bool = False
+    revoked: bool = False  # an SVID that it was sent: it ends when it was sent the next one
 
     def pushed(self, at: datetime) -> None:
         """Note that the caller was sent something."""
@@ -68,6 +69,11 @@ class Stream:
         """Let the stream end with this error."""
         self.ending = error
         self.changed.set()
+
+    def check_revoked(self) -> None:
+        """Raise SvidRevoked if an SVID that the caller was sent is revoked: to call once another one was sent."""
+        if self.revoked:
+            raise SvidRevoked("the SVID was revoked, and replaced: connect again")
 
     def check_closing(self) -> None:
         if self.ending is not None:
@@ -188,7 +194,7 @@ class Identities:
         return self._revocations.check(svid) if svid.spiffe_id.trust_domain == self.bundle.trust_domain else svid
 
     async def revoke(self, svids: Sequence[IssuedSvid]) -> list[RevokedSvid]:
-        """Put SVIDs on the deny list, stop serving them, and end the streams that have them. Return the new ones."""
+        """Put SVIDs on the deny list, replace them on the streams that have them, and end those. Return new ones."""
         fresh = await self._revocations.revoke(svids)
         gone = {each.svid.id for each in fresh}
         lost = {kept.entry.id for kept in self._issuing.x509.kept() if kept.svid.serial in gone}
@@ -198,7 +204,8 @@ class Identities:
         self._issuing.jwt.forget({each.svid.entry_id for each in fresh})
         for stream in self._streams:
             if any(entry.id in lost for entry in stream.entries):
-                stream.end(SvidRevoked("the SVID was revoked: connect again"))
+                stream.revoked = True
+                stream.changed.set()
         return fresh
 
     @asynccontextmanager
