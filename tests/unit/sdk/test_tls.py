@@ -60,17 +60,24 @@ def source(svid: X509Svid, *cas: FakeCa, crl: tuple[bytes, ...] = ()) -> FakeSou
 async def echo(tls: ssl.SSLContext, seen: list[Any] | None = None) -> AsyncIterator[int]:
     """A server that sends back one line; `seen` gets the TLS object of each connection."""
 
+    serving: set[asyncio.Task[None] | None] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
         if seen is not None:
             seen.append(writer.get_extra_info("ssl_object"))
         with contextlib.suppress(OSError):
             writer.write(await reader.readline())
             await writer.drain()
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     async with server:
         yield server.sockets[0].getsockname()[1]
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(task for task in serving if task is not None), return_exceptions=True)
 
 
 async def talk(port: int, tls: ssl.SSLContext) -> tuple[bytes, Any]:
