@@ -1,6 +1,7 @@
 """Real cgroups that a test moves processes into, and an attestor, installed as anyone's own would be, that sees them."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.agent import AgentProcess
+from harness.looking import until
 
 _PLUGIN = '''"""Proves in which cgroups of tests a process is; cannot tell while the file `switch` is there."""
 
@@ -81,8 +83,19 @@ def cgroup(name: str) -> Iterator[Cgroup]:
         try:
             yield Cgroup(folder)
         finally:
-            folder.rmdir()
+            until(lambda: _removed(folder), "the cgroup is empty")
         return
     if os.environ.get("CI"):
         pytest.fail("CI must not skip this: make a hierarchy of cgroups writable")
     pytest.skip("needs a hierarchy of cgroups that can be written")
+
+
+def _removed(folder: Path) -> bool:
+    """Whether it could be removed: the kernel counts a process that has ended for a moment longer."""
+    try:
+        folder.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
