@@ -83,7 +83,7 @@ def cgroup(name: str) -> Iterator[Cgroup]:
         try:
             yield Cgroup(folder)
         finally:
-            until(lambda: _removed(folder), "the cgroup is empty")
+            until(lambda folder=folder: _removed(folder), "the cgroup is empty")
         return
     if os.environ.get("CI"):
         pytest.fail("CI must not skip this: make a hierarchy of cgroups writable")
