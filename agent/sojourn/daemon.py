@@ -73,6 +73,7 @@ from sojourn.store.foreign import ForeignTable
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.service import TokenService
@@ -117,13 +118,13 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             upkeep = [
                 group.create_task(rooms.alarms.run()),
                 group.create_task(rooms.audit.run()),
-                group.create_task(rooms.engine.run()),
+                group.create_task(rooms.engine.journal.run()),
             ]
             _maintain(rooms)
             if rooms.followed is not None:
                 await rooms.followed.look()
                 upkeep.append(group.create_task(rooms.followed.run()))
-            rooms.engine.look_at_holders()
+            rooms.engine.holding.look()
             await _open_doors(config, rooms, level, failures, descriptors, stack)
             _start_metrics(config, rooms)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
@@ -134,7 +135,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             rooms.engine.end_all("agent_stopped")
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    await rooms.engine.drain()
+                    await rooms.engine.journal.drain()
             await stack.aclose()
             for task in upkeep:
                 task.cancel()
@@ -246,7 +247,7 @@ async def _open_doors(
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     public_services = {
         workload.SERVICE: workload_api.methods(),
-        tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.identities).methods(),
+        tasks.SERVICE: tasks.TasksApi(rooms.engine, Changing(rooms.engine), rooms.identities).methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.identities, rooms.clock
         ).methods(),
@@ -349,7 +350,7 @@ def _start_metrics(config: Config, rooms: Rooms) -> None:
         ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
         ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),
         ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.issuing.x509.kept())),
-        ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.live())),
+        ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.tasks)),
         ("sojourn_validators", "Validators that watch.", lambda: len(rooms.engine.feed)),
     ):
         Gauge(name, text).set_function(value)

@@ -12,7 +12,7 @@ may go on the wire, and `detail`, which goes to the log only.
     ├── Refused             understood, and the answer is no
     │   └── NoIdentity, SvidRevoked, PolicyDenied, ActionOutsideType, InvalidTarget
     ├── NotFound, AlreadyExists
-    ├── LimitExceeded, StoreFull
+    ├── LimitExceeded (BudgetSpent), StoreFull
     ├── TaskOver            the task has ended, or is suspended
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
     │   └── AttestationFailed, StoreFailed
@@ -193,6 +193,13 @@ class LimitExceeded(SojournError):
     code = "limit_exceeded"
     grpc_status = "RESOURCE_EXHAUSTED"
     oauth_error = "temporarily_unavailable"
+
+
+class BudgetSpent(LimitExceeded):
+    """The task has had all the tokens that its type allows."""
+
+    code = "budget_spent"
+    oauth_error = "invalid_grant"
 
 
 class NotFound(SojournError):

@@ -90,6 +90,7 @@ GRANTS_PER_TASK = 50
 ACTIONS_PER_GRANT = 50
 PARAMS_PER_TASK = 50
 PARAM_MAX_BYTES = 4_096
+IDEMPOTENCY_KEY_MAX = 200  # characters
 LIVE_TASKS = 20_000
 LIVE_TASKS_PER_UID = 10_000
 ENDED_TASKS_KEPT = 10_000  # in memory, for `task list --all` and to say why a token is dead

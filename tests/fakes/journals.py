@@ -7,7 +7,7 @@ from typing import Any
 
 from sojourn.errors import SojournError
 from sojourn.oversight.audit import Event
-from sojourn.tasks.task import Task
+from sojourn.tasks.task import TaskRecord
 
 
 class FakeAuditStore:
@@ -49,8 +49,8 @@ class FakeTaskStore(FakeAuditStore):
         async with self._turn:
             return
 
-    async def save(self, task: Task, event: Event) -> None:
-        await _whoever_waits(self._write([event], {task.id: (task.state, task.version)}))
+    async def save(self, record: TaskRecord, event: Event) -> None:
+        await _whoever_waits(self._write([event], {record.id: (record.state, record.version)}))
 
     async def record(self, event: Event) -> None:
         await _whoever_waits(self._write([event], {}))

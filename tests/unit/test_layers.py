@@ -29,11 +29,17 @@ LAYERS = [
     ["trusted"],
     ["config", "process_setup", "attestation.process", "tasks.types", "tasks.exchange", "tasks.rules"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
-    ["tasks.holders", "tasks.task", "tasks.feed"],
+    ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats"],
+    ["tasks.holding"],
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
+<<<<<<< HEAD
     ["identity.following", "identity.identities", "tasks.engine"],
     ["tasks.service", "store"],
+=======
+    ["identity.identities", "tasks.engine"],
+    ["tasks.service", "tasks.changing", "store"],
+>>>>>>> 4c1b58d (wip)
     ["doors", "sdk"],
     ["daemon"],
     ["cli"],

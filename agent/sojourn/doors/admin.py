@@ -93,7 +93,7 @@ class AdminApi:
             started_at=seconds(self._started),
             epoch=self._engine.epoch,
             entries=len(self._registry),
-            live_tasks=len(self._engine.live()),
+            live_tasks=len(self._engine.tasks),
             connections=self._door.connections,
             streams=[
                 pb.Stream(
@@ -217,17 +217,17 @@ class AdminApi:
         )
 
     async def list_tasks(self, _call: Call, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
-        tasks = [*(self._engine.ended() if request.include_ended else []), *self._engine.live()]
+        tasks = [*(self._engine.tasks.ended() if request.include_ended else []), *self._engine.tasks.all()]
         return pb.ListTasksResponse(tasks=[task_message(task) for task in tasks])
 
     async def get_task(self, _call: Call, request: pb.GetTaskRequest) -> tasks_pb2.Task:
-        task = self._engine.find(request.task_id)
+        task = self._engine.tasks.find(request.task_id)
         if task is None:
             raise NotFound("there is no such task, or it ended long ago: see the audit journal")
         return task_message(task)
 
     async def revoke_task(self, call: Call, request: pb.RevokeTaskRequest) -> tasks_pb2.Task:
-        task = self._engine.find(request.task_id)
+        task = self._engine.tasks.find(request.task_id)
         if task is None:
             raise NotFound("there is no such task")
         self._audit.note("task_revoked_by_operator", task=task.id, **call.by)

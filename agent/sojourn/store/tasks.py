@@ -11,7 +11,7 @@ from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
 from sojourn.store.tables import tasks
-from sojourn.tasks.task import ACTIVE, REVOKED, SUSPENDED, Task
+from sojourn.tasks.task import LIVING, REVOKED, TaskRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +32,13 @@ class TaskTable:
         self._audit = audit
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
-    async def save(self, task: Task, event: Event) -> None:
+    async def save(self, record: TaskRecord, event: Event) -> None:
         row = {
-            "id": task.id,
-            "state": task.state,
-            "version": task.version,
+            "id": record.id,
+            "state": record.state,
+            "version": record.version,
             "boot_id": self._boot_id,
-            "document": json.dumps(_document(task)),
+            "document": json.dumps(record.document),
         }
 
         def work(connection: Connection) -> None:
@@ -56,7 +56,7 @@ class TaskTable:
         """Mark the tasks of earlier runs as revoked, each with the audit event that `make_event(unfinished)` gives."""
 
         def work(connection: Connection) -> list[Unfinished]:
-            rows = connection.execute(select(tasks).where(tasks.c.state.in_([ACTIVE, SUSPENDED]))).all()
+            rows = connection.execute(select(tasks).where(tasks.c.state.in_(LIVING))).all()
             found = []
             for row in rows:
                 document = json.loads(row.document)
@@ -72,22 +72,3 @@ class TaskTable:
             return found
 
         return await self._database.write(work)
-
-
-def _document(task: Task) -> dict[str, Any]:
-    return {
-        "type": task.type.name,
-        "type_digest": task.type.digest,
-        "spiffe_id": str(task.spiffe_id),
-        "entry_id": task.entry_id,
-        "uid": task.uid,
-        "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in task.authority.grants],
-        "params": dict(task.params),
-        "created_at": task.created_at.timestamp(),
-        "expires_at": task.expires_at.timestamp(),
-        "holder": {"pid": task.holder.pid, "start_time": task.holder.process.start_time},
-        "binding": task.binding,
-        "session": task.session,
-        "reason": task.reason,
-        "tokens_issued": task.tokens_issued,
-    }

@@ -52,6 +52,7 @@ class Principal:
     workload: str  # SPIFFE ID
     state: str
     tokens_issued: int
+    calls: int
 
 
 class Policy:
@@ -108,7 +109,9 @@ namespace {NAMESPACE} {{
   entity TaskType;
   entity Workload;
   entity Resource;
-  entity Task in [TaskType, Workload] {{ type: String, state: String, workload: Workload, tokens_issued: Long }};
+  entity Task in [TaskType, Workload] {{
+    type: String, state: String, workload: Workload, tokens_issued: Long, calls: Long
+  }};
   action {named} appliesTo {{
     principal: [Task], resource: [Resource], context: {{ params: {{ {fields} }} }}
   }};
@@ -133,6 +136,7 @@ def _entities(principal: Principal, resource: str) -> list[dict[str, Any]]:
                 "state": principal.state,
                 "workload": {"__entity": workload},
                 "tokens_issued": principal.tokens_issued,
+                "calls": principal.calls,
             },
             "parents": [workload, task_type],
         },

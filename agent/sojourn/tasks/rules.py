@@ -52,6 +52,22 @@ def authorize(kind: TaskType, principal: Principal, wanted: Authority | None, pa
     return Authority(tuple(granted))
 
 
+def still_allowed(kind: TaskType, principal: Principal, held: Authority, params: Mapping[str, Param]) -> Authority:
+    """What policy leaves now of what a task holds; it may be nothing."""
+    left = []
+    for grant in held.grants:
+        allowed = [action for action in grant.actions if kind.policy.decide(principal, action, grant.resource, params)]
+        if allowed:
+            left.append(Grant(grant.resource, tuple(allowed)))
+    return Authority(tuple(left))
+
+
+def check_held(held: Authority, wanted: Authority) -> None:
+    """Raise ActionOutsideType unless all that is wanted is held."""
+    for resource, action in held.excess(wanted):
+        raise ActionOutsideType(f"the task does not have action {action[:100]!r} at {resource[:200]!r}")
+
+
 def narrow(held: Authority, resource: str, actions: Sequence[str]) -> Grant:
     """The part of a task's authority that a token is asked for; without actions, all at the resource.
 

@@ -63,7 +63,7 @@ class TokenService:
         if request.client_id not in {"", str(subject)}:
             raise NoIdentity("client_id is not the subject: leave it out, or give the subject's SPIFFE ID")
         if request.task_id:
-            task = self._engine.of_caller(peer, entries, request.task_id)
+            task = self._engine.tasks.of_caller(peer, entries, request.task_id)
             if request.type_name not in {None, task.type.name}:
                 raise InvalidInput("the task is of another type than authorization_details say")
             return await self._engine.token(task, request.target, exchange.actions_wanted(request), not_after=ends)

@@ -52,6 +52,11 @@ class _File(BaseModel):
     token_ttl: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=TOKEN_TTL_MAX_SECONDS))] = timedelta(
         seconds=TOKEN_TTL_MAX_SECONDS
     )
+    idle_timeout: Annotated[
+        Duration | None, between(timedelta(seconds=TASK_MIN_SECONDS), timedelta(seconds=TASK_MAX_SECONDS))
+    ] = None
+    max_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
+    max_calls: Annotated[int, Field(ge=1, strict=True)] | None = None
     consequence: Literal["normal", "high"] = "normal"
     params: Mapping[str, Literal["string", "long", "boolean"]] = Field(default_factory=dict)
     ceiling: Annotated[tuple[_Ceiling, ...], Field(min_length=1)]
@@ -84,6 +89,9 @@ class TaskType:
     allowed_workloads: frozenset[SpiffeId]
     max_duration: timedelta
     token_ttl: timedelta
+    idle_timeout: timedelta | None
+    max_tokens: int | None
+    max_calls: int | None
     params: Mapping[str, str]
     ceiling: Authority
     policy: Policy
@@ -129,6 +137,9 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         allowed_workloads=frozenset(SpiffeId.parse(text) for text in file.allowed_workloads),
         max_duration=file.max_duration,
         token_ttl=token_ttl,
+        idle_timeout=file.idle_timeout,
+        max_tokens=file.max_tokens,
+        max_calls=file.max_calls,
         params=dict(file.params),
         ceiling=ceiling,
         policy=Policy(cedar, actions, file.params),

@@ -65,6 +65,7 @@ def make(task_id, holder):
         binding="process",
         session=False,
         version=(3 << 32) | 1,
+        last_used=0.0,
     )
 
 
@@ -89,16 +90,16 @@ class TestContract:
 
     async def test_save(self, store, database, journal, task):
         """A task is saved with its record, and again when it changes."""
-        await store.save(task, Event(1, "begun", "{}"))
+        await store.save(task.record(), Event(1, "begun", "{}"))
         assert {"tsk_1": ("active", (3 << 32) | 1)} == await rows(store, database)
         task.finish("revoked", "because")
-        await store.save(task, Event(2, "ended", "{}"))
+        await store.save(task.record(), Event(2, "ended", "{}"))
         assert {"tsk_1": ("revoked", (3 << 32) | 2)} == await rows(store, database)
         assert ["begun", "ended"] == await names(store, journal)
 
     async def test_as_it_was_when_asked(self, store, database, task):
         """What is saved is the task as it was at the call, however it changes meanwhile."""
-        saving = asyncio.ensure_future(store.save(task, SAID))
+        saving = asyncio.ensure_future(store.save(task.record(), SAID))
         await asyncio.sleep(0)
         task.finish("revoked", "because")
         await saving
@@ -113,7 +114,7 @@ class TestContract:
 async def test_a_caller_that_gave_up(database, journal, table, task):
     """A save whose caller gave up is done all the same."""
     async with BlockedWriter(database):
-        saving = asyncio.ensure_future(table.save(task, SAID))
+        saving = asyncio.ensure_future(table.save(task.record(), SAID))
         await asyncio.sleep(0)
         saving.cancel()
     await table.record(SAID)
@@ -127,14 +128,14 @@ async def test_record_and_task_are_one(database, journal, table, task, monkeypat
         raise OSError("no")
 
     monkeypatch.setattr(journal, "append_in", refuse)
-    (found,) = await asyncio.gather(table.save(task, SAID), return_exceptions=True)
+    (found,) = await asyncio.gather(table.save(task.record(), SAID), return_exceptions=True)
     assert "store_failed" == found.code
     assert {} == await rows(table, database)
 
 
 async def test_document(database, table, task):
     """The document of a task says everything about it and holds no token."""
-    await table.save(task, SAID)
+    await table.save(task.record(), SAID)
     (row,) = await database.read(lambda connection: connection.execute(select(tables.tasks)).all())
     document = json.loads(row.document)
     assert ("triage", TYPE.digest, 1000, {"ticket": 'T-"1"', "level": 3, "urgent": True}) == (
@@ -151,13 +152,13 @@ async def test_document(database, table, task):
 class TestEndUnfinished:
     async def test_what_an_earlier_run_left(self, database, journal, table, task):
         """Tasks that an earlier run left alive are revoked, each with a record; ended ones stay as they are."""
-        await table.save(task, SAID)
+        await table.save(task.record(), SAID)
         done = make("tsk_2", task.holder)
         done.finish("completed", "success")
-        await table.save(done, SAID)
+        await table.save(done.record(), SAID)
         asleep = make("tsk_3", task.holder)
-        asleep.suspend("holder_exited")
-        await table.save(asleep, SAID)
+        asleep.suspend("handover", "holder_exited")
+        await table.save(asleep.record(), SAID)
         found = await table.end_unfinished(lambda left: Event(5, "task_ended", json.dumps({"task": left.id})))
         spiffe_id = "spiffe://example.org/agent/triage"
         assert [Unfinished(name, "triage", spiffe_id, 1000) for name in ("tsk_1", "tsk_3")] == found
@@ -168,7 +169,7 @@ class TestEndUnfinished:
 
     async def test_version_grows(self, database, table, task):
         """The end that a restart gives is a later version."""
-        await table.save(task, SAID)
+        await table.save(task.record(), SAID)
         await table.end_unfinished(lambda _: SAID)
         assert task.version + 1 == (await rows(table, database))["tsk_1"][1]
 

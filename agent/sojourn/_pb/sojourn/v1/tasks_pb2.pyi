@@ -22,7 +22,7 @@ class Complete(_message.Message):
     def __init__(self, failed: _Optional[bool] = ...) -> None: ...
 
 class BeginTaskRequest(_message.Message):
-    __slots__ = ("type", "params", "grants", "spiffe_id", "holder_pid", "session", "max_seconds")
+    __slots__ = ("type", "params", "grants", "spiffe_id", "holder_pid", "session", "max_seconds", "idempotency_key")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class BeginTaskRequest(_message.Message):
     HOLDER_PID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     MAX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     type: str
     params: _containers.ScalarMap[str, str]
     grants: _containers.RepeatedCompositeFieldContainer[Grant]
@@ -44,7 +45,8 @@ class BeginTaskRequest(_message.Message):
     holder_pid: int
     session: bool
     max_seconds: int
-    def __init__(self, type: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., spiffe_id: _Optional[str] = ..., holder_pid: _Optional[int] = ..., session: _Optional[bool] = ..., max_seconds: _Optional[int] = ...) -> None: ...
+    idempotency_key: str
+    def __init__(self, type: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., spiffe_id: _Optional[str] = ..., holder_pid: _Optional[int] = ..., session: _Optional[bool] = ..., max_seconds: _Optional[int] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class Grant(_message.Message):
     __slots__ = ("resource", "actions")
@@ -55,7 +57,7 @@ class Grant(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params")
+    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +77,8 @@ class Task(_message.Message):
     HOLDER_PID_FIELD_NUMBER: _ClassVar[int]
     TOKENS_ISSUED_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
     id: str
     type: str
     spiffe_id: str
@@ -87,7 +91,29 @@ class Task(_message.Message):
     holder_pid: int
     tokens_issued: int
     params: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    calls: int
+    uses: _containers.RepeatedCompositeFieldContainer[Use]
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ...) -> None: ...
+
+class Use(_message.Message):
+    __slots__ = ("resource", "action", "tokens", "calls")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    resource: str
+    action: str
+    tokens: int
+    calls: int
+    def __init__(self, resource: _Optional[str] = ..., action: _Optional[str] = ..., tokens: _Optional[int] = ..., calls: _Optional[int] = ...) -> None: ...
+
+class NarrowTaskRequest(_message.Message):
+    __slots__ = ("task_id", "grants")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    grants: _containers.RepeatedCompositeFieldContainer[Grant]
+    def __init__(self, task_id: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
     __slots__ = ("begun", "changed", "ended")
