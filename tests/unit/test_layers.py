@@ -33,13 +33,8 @@ LAYERS = [
     ["tasks.holding"],
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
-<<<<<<< HEAD
     ["identity.following", "identity.identities", "tasks.engine"],
-    ["tasks.service", "store"],
-=======
-    ["identity.identities", "tasks.engine"],
     ["tasks.service", "tasks.changing", "store"],
->>>>>>> 4c1b58d (wip)
     ["doors", "sdk"],
     ["daemon"],
     ["cli"],

@@ -16,7 +16,12 @@ awkward = st.text(alphabet=st.sampled_from('ab"\\\n\r\t{}():;, @=*é\u2028\x00?/
 
 
 def principal(**changes):
-    fields = {"task_id": "tsk_1", "task_type": "triage", "workload": TRIAGE, "state": "active", "tokens_issued": 0,
+    fields = {
+        "task_id": "tsk_1",
+        "task_type": "triage",
+        "workload": TRIAGE,
+        "state": "active",
+        "tokens_issued": 0,
         "calls": 0,
     }
     return Principal(**{**fields, **changes})
