@@ -2,20 +2,18 @@
 
 import asyncio
 import os
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.children import child, holder_of, peer_of, waiting_child
 from fakes.clock import FakeClock
-from fakes.journals import FakeTaskStore
 from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry
+from fakes.task_room import DEADLINE_SECONDS, EPOCH, HOLDERS, ISSUER, KEY, READ_TICKETS, TRIAGE_ENTRY, Room
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.attestation.process import Process, Program
-from sojourn.clock import Alarms
 from sojourn.errors import (
     ActionOutsideType,
     AttestationFailed,
@@ -33,21 +31,12 @@ from sojourn.identity.registry import Change, Registry
 from sojourn.oversight.audit import Audit
 from sojourn.sdk.feed import TaskFeed
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import journal as journal_module
 from sojourn.tasks import live as live_module
 from sojourn.tasks import tokens
 from sojourn.tasks.engine import BeginRequest, TaskEngine
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.holders import Holders
 
-DEADLINE_SECONDS = 20  # so that a hung test says where; nothing here depends on it
-ISSUER = "https://sojourn.example.org"
-EPOCH = 7
-HOLDERS = 5  # processes that may hold tasks
-KEY = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))
-TRIAGE_ENTRY = entry("/agent/triage")
-READ_TICKETS = Authority((Grant(TICKETS, ("ticket:read",)),))
 TYPES = {
     "triage": task_type(),
     "read-only": task_type(
@@ -58,55 +47,6 @@ TYPES = {
 }
 
 
-class Room:
-    """An engine with fakes around it; `journal` writes endings in the background."""
-
-    def __init__(self, clock, types=TYPES):
-        self.clock = clock
-        self.alarms = Alarms(clock)
-        self.store = FakeTaskStore()
-        self.holders = Holders(2 * HOLDERS)  # half of them for a uid
-        self.engine = TaskEngine(
-            types, self.store, Audit(self.store, clock), KEY, ISSUER, EPOCH, clock, self.alarms, self.holders
-        )
-        self._closing = ExitStack()
-        self.process = self._closing.enter_context(child())
-        self.peer = peer_of(self.process)
-        self._closing.callback(self.peer.close)
-
-    def add(self, context):
-        return self._closing.enter_context(context)
-
-    def callback(self, function):
-        self._closing.callback(function)
-
-    async def begin(self, name="triage", *, holder=None, peer=None, entries=(TRIAGE_ENTRY,), **arguments):
-        request = {
-            key: arguments.pop(key) for key in ("params", "wanted", "spiffe_id", "max_seconds") if key in arguments
-        }
-        return await self.engine.begin(
-            peer or self.peer,
-            entries,
-            BeginRequest(name, **{"params": {}, **request}),
-            holder=holder_of(holder or self.process),
-            binding="process",
-            **arguments,
-        )
-
-    async def ended(self, task):
-        """Return once `task` has ended."""
-        over = asyncio.Event()
-        if task.live:
-            self.engine.on_change(task, lambda _: over.set())
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                await over.wait()
-
-    def end_everything(self):
-        self.store.gate = None
-        self.engine.end_all("test over")
-        self._closing.close()
-
-
 @pytest.fixture
 def clock():
     return FakeClock()
@@ -114,7 +54,7 @@ def clock():
 
 @pytest.fixture
 async def room(clock):
-    room = Room(clock)
+    room = Room(clock, TYPES)
     async with AsyncExitStack() as stack:
         stack.callback(room.end_everything)
         writer = asyncio.ensure_future(room.engine.journal.run())
