@@ -31,6 +31,7 @@ from sojourn.doors import (
     operating,
     revoking,
     sds,
+    taskadmin,
     tasks,
     validation,
     workload,
@@ -67,6 +68,7 @@ from sojourn.oversight.logs import Level
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.store.audit import AuditTable
+from sojourn.store.blocks import BlockTable
 from sojourn.store.database import Database, open_sqlite
 from sojourn.store.entries import EntryTable
 from sojourn.store.foreign import ForeignTable
@@ -101,6 +103,8 @@ class Rooms:
     followed: FollowedFolder | None
     identities: Identities
     engine: TaskEngine
+    changing: Changing
+    blocks: BlockTable
     service: TokenService
 
 
@@ -197,6 +201,8 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
     engine = TaskEngine(_task_types(config), table, audit, key, config.issuer, epoch, clock, alarms, holders)
     registry.on_change(engine.entries_changed)
+    blocks = BlockTable(database, journal)
+    engine.blocks.replace(blocks.load())
     service = TokenService(engine, identities, clock)
     return Rooms(
         clock,
@@ -213,6 +219,8 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         followed,
         identities,
         engine,
+        Changing(engine),
+        blocks,
         service,
     )
 
@@ -247,7 +255,7 @@ async def _open_doors(
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     public_services = {
         workload.SERVICE: workload_api.methods(),
-        tasks.SERVICE: tasks.TasksApi(rooms.engine, Changing(rooms.engine), rooms.identities).methods(),
+        tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.changing, rooms.identities).methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.identities, rooms.clock
         ).methods(),
@@ -283,6 +291,7 @@ async def _open_doors(
             limitations=process_setup.limitations(),
         ).methods()
         | entry_api.admin_methods()
+        | taskadmin.TaskAdminApi(rooms.engine, rooms.changing, rooms.blocks, rooms.audit, rooms.clock).admin_methods()
         | revoking.RevokingApi(
             rooms.registry,
             rooms.identities,

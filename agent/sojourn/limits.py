@@ -92,6 +92,7 @@ PARAMS_PER_TASK = 50
 PARAM_MAX_BYTES = 4_096
 IDEMPOTENCY_KEY_MAX = 200  # characters
 LIVE_TASKS = 20_000
+TASK_BLOCKS = 1_000  # kill switches that are off
 LIVE_TASKS_PER_UID = 10_000
 ENDED_TASKS_KEPT = 10_000  # in memory, for `task list --all` and to say why a token is dead
 ANCESTORS_WALKED = 64  # from a caller up to its task's holder

@@ -29,7 +29,7 @@ LAYERS = [
     ["trusted"],
     ["config", "process_setup", "attestation.process", "tasks.types", "tasks.exchange", "tasks.rules"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
-    ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats"],
+    ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats", "tasks.blocks"],
     ["tasks.holding"],
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
     ["identity.foreign", "identity.revocations", "identity.issuing"],

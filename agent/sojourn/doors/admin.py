@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from importlib.metadata import version
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector, text_of
@@ -14,7 +13,6 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
-from sojourn.doors.tasks import task_message
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
 from sojourn.identity import explain, lifetime
@@ -76,9 +74,6 @@ class AdminApi:
         return {
             "GetStatus": Method("unary", pb.GetStatusRequest, self.get_status),
             "Explain": Method("unary", pb.ExplainRequest, self.explain),
-            "ListTasks": Method("unary", pb.ListTasksRequest, self.list_tasks),
-            "GetTask": Method("unary", pb.GetTaskRequest, self.get_task),
-            "RevokeTask": Method("unary", pb.RevokeTaskRequest, self.revoke_task),
             "ListAudit": Method("unary", pb.ListAuditRequest, self.list_audit),
             "VerifyAudit": Method("unary", pb.VerifyAuditRequest, self.verify_audit),
             "GetBundle": Method("unary", pb.GetBundleRequest, self.get_bundle),
@@ -216,28 +211,10 @@ class AdminApi:
             conclusion=explain.conclusion(found, attested, has),
         )
 
-    async def list_tasks(self, _call: Call, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
-        tasks = [*(self._engine.tasks.ended() if request.include_ended else []), *self._engine.tasks.all()]
-        return pb.ListTasksResponse(tasks=[task_message(task) for task in tasks])
-
-    async def get_task(self, _call: Call, request: pb.GetTaskRequest) -> tasks_pb2.Task:
-        task = self._engine.tasks.find(request.task_id)
-        if task is None:
-            raise NotFound("there is no such task, or it ended long ago: see the audit journal")
-        return task_message(task)
-
-    async def revoke_task(self, call: Call, request: pb.RevokeTaskRequest) -> tasks_pb2.Task:
-        task = self._engine.tasks.find(request.task_id)
-        if task is None:
-            raise NotFound("there is no such task")
-        self._audit.note("task_revoked_by_operator", task=task.id, **call.by)
-        await self._engine.revoke(task, "admin")
-        return task_message(task)
-
     async def list_audit(self, _call: Call, request: pb.ListAuditRequest) -> pb.ListAuditResponse:
         await self._audit.flush()
         answer = pb.ListAuditResponse()
-        for record in await self._journal.tail(request.limit or _AUDIT_DEFAULT):
+        for record in await self._journal.tail(request.limit or _AUDIT_DEFAULT, request.task_id):
             made = answer.records.add(seq=record.seq, at_ms=record.at_ms, event=record.event, digest=record.digest)
             made.fields.update(json.loads(record.fields))
         return answer

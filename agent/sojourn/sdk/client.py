@@ -182,10 +182,15 @@ class Client:
         session: bool = False,
         max_seconds: int = 0,
         holder_pid: int = 0,
+        idempotency_key: str = "",
     ) -> HeldTask:
-        """Begin a task that ends with a process: this one (0), or an ancestor of it."""
+        """Begin a task that ends with a process: this one (0), or an ancestor of it.
+
+        Repeating the same request with the same `idempotency_key` gives the same task.
+        """
         request = _begin(type, params, grants, spiffe_id, session, max_seconds)
         request.holder_pid = holder_pid
+        request.idempotency_key = idempotency_key
         answer = await self.connection.unary(_TASKS + "BeginTask", request, tasks_pb2.Task)
         return HeldTask(self, TaskStatus.of(answer))
 
@@ -195,6 +200,11 @@ class Client:
         answer = await self.connection.unary(_TASKS + "GetToken", request, tasks_pb2.GetTokenResponse)
         expires_at = datetime.fromtimestamp(answer.expires_at, UTC)
         return AccessToken(answer.access_token, answer.resource, tuple(answer.actions), expires_at)
+
+    async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus:
+        """Give up all of a task of the caller but these grants; tokens from before are dead. It cannot be undone."""
+        request = tasks_pb2.NarrowTaskRequest(task_id=task_id, grants=_grants(kept))
+        return TaskStatus.of(await self.connection.unary(_TASKS + "NarrowTask", request, tasks_pb2.Task))
 
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
         """End a task of the caller. Return what it ended with, also if it had ended before."""
@@ -213,11 +223,15 @@ def _begin(
     return tasks_pb2.BeginTaskRequest(
         type=type_,
         params=params or {},
-        grants=[tasks_pb2.Grant(resource=grant.resource, actions=grant.actions) for grant in grants or ()],
+        grants=_grants(grants or ()),
         spiffe_id=_text(spiffe_id),
         session=session,
         max_seconds=max_seconds,
     )
+
+
+def _grants(grants: Iterable[Grant]) -> list[tasks_pb2.Grant]:
+    return [tasks_pb2.Grant(resource=grant.resource, actions=grant.actions) for grant in grants]
 
 
 def _several(value: str | Sequence[str]) -> Sequence[str]:

@@ -30,6 +30,10 @@ class SyncHeldTask(TaskView):
         """See Task.token."""
         return self._portal.run(self._task.token(resource, actions))
 
+    def narrow(self, kept: Iterable[Grant]) -> None:
+        """See Task.narrow."""
+        self._portal.run(self._task.narrow(kept))
+
     def complete(self, *, failed: bool = False) -> None:
         """See Task.complete."""
         self._portal.run(self._task.complete(failed=failed))
@@ -147,6 +151,7 @@ class SyncClient:
         session: bool = False,
         max_seconds: int = 0,
         holder_pid: int = 0,
+        idempotency_key: str = "",
     ) -> SyncHeldTask:
         """See Client."""
         task = self._client.begin_task(
@@ -157,12 +162,17 @@ class SyncClient:
             session=session,
             max_seconds=max_seconds,
             holder_pid=holder_pid,
+            idempotency_key=idempotency_key,
         )
         return SyncHeldTask(self._portal, self._portal.run(task))
 
     def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
         """See Client."""
         return self._portal.run(self._client.get_token(task_id, resource, actions))
+
+    def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus:
+        """See Client."""
+        return self._portal.run(self._client.narrow_task(task_id, kept))
 
     def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
         """See Client."""

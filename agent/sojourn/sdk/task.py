@@ -1,7 +1,7 @@
 """A task as its holder sees it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -116,6 +116,7 @@ class TaskCalls(Protocol):
     """What a task asks of its client."""
 
     async def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken: ...
+    async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus: ...
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus: ...
 
 
@@ -138,6 +139,10 @@ class HeldTask(TaskView):
         if self.ended:
             raise TaskOver(f"task is {self.state}: {self.reason or 'no reason given'}")
         return await self._calls.get_token(self.id, resource, actions)
+
+    async def narrow(self, kept: Iterable[Grant]) -> None:
+        """Give up all but these grants, which the task must have. It cannot be undone; tokens from before are dead."""
+        self._status = await self._calls.narrow_task(self.id, kept)
 
     async def complete(self, *, failed: bool = False) -> None:
         """End the task. Doing it twice changes nothing."""

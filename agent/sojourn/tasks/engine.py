@@ -21,6 +21,7 @@ from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import rules, tokens
+from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold, Holders
@@ -70,6 +71,7 @@ class TaskEngine:
         self.issuer = issuer
         self.epoch = epoch
         self.journal = Journal(store)
+        self.blocks = Blocks()
         self.holding = Holding(self.tasks, holders, self.feed, audit, alarms, self.end)
         self._audit = audit
         self.clock = clock
@@ -167,6 +169,7 @@ class TaskEngine:
     ) -> Task:
         kind = self.type_named(request.type_name)
         entry = rules.entry_for(kind, entries, request.spiffe_id)
+        self.blocks.check(kind.name, entry.spiffe_id)
         params = kind.read_params(request.params)
         self.tasks.check_room(peer.uid)
         if request.max_seconds and request.max_seconds < TASK_MIN_SECONDS:
@@ -191,6 +194,7 @@ class TaskEngine:
             session=session,
             version=(self.epoch << 32) | self._counter,
             last_used=self.clock.boot(),
+            selectors=peer.attested.selectors if peer.attested is not None else frozenset(),
             heir=heir,
         )
         task.authority = rules.authorize(kind, task.principal(), request.wanted, params)

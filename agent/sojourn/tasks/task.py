@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarm
 from sojourn.errors import Bug, TaskOver
 from sojourn.spiffe.ids import SpiffeId
@@ -64,6 +65,7 @@ class Task:
     last_used: float  # boot clock, seconds
     state: str = ACTIVE
     reason: str = ""
+    selectors: frozenset[Selector] = frozenset()  # that the caller was attested with when the task began
     suspensions: dict[str, str] = field(default_factory=dict)  # cause -> reason
     tokens_issued: int = 0
     calls: int = 0
