@@ -173,7 +173,10 @@ def _change(
     answer = remote.admin(admin_socket, f"/sojourn.v1.Admin/{method}", request, pb.ChangeTasksResponse)
     found = [{**_task_dict(each.task), "error": each.error or None} for each in answer.outcomes]
     failed = [f"{each['id']}: {each['error']}" for each in found if each["error"]]
-    emit(output, {"tasks": found}, [*(_rows(found) if found else ["no task is selected"]), *failed])
+    if task and found:  # one task is told as itself, several as a list
+        emit(output, found[0], [*_lines(found[0])])
+    else:
+        emit(output, {"tasks": found}, [*(_rows(found) if found else ["no task is selected"]), *failed])
     if failed:
         raise typer.Exit(REFUSED)
 
