@@ -6,7 +6,7 @@ LOCKS := .ci/locks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-quick lint bench proto proto-check lock clean help
+.PHONY: demo test test-quick fuzz lint bench proto proto-check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
@@ -22,6 +22,10 @@ test-quick: $(VENV)/.test ## the unit tests alone
 
 bench: $(VENV)/.test ## measure what exists
 	@$(BIN)/python tests/bench/bench.py
+
+fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), and a million broken messages; about 25 minutes
+	@PYTHONPATH=tests $(BIN)/python -m harness.id_grammar 1000000
+	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz
 
 lint: $(VENV)/.lint ## ruff and mypy
 	@$(BIN)/ruff check .

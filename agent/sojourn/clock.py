@@ -16,8 +16,11 @@ import structlog
 
 log = structlog.get_logger()
 
-# asyncio's own timers stop while the machine sleeps, so we look at the boot clock at least this often.
-LONGEST_NAP_SECONDS = 5.0
+# asyncio's own timers stop while the machine sleeps, and nobody tells of a step of the wall clock: so we look at both
+# clocks at least this often.
+LONGEST_NAP_SECONDS = 1.0
+STEP_SECONDS = 1.0  # of the wall clock against the boot clock; certificates have slack for what is less
+RINGING_SECONDS = 0.005  # of alarms that are due together, after which others have a turn
 _SWEEP_FROM = 1_000
 
 
@@ -42,12 +45,13 @@ class SystemClock:
 
 
 class Alarm:
-    """One thing to be done at a time; `cancel` forgets it."""
+    """One thing to be done at a time (`due`, on the boot clock); `cancel` forgets it."""
 
-    __slots__ = ("_action",)
+    __slots__ = ("_action", "due")
 
-    def __init__(self, action: Callable[[], None]) -> None:
+    def __init__(self, action: Callable[[], None], due: float = 0.0) -> None:
         self._action: Callable[[], None] | None = action
+        self.due = due
 
     def cancel(self) -> None:
         self._action = None
@@ -66,7 +70,7 @@ class Alarms:
     """Runs actions when the boot clock reaches their time.
 
     Actions are plain functions that do not block. One that raises is logged, and stops nothing else. `run` must be
-    running for anything to ring.
+    running for anything to ring. It also notices when the wall clock is set, and tells those who asked.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -75,6 +79,29 @@ class Alarms:
         self._order = itertools.count()
         self._swept = 0
         self._earlier = asyncio.Event()
+        self._offset = self._wall_offset()
+        self._on_step: list[Callable[[], None]] = []
+
+    def on_step(self, hook: Callable[[], None]) -> None:
+        """Call `hook` when the wall clock was set, ahead or back. Hooks are called in the order they were given."""
+        self._on_step.append(hook)
+
+    def _wall_offset(self) -> float:
+        return self._clock.now().timestamp() - self._clock.boot()
+
+    def look_at_wall(self) -> None:
+        """Notice now whether the wall clock was set: for those who are about to sign something by it."""
+        offset = self._wall_offset()
+        step = offset - self._offset
+        if abs(step) < STEP_SECONDS:
+            return
+        self._offset = offset
+        log.warning("wall_clock_stepped", seconds=round(step, 3))
+        for hook in self._on_step:
+            try:
+                hook()
+            except Exception:
+                log.exception("step_hook_failed")
 
     def _sweep(self) -> None:
         """Forget cancelled alarms once they are the most: a task that ends early must not weigh until its deadline."""
@@ -84,7 +111,7 @@ class Alarms:
 
     def at(self, boot: float, action: Callable[[], None]) -> Alarm:
         """Ring once when the boot clock reads `boot` seconds or more."""
-        alarm = Alarm(action)
+        alarm = Alarm(action, boot)
         if len(self._heap) > 2 * self._swept + _SWEEP_FROM:
             self._sweep()
         heapq.heappush(self._heap, (boot, next(self._order), alarm))
@@ -97,7 +124,12 @@ class Alarms:
         return self.at(self._clock.boot() + seconds, action)
 
     def ring_due(self) -> float:
-        """Ring all that is due and return the seconds until the next one (at most LONGEST_NAP_SECONDS)."""
+        """Ring what is due, and return the seconds until the next one (at most LONGEST_NAP_SECONDS).
+
+        After a long sleep of the machine much is due at once: then 0 is returned before all has rung.
+        """
+        self.look_at_wall()
+        pause = self._clock.boot() + RINGING_SECONDS
         while self._heap:
             due, _, alarm = self._heap[0]
             if alarm.cancelled:
@@ -111,6 +143,8 @@ class Alarms:
                 alarm.ring()
             except Exception:
                 log.exception("alarm_failed")
+            if self._clock.boot() > pause:
+                return 0.0
         return LONGEST_NAP_SECONDS
 
     async def run(self) -> None:

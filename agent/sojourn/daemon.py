@@ -18,7 +18,7 @@ from prometheus_client import Gauge, start_http_server
 from sojourn import process_setup
 from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.clock import Alarms, SystemClock
+from sojourn.clock import Alarm, Alarms, SystemClock
 from sojourn.config import Config
 from sojourn.doors import (
     admin,
@@ -41,13 +41,14 @@ from sojourn.doors.binding import bind, unbind
 from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi, HttpProtocols
-from sojourn.doors.servers import InwardFolder, serve
+from sojourn.doors.servers import InwardFolder, end, serve
 from sojourn.errors import CannotStart, InvalidPolicy, SojournError
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.issued import Issued
 from sojourn.identity.issuing import Issuing
+from sojourn.identity.lookout import Lookout
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import (
@@ -58,7 +59,6 @@ from sojourn.limits import (
     DESCRIPTORS_PER_CONNECTION,
     DESCRIPTORS_RESERVED,
     DRAIN_SECONDS,
-    GRACE_SECONDS,
     HOLDERS_SHARE,
     PUBLIC_REQUEST_MAX_BYTES,
 )
@@ -110,6 +110,7 @@ class Rooms:
 
 async def run(config: Config, level: Level, failures: Failures, ready: Callable[[], None]) -> None:
     """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart."""
+    process_setup.check_proc()
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
         stack.callback(os.close, process_setup.claim_data_dir(config.data_dir))
@@ -123,8 +124,11 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(rooms.alarms.run()),
                 group.create_task(rooms.audit.run()),
                 group.create_task(rooms.engine.journal.run()),
+                group.create_task(Lookout(rooms.identities).run()),
             ]
-            _maintain(rooms)
+            _Upkeep(rooms).run()
+            rooms.alarms.on_step(rooms.issuing.check_clock)
+            rooms.alarms.on_step(rooms.registry.check_clock)
             if rooms.followed is not None:
                 await rooms.followed.look()
                 upkeep.append(group.create_task(rooms.followed.run()))
@@ -303,15 +307,16 @@ async def _open_doors(
         ).admin_methods(),
     }
     envoy = _services(envoy_calls, {sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods()})
-    for door, path, mode, made, maximum in (
-        (public, config.socket, 0o777, _services(calls, public_services) | envoy, PUBLIC_REQUEST_MAX_BYTES),
-        (private, config.admin_socket, 0o600, _services(admin_calls, admin_services), ADMIN_MESSAGE_MAX_BYTES),
+    own = _services(calls, public_services) | envoy
+    administration = _services(admin_calls, admin_services)
+    for door, path, mode, made, common, maximum in (
+        (public, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),
+        (private, config.admin_socket, 0o600, administration, admin_calls, ADMIN_MESSAGE_MAX_BYTES),
     ):
         listener = bind(path, mode)
         stack.callback(unbind, path, listener)
-        stack.callback(door.close)
-        server = await serve(door.inward, made, message_max_bytes=maximum)
-        stack.push_async_callback(server.stop, GRACE_SECONDS)
+        server = await serve(door.inward, made, common, message_max_bytes=maximum)
+        stack.push_async_callback(end, door, server)
         await door.open(listener)
         stack.callback(door.stop_accepting)
     stack.callback(http.close)
@@ -329,14 +334,24 @@ async def _flush(audit: Audit) -> None:
         log.error("audit_not_written", reason=error.public, detail=error.detail)
 
 
-def _maintain(rooms: Rooms) -> None:
-    """Renew the authority's keys when due, and come back when the next are."""
-    try:
-        wait = rooms.authority.maintain().total_seconds()
-    except Exception:
-        log.exception("authority_not_renewed")
-        wait = 60.0
-    rooms.alarms.after(wait, lambda: _maintain(rooms))
+class _Upkeep:
+    """Renews the authority's keys when due, and when the wall clock was set."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+        self._alarm: Alarm | None = None
+        rooms.alarms.on_step(self.run)
+
+    def run(self) -> None:
+        """Do it, and come back when the next are due."""
+        if self._alarm is not None:
+            self._alarm.cancel()
+        try:
+            wait = self._rooms.authority.maintain().total_seconds()
+        except Exception:
+            log.exception("authority_not_renewed")
+            wait = 60.0
+        self._alarm = self._rooms.alarms.after(wait, self.run)
 
 
 def _task_types(config: Config) -> dict[str, TaskType]:

@@ -10,12 +10,12 @@ may go on the wire, and `detail`, which goes to the log only.
     │   ├── InvalidAuthorizationDetails, UnknownTaskType, UnsupportedGrantType, InvalidScope
     │   └── InvalidToken, InvalidSvid    a credential that is not good, whatever the reason
     ├── Refused             understood, and the answer is no
-    │   └── NoIdentity, SvidRevoked, PolicyDenied, ActionOutsideType, InvalidTarget
+    │   └── NoIdentity, PolicyDenied, ActionOutsideType, InvalidTarget
     ├── NotFound, AlreadyExists
     ├── LimitExceeded (BudgetSpent), StoreFull
     ├── TaskOver            the task has ended, or is suspended
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
-    │   └── AttestationFailed, StoreFailed
+    │   └── AttestationFailed, StoreFailed, SvidRevoked
     ├── Unimplemented, FailedPrecondition
     ├── CannotStart         the agent cannot start here
     ├── Unreachable         (client side) nobody answers on the socket
@@ -161,12 +161,6 @@ class NoIdentity(Refused):
     oauth_error = "invalid_client"
 
 
-class SvidRevoked(Refused):
-    """An SVID that the caller holds was revoked."""
-
-    code = "svid_revoked"
-
-
 class PolicyDenied(Refused):
     """Policy said no, or something went wrong while asking it."""
 
@@ -246,6 +240,12 @@ class AttestationFailed(Unavailable):
         if not reason.startswith(said):  # on the client side it does already
             reason = f"{said}: {reason}" if reason else said
         super().__init__(reason, detail=detail)
+
+
+class SvidRevoked(Unavailable):
+    """An SVID that the stream's caller had was revoked. Another one is there for whoever asks again."""
+
+    code = "svid_revoked"
 
 
 class StoreFailed(Unavailable):

@@ -35,7 +35,9 @@ CONNECTION_BURST_PER_UID = 4_000
 STREAMS_PER_CONNECTION = 100
 STREAMS_PER_UID = 5_000  # at about 28 KiB each
 CALLS_PER_UID = 64  # that are being answered at once; over that a caller is told to come back
-REFUSALS_LOGGED_PER_SECOND = 10
+CALLS_UNSEEN = 10_000  # that came at once, as when all come back; gRPC's own 1,000 would cancel some without a word
+REFUSALS_LOGGED_PER_SECOND = 10  # of one user, so that nobody floods the log
+REQUEST_SECONDS = 10.0  # for the request of a gRPC call to come
 PUBLIC_REQUEST_MAX_BYTES = 256 * 1024  # two tokens, or the node of an Envoy
 MESSAGE_MAX_BYTES = 4 * 1024 * 1024  # answers, as clients take them
 ADMIN_MESSAGE_MAX_BYTES = 32 * 1024 * 1024  # ten thousand entries in one answer
@@ -51,13 +53,18 @@ GRACE_SECONDS = 1.0  # for calls that are under way
 JWT_SVIDS_KEPT = 10_000  # ready to be served again; each is about 1 KiB
 REISSUED_AT_ONCE = 50  # X.509-SVIDs, before others have a turn: about 10 ms
 REVOKED_SVIDS = 20_000  # on the list at once: a CRL with all of them, 40 bytes each, fits into an answer
+QUIET_SECONDS = 0.05  # after which no more answers are expected
 UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is not missed
 
 # --- attestation ----------------------------------------------------------------------------------------------------
 ATTESTOR_DEADLINE_SECONDS = 5.0
 ATTESTATION_FRESH_SECONDS = 60.0  # after that the whole attestation is done again
 STREAM_ATTESTED_SECONDS = 60.0  # an open stream that nothing is pushed to is attested again after that
+ATTESTOR_RETRY_SECONDS = 5.0  # or after that, if an attestor could not tell
+STREAMS_LOOKED_AT_SECONDS = 1.0  # program and cgroup of each process that holds streams
+PROCESSES_LOOKED_AT_ONCE = 64  # at about 12 us each, before others have a turn
 SELECTORS_PER_CALLER = 2_000
+SELECTOR_TYPE_MAX_BYTES = 255
 SELECTOR_VALUE_MAX_BYTES = 4_096
 PROGRAM_MAX_BYTES = 256 * 1024 * 1024  # no larger program is hashed: that would take about a second
 PROGRAM_DIGESTS_KEPT = 4_096
@@ -83,6 +90,7 @@ EXPLAINED_ENTRIES = 20  # nearest misses shown
 
 # --- tokens and tasks -----------------------------------------------------------------------------------------------
 TOKEN_MAX_BYTES = 16 * 1024
+CLAIMS_NESTED_MAX = 30  # protobuf parsers stop at a hundred messages within each other, three a level
 AUDIENCES_PER_JWT_SVID = 20
 AUDIENCE_MAX_BYTES = 2_048
 TASK_TYPES = 1_000

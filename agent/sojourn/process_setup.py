@@ -11,6 +11,7 @@ from sojourn.errors import CannotStart
 
 _PR_SET_DUMPABLE = 4
 _CAP_SYS_PTRACE = 19
+_PROC_SUPER_MAGIC = 0x9FA0
 
 
 def harden() -> int:
@@ -23,15 +24,27 @@ def harden() -> int:
     return hard
 
 
+def check_proc() -> None:
+    """Raise CannotStart unless what is at /proc is the kernel's: who our callers are is read there."""
+    buffer = ctypes.create_string_buffer(256)  # struct statfs begins with the type, as a long
+    if ctypes.CDLL(None).statfs(b"/proc", buffer) != 0 or ctypes.c_long.from_buffer(buffer).value != _PROC_SUPER_MAGIC:
+        raise CannotStart(
+            "/proc is not the kernel's: mount it with `mount -t proc proc /proc`, or start outside of chroot"
+        )
+
+
 def limitations() -> dict[str, str]:
     """What this agent cannot do for lack of privilege, and why."""
     if os.geteuid() == 0 or _capabilities() >> _CAP_SYS_PTRACE & 1:
         return {}
-    return {
+    found = {
         "unix:path and unix:sha256 of other users' processes": (
             f"the agent runs as user {os.geteuid()} without CAP_SYS_PTRACE; run it as root or give it that capability"
         )
     }
+    if not os.access("/proc/1/status", os.R_OK):
+        found["callers of other users"] = "/proc is mounted with hidepid: run the agent as root, or mount it without"
+    return found
 
 
 def claim_data_dir(folder: Path) -> int:

@@ -15,14 +15,14 @@ import os
 import pwd
 import stat
 import threading
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
 from typing import Any
 
 from sojourn.attestation.attestor import Answer, Subject
-from sojourn.errors import InvalidConfig
-from sojourn.limits import PROGRAM_DIGESTS_KEPT, PROGRAM_MAX_BYTES
+from sojourn.errors import AttestationFailed, InvalidConfig
+from sojourn.limits import ATTESTATIONS_PER_UID, PROGRAM_DIGESTS_KEPT, PROGRAM_MAX_BYTES
 
 _BLOCK = 1024 * 1024
 _OVERFLOW_ID = 65_534  # what the kernel shows for an id that our user namespace does not map
@@ -40,18 +40,39 @@ class UnixAttestor:
         self._path = bool(settings.get("path", True))
         self._sha256 = bool(settings.get("sha256", True))
         self._pool = pool
+        self._lock = threading.Lock()
+        self._reading: Counter[int] = Counter()
         self._digests = Digests()
         self._all_ids_mapped = _all_ids_mapped()
 
     async def attest(self, subject: Subject) -> Answer:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, self._attest, subject)
+        """Raise AttestationFailed if the program cannot be read, or earlier ones of the same user are still being read:
+        where reading never ends, one user would otherwise have all threads.
+        """
+        uid = subject.uid
+        with self._lock:
+            if self._reading[uid] >= ATTESTATIONS_PER_UID:
+                raise AttestationFailed("earlier programs of this user are still being read")
+            self._reading[uid] += 1
+        reading = self._pool.submit(self._attest, subject)
+        reading.add_done_callback(lambda _: self._read(uid))
+        return await asyncio.wrap_future(reading)
+
+    def _read(self, uid: int) -> None:
+        with self._lock:
+            self._reading[uid] -= 1
+            if not self._reading[uid]:
+                del self._reading[uid]
 
     def _attest(self, subject: Subject) -> Answer:
         values: set[str] = set()
         withheld: dict[str, str] = {}
         self._identity(subject, values, withheld)
         if self._path or self._sha256:
-            self._program(subject.pid, values, withheld)
+            try:
+                self._program(subject.pid, values, withheld)
+            except OSError as error:
+                raise AttestationFailed("the program cannot be read", detail=str(error)) from error
         return Answer(frozenset(values), withheld)
 
     def _identity(self, subject: Subject, values: set[str], withheld: dict[str, str]) -> None:

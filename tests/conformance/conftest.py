@@ -26,7 +26,7 @@ from sojourn.spiffe.jose import SigningKey
 def agent() -> Iterator[AgentProcess]:
     """One agent for all rows. The user who runs the tests is /me there."""
     with module_agent() as running, Admin(running.admin_socket) as admin:
-        admin.register("/me", f"unix:uid:{os.getuid()}", hint="main")
+        admin.register("/me", f"unix:uid:{os.getuid()}", hint="main", jwt_svid_ttl=3_600)
         yield running
 
 

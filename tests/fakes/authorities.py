@@ -27,7 +27,7 @@ def authority_in(folder: Path, clock: FakeClock, **changes: Any) -> EmbeddedAuth
 
 
 class FailingIssuer:
-    """Signs by another issuer, or raises while `failing`; the authority behind it is renewed as it would be."""
+    """Signs by another issuer, or raises while `failing`."""
 
     def __init__(self, issuer: EmbeddedAuthority) -> None:
         self._issuer = issuer
@@ -36,5 +36,4 @@ class FailingIssuer:
     def issue_x509(self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = ()) -> X509Svid:
         if self.failing:
             raise RuntimeError("the issuer fails")
-        self._issuer.maintain()
         return self._issuer.issue_x509(spiffe_id, ttl, dns_names)

@@ -34,6 +34,7 @@ class AgentProcess:
         if config is not None:
             self.config = self.folder / "agent.toml"
             self.config.write_text(config)
+        self.extra_environment: dict[str, str] = {}
         self._as_user = as_user
         if as_user is not None:
             os.chown(self.folder, as_user, as_user)
@@ -79,7 +80,7 @@ class AgentProcess:
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
-                env=clean_environment(),
+                env={**clean_environment(), **self.extra_environment},
                 start_new_session=True,
             )
 

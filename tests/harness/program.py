@@ -37,6 +37,11 @@ class Program:
         assert line is not None, f"the program ended with status {self._process.wait()}"
         return line
 
+    @property
+    def waiting(self) -> int:
+        """How many lines have come by now and were not heard yet."""
+        return self._lines.qsize()
+
     def finish(self) -> tuple[int, list[dict[str, Any]]]:
         """Wait for the end; the exit status and the lines that were not heard yet."""
         status = self._process.wait(timeout=LINE_SECONDS)

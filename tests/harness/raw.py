@@ -22,6 +22,7 @@ HEADER = (("workload.spiffe.io", "true"),)
 ANSWER_SECONDS = 15.0
 WORKLOAD_API = "/SpiffeWorkloadAPI/"
 ENTRY_API = "/spire.api.server.entry.v1.Entry/"
+BUNDLE_API = "/spire.api.server.bundle.v1.Bundle/"
 _OPTIONS = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
@@ -34,9 +35,10 @@ _OPTIONS = (
 class Wire:
     """One channel. Requests are messages or ready bytes; answers are parsed, or bytes without a type."""
 
-    def __init__(self, address: str) -> None:
-        """`address` is a path, or a whole gRPC target."""
-        self._channel = grpc.insecure_channel(address if ":" in address else f"unix:{address}", options=_OPTIONS)
+    def __init__(self, address: str, *options: tuple[str, int]) -> None:
+        """`address` is a path, or a whole gRPC target; `options` are gRPC's, beside those that all channels have."""
+        target = address if ":" in address else f"unix:{address}"
+        self._channel = grpc.insecure_channel(target, options=[*_OPTIONS, *options])
 
     def unary(self, method: str, request: Message | bytes, answer: Any = None, **options: Any) -> Any:
         call = self._channel.unary_unary(method, _bytes, answer and answer.FromString)
@@ -116,15 +118,19 @@ class Admin(Wire):
         assert (0, "OK") == (result.status.code, result.status.message)
         return result.entry
 
+    def bundle(self) -> types.Bundle:
+        """The agent's own bundle."""
+        return self.unary(BUNDLE_API + "GetBundle", bundle_api.GetBundleRequest(), types.Bundle)
+
+    def know(self, *bundles: types.Bundle) -> None:
+        """Set the bundles of foreign trust domains."""
+        request = bundle_api.BatchSetFederatedBundleRequest(bundle=bundles)
+        answer = self.unary(BUNDLE_API + "BatchSetFederatedBundle", request, bundle_api.BatchSetFederatedBundleResponse)
+        assert [(0, "OK")] * len(bundles) == [(each.status.code, each.status.message) for each in answer.results]
+
     def trust(self, *names: str) -> None:
         """Set an empty bundle for foreign trust domains, so that entries may federate with them."""
-        request = bundle_api.BatchSetFederatedBundleRequest(bundle=[types.Bundle(trust_domain=name) for name in names])
-        answer = self.unary(
-            "/spire.api.server.bundle.v1.Bundle/BatchSetFederatedBundle",
-            request,
-            bundle_api.BatchSetFederatedBundleResponse,
-        )
-        assert [0] * len(names) == [result.status.code for result in answer.results]
+        self.know(*(types.Bundle(trust_domain=name) for name in names))
 
     def explain(self, pid: int) -> admin.ExplainResponse:
         return self.unary("/sojourn.v1.Admin/Explain", admin.ExplainRequest(pid=pid), admin.ExplainResponse)
@@ -179,7 +185,8 @@ def module_agent(config: str | None = None) -> Iterator[AgentProcess]:
     with AgentProcess(config=config) as running:
         yield running
         failed = {"call_failed", "http_failed", "attestor_raised"}
-        assert [] == [line for line in running.log_lines() if line["event"] in failed]
+        found = [line for line in running.log_lines() if line["event"] in failed]
+        assert [] == found, found  # pytest does not explain asserts of helpers by itself
 
 
 @contextlib.contextmanager

@@ -1,14 +1,12 @@
 """Fixtures of the integration tests: a real agent, real callers, and a look at what was left open."""
 
-import os
-import shutil
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.agent import ROOT, AgentProcess, clean_environment
+from harness.agent import ROOT, AgentProcess
+from harness.languages import program_of
 
 
 @pytest.fixture
@@ -39,18 +37,9 @@ def wait_for_quiet(agent: AgentProcess, seconds: float = 10.0) -> tuple[list[dic
 
 
 @pytest.fixture(scope="session")
-def go_client(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of the stock go-spiffe client, built once."""
-    if shutil.which("go") is None:
-        if os.environ.get("CI"):
-            pytest.fail("CI must not skip the Go client: install Go")
-        pytest.skip("needs the Go toolchain")
-    target = tmp_path_factory.mktemp("go") / "client"
-    source = ROOT / "tests" / "clients" / "go"
-    subprocess.run(
-        ["go", "build", "-o", str(target), "."], cwd=source, check=True, env=clean_environment(), timeout=600
-    )
-    return str(target)
+def go_client() -> Path:
+    """The stock go-spiffe client."""
+    return program_of("go")
 
 
 @pytest.fixture

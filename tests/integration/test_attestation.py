@@ -36,7 +36,7 @@ def admin(agent: AgentProcess) -> Iterator[Admin]:
 
 
 @pytest.fixture(scope="module")
-def client(agent: AgentProcess, go_client: str) -> Path:
+def client(agent: AgentProcess, go_client: Path) -> Path:
     """The Go client where every user may run it."""
     return published(go_client, agent.folder, "client")
 
@@ -302,7 +302,7 @@ class TestAnOrdinaryUsersAgent:
             with wire_of(humble.socket, 4499) as wire:
                 assert ["spiffe://example.org/mine"] == wire.x509_ids()
 
-    def test_proves_its_users_programs(self, humble: AgentProcess, go_client: str) -> None:
+    def test_proves_its_users_programs(self, humble: AgentProcess, go_client: Path) -> None:
         """It can prove path and digest of an ordinary process of its own user."""
         client = published(go_client, humble.folder, "client")
         with Admin(humble.admin_socket) as admin:

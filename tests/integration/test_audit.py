@@ -16,7 +16,7 @@ from harness.callers import Caller
 from harness.exchanges import form, part, post
 from harness.looking import until
 from harness.strangers import stranger
-from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, make_agent
+from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, make_agent, revoke_all
 from sojourn import SyncClient
 
 
@@ -38,6 +38,7 @@ def lived() -> Iterator[AgentProcess]:
             caller.ask("begin_process", type="not-for-triage")
             post(agent.socket, form(subject))
             post(agent.socket, form("garbage"))
+        revoke_all(agent)  # so that no more records come by themselves
         yield agent
 
 

@@ -230,14 +230,18 @@ def test_an_entry_that_is_not_accepted(shared: AgentProcess) -> None:
     check_error(done, 1, "invalid_entry")
 
 
+AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "not_after"}
+
+
 @pytest.mark.parametrize(
     ("arguments", "keys"),
     [
         (["status"], {"trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections",
                       "task_types", "authority", "limitations", "followed", "streams", "svids", "failures", "kind", "root_serial",
-                      "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids"}),
+                      "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"}}),
         (["authority", "show"], {"kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after",
-                                 "jwt_key_ids"}),
+                                 "jwt_key_ids", *AUTHORITY_KEYS}),
+        (["svid", "revoked"], {"revoked"}),
         (["bundle", "show"], {"trust_domain", "bundle", "pem"}),
         (["audit", "tail", "-n", "3"], {"records", "seq", "at", "event", "fields", "digest"}),
         (["audit", "verify"], {"intact", "records", "first_bad_seq", "reason"}),

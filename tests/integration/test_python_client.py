@@ -32,10 +32,10 @@ def test_x509(agent: AgentProcess) -> None:
     assert (0, f"{ID}/first", 2) == (status, svid["spiffe_id"], svid["chain_len"])
 
 
-@pytest.mark.parametrize(("asked", "expected"), [((), "/first"), (("--spiffe-id", f"{ID}/second"), "/second")])
+@pytest.mark.parametrize(("asked", "expected"), [((), "/first"), (("-spiffe-id", f"{ID}/second"), "/second")])
 def test_jwt(agent: AgentProcess, asked: tuple[str, ...], expected: str) -> None:
     """It gets the JWT-SVID that it asks for, which the agent and the bundle both find good."""
-    with run(agent, "jwt", "--audience", "a", *asked) as program:
+    with run(agent, "jwt", "-audience", "a", *asked) as program:
         status, [jwt, by_agent, by_bundle] = program.finish()
     assert (0, ID + expected) == (status, jwt["spiffe_id"])
     assert [("agent", ID + expected), ("bundle", ID + expected)] == [
@@ -45,14 +45,14 @@ def test_jwt(agent: AgentProcess, asked: tuple[str, ...], expected: str) -> None
 
 def test_an_id_that_is_not_its_own(agent: AgentProcess) -> None:
     """For an ID that it has no entry for it hears PERMISSION_DENIED."""
-    with run(agent, "jwt", "--audience", "a", "--spiffe-id", f"{ID}/third") as program:
+    with run(agent, "jwt", "-audience", "a", "-spiffe-id", f"{ID}/third") as program:
         status, [error] = program.finish()
     assert (1, "PERMISSION_DENIED") == (status, error["code"])
 
 
 def test_a_watch_over_a_rotation(agent: AgentProcess) -> None:
     """A watch stays open over a rotation: the SVID that is due is new, the other stays."""
-    with run(agent, "watch", "--updates", "2", "--timeout", "20", "--no-retry") as program:
+    with run(agent, "watch", "-updates", "2", "-timeout", "20s") as program:
         status, lines = program.finish()
     assert (0, ["update", "update"]) == (status, [line["event"] for line in lines])
     [first, second] = zip(*(line["serials"] for line in lines), strict=True)

@@ -27,7 +27,7 @@ def agent() -> Iterator[AgentProcess]:
 
 
 @pytest.fixture(scope="module")
-def client(agent: AgentProcess, go_client: str) -> Path:
+def client(agent: AgentProcess, go_client: Path) -> Path:
     return published(go_client, agent.folder, "client")
 
 

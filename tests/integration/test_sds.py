@@ -18,7 +18,6 @@ from harness.sds import SDS, SECRET_TYPE, SecretStream, certificates, fetch, nam
 from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from sojourn._pb.google.rpc import status_pb2
-from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as bundle_api
 from sojourn._pb.spire.api.types import types_pb2 as types
 
 UIDS = itertools.count(5101)  # a user for each test that wants one of its own
@@ -74,10 +73,7 @@ def stranger(agent: AgentProcess, uid: int) -> Iterator[Wire]:
 def set_bundle(admin: Admin, ca: FakeCa) -> None:
     """Make the agent know a foreign trust domain by its root."""
     bundle = types.Bundle(trust_domain=ca.trust_domain.name, x509_authorities=[types.X509Certificate(asn1=ca.root_der)])
-    request = bundle_api.BatchSetFederatedBundleRequest(bundle=[bundle])
-    method = "/spire.api.server.bundle.v1.Bundle/BatchSetFederatedBundle"
-    [result] = admin.unary(method, request, bundle_api.BatchSetFederatedBundleResponse).results
-    assert (0, "OK") == (result.status.code, result.status.message)
+    admin.know(bundle)
 
 
 def unauthorized(*names: str) -> tuple[str, str]:

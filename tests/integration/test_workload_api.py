@@ -25,6 +25,7 @@ from sojourn.clock import SystemClock
 from sojourn.spiffe.jose import SigningKey
 
 UIDS = itertools.count(4101)  # a user for each test that wants one of its own
+SPKI = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 NO_IDENTITY = ("PERMISSION_DENIED", "no identity issued")
 NO_HEADER = ("INVALID_ARGUMENT", "security header missing from request")
 REQUESTS = {
@@ -295,6 +296,22 @@ class TestBundles:
         assert decoded(header)["kid"] in [each["kid"] for each in keys]
         assert [] == [each for each in keys if "d" in each]
 
+    def test_of_a_domain_without_x509(self, wire: Wire, admin: Admin) -> None:
+        """A foreign trust domain that has JWT keys alone is missing in X.509 answers: an empty bundle is none."""
+        key = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(*SPKI)
+        admin.know(types.Bundle(trust_domain="jwt.example", jwt_authorities=[types.JWTKey(public_key=key, key_id="k")]))
+        before = wire.x509().svids[0].bundle
+        made = admin.register("/federated", "unix:uid:0", "unix:gid:0", federates_with=["jwt.example"])
+        try:
+            svids = wire.x509()
+            of_x509 = pb.X509BundlesResponse.FromString(call(wire, "FetchX509Bundles"))
+            of_jwt = pb.JWTBundlesResponse.FromString(call(wire, "FetchJWTBundles"))
+        finally:
+            admin.delete(made.id)
+        assert ({}, {before}) == (dict(svids.federated_bundles), {each.bundle for each in svids.svids})
+        assert {"spiffe://example.org": before} == dict(of_x509.bundles)
+        assert {"spiffe://example.org", "spiffe://jwt.example"} == set(of_jwt.bundles)
+
 
 class TestJwtSvids:
     def test_what_an_answer_holds(self, wire: Wire) -> None:
@@ -443,7 +460,7 @@ class TestValidation:
 
 
 def _spki(key: object) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined]
+    return key.public_bytes(*SPKI)  # type: ignore[attr-defined]
 
 
 def _encoded(value: dict[str, object]) -> str:

@@ -8,7 +8,7 @@ import pytest
 from fakes.clock import FakeClock
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sojourn.clock import LONGEST_NAP_SECONDS, Alarm, Alarms, SystemClock
+from sojourn.clock import LONGEST_NAP_SECONDS, RINGING_SECONDS, STEP_SECONDS, Alarm, Alarms, SystemClock
 
 DEADLINE_SECONDS = 20  # so that a hung test says where; nothing here depends on it
 
@@ -161,8 +161,8 @@ class TestRingDue:
     def test_next_nap_is_until_the_next_alarm(self, clock, alarms):
         """The nap ends with the next alarm's time."""
         alarms.after(100, lambda: None)
-        alarms.after(2, lambda: None)
-        expected = 2
+        alarms.after(0.5, lambda: None)
+        expected = 0.5
         assert expected == alarms.ring_due()
 
     def test_nap_is_bounded(self, alarms):
@@ -174,9 +174,9 @@ class TestRingDue:
 
     def test_cancelled_does_not_shorten_the_nap(self, alarms):
         """A cancelled alarm at the head wakes nobody."""
-        alarms.after(1, lambda: None).cancel()
-        alarms.after(3, lambda: None)
-        expected = 3
+        alarms.after(0.25, lambda: None).cancel()
+        alarms.after(0.75, lambda: None)
+        expected = 0.75
         assert expected == alarms.ring_due()
 
     @pytest.mark.parametrize("step", [3600, -3600, 86_400 * 3650])
@@ -216,6 +216,79 @@ class TestRingDue:
         clock.advance(50)
         alarms.ring_due()
         assert wanted == rung
+
+    def test_much_that_is_due_together(self, clock, alarms, rung):
+        """Alarms that take long are rung in slices, so that others have a turn, and all of them in the end."""
+
+        def busy():
+            clock.advance(RINGING_SECONDS * 0.6)
+            rung.append("a")
+
+        for _ in range(5):
+            alarms.after(1, busy)
+        clock.advance(1)
+        assert (0.0, 2) == (alarms.ring_due(), len(rung))
+        assert (0.0, 4) == (alarms.ring_due(), len(rung))
+        assert (LONGEST_NAP_SECONDS, 5) == (alarms.ring_due(), len(rung))
+
+
+class TestSteps:
+    @pytest.fixture
+    def heard(self, alarms):
+        found = []
+        alarms.on_step(lambda: found.append("first"))
+        alarms.on_step(lambda: found.append("second"))
+        return found
+
+    @pytest.mark.parametrize("step", [STEP_SECONDS, -STEP_SECONDS, 86_400, -86_400])
+    def test_is_told_once(self, clock, alarms, heard, step):
+        """A step of the wall clock is told once, to all who asked, in the order in which they did."""
+        clock.step_wall(step)
+        alarms.ring_due()
+        alarms.ring_due()
+        assert ["first", "second"] == heard
+
+    def test_back_again(self, clock, alarms, heard):
+        """A step that is taken back is told as well."""
+        for step in (86_400, -86_400):
+            clock.step_wall(step)
+            alarms.ring_due()
+        assert 4 == len(heard)
+
+    @pytest.mark.parametrize("step", [STEP_SECONDS * 0.9, -STEP_SECONDS * 0.9])
+    def test_small_ones(self, clock, alarms, heard, step):
+        """What is less than certificates have slack for is no step; many small ones are."""
+        clock.step_wall(step)
+        alarms.ring_due()
+        assert [] == heard
+        clock.step_wall(step)
+        alarms.ring_due()
+        assert 2 == len(heard)
+
+    def test_time_that_goes_by(self, clock, alarms, heard):
+        """Time that goes by on both clocks, as in a sleep of the machine, is no step."""
+        clock.advance(86_400)
+        alarms.ring_due()
+        assert [] == heard
+
+    def test_before_the_alarms(self, clock, alarms, heard):
+        """A step is told before the alarms that are due with it ring."""
+        alarms.after(1, lambda: heard.append("alarm"))
+        clock.advance(1)
+        clock.step_wall(86_400)
+        alarms.ring_due()
+        assert ["first", "second", "alarm"] == heard
+
+    def test_one_that_raises(self, clock, alarms):
+        """One who asked and raises keeps neither the others nor the alarms from theirs."""
+        heard = []
+        alarms.on_step(lambda: 1 / 0)
+        alarms.on_step(lambda: heard.append("second"))
+        alarms.after(1, lambda: heard.append("alarm"))
+        clock.advance(1)
+        clock.step_wall(86_400)
+        alarms.ring_due()
+        assert ["second", "alarm"] == heard
 
 
 class TestRun:

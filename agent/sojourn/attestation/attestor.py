@@ -56,9 +56,10 @@ class AttestorPlugin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """All that is proved of a process at one moment (seconds on the boot clock)."""
+    """All that is proved of a process at one moment (seconds on the boot clock). `cgroup`: where it was then."""
 
     selectors: frozenset[Selector]
     withheld: Mapping[str, str]  # `unix:path` -> why it could not be proved
     failures: Mapping[str, str]  # attestor -> why it could not tell
     at: float
+    cgroup: str = ""

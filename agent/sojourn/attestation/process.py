@@ -12,11 +12,13 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from sojourn.attestation import files
 from sojourn.errors import AttestationFailed
 from sojourn.limits import ANCESTORS_WALKED
 
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes): struct pidfd_info, first version
 _PIDFD_INFO_EXIT = 1 << 3
+_CGROUPS_MAX_BYTES = 65_536  # a dozen hierarchies, each path at most PATH_MAX
 _PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup id, pid tgid ppid and eight ids, exit code
 
 
@@ -107,21 +109,40 @@ class Process:
         return int(status) if mask & _PIDFD_INFO_EXIT else None
 
     def program(self) -> Program | None:
-        """The file that the process runs now, or None if this agent may not see it."""
+        """The file that the process runs now, or None if this agent may not see it. Never waits for a file system."""
         try:
-            status = os.stat(f"/proc/{self.pid}/exe")  # a link of the kernel's
+            device, inode = files.identity(f"/proc/{self.pid}/exe")  # a link of the kernel's
         except PermissionError:
             return None
         except OSError as error:
             raise AttestationFailed("the process has gone or runs no program", detail=str(error)) from error
-        return Program(status.st_dev, status.st_ino)
+        return Program(device, inode)
 
     def program_path(self) -> str:
-        """The program's path as /proc tells it (a claim of the process's own mount namespace), or ''."""
+        """The program's path as /proc tells it, for showing, or ''. A claim of the process's own mount namespace; what
+        is not UTF-8 in it is escaped.
+        """
         try:
-            return os.readlink(f"/proc/{self.pid}/exe")
+            return os.readlink(f"/proc/{self.pid}/exe".encode()).decode(errors="backslashreplace")
         except OSError:
             return ""
+
+    def cgroup(self) -> str:
+        """The cgroups that the process is in, one line for each hierarchy, as /proc tells them: only to compare."""
+        try:
+            descriptor = os.open(f"/proc/{self.pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            if not os.path.exists("/proc/self/cgroup"):  # this kernel has no cgroups
+                return ""
+            raise AttestationFailed("the process has gone") from None
+        except OSError as error:
+            raise AttestationFailed("the process has gone", detail=str(error)) from error
+        try:
+            return os.read(descriptor, _CGROUPS_MAX_BYTES).decode("utf-8", "surrogateescape")
+        except OSError as error:
+            raise AttestationFailed("the process has gone", detail=str(error)) from error
+        finally:
+            os.close(descriptor)
 
     def credentials(self) -> Credentials:
         """Effective uid, gid and supplementary groups, from /proc/PID/status."""

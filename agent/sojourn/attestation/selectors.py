@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from sojourn.errors import InvalidSelector
-from sojourn.limits import SELECTOR_VALUE_MAX_BYTES
+from sojourn.limits import SELECTOR_TYPE_MAX_BYTES, SELECTOR_VALUE_MAX_BYTES
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -25,13 +25,17 @@ class Selector:
 
     @classmethod
     def from_parts(cls, kind: str, value: str) -> Self:
-        """Check both parts as SPIRE does and make a selector. Raise InvalidSelector."""
+        """Check both parts as SPIRE does, and their lengths, and make a selector. Raise InvalidSelector."""
         if not kind:
             raise InvalidSelector("missing selector type")
         if ":" in kind:
             raise InvalidSelector("selector type contains ':'")
         if not value:
             raise InvalidSelector("missing selector value")
+        if "\0" in kind or "\0" in value:
+            raise InvalidSelector("selector contains a NUL byte")
+        if len(kind.encode(errors="surrogateescape")) > SELECTOR_TYPE_MAX_BYTES:
+            raise InvalidSelector(f"selector type is longer than {SELECTOR_TYPE_MAX_BYTES} bytes")
         if len(value.encode(errors="surrogateescape")) > SELECTOR_VALUE_MAX_BYTES:
             raise InvalidSelector(f"selector value is longer than {SELECTOR_VALUE_MAX_BYTES} bytes")
         return cls(kind, value)

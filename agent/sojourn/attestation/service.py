@@ -67,11 +67,13 @@ class Attestation:
     async def attest(self, peer: Peer) -> Attested:
         """Return what is proved of `peer` now. Raise AttestationFailed if it has gone, changed, or nothing can tell.
 
-        What was proved within ATTESTATION_FRESH_SECONDS is used again if the process still runs the same program.
+        What was proved within ATTESTATION_FRESH_SECONDS is used again if the process still runs the same program in the
+        same cgroup.
         """
         peer.check_unchanged()
         kept = peer.attested
-        if kept is not None and not kept.failures and self._clock.boot() - kept.at < ATTESTATION_FRESH_SECONDS:
+        fresh = self._clock.boot() - ATTESTATION_FRESH_SECONDS
+        if kept is not None and not kept.failures and kept.at > fresh and kept.cgroup == peer.process.cgroup():
             return kept
         running = self._running.get(peer)
         if running is None:
@@ -81,9 +83,12 @@ class Attestation:
 
     async def _attest(self, peer: Peer) -> Attested:
         peer.check_unchanged()
+        cgroup = peer.process.cgroup()
         subject = _Subject(peer.process.pid, peer.uid, peer.gid, peer.groups)
         async with self._turns.of(peer.uid):
             answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
+        if peer.process.cgroup() != cgroup:
+            raise AttestationFailed("the process moved to another cgroup while it was attested")
         peer.check_unchanged()
         selectors: set[Selector] = set()
         withheld: dict[str, str] = {}
@@ -97,7 +102,7 @@ class Attestation:
         if self._attestors and len(failures) == len(self._attestors):
             reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(failures.items()))
             raise AttestationFailed(detail=reasons)
-        peer.attested = Attested(frozenset(selectors), withheld, failures, self._clock.boot())
+        peer.attested = Attested(frozenset(selectors), withheld, failures, self._clock.boot(), cgroup)
         return peer.attested
 
     async def _ask(self, name: str, subject: _Subject) -> Answer | str:

@@ -23,7 +23,7 @@ from sojourn.authority.roots import Roots
 from sojourn.authority.sequence import BundleSequence
 from sojourn.authority.slots import Slot, Slots
 from sojourn.clock import Clock
-from sojourn.errors import CannotStart, Unimplemented
+from sojourn.errors import CannotStart, Unavailable, Unimplemented
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid, witsvid
 from sojourn.spiffe.bundle import Bundle
@@ -94,6 +94,7 @@ class EmbeddedAuthority:
     ) -> tuple[x509.Certificate, ...]:
         """Sign a leaf for somebody else's key and return the chain, leaf first."""
         now = self._clock.now()
+        self._ready(now)
         leaf = self._issuer.sign_leaf(
             spiffe_id,
             public_key,
@@ -106,6 +107,7 @@ class EmbeddedAuthority:
     def issue_jwt(self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: timedelta) -> JwtSvid:
         """Sign a JWT-SVID. Its life is `ttl`, or what the key has left if that is less."""
         now = self._clock.now()
+        self._ready(now)
         active = self._jwt.active
         return jwtsvid.issue(
             active.key, spiffe_id, audience, issued_at=now, expires_at=min(now + ttl, active.not_after)
@@ -114,6 +116,7 @@ class EmbeddedAuthority:
     def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta) -> WitSvid:
         """Make a key and sign a WIT-SVID for it. Raise Unimplemented if that is switched off."""
         now = self._clock.now()
+        self._ready(now)
         active = self.slots(WIT).active
         return witsvid.issue(active.key, spiffe_id, issued_at=now, expires_at=min(now + ttl, active.not_after))
 
@@ -198,6 +201,16 @@ class EmbeddedAuthority:
             self._publish()
         due = min(_half_life(self._issuer.certificate), *(slots.next_change for slots in self._slots.values()))
         return max(due - now, timedelta(seconds=1))
+
+    def _ready(self, now: datetime) -> None:
+        """Renew what a step of the clock, or a long sleep, has left useless before its upkeep came to it."""
+        issuer = self._issuer.certificate
+        ended = any(slots.active.not_after <= now for slots in self._slots.values())
+        if ended or not issuer.not_valid_before_utc <= now < issuer.not_valid_after_utc:
+            try:
+                self.maintain()
+            except CannotStart as error:  # the root has ended
+                raise Unavailable(error.public) from error
 
     def _changed(self, slot: Slot[Any]) -> Slot[Any]:
         self._publish()

@@ -31,5 +31,5 @@ def show(
 
     answer = remote.admin(admin_socket, "/sojourn.v1.Admin/GetBundle", pb.GetBundleRequest(), pb.GetBundleResponse)
     document = json.loads(answer.spiffe_bundle)
-    pretty = [answer.pem.rstrip()] if format_ is Format.PEM else [json.dumps(document, indent=2)]
-    emit(output, {"trust_domain": answer.trust_domain, "bundle": document, "pem": answer.pem}, pretty)
+    pretty = answer.pem if format_ is Format.PEM else json.dumps(document, indent=2)
+    emit(output, {"trust_domain": answer.trust_domain, "bundle": document, "pem": answer.pem}, pretty.splitlines())

@@ -23,16 +23,17 @@ _NEXT = {
 
 
 def print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, ensure_ascii=False))
+    text = json.dumps(value, indent=2, ensure_ascii=False)
+    print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
 
 
 def emit(output: Output, value: Any, pretty: Iterable[str]) -> None:
-    """Print `value` as JSON, or the lines of `pretty`."""
+    """Print `value` as JSON, or the lines of `pretty`; of neither a terminal obeys anything."""
     if output is Output.JSON:
         print_json(value)
     else:
         for line in pretty:
-            print(line)
+            print(printable(line))
 
 
 def table(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterable[str]:

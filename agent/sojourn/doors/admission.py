@@ -74,19 +74,20 @@ class Admission:
 
 
 class Allowance:
-    """So many a second, of anything; what is over that is not said."""
+    """So many a second for each uid, of anything; what is over that is not said."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
         self._second = 0
-        self._used = 0
+        self._used: Counter[int] = Counter()
 
-    def allow(self) -> bool:
+    def allow(self, uid: int) -> bool:
         second = int(time.monotonic())
         if second != self._second:
-            self._second, self._used = second, 0
-        self._used += 1
-        return self._used <= self._per_second
+            self._second = second
+            self._used.clear()
+        self._used[uid] += 1
+        return self._used[uid] <= self._per_second
 
 
 class Concurrency:

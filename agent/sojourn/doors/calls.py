@@ -9,7 +9,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import grpc
 import structlog
@@ -17,10 +17,10 @@ from google.protobuf.message import Message
 from prometheus_client import Counter as Metric
 
 from sojourn.attestation.peer import Peer
-from sojourn.doors.admission import Concurrency
+from sojourn.doors.admission import Allowance, Concurrency
 from sojourn.doors.door import Peers
 from sojourn.errors import InvalidInput, Refused, SojournError
-from sojourn.limits import CALLS_PER_UID, STREAMS_PER_UID
+from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID
 from sojourn.oversight.audit import Audit
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ class Call:
 
     peer: Peer
     method: str
-    requests: AsyncIterator[Any] | None = None
+    requests: AsyncIterator[Any]
 
     @property
     def by(self) -> dict[str, int]:
@@ -66,26 +66,38 @@ class Calls:
         self._header = header
         self._unary_calls = Concurrency(CALLS_PER_UID, "calls under way")
         self._streams = Concurrency(STREAMS_PER_UID, "open streams")
+        self._silent = Concurrency(STREAMS_PER_UID, "calls without a request")
+        self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
 
     def service(self, name: str, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
         handlers = {short: self._handler(f"{name}/{short}", method) for short, method in methods.items()}
         return grpc.method_handlers_generic_handler(name, handlers)
 
     def _handler(self, path: str, method: Method) -> "grpc.RpcMethodHandler[Any, Any]":
-        make = {
-            "unary": grpc.unary_unary_rpc_method_handler,
-            "stream": grpc.unary_stream_rpc_method_handler,
-            "bidi": grpc.stream_stream_rpc_method_handler,
-        }[method.kind]
-        wrapped = self._unary(path, method) if method.kind == "unary" else self._streaming(path, method)
-        return make(wrapped, request_deserializer=_parser(method.request), response_serializer=_serialize)
+        # A single request is read as a stream's first. gRPC would wait for it without end and without telling us: calls
+        # that begin and say no more would be held in any number.
+        made = (
+            grpc.stream_unary_rpc_method_handler(
+                self._unary(path, method),
+                request_deserializer=_parser(method.request),
+                response_serializer=_serialize,
+            )
+            if method.kind == "unary"
+            else grpc.stream_stream_rpc_method_handler(
+                self._streaming(path, method),
+                request_deserializer=_parser(method.request),
+                response_serializer=_serialize,
+            )
+        )
+        return cast("grpc.RpcMethodHandler[Any, Any]", made)
 
     def _unary(self, path: str, method: Method) -> Callable[..., Awaitable[Any]]:
-        async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+        async def call(requests: AsyncIterator[Any], context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
             try:
-                made = self._begin(path, context, None)
-                with self._unary_calls.one(made.peer.uid):
-                    answer = await method.handler(made, _parsed(request))  # type: ignore[misc]
+                made = self._begin(path, context, _each(requests))
+                request = await self._only_request(made)
+                with self._unary_calls.one(made.peer.uid), self._peers.call():
+                    answer = await method.handler(made, request)  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001  # every error becomes a status
                 await self._abort(path, context, error)
             CALLS.labels(path, "OK").inc()
@@ -94,11 +106,14 @@ class Calls:
         return call
 
     def _streaming(self, path: str, method: Method) -> Callable[..., AsyncIterator[Any]]:
-        async def call(request: Any, context: "grpc.aio.ServicerContext[Any, Any]") -> AsyncIterator[Any]:
+        async def call(
+            requests: AsyncIterator[Any], context: "grpc.aio.ServicerContext[Any, Any]"
+        ) -> AsyncIterator[Any]:
             try:
-                made = self._begin(path, context, _each(request) if method.kind == "bidi" else None)
+                made = self._begin(path, context, _each(requests))
+                request = None if method.kind == "bidi" else await self._only_request(made)
                 with self._streams.one(made.peer.uid):
-                    answers = method.handler(made, None if method.kind == "bidi" else _parsed(request))
+                    answers = method.handler(made, request)
                     async for answer in answers:  # type: ignore[union-attr]
                         yield answer
             except Exception as error:  # noqa: BLE001  # every error becomes a status
@@ -107,14 +122,16 @@ class Calls:
 
         return call
 
-    def _begin(
-        self, path: str, context: "grpc.aio.ServicerContext[Any, Any]", requests: AsyncIterator[Any] | None
-    ) -> Call:
+    def _begin(self, path: str, context: "grpc.aio.ServicerContext[Any, Any]", requests: AsyncIterator[Any]) -> Call:
         if self._header:
             values = [value for name, value in context.invocation_metadata() or () if name == HEADER]
             if values != ["true"]:
                 raise InvalidInput("security header missing from request")
         return Call(self._peers.of_call(context.peer()), path, requests)
+
+    async def _only_request(self, call: Call) -> Any:
+        with self._silent.one(call.peer.uid):
+            return await first_of(call, REQUEST_SECONDS)
 
     async def _abort(self, path: str, context: "grpc.aio.ServicerContext[Any, Any]", error: Exception) -> None:
         if isinstance(error, grpc.aio.AbortError):
@@ -126,14 +143,15 @@ class Calls:
         else:
             code, text, ours = error.grpc_status, error.public, error.code
             by = self._by(context)
-            log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **by)
+            if self._refusals.allow(by.get("uid", -1)):
+                log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **by)
             if isinstance(error, Refused) and by:
                 self._audit.denied("call_denied", by["uid"], pid=by["pid"], method=path, code=ours, reason=text)
         CALLS.labels(path, code).inc()
         await context.abort(grpc.StatusCode[code], text, trailing_metadata=(("sojourn-code", ours),))
 
     def _by(self, context: "grpc.aio.ServicerContext[Any, Any]") -> dict[str, int]:
-        """Who makes a call, or nothing if the peer is not known any more."""
+        """Who makes a call, or nothing if its connection is gone or is none of ours."""
         try:
             peer = self._peers.of_call(context.peer())
         except SojournError:
@@ -178,10 +196,9 @@ async def next_of(requests: AsyncIterator[Any]) -> Any:
 
 
 async def first_of(call: Call, deadline_seconds: float) -> Any:
-    """The first request of a stream of requests. Raise InvalidInput if none comes."""
-    assert call.requests is not None
+    """The first request of a call. Raise InvalidInput if none comes."""
     try:
         async with asyncio.timeout(deadline_seconds):
             return await anext(call.requests)
     except (TimeoutError, StopAsyncIteration):
-        raise InvalidInput("the stream ended or stayed silent before its first request") from None
+        raise InvalidInput("the call ended or stayed silent before its first request") from None

@@ -9,7 +9,8 @@ import asyncio
 import errno
 import secrets
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -19,10 +20,12 @@ from sojourn.doors.admission import Admission, Allowance
 from sojourn.errors import AttestationFailed, SojournError
 from sojourn.limits import (
     FIRST_BYTES_SECONDS,
+    GRACE_SECONDS,
     HELD_BYTES_MAX,
     INWARD_CONNECT_SECONDS,
     INWARD_RETRY_SECONDS,
     LISTEN_BACKLOG,
+    QUIET_SECONDS,
     REFUSALS_LOGGED_PER_SECOND,
 )
 
@@ -38,11 +41,21 @@ class Peers:
 
     def __init__(self) -> None:
         self._peers: dict[str, Peer] = {}
+        self.calls = 0  # unary ones that are being answered
 
     def register(self, peer: Peer) -> str:
         name = KEY_PREFIX + secrets.token_hex(16)
         self._peers[name] = peer
         return name
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Within it a unary call is being answered."""
+        self.calls += 1
+        try:
+            yield
+        finally:
+            self.calls -= 1
 
     def forget(self, name: str) -> None:
         self._peers.pop(name, None)
@@ -75,6 +88,8 @@ class Door:
         self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
         self._callers: set[Caller] = set()
         self._server: asyncio.Server | None = None
+        self.deaf = False
+        self.answering = False
 
     async def open(self, listener: socket.socket) -> None:
         """Begin to accept on a listening socket."""
@@ -89,6 +104,18 @@ class Door:
         if self._server is not None:
             self._server.close()
 
+    async def hush(self) -> None:
+        """Hear nothing more from callers, and return when what they had asked is answered, as far as that is soon.
+
+        gRPC would cancel a call that comes just as it stops; of one that never reaches it, the caller learns with the
+        end of the connection that it may ask again.
+        """
+        self.deaf = self.answering = True
+        async with asyncio.timeout(GRACE_SECONDS):
+            while self.answering or self.peers.calls:
+                self.answering = False
+                await asyncio.sleep(QUIET_SECONDS)
+
     def close(self) -> None:
         """Close every connection at once."""
         for caller in list(self._callers):
@@ -102,24 +129,24 @@ class Door:
         try:
             uid = Peer.uid_of_socket(connection)
         except OSError as error:
-            return self._refuse("no credentials", detail=str(error))
+            return self._refuse("no credentials", -1, detail=str(error))
         if self._admit is not None and uid not in self._admit:
-            return self._refuse("the user may not use this socket", uid=uid)
+            return self._refuse("the user may not use this socket", uid)
         reason = self._admission.enter(uid)
         if reason:
-            return self._refuse(reason, uid=uid)
+            return self._refuse(reason, uid)
         try:
             peer = Peer.of_socket(connection)
         except (SojournError, OSError) as error:
             self._admission.leave(uid)
-            return self._refuse(str(error), uid=uid, detail=getattr(error, "detail", ""))
+            return self._refuse(str(error), uid, detail=getattr(error, "detail", ""))
         self._callers.add(caller)
         return peer
 
-    def _refuse(self, reason: str, **fields: object) -> Peer | None:
+    def _refuse(self, reason: str, uid: int, *, detail: str = "") -> Peer | None:
         """Close a connection without a word to the caller, and with a few to the log."""
-        if self._refusals.allow():
-            log.info("caller_refused", reason=reason, **fields)
+        if self._refusals.allow(uid):
+            log.info("caller_refused", reason=reason, uid=uid, detail=detail or None)
         return None
 
     def leave(self, caller: "Caller", peer: Peer) -> None:
@@ -179,7 +206,7 @@ class Caller(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._inward is not None:
-            if not self._inward.is_closing():
+            if not self._inward.is_closing() and not self._door.deaf:
                 self._inward.write(data)
             return
         if self._http is not None:
@@ -234,6 +261,7 @@ class Caller(asyncio.Protocol):
             inward.write_eof()
 
     def inward_data(self, data: bytes) -> None:
+        self._door.answering = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
 

@@ -23,6 +23,7 @@ from sojourn.identity.registry import Outcome, Registry
 from sojourn.oversight.audit import Audit
 
 SERVICE = "spire.api.server.entry.v1.Entry"
+_SECONDS_MAX_DIGITS = 16
 
 
 class EntryApi:
@@ -170,7 +171,7 @@ def _page_token(text: str) -> tuple[int, str] | None:
     if not text:
         return None
     created, colon, entry_id = text.partition(":")
-    if not colon or not created.isdecimal():
+    if not colon or not (created.isascii() and created.isdecimal()) or len(created) > _SECONDS_MAX_DIGITS:
         raise Bug(f"failed to list entries: could not parse token {text[:64]!r}")
     return int(created), entry_id
 
@@ -210,6 +211,8 @@ def _by_selectors(message: types.SelectorMatch) -> Callable[[Entry], bool]:
         wanted = convert.selectors(message.selectors)
     except SojournError as error:
         raise InvalidInput(f"malformed selectors filter: {error.public}") from error
+    if message.match not in types.SelectorMatch.MatchBehavior.values():
+        raise InvalidInput("malformed selectors filter: unhandled match behavior")
     if not wanted:
         raise InvalidInput("malformed selectors filter: empty selector set")
     return lambda entry: _matches(entry.selectors, wanted, message.match)
@@ -218,6 +221,8 @@ def _by_selectors(message: types.SelectorMatch) -> Callable[[Entry], bool]:
 def _by_federates_with(message: types.FederatesWithMatch) -> Callable[[Entry], bool]:
     if not message.trust_domains:
         raise InvalidInput("malformed federates with filter: empty trust domain set")
+    if message.match not in types.FederatesWithMatch.MatchBehavior.values():
+        raise InvalidInput("malformed federates with filter: unhandled match behavior")
     wanted = frozenset(name.removeprefix("spiffe://") for name in message.trust_domains)
     return lambda entry: _matches(frozenset(each.name for each in entry.federates_with), wanted, message.match)
 

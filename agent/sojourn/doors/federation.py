@@ -1,5 +1,6 @@
 """SPIRE's federation API on the admin socket: relationships are kept and shown; following them comes later."""
 
+import re
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -23,6 +24,7 @@ from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 SERVICE = "spire.api.server.trustdomain.v1.TrustDomain"
+_URL = re.compile(r"[!-~]{1,2048}")  # urlsplit drops newlines and tabs, and lets spaces through
 
 
 class FederationApi:
@@ -158,7 +160,13 @@ def _read(message: types.FederationRelationship) -> tuple[TrustDomain, dict[str,
     """Check a relationship; what it is kept as. Raise InvalidInput with SPIRE's texts."""
     failed = "failed to convert federation relationship: "
     domain = _domain(message.trust_domain)
-    parts = urlsplit(message.bundle_endpoint_url)
+    try:
+        parts = urlsplit(message.bundle_endpoint_url)
+        port = parts.port
+    except ValueError as error:
+        raise InvalidInput(failed + "bundle endpoint URL cannot be parsed", detail=str(error)) from error
+    if port == 0 or not _URL.fullmatch(message.bundle_endpoint_url):
+        raise InvalidInput(failed + "bundle endpoint URL cannot be parsed")
     if parts.scheme != "https":
         raise InvalidInput(failed + "bundle endpoint URL must use the https scheme")
     if not parts.hostname:

@@ -11,8 +11,14 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.authority.profile import signer_id
 from sojourn.doors import spire_types as convert
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidSvid
-from sojourn.limits import SVID_TTL_MAX_SECONDS, SVID_TTL_MIN_SECONDS
+from sojourn.errors import InvalidEntry, InvalidInput, InvalidSpiffeId, InvalidSvid
+from sojourn.identity.entries import check_dns_names
+from sojourn.limits import (
+    AUDIENCE_MAX_BYTES,
+    AUDIENCES_PER_JWT_SVID,
+    SVID_TTL_MAX_SECONDS,
+    SVID_TTL_MIN_SECONDS,
+)
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import DER, check_key
@@ -62,6 +68,10 @@ class MintingApi:
         spiffe_id = self._workload(request.id)
         if not request.audience or not all(request.audience):
             raise InvalidInput("at least one audience is required")
+        if len(request.audience) > AUDIENCES_PER_JWT_SVID:
+            raise InvalidInput(f"more than {AUDIENCES_PER_JWT_SVID} audiences")
+        if any(len(each.encode()) > AUDIENCE_MAX_BYTES for each in request.audience):
+            raise InvalidInput(f"audience is longer than {AUDIENCE_MAX_BYTES} bytes")
         svid = self._authority.issue_jwt(spiffe_id, tuple(request.audience), _ttl(request.ttl, self._jwt_ttl))
         self._audit.note(
             "jwt_svid_minted",
@@ -82,14 +92,17 @@ class MintingApi:
     def _read_csr(self, der: bytes) -> tuple[SpiffeId, ec.EllipticCurvePublicKey | rsa.RSAPublicKey, tuple[str, ...]]:
         try:
             csr = x509.load_der_x509_csr(der)
-            good = csr.is_signature_valid
             key = csr.public_key()
             names = csr.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         except x509.ExtensionNotFound:
             raise InvalidInput("CSR URI SAN is required") from None
         except Exception as error:
             raise InvalidInput("malformed CSR", detail=str(error)) from error
-        if not good:
+        try:
+            accepted = check_key(key)  # before anything is computed with it
+        except InvalidSvid as error:
+            raise InvalidInput(f"CSR's key is not accepted: {error.public}") from error
+        if not csr.is_signature_valid:
             raise InvalidInput("failed to verify CSR signature")
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         if len(uris) != 1:
@@ -99,11 +112,12 @@ class MintingApi:
             spiffe_id.check_workload_of(self._authority.trust_domain)
         except InvalidSpiffeId as error:
             raise InvalidInput(f"CSR URI SAN is invalid: {error.public}") from error
+        dns_names = tuple(names.get_values_for_type(x509.DNSName))
         try:
-            accepted = check_key(key)
-        except InvalidSvid as error:
-            raise InvalidInput(f"CSR's key is not accepted: {error.public}") from error
-        return spiffe_id, accepted, tuple(names.get_values_for_type(x509.DNSName))
+            check_dns_names(dns_names)
+        except InvalidEntry as error:
+            raise InvalidInput(f"CSR DNS name is not valid: {error.public}") from error
+        return spiffe_id, accepted, dns_names
 
     def _workload(self, message: types.SPIFFEID) -> SpiffeId:
         try:

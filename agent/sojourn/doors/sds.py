@@ -18,15 +18,17 @@ from sojourn._pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2 as 
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from sojourn._pb.envoy.service.secret.v3 import sds_pb2
 from sojourn.clock import Clock
+from sojourn.doors.admission import Allowance
 from sojourn.doors.calls import Call, Method, next_of
 from sojourn.doors.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities, Stream
-from sojourn.limits import SECRETS_PER_STREAM, SPIFFE_ID_MAX_BYTES
+from sojourn.limits import REFUSALS_LOGGED_PER_SECOND, SECRETS_PER_STREAM, SPIFFE_ID_MAX_BYTES
 
 log = structlog.get_logger()
 SERVICE = sds_pb2.DESCRIPTOR.services_by_name["SecretDiscoveryService"].full_name
 _VERSION_LENGTH = 16
+_rejections = Allowance(REFUSALS_LOGGED_PER_SECOND)
 REJECTED = Metric("sojourn_sds_rejected_total", "Updates that an Envoy rejected (NACK).")
 
 
@@ -173,7 +175,6 @@ class _Delta:
 
 async def _requests_and_changes(call: Call, stream: Stream) -> AsyncGenerator[Any, None]:
     """Each request of the client as it comes, and None for each change on our side; ends when the client ends."""
-    assert call.requests is not None
     request = asyncio.ensure_future(next_of(call.requests))
     change = asyncio.ensure_future(stream.next_change())
     try:
@@ -224,4 +225,5 @@ def _type_url(asked: str) -> str:
 
 def _rejected(call: Call, message: str) -> None:
     REJECTED.inc()
-    log.warning("sds_update_rejected", pid=call.peer.process.pid, uid=call.peer.uid, reason=message[:500])
+    if _rejections.allow(call.peer.uid):
+        log.warning("sds_update_rejected", pid=call.peer.process.pid, uid=call.peer.uid, reason=message[:500])

@@ -2,16 +2,19 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from sojourn._pb.pool import POOL
-from sojourn.errors import CannotStart
-from sojourn.limits import METADATA_MAX_BYTES, STREAMS_PER_CONNECTION
+from sojourn.doors.calls import Call, Calls, Method
+from sojourn.doors.door import Door
+from sojourn.errors import CannotStart, NotFound
+from sojourn.limits import CALLS_UNSEEN, GRACE_SECONDS, METADATA_MAX_BYTES, STREAMS_PER_CONNECTION
 
 HANDSHAKE_MS = 2_000
 
@@ -31,18 +34,25 @@ class InwardFolder:
         os.close(self._descriptor)
 
 
-class _Health(health.aio.HealthServicer):  # type: ignore[misc]  # the library is not typed
-    """Health without `Watch`, which would let anybody hold streams for nothing (SPIRE has none either)."""
+class _Common:
+    """What every gRPC server has. Health is without `Watch`, which would let anybody hold streams for nothing."""
 
-    async def Watch(self, request: Any, context: Any) -> None:  # noqa: N802  # gRPC's name
-        del request
-        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "ask with Check")
+    def __init__(self, services: Iterable[str]) -> None:
+        self._services = reflection.aio.ReflectionServicer(services, pool=POOL)
+
+    async def check(self, _call: Call, request: Any) -> Any:
+        if request.service:
+            raise NotFound("health is told of the agent as a whole: leave the service out")
+        return health_pb2.HealthCheckResponse(status=health_pb2.HealthCheckResponse.SERVING)
+
+    def reflect(self, call: Call, _request: None) -> Any:
+        return self._services.ServerReflectionInfo(call.requests, None)
 
 
 async def serve(
-    inward: Path, services: dict[str, grpc.GenericRpcHandler], *, message_max_bytes: int
+    inward: Path, services: dict[str, grpc.GenericRpcHandler], calls: Calls, *, message_max_bytes: int
 ) -> grpc.aio.Server:
-    """Start a server on `inward` with these services, gRPC health and reflection. Raise CannotStart."""
+    """Start a server on `inward` with these services, and by `calls` gRPC health and reflection. Raise CannotStart."""
     server = grpc.aio.server(
         options=[
             ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
@@ -52,20 +62,32 @@ async def serve(
             ("grpc.max_send_message_length", -1),
             ("grpc.server_handshake_timeout_ms", HANDSHAKE_MS),
             ("grpc.so_reuseport", 0),
+            ("grpc.server.max_pending_requests", CALLS_UNSEEN),
+            ("grpc.server.max_pending_requests_hard_limit", 2 * CALLS_UNSEEN),
         ],
     )
-    server.add_generic_rpc_handlers(tuple(services.values()))
-    state = _Health()
-    await state.set("", health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(state, server)
-    names = [*services, health.SERVICE_NAME, reflection.SERVICE_NAME]
+    common = _Common([*services, health.SERVICE_NAME, reflection.SERVICE_NAME])
+    methods = {
+        health.SERVICE_NAME: {"Check": Method("unary", health_pb2.HealthCheckRequest, common.check)},
+        reflection.SERVICE_NAME: {
+            "ServerReflectionInfo": Method("bidi", reflection_pb2.ServerReflectionRequest, common.reflect)
+        },
+    }
     _know([health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb])
-    reflection.enable_server_reflection(names, server, pool=POOL)
+    server.add_generic_rpc_handlers((*services.values(), *(calls.service(name, methods[name]) for name in methods)))
     if not server.add_insecure_port(f"unix:{inward}"):
         raise CannotStart(f"cannot listen on the inward socket {str(inward)!r}")
     os.chmod(inward, 0o600)
     await server.start()
     return server
+
+
+async def end(door: Door, server: grpc.aio.Server) -> None:
+    """End a door's calls: those under way are answered, or find the connection closed, which means "come again"."""
+    with suppress(TimeoutError):
+        await door.hush()
+    door.close()
+    await server.stop(GRACE_SECONDS)
 
 
 def _know(files: Iterable[bytes]) -> None:

@@ -20,11 +20,12 @@ from sojourn.errors import (
     InvalidInput,
     InvalidSelector,
     InvalidSpiffeId,
+    InvalidToken,
     SojournError,
     quoted,
 )
 from sojourn.identity.entries import Entry
-from sojourn.spiffe.bundle import Bundle
+from sojourn.spiffe.bundle import NUMBER_END, Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import PublicKey
 
@@ -214,6 +215,9 @@ def bundle(message: types.Bundle, old: Bundle | None = None, mask: types.BundleM
     def wanted(name: str) -> bool:
         return mask is None or bool(getattr(mask, name))
 
+    for name in ("sequence_number", "refresh_hint"):
+        if not 0 <= getattr(message, name) < NUMBER_END:
+            raise InvalidBundle(f"{name} is out of range")
     made = Bundle(
         domain,
         _authorities(message.x509_authorities) if wanted("x509_authorities") else base.x509_authorities,
@@ -230,9 +234,18 @@ def bundle(message: types.Bundle, old: Bundle | None = None, mask: types.BundleM
 
 def _authorities(messages: Iterable[types.X509Certificate]) -> tuple[Certificate, ...]:
     try:
-        return tuple(load_der_x509_certificate(message.asn1) for message in messages)
+        found = tuple(load_der_x509_certificate(message.asn1) for message in messages)
     except Exception as error:
         raise InvalidBundle("failed to convert X.509 authority: it is no certificate", detail=str(error)) from error
+    for certificate in found:
+        try:
+            _key("-", certificate.public_key())
+        except Exception as error:
+            raise InvalidBundle(
+                "failed to convert X.509 authority: its key is neither RSA nor of a curve that is accepted",
+                detail=str(error),
+            ) from error
+    return found
 
 
 def _keys(messages: Iterable[types.JWTKey | types.WITKey]) -> dict[str, PublicKey]:
@@ -244,7 +257,16 @@ def _keys(messages: Iterable[types.JWTKey | types.WITKey]) -> dict[str, PublicKe
             loaded = load_der_public_key(message.public_key)
         except Exception as error:
             raise InvalidBundle("failed to convert JWT authority: it is no public key", detail=str(error)) from error
-        if not isinstance(loaded, EllipticCurvePublicKey | RSAPublicKey):
-            raise InvalidBundle("failed to convert JWT authority: it is neither an EC nor an RSA key")
-        keys[message.key_id] = PublicKey.from_key(message.key_id, loaded)
+        if message.key_id in keys:
+            raise InvalidBundle(f"failed to convert JWT authority: two have the key id {quoted(message.key_id)}")
+        try:
+            keys[message.key_id] = _key(message.key_id, loaded)
+        except InvalidToken as error:
+            raise InvalidBundle(f"failed to convert JWT authority: {error.public}") from error
     return keys
+
+
+def _key(key_id: str, key: object) -> PublicKey:
+    if not isinstance(key, EllipticCurvePublicKey | RSAPublicKey):
+        raise InvalidToken("it is neither an EC nor an RSA key", reason_code="invalid_key")
+    return PublicKey.from_key(key_id, key)

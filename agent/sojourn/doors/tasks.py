@@ -67,7 +67,6 @@ class TasksApi:
 
     async def _changes(self, call: Call, task: Task, changed: asyncio.Event) -> AsyncIterator[None]:
         """Follow the holder's commands until the task has ended; yield whenever it has changed."""
-        assert call.requests is not None
         change = asyncio.ensure_future(changed.wait())
         command: asyncio.Future[Any] | None = asyncio.ensure_future(next_of(call.requests))
         try:

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.clock import Clock
+from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
@@ -53,7 +54,7 @@ class ValidationApi:
             spiffe_id=verdict.spiffe_id,
         )
         if verdict.claims is not None:
-            answer.claims.update(verdict.claims)
+            claims.put(answer.claims, verdict.claims)
         return answer
 
     async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed]:
@@ -70,6 +71,9 @@ class ValidationApi:
                         stream.check_open()
                         yield self._heartbeat()
                         continue
+                    if stream.changed.is_set():
+                        stream.changed.clear()
+                        await self._identities.refresh(stream)
                     stream.check_open()
                     stream.pushed(self._clock.now())
                     states = watcher.take()

@@ -7,12 +7,14 @@ from datetime import datetime
 from sojourn._pb import workload_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.clock import Clock
+from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity, Unimplemented
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities, Stream
 from sojourn.limits import AUDIENCE_MAX_BYTES, AUDIENCES_PER_JWT_SVID, AUDITED_TEXT
 from sojourn.oversight.audit import Audit
+from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId
 
 SERVICE = "SpiffeWorkloadAPI"
@@ -84,11 +86,11 @@ class WorkloadApi:
         entries = await self._identities.entries_of(call.peer)
         try:
             svid = self._identities.verify_jwt_svid(request.svid, [request.audience], entries)
+            answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
+            claims.put(answer.claims, {**svid.claims, "aud": list(svid.audience)})
         except InvalidToken as error:
             self._audit.denied("jwt_svid_rejected", call.peer.uid, pid=call.peer.process.pid, reason=error.reason_code)
             raise
-        answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
-        answer.claims.update({**svid.claims, "aud": list(svid.audience)})  # numbers become doubles
         return answer
 
     def fetch_wit_svid(self, call: Call, request: pb.WITSVIDRequest) -> AsyncIterator[bytes]:
@@ -118,6 +120,7 @@ class WorkloadApi:
                     last = answer
                     stream.pushed(self._clock.now())
                     yield answer
+                stream.check_revoked()
                 await stream.next_change()
 
     def forget_answers(self) -> None:
@@ -125,7 +128,7 @@ class WorkloadApi:
         self._answers.clear()
 
     def _x509_svids(self, stream: Stream) -> bytes:
-        bundle, *foreign = self._identities.bundles_of(stream.entries).values()
+        bundle, *foreign = self._x509_bundles_of(stream)
         svids = [(entry, self._identities.x509_svid(entry)) for entry in stream.entries]
         crls = self._identities.crls
         key = (bundle, *foreign, crls, *((entry.id, entry.revision, svid.serial) for entry, svid in svids))
@@ -148,11 +151,15 @@ class WorkloadApi:
         return answer
 
     def _x509_bundles(self, stream: Stream) -> bytes:
-        bundles = self._identities.bundles_of(stream.entries)
-        message = pb.X509BundlesResponse(
-            crl=self._identities.crls, bundles={str(domain.id): each.x509_der for domain, each in bundles.items()}
-        )
+        bundles = {str(each.trust_domain.id): each.x509_der for each in self._x509_bundles_of(stream)}
+        message = pb.X509BundlesResponse(crl=self._identities.crls, bundles=bundles)
         return message.SerializeToString(deterministic=True)
+
+    def _x509_bundles_of(self, stream: Stream) -> list[Bundle]:
+        """The bundles that the caller may have, ours first. A trust domain without X.509 authorities has no X509-SVIDs
+        (X509-SVID.md 6.2) and is left out: to some libraries an empty bundle spoils the whole message.
+        """
+        return [each for each in self._identities.bundles_of(stream.entries).values() if each.x509_authorities]
 
     def _jwt_bundles(self, stream: Stream) -> bytes:
         bundles = self._identities.bundles_of(stream.entries)

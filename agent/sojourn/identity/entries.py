@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sojourn.attestation.selectors import Selector, text_of
@@ -92,10 +92,7 @@ def check(entry: Entry, trust_domain: TrustDomain) -> None:
     _check_ttl("jwt_svid_ttl", entry.jwt_svid_ttl)
     if len(entry.hint.encode()) > HINT_MAX_BYTES:
         raise InvalidEntry(f"hint is too long, max length is {HINT_MAX_BYTES} characters")
-    if len(entry.dns_names) > DNS_NAMES_PER_ENTRY:
-        raise InvalidEntry(f"more than {DNS_NAMES_PER_ENTRY} DNS names")
-    for name in entry.dns_names:
-        _check_dns_name(name)
+    check_dns_names(entry.dns_names)
     if abs(entry.priority) > ENTRY_PRIORITY_MAX:
         raise InvalidEntry(
             f"priority is {entry.priority}: it must be from -{ENTRY_PRIORITY_MAX} to {ENTRY_PRIORITY_MAX}"
@@ -114,7 +111,11 @@ def _check_ttl(name: str, seconds: int) -> None:
         )
 
 
-def _check_dns_name(name: str) -> None:
-    labels = name.removeprefix("*.").split(".")
-    if len(name) > 253 or not all(_DNS_LABEL.fullmatch(label) for label in labels):
-        raise InvalidEntry(f"invalid DNS name: {name[:100]!r}")
+def check_dns_names(names: Sequence[str]) -> None:
+    """Raise InvalidEntry unless these may stand in a certificate."""
+    if len(names) > DNS_NAMES_PER_ENTRY:
+        raise InvalidEntry(f"more than {DNS_NAMES_PER_ENTRY} DNS names")
+    for name in names:
+        labels = name.removeprefix("*.").split(".")
+        if len(name) > 253 or not all(_DNS_LABEL.fullmatch(label) for label in labels):
+            raise InvalidEntry(f"invalid DNS name: {name[:100]!r}")

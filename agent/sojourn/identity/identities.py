@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +20,7 @@ from sojourn.identity.issuing import Issuing
 from sojourn.identity.matching import EntryIndex, unique_hints
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.revocations import Revocations, RevokedSvid
-from sojourn.limits import STREAM_ATTESTED_SECONDS, UNMATCHED_HOLD_SECONDS
+from sojourn.limits import ATTESTOR_RETRY_SECONDS, STREAM_ATTESTED_SECONDS, UNMATCHED_HOLD_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -31,7 +31,10 @@ from sojourn.spiffe.x509svid import X509Svid
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """One open stream and what its caller has. `entries` is in the stated order, hints unique."""
+    """One open stream and what its caller has. `entries` is in the stated order, hints unique.
+
+    `unsure`: an attestor could not tell when it was last asked, so it is asked again soon.
+    """
 
     method: str
     peer: Peer
@@ -42,6 +45,8 @@ class Stream:
     last_push: datetime | None = None
     pushes: int = 0
     ending: SojournError | None = None  # why the stream ends at the next occasion
+    unsure: bool = False
+    revoked: bool = False  # an SVID that it was sent: it ends when it was sent the next one
 
     def pushed(self, at: datetime) -> None:
         """Note that the caller was sent something."""
@@ -55,7 +60,7 @@ class Stream:
         """
         self.check_closing()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STREAM_ATTESTED_SECONDS):
+            async with asyncio.timeout(ATTESTOR_RETRY_SECONDS if self.unsure else STREAM_ATTESTED_SECONDS):
                 await self.changed.wait()
         self.changed.clear()
         self.check_closing()
@@ -64,6 +69,11 @@ class Stream:
         """Let the stream end with this error."""
         self.ending = error
         self.changed.set()
+
+    def check_revoked(self) -> None:
+        """Raise SvidRevoked if an SVID that the caller was sent is revoked: to call once another one was sent."""
+        if self.revoked:
+            raise SvidRevoked("the SVID was revoked, and replaced: connect again")
 
     def check_closing(self) -> None:
         if self.ending is not None:
@@ -97,6 +107,7 @@ class Identities:
         self._foreign = foreign
         self._clock = clock
         self._streams: set[Stream] = set()
+        self._closing = False
         registry.on_change(self._registered)
         issuing.on_rotation(self._rotated)
         authority.on_change(self._bundle_changed)
@@ -120,6 +131,14 @@ class Identities:
     @property
     def streams(self) -> list[Stream]:
         return sorted(self._streams, key=lambda stream: stream.since)
+
+    def by_process(self) -> Collection[Sequence[Stream]]:
+        """The open streams of each process that holds any."""
+        found: dict[tuple[int, int], list[Stream]] = {}
+        for stream in self._streams:
+            process = stream.peer.process
+            found.setdefault((process.pid, process.start_time), []).append(stream)
+        return found.values()
 
     async def of(self, peer: Peer) -> tuple[Entry, ...]:
         """The entries of a caller, in the stated order. Raise NoIdentity, or AttestationFailed if it cannot be told."""
@@ -175,7 +194,7 @@ class Identities:
         return self._revocations.check(svid) if svid.spiffe_id.trust_domain == self.bundle.trust_domain else svid
 
     async def revoke(self, svids: Sequence[IssuedSvid]) -> list[RevokedSvid]:
-        """Put SVIDs on the deny list, stop serving them, and end the streams that have them. Return the new ones."""
+        """Put SVIDs on the deny list, replace them on the streams that have them, and end those. Return new ones."""
         fresh = await self._revocations.revoke(svids)
         gone = {each.svid.id for each in fresh}
         lost = {kept.entry.id for kept in self._issuing.x509.kept() if kept.svid.serial in gone}
@@ -185,7 +204,8 @@ class Identities:
         self._issuing.jwt.forget({each.svid.entry_id for each in fresh})
         for stream in self._streams:
             if any(entry.id in lost for entry in stream.entries):
-                stream.end(SvidRevoked("the SVID was revoked: connect again"))
+                stream.revoked = True
+                stream.changed.set()
         return fresh
 
     @asynccontextmanager
@@ -197,9 +217,12 @@ class Identities:
         its stream at once, for what anybody may have.
         """
         attested = await self._attestation.attest(peer)
-        stream = Stream(method, peer, attested, (), self._clock.now())
+        stream = Stream(method, peer, attested, (), self._clock.now(), unsure=bool(attested.failures))
+        if self._closing:
+            stream.end(_closing())
         self._streams.add(stream)
         try:
+            stream.check_closing()
             self._set_entries(stream, self._match(attested))
             if required and not stream.entries:
                 await self._hold(stream)
@@ -209,16 +232,29 @@ class Identities:
             self._set_entries(stream, ())
 
     async def refresh(self, stream: Stream) -> None:
-        """Attest a stream's caller again, as cheaply as can be: before each answer. Raise AttestationFailed."""
+        """Attest a stream's caller again, as cheaply as can be: before each answer. Raise AttestationFailed.
+
+        Because an attestor cannot tell, nothing is taken away: while the process is the same in the same cgroup, what
+        was proved before holds; otherwise that it cannot be told is raised.
+        """
         attested = await self._attestation.attest(stream.peer)
-        if attested is not stream.attested:
-            stream.attested = attested
-            self._set_entries(stream, self._match(attested))
+        if attested is stream.attested and not any(entry.expires_at for entry in stream.entries):
+            return
+        entries = self._match(attested)
+        stream.unsure = bool(attested.failures)
+        if stream.unsure and not set(stream.entries) <= set(entries):
+            if attested.cgroup != stream.attested.cgroup:
+                raise self._cannot_tell(attested)
+            attested, entries = stream.attested, self._match(stream.attested)
+        stream.attested = attested
+        if entries != stream.entries:
+            self._set_entries(stream, entries)
 
     def close(self) -> None:
-        """End every stream with Unavailable, so that clients come back."""
+        """End every stream, also those that come still, with Unavailable, so that clients come back."""
+        self._closing = True
         for stream in self._streams:
-            stream.end(Unavailable("the agent is shutting down"))
+            stream.end(_closing())
 
     async def _hold(self, stream: Stream) -> None:
         try:
@@ -232,11 +268,12 @@ class Identities:
         return unique_hints(self._registry.match(attested.selectors))
 
     def _nothing(self, attested: Attested) -> NoIdentity | AttestationFailed:
-        if attested.failures:
-            # An attestor that could not tell might have earned the caller an identity: that is not a no.
-            reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(attested.failures.items()))
-            return AttestationFailed(detail=reasons)
-        return NoIdentity("no identity issued")
+        # An attestor that could not tell might have earned the caller an identity: that is not a no.
+        return self._cannot_tell(attested) if attested.failures else NoIdentity("no identity issued")
+
+    def _cannot_tell(self, attested: Attested) -> AttestationFailed:
+        reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(attested.failures.items()))
+        return AttestationFailed(detail=reasons)
 
     def _set_entries(self, stream: Stream, entries: tuple[Entry, ...]) -> None:
         for entry in entries:
@@ -274,3 +311,7 @@ class Identities:
     def _bundle_changed(self) -> None:
         for stream in self._streams:
             stream.changed.set()
+
+
+def _closing() -> Unavailable:
+    return Unavailable("the agent is shutting down")

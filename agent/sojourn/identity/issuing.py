@@ -48,6 +48,11 @@ class Issuing:
         self.x509.unwatch(entry_id)
         self.wit.unwatch(entry_id)
 
+    def check_clock(self) -> None:
+        """The wall clock was set: what is not good by it is renewed."""
+        self.x509.check_clock()
+        self.wit.check_clock()
+
     def forget(self, entry_id: str) -> None:
         """Drop the keys of an entry that has changed or is gone. Its JWT-SVIDs are not asked for any more."""
         self.x509.forget(entry_id)

@@ -67,7 +67,7 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._by_digest: dict[str, str] = {}
         self._index = EntryIndex()
-        self._ends: dict[str, Alarm] = {}
+        self._ends: dict[str, tuple[float, Alarm]] = {}  # when at the latest, on the boot clock
         self._following = False
         for entry in store.load():
             self._hold(entry)
@@ -288,8 +288,21 @@ class Registry:
             return
         self._index.add(entry)
         if entry.expires_at:
-            left = entry.expires_at - self._clock.now().timestamp()
-            self._ends[entry.id] = self._alarms.after(left, lambda: self._expire(entry))
+            self._end_by(entry, self._end_of(entry))
+
+    def check_clock(self) -> None:
+        """The wall clock was set: entries end by it if that is sooner, and never later than planned."""
+        for entry_id, (latest, alarm) in list(self._ends.items()):
+            alarm.cancel()
+            self._end_by(self._entries[entry_id], latest)
+
+    def _end_of(self, entry: Entry) -> float:
+        """When an entry ends by the wall clock, on the boot clock."""
+        return self._clock.boot() + entry.expires_at - self._clock.now().timestamp()
+
+    def _end_by(self, entry: Entry, latest: float) -> None:
+        alarm = self._alarms.at(min(latest, self._end_of(entry)), lambda: self._expire(entry))
+        self._ends[entry.id] = (latest, alarm)
 
     def _drop(self, entry: Entry) -> None:
         del self._entries[entry.id]
@@ -298,7 +311,7 @@ class Registry:
 
     def _unserve(self, entry: Entry) -> None:
         self._index.remove(entry.id)
-        alarm = self._ends.pop(entry.id, None)
+        _, alarm = self._ends.pop(entry.id, (0.0, None))
         if alarm is not None:
             alarm.cancel()
 

@@ -11,6 +11,7 @@ from typing import Generic, Protocol, TypeVar
 import structlog
 
 from sojourn.clock import Alarm, Alarms, Clock
+from sojourn.errors import Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.limits import REISSUED_AT_ONCE, ROTATION_JITTER_SHARE
 from sojourn.spiffe.ids import SpiffeId
@@ -26,6 +27,8 @@ class Svid(Protocol):
 
     @property
     def serial(self) -> str: ...
+    @property
+    def not_before(self) -> datetime: ...
     @property
     def not_after(self) -> datetime: ...
 
@@ -86,11 +89,14 @@ class Svids(Generic[Kind]):
         self._forgotten.append(hook)
 
     def get(self, entry: Entry) -> Kind:
-        """The SVID of an entry; one is issued if there is none that is good."""
+        """The SVID of an entry; one is issued if there is none that is good. Raise Unavailable if none can be."""
         kept = self._kept.get(entry.id)
-        if kept is not None and kept.entry == entry and kept.svid.not_after > self._clock.now():
-            return kept.svid
-        return self._issue(entry).svid
+        if kept is None or kept.entry != entry:
+            return self._issue(entry).svid
+        if not self._good(kept.svid):
+            kept = self._issue(entry)
+            self._tell(entry.id)
+        return kept.svid
 
     def watch(self, entry_id: str) -> None:
         self._watchers[entry_id] += 1
@@ -120,14 +126,38 @@ class Svids(Generic[Kind]):
     def kept(self) -> list[Kept[Kind]]:
         return list(self._kept.values())
 
+    def check_clock(self) -> None:
+        """The wall clock was set: renew what is not good by it, and let nothing end before its renewal is due."""
+        now, boot = self._clock.now(), self._clock.boot()
+        for kept in self._kept.values():
+            planned = kept.alarm.due - boot
+            left = (kept.rotate_at - now).total_seconds() if self._good(kept.svid) else 0.0
+            if left < planned:  # never later than planned: a clock that is set back prolongs nothing
+                kept.alarm.cancel()
+                kept.alarm = self._alarms.after(left, self._rotation(kept.entry.id))
+            kept.rotate_at = now + timedelta(seconds=min(left, planned))
+
+    def _good(self, svid: Kind) -> bool:
+        return svid.not_before <= self._clock.now() < svid.not_after
+
+    def _tell(self, entry_id: str) -> None:
+        for hook in self._hooks:
+            hook(entry_id)
+
+    def _rotation(self, entry_id: str) -> Callable[[], None]:
+        return lambda: self._rotate(entry_id)
+
     def _issue(self, entry: Entry) -> Kept[Kind]:
+        self._alarms.look_at_wall()  # a step must not be taken back unnoticed, once something was signed by it
         svid = self._sign(entry, self._default_ttl)
+        if not self._good(svid):
+            raise Unavailable("no SVID can be issued that is valid now: is the clock right?")
         self.forget(entry.id)
         now = self._clock.now()
         life = (svid.not_after - now).total_seconds()
         # Drawn once for each SVID, so that a fleet that started as one does not rotate as one.
         wait = life * (0.5 + random.uniform(-0.5, 0.5) * ROTATION_JITTER_SHARE)  # noqa: S311
-        alarm = self._alarms.after(wait, lambda: self._rotate(entry.id))
+        alarm = self._alarms.after(wait, self._rotation(entry.id))
         kept = self._kept[entry.id] = Kept(entry, svid, now + timedelta(seconds=wait), alarm)
         self._issued(entry, svid)
         return kept
@@ -143,12 +173,13 @@ class Svids(Generic[Kind]):
         try:
             self._issue(kept.entry)
         except Exception:
-            # The SVID in use is still good; it is served on while renewing is tried again.
+            # While the SVID in use is good it is served on; renewing is tried again.
             log.exception("svid_not_rotated", entry_id=entry_id, spiffe_id=str(kept.entry.spiffe_id))
-            kept.alarm = self._alarms.after(RETRY_SECONDS, lambda: self._rotate(entry_id))
+            kept.alarm = self._alarms.after(RETRY_SECONDS, self._rotation(entry_id))
+            if not self._good(kept.svid):
+                self._tell(entry_id)  # streams end: they hold what is worth nothing
             return
-        for hook in self._hooks:
-            hook(entry_id)
+        self._tell(entry_id)
 
 
 class X509Svids(Svids[X509Svid]):

@@ -14,6 +14,8 @@ from sojourn.errors import InvalidBundle, InvalidToken, quoted
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.jose import PublicKey
 
+NUMBER_END = 2**63  # of a sequence number and a refresh hint
+
 
 @dataclass(frozen=True, eq=False)  # a bundle is itself: comparing and hashing by what is in it would cost too much
 class Bundle:
@@ -109,7 +111,7 @@ def _certificate(x5c: object) -> x509.Certificate:
 
 def _number(document: Mapping[str, Any], name: str) -> int:
     value = document.get(name, 0)
-    if type(value) is not int or not 0 <= value < 2**63:
+    if type(value) is not int or not 0 <= value < NUMBER_END:
         raise InvalidBundle(f"{name} is not a whole number")
     return value
 

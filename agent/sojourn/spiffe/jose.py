@@ -27,6 +27,7 @@ VerifiedClaims = NewType("VerifiedClaims", dict[str, Any])
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")
 _CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
+_ACCEPTED: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HEADERS: Final = frozenset({"alg", "kid", "typ"})
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9_-]+")
 _RSA_MIN_BITS: Final = 2048
@@ -47,7 +48,10 @@ class PublicKey:
 
     @classmethod
     def from_key(cls, kid: str, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> "PublicKey":
+        """Raise InvalidToken for a curve that no allowed algorithm has."""
         if isinstance(key, ec.EllipticCurvePublicKey):
+            if not isinstance(key.curve, _ACCEPTED):
+                raise InvalidToken("key is of a curve that is not accepted", reason_code="invalid_key")
             return cls._of(kid, ECKey.import_key(key))
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a short key is told by `fits`, not by a warning
@@ -65,6 +69,8 @@ class PublicKey:
         if not isinstance(algorithm, str | None):
             raise InvalidToken("key's alg is not a string", reason_code="invalid_key")
         public = {name: jwk[name] for name in ("kty", "crv", "x", "y", "n", "e") if name in jwk}
+        if kind == "EC" and jwk.get("crv") not in _CURVES.values():
+            raise InvalidToken("key is of a curve that is not accepted", reason_code="invalid_key")
         try:
             made = ECKey.import_key(public) if kind == "EC" else _import_rsa(public)
             return cls._of(kid, made, algorithm)

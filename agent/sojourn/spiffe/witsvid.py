@@ -24,6 +24,7 @@ class WitSvid:
     token: str
     key: ec.EllipticCurvePrivateKey
     claims: dict[str, Any]
+    not_before: datetime
     not_after: datetime
     kid: str
 
@@ -52,4 +53,12 @@ def issue(signer: SigningKey, spiffe_id: SpiffeId, *, issued_at: datetime, expir
         "jti": secrets.token_urlsafe(16),
         "cnf": {"jwk": {**{name: own.public.jwk[name] for name in ("kty", "crv", "x", "y")}, "alg": own.algorithm}},
     }
-    return WitSvid(spiffe_id, signer.sign(claims, typ=TYP), key, claims, expires_at.replace(microsecond=0), signer.kid)
+    return WitSvid(
+        spiffe_id,
+        signer.sign(claims, typ=TYP),
+        key,
+        claims,
+        issued_at.replace(microsecond=0),
+        expires_at.replace(microsecond=0),
+        signer.kid,
+    )

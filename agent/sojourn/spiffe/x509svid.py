@@ -20,6 +20,7 @@ PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 DER = Encoding.DER
 CHAIN_MAX_CERTIFICATES = 10
 RSA_MIN_BITS = 2048
+RSA_MAX_BITS = 8192  # checking by a larger one costs too much; Go takes no larger one either
 _BOTH_PURPOSES = frozenset({ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH})
 _CURVES = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 # X509-SVID.md 4.4: the extended key usage may be critical or not; what is in it is checked by check_leaf.
@@ -45,6 +46,10 @@ class X509Svid:
     def serial(self) -> str:
         """The serial number, lower-case hex."""
         return f"{self.leaf.serial_number:x}"
+
+    @property
+    def not_before(self) -> datetime:
+        return self.leaf.not_valid_before_utc
 
     @property
     def not_after(self) -> datetime:
@@ -144,8 +149,8 @@ def _check_key(certificate: x509.Certificate) -> None:
 
 
 def check_key(key: object) -> ec.EllipticCurvePublicKey | rsa.RSAPublicKey:
-    """Return a public key that a leaf may have: RSA from 2048 bits, or P-256, P-384, P-521. Raise InvalidSvid."""
-    if isinstance(key, rsa.RSAPublicKey) and key.key_size >= RSA_MIN_BITS:
+    """Return a public key that a leaf may have: RSA of 2048 to 8192 bits, or P-256, P-384, P-521. Raise InvalidSvid."""
+    if isinstance(key, rsa.RSAPublicKey) and RSA_MIN_BITS <= key.key_size <= RSA_MAX_BITS:
         return key
     if isinstance(key, ec.EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
         return key

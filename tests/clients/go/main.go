@@ -22,11 +22,13 @@ type fields map[string]any
 
 var (
 	commands = map[string]func([]string) error{
-		"x509":   runX509,
-		"watch":  runWatch,
-		"jwt":    runJWT,
-		"server": runServer,
-		"dial":   runDial,
+		"x509":    runX509,
+		"watch":   runWatch,
+		"jwt":     runJWT,
+		"bundles": runBundles,
+		"server":  runServer,
+		"dial":    runDial,
+		"ids":     runIDs,
 	}
 	output sync.Mutex
 )
@@ -44,11 +46,11 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) == 0 {
-		return errors.New("name a subcommand: x509, watch, jwt, server or dial")
+		return errors.New("name a subcommand: x509, watch, jwt, bundles, server, dial or ids")
 	}
 	command, ok := commands[arguments[0]]
 	if !ok {
-		return fmt.Errorf("unknown subcommand %q: use x509, watch, jwt, server or dial", arguments[0])
+		return fmt.Errorf("unknown subcommand %q: use x509, watch, jwt, bundles, server, dial or ids", arguments[0])
 	}
 	return command(arguments[1:])
 }

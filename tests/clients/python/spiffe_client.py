@@ -1,29 +1,21 @@
 """A workload that knows nothing of Sojourn.
 
-It speaks to the Workload API through the PyPI library `spiffe` and reports what
-it got, one JSON object a line.
+It speaks to the Workload API through the PyPI library `spiffe` and reports what it got, one JSON object a line.
 """
 
 import argparse
-import json
 import queue
 import re
 import sys
 
 import grpc
+import mutual_tls
+from common import add_uid, become, duration, emit, emit_error
+from cryptography.hazmat.primitives.serialization import Encoding
 from spiffe import JwtSvid, SpiffeId, WorkloadApiClient, X509Source, X509Svid
 from spiffe.errors import PySpiffeError
 from spiffe.workloadapi.errors import X509SourceError
 from spiffe.workloadapi.x509_context import X509Context
-
-
-def emit(event: str, **fields: object) -> None:
-    print(json.dumps({"event": event, **fields}), flush=True)
-
-
-def emit_error(error: BaseException) -> None:
-    code = code_of(error)
-    emit("error", message=str(error), **({"code": code} if code else {}))
 
 
 def code_of(error: BaseException | None) -> str | None:
@@ -41,24 +33,27 @@ def serial_of(svid: X509Svid) -> str:
     return format(svid.leaf.serial_number, "x")
 
 
+def new_source(timeout: float) -> X509Source:
+    client = WorkloadApiClient(default_timeout=timeout)
+    try:
+        return X509Source(client, timeout_in_seconds=timeout)
+    except X509SourceError:
+        # The source retries in silence. Ask once ourselves: the answer says why it never came.
+        client.fetch_x509_svid()
+        raise
+
+
 def run_x509(arguments: argparse.Namespace) -> None:
-    with WorkloadApiClient(default_timeout=arguments.timeout) as client:
-        try:
-            source = X509Source(client, timeout_in_seconds=arguments.timeout)
-        except X509SourceError:
-            # The source retries in silence. Ask once ourselves: the answer says why it never came.
-            client.fetch_x509_svid()
-            raise
-        with source:
-            svid = source.get_x509_context().default_svid
-        emit(
-            "svid",
-            spiffe_id=str(svid.spiffe_id),
-            serial=serial_of(svid),
-            not_after=int(svid.leaf.not_valid_after_utc.timestamp()),
-            chain_len=len(svid.cert_chain),
-            hint=None,  # the library does not hand it out
-        )
+    with new_source(arguments.timeout) as source:
+        svid = source.get_x509_context().default_svid
+    emit(
+        "svid",
+        spiffe_id=str(svid.spiffe_id),
+        serial=serial_of(svid),
+        not_after=int(svid.leaf.not_valid_after_utc.timestamp()),
+        chain_len=len(svid.cert_chain),
+        hint=None,  # the library does not hand it out
+    )
 
 
 def run_jwt(arguments: argparse.Namespace) -> None:
@@ -66,7 +61,7 @@ def run_jwt(arguments: argparse.Namespace) -> None:
     subject = SpiffeId(arguments.spiffe_id) if arguments.spiffe_id else None
     with WorkloadApiClient(default_timeout=arguments.timeout) as client:
         svid = client.fetch_jwt_svid({audience}, subject)
-        emit("jwt", token=svid.token, spiffe_id=str(svid.spiffe_id), expiry=svid.expiry)
+        emit("jwt", token=svid.token, spiffe_id=str(svid.spiffe_id), expiry=svid.expiry, hint=None)
 
         by_agent = client.validate_jwt_svid(svid.token, audience)
         emit("validated", by="agent", spiffe_id=str(by_agent.spiffe_id))
@@ -82,7 +77,7 @@ def run_jwt(arguments: argparse.Namespace) -> None:
 def run_watch(arguments: argparse.Namespace) -> None:
     seen: queue.Queue[X509Context | Exception] = queue.Queue()
     with WorkloadApiClient() as client:
-        watch = client.stream_x509_contexts(seen.put, seen.put, retry_connect=not arguments.no_retry)
+        watch = client.stream_x509_contexts(seen.put, seen.put, retry_connect=False)
         try:
             for n in range(1, arguments.updates + 1):
                 try:
@@ -102,33 +97,75 @@ def run_watch(arguments: argparse.Namespace) -> None:
             watch.cancel()
 
 
+def run_bundles(arguments: argparse.Namespace) -> None:
+    with WorkloadApiClient(default_timeout=arguments.timeout) as client:
+        x509 = client.fetch_x509_bundles().bundles
+        jwt = client.fetch_jwt_bundles().bundles
+    emit(
+        "bundles",
+        x509={
+            bundle.trust_domain.name: [each.public_bytes(Encoding.DER).hex() for each in bundle.x509_authorities]
+            for bundle in x509
+        },
+        jwt={bundle.trust_domain.name: sorted(bundle.jwt_authorities) for bundle in jwt},
+    )
+
+
+def run_server(arguments: argparse.Namespace) -> None:
+    with new_source(arguments.timeout) as source:
+        mutual_tls.serve(source, arguments.listen, SpiffeId(arguments.peer))
+
+
+def run_dial(arguments: argparse.Namespace) -> None:
+    with new_source(arguments.timeout) as source:
+        mutual_tls.dial(
+            source, arguments.addr, SpiffeId(arguments.peer), arguments.times, arguments.every, arguments.timeout
+        )
+
+
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--timeout", type=float, default=10, help="seconds to wait for an answer")
+    common.add_argument("-timeout", type=duration, default="10s", help="how long to wait for an answer")
+    add_uid(common)
     commands = parser.add_subparsers(required=True)
 
     x509 = commands.add_parser("x509", parents=[common], help="print the default X.509-SVID")
     x509.set_defaults(run=run_x509)
 
     jwt = commands.add_parser("jwt", parents=[common], help="fetch a JWT-SVID and validate it")
-    jwt.add_argument("--audience", required=True)
-    jwt.add_argument("--spiffe-id")
+    jwt.add_argument("-audience", required=True)
+    jwt.add_argument("-spiffe-id")
     jwt.set_defaults(run=run_jwt)
 
     watch = commands.add_parser("watch", parents=[common], help="print each update of the X.509 context")
-    watch.add_argument("--updates", type=int, default=1)
-    watch.add_argument("--no-retry", action="store_true", help="let the first error of the stream end the watch")
+    watch.add_argument("-updates", type=int, default=1)
     watch.set_defaults(run=run_watch)
+
+    bundles = commands.add_parser("bundles", parents=[common], help="print the bundles")
+    bundles.set_defaults(run=run_bundles)
+
+    server = commands.add_parser("server", parents=[common], help="echo over mutual TLS until SIGTERM")
+    server.add_argument("-listen", default="127.0.0.1:0")
+    server.add_argument("-peer", required=True, help="the SPIFFE ID that may connect")
+    server.set_defaults(run=run_server)
+
+    dial = commands.add_parser("dial", parents=[common], help="have a line echoed over mutual TLS")
+    dial.add_argument("-addr", required=True)
+    dial.add_argument("-peer", required=True, help="the SPIFFE ID that the server must have")
+    dial.add_argument("-times", type=int, default=1)
+    dial.add_argument("-every", type=duration, default="1s")
+    dial.set_defaults(run=run_dial)
     return parser.parse_args()
 
 
 def main() -> int:
     arguments = parse()
+    become(arguments.uid)
     try:
         arguments.run(arguments)
-    except (PySpiffeError, LookupError, TimeoutError) as error:
-        emit_error(error)
+    except (PySpiffeError, LookupError, OSError) as error:  # TimeoutError is an OSError
+        emit_error(error, code_of(error))
         return 1
     return 0
 

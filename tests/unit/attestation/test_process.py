@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from fakes.children import child, holder_of, waiting_child
@@ -89,6 +90,18 @@ class TestPin:
         process.close()
         process.close()
         assert before == descriptors()
+
+
+class TestCgroup:
+    def test_is_our_own(self, pinned):
+        """A child is in the cgroups of its parent."""
+        assert Path("/proc/self/cgroup").read_text() == pinned.cgroup()
+
+    def test_of_one_that_has_gone(self, running, pinned):
+        """A process that is gone is in no cgroup."""
+        end(running)
+        with pytest.raises(AttestationFailed):
+            pinned.cgroup()
 
 
 class TestExit:

@@ -144,6 +144,15 @@ class TestKept:
         with pytest.raises(AttestationFailed, match="connect again"):
             await attestation.attest(peer)
 
+    async def test_not_in_another_cgroup(self, attestation, unix, peer, monkeypatch):
+        """When the process has moved to another cgroup everything is proved again, and that is kept."""
+        await attestation.attest(peer)
+        unix.values = frozenset({"uid:2"})
+        monkeypatch.setattr(Process, "cgroup", lambda _: "0::/elsewhere")
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:2", "docker:label:a"), "0::/elsewhere") == (found.selectors, found.cgroup)
+        assert found is await attestation.attest(peer)
+
     async def test_not_for_one_that_has_gone(self, attestation, peer, running):
         """Of a process that has ended nothing is said, whatever was proved before."""
         await attestation.attest(peer)
@@ -197,6 +206,12 @@ class TestChange:
         """Nothing is said of a process that changed its program while it was attested."""
         await self.meanwhile(
             attestation, unix, peer, lambda: monkeypatch.setattr(Process, "program", lambda _: Program(1, 2))
+        )
+
+    async def test_another_cgroup_meanwhile(self, attestation, unix, peer, monkeypatch):
+        """Nothing is said of a process that moved to another cgroup while it was attested."""
+        await self.meanwhile(
+            attestation, unix, peer, lambda: monkeypatch.setattr(Process, "cgroup", lambda _: "0::/elsewhere")
         )
 
     async def test_other_ids_meanwhile(self, attestation, unix, peer):

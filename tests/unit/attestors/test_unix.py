@@ -1,5 +1,6 @@
 """unix.py: who runs a process, and which program it runs. Processes and files are real."""
 
+import asyncio
 import contextlib
 import grp
 import hashlib
@@ -12,7 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 from fakes.children import child
-from sojourn.errors import InvalidConfig
+from sojourn.errors import AttestationFailed, InvalidConfig
+from sojourn.limits import ATTESTATIONS_PER_UID
 from sojourn_attestors import unix
 from sojourn_attestors.unix import Digests, UnixAttestor
 
@@ -152,8 +154,26 @@ class TestProgram:
         """For a process that has gone it cannot be told: that is an error and not an empty answer."""
         running.kill()
         running.wait()
-        with pytest.raises(OSError, match="No such"):
+        with pytest.raises(AttestationFailed, match="the program cannot be read"):
             await UnixAttestor({}, pool).attest(subject(running.pid))
+
+    async def test_one_users_slow_programs(self, pool, running, monkeypatch):
+        """While programs of a user are still being read, though nobody waits any more, that user gets no more threads."""
+        going_on = threading.Event()
+        monkeypatch.setattr(UnixAttestor, "_program", lambda *_: going_on.wait(20))
+        attestor = UnixAttestor({}, pool)
+        for _ in range(ATTESTATIONS_PER_UID):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await attestor.attest(subject(running.pid))
+        with pytest.raises(AttestationFailed, match="still being read"):
+            await attestor.attest(subject(running.pid))
+        going_on.set()
+        async with asyncio.timeout(10):
+            assert await attestor.attest(subject(running.pid, uid=77)) is not None
+            while attestor._reading:
+                await asyncio.sleep(0.01)
+            assert await attestor.attest(subject(running.pid)) is not None
 
     async def test_descriptors(self, pool, running):
         """Looking at a program leaves no descriptor behind."""

@@ -9,7 +9,7 @@ from fakes.clock import FakeClock
 from fakes.registrations import TRUST_DOMAIN
 from sojourn.authority import keyfile
 from sojourn.authority.embedded import JWT, X509
-from sojourn.errors import CannotStart, InvalidSvid, InvalidToken
+from sojourn.errors import CannotStart, InvalidSvid, InvalidToken, Unavailable
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -67,6 +67,35 @@ class TestX509:
     def test_life_is_clipped(self, authority, clock):
         """An SVID does not outlive the intermediate that signed it."""
         assert clock.now() + DAY == authority.issue_x509(WEB, 7 * DAY).not_after
+
+
+class TestSteps:
+    """A wall clock that is set, or a machine that slept, before any upkeep came."""
+
+    @pytest.mark.parametrize("step", [DAY, -DAY, 40 * DAY], ids=["a day", "a day back", "forty days"])
+    def test_what_is_signed_is_valid(self, authority, clock, step):
+        """What is signed just after a step of the clock is valid by it."""
+        clock.advance(2 * DAY.total_seconds())
+        authority.maintain()
+        clock.step_wall(step.total_seconds())
+        assert WEB == verify(authority.issue_x509(WEB, HOUR), authority, clock)
+        assert WEB == verify_jwt(authority.issue_jwt(WEB, ["a"], HOUR), authority, clock).spiffe_id
+
+    def test_beyond_the_root(self, authority, clock):
+        """When the root has ended nothing is signed, and the reason is told."""
+        clock.step_wall((5000 * DAY).total_seconds())
+        with pytest.raises(Unavailable, match="root certificate has expired"):
+            authority.issue_x509(WEB, HOUR)
+        with pytest.raises(Unavailable, match="root certificate has expired"):
+            authority.issue_jwt(WEB, ["a"], HOUR)
+
+    def test_is_told(self, authority, clock):
+        """If a new JWT key was needed, those who follow the bundle hear of it."""
+        told = []
+        authority.on_change(lambda: told.append(len(authority.jwt_keys)))
+        clock.advance(timedelta(days=40).total_seconds())
+        authority.issue_jwt(WEB, ["a"], HOUR)
+        assert [1] == told
 
 
 class TestJwt:

@@ -1,6 +1,7 @@
 """calls.py: errors become statuses, whatever they are, and nothing leaks. By a real gRPC server."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import grpc
@@ -10,9 +11,12 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from sojourn import errors
 from sojourn._pb.spire.api.types import types_pb2 as types
+from sojourn.doors import calls
+from sojourn.doors.admission import Concurrency
 from sojourn.doors.calls import HEADER, Calls, Method, first_of
 from sojourn.doors.door import KEY_PREFIX, Peers
 from sojourn.errors import AttestationFailed, InvalidInput, SojournError
+from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oversight.audit import Audit
 
 GOOD = ((HEADER, "true"),)
@@ -52,7 +56,8 @@ class Server:
             "Stream": Method("stream", types.Selector, self.handle),
             "Bidi": Method("bidi", types.Selector, self.handle),
         }
-        self.service = Calls(self.peers, self.audit, header=header).service("test.Service", methods)
+        self.calls = Calls(self.peers, self.audit, header=header)
+        self.service = self.calls.service("test.Service", methods)
 
     def handle(self, call, request):
         return self.handler(call, request)
@@ -254,6 +259,51 @@ class TestErrors:
         server.peers.peer = None
         server.handler = raising(AssertionError("not to be reached"))
         assert ("UNAVAILABLE", "workload attestation failed", "attestation_failed") == await status_of(server.unary())
+
+
+class TestSilentCalls:
+    @pytest.mark.parametrize("kind", ["Unary", "Stream"])
+    async def test_are_ended(self, server, monkeypatch, kind):
+        """A call that begins and never sends its request is refused at a limit, and its handler does not run."""
+        monkeypatch.setattr(calls, "REQUEST_SECONDS", 0.05)
+        server.handler = raising(AssertionError("not to be reached"))
+        assert "INVALID_ARGUMENT" == (await status_of(silent(server, kind)))[0]
+
+    async def test_are_counted(self, server, monkeypatch):
+        """A user has so many of them at once, and a call that does send its request is no such call."""
+        monkeypatch.setattr(server.calls, "_silent", Concurrency(2, "calls without a request"))
+        held = [asyncio.ensure_future(status_of(silent(server, "Unary"))) for _ in range(2)]
+        while server.calls._silent._now[server.peer.uid] < 2:
+            await asyncio.sleep(0.01)
+        assert "RESOURCE_EXHAUSTED" == (await status_of(silent(server, "Stream")))[0]
+        for call in held:
+            call.cancel()
+        await asyncio.gather(*held, return_exceptions=True)
+        while server.calls._silent._now:
+            await asyncio.sleep(0.01)
+
+        async def handler(_call, request):
+            return request
+
+        server.handler = handler
+        assert [ASKED] * 5 == [await server.unary() for _ in range(5)]
+
+
+class TestRefusals:
+    async def test_fill_no_log(self, server, capsys):
+        """A user's refused calls are logged up to a limit for each second."""
+        server.handler = raising(errors.NotFound("no"))
+        began = time.monotonic()
+        for _ in range(5 * REFUSALS_LOGGED_PER_SECOND):
+            await status_of(server.unary())
+        seconds = int(time.monotonic() - began) + 2
+        assert 0 < capsys.readouterr().out.count("call_refused") <= seconds * REFUSALS_LOGGED_PER_SECOND
+
+
+async def silent(server, kind):
+    """A call that sends nothing but its beginning."""
+    call = server.channel.stream_stream(f"/test.Service/{kind}")(metadata=GOOD, timeout=20)
+    return await call.read()
 
 
 class TestFirst:

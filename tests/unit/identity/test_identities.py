@@ -13,6 +13,7 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry, selectors
 from fakes.revocations import FakeRevocationStore
+from sojourn.attestation.process import Process
 from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
 from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
@@ -253,6 +254,14 @@ class TestStream:
             with pytest.raises(Unavailable):
                 await stream.next_change()
 
+    async def test_none_begins_after_closing(self, room):
+        """A client that comes back before the agent is gone is sent away again."""
+        room.identities.close()
+        with pytest.raises(Unavailable):
+            async with room.stream():
+                pass
+        assert [] == room.identities.streams
+
 
 class TestRefresh:
     async def test_when_more_is_proved(self, room):
@@ -275,6 +284,17 @@ class TestRefresh:
             with pytest.raises(NoIdentity):
                 stream.check_open()
 
+    async def test_of_an_entry_whose_time_is_up(self, tmp_path):
+        """An entry that has ended by the wall clock is in no answer, though its alarm has not rung yet."""
+        room = Room(tmp_path / "keys", [WEB, entry("/brief", expires_at=int(FakeClock().now().timestamp()) + 60)])
+        try:
+            async with room.stream() as stream:
+                room.clock.step_wall(60)
+                await room.identities.refresh(stream)
+                assert ["entry-web"] == ids(stream.entries)
+        finally:
+            room.close()
+
     async def test_of_one_that_has_gone(self, room):
         """A stream whose caller has ended gets no further answer."""
         async with room.stream() as stream:
@@ -282,6 +302,73 @@ class TestRefresh:
             room.process.wait()
             with pytest.raises(AttestationFailed):
                 await room.identities.refresh(stream)
+
+
+class TestAttestorsThatCannotTell:
+    """The caller has `/web` by one attestor and `/docker` by another, which fails."""
+
+    @pytest.fixture
+    async def docker(self, room):
+        attestor = FakeAttestor({"label:a"})
+        room.identities._attestation = Attestation({"unix": room.attestor, "docker": attestor}, room.clock)
+        await room.registry.create([entry("/docker", "docker:label:a")])
+        return attestor
+
+    @pytest.fixture
+    def later(self, room):
+        """Attest a stream again after the last attestation is no longer fresh."""
+
+        async def refresh(stream):
+            room.clock.advance(ATTESTATION_FRESH_SECONDS)
+            await room.identities.refresh(stream)
+            return set(ids(stream.entries))
+
+        return refresh
+
+    async def test_nothing_is_taken_away(self, room, docker, later):
+        """A stream keeps what was proved before while an attestor fails, and loses it when that says so."""
+        async with room.stream() as stream:
+            docker.failure = RuntimeError("down")
+            assert {"entry-web", "entry-docker"} == await later(stream)
+            docker.failure, docker.values = None, frozenset()
+            assert {"entry-web"} == await later(stream)
+
+    async def test_what_else_is_proved_counts(self, room, docker, later):
+        """What an attestor that can tell gives anew is there although another fails."""
+        async with room.stream() as stream:
+            docker.values = frozenset()
+            assert {"entry-web"} == await later(stream)
+            await room.registry.create([entry("/more", "unix:gid:5")])
+            docker.failure, room.attestor.values = RuntimeError("down"), frozenset({"uid:1000", "gid:5"})
+            assert {"entry-web", "entry-more"} == await later(stream)
+
+    async def test_in_another_cgroup(self, room, docker, later, monkeypatch):
+        """A stream whose process has moved ends with "not now", if an attestor cannot tell of the new place."""
+        async with room.stream() as stream:
+            docker.failure = RuntimeError("down")
+            monkeypatch.setattr(Process, "cgroup", lambda _: "0::/elsewhere")
+            with pytest.raises(AttestationFailed):
+                await later(stream)
+
+    async def test_in_another_cgroup_without_loss(self, room, docker, later, monkeypatch):
+        """If it loses nothing by it, it goes on."""
+        async with room.stream() as stream:
+            docker.values = frozenset()
+            assert {"entry-web"} == await later(stream)
+            docker.failure = RuntimeError("down")
+            monkeypatch.setattr(Process, "cgroup", lambda _: "0::/elsewhere")
+            assert {"entry-web"} == await later(stream)
+
+    async def test_are_asked_again_soon(self, room, docker, later, monkeypatch):
+        """A stream about which an attestor could not tell does not wait as long as others for the next look."""
+        monkeypatch.setattr(identities_module, "ATTESTOR_RETRY_SECONDS", 0.01)
+        docker.failure = RuntimeError("down")
+        async with room.stream() as stream:
+            assert {"entry-web"} == set(ids(stream.entries))
+            await change_of(stream)
+            docker.failure = None
+            await room.identities.refresh(stream)
+            assert ({"entry-web", "entry-docker"}, False) == (set(ids(stream.entries)), stream.unsure)
 
 
 class TestHold:

@@ -333,6 +333,65 @@ class TestExpiry:
         assert ["entry-web"] == ids(registry)
 
 
+class TestSteps:
+    """A wall clock that is set; `alarms` tell of it as they do in the agent. The entry has an hour to live."""
+
+    @pytest.fixture
+    async def stepped(self, registry, alarms, clock, heard):
+        alarms.on_step(registry.check_clock)
+        await registry.create([entry("/web", expires_at=int(clock.now().timestamp()) + 3_600), entry("/ever")])
+        heard.clear()
+
+        def step(seconds):
+            clock.step_wall(seconds)
+            alarms.ring_due()
+            return ids(registry)
+
+        return step
+
+    async def test_past_its_end(self, stepped, heard):
+        """An entry whose time a step has passed ends at once, and that is told."""
+        assert ["entry-ever"] == stepped(86_400)
+        assert [None] == [change.new for change in heard]
+
+    async def test_towards_its_end(self, stepped, registry, alarms, clock, heard):
+        """An entry that is brought nearer to its end ends by the new time."""
+        assert {"entry-web", "entry-ever"} == set(stepped(1_800))
+        clock.advance(1_800)
+        alarms.ring_due()
+        assert (["entry-ever"], 1) == (ids(registry), len(heard))
+
+    async def test_back(self, stepped, registry, alarms, clock, heard):
+        """A clock that is set back prolongs no entry."""
+        stepped(-86_400)
+        clock.advance(3_599)
+        alarms.ring_due()
+        assert ({"entry-web", "entry-ever"}, []) == (set(ids(registry)), heard)
+        clock.advance(1)
+        alarms.ring_due()
+        assert (["entry-ever"], 1) == (ids(registry), len(heard))
+
+    async def test_back_after_its_end(self, stepped):
+        """A clock that is set back revives no entry."""
+        stepped(86_400)
+        assert ["entry-ever"] == stepped(-86_400)
+
+    async def test_there_and_back(self, stepped, registry, alarms, clock):
+        """A step that is taken back before an entry's end leaves it its time."""
+        stepped(1_800)
+        stepped(-1_800)
+        clock.advance(3_599)
+        alarms.ring_due()
+        assert {"entry-web", "entry-ever"} == set(ids(registry))
+
+    async def test_of_one_that_is_gone(self, stepped, registry, heard):
+        """A step does not end what is deleted already."""
+        await registry.delete(["entry-web"])
+        heard.clear()
+        stepped(86_400)
+        assert [] == heard
+
+
 def test_twins_are_errors_of_ours():
     """The error for a twin is the one that the wire maps to ALREADY_EXISTS."""
     assert "ALREADY_EXISTS" == AlreadyExists.grpc_status

@@ -8,6 +8,7 @@ from fakes.authorities import FailingIssuer, authority_in
 from fakes.clock import FakeClock
 from fakes.registrations import entry
 from sojourn.clock import Alarms
+from sojourn.errors import Unavailable
 from sojourn.identity.svids import RETRY_SECONDS, X509Svids
 from sojourn.limits import ROTATION_JITTER_SHARE
 
@@ -173,6 +174,134 @@ class TestRotation:
         assert [] == room.rotated
         room.goes_by(timedelta(milliseconds=2))
         assert [WEB.id] == room.rotated
+
+
+class TestSteps:
+    """A wall clock that is set; `alarms` tell of it as they do in the agent."""
+
+    @pytest.fixture
+    def stepped(self, room):
+        room.alarms.on_step(room.svids.check_clock)
+
+        def step(seconds):
+            room.clock.step_wall(seconds)
+            room.alarms.ring_due()
+
+        return step
+
+    def valid(self, room, svid):
+        return svid.leaf.not_valid_before_utc <= room.clock.now() < svid.not_after
+
+    @pytest.mark.parametrize("step", [86_400, -86_400], ids=["ahead", "back"])
+    def test_of_a_day(self, room, stepped, step):
+        """What is no longer, or not yet, valid is renewed at once, and those who watch are told."""
+        room.clock.advance(2 * 86_400)  # the root is older than the step
+        room.svids.watch(WEB.id)
+        old = room.svids.get(WEB)
+        stepped(step)
+        assert [WEB.id] == room.rotated
+        new = room.svids.get(WEB)
+        assert (False, True, old.serial != new.serial) == (self.valid(room, old), self.valid(room, new), True)
+        assert self.valid(room, new)
+
+    @pytest.mark.parametrize("step", [86_400, -86_400], ids=["ahead", "back"])
+    def test_before_it_was_noticed(self, room, step):
+        """Who asks just after a step gets what is valid, and those who watch are told then."""
+        room.clock.advance(2 * 86_400)
+        room.svids.watch(WEB.id)
+        room.svids.get(WEB)
+        room.clock.step_wall(step)
+        assert self.valid(room, room.svids.get(WEB))
+        assert [WEB.id] == room.rotated
+
+    @pytest.mark.parametrize("step", [86_400, -86_400], ids=["ahead", "back"])
+    def test_the_next_rotation(self, room, stepped, step):
+        """After a step renewal goes on as before, on the boot clock."""
+        room.clock.advance(2 * 86_400)
+        room.svids.watch(WEB.id)
+        room.svids.get(WEB)
+        stepped(step)
+        room.goes_by(TTL * EARLIEST - timedelta(seconds=1))
+        assert 1 == len(room.rotated)
+        room.goes_by(TTL * (LATEST - EARLIEST) + timedelta(seconds=2))
+        assert 2 == len(room.rotated)
+
+    def test_of_less_than_its_life(self, room, stepped):
+        """One that is brought nearer to its end is renewed sooner, so that it does not end before."""
+        room.svids.watch(WEB.id)
+        old = room.svids.get(WEB)
+        stepped(20 * 60)
+        assert ([], old) == (room.rotated, room.svids.get(WEB))
+        room.goes_by(TTL * LATEST - timedelta(minutes=20) + timedelta(seconds=1))
+        assert [WEB.id] == room.rotated
+
+    def test_back_within_the_slack(self, room, stepped):
+        """A small step back renews nothing, and puts no renewal off."""
+        room.svids.watch(WEB.id)
+        old = room.svids.get(WEB)
+        stepped(-5)
+        assert ([], old) == (room.rotated, room.svids.get(WEB))
+        room.goes_by(TTL * LATEST + timedelta(seconds=1))
+        assert [WEB.id] == room.rotated
+
+    def test_there_and_back(self, room, stepped):
+        """A clock that is set ahead and corrected leaves what is valid."""
+        room.svids.watch(WEB.id)
+        room.svids.get(WEB)
+        for step in (86_400, -86_400):
+            stepped(step)
+            assert self.valid(room, room.svids.get(WEB))
+        assert 2 == len(room.rotated)
+
+    def test_there_and_back_between_two_looks(self, room, stepped):
+        """One that was signed while the clock was wrong is renewed, even if that was for a moment only."""
+        room.clock.step_wall(86_400)
+        room.svids.watch(WEB.id)
+        wrong = room.svids.get(WEB)
+        stepped(-86_400)
+        assert [WEB.id] == room.rotated
+        assert (False, True) == (self.valid(room, wrong), self.valid(room, room.svids.get(WEB)))
+
+    def test_many_at_once(self, room, stepped):
+        """Every one that needs it is renewed, and said and done is the same."""
+        entries = [entry(f"/n{number}") for number in range(50)]
+        for each in entries:
+            room.svids.watch(each.id)
+            room.svids.get(each)
+        stepped(86_400)
+        assert {each.id for each in entries} == set(room.rotated)
+        assert all(self.valid(room, kept.svid) for kept in room.svids.kept())
+        assert all(kept.rotate_at > room.clock.now() for kept in room.svids.kept())
+
+    def test_nobody_watches(self, room, stepped):
+        """One that nobody watches is dropped, not renewed."""
+        room.svids.get(WEB)
+        stepped(86_400)
+        assert ([], [], 1) == (room.svids.kept(), room.rotated, len(room.audited))
+
+    def test_before_the_root(self, room, stepped):
+        """On a clock that stands before the root certificate nothing is served, and those who watch are told."""
+        room.svids.watch(WEB.id)
+        room.svids.get(WEB)
+        stepped(-86_400)
+        assert [WEB.id] == room.rotated
+        with pytest.raises(Unavailable, match="clock"):
+            room.svids.get(WEB)
+        room.clock.step_wall(86_400)
+        assert self.valid(room, room.svids.get(WEB))
+
+
+class TestSleep:
+    @pytest.mark.parametrize("asleep", [3_700, 86_400, 86_400 * 40], ids=["an hour", "a day", "forty days"])
+    def test_of_the_machine(self, room, asleep):
+        """After a sleep that outlasts the certificate, or the keys that signed it, what is pushed is valid at once."""
+        room.svids.watch(WEB.id)
+        room.svids.get(WEB)
+        room.clock.advance(asleep)
+        room.alarms.ring_due()
+        assert [WEB.id] == room.rotated
+        (kept,) = room.svids.kept()
+        assert kept.svid.leaf.not_valid_before_utc <= room.clock.now() < kept.svid.not_after
 
 
 class TestFailure:

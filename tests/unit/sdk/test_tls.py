@@ -22,7 +22,7 @@ from sojourn.sdk.authorize import Authorize, authorize_any, authorize_id, author
 from sojourn.sdk.parse import X509Context, X509SvidWithHint
 from sojourn.sdk.peer import PeerCheck
 from sojourn.sdk.source import Present
-from sojourn.sdk.tls import SpiffeContext
+from sojourn.sdk.tls import SpiffeContext, load_svid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import X509Svid
 
@@ -60,17 +60,24 @@ def source(svid: X509Svid, *cas: FakeCa, crl: tuple[bytes, ...] = ()) -> FakeSou
 async def echo(tls: ssl.SSLContext, seen: list[Any] | None = None) -> AsyncIterator[int]:
     """A server that sends back one line; `seen` gets the TLS object of each connection."""
 
+    serving: set[asyncio.Task[None] | None] = set()
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving.add(asyncio.current_task())
         if seen is not None:
             seen.append(writer.get_extra_info("ssl_object"))
         with contextlib.suppress(OSError):
             writer.write(await reader.readline())
             await writer.drain()
         writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     async with server:
         yield server.sockets[0].getsockname()[1]
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(task for task in serving if task is not None), return_exceptions=True)
 
 
 async def talk(port: int, tls: ssl.SSLContext) -> tuple[bytes, Any]:
@@ -242,12 +249,39 @@ class TestStreams:
         with pytest.raises(ValueError, match="resumed"):
             tls.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_side=True, session=object())  # type: ignore[arg-type]
 
+    @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+    def test_SPIRE_1143_no_session_is_taken_up_again(self, ca: FakeCa, version: ssl.TLSVersion) -> None:
+        """A server gives no ticket and takes no session up again: each connection is checked by the bundle of now."""
+        server = source(ca.svid("/web"), ca).server(authorize_any())
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname, client.verify_mode = False, ssl.CERT_NONE
+        client.maximum_version = version
+        load_svid(client, ca.svid("/db"))
+        first = shake_hands(server, client, None)
+        session = first.session
+        assert session is None or not session.has_ticket
+        if session is not None:
+            assert not shake_hands(server, client, session).session_reused
+
     def test_no_byte_before_the_check(self, ca: FakeCa) -> None:
         """A read or write without handshake is refused, since OpenSSL would do one that nobody checks."""
         tls = source(ca.svid(), ca).client(authorize_any()).wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO())
         for call in (lambda: tls.read(1), lambda: tls.write(b"x")):
             with pytest.raises(ssl.SSLError, match="handshake is not done"):
                 call()
+
+
+def shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, session: ssl.SSLSession | None) -> ssl.SSLObject:
+    """Join the two sides in memory, let a byte pass, and return the client's."""
+    to_client, to_server = ssl.MemoryBIO(), ssl.MemoryBIO()
+    here = client.wrap_bio(to_client, to_server, session=session)
+    there = server.wrap_bio(to_server, to_client, server_side=True)
+    for side in (here, there) * 4:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            side.do_handshake()
+    there.write(b"x")
+    assert b"x" == here.read(1)
+    return here
 
 
 class TestBlocking:

@@ -31,7 +31,6 @@ FREELY = settings(deadline=None, max_examples=300)
 HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
 CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
 KEYS = {name: ec.generate_private_key(curve) for name, curve in CURVES.items()}
-KEYS["secp256k1"] = ec.generate_private_key(ec.SECP256K1())
 KEYS["RSA-1024"] = rsa.generate_private_key(65537, 1024)
 KEYS["RSA-2047"] = rsa.generate_private_key(65537, 2047)
 KEYS["RSA-2048"] = rsa.generate_private_key(65537, 2048)
@@ -532,6 +531,7 @@ class TestPublicKey:
             pytest.param({"d": None}, id="private-null"),
             pytest.param({"crv": "P-384"}, id="curve-of-another-size"),
             pytest.param({"crv": "P-192"}, id="curve-too-small"),
+            pytest.param({"crv": "secp256k1"}, id="curve-of-no-allowed-algorithm"),
             pytest.param({"crv": "Ed25519"}, id="curve-of-another-kind"),
             pytest.param({"crv": ["P-256"]}, id="curve-list"),
             pytest.param({"crv": None}, id="curve-null"),
@@ -548,6 +548,14 @@ class TestPublicKey:
         """An EC JWK with one fault is refused as a key."""
         with pytest.raises(InvalidToken) as caught:
             PublicKey.from_jwk({**PUBLIC["P-256"].jwk, **change})
+        expected = "invalid_key"
+        assert expected == caught.value.reason_code
+
+    @pytest.mark.parametrize("curve", [ec.SECP256K1, ec.SECP192R1, ec.SECP224R1, ec.BrainpoolP256R1])
+    def test_other_curves(self, curve):
+        """A key of a curve that no allowed algorithm has is refused, however it comes."""
+        with pytest.raises(InvalidToken) as caught:
+            PublicKey.from_key("k1", ec.generate_private_key(curve()).public_key())
         expected = "invalid_key"
         assert expected == caught.value.reason_code
 

@@ -1,0 +1,35 @@
+"""Looks after the processes that hold streams: calls attest their callers, but a stream may be silent for days."""
+
+import asyncio
+from typing import NoReturn
+
+from sojourn.errors import AttestationFailed
+from sojourn.identity.identities import Identities
+from sojourn.limits import PROCESSES_LOOKED_AT_ONCE, STREAMS_LOOKED_AT_SECONDS
+
+
+class Lookout:
+    """Wakes the streams of a process that runs another program, or is in another cgroup, than when it was attested."""
+
+    def __init__(self, identities: Identities) -> None:
+        self._identities = identities
+
+    async def run(self) -> NoReturn:
+        """Look every STREAMS_LOOKED_AT_SECONDS until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(STREAMS_LOOKED_AT_SECONDS)
+
+    async def look(self) -> None:
+        """Look at each process once, however many streams it holds."""
+        for number, streams in enumerate(self._identities.by_process(), 1):
+            process = streams[0].peer.process
+            try:
+                program, cgroup = process.program(), process.cgroup()
+            except AttestationFailed:  # it has gone: the door closes what it held
+                continue
+            for stream in streams:
+                if stream.peer.program != program or stream.attested.cgroup != cgroup:
+                    stream.changed.set()
+            if number % PROCESSES_LOOKED_AT_ONCE == 0:
+                await asyncio.sleep(0)

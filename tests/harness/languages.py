@@ -1,0 +1,52 @@
+"""The independent clients as the tests run them: one for each language, as any user."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from harness import clients
+from harness.agent import AgentProcess
+from harness.program import Program, as_user, published
+
+SCRIPTS = {"python": "spiffe_client.py", "sojourn": "sojourn_client.py"}
+BUILT = tuple(clients.TOOLS)
+_JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-jar")
+
+
+def program_of(name: str) -> Path:
+    """The built client of a language. Skip the test if it cannot be built here, or fail it in CI."""
+    if advice := clients.missing(name):
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must not skip the {name} client: install {advice}")
+        pytest.skip(f"needs {advice}")
+    return clients.built(name)
+
+
+class Language:
+    """A client, ready to be run against an agent."""
+
+    def __init__(self, name: str, agent: AgentProcess) -> None:
+        """Copy it to where every user can run it, or skip the test as `program_of` does."""
+        self.name = name
+        self._agent = agent
+        if name in SCRIPTS:
+            self._script = str(clients.SOURCES / "python" / SCRIPTS[name])
+            return
+        self._program = published(program_of(name), agent.folder, f"{name}-client")
+
+    def run(self, uid: int, *arguments: str) -> Program:
+        """Start it as another user. Flags are alike in all languages: tests/clients/README.md."""
+        if self.name in SCRIPTS:
+            # The interpreter may lie where only root can enter: the script becomes the user once all is loaded.
+            command, *flags = arguments
+            argv = [sys.executable, self._script, command, "-uid", str(uid), *flags]
+        else:
+            argv = [*as_user(uid), *(_JAVA if self.name == "java" else ()), str(self._program), *arguments]
+        return Program(argv, self._agent.environment)
+
+
+def languages(*names: str) -> list[object]:
+    """The languages as parameters of a test, each with the mark of its toolchain."""
+    return [pytest.param(name, marks=[getattr(pytest.mark, name)] if name in BUILT else []) for name in names]

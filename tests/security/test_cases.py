@@ -1,0 +1,60 @@
+"""docs/security-cases.md and the tests tell the same."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent.parent
+TABLE = (TESTS.parent / "docs" / "security-cases.md").read_text()
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split("|")]
+    for line in TABLE.splitlines()
+    if line.startswith("| ") and not line.startswith(("| Weakness", "| #"))
+]
+NAMED = re.findall(r"`([\w/]+\.py)::(test_\w+)`", TABLE)
+
+
+def functions(path: Path) -> set[str]:
+    """The names of the tests in a file, those of its classes too."""
+    return {
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row[0][:40] for row in ROWS])
+def test_each_case_has_a_test_or_a_reason(row: list[str]) -> None:
+    """A case names tests, or says `none` and why."""
+    said = row[-1]
+    assert said.startswith("`") != said.startswith("none")
+    assert len(said) > 20
+
+
+def test_each_test_exists() -> None:
+    """Every test that the table names is there."""
+    assert [] == [(path, name) for path, name in NAMED if name not in functions(TESTS / path)]
+
+
+def test_each_published_weakness_is_listed() -> None:
+    """Every test that is named for a published weakness stands in the table under it."""
+    named = {name for _, name in NAMED}
+    files = [TESTS / "security" / name for name in ("test_published.py", "test_published_tokens.py", "test_http2.py")]
+    for_one = re.compile(r"test_(CVE|SPI|SPIRE|GHSA|PyJWT|joserfc|py_spiffe|go_spiffe)_")
+    found = {name for path in files for name in functions(path) if for_one.match(name)}
+    assert len(found) > 40
+    assert set() == found - named
+
+
+def test_each_number_is_in_its_row() -> None:
+    """A test is named for the weaknesses of the row in which it stands."""
+    for row in ROWS:
+        for year, number in re.findall(r"CVE_(\d{4})_(\d+)", row[-1]):
+            assert f"CVE-{year}-{number}" in row[0] or row[0].isdecimal()
+
+
+def test_cases_are_complete() -> None:
+    """The cases of who calls, of programs and of the wire are there, each once."""
+    assert list(map(str, range(1, 41))) == [row[0] for row in ROWS if row[0].isdecimal()]
