@@ -4,7 +4,7 @@ import hashlib
 import os
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -208,10 +208,15 @@ def load(folder: Path) -> TypeSet:
         try:
             found[name] = parse(name, *texts)
         except InvalidPolicy as error:
-            faults += (replace(each, file=str(folder / (each.file or f"{name}.toml"))) for each in error.faults)
+            faults += placed(folder, error.faults, f"{name}.toml")
     if faults:
         raise InvalidPolicy(faults)
     return found
+
+
+def placed(folder: Path, faults: Iterable[Fault], otherwise: str = "") -> list[Fault]:
+    """Faults with the whole path of their file; of those that name none it is `otherwise`."""
+    return [replace(fault, file=str(folder / (fault.file or otherwise))) for fault in faults]
 
 
 def type_names(folder: Path) -> list[str]:
