@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli.options import Output, OutputOption, ParamOption
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, ParamOption
 from sojourn.cli.output import REFUSED, emit, printable, table
-from sojourn.errors import InvalidPolicy, NotFound
+from sojourn.errors import InvalidPolicy, UnknownTaskType
 
 app = typer.Typer(no_args_is_help=True, help="Task types: policy-as-code.")
 FolderArgument = Annotated[Path, typer.Argument(help="A folder of NAME.toml and NAME.cedar.")]
@@ -117,19 +117,39 @@ def explain(
     param: ParamOption = None,
     tokens_issued: Annotated[int, typer.Option("--tokens-issued", min=0, help="Tokens that the task has had.")] = 0,
     calls: Annotated[int, typer.Option("--calls", min=0, help="Calls that were made under the task.")] = 0,
-    folder: Annotated[Path, typer.Option("--folder", help="A folder of NAME.toml and NAME.cedar.")] = ...,  # type: ignore[assignment]
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="A folder of NAME.toml and NAME.cedar. Default: what the agent has.")
+    ] = None,
+    admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Say what policy answers, which policies decide that, on what, and what would change it."""
     from sojourn.cli import remote
+
+    params = remote.pairs(param)
+    if folder is None:
+        from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+        request = pb.ExplainPolicyRequest(
+            type=type_,
+            workload=workload,
+            action=action,
+            resource=resource,
+            params=params,
+            tokens_issued=tokens_issued,
+            calls=calls,
+        )
+        method = "/sojourn.v1.Admin/ExplainPolicy"
+        _explained(remote.admin(admin_socket, method, request, pb.ExplainPolicyResponse), output)
+        return
     from sojourn.tasks.asking import Question
     from sojourn.tasks.explaining import explain as explained
     from sojourn.tasks.types import load
 
-    question = Question(workload, action, resource, remote.pairs(param), tokens_issued=tokens_issued, calls=calls)
     types = load(folder)
     if type_ not in types:
-        raise NotFound(f"{folder} has no task type {type_[:64]!r}")
+        raise UnknownTaskType(f"there is no task type {type_[:64]!r} in {folder}")
+    question = Question(workload, action, resource, params, tokens_issued=tokens_issued, calls=calls)
     _explained(explained(types[type_], question), output)
 
 
@@ -152,16 +172,17 @@ def _explained(found: Any, output: Output) -> None:
         "changes": changes,
     }
     by = f": {', '.join(found.policies)}" if found.policies else ""
-    lines = [f"{_word(found.allowed)} by {found.rule}{by}", f"because {found.reason}", "decided on"]
+    lines = [f"{word(found.allowed)} by {found.rule}{by}", f"because {found.reason}", "decided on"]
     lines += [f"  {name} = {text}" for name, text in sorted(value["attributes"].items())]
     lines += ["policies"] if standings else []
     for each in standings:
         why = "applies" if each["applies"] else "; ".join(each["misses"])
         lines.append(f"  {each['effect']} {each['id']}: {why}")
     lines.append("what would change it" if changes else "no single change that was tried would change it")
-    lines += [f"  {each['what']}: {_word(each['allowed'])}" for each in changes]
+    lines += [f"  {each['what']}: {word(each['allowed'])}" for each in changes]
     emit(output, value, map(printable, lines))
 
 
-def _word(allowed: bool) -> str:
+def word(allowed: bool) -> str:
+    """An answer for people."""
     return "allowed" if allowed else "denied"

@@ -22,6 +22,7 @@ from sojourn.errors import Fault, InvalidInput, InvalidPolicy
 from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES
 from sojourn.tasks.asking import Answer, Question, ask
 from sojourn.tasks.params import text_of
+from sojourn.tasks.policy import OWN
 from sojourn.tasks.types import CASES, Binding, TaskType, faults_of, not_toml
 
 _Count = Annotated[StrictInt, Field(ge=0)]
@@ -105,23 +106,13 @@ def parse(file: str, toml: str, kind: TaskType) -> list[Case]:
         raise InvalidPolicy([not_toml(file, toml, error)]) from error
     except ValidationError as error:
         raise InvalidPolicy(faults_of(file, toml, error)) from None
-    known = {clause.id for clause in kind.policy.clauses}
-    faults = [
-        Fault(file, 0, f"case {case.name!r}: there is no policy {id_!r}")
-        for case in read.case
-        for id_ in case.policies or ()
-        if id_ not in known and not id_.startswith("sojourn.")
-    ]
-    names = [case.name for case in read.case]
-    faults += [
-        Fault(file, 0, f"two cases are named {name!r}") for name in sorted({n for n in names if names.count(n) > 1})
-    ]
-    made = []
-    for case in read.case:
+    faults: list[Fault] = []
+    made: list[Case] = []
+    lines = [number for number, line in enumerate(toml.splitlines(), 1) if line.strip().startswith("[[case]]")]
+    for number, case in enumerate(read.case):
         made.append(_made(kind, case, read.default))
-        for missing in ("action", "resource"):
-            if not getattr(made[-1].question, missing):
-                faults.append(Fault(file, 0, f"case {case.name!r}: {missing} is missing"))
+        line = lines[number] if number < len(lines) else 0
+        faults += (Fault(file, line, f"case {case.name!r}: {fault}") for fault in _wrong(kind, case, made))
     if faults:
         raise InvalidPolicy(faults)
     return made
@@ -136,6 +127,16 @@ def undecided(kind: TaskType, outcomes: Sequence[Outcome]) -> list[str]:
     """The policies of a type that decided none of its cases, in the order of the file."""
     decided = {id_ for outcome in outcomes for id_ in outcome.answer.decision.policies}
     return [clause.id for clause in kind.policy.clauses if clause.id not in decided]
+
+
+def _wrong(kind: TaskType, case: _Case, made: Sequence[Case]) -> list[str]:
+    """What is wrong with a case, which is the last of those that are made."""
+    known = {clause.id for clause in (*OWN, *kind.policy.clauses)}
+    found = [f"there is no policy {id_!r}" for id_ in case.policies or () if id_ not in known]
+    found += [f"{part} is missing" for part in ("action", "resource") if not getattr(made[-1].question, part)]
+    if any(each.name == case.name for each in made[:-1]):
+        found.append("another case has this name")
+    return found
 
 
 def _made(kind: TaskType, case: _Case, default: _Asked) -> Case:

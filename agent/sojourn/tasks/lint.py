@@ -20,7 +20,7 @@ def warnings(kind: TaskType) -> list[Fault]:
         for action in grant.actions:
             if not any(clause.can_match(action, grant.resource) and _reachable(kind, clause) for clause in permits):
                 text = f"no policy can permit action {action!r} at {grant.resource!r}, which is in the ceiling"
-                found.append(Fault(f"{kind.name}.toml", 0, text))
+                found.append(Fault(f"{kind.name}.toml", kind.lines.get("ceiling", 0), text))
     return sorted(found, key=lambda fault: (fault.file, fault.line))
 
 
@@ -28,7 +28,9 @@ def faults(kind: TaskType, trust_domain: TrustDomain | None) -> list[Fault]:
     """What must not be: a permit without a live task, and workloads outside of the trust domain, if one is given."""
     found = [
         Fault(
-            f"{kind.name}.toml", 0, f"allowed_workloads: {str(workload)!r} is not in trust domain {trust_domain.name!r}"
+            f"{kind.name}.toml",
+            kind.lines.get("allowed_workloads", 0),
+            f"allowed_workloads: {str(workload)!r} is not in trust domain {trust_domain.name!r}",
         )
         for workload in sorted(kind.allowed_workloads, key=str)
         if trust_domain is not None and workload.trust_domain != trust_domain

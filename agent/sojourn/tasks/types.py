@@ -7,6 +7,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal, get_args
 
@@ -104,6 +105,7 @@ class TaskType:
     ceiling: Authority
     policy: Policy
     digest: str
+    lines: Mapping[str, int]  # where each key of its TOML file stands
 
     def read_params(self, given: Mapping[str, str]) -> dict[str, Param]:
         """Check parameters against the type's and give each its type. Raise InvalidInput naming the first fault."""
@@ -122,9 +124,9 @@ class TaskType:
 
 
 class TypeSet(dict[str, TaskType]):
-    """Task types by their names, as they were loaded together."""
+    """Task types by their names, as they were loaded together. It is not changed any more."""
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 over the names and digests of all, lower-case hex."""
         return hashlib.sha256("".join(f"{name} {self[name].digest}\n" for name in sorted(self)).encode()).hexdigest()
@@ -171,6 +173,7 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         ceiling=ceiling,
         policy=policy,
         digest=hashlib.sha256(f"{toml}\0{cedar}".encode()).hexdigest(),
+        lines=line_numbers(toml),
     )
 
 
@@ -234,6 +237,17 @@ def not_toml(file: str, text: str, error: tomllib.TOMLDecodeError) -> Fault:
 def faults_of(file: str, toml: str, error: ValidationError) -> list[Fault]:
     """What is wrong with a file that is not as its model says, each with the line of its key."""
     lines = line_numbers(toml)
+    counts: dict[str, int] = {}
+    place = ""
+    for number, line in enumerate(toml.splitlines(), 1):  # the tables of an array have a number each
+        header = re.match(r"\s*(\[+)\s*([A-Za-z0-9_.-]+)\s*\]", line)
+        key = re.match(r"\s*([A-Za-z0-9_-]+)\s*=", line)
+        if header:
+            place = f"{header[2]}.{counts.setdefault(header[2], 0)}" if len(header[1]) > 1 else ""
+            counts[header[2]] = counts.get(header[2], 0) + 1
+            lines.setdefault(place, number)
+        elif key and place:
+            lines.setdefault(f"{place}.{key[1]}", number)
     return [_fault(file, each, lines) for each in error.errors()]
 
 
