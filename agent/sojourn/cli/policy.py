@@ -167,13 +167,13 @@ def _explained(found: Any, output: Output) -> None:
         "rule": found.rule,
         "reason": found.reason,
         "policies": list(found.policies),
-        "attributes": dict(found.attributes),
+        "attributes": [{"name": name, "value": text} for name, text in sorted(found.attributes.items())],
         "standings": standings,
         "changes": changes,
     }
     by = f": {', '.join(found.policies)}" if found.policies else ""
     lines = [f"{word(found.allowed)} by {found.rule}{by}", f"because {found.reason}", "decided on"]
-    lines += [f"  {name} = {text}" for name, text in sorted(value["attributes"].items())]
+    lines += [f"  {name} = {text}" for name, text in sorted(found.attributes.items())]
     lines += ["policies"] if standings else []
     for each in standings:
         why = "applies" if each["applies"] else "; ".join(each["misses"])

@@ -142,7 +142,7 @@ class TypeFolder:
         self._audit.note(self._refused_event, folder=str(self.folder), reason=fault[:AUDITED_TEXT], in_force=in_force)
 
     def _read(self, folder: Path) -> TypeSet | InvalidPolicy:
-        if self._optional and not self.types and not folder.exists():
+        if self._optional and not self.types and not os.path.exists(folder):  # also if it may not be seen
             return TypeSet()
         try:
             return task_types.load(folder)
