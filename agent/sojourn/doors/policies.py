@@ -1,5 +1,6 @@
 """Of sojourn.v1.Admin: the task types that are in force, why they answer as they do, and a candidate beside them."""
 
+import asyncio
 import os
 from pathlib import Path
 
@@ -54,7 +55,7 @@ class PolicyApi:
             tokens_issued=request.tokens_issued,
             calls=request.calls,
         )
-        found = explain(self._engine.type_named(request.type), question)
+        found = await asyncio.to_thread(explain, self._engine.type_named(request.type), question)
         return pb.ExplainPolicyResponse(
             type=found.type,
             digest=found.digest,

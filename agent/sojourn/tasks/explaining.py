@@ -5,8 +5,9 @@ Nothing here is derived: each change that is named was made, one at a time, and 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 
-from sojourn.limits import CHANGES_SHOWN, CHANGES_TRIED
+from sojourn.limits import CHANGES_FOUND, CHANGES_SHOWN, VALUES_TRIED
 from sojourn.tasks.asking import ACTIVE, Answer, Question, ask
 from sojourn.tasks.clauses import Clause
 from sojourn.tasks.params import ParamRule, text_of
@@ -99,8 +100,8 @@ def _other_requests(kind: TaskType, question: Question, answer: Answer) -> Itera
     """What one other attribute or parameter would change; of many values the first few that do."""
     for name, values in _variants(kind, question):
         found = 0
-        for text, other in values:
-            if found == CHANGES_TRIED:
+        for text, other in islice(values, VALUES_TRIED):
+            if found == CHANGES_FOUND:
                 break
             allowed = bool(ask(kind, other))
             if allowed != bool(answer):
