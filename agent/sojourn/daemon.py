@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -29,6 +28,7 @@ from sojourn.doors import (
     localauthority,
     minting,
     operating,
+    policies,
     revoking,
     sds,
     taskadmin,
@@ -42,7 +42,7 @@ from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi, HttpProtocols
 from sojourn.doors.servers import InwardFolder, end, serve
-from sojourn.errors import CannotStart, InvalidPolicy, SojournError
+from sojourn.errors import CannotStart, SojournError
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
@@ -78,9 +78,8 @@ from sojourn.store.tasks import TaskTable
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.policies import Policies
 from sojourn.tasks.service import TokenService
-from sojourn.tasks.types import TaskType
-from sojourn.tasks.types import load as load_types
 
 log = structlog.get_logger()
 
@@ -104,12 +103,16 @@ class Rooms:
     identities: Identities
     engine: TaskEngine
     changing: Changing
+    policies: Policies
     blocks: BlockTable
     service: TokenService
 
 
 async def run(config: Config, level: Level, failures: Failures, ready: Callable[[], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart."""
+    """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart.
+
+    SIGHUP has the task types read again.
+    """
     process_setup.check_proc()
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
@@ -125,7 +128,9 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(rooms.audit.run()),
                 group.create_task(rooms.engine.journal.run()),
                 group.create_task(Lookout(rooms.identities).run()),
+                group.create_task(rooms.policies.run()),
             ]
+            loop.add_signal_handler(signal.SIGHUP, rooms.policies.wake)
             _Upkeep(rooms).run()
             rooms.alarms.on_step(rooms.issuing.check_clock)
             rooms.alarms.on_step(rooms.registry.check_clock)
@@ -203,7 +208,10 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     )
     key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
-    engine = TaskEngine(_task_types(config), table, audit, key, config.issuer, epoch, clock, alarms, holders)
+    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders)
+    changing = Changing(engine)
+    sets = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
+    await sets.start()
     registry.on_change(engine.entries_changed)
     blocks = BlockTable(database, journal)
     engine.blocks.replace(blocks.load())
@@ -223,7 +231,8 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         followed,
         identities,
         engine,
-        Changing(engine),
+        changing,
+        sets,
         blocks,
         service,
     )
@@ -290,12 +299,14 @@ async def _open_doors(
             door=public,
             clock=rooms.clock,
             followed=rooms.followed,
+            policies=rooms.policies,
             failures=failures,
             default_x509_svid_ttl=config.identity.x509_svid_ttl,
             limitations=process_setup.limitations(),
         ).methods()
         | entry_api.admin_methods()
         | taskadmin.TaskAdminApi(rooms.engine, rooms.changing, rooms.blocks, rooms.audit, rooms.clock).admin_methods()
+        | policies.PolicyApi(rooms.engine, rooms.policies).admin_methods()
         | revoking.RevokingApi(
             rooms.registry,
             rooms.identities,
@@ -352,19 +363,6 @@ class _Upkeep:
             log.exception("authority_not_renewed")
             wait = 60.0
         self._alarm = self._rooms.alarms.after(wait, self.run)
-
-
-def _task_types(config: Config) -> dict[str, TaskType]:
-    folder = config.tasks.types_dir
-    if folder is None:
-        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-        folder = Path("/etc/sojourn/task-types") if os.geteuid() == 0 else home / "sojourn" / "task-types"
-        if not os.path.isdir(folder):
-            return {}
-    try:
-        return load_types(folder)
-    except InvalidPolicy as error:
-        raise CannotStart(f"task types: {error.public}") from error
 
 
 def _start_metrics(config: Config, rooms: Rooms) -> None:

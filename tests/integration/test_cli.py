@@ -27,7 +27,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "entry": ("create", "show", "list", "update", "delete", "count", "apply", "export"),
     "svid": ("x509", "jwt"),
     "task": ("run", "begin", "token", "complete", "list", "show", "revoke"),
-    "policy": ("check",),
+    "policy": ("check", "test", "explain", "reload", "shadow-report"),
     "authority": ("show",),
     "bundle": ("show",),
     "audit": ("tail", "verify"),
@@ -137,6 +137,9 @@ AWAY = [
     ["task", "list"],
     ["task", "show", "x"],
     ["task", "revoke", "x"],
+    ["policy", "reload"],
+    ["policy", "shadow-report"],
+    ["policy", "explain", "x", "--workload", TRIAGE, "--action", "a", "--resource", TICKETS],
     ["authority", "show"],
     ["bundle", "show"],
     ["audit", "tail"],
@@ -238,7 +241,8 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
     [
         (["status"], {"trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections",
                       "task_types", "authority", "limitations", "followed", "streams", "svids", "failures", "kind", "root_serial",
-                      "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"}}),
+                      "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"},
+                      "policy", "shadow", "folder", "digest", "loaded_at", "fault"}),
         (["authority", "show"], {"kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after",
                                  "jwt_key_ids", *AUTHORITY_KEYS}),
         (["svid", "revoked"], {"revoked"}),
@@ -253,8 +257,16 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
                                                   "missing", "priority", "x509_svid", "conclusion"}),
         (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions"}),
         (["config", "show"], {"values"}),
-        (["policy", "check", str(SAMPLES / "task-types")], {"task_types", "name", "description", "digest", "ceiling",
-                                                            "resource", "actions"}),
+        (["policy", "check", str(SAMPLES / "task-types")], {"digest", "task_types", "name", "description", "consequence",
+                                                            "ceiling", "resource", "actions", "policies", "injected",
+                                                            "warnings"}),
+        (["policy", "test", str(SAMPLES / "task-types")], {"task_types", "task_type", "cases", "failed",
+                                                           "undecided_policies"}),
+        (["policy", "explain", "triage-ticket", "--workload", TRIAGE, "--action", "ticket:read", "--resource", TICKETS],
+         {"type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "id", "effect", "line",
+          "applies", "misses", "changes", "what", "name", "value"}),
+        (["policy", "reload", "--dry-run"], {"digest", "digest_before", "dry_run", "tasks"}),
+        (["policy", "shadow-report"], {"shadow", "compared", "errors", "beyond", "differences"}),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -613,8 +625,8 @@ def test_all_faults_of_a_configuration(tmp_path: Path) -> None:
 def test_policy_check_of_the_samples(shared: AgentProcess) -> None:
     """The sample task types are good, without an agent."""
     types = shared.json("policy", "check", str(SAMPLES / "task-types"))["task_types"]
-    assert ["triage-ticket"] == [each["name"] for each in types]
-    assert [{"resource": TICKETS, "actions": ["ticket:read"]}] == types[0]["ceiling"]
+    [triage] = [each for each in types if each["name"] == "triage-ticket"]
+    assert (8, [{"resource": TICKETS, "actions": ["ticket:read"]}]) == (len(types), triage["ceiling"])
 
 
 def test_policy_check_of_broken_types(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
+from sojourn.doors.policies import policy_set
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
 from sojourn.identity import explain, lifetime
@@ -27,6 +28,7 @@ from sojourn.oversight.failures import Failures
 from sojourn.spiffe.x509svid import X509Svid
 from sojourn.store.audit import AuditTable
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.policies import Policies
 
 SERVICE = "sojourn.v1.Admin"
 _AUDIT_DEFAULT = 50
@@ -49,6 +51,7 @@ class AdminApi:
         door: Door,
         clock: Clock,
         followed: FollowedFolder | None,
+        policies: Policies,
         failures: Failures,
         default_x509_svid_ttl: timedelta,
         limitations: dict[str, str],
@@ -65,6 +68,7 @@ class AdminApi:
         self._door = door
         self._clock = clock
         self._followed = followed
+        self._policies = policies
         self._failures = failures
         self._default_x509_svid_ttl = default_x509_svid_ttl
         self._limitations = limitations
@@ -137,6 +141,8 @@ class AdminApi:
                 for failure in self._failures.recent()
             ],
             followed=self._folder(),
+            policy=policy_set(self._policies.folder),
+            shadow=policy_set(self._policies.candidate) if self._policies.candidate is not None else None,
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:

@@ -6,6 +6,7 @@ from sojourn.errors import FailedPrecondition, InvalidInput, TaskOver
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
+from sojourn.tasks.shadow import Decided
 from sojourn.tasks.task import Task
 
 OPERATOR = "operator"
@@ -38,7 +39,10 @@ class Changing:
             self._changed(task, "task_resumed", cause=cause)
             await self._engine.journal.written(task.id)
             return
-        left = rules.still_allowed(task.type, task.principal(), task.authority, task.params)
+        version = task.version
+        left = rules.still_allowed(
+            task.type, task.principal(), task.authority, task.params, Decided(task, self._engine.shadow)
+        )
         if not left.grants:
             await self._engine.revoke(task, "policy_changed")
             task.check_active(self._engine.clock.boot())
@@ -46,7 +50,7 @@ class Changing:
         await self._engine.journal.now(
             task.record_of_resumed(left), self._engine.event("task_resumed", task, cause=cause)
         )
-        if not task.live or list(task.suspensions) != [cause]:
+        if not task.live or list(task.suspensions) != [cause] or task.version != version:
             raise TaskOver("the task has changed meanwhile")
         task.resume(cause)
         task.authority = left
@@ -66,9 +70,13 @@ class Changing:
             raise InvalidInput("nothing would be left: complete the task instead")
         rules.check_held(task.authority, left)
         if left != task.authority:
-            before, task.authority = task.authority, left
-            self._changed(task, "task_narrowed", before=before, reason=reason)
+            self.take(task, left, reason)
         await self._engine.journal.written(task.id)
+
+    def take(self, task: Task, left: Authority, reason: str) -> None:
+        """Leave a live task `left`, a part of what it holds, and no more, from now on. It is written later."""
+        before, task.authority = task.authority, left
+        self._changed(task, "task_narrowed", before=before, reason=reason)
 
     def _changed(self, task: Task, event: str, *, before: Authority | None = None, **fields: Any) -> None:
         """A change that takes something away is in force: tell validators and the holder, and have it written."""

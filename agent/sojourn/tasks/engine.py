@@ -29,9 +29,10 @@ from sojourn.tasks.holding import Holding
 from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.repeats import Repeats
+from sojourn.tasks.shadow import Decided, Shadow
 from sojourn.tasks.task import COMPLETED, EXPIRED, REVOKED, Task
 from sojourn.tasks.tokens import TaskToken
-from sojourn.tasks.types import TaskType
+from sojourn.tasks.types import TaskType, TypeSet
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,8 @@ class TaskEngine:
     ) -> None:
         self.feed = Feed()
         self.tasks = LiveTasks()
-        self.types = dict(types)
+        self.types = TypeSet(types)
+        self.shadow: Shadow | None = None  # a candidate set that is asked beside
         self.key = key
         self.issuer = issuer
         self.epoch = epoch
@@ -142,10 +144,10 @@ class TaskEngine:
                 heir.close()
             raise
         self.tasks.add(task)
-        task.alarms.append(self._alarms.at(task.deadline, lambda: self._time_up(task)))
-        self._watch_idle(task)
+        self.watch(task)
+        decided = {"policies": list(task.decided_by), "policy_set": self.types.digest}
         try:
-            await self.journal.now(task.record(), self.event("task_begun", task, pid=hold.pid))
+            await self.journal.now(task.record(), self.event("task_begun", task, pid=hold.pid, **decided))
         except SojournError:
             self._forget(task)
             raise
@@ -197,7 +199,10 @@ class TaskEngine:
             selectors=peer.attested.selectors if peer.attested is not None else frozenset(),
             heir=heir,
         )
-        task.authority = rules.authorize(kind, task.principal(), request.wanted, params)
+        rules.check_binding(kind, task.held_as)
+        decided = Decided(task, self.shadow)
+        task.authority = rules.authorize(kind, task.principal(), request.wanted, params, decided)
+        task.decided_by = decided.policies
         holder.process.check_alive()
         return task
 
@@ -221,7 +226,8 @@ class TaskEngine:
         if task.type.max_tokens is not None and task.tokens_issued >= task.type.max_tokens:
             raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
         grant = rules.narrow(task.authority, resource, actions)
-        rules.authorize(task.type, task.principal(), Authority((grant,)), task.params)
+        decided = Decided(task, self.shadow)
+        rules.authorize(task.type, task.principal(), Authority((grant,)), task.params, decided)
         now = self.clock.now()
         left = timedelta(seconds=max(0.0, task.deadline - self.clock.boot()))
         ends = min(now + task.type.token_ttl, now + left, *([not_after] if not_after else []))
@@ -239,7 +245,13 @@ class TaskEngine:
             issued_at=now,
             expires_at=ends,
         )
-        fields = {"resource": grant.resource, "actions": list(grant.actions), "jti": token.claims["jti"]}
+        fields = {
+            "resource": grant.resource,
+            "actions": list(grant.actions),
+            "jti": token.claims["jti"],
+            "policies": list(decided.policies),
+            "policy_set": self.types.digest,
+        }
         task.tokens_issued += 1  # before the record is written: those who ask meanwhile share the budget
         try:
             await self.journal.note(self.event("token_issued", task, expires_at=token.claims["exp"], **fields))
@@ -334,6 +346,13 @@ class TaskEngine:
     def used(self, task: Task) -> None:
         """The task was used: it is not idle from now on."""
         task.last_used = self.clock.boot()
+
+    def watch(self, task: Task) -> None:
+        """End the task when its time is up, or when it was not used for too long; what was set before is off."""
+        for alarm in task.alarms:
+            alarm.cancel()
+        task.alarms[:] = [self._alarms.at(task.deadline, lambda: self._time_up(task))]
+        self._watch_idle(task)
 
     def _watch_idle(self, task: Task) -> None:
         """End the task when it was not used for as long as its type allows."""

@@ -70,8 +70,14 @@ class Task:
     tokens_issued: int = 0
     calls: int = 0
     uses: dict[tuple[str, str], Use] = field(default_factory=dict)  # (resource, action)
+    decided_by: tuple[str, ...] = ()  # the policies that gave it its authority when it began
     alarms: list[Alarm] = field(default_factory=list)
     heir: Hold | None = field(default=None)  # who takes a one-shot task over when its holder returns 0
+
+    @property
+    def held_as(self) -> str:
+        """Its binding as task types name it: with `session` others than the holder may use it."""
+        return "session" if self.session else self.binding
 
     @property
     def live(self) -> bool:

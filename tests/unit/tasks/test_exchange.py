@@ -230,6 +230,13 @@ class TestChooseType:
         ("changes", "types", "subject", "error"),
         [
             pytest.param({}, {"triage": ONE}, SUBJECT, InvalidTarget, id="no target"),
+            pytest.param(
+                {"audience": TICKETS},
+                {"triage": task_type(binding='["stream", "process", "session"]')},
+                SUBJECT,
+                InvalidTarget,
+                id="type that needs a holder",
+            ),
             pytest.param({"audience": WIKI + "/"}, {"triage": ONE}, SUBJECT, InvalidTarget, id="target of no type"),
             pytest.param(
                 {"audience": TICKETS},
