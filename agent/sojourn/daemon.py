@@ -75,9 +75,11 @@ from sojourn.store.foreign import ForeignTable
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
+from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.service import TokenService
 from sojourn.tasks.types import TaskType
 from sojourn.tasks.types import load as load_types
@@ -104,6 +106,8 @@ class Rooms:
     identities: Identities
     engine: TaskEngine
     changing: Changing
+    attaching: Attaching
+    recovery: Recovery
     blocks: BlockTable
     service: TokenService
 
@@ -132,11 +136,12 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             await _open_doors(config, rooms, level, failures, descriptors, stack)
             _start_metrics(config, rooms)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
+            rooms.recovery.open_window()
             ready()
             await stop.wait()
             log.info("agent_draining")
             rooms.identities.close()
-            rooms.engine.end_all("agent_stopped")
+            rooms.engine.close()
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_SECONDS):
                     await rooms.engine.journal.drain()
@@ -184,26 +189,17 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
     identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
     table = TaskTable(database, journal)
-    await table.end_unfinished(
-        lambda left: audit.event(
-            "task_ended",
-            {
-                "task": left.id,
-                "type": left.type_name,
-                "spiffe_id": left.spiffe_id,
-                "uid": left.uid,
-                "state": "revoked",
-                "reason": "agent_restart",
-            },
-        )
-    )
     key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
     engine = TaskEngine(_task_types(config), table, audit, key, config.issuer, epoch, clock, alarms, holders)
     registry.on_change(engine.entries_changed)
     blocks = BlockTable(database, journal)
     engine.blocks.replace(blocks.load())
-    service = TokenService(engine, identities, clock)
+    recovery = Recovery(engine, registry, holders, table, audit, alarms)
+    await recovery.run()
+    changing = Changing(engine)
+    attaching = Attaching(engine, changing, identities)
+    service = TokenService(engine, attaching, identities, clock)
     return Rooms(
         clock,
         alarms,
@@ -219,7 +215,9 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         followed,
         identities,
         engine,
-        Changing(engine),
+        changing,
+        attaching,
+        recovery,
         blocks,
         service,
     )
@@ -255,7 +253,7 @@ async def _open_doors(
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     public_services = {
         workload.SERVICE: workload_api.methods(),
-        tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.changing, rooms.identities).methods(),
+        tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.changing, rooms.attaching, rooms.identities).methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.identities, rooms.clock
         ).methods(),
