@@ -75,10 +75,12 @@ from sojourn.store.foreign import ForeignTable
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
+from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.policies import Policies
+from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.service import TokenService
 
 log = structlog.get_logger()
@@ -104,6 +106,8 @@ class Rooms:
     engine: TaskEngine
     changing: Changing
     policies: Policies
+    attaching: Attaching
+    recovery: Recovery
     blocks: BlockTable
     service: TokenService
 
@@ -141,11 +145,12 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             await _open_doors(config, rooms, level, failures, descriptors, stack)
             _start_metrics(config, rooms)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
+            rooms.recovery.open_window()
             ready()
             await stop.wait()
             log.info("agent_draining")
             rooms.identities.close()
-            rooms.engine.end_all("agent_stopped")
+            rooms.engine.close()
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_SECONDS):
                     await rooms.engine.journal.drain()
@@ -193,19 +198,6 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
     identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
     table = TaskTable(database, journal)
-    await table.end_unfinished(
-        lambda left: audit.event(
-            "task_ended",
-            {
-                "task": left.id,
-                "type": left.type_name,
-                "spiffe_id": left.spiffe_id,
-                "uid": left.uid,
-                "state": "revoked",
-                "reason": "agent_restart",
-            },
-        )
-    )
     key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
     engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders)
@@ -215,7 +207,10 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     registry.on_change(engine.entries_changed)
     blocks = BlockTable(database, journal)
     engine.blocks.replace(blocks.load())
-    service = TokenService(engine, identities, clock)
+    recovery = Recovery(engine, registry, holders, table, audit, alarms)
+    await recovery.run()
+    attaching = Attaching(engine, changing, identities)
+    service = TokenService(engine, attaching, identities, clock)
     return Rooms(
         clock,
         alarms,
@@ -233,6 +228,8 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         engine,
         changing,
         sets,
+        attaching,
+        recovery,
         blocks,
         service,
     )
@@ -268,7 +265,7 @@ async def _open_doors(
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     public_services = {
         workload.SERVICE: workload_api.methods(),
-        tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.changing, rooms.identities).methods(),
+        tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.changing, rooms.attaching, rooms.identities).methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.identities, rooms.clock
         ).methods(),

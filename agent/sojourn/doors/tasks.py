@@ -8,15 +8,16 @@ from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.doors.calls import Call, Method, first_of, next_of
-from sojourn.errors import InvalidInput, InvalidSpiffeId, PolicyDenied
+from sojourn.errors import InvalidInput, InvalidSpiffeId, PolicyDenied, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import BeginRequest, TaskEngine
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.task import REVOKED, Task
+from sojourn.tasks.task import PROCESS, REVOKED, STREAM, Task
 
 SERVICE = "sojourn.v1.Tasks"
 
@@ -24,15 +25,17 @@ SERVICE = "sojourn.v1.Tasks"
 class TasksApi:
     """Begin, get tokens, complete."""
 
-    def __init__(self, engine: TaskEngine, changing: Changing, identities: Identities) -> None:
+    def __init__(self, engine: TaskEngine, changing: Changing, attaching: Attaching, identities: Identities) -> None:
         self._engine = engine
         self._changing = changing
+        self._attaching = attaching
         self._identities = identities
 
     def methods(self) -> dict[str, Method]:
         return {
             "RunTask": Method("bidi", pb.RunTaskRequest, self.run_task),
             "BeginTask": Method("unary", pb.BeginTaskRequest, self.begin_task),
+            "AttachTask": Method("unary", pb.AttachTaskRequest, self.attach_task),
             "GetToken": Method("unary", pb.GetTokenRequest, self.get_token),
             "NarrowTask": Method("unary", pb.NarrowTaskRequest, self.narrow_task),
             "CompleteTask": Method("unary", pb.CompleteTaskRequest, self.complete_task),
@@ -40,37 +43,49 @@ class TasksApi:
 
     async def run_task(self, call: Call, _request: None) -> AsyncIterator[pb.TaskEvent]:
         first = await first_of(call, FIRST_BYTES_SECONDS)
-        if first.WhichOneof("command") != "begin":
-            raise InvalidInput("the first request of the stream must be begin")
-        if first.begin.holder_pid or first.begin.idempotency_key:
-            raise InvalidInput("holder_pid and idempotency_key have no place here: the task is the stream")
-        entries = await self._identities.of(call.peer)
-        task = await self._engine.begin(
-            call.peer,
-            entries,
-            _begin_request(first.begin),
-            holder=call.peer.process.again(),
-            binding="stream",
-            session=first.begin.session,
-        )
+        command = first.WhichOneof("command")
+        if command == "begin":
+            task = await self._begin_stream(call.peer, first.begin)
+        elif command == "attach":
+            entries = await self._identities.of(call.peer)
+            task = await self._attaching.by_stream(call.peer, entries, first.attach.task_id)
+        else:
+            raise InvalidInput("the first request of the stream must be begin or attach")
         changed = asyncio.Event()
         self._engine.on_change(task, lambda _: changed.set())
         try:
-            yield pb.TaskEvent(begun=task_message(task))
+            yield pb.TaskEvent(**{"begun" if command == "begin" else "attached": task_message(task)})
             async for _ in self._changes(call, task, changed):
                 yield pb.TaskEvent(changed=task_message(task))
             await self._engine.journal.written(task.id)
             yield pb.TaskEvent(ended=task_message(task))
         finally:
-            if task.live:
+            if task.live and not self._engine.closing:
                 self._engine.end(task, REVOKED, "holder_disconnected")
 
+    async def _begin_stream(self, peer: Peer, begin: pb.BeginTaskRequest) -> Task:
+        if begin.holder_pid or begin.idempotency_key:
+            raise InvalidInput("holder_pid and idempotency_key have no place here: the task is the stream")
+        return await self._engine.begin(
+            peer,
+            await self._identities.of(peer),
+            _begin_request(begin),
+            holder=peer.process.again(),
+            binding=STREAM,
+            session=begin.session,
+        )
+
     async def _changes(self, call: Call, task: Task, changed: asyncio.Event) -> AsyncIterator[None]:
-        """Follow the holder's commands until the task has ended; yield whenever it has changed."""
+        """Follow the holder's commands until the task has ended; yield whenever it has changed.
+
+        Raise Unavailable when the agent stops: the task lives on without the stream.
+        """
         change = asyncio.ensure_future(changed.wait())
         command: asyncio.Future[Any] | None = asyncio.ensure_future(next_of(call.requests))
         try:
             while task.live:
+                if self._engine.closing:
+                    raise Unavailable("the agent is shutting down")
                 waiting = {change, command} if command is not None else {change}
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 if change.done() and task.live:
@@ -98,7 +113,7 @@ class TasksApi:
             entries,
             _begin_request(request),
             holder=await self._holder(call.peer, entries, request.holder_pid),
-            binding="process",
+            binding=PROCESS,
             session=request.session or bool(request.holder_pid),
         )
         return task_message(task)
@@ -122,9 +137,16 @@ class TasksApi:
             raise
         return holder
 
+    async def attach_task(self, call: Call, request: pb.AttachTaskRequest) -> pb.Task:
+        entries = await self._identities.of(call.peer)
+        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
+        if task.binding == STREAM:
+            raise InvalidInput("the task is its stream: attach by RunTask")
+        return task_message(task)
+
     async def get_token(self, call: Call, request: pb.GetTokenRequest) -> pb.GetTokenResponse:
         entries = await self._identities.of(call.peer)
-        task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
+        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
         token = await self._engine.token(task, request.resource, tuple(request.actions))
         return pb.GetTokenResponse(
             access_token=token.token,
@@ -136,7 +158,7 @@ class TasksApi:
 
     async def narrow_task(self, call: Call, request: pb.NarrowTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
-        task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
+        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
         await self._changing.narrow(task, _authority(request.grants), "holder")
         return task_message(task)
 

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
 from sojourn.errors import SojournError
+from sojourn.limits import REATTACH_TRIED_SECONDS
 from sojourn.sdk.client import Client, TokenVerdict
 from sojourn.sdk.connection import CALL_SECONDS, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
@@ -52,8 +53,14 @@ class SyncTask(SyncHeldTask):
 class SyncClient:
     """A blocking connection to the agent, for use as `with SyncClient() as client`. May be shared by threads."""
 
-    def __init__(self, socket: str | None = None, *, deadline_seconds: float = CALL_SECONDS) -> None:
-        self._client = Client(socket, deadline_seconds=deadline_seconds)
+    def __init__(
+        self,
+        socket: str | None = None,
+        *,
+        deadline_seconds: float = CALL_SECONDS,
+        patience_seconds: float = REATTACH_TRIED_SECONDS,
+    ) -> None:
+        self._client = Client(socket, deadline_seconds=deadline_seconds, patience_seconds=patience_seconds)
         self.socket = self._client.socket
         self._open: Portal | None = None
 
@@ -165,6 +172,10 @@ class SyncClient:
             idempotency_key=idempotency_key,
         )
         return SyncHeldTask(self._portal, self._portal.run(task))
+
+    def attach_task(self, task_id: str) -> TaskStatus:
+        """See Client."""
+        return self._portal.run(self._client.attach_task(task_id))
 
     def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
         """See Client."""

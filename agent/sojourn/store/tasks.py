@@ -1,27 +1,17 @@
 """Tasks in the database: a row for each, written together with the audit record of the change."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, LargeBinary, cast, select
 
 from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
 from sojourn.store.tables import tasks
-from sojourn.tasks.task import LIVING, REVOKED, TaskRecord
-
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A task that an earlier run of the agent left alive."""
-
-    id: str
-    type_name: str
-    spiffe_id: str
-    uid: int
+from sojourn.tasks.task import LIVING, JournaledTask, TaskRecord
 
 
 class TaskTable:
@@ -33,18 +23,11 @@ class TaskTable:
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
     async def save(self, record: TaskRecord, event: Event) -> None:
-        row = {
-            "id": record.id,
-            "state": record.state,
-            "version": record.version,
-            "boot_id": self._boot_id,
-            "document": json.dumps(record.document),
-        }
+        row = self._row(record)
 
         def work(connection: Connection) -> None:
-            changed = {name: value for name, value in row.items() if name != "id"}
-            if connection.execute(tasks.update().where(tasks.c.id == row["id"]).values(changed)).rowcount == 0:
-                connection.execute(tasks.insert().values(row))
+            if connection.execute(tasks.update().where(tasks.c.id == record.id).values(row)).rowcount == 0:
+                connection.execute(tasks.insert().values(id=record.id, **row))
             self._audit.append_in(connection, [event])
 
         await self._database.write(work)
@@ -52,23 +35,35 @@ class TaskTable:
     async def record(self, event: Event) -> None:
         await self._audit.append([event])
 
-    async def end_unfinished(self, make_event: Any) -> list[Unfinished]:
-        """Mark the tasks of earlier runs as revoked, each with the audit event that `make_event(unfinished)` gives."""
+    async def unfinished(self) -> list[JournaledTask]:
+        """The tasks that earlier runs of the agent left alive."""
+        # As bytes: a text that is none would fail the whole query.
+        document = cast(tasks.c.document, LargeBinary).label("document")
+        found = select(tasks.c.id, tasks.c.version, tasks.c.boot_id, document).where(tasks.c.state.in_(LIVING))
 
-        def work(connection: Connection) -> list[Unfinished]:
-            rows = connection.execute(select(tasks).where(tasks.c.state.in_(LIVING))).all()
-            found = []
-            for row in rows:
-                document = json.loads(row.document)
-                found.append(Unfinished(row.id, document["type"], document["spiffe_id"], document["uid"]))
-                document["reason"] = "agent_restart"
-                connection.execute(
-                    tasks.update()
-                    .where(tasks.c.id == row.id)
-                    .values(state=REVOKED, version=row.version + 1, document=json.dumps(document))
-                )
-            if found:
-                self._audit.append_in(connection, [make_event(each) for each in found])
-            return found
+        def work(connection: Connection) -> list[JournaledTask]:
+            return [
+                JournaledTask(row.id, row.version, row.boot_id == self._boot_id, row.document or b"")
+                for row in connection.execute(found)
+            ]
 
-        return await self._database.write(work)
+        return await self._database.read(work)
+
+    async def take_over(self, changes: Sequence[tuple[TaskRecord, Event]]) -> None:
+        """Save all of these tasks with their records, or none."""
+        rows = [(record.id, self._row(record)) for record, _ in changes]
+
+        def work(connection: Connection) -> None:
+            for task_id, row in rows:
+                connection.execute(tasks.update().where(tasks.c.id == task_id).values(row))
+            self._audit.append_in(connection, [event for _, event in changes])
+
+        await self._database.write(work)
+
+    def _row(self, record: TaskRecord) -> dict[str, Any]:
+        return {
+            "state": record.state,
+            "version": record.version,
+            "boot_id": self._boot_id,
+            "document": json.dumps(record.document),
+        }

@@ -13,7 +13,7 @@ from typing import Any
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.clock import Alarms, Clock
-from sojourn.errors import BudgetSpent, InvalidInput, SojournError, TaskOver, UnknownTaskType
+from sojourn.errors import BudgetSpent, InvalidInput, SojournError, TaskOver, Unavailable, UnknownTaskType
 from sojourn.identity.entries import Entry
 from sojourn.identity.registry import Change
 from sojourn.limits import TASK_MIN_SECONDS
@@ -30,7 +30,7 @@ from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.repeats import Repeats
 from sojourn.tasks.shadow import Decided, Shadow
-from sojourn.tasks.task import COMPLETED, EXPIRED, REVOKED, Task
+from sojourn.tasks.task import COMPLETED, EXPIRED, ONE_SHOT, REVOKED, Task
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
 
@@ -79,6 +79,7 @@ class TaskEngine:
         self.clock = clock
         self._alarms = alarms
         self._holders = holders
+        self.closing = False
         self._counter = 0
         self._hooks: dict[str, Callable[[Task], None]] = {}
         self._repeats = Repeats(self.tasks)
@@ -143,8 +144,7 @@ class TaskEngine:
             if heir is not None:
                 heir.close()
             raise
-        self.tasks.add(task)
-        self.watch(task)
+        self.adopt(task)
         decided = {"policies": list(task.decided_by), "policy_set": self.types.digest}
         try:
             await self.journal.now(task.record(), self.event("task_begun", task, pid=hold.pid, **decided))
@@ -159,6 +159,16 @@ class TaskEngine:
         self.feed.publish(task)
         return task
 
+    def adopt(self, task: Task) -> None:
+        """Take a task among the live ones; it ends when its time is up, or when it is idle for too long."""
+        self.tasks.add(task)
+        self.watch(task)
+
+    def next_version(self) -> int:
+        """A version that is later than any that was given before."""
+        self._counter += 1
+        return (self.epoch << 32) | self._counter
+
     def _make(
         self,
         peer: Peer,
@@ -169,6 +179,8 @@ class TaskEngine:
         session: bool,
         heir: Hold | None,
     ) -> Task:
+        if self.closing:
+            raise Unavailable("the agent is shutting down")
         kind = self.type_named(request.type_name)
         entry = rules.entry_for(kind, entries, request.spiffe_id)
         self.blocks.check(kind.name, entry.spiffe_id)
@@ -176,7 +188,6 @@ class TaskEngine:
         self.tasks.check_room(peer.uid)
         if request.max_seconds and request.max_seconds < TASK_MIN_SECONDS:
             raise InvalidInput(f"a task lives for at least {TASK_MIN_SECONDS} s")
-        self._counter += 1
         life = kind.max_duration.total_seconds()
         life = min(life, request.max_seconds) if request.max_seconds else life
         now = self.clock.now()
@@ -194,7 +205,7 @@ class TaskEngine:
             holder=holder,
             binding=binding,
             session=session,
-            version=(self.epoch << 32) | self._counter,
+            version=self.next_version(),
             last_used=self.clock.boot(),
             selectors=peer.attested.selectors if peer.attested is not None else frozenset(),
             heir=heir,
@@ -222,6 +233,8 @@ class TaskEngine:
         Raises TaskOver, InvalidTarget, ActionOutsideType, PolicyDenied, or what the store raises; no token then.
         """
         self.holding.check(task)
+        task.check_active(self.clock.boot())
+        await self.journal.written(task.id)  # what is written of the task now must be its newest state
         task.check_active(self.clock.boot())
         if task.type.max_tokens is not None and task.tokens_issued >= task.type.max_tokens:
             raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
@@ -252,19 +265,21 @@ class TaskEngine:
             "policies": list(decided.policies),
             "policy_set": self.types.digest,
         }
-        task.tokens_issued += 1  # before the record is written: those who ask meanwhile share the budget
+        event = self.event("token_issued", task, expires_at=token.claims["exp"], **fields)
+        task.count_token(grant)  # before the record is written: those who ask meanwhile share the budget
+        self.used(task)
         try:
-            await self.journal.note(self.event("token_issued", task, expires_at=token.claims["exp"], **fields))
+            if task.binding == ONE_SHOT:
+                await self.journal.note(event)
+            else:  # what was used must outlive the agent, as the task may
+                await self.journal.now(task.record(), event)
             # The task may have ended, or changed, while the record was written: then the token never leaves here.
             task.check_active(self.clock.boot())
             if task.version != version:
                 raise TaskOver("the task has changed meanwhile: ask again")
         except BaseException:
-            task.tokens_issued -= 1
+            task.count_token(grant, -1)
             raise
-        for action in grant.actions:
-            task.use(grant.resource, action).tokens += 1
-        self.used(task)
         return token
 
     def report_use(self, task: Task, resource: str, action: str, calls: int = 1) -> None:
@@ -335,9 +350,14 @@ class TaskEngine:
         for task in [task for task in self.tasks.all() if task.entry_id in lost]:
             self.end(task, REVOKED, "attestation_changed")
 
-    def end_all(self, reason: str) -> None:
+    def close(self) -> None:
+        """Begin nothing more, let streams close, and leave tasks to the next run; those that cannot come back end."""
+        self.closing = True
         for task in self.tasks.all():
-            self.end(task, REVOKED, reason)
+            if task.binding == ONE_SHOT:
+                self.end(task, REVOKED, "agent_stopped")
+            else:
+                self.tell(task)
 
     def _time_up(self, task: Task) -> None:
         if task.live:

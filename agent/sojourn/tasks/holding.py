@@ -9,7 +9,7 @@ from sojourn.oversight.audit import Audit
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.live import LiveTasks
-from sojourn.tasks.task import ACTIVE, REVOKED, Task
+from sojourn.tasks.task import REVOKED, Task
 
 log = structlog.get_logger()
 HANDOVER_FIRST_SECONDS = 0.001  # a parent collects its child at once, or not for long
@@ -55,7 +55,7 @@ class Holding:
 
     def check(self, task: Task) -> None:
         """End a task whose holder runs another program by now."""
-        if task.state == ACTIVE and not task.holder.process.exited and self._holders.changed(task.holder):
+        if task.live and not task.holder.process.exited and self._holders.changed(task.holder):
             self._end(task, REVOKED, "attestation_changed")
 
     def look(self) -> None:

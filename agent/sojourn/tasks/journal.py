@@ -55,8 +55,7 @@ class Journal:
 
     async def written(self, task_id: str) -> None:
         """Return when all changes of a task are on disk."""
-        done = self._written.get(task_id)
-        if done is not None:
+        while (done := self._written.get(task_id)) is not None:
             await done.wait()
 
     async def drain(self) -> None:

@@ -12,15 +12,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sojourn.attestation.selectors import Selector
+from sojourn.attestation.selectors import Selector, text_of
 from sojourn.clock import Alarm
 from sojourn.errors import Bug, TaskOver
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.grants import Authority
+from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param, Principal
 from sojourn.tasks.types import TaskType
 
+STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
 ACTIVE, SUSPENDED = "active", "suspended"
 COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
 LIVING = frozenset({ACTIVE, SUSPENDED})
@@ -44,6 +45,16 @@ class TaskRecord:
     document: Mapping[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class JournaledTask:
+    """A task as the journal gives it back. Nothing is checked: the file may be damaged."""
+
+    id: str
+    unverified_version: object
+    same_boot: bool  # whether it was written since the machine was last started
+    unverified_document: bytes
+
+
 @dataclass(slots=True, eq=False)
 class Task:
     """A task and its holder. Changed by the engine alone."""
@@ -59,7 +70,7 @@ class Task:
     expires_at: datetime  # wall time, for people and tokens
     deadline: float  # boot clock, seconds: what counts
     holder: Hold
-    binding: str  # stream | process | one-shot
+    binding: str  # STREAM | PROCESS | ONE_SHOT
     session: bool
     version: int
     last_used: float  # boot clock, seconds
@@ -103,6 +114,12 @@ class Task:
 
     def use(self, resource: str, action: str) -> Use:
         return self.uses.setdefault((resource, action), Use())
+
+    def count_token(self, grant: Grant, number: int = 1) -> None:
+        """Count a token; -1 takes one back that was not given after all."""
+        self.tokens_issued += number
+        for action in grant.actions:
+            self.use(grant.resource, action).tokens += number
 
     def finish(self, state: str, reason: str) -> None:
         """Go to a terminal state."""
@@ -151,6 +168,7 @@ class Task:
 
     def record(self) -> TaskRecord:
         """The task as it is now."""
+        program = self.holder.program
         document = {
             "type": self.type.name,
             "type_digest": self.type.digest,
@@ -162,7 +180,13 @@ class Task:
             "created_at": self.created_at.timestamp(),
             "expires_at": self.expires_at.timestamp(),
             "deadline": self.deadline,
-            "holder": {"pid": self.holder.pid, "start_time": self.holder.process.start_time},
+            "last_used": self.last_used,
+            "holder": {
+                "pid": self.holder.pid,
+                "start_time": self.holder.process.start_time,
+                "program": None if program is None else [program.device, program.inode],
+            },
+            "selectors": text_of(self.selectors),
             "binding": self.binding,
             "session": self.session,
             "reason": self.reason,

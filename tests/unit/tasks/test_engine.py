@@ -10,7 +10,7 @@ import pytest
 from fakes.children import child, holder_of, peer_of, waiting_child
 from fakes.clock import FakeClock
 from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry
-from fakes.task_room import DEADLINE_SECONDS, EPOCH, HOLDERS, ISSUER, KEY, READ_TICKETS, TRIAGE_ENTRY, Room
+from fakes.task_room import DEADLINE_SECONDS, EPOCH, HOLDERS, ISSUER, KEY, READ_TICKETS, TRIAGE_ENTRY, Room, end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.attestation.process import Process, Program
@@ -215,7 +215,7 @@ class TestVersions:
             holder=holder_of(room.process),
             binding="process",
         )
-        later.end_all("test over")
+        end_all(later)
         assert next_task.version > (EPOCH << 32 | 0xFFFFFFFF)
         assert task.version < next_task.version
 
@@ -287,7 +287,7 @@ class TestStates:
         monkeypatch.setattr(live_module, "ENDED_TASKS_KEPT", 1)
         first, second = await room.begin(), await room.begin()
         token = await room.engine.token(first, TICKETS, ())
-        room.engine.end_all("because")
+        end_all(room.engine)
         assert ([second], None) == (room.engine.tasks.ended(), room.engine.tasks.find(first.id))
         with pytest.raises(TaskOver):
             room.engine.check_token(token)

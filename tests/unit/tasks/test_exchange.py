@@ -10,6 +10,7 @@ from fakes.children import child, holder_of, peer_of
 from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
 from fakes.registrations import entry
+from fakes.task_room import end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -341,7 +342,7 @@ class TestNeverMore:
             except (InvalidInput, InvalidTarget, ActionOutsideType, PolicyDenied):
                 return None
             finally:
-                engine.end_all("test over")
+                end_all(engine)
                 peer.close()
 
     def test_service_takes_the_same_steps(self):

@@ -13,6 +13,7 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
 from fakes.revocations import FakeRevocationStore
+from fakes.task_room import end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
@@ -34,6 +35,8 @@ from sojourn.identity.revocations import Revocations
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
+from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import BeginRequest, TaskEngine
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_JWT, read
 from sojourn.tasks.holders import Holders
@@ -75,7 +78,9 @@ class Room:
             self.clock,
         )
         self.engine = TaskEngine(TYPES, self.store, audit, KEY, ISSUER, 1, self.clock, self.alarms, Holders(50))
-        self.service = TokenService(self.engine, identities, self.clock)
+        self.service = TokenService(
+            self.engine, Attaching(self.engine, Changing(self.engine), identities), identities, self.clock
+        )
         self._closing = ExitStack()
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)
@@ -103,7 +108,7 @@ class Room:
         )
 
     def close(self):
-        self.engine.end_all("test over")
+        end_all(self.engine)
         self._closing.close()
 
 

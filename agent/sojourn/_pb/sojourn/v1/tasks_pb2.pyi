@@ -8,12 +8,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RunTaskRequest(_message.Message):
-    __slots__ = ("begin", "complete")
+    __slots__ = ("begin", "complete", "attach")
     BEGIN_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
     begin: BeginTaskRequest
     complete: Complete
-    def __init__(self, begin: _Optional[_Union[BeginTaskRequest, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ...) -> None: ...
+    attach: Attach
+    def __init__(self, begin: _Optional[_Union[BeginTaskRequest, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ...) -> None: ...
+
+class Attach(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
+
+class AttachTaskRequest(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
 class Complete(_message.Message):
     __slots__ = ("failed",)
@@ -116,14 +130,16 @@ class NarrowTaskRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
-    __slots__ = ("begun", "changed", "ended")
+    __slots__ = ("begun", "changed", "ended", "attached")
     BEGUN_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
     begun: Task
     changed: Task
     ended: Task
-    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
+    attached: Task
+    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ..., attached: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
 
 class GetTokenRequest(_message.Message):
     __slots__ = ("task_id", "resource", "actions")
