@@ -30,7 +30,7 @@ def rotate(
     else:
         request.all = True
     answer = remote.admin(admin_socket, "/sojourn.v1.Admin/RotateSvids", request, pb.RotateSvidsResponse)
-    emit(output, {"rotated": answer.rotated}, [f"rotated {answer.rotated} X.509-SVIDs that were in use"])
+    emit(output, {"rotated": answer.rotated}, [f"X.509-SVIDs in use that were replaced: {answer.rotated}"])
 
 
 def revoke(
@@ -61,7 +61,7 @@ def revoke(
         request.spiffe_id = spiffe_id
     answer = remote.admin(admin_socket, "/sojourn.v1.Admin/RevokeSvids", request, pb.RevokeSvidsResponse)
     value = {"revoked": _values(answer.revoked), "ended_tasks": answer.ended_tasks}
-    lines = [f"revoked {len(answer.revoked)} SVIDs, ended {answer.ended_tasks} tasks"]
+    lines = [f"SVIDs revoked: {len(answer.revoked)}; tasks ended: {answer.ended_tasks}"]
     if not serial:
         lines.append("the identity itself stays: `sojourn entry delete` takes it away")
     emit(output, value, [*_table(answer.revoked), *lines])

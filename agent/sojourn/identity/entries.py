@@ -52,9 +52,11 @@ class Entry:
     origin: str = ""
 
     @property
-    def order(self) -> tuple[int, int, int, str]:
-        """The stated order of identities: highest priority first, then most selectors, then oldest, then by ID."""
-        return (-self.priority, -len(self.selectors), self.created_at, self.id)
+    def order(self) -> tuple[int, int, int, str, str]:
+        """The stated order of identities: highest priority first, then most selectors, then oldest (in seconds), then
+        by SPIFFE ID, and only then by the entry's ID, which may be random.
+        """
+        return (-self.priority, -len(self.selectors), self.created_at, str(self.spiffe_id), self.id)
 
     @property
     def identity_digest(self) -> str:

@@ -49,7 +49,7 @@ def nearest(
     """
     kinds = tuple(f"{kind}:" for kind in unproved)
 
-    def distance(entry: Entry) -> tuple[int, int, int, tuple[int, int, int, str]]:
+    def distance(entry: Entry) -> tuple[int, int, int, tuple[int, int, int, str, str]]:
         missing = entry.selectors - selectors
         lacking_proof = sum(str(selector).startswith(kinds) for selector in missing)
         return (len(missing), -lacking_proof, -len(entry.selectors & selectors), entry.order)
