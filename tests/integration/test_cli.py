@@ -181,7 +181,7 @@ ENTRY_KEYS = {
 }  # fmt: skip
 TASK_KEYS = {
     "id", "type", "spiffe_id", "state", "reason", "grants", "params", "created_at", "expires_at", "holder_pid",
-    "tokens_issued", "version",
+    "tokens_issued", "version", "calls", "uses",
 }  # fmt: skip
 
 
@@ -255,7 +255,8 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
         (["explain", "--pid", str(os.getpid())], {"pid", "uid", "gid", "exe", "selectors", "withheld",
                                                   "failed_attestors", "verdicts", "entry_id", "spiffe_id", "verdict",
                                                   "missing", "priority", "x509_svid", "conclusion"}),
-        (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions"}),
+        (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions", "action", "tokens"}),
+        (["task", "blocks"], {"blocks"}),
         (["config", "show"], {"values"}),
         (["policy", "check", str(SAMPLES / "task-types")], {"digest", "task_types", "name", "description", "consequence",
                                                             "ceiling", "resource", "actions", "policies", "injected",
