@@ -34,7 +34,7 @@ LAYERS = [
     ["tasks.cases", "tasks.explaining"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
     ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats", "tasks.blocks"],
-    ["tasks.holding", "tasks.shadow"],
+    ["tasks.holding", "tasks.shadow", "tasks.deadlines"],
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.following", "identity.identities", "tasks.engine"],

@@ -55,7 +55,7 @@ class Changing:
         task.resume(cause)
         task.authority = left
         task.version += 1
-        self._engine.used(task)
+        self._engine.deadlines.used(task)
         self._engine.feed.publish(task)
         self._engine.tell(task)
 

@@ -22,6 +22,7 @@ from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import rules, tokens
 from sojourn.tasks.blocks import Blocks
+from sojourn.tasks.deadlines import Deadlines
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold, Holders
@@ -30,7 +31,7 @@ from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.repeats import Repeats
 from sojourn.tasks.shadow import Decided, Shadow
-from sojourn.tasks.task import COMPLETED, EXPIRED, ONE_SHOT, REVOKED, Task
+from sojourn.tasks.task import COMPLETED, ONE_SHOT, REVOKED, Task
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
 
@@ -74,10 +75,10 @@ class TaskEngine:
         self.epoch = epoch
         self.journal = Journal(store)
         self.blocks = Blocks()
+        self.deadlines = Deadlines(clock, alarms, self.end)
         self.holding = Holding(self.tasks, holders, self.feed, audit, alarms, self.end)
         self._audit = audit
         self.clock = clock
-        self._alarms = alarms
         self._holders = holders
         self.closing = False
         self._counter = 0
@@ -162,7 +163,7 @@ class TaskEngine:
     def adopt(self, task: Task) -> None:
         """Take a task among the live ones; it ends when its time is up, or when it is idle for too long."""
         self.tasks.add(task)
-        self.watch(task)
+        self.deadlines.watch(task)
 
     def next_version(self) -> int:
         """A version that is later than any that was given before."""
@@ -267,7 +268,7 @@ class TaskEngine:
         }
         event = self.event("token_issued", task, expires_at=token.claims["exp"], **fields)
         task.count_token(grant)  # before the record is written: those who ask meanwhile share the budget
-        self.used(task)
+        self.deadlines.used(task)
         try:
             if task.binding == ONE_SHOT:
                 await self.journal.note(event)
@@ -289,7 +290,7 @@ class TaskEngine:
             raise InvalidInput("the task does not have this action there")
         task.calls += calls
         task.use(resource, action).calls += calls
-        self.used(task)
+        self.deadlines.used(task)
         if task.type.max_calls is not None and task.calls > task.type.max_calls:
             self.end(task, REVOKED, "budget")
             task.check_active(self.clock.boot())
@@ -305,7 +306,7 @@ class TaskEngine:
         task.check_active(self.clock.boot())
         if token.task_version < task.version:
             raise TaskOver("the task has changed since the token was issued")
-        self.used(task)
+        self.deadlines.used(task)
 
     # --- end --------------------------------------------------------------------------------------------------------
 
@@ -359,31 +360,6 @@ class TaskEngine:
             else:
                 self.tell(task)
 
-    def _time_up(self, task: Task) -> None:
-        if task.live:
-            self.end(task, EXPIRED, "deadline")
-
-    def used(self, task: Task) -> None:
-        """The task was used: it is not idle from now on."""
-        task.last_used = self.clock.boot()
-
-    def watch(self, task: Task) -> None:
-        """End the task when its time is up, or when it was not used for too long; what was set before is off."""
-        for alarm in task.alarms:
-            alarm.cancel()
-        task.alarms[:] = [self._alarms.at(task.deadline, lambda: self._time_up(task))]
-        self._watch_idle(task)
-
-    def _watch_idle(self, task: Task) -> None:
-        """End the task when it was not used for as long as its type allows."""
-        if not task.live or task.type.idle_timeout is None:
-            return
-        left = task.idle_deadline - self.clock.boot()
-        if left <= 0:
-            self.end(task, EXPIRED, "idle")
-            return
-        task.alarms[1:] = [self._alarms.after(left, lambda: self._watch_idle(task))]
-
     def tell(self, task: Task) -> None:
         """Call the hook of the stream that is the task."""
         hook = self._hooks.get(task.id)
@@ -393,8 +369,7 @@ class TaskEngine:
     def _settle(self, task: Task, *, keep: bool) -> None:
         """Let go of what a live task holds."""
         self.tasks.remove(task, keep=keep)
-        for alarm in task.alarms:
-            alarm.cancel()
+        self.deadlines.forget(task)
         task.holder.release()
         if task.heir is not None:
             task.heir.release()

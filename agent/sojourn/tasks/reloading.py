@@ -88,7 +88,7 @@ class Reloading:
         began = task.deadline - (task.expires_at - task.created_at).total_seconds()
         task.deadline = min(task.deadline, began + task.type.max_duration.total_seconds())
         task.expires_at = min(task.expires_at, task.created_at + task.type.max_duration)
-        self._engine.watch(task)
+        self._engine.deadlines.watch(task)
 
 
 def _consequence(task: Task, kind: TaskType | None) -> Consequence:
