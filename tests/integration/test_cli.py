@@ -25,11 +25,26 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "": ("validate", "explain", "status"),
     "agent": ("run",),
     "entry": ("create", "show", "list", "update", "delete", "count", "apply", "export"),
-    "svid": ("x509", "jwt"),
-    "task": ("run", "begin", "token", "complete", "list", "show", "revoke"),
+    "svid": ("x509", "jwt", "rotate", "revoke", "revoked"),
+    "task": (
+        "run",
+        "begin",
+        "token",
+        "narrow",
+        "complete",
+        "list",
+        "show",
+        "why",
+        "suspend",
+        "resume",
+        "revoke",
+        "block",
+        "unblock",
+        "blocks",
+    ),
     "policy": ("check", "test", "explain", "reload", "shadow-report"),
-    "authority": ("show",),
-    "bundle": ("show",),
+    "authority": ("show", "prepare", "activate", "rotate", "taint", "revoke"),
+    "bundle": ("show", "list", "set", "delete"),
     "audit": ("tail", "verify"),
     "config": ("show",),
 }
@@ -292,6 +307,33 @@ def test_explain(shared: AgentProcess) -> None:
     check = shared.run("explain", "--pid", "4194301", check=False)
     assert (1, "") == (check.returncode, check.stdout)
     assert "there is no process 4194301" in check.stderr
+
+
+def test_foreign_bundles(shared: AgentProcess, tmp_path: Path) -> None:
+    """A foreign bundle is set from a SPIFFE document or PEM, listed, and deleted as it is told."""
+    for name, arguments in (("spiffe", ["--format", "spiffe"]), ("pem", [])):
+        (tmp_path / name).write_text(shared.run("bundle", "show", *arguments).stdout)
+    told = shared.json("bundle", "set", "other.example", str(tmp_path / "spiffe"))
+    assert ("other.example", 1, 1) == (told["trust_domain"], told["x509_authorities"], told["jwt_authorities"])
+    assert 0 == shared.json("bundle", "set", "pem.example", str(tmp_path / "pem"))["jwt_authorities"]
+    listed = shared.json("bundle", "list")["bundles"]
+    assert ["other.example", "pem.example"] == [each["trust_domain"] for each in listed]
+    made = shared.run("entry", "create", "--spiffe-id", "spiffe://example.org/friend", "--selector", "unix:uid:77",
+                      "--federates-with", "other.example", "--output", "json").stdout  # fmt: skip
+    check_error(shared.run("bundle", "delete", "other.example", check=False), 1, "failed_precondition")
+    shared.run("bundle", "delete", "other.example", "--mode", "dissociate")
+    shared.run("bundle", "delete", "pem.example")
+    assert [] == shared.json("bundle", "list")["bundles"]
+    shared.run("entry", "delete", json.loads(made)["id"])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"keys": []}', "-----BEGIN CERTIFICATE-----\nx", "[" * 100_000])
+def test_a_file_that_is_no_bundle(shared: AgentProcess, tmp_path: Path, content: str) -> None:
+    """A file that is no bundle, or one without keys, is refused, and nothing is set."""
+    (tmp_path / "file").write_text(content)
+    done = shared.run("bundle", "set", "other.example", str(tmp_path / "file"), check=False)
+    check_error(done, 2, "invalid_bundle")
+    assert [] == shared.json("bundle", "list")["bundles"]
 
 
 def test_bundle_formats(shared: AgentProcess) -> None:
