@@ -327,13 +327,13 @@ WRONG = {
     "without audience": {"aud": None},
     "for another": {"aud": ["web"]},
     "of a foreign trust domain": {"sub": "spiffe://other.org/me"},
-    "not yet valid": {"nbf": SECONDS + 600},
+    "not yet valid": {"nbf": SECONDS + 86_400},
 }
 
 
 def signed(key: SigningKey, typ: str = "JWT", **changes: Any) -> str:
     """A token by the agent's own key, good but for `changes`; a claim that is None is left out."""
-    body = {"sub": ME, "aud": ["db"], "exp": SECONDS + 600, **changes}
+    body = {"sub": ME, "aud": ["db"], "exp": time.time() + 600, **changes}
     return key.sign({name: value for name, value in body.items() if value is not None}, typ=typ)
 
 

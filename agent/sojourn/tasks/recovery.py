@@ -91,26 +91,32 @@ class Recovery:
     def _settle(self, journaled: JournaledTask) -> tuple[TaskRecord, Event]:
         """Take one task over if it may live; return what is to be written of it."""
         try:
-            left = _Left.parse(journaled, self._engine.epoch)
-            over = self._why_over(left, same_boot=journaled.same_boot)
-            found = over or self._revive(left)
+            document = _a(dict, json.loads(journaled.unverified_document))
+            # Of another boot, or of a release whose tasks did not outlive it.
+            if not journaled.same_boot or "deadline" not in document:
+                return self._over(journaled.id, document, REVOKED, RESTART)
+            left = _Left.parse(journaled, document, self._engine.epoch)
+            found = self._why_over(left) or self._revive(left)
         except Exception as error:  # noqa: BLE001  # a damaged row may raise anything, and must not stop the agent
             return self._damaged(journaled, error)
         if isinstance(found, Task):
             change = found.record(), self._engine.event("task_suspended", found, cause=RESTART, reason=RESTART)
             self._engine.adopt(found)
             return change
-        state, reason = found
-        named = {"task": left.id, "type": left.type_name, "spiffe_id": str(left.fields["spiffe_id"])}
-        fields = {**named, "uid": left.fields["uid"], "state": state, "reason": reason}
-        document = {**left.document, "reason": reason, "suspensions": {}}
-        record = TaskRecord(left.id, state, self._engine.next_version(), document)
+        return self._over(left.id, document, *found)
+
+    def _over(self, task_id: str, document: dict[str, Any], state: str, reason: str) -> tuple[TaskRecord, Event]:
+        """The end of a task; its document need not tell more than whose task of which type it was."""
+        named = {"type": _a(str, document["type"]), "spiffe_id": _a(str, document["spiffe_id"])}
+        fields = {"task": task_id, **named, "uid": _a(int, document["uid"]), "state": state, "reason": reason}
+        ended = {**document, "reason": reason, "suspensions": {}}
+        record = TaskRecord(task_id, state, self._engine.next_version(), ended)
         return record, self._audit.event("task_ended", fields)
 
-    def _why_over(self, left: "_Left", *, same_boot: bool) -> tuple[str, str] | None:
+    def _why_over(self, left: "_Left") -> tuple[str, str] | None:
         """The state and reason with which a task ends, whoever its holder is; None if nothing is against it."""
         kind, boot = self._engine.types.get(left.type_name), self._engine.clock.boot()
-        if not same_boot or left.fields["binding"] == ONE_SHOT:
+        if left.fields["binding"] == ONE_SHOT:
             return REVOKED, RESTART
         if kind is None or kind.digest != left.type_digest:
             return REVOKED, "policy_changed"
@@ -191,14 +197,12 @@ class _Left:
     start_time: int
     program: Program | None
     fields: Mapping[str, Any]
-    document: Mapping[str, Any]
 
     @classmethod
-    def parse(cls, journaled: JournaledTask, epoch: int) -> Self:
+    def parse(cls, journaled: JournaledTask, document: dict[str, Any], epoch: int) -> Self:
         """Read a row, and each member as what it must be. Raises whatever it meets."""
         if not 0 <= _a(int, journaled.unverified_version) < epoch << 32:
             raise InvalidInput("the version is not one of an earlier run")
-        document = _a(dict, json.loads(journaled.unverified_document))
         holder = document["holder"]
         program = holder["program"]
         fields = {
@@ -230,7 +234,6 @@ class _Left:
             start_time=_a(int, holder["start_time"]),
             program=None if program is None else Program(*(_a(int, number) for number in program)),
             fields=fields,
-            document=document,
         )
 
     def check(self, kind: TaskType, boot: float) -> None:

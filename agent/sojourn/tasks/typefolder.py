@@ -114,7 +114,7 @@ class TypeFolder:
         was, self.fault = self.fault, ""
         if found.digest == self.types.digest and self.loaded_at is not None and not was:
             return []
-        before = self.types
+        before, first = self.types, self.loaded_at is None
         changed = [name for name in sorted({*found, *before}) if _digest(found, name) != _digest(before, name)]
         self.types, self.loaded_at = found, self._clock.now()
         consequences = await self._take(found)
@@ -128,7 +128,8 @@ class TypeFolder:
             "narrowed": outcomes.count(NARROW),
         }
         self._audit.note(self._loaded_event, **said, **by)
-        log.info(self._loaded_event, **said)
+        # At the start it is what is expected, and the command's words stand alone there.
+        (log.debug if first else log.info)(self._loaded_event, **said)
         return consequences
 
     def _refused(self, fault: str) -> None:

@@ -203,7 +203,10 @@ class TestErrors:
 async def test_an_agent_that_takes_its_time(agent: FakeAgent, socket: Path, tmp_path: Path, ca: FakeCa) -> None:
     """An agent on a busy machine, which says its first word late, is not taken for one that is not there."""
 
+    passing: list[asyncio.Task[None] | None] = []
+
     async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        passing.append(asyncio.current_task())
         await asyncio.sleep(0.5)
         inner_reader, inner_writer = await asyncio.open_unix_connection(socket)
         await asyncio.gather(_pass_on(reader, inner_writer), _pass_on(inner_reader, writer))
@@ -216,9 +219,13 @@ async def test_an_agent_that_takes_its_time(agent: FakeAgent, socket: Path, tmp_
             assert await client.fetch_x509_svids()
     finally:
         server.close()
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(task for task in passing if task is not None), return_exceptions=True)
 
 
 async def _pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     while block := await reader.read(65_536):
         writer.write(block)
     writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
