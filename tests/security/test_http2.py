@@ -248,7 +248,8 @@ def test_CVE_2023_33953_header_bomb(agent: AgentProcess, other: Wire) -> None:
                         frame(DATA, END_STREAM, stream, message(b"\x0a\x01a")),
                     )
             assert is_served(other)
-    assert resident(agent) - before < MEMORY
+    # Unpacked, each of the 57 calls would be 58 MB. gRPC's own buffers come and go by some tens.
+    assert resident(agent) - before < 3 * MEMORY
 
 
 @pytest.mark.parametrize("size", [8_000, 9_000, 15_000, 64_000])
