@@ -93,6 +93,7 @@ class TasksConfig(_Table):
     """Task types and the tokens of tasks."""
 
     types_dir: Path | None = None
+    shadow_types_dir: Path | None = None  # a candidate set that is asked beside, and decides nothing
     issuer: str | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
 
     @field_validator("issuer")
@@ -281,7 +282,8 @@ def _read(path: Path) -> str:
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in the file are relative to the file."""
-    inner = ((values.get(table), key) for table, key in (("registration", "follow"), ("tasks", "types_dir")))
+    keys = (("registration", "follow"), ("tasks", "types_dir"), ("tasks", "shadow_types_dir"))
+    inner = ((values.get(table), key) for table, key in keys)
     for table, key in ((values, "data_dir"), (values, "socket"), (values, "admin_socket"), *inner):
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = table[key] if table[key].startswith("unix:") else str(folder / table[key])

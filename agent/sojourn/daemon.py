@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -29,8 +28,10 @@ from sojourn.doors import (
     localauthority,
     minting,
     operating,
+    policies,
     revoking,
     sds,
+    taskadmin,
     tasks,
     validation,
     workload,
@@ -41,7 +42,7 @@ from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi, HttpProtocols
 from sojourn.doors.servers import InwardFolder, end, serve
-from sojourn.errors import CannotStart, InvalidPolicy, SojournError
+from sojourn.errors import CannotStart, SojournError
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
@@ -67,17 +68,20 @@ from sojourn.oversight.logs import Level
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.store.audit import AuditTable
+from sojourn.store.blocks import BlockTable
 from sojourn.store.database import Database, open_sqlite
 from sojourn.store.entries import EntryTable
 from sojourn.store.foreign import ForeignTable
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
+from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.policies import Policies
+from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.service import TokenService
-from sojourn.tasks.types import TaskType
-from sojourn.tasks.types import load as load_types
 
 log = structlog.get_logger()
 
@@ -100,11 +104,19 @@ class Rooms:
     followed: FollowedFolder | None
     identities: Identities
     engine: TaskEngine
+    changing: Changing
+    policies: Policies
+    attaching: Attaching
+    recovery: Recovery
+    blocks: BlockTable
     service: TokenService
 
 
 async def run(config: Config, level: Level, failures: Failures, ready: Callable[[], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart."""
+    """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart.
+
+    SIGHUP has the task types read again.
+    """
     process_setup.check_proc()
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
@@ -118,27 +130,30 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             upkeep = [
                 group.create_task(rooms.alarms.run()),
                 group.create_task(rooms.audit.run()),
-                group.create_task(rooms.engine.run()),
+                group.create_task(rooms.engine.journal.run()),
                 group.create_task(Lookout(rooms.identities).run()),
+                group.create_task(rooms.policies.run()),
             ]
+            loop.add_signal_handler(signal.SIGHUP, rooms.policies.wake)
             _Upkeep(rooms).run()
             rooms.alarms.on_step(rooms.issuing.check_clock)
             rooms.alarms.on_step(rooms.registry.check_clock)
             if rooms.followed is not None:
                 await rooms.followed.look()
                 upkeep.append(group.create_task(rooms.followed.run()))
-            rooms.engine.look_at_holders()
+            rooms.engine.holding.look()
             await _open_doors(config, rooms, level, failures, descriptors, stack)
             _start_metrics(config, rooms)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
+            rooms.recovery.open_window()
             ready()
             await stop.wait()
             log.info("agent_draining")
             rooms.identities.close()
-            rooms.engine.end_all("agent_stopped")
+            rooms.engine.close()
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_SECONDS):
-                    await rooms.engine.drain()
+                    await rooms.engine.journal.drain()
             await stack.aclose()
             for task in upkeep:
                 task.cancel()
@@ -183,24 +198,19 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
     identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
     table = TaskTable(database, journal)
-    await table.end_unfinished(
-        lambda left: audit.event(
-            "task_ended",
-            {
-                "task": left.id,
-                "type": left.type_name,
-                "spiffe_id": left.spiffe_id,
-                "uid": left.uid,
-                "state": "revoked",
-                "reason": "agent_restart",
-            },
-        )
-    )
     key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
-    engine = TaskEngine(_task_types(config), table, audit, key, config.issuer, epoch, clock, alarms, holders)
+    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders)
+    changing = Changing(engine)
+    sets = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
+    await sets.start()
     registry.on_change(engine.entries_changed)
-    service = TokenService(engine, identities, clock)
+    blocks = BlockTable(database, journal)
+    engine.blocks.replace(blocks.load())
+    recovery = Recovery(engine, registry, holders, table, audit, alarms)
+    await recovery.run()
+    attaching = Attaching(engine, changing, identities)
+    service = TokenService(engine, attaching, identities, clock)
     return Rooms(
         clock,
         alarms,
@@ -216,6 +226,11 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         followed,
         identities,
         engine,
+        changing,
+        sets,
+        attaching,
+        recovery,
+        blocks,
         service,
     )
 
@@ -250,7 +265,7 @@ async def _open_doors(
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     public_services = {
         workload.SERVICE: workload_api.methods(),
-        tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.identities).methods(),
+        tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.changing, rooms.attaching, rooms.identities).methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.identities, rooms.clock
         ).methods(),
@@ -281,11 +296,14 @@ async def _open_doors(
             door=public,
             clock=rooms.clock,
             followed=rooms.followed,
+            policies=rooms.policies,
             failures=failures,
             default_x509_svid_ttl=config.identity.x509_svid_ttl,
             limitations=process_setup.limitations(),
         ).methods()
         | entry_api.admin_methods()
+        | taskadmin.TaskAdminApi(rooms.engine, rooms.changing, rooms.blocks, rooms.audit, rooms.clock).admin_methods()
+        | policies.PolicyApi(rooms.engine, rooms.policies).admin_methods()
         | revoking.RevokingApi(
             rooms.registry,
             rooms.identities,
@@ -344,19 +362,6 @@ class _Upkeep:
         self._alarm = self._rooms.alarms.after(wait, self.run)
 
 
-def _task_types(config: Config) -> dict[str, TaskType]:
-    folder = config.tasks.types_dir
-    if folder is None:
-        home = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config")
-        folder = Path("/etc/sojourn/task-types") if os.geteuid() == 0 else home / "sojourn" / "task-types"
-        if not os.path.isdir(folder):
-            return {}
-    try:
-        return load_types(folder)
-    except InvalidPolicy as error:
-        raise CannotStart(f"task types: {error.public}") from error
-
-
 def _start_metrics(config: Config, rooms: Rooms) -> None:
     if config.metrics.listen is None:
         return
@@ -364,7 +369,7 @@ def _start_metrics(config: Config, rooms: Rooms) -> None:
         ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
         ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),
         ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.issuing.x509.kept())),
-        ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.live())),
+        ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.tasks)),
         ("sojourn_validators", "Validators that watch.", lambda: len(rooms.engine.feed)),
     ):
         Gauge(name, text).set_function(value)

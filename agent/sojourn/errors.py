@@ -12,7 +12,7 @@ may go on the wire, and `detail`, which goes to the log only.
     ├── Refused             understood, and the answer is no
     │   └── NoIdentity, PolicyDenied, ActionOutsideType, InvalidTarget
     ├── NotFound, AlreadyExists
-    ├── LimitExceeded, StoreFull
+    ├── LimitExceeded (BudgetSpent), StoreFull
     ├── TaskOver            the task has ended, or is suspended
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
     │   └── AttestationFailed, StoreFailed, SvidRevoked
@@ -23,6 +23,8 @@ may go on the wire, and `detail`, which goes to the log only.
 """
 
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 QUOTED_MAX = 100
@@ -101,10 +103,27 @@ class InvalidConfig(InvalidInput):
         self.faults = faults
 
 
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One thing that is wrong with a file. `line` is 0 if it is nowhere in particular."""
+
+    file: str
+    line: int
+    message: str
+
+    def __str__(self) -> str:
+        line = f"{':' if self.file else 'line '}{self.line}" if self.line else ""
+        return f"{self.file}{line}: {self.message}" if self.file or line else self.message
+
+
 class InvalidPolicy(InvalidInput):
-    """A task type or its policy cannot be used."""
+    """A task type or its policy cannot be used; `faults` lists all that is wrong."""
 
     code = "invalid_policy"
+
+    def __init__(self, faults: str | Sequence[Fault], *, detail: str = "") -> None:
+        self.faults = (Fault("", 0, faults),) if isinstance(faults, str) else tuple(faults)
+        super().__init__("; ".join(str(fault) for fault in self.faults), detail=detail)
 
 
 class InvalidToken(InvalidInput):
@@ -187,6 +206,13 @@ class LimitExceeded(SojournError):
     code = "limit_exceeded"
     grpc_status = "RESOURCE_EXHAUSTED"
     oauth_error = "temporarily_unavailable"
+
+
+class BudgetSpent(LimitExceeded):
+    """The task has had all the tokens that its type allows."""
+
+    code = "budget_spent"
+    oauth_error = "invalid_grant"
 
 
 class NotFound(SojournError):

@@ -101,6 +101,7 @@ class FakeAgent:
                     self._run_task, t.RunTaskRequest.FromString, t.TaskEvent.SerializeToString
                 ),
                 "BeginTask": self._one("BeginTask", t.BeginTaskRequest),
+                "AttachTask": self._one("AttachTask", t.AttachTaskRequest),
                 "GetToken": self._one("GetToken", t.GetTokenRequest),
                 "CompleteTask": self._one("CompleteTask", t.CompleteTaskRequest),
             },

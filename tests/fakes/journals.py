@@ -7,7 +7,7 @@ from typing import Any
 
 from sojourn.errors import SojournError
 from sojourn.oversight.audit import Event
-from sojourn.tasks.task import Task
+from sojourn.tasks.task import LIVING, JournaledTask, TaskRecord
 
 
 class FakeAuditStore:
@@ -32,14 +32,16 @@ class FakeAuditStore:
 
 
 class FakeTaskStore(FakeAuditStore):
-    """Keeps (state, version) of each task by its id, and the events.
+    """Keeps (state, version) and document of each task by its id, and the events.
 
-    `failure` is raised in the place of a write; `gate` holds writes up until it is set, `writing` says that one came.
+    `same_boot` says whether the machine has run ever since. `failure` is raised in the place of a write; `gate` holds writes up until it is set, `writing` says that one came.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.rows: dict[str, tuple[str, int]] = {}
+        self.rows: dict[str, tuple[str, Any]] = {}
+        self.documents: dict[str, bytes] = {}
+        self.same_boot = True
         self.gate: asyncio.Event | None = None
         self.writing = asyncio.Event()
         self._turn = asyncio.Lock()  # first come, first written
@@ -49,19 +51,36 @@ class FakeTaskStore(FakeAuditStore):
         async with self._turn:
             return
 
-    async def save(self, task: Task, event: Event) -> None:
-        await _whoever_waits(self._write([event], {task.id: (task.state, task.version)}))
+    async def save(self, record: TaskRecord, event: Event) -> None:
+        await _whoever_waits(self._write([event], [_as_now(record)]))
 
     async def record(self, event: Event) -> None:
-        await _whoever_waits(self._write([event], {}))
+        await _whoever_waits(self._write([event], []))
 
-    async def _write(self, events: Sequence[Event], rows: dict[str, tuple[str, int]]) -> None:
+    async def unfinished(self) -> list[JournaledTask]:
+        return [
+            JournaledTask(task_id, version, self.same_boot, self.documents[task_id])
+            for task_id, (state, version) in self.rows.items()
+            if state in LIVING
+        ]
+
+    async def take_over(self, changes: Sequence[tuple[TaskRecord, Event]]) -> None:
+        records = [_as_now(record) for record, _ in changes]
+        await _whoever_waits(self._write([event for _, event in changes], records))
+
+    async def _write(self, events: Sequence[Event], records: Sequence[tuple[str, str, int, bytes]]) -> None:
         async with self._turn:
             self.writing.set()
             if self.gate is not None:
                 await self.gate.wait()
             await self.append(events)
-            self.rows.update(rows)
+            for task_id, state, version, document in records:
+                self.rows[task_id] = (state, version)
+                self.documents[task_id] = document
+
+
+def _as_now(record: TaskRecord) -> tuple[str, str, int, bytes]:
+    return record.id, record.state, record.version, json.dumps(record.document).encode()
 
 
 async def _whoever_waits(write: Awaitable[None]) -> None:

@@ -6,14 +6,14 @@ from sojourn.tasks.grants import Grant
 GRANT = Grant.parse("https://tickets.example.org", ["ticket:read"])
 
 
-def task(state: str = "active", reason: str = "") -> pb.Task:
+def task(state: str = "active", reason: str = "", version: int = 5) -> pb.Task:
     return pb.Task(
         id="t1",
         type="triage-ticket",
         spiffe_id="spiffe://example.org/agent/triage",
         state=state,
         reason=reason,
-        version=5,
+        version=version,
         grants=[pb.Grant(resource=GRANT.resource, actions=GRANT.actions)],
         created_at=1_700_000_000,
         expires_at=1_700_000_060,

@@ -1,7 +1,8 @@
 """A workload process for tests: becomes a user, does as it is told on standard input, answers on standard output.
 
 Usage: caller.py SOCKET [UID [GROUP…]]. Each line in is JSON {"do": NAME, …}; each line out is JSON. Commands:
-x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, complete, exit.
+x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, task_token, attach,
+complete, exit.
 """
 
 import asyncio
@@ -76,6 +77,13 @@ async def do(client, doing, asked, held):
         case "token":
             token = await client.get_token(asked["task"], asked.get("resource", ""), asked.get("actions", ()))
             say(event="token", token=token.token, resource=token.resource, actions=list(token.actions))
+        case "task_token":  # through the task that `begin` holds, which gets over a restart of the agent
+            (task,) = (each[1] for each in held if isinstance(each, tuple) and each[1].id == asked["task"])
+            token = await task.token(asked.get("resource", ""), asked.get("actions", ()))
+            say(event="token", token=token.token, state=task.state)
+        case "attach":
+            status = await client.attach_task(asked["task"])
+            say(event="task", id=status.id, state=status.state, reason=status.reason)
         case "complete":
             status = await client.complete_task(asked["task"], failed=asked.get("failed", False))
             say(event="task", id=status.id, state=status.state, reason=status.reason)

@@ -25,11 +25,26 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "": ("validate", "explain", "status"),
     "agent": ("run",),
     "entry": ("create", "show", "list", "update", "delete", "count", "apply", "export"),
-    "svid": ("x509", "jwt"),
-    "task": ("run", "begin", "token", "complete", "list", "show", "revoke"),
-    "policy": ("check",),
-    "authority": ("show",),
-    "bundle": ("show",),
+    "svid": ("x509", "jwt", "rotate", "revoke", "revoked"),
+    "task": (
+        "run",
+        "begin",
+        "token",
+        "narrow",
+        "complete",
+        "list",
+        "show",
+        "why",
+        "suspend",
+        "resume",
+        "revoke",
+        "block",
+        "unblock",
+        "blocks",
+    ),
+    "policy": ("check", "test", "explain", "reload", "shadow-report"),
+    "authority": ("show", "prepare", "activate", "rotate", "taint", "revoke"),
+    "bundle": ("show", "list", "set", "delete"),
     "audit": ("tail", "verify"),
     "config": ("show",),
 }
@@ -137,6 +152,9 @@ AWAY = [
     ["task", "list"],
     ["task", "show", "x"],
     ["task", "revoke", "x"],
+    ["policy", "reload"],
+    ["policy", "shadow-report"],
+    ["policy", "explain", "x", "--workload", TRIAGE, "--action", "a", "--resource", TICKETS],
     ["authority", "show"],
     ["bundle", "show"],
     ["audit", "tail"],
@@ -178,7 +196,7 @@ ENTRY_KEYS = {
 }  # fmt: skip
 TASK_KEYS = {
     "id", "type", "spiffe_id", "state", "reason", "grants", "params", "created_at", "expires_at", "holder_pid",
-    "tokens_issued", "version",
+    "tokens_issued", "version", "calls", "uses",
 }  # fmt: skip
 
 
@@ -238,7 +256,8 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
     [
         (["status"], {"trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections",
                       "task_types", "authority", "limitations", "followed", "streams", "svids", "failures", "kind", "root_serial",
-                      "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"}}),
+                      "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"},
+                      "policy", "shadow", "folder", "digest", "loaded_at", "fault"}),
         (["authority", "show"], {"kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after",
                                  "jwt_key_ids", *AUTHORITY_KEYS}),
         (["svid", "revoked"], {"revoked"}),
@@ -251,10 +270,19 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
         (["explain", "--pid", str(os.getpid())], {"pid", "uid", "gid", "exe", "selectors", "withheld",
                                                   "failed_attestors", "verdicts", "entry_id", "spiffe_id", "verdict",
                                                   "missing", "priority", "x509_svid", "conclusion"}),
-        (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions"}),
+        (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions", "action", "tokens"}),
+        (["task", "blocks"], {"blocks"}),
         (["config", "show"], {"values"}),
-        (["policy", "check", str(SAMPLES / "task-types")], {"task_types", "name", "description", "digest", "ceiling",
-                                                            "resource", "actions"}),
+        (["policy", "check", str(SAMPLES / "task-types")], {"digest", "task_types", "name", "description", "consequence",
+                                                            "ceiling", "resource", "actions", "policies", "injected",
+                                                            "warnings"}),
+        (["policy", "test", str(SAMPLES / "task-types")], {"task_types", "task_type", "cases", "failed",
+                                                           "undecided_policies"}),
+        (["policy", "explain", "triage-ticket", "--workload", TRIAGE, "--action", "ticket:read", "--resource", TICKETS],
+         {"type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "id", "effect", "line",
+          "applies", "misses", "changes", "what", "name", "value"}),
+        (["policy", "reload", "--dry-run"], {"digest", "digest_before", "dry_run", "tasks"}),
+        (["policy", "shadow-report"], {"shadow", "compared", "errors", "beyond", "differences"}),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
 )  # fmt: skip
@@ -279,6 +307,33 @@ def test_explain(shared: AgentProcess) -> None:
     check = shared.run("explain", "--pid", "4194301", check=False)
     assert (1, "") == (check.returncode, check.stdout)
     assert "there is no process 4194301" in check.stderr
+
+
+def test_foreign_bundles(shared: AgentProcess, tmp_path: Path) -> None:
+    """A foreign bundle is set from a SPIFFE document or PEM, listed, and deleted as it is told."""
+    for name, arguments in (("spiffe", ["--format", "spiffe"]), ("pem", [])):
+        (tmp_path / name).write_text(shared.run("bundle", "show", *arguments).stdout)
+    told = shared.json("bundle", "set", "other.example", str(tmp_path / "spiffe"))
+    assert ("other.example", 1, 1) == (told["trust_domain"], told["x509_authorities"], told["jwt_authorities"])
+    assert 0 == shared.json("bundle", "set", "pem.example", str(tmp_path / "pem"))["jwt_authorities"]
+    listed = shared.json("bundle", "list")["bundles"]
+    assert ["other.example", "pem.example"] == [each["trust_domain"] for each in listed]
+    made = shared.run("entry", "create", "--spiffe-id", "spiffe://example.org/friend", "--selector", "unix:uid:77",
+                      "--federates-with", "other.example", "--output", "json").stdout  # fmt: skip
+    check_error(shared.run("bundle", "delete", "other.example", check=False), 1, "failed_precondition")
+    shared.run("bundle", "delete", "other.example", "--mode", "dissociate")
+    shared.run("bundle", "delete", "pem.example")
+    assert [] == shared.json("bundle", "list")["bundles"]
+    shared.run("entry", "delete", json.loads(made)["id"])
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"keys": []}', "-----BEGIN CERTIFICATE-----\nx", "[" * 100_000])
+def test_a_file_that_is_no_bundle(shared: AgentProcess, tmp_path: Path, content: str) -> None:
+    """A file that is no bundle, or one without keys, is refused, and nothing is set."""
+    (tmp_path / "file").write_text(content)
+    done = shared.run("bundle", "set", "other.example", str(tmp_path / "file"), check=False)
+    check_error(done, 2, "invalid_bundle")
+    assert [] == shared.json("bundle", "list")["bundles"]
 
 
 def test_bundle_formats(shared: AgentProcess) -> None:
@@ -613,8 +668,8 @@ def test_all_faults_of_a_configuration(tmp_path: Path) -> None:
 def test_policy_check_of_the_samples(shared: AgentProcess) -> None:
     """The sample task types are good, without an agent."""
     types = shared.json("policy", "check", str(SAMPLES / "task-types"))["task_types"]
-    assert ["triage-ticket"] == [each["name"] for each in types]
-    assert [{"resource": TICKETS, "actions": ["ticket:read"]}] == types[0]["ceiling"]
+    [triage] = [each for each in types if each["name"] == "triage-ticket"]
+    assert (8, [{"resource": TICKETS, "actions": ["ticket:read"]}]) == (len(types), triage["ceiling"])
 
 
 def test_policy_check_of_broken_types(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """`sojourn audit`: the journal of issues, denials and task transitions."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,28 +18,31 @@ def tail(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Print the last records, oldest first."""
-    from google.protobuf.json_format import MessageToDict
-
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     answer = remote.admin(
         admin_socket, "/sojourn.v1.Admin/ListAudit", pb.ListAuditRequest(limit=lines), pb.ListAuditResponse
     )
-    records = [
-        {
-            "seq": each.seq,
-            "at": moment(each.at_ms / 1000),
-            "event": each.event,
-            "fields": whole(MessageToDict(each.fields)),
-            "digest": each.digest,
-        }
-        for each in answer.records
-    ]
-    pretty = []
-    for record in records:
-        fields = " ".join(f"{name}={value}" for name, value in record["fields"].items())
-        pretty.append(printable(f"{record['seq']} {record['at']} {record['event']} {fields}"))
-    emit(output, {"records": records}, pretty)
+    records = [record_value(each) for each in answer.records]
+    emit(output, {"records": records}, [record_line(record) for record in records])
+
+
+def record_value(record: Any) -> dict[str, Any]:
+    """One record, as it is printed."""
+    from google.protobuf.json_format import MessageToDict
+
+    return {
+        "seq": record.seq,
+        "at": moment(record.at_ms / 1000),
+        "event": record.event,
+        "fields": whole(MessageToDict(record.fields)),
+        "digest": record.digest,
+    }
+
+
+def record_line(record: dict[str, Any]) -> str:
+    fields = " ".join(f"{name}={value}" for name, value in record["fields"].items())
+    return printable(f"{record['seq']} {record['at']} {record['event']} {fields}")
 
 
 @app.command()

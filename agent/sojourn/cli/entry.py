@@ -10,7 +10,7 @@ from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, emit, moment, table
 from sojourn.durations import parse_duration
-from sojourn.errors import CannotStart, InvalidInput, NotFound, SojournError
+from sojourn.errors import CannotStart, InvalidInput, SojournError
 
 app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
 _SERVICE = "/spire.api.server.entry.v1.Entry/"
@@ -46,6 +46,14 @@ PriorityOption = Annotated[
 ]
 
 
+FederatesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--federates-with", metavar="TRUST_DOMAIN", help="A foreign trust domain whose bundle it gets. May be repeated."
+    ),
+]
+
+
 @app.command()
 def create(
     spiffe_id: Annotated[str, typer.Option("--spiffe-id", help="The SPIFFE ID to give.")],
@@ -57,6 +65,7 @@ def create(
     dns_name: DnsOption = None,
     entry_expiry: ExpiryOption = None,
     priority: PriorityOption = None,
+    federates_with: FederatesOption = None,
     entry_id: Annotated[str, typer.Option("--entry-id", help="The entry's own ID. Default: a new one.")] = "",
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
@@ -67,7 +76,16 @@ def create(
     if not selector:
         raise InvalidInput("at least one --selector TYPE:VALUE is needed, such as unix:uid:1000")
     entry = _message(
-        spiffe_id, selector, parent_id, x509_svid_ttl, jwt_svid_ttl, hint, dns_name, entry_expiry, priority
+        spiffe_id,
+        selector,
+        parent_id,
+        x509_svid_ttl,
+        jwt_svid_ttl,
+        hint,
+        dns_name,
+        entry_expiry,
+        priority,
+        federates_with,
     )
     entry.id = entry_id
     answer = remote.admin(
@@ -76,7 +94,7 @@ def create(
         pb.BatchCreateEntryRequest(entries=[entry]),
         pb.BatchCreateEntryResponse,
     )
-    _check(answer.results[0].status)
+    remote.check(answer.results[0].status)
     made = _dict(answer.results[0].entry)
     emit(output, made, _lines(made))
 
@@ -120,6 +138,7 @@ def update(
     dns_name: DnsOption = None,
     entry_expiry: ExpiryOption = None,
     priority: PriorityOption = None,
+    federates_with: FederatesOption = None,
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -128,7 +147,16 @@ def update(
     from sojourn._pb.spire.api.types import types_pb2 as types
 
     entry = _message(
-        spiffe_id, selector, parent_id, x509_svid_ttl, jwt_svid_ttl, hint, dns_name, entry_expiry, priority
+        spiffe_id,
+        selector,
+        parent_id,
+        x509_svid_ttl,
+        jwt_svid_ttl,
+        hint,
+        dns_name,
+        entry_expiry,
+        priority,
+        federates_with,
     )
     entry.id = entry_id
     given = {
@@ -141,6 +169,7 @@ def update(
         "dns_names": dns_name,
         "expires_at": entry_expiry,
         "priority": priority,
+        "federates_with": federates_with,
     }
     mask = types.EntryMask(**{name: True for name, value in given.items() if value is not None})
     if mask == types.EntryMask():
@@ -151,7 +180,7 @@ def update(
         pb.BatchUpdateEntryRequest(entries=[entry], input_mask=mask),
         pb.BatchUpdateEntryResponse,
     )
-    _check(answer.results[0].status)
+    remote.check(answer.results[0].status)
     made = _dict(answer.results[0].entry)
     emit(output, made, _lines(made))
 
@@ -283,6 +312,7 @@ def _message(
     dns_names: list[str] | None,
     expires_at: int | None,
     priority: int | None,
+    federates_with: list[str] | None,
 ) -> Any:
     from sojourn._pb.spire.api.types import types_pb2 as types
 
@@ -296,6 +326,7 @@ def _message(
         dns_names=dns_names or [],
         expires_at=expires_at or 0,
         priority=priority,
+        federates_with=federates_with or [],
     )
 
 
@@ -328,24 +359,6 @@ def _seconds(option: str, text: str | None) -> int:
     if seconds != int(seconds) or seconds > 2**31 - 1:
         raise InvalidInput(f"{option}: {text[:50]!r} is not a whole number of seconds")
     return int(seconds)
-
-
-def _check(status: Any) -> None:
-    """Raise what one item's status says."""
-    if status.code == 0:
-        return
-    from sojourn import errors
-
-    kinds: dict[int, type[SojournError]] = {
-        3: errors.InvalidEntry,
-        5: NotFound,
-        6: errors.AlreadyExists,
-        8: errors.StoreFull,
-        9: errors.FailedPrecondition,
-    }
-    error = kinds.get(status.code, errors.Unavailable)(status.message)
-    error.remote_code = error.code
-    raise error
 
 
 def _dict(entry: Any) -> dict[str, Any]:

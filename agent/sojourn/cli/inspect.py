@@ -10,6 +10,7 @@ from sojourn.cli import remote
 from sojourn.cli.authority import authority_value
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, emit, moment, printable, table, whole
+from sojourn.cli.policyadmin import policy_lines, policy_value
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption, show
 from sojourn.errors import InvalidInput
 
@@ -201,6 +202,8 @@ def _status(answer: Any) -> dict[str, Any]:
         "authority": authority_value(answer.authority),
         "limitations": [{"what": each.what, "reason": each.reason} for each in answer.limitations],
         "followed": followed if answer.HasField("followed") else None,
+        "policy": policy_value(answer.policy),
+        "shadow": policy_value(answer.shadow) if answer.HasField("shadow") else None,
         "streams": streams,
         "svids": [{"entry_id": each.entry_id, "spiffe_id": each.spiffe_id, **_svid(each)} for each in answer.svids],
         "failures": failures,
@@ -219,6 +222,8 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
         lines.append(f"{'folder':<14} {folder}: {followed['entries']} entries, {applied}")
         if followed["fault"]:
             lines.append(f"{'':<14} NOT in force: {printable(followed['fault'])}")
+    for name, policy in (("policy", value["policy"]), ("shadow", value["shadow"])):
+        lines += policy_lines(name, policy) if policy is not None else []
     lines += [f"{'limitation':<14} {each['what']}: {each['reason']}" for each in value["limitations"]]
     if value["svids"]:
         rows = [

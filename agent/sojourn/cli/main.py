@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from sojourn.cli import agent, audit, authority, bundle, config, entry, inspect, policy, revoking, svid, task
+from sojourn.cli import (
+    agent,
+    audit,
+    authority,
+    bundle,
+    config,
+    entry,
+    inspect,
+    policy,
+    policyadmin,
+    revoking,
+    svid,
+    task,
+    taskadmin,
+)
 from sojourn.cli.output import show_error
 from sojourn.errors import SojournError
 
@@ -30,6 +44,9 @@ app.command()(inspect.validate)
 app.command()(inspect.explain)
 app.command()(inspect.status)
 
+taskadmin.add_to(task.app)
+policy.app.command()(policyadmin.reload)
+policy.app.command("shadow-report")(policyadmin.shadow_report)
 svid.app.command()(revoking.rotate)
 svid.app.command()(revoking.revoke)
 svid.app.command()(revoking.revoked)

@@ -3,11 +3,12 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from sojourn.cli.options import Output
-from sojourn.errors import CannotStart, InvalidConfig, SojournError
+from sojourn.errors import CannotStart, InvalidConfig, InvalidPolicy, SojournError
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
 _NEXT = {
@@ -69,11 +70,16 @@ def show_error(error: SojournError, *, as_json: bool) -> int:
     """Print what, why and what next to standard error and return the exit status."""
     code = error.remote_code or error.code
     if as_json:
-        print(json.dumps({"error": {"code": code, "message": error.public}}), file=sys.stderr)
+        value: dict[str, Any] = {"code": code, "message": error.public}
+        if isinstance(error, InvalidPolicy) and any(fault.file for fault in error.faults):
+            value["faults"] = [asdict(fault) for fault in error.faults]
+        print(json.dumps({"error": value}), file=sys.stderr)
         return _status(error)
-    if isinstance(error, InvalidConfig):
+    if isinstance(error, InvalidConfig | InvalidPolicy) and len(error.faults) > 1:
         for fault in error.faults:
-            print(f"error: {printable(fault)}", file=sys.stderr)
+            print(f"error: {printable(str(fault))}", file=sys.stderr)
+    elif isinstance(error, InvalidConfig):
+        print(f"error: {printable(error.public)}", file=sys.stderr)
     else:
         print(f"error: {printable(error.public)} [{code}]", file=sys.stderr)
     if code in _NEXT:

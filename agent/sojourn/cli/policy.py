@@ -1,14 +1,17 @@
-"""`sojourn policy`: task types before the agent has them."""
+"""`sojourn policy`: task types, before the agent has them and while it has them."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli.options import Output, OutputOption
-from sojourn.cli.output import emit, table
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, ParamOption
+from sojourn.cli.output import REFUSED, emit, printable, table
+from sojourn.errors import InvalidPolicy, UnknownTaskType
 
 app = typer.Typer(no_args_is_help=True, help="Task types: policy-as-code.")
+FolderArgument = Annotated[Path, typer.Argument(help="A folder of NAME.toml and NAME.cedar.")]
 
 
 @app.callback()
@@ -18,21 +21,168 @@ def _group() -> None:
 
 @app.command()
 def check(
-    folder: Annotated[Path, typer.Argument(help="A folder of NAME.toml and NAME.cedar.")],
+    folder: FolderArgument,
+    trust_domain: Annotated[
+        str | None, typer.Option("--trust-domain", help="Refuse workloads that are not in this trust domain.")
+    ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Warnings are faults.")] = False,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Parse and validate every task type of a folder. Exit status 2 with all faults if one is wrong."""
-    from sojourn.tasks.types import load
+    """Parse, validate and lint every task type of a folder. Exit status 2 with all faults if one is wrong."""
+    from sojourn.spiffe.ids import TrustDomain
+    from sojourn.tasks import cases, lint
+    from sojourn.tasks.policy import OWN
+    from sojourn.tasks.types import load, placed
 
+    domain = None if trust_domain is None else TrustDomain.parse(trust_domain)
     types = load(folder)
+    faults, warnings = [], []
+    for kind in types.values():
+        faults += placed(folder, lint.faults(kind, domain))
+        warnings += placed(folder, lint.warnings(kind))
+        try:
+            cases.load(folder, kind)
+        except InvalidPolicy as error:
+            faults += error.faults
+    if faults or (strict and warnings):
+        raise InvalidPolicy([*faults, *(warnings if strict else [])])
     value = [
         {
             "name": kind.name,
             "description": kind.description,
             "digest": kind.digest,
+            "consequence": kind.consequence,
             "ceiling": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in kind.ceiling.grants],
+            "policies": [clause.id for clause in kind.policy.clauses],
         }
         for kind in types.values()
     ]
-    rows = [[kind.name, kind.digest[:12], kind.description] for kind in types.values()]
-    emit(output, {"task_types": value}, table(["TYPE", "DIGEST", "DESCRIPTION"], rows) if rows else ["no task types"])
+    rows = [[kind.name, kind.digest[:12], kind.consequence, kind.description] for kind in types.values()]
+    lines = list(table(["TYPE", "DIGEST", "CLASS", "DESCRIPTION"], rows)) if rows else ["no task types"]
+    if rows:
+        ours = ", ".join(clause.id for clause in OWN)
+        lines.append(f"before the policies of each stands {ours}: asked, and a task that is over may do nothing")
+    lines += [f"warning: {printable(str(warning))}" for warning in warnings]
+    emit(
+        output,
+        {
+            "digest": types.digest,
+            "task_types": value,
+            "injected": [clause.id for clause in OWN],
+            "warnings": [asdict(warning) for warning in warnings],
+        },
+        lines,
+    )
+
+
+@app.command("test")
+def run_cases(folder: FolderArgument, output: OutputOption = Output.PRETTY) -> None:
+    """Ask the cases in NAME.test.toml beside each task type. Exit status 1 if one is answered otherwise."""
+    from sojourn.tasks import cases
+    from sojourn.tasks.types import load
+
+    results: list[dict[str, Any]] = []
+    failed, lines = 0, []
+    for kind in load(folder).values():
+        outcomes = cases.run(kind, cases.load(folder, kind))
+        undecided = cases.undecided(kind, outcomes)
+        bad = [outcome for outcome in outcomes if outcome.differences]
+        failed += len(bad)
+        results.append(
+            {
+                "task_type": kind.name,
+                "cases": len(outcomes),
+                "failed": [{"case": each.case.name, "differences": list(each.differences)} for each in bad],
+                "undecided_policies": undecided,
+            }
+        )
+        lines += [f"FAILED {kind.name}: {each.case.name}: {'; '.join(each.differences)}" for each in bad]
+        if not outcomes:
+            lines.append(f"warning: {kind.name} has no cases")
+        elif undecided:
+            lines.append(f"warning: {kind.name}: no case is decided by {', '.join(undecided)}")
+    count = sum(result["cases"] for result in results)
+    lines.append(f"{count} cases of {len(results)} task types, {failed} failed")
+    emit(output, {"task_types": results, "cases": count, "failed": failed}, map(printable, lines))
+    if failed:
+        raise typer.Exit(REFUSED)
+
+
+@app.command()
+def explain(
+    type_: Annotated[str, typer.Argument(metavar="TYPE", help="The task type.")],
+    workload: Annotated[str, typer.Option("--workload", help="The SPIFFE ID that asks.")],
+    action: Annotated[str, typer.Option("--action", help="What it would do.")],
+    resource: Annotated[str, typer.Option("--resource", help="Where, an absolute URI.")],
+    param: ParamOption = None,
+    tokens_issued: Annotated[int, typer.Option("--tokens-issued", min=0, help="Tokens that the task has had.")] = 0,
+    calls: Annotated[int, typer.Option("--calls", min=0, help="Calls that were made under the task.")] = 0,
+    folder: Annotated[
+        Path | None, typer.Option("--folder", help="A folder of NAME.toml and NAME.cedar. Default: what the agent has.")
+    ] = None,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Say what policy answers, which policies decide that, on what, and what would change it."""
+    from sojourn.cli import remote
+
+    params = remote.pairs(param)
+    if folder is None:
+        from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+        request = pb.ExplainPolicyRequest(
+            type=type_,
+            workload=workload,
+            action=action,
+            resource=resource,
+            params=params,
+            tokens_issued=tokens_issued,
+            calls=calls,
+        )
+        method = "/sojourn.v1.Admin/ExplainPolicy"
+        _explained(remote.admin(admin_socket, method, request, pb.ExplainPolicyResponse), output)
+        return
+    from sojourn.tasks.asking import Question
+    from sojourn.tasks.explaining import explain as explained
+    from sojourn.tasks.types import load
+
+    types = load(folder)
+    if type_ not in types:
+        raise UnknownTaskType(f"there is no task type {type_[:64]!r} in {folder}")
+    question = Question(workload, action, resource, params, tokens_issued=tokens_issued, calls=calls)
+    _explained(explained(types[type_], question), output)
+
+
+def _explained(found: Any, output: Output) -> None:
+    """Print an Explanation, or the agent's message of the same fields."""
+    standings = [
+        {"id": each.id, "effect": each.effect, "line": each.line, "applies": each.applies, "misses": list(each.misses)}
+        for each in found.standings
+    ]
+    changes = [{"what": each.what, "allowed": each.allowed} for each in found.changes]
+    value = {
+        "type": found.type,
+        "digest": found.digest,
+        "allowed": found.allowed,
+        "rule": found.rule,
+        "reason": found.reason,
+        "policies": list(found.policies),
+        "attributes": [{"name": name, "value": text} for name, text in sorted(found.attributes.items())],
+        "standings": standings,
+        "changes": changes,
+    }
+    by = f": {', '.join(found.policies)}" if found.policies else ""
+    lines = [f"{word(found.allowed)} by {found.rule}{by}", f"because {found.reason}", "decided on"]
+    lines += [f"  {name} = {text}" for name, text in sorted(found.attributes.items())]
+    lines += ["policies"] if standings else []
+    for each in standings:
+        why = "applies" if each["applies"] else "; ".join(each["misses"])
+        lines.append(f"  {each['effect']} {each['id']}: {why}")
+    lines.append("what would change it" if changes else "no single change that was tried would change it")
+    lines += [f"  {each['what']}: {word(each['allowed'])}" for each in changes]
+    emit(output, value, map(printable, lines))
+
+
+def word(allowed: bool) -> str:
+    """An answer for people."""
+    return "allowed" if allowed else "denied"

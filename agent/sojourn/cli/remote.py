@@ -4,7 +4,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
-from sojourn.errors import InvalidInput
+from sojourn.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidEntry,
+    InvalidInput,
+    NotFound,
+    SojournError,
+    StoreFull,
+    Unavailable,
+)
 
 Answer = TypeVar("Answer")
 _CALL_SECONDS = 30.0
@@ -47,3 +56,19 @@ def pairs(texts: Iterable[str] | None) -> dict[str, str]:
             raise InvalidInput(f"parameter {name!r} is given twice")
         found[name] = value
     return found
+
+
+def check(status: Any, invalid: type[SojournError] = InvalidEntry) -> None:
+    """Raise what the status of one item of a batch says; `invalid` is what a malformed one is."""
+    if status.code == 0:
+        return
+    kinds: dict[int, type[SojournError]] = {
+        3: invalid,
+        5: NotFound,
+        6: AlreadyExists,
+        8: StoreFull,
+        9: FailedPrecondition,
+    }
+    error = kinds.get(status.code, Unavailable)(status.message)
+    error.remote_code = error.code
+    raise error

@@ -8,14 +8,13 @@ import typer
 from sojourn.cli import remote
 from sojourn.cli.options import (
     ActionOption,
-    AdminSocketOption,
     Output,
     OutputOption,
     ParamOption,
     ResourceOption,
     SocketOption,
 )
-from sojourn.cli.output import emit, moment, table
+from sojourn.cli.output import emit
 from sojourn.durations import parse_duration
 from sojourn.errors import InvalidInput
 
@@ -117,6 +116,22 @@ def token(
 
 
 @app.command()
+def narrow(
+    task: TaskArgument,
+    resource: ResourceOption = "",
+    action: ActionOption = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Give up all of a task but some actions at one resource. That cannot be undone."""
+    kept = _grants(resource, action)
+    if kept is None:
+        raise InvalidInput("name what is kept with --resource and --action")
+    status = remote.public(socket, lambda client: client.narrow_task(task, kept))
+    emit(output, _status_dict(status), [f"{status.id} has {resource}: {', '.join(kept[0].actions)}, and no more"])
+
+
+@app.command()
 def complete(
     task: TaskArgument,
     failed: Annotated[bool, typer.Option("--failed", help="The task did not succeed.")] = False,
@@ -126,62 +141,6 @@ def complete(
     """End a task of the caller. Every token of it is dead at once."""
     status = remote.public(socket, lambda client: client.complete_task(task, failed=failed))
     emit(output, _status_dict(status), [f"{status.id} {status.state}: {status.reason}"])
-
-
-@app.command("list")
-def list_(
-    all_: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
-    admin_socket: AdminSocketOption = None,
-    output: OutputOption = Output.PRETTY,
-) -> None:
-    """List tasks (operator)."""
-    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-
-    answer = remote.admin(
-        admin_socket, "/sojourn.v1.Admin/ListTasks", pb.ListTasksRequest(include_ended=all_), pb.ListTasksResponse
-    )
-    tasks = [_task_dict(each) for each in answer.tasks]
-    rows = [
-        [t["id"], t["type"], t["spiffe_id"], t["state"], t["reason"], t["holder_pid"], t["expires_at"]] for t in tasks
-    ]
-    pretty = table(["TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "HOLDER", "EXPIRES"], rows)
-    emit(output, {"tasks": tasks}, pretty if rows else ["no tasks"])
-
-
-@app.command()
-def show(task: TaskArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """Show a task (operator)."""
-    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-    from sojourn._pb.sojourn.v1 import tasks_pb2
-
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/GetTask", pb.GetTaskRequest(task_id=task), tasks_pb2.Task)
-    _show(answer, output)
-
-
-@app.command()
-def revoke(task: TaskArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """End a task against its holder's will (operator). Every token of it is dead at once."""
-    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-    from sojourn._pb.sojourn.v1 import tasks_pb2
-
-    answer = remote.admin(
-        admin_socket, "/sojourn.v1.Admin/RevokeTask", pb.RevokeTaskRequest(task_id=task), tasks_pb2.Task
-    )
-    _show(answer, output)
-
-
-def _show(task: Any, output: Output) -> None:
-    value = _task_dict(task)
-    lines = [f"{name:<14} {_text(each)}" for name, each in value.items() if each not in ("", None, {}, [])]
-    emit(output, value, lines)
-
-
-def _text(value: object) -> str:
-    if isinstance(value, list):
-        return "; ".join(f"{grant['resource']}: {', '.join(grant['actions'])}" for grant in value)
-    if isinstance(value, dict):
-        return " ".join(f"{name}={each}" for name, each in value.items())
-    return str(value)
 
 
 def _grants(resource: str, actions: list[str] | None) -> Any:
@@ -212,21 +171,4 @@ def _status_dict(status: Any) -> dict[str, Any]:
         "reason": status.reason,
         "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in status.grants],
         "expires_at": status.expires_at.isoformat().replace("+00:00", "Z"),
-    }
-
-
-def _task_dict(task: Any) -> dict[str, Any]:
-    return {
-        "id": task.id,
-        "type": task.type,
-        "spiffe_id": task.spiffe_id,
-        "state": task.state,
-        "reason": task.reason,
-        "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in task.grants],
-        "params": dict(task.params),
-        "created_at": moment(task.created_at),
-        "expires_at": moment(task.expires_at),
-        "holder_pid": task.holder_pid,
-        "tokens_issued": task.tokens_issued,
-        "version": task.version,
     }

@@ -5,7 +5,6 @@ from datetime import datetime, timedelta
 from importlib.metadata import version
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector, text_of
@@ -14,7 +13,7 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
-from sojourn.doors.tasks import task_message
+from sojourn.doors.policies import policy_set
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
 from sojourn.identity import explain, lifetime
@@ -29,6 +28,7 @@ from sojourn.oversight.failures import Failures
 from sojourn.spiffe.x509svid import X509Svid
 from sojourn.store.audit import AuditTable
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.policies import Policies
 
 SERVICE = "sojourn.v1.Admin"
 _AUDIT_DEFAULT = 50
@@ -51,6 +51,7 @@ class AdminApi:
         door: Door,
         clock: Clock,
         followed: FollowedFolder | None,
+        policies: Policies,
         failures: Failures,
         default_x509_svid_ttl: timedelta,
         limitations: dict[str, str],
@@ -67,6 +68,7 @@ class AdminApi:
         self._door = door
         self._clock = clock
         self._followed = followed
+        self._policies = policies
         self._failures = failures
         self._default_x509_svid_ttl = default_x509_svid_ttl
         self._limitations = limitations
@@ -76,9 +78,6 @@ class AdminApi:
         return {
             "GetStatus": Method("unary", pb.GetStatusRequest, self.get_status),
             "Explain": Method("unary", pb.ExplainRequest, self.explain),
-            "ListTasks": Method("unary", pb.ListTasksRequest, self.list_tasks),
-            "GetTask": Method("unary", pb.GetTaskRequest, self.get_task),
-            "RevokeTask": Method("unary", pb.RevokeTaskRequest, self.revoke_task),
             "ListAudit": Method("unary", pb.ListAuditRequest, self.list_audit),
             "VerifyAudit": Method("unary", pb.VerifyAuditRequest, self.verify_audit),
             "GetBundle": Method("unary", pb.GetBundleRequest, self.get_bundle),
@@ -93,7 +92,7 @@ class AdminApi:
             started_at=seconds(self._started),
             epoch=self._engine.epoch,
             entries=len(self._registry),
-            live_tasks=len(self._engine.live()),
+            live_tasks=len(self._engine.tasks),
             connections=self._door.connections,
             streams=[
                 pb.Stream(
@@ -142,6 +141,8 @@ class AdminApi:
                 for failure in self._failures.recent()
             ],
             followed=self._folder(),
+            policy=policy_set(self._policies.folder),
+            shadow=policy_set(self._policies.candidate) if self._policies.candidate is not None else None,
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:
@@ -216,28 +217,10 @@ class AdminApi:
             conclusion=explain.conclusion(found, attested, has),
         )
 
-    async def list_tasks(self, _call: Call, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
-        tasks = [*(self._engine.ended() if request.include_ended else []), *self._engine.live()]
-        return pb.ListTasksResponse(tasks=[task_message(task) for task in tasks])
-
-    async def get_task(self, _call: Call, request: pb.GetTaskRequest) -> tasks_pb2.Task:
-        task = self._engine.find(request.task_id)
-        if task is None:
-            raise NotFound("there is no such task, or it ended long ago: see the audit journal")
-        return task_message(task)
-
-    async def revoke_task(self, call: Call, request: pb.RevokeTaskRequest) -> tasks_pb2.Task:
-        task = self._engine.find(request.task_id)
-        if task is None:
-            raise NotFound("there is no such task")
-        self._audit.note("task_revoked_by_operator", task=task.id, **call.by)
-        await self._engine.revoke(task, "admin")
-        return task_message(task)
-
     async def list_audit(self, _call: Call, request: pb.ListAuditRequest) -> pb.ListAuditResponse:
         await self._audit.flush()
         answer = pb.ListAuditResponse()
-        for record in await self._journal.tail(request.limit or _AUDIT_DEFAULT):
+        for record in await self._journal.tail(request.limit or _AUDIT_DEFAULT, request.task_id):
             made = answer.records.add(seq=record.seq, at_ms=record.at_ms, event=record.event, digest=record.digest)
             made.fields.update(json.loads(record.fields))
         return answer

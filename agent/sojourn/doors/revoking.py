@@ -101,7 +101,7 @@ class RevokingApi:
         """End the tasks of a revoked identity; one SVID that is revoked leaves the identity as it is."""
         ended = [
             task
-            for task in self._engine.live()
+            for task in self._engine.tasks.all()
             if (which == "entry_id" and task.entry_id == value)
             or (which == "spiffe_id" and str(task.spiffe_id) == value)
         ]

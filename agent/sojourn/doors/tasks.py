@@ -1,21 +1,23 @@
 """sojourn.v1.Tasks on the public socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any
 
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.doors.calls import Call, Method, first_of, next_of
-from sojourn.errors import InvalidInput, InvalidSpiffeId, PolicyDenied
+from sojourn.errors import InvalidInput, InvalidSpiffeId, PolicyDenied, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
-from sojourn.limits import FIRST_BYTES_SECONDS
+from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import BeginRequest, TaskEngine
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.task import REVOKED, Task
+from sojourn.tasks.task import PROCESS, REVOKED, STREAM, Task
 
 SERVICE = "sojourn.v1.Tasks"
 
@@ -23,52 +25,73 @@ SERVICE = "sojourn.v1.Tasks"
 class TasksApi:
     """Begin, get tokens, complete."""
 
-    def __init__(self, engine: TaskEngine, identities: Identities) -> None:
+    def __init__(self, engine: TaskEngine, changing: Changing, attaching: Attaching, identities: Identities) -> None:
         self._engine = engine
+        self._changing = changing
+        self._attaching = attaching
         self._identities = identities
 
     def methods(self) -> dict[str, Method]:
         return {
             "RunTask": Method("bidi", pb.RunTaskRequest, self.run_task),
             "BeginTask": Method("unary", pb.BeginTaskRequest, self.begin_task),
+            "AttachTask": Method("unary", pb.AttachTaskRequest, self.attach_task),
             "GetToken": Method("unary", pb.GetTokenRequest, self.get_token),
+            "NarrowTask": Method("unary", pb.NarrowTaskRequest, self.narrow_task),
             "CompleteTask": Method("unary", pb.CompleteTaskRequest, self.complete_task),
         }
 
     async def run_task(self, call: Call, _request: None) -> AsyncIterator[pb.TaskEvent]:
         first = await first_of(call, FIRST_BYTES_SECONDS)
-        if first.WhichOneof("command") != "begin":
-            raise InvalidInput("the first request of the stream must be begin")
-        if first.begin.holder_pid:
-            raise InvalidInput("holder_pid has no place here: the holder of the task is the stream")
-        entries = await self._identities.of(call.peer)
-        task = await self._engine.begin(
-            call.peer,
-            entries,
-            _begin_request(first.begin),
-            holder=call.peer.process.again(),
-            binding="stream",
-            session=first.begin.session,
-        )
-        ended = asyncio.Event()
-        self._engine.on_end(task, ended.set)
+        command = first.WhichOneof("command")
+        if command == "begin":
+            task = await self._begin_stream(call.peer, first.begin)
+        elif command == "attach":
+            entries = await self._identities.of(call.peer)
+            task = await self._attaching.by_stream(call.peer, entries, first.attach.task_id)
+        else:
+            raise InvalidInput("the first request of the stream must be begin or attach")
+        changed = asyncio.Event()
+        self._engine.on_change(task, lambda _: changed.set())
         try:
-            yield pb.TaskEvent(begun=task_message(task))
-            await self._until_end(call, task, ended)
-            await self._engine.written(task)
+            yield pb.TaskEvent(**{"begun" if command == "begin" else "attached": task_message(task)})
+            async for _ in self._changes(call, task, changed):
+                yield pb.TaskEvent(changed=task_message(task))
+            await self._engine.journal.written(task.id)
             yield pb.TaskEvent(ended=task_message(task))
         finally:
-            if task.live:
+            if task.live and not self._engine.closing:
                 self._engine.end(task, REVOKED, "holder_disconnected")
 
-    async def _until_end(self, call: Call, task: Task, ended: asyncio.Event) -> None:
-        """Follow the holder's commands until the task has ended."""
-        over = asyncio.ensure_future(ended.wait())
+    async def _begin_stream(self, peer: Peer, begin: pb.BeginTaskRequest) -> Task:
+        if begin.holder_pid or begin.idempotency_key:
+            raise InvalidInput("holder_pid and idempotency_key have no place here: the task is the stream")
+        return await self._engine.begin(
+            peer,
+            await self._identities.of(peer),
+            _begin_request(begin),
+            holder=peer.process.again(),
+            binding=STREAM,
+            session=begin.session,
+        )
+
+    async def _changes(self, call: Call, task: Task, changed: asyncio.Event) -> AsyncIterator[None]:
+        """Follow the holder's commands until the task has ended; yield whenever it has changed.
+
+        Raise Unavailable when the agent stops: the task lives on without the stream.
+        """
+        change = asyncio.ensure_future(changed.wait())
         command: asyncio.Future[Any] | None = asyncio.ensure_future(next_of(call.requests))
         try:
             while task.live:
-                waiting = {over, command} if command is not None else {over}
+                if self._engine.closing:
+                    raise Unavailable("the agent is shutting down")
+                waiting = {change, command} if command is not None else {change}
                 await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+                if change.done() and task.live:
+                    changed.clear()
+                    change = asyncio.ensure_future(changed.wait())
+                    yield
                 if command is None or not command.done():
                     continue
                 request = command.result()
@@ -79,7 +102,7 @@ class TasksApi:
                     raise InvalidInput("the task has begun already")
                 await self._engine.complete(task, failed=request.complete.failed)
         finally:
-            for future in (over, command):
+            for future in (change, command):
                 if future is not None:
                     future.cancel()
 
@@ -90,7 +113,7 @@ class TasksApi:
             entries,
             _begin_request(request),
             holder=await self._holder(call.peer, entries, request.holder_pid),
-            binding="process",
+            binding=PROCESS,
             session=request.session or bool(request.holder_pid),
         )
         return task_message(task)
@@ -114,9 +137,16 @@ class TasksApi:
             raise
         return holder
 
+    async def attach_task(self, call: Call, request: pb.AttachTaskRequest) -> pb.Task:
+        entries = await self._identities.of(call.peer)
+        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
+        if task.binding == STREAM:
+            raise InvalidInput("the task is its stream: attach by RunTask")
+        return task_message(task)
+
     async def get_token(self, call: Call, request: pb.GetTokenRequest) -> pb.GetTokenResponse:
         entries = await self._identities.of(call.peer)
-        task = self._engine.of_caller(call.peer, entries, request.task_id)
+        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
         token = await self._engine.token(task, request.resource, tuple(request.actions))
         return pb.GetTokenResponse(
             access_token=token.token,
@@ -126,9 +156,15 @@ class TasksApi:
             actions=token.actions,
         )
 
+    async def narrow_task(self, call: Call, request: pb.NarrowTaskRequest) -> pb.Task:
+        entries = await self._identities.of(call.peer)
+        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
+        await self._changing.narrow(task, _authority(request.grants), "holder")
+        return task_message(task)
+
     async def complete_task(self, call: Call, request: pb.CompleteTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
-        task = self._engine.of_caller(call.peer, entries, request.task_id)
+        task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
         await self._engine.complete(task, failed=request.failed)
         return task_message(task)
 
@@ -146,6 +182,8 @@ def task_message(task: Task) -> pb.Task:
         expires_at=int(task.expires_at.timestamp()),
         holder_pid=task.holder.pid,
         tokens_issued=task.tokens_issued,
+        calls=task.calls,
+        uses=[pb.Use(**row) for row in task.usage()],
         params={
             name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in task.params.items()
         },
@@ -157,11 +195,22 @@ def _begin_request(request: pb.BeginTaskRequest) -> BeginRequest:
         raise InvalidInput("type must be specified")
     if request.max_seconds < 0:
         raise InvalidInput("max_seconds is negative")
-    wanted = Authority.of(Grant.parse(grant.resource, grant.actions) for grant in request.grants)
+    wanted = _authority(request.grants)
+    if len(request.idempotency_key) > IDEMPOTENCY_KEY_MAX:
+        raise InvalidInput(f"idempotency_key is longer than {IDEMPOTENCY_KEY_MAX} characters")
     try:
         spiffe_id = SpiffeId.parse(request.spiffe_id) if request.spiffe_id else None
     except InvalidSpiffeId as error:
         raise InvalidInput(f"invalid requested SPIFFE ID: {error.public}") from error
     return BeginRequest(
-        request.type, dict(request.params), wanted if wanted.grants else None, spiffe_id, request.max_seconds
+        request.type,
+        dict(request.params),
+        wanted if wanted.grants else None,
+        spiffe_id,
+        request.max_seconds,
+        request.idempotency_key,
     )
+
+
+def _authority(grants: Iterable[pb.Grant]) -> Authority:
+    return Authority.of(Grant.parse(grant.resource, grant.actions) for grant in grants)

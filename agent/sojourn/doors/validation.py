@@ -86,7 +86,7 @@ class ValidationApi:
 
     def _snapshot(self, audiences: Sequence[str]) -> pb.TaskFeed:
         watched = set(audiences)
-        live = [task for task in self._engine.live() if not watched.isdisjoint(task.authority.resources)]
+        live = [task for task in self._engine.tasks.all() if not watched.isdisjoint(task.authority.resources)]
         return pb.TaskFeed(
             snapshot=pb.Snapshot(tasks=[_state(state_of(task)) for task in live]),
             epoch=self._engine.epoch,

@@ -13,6 +13,7 @@ import structlog
 from sojourn import trusted
 from sojourn.clock import Clock
 from sojourn.errors import InvalidConfig, InvalidInput, SojournError, quoted
+from sojourn.folders import WatchedFolder
 from sojourn.identity import declared
 from sojourn.identity.declared import Declared
 from sojourn.identity.entries import Entry
@@ -30,7 +31,6 @@ from sojourn.limits import (
 from sojourn.oversight.audit import Audit
 
 log = structlog.get_logger()
-Sight = tuple[object, ...]  # what a look from outside shows: equal while nothing has changed
 _FAULTS_SHOWN = 20
 
 
@@ -49,7 +49,7 @@ class FollowedFolder:
         self._foreign = foreign
         self._audit = audit
         self._clock = clock
-        self._taken: Sight | None = None
+        self._watched = WatchedFolder(self.folder, declared.is_ours, FOLLOWED_FILES)
         self._retry_at = 0.0
         registry.follow()
 
@@ -67,15 +67,10 @@ class FollowedFolder:
     async def look(self, *, settled_seconds: float = 0.0) -> None:
         """Bring the folder into force if it has changed, and has not changed further for `settled_seconds`."""
         try:
-            seen = await asyncio.to_thread(self._sight)
             due = bool(self.fault) and self._clock.boot() >= self._retry_at
-            if seen == self._taken and not due:
+            found = await self._watched.changed(self._read, settled_seconds, again=due)
+            if found is None:
                 return
-            await asyncio.sleep(settled_seconds)
-            found = await asyncio.to_thread(self._read)
-            if await asyncio.to_thread(self._sight) != seen:
-                return  # it is being written: what was read is of no account, and the next look comes soon
-            self._taken = seen
             if isinstance(found, InvalidConfig):
                 raise found
             self._applied(await self._apply(found))
@@ -126,25 +121,11 @@ class FollowedFolder:
         log.error("followed_folder_refused", folder=str(self.folder), reason=fault)
         self._audit.note("followed_folder_refused", folder=str(self.folder), reason=fault[:AUDITED_TEXT])
 
-    # --- in a thread: a file system may be slow ---------------------------------------------------------------------
-
-    def _names(self) -> list[str]:
-        return sorted(name for name in os.listdir(self.folder) if declared.is_ours(name))
-
-    def _sight(self) -> Sight:
-        try:
-            status = os.stat(self.folder)
-            names = self._names()
-        except OSError as error:
-            return (error.errno,)
-        paths = [os.path.join(self.folder, name) for name in names[:FOLLOWED_FILES]]
-        return (status.st_dev, status.st_ino, status.st_mode, status.st_uid, *names, *map(_sight_of, paths))
-
     def _read(self) -> list[Declared] | InvalidConfig:
         """What the files say, or what is wrong with them: that others may have written them, too."""
         try:
             trusted.check_owner(os.stat(self.folder))
-            names = self._names()
+            names = self._watched.names()
         except OSError as error:
             return InvalidConfig([f"{self.folder}: cannot be read: {error.strerror}"])
         except InvalidInput as error:
@@ -158,15 +139,6 @@ class FollowedFolder:
             )
         except InvalidConfig as error:
             return error
-
-
-def _sight_of(path: str) -> Sight:
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        return (error.errno,)
-    times = (status.st_mtime_ns, status.st_ctime_ns)
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mode, status.st_uid, *times)
 
 
 def _first(faults: list[str]) -> str:

@@ -13,6 +13,7 @@ from sojourn._pb import workload_pb2 as workload
 from sojourn._pb.sojourn.v1 import tasks_pb2, validation_pb2
 from sojourn.address import public_socket
 from sojourn.errors import InvalidInput, NoIdentity, SojournError, Unavailable
+from sojourn.limits import REATTACH_TRIED_SECONDS
 from sojourn.sdk import parse
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
@@ -43,11 +44,19 @@ class Client:
 
     `socket` is a path or a `unix:` URI; without it the socket is found as `sojourn.address.public_socket` says.
     A call that is not answered within `deadline_seconds` raises Unavailable; if nobody is there, Unreachable.
+    A task whose agent goes away waits `patience_seconds` for it to come back, and is lost then.
     """
 
-    def __init__(self, socket: str | None = None, *, deadline_seconds: float = CALL_SECONDS) -> None:
+    def __init__(
+        self,
+        socket: str | None = None,
+        *,
+        deadline_seconds: float = CALL_SECONDS,
+        patience_seconds: float = REATTACH_TRIED_SECONDS,
+    ) -> None:
         self.socket = public_socket(socket)
         self._deadline_seconds = deadline_seconds
+        self._patience_seconds = patience_seconds
         self._open: Connection | None = None
 
     async def __aenter__(self) -> Self:
@@ -170,7 +179,8 @@ class Client:
         No `grants`: all that the type allows. An exception that leaves the block ends the task as failed. Entering
         raises Refused, with the reason, if policy says no.
         """
-        return run_task(self.connection, self, _begin(type, params, grants, spiffe_id, session, max_seconds))
+        begin = _begin(type, params, grants, spiffe_id, session, max_seconds)
+        return run_task(self.connection, self, begin, self._patience_seconds)
 
     async def begin_task(
         self,
@@ -182,12 +192,25 @@ class Client:
         session: bool = False,
         max_seconds: int = 0,
         holder_pid: int = 0,
+        idempotency_key: str = "",
     ) -> HeldTask:
-        """Begin a task that ends with a process: this one (0), or an ancestor of it."""
+        """Begin a task that ends with a process: this one (0), or an ancestor of it.
+
+        Repeating the same request with the same `idempotency_key` gives the same task.
+        """
         request = _begin(type, params, grants, spiffe_id, session, max_seconds)
         request.holder_pid = holder_pid
+        request.idempotency_key = idempotency_key
         answer = await self.connection.unary(_TASKS + "BeginTask", request, tasks_pb2.Task)
         return HeldTask(self, TaskStatus.of(answer))
+
+    async def attach_task(self, task_id: str) -> TaskStatus:
+        """Have a task of a process back after a restart of the agent, within REATTACH_SECONDS of its start.
+
+        Any other call about the task does the same. Raise NotFound, or TaskOver if the task is over.
+        """
+        request = tasks_pb2.AttachTaskRequest(task_id=task_id)
+        return TaskStatus.of(await self.connection.unary(_TASKS + "AttachTask", request, tasks_pb2.Task))
 
     async def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
         """Get one access token under a live task of the caller. Raise TaskOver, Refused or NotFound."""
@@ -195,6 +218,11 @@ class Client:
         answer = await self.connection.unary(_TASKS + "GetToken", request, tasks_pb2.GetTokenResponse)
         expires_at = datetime.fromtimestamp(answer.expires_at, UTC)
         return AccessToken(answer.access_token, answer.resource, tuple(answer.actions), expires_at)
+
+    async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus:
+        """Give up all of a task of the caller but these grants; tokens from before are dead. It cannot be undone."""
+        request = tasks_pb2.NarrowTaskRequest(task_id=task_id, grants=_grants(kept))
+        return TaskStatus.of(await self.connection.unary(_TASKS + "NarrowTask", request, tasks_pb2.Task))
 
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
         """End a task of the caller. Return what it ended with, also if it had ended before."""
@@ -213,11 +241,15 @@ def _begin(
     return tasks_pb2.BeginTaskRequest(
         type=type_,
         params=params or {},
-        grants=[tasks_pb2.Grant(resource=grant.resource, actions=grant.actions) for grant in grants or ()],
+        grants=_grants(grants or ()),
         spiffe_id=_text(spiffe_id),
         session=session,
         max_seconds=max_seconds,
     )
+
+
+def _grants(grants: Iterable[Grant]) -> list[tasks_pb2.Grant]:
+    return [tasks_pb2.Grant(resource=grant.resource, actions=grant.actions) for grant in grants]
 
 
 def _several(value: str | Sequence[str]) -> Sequence[str]:

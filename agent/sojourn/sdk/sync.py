@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Self
 
 from sojourn.errors import SojournError
+from sojourn.limits import REATTACH_TRIED_SECONDS
 from sojourn.sdk.client import Client, TokenVerdict
 from sojourn.sdk.connection import CALL_SECONDS, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
@@ -30,6 +31,10 @@ class SyncHeldTask(TaskView):
         """See Task.token."""
         return self._portal.run(self._task.token(resource, actions))
 
+    def narrow(self, kept: Iterable[Grant]) -> None:
+        """See Task.narrow."""
+        self._portal.run(self._task.narrow(kept))
+
     def complete(self, *, failed: bool = False) -> None:
         """See Task.complete."""
         self._portal.run(self._task.complete(failed=failed))
@@ -48,8 +53,14 @@ class SyncTask(SyncHeldTask):
 class SyncClient:
     """A blocking connection to the agent, for use as `with SyncClient() as client`. May be shared by threads."""
 
-    def __init__(self, socket: str | None = None, *, deadline_seconds: float = CALL_SECONDS) -> None:
-        self._client = Client(socket, deadline_seconds=deadline_seconds)
+    def __init__(
+        self,
+        socket: str | None = None,
+        *,
+        deadline_seconds: float = CALL_SECONDS,
+        patience_seconds: float = REATTACH_TRIED_SECONDS,
+    ) -> None:
+        self._client = Client(socket, deadline_seconds=deadline_seconds, patience_seconds=patience_seconds)
         self.socket = self._client.socket
         self._open: Portal | None = None
 
@@ -147,6 +158,7 @@ class SyncClient:
         session: bool = False,
         max_seconds: int = 0,
         holder_pid: int = 0,
+        idempotency_key: str = "",
     ) -> SyncHeldTask:
         """See Client."""
         task = self._client.begin_task(
@@ -157,12 +169,21 @@ class SyncClient:
             session=session,
             max_seconds=max_seconds,
             holder_pid=holder_pid,
+            idempotency_key=idempotency_key,
         )
         return SyncHeldTask(self._portal, self._portal.run(task))
+
+    def attach_task(self, task_id: str) -> TaskStatus:
+        """See Client."""
+        return self._portal.run(self._client.attach_task(task_id))
 
     def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
         """See Client."""
         return self._portal.run(self._client.get_token(task_id, resource, actions))
+
+    def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus:
+        """See Client."""
+        return self._portal.run(self._client.narrow_task(task_id, kept))
 
     def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
         """See Client."""

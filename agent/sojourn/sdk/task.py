@@ -1,21 +1,24 @@
 """A task as its holder sees it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Protocol, TypeVar
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
-from sojourn.errors import SojournError, TaskOver, Unavailable
-from sojourn.sdk.connection import Connection, read
+from sojourn.errors import NotFound, SojournError, TaskOver, Unavailable, Unreachable
+from sojourn.sdk.connection import Connection
+from sojourn.sdk.taskstream import TaskStream
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
 LIVING = frozenset({"pending", "active", "suspended"})
-LOST = "lost"  # our own state: the agent is gone, and with it the task
+LOST = "lost"  # our own state: the agent is gone and did not give the task back
 _FAREWELL_SECONDS = 2.0  # the stream's end ends the task anyway
+_NOTICE_SECONDS = 1.0  # a call that finds no agent waits so long for the stream to notice it too
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +119,7 @@ class TaskCalls(Protocol):
     """What a task asks of its client."""
 
     async def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken: ...
+    async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus: ...
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus: ...
 
 
@@ -139,6 +143,10 @@ class HeldTask(TaskView):
             raise TaskOver(f"task is {self.state}: {self.reason or 'no reason given'}")
         return await self._calls.get_token(self.id, resource, actions)
 
+    async def narrow(self, kept: Iterable[Grant]) -> None:
+        """Give up all but these grants, which the task must have. It cannot be undone; tokens from before are dead."""
+        self._status = await self._calls.narrow_task(self.id, kept)
+
     async def complete(self, *, failed: bool = False) -> None:
         """End the task. Doing it twice changes nothing."""
         if not self.ended:
@@ -146,47 +154,93 @@ class HeldTask(TaskView):
 
 
 class Task(HeldTask):
-    """A task that lives as long as its block (`Client.task`). Its status is kept up to date."""
+    """A task that lives as long as its block (`Client.task`). Its status is kept up to date.
 
-    def __init__(self, calls: TaskCalls, status: TaskStatus, outcome: asyncio.Future[bool]) -> None:
+    When the agent restarts the task is had back from it; what is asked of the task meanwhile waits.
+    """
+
+    def __init__(self, calls: TaskCalls, status: TaskStatus, stream: TaskStream) -> None:
         super().__init__(calls, status)
-        self._outcome = outcome  # what its holder says of it: whether it failed
+        self._stream = stream
+        self._broken = asyncio.Event()  # of the present stream: that it is no more
+        self._settled = asyncio.Event()  # the task has its stream, or is over
+        self._settled.set()
         self._over = asyncio.Event()
+
+    async def token(self, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
+        """See HeldTask.token."""
+        ask = super().token
+        return await self._over_restarts(lambda: ask(resource, actions))
+
+    async def narrow(self, kept: Iterable[Grant]) -> None:
+        """See HeldTask.narrow."""
+        ask, grants = super().narrow, tuple(kept)
+        await self._over_restarts(lambda: ask(grants))
 
     async def complete(self, *, failed: bool = False) -> None:
         """End the task and wait until the agent says so, two seconds at most: then raise Unavailable."""
-        if not self._outcome.done():
-            self._outcome.set_result(failed)
-        try:
-            async with asyncio.timeout(_FAREWELL_SECONDS):
-                await self._over.wait()
-        except TimeoutError as error:
-            raise Unavailable("agent did not confirm the end of the task; it ends with its stream") from error
+        self._stream.complete(failed=failed)
+        while not self._over.is_set():
+            await self._settled.wait()
+            try:
+                async with asyncio.timeout(_FAREWELL_SECONDS):
+                    await self._over.wait()
+            except TimeoutError as error:
+                if self._settled.is_set():
+                    raise Unavailable("agent did not confirm the end of the task; it ends with its stream") from error
 
     async def wait_ended(self) -> None:
         """Return when the task has ended, for whatever reason; `state` and `reason` say it."""
         await self._over.wait()
 
-    async def follow(self, call: Any, path: str) -> None:
-        """Take events until the task or its stream has ended. For `run_task` only."""
+    async def follow(self) -> None:
+        """Take events until the task has ended or is lost. For `run_task` only."""
         try:
             while not self.ended:
-                event = await read(call, path)
-                self._status = TaskStatus.of(getattr(event, event.WhichOneof("event") or "changed"))
+                try:
+                    self._status = TaskStatus.of(await self._stream.next())
+                except (Unavailable, Unreachable):
+                    await self._reattach()
         except SojournError as error:
             self._status = replace(self._status, state=LOST, reason=error.public)
         finally:
             self._over.set()
+            self._settled.set()
+
+    async def _reattach(self) -> None:
+        self._settled.clear()
+        self._broken.set()
+        self._status = TaskStatus.of(await self._stream.attach(self.id))
+        self._broken = asyncio.Event()
+        self._settled.set()
+
+    async def _over_restarts(self, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Ask, and again if that failed because the agent restarted."""
+        while True:
+            await self._settled.wait()
+            broken = self._broken
+            try:
+                return await ask()
+            except (TaskOver, NotFound, Unavailable, Unreachable) as error:
+                if self.ended:
+                    raise
+                if not broken.is_set() and error.remote_code in {"", Unavailable.code}:
+                    with suppress(TimeoutError):  # the call may hear of it before the stream does
+                        async with asyncio.timeout(_NOTICE_SECONDS):
+                            await broken.wait()
+                if not broken.is_set():
+                    raise
 
 
 @asynccontextmanager
-async def run_task(connection: Connection, calls: TaskCalls, begin: tasks_pb2.BeginTaskRequest) -> AsyncIterator[Task]:
+async def run_task(
+    connection: Connection, calls: TaskCalls, begin: tasks_pb2.BeginTaskRequest, patience_seconds: float
+) -> AsyncIterator[Task]:
     """Begin a task on a stream of its own, and end it with the block: as failed, if an exception leaves it."""
-    outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-    call = connection.duplex("/sojourn.v1.Tasks/RunTask", _requests(begin, outcome), tasks_pb2.TaskEvent)
+    stream = TaskStream(connection, patience_seconds)
     try:
-        task = Task(calls, await _begun(connection, call), outcome)
-        follower = asyncio.create_task(task.follow(call, connection.path))
+        task = Task(calls, TaskStatus.of(await stream.begin(begin)), stream)
+        follower = asyncio.create_task(task.follow())
         try:
             async with _farewell(task):
                 yield task
@@ -194,26 +248,7 @@ async def run_task(connection: Connection, calls: TaskCalls, begin: tasks_pb2.Be
             follower.cancel()
             await asyncio.gather(follower, return_exceptions=True)
     finally:
-        call.cancel()
-        outcome.cancel()
-
-
-async def _requests(
-    begin: tasks_pb2.BeginTaskRequest, outcome: asyncio.Future[bool]
-) -> AsyncIterator[tasks_pb2.RunTaskRequest]:
-    yield tasks_pb2.RunTaskRequest(begin=begin)
-    yield tasks_pb2.RunTaskRequest(complete=tasks_pb2.Complete(failed=await outcome))
-
-
-async def _begun(connection: Connection, call: Any) -> TaskStatus:
-    try:
-        async with asyncio.timeout(connection.deadline_seconds):
-            event = await read(call, connection.path)
-    except TimeoutError as error:
-        raise Unavailable(f"agent did not begin the task within {connection.deadline_seconds:g} seconds") from error
-    if event.WhichOneof("event") != "begun":
-        raise Unavailable("agent did not say that the task has begun")
-    return TaskStatus.of(event.begun)
+        stream.close()
 
 
 @asynccontextmanager

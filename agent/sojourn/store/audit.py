@@ -44,9 +44,11 @@ class AuditTable:
     async def append(self, events: Sequence[Event]) -> None:
         await self._database.write(lambda connection: self.append_in(connection, events))
 
-    async def tail(self, limit: int) -> list[Record]:
-        """The last `limit` records, oldest first."""
+    async def tail(self, limit: int, containing: str = "") -> list[Record]:
+        """The last `limit` records, of those in whose fields this text stands, oldest first."""
         statement = select(audit).order_by(audit.c.seq.desc()).limit(min(limit, AUDIT_LISTED))
+        if containing:
+            statement = statement.where(audit.c.fields.contains(containing, autoescape=True))
 
         def work(connection: Connection) -> list[Record]:
             return [Record(*row) for row in connection.execute(statement)][::-1]

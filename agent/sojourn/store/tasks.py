@@ -1,27 +1,20 @@
 """Tasks in the database: a row for each, written together with the audit record of the change."""
 
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, LargeBinary, bindparam, cast, select
 
 from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
 from sojourn.store.tables import tasks
-from sojourn.tasks.task import ACTIVE, REVOKED, SUSPENDED, Task
+from sojourn.tasks.task import LIVING, JournaledTask, TaskRecord
 
-
-@dataclass(frozen=True, slots=True)
-class Unfinished:
-    """A task that an earlier run of the agent left alive."""
-
-    id: str
-    type_name: str
-    spiffe_id: str
-    uid: int
+# Made once: each token writes its task, and making the statement takes five times as long as running it.
+_UPDATE = tasks.update().where(tasks.c.id == bindparam("task_id"))
 
 
 class TaskTable:
@@ -32,19 +25,12 @@ class TaskTable:
         self._audit = audit
         self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
-    async def save(self, task: Task, event: Event) -> None:
-        row = {
-            "id": task.id,
-            "state": task.state,
-            "version": task.version,
-            "boot_id": self._boot_id,
-            "document": json.dumps(_document(task)),
-        }
+    async def save(self, record: TaskRecord, event: Event) -> None:
+        row = self._row(record)
 
         def work(connection: Connection) -> None:
-            changed = {name: value for name, value in row.items() if name != "id"}
-            if connection.execute(tasks.update().where(tasks.c.id == row["id"]).values(changed)).rowcount == 0:
-                connection.execute(tasks.insert().values(row))
+            if connection.execute(_UPDATE, {"task_id": record.id, **row}).rowcount == 0:
+                connection.execute(tasks.insert().values(id=record.id, **row))
             self._audit.append_in(connection, [event])
 
         await self._database.write(work)
@@ -52,42 +38,34 @@ class TaskTable:
     async def record(self, event: Event) -> None:
         await self._audit.append([event])
 
-    async def end_unfinished(self, make_event: Any) -> list[Unfinished]:
-        """Mark the tasks of earlier runs as revoked, each with the audit event that `make_event(unfinished)` gives."""
+    async def unfinished(self) -> list[JournaledTask]:
+        """The tasks that earlier runs of the agent left alive."""
+        # As bytes: a text that is none would fail the whole query.
+        document = cast(tasks.c.document, LargeBinary).label("document")
+        found = select(tasks.c.id, tasks.c.version, tasks.c.boot_id, document).where(tasks.c.state.in_(LIVING))
 
-        def work(connection: Connection) -> list[Unfinished]:
-            rows = connection.execute(select(tasks).where(tasks.c.state.in_([ACTIVE, SUSPENDED]))).all()
-            found = []
-            for row in rows:
-                document = json.loads(row.document)
-                found.append(Unfinished(row.id, document["type"], document["spiffe_id"], document["uid"]))
-                document["reason"] = "agent_restart"
-                connection.execute(
-                    tasks.update()
-                    .where(tasks.c.id == row.id)
-                    .values(state=REVOKED, version=row.version + 1, document=json.dumps(document))
-                )
-            if found:
-                self._audit.append_in(connection, [make_event(each) for each in found])
-            return found
+        def work(connection: Connection) -> list[JournaledTask]:
+            return [
+                JournaledTask(row.id, row.version, row.boot_id == self._boot_id, row.document or b"")
+                for row in connection.execute(found)
+            ]
 
-        return await self._database.write(work)
+        return await self._database.read(work)
 
+    async def take_over(self, changes: Sequence[tuple[TaskRecord, Event]]) -> None:
+        """Save all of these tasks with their records, or none."""
+        rows = [{"task_id": record.id, **self._row(record)} for record, _ in changes]
 
-def _document(task: Task) -> dict[str, Any]:
-    return {
-        "type": task.type.name,
-        "type_digest": task.type.digest,
-        "spiffe_id": str(task.spiffe_id),
-        "entry_id": task.entry_id,
-        "uid": task.uid,
-        "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in task.authority.grants],
-        "params": dict(task.params),
-        "created_at": task.created_at.timestamp(),
-        "expires_at": task.expires_at.timestamp(),
-        "holder": {"pid": task.holder.pid, "start_time": task.holder.process.start_time},
-        "binding": task.binding,
-        "session": task.session,
-        "reason": task.reason,
-        "tokens_issued": task.tokens_issued,
-    }
+        def work(connection: Connection) -> None:
+            connection.execute(_UPDATE, rows)
+            self._audit.append_in(connection, [event for _, event in changes])
+
+        await self._database.write(work)
+
+    def _row(self, record: TaskRecord) -> dict[str, Any]:
+        return {
+            "state": record.state,
+            "version": record.version,
+            "boot_id": self._boot_id,
+            "document": json.dumps(record.document),
+        }

@@ -109,7 +109,11 @@ def choose_type(request: ExchangeRequest, types: Mapping[str, TaskType], spiffe_
         return request.type_name, _by_scope(request, request.wanted)
     if not request.target:
         raise InvalidTarget("name the target: resource, audience, or authorization_details with locations")
-    able = [kind for kind in types.values() if kind.ceiling.at(request.target) and spiffe_id in kind.allowed_workloads]
+    able = [
+        kind
+        for kind in types.values()
+        if kind.ceiling.at(request.target) and spiffe_id in kind.allowed_workloads and "one-shot" in kind.bindings
+    ]
     if not able:
         raise InvalidTarget(f"no task type that the subject may begin reaches {request.target[:200]!r}")
     if len(able) > 1:

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from sojourn.limits import FEED_CHANGES_HELD
+from sojourn.tasks.grants import Authority
 from sojourn.tasks.task import ACTIVE, SUSPENDED, Task
 
 
@@ -59,11 +60,12 @@ class Feed:
         finally:
             self._watchers.discard(watcher)
 
-    def publish(self, task: Task) -> None:
-        """Tell everyone who watches one of the task's resources what has become of it."""
+    def publish(self, task: Task, before: Authority | None = None) -> None:
+        """Tell everyone who watches one of the task's resources, or of those `before`, what has become of it."""
         state = state_of(task)
+        resources = {*task.authority.resources, *(before.resources if before is not None else ())}
         for watcher in self._watchers:
-            if not watcher.audiences.isdisjoint(task.authority.resources):
+            if not watcher.audiences.isdisjoint(resources):
                 watcher.push(state)
 
     def __len__(self) -> int:

@@ -60,6 +60,10 @@ class Authority:
     def resources(self) -> tuple[str, ...]:
         return tuple(grant.resource for grant in self.grants)
 
+    def document(self) -> list[dict[str, Any]]:
+        """As JSON."""
+        return [{"resource": grant.resource, "actions": list(grant.actions)} for grant in self.grants]
+
     def at(self, resource: str) -> tuple[str, ...]:
         """The actions at a resource; empty if there is no grant for it."""
         return next((grant.actions for grant in self.grants if grant.resource == resource), ())

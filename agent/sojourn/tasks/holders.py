@@ -32,12 +32,13 @@ class _Held:
 class Hold:
     """One task's hold on a process. `release` it; the process may be held by other tasks too."""
 
-    __slots__ = ("_holders", "_key", "process")
+    __slots__ = ("_holders", "_key", "process", "program")
 
-    def __init__(self, holders: "Holders", key: tuple[int, int], process: Process) -> None:
+    def __init__(self, holders: "Holders", key: tuple[int, int], process: Process, program: Program | None) -> None:
         self._holders = holders
         self._key = key
         self.process = process
+        self.program = program  # what the process ran when it was first held
 
     @property
     def pid(self) -> int:
@@ -79,7 +80,7 @@ class Holders:
             process.on_exit(lambda: self._exited(key))
         else:
             process.close()
-        hold = Hold(self, key, held.process)
+        hold = Hold(self, key, held.process, held.program)
         held.holds[hold] = on_exit
         return hold
 

@@ -1,13 +1,16 @@
 """Who may begin a task, and what it may do: result ⊆ request ∩ type ∩ policy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from sojourn.errors import ActionOutsideType, InvalidInput, InvalidTarget, PolicyDenied
+from sojourn.errors import ActionOutsideType, InvalidInput, InvalidTarget, PolicyDenied, SojournError
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.policy import Deny, Param, Principal
+from sojourn.tasks.params import text_of
+from sojourn.tasks.policy import Allow, Deny, Param, Principal
 from sojourn.tasks.types import TaskType
+
+Heard = Callable[[str, str, Allow | Deny], None]  # action, resource, decision
 
 
 def entry_for(kind: TaskType, entries: Sequence[Entry], wanted: SpiffeId | None) -> Entry:
@@ -28,18 +31,34 @@ def check_within(kind: TaskType, wanted: Authority) -> None:
         raise ActionOutsideType(f"task type {kind.name!r} does not have action {action[:100]!r} at {resource!r}")
 
 
-def authorize(kind: TaskType, principal: Principal, wanted: Authority | None, params: Mapping[str, Param]) -> Authority:
-    """What policy leaves of `wanted`, or of the whole type if that is None.
+def check_binding(kind: TaskType, binding: str) -> None:
+    """Raise PolicyDenied unless a task of this type may be held so."""
+    if binding not in kind.bindings:
+        allowed = ", ".join(sorted(kind.bindings))
+        raise PolicyDenied(f"a task of type {kind.name!r} may not be held as {binding}: its type has {allowed}")
+
+
+def authorize(
+    kind: TaskType,
+    principal: Principal,
+    wanted: Authority | None,
+    params: Mapping[str, Param],
+    heard: Heard = lambda *_: None,
+) -> Authority:
+    """What policy leaves of `wanted`, or of the whole type if that is None; `heard` hears each decision.
 
     What is named outright and denied refuses the whole (PolicyDenied); of the whole type what is denied is left out.
     """
     if wanted is not None:
+        for resource, action in kind.ceiling.excess(wanted):
+            heard(action, resource, Deny("the ceiling does not have this action at this resource"))
         check_within(kind, wanted)
     granted: list[Grant] = []
     for grant in (wanted or kind.ceiling).grants:
         allowed = []
         for action in grant.actions:
             decision = kind.policy.decide(principal, action, grant.resource, params)
+            heard(action, grant.resource, decision)
             if isinstance(decision, Deny):
                 if wanted is not None:
                     raise _denied(action, grant.resource, decision)
@@ -50,6 +69,59 @@ def authorize(kind: TaskType, principal: Principal, wanted: Authority | None, pa
     if not granted:
         raise PolicyDenied(f"policy allows nothing of task type {kind.name!r}")
     return Authority(tuple(granted))
+
+
+def still_allowed(
+    kind: TaskType,
+    principal: Principal,
+    held: Authority,
+    params: Mapping[str, Param],
+    heard: Heard = lambda *_: None,
+) -> Authority:
+    """What policy leaves now of what a task holds; it may be nothing. `heard` hears each decision."""
+    left = []
+    for grant in held.grants:
+        allowed = []
+        for action in grant.actions:
+            decision = kind.policy.decide(principal, action, grant.resource, params)
+            heard(action, grant.resource, decision)
+            if decision:
+                allowed.append(action)
+        if allowed:
+            left.append(Grant(grant.resource, tuple(allowed)))
+    return Authority(tuple(left))
+
+
+def left_by(
+    kind: TaskType,
+    principal: Principal,
+    held: Authority,
+    params: Mapping[str, Param],
+    binding: str,
+) -> tuple[Authority, Mapping[str, Param], str]:
+    """What another version of its type leaves of what a task holds, the parameters as it reads them, why not all."""
+    try:
+        if principal.workload not in {str(each) for each in kind.allowed_workloads}:
+            raise PolicyDenied("its workload may not begin this type")
+        check_binding(kind, binding)
+        params = kind.read_params({name: text_of(value) for name, value in params.items()})
+    except SojournError as error:
+        return Authority(()), params, error.public
+    there = [
+        Grant(each.resource, tuple(a for a in each.actions if a in kind.ceiling.at(each.resource)))
+        for each in held.grants
+    ]
+    within = Authority(tuple(grant for grant in there if grant.actions))
+    left = still_allowed(kind, principal, within, params)
+    if left == held:
+        return left, params, ""
+    return left, params, "policy denies it" if within == held else "the ceiling does not have it"
+
+
+def check_held(held: Authority, wanted: Authority) -> None:
+    """Raise ActionOutsideType unless all that is wanted is held."""
+    for resource, action in held.excess(wanted):
+        raise ActionOutsideType(f"the task does not have action {action[:100]!r} at {resource[:200]!r}")
 
 
 def narrow(held: Authority, resource: str, actions: Sequence[str]) -> Grant:

@@ -13,10 +13,11 @@ from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import parse_unverified
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks import exchange, tokens
+from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.engine import BeginRequest, TaskEngine
 from sojourn.tasks.exchange import ExchangeRequest
 from sojourn.tasks.rules import check_within
-from sojourn.tasks.task import REVOKED
+from sojourn.tasks.task import ONE_SHOT, REVOKED
 from sojourn.tasks.tokens import TaskToken
 
 JWT_SVID, TASK = "jwt-svid", "task"
@@ -40,8 +41,9 @@ class Verdict:
 class TokenService:
     """Exchange (RFC 8693) for callers that the kernel vouches for, and validation for anyone on this machine."""
 
-    def __init__(self, engine: TaskEngine, identities: Identities, clock: Clock) -> None:
+    def __init__(self, engine: TaskEngine, attaching: Attaching, identities: Identities, clock: Clock) -> None:
         self._engine = engine
+        self._attaching = attaching
         self._identities = identities
         self._clock = clock
 
@@ -63,7 +65,7 @@ class TokenService:
         if request.client_id not in {"", str(subject)}:
             raise NoIdentity("client_id is not the subject: leave it out, or give the subject's SPIFFE ID")
         if request.task_id:
-            task = self._engine.of_caller(peer, entries, request.task_id)
+            task = await self._attaching.of_caller(peer, entries, request.task_id)
             if request.type_name not in {None, task.type.name}:
                 raise InvalidInput("the task is of another type than authorization_details say")
             return await self._engine.token(task, request.target, exchange.actions_wanted(request), not_after=ends)
@@ -75,7 +77,7 @@ class TokenService:
             entries,
             BeginRequest(name, {}, wanted, subject, max_seconds=kind.token_ttl.total_seconds()),
             holder=peer.process.again(),
-            binding="one-shot",
+            binding=ONE_SHOT,
             heir=await self._runner(peer, subject),
         )
         try:

@@ -2,25 +2,57 @@
 
     active ⇄ suspended ──► completed | revoked | expired
 
-An end makes the version grow, and a terminal state never changes again. Versions are (epoch << 32) | counter, so that
-one given after a restart is larger than any before it. A task is suspended while it is decided whether the one who ran
-its holder takes it over; its tokens are refused meanwhile.
+Every change makes the version grow, and a terminal state never changes again. Versions are (epoch << 32) | counter, so
+that one given after a restart is larger than any before it. A token is good for its task's version and no later one:
+what was issued before a change is not revived by the next. The one exception is the hand-over of a one-shot task.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Any
 
+from sojourn.attestation.selectors import Selector, text_of
 from sojourn.clock import Alarm
 from sojourn.errors import Bug, TaskOver
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.grants import Authority
+from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param, Principal
 from sojourn.tasks.types import TaskType
 
+STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
 ACTIVE, SUSPENDED = "active", "suspended"
 COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
+LIVING = frozenset({ACTIVE, SUSPENDED})
+
+
+@dataclass(slots=True)
+class Use:
+    """What was made of one action at one resource."""
+
+    tokens: int = 0
+    calls: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """A task as it is journaled. `document` is JSON's: what is not a column."""
+
+    id: str
+    state: str
+    version: int
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JournaledTask:
+    """A task as the journal gives it back. Nothing is checked: the file may be damaged."""
+
+    id: str
+    unverified_version: object
+    same_boot: bool  # whether it was written since the machine was last started
+    unverified_document: bytes
 
 
 @dataclass(slots=True, eq=False)
@@ -38,28 +70,56 @@ class Task:
     expires_at: datetime  # wall time, for people and tokens
     deadline: float  # boot clock, seconds: what counts
     holder: Hold
-    binding: str  # stream | process | one-shot
+    binding: str  # STREAM | PROCESS | ONE_SHOT
     session: bool
     version: int
+    last_used: float  # boot clock, seconds
     state: str = ACTIVE
     reason: str = ""
+    selectors: frozenset[Selector] = frozenset()  # that the caller was attested with when the task began
+    suspensions: dict[str, str] = field(default_factory=dict)  # cause -> reason
     tokens_issued: int = 0
-    alarm: Alarm | None = field(default=None)
+    calls: int = 0
+    uses: dict[tuple[str, str], Use] = field(default_factory=dict)  # (resource, action)
+    decided_by: tuple[str, ...] = ()  # the policies that gave it its authority when it began
+    alarms: list[Alarm] = field(default_factory=list)
     heir: Hold | None = field(default=None)  # who takes a one-shot task over when its holder returns 0
+
+    @property
+    def held_as(self) -> str:
+        """Its binding as task types name it: with `session` others than the holder may use it."""
+        return "session" if self.session else self.binding
 
     @property
     def live(self) -> bool:
         """Whether the task has not ended; it may be suspended."""
-        return self.state in {ACTIVE, SUSPENDED}
+        return self.state in LIVING
 
     def check_active(self, boot: float) -> None:
-        """Raise TaskOver unless the task is active; its deadline counts before its state."""
+        """Raise TaskOver unless the task is active; its deadlines count before its state."""
         if self.live and boot >= self.deadline:
             raise TaskOver("the task is over: its time is up")
+        if self.live and boot >= self.idle_deadline:
+            raise TaskOver("the task is over: it was not used for too long")
         if not self.live:
             raise TaskOver(f"the task is over: {self.state}, {self.reason}")
         if self.state != ACTIVE:
             raise TaskOver(f"the task is {self.state}: {self.reason}")
+
+    @property
+    def idle_deadline(self) -> float:
+        """When the task ends if it is not used, on the boot clock."""
+        idle = self.type.idle_timeout
+        return self.last_used + idle.total_seconds() if idle is not None else float("inf")
+
+    def use(self, resource: str, action: str) -> Use:
+        return self.uses.setdefault((resource, action), Use())
+
+    def count_token(self, grant: Grant, number: int = 1) -> None:
+        """Count a token; -1 takes one back that was not given after all."""
+        self.tokens_issued += number
+        for action in grant.actions:
+            self.use(grant.resource, action).tokens += number
 
     def finish(self, state: str, reason: str) -> None:
         """Go to a terminal state."""
@@ -69,15 +129,70 @@ class Task:
         self.reason = reason
         self.version += 1
 
-    def suspend(self, reason: str) -> None:
-        if self.state != ACTIVE:
-            raise Bug("a task that is not active was suspended")
+    def suspend(self, cause: str, reason: str) -> None:
+        """Give no token until `resume` was called for each cause."""
+        if not self.live:
+            raise Bug("an ended task was suspended")
+        self.suspensions[cause] = reason
         self.state, self.reason = SUSPENDED, reason
 
-    def resume(self) -> None:
+    def resume(self, cause: str) -> bool:
+        """Take one cause away; say whether the task is active then."""
+        self.suspensions.pop(cause, None)
         if self.state != SUSPENDED:
             raise Bug("a task that is not suspended was resumed")
-        self.state, self.reason = ACTIVE, ""
+        if not self.suspensions:
+            self.state, self.reason = ACTIVE, ""
+            return True
+        self.reason = next(reversed(self.suspensions.values()))
+        return False
 
     def principal(self) -> Principal:
-        return Principal(self.id, self.type.name, str(self.spiffe_id), self.state, self.tokens_issued)
+        """The task as policies see it, were it active."""
+        return Principal(self.id, self.type.name, str(self.spiffe_id), ACTIVE, self.tokens_issued, self.calls)
+
+    def usage(self) -> list[dict[str, Any]]:
+        """What was granted against what was used of it: a row for each action at each resource."""
+        granted = [(grant.resource, action) for grant in self.authority.grants for action in grant.actions]
+        rows = []
+        for resource, action in dict.fromkeys([*granted, *self.uses]):
+            use = self.uses.get((resource, action), Use())
+            rows.append({"resource": resource, "action": action, "tokens": use.tokens, "calls": use.calls})
+        return rows
+
+    def record_of_resumed(self, authority: Authority) -> TaskRecord:
+        """The task as it will be when it is active again, with this authority."""
+        now = self.record()
+        changed = {"reason": "", "suspensions": {}, "grants": authority.document()}
+        return TaskRecord(self.id, ACTIVE, self.version + 1, {**now.document, **changed})
+
+    def record(self) -> TaskRecord:
+        """The task as it is now."""
+        program = self.holder.program
+        document = {
+            "type": self.type.name,
+            "type_digest": self.type.digest,
+            "spiffe_id": str(self.spiffe_id),
+            "entry_id": self.entry_id,
+            "uid": self.uid,
+            "grants": self.authority.document(),
+            "params": dict(self.params),
+            "created_at": self.created_at.timestamp(),
+            "expires_at": self.expires_at.timestamp(),
+            "deadline": self.deadline,
+            "last_used": self.last_used,
+            "holder": {
+                "pid": self.holder.pid,
+                "start_time": self.holder.process.start_time,
+                "program": None if program is None else [program.device, program.inode],
+            },
+            "selectors": text_of(self.selectors),
+            "binding": self.binding,
+            "session": self.session,
+            "reason": self.reason,
+            "suspensions": dict(self.suspensions),
+            "tokens_issued": self.tokens_issued,
+            "calls": self.calls,
+            "uses": [[*of, use.tokens, use.calls] for of, use in self.uses.items()],
+        }
+        return TaskRecord(self.id, self.state, self.version, document)

@@ -1,22 +1,23 @@
 """Task types: policy-as-code, one NAME.toml with its NAME.cedar beside it."""
 
 import hashlib
+import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sojourn import trusted
 from sojourn.config import Duration, between, line_numbers
-from sojourn.errors import InvalidInput, InvalidPolicy, SojournError
+from sojourn.errors import Fault, InvalidInput, InvalidPolicy, SojournError
 from sojourn.limits import (
     CONFIG_MAX_BYTES,
-    PARAM_MAX_BYTES,
     PARAMS_PER_TASK,
     TASK_MAX_SECONDS,
     TASK_MIN_SECONDS,
@@ -25,11 +26,16 @@ from sojourn.limits import (
     TOKEN_TTL_MAX_SECONDS,
 )
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks import clauses
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.params import ParamEntry, ParamRule
 from sojourn.tasks.policy import Param, Policy
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 _PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+CASES = ".test.toml"  # files of cases are named so; they are no task types
+Binding = Literal["stream", "process", "session", "one-shot"]
+BINDINGS: tuple[Binding, ...] = get_args(Binding)
 
 
 class _Ceiling(BaseModel):
@@ -52,8 +58,14 @@ class _File(BaseModel):
     token_ttl: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=TOKEN_TTL_MAX_SECONDS))] = timedelta(
         seconds=TOKEN_TTL_MAX_SECONDS
     )
+    idle_timeout: Annotated[
+        Duration | None, between(timedelta(seconds=TASK_MIN_SECONDS), timedelta(seconds=TASK_MAX_SECONDS))
+    ] = None
+    max_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
+    max_calls: Annotated[int, Field(ge=1, strict=True)] | None = None
     consequence: Literal["normal", "high"] = "normal"
-    params: Mapping[str, Literal["string", "long", "boolean"]] = Field(default_factory=dict)
+    binding: Annotated[tuple[Binding, ...], Field(min_length=1)] = BINDINGS
+    params: Annotated[Mapping[str, ParamEntry], Field(max_length=PARAMS_PER_TASK)] = Field(default_factory=dict)
     ceiling: Annotated[tuple[_Ceiling, ...], Field(min_length=1)]
 
     @field_validator("allowed_workloads")
@@ -68,7 +80,7 @@ class _File(BaseModel):
 
     @field_validator("params")
     @classmethod
-    def _names(cls, value: Mapping[str, str]) -> Mapping[str, str]:
+    def _names(cls, value: Mapping[str, ParamRule]) -> Mapping[str, ParamRule]:
         for name in value:
             if not _PARAM_NAME.fullmatch(name):
                 raise ValueError(f"{name[:64]!r} is not a parameter name of letters, digits and _")
@@ -84,10 +96,16 @@ class TaskType:
     allowed_workloads: frozenset[SpiffeId]
     max_duration: timedelta
     token_ttl: timedelta
-    params: Mapping[str, str]
+    idle_timeout: timedelta | None
+    max_tokens: int | None
+    max_calls: int | None
+    consequence: str
+    bindings: frozenset[str]
+    params: Mapping[str, ParamRule]
     ceiling: Authority
     policy: Policy
     digest: str
+    lines: Mapping[str, int]  # where each key of its TOML file stands
 
     def read_params(self, given: Mapping[str, str]) -> dict[str, Param]:
         """Check parameters against the type's and give each its type. Raise InvalidInput naming the first fault."""
@@ -95,31 +113,48 @@ class TaskType:
             raise InvalidInput(f"more than {PARAMS_PER_TASK} parameters")
         read: dict[str, Param] = {}
         for name, text in given.items():
-            kind = self.params.get(name)
-            if kind is None:
+            rule = self.params.get(name)
+            if rule is None:
                 raise InvalidInput(f"task type {self.name!r} has no parameter {name[:64]!r}")
-            if len(text.encode()) > PARAM_MAX_BYTES:
-                raise InvalidInput(f"parameter {name!r} is longer than {PARAM_MAX_BYTES} bytes")
-            read[name] = _read_param(name, kind, text)
+            read[name] = rule.read(name, text)
+        for name, rule in self.params.items():
+            if rule.required and name not in read:
+                raise InvalidInput(f"parameter {name!r} is required")
         return read
+
+
+class TypeSet(dict[str, TaskType]):
+    """Task types by their names, as they were loaded together. It is not changed any more."""
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the names and digests of all, lower-case hex."""
+        return hashlib.sha256("".join(f"{name} {self[name].digest}\n" for name in sorted(self)).encode()).hexdigest()
 
 
 def parse(name: str, toml: str, cedar: str) -> TaskType:
     """Make a task type of its two files. Raise InvalidPolicy with all that is wrong."""
     if not _NAME.fullmatch(name):
         raise InvalidPolicy("a task type's name has lower-case letters, digits and dashes, at most 64")
+    faults: list[Fault] = []
     try:
         file = _File.model_validate(tomllib.loads(toml))
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidPolicy(f"not TOML: {error}") from error
-    except ValidationError as error:
-        lines = line_numbers(toml)
-        raise InvalidPolicy("; ".join(_fault(fault, lines) for fault in error.errors())) from None
-    try:
         ceiling = Authority.of(Grant.parse(each.resource, each.actions) for each in file.ceiling)
+    except tomllib.TOMLDecodeError as error:
+        faults.append(not_toml(f"{name}.toml", toml, error))
+    except ValidationError as error:
+        faults += faults_of(f"{name}.toml", toml, error)
     except InvalidInput as error:
-        raise InvalidPolicy(f"ceiling: {error.public}") from error
-    actions = sorted({action for grant in ceiling.grants for action in grant.actions})
+        faults.append(Fault(f"{name}.toml", line_numbers(toml).get("ceiling", 0), f"ceiling: {error.public}"))
+    try:
+        if faults:
+            clauses.read(cedar)  # what can be said of it without its type
+        else:
+            policy = _policy(cedar, file, ceiling)
+    except InvalidPolicy as error:
+        faults += (replace(each, file=f"{name}.cedar") for each in error.faults)
+    if faults:
+        raise InvalidPolicy(faults)
     token_ttl = file.token_ttl
     if file.consequence == "high":
         token_ttl = min(token_ttl, timedelta(seconds=TOKEN_TTL_HIGH_CLASS_SECONDS))
@@ -129,55 +164,97 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         allowed_workloads=frozenset(SpiffeId.parse(text) for text in file.allowed_workloads),
         max_duration=file.max_duration,
         token_ttl=token_ttl,
+        idle_timeout=file.idle_timeout,
+        max_tokens=file.max_tokens,
+        max_calls=file.max_calls,
+        consequence=file.consequence,
+        bindings=frozenset(file.binding),
         params=dict(file.params),
         ceiling=ceiling,
-        policy=Policy(cedar, actions, file.params),
+        policy=policy,
         digest=hashlib.sha256(f"{toml}\0{cedar}".encode()).hexdigest(),
+        lines=line_numbers(toml),
     )
 
 
-def load(folder: Path) -> dict[str, TaskType]:
+def _policy(cedar: str, file: _File, ceiling: Authority) -> Policy:
+    actions = sorted({action for grant in ceiling.grants for action in grant.actions})
+    kinds = {name: rule.type for name, rule in file.params.items()}
+    return Policy(cedar, actions, kinds, [name for name, rule in file.params.items() if rule.required])
+
+
+def load(folder: Path) -> TypeSet:
     """Load every task type of a folder, whole or not at all. Raise InvalidPolicy with the faults of all files."""
     try:
         trusted.check_owner(folder.stat())
-        names = sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.suffix == ".toml")
+        names = type_names(folder)
     except OSError as error:
         raise InvalidPolicy(f"{folder}: cannot be read: {error.strerror}") from error
     except InvalidInput as error:
         raise InvalidPolicy(f"{folder}: {error.public}") from error
     if len(names) > TASK_TYPES:
         raise InvalidPolicy(f"{folder}: more than {TASK_TYPES} task types")
-    found: dict[str, TaskType] = {}
-    faults: list[str] = []
+    found = TypeSet()
+    faults: list[Fault] = []
     for name in names:
-        toml, cedar = folder / f"{name}.toml", folder / f"{name}.cedar"
+        texts = []
+        for path in (folder / f"{name}.toml", folder / f"{name}.cedar"):
+            try:
+                if path.suffix == ".cedar" and not path.exists():
+                    faults.append(Fault(str(path), 0, f"there is no policy beside {name}.toml"))
+                else:
+                    texts.append(trusted.read(path, CONFIG_MAX_BYTES))
+            except InvalidInput as error:
+                faults.append(Fault(str(path), 0, error.public))
+        if len(texts) < 2:
+            continue
         try:
-            if not cedar.exists():
-                faults.append(f"{cedar}: there is no policy beside {toml.name}")
-                continue
-            found[name] = parse(name, *(trusted.read(path, CONFIG_MAX_BYTES) for path in (toml, cedar)))
-        except InvalidInput as error:
-            faults.append(f"{toml}: {error.public}")
+            found[name] = parse(name, *texts)
+        except InvalidPolicy as error:
+            faults += placed(folder, error.faults, f"{name}.toml")
     if faults:
-        raise InvalidPolicy("; ".join(faults))
+        raise InvalidPolicy(faults)
     return found
 
 
-def _read_param(name: str, kind: str, text: str) -> Param:
-    if kind == "string":
-        return text
-    if kind == "boolean":
-        if text not in {"true", "false"}:
-            raise InvalidInput(f"parameter {name!r} is not true or false")
-        return text == "true"
-    if not re.fullmatch(r"-?[0-9]{1,18}", text):
-        raise InvalidInput(f"parameter {name!r} is not a whole number of at most 18 digits")
-    return int(text)
+def placed(folder: Path, faults: Iterable[Fault], otherwise: str = "") -> list[Fault]:
+    """Faults with the whole path of their file; of those that name none it is `otherwise`."""
+    return [replace(fault, file=str(folder / (fault.file or otherwise))) for fault in faults]
 
 
-def _fault(fault: object, lines: Mapping[str, int]) -> str:
+def type_names(folder: Path) -> list[str]:
+    """The names of a folder's task types, sorted. Raises OSError."""
+    files = (name for name in os.listdir(folder) if name.endswith(".toml") and not name.endswith(CASES))
+    return sorted(name.removesuffix(".toml") for name in files)
+
+
+def not_toml(file: str, text: str, error: tomllib.TOMLDecodeError) -> Fault:
+    """What is wrong with a file that is no TOML."""
+    place = re.search(r" \(at line ([0-9]+), ", str(error))
+    return Fault(file, int(place[1]) if place else text.count("\n") + 1, f"not TOML: {error}")
+
+
+def faults_of(file: str, toml: str, error: ValidationError) -> list[Fault]:
+    """What is wrong with a file that is not as its model says, each with the line of its key."""
+    lines = line_numbers(toml)
+    counts: dict[str, int] = {}
+    place = ""
+    for number, line in enumerate(toml.splitlines(), 1):  # the tables of an array have a number each
+        header = re.match(r"\s*(\[+)\s*([A-Za-z0-9_.-]+)\s*\]", line)
+        key = re.match(r"\s*([A-Za-z0-9_-]+)\s*=", line)
+        if header:
+            place = f"{header[2]}.{counts.setdefault(header[2], 0)}" if len(header[1]) > 1 else ""
+            counts[header[2]] = counts.get(header[2], 0) + 1
+            lines.setdefault(place, number)
+        elif key and place:
+            lines.setdefault(f"{place}.{key[1]}", number)
+    return [_fault(file, each, lines) for each in error.errors()]
+
+
+def _fault(file: str, fault: object, lines: Mapping[str, int]) -> Fault:
     assert isinstance(fault, dict)
-    key = ".".join(str(part) for part in fault["loc"])
+    parts = [str(part) for part in fault["loc"]]
     message = "unknown key" if fault["type"] == "extra_forbidden" else str(fault["msg"]).removeprefix("Value error, ")
-    line = lines.get(key) or lines.get(str(fault["loc"][0]))
-    return f"line {line}: {key}: {message}" if line else f"{key}: {message}"
+    keys = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    line = next((lines[key] for key in keys if key in lines), 0)
+    return Fault(file, line, f"{'.'.join(parts)}: {message}" if parts else message)

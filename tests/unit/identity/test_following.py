@@ -241,7 +241,7 @@ class TestRefused:
             raise RuntimeError("oh")
 
         with monkeypatch.context() as patch:
-            patch.setattr(room.folder, "_sight", broken)
+            patch.setattr(room.folder._watched, "sight", broken)
             await room.says(a=text("/a"))
             assert "internal error" in room.folder.fault
         await room.says(a=text("/b"))

@@ -1,6 +1,7 @@
 """Tasks on their stream, and tasks of a process."""
 
 import asyncio
+from pathlib import Path
 
 import grpc
 import pytest
@@ -9,6 +10,9 @@ from fakes.task_messages import BEGUN, GRANT, ended, task
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.errors import PolicyDenied, TaskOver, Unavailable
 from sojourn.sdk.client import Client
+
+GOING = Fail(grpc.StatusCode.UNAVAILABLE, "the agent is shutting down", "unavailable")
+ATTACHED = pb.TaskEvent(attached=task(version=6))
 
 
 class TestStream:
@@ -59,12 +63,14 @@ class TestStream:
                 await running.token()
         assert len(agent.requests) == 1
 
-    async def test_agent_gone(self, agent: FakeAgent, client: Client) -> None:
-        """When the stream breaks the task is lost, and leaving the block says nothing more."""
-        agent.push("RunTask", BEGUN, Fail(grpc.StatusCode.UNAVAILABLE, "going"))
-        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+    async def test_agent_gone(self, agent: FakeAgent, socket: Path) -> None:
+        """When the stream breaks and no agent comes back the task is lost, and leaving the block says nothing more."""
+        agent.push("RunTask", BEGUN, *[Fail(grpc.StatusCode.UNAVAILABLE, "going")] * 2)
+        impatient = Client(str(socket), patience_seconds=0)
+        async with asyncio.timeout(5), impatient as client, client.task("triage-ticket") as running:
             await running.wait_ended()
             assert (running.state, running.reason) == ("lost", "going")
+        assert agent.requests[1][1].attach.task_id == "t1"
 
     async def test_completed_by_hand(self, agent: FakeAgent, client: Client) -> None:
         """A task may be completed before its block ends, twice too."""
@@ -88,6 +94,88 @@ class TestStream:
         with pytest.raises(Unavailable):
             async with client.task("triage-ticket"):
                 pytest.fail("entered")
+
+
+class TestRestart:
+    async def test_attached(self, agent: FakeAgent, client: Client) -> None:
+        """When the agent restarts the task is had back by a stream that names it, and is completed on that one."""
+        agent.answers["complete"] = ended("completed")
+        agent.push("RunTask", BEGUN, GOING)
+        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+            while len(agent.requests) < 2:
+                await asyncio.sleep(0.01)
+            assert (running.state, running.ended) == ("active", False)
+            agent.push("RunTask", ATTACHED)
+            while running.status.version == BEGUN.begun.version:
+                await asyncio.sleep(0.01)
+        assert (running.state, running.status.version) == ("completed", 5)
+        assert [each[1].WhichOneof("command") for each in agent.requests] == ["begin", "attach"]
+        assert agent.requests[1][1].attach.task_id == "t1"
+
+    async def test_an_agent_that_is_slow_to_come(self, agent: FakeAgent, client: Client) -> None:
+        """Nobody there, one that is shutting down, one that is full: it is tried again."""
+        agent.push("RunTask", BEGUN, GOING, GOING, None, Fail(grpc.StatusCode.RESOURCE_EXHAUSTED, "full"), ATTACHED)
+        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+            while running.status.version == BEGUN.begun.version:
+                await asyncio.sleep(0.01)
+            assert (len(agent.requests), running.state) == (5, "active")
+            agent.push("RunTask", ended("completed"))
+
+    async def test_a_task_that_is_over(self, agent: FakeAgent, client: Client) -> None:
+        """A task that the new run of the agent does not give back is lost at once, and says why."""
+        agent.push("RunTask", BEGUN, GOING, Fail(grpc.StatusCode.NOT_FOUND, "there is no such task", "not_found"))
+        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+            await running.wait_ended()
+            assert (running.state, running.reason) == ("lost", "there is no such task")
+            with pytest.raises(TaskOver, match="there is no such task"):
+                await running.token()
+
+    async def test_a_token_waits(self, agent: FakeAgent, client: Client) -> None:
+        """A token that is asked for while there is no agent is asked for again when the task is back."""
+        agent.answers["GetToken"] = GOING
+        agent.push("RunTask", BEGUN)
+        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+            asking = asyncio.ensure_future(running.token())
+            while len(agent.requests) < 2:
+                await asyncio.sleep(0.01)
+            agent.answers["GetToken"] = pb.GetTokenResponse(access_token="x")
+            agent.push("RunTask", GOING, ATTACHED)
+            assert (await asking).token == "x"
+            agent.push("RunTask", ended("completed"))
+        assert [each[0] for each in agent.requests] == ["RunTask", "GetToken", "RunTask", "GetToken"]
+
+    async def test_a_refusal_does_not(self, agent: FakeAgent, client: Client) -> None:
+        """What the agent refuses while the task has its stream is told at once."""
+        agent.answers["GetToken"] = Fail(grpc.StatusCode.UNAVAILABLE, "disk", "store_failed")
+        agent.push("RunTask", BEGUN)
+        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+            with pytest.raises(Unavailable, match="disk"):
+                await running.token()
+            agent.answers["GetToken"] = Fail(grpc.StatusCode.FAILED_PRECONDITION, "suspended", "task_not_active")
+            with pytest.raises(TaskOver, match="suspended"):
+                await running.token()
+            agent.push("RunTask", ended("completed"))
+        assert [each[0] for each in agent.requests] == ["RunTask", "GetToken", "GetToken"]
+
+    async def test_an_outcome_waits(self, agent: FakeAgent, client: Client) -> None:
+        """What became of the task is told to the new run of the agent, if its holder said it in between."""
+        agent.answers["complete"] = ended("completed", "failure")
+        agent.push("RunTask", BEGUN, GOING)
+        async with asyncio.timeout(5), client.task("triage-ticket") as running:
+            while len(agent.requests) < 2:
+                await asyncio.sleep(0.01)
+            completing = asyncio.ensure_future(running.complete(failed=True))
+            agent.push("RunTask", ATTACHED)
+            await completing
+            assert (running.state, running.reason) == ("completed", "failure")
+        assert agent.task_commands.get_nowait().complete.failed
+
+
+async def test_attach_task(agent: FakeAgent, client: Client) -> None:
+    """A process has its task back by naming it."""
+    agent.answers["AttachTask"] = task()
+    assert (await client.attach_task("t1")).state == "active"
+    assert agent.requests == [("AttachTask", pb.AttachTaskRequest(task_id="t1"))]
 
 
 async def test_process_task(agent: FakeAgent, client: Client) -> None:

@@ -1,7 +1,9 @@
 """store/tasks.py: a task and the record of its change are one write. The fake keeps the same contract."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from datetime import UTC, datetime
 
 import pytest
@@ -14,7 +16,7 @@ from sojourn.oversight.audit import Event
 from sojourn.store import tables
 from sojourn.store.audit import AuditTable
 from sojourn.store.settings import next_epoch
-from sojourn.store.tasks import TaskTable, Unfinished
+from sojourn.store.tasks import TaskTable
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.task import Task
@@ -65,6 +67,7 @@ def make(task_id, holder):
         binding="process",
         session=False,
         version=(3 << 32) | 1,
+        last_used=0.0,
     )
 
 
@@ -89,16 +92,16 @@ class TestContract:
 
     async def test_save(self, store, database, journal, task):
         """A task is saved with its record, and again when it changes."""
-        await store.save(task, Event(1, "begun", "{}"))
+        await store.save(task.record(), Event(1, "begun", "{}"))
         assert {"tsk_1": ("active", (3 << 32) | 1)} == await rows(store, database)
         task.finish("revoked", "because")
-        await store.save(task, Event(2, "ended", "{}"))
+        await store.save(task.record(), Event(2, "ended", "{}"))
         assert {"tsk_1": ("revoked", (3 << 32) | 2)} == await rows(store, database)
         assert ["begun", "ended"] == await names(store, journal)
 
     async def test_as_it_was_when_asked(self, store, database, task):
         """What is saved is the task as it was at the call, however it changes meanwhile."""
-        saving = asyncio.ensure_future(store.save(task, SAID))
+        saving = asyncio.ensure_future(store.save(task.record(), SAID))
         await asyncio.sleep(0)
         task.finish("revoked", "because")
         await saving
@@ -113,7 +116,7 @@ class TestContract:
 async def test_a_caller_that_gave_up(database, journal, table, task):
     """A save whose caller gave up is done all the same."""
     async with BlockedWriter(database):
-        saving = asyncio.ensure_future(table.save(task, SAID))
+        saving = asyncio.ensure_future(table.save(task.record(), SAID))
         await asyncio.sleep(0)
         saving.cancel()
     await table.record(SAID)
@@ -127,14 +130,14 @@ async def test_record_and_task_are_one(database, journal, table, task, monkeypat
         raise OSError("no")
 
     monkeypatch.setattr(journal, "append_in", refuse)
-    (found,) = await asyncio.gather(table.save(task, SAID), return_exceptions=True)
+    (found,) = await asyncio.gather(table.save(task.record(), SAID), return_exceptions=True)
     assert "store_failed" == found.code
     assert {} == await rows(table, database)
 
 
 async def test_document(database, table, task):
     """The document of a task says everything about it and holds no token."""
-    await table.save(task, SAID)
+    await table.save(task.record(), SAID)
     (row,) = await database.read(lambda connection: connection.execute(select(tables.tasks)).all())
     document = json.loads(row.document)
     assert ("triage", TYPE.digest, 1000, {"ticket": 'T-"1"', "level": 3, "urgent": True}) == (
@@ -148,34 +151,64 @@ async def test_document(database, table, task):
     assert row.boot_id
 
 
-class TestEndUnfinished:
-    async def test_what_an_earlier_run_left(self, database, journal, table, task):
-        """Tasks that an earlier run left alive are revoked, each with a record; ended ones stay as they are."""
-        await table.save(task, SAID)
+class TestWhatWasLeft:
+    @pytest.fixture(params=["real", "fake"])
+    def store(self, request, table):
+        return table if request.param == "real" else FakeTaskStore()
+
+    async def test_unfinished(self, store, task):
+        """Those are given back that an earlier run left alive, with all that was written of them."""
+        await store.save(task.record(), SAID)
         done = make("tsk_2", task.holder)
         done.finish("completed", "success")
-        await table.save(done, SAID)
+        await store.save(done.record(), SAID)
         asleep = make("tsk_3", task.holder)
-        asleep.suspend("holder_exited")
-        await table.save(asleep, SAID)
-        found = await table.end_unfinished(lambda left: Event(5, "task_ended", json.dumps({"task": left.id})))
-        spiffe_id = "spiffe://example.org/agent/triage"
-        assert [Unfinished(name, "triage", spiffe_id, 1000) for name in ("tsk_1", "tsk_3")] == found
-        assert {"tsk_1": "revoked", "tsk_2": "completed", "tsk_3": "revoked"} == {
-            name: state for name, (state, _) in (await rows(table, database)).items()
+        asleep.suspend("operator", "because")
+        await store.save(asleep.record(), SAID)
+        found = {each.id: each for each in await store.unfinished()}
+        assert {"tsk_1", "tsk_3"} == set(found)
+        assert (task.version, True) == (found["tsk_1"].unverified_version, found["tsk_1"].same_boot)
+        assert dict(asleep.record().document) == json.loads(found["tsk_3"].unverified_document)
+
+    async def test_take_over(self, store, database, journal, task):
+        """All changes of a start are written together with their records."""
+        others = [make("tsk_2", task.holder), make("tsk_3", task.holder)]
+        for each in others:
+            await store.save(each.record(), SAID)
+        others[0].finish("revoked", "agent_restart")
+        others[1].suspend("agent_restart", "agent_restart")
+        await store.take_over([(each.record(), Event(2, f"said {each.id}", "{}")) for each in others])
+        assert {"tsk_2": "revoked", "tsk_3": "suspended"} == {
+            name: state for name, (state, _) in (await rows(store, database)).items()
         }
-        assert 2 == [record.event for record in await journal.tail(9)].count("task_ended")
+        assert ["said", "said", "said tsk_2", "said tsk_3"] == await names(store, journal)
+        assert ["tsk_3"] == [each.id for each in await store.unfinished()]
 
-    async def test_version_grows(self, database, table, task):
-        """The end that a restart gives is a later version."""
-        await table.save(task, SAID)
-        await table.end_unfinished(lambda _: SAID)
-        assert task.version + 1 == (await rows(table, database))["tsk_1"][1]
+    async def test_another_boot(self, database, table, task):
+        """A task that was written before the machine was started again is told apart."""
+        await table.save(task.record(), SAID)
+        await database.write(lambda connection: connection.execute(tables.tasks.update().values(boot_id="another")))
+        assert [False] == [each.same_boot for each in await table.unfinished()]
 
-    async def test_nothing_left(self, journal, table):
-        """Where nothing was left alive nothing is recorded."""
-        assert [] == await table.end_unfinished(lambda _: SAID)
-        assert [] == await journal.tail(9)
+    @pytest.mark.parametrize("damaged", ["x'ff00fe'", "NULL", "7", "'{'"])
+    async def test_a_damaged_document_is_given_as_it_is(self, tmp_path, damaged):
+        """Whatever stands in a document's place, all rows are read."""
+        path = tmp_path / "damaged.db"
+        with opened(path):
+            pass
+        with contextlib.closing(sqlite3.connect(path)) as raw:
+            # As damage would leave it: SQLite itself keeps the declared rules.
+            raw.execute("PRAGMA writable_schema = ON")
+            raw.execute("UPDATE sqlite_schema SET sql = replace(sql, 'document TEXT NOT NULL', 'document TEXT')")
+            raw.execute("PRAGMA writable_schema = RESET")
+            raw.execute(f"INSERT INTO tasks VALUES ('tsk_1', 'active', 1, 'b', {damaged})")
+            raw.commit()
+        with opened(path) as database:
+            (found,) = await TaskTable(database, AuditTable(database)).unfinished()
+        assert ("tsk_1", {"x'ff00fe'": b"\xff\x00\xfe", "NULL": b"", "7": b"7", "'{'": b"{"}[damaged]) == (
+            found.id,
+            found.unverified_document,
+        )
 
 
 async def test_epochs_grow(tmp_path):

@@ -2,20 +2,18 @@
 
 import asyncio
 import os
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.children import child, holder_of, peer_of, waiting_child
 from fakes.clock import FakeClock
-from fakes.journals import FakeTaskStore
 from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry
+from fakes.task_room import DEADLINE_SECONDS, EPOCH, HOLDERS, ISSUER, KEY, READ_TICKETS, TRIAGE_ENTRY, Room, end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.attestation.process import Process, Program
-from sojourn.clock import Alarms
 from sojourn.errors import (
     ActionOutsideType,
     AttestationFailed,
@@ -33,20 +31,12 @@ from sojourn.identity.registry import Change, Registry
 from sojourn.oversight.audit import Audit
 from sojourn.sdk.feed import TaskFeed
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks import engine as engine_module
+from sojourn.tasks import journal as journal_module
+from sojourn.tasks import live as live_module
 from sojourn.tasks import tokens
 from sojourn.tasks.engine import BeginRequest, TaskEngine
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.holders import Holders
 
-DEADLINE_SECONDS = 20  # so that a hung test says where; nothing here depends on it
-ISSUER = "https://sojourn.example.org"
-EPOCH = 7
-HOLDERS = 5  # processes that may hold tasks
-KEY = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))
-TRIAGE_ENTRY = entry("/agent/triage")
-READ_TICKETS = Authority((Grant(TICKETS, ("ticket:read",)),))
 TYPES = {
     "triage": task_type(),
     "read-only": task_type(
@@ -57,55 +47,6 @@ TYPES = {
 }
 
 
-class Room:
-    """An engine with fakes around it; `journal` writes endings in the background."""
-
-    def __init__(self, clock, types=TYPES):
-        self.clock = clock
-        self.alarms = Alarms(clock)
-        self.store = FakeTaskStore()
-        self.holders = Holders(2 * HOLDERS)  # half of them for a uid
-        self.engine = TaskEngine(
-            types, self.store, Audit(self.store, clock), KEY, ISSUER, EPOCH, clock, self.alarms, self.holders
-        )
-        self._closing = ExitStack()
-        self.process = self._closing.enter_context(child())
-        self.peer = peer_of(self.process)
-        self._closing.callback(self.peer.close)
-
-    def add(self, context):
-        return self._closing.enter_context(context)
-
-    def callback(self, function):
-        self._closing.callback(function)
-
-    async def begin(self, name="triage", *, holder=None, peer=None, entries=(TRIAGE_ENTRY,), **arguments):
-        request = {
-            key: arguments.pop(key) for key in ("params", "wanted", "spiffe_id", "max_seconds") if key in arguments
-        }
-        return await self.engine.begin(
-            peer or self.peer,
-            entries,
-            BeginRequest(name, **{"params": {}, **request}),
-            holder=holder_of(holder or self.process),
-            binding="process",
-            **arguments,
-        )
-
-    async def ended(self, task):
-        """Return once `task` has ended."""
-        over = asyncio.Event()
-        if task.live:
-            self.engine.on_end(task, over.set)
-            async with asyncio.timeout(DEADLINE_SECONDS):
-                await over.wait()
-
-    def end_everything(self):
-        self.store.gate = None
-        self.engine.end_all("test over")
-        self._closing.close()
-
-
 @pytest.fixture
 def clock():
     return FakeClock()
@@ -113,10 +54,10 @@ def clock():
 
 @pytest.fixture
 async def room(clock):
-    room = Room(clock)
+    room = Room(clock, TYPES)
     async with AsyncExitStack() as stack:
         stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.run())
+        writer = asyncio.ensure_future(room.engine.journal.run())
         yield room
         writer.cancel()
         await asyncio.gather(writer, return_exceptions=True)
@@ -171,7 +112,7 @@ class TestBegin:
         before = descriptors()
         with pytest.raises(error):
             await room.begin(**arguments)
-        assert ([], {}, []) == (room.engine.live(), room.store.rows, room.store.names)
+        assert ([], {}, []) == (room.engine.tasks.all(), room.store.rows, room.store.names)
         assert before == descriptors()
 
     async def test_journal_comes_before_the_answer(self, room):
@@ -186,7 +127,7 @@ class TestBegin:
         before = descriptors()
         with room.engine.feed.watch([TICKETS]) as watcher, pytest.raises(StoreFailed):
             await room.begin()
-        assert ([], [], []) == (room.engine.live(), room.engine.ended(), watcher.take())
+        assert ([], [], []) == (room.engine.tasks.all(), room.engine.tasks.ended(), watcher.take())
         assert before == descriptors()
 
     async def test_holder_gone_while_it_is_written(self, room):
@@ -195,13 +136,13 @@ class TestBegin:
         room.store.gate = asyncio.Event()
         beginning = asyncio.ensure_future(room.begin(holder=holder))
         await room.store.writing.wait()
-        (task,) = room.engine.live()
+        (task,) = room.engine.tasks.all()
         holder.kill()
         await room.ended(task)
         room.store.gate.set()
         with pytest.raises(TaskOver):
             await beginning
-        await room.engine.drain()
+        await room.engine.journal.drain()
         assert ["task_begun", "task_ended"] == room.store.names
 
     async def test_a_caller_that_leaves_while_it_is_written(self, room):
@@ -209,13 +150,13 @@ class TestBegin:
         room.store.gate = asyncio.Event()
         beginning = asyncio.ensure_future(room.begin())
         await room.store.writing.wait()
-        (task,) = room.engine.live()
+        (task,) = room.engine.tasks.all()
         beginning.cancel()
         await asyncio.gather(beginning, return_exceptions=True)
         room.store.gate.set()
         await room.store.quiet()
-        await room.engine.drain()
-        assert [] == room.engine.live()
+        await room.engine.journal.drain()
+        assert [] == room.engine.tasks.all()
         assert room.store.rows.get(task.id, ("never", 0))[0] != "active"
 
     async def test_a_holder_that_has_gone_already(self, room):
@@ -232,7 +173,7 @@ class TestBegin:
 
     async def test_limit_of_live_tasks_for_each_user(self, room, monkeypatch):
         """One user's tasks are limited, and an ended one makes room."""
-        monkeypatch.setattr(engine_module, "LIVE_TASKS_PER_UID", 1)
+        monkeypatch.setattr(live_module, "LIVE_TASKS_PER_UID", 1)
         task = await room.begin()
         with pytest.raises(LimitExceeded):
             await room.begin()
@@ -241,7 +182,7 @@ class TestBegin:
 
     async def test_limit_of_live_tasks(self, room, monkeypatch):
         """All users' tasks together are limited."""
-        monkeypatch.setattr(engine_module, "LIVE_TASKS", 1)
+        monkeypatch.setattr(live_module, "LIVE_TASKS", 1)
         await room.begin()
         with pytest.raises(LimitExceeded):
             await room.begin()
@@ -274,7 +215,7 @@ class TestVersions:
             holder=holder_of(room.process),
             binding="process",
         )
-        later.end_all("test over")
+        end_all(later)
         assert next_task.version > (EPOCH << 32 | 0xFFFFFFFF)
         assert task.version < next_task.version
 
@@ -324,7 +265,7 @@ class TestStates:
 
     async def test_a_journal_that_recovers(self, room, task, monkeypatch):
         """An end that the journal refuses is tried again until it is written."""
-        monkeypatch.setattr(engine_module, "JOURNAL_RETRY_SECONDS", 0)
+        monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0)
         room.store.failure = StoreFailed("not now")
         ending = asyncio.ensure_future(room.engine.revoke(task, "because"))
         room.store.writing.clear()
@@ -343,18 +284,18 @@ class TestStates:
 
     async def test_a_bounded_number_of_ended_tasks_is_kept(self, room, monkeypatch):
         """Of the ended tasks the oldest are forgotten; their tokens are refused all the same."""
-        monkeypatch.setattr(engine_module, "ENDED_TASKS_KEPT", 1)
+        monkeypatch.setattr(live_module, "ENDED_TASKS_KEPT", 1)
         first, second = await room.begin(), await room.begin()
         token = await room.engine.token(first, TICKETS, ())
-        room.engine.end_all("because")
-        assert ([second], None) == (room.engine.ended(), room.engine.find(first.id))
+        end_all(room.engine)
+        assert ([second], None) == (room.engine.tasks.ended(), room.engine.tasks.find(first.id))
         with pytest.raises(TaskOver):
             room.engine.check_token(token)
 
     async def test_end_hook_is_called_once(self, room, task):
         """The stream that is the task hears of its end, once."""
         calls = []
-        room.engine.on_end(task, lambda: calls.append(task.state))
+        room.engine.on_change(task, lambda _: calls.append(task.state))
         await room.engine.revoke(task, "because")
         await room.engine.revoke(task, "again")
         assert ["revoked"] == calls
@@ -532,22 +473,22 @@ class TestTokens:
 class TestOfCaller:
     async def test_the_holder(self, room, task):
         """The holder finds its task."""
-        assert task is room.engine.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
+        assert task is room.engine.tasks.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
 
     async def test_another_process(self, room, task):
         """To another process of the same user and identity the task does not exist."""
         other = peer_of(room.add(child()))
         room.callback(other.close)
         with pytest.raises(NotFound) as theirs:
-            room.engine.of_caller(other, (TRIAGE_ENTRY,), task.id)
+            room.engine.tasks.of_caller(other, (TRIAGE_ENTRY,), task.id)
         with pytest.raises(NotFound) as nobodys:
-            room.engine.of_caller(other, (TRIAGE_ENTRY,), "tsk_none")
+            room.engine.tasks.of_caller(other, (TRIAGE_ENTRY,), "tsk_none")
         assert nobodys.value.public == theirs.value.public
 
     async def test_another_identity(self, room, task):
         """To the holder under another identity the task does not exist."""
         with pytest.raises(NotFound):
-            room.engine.of_caller(room.peer, (entry("/web"),), task.id)
+            room.engine.tasks.of_caller(room.peer, (entry("/web"),), task.id)
 
     @pytest.mark.parametrize("session", [True, False])
     async def test_descendants_only_in_a_session(self, room, session):
@@ -562,10 +503,10 @@ class TestOfCaller:
             session=session,
         )
         if session:
-            assert task is room.engine.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
+            assert task is room.engine.tasks.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
         else:
             with pytest.raises(NotFound):
-                room.engine.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
+                room.engine.tasks.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
 
 
 class TestEntriesChanged:
@@ -648,7 +589,7 @@ class TestHolders:
         with pytest.raises(LimitExceeded):
             await room.begin(holder=stranger)
         assert before == descriptors()
-        assert HOLDERS == len(room.engine.live())
+        assert HOLDERS == len(room.engine.tasks.all())
 
     async def test_room_for_others(self, room):
         """A user whose processes hold all that they may leaves room for another user's."""
@@ -664,7 +605,7 @@ class TestHolders:
         monkeypatch.setattr(Process, "program", lambda _: Program(1, 2))
         with pytest.raises(TaskOver, match="attestation_changed"):
             await room.engine.token(first, TICKETS, ())
-        room.engine.look_at_holders()
+        room.engine.holding.look()
         assert ("revoked", "attestation_changed") == (second.state, second.reason)
 
     async def test_each_process_is_looked_at_once(self, room, monkeypatch):
@@ -673,9 +614,9 @@ class TestHolders:
             await room.begin()
         looks, program = [], Process.program
         monkeypatch.setattr(Process, "program", lambda each: looks.append(each.pid) or program(each))
-        room.engine.look_at_holders()
+        room.engine.holding.look()
         assert 1 == len(looks)
-        assert 3 == len(room.engine.live())
+        assert 3 == len(room.engine.tasks.all())
 
 
 def gone(_process):

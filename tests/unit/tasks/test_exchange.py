@@ -10,6 +10,7 @@ from fakes.children import child, holder_of, peer_of
 from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
 from fakes.registrations import entry
+from fakes.task_room import end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -230,6 +231,13 @@ class TestChooseType:
         ("changes", "types", "subject", "error"),
         [
             pytest.param({}, {"triage": ONE}, SUBJECT, InvalidTarget, id="no target"),
+            pytest.param(
+                {"audience": TICKETS},
+                {"triage": task_type(binding='["stream", "process", "session"]')},
+                SUBJECT,
+                InvalidTarget,
+                id="type that needs a holder",
+            ),
             pytest.param({"audience": WIKI + "/"}, {"triage": ONE}, SUBJECT, InvalidTarget, id="target of no type"),
             pytest.param(
                 {"audience": TICKETS},
@@ -334,7 +342,7 @@ class TestNeverMore:
             except (InvalidInput, InvalidTarget, ActionOutsideType, PolicyDenied):
                 return None
             finally:
-                engine.end_all("test over")
+                end_all(engine)
                 peer.close()
 
     def test_service_takes_the_same_steps(self):

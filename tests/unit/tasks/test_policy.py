@@ -16,7 +16,14 @@ awkward = st.text(alphabet=st.sampled_from('ab"\\\n\r\t{}():;, @=*é\u2028\x00?/
 
 
 def principal(**changes):
-    fields = {"task_id": "tsk_1", "task_type": "triage", "workload": TRIAGE, "state": "active", "tokens_issued": 0}
+    fields = {
+        "task_id": "tsk_1",
+        "task_type": "triage",
+        "workload": TRIAGE,
+        "state": "active",
+        "tokens_issued": 0,
+        "calls": 0,
+    }
     return Principal(**{**fields, **changes})
 
 
@@ -203,8 +210,99 @@ class TestLoading:
         with contextlib.suppress(InvalidPolicy):
             Policy(cedar, ACTIONS, PARAMS)
 
+    @pytest.mark.parametrize("effect", ["permit", "forbid"])
+    def test_a_text_cannot_take_our_ids(self, effect):
+        """A policy that bears the name of one of ours is refused, so that an id in a record says whose it is."""
+        with pytest.raises(InvalidPolicy, match="ours"):
+            Policy(f'@id("sojourn.task-not-active") {effect} (principal, action, resource);', ACTIONS, PARAMS)
+
     def test_a_text_cannot_undo_our_forbid(self):
-        """A type's text cannot comment out or replace the forbid that stands before it."""
-        cedar = '@id("sojourn.task-not-active") permit (principal, action, resource);'
-        assert not decide(cedar, state="revoked")
-        assert decide(cedar)
+        """A type's text cannot comment out the forbid that stands before it."""
+        for cedar in ("*/ " + PERMIT_ALL, PERMIT_ALL + " //", '// "\n' + PERMIT_ALL):
+            with contextlib.suppress(InvalidPolicy):
+                assert not decide(cedar, state="revoked")
+
+    def test_every_fault_with_its_line(self):
+        """All policies that cannot be used are told, each with its line and its id."""
+        texts = [
+            '// a comment; with "quotes" ; and semicolons',
+            PERMIT_ALL,
+            'permit (principal, action, resource) when { "; permit" == "x" };',
+            PERMIT_ALL,
+            '@id("slot") permit (principal == ?principal, action, resource);',
+            '@id("late") permit (principal',
+        ]
+        with pytest.raises(InvalidPolicy) as caught:
+            Policy("\n".join(texts), ACTIONS, PARAMS)
+        assert [3, 4, 5, 6] == [fault.line for fault in caught.value.faults]
+        for fault, said in zip(caught.value.faults, ["needs an id", "line 2", "template", "parsed"], strict=True):
+            assert said in fault.message
+
+    def test_every_invalid_use_with_its_line(self):
+        """What the schema does not have is told once for each policy, with its line and its id."""
+        with pytest.raises(InvalidPolicy) as caught:
+            Policy(
+                PERMIT_ALL + '\n\n@id("b")\npermit (principal, action, resource) when { principal.colour == "red" };',
+                ACTIONS,
+                PARAMS,
+            )
+        [fault] = caught.value.faults
+        assert (3, True) == (fault.line, fault.message.startswith("policy 'b': attribute `colour`"))
+
+    def test_a_required_parameter_is_always_there(self):
+        """A policy may read a required parameter without asking whether it is there; a request without it is denied."""
+        cedar = '@id("p") permit (principal, action, resource) when { context.params.level > 3 };'
+        policy = Policy(cedar, ACTIONS, PARAMS, ["level"])
+        assert policy.decide(principal(), "ticket:read", TICKETS, {"level": 4})
+        for params in ({}, {"level": 3}):
+            assert not policy.decide(principal(), "ticket:read", TICKETS, params)
+
+
+class TestCut:
+    """A request is decided by the policies that its action can match; the answer must be that of all of them."""
+
+    SCOPES = (
+        "action",
+        'action == Sojourn::Action::"a0"',
+        'action == Sojourn::Action::"a1"',
+        'action in [Sojourn::Action::"a0", Sojourn::Action::"a2"]',
+        'action in Sojourn::Action::"a1"',
+    )
+    CONDITIONS = (
+        "",
+        "when { principal.tokens_issued < 2 }",
+        'unless { context.params has ticket && context.params.ticket == "T-1" }',
+        f"when {{ context.params has level && context.params.level + {LARGEST} > 0 }}",
+        f'when {{ resource == Sojourn::Resource::"{TICKETS}" }}',
+    )
+    clause = st.tuples(st.sampled_from(["permit", "forbid"]), st.sampled_from(SCOPES), st.sampled_from(CONDITIONS))
+
+    @settings(max_examples=200, deadline=None)
+    @given(
+        st.lists(clause, max_size=8),
+        st.sampled_from(["a0", "a1", "a2", "other"]),
+        st.sampled_from([TICKETS, "https://other.example.org"]),
+        st.sampled_from([{}, {"ticket": "T-1"}, {"level": 0}, {"level": 1, "ticket": "T-2"}, {"level": "x"}]),
+        st.sampled_from(["active", "revoked"]),
+        st.integers(0, 3),
+    )
+    def test_the_same_answer(self, clauses, action, resource, params, state, tokens):
+        """Whatever the policies and the request: the decision, and the policies that decided, are the same."""
+        cedar = "\n".join(
+            f'@id("p{number}") {effect} (principal, {scope}, resource) {condition};'
+            for number, (effect, scope, condition) in enumerate(clauses)
+        )
+        policy = Policy(cedar, ["a0", "a1", "a2"], PARAMS)
+        asked = principal(state=state, tokens_issued=tokens)
+        cut = policy.decide(asked, action, resource, params)
+        whole = policy.ask(policy.whole, asked, action, resource, params)
+        assert (bool(whole), whole.policies) == (bool(cut), cut.policies)
+
+    def test_it_is_cut(self):
+        """Policies for other actions are not asked: one that cannot be evaluated shows only where it can match."""
+        cedar = PERMIT_ALL + (
+            '@id("bad") forbid (principal, action == Sojourn::Action::"ticket:write", resource) when'
+            f" {{ {TestErrors.OVERFLOWS} }};"
+        )
+        assert decide(cedar, "ticket:read", params={"level": 1})
+        assert "could not be evaluated" in decide(cedar, "ticket:write", params={"level": 1}).reason

@@ -13,6 +13,7 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
 from fakes.revocations import FakeRevocationStore
+from fakes.task_room import end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
@@ -34,6 +35,8 @@ from sojourn.identity.revocations import Revocations
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
+from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import BeginRequest, TaskEngine
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_JWT, read
 from sojourn.tasks.holders import Holders
@@ -75,7 +78,9 @@ class Room:
             self.clock,
         )
         self.engine = TaskEngine(TYPES, self.store, audit, KEY, ISSUER, 1, self.clock, self.alarms, Holders(50))
-        self.service = TokenService(self.engine, identities, self.clock)
+        self.service = TokenService(
+            self.engine, Attaching(self.engine, Changing(self.engine), identities), identities, self.clock
+        )
         self._closing = ExitStack()
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)
@@ -103,7 +108,7 @@ class Room:
         )
 
     def close(self):
-        self.engine.end_all("test over")
+        end_all(self.engine)
         self._closing.close()
 
 
@@ -122,7 +127,7 @@ class TestExchange:
     async def test_bare(self, room, tmp_path):
         """A bare exchange opens a one-shot task for the target, which ends with the token's greatest life."""
         token = await room.exchange(audience=TICKETS)
-        (task,) = room.engine.live()
+        (task,) = room.engine.tasks.all()
         assert (task.id, TICKETS, ("ticket:read", "ticket:write"), TRIAGE_ID) == (
             token.task_id,
             token.resource,
@@ -138,7 +143,7 @@ class TestExchange:
         """With a task's id the token is of that task."""
         task = await room.begin()
         token = await room.exchange(audience=TICKETS, task_id=task.id, scope="ticket:read")
-        assert (task.id, ("ticket:read",), [task]) == (token.task_id, token.actions, room.engine.live())
+        assert (task.id, ("ticket:read",), [task]) == (token.task_id, token.actions, room.engine.tasks.all())
 
     @pytest.mark.parametrize("audience", [ISSUER, f"{ISSUER}/token", "spiffe://example.org"])
     async def test_our_own_names(self, room, audience):
@@ -198,7 +203,7 @@ class TestExchange:
         before = descriptors()
         with pytest.raises(error):
             await room.exchange(**fields)
-        assert ([], before) == (room.engine.live(), descriptors())
+        assert ([], before) == (room.engine.tasks.all(), descriptors())
 
     async def test_details_beyond_the_type(self, room):
         """Details that name an action that the type does not have are refused."""
@@ -233,8 +238,8 @@ class TestExchange:
         monkeypatch.setattr(room.store, "record", refuse)
         with pytest.raises(StoreFailed):
             await room.exchange(audience=TICKETS)
-        assert ([], before) == (room.engine.live(), descriptors())
-        assert ["no_token"] == [task.reason for task in room.engine.ended()]
+        assert ([], before) == (room.engine.tasks.all(), descriptors())
+        assert ["no_token"] == [task.reason for task in room.engine.tasks.ended()]
 
     async def test_policy_denies(self, room):
         """What policy denies is not given."""
@@ -272,7 +277,7 @@ class TestValidate:
     async def test_dies_with_its_task(self, room):
         """A token is refused as soon as its task has ended."""
         token = await room.exchange(audience=TICKETS)
-        (task,) = room.engine.live()
+        (task,) = room.engine.tasks.all()
         room.engine.end(task, "revoked", "because")
         verdict = room.service.validate(token.token, TICKETS)
         assert ("task_over", True) == (verdict.code, "because" in verdict.reason)

@@ -81,7 +81,7 @@ class TestParse:
         """All faults are told at once, each with its line."""
         with pytest.raises(InvalidPolicy) as caught:
             parse("x", 'surprise = 1\nconsequence = "low"\nceiling = []\n', "")
-        for text in ("line 1: surprise", "line 2: consequence", "line 3: ceiling", "allowed_workloads"):
+        for text in ("x.toml:1: surprise", "x.toml:2: consequence", "x.toml:3: ceiling", "x.toml: allowed_workloads"):
             assert text in caught.value.public
 
     def test_a_number_beyond_all_bounds(self):
@@ -197,7 +197,7 @@ class TestLoad:
         (folder / "six.cedar").write_text(PERMIT_ALL)
         with pytest.raises(InvalidPolicy) as caught:
             load(folder)
-        for text in ("two.toml: not TOML", "three.cedar: there is no policy", "BAD.toml", "five.toml", "six.toml"):
+        for text in ("two.toml:1: not TOML", "three.cedar: there is no policy", "BAD.toml", "five.toml", "six.toml"):
             assert text in caught.value.public
 
     def test_no_folder(self, tmp_path):

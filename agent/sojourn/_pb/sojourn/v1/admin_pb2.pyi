@@ -15,7 +15,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed")
+    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -31,6 +31,8 @@ class GetStatusResponse(_message.Message):
     TASK_TYPES_FIELD_NUMBER: _ClassVar[int]
     FAILURES_FIELD_NUMBER: _ClassVar[int]
     FOLLOWED_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     node_id: str
     version: str
@@ -46,7 +48,23 @@ class GetStatusResponse(_message.Message):
     task_types: _containers.RepeatedScalarFieldContainer[str]
     failures: _containers.RepeatedCompositeFieldContainer[Failure]
     followed: FollowedFolder
-    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ...) -> None: ...
+    policy: PolicySet
+    shadow: PolicySet
+    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ...) -> None: ...
+
+class PolicySet(_message.Message):
+    __slots__ = ("folder", "digest", "task_types", "loaded_at", "fault")
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    TASK_TYPES_FIELD_NUMBER: _ClassVar[int]
+    LOADED_AT_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    folder: str
+    digest: str
+    task_types: int
+    loaded_at: int
+    fault: str
+    def __init__(self, folder: _Optional[str] = ..., digest: _Optional[str] = ..., task_types: _Optional[int] = ..., loaded_at: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("what", "subject", "reason", "first_at", "last_at", "count")
@@ -222,11 +240,247 @@ class RevokeTaskRequest(_message.Message):
     task_id: str
     def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
+class ChangeTasksRequest(_message.Message):
+    __slots__ = ("selection", "reason")
+    SELECTION_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    selection: TaskSelection
+    reason: str
+    def __init__(self, selection: _Optional[_Union[TaskSelection, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class TaskSelection(_message.Message):
+    __slots__ = ("task_id", "type", "spiffe_id", "selector")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    SELECTOR_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    type: str
+    spiffe_id: str
+    selector: str
+    def __init__(self, task_id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., selector: _Optional[str] = ...) -> None: ...
+
+class ChangeTasksResponse(_message.Message):
+    __slots__ = ("outcomes",)
+    OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    outcomes: _containers.RepeatedCompositeFieldContainer[TaskOutcome]
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[TaskOutcome, _Mapping]]] = ...) -> None: ...
+
+class TaskOutcome(_message.Message):
+    __slots__ = ("task", "error")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    task: _tasks_pb2.Task
+    error: str
+    def __init__(self, task: _Optional[_Union[_tasks_pb2.Task, _Mapping]] = ..., error: _Optional[str] = ...) -> None: ...
+
+class Block(_message.Message):
+    __slots__ = ("type", "spiffe_id", "reason", "since")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    spiffe_id: str
+    reason: str
+    since: int
+    def __init__(self, type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., reason: _Optional[str] = ..., since: _Optional[int] = ...) -> None: ...
+
+class BlockTasksRequest(_message.Message):
+    __slots__ = ("block",)
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    block: Block
+    def __init__(self, block: _Optional[_Union[Block, _Mapping]] = ...) -> None: ...
+
+class BlockTasksResponse(_message.Message):
+    __slots__ = ("ended",)
+    ENDED_FIELD_NUMBER: _ClassVar[int]
+    ended: _containers.RepeatedCompositeFieldContainer[_tasks_pb2.Task]
+    def __init__(self, ended: _Optional[_Iterable[_Union[_tasks_pb2.Task, _Mapping]]] = ...) -> None: ...
+
+class UnblockTasksRequest(_message.Message):
+    __slots__ = ("block",)
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    block: Block
+    def __init__(self, block: _Optional[_Union[Block, _Mapping]] = ...) -> None: ...
+
+class UnblockTasksResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListBlocksRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListBlocksResponse(_message.Message):
+    __slots__ = ("blocks",)
+    BLOCKS_FIELD_NUMBER: _ClassVar[int]
+    blocks: _containers.RepeatedCompositeFieldContainer[Block]
+    def __init__(self, blocks: _Optional[_Iterable[_Union[Block, _Mapping]]] = ...) -> None: ...
+
+class ReloadPolicyRequest(_message.Message):
+    __slots__ = ("dry_run", "folder")
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    dry_run: bool
+    folder: str
+    def __init__(self, dry_run: _Optional[bool] = ..., folder: _Optional[str] = ...) -> None: ...
+
+class ReloadPolicyResponse(_message.Message):
+    __slots__ = ("digest", "digest_before", "consequences")
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_BEFORE_FIELD_NUMBER: _ClassVar[int]
+    CONSEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    digest: str
+    digest_before: str
+    consequences: _containers.RepeatedCompositeFieldContainer[PolicyConsequence]
+    def __init__(self, digest: _Optional[str] = ..., digest_before: _Optional[str] = ..., consequences: _Optional[_Iterable[_Union[PolicyConsequence, _Mapping]]] = ...) -> None: ...
+
+class PolicyConsequence(_message.Message):
+    __slots__ = ("task_id", "type", "spiffe_id", "outcome", "lost", "why")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    LOST_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    type: str
+    spiffe_id: str
+    outcome: str
+    lost: _containers.RepeatedCompositeFieldContainer[_tasks_pb2.Grant]
+    why: str
+    def __init__(self, task_id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., outcome: _Optional[str] = ..., lost: _Optional[_Iterable[_Union[_tasks_pb2.Grant, _Mapping]]] = ..., why: _Optional[str] = ...) -> None: ...
+
+class ExplainPolicyRequest(_message.Message):
+    __slots__ = ("type", "workload", "action", "resource", "params", "tokens_issued", "calls")
+    class ParamsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_ISSUED_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    workload: str
+    action: str
+    resource: str
+    params: _containers.ScalarMap[str, str]
+    tokens_issued: int
+    calls: int
+    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., tokens_issued: _Optional[int] = ..., calls: _Optional[int] = ...) -> None: ...
+
+class ExplainPolicyResponse(_message.Message):
+    __slots__ = ("type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "changes")
+    class AttributesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
+    STANDINGS_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    digest: str
+    allowed: bool
+    rule: str
+    reason: str
+    policies: _containers.RepeatedScalarFieldContainer[str]
+    attributes: _containers.ScalarMap[str, str]
+    standings: _containers.RepeatedCompositeFieldContainer[PolicyStanding]
+    changes: _containers.RepeatedCompositeFieldContainer[PolicyChange]
+    def __init__(self, type: _Optional[str] = ..., digest: _Optional[str] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., standings: _Optional[_Iterable[_Union[PolicyStanding, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PolicyChange, _Mapping]]] = ...) -> None: ...
+
+class PolicyStanding(_message.Message):
+    __slots__ = ("id", "effect", "line", "applies", "misses")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    LINE_FIELD_NUMBER: _ClassVar[int]
+    APPLIES_FIELD_NUMBER: _ClassVar[int]
+    MISSES_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    effect: str
+    line: int
+    applies: bool
+    misses: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., effect: _Optional[str] = ..., line: _Optional[int] = ..., applies: _Optional[bool] = ..., misses: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class PolicyChange(_message.Message):
+    __slots__ = ("what", "allowed")
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    what: str
+    allowed: bool
+    def __init__(self, what: _Optional[str] = ..., allowed: _Optional[bool] = ...) -> None: ...
+
+class GetShadowReportRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class GetShadowReportResponse(_message.Message):
+    __slots__ = ("shadow", "compared", "errors", "beyond", "differences")
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    BEYOND_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    shadow: PolicySet
+    compared: int
+    errors: int
+    beyond: int
+    differences: _containers.RepeatedCompositeFieldContainer[ShadowDifference]
+    def __init__(self, shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., compared: _Optional[int] = ..., errors: _Optional[int] = ..., beyond: _Optional[int] = ..., differences: _Optional[_Iterable[_Union[ShadowDifference, _Mapping]]] = ...) -> None: ...
+
+class ShadowDifference(_message.Message):
+    __slots__ = ("type", "spiffe_id", "action", "resource", "allowed", "policies", "candidate_allows", "candidate_rule", "candidate_policies", "count", "first_at", "last_at")
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ALLOWED_FIELD_NUMBER: _ClassVar[int]
+    POLICIES_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_ALLOWS_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_RULE_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_POLICIES_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    FIRST_AT_FIELD_NUMBER: _ClassVar[int]
+    LAST_AT_FIELD_NUMBER: _ClassVar[int]
+    type: str
+    spiffe_id: str
+    action: str
+    resource: str
+    allowed: bool
+    policies: _containers.RepeatedScalarFieldContainer[str]
+    candidate_allows: bool
+    candidate_rule: str
+    candidate_policies: _containers.RepeatedScalarFieldContainer[str]
+    count: int
+    first_at: int
+    last_at: int
+    def __init__(self, type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., allowed: _Optional[bool] = ..., policies: _Optional[_Iterable[str]] = ..., candidate_allows: _Optional[bool] = ..., candidate_rule: _Optional[str] = ..., candidate_policies: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., first_at: _Optional[int] = ..., last_at: _Optional[int] = ...) -> None: ...
+
 class ListAuditRequest(_message.Message):
-    __slots__ = ("limit",)
+    __slots__ = ("limit", "task_id")
     LIMIT_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
     limit: int
-    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+    task_id: str
+    def __init__(self, limit: _Optional[int] = ..., task_id: _Optional[str] = ...) -> None: ...
 
 class ListAuditResponse(_message.Message):
     __slots__ = ("records",)

@@ -8,12 +8,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RunTaskRequest(_message.Message):
-    __slots__ = ("begin", "complete")
+    __slots__ = ("begin", "complete", "attach")
     BEGIN_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
+    ATTACH_FIELD_NUMBER: _ClassVar[int]
     begin: BeginTaskRequest
     complete: Complete
-    def __init__(self, begin: _Optional[_Union[BeginTaskRequest, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ...) -> None: ...
+    attach: Attach
+    def __init__(self, begin: _Optional[_Union[BeginTaskRequest, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ...) -> None: ...
+
+class Attach(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
+
+class AttachTaskRequest(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
 class Complete(_message.Message):
     __slots__ = ("failed",)
@@ -22,7 +36,7 @@ class Complete(_message.Message):
     def __init__(self, failed: _Optional[bool] = ...) -> None: ...
 
 class BeginTaskRequest(_message.Message):
-    __slots__ = ("type", "params", "grants", "spiffe_id", "holder_pid", "session", "max_seconds")
+    __slots__ = ("type", "params", "grants", "spiffe_id", "holder_pid", "session", "max_seconds", "idempotency_key")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +51,7 @@ class BeginTaskRequest(_message.Message):
     HOLDER_PID_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     MAX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     type: str
     params: _containers.ScalarMap[str, str]
     grants: _containers.RepeatedCompositeFieldContainer[Grant]
@@ -44,7 +59,8 @@ class BeginTaskRequest(_message.Message):
     holder_pid: int
     session: bool
     max_seconds: int
-    def __init__(self, type: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., spiffe_id: _Optional[str] = ..., holder_pid: _Optional[int] = ..., session: _Optional[bool] = ..., max_seconds: _Optional[int] = ...) -> None: ...
+    idempotency_key: str
+    def __init__(self, type: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., spiffe_id: _Optional[str] = ..., holder_pid: _Optional[int] = ..., session: _Optional[bool] = ..., max_seconds: _Optional[int] = ..., idempotency_key: _Optional[str] = ...) -> None: ...
 
 class Grant(_message.Message):
     __slots__ = ("resource", "actions")
@@ -55,7 +71,7 @@ class Grant(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params")
+    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -75,6 +91,8 @@ class Task(_message.Message):
     HOLDER_PID_FIELD_NUMBER: _ClassVar[int]
     TOKENS_ISSUED_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
     id: str
     type: str
     spiffe_id: str
@@ -87,17 +105,41 @@ class Task(_message.Message):
     holder_pid: int
     tokens_issued: int
     params: _containers.ScalarMap[str, str]
-    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    calls: int
+    uses: _containers.RepeatedCompositeFieldContainer[Use]
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ...) -> None: ...
+
+class Use(_message.Message):
+    __slots__ = ("resource", "action", "tokens", "calls")
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    TOKENS_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    resource: str
+    action: str
+    tokens: int
+    calls: int
+    def __init__(self, resource: _Optional[str] = ..., action: _Optional[str] = ..., tokens: _Optional[int] = ..., calls: _Optional[int] = ...) -> None: ...
+
+class NarrowTaskRequest(_message.Message):
+    __slots__ = ("task_id", "grants")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    grants: _containers.RepeatedCompositeFieldContainer[Grant]
+    def __init__(self, task_id: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
-    __slots__ = ("begun", "changed", "ended")
+    __slots__ = ("begun", "changed", "ended", "attached")
     BEGUN_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    ATTACHED_FIELD_NUMBER: _ClassVar[int]
     begun: Task
     changed: Task
     ended: Task
-    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
+    attached: Task
+    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ..., attached: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
 
 class GetTokenRequest(_message.Message):
     __slots__ = ("task_id", "resource", "actions")

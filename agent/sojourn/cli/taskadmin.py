@@ -1,0 +1,232 @@
+"""`sojourn task list`, `show`, `why`, `suspend`, `resume`, `revoke`, `block`: the operator's side of tasks."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sojourn.cli import remote
+from sojourn.cli.audit import record_line, record_value
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.output import REFUSED, emit, moment, table
+from sojourn.cli.task import TaskArgument
+from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
+from sojourn.cli.watching import show as show_live
+from sojourn.errors import InvalidInput
+
+_HISTORY = 1_000
+AnyTask = Annotated[str, typer.Argument(help="The task. Or select tasks by the options.")]
+TypeFilter = Annotated[str, typer.Option("--type", help="Tasks of this type.")]
+IdFilter = Annotated[str, typer.Option("--spiffe-id", help="Tasks of this workload.")]
+SelectorFilter = Annotated[
+    str, typer.Option("--selector", metavar="TYPE:VALUE", help="Tasks whose holder was attested with this selector.")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="For the holder and the audit journal.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `sojourn task`."""
+    app.command("list")(list_)
+    for command in (show, why, suspend, resume, revoke, block, unblock, blocks):
+        app.command()(command)
+
+
+def list_(
+    all_: Annotated[bool, typer.Option("--all", help="Also those that have ended.")] = False,
+    watch: WatchOption = False,
+    interval: IntervalOption = INTERVAL,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """List tasks (operator)."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    def get() -> dict[str, Any]:
+        request = pb.ListTasksRequest(include_ended=all_)
+        answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ListTasks", request, pb.ListTasksResponse)
+        return {"tasks": [_task_dict(each) for each in answer.tasks]}
+
+    show_live(output, get, lambda value: _rows(value["tasks"]), watch=watch, interval=interval)
+
+
+def show(task: TaskArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
+    """Show a task (operator)."""
+    value = _get(admin_socket, task)
+    emit(output, value, _lines(value))
+
+
+def why(task: TaskArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
+    """Tell what became of a task and why: all that the audit journal has of it, oldest first (operator)."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    request = pb.ListAuditRequest(limit=_HISTORY, task_id=task)
+    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ListAudit", request, pb.ListAuditResponse)
+    records = [record_value(each) for each in answer.records]
+    if not records:
+        raise InvalidInput(f"the audit journal has nothing of a task {task[:100]!r}")
+    emit(output, {"task": task, "records": records}, [record_line(record) for record in records])
+
+
+def suspend(
+    task: AnyTask = "",
+    type_: TypeFilter = "",
+    spiffe_id: IdFilter = "",
+    selector: SelectorFilter = "",
+    reason: ReasonOption = "",
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Take tasks' authority away for now (operator). Their tokens are dead for good; their time goes on."""
+    _change(admin_socket, output, "SuspendTasks", task, type_, spiffe_id, selector, reason)
+
+
+def resume(
+    task: AnyTask = "",
+    type_: TypeFilter = "",
+    spiffe_id: IdFilter = "",
+    selector: SelectorFilter = "",
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Give tasks that an operator suspended their authority back: what policy still allows of it (operator)."""
+    _change(admin_socket, output, "ResumeTasks", task, type_, spiffe_id, selector, "")
+
+
+def revoke(
+    task: AnyTask = "",
+    type_: TypeFilter = "",
+    spiffe_id: IdFilter = "",
+    selector: SelectorFilter = "",
+    reason: ReasonOption = "",
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """End tasks against their holders' will (operator). Every token of them is dead at once."""
+    _change(admin_socket, output, "RevokeTasks", task, type_, spiffe_id, selector, reason)
+
+
+def block(
+    type_: TypeFilter = "",
+    spiffe_id: IdFilter = "",
+    reason: ReasonOption = "",
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Switch a task type or a workload off: its tasks end, and none begins until `unblock` (operator)."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    request = pb.BlockTasksRequest(block=pb.Block(type=type_, spiffe_id=spiffe_id, reason=reason))
+    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/BlockTasks", request, pb.BlockTasksResponse)
+    ended = [_task_dict(each) for each in answer.ended]
+    said = f"switched off {type_ or spiffe_id}; {len(ended)} tasks ended"
+    emit(output, {"ended": ended}, [*(_rows(ended) if ended else []), said])
+
+
+def unblock(
+    type_: TypeFilter = "",
+    spiffe_id: IdFilter = "",
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Let tasks of a type or a workload begin again. What was ended stays ended (operator)."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    request = pb.UnblockTasksRequest(block=pb.Block(type=type_, spiffe_id=spiffe_id))
+    remote.admin(admin_socket, "/sojourn.v1.Admin/UnblockTasks", request, pb.UnblockTasksResponse)
+    emit(output, {"unblocked": type_ or spiffe_id}, [f"{type_ or spiffe_id} may begin tasks again"])
+
+
+def blocks(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
+    """List what is switched off (operator)."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ListBlocks", pb.ListBlocksRequest(), pb.ListBlocksResponse)
+    found = [
+        {
+            "type": each.type or None,
+            "spiffe_id": each.spiffe_id or None,
+            "reason": each.reason,
+            "since": moment(each.since),
+        }
+        for each in answer.blocks
+    ]
+    rows = [[each["type"] or each["spiffe_id"], each["since"], each["reason"]] for each in found]
+    pretty = table(["SWITCHED OFF", "SINCE", "REASON"], rows) if rows else ["nothing is switched off"]
+    emit(output, {"blocks": found}, pretty)
+
+
+def _change(
+    admin_socket: str | None,
+    output: Output,
+    method: str,
+    task: str,
+    type_: str,
+    spiffe_id: str,
+    selector: str,
+    reason: str,
+) -> None:
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    if not (task or type_ or spiffe_id or selector):
+        raise InvalidInput("name a task, or select tasks with --type, --spiffe-id or --selector")
+    selection = pb.TaskSelection(task_id=task, type=type_, spiffe_id=spiffe_id, selector=selector)
+    request = pb.ChangeTasksRequest(selection=selection, reason=reason)
+    answer = remote.admin(admin_socket, f"/sojourn.v1.Admin/{method}", request, pb.ChangeTasksResponse)
+    found = [{**_task_dict(each.task), "error": each.error or None} for each in answer.outcomes]
+    failed = [f"{each['id']}: {each['error']}" for each in found if each["error"]]
+    if task and found:  # one task is told as itself, several as a list
+        emit(output, found[0], [*_lines(found[0])])
+    else:
+        emit(output, {"tasks": found}, [*(_rows(found) if found else ["no task is selected"]), *failed])
+    if failed:
+        raise typer.Exit(REFUSED)
+
+
+def _get(admin_socket: str | None, task: str) -> dict[str, Any]:
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+    from sojourn._pb.sojourn.v1 import tasks_pb2
+
+    request = pb.GetTaskRequest(task_id=task)
+    return _task_dict(remote.admin(admin_socket, "/sojourn.v1.Admin/GetTask", request, tasks_pb2.Task))
+
+
+def _rows(tasks: list[dict[str, Any]]) -> list[str]:
+    names = ("id", "type", "spiffe_id", "state", "reason", "holder_pid", "expires_at")
+    rows = [[task[name] for name in names] for task in tasks]
+    headings = ["TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "HOLDER", "EXPIRES"]
+    return list(table(headings, rows)) if rows else ["no tasks"]
+
+
+def _lines(value: dict[str, Any]) -> list[str]:
+    return [f"{name:<14} {_text(name, each)}" for name, each in value.items() if each not in ("", None, {}, [])]
+
+
+def _text(name: str, value: object) -> str:
+    if name == "uses" and isinstance(value, list):
+        return "; ".join(f"{use['action']}: {use['tokens']} tokens, {use['calls']} calls" for use in value)
+    if isinstance(value, list):
+        return "; ".join(f"{grant['resource']}: {', '.join(grant['actions'])}" for grant in value)
+    if isinstance(value, dict):
+        return " ".join(f"{name}={each}" for name, each in value.items())
+    return str(value)
+
+
+def _task_dict(task: Any) -> dict[str, Any]:
+    return {
+        "id": task.id,
+        "type": task.type,
+        "spiffe_id": task.spiffe_id,
+        "state": task.state,
+        "reason": task.reason,
+        "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in task.grants],
+        "params": dict(task.params),
+        "created_at": moment(task.created_at),
+        "expires_at": moment(task.expires_at),
+        "holder_pid": task.holder_pid,
+        "tokens_issued": task.tokens_issued,
+        "calls": task.calls,
+        "uses": [
+            {"resource": use.resource, "action": use.action, "tokens": use.tokens, "calls": use.calls}
+            for use in task.uses
+        ],
+        "version": task.version,
+    }

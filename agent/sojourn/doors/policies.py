@@ -1,0 +1,124 @@
+"""Of sojourn.v1.Admin: the task types that are in force, why they answer as they do, and a candidate beside them."""
+
+import asyncio
+import os
+from pathlib import Path
+
+from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+from sojourn._pb.sojourn.v1 import tasks_pb2
+from sojourn.doors.calls import Call, Method
+from sojourn.doors.workload import seconds
+from sojourn.errors import InvalidInput
+from sojourn.tasks.asking import Question
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.explaining import explain
+from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.policies import Policies
+from sojourn.tasks.reloading import Consequence
+from sojourn.tasks.typefolder import TypeFolder
+
+
+class PolicyApi:
+    """For operators."""
+
+    def __init__(self, engine: TaskEngine, policies: Policies) -> None:
+        self._engine = engine
+        self._policies = policies
+
+    def admin_methods(self) -> dict[str, Method]:
+        return {
+            "ReloadPolicy": Method("unary", pb.ReloadPolicyRequest, self.reload),
+            "ExplainPolicy": Method("unary", pb.ExplainPolicyRequest, self.explain),
+            "GetShadowReport": Method("unary", pb.GetShadowReportRequest, self.report),
+        }
+
+    async def reload(self, call: Call, request: pb.ReloadPolicyRequest) -> pb.ReloadPolicyResponse:
+        before = self._engine.types.digest
+        if request.folder and not (request.dry_run and os.path.isabs(request.folder)):
+            raise InvalidInput("folder is for dry_run, and must be an absolute path")
+        if request.dry_run:
+            types = await self._policies.folder.read(Path(request.folder) if request.folder else None)
+            found, digest = self._policies.reloading.consequences(types), types.digest
+        else:
+            found = await self._policies.folder.reload(**call.by)
+            digest = self._policies.folder.types.digest
+        return pb.ReloadPolicyResponse(
+            digest=digest, digest_before=before, consequences=[_consequence(each) for each in found]
+        )
+
+    async def explain(self, _call: Call, request: pb.ExplainPolicyRequest) -> pb.ExplainPolicyResponse:
+        question = Question(
+            request.workload,
+            request.action,
+            request.resource,
+            dict(request.params),
+            tokens_issued=request.tokens_issued,
+            calls=request.calls,
+        )
+        found = await asyncio.to_thread(explain, self._engine.type_named(request.type), question)
+        return pb.ExplainPolicyResponse(
+            type=found.type,
+            digest=found.digest,
+            allowed=found.allowed,
+            rule=found.rule,
+            reason=found.reason,
+            policies=found.policies,
+            attributes=found.attributes,
+            standings=[
+                pb.PolicyStanding(
+                    id=each.id, effect=each.effect, line=each.line, applies=each.applies, misses=each.misses
+                )
+                for each in found.standings
+            ],
+            changes=[pb.PolicyChange(what=each.what, allowed=each.allowed) for each in found.changes],
+        )
+
+    async def report(self, _call: Call, _request: pb.GetShadowReportRequest) -> pb.GetShadowReportResponse:
+        shadow, folder = self._engine.shadow, self._policies.candidate
+        if shadow is None or folder is None:
+            return pb.GetShadowReportResponse()
+        return pb.GetShadowReportResponse(
+            shadow=policy_set(folder),
+            compared=shadow.compared,
+            errors=shadow.errors,
+            beyond=shadow.beyond,
+            differences=[
+                pb.ShadowDifference(
+                    type=each.type,
+                    spiffe_id=each.spiffe_id,
+                    action=each.action,
+                    resource=each.resource,
+                    allowed=each.allowed,
+                    policies=each.policies,
+                    candidate_allows=each.candidate_allows,
+                    candidate_rule=each.candidate_rule,
+                    candidate_policies=each.candidate_policies,
+                    count=seen.count,
+                    first_at=seconds(seen.first_at),
+                    last_at=seconds(seen.last_at),
+                )
+                for each, seen in shadow.differences.items()
+            ],
+        )
+
+
+def policy_set(folder: TypeFolder) -> pb.PolicySet:
+    return pb.PolicySet(
+        folder=str(folder.folder),
+        digest=folder.types.digest if folder.loaded_at is not None else "",
+        task_types=len(folder.types),
+        loaded_at=seconds(folder.loaded_at),
+        fault=folder.fault,
+    )
+
+
+def _consequence(each: Consequence) -> pb.PolicyConsequence:
+    lost = Authority.of(Grant(resource, (action,)) for resource, action in each.lost)
+    return pb.PolicyConsequence(
+        task_id=each.task.id,
+        type=each.task.type.name,
+        spiffe_id=str(each.task.spiffe_id),
+        outcome=each.outcome,
+        lost=[tasks_pb2.Grant(resource=grant.resource, actions=grant.actions) for grant in lost.grants],
+        why=each.why,
+    )

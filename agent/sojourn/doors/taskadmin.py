@@ -1,0 +1,160 @@
+"""Of sojourn.v1.Admin: tasks, as operators and oversight see and stop them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+from sojourn._pb.sojourn.v1 import tasks_pb2
+from sojourn.attestation.selectors import Selector
+from sojourn.clock import Clock
+from sojourn.doors.calls import Call, Method
+from sojourn.doors.tasks import task_message
+from sojourn.errors import AlreadyExists, InvalidInput, InvalidSpiffeId, LimitExceeded, NotFound, SojournError
+from sojourn.limits import AUDITED_TEXT, TASK_BLOCKS
+from sojourn.oversight.audit import Audit
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.store.blocks import BlockTable
+from sojourn.tasks.blocks import Block
+from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.task import Task
+
+Change = Callable[[Task], Awaitable[None]]
+
+
+class TaskAdminApi:
+    """See, suspend, resume, end; and the kill switch. Nothing here grants anything."""
+
+    def __init__(self, engine: TaskEngine, changing: Changing, blocks: BlockTable, audit: Audit, clock: Clock) -> None:
+        self._engine = engine
+        self._changing = changing
+        self._blocks = blocks
+        self._audit = audit
+        self._clock = clock
+        self._lock = asyncio.Lock()
+
+    def admin_methods(self) -> dict[str, Method]:
+        return {
+            "ListTasks": Method("unary", pb.ListTasksRequest, self.list),
+            "GetTask": Method("unary", pb.GetTaskRequest, self.get),
+            "RevokeTask": Method("unary", pb.RevokeTaskRequest, self.revoke_one),
+            "RevokeTasks": Method("unary", pb.ChangeTasksRequest, self.revoke),
+            "SuspendTasks": Method("unary", pb.ChangeTasksRequest, self.suspend),
+            "ResumeTasks": Method("unary", pb.ChangeTasksRequest, self.resume),
+            "BlockTasks": Method("unary", pb.BlockTasksRequest, self.block),
+            "UnblockTasks": Method("unary", pb.UnblockTasksRequest, self.unblock),
+            "ListBlocks": Method("unary", pb.ListBlocksRequest, self.list_blocks),
+        }
+
+    async def list(self, _call: Call, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
+        tasks = [*(self._engine.tasks.ended() if request.include_ended else []), *self._engine.tasks.all()]
+        return pb.ListTasksResponse(tasks=[task_message(task) for task in tasks])
+
+    async def get(self, _call: Call, request: pb.GetTaskRequest) -> tasks_pb2.Task:
+        return task_message(self._find(request.task_id))
+
+    async def revoke_one(self, call: Call, request: pb.RevokeTaskRequest) -> tasks_pb2.Task:
+        task = self._find(request.task_id)
+        self._audit.note("task_revoked_by_operator", task=task.id, **call.by)
+        await self._engine.revoke(task, "admin")
+        return task_message(task)
+
+    async def revoke(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
+        return await self._change(call, request, "revoked", lambda task: self._engine.revoke(task, "admin"))
+
+    async def suspend(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
+        reason = request.reason[:AUDITED_TEXT] or "suspended by an operator"
+        return await self._change(
+            call, request, "suspended", lambda task: self._changing.suspend(task, OPERATOR, reason)
+        )
+
+    async def resume(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
+        return await self._change(call, request, "resumed", lambda task: self._changing.resume(task, OPERATOR))
+
+    async def block(self, call: Call, request: pb.BlockTasksRequest) -> pb.BlockTasksResponse:
+        kind, name = self._named(request.block)
+        reason = request.block.reason[:AUDITED_TEXT] or "no reason given"
+        async with self._lock:
+            known = self._engine.blocks.all()
+            if any((block.kind, block.name) == (kind, name) for block in known):
+                raise AlreadyExists(f"{name!r} is switched off already")
+            if len(known) >= TASK_BLOCKS:
+                raise LimitExceeded(f"more than {TASK_BLOCKS} blocks")
+            made = Block(kind, name, reason, int(self._clock.now().timestamp()))
+            # In force before it is on disk: what stops need not wait.
+            self._engine.blocks.replace([*known, made])
+            ended = [task for task in self._engine.tasks.all() if _is_of(task, kind, name)]
+            for task in ended:
+                self._engine.end(task, "revoked", "blocked")
+            event = self._audit.event("tasks_blocked", {kind: name, "reason": reason, "ended": len(ended), **call.by})
+            await self._blocks.save(self._engine.blocks.all(), event)
+        return pb.BlockTasksResponse(ended=[task_message(task) for task in ended])
+
+    async def unblock(self, call: Call, request: pb.UnblockTasksRequest) -> pb.UnblockTasksResponse:
+        kind, name = self._named(request.block)
+        async with self._lock:
+            known = self._engine.blocks.all()
+            left = [block for block in known if (block.kind, block.name) != (kind, name)]
+            if left == known:
+                raise NotFound(f"{name[:100]!r} is not switched off")
+            await self._blocks.save(left, self._audit.event("tasks_unblocked", {kind: name, **call.by}))
+            self._engine.blocks.replace(left)
+        return pb.UnblockTasksResponse()
+
+    async def list_blocks(self, _call: Call, _request: pb.ListBlocksRequest) -> pb.ListBlocksResponse:
+        return pb.ListBlocksResponse(
+            blocks=[
+                pb.Block(**{block.kind: block.name}, reason=block.reason, since=block.since)
+                for block in self._engine.blocks.all()
+            ]
+        )
+
+    async def _change(
+        self, call: Call, request: pb.ChangeTasksRequest, done: str, change: Change
+    ) -> pb.ChangeTasksResponse:
+        """Change each selected task; one that cannot be changed never fails the others."""
+        tasks = self._selected(request.selection)
+        reason = request.reason[:AUDITED_TEXT] or None
+        outcomes = await asyncio.gather(*(change(task) for task in tasks), return_exceptions=True)
+        answer = pb.ChangeTasksResponse()
+        for task, outcome in zip(tasks, outcomes, strict=True):
+            if outcome is not None and not isinstance(outcome, SojournError):
+                raise outcome
+            if outcome is None:
+                self._audit.note(f"task_{done}_by_operator", task=task.id, reason=reason, **call.by)
+            answer.outcomes.add(task=task_message(task), error=outcome.public if outcome is not None else "")
+        return answer
+
+    def _selected(self, selection: pb.TaskSelection) -> Sequence[Task]:
+        """The live tasks that are selected; a task that is named by its ID is there, or NotFound is raised."""
+        if not (selection.task_id or selection.type or selection.spiffe_id or selection.selector):
+            raise InvalidInput("which tasks must be specified: by ID, type, SPIFFE ID or selector")
+        selector = Selector.parse(selection.selector) if selection.selector else None
+        tasks = [self._find(selection.task_id)] if selection.task_id else self._engine.tasks.all()
+        return [
+            task
+            for task in tasks
+            if selection.type in {"", task.type.name}
+            and selection.spiffe_id in {"", str(task.spiffe_id)}
+            and (selector is None or selector in task.selectors)
+        ]
+
+    def _find(self, task_id: str) -> Task:
+        task = self._engine.tasks.find(task_id)
+        if task is None:
+            raise NotFound("there is no such task, or it ended long ago: see the audit journal")
+        return task
+
+    def _named(self, block: pb.Block) -> tuple[str, str]:
+        if bool(block.type) == bool(block.spiffe_id):
+            raise InvalidInput("a task type or a SPIFFE ID must be specified, and not both")
+        if block.type:
+            return "type", self._engine.type_named(block.type).name
+        try:
+            return "spiffe_id", str(SpiffeId.parse(block.spiffe_id))
+        except InvalidSpiffeId as error:
+            raise InvalidInput(f"invalid SPIFFE ID: {error.public}") from error
+
+
+def _is_of(task: Task, kind: str, name: str) -> bool:
+    return name == (task.type.name if kind == "type" else str(task.spiffe_id))

@@ -1,0 +1,59 @@
+"""Asking a task type a question as a whole, without a task: for cases, explanations, and a candidate beside.
+
+The rules are those that a real request meets, in its order: workload, binding, parameters, ceiling, policy.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from sojourn.errors import InvalidInput
+from sojourn.tasks.policy import Allow, Deny, Param, Principal
+from sojourn.tasks.types import TaskType
+
+RULES = ("workload", "binding", "params", "ceiling", "policy")
+ACTIVE = "active"
+
+
+@dataclass(frozen=True)
+class Question:
+    """May a task of this workload, with these parameters, do `action` at `resource`? `params` are as in a request."""
+
+    workload: str  # SPIFFE ID
+    action: str
+    resource: str
+    params: Mapping[str, str] = field(default_factory=dict)
+    binding: str = ""  # '': one that the type allows
+    state: str = ACTIVE
+    tokens_issued: int = 0
+    calls: int = 0
+
+    def principal(self, kind: TaskType) -> Principal:
+        return Principal("tsk_asked", kind.name, self.workload, self.state, self.tokens_issued, self.calls)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What was answered, and by which of RULES. `params` are the parameters as policies see them."""
+
+    rule: str
+    decision: Allow | Deny
+    params: Mapping[str, Param] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.decision)
+
+
+def ask(kind: TaskType, question: Question) -> Answer:
+    """Answer as the agent would."""
+    if question.workload not in {str(each) for each in kind.allowed_workloads}:
+        return Answer("workload", Deny(f"workload {question.workload[:200]!r} may not begin this type"))
+    if question.binding and question.binding not in kind.bindings:
+        return Answer("binding", Deny(f"a task of this type may not be held as {question.binding}"))
+    try:
+        params = kind.read_params(question.params)
+    except InvalidInput as error:
+        return Answer("params", Deny(error.public))
+    if question.action not in kind.ceiling.at(question.resource):
+        return Answer("ceiling", Deny("the ceiling does not have this action at this resource"), params)
+    decision = kind.policy.decide(question.principal(kind), question.action, question.resource, params)
+    return Answer("policy", decision, params)

@@ -1,0 +1,175 @@
+"""Cases of a task type: NAME.test.toml says what its policy must answer.
+
+[[case]]
+name = "reads its ticket"
+action = "ticket:read"
+resource = "https://tickets.example.org"
+params = {ticket = "T-1"}
+expect = "allow"
+policies = ["triage-ticket.read"]
+"""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+
+from sojourn import trusted
+from sojourn.errors import Fault, InvalidInput, InvalidPolicy
+from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES
+from sojourn.tasks.asking import Answer, Question, ask
+from sojourn.tasks.params import text_of
+from sojourn.tasks.policy import OWN
+from sojourn.tasks.types import CASES, Binding, TaskType, faults_of, not_toml
+
+_Count = Annotated[StrictInt, Field(ge=0)]
+
+
+class _Task(BaseModel):
+    """What the task has done so far."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    state: Literal["active", "suspended", "completed", "revoked", "expired"] = "active"
+    tokens_issued: _Count = 0
+    calls: _Count = 0
+
+
+class _Asked(BaseModel):
+    """What a case asks. In `[default]` it counts for all cases that do not say otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    workload: str | None = None
+    action: str | None = None
+    resource: str | None = None
+    binding: Binding | None = None
+    params: Mapping[str, StrictBool | StrictInt | StrictStr] | None = None
+    task: _Task | None = None
+
+
+class _Case(_Asked):
+    name: Annotated[str, Field(min_length=1)]
+    expect: Literal["allow", "deny"]
+    policies: tuple[str, ...] | None = None  # those that decide, no more and no less; without: any
+    rule: Literal["workload", "binding", "params", "ceiling", "policy"] | None = None  # what decides; without: any
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    default: _Asked = _Asked()
+    case: Annotated[tuple[_Case, ...], Field(min_length=1, max_length=CASES_PER_TYPE)]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One question, and what must be answered. `policies` and `rule` None: whatever they are."""
+
+    name: str
+    question: Question
+    allow: bool
+    policies: tuple[str, ...] | None
+    rule: str | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a case; `differences` says in what the answer is not the expected one."""
+
+    case: Case
+    answer: Answer
+    differences: tuple[str, ...]
+
+
+def load(folder: Path, kind: TaskType) -> list[Case]:
+    """Read a type's cases; none if it has no file of them. Raise InvalidPolicy."""
+    path = folder / f"{kind.name}{CASES}"
+    if not path.exists():
+        return []
+    try:
+        return parse(str(path), trusted.read(path, CONFIG_MAX_BYTES), kind)
+    except InvalidPolicy:
+        raise
+    except InvalidInput as error:
+        raise InvalidPolicy([Fault(str(path), 0, error.public)]) from error
+
+
+def parse(file: str, toml: str, kind: TaskType) -> list[Case]:
+    """Read the text of a file of cases. Raise InvalidPolicy."""
+    try:
+        read = _File.model_validate(tomllib.loads(toml))
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidPolicy([not_toml(file, toml, error)]) from error
+    except ValidationError as error:
+        raise InvalidPolicy(faults_of(file, toml, error)) from None
+    faults: list[Fault] = []
+    made: list[Case] = []
+    lines = [number for number, line in enumerate(toml.splitlines(), 1) if line.strip().startswith("[[case]]")]
+    for number, case in enumerate(read.case):
+        made.append(_made(kind, case, read.default))
+        line = lines[number] if number < len(lines) else 0
+        faults += (Fault(file, line, f"case {case.name!r}: {fault}") for fault in _wrong(kind, case, made))
+    if faults:
+        raise InvalidPolicy(faults)
+    return made
+
+
+def run(kind: TaskType, cases: Sequence[Case]) -> list[Outcome]:
+    """Ask every case."""
+    return [_outcome(case, ask(kind, case.question)) for case in cases]
+
+
+def undecided(kind: TaskType, outcomes: Sequence[Outcome]) -> list[str]:
+    """The policies of a type that decided none of its cases, in the order of the file."""
+    decided = {id_ for outcome in outcomes for id_ in outcome.answer.decision.policies}
+    return [clause.id for clause in kind.policy.clauses if clause.id not in decided]
+
+
+def _wrong(kind: TaskType, case: _Case, made: Sequence[Case]) -> list[str]:
+    """What is wrong with a case, which is the last of those that are made."""
+    known = {clause.id for clause in (*OWN, *kind.policy.clauses)}
+    found = [f"there is no policy {id_!r}" for id_ in case.policies or () if id_ not in known]
+    found += [f"{part} is missing" for part in ("action", "resource") if not getattr(made[-1].question, part)]
+    if any(each.name == case.name for each in made[:-1]):
+        found.append("another case has this name")
+    return found
+
+
+def _made(kind: TaskType, case: _Case, default: _Asked) -> Case:
+    def given(name: str, otherwise: Any) -> Any:
+        own, of_all = getattr(case, name), getattr(default, name)
+        return own if own is not None else of_all if of_all is not None else otherwise
+
+    task = given("task", _Task())
+    question = Question(
+        workload=given("workload", str(min(kind.allowed_workloads, key=str))),
+        action=given("action", ""),
+        resource=given("resource", ""),
+        params={name: text_of(value) for name, value in given("params", {}).items()},
+        binding=given("binding", ""),
+        state=task.state,
+        tokens_issued=task.tokens_issued,
+        calls=task.calls,
+    )
+    policies = None if case.policies is None else tuple(sorted(case.policies))
+    return Case(case.name, question, case.expect == "allow", policies, case.rule)
+
+
+def _outcome(case: Case, answer: Answer) -> Outcome:
+    differences = []
+    if case.allow != bool(answer):
+        got = "allow" if answer else f"deny ({answer.decision.reason})"  # type: ignore[union-attr]  # only a deny is false
+        differences.append(f"expected {'allow' if case.allow else 'deny'}, got {got}")
+    if case.policies is not None and case.policies != answer.decision.policies:
+        differences.append(f"expected policies {_listed(case.policies)}, got {_listed(answer.decision.policies)}")
+    if case.rule is not None and case.rule != answer.rule:
+        differences.append(f"expected to be decided by {case.rule}, got {answer.rule}")
+    return Outcome(case, answer, tuple(differences))
+
+
+def _listed(policies: Sequence[str]) -> str:
+    return ", ".join(policies) or "none"

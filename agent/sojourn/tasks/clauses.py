@@ -1,0 +1,127 @@
+"""The single policies of a Cedar text: where each stands, and what its scope can match."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import cedarpy
+
+from sojourn.errors import Fault, InvalidPolicy
+
+NAMESPACE = "Sojourn"
+RESERVED = "sojourn."  # ids of our own policies begin so
+OURS = """
+@id("sojourn.task-not-active")
+forbid (principal, action, resource) unless { principal.state == "active" };
+"""
+# What may hold a semicolon that does not end a policy, and the semicolon that does.
+_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n\r]*|;', re.DOTALL)
+_BLANK = re.compile(r"(?:\s|//[^\n\r]*)*")
+
+
+@dataclass(frozen=True)
+class Clause:
+    """One policy. `parsed` is Cedar's own JSON of it."""
+
+    id: str
+    line: int
+    text: str
+    parsed: Mapping[str, Any]
+
+    @property
+    def permits(self) -> bool:
+        return bool(self.parsed["effect"] == "permit")
+
+    @property
+    def actions(self) -> frozenset[str] | None:
+        """The actions that its scope names; None: every one."""
+        return self._named("action")
+
+    @property
+    def resources(self) -> frozenset[str] | None:
+        """The resources that its scope names; None: every one."""
+        return self._named("resource")
+
+    @property
+    def principals(self) -> frozenset[tuple[str, str]] | None:
+        """The (kind, id) pairs that its scope asks the task to be or to be in; None: every task."""
+        scope = self.parsed["principal"]
+        return _entities(scope.get("in", scope) if scope["op"] == "is" else scope)
+
+    def can_match(self, action: str, resource: str) -> bool:
+        """Whether its scope leaves room for this action at this resource."""
+        return (self.actions is None or action in self.actions) and (
+            self.resources is None or resource in self.resources
+        )
+
+    def _named(self, part: str) -> frozenset[str] | None:
+        scope = self.parsed[part]
+        entities = _entities(scope.get("in", scope) if scope["op"] == "is" else scope)
+        return None if entities is None else frozenset(named for _, named in entities)
+
+
+def read(text: str) -> list[Clause]:
+    """Take a text apart. Raise InvalidPolicy with every policy that cannot be parsed or has no id of its own."""
+    found: list[Clause] = []
+    faults: list[Fault] = []
+    for line, piece in _pieces(text):
+        try:
+            clause = _clause(line, piece)
+            if clause.id.startswith(RESERVED):
+                faults.append(Fault("", line, f"policy id {clause.id!r}: ids that begin with {RESERVED!r} are ours"))
+            found.append(clause)
+        except InvalidPolicy as error:
+            faults += error.faults
+    first: dict[str, int] = {}
+    for clause in found:
+        if clause.id in first:
+            faults.append(Fault("", clause.line, f"policy id {clause.id!r} is taken: line {first[clause.id]} has it"))
+        first.setdefault(clause.id, clause.line)
+    if faults:
+        raise InvalidPolicy(sorted(faults, key=lambda fault: fault.line))
+    return found
+
+
+def ours() -> list[Clause]:
+    """The policies that stand before those of every task type."""
+    return [_clause(0, piece) for _, piece in _pieces(OURS)]
+
+
+def joined(clauses: Sequence[Clause]) -> str:
+    """The text of some policies; Cedar numbers them in this order."""
+    return "\n".join(clause.text for clause in clauses)
+
+
+def _clause(line: int, piece: str) -> Clause:
+    try:
+        parsed = json.loads(cedarpy.policies_to_json_str(piece))
+    except Exception as error:
+        raise InvalidPolicy([Fault("", line, f"policy cannot be parsed: {error}")]) from error
+    if parsed["templates"] or len(parsed["staticPolicies"]) != 1:
+        raise InvalidPolicy([Fault("", line, "policy has slots: a template has no place here")])
+    [policy] = parsed["staticPolicies"].values()
+    named = (policy.get("annotations") or {}).get("id")
+    if not named:
+        raise InvalidPolicy([Fault("", line, 'every policy needs an id: write @id("…") before it')])
+    return Clause(named, line, piece, policy)
+
+
+def _pieces(text: str) -> Iterator[tuple[int, str]]:
+    """Each policy's text with its line; what follows the last semicolon is one more, unless it is blank."""
+    start = 0
+    ends = [token.end() for token in _TOKEN.finditer(text) if token[0] == ";"]
+    for end in [*ends, len(text)]:
+        begins = _BLANK.match(text, start)
+        assert begins is not None
+        if begins.end() < end:
+            yield text.count("\n", 0, begins.end()) + 1, text[begins.end() : end]
+        start = end
+
+
+def _entities(scope: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:
+    entities = scope.get("entities") or ([scope["entity"]] if "entity" in scope else None)
+    if entities is None:
+        return frozenset() if scope.get("entities") == [] else None
+    return frozenset((each["type"].removeprefix(f"{NAMESPACE}::"), each["id"]) for each in entities)

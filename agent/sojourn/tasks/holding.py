@@ -1,0 +1,90 @@
+"""What becomes of tasks when their holders change or go."""
+
+from collections.abc import Callable
+
+import structlog
+
+from sojourn.clock import Alarms
+from sojourn.oversight.audit import Audit
+from sojourn.tasks.feed import Feed
+from sojourn.tasks.holders import Holders
+from sojourn.tasks.live import LiveTasks
+from sojourn.tasks.task import REVOKED, Task
+
+log = structlog.get_logger()
+HANDOVER_FIRST_SECONDS = 0.001  # a parent collects its child at once, or not for long
+HANDOVER_LAST_SECONDS = 1.0
+HOLDER_LOOK_SECONDS = 1.0
+HANDOVER = "handover"
+
+
+class Holding:
+    """Ends tasks whose holder has gone or runs another program; hands a helper's one-shot task over.
+
+    `end(task, state, reason)` is the engine's.
+    """
+
+    def __init__(
+        self,
+        tasks: LiveTasks,
+        holders: Holders,
+        feed: Feed,
+        audit: Audit,
+        alarms: Alarms,
+        end: Callable[[Task, str, str], None],
+    ) -> None:
+        self._tasks = tasks
+        self._holders = holders
+        self._feed = feed
+        self._audit = audit
+        self._alarms = alarms
+        self._end = end
+
+    def gone(self, task: Task) -> None:
+        """The holder has ended."""
+        if not task.live:
+            return
+        if task.heir is None:
+            self._end(task, REVOKED, "holder_exited")
+            return
+        # A one-shot token belongs to whoever ran the helper that fetched it, once that has returned 0. Until the
+        # kernel tells how it ended nobody may use the token.
+        task.suspend(HANDOVER, "holder_exited")
+        self._feed.publish(task)
+        self._hand_over(task, HANDOVER_FIRST_SECONDS)
+
+    def check(self, task: Task) -> None:
+        """End a task whose holder runs another program by now."""
+        if task.live and not task.holder.process.exited and self._holders.changed(task.holder):
+            self._end(task, REVOKED, "attestation_changed")
+
+    def look(self) -> None:
+        """Check all holders, each process once, and look again in a while."""
+        replaced = self._holders.replaced()
+        for task in self._tasks.all():
+            if task.holder in replaced and task.live and not task.holder.process.exited:
+                self._end(task, REVOKED, "attestation_changed")
+        self._alarms.after(HOLDER_LOOK_SECONDS, self.look)
+
+    def _hand_over(self, task: Task, wait: float) -> None:
+        if not task.live:
+            return
+        status = task.holder.process.exit_status()
+        if status is None and wait < HANDOVER_LAST_SECONDS:
+            self._alarms.after(wait, lambda: self._hand_over(task, wait * 2))
+            return
+        if status != 0 or task.heir is None or task.heir.process.exited:
+            self._end(task, REVOKED, "holder_exited")
+            return
+        try:
+            heir = self._holders.hold(task.heir.process.again(), task.uid, lambda: self.gone(task))
+        except Exception as error:  # noqa: BLE001  # it may go at any moment; whatever it is, nobody inherits
+            log.info("task_not_handed_over", task=task.id, reason=str(error))
+            self._end(task, REVOKED, "holder_exited")
+            return
+        for gone in (task.holder, task.heir):
+            gone.release()
+        task.holder, task.heir = heir, None
+        task.resume(HANDOVER)
+        self._audit.note("task_handed_over", task=task.id, pid=heir.pid)
+        self._feed.publish(task)

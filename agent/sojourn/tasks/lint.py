@@ -1,0 +1,77 @@
+"""What is legal in a task type, but most likely not what its author wants."""
+
+from sojourn.errors import Fault
+from sojourn.spiffe.ids import TrustDomain
+from sojourn.tasks.clauses import Clause
+from sojourn.tasks.policy import OWN, Param, Principal
+from sojourn.tasks.types import TaskType
+
+_ANY: dict[str, Param] = {"string": "", "long": 0, "boolean": False}
+_OVER = ("suspended", "completed", "revoked", "expired")
+
+
+def warnings(kind: TaskType) -> list[Fault]:
+    """What to look at again, by file and line."""
+    found = [
+        Fault(f"{kind.name}.cedar", clause.line, text) for clause in kind.policy.clauses for text in _of(kind, clause)
+    ]
+    permits = [clause for clause in kind.policy.clauses if clause.permits]
+    for grant in kind.ceiling.grants:
+        for action in grant.actions:
+            if not any(clause.can_match(action, grant.resource) and _reachable(kind, clause) for clause in permits):
+                text = f"no policy can permit action {action!r} at {grant.resource!r}, which is in the ceiling"
+                found.append(Fault(f"{kind.name}.toml", kind.lines.get("ceiling", 0), text))
+    return sorted(found, key=lambda fault: (fault.file, fault.line))
+
+
+def faults(kind: TaskType, trust_domain: TrustDomain | None) -> list[Fault]:
+    """What must not be: a permit without a live task, and workloads outside of the trust domain, if one is given."""
+    found = [
+        Fault(
+            f"{kind.name}.toml",
+            kind.lines.get("allowed_workloads", 0),
+            f"allowed_workloads: {str(workload)!r} is not in trust domain {trust_domain.name!r}",
+        )
+        for workload in sorted(kind.allowed_workloads, key=str)
+        if trust_domain is not None and workload.trust_domain != trust_domain
+    ]
+    if not forbidden_when_over(kind):
+        found.append(Fault(f"{kind.name}.cedar", 0, "something is not forbidden although the task is over"))
+    return found
+
+
+def forbidden_when_over(kind: TaskType) -> bool:
+    """Whether our own forbid stands before everything that the type has: asked, for each state that is not active."""
+    workload = str(min(kind.allowed_workloads, key=str))
+    params = {name: _ANY[rule.type] for name, rule in kind.params.items() if rule.required}
+    for state in _OVER:
+        principal = Principal("tsk_asked", kind.name, workload, state, 0, 0)
+        for grant in kind.ceiling.grants:
+            for action in grant.actions:
+                if OWN[0].id not in kind.policy.decide(principal, action, grant.resource, params).policies:
+                    return False
+    return True
+
+
+def _of(kind: TaskType, clause: Clause) -> list[str]:
+    found = []
+    if not _reachable(kind, clause):
+        found.append(
+            f"policy {clause.id!r} can never apply: its principal is neither this type nor a workload that may begin it"
+        )
+    beyond = sorted((clause.resources or frozenset()) - set(kind.ceiling.resources))
+    found += [f"policy {clause.id!r} is about resource {each!r}, which is not in the ceiling" for each in beyond]
+    open_parts = [part for part, named in (("action", clause.actions), ("resource", clause.resources)) if named is None]
+    if kind.consequence == "high" and clause.permits and open_parts:
+        found.append(f"policy {clause.id!r} permits any {' and any '.join(open_parts)}, in a type of high consequence")
+    return found
+
+
+def _reachable(kind: TaskType, clause: Clause) -> bool:
+    """Whether a task of this type can be what the scope asks for."""
+    named = clause.principals
+    return named is None or any(
+        each == ("TaskType", kind.name)
+        or (each[0] == "Workload" and each[1] in {str(w) for w in kind.allowed_workloads})
+        for each in named
+    )

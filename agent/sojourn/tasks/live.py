@@ -1,0 +1,79 @@
+"""The tasks that live, and those that ended a while ago."""
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+
+from sojourn.attestation.peer import Peer
+from sojourn.errors import LimitExceeded, NotFound
+from sojourn.identity.entries import Entry
+from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS, LIVE_TASKS_PER_UID
+from sojourn.tasks.task import Task
+
+
+class LiveTasks:
+    """Tasks by their ID. Those that ended are kept to say why, ENDED_TASKS_KEPT of them."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, Task] = {}
+        self._ended: OrderedDict[str, Task] = OrderedDict()
+        self._per_uid: Counter[int] = Counter()
+        self._forgotten: dict[str, Callable[[], object]] = {}
+
+    def __len__(self) -> int:
+        return len(self._live)
+
+    def all(self) -> list[Task]:
+        return list(self._live.values())
+
+    def ended(self) -> list[Task]:
+        """Recently ended tasks, oldest first."""
+        return list(self._ended.values())
+
+    def find(self, task_id: str) -> Task | None:
+        """A live or recently ended task."""
+        return self._live.get(task_id) or self._ended.get(task_id)
+
+    def of_caller(self, peer: Peer, entries: Sequence[Entry], task_id: str) -> Task:
+        """A task that the caller may use. Raise NotFound for any other, whether it exists or not."""
+        task = self.find(task_id)
+        if task is not None and any(entry.spiffe_id == task.spiffe_id for entry in entries):
+            caller, holder = peer.process, task.holder.process
+            if (caller.pid, caller.start_time) == (holder.pid, holder.start_time):
+                return task
+            if task.session and caller.descends_from(holder):
+                return task
+        raise NotFound("there is no such task")
+
+    def check_room(self, uid: int) -> None:
+        """Raise LimitExceeded if no further task of this user may live."""
+        if len(self._live) >= LIVE_TASKS or self._per_uid[uid] >= LIVE_TASKS_PER_UID:
+            raise LimitExceeded("too many tasks are live")
+
+    def add(self, task: Task) -> None:
+        self._live[task.id] = task
+        self._per_uid[task.uid] += 1
+
+    def remove(self, task: Task, *, keep: bool) -> None:
+        """Take a task out of the live ones; with `keep` it is among those that ended."""
+        if self._live.pop(task.id, None) is not None:
+            self._per_uid[task.uid] -= 1
+            if self._per_uid[task.uid] <= 0:
+                del self._per_uid[task.uid]
+        if keep:
+            self._ended[task.id] = task
+            if len(self._ended) > ENDED_TASKS_KEPT:
+                self._tell(self._ended.popitem(last=False)[0])
+        else:
+            self._tell(task.id)
+
+    def on_forget(self, task: Task, hook: Callable[[], object]) -> None:
+        """Call `hook` when the task is no longer known here."""
+        if self.find(task.id) is task:
+            self._forgotten[task.id] = hook
+        else:
+            hook()
+
+    def _tell(self, task_id: str) -> None:
+        hook = self._forgotten.pop(task_id, None)
+        if hook is not None:
+            hook()

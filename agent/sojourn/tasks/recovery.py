@@ -1,0 +1,266 @@
+"""What becomes of the tasks that an earlier run of the agent left alive.
+
+Those of this boot of the machine come up suspended, and wait REATTACH_SECONDS for their holders (attaching.py gives
+them back). The others end: their time is over, their holder has gone or changed, or what they were begun under has.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol, Self, TypeVar
+
+import structlog
+
+from sojourn.attestation.process import Process, Program
+from sojourn.attestation.selectors import Selector
+from sojourn.clock import Alarms
+from sojourn.errors import AttestationFailed, InvalidInput, PolicyDenied, Refused, SojournError
+from sojourn.identity.registry import Registry
+from sojourn.limits import REATTACH_SECONDS
+from sojourn.oversight.audit import Audit, Event
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks import rules
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.holders import Hold, Holders
+from sojourn.tasks.task import (
+    EXPIRED,
+    ONE_SHOT,
+    PROCESS,
+    REVOKED,
+    STREAM,
+    SUSPENDED,
+    JournaledTask,
+    Task,
+    TaskRecord,
+    Use,
+)
+from sojourn.tasks.types import TaskType
+
+log = structlog.get_logger()
+RESTART = "agent_restart"  # why a task is suspended, or has ended
+DAMAGED = "journal_damaged"
+Wanted = TypeVar("Wanted")
+
+
+class EarlierTasks(Protocol):
+    """The journal of earlier runs."""
+
+    async def unfinished(self) -> Sequence[JournaledTask]: ...
+
+    async def take_over(self, changes: Sequence[tuple[TaskRecord, Event]]) -> None: ...
+
+
+class Recovery:
+    """Takes earlier tasks over: `run` before anything is served, `open_window` once holders can come back."""
+
+    def __init__(
+        self,
+        engine: TaskEngine,
+        registry: Registry,
+        holders: Holders,
+        store: EarlierTasks,
+        audit: Audit,
+        alarms: Alarms,
+    ) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._holders = holders
+        self._store = store
+        self._audit = audit
+        self._alarms = alarms
+
+    async def run(self) -> None:
+        """Suspend or end each task that was left, and return when all of it is on disk. Raise what the store raises."""
+        changes = [self._settle(journaled) for journaled in await self._store.unfinished()]
+        if changes:
+            await self._store.take_over(changes)
+            log.info("tasks_taken_over", found=len(changes), suspended=len(self._engine.tasks))
+
+    def open_window(self) -> None:
+        """Let holders re-attach for REATTACH_SECONDS from now; the tasks of those that have not by then end."""
+        self._alarms.after(REATTACH_SECONDS, self._close_window)
+
+    def _close_window(self) -> None:
+        for task in self._engine.tasks.all():
+            if RESTART in task.suspensions:
+                self._engine.end(task, REVOKED, RESTART)
+
+    def _settle(self, journaled: JournaledTask) -> tuple[TaskRecord, Event]:
+        """Take one task over if it may live; return what is to be written of it."""
+        try:
+            document = _a(dict, json.loads(journaled.unverified_document))
+            # Of another boot, or of a release whose tasks did not outlive it.
+            if not journaled.same_boot or "deadline" not in document:
+                return self._over(journaled.id, document, REVOKED, RESTART)
+            left = _Left.parse(journaled, document, self._engine.epoch)
+            found = self._why_over(left) or self._revive(left)
+        except Exception as error:  # noqa: BLE001  # a damaged row may raise anything, and must not stop the agent
+            return self._damaged(journaled, error)
+        if isinstance(found, Task):
+            change = found.record(), self._engine.event("task_suspended", found, cause=RESTART, reason=RESTART)
+            self._engine.adopt(found)
+            return change
+        return self._over(left.id, document, *found)
+
+    def _over(self, task_id: str, document: dict[str, Any], state: str, reason: str) -> tuple[TaskRecord, Event]:
+        """The end of a task; its document need not tell more than whose task of which type it was."""
+        named = {"type": _a(str, document["type"]), "spiffe_id": _a(str, document["spiffe_id"])}
+        fields = {"task": task_id, **named, "uid": _a(int, document["uid"]), "state": state, "reason": reason}
+        ended = {**document, "reason": reason, "suspensions": {}}
+        record = TaskRecord(task_id, state, self._engine.next_version(), ended)
+        return record, self._audit.event("task_ended", fields)
+
+    def _why_over(self, left: "_Left") -> tuple[str, str] | None:
+        """The state and reason with which a task ends, whoever its holder is; None if nothing is against it."""
+        kind, boot = self._engine.types.get(left.type_name), self._engine.clock.boot()
+        if left.fields["binding"] == ONE_SHOT:
+            return REVOKED, RESTART
+        if kind is None or kind.digest != left.type_digest:
+            return REVOKED, "policy_changed"
+        if boot >= left.fields["deadline"]:
+            return EXPIRED, "deadline"
+        if kind.idle_timeout is not None and boot >= left.fields["last_used"] + kind.idle_timeout.total_seconds():
+            return EXPIRED, "idle"
+        left.check(kind, boot)
+        try:
+            self._engine.blocks.check(kind.name, left.fields["spiffe_id"])
+        except PolicyDenied:
+            return REVOKED, "blocked"
+        entry = self._registry.get(left.fields["entry_id"])
+        if entry is None or not self._registry.serves(entry) or entry.spiffe_id != left.fields["spiffe_id"]:
+            return REVOKED, "attestation_changed"
+        return None
+
+    def _revive(self, left: "_Left") -> Task | tuple[str, str]:
+        """The task, suspended and holding its process again; or the state and reason with which it ends."""
+        hold = self._reopen(left, lambda: self._engine.holding.gone(task))
+        if isinstance(hold, str):
+            return REVOKED, hold
+        task = Task(
+            id=left.id,
+            type=self._engine.types[left.type_name],
+            holder=hold,
+            version=self._engine.next_version(),
+            state=SUSPENDED,
+            reason=RESTART,
+            **left.fields,
+        )
+        task.suspensions[RESTART] = RESTART
+        return task
+
+    def _reopen(self, left: "_Left", on_exit: Callable[[], None]) -> Hold | str:
+        """Hold the very process that held the task, unchanged; or say why that cannot be."""
+        try:
+            process = Process.open(left.pid)
+        except AttestationFailed:
+            return "holder_exited"
+        if process.start_time != left.start_time:  # the pid was used again
+            process.close()
+            return "holder_exited"
+        try:
+            uid = process.credentials().uid
+            hold = self._holders.hold(process, uid, on_exit)
+        except AttestationFailed:
+            process.close()
+            return "holder_exited"
+        except SojournError as error:  # fewer processes can be held than before
+            log.error("holder_not_held", task=left.id, reason=error.public)
+            return RESTART
+        if uid != left.fields["uid"] or hold.program != left.program:
+            hold.release()
+            return "attestation_changed"
+        return hold
+
+    def _damaged(self, journaled: JournaledTask, error: Exception) -> tuple[TaskRecord, Event]:
+        """The end of a task of which the journal does not tell what it was. The row keeps what stood there."""
+        name = str(journaled.id)[:64]
+        said = error.public if isinstance(error, SojournError) else type(error).__name__
+        log.error("task_journal_damaged", task=name, reason=said)
+        kept = journaled.unverified_document.decode("utf-8", "backslashreplace")
+        record = TaskRecord(
+            journaled.id, REVOKED, self._engine.next_version(), {"reason": DAMAGED, "damaged_document": kept}
+        )
+        return record, self._audit.event("task_ended", {"task": name, "state": REVOKED, "reason": DAMAGED})
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """A task of an earlier run. `fields` are those of Task that the journal alone can tell."""
+
+    id: str
+    type_name: str
+    type_digest: str
+    pid: int
+    start_time: int
+    program: Program | None
+    fields: Mapping[str, Any]
+
+    @classmethod
+    def parse(cls, journaled: JournaledTask, document: dict[str, Any], epoch: int) -> Self:
+        """Read a row, and each member as what it must be. Raises whatever it meets."""
+        if not 0 <= _a(int, journaled.unverified_version) < epoch << 32:
+            raise InvalidInput("the version is not one of an earlier run")
+        holder = document["holder"]
+        program = holder["program"]
+        fields = {
+            "spiffe_id": SpiffeId.parse(_a(str, document["spiffe_id"])),
+            "entry_id": _a(str, document["entry_id"]),
+            "uid": _a(int, document["uid"]),
+            "authority": Authority.of(Grant.parse(each["resource"], each["actions"]) for each in document["grants"]),
+            "params": {_a(str, name): _param(value) for name, value in document["params"].items()},
+            "created_at": datetime.fromtimestamp(_a(float, document["created_at"]), UTC),
+            "expires_at": datetime.fromtimestamp(_a(float, document["expires_at"]), UTC),
+            "deadline": _a(float, document["deadline"]),
+            "last_used": _a(float, document["last_used"]),
+            "binding": _one_of((STREAM, PROCESS, ONE_SHOT), document["binding"]),
+            "session": _a(bool, document["session"]),
+            "selectors": frozenset(Selector.parse(text) for text in document["selectors"]),
+            "suspensions": {_a(str, cause): _a(str, reason) for cause, reason in document["suspensions"].items()},
+            "tokens_issued": _a(int, document["tokens_issued"]),
+            "calls": _a(int, document["calls"]),
+            "uses": {
+                (_a(str, resource), _a(str, action)): Use(_a(int, tokens), _a(int, calls))
+                for resource, action, tokens, calls in document["uses"]
+            },
+        }
+        return cls(
+            id=_a(str, journaled.id),
+            type_name=_a(str, document["type"]),
+            type_digest=_a(str, document["type_digest"]),
+            pid=_a(int, holder["pid"]),
+            start_time=_a(int, holder["start_time"]),
+            program=None if program is None else Program(*(_a(int, number) for number in program)),
+            fields=fields,
+        )
+
+    def check(self, kind: TaskType, boot: float) -> None:
+        """Raise InvalidInput if this cannot be a task of its type."""
+        ends, used = self.fields["deadline"], self.fields["last_used"]
+        if not (math.isfinite(ends) and ends <= boot + kind.max_duration.total_seconds() and used <= boot):
+            raise InvalidInput("the times are not those of a task that has begun")
+        try:
+            rules.check_within(kind, self.fields["authority"])
+        except Refused as error:
+            raise InvalidInput(error.public) from error
+
+
+def _a(kind: type[Wanted], value: object) -> Wanted:
+    """`value`, if it is exactly a `kind`."""
+    if type(value) is not kind:
+        raise InvalidInput(f"not of type {kind.__name__}")
+    return value
+
+
+def _param(value: object) -> str | int | bool:
+    if not isinstance(value, str | int):
+        raise InvalidInput("not a parameter")
+    return value
+
+
+def _one_of(allowed: Sequence[str], value: object) -> str:
+    if not isinstance(value, str) or value not in allowed:
+        raise InvalidInput("not a binding")
+    return value

@@ -1,0 +1,101 @@
+"""Another set of task types comes into force, and every live task of a changed type is decided again by it.
+
+From the moment the set is in force nothing is decided by the old one: tasks have their new type before the first of
+them is decided again, so that a token is asked of the new policy too.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sojourn.limits import REDECIDED_AT_ONCE
+from sojourn.tasks import rules
+from sojourn.tasks.changing import Changing
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.grants import Authority
+from sojourn.tasks.policy import Param
+from sojourn.tasks.task import REVOKED, Task
+from sojourn.tasks.types import TaskType, TypeSet
+
+END, NARROW, KEEP = "end", "narrow", "keep"
+REASON = "policy_changed"
+
+
+@dataclass(frozen=True)
+class Consequence:
+    """What another set means for a live task: `lost` are the (resource, action) pairs that it would have no more."""
+
+    task: Task
+    outcome: str  # end | narrow | keep
+    lost: tuple[tuple[str, str], ...]
+    why: str
+    left: Authority
+    params: Mapping[str, Param]
+
+
+class Reloading:
+    """Exchanges the engine's task types."""
+
+    def __init__(self, engine: TaskEngine, changing: Changing) -> None:
+        self._engine = engine
+        self._changing = changing
+
+    def consequences(self, types: TypeSet) -> list[Consequence]:
+        """What `types` would do to each live task of a type that they change. Nothing is changed."""
+        return [_consequence(task, types.get(task.type.name)) for task in self._concerned(types)]
+
+    async def apply(self, types: TypeSet) -> list[Consequence]:
+        """Bring `types` into force. Return when what they end and narrow is on disk; validators were told before."""
+        concerned = self._concerned(types)
+        self._engine.types = types
+        if self._engine.shadow is not None:
+            self._engine.shadow.replace(self._engine.shadow.types)
+        found: list[Consequence] = []
+        for task in concerned:
+            kind = types.get(task.type.name)
+            if kind is None:
+                found.append(_consequence(task, None))
+                self._engine.end(task, REVOKED, REASON)
+            else:
+                task.type = kind
+        for number, task in enumerate(concerned):
+            if number % REDECIDED_AT_ONCE == REDECIDED_AT_ONCE - 1:
+                await asyncio.sleep(0)  # others have their turn
+            if task.live:
+                found.append(self._decide_again(task))
+        for each in found:
+            await self._engine.journal.written(each.task.id)
+        return found
+
+    def _concerned(self, types: TypeSet) -> list[Task]:
+        """Live tasks whose type is another in `types`, or gone."""
+        digests = {name: kind.digest for name, kind in types.items()}
+        return [task for task in self._engine.tasks.all() if digests.get(task.type.name) != task.type.digest]
+
+    def _decide_again(self, task: Task) -> Consequence:
+        found = _consequence(task, task.type)
+        if found.outcome == END:
+            self._engine.end(task, REVOKED, REASON)
+            return found
+        task.params = found.params
+        self._shorten(task)
+        if found.outcome == NARROW:
+            self._changing.take(task, found.left, REASON)
+        return found
+
+    def _shorten(self, task: Task) -> None:
+        """A task lives no longer than its type says now; it is never prolonged."""
+        began = task.deadline - (task.expires_at - task.created_at).total_seconds()
+        task.deadline = min(task.deadline, began + task.type.max_duration.total_seconds())
+        task.expires_at = min(task.expires_at, task.created_at + task.type.max_duration)
+        self._engine.deadlines.watch(task)
+
+
+def _consequence(task: Task, kind: TaskType | None) -> Consequence:
+    if kind is None:
+        left, params, why = Authority(()), task.params, "there is no such task type any more"
+    else:
+        left, params, why = rules.left_by(kind, task.principal(), task.authority, task.params, task.held_as)
+    lost = tuple(left.excess(task.authority))
+    outcome = KEEP if not lost else NARROW if left.grants else END
+    return Consequence(task, outcome, lost, why, left, params)

@@ -1,0 +1,128 @@
+"""A candidate set of task types that is asked beside the one in force, and what it would answer otherwise.
+
+It decides nothing: whatever goes wrong in it is counted, and changes no answer.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from sojourn.clock import Clock
+from sojourn.limits import SHADOW_DIFFERENCES
+from sojourn.tasks.asking import Answer, Question, ask
+from sojourn.tasks.params import text_of
+from sojourn.tasks.policy import Allow, Deny
+from sojourn.tasks.task import Task
+from sojourn.tasks.types import TypeSet
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One question that the two sets answer differently. The policies are those that decided."""
+
+    type: str
+    spiffe_id: str
+    action: str
+    resource: str
+    allowed: bool
+    policies: tuple[str, ...]
+    candidate_allows: bool
+    candidate_rule: str
+    candidate_policies: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Seen:
+    """How often a difference came up."""
+
+    first_at: datetime
+    last_at: datetime
+    count: int = 0
+
+
+class Shadow:
+    """Compares, and remembers SHADOW_DIFFERENCES differences; `told` hears of each once."""
+
+    def __init__(self, clock: Clock, told: Callable[[Difference, str], None]) -> None:
+        self.types: TypeSet | None = None  # None: there is no candidate that could be asked
+        self.differences: dict[Difference, Seen] = {}
+        self.compared = 0
+        self.errors = 0
+        self.beyond = 0  # differences that there was no room for
+        self._clock = clock
+        self._told = told
+
+    def replace(self, types: TypeSet | None) -> None:
+        """Have another candidate, or another set in force: what was seen before is of no account."""
+        self.types = types
+        self.differences = {}
+        self.compared = self.errors = self.beyond = 0
+
+    def compare(self, task: Task, action: str, resource: str, decision: Allow | Deny) -> None:
+        """Ask the candidate what was just decided. Never raises."""
+        if self.types is None:
+            return
+        try:
+            self._compare(self.types, task, action, resource, decision)
+        except Exception:
+            self.errors += 1
+            log.exception("shadow_failed", task_type=task.type.name)
+
+    def _compare(self, types: TypeSet, task: Task, action: str, resource: str, decision: Allow | Deny) -> None:
+        kind = types.get(task.type.name)
+        question = Question(
+            str(task.spiffe_id),
+            action,
+            resource,
+            {name: text_of(value) for name, value in task.params.items()},
+            task.held_as,
+            tokens_issued=task.tokens_issued,
+            calls=task.calls,
+        )
+        answer = Answer("type", Deny("there is no such task type")) if kind is None else ask(kind, question)
+        self.compared += 1
+        if bool(answer) == bool(decision):
+            return
+        found = Difference(
+            task.type.name,
+            question.workload,
+            action,
+            resource,
+            bool(decision),
+            decision.policies,
+            bool(answer),
+            answer.rule,
+            answer.decision.policies,
+        )
+        now = self._clock.now()
+        if found not in self.differences:
+            if len(self.differences) >= SHADOW_DIFFERENCES:
+                self.beyond += 1
+                return
+            self.differences[found] = Seen(now, now)
+            self._told(found, types.digest)
+        seen = self.differences[found]
+        seen.count, seen.last_at = seen.count + 1, now
+
+
+class Decided:
+    """Hears the decisions on one request of a task, and has the candidate asked the same."""
+
+    def __init__(self, task: Task, shadow: Shadow | None) -> None:
+        self._task = task
+        self._shadow = shadow
+        self._policies: set[str] = set()
+
+    def __call__(self, action: str, resource: str, decision: Allow | Deny) -> None:
+        self._policies.update(decision.policies)
+        if self._shadow is not None:
+            self._shadow.compare(self._task, action, resource, decision)
+
+    @property
+    def policies(self) -> tuple[str, ...]:
+        """The ids of all policies that decided."""
+        return tuple(sorted(self._policies))

@@ -1,0 +1,81 @@
+"""A task engine with fakes around it, and a real process that is the caller."""
+
+import asyncio
+from contextlib import ExitStack
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from fakes.children import child, holder_of, peer_of
+from fakes.journals import FakeTaskStore
+from fakes.registrations import entry
+from fakes.task_types import TICKETS
+from sojourn.clock import Alarms
+from sojourn.oversight.audit import Audit
+from sojourn.spiffe.jose import SigningKey
+from sojourn.tasks.engine import BeginRequest, TaskEngine
+from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.holders import Holders
+
+DEADLINE_SECONDS = 20  # so that a hung test says where; nothing here depends on it
+ISSUER = "https://sojourn.example.org"
+EPOCH = 7
+HOLDERS = 5  # processes that may hold tasks
+KEY = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))
+TRIAGE_ENTRY = entry("/agent/triage")
+READ_TICKETS = Authority((Grant(TICKETS, ("ticket:read",)),))
+
+
+def end_all(engine, reason="test over"):
+    """End every live task, so that what they hold is let go."""
+    for task in engine.tasks.all():
+        engine.end(task, "revoked", reason)
+
+
+class Room:
+    """An engine with fakes around it; `journal` writes endings in the background."""
+
+    def __init__(self, clock, types):
+        self.clock = clock
+        self.alarms = Alarms(clock)
+        self.store = FakeTaskStore()
+        self.holders = Holders(2 * HOLDERS)  # half of them for a uid
+        self.engine = TaskEngine(
+            types, self.store, Audit(self.store, clock), KEY, ISSUER, EPOCH, clock, self.alarms, self.holders
+        )
+        self._closing = ExitStack()
+        self.process = self._closing.enter_context(child())
+        self.peer = peer_of(self.process)
+        self._closing.callback(self.peer.close)
+
+    def add(self, context):
+        return self._closing.enter_context(context)
+
+    def callback(self, function):
+        self._closing.callback(function)
+
+    async def begin(self, name="triage", *, holder=None, peer=None, entries=(TRIAGE_ENTRY,), **arguments):
+        request = {
+            key: arguments.pop(key)
+            for key in ("params", "wanted", "spiffe_id", "max_seconds", "key")
+            if key in arguments
+        }
+        return await self.engine.begin(
+            peer or self.peer,
+            entries,
+            BeginRequest(name, **{"params": {}, **request}),
+            holder=holder_of(holder or self.process),
+            binding="process",
+            **arguments,
+        )
+
+    async def ended(self, task):
+        """Return once `task` has ended."""
+        over = asyncio.Event()
+        if task.live:
+            self.engine.on_change(task, lambda _: over.set())
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                await over.wait()
+
+    def end_everything(self):
+        self.store.gate = None
+        end_all(self.engine)
+        self._closing.close()

@@ -1,0 +1,85 @@
+"""lint.py: what is legal, but not what its author wants, is told with its place."""
+
+import pytest
+from fakes.task_types import PERMIT_ALL, TICKETS, WIKI, task_type
+from sojourn.spiffe.ids import TrustDomain
+from sojourn.tasks import lint
+from sojourn.tasks import policy as policy_module
+
+READ = 'action == Sojourn::Action::"ticket:read"'
+AT_TICKETS = f'resource == Sojourn::Resource::"{TICKETS}"'
+
+
+def warned(cedar, **changes):
+    return [str(fault) for fault in lint.warnings(task_type(cedar=cedar, **changes))]
+
+
+class TestWarnings:
+    def test_nothing(self):
+        """A type whose policies cover its ceiling has nothing to look at."""
+        assert [] == warned(PERMIT_ALL)
+
+    @pytest.mark.parametrize(
+        ("scope", "expected"),
+        [
+            ("action, resource", "permits any action and any resource"),
+            (f"{READ}, resource", "permits any resource"),
+            (f"action, {AT_TICKETS}", "permits any action"),
+        ],
+    )
+    def test_an_open_permit_of_high_consequence(self, scope, expected):
+        """A permit that leaves action or resource open is told in a type of high consequence, and only there."""
+        cedar = f'\n@id("wide") permit (principal, {scope});{PERMIT_ALL}'
+        found = [each for each in warned(cedar, consequence='"high"') if "'wide'" in each]
+        assert [f"triage.cedar:2: policy 'wide' {expected}, in a type of high consequence"] == found
+        assert [] == warned(cedar)
+
+    def test_a_narrow_permit_of_high_consequence(self):
+        """A permit for one action at one resource, and an open forbid, are as they should be."""
+        cedar = f'@id("n") permit (principal, {READ}, {AT_TICKETS}); @id("f") forbid (principal, action, resource);'
+        assert [] == [each for each in warned(cedar, consequence='"high"') if "high consequence" in each]
+
+    def test_an_action_that_nothing_permits(self):
+        """What the ceiling has and no permit can reach is told, for each resource."""
+        found = warned(f'@id("n") permit (principal, {READ}, {AT_TICKETS});')
+        assert [
+            f"triage.toml:5: no policy can permit action 'ticket:write' at {TICKETS!r}, which is in the ceiling",
+            f"triage.toml:5: no policy can permit action 'page:read' at {WIKI!r}, which is in the ceiling",
+        ] == found
+
+    def test_a_resource_outside_of_the_ceiling(self):
+        """A policy about a resource that the type cannot reach is told."""
+        cedar = (
+            PERMIT_ALL
+            + '\n@id("far") permit (principal, action, resource == Sojourn::Resource::"https://far.example.org");'
+        )
+        assert [
+            "triage.cedar:2: policy 'far' is about resource 'https://far.example.org', which is not in the ceiling"
+        ] == warned(cedar)
+
+    @pytest.mark.parametrize(
+        "principal",
+        ['principal in Sojourn::TaskType::"other"', 'principal in Sojourn::Workload::"spiffe://example.org/other"'],
+    )
+    def test_a_principal_that_cannot_be(self, principal):
+        """A policy for another type, or for a workload that may not begin this one, is told, and permits nothing."""
+        found = warned(f'@id("never") permit ({principal}, action, resource);')
+        assert "triage.cedar:1: policy 'never' can never apply" in found[0]
+        assert 4 == len(found)
+
+
+class TestFaults:
+    def test_the_trust_domain(self):
+        """Workloads outside of a given trust domain are a fault, with the line of the key."""
+        kind = task_type()
+        assert ([], []) == (lint.faults(kind, None), lint.faults(kind, TrustDomain("example.org")))
+        [fault] = lint.faults(kind, TrustDomain("other.org"))
+        assert ("triage.toml", 1, True) == (fault.file, fault.line, "not in trust domain 'other.org'" in fault.message)
+
+    @pytest.mark.parametrize("params", ["{}", '{a = {type = "long", required = true}, b = "string"}'])
+    def test_our_forbid_stands_before_all(self, params, monkeypatch):
+        """Nothing is permitted without a live task: that is asked, and a type without our forbid would be found."""
+        assert lint.forbidden_when_over(task_type(params=params))
+        monkeypatch.setattr(policy_module, "OWN", ())
+        assert not lint.forbidden_when_over(task_type(params=params))
+        assert "not forbidden although the task is over" in lint.faults(task_type(params=params), None)[0].message

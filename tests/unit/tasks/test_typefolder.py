@@ -1,0 +1,260 @@
+"""typefolder.py and policies.py: what a folder of task types says is in force, whole, or what was before stays."""
+
+import asyncio
+import os
+
+import pytest
+from fakes.clock import FakeClock
+from fakes.journals import FakeAuditStore
+from fakes.task_room import Room as EngineRoom
+from fakes.task_types import PERMIT_ALL, TICKETS, toml
+from sojourn.errors import CannotStart, InvalidPolicy
+from sojourn.limits import FOLLOWED_RETRY_SECONDS
+from sojourn.oversight.audit import Audit
+from sojourn.tasks.changing import Changing
+from sojourn.tasks.policies import Policies, usual_folder
+from sojourn.tasks.typefolder import TypeFolder
+
+NO_WRITES = PERMIT_ALL + '@id("no-writes") forbid (principal, action == Sojourn::Action::"ticket:write", resource);'
+
+
+class Room:
+    def __init__(self, tmp_path, *, optional=False):
+        self.path = tmp_path / "types"
+        self.path.mkdir()
+        self.clock = FakeClock()
+        self.journal = FakeAuditStore()
+        self.audit = Audit(self.journal, self.clock)
+        self.taken = []
+        self.folder = TypeFolder(self.path, self.take, self.audit, self.clock, event="policy", optional=optional)
+
+    async def take(self, types):
+        self.taken.append(sorted(types))
+        return []
+
+    def write(self, name, cedar=PERMIT_ALL, **changes):
+        (self.path / f"{name}.toml").write_text(toml(**changes))
+        (self.path / f"{name}.cedar").write_text(cedar)
+
+    async def look(self):
+        await self.folder.look()
+        await self.audit.flush()
+
+
+@pytest.fixture
+def room(tmp_path):
+    return Room(tmp_path)
+
+
+class TestInForce:
+    async def test_whole(self, room):
+        """What is added, changed and removed is taken as a set; the audit has its digest and what changed."""
+        room.write("one")
+        await room.look()
+        room.write("two")
+        room.write("one", NO_WRITES)
+        await room.look()
+        (room.path / "one.toml").unlink()
+        await room.look()
+        assert [["one"], ["one", "two"], ["two"]] == room.taken
+        found = room.journal.fields("policy_loaded")
+        assert [["one"], ["one", "two"], ["one"]] == [each["changed"] for each in found]
+        assert (3, room.folder.types.digest) == (len({each["digest"] for each in found}), found[-1]["digest"])
+        assert (room.clock.now(), "") == (room.folder.loaded_at, room.folder.fault)
+
+    async def test_only_when_something_changed(self, room):
+        """A folder that is the same is not taken again; nor is one that was touched, or got files that do not count."""
+        room.write("one")
+        await room.look()
+        await room.look()
+        os.utime(room.path / "one.toml", (1, 1))
+        (room.path / "one.test.toml").write_text("nonsense")
+        await room.look()
+        assert ([["one"]], ["policy_loaded"]) == (room.taken, room.journal.names)
+
+    async def test_an_empty_folder(self, room):
+        """An empty folder is a set of no types."""
+        await room.look()
+        assert [[]] == room.taken
+
+    async def test_reloaded(self, room):
+        """A reload takes what is there at once and records who wanted it; the same again changes nothing."""
+        room.write("one")
+        await room.folder.reload(by_uid=7)
+        await room.folder.reload(by_uid=8)
+        await room.look()
+        assert ([["one"]], [7]) == (room.taken, [each["by_uid"] for each in room.journal.fields("policy_loaded")])
+
+    async def test_woken(self, room):
+        """Whoever runs it takes a change soon after it was woken."""
+        running = asyncio.ensure_future(room.folder.run())
+        room.write("one")
+        room.folder.wake()
+        async with asyncio.timeout(20):
+            while [["one"]] != room.taken:
+                await asyncio.sleep(0.01)
+        running.cancel()
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        ("spoil", "says"),
+        [
+            (lambda room: room.write("two", "nonsense"), "two.cedar:1: policy cannot be parsed"),
+            (lambda room: room.write("two", surprise="1"), "two.toml:6: surprise: unknown key"),
+            (lambda room: (room.path / "one.cedar").unlink(), "one.cedar: there is no policy beside one.toml"),
+            (lambda room: (room.path / "one.toml").chmod(0o666), "one.toml: can be written by others"),
+            (lambda room: room.path.rename(room.path.with_name("away")), "cannot be read"),
+        ],
+        ids=["policy", "key", "half", "writable", "gone"],
+    )
+    async def test_leaves_the_old_set(self, room, spoil, says):
+        """A set with a fault changes nothing; log, audit and status say what is wrong, once; mended it is in force."""
+        room.write("one")
+        await room.look()
+        digest = room.folder.types.digest
+        spoil(room)
+        for _ in range(3):
+            await room.look()
+            room.clock.advance(FOLLOWED_RETRY_SECONDS)
+        assert ([["one"]], digest) == (room.taken, room.folder.types.digest)
+        assert says in room.folder.fault
+        [refused] = room.journal.fields("policy_refused")
+        assert digest == refused["in_force"]
+        with pytest.raises(InvalidPolicy):
+            await room.folder.reload()
+        if not room.path.exists():
+            room.path.with_name("away").rename(room.path)
+        (room.path / "one.toml").chmod(0o644)
+        for name in ("two.toml", "two.cedar"):
+            (room.path / name).unlink(missing_ok=True)
+        room.write("one")
+        await room.look()
+        assert ("", digest) == (room.folder.fault, room.folder.types.digest)
+        assert 2 == room.journal.names.count("policy_loaded")
+
+    async def test_a_bug_does_not_end_it(self, room, monkeypatch):
+        """An error that nobody foresaw is told, and the next change is followed."""
+
+        def broken():
+            raise RuntimeError("oh")
+
+        room.write("one")
+        with monkeypatch.context() as patch:
+            patch.setattr(room.folder._watched, "sight", broken)
+            await room.look()
+        assert "internal error; the log has it" == room.folder.fault
+        room.clock.advance(FOLLOWED_RETRY_SECONDS)
+        await room.look()
+        assert ([["one"]], "") == (room.taken, room.folder.fault)
+
+    async def test_one_that_is_being_written(self, room, monkeypatch):
+        """A folder that changes while it is read is of no account until it has come to rest."""
+        room.write("one")
+        read = room.folder._read
+
+        def slow(folder):
+            found = read(folder)
+            room.write("two")
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(room.folder, "_read", slow)
+            await room.look()
+        assert [] == room.taken
+        await room.look()
+        assert [["one", "two"]] == room.taken
+
+    async def test_an_optional_folder(self, tmp_path):
+        """The usual folder need not be there until it has been; then its going is a fault."""
+        room = Room(tmp_path, optional=True)
+        room.path.rmdir()
+        await room.look()
+        room.path.mkdir()
+        room.write("one")
+        await room.look()
+        room.path.rename(tmp_path / "away")
+        await room.look()
+        assert ([[], ["one"]], True) == (room.taken, "cannot be read" in room.folder.fault)
+
+    async def test_another_folder(self, room, tmp_path):
+        """Another folder is read and nothing else, for a dry run."""
+        room.write("one")
+        await room.look()
+        (tmp_path / "other").mkdir()
+        assert {} == await room.folder.read(tmp_path / "other")
+        assert (1, "") == (len(room.folder.types), room.folder.fault)
+
+
+class TestPolicies:
+    @pytest.fixture
+    def engine(self, room):
+        made = EngineRoom(room.clock, {})
+        yield made.engine
+        made.end_everything()
+
+    def policies(self, engine, room, candidate=None):
+        return Policies(engine, Changing(engine), room.path, candidate, room.audit, room.clock)
+
+    async def test_start(self, engine, room):
+        """At the start the set is in force, and recorded."""
+        room.write("triage")
+        await self.policies(engine, room).start()
+        await room.audit.flush()
+        assert (["triage"], None, ["policy_loaded"]) == (list(engine.types), engine.shadow, room.journal.names)
+
+    async def test_no_start(self, engine, room):
+        """With a set that cannot be used the agent does not start."""
+        room.write("triage", "nonsense")
+        with pytest.raises(CannotStart, match=r"task types: .*triage.cedar:1: policy cannot be parsed"):
+            await self.policies(engine, room).start()
+
+    async def test_a_candidate(self, engine, room, tmp_path):
+        """A candidate is loaded beside; one that cannot be used hinders nobody, and is told."""
+        room.write("triage")
+        other = tmp_path / "candidate"
+        policies = self.policies(engine, room, other)
+        await policies.start()
+        assert (None, True) == (engine.shadow.types, "cannot be read" in policies.candidate.fault)
+        other.mkdir()
+        (other / "triage.toml").write_text(toml())
+        (other / "triage.cedar").write_text(NO_WRITES)
+        await policies.candidate.reload()
+        await room.audit.flush()
+        assert (["triage"], policies.candidate.types) == (list(engine.shadow.types), engine.shadow.types)
+        assert ["policy_loaded", "shadow_policy_refused", "shadow_policy_loaded"] == room.journal.names
+
+    async def test_a_difference_is_recorded(self, room, tmp_path):
+        """What the candidate would answer otherwise is in the audit once, with both sets' digests."""
+        room.write("triage")
+        made = EngineRoom(room.clock, {})
+        other = tmp_path / "candidate"
+        other.mkdir()
+        (other / "triage.toml").write_text(toml())
+        (other / "triage.cedar").write_text(NO_WRITES)
+        policies = self.policies(made.engine, room, other)
+        await policies.start()
+        try:
+            for _ in range(3):
+                await made.begin()
+        finally:
+            made.end_everything()
+        await room.audit.flush()
+        [found] = room.journal.fields("shadow_difference")
+        assert ("ticket:write", TICKETS, True, False) == (
+            found["action"],
+            found["resource"],
+            found["allowed"],
+            found["candidate_allows"],
+        )
+        assert [made.engine.types.digest, policies.candidate.types.digest] == [
+            found["policy_set"],
+            found["candidate_set"],
+        ]
+
+    def test_the_usual_folder(self, monkeypatch):
+        """Root has its task types in /etc, others in their configuration folder."""
+        monkeypatch.setenv("XDG_CONFIG_HOME", "/home/ada/.config")
+        for uid, expected in ((0, "/etc/sojourn/task-types"), (1000, "/home/ada/.config/sojourn/task-types")):
+            monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+            assert expected == str(usual_folder())
