@@ -4,7 +4,7 @@ from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidSpiffeId, NotFound
 from sojourn.identity.identities import Identities
-from sojourn.identity.issued import Issued, IssuedSvid
+from sojourn.identity.issued import JWT, X509, Issued, IssuedSvid
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations, RevokedSvid
@@ -82,8 +82,8 @@ class RevokingApi:
         self._audit.note(
             "svids_revoked",
             **{which: value},
-            x509_svids=[each.svid.id for each in fresh if each.svid.kind == "x509"],
-            jwt_svids=sum(each.svid.kind == "jwt" for each in fresh),
+            x509_svids=[each.svid.id for each in fresh if each.svid.kind == X509],
+            jwt_svids=sum(each.svid.kind == JWT for each in fresh),
             tasks=ended,
             reason=request.reason[:AUDITED_TEXT] or None,
             **call.by,

@@ -53,22 +53,16 @@ def authorize(
         for resource, action in kind.ceiling.excess(wanted):
             heard(action, resource, Deny("the ceiling does not have this action at this resource"))
         check_within(kind, wanted)
-    granted: list[Grant] = []
-    for grant in (wanted or kind.ceiling).grants:
-        allowed = []
-        for action in grant.actions:
-            decision = kind.policy.decide(principal, action, grant.resource, params)
-            heard(action, grant.resource, decision)
-            if isinstance(decision, Deny):
-                if wanted is not None:
-                    raise _denied(action, grant.resource, decision)
-                continue
-            allowed.append(action)
-        if allowed:
-            granted.append(Grant(grant.resource, tuple(allowed)))
-    if not granted:
+
+    def refuse(action: str, resource: str, decision: Allow | Deny) -> None:
+        heard(action, resource, decision)
+        if isinstance(decision, Deny):
+            raise _denied(action, resource, decision)
+
+    granted = still_allowed(kind, principal, wanted or kind.ceiling, params, heard if wanted is None else refuse)
+    if not granted.grants:
         raise PolicyDenied(f"policy allows nothing of task type {kind.name!r}")
-    return Authority(tuple(granted))
+    return granted
 
 
 def still_allowed(
@@ -78,7 +72,7 @@ def still_allowed(
     params: Mapping[str, Param],
     heard: Heard = lambda *_: None,
 ) -> Authority:
-    """What policy leaves now of what a task holds; it may be nothing. `heard` hears each decision."""
+    """What policy leaves now of what a task holds; it may be nothing. `heard` hears each decision, and may raise."""
     left = []
     for grant in held.grants:
         allowed = []
