@@ -28,12 +28,19 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 QUOTED_MAX = 100
+FAULTS_SHOWN = 20
 
 
 def quoted(text: str) -> str:
     """`text` in double quotes for a message: escaped, and cut at QUOTED_MAX characters."""
     safe = text[:QUOTED_MAX].encode("utf-8", "backslashreplace").decode()
     return json.dumps(safe, ensure_ascii=False)
+
+
+def joined(faults: Sequence[object]) -> str:
+    """`faults` as one message: the first FAULTS_SHOWN of them, and how many more there are."""
+    more = f"; and {len(faults) - FAULTS_SHOWN} more" if len(faults) > FAULTS_SHOWN else ""
+    return "; ".join(map(str, faults[:FAULTS_SHOWN])) + more
 
 
 class SojournError(Exception):

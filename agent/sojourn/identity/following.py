@@ -12,7 +12,7 @@ import structlog
 
 from sojourn import trusted
 from sojourn.clock import Clock
-from sojourn.errors import InvalidConfig, InvalidInput, SojournError, quoted
+from sojourn.errors import InvalidConfig, InvalidInput, SojournError, joined, quoted
 from sojourn.folders import WatchedFolder
 from sojourn.identity import declared
 from sojourn.identity.declared import Declared
@@ -31,7 +31,6 @@ from sojourn.limits import (
 from sojourn.oversight.audit import Audit
 
 log = structlog.get_logger()
-_FAULTS_SHOWN = 20
 
 
 class FollowedFolder:
@@ -75,7 +74,7 @@ class FollowedFolder:
                 raise found
             self._applied(await self._apply(found))
         except InvalidConfig as error:
-            self._refused(_first(error.faults))
+            self._refused(joined(error.faults))
         except SojournError as error:
             self._refused(error.public)
         except Exception:
@@ -139,8 +138,3 @@ class FollowedFolder:
             )
         except InvalidConfig as error:
             return error
-
-
-def _first(faults: list[str]) -> str:
-    more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-    return "; ".join(faults[:_FAULTS_SHOWN]) + more

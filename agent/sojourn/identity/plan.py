@@ -3,11 +3,9 @@
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
-from sojourn.errors import FailedPrecondition, InvalidEntry, SojournError
+from sojourn.errors import FailedPrecondition, InvalidEntry, SojournError, joined
 from sojourn.identity.entries import Entry, check
 from sojourn.spiffe.ids import TrustDomain
-
-_FAULTS_SHOWN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +79,7 @@ def make(
         elif changed:
             steps.append(Step("update", old, new, changed))
     if faults:
-        more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-        raise kind("; ".join(faults[:_FAULTS_SHOWN]) + more)
+        raise kind(joined(faults))
     if prune is not None:
         steps += [Step("delete", entry, None) for entry in existing if entry.id not in kept and prune(entry)]
     changed_count = sum(step.action != "delete" for step in steps)

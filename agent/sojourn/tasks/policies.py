@@ -48,10 +48,9 @@ class Policies:
     async def start(self) -> None:
         """Bring both into force. Raise CannotStart if the set that counts cannot be used; the candidate may be bad."""
         try:
-            await self.folder.read()
+            await self.folder.start()
         except InvalidPolicy as error:
             raise CannotStart(f"task types: {error.public}") from error
-        await self.folder.reload()
         if self.candidate is not None:
             await self.candidate.look()
 

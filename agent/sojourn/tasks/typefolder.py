@@ -5,7 +5,7 @@ A set that cannot be used leaves the one in force as it is, and is told: in the 
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from sojourn.clock import Clock
-from sojourn.errors import InvalidPolicy, SojournError
+from sojourn.errors import InvalidPolicy, SojournError, joined
 from sojourn.folders import WatchedFolder
 from sojourn.limits import (
     AUDITED_TEXT,
@@ -31,7 +31,6 @@ from sojourn.tasks.types import TypeSet
 log = structlog.get_logger()
 Take = Callable[[TypeSet], Awaitable[list[Consequence]]]
 _FILES_PER_TYPE = 2
-_FAULTS_SHOWN = 20
 _CHANGED_SHOWN = 100
 
 
@@ -79,7 +78,7 @@ class TypeFolder:
             async with self._turn:
                 await self._look(settled_seconds, again)
         except InvalidPolicy as error:
-            self._refused(_first([str(fault) for fault in error.faults]))
+            self._refused(joined(error.faults))
         except SojournError as error:
             self._refused(error.public)
         except Exception:
@@ -99,13 +98,18 @@ class TypeFolder:
             raise found
         return found
 
+    async def start(self) -> None:
+        """Bring into force what the folder says as the agent starts. Raise InvalidPolicy."""
+        async with self._turn:
+            await self._bring(await self.read())
+
     async def reload(self, **by: Any) -> list[Consequence]:
         """Bring into force what the folder says now; `by` is recorded. Raise InvalidPolicy: all is as it was then."""
         try:
             async with self._turn:
                 return await self._bring(await self.read(), **by)
         except InvalidPolicy as error:
-            self._refused(_first([str(fault) for fault in error.faults]))
+            self._refused(joined(error.faults))
             raise
 
     async def _bring(self, found: TypeSet | InvalidPolicy, **by: Any) -> list[Consequence]:
@@ -157,8 +161,3 @@ def _digest(types: TypeSet, name: str) -> str:
 
 def _is_ours(name: str) -> bool:
     return name.endswith((".toml", ".cedar")) and not name.endswith(task_types.CASES)
-
-
-def _first(faults: Sequence[str]) -> str:
-    more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
-    return "; ".join(faults[:_FAULTS_SHOWN]) + more
