@@ -157,6 +157,9 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             await stack.aclose()
             for task in upkeep:
                 task.cancel()
+        for number in (signal.SIGTERM, signal.SIGINT):  # being told again while the process ends changes nothing
+            loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
 
 async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:

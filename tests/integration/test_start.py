@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -431,3 +432,14 @@ class TestLife:
         """A user whose home folder is closed to it can run an agent: there are no task types there, that is all."""
         with AgentProcess(config="", as_user=4402) as own, Admin(own.admin_socket) as admin:
             assert [] == list(admin.status().task_types)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_again_and_again(agent: AgentProcess, number: signal.Signals) -> None:
+    """Signals that arrive while the agent ends change nothing: it drains and exits with 0."""
+    with agent:
+        assert agent.process is not None
+        while agent.process.poll() is None:
+            agent.process.send_signal(number)
+            time.sleep(0.0005)
+        assert 0 == agent.process.returncode
