@@ -13,6 +13,7 @@ from sojourn.cli import (
     bundle,
     config,
     entry,
+    fact,
     inspect,
     policy,
     policyadmin,
@@ -35,6 +36,7 @@ app.add_typer(agent.app, name="agent")
 app.add_typer(entry.app, name="entry")
 app.add_typer(svid.app, name="svid")
 app.add_typer(task.app, name="task")
+app.add_typer(fact.app, name="fact")
 app.add_typer(policy.app, name="policy")
 app.add_typer(authority.app, name="authority")
 app.add_typer(bundle.app, name="bundle")

@@ -138,10 +138,17 @@ class Policy:
                 break
         return decision
 
-    def _decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
+    def lacking(self, context: Context) -> str:
+        """Which required fact is not there, and why; empty: all are."""
         for name in self._required_facts:
             if name not in context.facts:
-                return Deny(f"fact {name!r} is {context.absent.get(name, 'missing')}")
+                return f"fact {name!r} is {context.absent.get(name, 'missing')}"
+        return ""
+
+    def _decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
+        lacking = self.lacking(context)
+        if lacking:
+            return Deny(lacking)
         return self.ask(self._cut.get(action, self.whole), principal, action, resource, context)
 
     def ask(
