@@ -2,7 +2,7 @@
 
 Usage: caller.py SOCKET [UID [GROUP…]]. Each line in is JSON {"do": NAME, …}; each line out is JSON. Commands:
 x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, task_token, attach,
-complete, exit.
+publish, publish_many, complete, exit.
 """
 
 import asyncio
@@ -84,6 +84,19 @@ async def do(client, doing, asked, held):
         case "attach":
             status = await client.attach_task(asked["task"])
             say(event="task", id=status.id, state=status.state, reason=status.reason)
+        case "publish":
+            await client.publish_fact(asked["name"], asked["value"])
+            say(event="said")
+        case "publish_many":  # of as many subjects, until it is refused
+            said = 0
+            try:
+                for number in range(asked["count"]):
+                    await client.publish_fact(
+                        asked["name"], asked["value"], subject=f"spiffe://example.org/subject/{number}"
+                    )
+                    said += 1
+            except SojournError as error:
+                say(event="said_many", said=said, code=error.remote_code or error.code)
         case "complete":
             status = await client.complete_task(asked["task"], failed=asked.get("failed", False))
             say(event="task", id=status.id, state=status.state, reason=status.reason)
