@@ -67,6 +67,7 @@ from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
+from sojourn.store import wal
 from sojourn.store.audit import AuditTable
 from sojourn.store.blocks import BlockTable
 from sojourn.store.database import Database, open_sqlite
@@ -173,6 +174,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     journal = AuditTable(database)
     audit = Audit(journal, clock)
     stack.push_async_callback(_flush, audit)
+    wal.report(database.torn, audit)
     epoch = await next_epoch(database)
     pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
