@@ -76,6 +76,7 @@ from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
 from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.beginning import Beginning
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
@@ -104,6 +105,7 @@ class Rooms:
     followed: FollowedFolder | None
     identities: Identities
     engine: TaskEngine
+    beginning: Beginning
     changing: Changing
     policies: Policies
     attaching: Attaching
@@ -213,7 +215,8 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     recovery = Recovery(engine, registry, holders, table, audit, alarms)
     await recovery.run()
     attaching = Attaching(engine, changing, identities)
-    service = TokenService(engine, attaching, identities, clock)
+    beginning = Beginning(engine)
+    service = TokenService(engine, beginning, attaching, identities, clock)
     return Rooms(
         clock,
         alarms,
@@ -229,6 +232,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         followed,
         identities,
         engine,
+        beginning,
         changing,
         sets,
         attaching,
@@ -268,7 +272,9 @@ async def _open_doors(
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     public_services = {
         workload.SERVICE: workload_api.methods(),
-        tasks.SERVICE: tasks.TasksApi(rooms.engine, rooms.changing, rooms.attaching, rooms.identities).methods(),
+        tasks.SERVICE: tasks.TasksApi(
+            rooms.engine, rooms.beginning, rooms.changing, rooms.attaching, rooms.identities
+        ).methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.identities, rooms.clock
         ).methods(),

@@ -11,7 +11,8 @@ from fakes.task_types import TICKETS
 from sojourn.clock import Alarms
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks.engine import BeginRequest, TaskEngine
+from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
 
@@ -41,6 +42,7 @@ class Room:
         self.engine = TaskEngine(
             types, self.store, Audit(self.store, clock), KEY, ISSUER, EPOCH, clock, self.alarms, self.holders
         )
+        self.beginning = Beginning(self.engine)
         self._closing = ExitStack()
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)
@@ -58,13 +60,11 @@ class Room:
             for key in ("params", "wanted", "spiffe_id", "max_seconds", "key")
             if key in arguments
         }
-        return await self.engine.begin(
+        return await self.beginning.begin(
             peer or self.peer,
             entries,
             BeginRequest(name, **{"params": {}, **request}),
-            holder=holder_of(holder or self.process),
-            binding="process",
-            **arguments,
+            Bond(holder_of(holder or self.process), "process", **arguments),
         )
 
     async def ended(self, task):

@@ -14,8 +14,9 @@ from sojourn.identity.identities import Identities
 from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.changing import Changing
-from sojourn.tasks.engine import BeginRequest, TaskEngine
+from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.task import PROCESS, REVOKED, STREAM, Task
 
@@ -25,8 +26,16 @@ SERVICE = "sojourn.v1.Tasks"
 class TasksApi:
     """Begin, get tokens, complete."""
 
-    def __init__(self, engine: TaskEngine, changing: Changing, attaching: Attaching, identities: Identities) -> None:
+    def __init__(
+        self,
+        engine: TaskEngine,
+        beginning: Beginning,
+        changing: Changing,
+        attaching: Attaching,
+        identities: Identities,
+    ) -> None:
         self._engine = engine
+        self._beginning = beginning
         self._changing = changing
         self._attaching = attaching
         self._identities = identities
@@ -66,14 +75,9 @@ class TasksApi:
     async def _begin_stream(self, peer: Peer, begin: pb.BeginTaskRequest) -> Task:
         if begin.holder_pid or begin.idempotency_key:
             raise InvalidInput("holder_pid and idempotency_key have no place here: the task is the stream")
-        return await self._engine.begin(
-            peer,
-            await self._identities.of(peer),
-            _begin_request(begin),
-            holder=peer.process.again(),
-            binding=STREAM,
-            session=begin.session,
-        )
+        entries = await self._identities.of(peer)
+        bond = Bond(peer.process.again(), STREAM, begin.session)
+        return await self._beginning.begin(peer, entries, _begin_request(begin), bond)
 
     async def _changes(self, call: Call, task: Task, changed: asyncio.Event) -> AsyncIterator[None]:
         """Follow the holder's commands until the task has ended; yield whenever it has changed.
@@ -108,15 +112,10 @@ class TasksApi:
 
     async def begin_task(self, call: Call, request: pb.BeginTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
-        task = await self._engine.begin(
-            call.peer,
-            entries,
-            _begin_request(request),
-            holder=await self._holder(call.peer, entries, request.holder_pid),
-            binding=PROCESS,
-            session=request.session or bool(request.holder_pid),
-        )
-        return task_message(task)
+        begin = _begin_request(request)
+        holder = await self._holder(call.peer, entries, request.holder_pid)
+        bond = Bond(holder, PROCESS, request.session or bool(request.holder_pid))
+        return task_message(await self._beginning.begin(call.peer, entries, begin, bond))
 
     async def _holder(self, peer: Peer, entries: Sequence[Entry], pid: int) -> Process:
         """The process that a task is bound to: the caller, or an ancestor of the same user and the same identity."""

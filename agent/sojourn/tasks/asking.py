@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sojourn.errors import InvalidInput
-from sojourn.tasks.policy import Allow, Deny, Param, Principal
+from sojourn.tasks.policy import Allow, Context, Deny, Principal
 from sojourn.tasks.types import TaskType
 
 RULES = ("workload", "binding", "params", "ceiling", "policy")
@@ -33,11 +33,11 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered, and by which of RULES. `params` are the parameters as policies see them."""
+    """What was answered, and by which of RULES. `context` is what policies could read."""
 
     rule: str
     decision: Allow | Deny
-    params: Mapping[str, Param] = field(default_factory=dict)
+    context: Context = field(default_factory=Context)
 
     def __bool__(self) -> bool:
         return bool(self.decision)
@@ -50,10 +50,10 @@ def ask(kind: TaskType, question: Question) -> Answer:
     if question.binding and question.binding not in kind.bindings:
         return Answer("binding", Deny(f"a task of this type may not be held as {question.binding}"))
     try:
-        params = kind.read_params(question.params)
+        context = Context(kind.read_params(question.params))
     except InvalidInput as error:
         return Answer("params", Deny(error.public))
     if question.action not in kind.ceiling.at(question.resource):
-        return Answer("ceiling", Deny("the ceiling does not have this action at this resource"), params)
-    decision = kind.policy.decide(question.principal(kind), question.action, question.resource, params)
-    return Answer("policy", decision, params)
+        return Answer("ceiling", Deny("the ceiling does not have this action at this resource"), context)
+    decision = kind.policy.decide(question.principal(kind), question.action, question.resource, context)
+    return Answer("policy", decision, context)

@@ -23,7 +23,8 @@ from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES
 from sojourn.tasks.asking import Answer, Question, ask
 from sojourn.tasks.params import text_of
 from sojourn.tasks.policy import OWN
-from sojourn.tasks.types import CASES, Binding, TaskType, faults_of, not_toml
+from sojourn.tasks.typefile import Binding
+from sojourn.tasks.types import CASES, TaskType, faults_of, not_toml
 
 _Count = Annotated[StrictInt, Field(ge=0)]
 

@@ -41,7 +41,7 @@ class Changing:
             return
         version = task.version
         left = rules.still_allowed(
-            task.type, task.principal(), task.authority, task.params, Decided(task, self._engine.shadow)
+            task.type, task.principal(), task.authority, self._engine.context(task), Decided(task, self._engine.shadow)
         )
         if not left.grants:
             await self._engine.revoke(task, "policy_changed")

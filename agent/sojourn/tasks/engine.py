@@ -1,54 +1,32 @@
-"""The task engine: begins tasks, issues tokens under them, and ends them whatever happens.
+"""The task engine: keeps tasks, issues tokens under them, and ends them whatever happens.
 
 What grants is journaled before it is true; what takes away is made true in memory and told to validators first, and
 journaled then: an end that is not on disk yet is an end all the same.
 """
 
-import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sojourn.attestation.peer import Peer
-from sojourn.attestation.process import Process
 from sojourn.clock import Alarms, Clock
-from sojourn.errors import BudgetSpent, InvalidInput, SojournError, TaskOver, Unavailable, UnknownTaskType
-from sojourn.identity.entries import Entry
+from sojourn.errors import BudgetSpent, InvalidInput, TaskOver, UnknownTaskType
 from sojourn.identity.registry import Change
-from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.oversight.audit import Audit, Event
-from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import rules, tokens
 from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.deadlines import Deadlines
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.grants import Authority
-from sojourn.tasks.holders import Hold, Holders
+from sojourn.tasks.holders import Holders
 from sojourn.tasks.holding import Holding
 from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
-from sojourn.tasks.repeats import Repeats
+from sojourn.tasks.policy import Context
 from sojourn.tasks.shadow import Decided, Shadow
 from sojourn.tasks.task import COMPLETED, ONE_SHOT, REVOKED, Task
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
-
-
-@dataclass(frozen=True, slots=True)
-class BeginRequest:
-    """What a caller wants to begin. `wanted` None: all that the type allows. `max_seconds` 0: as long as the type.
-
-    A request that is repeated with the same `key` by the same process begins one task.
-    """
-
-    type_name: str
-    params: Mapping[str, str]
-    wanted: Authority | None = None
-    spiffe_id: SpiffeId | None = None
-    max_seconds: float = 0
-    key: str = ""
 
 
 class TaskEngine:
@@ -79,86 +57,10 @@ class TaskEngine:
         self.holding = Holding(self.tasks, holders, self.feed, audit, alarms, self.end)
         self._audit = audit
         self.clock = clock
-        self._holders = holders
+        self.holders = holders
         self.closing = False
         self._counter = 0
         self._hooks: dict[str, Callable[[Task], None]] = {}
-        self._repeats = Repeats(self.tasks)
-
-    # --- begin ------------------------------------------------------------------------------------------------------
-
-    async def begin(
-        self,
-        peer: Peer,
-        entries: Sequence[Entry],
-        request: BeginRequest,
-        *,
-        holder: Process,
-        binding: str,
-        session: bool = False,
-        heir: Process | None = None,
-    ) -> Task:
-        """Begin a task for a caller with these identities. Takes ownership of `holder` and `heir`.
-
-        Raises UnknownTaskType, PolicyDenied, ActionOutsideType, InvalidTarget, InvalidInput, LimitExceeded, or what
-        the store raises; nothing has begun then.
-        """
-        name = (peer.process.pid, peer.process.start_time, request.key)
-
-        def begin() -> Awaitable[Task]:
-            return self._begin(peer, entries, request, holder, binding, session, heir)
-
-        if not request.key:
-            return await begin()
-        try:
-            known = self._repeats.known(name, request)
-        except BaseException:
-            _close(holder, heir)
-            raise
-        if known is None:
-            return await self._repeats.once(name, request, begin)
-        _close(holder, heir)
-        return await known
-
-    async def _begin(
-        self,
-        peer: Peer,
-        entries: Sequence[Entry],
-        request: BeginRequest,
-        holder: Process,
-        binding: str,
-        session: bool,
-        heir: Process | None,
-    ) -> Task:
-        held: list[Hold] = []
-        try:
-            hold = self._holders.hold(holder, peer.uid, lambda: self.holding.gone(task))
-            held.append(hold)
-            inherits = None
-            if heir is not None:
-                inherits, heir = self._holders.hold(heir, peer.uid, lambda: None), None
-                held.append(inherits)
-            task = self._make(peer, entries, request, hold, binding, session, inherits)
-        except BaseException:
-            for each in held:
-                each.release()
-            if heir is not None:
-                heir.close()
-            raise
-        self.adopt(task)
-        decided = {"policies": list(task.decided_by), "policy_set": self.types.digest}
-        try:
-            await self.journal.now(task.record(), self.event("task_begun", task, pid=hold.pid, **decided))
-        except SojournError:
-            self._forget(task)
-            raise
-        except BaseException:  # the caller has gone while the record is being written
-            if task.live:
-                self.end(task, REVOKED, "holder_disconnected")
-            raise
-        task.check_active(self.clock.boot())  # the holder may have gone meanwhile
-        self.feed.publish(task)
-        return task
 
     def adopt(self, task: Task) -> None:
         """Take a task among the live ones; it ends when its time is up, or when it is idle for too long."""
@@ -169,54 +71,6 @@ class TaskEngine:
         """A version that is later than any that was given before."""
         self._counter += 1
         return (self.epoch << 32) | self._counter
-
-    def _make(
-        self,
-        peer: Peer,
-        entries: Sequence[Entry],
-        request: BeginRequest,
-        holder: Hold,
-        binding: str,
-        session: bool,
-        heir: Hold | None,
-    ) -> Task:
-        if self.closing:
-            raise Unavailable("the agent is shutting down")
-        kind = self.type_named(request.type_name)
-        entry = rules.entry_for(kind, entries, request.spiffe_id)
-        self.blocks.check(kind.name, entry.spiffe_id)
-        params = kind.read_params(request.params)
-        self.tasks.check_room(peer.uid)
-        if request.max_seconds and request.max_seconds < TASK_MIN_SECONDS:
-            raise InvalidInput(f"a task lives for at least {TASK_MIN_SECONDS} s")
-        life = kind.max_duration.total_seconds()
-        life = min(life, request.max_seconds) if request.max_seconds else life
-        now = self.clock.now()
-        task = Task(
-            id="tsk_" + secrets.token_urlsafe(16),
-            type=kind,
-            spiffe_id=entry.spiffe_id,
-            entry_id=entry.id,
-            uid=peer.uid,
-            authority=Authority(()),
-            params=params,
-            created_at=now,
-            expires_at=now + timedelta(seconds=life),
-            deadline=self.clock.boot() + life,
-            holder=holder,
-            binding=binding,
-            session=session,
-            version=self.next_version(),
-            last_used=self.clock.boot(),
-            selectors=peer.attested.selectors if peer.attested is not None else frozenset(),
-            heir=heir,
-        )
-        rules.check_binding(kind, task.held_as)
-        decided = Decided(task, self.shadow)
-        task.authority = rules.authorize(kind, task.principal(), request.wanted, params, decided)
-        task.decided_by = decided.policies
-        holder.process.check_alive()
-        return task
 
     def type_named(self, name: str) -> TaskType:
         kind = self.types.get(name)
@@ -241,7 +95,7 @@ class TaskEngine:
             raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
         grant = rules.narrow(task.authority, resource, actions)
         decided = Decided(task, self.shadow)
-        rules.authorize(task.type, task.principal(), Authority((grant,)), task.params, decided)
+        rules.authorize(task.type, task.principal(), Authority((grant,)), self.context(task), decided)
         now = self.clock.now()
         left = timedelta(seconds=max(0.0, task.deadline - self.clock.boot()))
         ends = min(now + task.type.token_ttl, now + left, *([not_after] if not_after else []))
@@ -367,6 +221,17 @@ class TaskEngine:
         if hook is not None:
             hook(task)
 
+    def forget(self, task: Task) -> None:
+        """A task that never began: nobody was told of it."""
+        if task.live:
+            task.finish(REVOKED, "not_written")
+            self._settle(task, keep=False)
+
+    def context(self, task: Task, kind: TaskType | None = None) -> Context:
+        """What the policies of the task's type, or of `kind`, may read beside the task, as it is now."""
+        del kind  # facts are read by the type's rules
+        return Context(task.params)
+
     def _settle(self, task: Task, *, keep: bool) -> None:
         """Let go of what a live task holds."""
         self.tasks.remove(task, keep=keep)
@@ -375,19 +240,7 @@ class TaskEngine:
         if task.heir is not None:
             task.heir.release()
 
-    def _forget(self, task: Task) -> None:
-        """A task that never began: nobody was told of it."""
-        if task.live:
-            task.finish(REVOKED, "not_written")
-            self._settle(task, keep=False)
-
     def event(self, event: str, task: Task, **fields: Any) -> Event:
         """An audit record about a task."""
         named = {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id), "uid": task.uid}
         return self._audit.event(event, {**named, **fields})
-
-
-def _close(*processes: Process | None) -> None:
-    for each in processes:
-        if each is not None:
-            each.close()

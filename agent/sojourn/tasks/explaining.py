@@ -50,7 +50,7 @@ def explain(kind: TaskType, question: Question) -> Explanation:
         "principal.calls": str(question.calls),
         "action": question.action,
         "resource": question.resource,
-        **{f"context.params.{name}": text_of(value) for name, value in answer.params.items()},
+        **{f"context.params.{name}": text_of(value) for name, value in answer.context.params.items()},
     }
     standings: list[Standing] = []
     changes = list(_other_requests(kind, question, answer))
@@ -58,7 +58,7 @@ def explain(kind: TaskType, question: Question) -> Explanation:
         every = [*OWN, *kind.policy.clauses]
         principal = question.principal(kind)
         standings = [
-            standing(kind.policy, clause, principal, question.action, question.resource, answer.params)
+            standing(kind.policy, clause, principal, question.action, question.resource, answer.context)
             for clause in every
         ]
         changes = [*_other_policies(kind, question, answer, every, standings), *changes]
@@ -83,7 +83,7 @@ def _other_policies(
     def without(left_out: set[str]) -> bool:
         left = compiled([clause for clause in every if clause.id not in left_out])
         principal = question.principal(kind)
-        return bool(kind.policy.ask(left, principal, question.action, question.resource, answer.params))
+        return bool(kind.policy.ask(left, principal, question.action, question.resource, answer.context))
 
     for clause in every:
         allowed = without({clause.id})

@@ -3,7 +3,7 @@
 from sojourn.errors import Fault
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.tasks.clauses import Clause
-from sojourn.tasks.policy import OWN, Param, Principal
+from sojourn.tasks.policy import OWN, Context, Param, Principal
 from sojourn.tasks.types import TaskType
 
 _ANY: dict[str, Param] = {"string": "", "long": 0, "boolean": False}
@@ -48,7 +48,7 @@ def forbidden_when_over(kind: TaskType) -> bool:
         principal = Principal("tsk_asked", kind.name, workload, state, 0, 0)
         for grant in kind.ceiling.grants:
             for action in grant.actions:
-                if OWN[0].id not in kind.policy.decide(principal, action, grant.resource, params).policies:
+                if OWN[0].id not in kind.policy.decide(principal, action, grant.resource, Context(params)).policies:
                     return False
     return True
 

@@ -7,7 +7,7 @@ forbid vanish; so a decision with any error in its diagnostics is a deny.
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import cedarpy
@@ -43,8 +43,30 @@ class Deny:
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """A fact as a decision reads it. `age`: seconds since it was published, on the boot clock."""
+
+    value: Param
+    source: str = ""
+    age: float = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What policies may read beside the task. `absent` says of facts why they are not there: missing, or stale."""
+
+    params: Mapping[str, Param] = field(default_factory=dict)
+    facts: Mapping[str, Reading] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """As Cedar reads it."""
+        return {"params": dict(self.params), "facts": {name: fact.value for name, fact in self.facts.items()}}
+
+
+@dataclass(frozen=True, slots=True)
 class Principal:
-    """A task, as policies see it."""
+    """A task, as policies see it. `depth`: how many delegations lie between it and a task that was begun."""
 
     task_id: str
     task_type: str
@@ -52,17 +74,36 @@ class Principal:
     state: str
     tokens_issued: int
     calls: int
+    depth: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """What a record of the context may have: names with PARAM_TYPES' keys, and those of them that it always has."""
+
+    types: Mapping[str, str] = field(default_factory=dict)
+    required: Collection[str] = ()
+
+    def schema(self) -> str:
+        """As a record type of Cedar's schema language."""
+        each = (
+            f"{json.dumps(name)}{'' if name in self.required else '?'}: {PARAM_TYPES[kind]}"
+            for name, kind in self.types.items()
+        )
+        return f"{{ {', '.join(each)} }}"
+
+
+NO_FIELDS = Fields()
 
 
 class Policy:
     """The compiled policies of one task type: `clauses` are the type's own, which ours stand before."""
 
-    def __init__(
-        self, text: str, actions: Sequence[str], params: Mapping[str, str], required: Collection[str] = ()
-    ) -> None:
-        """Parse and validate. `params` maps names to PARAM_TYPES' keys. Raise InvalidPolicy with what is wrong."""
+    def __init__(self, text: str, actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS) -> None:
+        """Parse and validate. Raise InvalidPolicy with what is wrong."""
         self.clauses = clauses.read(text)
-        schema = schema_text(actions, params, required)
+        self._required_facts = sorted(facts.required)
+        schema = schema_text(actions, params, facts)
         every = [*OWN, *self.clauses]
         faults = [
             Fault("", clause.line, f"policy {clause.id!r} is about action {action!r}, which is not in the ceiling")
@@ -85,9 +126,12 @@ class Policy:
             for action in actions
         }
 
-    def decide(self, principal: Principal, action: str, resource: str, params: Mapping[str, Param]) -> Allow | Deny:
-        """Ask whether a task may do `action` at `resource`."""
-        return self.ask(self._cut.get(action, self.whole), principal, action, resource, params)
+    def decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
+        """Ask whether a task may do `action` at `resource`. Without a fact that is required it may not."""
+        for name in self._required_facts:
+            if name not in context.facts:
+                return Deny(f"fact {name!r} is {context.absent.get(name, 'missing')}")
+        return self.ask(self._cut.get(action, self.whole), principal, action, resource, context)
 
     def ask(
         self,
@@ -95,7 +139,7 @@ class Policy:
         principal: Principal,
         action: str,
         resource: str,
-        params: Mapping[str, Param],
+        context: Context,
     ) -> Allow | Deny:
         """What other policies than the type's would say, by the same schema. Only `decide` grants anything."""
         try:
@@ -104,7 +148,7 @@ class Policy:
                 "principal": _uid("Task", principal.task_id),
                 "action": _uid("Action", action),
                 "resource": _uid("Resource", resource),
-                "context": {"params": dict(params)},
+                "context": context.document(),
             }
             result = cedarpy.is_authorized(request, policies, entities, schema=self._schema)
             diagnostics = result.diagnostics
@@ -136,11 +180,8 @@ def _faults(errors: Sequence[Any], every: Sequence[Clause]) -> list[Fault]:
     return list(found)
 
 
-def schema_text(actions: Sequence[str], params: Mapping[str, str], required: Collection[str] = ()) -> str:
-    """The Cedar schema of a task type: its actions, and its parameters in the context."""
-    fields = ", ".join(
-        f"{json.dumps(name)}{'' if name in required else '?'}: {PARAM_TYPES[kind]}" for name, kind in params.items()
-    )
+def schema_text(actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS) -> str:
+    """The Cedar schema of a task type: its actions, and its parameters and facts in the context."""
     named = ", ".join(json.dumps(action) for action in actions)
     return f"""
 namespace {NAMESPACE} {{
@@ -148,10 +189,10 @@ namespace {NAMESPACE} {{
   entity Workload;
   entity Resource;
   entity Task in [TaskType, Workload] {{
-    type: String, state: String, workload: Workload, tokens_issued: Long, calls: Long
+    type: String, state: String, workload: Workload, tokens_issued: Long, calls: Long, depth: Long
   }};
   action {named} appliesTo {{
-    principal: [Task], resource: [Resource], context: {{ params: {{ {fields} }} }}
+    principal: [Task], resource: [Resource], context: {{ params: {params.schema()}, facts: {facts.schema()} }}
   }};
 }}
 """
@@ -175,6 +216,7 @@ def _entities(principal: Principal, resource: str) -> list[dict[str, Any]]:
                 "workload": {"__entity": workload},
                 "tokens_issued": principal.tokens_issued,
                 "calls": principal.calls,
+                "depth": principal.depth,
             },
             "parents": [workload, task_type],
         },

@@ -42,7 +42,7 @@ class Reloading:
 
     def consequences(self, types: TypeSet) -> list[Consequence]:
         """What `types` would do to each live task of a type that they change. Nothing is changed."""
-        return [_consequence(task, types.get(task.type.name)) for task in self._concerned(types)]
+        return [self._consequence(task, types.get(task.type.name)) for task in self._concerned(types)]
 
     async def apply(self, types: TypeSet) -> list[Consequence]:
         """Bring `types` into force. Return when what they end and narrow is on disk; validators were told before."""
@@ -54,7 +54,7 @@ class Reloading:
         for task in concerned:
             kind = types.get(task.type.name)
             if kind is None:
-                found.append(_consequence(task, None))
+                found.append(self._consequence(task, None))
                 self._engine.end(task, REVOKED, REASON)
             else:
                 task.type = kind
@@ -73,7 +73,7 @@ class Reloading:
         return [task for task in self._engine.tasks.all() if digests.get(task.type.name) != task.type.digest]
 
     def _decide_again(self, task: Task) -> Consequence:
-        found = _consequence(task, task.type)
+        found = self._consequence(task, task.type)
         if found.outcome == END:
             self._engine.end(task, REVOKED, REASON)
             return found
@@ -90,12 +90,12 @@ class Reloading:
         task.expires_at = min(task.expires_at, task.created_at + task.type.max_duration)
         self._engine.deadlines.watch(task)
 
-
-def _consequence(task: Task, kind: TaskType | None) -> Consequence:
-    if kind is None:
-        left, params, why = Authority(()), task.params, "there is no such task type any more"
-    else:
-        left, params, why = rules.left_by(kind, task.principal(), task.authority, task.params, task.held_as)
-    lost = tuple(left.excess(task.authority))
-    outcome = KEEP if not lost else NARROW if left.grants else END
-    return Consequence(task, outcome, lost, why, left, params)
+    def _consequence(self, task: Task, kind: TaskType | None) -> Consequence:
+        if kind is None:
+            left, params, why = Authority(()), task.params, "there is no such task type any more"
+        else:
+            context = self._engine.context(task, kind)
+            left, params, why = rules.left_by(kind, task.principal(), task.authority, context, task.held_as)
+        lost = tuple(left.excess(task.authority))
+        outcome = KEEP if not lost else NARROW if left.grants else END
+        return Consequence(task, outcome, lost, why, left, params)

@@ -1,13 +1,14 @@
 """Who may begin a task, and what it may do: result ⊆ request ∩ type ∩ policy."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from sojourn.errors import ActionOutsideType, InvalidInput, InvalidTarget, PolicyDenied, SojournError
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.params import text_of
-from sojourn.tasks.policy import Allow, Deny, Param, Principal
+from sojourn.tasks.policy import Allow, Context, Deny, Param, Principal
 from sojourn.tasks.types import TaskType
 
 Heard = Callable[[str, str, Allow | Deny], None]  # action, resource, decision
@@ -42,7 +43,7 @@ def authorize(
     kind: TaskType,
     principal: Principal,
     wanted: Authority | None,
-    params: Mapping[str, Param],
+    context: Context,
     heard: Heard = lambda *_: None,
 ) -> Authority:
     """What policy leaves of `wanted`, or of the whole type if that is None; `heard` hears each decision.
@@ -59,7 +60,7 @@ def authorize(
         if isinstance(decision, Deny):
             raise _denied(action, resource, decision)
 
-    granted = still_allowed(kind, principal, wanted or kind.ceiling, params, heard if wanted is None else refuse)
+    granted = still_allowed(kind, principal, wanted or kind.ceiling, context, heard if wanted is None else refuse)
     if not granted.grants:
         raise PolicyDenied(f"policy allows nothing of task type {kind.name!r}")
     return granted
@@ -69,7 +70,7 @@ def still_allowed(
     kind: TaskType,
     principal: Principal,
     held: Authority,
-    params: Mapping[str, Param],
+    context: Context,
     heard: Heard = lambda *_: None,
 ) -> Authority:
     """What policy leaves now of what a task holds; it may be nothing. `heard` hears each decision, and may raise."""
@@ -77,7 +78,7 @@ def still_allowed(
     for grant in held.grants:
         allowed = []
         for action in grant.actions:
-            decision = kind.policy.decide(principal, action, grant.resource, params)
+            decision = kind.policy.decide(principal, action, grant.resource, context)
             heard(action, grant.resource, decision)
             if decision:
                 allowed.append(action)
@@ -90,10 +91,11 @@ def left_by(
     kind: TaskType,
     principal: Principal,
     held: Authority,
-    params: Mapping[str, Param],
+    context: Context,
     binding: str,
 ) -> tuple[Authority, Mapping[str, Param], str]:
     """What another version of its type leaves of what a task holds, the parameters as it reads them, why not all."""
+    params = context.params
     try:
         if principal.workload not in {str(each) for each in kind.allowed_workloads}:
             raise PolicyDenied("its workload may not begin this type")
@@ -106,7 +108,7 @@ def left_by(
         for each in held.grants
     ]
     within = Authority(tuple(grant for grant in there if grant.actions))
-    left = still_allowed(kind, principal, within, params)
+    left = still_allowed(kind, principal, within, replace(context, params=params))
     if left == held:
         return left, params, ""
     return left, params, "policy denies it" if within == held else "the ceiling does not have it"

@@ -14,7 +14,8 @@ from sojourn.spiffe.jose import parse_unverified
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks import exchange, tokens
 from sojourn.tasks.attaching import Attaching
-from sojourn.tasks.engine import BeginRequest, TaskEngine
+from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.exchange import ExchangeRequest
 from sojourn.tasks.rules import check_within
 from sojourn.tasks.task import ONE_SHOT, REVOKED
@@ -41,8 +42,11 @@ class Verdict:
 class TokenService:
     """Exchange (RFC 8693) for callers that the kernel vouches for, and validation for anyone on this machine."""
 
-    def __init__(self, engine: TaskEngine, attaching: Attaching, identities: Identities, clock: Clock) -> None:
+    def __init__(
+        self, engine: TaskEngine, beginning: Beginning, attaching: Attaching, identities: Identities, clock: Clock
+    ) -> None:
         self._engine = engine
+        self._beginning = beginning
         self._attaching = attaching
         self._identities = identities
         self._clock = clock
@@ -72,14 +76,9 @@ class TokenService:
         name, wanted = exchange.choose_type(request, self._engine.types, subject)
         kind = self._engine.type_named(name)
         check_within(kind, wanted)
-        task = await self._engine.begin(
-            peer,
-            entries,
-            BeginRequest(name, {}, wanted, subject, max_seconds=kind.token_ttl.total_seconds()),
-            holder=peer.process.again(),
-            binding=ONE_SHOT,
-            heir=await self._runner(peer, subject),
-        )
+        begin = BeginRequest(name, {}, wanted, subject, max_seconds=kind.token_ttl.total_seconds())
+        runner = await self._runner(peer, subject)
+        task = await self._beginning.begin(peer, entries, begin, Bond(peer.process.again(), ONE_SHOT, heir=runner))
         try:
             return await self._engine.token(task, request.target, (), not_after=ends)
         except BaseException:

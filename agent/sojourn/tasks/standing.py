@@ -9,7 +9,7 @@ from typing import Any
 import cedarpy
 
 from sojourn.tasks.clauses import NAMESPACE, Clause
-from sojourn.tasks.policy import Deny, Param, Policy, Principal
+from sojourn.tasks.policy import Context, Deny, Param, Policy, Principal
 
 _ANY = {"op": "All"}
 _NEEDLESS = re.compile(r'"(?:\\.|[^"\\])*"|\((\w+(?:\.\w+)*)\)', re.DOTALL)
@@ -27,13 +27,13 @@ class Standing:
 
 
 def standing(
-    policy: Policy, clause: Clause, principal: Principal, action: str, resource: str, params: Mapping[str, Param]
+    policy: Policy, clause: Clause, principal: Principal, action: str, resource: str, context: Context
 ) -> Standing:
     """Ask the policy alone, and if it does not apply, its parts."""
 
     def holds(scope: Mapping[str, Any], conditions: Sequence[Any]) -> str:
         """Empty if a policy of these parts matches the request, or why not."""
-        answer = policy.ask(_permit(scope, conditions), principal, action, resource, params)
+        answer = policy.ask(_permit(scope, conditions), principal, action, resource, context)
         return answer.reason if isinstance(answer, Deny) else ""
 
     parts = {part: clause.parsed[part] for part in ("principal", "action", "resource")}

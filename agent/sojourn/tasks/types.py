@@ -9,82 +9,22 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import ValidationError
 
 from sojourn import trusted
-from sojourn.config import Duration, between, line_numbers
-from sojourn.errors import Fault, InvalidInput, InvalidPolicy, SojournError
-from sojourn.limits import (
-    CONFIG_MAX_BYTES,
-    PARAMS_PER_TASK,
-    TASK_MAX_SECONDS,
-    TASK_MIN_SECONDS,
-    TASK_TYPES,
-    TOKEN_TTL_HIGH_CLASS_SECONDS,
-    TOKEN_TTL_MAX_SECONDS,
-)
+from sojourn.config import line_numbers
+from sojourn.errors import Fault, InvalidInput, InvalidPolicy
+from sojourn.limits import CONFIG_MAX_BYTES, PARAMS_PER_TASK, TASK_TYPES, TOKEN_TTL_HIGH_CLASS_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import clauses
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.params import ParamEntry, ParamRule
-from sojourn.tasks.policy import Param, Policy
+from sojourn.tasks.params import ParamRule
+from sojourn.tasks.policy import Fields, Param, Policy
+from sojourn.tasks.typefile import ApprovalRule, DelegationRule, FactRule, TypeFile
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
-_PARAM_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 CASES = ".test.toml"  # files of cases are named so; they are no task types
-Binding = Literal["stream", "process", "session", "one-shot"]
-BINDINGS: tuple[Binding, ...] = get_args(Binding)
-
-
-class _Ceiling(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    resource: str
-    actions: tuple[str, ...]
-
-
-class _File(BaseModel):
-    """NAME.toml."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    description: str = ""
-    allowed_workloads: Annotated[tuple[str, ...], Field(min_length=1)]
-    max_duration: Annotated[
-        Duration, between(timedelta(seconds=TASK_MIN_SECONDS), timedelta(seconds=TASK_MAX_SECONDS))
-    ] = timedelta(minutes=15)
-    token_ttl: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=TOKEN_TTL_MAX_SECONDS))] = timedelta(
-        seconds=TOKEN_TTL_MAX_SECONDS
-    )
-    idle_timeout: Annotated[
-        Duration | None, between(timedelta(seconds=TASK_MIN_SECONDS), timedelta(seconds=TASK_MAX_SECONDS))
-    ] = None
-    max_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
-    max_calls: Annotated[int, Field(ge=1, strict=True)] | None = None
-    consequence: Literal["normal", "high"] = "normal"
-    binding: Annotated[tuple[Binding, ...], Field(min_length=1)] = BINDINGS
-    params: Annotated[Mapping[str, ParamEntry], Field(max_length=PARAMS_PER_TASK)] = Field(default_factory=dict)
-    ceiling: Annotated[tuple[_Ceiling, ...], Field(min_length=1)]
-
-    @field_validator("allowed_workloads")
-    @classmethod
-    def _workloads(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for text in value:
-            try:
-                SpiffeId.parse(text)
-            except SojournError as error:
-                raise ValueError(f"{text[:100]!r} is not a SPIFFE ID: {error.public}") from None
-        return value
-
-    @field_validator("params")
-    @classmethod
-    def _names(cls, value: Mapping[str, ParamRule]) -> Mapping[str, ParamRule]:
-        for name in value:
-            if not _PARAM_NAME.fullmatch(name):
-                raise ValueError(f"{name[:64]!r} is not a parameter name of letters, digits and _")
-        return value
 
 
 @dataclass(frozen=True)
@@ -102,6 +42,10 @@ class TaskType:
     consequence: str
     bindings: frozenset[str]
     params: Mapping[str, ParamRule]
+    facts: Mapping[str, FactRule]
+    delegation: DelegationRule | None
+    approval: ApprovalRule | None
+    break_glass: bool
     ceiling: Authority
     policy: Policy
     digest: str
@@ -138,7 +82,7 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         raise InvalidPolicy("a task type's name has lower-case letters, digits and dashes, at most 64")
     faults: list[Fault] = []
     try:
-        file = _File.model_validate(tomllib.loads(toml))
+        file = TypeFile.model_validate(tomllib.loads(toml))
         ceiling = Authority.of(Grant.parse(each.resource, each.actions) for each in file.ceiling)
     except tomllib.TOMLDecodeError as error:
         faults.append(not_toml(f"{name}.toml", toml, error))
@@ -170,6 +114,10 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         consequence=file.consequence,
         bindings=frozenset(file.binding),
         params=dict(file.params),
+        facts=dict(file.facts),
+        delegation=file.delegation,
+        approval=file.approval,
+        break_glass=file.break_glass,
         ceiling=ceiling,
         policy=policy,
         digest=hashlib.sha256(f"{toml}\0{cedar}".encode()).hexdigest(),
@@ -177,10 +125,14 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
     )
 
 
-def _policy(cedar: str, file: _File, ceiling: Authority) -> Policy:
+def _policy(cedar: str, file: TypeFile, ceiling: Authority) -> Policy:
     actions = sorted({action for grant in ceiling.grants for action in grant.actions})
-    kinds = {name: rule.type for name, rule in file.params.items()}
-    return Policy(cedar, actions, kinds, [name for name, rule in file.params.items() if rule.required])
+    return Policy(cedar, actions, _fields(file.params), _fields(file.facts))
+
+
+def _fields(rules: Mapping[str, ParamRule] | Mapping[str, FactRule]) -> Fields:
+    kinds = {name: rule.type for name, rule in rules.items()}
+    return Fields(kinds, frozenset(name for name, rule in rules.items() if rule.required))
 
 
 def load(folder: Path) -> TypeSet:

@@ -35,7 +35,8 @@ from sojourn.tasks import holding as holding_module
 from sojourn.tasks import journal as journal_module
 from sojourn.tasks import live as live_module
 from sojourn.tasks import tokens
-from sojourn.tasks.engine import BeginRequest, TaskEngine
+from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
 
 TYPES = {
@@ -167,8 +168,8 @@ class TestBegin:
             gone.kill()
             gone.wait()
             with pytest.raises(AttestationFailed):
-                await room.engine.begin(
-                    room.peer, (TRIAGE_ENTRY,), BeginRequest("triage", {}), holder=holder, binding="process"
+                await room.beginning.begin(
+                    room.peer, (TRIAGE_ENTRY,), BeginRequest("triage", {}), Bond(holder, "process")
                 )
         assert {} == room.store.rows
 
@@ -209,12 +210,8 @@ class TestVersions:
         """The first version of the next epoch is larger than any of this one."""
         audit = Audit(room.store, clock)
         later = TaskEngine(TYPES, room.store, audit, KEY, ISSUER, EPOCH + 1, clock, room.alarms, room.holders)
-        next_task = await later.begin(
-            room.peer,
-            (TRIAGE_ENTRY,),
-            BeginRequest("triage", {}),
-            holder=holder_of(room.process),
-            binding="process",
+        next_task = await Beginning(later).begin(
+            room.peer, (TRIAGE_ENTRY,), BeginRequest("triage", {}), Bond(holder_of(room.process), "process")
         )
         end_all(later)
         assert next_task.version > (EPOCH << 32 | 0xFFFFFFFF)
@@ -495,13 +492,8 @@ class TestOfCaller:
     async def test_descendants_only_in_a_session(self, room, session):
         """A descendant of the holder finds the task only if that is a session."""
         own = Process.open(os.getpid())  # this test is its children's parent
-        task = await room.engine.begin(
-            room.peer,
-            (TRIAGE_ENTRY,),
-            BeginRequest("triage", {}),
-            holder=own,
-            binding="process",
-            session=session,
+        task = await room.beginning.begin(
+            room.peer, (TRIAGE_ENTRY,), BeginRequest("triage", {}), Bond(own, "process", session)
         )
         if session:
             assert task is room.engine.tasks.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
@@ -679,13 +671,11 @@ class TestOneShot:
         return room.add(child())
 
     async def one_shot(self, room, helper, heir):
-        return await room.engine.begin(
+        return await room.beginning.begin(
             room.peer,
             (TRIAGE_ENTRY,),
             BeginRequest("triage", {}),
-            holder=holder_of(helper),
-            binding="one-shot",
-            heir=holder_of(heir),
+            Bond(holder_of(helper), "one-shot", heir=holder_of(heir)),
         )
 
     async def leaves(self, room, task, helper, *, kill=False):

@@ -29,7 +29,8 @@ from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import exchange
-from sojourn.tasks.engine import BeginRequest, TaskEngine
+from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, actions_wanted, choose_type, read
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
@@ -335,8 +336,8 @@ class TestNeverMore:
                 if not running:
                     name, wanted = choose_type(request, engine.types, subject)
                     actions = ()
-                task = await engine.begin(
-                    peer, entries, BeginRequest(name, {}, wanted), holder=holder_of(process), binding="process"
+                task = await Beginning(engine).begin(
+                    peer, entries, BeginRequest(name, {}, wanted), Bond(holder_of(process), "process")
                 )
                 return await engine.token(task, request.target, actions)
             except (InvalidInput, InvalidTarget, ActionOutsideType, PolicyDenied):

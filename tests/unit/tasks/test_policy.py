@@ -7,10 +7,10 @@ from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sojourn.errors import InvalidPolicy
-from sojourn.tasks.policy import Allow, Deny, Policy, Principal
+from sojourn.tasks.policy import Allow, Context, Deny, Fields, Policy, Principal
 
 ACTIONS = ["ticket:read", "ticket:write"]
-PARAMS = {"ticket": "string", "level": "long", "urgent": "boolean"}
+PARAMS = Fields({"ticket": "string", "level": "long", "urgent": "boolean"})
 LARGEST = 2**63 - 1
 awkward = st.text(alphabet=st.sampled_from('ab"\\\n\r\t{}():;, @=*é\u2028\x00?/'), max_size=12)
 
@@ -28,7 +28,7 @@ def principal(**changes):
 
 
 def decide(cedar, action="ticket:read", resource=TICKETS, params=None, **changes):
-    return Policy(cedar, ACTIONS, PARAMS).decide(principal(**changes), action, resource, params or {})
+    return Policy(cedar, ACTIONS, PARAMS).decide(principal(**changes), action, resource, Context(params or {}))
 
 
 class TestDecision:
@@ -149,13 +149,13 @@ class TestInjection:
         for change, expected in ((text, text == values[field]), (values[field] + text, not text)):
             used = {**values, field: change}
             asked = principal(task_type=used["task_type"], workload=used["workload"])
-            decision = self.POLICY.decide(asked, used["action"], used["resource"], {"ticket": used["ticket"]})
+            decision = self.POLICY.decide(asked, used["action"], used["resource"], Context({"ticket": used["ticket"]}))
             assert expected is bool(decision)
 
     @given(awkward)
     def test_the_task_s_id_does_not_matter(self, text):
         """A task's id may hold anything and changes no answer."""
-        assert self.POLICY.decide(principal(task_id=text), "ticket:read", TICKETS, {"ticket": "T-1"})
+        assert self.POLICY.decide(principal(task_id=text), "ticket:read", TICKETS, Context({"ticket": "T-1"}))
 
     @pytest.mark.parametrize(
         "text",
@@ -170,10 +170,10 @@ class TestInjection:
     )
     def test_code_in_ids(self, text):
         """Quotes, newlines and `::` in ids open nothing."""
-        assert not self.POLICY.decide(principal(workload=text), "ticket:read", TICKETS, {"ticket": "T-1"})
-        assert not self.POLICY.decide(principal(), text, TICKETS, {"ticket": "T-1"})
-        assert not self.POLICY.decide(principal(), "ticket:read", text, {"ticket": "T-1"})
-        assert not self.POLICY.decide(principal(), "ticket:read", TICKETS, {"ticket": text})
+        assert not self.POLICY.decide(principal(workload=text), "ticket:read", TICKETS, Context({"ticket": "T-1"}))
+        assert not self.POLICY.decide(principal(), text, TICKETS, Context({"ticket": "T-1"}))
+        assert not self.POLICY.decide(principal(), "ticket:read", text, Context({"ticket": "T-1"}))
+        assert not self.POLICY.decide(principal(), "ticket:read", TICKETS, Context({"ticket": text}))
 
 
 class TestLoading:
@@ -252,10 +252,10 @@ class TestLoading:
     def test_a_required_parameter_is_always_there(self):
         """A policy may read a required parameter without asking whether it is there; a request without it is denied."""
         cedar = '@id("p") permit (principal, action, resource) when { context.params.level > 3 };'
-        policy = Policy(cedar, ACTIONS, PARAMS, ["level"])
-        assert policy.decide(principal(), "ticket:read", TICKETS, {"level": 4})
+        policy = Policy(cedar, ACTIONS, Fields(PARAMS.types, ["level"]))
+        assert policy.decide(principal(), "ticket:read", TICKETS, Context({"level": 4}))
         for params in ({}, {"level": 3}):
-            assert not policy.decide(principal(), "ticket:read", TICKETS, params)
+            assert not policy.decide(principal(), "ticket:read", TICKETS, Context(params))
 
 
 class TestCut:
@@ -294,8 +294,8 @@ class TestCut:
         )
         policy = Policy(cedar, ["a0", "a1", "a2"], PARAMS)
         asked = principal(state=state, tokens_issued=tokens)
-        cut = policy.decide(asked, action, resource, params)
-        whole = policy.ask(policy.whole, asked, action, resource, params)
+        cut = policy.decide(asked, action, resource, Context(params))
+        whole = policy.ask(policy.whole, asked, action, resource, Context(params))
         assert (bool(whole), whole.policies) == (bool(cut), cut.policies)
 
     def test_it_is_cut(self):

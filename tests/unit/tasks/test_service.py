@@ -36,8 +36,9 @@ from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.changing import Changing
-from sojourn.tasks.engine import BeginRequest, TaskEngine
+from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_JWT, read
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.service import JWT_SVID, TASK, TokenService
@@ -78,9 +79,9 @@ class Room:
             self.clock,
         )
         self.engine = TaskEngine(TYPES, self.store, audit, KEY, ISSUER, 1, self.clock, self.alarms, Holders(50))
-        self.service = TokenService(
-            self.engine, Attaching(self.engine, Changing(self.engine), identities), identities, self.clock
-        )
+        self.beginning = Beginning(self.engine)
+        attaching = Attaching(self.engine, Changing(self.engine), identities)
+        self.service = TokenService(self.engine, self.beginning, attaching, identities, self.clock)
         self._closing = ExitStack()
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)
@@ -99,12 +100,8 @@ class Room:
         return await self.service.exchange(self.peer, read(list(form.items())))
 
     async def begin(self):
-        return await self.engine.begin(
-            self.peer,
-            [entry("/agent/triage")],
-            BeginRequest("triage", {}),
-            holder=self.peer.process.again(),
-            binding="process",
+        return await self.beginning.begin(
+            self.peer, [entry("/agent/triage")], BeginRequest("triage", {}), Bond(self.peer.process.again(), "process")
         )
 
     def close(self):

@@ -1,0 +1,178 @@
+"""How tasks begin: who asks, what of it policy allows, and on disk before anything is true."""
+
+import secrets
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from sojourn.attestation.peer import Peer
+from sojourn.attestation.process import Process
+from sojourn.errors import InvalidInput, SojournError, Unavailable
+from sojourn.identity.entries import Entry
+from sojourn.limits import TASK_MIN_SECONDS
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks import rules
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.grants import Authority
+from sojourn.tasks.holders import Hold
+from sojourn.tasks.repeats import Repeats
+from sojourn.tasks.shadow import Decided
+from sojourn.tasks.task import REVOKED, Task
+
+
+@dataclass(frozen=True, slots=True)
+class BeginRequest:
+    """What a caller wants to begin. `wanted` None: all that the type allows. `max_seconds` 0: as long as the type.
+
+    A request that is repeated with the same `key` by the same process begins one task.
+    """
+
+    type_name: str
+    params: Mapping[str, str]
+    wanted: Authority | None = None
+    spiffe_id: SpiffeId | None = None
+    max_seconds: float = 0
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bond:
+    """What a task will live with: `holder`, and `heir`, who takes a one-shot task over. Whoever gets it owns both."""
+
+    holder: Process
+    binding: str  # STREAM | PROCESS | ONE_SHOT
+    session: bool = False
+    heir: Process | None = None
+
+    def close(self) -> None:
+        for each in (self.holder, self.heir):
+            if each is not None:
+                each.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    """A bond whose processes are held."""
+
+    holder: Hold
+    heir: Hold | None
+    bond: Bond
+
+    def release(self) -> None:
+        for each in (self.holder, self.heir):
+            if each is not None:
+                each.release()
+
+
+class Beginning:
+    """Begins tasks of the engine."""
+
+    def __init__(self, engine: TaskEngine) -> None:
+        self._engine = engine
+        self._repeats = Repeats(engine.tasks)
+
+    async def begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
+        """Begin a task for a caller with these identities. Takes ownership of `bond`.
+
+        Raises UnknownTaskType, PolicyDenied, ActionOutsideType, InvalidTarget, InvalidInput, LimitExceeded, or what
+        the store raises; nothing has begun then.
+        """
+        name = (peer.process.pid, peer.process.start_time, request.key)
+
+        def begin() -> Awaitable[Task]:
+            return self._begin(peer, entries, request, bond)
+
+        if not request.key:
+            return await begin()
+        try:
+            known = self._repeats.known(name, request)
+        except BaseException:
+            bond.close()
+            raise
+        if known is None:
+            return await self._repeats.once(name, request, begin)
+        bond.close()
+        return await known
+
+    async def _begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
+        engine = self._engine
+        held = self._hold(bond, peer.uid, lambda: engine.holding.gone(task))
+        try:
+            task = self._make(peer, entries, request, held)
+        except BaseException:
+            held.release()
+            raise
+        await self._start(task)
+        return task
+
+    def _hold(self, bond: Bond, uid: int, gone: Callable[[], None]) -> _Held:
+        """Hold the processes of a bond, all or none."""
+        try:
+            holder = self._engine.holders.hold(bond.holder, uid, gone)
+        except BaseException:
+            if bond.heir is not None:
+                bond.heir.close()
+            raise
+        try:
+            heir = None if bond.heir is None else self._engine.holders.hold(bond.heir, uid, lambda: None)
+        except BaseException:
+            holder.release()
+            raise
+        return _Held(holder, heir, bond)
+
+    async def _start(self, task: Task) -> None:
+        """Take a task among the live ones and have it written; it has not begun if that fails."""
+        engine = self._engine
+        engine.adopt(task)
+        decided = {"policies": list(task.decided_by), "policy_set": engine.types.digest}
+        try:
+            await engine.journal.now(task.record(), engine.event("task_begun", task, pid=task.holder.pid, **decided))
+        except SojournError:
+            engine.forget(task)
+            raise
+        except BaseException:  # the caller has gone while the record is being written
+            if task.live:
+                engine.end(task, REVOKED, "holder_disconnected")
+            raise
+        task.check_active(engine.clock.boot())  # the holder may have gone meanwhile
+        engine.feed.publish(task)
+
+    def _make(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: _Held) -> Task:
+        engine = self._engine
+        if engine.closing:
+            raise Unavailable("the agent is shutting down")
+        kind = engine.type_named(request.type_name)
+        entry = rules.entry_for(kind, entries, request.spiffe_id)
+        engine.blocks.check(kind.name, entry.spiffe_id)
+        params = kind.read_params(request.params)
+        engine.tasks.check_room(peer.uid)
+        if request.max_seconds and request.max_seconds < TASK_MIN_SECONDS:
+            raise InvalidInput(f"a task lives for at least {TASK_MIN_SECONDS} s")
+        life = kind.max_duration.total_seconds()
+        life = min(life, request.max_seconds) if request.max_seconds else life
+        now, boot = engine.clock.now(), engine.clock.boot()
+        task = Task(
+            id="tsk_" + secrets.token_urlsafe(16),
+            type=kind,
+            spiffe_id=entry.spiffe_id,
+            entry_id=entry.id,
+            uid=peer.uid,
+            authority=Authority(()),
+            params=params,
+            created_at=now,
+            expires_at=now + timedelta(seconds=life),
+            deadline=boot + life,
+            holder=held.holder,
+            binding=held.bond.binding,
+            session=held.bond.session,
+            version=engine.next_version(),
+            last_used=boot,
+            selectors=peer.attested.selectors if peer.attested is not None else frozenset(),
+            heir=held.heir,
+        )
+        rules.check_binding(kind, task.held_as)
+        decided = Decided(task, engine.shadow)
+        task.authority = rules.authorize(kind, task.principal(), request.wanted, engine.context(task), decided)
+        task.decided_by = decided.policies
+        held.holder.process.check_alive()
+        return task

@@ -1,0 +1,141 @@
+"""What stands in a task type's NAME.toml."""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Annotated, Literal, Self, get_args
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from sojourn.config import Duration, between
+from sojourn.errors import SojournError
+from sojourn.limits import (
+    APPROVAL_MAX_SECONDS,
+    APPROVALS_PER_TASK,
+    BREAK_GLASS_MAX_SECONDS,
+    DELEGATION_CHILDREN,
+    DELEGATION_DEPTH,
+    FACT_MAX_AGE_SECONDS,
+    FACTS_PER_TYPE,
+    PARAMS_PER_TASK,
+    TASK_MAX_SECONDS,
+    TASK_MIN_SECONDS,
+    TOKEN_TTL_MAX_SECONDS,
+)
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.params import ParamEntry
+
+OPERATOR = "operator"  # whoever may use the admin socket
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+Binding = Literal["stream", "process", "session", "one-shot"]
+BINDINGS: tuple[Binding, ...] = get_args(Binding)
+
+
+def _spiffe_id(text: str) -> str:
+    try:
+        SpiffeId.parse(text)
+    except SojournError as error:
+        raise ValueError(f"{text[:100]!r} is not a SPIFFE ID: {error.public}") from None
+    return text
+
+
+def _operator_or_workload(text: str) -> str:
+    return text if text == OPERATOR else _spiffe_id(text)
+
+
+def _source(text: str) -> str:
+    parts = urlsplit(text)
+    return text if parts.scheme == "https" and parts.hostname else _operator_or_workload(text)
+
+
+def _name(text: str) -> str:
+    if not _NAME.fullmatch(text):
+        raise ValueError(f"{text[:64]!r} is not a name of letters, digits and _")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_name)]
+Workload = Annotated[str, AfterValidator(_spiffe_id)]
+Seconds = between(timedelta(seconds=TASK_MIN_SECONDS), timedelta(seconds=TASK_MAX_SECONDS))
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Ceiling(_Table):
+    """What tasks of the type may do at most at one resource."""
+
+    resource: str
+    actions: tuple[str, ...]
+
+
+class FactRule(_Table):
+    """A fact that the type's policies read, and whom they believe.
+
+    `sources`: `operator`, SPIFFE IDs of workloads, and https issuers of signed events; the first that has the fact
+    counts. `on_deny` is what becomes of a live task that a change of this fact takes authority from.
+    """
+
+    type: Literal["string", "long", "boolean"]
+    required: Annotated[bool, Field(strict=True)] = False
+    max_age: Annotated[Duration | None, between(timedelta(seconds=1), timedelta(seconds=FACT_MAX_AGE_SECONDS))] = None
+    sources: Annotated[tuple[Annotated[str, AfterValidator(_source)], ...], Field(min_length=1)] = (OPERATOR,)
+    on_deny: Literal["narrow", "suspend", "revoke"] = "revoke"
+
+
+class DelegationRule(_Table):
+    """To whom a task of the type may hand a part of its authority, how often, and how far."""
+
+    to: Annotated[tuple[Workload, ...], Field(min_length=1)]
+    max_depth: Annotated[int, Field(ge=1, le=DELEGATION_DEPTH, strict=True)] = 1
+    max_children: Annotated[int, Field(ge=1, le=DELEGATION_CHILDREN, strict=True)] = 5
+
+
+class ApprovalRule(_Table):
+    """Who must agree before a task of the type begins: `count` of the `approvers`, `within` that time."""
+
+    approvers: Annotated[tuple[Annotated[str, AfterValidator(_operator_or_workload)], ...], Field(min_length=1)] = (
+        OPERATOR,
+    )
+    count: Annotated[int, Field(ge=1, le=APPROVALS_PER_TASK, strict=True)] = 1
+    within: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=APPROVAL_MAX_SECONDS))] = timedelta(
+        minutes=10
+    )
+
+
+def _by_type(value: object) -> object:
+    return {"type": value} if isinstance(value, str) else value
+
+
+class TypeFile(_Table):
+    """NAME.toml."""
+
+    description: str = ""
+    allowed_workloads: Annotated[tuple[Workload, ...], Field(min_length=1)]
+    max_duration: Annotated[Duration, Seconds] = timedelta(minutes=15)
+    token_ttl: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=TOKEN_TTL_MAX_SECONDS))] = timedelta(
+        seconds=TOKEN_TTL_MAX_SECONDS
+    )
+    idle_timeout: Annotated[Duration | None, Seconds] = None
+    max_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
+    max_calls: Annotated[int, Field(ge=1, strict=True)] | None = None
+    consequence: Literal["normal", "high"] = "normal"
+    binding: Annotated[tuple[Binding, ...], Field(min_length=1)] = BINDINGS
+    break_glass: Annotated[bool, Field(strict=True)] = False
+    params: Annotated[Mapping[Name, ParamEntry], Field(max_length=PARAMS_PER_TASK)] = Field(default_factory=dict)
+    facts: Annotated[
+        Mapping[Name, Annotated[FactRule, BeforeValidator(_by_type)]], Field(max_length=FACTS_PER_TYPE)
+    ] = Field(default_factory=dict)
+    delegation: DelegationRule | None = None
+    approval: ApprovalRule | None = None
+    ceiling: Annotated[tuple[Ceiling, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _break_glass_is_bounded(self) -> Self:
+        if self.break_glass and self.approval is None:
+            raise ValueError("break_glass needs an [approval]: a second person must know")
+        if self.break_glass and self.max_duration > timedelta(seconds=BREAK_GLASS_MAX_SECONDS):
+            raise ValueError(f"max_duration of a break_glass type is at most {BREAK_GLASS_MAX_SECONDS // 60}m")
+        return self
