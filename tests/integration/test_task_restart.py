@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from harness.agent import COMMAND, AgentProcess
 from harness.callers import Caller
+from harness.cgroups import cgroup
 from harness.exchanges import form, part, post
 from harness.looking import until
 from harness.taskagent import OTHER_UID, TICKETS, make_agent, write_type
@@ -193,6 +194,18 @@ class TestDoesNotComeBack:
         agent.start()
         assert [("revoked", "holder_exited")] == end_of(agent, task)
         assert 0 == agent.json("status")["live_tasks"]
+
+    @pytest.mark.root
+    @STOPS
+    def test_the_holder_was_moved(self, agent: AgentProcess, holder: Caller, stop: int) -> None:
+        """A holder that was moved to another cgroup while there was no agent holds nothing after it."""
+        with cgroup(f"moved-{stop}") as place:
+            task = ask(holder, "begin_process", type="triage-ticket")["id"]
+            agent.stop(stop)
+            place.take(holder.pid)
+            agent.start()
+            place.leave(holder.pid)
+        assert [("revoked", "attestation_changed")] == end_of(agent, task)
 
     def test_the_holder_dies_before_it_came_back(self, agent: AgentProcess, holder: Caller) -> None:
         """A holder that dies while its task waits is noticed at once."""

@@ -36,7 +36,8 @@ class TaskKnown:
 class TaskFeed:
     """Follows the feed for `audiences`, for use as `async with TaskFeed(client, audiences) as feed`.
 
-    Knows at most LIVE_TASKS live tasks and the last ENDED_TASKS_KEPT ended ones; of any other it says nothing.
+    Knows at most LIVE_TASKS live tasks and the last ENDED_TASKS_KEPT ended ones; of any other it says nothing. An
+    agent whose epoch is older than that of before is not believed: its database was put back, or it is another one.
     """
 
     def __init__(self, client: Client, audiences: Sequence[str], *, boot: Callable[[], float] = boot_seconds) -> None:
@@ -121,6 +122,8 @@ class TaskFeed:
         self._ready.set()
 
     def _begin(self, message: validation_pb2.TaskFeed) -> None:
+        if message.epoch < self.epoch:
+            raise Unavailable(f"the agent's epoch has gone back from {self.epoch} to {message.epoch}")
         keys = jwk_set(message.keys)
         self._live.clear()
         self._ended.clear()
@@ -131,8 +134,9 @@ class TaskFeed:
     def _note(self, state: validation_pb2.TaskState) -> None:
         before = self.lookup(state.id)
         ended = before is not None and not before.live and not before.suspended
-        if before is not None and state.live and ended and state.version <= before.version:
-            return  # an end is only taken back by a greater version
+        # An end is only taken back by a greater version, and a suspension not by a smaller one.
+        if before is not None and state.live and not before.live and state.version < before.version + ended:
+            return
         least = max(state.version, before.version if before else 0)
         known = TaskKnown(least, state.live, state.reason, state.suspended)
         self._live.pop(state.id, None)

@@ -27,7 +27,8 @@ class TaskVerifier:
     """Verifies task tokens for one audience, for use as `async with TaskVerifier(client, audience) as verifier`.
 
     Most tokens are judged here, from keys and the feed of live tasks. What the feed does not settle (an unknown task,
-    or a silent feed) is put to the agent once. Whatever goes wrong is a refusal.
+    or a silent feed) is put to the agent once. Under a silent feed a token of class `high`, or of no class that is
+    known, is refused instead. Whatever goes wrong is a refusal.
     """
 
     def __init__(
@@ -86,6 +87,11 @@ class TaskVerifier:
         unverified = parse_unverified(token)  # what is no token at all does not go out
         if unverified.typ != tokens.TYP:
             raise InvalidToken("token is not a task token", reason_code="wrong_type")
+        # Whoever writes another class into a token breaks its signature, and the agent finds that.
+        if not self.feed.fresh and tokens.class_of(unverified.unverified_claims) == tokens.HIGH:
+            raise InvalidToken(
+                "nothing was heard of live tasks for too long to accept a token of class high", reason_code="stale_feed"
+            )
         async with asyncio.timeout(ASK_SECONDS), self._asking:
             verdict = await self._client.validate_token(token, self.audience, deadline_seconds=ASK_SECONDS)
         if not verdict.valid:

@@ -110,6 +110,7 @@ class TaskEngine:
             task_id=task.id,
             task_type=task.type.name,
             task_version=version,
+            task_class=task.type.consequence,
             issued_at=now,
             expires_at=ends,
         )

@@ -1,7 +1,8 @@
 """The processes that tasks live with: one handle for each process, however many tasks it holds."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -17,14 +18,15 @@ class _Held:
     process: Process
     uid: int
     program: Program | None
+    cgroup: str
     holds: dict["Hold", Callable[[], None]] = field(default_factory=dict)
 
-    def replaced(self) -> bool:
-        """Whether the process runs another program than when it was first held, or has gone."""
+    def changed(self) -> bool:
+        """Whether the process changed program or cgroup since it was first held, or has gone."""
         if self.process.exited:
             return True
         try:
-            return self.process.program() != self.program
+            return self.process.program() != self.program or self.process.cgroup() != self.cgroup
         except AttestationFailed:
             return True
 
@@ -32,13 +34,16 @@ class _Held:
 class Hold:
     """One task's hold on a process. `release` it; the process may be held by other tasks too."""
 
-    __slots__ = ("_holders", "_key", "process", "program")
+    __slots__ = ("_holders", "_key", "cgroup_digest", "process", "program")
 
-    def __init__(self, holders: "Holders", key: tuple[int, int], process: Process, program: Program | None) -> None:
+    def __init__(
+        self, holders: "Holders", key: tuple[int, int], process: Process, program: Program | None, cgroup: str
+    ) -> None:
         self._holders = holders
         self._key = key
         self.process = process
         self.program = program  # what the process ran when it was first held
+        self.cgroup_digest = hashlib.sha256(cgroup.encode(errors="surrogateescape")).hexdigest()  # where it was then
 
     @property
     def pid(self) -> int:
@@ -69,18 +74,18 @@ class Holders:
         try:
             if held is None and (len(self._held) >= self._maximum or self._per_uid[uid] * 2 >= self._maximum):
                 raise LimitExceeded("too many processes hold tasks")
-            program = process.program()
+            program, cgroup = process.program(), process.cgroup()
             process.check_alive()
         except BaseException:
             process.close()
             raise
         if held is None:
-            held = self._held[key] = _Held(process, uid, program)
+            held = self._held[key] = _Held(process, uid, program, cgroup)
             self._per_uid[uid] += 1
             process.on_exit(lambda: self._exited(key))
         else:
             process.close()
-        hold = Hold(self, key, held.process, held.program)
+        hold = Hold(self, key, held.process, held.program, held.cgroup)
         held.holds[hold] = on_exit
         return hold
 
@@ -96,13 +101,19 @@ class Holders:
             held.process.close()
 
     def changed(self, hold: Hold) -> bool:
-        """Whether the held process runs another program than when it was first held, or has gone."""
+        """Whether the held process changed program or cgroup since it was first held, or has gone."""
         held = self._held.get((hold.process.pid, hold.process.start_time))
-        return held is None or held.replaced()
+        return held is None or held.changed()
 
-    def replaced(self) -> set[Hold]:
-        """The holds on processes of which `changed` is true: each process is looked at once."""
-        return {hold for held in self._held.values() if held.replaced() for hold in held.holds}
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        """The processes that are held, each by pid and start time."""
+        return list(self._held)
+
+    def changed_of(self, keys: Iterable[tuple[int, int]]) -> set[Hold]:
+        """The holds on those of these processes of which `changed` is true: each process is looked at once."""
+        found = [self._held[key] for key in keys if key in self._held]
+        return {hold for held in found if held.changed() for hold in held.holds}
 
     def _exited(self, key: tuple[int, int]) -> None:
         held = self._held.get(key)

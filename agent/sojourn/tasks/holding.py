@@ -1,10 +1,11 @@
 """What becomes of tasks when their holders change or go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from sojourn.clock import Alarms
+from sojourn.limits import PROCESSES_LOOKED_AT_ONCE
 from sojourn.oversight.audit import Audit
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.holders import Holders
@@ -19,7 +20,7 @@ HANDOVER = "handover"
 
 
 class Holding:
-    """Ends tasks whose holder has gone or runs another program; hands a helper's one-shot task over.
+    """Ends tasks whose holder has gone, or changed its program or cgroup; hands a helper's one-shot task over.
 
     `end(task, state, reason)` is the engine's.
     """
@@ -54,17 +55,23 @@ class Holding:
         self._hand_over(task, HANDOVER_FIRST_SECONDS)
 
     def check(self, task: Task) -> None:
-        """End a task whose holder runs another program by now."""
+        """End a task whose holder runs another program, or is in another cgroup, by now."""
         if task.live and not task.holder.process.exited and self._holders.changed(task.holder):
             self._end(task, REVOKED, "attestation_changed")
 
     def look(self) -> None:
-        """Check all holders, each process once, and look again in a while."""
-        replaced = self._holders.replaced()
-        for task in self._tasks.all():
-            if task.holder in replaced and task.live and not task.holder.process.exited:
+        """Check all holders, each process once, some at a time, and look again in a while."""
+        self._look_at(self._holders.keys)
+
+    def _look_at(self, keys: Sequence[tuple[int, int]]) -> None:
+        changed = self._holders.changed_of(keys[:PROCESSES_LOOKED_AT_ONCE])
+        for task in self._tasks.all() if changed else ():
+            if task.holder in changed and task.live and not task.holder.process.exited:
                 self._end(task, REVOKED, "attestation_changed")
-        self._alarms.after(HOLDER_LOOK_SECONDS, self.look)
+        if rest := keys[PROCESSES_LOOKED_AT_ONCE:]:
+            self._alarms.after(0, lambda: self._look_at(rest))
+        else:
+            self._alarms.after(HOLDER_LOOK_SECONDS, self.look)
 
     def _hand_over(self, task: Task, wait: float) -> None:
         if not task.live:

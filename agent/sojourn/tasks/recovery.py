@@ -169,7 +169,8 @@ class Recovery:
         except SojournError as error:  # fewer processes can be held than before
             log.error("holder_not_held", task=left.id, reason=error.public)
             return RESTART
-        if uid != left.fields["uid"] or hold.program != left.program:
+        moved = left.cgroup_digest is not None and hold.cgroup_digest != left.cgroup_digest
+        if uid != left.fields["uid"] or hold.program != left.program or moved:
             hold.release()
             return "attestation_changed"
         return hold
@@ -196,6 +197,7 @@ class _Left:
     pid: int
     start_time: int
     program: Program | None
+    cgroup_digest: str | None  # None: an earlier release did not note it
     fields: Mapping[str, Any]
 
     @classmethod
@@ -233,6 +235,7 @@ class _Left:
             pid=_a(int, holder["pid"]),
             start_time=_a(int, holder["start_time"]),
             program=None if program is None else Program(*(_a(int, number) for number in program)),
+            cgroup_digest=_a(str, holder["cgroup_digest"]) if "cgroup_digest" in holder else None,
             fields=fields,
         )
 

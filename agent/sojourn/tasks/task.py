@@ -185,6 +185,7 @@ class Task:
                 "pid": self.holder.pid,
                 "start_time": self.holder.process.start_time,
                 "program": None if program is None else [program.device, program.inode],
+                "cgroup_digest": self.holder.cgroup_digest,
             },
             "selectors": text_of(self.selectors),
             "binding": self.binding,

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
 from sojourn.limits import TOKEN_SKEW_SECONDS
@@ -20,6 +21,7 @@ from sojourn.spiffe.jose import (
 from sojourn.tasks.grants import Grant, from_details
 
 TYP = "at+jwt"
+NORMAL, HIGH = "normal", "high"  # the classes of tasks
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,7 @@ class TaskToken:
     task_id: str
     task_type: str
     task_version: int
+    task_class: str  # NORMAL | HIGH
     expires_at: datetime
     claims: VerifiedClaims
 
@@ -49,6 +52,7 @@ def issue(
     task_id: str,
     task_type: str,
     task_version: int,
+    task_class: str,
     issued_at: datetime,
     expires_at: datetime,
 ) -> TaskToken:
@@ -64,7 +68,7 @@ def issue(
         "exp": int(expires_at.timestamp()),
         "jti": secrets.token_urlsafe(16),
         "authorization_details": [grant.detail(task_type)],
-        "task": {"id": task_id, "type": task_type, "ver": task_version},
+        "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class},
     }
     token = key.sign(claims, typ=TYP)
     return TaskToken(
@@ -75,6 +79,7 @@ def issue(
         task_id,
         task_type,
         task_version,
+        task_class,
         expires_at,
         VerifiedClaims(claims),
     )
@@ -98,6 +103,12 @@ def verify(token: str, *, keys: Mapping[str, PublicKey], issuer: str, audience: 
     if claims.get("iss") != issuer:
         raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
     return read_vouched(token, claims, audience, now)
+
+
+def class_of(claims: Mapping[str, Any]) -> str:
+    """NORMAL if the token of these claims says exactly that; HIGH if it says anything else, or nothing."""
+    task = claims.get("task")
+    return NORMAL if isinstance(task, dict) and task.get("class") == NORMAL else HIGH
 
 
 def read_vouched(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> TaskToken:
@@ -140,4 +151,7 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> T
     if named != task_type or authority.resources != (audience,):
         raise InvalidToken("token's authorization is not for its audience and task", reason_code="malformed")
     expires = datetime.fromtimestamp(min(float(claims["exp"]), LAST_SECOND), now.tzinfo)
-    return TaskToken(token, spiffe_id, audience, authority.at(audience), task_id, task_type, version, expires, claims)
+    actions = authority.at(audience)
+    return TaskToken(
+        token, spiffe_id, audience, actions, task_id, task_type, version, class_of(claims), expires, claims
+    )
