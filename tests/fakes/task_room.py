@@ -32,15 +32,15 @@ def end_all(engine, reason="test over"):
 
 
 class Room:
-    """An engine with fakes around it; `journal` writes endings in the background."""
+    """An engine with fakes around it; `journal` writes endings in the background. `store` may be a real one."""
 
-    def __init__(self, clock, types):
+    def __init__(self, clock, types, *, store=None, epoch=EPOCH):
         self.clock = clock
         self.alarms = Alarms(clock)
-        self.store = FakeTaskStore()
+        self.store = store or FakeTaskStore()
         self.holders = Holders(2 * HOLDERS)  # half of them for a uid
         self.engine = TaskEngine(
-            types, self.store, Audit(self.store, clock), KEY, ISSUER, EPOCH, clock, self.alarms, self.holders
+            types, self.store, Audit(self.store, clock), KEY, ISSUER, epoch, clock, self.alarms, self.holders
         )
         self.beginning = Beginning(self.engine)
         self._closing = ExitStack()
@@ -76,6 +76,7 @@ class Room:
                 await over.wait()
 
     def end_everything(self):
-        self.store.gate = None
+        if isinstance(self.store, FakeTaskStore):
+            self.store.gate = None
         end_all(self.engine)
         self._closing.close()
