@@ -16,6 +16,7 @@ from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import rules, tokens
 from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.deadlines import Deadlines
+from sojourn.tasks.family import ENDED, Family
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Holders
@@ -24,9 +25,12 @@ from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.policy import Context
 from sojourn.tasks.shadow import Decided, Shadow
-from sojourn.tasks.task import COMPLETED, ONE_SHOT, REVOKED, Task
+from sojourn.tasks.task import CASCADED, COMPLETED, ONE_SHOT, REVOKED, Task
+from sojourn.tasks.tickets import Tickets
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
+
+NOT_WRITTEN = "not_written"  # why a task has not begun
 
 
 class TaskEngine:
@@ -46,6 +50,8 @@ class TaskEngine:
     ) -> None:
         self.feed = Feed()
         self.tasks = LiveTasks()
+        self.family = Family(self.tasks)
+        self.tickets = Tickets(clock, alarms)
         self.types = TypeSet(types)
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
         self.key = key
@@ -65,6 +71,7 @@ class TaskEngine:
     def adopt(self, task: Task) -> None:
         """Take a task among the live ones; it ends when its time is up, or when it is idle for too long."""
         self.tasks.add(task)
+        self.family.add(task)
         self.deadlines.watch(task)
 
     def next_version(self) -> int:
@@ -87,11 +94,10 @@ class TaskEngine:
 
         Raises TaskOver, InvalidTarget, ActionOutsideType, PolicyDenied, or what the store raises; no token then.
         """
-        self.holding.check(task)
-        task.check_active(self.clock.boot())
+        self.check_active(task)
         await self.journal.written(task.id)  # what is written of the task now must be its newest state
         task.check_active(self.clock.boot())
-        if task.type.max_tokens is not None and task.tokens_issued >= task.type.max_tokens:
+        if task.type.max_tokens is not None and task.spent.tokens >= task.type.max_tokens:
             raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
         grant = rules.narrow(task.authority, resource, actions)
         decided = Decided(task, self.shadow)
@@ -105,7 +111,8 @@ class TaskEngine:
         token = tokens.issue(
             self.key,
             issuer=self.issuer,
-            spiffe_id=task.spiffe_id,
+            spiffe_id=task.subject,
+            actors=task.actors,
             grant=grant,
             task_id=task.id,
             task_type=task.type.name,
@@ -139,15 +146,22 @@ class TaskEngine:
 
     def report_use(self, task: Task, resource: str, action: str, calls: int = 1) -> None:
         """Count calls that a service accepted under the task. Raise TaskOver if it is over, also by this."""
-        task.check_active(self.clock.boot())
+        self.check_active(task)
         if action not in task.authority.at(resource):
             raise InvalidInput("the task does not have this action there")
-        task.calls += calls
-        task.use(resource, action).calls += calls
+        task.count_calls(resource, action, calls)
         self.deadlines.used(task)
-        if task.type.max_calls is not None and task.calls > task.type.max_calls:
+        if task.type.max_calls is not None and task.spent.calls > task.type.max_calls:
             self.end(task, REVOKED, "budget")
             task.check_active(self.clock.boot())
+
+    def check_active(self, task: Task) -> None:
+        """Raise TaskOver unless the task is active now. What is over in its line ends first, and takes it along."""
+        for above in self.family.line(task):
+            self.holding.check(above)
+            self.deadlines.check(above)
+        self.holding.check(task)
+        task.check_active(self.clock.boot())
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -156,8 +170,7 @@ class TaskEngine:
         task = self.tasks.find(token.task_id)
         if task is None:
             raise TaskOver("the task is over")
-        self.holding.check(task)
-        task.check_active(self.clock.boot())
+        self.check_active(task)
         if token.task_version < task.version:
             raise TaskOver("the task has changed since the token was issued")
         self.deadlines.used(task)
@@ -181,11 +194,25 @@ class TaskEngine:
         await self.journal.written(task.id)
 
     def end(self, task: Task, state: str, reason: str) -> None:
-        """End a live task now, tell validators, and have it written. `journal.written` waits for that."""
+        """End a live task now with all that came of it, tell validators, and have it written.
+
+        `journal.written` waits for that.
+        """
+        if task.state == CASCADED:  # whoever ends several may have ended its parent before
+            return
         task.finish(state, reason)
+        family = self.family.disown(task)
+        for each in family:
+            each.finish(CASCADED, ENDED)
+        for each in (task, *family):  # all are over before anybody hears of one
+            self._ended(each)
+
+    def _ended(self, task: Task) -> None:
+        """Let go of a task that has just ended, tell of it, and have it written."""
         self._settle(task, keep=True)
         self.feed.publish(task)
-        self.journal.later(task.record(), self.event("task_ended", task, state=state, reason=reason, use=task.usage()))
+        fields = {"state": task.state, "reason": task.reason, "parent": task.parent_id or None}
+        self.journal.later(task.record(), self.event("task_ended", task, **fields, use=task.usage()))
         self.tell(task)
         self._hooks.pop(task.id, None)
 
@@ -223,7 +250,7 @@ class TaskEngine:
     def forget(self, task: Task) -> None:
         """A task that never began: nobody was told of it."""
         if task.live:
-            task.finish(REVOKED, "not_written")
+            task.finish(REVOKED, NOT_WRITTEN)
             self._settle(task, keep=False)
 
     def context(self, task: Task, kind: TaskType | None = None) -> Context:
@@ -234,10 +261,20 @@ class TaskEngine:
     def _settle(self, task: Task, *, keep: bool) -> None:
         """Let go of what a live task holds."""
         self.tasks.remove(task, keep=keep)
+        self.family.remove(task)
+        self.tickets.void(task)
         self.deadlines.forget(task)
         task.holder.release()
         if task.heir is not None:
             task.heir.release()
+
+    def denied(self, event: str, task: Task, **fields: Any) -> None:
+        """Record a refusal to a task's holder."""
+        self.denied_caller(event, task.uid, task=task.id, type=task.type.name, spiffe_id=str(task.spiffe_id), **fields)
+
+    def denied_caller(self, event: str, uid: int, **fields: Any) -> None:
+        """Record a refusal to a caller that has no task."""
+        self._audit.denied(event, uid, **fields)
 
     def event(self, event: str, task: Task, **fields: Any) -> Event:
         """An audit record about a task."""
