@@ -82,6 +82,7 @@ from sojourn.store.tasks import TaskTable
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.beginning import Beginning
 from sojourn.tasks.changing import Changing
+from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.policies import Policies
@@ -283,10 +284,11 @@ async def _open_doors(
     calls = Calls(public.peers, rooms.audit, header=True)
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
+    delegating = Delegating(rooms.engine, rooms.beginning)
     public_services = {
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(
-            rooms.engine, rooms.beginning, rooms.changing, rooms.attaching, rooms.identities
+            rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
         ).methods()
         | rooms.facts.public_methods(),
         validation.SERVICE: validation.ValidationApi(

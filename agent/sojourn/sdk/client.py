@@ -17,7 +17,7 @@ from sojourn.limits import REATTACH_TRIED_SECONDS
 from sojourn.sdk import parse
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
-from sojourn.sdk.task import AccessToken, HeldTask, Task, TaskStatus, run_task
+from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, Task, TaskStatus, run_task
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
@@ -29,7 +29,10 @@ _KINDS: Final = {validation_pb2.TOKEN_KIND_JWT_SVID: "jwt_svid", validation_pb2.
 
 @dataclass(frozen=True, slots=True)
 class TokenVerdict:
-    """The agent's word on a token. `code` (stable) and `reason` (one sentence) say why it is not valid."""
+    """The agent's word on a token. `code` (stable) and `reason` (one sentence) say why it is not valid.
+
+    `spiffe_id` is the subject, on whose behalf something is done; `actors` do it, if the task was handed on.
+    """
 
     valid: bool
     code: str
@@ -37,6 +40,12 @@ class TokenVerdict:
     kind: str  # jwt_svid | task | empty: could not be told
     spiffe_id: SpiffeId | None
     claims: Mapping[str, Any]
+    actors: tuple[SpiffeId, ...] = ()  # who presents the token first, then those before it
+
+    @property
+    def actor(self) -> SpiffeId | None:
+        """Whose task the token is of: the subject itself, unless it handed the task on."""
+        return self.actors[0] if self.actors else self.spiffe_id
 
 
 class Client:
@@ -160,6 +169,7 @@ class Client:
             _KINDS.get(answer.kind, ""),
             SpiffeId.parse(answer.spiffe_id) if answer.spiffe_id else None,
             json_format.MessageToDict(answer.claims),
+            tuple(SpiffeId.parse(each) for each in answer.actors),
         )
 
     # --- tasks ---
@@ -180,7 +190,8 @@ class Client:
         raises Refused, with the reason, if policy says no.
         """
         begin = _begin(type, params, grants, spiffe_id, session, max_seconds)
-        return run_task(self.connection, self, begin, self._patience_seconds)
+        first = tasks_pb2.RunTaskRequest(begin=begin)
+        return run_task(self.connection, self, first, self._patience_seconds)
 
     async def begin_task(
         self,
@@ -202,6 +213,49 @@ class Client:
         request.holder_pid = holder_pid
         request.idempotency_key = idempotency_key
         answer = await self.connection.unary(_TASKS + "BeginTask", request, tasks_pb2.Task)
+        return HeldTask(self, TaskStatus.of(answer))
+
+    async def delegate_task(
+        self,
+        task_id: str,
+        to: SpiffeId | str,
+        grants: Iterable[Grant] | None = None,
+        max_seconds: int = 0,
+    ) -> DelegationTicket:
+        """Make a ticket by which the workload `to` may begin a task with these grants of a live task of the caller.
+
+        No `grants`: all that the task has. The ticket is good once, and for a minute at most. Raise Refused if the
+        task's type does not let it be handed on so, TaskOver or NotFound.
+        """
+        request = tasks_pb2.DelegateRequest(
+            task_id=task_id, spiffe_id=str(to), grants=_grants(grants or ()), max_seconds=max_seconds
+        )
+        answer = await self.connection.unary(_TASKS + "Delegate", request, tasks_pb2.DelegationTicket)
+        return DelegationTicket(answer.ticket, datetime.fromtimestamp(answer.expires_at, UTC))
+
+    def accept_delegation(
+        self, ticket: DelegationTicket | str, *, spiffe_id: SpiffeId | str | None = None, session: bool = False
+    ) -> AbstractAsyncContextManager[Task]:
+        """Begin the task that a ticket is for: `async with client.accept_delegation(ticket) as task`.
+
+        It ends with the block, and with the task that it was handed on from. Entering raises NotFound if the ticket is
+        not the caller's, is used or over.
+        """
+        first = tasks_pb2.RunTaskRequest(accept=_accept(ticket, spiffe_id, session))
+        return run_task(self.connection, self, first, self._patience_seconds)
+
+    async def begin_delegated(
+        self,
+        ticket: DelegationTicket | str,
+        *,
+        spiffe_id: SpiffeId | str | None = None,
+        session: bool = False,
+        holder_pid: int = 0,
+    ) -> HeldTask:
+        """Begin the task that a ticket is for, bound to a process: this one (0), or an ancestor of it."""
+        request = _accept(ticket, spiffe_id, session)
+        request.holder_pid = holder_pid
+        answer = await self.connection.unary(_TASKS + "AcceptDelegation", request, tasks_pb2.Task)
         return HeldTask(self, TaskStatus.of(answer))
 
     async def attach_task(self, task_id: str) -> TaskStatus:
@@ -246,6 +300,13 @@ def _begin(
         session=session,
         max_seconds=max_seconds,
     )
+
+
+def _accept(
+    ticket: DelegationTicket | str, spiffe_id: SpiffeId | str | None, session: bool
+) -> tasks_pb2.AcceptDelegationRequest:
+    text = ticket.ticket if isinstance(ticket, DelegationTicket) else ticket
+    return tasks_pb2.AcceptDelegationRequest(ticket=text, spiffe_id=_text(spiffe_id), session=session)
 
 
 def _grants(grants: Iterable[Grant]) -> list[tasks_pb2.Grant]:
