@@ -7,6 +7,7 @@ from typing import Any
 
 from sojourn.errors import SojournError
 from sojourn.oversight.audit import Event
+from sojourn.oversight.reviews import Review
 from sojourn.tasks.task import LIVING, JournaledTask, TaskRecord
 
 
@@ -59,7 +60,7 @@ class FakeTaskStore(FakeAuditStore):
 
     async def unfinished(self) -> list[JournaledTask]:
         return [
-            JournaledTask(task_id, version, self.same_boot, self.documents[task_id])
+            JournaledTask(task_id, version, state, self.same_boot, self.documents[task_id])
             for task_id, (state, version) in self.rows.items()
             if state in LIVING
         ]
@@ -77,6 +78,18 @@ class FakeTaskStore(FakeAuditStore):
             for task_id, state, version, document in records:
                 self.rows[task_id] = (state, version)
                 self.documents[task_id] = document
+
+
+class FakeReviewStore:
+    """Keeps the reviews that are owed; their records go to `journal`, and fail as it does."""
+
+    def __init__(self, journal: FakeAuditStore) -> None:
+        self._journal = journal
+        self.kept: list[Review] = []
+
+    async def save(self, values: Sequence[Review], event: Event) -> None:
+        await self._journal.append([event])
+        self.kept = list(values)
 
 
 def _as_now(record: TaskRecord) -> tuple[str, str, int, bytes]:

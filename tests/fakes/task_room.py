@@ -5,12 +5,14 @@ from contextlib import ExitStack
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.children import child, holder_of, peer_of
-from fakes.journals import FakeTaskStore
+from fakes.journals import FakeReviewStore, FakeTaskStore
 from fakes.registrations import entry
 from fakes.task_types import TICKETS
 from sojourn.clock import Alarms
 from sojourn.oversight.audit import Audit
+from sojourn.oversight.reviews import Reviews
 from sojourn.spiffe.jose import SigningKey
+from sojourn.tasks.approving import Approving
 from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
@@ -31,6 +33,11 @@ def end_all(engine, reason="test over"):
         engine.end(task, "revoked", reason)
 
 
+def beginning_of(engine, store, audit):
+    """The beginning of tasks in an engine whose parts are someone else's."""
+    return Beginning(engine, Approving(engine, Reviews(FakeReviewStore(store), [], audit), audit))
+
+
 class Room:
     """An engine with fakes around it; `journal` writes endings in the background."""
 
@@ -42,7 +49,11 @@ class Room:
         self.engine = TaskEngine(
             types, self.store, Audit(self.store, clock), KEY, ISSUER, EPOCH, clock, self.alarms, self.holders
         )
-        self.beginning = Beginning(self.engine)
+        self.audit = Audit(self.store, clock)
+        self.review_store = FakeReviewStore(self.store)
+        self.reviews = Reviews(self.review_store, [], self.audit)
+        self.approving = Approving(self.engine, self.reviews, self.audit)
+        self.beginning = Beginning(self.engine, self.approving)
         self._closing = ExitStack()
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)

@@ -12,12 +12,13 @@ from sojourn.identity.entries import Entry
 from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
+from sojourn.tasks.approving import Approving
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.repeats import Repeats
 from sojourn.tasks.shadow import Decided
-from sojourn.tasks.task import REVOKED, Task
+from sojourn.tasks.task import PENDING, REVOKED, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,14 @@ class _Held:
 class Beginning:
     """Begins tasks of the engine."""
 
-    def __init__(self, engine: TaskEngine) -> None:
+    def __init__(self, engine: TaskEngine, approving: Approving) -> None:
         self._engine = engine
+        self._approving = approving
         self._repeats = Repeats(engine.tasks)
 
     async def begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
-        """Begin a task for a caller with these identities. Takes ownership of `bond`.
+        """Begin a task for a caller with these identities. Takes ownership of `bond`. If someone must agree first, the
+        task is pending.
 
         Raises UnknownTaskType, PolicyDenied, ActionOutsideType, InvalidTarget, InvalidInput, LimitExceeded, or what
         the store raises; nothing has begun then.
@@ -124,9 +127,14 @@ class Beginning:
         """Take a task among the live ones and have it written; it has not begun if that fails."""
         engine = self._engine
         engine.adopt(task)
-        decided = {"policies": list(task.decided_by), "policy_set": engine.types.digest}
+        said = {"policies": list(task.decided_by), "policy_set": engine.types.digest, "pid": task.holder.pid}
+        pending = task.state == PENDING
+        if pending:
+            said |= self._approving.asked(task)
         try:
-            await engine.journal.now(task.record(), engine.event("task_begun", task, pid=task.holder.pid, **decided))
+            await engine.journal.now(
+                task.record(), engine.event("task_pending" if pending else "task_begun", task, **said)
+            )
         except SojournError:
             engine.forget(task)
             raise
@@ -134,7 +142,12 @@ class Beginning:
             if task.live:
                 engine.end(task, REVOKED, "holder_disconnected")
             raise
-        task.check_active(engine.clock.boot())  # the holder may have gone meanwhile
+        boot = engine.clock.boot()
+        if pending:
+            task.check_live(boot)
+            engine.waiting.show(task)
+            return
+        task.check_active(boot)  # the holder may have gone meanwhile
         engine.feed.publish(task)
 
     def _make(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: _Held) -> Task:
@@ -144,6 +157,7 @@ class Beginning:
         kind = engine.type_named(request.type_name)
         entry = rules.entry_for(kind, entries, request.spiffe_id)
         engine.blocks.check(kind.name, entry.spiffe_id)
+        self._approving.check(kind)
         params = kind.read_params(request.params)
         engine.tasks.check_room(peer.uid)
         if request.max_seconds and request.max_seconds < TASK_MIN_SECONDS:
@@ -174,5 +188,6 @@ class Beginning:
         decided = Decided(task, engine.shadow)
         task.authority = rules.authorize(kind, task.principal(), request.wanted, engine.context(task), decided)
         task.decided_by = decided.policies
+        self._approving.prepare(task, peer, entries)
         held.holder.process.check_alive()
         return task

@@ -7,7 +7,7 @@ from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.shadow import Decided
-from sojourn.tasks.task import Task
+from sojourn.tasks.task import PENDING, Task
 
 OPERATOR = "operator"
 
@@ -20,6 +20,8 @@ class Changing:
 
     async def suspend(self, task: Task, cause: str, reason: str) -> None:
         """Take a task's authority away for now; its tokens are dead for good. Return when that is on disk."""
+        if task.state == PENDING:
+            raise FailedPrecondition("the task waits for approval and has no authority yet: deny or revoke it")
         if task.live and cause not in task.suspensions:
             task.suspend(cause, reason)
             self._changed(task, "task_suspended", cause=cause, reason=reason)
