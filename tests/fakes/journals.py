@@ -17,8 +17,17 @@ class FakeAuditStore:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.failure: SojournError | None = None
+        self._later: tuple[int, SojournError] | None = None
+
+    def fail_after(self, writes: int, failure: SojournError) -> None:
+        """Take so many writes more; from then on `failure` is raised."""
+        self._later = (writes, failure)
 
     async def append(self, events: Sequence[Event]) -> None:
+        if self._later is not None:
+            writes, failure = self._later
+            self._later = (writes - 1, failure) if writes else None
+            self.failure = None if writes else failure
         if self.failure is not None:
             raise self.failure
         self.events.extend(events)
