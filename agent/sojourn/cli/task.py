@@ -1,6 +1,7 @@
 """`sojourn task`: begin, use, end and see tasks."""
 
 import os
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,14 @@ TypeOption = Annotated[str, typer.Option("--type", help="The task type.")]
 TtlOption = Annotated[
     str | None, typer.Option("--ttl", metavar="DURATION", help="End sooner than the type says, such as 30s.")
 ]
+ApproveWaitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--approve-wait",
+        metavar="DURATION",
+        help="If someone must agree first: wait so long, such as 10m. Default: until the request expires.",
+    ),
+]
 TaskArgument = Annotated[str, typer.Argument(envvar="SOJOURN_TASK_ID", help="The task. Default: SOJOURN_TASK_ID.")]
 
 
@@ -34,6 +43,7 @@ def run(
     resource: ResourceOption = "",
     action: ActionOption = None,
     ttl: TtlOption = None,
+    approve_wait: ApproveWaitOption = None,
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", help="Between SIGTERM and SIGKILL, when the task ends first.")
     ] = 5.0,
@@ -43,7 +53,7 @@ def run(
 
     The command finds the task's ID in SOJOURN_TASK_ID and the agent in SPIFFE_ENDPOINT_SOCKET; `sojourn task token`
     gets tokens there. No token is in its arguments or its environment. Only the command and its descendants may use
-    the task.
+    the task. If someone must agree first, this waits for that and says so; Ctrl-C takes the request back.
     """
     from sojourn.cli.taskrun import run_command
 
@@ -56,7 +66,8 @@ def run(
             type=type_,
             params=remote.pairs(param),
             grants=_grants(resource, action),
-            max_seconds=_seconds(ttl),
+            max_seconds=_seconds("--ttl", ttl),
+            **_waiting(approve_wait),
         ),
     )
     raise typer.Exit(status)
@@ -69,6 +80,7 @@ def begin(
     resource: ResourceOption = "",
     action: ActionOption = None,
     ttl: TtlOption = None,
+    approve_wait: ApproveWaitOption = None,
     holder_pid: Annotated[
         int | None,
         typer.Option(
@@ -78,14 +90,18 @@ def begin(
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Begin a task that lives as long as a process: by default the shell that ran this command. Prints its ID."""
+    """Begin a task that lives as long as a process: by default the shell that ran this command. Prints its ID.
+
+    If someone must agree first, this waits for that and says so; Ctrl-C takes the request back.
+    """
 
     async def call(client: Any) -> Any:
         task = await client.begin_task(
             type_,
             params=remote.pairs(param),
             grants=_grants(resource, action),
-            max_seconds=_seconds(ttl),
+            max_seconds=_seconds("--ttl", ttl),
+            **_waiting(approve_wait),
             holder_pid=os.getppid() if holder_pid is None else holder_pid,
         )
         return task.status
@@ -153,13 +169,30 @@ def _grants(resource: str, actions: list[str] | None) -> Any:
     return [Grant.parse(resource, actions)]
 
 
-def _seconds(text: str | None) -> int:
+def _waiting(approve_wait: str | None) -> dict[str, Any]:
+    """How to wait for approval: for how long, and saying so."""
+    seconds = None if approve_wait is None else _seconds("--approve-wait", approve_wait)
+    return {"approve_wait": seconds, "on_pending": _say_pending}
+
+
+def _say_pending(status: Any) -> None:
+    asked = status.approval
+    until = asked.expires_at.isoformat().replace("+00:00", "Z")
+    print(
+        f"sojourn: task {status.id} waits until {until} for approval by {', '.join(asked.approvers)}"
+        f" ({asked.given} of {asked.needed} agreed): sojourn approval approve {asked.id}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _seconds(option: str, text: str | None) -> int:
     if text is None:
         return 0
     try:
         return max(1, int(parse_duration(text).total_seconds()))
     except ValueError as error:
-        raise InvalidInput(f"--ttl: {text[:50]!r} {error}") from error
+        raise InvalidInput(f"{option}: {text[:50]!r} {error}") from error
 
 
 def _status_dict(status: Any) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class Approving:
             grants=task.authority,
             asked_at=now,
             expires_at=now + rule.within,
-            life_seconds=task.deadline - boot,
+            life_seconds=(task.expires_at - task.created_at).total_seconds(),
         )
         task.approval = Approval(request)
         task.state = PENDING
