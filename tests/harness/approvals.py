@@ -9,6 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import grpc
+from google.protobuf.json_format import MessageToDict
+from sojourn._pb.sojourn.v1 import admin_pb2, tasks_pb2
+from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
+from sojourn.cli.output import whole
+
 from harness.agent import COMMAND, AgentProcess
 from harness.callers import Caller
 from harness.taskagent import (
@@ -21,7 +27,9 @@ from harness.taskagent import (
     make_agent,
     write_type,
 )
+from harness.taskcalls import unary
 
+ADMIN = "/sojourn.v1.Admin/"
 BOSS, BOSS_UID = "spiffe://example.org/boss", 4003
 _PERMIT = '@id("all") permit (principal, action, resource);'
 _TYPE = f"""
@@ -29,6 +37,7 @@ allowed_workloads = ["{TRIAGE}"]
 {{}}
 [params]
 amount = "long"
+note = "string"
 [[ceiling]]
 resource = "{PLACE_A}"
 actions = ["doc:read", "doc:write"]
@@ -54,12 +63,20 @@ def make_approval_agent() -> AgentProcess:
 
 
 def register(agent: AgentProcess) -> None:
-    agent.register("/agent/triage", f"unix:uid:{OTHER_UID}")
-    agent.register("/agent/triage", f"unix:uid:{THIRD_UID}")
-    agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
-    agent.register("/boss", f"unix:uid:{BOSS_UID}")
-    agent.register("/boss", f"unix:uid:{THIRD_UID}")
-    agent.register("/stranger", f"unix:uid:{STRANGER_UID}")
+    """All at once: each run of the command takes a second."""
+    uids = {
+        "/agent/triage": (OTHER_UID, THIRD_UID, os.getuid()),
+        "/boss": (BOSS_UID, THIRD_UID),
+        "/stranger": (STRANGER_UID,),
+    }
+    entries = [
+        {"spiffe_id": f"spiffe://example.org{path}", "selectors": [f"unix:uid:{uid}"]}
+        for path, several in uids.items()
+        for uid in several
+    ]
+    file = agent.folder / "entries.json"
+    file.write_text(json.dumps({"entries": entries}))
+    agent.run("entry", "apply", "-f", str(file))
 
 
 @contextmanager
@@ -77,19 +94,46 @@ def ask(caller: Caller, kind: str = "asked", **arguments: Any) -> dict[str, Any]
     return caller.hear("pending", "error")
 
 
-def approvals(agent: AgentProcess) -> list[dict[str, Any]]:
-    return list(agent.json("approval", "list")["approvals"])
+def approvals(agent: AgentProcess) -> list[pb.Approval]:
+    """What waits, the oldest first."""
+    answer = unary(agent.admin_socket, f"{ADMIN}ListApprovals", pb.ListApprovalsRequest(), pb.ListApprovalsResponse)
+    return list(answer.approvals)
+
+
+def decide(agent: AgentProcess, asked: dict[str, Any], verdict: str = "approve", digest: str = "") -> str:
+    """Decide as this process, an operator. Return the state of the task then, or the code of the refusal."""
+    request = pb.DecideApprovalRequest(
+        approval_id=asked["approval"],
+        digest=digest or asked["digest"],
+        verdict=pb.DecideApprovalRequest.Verdict.Value(f"VERDICT_{verdict.upper()}"),
+    )
+    try:
+        answer = unary(agent.admin_socket, f"{ADMIN}DecideApproval", request, pb.DecideApprovalResponse)
+    except grpc.RpcError as error:
+        return next(str(value) for name, value in error.trailing_metadata() if name == "sojourn-code")
+    return str(answer.task.state)
 
 
 def state_of(agent: AgentProcess, task_id: str) -> tuple[str, str]:
-    task = agent.json("task", "show", task_id)
-    return task["state"], task["reason"]
+    task = unary(agent.admin_socket, f"{ADMIN}GetTask", admin_pb2.GetTaskRequest(task_id=task_id), tasks_pb2.Task)
+    return task.state, task.reason
 
 
 def records(agent: AgentProcess, task_id: str, event: str) -> list[dict[str, Any]]:
     """The fields of the audit records about a task with this name."""
-    told = agent.json("task", "why", task_id)["records"]
-    return [record["fields"] for record in told if record["event"] == event]
+    request = admin_pb2.ListAuditRequest(limit=1_000, task_id=task_id)
+    told = unary(agent.admin_socket, f"{ADMIN}ListAudit", request, admin_pb2.ListAuditResponse).records
+    return [whole(MessageToDict(record.fields)) for record in told if record.event == event]
+
+
+def review_all(agent: AgentProcess) -> None:
+    """Do all reviews that are owed; their tasks are over."""
+    owed = unary(
+        agent.admin_socket, f"{ADMIN}ListReviews", admin_pb2.ListReviewsRequest(), admin_pb2.ListReviewsResponse
+    )
+    for review in owed.reviews:
+        request = admin_pb2.CompleteReviewRequest(task_id=review.task_id, finding="test over")
+        unary(agent.admin_socket, f"{ADMIN}CompleteReview", request, admin_pb2.CompleteReviewResponse)
 
 
 def as_login(login_uid: int, agent: AgentProcess, *arguments: str) -> "subprocess.CompletedProcess[str]":

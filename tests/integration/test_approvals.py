@@ -1,5 +1,6 @@
 """Someone must agree: requests, decisions, and broken glass, with a real agent and callers of several users."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,8 @@ from harness import approvals as room
 from harness.agent import COMMAND, AgentProcess
 from harness.approvals import BOSS, BOSS_UID, approval_agent, ask, records, state_of
 from harness.callers import Caller
-from harness.taskagent import OTHER_UID, PLACE_A, STRANGER_UID, TRIAGE
+from harness.exchanges import form, post
+from harness.taskagent import ISSUER, OTHER_UID, PLACE_A, STRANGER_UID, TRIAGE
 from harness.taskcalls import Feed, TaskStream, unary
 from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
@@ -52,7 +54,7 @@ class TestStream:
         with Feed(agent.socket, [PLACE_A]) as feed:
             feed.hear("snapshot")
             asked = ask(caller, params={"amount": "7"})
-            (shown,) = room.approvals(agent)
+            (shown,) = agent.json("approval", "list")["approvals"]
             assert (asked["approval"], asked["digest"], "asked", TRIAGE, {"amount": "7"}) == (
                 shown["id"],
                 shown["digest"],
@@ -92,7 +94,7 @@ class TestStream:
         asked = ask(caller, "hurried")
         assert "ApprovalExpired" == caller.hear("error")["kind"]
         assert ("expired", "approval_expired") == state_of(agent, asked["id"])
-        assert 1 == agent.run("approval", "approve", asked["approval"], check=False).returncode
+        assert "not_found" == room.decide(agent, asked)
 
     def test_events(self, agent: AgentProcess) -> None:
         """The stream says pending first; it completes a request as it completes a task."""
@@ -114,10 +116,9 @@ class TestStream:
         first = agent.json("approval", "approve", asked["approval"])
         assert ("pending", 1, 2) == (first["state"], first["given"], first["needed"])
         assert asked["approval"] == caller.hear("pending")["approval"]
-        again = agent.run("approval", "approve", asked["approval"], "--output", "json", check=False)
-        assert "already_exists" == room.error_of(again)
+        assert "already_exists" == room.decide(agent, asked)
         assert "pending" == state_of(agent, asked["id"])[0]
-        agent.run("approval", "deny", asked["approval"])
+        room.decide(agent, asked, "deny")
         assert "ApprovalDenied" == caller.hear("error")["kind"]
 
     @pytest.mark.skipif(not room.can_log_in(), reason="this kernel has no login users")
@@ -140,9 +141,9 @@ class TestProcess:
         refused = caller.ask("token", task=begun["id"])
         (shown,) = room.approvals(agent)
         assert ("approval_required", "ApprovalRequired") == (refused["code"], refused["kind"])
-        assert shown["id"] in refused["message"]
+        assert shown.id in refused["message"]
         caller.tell("wait", task=begun["id"])
-        agent.run("approval", "approve", shown["id"])
+        assert "active" == room.decide(agent, {"approval": shown.id, "digest": shown.digest})
         assert "active" == caller.hear("task")["state"]
         assert caller.ask("token", task=begun["id"])["token"]
 
@@ -180,8 +181,8 @@ class TestCommand:
         assert running.stderr is not None
         said = running.stderr.readline()
         (shown,) = room.approvals(agent)
-        assert ("operator" in said, shown["id"] in said, running.poll()) == (True, True, None)
-        agent.run("approval", "approve", shown["id"])
+        assert ("operator" in said, shown.id in said, running.poll()) == (True, True, None)
+        room.decide(agent, {"approval": shown.id, "digest": shown.digest})
         running.communicate(timeout=20)
         assert 7 == running.returncode
 
@@ -208,7 +209,7 @@ class TestCommand:
             holder.kill()
             holder.wait()
         assert (True, "") == (running.returncode != 0, said)
-        assert state_of(agent, shown["task"])[0] in {"revoked", "completed"}
+        assert state_of(agent, shown.task_id)[0] in {"revoked", "completed"}
 
     def test_show_and_unknown(self, agent: AgentProcess, caller: Caller) -> None:
         """`show` tells all of a request; of one that is unknown each command says so and exits with 1."""
@@ -219,7 +220,7 @@ class TestCommand:
             "approval", "approve", asked["approval"], "--digest", "0" * 64, "--output", "json", check=False
         )
         assert "failed_precondition" == room.error_of(wrong)
-        agent.run("approval", "deny", asked["approval"])
+        room.decide(agent, asked, "deny")
         for verb in ("show", "approve", "deny"):
             done = agent.run("approval", verb, asked["approval"], "--output", "json", check=False)
             assert (1, "not_found") == (done.returncode, room.error_of(done))
@@ -227,8 +228,7 @@ class TestCommand:
     def test_as_workload(self, agent: AgentProcess, caller: Caller) -> None:
         """A workload that the type lists decides through the public socket; the operator does not."""
         asked = ask(caller, "boss")
-        refused = agent.run("approval", "approve", asked["approval"], "--output", "json", check=False)
-        assert "policy_denied" == room.error_of(refused)
+        assert "policy_denied" == room.decide(agent, asked)
         stranger = as_user(agent, STRANGER_UID, "approval", "list", "--as-workload")
         assert "nothing waits for approval\n" == stranger.communicate(timeout=20)[0]
         boss = as_user(agent, BOSS_UID, "approval", "approve", asked["approval"], "--as-workload")
@@ -242,7 +242,7 @@ class TestBrokenGlass:
     def test_from_the_alarm_to_the_review(self, agent: AgentProcess, caller: Caller) -> None:
         """It is loud, a review is owed, the next is refused until someone else has looked."""
         asked = ask(caller, "glass")
-        agent.run("approval", "approve", asked["approval"])
+        room.decide(agent, asked)
         caller.hear("task")
         status = agent.run("status").stdout
         assert f"BREAK-GLASS is active: task {asked['id']}" in status
@@ -269,12 +269,12 @@ class TestRestart:
         with room.make_approval_agent() as agent, Caller(agent.socket, uid=OTHER_UID) as caller:
             room.register(agent)
             glass = ask(caller, "glass")
-            agent.run("approval", "approve", glass["approval"])
+            room.decide(agent, glass)
             caller.hear("task")
             waiting = caller.ask("begin_process", type="asked", approve_wait=0)
             approved = caller.ask("begin_process", type="asked", approve_wait=0)
             newest = room.approvals(agent)[-1]
-            agent.run("approval", "approve", newest["id"])
+            room.decide(agent, {"approval": newest.id, "digest": newest.digest})
             agent.stop(number)
             agent.start()
             assert [] == room.approvals(agent)
@@ -294,6 +294,22 @@ class TestRestart:
                 careful = client.begin_task("careful", approve_wait=0)
                 assert ("pending", ("operator",)) == (careful.state, careful.status.approval.approvers)
                 assert "active" == client.begin_task("two-places").state
+
+
+def test_an_exchange(agent: AgentProcess) -> None:
+    """The token endpoint does not wait: without a task it refuses such a type, with one that is pending the token."""
+    with SyncClient(agent.socket) as client:
+        subject = client.fetch_jwt_svid(ISSUER).token
+        details = json.dumps([{"type": "asked", "actions": ["doc:read"], "locations": [PLACE_A]}])
+        fields = form(subject, audience=PLACE_A, authorization_details=details)
+        bare = post(agent.socket, fields).json()
+        assert ("access_denied", "needs_approval") == (bare["error"], bare["code"])
+        assert "task_id" in bare["error_description"]
+        task = client.begin_task("asked", approve_wait=0)
+        waiting = post(agent.socket, {**fields, "task_id": task.id}).json()
+        assert ("invalid_grant", "approval_required") == (waiting["error"], waiting["code"])
+        task.complete()
+    assert [] == room.approvals(agent)
 
 
 def test_the_status_of_a_refusal(agent: AgentProcess) -> None:

@@ -41,7 +41,7 @@ def list_(
 ) -> None:
     """List the requests that wait: all of them, or as a workload those that it may decide."""
     call = _caller(as_workload, admin_socket, socket)
-    show_live(output, lambda: {"approvals": _all(call)}, _rows, watch=watch, interval=interval)
+    show_live(output, lambda: _all(call), _rows, watch=watch, interval=interval)
 
 
 @app.command()
@@ -98,20 +98,21 @@ def _caller(as_workload: bool, admin_socket: str | None, socket: str | None) -> 
     return workload if as_workload else as_operator
 
 
-def _all(call: _Call) -> list[dict[str, Any]]:
+def _all(call: _Call, approval: str = "") -> dict[str, Any]:
     from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
 
-    answer = call("ListApprovals", pb.ListApprovalsRequest(), pb.ListApprovalsResponse)
-    return [_value(each) for each in answer.approvals]
+    answer = call("ListApprovals", pb.ListApprovalsRequest(approval_id=approval), pb.ListApprovalsResponse)
+    return {"approvals": [_value(each) for each in answer.approvals], "left_out": answer.left_out}
 
 
 def _one(call: _Call, approval: str) -> dict[str, Any]:
-    found = next((each for each in _all(call) if each["id"] == approval), None)
-    if found is None:
+    found = _all(call, approval)["approvals"] if approval else []
+    if not found:
         error = NotFound("there is no such approval request, or it has been decided")
         error.remote_code = error.code
         raise error
-    return found
+    only: dict[str, Any] = found[0]
+    return only
 
 
 def _decide(call: _Call, approval: str, digest: str, reason: str, output: Output, *, agree: bool) -> None:
@@ -159,7 +160,8 @@ def _rows(value: dict[str, Any]) -> list[str]:
         ]
         for each in found
     ]
-    return list(table(["APPROVAL", "TYPE", "WORKLOAD", "ASKED BY", "PARAMS", "AGREED", "UNTIL"], rows))
+    more = [f"and {value['left_out']} more"] if value["left_out"] else []
+    return [*table(["APPROVAL", "TYPE", "WORKLOAD", "ASKED BY", "PARAMS", "AGREED", "UNTIL"], rows), *more]
 
 
 def _lines(value: dict[str, Any]) -> list[str]:

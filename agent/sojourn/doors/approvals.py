@@ -9,7 +9,13 @@ from sojourn.doors.calls import Call, Method
 from sojourn.doors.tasks import task_message
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
-from sojourn.limits import AUDITED_TEXT, REVIEW_FINDING_MAX
+from sojourn.limits import (
+    APPROVAL_PARAM_LISTED,
+    APPROVALS_LISTED_BYTES,
+    AUDITED_TEXT,
+    PARAM_MAX_BYTES,
+    REVIEW_FINDING_MAX,
+)
 from sojourn.oversight.approvals import Approver, Person
 from sojourn.oversight.reviews import Review
 from sojourn.tasks.approving import Approving
@@ -48,11 +54,11 @@ class ApprovalsApi:
             "CompleteReview": Method("unary", admin_pb2.CompleteReviewRequest, self.complete_review),
         }
 
-    async def list(self, _call: Call, _request: pb.ListApprovalsRequest) -> pb.ListApprovalsResponse:
-        return _listed(self._engine.waiting.all())
+    async def list(self, _call: Call, request: pb.ListApprovalsRequest) -> pb.ListApprovalsResponse:
+        return _listed(self._engine.waiting.all(), request.approval_id)
 
-    async def list_as_workload(self, call: Call, _request: pb.ListApprovalsRequest) -> pb.ListApprovalsResponse:
-        return _listed(self._approving.visible_to(await self._workload(call.peer)))
+    async def list_as_workload(self, call: Call, request: pb.ListApprovalsRequest) -> pb.ListApprovalsResponse:
+        return _listed(self._approving.visible_to(await self._workload(call.peer)), request.approval_id)
 
     async def decide(self, call: Call, request: pb.DecideApprovalRequest) -> pb.DecideApprovalResponse:
         return await self._decide(_user(call.peer), request, operator=True)
@@ -116,11 +122,24 @@ def _user(peer: Peer, spiffe_ids: frozenset[str] = frozenset()) -> Person:
     return Person(peer.uid, peer.process.login_uid(), peer.process.pid, spiffe_ids)
 
 
-def _listed(tasks: "list[Task]") -> pb.ListApprovalsResponse:
-    return pb.ListApprovalsResponse(approvals=[_approval(task) for task in tasks])
+def _listed(tasks: "list[Task]", approval_id: str) -> pb.ListApprovalsResponse:
+    """One request whole, or as many as there is room for: no requester keeps an approver from seeing the others."""
+    answer = pb.ListApprovalsResponse()
+    room = APPROVALS_LISTED_BYTES
+    for task in tasks:
+        assert task.approval is not None
+        if approval_id not in {"", task.approval.request.id}:
+            continue
+        made = _approval(task, PARAM_MAX_BYTES if approval_id else APPROVAL_PARAM_LISTED)
+        room -= made.ByteSize()
+        if room < 0 and not approval_id:
+            answer.left_out += 1
+        else:
+            answer.approvals.append(made)
+    return answer
 
 
-def _approval(task: Task) -> pb.Approval:
+def _approval(task: Task, longest: int) -> pb.Approval:
     assert task.approval is not None
     request = task.approval.request
     return pb.Approval(
@@ -130,7 +149,7 @@ def _approval(task: Task) -> pb.Approval:
         type=task.type.name,
         description=task.type.description,
         spiffe_id=str(task.spiffe_id),
-        params={name: text_of(value) for name, value in task.params.items()},
+        params={name: text_of(value)[:longest] for name, value in task.params.items()},
         grants=[tasks_pb2.Grant(resource=each.resource, actions=each.actions) for each in request.grants.grants],
         approvers=request.approvers,
         needed=request.count,
