@@ -94,6 +94,7 @@ class TasksConfig(_Table):
 
     types_dir: Path | None = None
     shadow_types_dir: Path | None = None  # a candidate set that is asked beside, and decides nothing
+    approval_classes: tuple[Literal["normal", "high"], ...] = ()  # of types that need an approval of an operator's
     issuer: str | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
 
     @field_validator("issuer")

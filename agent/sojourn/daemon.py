@@ -12,21 +12,23 @@ from importlib.metadata import version
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
-from prometheus_client import Gauge, start_http_server
 
 from sojourn import process_setup
 from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.clock import Alarm, Alarms, SystemClock
+from sojourn.authority.upkeep import Upkeep
+from sojourn.clock import Alarms, SystemClock
 from sojourn.config import Config
 from sojourn.doors import (
     admin,
     agents,
+    approvals,
     bundles,
     entries,
     facts,
     federation,
     localauthority,
+    metrics,
     minting,
     operating,
     policies,
@@ -43,7 +45,7 @@ from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi, HttpProtocols
 from sojourn.doors.servers import InwardFolder, end, serve
-from sojourn.errors import CannotStart, SojournError
+from sojourn.errors import SojournError
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
@@ -67,20 +69,23 @@ from sojourn.oversight.audit import Audit
 from sojourn.oversight.facts import Facts
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
+from sojourn.oversight.reviews import Review, Reviews
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.store import wal
 from sojourn.store.audit import AuditTable
-from sojourn.store.blocks import BlockTable
 from sojourn.store.database import Database, open_sqlite
 from sojourn.store.entries import EntryTable
 from sojourn.store.facts import FactTable
 from sojourn.store.foreign import ForeignTable
+from sojourn.store.kept import REVIEWS, TASK_BLOCKS, KeptList
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
+from sojourn.tasks.approving import Approving
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.beginning import Beginning
+from sojourn.tasks.blocks import Block
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
@@ -111,12 +116,13 @@ class Rooms:
     followed: FollowedFolder | None
     identities: Identities
     engine: TaskEngine
+    approving: Approving
     beginning: Beginning
     changing: Changing
     policies: Policies
     attaching: Attaching
     recovery: Recovery
-    blocks: BlockTable
+    blocks: KeptList[Block]
     service: TokenService
     facts: facts.FactApi
 
@@ -144,7 +150,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(rooms.policies.run()),
             ]
             loop.add_signal_handler(signal.SIGHUP, rooms.policies.wake)
-            _Upkeep(rooms).run()
+            Upkeep(rooms.authority, rooms.alarms).run()
             rooms.alarms.on_step(rooms.issuing.check_clock)
             rooms.alarms.on_step(rooms.registry.check_clock)
             if rooms.followed is not None:
@@ -152,7 +158,8 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 upkeep.append(group.create_task(rooms.followed.run()))
             rooms.engine.holding.look()
             await _open_doors(config, rooms, level, failures, descriptors, stack)
-            _start_metrics(config, rooms)
+            if config.metrics.listen is not None:
+                metrics.start(config.metrics.listen, _gauges(rooms))
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
             ready()
@@ -220,7 +227,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     sets = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
     await sets.start()
     registry.on_change(engine.entries_changed)
-    blocks = BlockTable(database, journal)
+    blocks = KeptList(database, journal, TASK_BLOCKS, Block)
     engine.blocks.replace(blocks.load())
     recovery = Recovery(engine, registry, holders, table, audit, alarms)
     await recovery.run()
@@ -228,7 +235,9 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     redeciding.start()
     sets.reloading.on_applied(redeciding.reloaded)
     attaching = Attaching(engine, changing, identities)
-    beginning = Beginning(engine)
+    owed = KeptList(database, journal, REVIEWS, Review)
+    approving = Approving(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
+    beginning = Beginning(engine, approving)
     service = TokenService(engine, beginning, attaching, identities, clock)
     return Rooms(
         clock,
@@ -245,6 +254,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         followed,
         identities,
         engine,
+        approving,
         beginning,
         changing,
         sets,
@@ -285,12 +295,14 @@ async def _open_doors(
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     delegating = Delegating(rooms.engine, rooms.beginning)
+    approval_api = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities)
     public_services = {
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(
             rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
         ).methods()
         | rooms.facts.public_methods(),
+        approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.identities, rooms.clock
         ).methods(),
@@ -316,6 +328,7 @@ async def _open_doors(
             issuing=rooms.issuing,
             authority=rooms.authority,
             engine=rooms.engine,
+            approving=rooms.approving,
             audit=rooms.audit,
             journal=rooms.journal,
             door=public,
@@ -327,6 +340,7 @@ async def _open_doors(
             limitations=process_setup.limitations(),
         ).methods()
         | entry_api.admin_methods()
+        | approval_api.admin_methods()
         | taskadmin.TaskAdminApi(rooms.engine, rooms.changing, rooms.blocks, rooms.audit, rooms.clock).admin_methods()
         | rooms.facts.admin_methods()
         | policies.PolicyApi(rooms.engine, rooms.policies).admin_methods()
@@ -368,42 +382,16 @@ async def _flush(audit: Audit) -> None:
         log.error("audit_not_written", reason=error.public, detail=error.detail)
 
 
-class _Upkeep:
-    """Renews the authority's keys when due, and when the wall clock was set."""
-
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
-        self._alarm: Alarm | None = None
-        rooms.alarms.on_step(self.run)
-
-    def run(self) -> None:
-        """Do it, and come back when the next are due."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        try:
-            wait = self._rooms.authority.maintain().total_seconds()
-        except Exception:
-            log.exception("authority_not_renewed")
-            wait = 60.0
-        self._alarm = self._rooms.alarms.after(wait, self.run)
-
-
-def _start_metrics(config: Config, rooms: Rooms) -> None:
-    if config.metrics.listen is None:
-        return
-    for name, text, value in (
+def _gauges(rooms: Rooms) -> metrics.Gauges:
+    return (
         ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
         ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),
         ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.issuing.x509.kept())),
         ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.tasks)),
+        ("sojourn_approvals_waiting", "Tasks that wait for approval.", lambda: len(rooms.engine.waiting)),
+        ("sojourn_reviews_owed", "Reviews owed of break-glass tasks.", lambda: len(rooms.approving.reviews.all())),
         ("sojourn_validators", "Validators that watch.", lambda: len(rooms.engine.feed)),
-    ):
-        Gauge(name, text).set_function(value)
-    host, _, port = config.metrics.listen.rpartition(":")
-    try:
-        start_http_server(int(port), host.strip("[]"))
-    except OSError as error:
-        raise CannotStart(f"cannot listen for metrics on {config.metrics.listen}: {error.strerror}") from error
+    )
 
 
 def main(config: Config, ready: Callable[[], None]) -> None:

@@ -8,6 +8,7 @@ import typer
 
 from sojourn.cli import (
     agent,
+    approval,
     audit,
     authority,
     bundle,
@@ -16,6 +17,7 @@ from sojourn.cli import (
     inspect,
     policy,
     policyadmin,
+    review,
     revoking,
     svid,
     task,
@@ -35,6 +37,8 @@ app.add_typer(agent.app, name="agent")
 app.add_typer(entry.app, name="entry")
 app.add_typer(svid.app, name="svid")
 app.add_typer(task.app, name="task")
+app.add_typer(approval.app, name="approval")
+app.add_typer(review.app, name="review")
 app.add_typer(policy.app, name="policy")
 app.add_typer(authority.app, name="authority")
 app.add_typer(bundle.app, name="bundle")

@@ -18,6 +18,8 @@ _NEXT = {
     "policy_denied": "the task type's .cedar file decides; the audit journal has the record: `sojourn audit tail`",
     "action_outside_type": "the task type's ceiling lists what it may do",
     "task_not_active": "begin a new task",
+    "approval_required": "wait for the decision: `sojourn task show TASK` has its state",
+    "review_owed": "`sojourn review list` shows what is owed",
     "already_exists": "`sojourn entry list` shows it; change it with `sojourn entry update`",
     "store_full": "make room in the agent's data folder; identities are served meanwhile",
 }

@@ -11,6 +11,7 @@ from sojourn.attestation.selectors import Selector, text_of
 from sojourn.attestation.service import Attestation
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
+from sojourn.doors.approvals import reviews
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
 from sojourn.doors.policies import policy_set
@@ -27,6 +28,7 @@ from sojourn.oversight.audit import Audit
 from sojourn.oversight.failures import Failures
 from sojourn.spiffe.x509svid import X509Svid
 from sojourn.store.audit import AuditTable
+from sojourn.tasks.approving import Approving
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.policies import Policies
 
@@ -46,6 +48,7 @@ class AdminApi:
         issuing: Issuing,
         authority: EmbeddedAuthority,
         engine: TaskEngine,
+        approving: Approving,
         audit: Audit,
         journal: AuditTable,
         door: Door,
@@ -63,6 +66,7 @@ class AdminApi:
         self._issuing = issuing
         self._authority = authority
         self._engine = engine
+        self._approving = approving
         self._audit = audit
         self._journal = journal
         self._door = door
@@ -141,6 +145,8 @@ class AdminApi:
                 for failure in self._failures.recent()
             ],
             followed=self._folder(),
+            approvals_waiting=len(self._engine.waiting),
+            reviews=reviews(self._engine, self._approving),
             policy=policy_set(self._policies.folder),
             shadow=policy_set(self._policies.candidate) if self._policies.candidate is not None else None,
         )

@@ -31,6 +31,9 @@ _CODES: dict[str, type[SojournError]] = {
         errors.InvalidTarget,
         errors.StoreFull,
         errors.AttestationFailed,
+        errors.ApprovalRequired,
+        errors.NeedsApproval,
+        errors.ReviewOwed,
         errors.StoreFailed,
     )
 }

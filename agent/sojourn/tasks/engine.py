@@ -26,10 +26,11 @@ from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.policy import Context
 from sojourn.tasks.shadow import Decided, Shadow
-from sojourn.tasks.task import CASCADED, COMPLETED, ONE_SHOT, REVOKED, Task
+from sojourn.tasks.task import CASCADED, COMPLETED, ONE_SHOT, PENDING, REVOKED, Task
 from sojourn.tasks.tickets import Tickets
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
+from sojourn.tasks.waiting import Waiting
 
 NOT_WRITTEN = "not_written"  # why a task has not begun
 
@@ -55,6 +56,7 @@ class TaskEngine:
         self.tasks = LiveTasks()
         self.family = Family(self.tasks)
         self.tickets = Tickets(clock, alarms)
+        self.waiting = Waiting()
         self.types = TypeSet(types)
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
         self.key = key
@@ -76,6 +78,7 @@ class TaskEngine:
         """Take a task among the live ones; it ends when its time is up, or when it is idle for too long."""
         self.tasks.add(task)
         self.family.add(task)
+        self.waiting.add(task)
         self.deadlines.watch(task)
 
     def next_version(self) -> int:
@@ -204,7 +207,8 @@ class TaskEngine:
     async def complete(self, task: Task, *, failed: bool) -> None:
         """End a task as its holder wishes, and return when that is on disk. An ended task stays what it is."""
         if task.live:
-            self.end(task, COMPLETED, "failure" if failed else "success")
+            outcome = "cancelled" if task.state == PENDING else "failure" if failed else "success"
+            self.end(task, COMPLETED, outcome)
         await self.journal.written(task.id)
 
     async def revoke(self, task: Task, reason: str) -> None:
@@ -257,7 +261,7 @@ class TaskEngine:
         """Begin nothing more, let streams close, and leave tasks to the next run; those that cannot come back end."""
         self.closing = True
         for task in self.tasks.all():
-            if task.binding == ONE_SHOT:
+            if task.binding == ONE_SHOT or task.state == PENDING:
                 self.end(task, REVOKED, "agent_stopped")
             else:
                 self.tell(task)
@@ -288,6 +292,7 @@ class TaskEngine:
         self.tasks.remove(task, keep=keep)
         self.family.remove(task)
         self.tickets.void(task)
+        self.waiting.remove(task)
         self.deadlines.forget(task)
         task.holder.release()
         if task.heir is not None:
