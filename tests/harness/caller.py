@@ -2,8 +2,8 @@
 
 Usage: caller.py SOCKET [UID [GROUP…]]. Each line in is JSON {"do": NAME, …}; each line out is JSON. Commands:
 x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, task_token, attach,
-complete, wait, approvals, decide, allocate, exit. Of a task that waits for approval `begin` and `begin_process` say so
-(pending).
+complete, wait, approvals, decide, delegate, accept (RunTask: held), accept_process, allocate, exit. Of a task that waits
+for approval `begin` and `begin_process` say so (pending).
 """
 
 import asyncio
@@ -74,6 +74,19 @@ async def do(client, doing, asked, held):
             held.append((context, task))
             held.append(asyncio.ensure_future(ended(task)))
             say(event="task", id=task.id, state=task.state)
+        case "delegate":
+            made = await client.delegate_task(asked["task"], asked["to"], grants(asked), asked.get("max_seconds", 0))
+            say(event="ticket", ticket=made.ticket, expires_at=made.expires_at.timestamp())
+        case "accept":
+            context = client.accept_delegation(asked["ticket"])
+            task = await context.__aenter__()
+            held.append((context, task))
+            held.append(asyncio.ensure_future(ended(task)))
+            say(event="task", id=task.id, state=task.state, parent=task.status.parent_id)
+        case "accept_process":
+            task = await client.begin_delegated(asked["ticket"])
+            held.append(task)
+            say(event="task", id=task.id, state=task.state, parent=task.status.parent_id)
         case "begin_process":
             task = await client.begin_task(
                 asked["type"],
