@@ -171,6 +171,8 @@ class Process:
                 return None
             raise
         self.check_alive()
+        if not text.strip().isdecimal():
+            raise AttestationFailed("the kernel does not tell who logged in", detail=repr(text[:100]))
         number = int(text)
         return None if number == _NO_LOGIN else number
 

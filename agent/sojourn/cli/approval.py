@@ -176,8 +176,8 @@ def _lines(value: dict[str, Any]) -> list[str]:
         **{f"param {name}": json.dumps(each, ensure_ascii=False) for name, each in value["params"].items()},
         "grants": "; ".join(grants),
         "life": duration_text(timedelta(seconds=value["life_seconds"])),
-        "asked by": f"{_person(requester)}, {quoted(value['program'])}",
-        "held by": f"pid {value['holder_pid']}, {quoted(value['holder_program'])}",
+        "asked by": f"{_person(requester)}, {_program(value['program'])}",
+        "held by": f"pid {value['holder_pid']}, {_program(value['holder_program'])}",
         "approvers": f"{value['needed']} of {', '.join(value['approvers'])}",
         "agreed": "; ".join(f"{each['role']}, {_person(each)}" for each in value["given"]),
         "asked at": value["asked_at"],
@@ -191,6 +191,10 @@ def _lines(value: dict[str, Any]) -> list[str]:
 def _person(value: dict[str, Any]) -> str:
     login = "" if value["login_uid"] is None else f" (logged in as {value['login_uid']})"
     return f"uid {value['uid']}{login}, pid {value['pid']}"
+
+
+def _program(path: str) -> str:
+    return quoted(path) if path else "program not readable"
 
 
 def _params(value: dict[str, Any]) -> str:
