@@ -12,12 +12,12 @@ from importlib.metadata import version
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
-from prometheus_client import Gauge, start_http_server
 
 from sojourn import process_setup
 from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.clock import Alarm, Alarms, SystemClock
+from sojourn.authority.upkeep import Upkeep
+from sojourn.clock import Alarms, SystemClock
 from sojourn.config import Config
 from sojourn.doors import (
     admin,
@@ -26,9 +26,11 @@ from sojourn.doors import (
     entries,
     federation,
     localauthority,
+    metrics,
     minting,
     operating,
     policies,
+    remote,
     revoking,
     sds,
     taskadmin,
@@ -41,8 +43,9 @@ from sojourn.doors.binding import bind, unbind
 from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi, HttpProtocols
+from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
-from sojourn.errors import CannotStart, SojournError
+from sojourn.errors import SojournError
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
@@ -61,6 +64,7 @@ from sojourn.limits import (
     DRAIN_SECONDS,
     HOLDERS_SHARE,
     PUBLIC_REQUEST_MAX_BYTES,
+    REMOTE_DESCRIPTORS_SHARE,
 )
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.failures import Failures
@@ -114,8 +118,9 @@ class Rooms:
     service: TokenService
 
 
-async def run(config: Config, level: Level, failures: Failures, ready: Callable[[], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart.
+async def run(config: Config, level: Level, failures: Failures, ready: Callable[[str], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain. Raise CannotStart. Calls `ready` when all sockets answer, with the
+    address of the listener for other machines, or ''.
 
     SIGHUP has the task types read again.
     """
@@ -137,18 +142,32 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(rooms.policies.run()),
             ]
             loop.add_signal_handler(signal.SIGHUP, rooms.policies.wake)
-            _Upkeep(rooms).run()
+            Upkeep(rooms.authority, rooms.alarms).run()
             rooms.alarms.on_step(rooms.issuing.check_clock)
             rooms.alarms.on_step(rooms.registry.check_clock)
             if rooms.followed is not None:
                 await rooms.followed.look()
                 upkeep.append(group.create_task(rooms.followed.run()))
             rooms.engine.holding.look()
-            await _open_doors(config, rooms, level, failures, descriptors, stack)
-            _start_metrics(config, rooms)
+            inward = InwardFolder(config.data_dir / "inward")
+            stack.callback(inward.close)
+            await _open_doors(config, rooms, level, failures, inward, descriptors, stack)
+            own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
+            tcp = await remote.open_listener(
+                config.listen,
+                remote.RemoteDoor(
+                    inward.socket("remote.sock"), own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms
+                ),
+                lambda standing: validation.ValidationApi(rooms.service, rooms.engine, rooms.clock, standing),
+                rooms.audit,
+                descriptors,
+                stack,
+            )
+            if config.metrics.listen is not None:
+                metrics.start(config.metrics.listen, _gauges(rooms))
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
-            ready()
+            ready(tcp)
             await stop.wait()
             log.info("agent_draining")
             rooms.identities.close()
@@ -172,7 +191,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     stack.callback(database.close)
     journal = AuditTable(database)
     audit = Audit(journal, clock)
-    stack.push_async_callback(_flush, audit)
+    stack.push_async_callback(audit.finish)
     epoch = await next_epoch(database)
     pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
@@ -243,10 +262,17 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
 
 
 async def _open_doors(
-    config: Config, rooms: Rooms, level: Level, failures: Failures, descriptors: int, stack: AsyncExitStack
+    config: Config,
+    rooms: Rooms,
+    level: Level,
+    failures: Failures,
+    inward: InwardFolder,
+    descriptors: int,
+    stack: AsyncExitStack,
 ) -> None:
     reserved = DESCRIPTORS_RESERVED + ADMIN_CONNECTIONS * DESCRIPTORS_PER_CONNECTION
-    available = (descriptors - reserved) * (1 - HOLDERS_SHARE)
+    share = 1 - HOLDERS_SHARE - (0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE)
+    available = (descriptors - reserved) * share
     connections = max(16, int(available / DESCRIPTORS_PER_CONNECTION))
     per_uid = config.limits.connections_per_uid or max(8, int(connections * CONNECTIONS_PER_UID_SHARE))
     admission = Admission(
@@ -255,8 +281,6 @@ async def _open_doors(
         per_uid=per_uid,
         per_uid_per_second=config.limits.connections_per_uid_per_second,
     )
-    inward = InwardFolder(config.data_dir / "inward")
-    stack.callback(inward.close)
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
     http = HttpProtocols(api.app())
     public = Door(inward.socket("public.sock"), admission, http=http.make)
@@ -276,7 +300,7 @@ async def _open_doors(
             rooms.engine, rooms.beginning, rooms.changing, rooms.attaching, rooms.identities
         ).methods(),
         validation.SERVICE: validation.ValidationApi(
-            rooms.service, rooms.engine, rooms.identities, rooms.clock
+            rooms.service, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
         ).methods(),
     }
     envoy_calls = Calls(public.peers, rooms.audit, header=False)
@@ -343,53 +367,17 @@ def _services(calls: Calls, services: dict) -> dict:  # type: ignore[type-arg]
     return {name: calls.service(name, methods) for name, methods in services.items()}
 
 
-async def _flush(audit: Audit) -> None:
-    try:
-        audit.note("agent_stopped")
-        await audit.flush()
-    except SojournError as error:
-        log.error("audit_not_written", reason=error.public, detail=error.detail)
-
-
-class _Upkeep:
-    """Renews the authority's keys when due, and when the wall clock was set."""
-
-    def __init__(self, rooms: Rooms) -> None:
-        self._rooms = rooms
-        self._alarm: Alarm | None = None
-        rooms.alarms.on_step(self.run)
-
-    def run(self) -> None:
-        """Do it, and come back when the next are due."""
-        if self._alarm is not None:
-            self._alarm.cancel()
-        try:
-            wait = self._rooms.authority.maintain().total_seconds()
-        except Exception:
-            log.exception("authority_not_renewed")
-            wait = 60.0
-        self._alarm = self._rooms.alarms.after(wait, self.run)
-
-
-def _start_metrics(config: Config, rooms: Rooms) -> None:
-    if config.metrics.listen is None:
-        return
-    for name, text, value in (
+def _gauges(rooms: Rooms) -> list[tuple[str, str, Callable[[], float]]]:
+    return [
         ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
         ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),
         ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.issuing.x509.kept())),
         ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.tasks)),
         ("sojourn_validators", "Validators that watch.", lambda: len(rooms.engine.feed)),
-    ):
-        Gauge(name, text).set_function(value)
-    host, _, port = config.metrics.listen.rpartition(":")
-    try:
-        start_http_server(int(port), host.strip("[]"))
-    except OSError as error:
-        raise CannotStart(f"cannot listen for metrics on {config.metrics.listen}: {error.strerror}") from error
+    ]
 
 
-def main(config: Config, ready: Callable[[], None]) -> None:
+def main(config: Config, ready: Callable[[str], None]) -> None:
     """Run the agent in the foreground until it is told to stop. Raise CannotStart and its kin."""
     import uvloop
 

@@ -97,7 +97,7 @@ HOMES = {
     "uvloop": ["daemon"],
     "typer": ["cli"],
     "pydantic": ["config", "tasks.cases", "tasks.params", "tasks.typefile", "tasks.types"],
-    "prometheus_client": ["doors", "daemon"],
+    "prometheus_client": ["doors"],
 }
 SEES_PROC = ["attestation.process", "attestation.peer", "process_setup", "store.tasks", "doors.servers", "sdk.tls"]
 SDK_SEES = ["address", "errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.tokens"]

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -74,39 +74,39 @@ class Admission:
 
 
 class Allowance:
-    """So many a second for each uid, of anything; what is over that is not said."""
+    """So many a second for each user or other caller, of anything; what is over that is not said."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
         self._second = 0
-        self._used: Counter[int] = Counter()
+        self._used: Counter[Hashable] = Counter()
 
-    def allow(self, uid: int) -> bool:
+    def allow(self, who: Hashable) -> bool:
         second = int(time.monotonic())
         if second != self._second:
             self._second = second
             self._used.clear()
-        self._used[uid] += 1
-        return self._used[uid] <= self._per_second
+        self._used[who] += 1
+        return self._used[who] <= self._per_second
 
 
 class Concurrency:
-    """So many at once for each uid."""
+    """So many at once for each uid, or for each SPIFFE ID of callers over the network."""
 
-    def __init__(self, per_uid: int, what: str) -> None:
-        self._per_uid = per_uid
+    def __init__(self, each: int, what: str) -> None:
+        self._each = each
         self._what = what
-        self._now: Counter[int] = Counter()
+        self._now: Counter[int | str] = Counter()
 
     @contextmanager
-    def one(self, uid: int) -> Iterator[None]:
-        """Take a place. Raise LimitExceeded if the user has no more."""
-        if self._now[uid] >= self._per_uid:
-            raise LimitExceeded(f"the user has too many {self._what}")
-        self._now[uid] += 1
+    def one(self, who: int | str) -> Iterator[None]:
+        """Take a place. Raise LimitExceeded if the user or workload has no more."""
+        if self._now[who] >= self._each:
+            raise LimitExceeded(f"the {'user' if isinstance(who, int) else 'workload'} has too many {self._what}")
+        self._now[who] += 1
         try:
             yield
         finally:
-            self._now[uid] -= 1
-            if self._now[uid] <= 0:
-                del self._now[uid]
+            self._now[who] -= 1
+            if self._now[who] <= 0:
+                del self._now[who]

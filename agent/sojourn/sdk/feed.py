@@ -11,8 +11,8 @@ from typing import Final, Self
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import SojournError, Unavailable
 from sojourn.limits import ENDED_TASKS_KEPT, HEARTBEAT_SECONDS, HEARTBEATS_MISSED, LIVE_TASKS
-from sojourn.sdk.client import Client
 from sojourn.sdk.parse import jwk_set
+from sojourn.sdk.validating import Agent
 from sojourn.spiffe.jose import PublicKey
 
 STALE_SECONDS: Final = HEARTBEAT_SECONDS * HEARTBEATS_MISSED
@@ -40,7 +40,7 @@ class TaskFeed:
     agent whose epoch is older than that of before is not believed: its database was put back, or it is another one.
     """
 
-    def __init__(self, client: Client, audiences: Sequence[str], *, boot: Callable[[], float] = boot_seconds) -> None:
+    def __init__(self, client: Agent, audiences: Sequence[str], *, boot: Callable[[], float] = boot_seconds) -> None:
         self._client = client
         self._audiences = tuple(audiences)
         self._boot = boot

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from typing import Final, Self
 
 from sojourn.errors import InvalidToken, Refused
-from sojourn.sdk.client import Client
 from sojourn.sdk.feed import TaskFeed
+from sojourn.sdk.validating import Agent
 from sojourn.spiffe.jose import VerifiedClaims, parse_unverified
 from sojourn.tasks import tokens
 from sojourn.tasks.tokens import TaskToken
@@ -33,7 +33,7 @@ class TaskVerifier:
 
     def __init__(
         self,
-        client: Client,
+        client: Agent,
         audience: str,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),

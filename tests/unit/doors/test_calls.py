@@ -14,7 +14,7 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.doors import calls
 from sojourn.doors.admission import Concurrency
 from sojourn.doors.calls import HEADER, Calls, Method, first_of
-from sojourn.doors.door import KEY_PREFIX, Peers
+from sojourn.doors.doorway import KEY_PREFIX, Peers
 from sojourn.errors import AttestationFailed, InvalidInput, SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oversight.audit import Audit

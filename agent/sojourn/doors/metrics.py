@@ -1,0 +1,18 @@
+"""Prometheus metrics over HTTP."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import Gauge, start_http_server
+
+from sojourn.errors import CannotStart
+
+
+def start(listen: str, gauges: Iterable[tuple[str, str, Callable[[], float]]]) -> None:
+    """Serve all metrics at ADDRESS:PORT, these gauges (name, text, value) among them. Raise CannotStart."""
+    for name, text, value in gauges:
+        Gauge(name, text).set_function(value)
+    host, _, port = listen.rpartition(":")
+    try:
+        start_http_server(int(port), host.strip("[]"))
+    except OSError as error:
+        raise CannotStart(f"cannot listen for metrics on {listen}: {error.strerror}") from error
