@@ -73,6 +73,15 @@ class TaskFeed:
         """Whether it was heard of within STALE_SECONDS. If not, what it knows may be over."""
         return self._heard is not None and self._boot() - self._heard < STALE_SECONDS
 
+    async def comes_back(self, timeout_seconds: float) -> bool:
+        """Whether it is fresh. One whose stream has just ended is given `timeout_seconds` for its next snapshot."""
+        following = self._follower is not None and not self._follower.done()
+        if self._heard is None and following:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    await self._ready.wait()
+        return self.fresh
+
     def lookup(self, task_id: str) -> TaskKnown | None:
         """What is known of a task; None: nothing, so ask the agent."""
         return self._live.get(task_id) or self._ended.get(task_id)

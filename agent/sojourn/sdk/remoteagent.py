@@ -72,7 +72,13 @@ class _Bridged(Connection):
         made = super().failure(error)
         if made.remote_code in _OUTLIVED:  # what this connection was made with: the next is made with the present SVID
             self._bridge.drop()
-        if isinstance(made, Unavailable | Unreachable) and not made.remote_code and self._bridge.failure:
+        if made.remote_code or not isinstance(made, Unavailable | Unreachable):
+            return made
+        if self._bridge.failure:
             sentence = f"no TLS connection to the agent at {self._address}: {self._bridge.failure}"
             return Unreachable(sentence, detail=made.detail)
+        if isinstance(made, Unreachable):
+            return Unreachable(
+                f"the agent at {self._address} closes the connection: its log says why", detail=made.detail
+            )
         return made
