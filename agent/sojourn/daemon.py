@@ -24,6 +24,7 @@ from sojourn.doors import (
     agents,
     bundles,
     entries,
+    facts,
     federation,
     localauthority,
     metrics,
@@ -58,8 +59,6 @@ from sojourn.limits import (
     ADMIN_CONNECTIONS,
     ADMIN_MESSAGE_MAX_BYTES,
     BLOCKING_THREADS,
-    CONNECTIONS_PER_UID_SHARE,
-    DESCRIPTORS_PER_CONNECTION,
     DESCRIPTORS_RESERVED,
     DRAIN_SECONDS,
     HOLDERS_SHARE,
@@ -67,14 +66,17 @@ from sojourn.limits import (
     REMOTE_DESCRIPTORS_SHARE,
 )
 from sojourn.oversight.audit import Audit
+from sojourn.oversight.facts import Facts
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
+from sojourn.store import wal
 from sojourn.store.audit import AuditTable
 from sojourn.store.blocks import BlockTable
 from sojourn.store.database import Database, open_sqlite
 from sojourn.store.entries import EntryTable
+from sojourn.store.facts import FactTable
 from sojourn.store.foreign import ForeignTable
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
@@ -82,10 +84,12 @@ from sojourn.store.tasks import TaskTable
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.beginning import Beginning
 from sojourn.tasks.changing import Changing
+from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.policies import Policies
 from sojourn.tasks.recovery import Recovery
+from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.service import TokenService
 
 log = structlog.get_logger()
@@ -116,6 +120,7 @@ class Rooms:
     recovery: Recovery
     blocks: BlockTable
     service: TokenService
+    facts: facts.FactApi
 
 
 async def run(config: Config, level: Level, failures: Failures, ready: Callable[[str], None]) -> None:
@@ -164,7 +169,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 stack,
             )
             if config.metrics.listen is not None:
-                metrics.start(config.metrics.listen, _gauges(rooms))
+                metrics.start(config.metrics.listen, rooms.registry, rooms.identities, rooms.issuing, rooms.engine)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
             ready(tcp)
@@ -192,6 +197,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     journal = AuditTable(database)
     audit = Audit(journal, clock)
     stack.push_async_callback(audit.finish)
+    wal.report(database.torn, audit)
     epoch = await next_epoch(database)
     pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
@@ -224,7 +230,9 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     table = TaskTable(database, journal)
     key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
-    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders)
+    known = Facts(FactTable(database, journal), audit, clock, alarms)
+    await known.start()
+    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders, known)
     changing = Changing(engine)
     sets = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
     await sets.start()
@@ -233,6 +241,9 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     engine.blocks.replace(blocks.load())
     recovery = Recovery(engine, registry, holders, table, audit, alarms)
     await recovery.run()
+    redeciding = Redeciding(engine, changing, known, alarms)
+    redeciding.start()
+    sets.reloading.on_applied(redeciding.reloaded)
     attaching = Attaching(engine, changing, identities)
     beginning = Beginning(engine)
     service = TokenService(engine, beginning, attaching, identities, clock)
@@ -258,6 +269,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         recovery,
         blocks,
         service,
+        facts.FactApi(known, redeciding, identities),
     )
 
 
@@ -270,17 +282,8 @@ async def _open_doors(
     descriptors: int,
     stack: AsyncExitStack,
 ) -> None:
-    reserved = DESCRIPTORS_RESERVED + ADMIN_CONNECTIONS * DESCRIPTORS_PER_CONNECTION
-    share = 1 - HOLDERS_SHARE - (0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE)
-    available = (descriptors - reserved) * share
-    connections = max(16, int(available / DESCRIPTORS_PER_CONNECTION))
-    per_uid = config.limits.connections_per_uid or max(8, int(connections * CONNECTIONS_PER_UID_SHARE))
-    admission = Admission(
-        rooms.clock,
-        connections=connections,
-        per_uid=per_uid,
-        per_uid_per_second=config.limits.connections_per_uid_per_second,
-    )
+    elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
+    admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
     http = HttpProtocols(api.app())
     public = Door(inward.socket("public.sock"), admission, http=http.make)
@@ -294,11 +297,13 @@ async def _open_doors(
     calls = Calls(public.peers, rooms.audit, header=True)
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
+    delegating = Delegating(rooms.engine, rooms.beginning)
     public_services = {
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(
-            rooms.engine, rooms.beginning, rooms.changing, rooms.attaching, rooms.identities
-        ).methods(),
+            rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
+        ).methods()
+        | rooms.facts.public_methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
         ).methods(),
@@ -336,6 +341,7 @@ async def _open_doors(
         ).methods()
         | entry_api.admin_methods()
         | taskadmin.TaskAdminApi(rooms.engine, rooms.changing, rooms.blocks, rooms.audit, rooms.clock).admin_methods()
+        | rooms.facts.admin_methods()
         | policies.PolicyApi(rooms.engine, rooms.policies).admin_methods()
         | revoking.RevokingApi(
             rooms.registry,
@@ -365,16 +371,6 @@ async def _open_doors(
 
 def _services(calls: Calls, services: dict) -> dict:  # type: ignore[type-arg]
     return {name: calls.service(name, methods) for name, methods in services.items()}
-
-
-def _gauges(rooms: Rooms) -> list[tuple[str, str, Callable[[], float]]]:
-    return [
-        ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
-        ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),
-        ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.issuing.x509.kept())),
-        ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.tasks)),
-        ("sojourn_validators", "Validators that watch.", lambda: len(rooms.engine.feed)),
-    ]
 
 
 def main(config: Config, ready: Callable[[str], None]) -> None:

@@ -5,11 +5,13 @@ from contextlib import ExitStack
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.children import child, holder_of, peer_of
+from fakes.facts import FakeFactStore
 from fakes.journals import FakeTaskStore
 from fakes.registrations import entry
 from fakes.task_types import TICKETS
 from sojourn.clock import Alarms
 from sojourn.oversight.audit import Audit
+from sojourn.oversight.facts import Facts
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
@@ -32,15 +34,18 @@ def end_all(engine, reason="test over"):
 
 
 class Room:
-    """An engine with fakes around it; `journal` writes endings in the background."""
+    """An engine with fakes around it; `journal` writes endings in the background. `store` may be a real one."""
 
-    def __init__(self, clock, types):
+    def __init__(self, clock, types, *, store=None, epoch=EPOCH):
         self.clock = clock
         self.alarms = Alarms(clock)
-        self.store = FakeTaskStore()
+        self.store = store or FakeTaskStore()
+        self.fact_store = FakeFactStore(self.store)
+        audit = Audit(self.store, clock)
+        self.facts = Facts(self.fact_store, audit, clock, self.alarms)
         self.holders = Holders(2 * HOLDERS)  # half of them for a uid
         self.engine = TaskEngine(
-            types, self.store, Audit(self.store, clock), KEY, ISSUER, EPOCH, clock, self.alarms, self.holders
+            types, self.store, audit, KEY, ISSUER, epoch, clock, self.alarms, self.holders, self.facts
         )
         self.beginning = Beginning(self.engine)
         self._closing = ExitStack()
@@ -76,6 +81,7 @@ class Room:
                 await over.wait()
 
     def end_everything(self):
-        self.store.gate = None
+        if isinstance(self.store, FakeTaskStore):
+            self.store.gate = None
         end_all(self.engine)
         self._closing.close()

@@ -1,7 +1,7 @@
 """A workload process for tests: becomes a user, does as it is told on standard input, answers on standard output.
 
 Usage: caller.py SOCKET [UID [GROUP…]]. Each line in is JSON {"do": NAME, …}; each line out is JSON. Commands:
-x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, task_token, attach,
+x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, task_token, attach, allocate,
 complete, exit.
 """
 
@@ -81,6 +81,9 @@ async def do(client, doing, asked, held):
             (task,) = (each[1] for each in held if isinstance(each, tuple) and each[1].id == asked["task"])
             token = await task.token(asked.get("resource", ""), asked.get("actions", ()))
             say(event="token", token=token.token, state=task.state)
+        case "allocate":  # until the kernel has no more for it
+            held.append(bytearray(os.urandom(asked["bytes"])))
+            say(event="allocated")
         case "attach":
             status = await client.attach_task(asked["task"])
             say(event="task", id=status.id, state=status.state, reason=status.reason)

@@ -213,7 +213,7 @@ class TestDoesNotComeBack:
         restart(agent)
         assert WAITING == shown(agent, task)
         holder.kill()
-        until(lambda: ("revoked", "holder_exited") == shown(agent, task), "the end of the task", 5)
+        until(lambda: ("revoked", "holder_exited") == shown(agent, task), "the end of the task")
 
     def test_another_program(self, agent: AgentProcess) -> None:
         """A holder that executed another program while there was no agent holds nothing after it."""
@@ -230,7 +230,7 @@ class TestDoesNotComeBack:
             restart(agent)
             tell(process, f"exec {sys.executable} -c 'print(1, flush=True); input()'")
             assert "1\n" == process.stdout.readline()
-            until(lambda: ("revoked", "attestation_changed") == shown(agent, task), "the end of the task", 5)
+            until(lambda: ("revoked", "attestation_changed") == shown(agent, task), "the end of the task")
 
     def test_the_type_has_changed(self, agent: AgentProcess, holder: Caller) -> None:
         """A task whose type's files have changed meanwhile ends."""
@@ -348,7 +348,7 @@ class TestStrangers:
                     assert "active" == right.hear().attached.state
                     second.send(attach=pb.Attach(task_id=task))
                     assert ("FAILED_PRECONDITION", "the task has its stream") == second.refusal()
-                until(lambda: ("revoked", "holder_disconnected") == shown(agent, task), "the end of the task", 5)
+                until(lambda: ("revoked", "holder_disconnected") == shown(agent, task), "the end of the task")
 
 
 class TestValidators:

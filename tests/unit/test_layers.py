@@ -30,19 +30,22 @@ LAYERS = [
     ],
     ["trusted", "folders", "attestation.files"],
     ["config", "process_setup", "attestation.process", "tasks.params", "tasks.typefile", "tasks.types"],
-    ["tasks.exchange", "tasks.rules", "tasks.asking", "tasks.lint"],
+    ["tasks.exchange", "tasks.rules", "tasks.lint"],
+    ["tasks.asking"],
     ["tasks.cases", "tasks.explaining"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
+    ["oversight.publications"],
+    ["oversight.facts"],
     ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats", "tasks.blocks"],
-    ["tasks.holding", "tasks.shadow", "tasks.deadlines"],
+    ["tasks.holding", "tasks.shadow", "tasks.deadlines", "tasks.family", "tasks.tickets"],
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.following", "identity.identities", "tasks.engine"],
     ["identity.lookout"],
     ["tasks.beginning", "tasks.changing", "tasks.recovery"],
-    ["tasks.attaching"],
+    ["tasks.attaching", "tasks.delegating"],
     ["tasks.service", "store"],
-    ["tasks.reloading"],
+    ["tasks.reloading", "tasks.redeciding"],
     ["tasks.typefolder"],
     ["tasks.policies"],
     ["doors", "sdk"],
@@ -99,7 +102,15 @@ HOMES = {
     "pydantic": ["config", "tasks.cases", "tasks.params", "tasks.typefile", "tasks.types"],
     "prometheus_client": ["doors"],
 }
-SEES_PROC = ["attestation.process", "attestation.peer", "process_setup", "store.tasks", "doors.servers", "sdk.tls"]
+SEES_PROC = [
+    "attestation.process",
+    "attestation.peer",
+    "process_setup",
+    "store.tasks",
+    "store.facts",
+    "doors.servers",
+    "sdk.tls",
+]
 SDK_SEES = ["address", "errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.tokens"]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),

@@ -35,10 +35,12 @@ def validate(
         "reason": reason,
         "kind": verdict.kind,
         "spiffe_id": str(verdict.spiffe_id) if verdict.spiffe_id else None,
+        "actors": [str(each) for each in verdict.actors],
         "claims": {name: whole(each) for name, each in verdict.claims.items()},
     }
     if valid:
-        lines = [f"valid: {verdict.kind} of {verdict.spiffe_id}"]
+        presents = f", presented by {' for '.join(map(str, verdict.actors))}" if verdict.actors else ""
+        lines = [f"valid: {verdict.kind} of {verdict.spiffe_id}{presents}"]
         lines += [f"  {name:<22} {_claim(each)}" for name, each in sorted(verdict.claims.items())]
     else:
         lines = [f"not valid: {reason} [{code}]"]

@@ -1,6 +1,8 @@
 """`sojourn task`: begin, use, end and see tasks."""
 
 import os
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +21,7 @@ from sojourn.durations import parse_duration
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Begin, use, end and see tasks.")
+_TICKET_MAX = 4_096  # characters
 TypeOption = Annotated[str, typer.Option("--type", help="The task type.")]
 TtlOption = Annotated[
     str | None, typer.Option("--ttl", metavar="DURATION", help="End sooner than the type says, such as 30s.")
@@ -29,11 +32,14 @@ TaskArgument = Annotated[str, typer.Argument(envvar="SOJOURN_TASK_ID", help="The
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The command and its arguments.")],
-    type_: TypeOption,
+    type_: Annotated[str, typer.Option("--type", help="The task type.")] = "",
     param: ParamOption = None,
     resource: ResourceOption = "",
     action: ActionOption = None,
     ttl: TtlOption = None,
+    ticket_file: Annotated[
+        str, typer.Option("--ticket-file", metavar="FILE", help="In the place of --type: a ticket, or - for its input.")
+    ] = "",
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", help="Between SIGTERM and SIGKILL, when the task ends first.")
     ] = 5.0,
@@ -47,19 +53,19 @@ def run(
     """
     from sojourn.cli.taskrun import run_command
 
-    status = remote.public(
-        socket,
-        lambda client: run_command(
-            client,
-            command,
-            grace,
-            type=type_,
-            params=remote.pairs(param),
-            grants=_grants(resource, action),
-            max_seconds=_seconds(ttl),
-        ),
-    )
-    raise typer.Exit(status)
+    if bool(type_) == bool(ticket_file):
+        raise InvalidInput("name the task type with --type, or a ticket with --ticket-file")
+    if ticket_file and (param or resource or action or ttl):
+        raise InvalidInput("a ticket says what the task is: leave out --param, --resource, --action and --ttl")
+    ticket = _ticket(ticket_file) if ticket_file else ""
+    params, grants, seconds = remote.pairs(param), _grants(resource, action), _seconds(ttl)
+
+    def begun(client: Any) -> Any:
+        if ticket:
+            return client.accept_delegation(ticket, session=True)
+        return client.task(type_, session=True, params=params, grants=grants, max_seconds=seconds)
+
+    raise typer.Exit(remote.public(socket, lambda client: run_command(client, command, grace, begun(client))))
 
 
 @app.command()
@@ -132,6 +138,59 @@ def narrow(
 
 
 @app.command()
+def delegate(
+    task: TaskArgument,
+    to: Annotated[str, typer.Option("--to", metavar="SPIFFE_ID", help="Who may begin the task.")],
+    resource: ResourceOption = "",
+    action: ActionOption = None,
+    max_: Annotated[
+        str | None, typer.Option("--max", metavar="DURATION", help="A shorter life than this task's, such as 5m.")
+    ] = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Hand a part of a task on to another workload: print a ticket, which that one gives to `sojourn task accept`.
+
+    It is good once, for that workload alone, and for a minute at most. Without --resource and --action it is for all
+    that the task may do. What it begins ends with this task.
+    """
+    grants, seconds = _grants(resource, action), _seconds(max_, "--max")
+    made = remote.public(socket, lambda client: client.delegate_task(task, to, grants, seconds))
+    value = {
+        "ticket": made.ticket,
+        "to": to,
+        "expires_at": made.expires_at.isoformat().replace("+00:00", "Z"),
+        "task_id": task,
+    }
+    emit(output, value, [made.ticket])
+
+
+@app.command()
+def accept(
+    ticket_file: Annotated[
+        str, typer.Option("--ticket-file", metavar="FILE", help="Where the ticket is. Default: standard input.")
+    ] = "-",
+    holder_pid: Annotated[
+        int | None,
+        typer.Option(
+            "--holder-pid", help="The process that the task lives with. Default: the one that ran this command."
+        ),
+    ] = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Begin the task that a ticket is for; it lives as long as a process, as with `begin`. Prints its ID."""
+    ticket = _ticket(ticket_file)
+
+    async def call(client: Any) -> Any:
+        pid = os.getppid() if holder_pid is None else holder_pid
+        return (await client.begin_delegated(ticket, holder_pid=pid)).status
+
+    status = remote.public(socket, call)
+    emit(output, _status_dict(status), [status.id])
+
+
+@app.command()
 def complete(
     task: TaskArgument,
     failed: Annotated[bool, typer.Option("--failed", help="The task did not succeed.")] = False,
@@ -153,13 +212,28 @@ def _grants(resource: str, actions: list[str] | None) -> Any:
     return [Grant.parse(resource, actions)]
 
 
-def _seconds(text: str | None) -> int:
+def _ticket(file: str) -> str:
+    """Read a ticket; it never stands among the arguments, where every user of the machine could read it."""
+    try:
+        if file == "-":
+            text = sys.stdin.read(_TICKET_MAX)
+        else:
+            with Path(file).open(encoding="utf-8") as opened:
+                text = opened.read(_TICKET_MAX)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the ticket cannot be read: {error}") from error
+    if not text.strip():
+        raise InvalidInput("there is no ticket: give the output of `sojourn task delegate`")
+    return text.strip()
+
+
+def _seconds(text: str | None, option: str = "--ttl") -> int:
     if text is None:
         return 0
     try:
         return max(1, int(parse_duration(text).total_seconds()))
     except ValueError as error:
-        raise InvalidInput(f"--ttl: {text[:50]!r} {error}") from error
+        raise InvalidInput(f"{option}: {text[:50]!r} {error}") from error
 
 
 def _status_dict(status: Any) -> dict[str, Any]:
@@ -171,4 +245,6 @@ def _status_dict(status: Any) -> dict[str, Any]:
         "reason": status.reason,
         "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in status.grants],
         "expires_at": status.expires_at.isoformat().replace("+00:00", "Z"),
+        "parent_id": status.parent_id or None,
+        "actors": [str(each) for each in status.actors],
     }

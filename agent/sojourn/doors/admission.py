@@ -7,8 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sojourn.clock import Clock
+from sojourn.config import LimitsConfig
 from sojourn.errors import LimitExceeded
-from sojourn.limits import CONNECTION_BURST_PER_UID
+from sojourn.limits import (
+    ADMIN_CONNECTIONS,
+    CONNECTION_BURST_PER_UID,
+    CONNECTIONS_PER_UID_SHARE,
+    DESCRIPTORS_PER_CONNECTION,
+    DESCRIPTORS_RESERVED,
+)
 
 _BUCKETS_KEPT = 10_000
 
@@ -30,6 +37,18 @@ class Admission:
         self._open: Counter[int] = Counter()
         self._total = 0
         self._buckets: dict[int, _Bucket] = {}
+
+    @classmethod
+    def within(cls, descriptors: int, share: float, limits: LimitsConfig, clock: Clock) -> "Admission":
+        """For a door that may take this share of the agent's descriptors, beyond those that are reserved."""
+        reserved = DESCRIPTORS_RESERVED + ADMIN_CONNECTIONS * DESCRIPTORS_PER_CONNECTION
+        connections = max(16, int((descriptors - reserved) * share / DESCRIPTORS_PER_CONNECTION))
+        return cls(
+            clock,
+            connections=connections,
+            per_uid=limits.connections_per_uid or max(8, int(connections * CONNECTIONS_PER_UID_SHARE)),
+            per_uid_per_second=limits.connections_per_uid_per_second,
+        )
 
     @property
     def open(self) -> int:

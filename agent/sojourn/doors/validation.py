@@ -71,6 +71,7 @@ class ValidationApi:
             reason=verdict.reason,
             kind=_NUMBERS[verdict.kind],
             spiffe_id=verdict.spiffe_id,
+            actors=verdict.actors,
         )
         if verdict.claims is not None:
             claims.put(answer.claims, verdict.claims)

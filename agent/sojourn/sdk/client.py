@@ -16,7 +16,7 @@ from sojourn.limits import REATTACH_TRIED_SECONDS
 from sojourn.sdk import parse
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
-from sojourn.sdk.task import AccessToken, HeldTask, Task, TaskStatus, run_task
+from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, Task, TaskStatus, run_task
 from sojourn.sdk.validating import TokenVerdict, validate_token
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
@@ -155,7 +155,8 @@ class Client:
         raises Refused, with the reason, if policy says no.
         """
         begin = _begin(type, params, grants, spiffe_id, session, max_seconds)
-        return run_task(self.connection, self, begin, self._patience_seconds)
+        first = tasks_pb2.RunTaskRequest(begin=begin)
+        return run_task(self.connection, self, first, self._patience_seconds)
 
     async def begin_task(
         self,
@@ -177,6 +178,49 @@ class Client:
         request.holder_pid = holder_pid
         request.idempotency_key = idempotency_key
         answer = await self.connection.unary(_TASKS + "BeginTask", request, tasks_pb2.Task)
+        return HeldTask(self, TaskStatus.of(answer))
+
+    async def delegate_task(
+        self,
+        task_id: str,
+        to: SpiffeId | str,
+        grants: Iterable[Grant] | None = None,
+        max_seconds: int = 0,
+    ) -> DelegationTicket:
+        """Make a ticket by which the workload `to` may begin a task with these grants of a live task of the caller.
+
+        No `grants`: all that the task has. The ticket is good once, and for a minute at most. Raise Refused if the
+        task's type does not let it be handed on so, TaskOver or NotFound.
+        """
+        request = tasks_pb2.DelegateRequest(
+            task_id=task_id, spiffe_id=str(to), grants=_grants(grants or ()), max_seconds=max_seconds
+        )
+        answer = await self.connection.unary(_TASKS + "Delegate", request, tasks_pb2.DelegationTicket)
+        return DelegationTicket(answer.ticket, datetime.fromtimestamp(answer.expires_at, UTC))
+
+    def accept_delegation(
+        self, ticket: DelegationTicket | str, *, spiffe_id: SpiffeId | str | None = None, session: bool = False
+    ) -> AbstractAsyncContextManager[Task]:
+        """Begin the task that a ticket is for: `async with client.accept_delegation(ticket) as task`.
+
+        It ends with the block, and with the task that it was handed on from. Entering raises NotFound if the ticket is
+        not the caller's, is used or over.
+        """
+        first = tasks_pb2.RunTaskRequest(accept=_accept(ticket, spiffe_id, session))
+        return run_task(self.connection, self, first, self._patience_seconds)
+
+    async def begin_delegated(
+        self,
+        ticket: DelegationTicket | str,
+        *,
+        spiffe_id: SpiffeId | str | None = None,
+        session: bool = False,
+        holder_pid: int = 0,
+    ) -> HeldTask:
+        """Begin the task that a ticket is for, bound to a process: this one (0), or an ancestor of it."""
+        request = _accept(ticket, spiffe_id, session)
+        request.holder_pid = holder_pid
+        answer = await self.connection.unary(_TASKS + "AcceptDelegation", request, tasks_pb2.Task)
         return HeldTask(self, TaskStatus.of(answer))
 
     async def attach_task(self, task_id: str) -> TaskStatus:
@@ -221,6 +265,13 @@ def _begin(
         session=session,
         max_seconds=max_seconds,
     )
+
+
+def _accept(
+    ticket: DelegationTicket | str, spiffe_id: SpiffeId | str | None, session: bool
+) -> tasks_pb2.AcceptDelegationRequest:
+    text = ticket.ticket if isinstance(ticket, DelegationTicket) else ticket
+    return tasks_pb2.AcceptDelegationRequest(ticket=text, spiffe_id=_text(spiffe_id), session=session)
 
 
 def _grants(grants: Iterable[Grant]) -> list[tasks_pb2.Grant]:

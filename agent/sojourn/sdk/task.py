@@ -40,6 +40,17 @@ class AccessToken:
 
 
 @dataclass(frozen=True, slots=True)
+class DelegationTicket:
+    """What another workload begins its part of a task with. `ticket` is a credential: the repr hides it."""
+
+    ticket: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"DelegationTicket(exp={self.expires_at.isoformat()})"
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStatus:
     """What the agent last said of a task. `reason` says why it ended, and is empty while it lives."""
 
@@ -53,6 +64,8 @@ class TaskStatus:
     created_at: datetime
     expires_at: datetime
     params: Mapping[str, str]
+    parent_id: str = ""  # the task that handed it on
+    actors: tuple[SpiffeId, ...] = ()  # who acts for the first task's workload, this one's first; none: nobody does
 
     @classmethod
     def of(cls, message: tasks_pb2.Task) -> "TaskStatus":
@@ -68,6 +81,8 @@ class TaskStatus:
             created_at=datetime.fromtimestamp(message.created_at, UTC),
             expires_at=datetime.fromtimestamp(message.expires_at, UTC),
             params=dict(message.params),
+            parent_id=message.parent_id,
+            actors=tuple(SpiffeId.parse(each) for each in message.actors),
         )
 
 
@@ -120,6 +135,9 @@ class TaskCalls(Protocol):
 
     async def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken: ...
     async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus: ...
+    async def delegate_task(
+        self, task_id: str, to: SpiffeId | str, grants: Iterable[Grant] | None = None, max_seconds: int = 0
+    ) -> DelegationTicket: ...
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus: ...
 
 
@@ -146,6 +164,16 @@ class HeldTask(TaskView):
     async def narrow(self, kept: Iterable[Grant]) -> None:
         """Give up all but these grants, which the task must have. It cannot be undone; tokens from before are dead."""
         self._status = await self._calls.narrow_task(self.id, kept)
+
+    async def delegate(
+        self, *, to: SpiffeId | str, grants: Iterable[Grant] | None = None, max_seconds: int = 0
+    ) -> DelegationTicket:
+        """Hand a part of the task on to the workload `to`: give it the ticket, and it begins a task of its own by it.
+
+        No `grants`: all of the task's. The ticket is good once, for a minute at most; what it begins ends with this
+        task. Raise TaskOver if the task is not active, and Refused if its type does not let it be handed on so.
+        """
+        return await self._calls.delegate_task(self.id, to, grants, max_seconds)
 
     async def complete(self, *, failed: bool = False) -> None:
         """End the task. Doing it twice changes nothing."""
@@ -176,6 +204,13 @@ class Task(HeldTask):
         """See HeldTask.narrow."""
         ask, grants = super().narrow, tuple(kept)
         await self._over_restarts(lambda: ask(grants))
+
+    async def delegate(
+        self, *, to: SpiffeId | str, grants: Iterable[Grant] | None = None, max_seconds: int = 0
+    ) -> DelegationTicket:
+        """See HeldTask.delegate."""
+        ask, part = super().delegate, None if grants is None else tuple(grants)
+        return await self._over_restarts(lambda: ask(to=to, grants=part, max_seconds=max_seconds))
 
     async def complete(self, *, failed: bool = False) -> None:
         """End the task and wait until the agent says so, two seconds at most: then raise Unavailable."""
@@ -234,12 +269,14 @@ class Task(HeldTask):
 
 @asynccontextmanager
 async def run_task(
-    connection: Connection, calls: TaskCalls, begin: tasks_pb2.BeginTaskRequest, patience_seconds: float
+    connection: Connection, calls: TaskCalls, first: tasks_pb2.RunTaskRequest, patience_seconds: float
 ) -> AsyncIterator[Task]:
-    """Begin a task on a stream of its own, and end it with the block: as failed, if an exception leaves it."""
+    """Begin a task by the `first` request of a stream of its own, and end it with the block: as failed, if an exception
+    leaves it.
+    """
     stream = TaskStream(connection, patience_seconds)
     try:
-        task = Task(calls, TaskStatus.of(await stream.begin(begin)), stream)
+        task = Task(calls, TaskStatus.of(await stream.begin(first)), stream)
         follower = asyncio.create_task(task.follow())
         try:
             async with _farewell(task):

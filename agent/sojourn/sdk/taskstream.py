@@ -22,9 +22,9 @@ class TaskStream:
         self._outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._call: Any = None
 
-    async def begin(self, begin: tasks_pb2.BeginTaskRequest) -> tasks_pb2.Task:
+    async def begin(self, first: tasks_pb2.RunTaskRequest) -> tasks_pb2.Task:
         """Begin a task. Raise a SojournError if there is none."""
-        return await self._open(tasks_pb2.RunTaskRequest(begin=begin), "begun")
+        return await self._open(first, "begun")
 
     async def attach(self, task_id: str) -> tasks_pb2.Task:
         """Have the task back from the agent once it has restarted, trying for as long as there is patience.

@@ -15,7 +15,10 @@ _KINDS: Final = {pb.TOKEN_KIND_JWT_SVID: "jwt_svid", pb.TOKEN_KIND_TASK: "task"}
 
 @dataclass(frozen=True, slots=True)
 class TokenVerdict:
-    """The agent's word on a token. `code` (stable) and `reason` (one sentence) say why it is not valid."""
+    """The agent's word on a token. `code` (stable) and `reason` (one sentence) say why it is not valid.
+
+    `spiffe_id` is the subject, on whose behalf something is done; `actors` do it, if the task was handed on.
+    """
 
     valid: bool
     code: str
@@ -23,6 +26,12 @@ class TokenVerdict:
     kind: str  # jwt_svid | task | empty: could not be told
     spiffe_id: SpiffeId | None
     claims: Mapping[str, Any]
+    actors: tuple[SpiffeId, ...] = ()  # who presents the token first, then those before it
+
+    @property
+    def actor(self) -> SpiffeId | None:
+        """Whose task the token is of: the subject itself, unless it handed the task on."""
+        return self.actors[0] if self.actors else self.spiffe_id
 
 
 class Agent(Protocol):
@@ -51,4 +60,5 @@ async def validate_token(
         _KINDS.get(answer.kind, ""),
         SpiffeId.parse(answer.spiffe_id) if answer.spiffe_id else None,
         json_format.MessageToDict(answer.claims),
+        tuple(SpiffeId.parse(each) for each in answer.actors),
     )

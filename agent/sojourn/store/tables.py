@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA = "0003"  # the newest migration in store/migrations/versions; a test compares
+SCHEMA = "0004"  # the newest migration in store/migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -56,6 +56,16 @@ revocations = Table(
     metadata,
     Column("id", String(255), primary_key=True),  # KIND:ID, such as x509:SERIAL
     Column("expires_at", BigInteger, nullable=False),  # of the SVID: then it need not be on the list
+    Column("document", Text, nullable=False),
+)
+
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("subject", String(2048), primary_key=True),  # empty, a SPIFFE ID, or a task's ID
+    Column("source", String(2048), primary_key=True),
+    Column("boot_id", String(64), nullable=False),  # of the boot clock that its document counts by
     Column("document", Text, nullable=False),
 )
 

@@ -4,10 +4,11 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
-from sojourn.errors import InvalidInput, SojournError, Unavailable
+from sojourn.errors import InvalidInput, Refused, SojournError, TaskOver, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId
@@ -16,7 +17,6 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.repeats import Repeats
-from sojourn.tasks.shadow import Decided
 from sojourn.tasks.task import REVOKED, Task
 
 
@@ -51,7 +51,7 @@ class Bond:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class Held:
     """A bond whose processes are held."""
 
     holder: Hold
@@ -96,16 +96,16 @@ class Beginning:
 
     async def _begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
         engine = self._engine
-        held = self._hold(bond, peer.uid, lambda: engine.holding.gone(task))
+        held = self.hold(bond, peer.uid, lambda: engine.holding.gone(task))
         try:
             task = self._make(peer, entries, request, held)
         except BaseException:
             held.release()
             raise
-        await self._start(task)
+        await self.start(task)
         return task
 
-    def _hold(self, bond: Bond, uid: int, gone: Callable[[], None]) -> _Held:
+    def hold(self, bond: Bond, uid: int, gone: Callable[[], None]) -> Held:
         """Hold the processes of a bond, all or none."""
         try:
             holder = self._engine.holders.hold(bond.holder, uid, gone)
@@ -118,15 +118,15 @@ class Beginning:
         except BaseException:
             holder.release()
             raise
-        return _Held(holder, heir, bond)
+        return Held(holder, heir, bond)
 
-    async def _start(self, task: Task) -> None:
+    async def start(self, task: Task, event: str = "task_begun", **fields: Any) -> None:
         """Take a task among the live ones and have it written; it has not begun if that fails."""
         engine = self._engine
         engine.adopt(task)
-        decided = {"policies": list(task.decided_by), "policy_set": engine.types.digest}
+        begun = engine.event(event, task, pid=task.holder.pid, **task.decided_on, **fields)
         try:
-            await engine.journal.now(task.record(), engine.event("task_begun", task, pid=task.holder.pid, **decided))
+            await engine.journal.now(task.record(), begun)
         except SojournError:
             engine.forget(task)
             raise
@@ -134,10 +134,15 @@ class Beginning:
             if task.live:
                 engine.end(task, REVOKED, "holder_disconnected")
             raise
-        task.check_active(engine.clock.boot())  # the holder may have gone meanwhile
+        try:
+            task.check_active(engine.clock.boot())  # the holder may have gone meanwhile
+        except TaskOver:
+            if task.live:  # suspended before anybody had it: nobody gets to know it
+                engine.end(task, REVOKED, task.reason or "deadline")
+            raise
         engine.feed.publish(task)
 
-    def _make(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: _Held) -> Task:
+    def _make(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
         engine = self._engine
         if engine.closing:
             raise Unavailable("the agent is shutting down")
@@ -171,8 +176,12 @@ class Beginning:
             heir=held.heir,
         )
         rules.check_binding(kind, task.held_as)
-        decided = Decided(task, engine.shadow)
-        task.authority = rules.authorize(kind, task.principal(), request.wanted, engine.context(task), decided)
-        task.decided_by = decided.policies
+        decided = engine.decided(task)
+        try:
+            task.authority = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)
+        except Refused as error:
+            engine.denied("begin_denied", task, error, **decided.record())
+            raise
+        task.decided_on = decided.record()
         held.holder.process.check_alive()
         return task

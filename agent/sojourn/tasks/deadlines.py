@@ -24,6 +24,12 @@ class Deadlines:
         """The task was used: it is not idle from now on."""
         task.last_used = self._clock.boot()
 
+    def check(self, task: Task) -> None:
+        """End a live task whose time is up, though its alarm has not rung yet."""
+        boot = self._clock.boot()
+        if task.live and boot >= min(task.deadline, task.idle_deadline):
+            self._end(task, EXPIRED, "deadline" if boot >= task.deadline else "idle")
+
     def forget(self, task: Task) -> None:
         for alarm in task.alarms:
             alarm.cancel()

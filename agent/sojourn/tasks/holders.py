@@ -11,6 +11,7 @@ from sojourn.attestation.process import Process, Program
 from sojourn.errors import AttestationFailed, LimitExceeded
 
 log = structlog.get_logger()
+CHANGED, EXITED = "attestation_changed", "holder_exited"
 
 
 @dataclass(slots=True, eq=False)
@@ -21,14 +22,15 @@ class _Held:
     cgroup: str
     holds: dict["Hold", Callable[[], None]] = field(default_factory=dict)
 
-    def changed(self) -> bool:
-        """Whether the process changed program or cgroup since it was first held, or has gone."""
-        if self.process.exited:
-            return True
+    def lost(self) -> str:
+        """Why the process holds nothing any more: CHANGED its program or cgroup since it was first held, or EXITED."""
         try:
-            return self.process.program() != self.program or self.process.cgroup() != self.cgroup
-        except AttestationFailed:
-            return True
+            same = self.process.program() == self.program and self.process.cgroup() == self.cgroup
+        except AttestationFailed:  # it may be ending: its program goes before the kernel says so
+            return EXITED
+        if self.process.exited:
+            return EXITED
+        return "" if same else CHANGED
 
 
 class Hold:
@@ -100,10 +102,10 @@ class Holders:
                 del self._per_uid[held.uid]
             held.process.close()
 
-    def changed(self, hold: Hold) -> bool:
-        """Whether the held process changed program or cgroup since it was first held, or has gone."""
+    def lost(self, hold: Hold) -> str:
+        """CHANGED if the process changed program or cgroup since it was first held, EXITED if it has gone, or ''."""
         held = self._held.get((hold.process.pid, hold.process.start_time))
-        return held is None or held.changed()
+        return EXITED if held is None else held.lost()
 
     @property
     def keys(self) -> list[tuple[int, int]]:
@@ -111,9 +113,9 @@ class Holders:
         return list(self._held)
 
     def changed_of(self, keys: Iterable[tuple[int, int]]) -> set[Hold]:
-        """The holds on those of these processes of which `changed` is true: each process is looked at once."""
+        """The holds on those of these processes that have CHANGED: each process is looked at once."""
         found = [self._held[key] for key in keys if key in self._held]
-        return {hold for held in found if held.changed() for hold in held.holds}
+        return {hold for held in found if held.lost() == CHANGED for hold in held.holds}
 
     def _exited(self, key: tuple[int, int]) -> None:
         held = self._held.get(key)

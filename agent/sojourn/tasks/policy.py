@@ -53,11 +53,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What policies may read beside the task. `absent` says of facts why they are not there: missing, or stale."""
+    """What policies may read beside the task. `absent` says of facts why they are not there: missing, or stale.
+
+    `also`: what it would be with facts that were said and are not on disk yet. Policy must allow in each of them too.
+    """
 
     params: Mapping[str, Param] = field(default_factory=dict)
     facts: Mapping[str, Reading] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    also: "tuple[Context, ...]" = ()
 
     def document(self) -> dict[str, Any]:
         """As Cedar reads it."""
@@ -121,13 +125,20 @@ class Policy:
             raise InvalidPolicy(_faults(result.errors, every))
         self.whole = compiled(every)
         # Scopes name actions outright, so that what is left out could not match: the answer is the same, but sooner.
-        self._cut = {
-            action: compiled([each for each in every if each.actions is None or action in each.actions])
-            for action in actions
-        }
+        cuts = {action: tuple(each for each in every if _is_about(each, action)) for action in actions}
+        made = {tuple(each.id for each in cut): cut for cut in cuts.values()}  # many actions have the same
+        ready = {ids: compiled(cut) for ids, cut in made.items()}
+        self._cut = {action: ready[tuple(each.id for each in cut)] for action, cut in cuts.items()}
 
     def decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
         """Ask whether a task may do `action` at `resource`. Without a fact that is required it may not."""
+        decision = self._decide(principal, action, resource, context)
+        for other in context.also if decision else ():
+            if not (decision := self._decide(principal, action, resource, other)):
+                break
+        return decision
+
+    def _decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
         for name in self._required_facts:
             if name not in context.facts:
                 return Deny(f"fact {name!r} is {context.absent.get(name, 'missing')}")
@@ -156,11 +167,15 @@ class Policy:
             decided = tuple(sorted(named.get(reason) or reason for reason in diagnostics.reasons))
             if diagnostics.errors:
                 return Deny(f"policy could not be evaluated: {diagnostics.errors[0]}", decided)
-            if result.decision is cedarpy.Decision.Allow:
+            if result.decision is cedarpy.Decision.Allow and decided:  # no permit without a policy that says so
                 return Allow(decided)
-        except Exception as error:  # noqa: BLE001  # whatever goes wrong while deciding is a deny
+        except BaseException as error:  # noqa: BLE001  # whatever goes wrong is a deny; a panic of Cedar is no Exception
             return Deny(f"policy could not be asked: {type(error).__name__}")
         return Deny("a policy forbids it" if decided else "no policy permits it", decided)
+
+
+def _is_about(clause: Clause, action: str) -> bool:
+    return clause.actions is None or action in clause.actions
 
 
 def compiled(some: Sequence[Clause]) -> cedarpy.PolicySet:

@@ -1,6 +1,6 @@
 """One task: what it is, and the states that it goes through.
 
-    active ⇄ suspended ──► completed | revoked | expired
+    active ⇄ suspended ──► completed | revoked | expired | cascaded
 
 Every change makes the version grow, and a terminal state never changes again. Versions are (epoch << 32) | counter, so
 that one given after a restart is larger than any before it. A token is good for its task's version and no later one:
@@ -24,6 +24,7 @@ from sojourn.tasks.types import TaskType
 STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
 ACTIVE, SUSPENDED = "active", "suspended"
 COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
+CASCADED = "cascaded"  # the task that handed it on has ended
 LIVING = frozenset({ACTIVE, SUSPENDED})
 
 
@@ -81,9 +82,28 @@ class Task:
     tokens_issued: int = 0
     calls: int = 0
     uses: dict[tuple[str, str], Use] = field(default_factory=dict)  # (resource, action)
-    decided_by: tuple[str, ...] = ()  # the policies that gave it its authority when it began
+    decided_on: Mapping[str, Any] = field(default_factory=dict)  # what it was given its authority on, for the audit
     alarms: list[Alarm] = field(default_factory=list)
     heir: Hold | None = field(default=None)  # who takes a one-shot task over when its holder returns 0
+    parent_id: str = ""  # the task that handed it on
+    ancestors: tuple[SpiffeId, ...] = ()  # the workloads through which it was handed on, the first at the root
+    handed_on: int = 0  # children that ever began, and tickets for more that may still be used
+    spent: Use = field(default_factory=Use)  # of the whole family, which shares it: the budgets are for all together
+
+    @property
+    def depth(self) -> int:
+        """How many times it was handed on."""
+        return len(self.ancestors)
+
+    @property
+    def subject(self) -> SpiffeId:
+        """On whose behalf it is: the workload that began the first task of its line."""
+        return self.ancestors[0] if self.ancestors else self.spiffe_id
+
+    @property
+    def actors(self) -> tuple[SpiffeId, ...]:
+        """Who acts for the subject (RFC 8693, 4.1): its own workload, then those before it; none if nobody does."""
+        return (self.spiffe_id, *reversed(self.ancestors[1:])) if self.ancestors else ()
 
     @property
     def held_as(self) -> str:
@@ -118,8 +138,15 @@ class Task:
     def count_token(self, grant: Grant, number: int = 1) -> None:
         """Count a token; -1 takes one back that was not given after all."""
         self.tokens_issued += number
+        self.spent.tokens += number
         for action in grant.actions:
             self.use(grant.resource, action).tokens += number
+
+    def count_calls(self, resource: str, action: str, number: int) -> None:
+        """Count calls that a service accepted."""
+        self.calls += number
+        self.spent.calls += number
+        self.use(resource, action).calls += number
 
     def finish(self, state: str, reason: str) -> None:
         """Go to a terminal state."""
@@ -148,8 +175,11 @@ class Task:
         return False
 
     def principal(self) -> Principal:
-        """The task as policies see it, were it active."""
-        return Principal(self.id, self.type.name, str(self.spiffe_id), ACTIVE, self.tokens_issued, self.calls)
+        """The task as policies see it, were it active. What was used is the family's."""
+        spent = self.spent
+        return Principal(
+            self.id, self.type.name, str(self.spiffe_id), ACTIVE, spent.tokens, spent.calls, depth=self.depth
+        )
 
     def usage(self) -> list[dict[str, Any]]:
         """What was granted against what was used of it: a row for each action at each resource."""
@@ -195,5 +225,10 @@ class Task:
             "tokens_issued": self.tokens_issued,
             "calls": self.calls,
             "uses": [[*of, use.tokens, use.calls] for of, use in self.uses.items()],
+            "spent": [self.spent.tokens, self.spent.calls],
+            "handed_on": self.handed_on,
+            "parent_id": self.parent_id,
+            "depth": self.depth,
+            "ancestors": [str(each) for each in self.ancestors],
         }
         return TaskRecord(self.id, self.state, self.version, document)
