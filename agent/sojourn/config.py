@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -23,6 +23,7 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from sojourn import trusted
@@ -112,19 +113,36 @@ class LogConfig(_Table):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
+        raise ValueError("is not ADDRESS:PORT, such as 127.0.0.1:9464")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]  # of an IP socket; IPv6 as [::1]:9464
+
+
 class MetricsConfig(_Table):
     """Prometheus metrics over HTTP, off unless an address is given. It should be a loopback one."""
 
-    listen: str | None = None  # ADDRESS:PORT
+    listen: Address | None = None
 
-    @field_validator("listen")
+
+class ListenConfig(_Table):
+    """Validators on other machines, over mutual TLS: off unless an address is given. Port 0: any that is free."""
+
+    tcp: Address | None = None
+    allowed: tuple[str, ...] | None = None  # SPIFFE IDs; default: all of the trust domain
+
+    @field_validator("allowed")
     @classmethod
-    def _has_port(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdecimal() or not 0 <= int(port) <= 65_535:
-            raise ValueError("is not ADDRESS:PORT, such as 127.0.0.1:9464")
+    def _ids(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for each in value or ():
+            try:
+                SpiffeId.parse(each)
+            except InvalidSpiffeId as error:
+                raise ValueError(f"{each!r} is not a SPIFFE ID: {error.public}") from None
         return value
 
 
@@ -151,6 +169,7 @@ class Config(_Table):
     tasks: TasksConfig = TasksConfig()
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
+    listen: ListenConfig = ListenConfig()
     limits: LimitsConfig = LimitsConfig()
 
     @field_validator("trust_domain")
@@ -182,6 +201,13 @@ class Config(_Table):
                 raise ValueError(f"{alias!r} is not a SPIFFE ID: {error.public}") from None
         return value
 
+    @model_validator(mode="after")
+    def _allowed_are_ours(self) -> Self:
+        for each in self.listen.allowed or ():
+            if SpiffeId.parse(each).trust_domain.name != self.trust_domain:
+                raise ValueError(f"listen.allowed: {each!r} is not of the trust domain {self.trust_domain!r}")
+        return self
+
     @property
     def node_id(self) -> SpiffeId:
         name = self.node_name or _host_segment()
@@ -208,6 +234,7 @@ VARIABLES = {
     "SOJOURN_NODE_NAME": "node_name",
     "SOJOURN_LOG_LEVEL": "log.level",
     "SOJOURN_METRICS_LISTEN": "metrics.listen",
+    "SOJOURN_LISTEN_TCP": "listen.tcp",
     "SOJOURN_FOLLOW": "registration.follow",
     "SOJOURN_TASK_TYPES_DIR": "tasks.types_dir",
 }

@@ -32,6 +32,7 @@ from sojourn.doors import (
     minting,
     operating,
     policies,
+    remote,
     revoking,
     sds,
     taskadmin,
@@ -44,6 +45,7 @@ from sojourn.doors.binding import bind, unbind
 from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi, HttpProtocols
+from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
 from sojourn.errors import SojournError
 from sojourn.identity.following import FollowedFolder
@@ -58,12 +60,11 @@ from sojourn.limits import (
     ADMIN_CONNECTIONS,
     ADMIN_MESSAGE_MAX_BYTES,
     BLOCKING_THREADS,
-    CONNECTIONS_PER_UID_SHARE,
-    DESCRIPTORS_PER_CONNECTION,
     DESCRIPTORS_RESERVED,
     DRAIN_SECONDS,
     HOLDERS_SHARE,
     PUBLIC_REQUEST_MAX_BYTES,
+    REMOTE_DESCRIPTORS_SHARE,
 )
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.facts import Facts
@@ -127,8 +128,9 @@ class Rooms:
     facts: facts.FactApi
 
 
-async def run(config: Config, level: Level, failures: Failures, ready: Callable[[], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain. Calls `ready` when both sockets answer. Raise CannotStart.
+async def run(config: Config, level: Level, failures: Failures, ready: Callable[[str], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain. Raise CannotStart. Calls `ready` when all sockets answer, with the
+    address of the listener for other machines, or ''.
 
     SIGHUP has the task types read again.
     """
@@ -157,12 +159,25 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 await rooms.followed.look()
                 upkeep.append(group.create_task(rooms.followed.run()))
             rooms.engine.holding.look()
-            await _open_doors(config, rooms, level, failures, descriptors, stack)
+            inward = InwardFolder(config.data_dir / "inward")
+            stack.callback(inward.close)
+            await _open_doors(config, rooms, level, failures, inward, descriptors, stack)
+            own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
+            tcp = await remote.open_listener(
+                config.listen,
+                remote.RemoteDoor(
+                    inward.socket("remote.sock"), own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms
+                ),
+                lambda standing: validation.ValidationApi(rooms.service, rooms.engine, rooms.clock, standing),
+                rooms.audit,
+                descriptors,
+                stack,
+            )
             if config.metrics.listen is not None:
                 metrics.start(config.metrics.listen, _gauges(rooms))
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
-            ready()
+            ready(tcp)
             await stop.wait()
             log.info("agent_draining")
             rooms.identities.close()
@@ -186,7 +201,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     stack.callback(database.close)
     journal = AuditTable(database)
     audit = Audit(journal, clock)
-    stack.push_async_callback(_flush, audit)
+    stack.push_async_callback(audit.finish)
     wal.report(database.torn, audit)
     epoch = await next_epoch(database)
     pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
@@ -267,20 +282,16 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
 
 
 async def _open_doors(
-    config: Config, rooms: Rooms, level: Level, failures: Failures, descriptors: int, stack: AsyncExitStack
+    config: Config,
+    rooms: Rooms,
+    level: Level,
+    failures: Failures,
+    inward: InwardFolder,
+    descriptors: int,
+    stack: AsyncExitStack,
 ) -> None:
-    reserved = DESCRIPTORS_RESERVED + ADMIN_CONNECTIONS * DESCRIPTORS_PER_CONNECTION
-    available = (descriptors - reserved) * (1 - HOLDERS_SHARE)
-    connections = max(16, int(available / DESCRIPTORS_PER_CONNECTION))
-    per_uid = config.limits.connections_per_uid or max(8, int(connections * CONNECTIONS_PER_UID_SHARE))
-    admission = Admission(
-        rooms.clock,
-        connections=connections,
-        per_uid=per_uid,
-        per_uid_per_second=config.limits.connections_per_uid_per_second,
-    )
-    inward = InwardFolder(config.data_dir / "inward")
-    stack.callback(inward.close)
+    elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
+    admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
     http = HttpProtocols(api.app())
     public = Door(inward.socket("public.sock"), admission, http=http.make)
@@ -304,7 +315,7 @@ async def _open_doors(
         | rooms.facts.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(
-            rooms.service, rooms.engine, rooms.identities, rooms.clock
+            rooms.service, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
         ).methods(),
     }
     envoy_calls = Calls(public.peers, rooms.audit, header=False)
@@ -374,14 +385,6 @@ def _services(calls: Calls, services: dict) -> dict:  # type: ignore[type-arg]
     return {name: calls.service(name, methods) for name, methods in services.items()}
 
 
-async def _flush(audit: Audit) -> None:
-    try:
-        audit.note("agent_stopped")
-        await audit.flush()
-    except SojournError as error:
-        log.error("audit_not_written", reason=error.public, detail=error.detail)
-
-
 def _gauges(rooms: Rooms) -> metrics.Gauges:
     return (
         ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
@@ -394,7 +397,7 @@ def _gauges(rooms: Rooms) -> metrics.Gauges:
     )
 
 
-def main(config: Config, ready: Callable[[], None]) -> None:
+def main(config: Config, ready: Callable[[str], None]) -> None:
     """Run the agent in the foreground until it is told to stop. Raise CannotStart and its kin."""
     import uvloop
 

@@ -306,6 +306,18 @@ class SvidRevoked(Unavailable):
     code = "svid_revoked"
 
 
+class SvidExpired(Unavailable):
+    """The X.509-SVID with which the caller made its connection has ended. With the present one it may connect again."""
+
+    code = "svid_expired"
+
+
+class SvidRefused(Refused):
+    """The X.509-SVID with which the caller made its connection is revoked, or the authority that signed it is."""
+
+    code = "svid_refused"
+
+
 class StoreFailed(Unavailable):
     """The database did not take the write; nothing was changed."""
 

@@ -56,6 +56,19 @@ REVOKED_SVIDS = 20_000  # on the list at once: a CRL with all of them, 40 bytes 
 QUIET_SECONDS = 0.05  # after which no more answers are expected
 UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is not missed
 
+# --- the listener for validators on other machines ------------------------------------------------------------------
+REMOTE_CONNECTIONS = 1_000  # with those whose handshake is under way
+REMOTE_CONNECTIONS_PER_ID = 500  # of one SPIFFE ID, which all replicas of a service share
+REMOTE_DESCRIPTORS_SHARE = 0.2  # of the descriptors: where there are few, there are fewer connections
+REMOTE_DESCRIPTORS_PER_CONNECTION = 3  # outer, inward both ends
+REMOTE_STREAMS_PER_ID = 1_000
+REMOTE_HANDSHAKES = 256  # under way: whoever is not known yet takes no place of those who are
+REMOTE_HANDSHAKES_PER_ADDRESS = 64
+REMOTE_HANDSHAKE_SECONDS = 5.0
+REMOTE_SILENT_SECONDS = 30  # after which a network peer that acknowledges nothing is gone
+REMOTE_LINGER_SECONDS = 2.0  # of a connection that is over: longer than a heartbeat, so that its streams say why
+CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
+
 # --- attestation ----------------------------------------------------------------------------------------------------
 ATTESTOR_DEADLINE_SECONDS = 5.0
 ATTESTATION_FRESH_SECONDS = 60.0  # after that the whole attestation is done again

@@ -15,6 +15,7 @@ from harness.taskagent import PLACE_A, make_agent
 from sojourn import Client, TaskVerifier
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidToken
+from sojourn.sdk import verifier as verifiers
 from sojourn.sdk.feed import STALE_SECONDS, TaskFeed
 
 KEY = signing_key()
@@ -91,6 +92,18 @@ async def test_cut(agent: FakeAgent, verifier: TaskVerifier) -> None:
     agent.push("WatchTasks", snapshot([KEY], live("t1", 5), epoch=EPOCH))
     await verifier.feed.wait_ready(20)
     assert "good" == await verdict(verifier, HIGH)
+
+
+async def test_begun_anew(agent: FakeAgent, verifier: TaskVerifier, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A token of class high that comes while a cut feed is begun anew is judged by the new feed, if that comes soon."""
+    agent.push("WatchTasks", delta(over("t1", 6), live("t2", 1), epoch=EPOCH), None)
+    await until(lambda: not verifier.feed.fresh)
+    monkeypatch.setattr(verifiers, "COME_BACK_SECONDS", 20)  # a busy machine connects late
+    texts = HIGH, token(KEY, "t2", 1, task_class="high", seconds=3600)
+    judging = [asyncio.ensure_future(verdict(verifier, text)) for text in texts]
+    agent.push("WatchTasks", snapshot([KEY], over("t1", 6), live("t2", 1), epoch=EPOCH))
+    assert ["task_over", "good"] == await asyncio.gather(*judging)
+    assert ["WatchTasks"] * 2 == [method for method, _ in agent.requests]
 
 
 async def test_delayed(agent: FakeAgent, verifier: TaskVerifier, boot: Boot) -> None:

@@ -87,7 +87,9 @@ class TestPrecedence:
     @pytest.mark.parametrize("variable", sorted(configuration.VARIABLES))
     def test_every_variable_has_a_key(self, variable):
         """Each variable sets a key that exists."""
-        values = {"SOJOURN_LOG_LEVEL": "debug", "SOJOURN_METRICS_LISTEN": "127.0.0.1:1", "SOJOURN_TRUST_DOMAIN": "td"}
+        address = "127.0.0.1:1"
+        values = {"SOJOURN_LOG_LEVEL": "debug", "SOJOURN_METRICS_LISTEN": address, "SOJOURN_TRUST_DOMAIN": "td"}
+        values["SOJOURN_LISTEN_TCP"] = address
         loaded = load(None, {}, {variable: values.get(variable, "/x" if "NODE" not in variable else "n")})
         assert variable == loaded.origins[configuration.VARIABLES[variable]]
 
@@ -191,6 +193,14 @@ class TestFaults:
             'metrics.listen = ":9464"',
             'metrics.listen = "127.0.0.1:70000"',
             'metrics.listen = "127.0.0.1:x"',
+            'listen.tcp = "8443"',
+            'listen.tcp = ":8443"',
+            'listen.tcp = "127.0.0.1:-1"',
+            'listen.tcp = "127.0.0.1:٨٤٤٣"',
+            "listen.tcp = 8443",
+            'listen.allowed = ["web"]',
+            'listen.allowed = ["spiffe://other.example/web"]',
+            'listen.allowed = "spiffe://example.org/web"',
             "limits.connections_per_uid = 0",
             "limits.connections_per_uid_per_second = -1",
             'log.level = "INFO"',

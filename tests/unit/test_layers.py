@@ -111,7 +111,7 @@ HOMES = {
     "uvloop": ["daemon"],
     "typer": ["cli"],
     "pydantic": ["config", "tasks.cases", "tasks.params", "tasks.typefile", "tasks.types"],
-    "prometheus_client": ["doors", "daemon"],
+    "prometheus_client": ["doors"],
 }
 SEES_PROC = [
     "attestation.process",

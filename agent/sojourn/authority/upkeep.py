@@ -1,4 +1,4 @@
-"""Keeping an authority's keys in time."""
+"""Renewing the authority's keys when that is due."""
 
 import structlog
 
@@ -6,10 +6,11 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarm, Alarms
 
 log = structlog.get_logger()
+RETRY_SECONDS = 60.0
 
 
 class Upkeep:
-    """Renews an authority's keys when due, and when the wall clock was set."""
+    """Renews the authority's keys when due, and when the wall clock was set."""
 
     def __init__(self, authority: EmbeddedAuthority, alarms: Alarms) -> None:
         self._authority = authority
@@ -25,5 +26,5 @@ class Upkeep:
             wait = self._authority.maintain().total_seconds()
         except Exception:
             log.exception("authority_not_renewed")
-            wait = 60.0
+            wait = RETRY_SECONDS
         self._alarm = self._alarms.after(wait, self.run)

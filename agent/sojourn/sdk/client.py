@@ -3,14 +3,13 @@
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 from google.protobuf import json_format
 
 from sojourn._pb import workload_pb2 as workload
-from sojourn._pb.sojourn.v1 import tasks_pb2, validation_pb2
+from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.address import public_socket
 from sojourn.errors import InvalidInput, NoIdentity, SojournError, Unavailable
 from sojourn.limits import REATTACH_TRIED_SECONDS, TASK_WAIT_SECONDS
@@ -18,34 +17,12 @@ from sojourn.sdk import parse
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, OnPending, Task, TaskStatus, run_task, until_begun
+from sojourn.sdk.validating import TokenVerdict, validate_token
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
 _WORKLOAD: Final = "/SpiffeWorkloadAPI/"
 _TASKS: Final = "/sojourn.v1.Tasks/"
-_VALIDATION: Final = "/sojourn.v1.Validation/"
-_KINDS: Final = {validation_pb2.TOKEN_KIND_JWT_SVID: "jwt_svid", validation_pb2.TOKEN_KIND_TASK: "task"}
-
-
-@dataclass(frozen=True, slots=True)
-class TokenVerdict:
-    """The agent's word on a token. `code` (stable) and `reason` (one sentence) say why it is not valid.
-
-    `spiffe_id` is the subject, on whose behalf something is done; `actors` do it, if the task was handed on.
-    """
-
-    valid: bool
-    code: str
-    reason: str
-    kind: str  # jwt_svid | task | empty: could not be told
-    spiffe_id: SpiffeId | None
-    claims: Mapping[str, Any]
-    actors: tuple[SpiffeId, ...] = ()  # who presents the token first, then those before it
-
-    @property
-    def actor(self) -> SpiffeId | None:
-        """Whose task the token is of: the subject itself, unless it handed the task on."""
-        return self.actors[0] if self.actors else self.spiffe_id
 
 
 class Client:
@@ -158,19 +135,7 @@ class Client:
         self, token: str, audience: str, action: str = "", *, deadline_seconds: float | None = None
     ) -> TokenVerdict:
         """Have the agent judge a task token or a JWT-SVID. A token that is not good is a verdict, not an error."""
-        request = validation_pb2.ValidateTokenRequest(token=token, audience=audience, action=action)
-        answer = await self.connection.unary(
-            _VALIDATION + "ValidateToken", request, validation_pb2.ValidateTokenResponse, deadline_seconds
-        )
-        return TokenVerdict(
-            answer.valid,
-            answer.code,
-            answer.reason,
-            _KINDS.get(answer.kind, ""),
-            SpiffeId.parse(answer.spiffe_id) if answer.spiffe_id else None,
-            json_format.MessageToDict(answer.claims),
-            tuple(SpiffeId.parse(each) for each in answer.actors),
-        )
+        return await validate_token(self.connection, token, audience, action, deadline_seconds)
 
     # --- tasks ---
 

@@ -11,8 +11,8 @@ from typing import Final, Self
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import SojournError, Unavailable
 from sojourn.limits import ENDED_TASKS_KEPT, HEARTBEAT_SECONDS, HEARTBEATS_MISSED, LIVE_TASKS
-from sojourn.sdk.client import Client
 from sojourn.sdk.parse import jwk_set
+from sojourn.sdk.validating import Agent
 from sojourn.spiffe.jose import PublicKey
 
 STALE_SECONDS: Final = HEARTBEAT_SECONDS * HEARTBEATS_MISSED
@@ -40,7 +40,7 @@ class TaskFeed:
     agent whose epoch is older than that of before is not believed: its database was put back, or it is another one.
     """
 
-    def __init__(self, client: Client, audiences: Sequence[str], *, boot: Callable[[], float] = boot_seconds) -> None:
+    def __init__(self, client: Agent, audiences: Sequence[str], *, boot: Callable[[], float] = boot_seconds) -> None:
         self._client = client
         self._audiences = tuple(audiences)
         self._boot = boot
@@ -72,6 +72,15 @@ class TaskFeed:
     def fresh(self) -> bool:
         """Whether it was heard of within STALE_SECONDS. If not, what it knows may be over."""
         return self._heard is not None and self._boot() - self._heard < STALE_SECONDS
+
+    async def comes_back(self, timeout_seconds: float) -> bool:
+        """Whether it is fresh. One whose stream has just ended is given `timeout_seconds` for its next snapshot."""
+        following = self._follower is not None and not self._follower.done()
+        if self._heard is None and following:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    await self._ready.wait()
+        return self.fresh
 
     def lookup(self, task_id: str) -> TaskKnown | None:
         """What is known of a task; None: nothing, so ask the agent."""

@@ -6,12 +6,13 @@ from typing import Any, Self
 
 from sojourn.errors import SojournError
 from sojourn.limits import REATTACH_TRIED_SECONDS
-from sojourn.sdk.client import Client, TokenVerdict
+from sojourn.sdk.client import Client
 from sojourn.sdk.connection import CALL_SECONDS, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.portal import Portal
 from sojourn.sdk.source import READY_SECONDS, X509Source
 from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, OnPending, Task, TaskStatus, TaskView
+from sojourn.sdk.validating import TokenVerdict
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 

@@ -44,7 +44,7 @@ class TaskStream:
 
     async def next(self) -> tasks_pb2.Task:
         """The task when it has changed next. Raise a SojournError when the stream ends."""
-        event = await read(self._call, self._connection.path)
+        event = await read(self._call, self._connection)
         task: tasks_pb2.Task = getattr(event, event.WhichOneof("event") or "changed")
         return task
 
@@ -65,7 +65,7 @@ class TaskStream:
         self._call = connection.duplex(_RUN_TASK, self._requests(first), tasks_pb2.TaskEvent)
         try:
             async with asyncio.timeout(connection.deadline_seconds):
-                event = await read(self._call, connection.path)
+                event = await read(self._call, connection)
         except TimeoutError as error:
             raise Unavailable(f"agent did not begin the task within {connection.deadline_seconds:g} seconds") from error
         kind = event.WhichOneof("event")
