@@ -14,6 +14,7 @@ from sojourn.cli import (
     bundle,
     config,
     entry,
+    fact,
     inspect,
     policy,
     policyadmin,
@@ -39,6 +40,7 @@ app.add_typer(svid.app, name="svid")
 app.add_typer(task.app, name="task")
 app.add_typer(approval.app, name="approval")
 app.add_typer(review.app, name="review")
+app.add_typer(fact.app, name="fact")
 app.add_typer(policy.app, name="policy")
 app.add_typer(authority.app, name="authority")
 app.add_typer(bundle.app, name="bundle")
