@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
+from fakes.jws import joined
 from sojourn.errors import SojournError
 from sojourn.spiffe.jose import SigningKey
 
@@ -50,7 +51,8 @@ def claims(at: float, **changes: Any) -> dict[str, Any]:
 
 def signed(key: SigningKey, at: float, *, typ: str = "secevent+jwt", **changes: Any) -> str:
     """A good event, with changes to its claims."""
-    return key.sign(claims(at, **changes), typ=typ)
+    header = {"alg": key.algorithm, "kid": key.kid, "typ": typ}
+    return joined(header, json.dumps(claims(at, **changes)).encode(), key)
 
 
 class FakeFacts:
