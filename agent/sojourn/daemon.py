@@ -24,6 +24,7 @@ from sojourn.doors import (
     agents,
     bundles,
     entries,
+    events,
     federation,
     localauthority,
     minting,
@@ -63,8 +64,10 @@ from sojourn.limits import (
     PUBLIC_REQUEST_MAX_BYTES,
 )
 from sojourn.oversight.audit import Audit
+from sojourn.oversight.facts import Facts
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
+from sojourn.oversight.signals import Issuer, Signals
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.store.audit import AuditTable
@@ -74,6 +77,7 @@ from sojourn.store.entries import EntryTable
 from sojourn.store.foreign import ForeignTable
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
+from sojourn.store.signals import SignalTable
 from sojourn.store.tasks import TaskTable
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.beginning import Beginning
@@ -112,6 +116,7 @@ class Rooms:
     recovery: Recovery
     blocks: BlockTable
     service: TokenService
+    signals: Signals
 
 
 async def run(config: Config, level: Level, failures: Failures, ready: Callable[[], None]) -> None:
@@ -217,6 +222,9 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     attaching = Attaching(engine, changing, identities)
     beginning = Beginning(engine)
     service = TokenService(engine, beginning, attaching, identities, clock)
+    heard = [Issuer.of(each, config.issuer) for each in config.signals]
+    signals = Signals(heard, Facts(), SignalTable(database, journal), audit, clock, trust_domain)
+    await signals.start()
     return Rooms(
         clock,
         alarms,
@@ -239,6 +247,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         recovery,
         blocks,
         service,
+        signals,
     )
 
 
@@ -258,7 +267,7 @@ async def _open_doors(
     inward = InwardFolder(config.data_dir / "inward")
     stack.callback(inward.close)
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
-    http = HttpProtocols(api.app())
+    http = HttpProtocols(api.app(events.EventsApi(rooms.signals, rooms.identities).routes()))
     public = Door(inward.socket("public.sock"), admission, http=http.make)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
@@ -306,6 +315,7 @@ async def _open_doors(
             clock=rooms.clock,
             followed=rooms.followed,
             policies=rooms.policies,
+            signals=rooms.signals,
             failures=failures,
             default_x509_svid_ttl=config.identity.x509_svid_ttl,
             limitations=process_setup.limitations(),

@@ -12,6 +12,7 @@ from sojourn.cli import (
     authority,
     bundle,
     config,
+    delivering,
     entry,
     inspect,
     policy,
@@ -44,6 +45,10 @@ app.command()(inspect.validate)
 app.command()(inspect.explain)
 app.command()(inspect.status)
 
+fact = typer.Typer(no_args_is_help=True, help="Context that policies read.")
+fact.callback()(lambda: None)  # one command is a noun's verb all the same
+fact.command()(delivering.deliver)
+app.add_typer(fact, name="fact")
 taskadmin.add_to(task.app)
 policy.app.command()(policyadmin.reload)
 policy.app.command("shadow-report")(policyadmin.shadow_report)

@@ -23,22 +23,26 @@ _CURVES = frozenset({"P-256", "P-384"})
 
 
 class SignalKeys:
-    """The keys of one issuer. `fault` says why there are none, empty if there are."""
+    """The keys of one issuer."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.fault = "not read yet"
+        self._fault = ""
         self._keys: Mapping[str, PublicKey] = {}
         self._seen: tuple[int, ...] | None = None
         self._turn = asyncio.Lock()
 
     async def current(self) -> Mapping[str, PublicKey]:
         """The keys by `kid`, as the file has them now. Raise Unavailable if it cannot be used."""
+        if fault := await self.look():
+            raise Unavailable("the issuer's keys cannot be read; the agent's log has why", detail=fault)
+        return self._keys
+
+    async def look(self) -> str:
+        """Read the file if it has changed, and return why it cannot be used; empty if it can."""
         async with self._turn:
             await asyncio.to_thread(self._look)
-        if self.fault:
-            raise Unavailable("the issuer's keys cannot be read; the agent's log has why", detail=self.fault)
-        return self._keys
+            return self._fault
 
     def _look(self) -> None:
         seen = self._sight()
@@ -46,13 +50,13 @@ class SignalKeys:
             return
         # A file that has just changed may change again within the same tick of the file system's clock.
         settled = bool(seen) and time.time_ns() - seen[-1] > FOLLOWED_SETTLED_SECONDS * 1e9
-        self._seen, before = seen if settled else None, self.fault
+        self._seen, before = seen if settled else None, self._fault
         try:
-            self._keys, self.fault = read_keys(trusted.read(self.path, CONFIG_MAX_BYTES)), ""
+            self._keys, self._fault = read_keys(trusted.read(self.path, CONFIG_MAX_BYTES)), ""
         except SojournError as error:
-            self._keys, self.fault = {}, error.public
-        if self.fault and self.fault != before:
-            log.warning("signal_keys_unusable", path=str(self.path), reason=self.fault)
+            self._keys, self._fault = {}, error.public
+        if self._fault and self._fault != before:
+            log.warning("signal_keys_unusable", path=str(self.path), reason=self._fault)
 
     def _sight(self) -> tuple[int, ...]:
         try:

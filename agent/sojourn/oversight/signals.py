@@ -103,6 +103,11 @@ class Signals:
         self._trust_domain = trust_domain
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
+    async def start(self) -> None:
+        """Look at all keys, so that a file that cannot be used is told before the first event comes."""
+        for issuer in self.issuers.values():
+            await issuer.keys.look()
+
     def issuer_of(self, unverified: UnverifiedEvent) -> Issuer:
         """The issuer that a token says it is of. Raise InvalidEvent if it is none that is heard."""
         issuer = self.issuers.get(unverified.unverified_issuer)

@@ -79,12 +79,12 @@ class TestFile:
                 path.mkdir()
         with pytest.raises(Unavailable):
             current(keys)
-        assert keys.fault
+        assert asyncio.run(keys.look())
         if fault == "folder":
             path.rmdir()
         replace(path, jwks(KEY))
         assert ["k1"] == current(keys)
-        assert "" == keys.fault
+        assert "" == asyncio.run(keys.look())
 
 
 class TestSet:
