@@ -25,6 +25,7 @@ from sojourn.doors import (
     bundles,
     entries,
     events,
+    facts,
     federation,
     localauthority,
     minting,
@@ -74,6 +75,7 @@ from sojourn.store.audit import AuditTable
 from sojourn.store.blocks import BlockTable
 from sojourn.store.database import Database, open_sqlite
 from sojourn.store.entries import EntryTable
+from sojourn.store.facts import FactTable
 from sojourn.store.foreign import ForeignTable
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
@@ -86,6 +88,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.policies import Policies
 from sojourn.tasks.recovery import Recovery
+from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.service import TokenService
 
 log = structlog.get_logger()
@@ -117,6 +120,7 @@ class Rooms:
     blocks: BlockTable
     service: TokenService
     signals: Signals
+    facts: facts.FactApi
 
 
 async def run(config: Config, level: Level, failures: Failures, ready: Callable[[], None]) -> None:
@@ -210,7 +214,9 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     table = TaskTable(database, journal)
     key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
-    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders)
+    known = Facts(FactTable(database, journal), audit, clock, alarms)
+    await known.start()
+    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders, known)
     changing = Changing(engine)
     sets = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
     await sets.start()
@@ -219,11 +225,14 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     engine.blocks.replace(blocks.load())
     recovery = Recovery(engine, registry, holders, table, audit, alarms)
     await recovery.run()
+    redeciding = Redeciding(engine, changing, known, alarms)
+    redeciding.start()
+    sets.reloading.on_applied(redeciding.reloaded)
     attaching = Attaching(engine, changing, identities)
     beginning = Beginning(engine)
     service = TokenService(engine, beginning, attaching, identities, clock)
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
-    signals = Signals(heard, Facts(), SignalTable(database, journal), audit, clock, trust_domain)
+    signals = Signals(heard, known, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
     return Rooms(
         clock,
@@ -248,6 +257,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         blocks,
         service,
         signals,
+        facts.FactApi(known, redeciding, identities),
     )
 
 
@@ -283,7 +293,8 @@ async def _open_doors(
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(
             rooms.engine, rooms.beginning, rooms.changing, rooms.attaching, rooms.identities
-        ).methods(),
+        ).methods()
+        | rooms.facts.public_methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.identities, rooms.clock
         ).methods(),
@@ -322,6 +333,7 @@ async def _open_doors(
         ).methods()
         | entry_api.admin_methods()
         | taskadmin.TaskAdminApi(rooms.engine, rooms.changing, rooms.blocks, rooms.audit, rooms.clock).admin_methods()
+        | rooms.facts.admin_methods()
         | policies.PolicyApi(rooms.engine, rooms.policies).admin_methods()
         | revoking.RevokingApi(
             rooms.registry,

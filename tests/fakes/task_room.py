@@ -5,11 +5,13 @@ from contextlib import ExitStack
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.children import child, holder_of, peer_of
+from fakes.facts import FakeFactStore
 from fakes.journals import FakeTaskStore
 from fakes.registrations import entry
 from fakes.task_types import TICKETS
 from sojourn.clock import Alarms
 from sojourn.oversight.audit import Audit
+from sojourn.oversight.facts import Facts
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
@@ -38,9 +40,12 @@ class Room:
         self.clock = clock
         self.alarms = Alarms(clock)
         self.store = FakeTaskStore()
+        self.fact_store = FakeFactStore(self.store)
+        audit = Audit(self.store, clock)
+        self.facts = Facts(self.fact_store, audit, clock, self.alarms)
         self.holders = Holders(2 * HOLDERS)  # half of them for a uid
         self.engine = TaskEngine(
-            types, self.store, Audit(self.store, clock), KEY, ISSUER, EPOCH, clock, self.alarms, self.holders
+            types, self.store, audit, KEY, ISSUER, EPOCH, clock, self.alarms, self.holders, self.facts
         )
         self.beginning = Beginning(self.engine)
         self._closing = ExitStack()

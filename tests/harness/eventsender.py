@@ -31,7 +31,7 @@ max_age = "1h"
 """
 
 
-def events_agent(config: str = CONFIG, *, types: Mapping[str, tuple[str, str]] = {}) -> AgentProcess:  # noqa: B006
+def events_agent(config: str = CONFIG, *, types: Mapping[str, tuple[str, str]] = {}) -> AgentProcess:
     """An agent, not started, that hears IDP with KEY and OTHER with OTHER_KEY."""
     agent = AgentProcess(config=config)
     keys_of(agent, "idp", KEY)

@@ -35,6 +35,8 @@ LAYERS = [
     ["tasks.exchange", "tasks.rules", "tasks.asking", "tasks.lint"],
     ["tasks.cases", "tasks.explaining"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
+    ["oversight.publications"],
+    ["oversight.facts"],
     ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats", "tasks.blocks"],
     ["tasks.holding", "tasks.shadow", "tasks.deadlines"],
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
@@ -42,10 +44,10 @@ LAYERS = [
     ["identity.following", "identity.identities", "tasks.engine"],
     ["identity.lookout"],
     ["tasks.beginning", "tasks.changing", "tasks.recovery"],
-    ["tasks.attaching", "oversight.facts", "oversight.signalkeys"],
+    ["tasks.attaching", "oversight.signalkeys"],
     ["oversight.signals"],
     ["tasks.service", "store"],
-    ["tasks.reloading"],
+    ["tasks.reloading", "tasks.redeciding"],
     ["tasks.typefolder"],
     ["tasks.policies"],
     ["doors", "sdk"],
@@ -104,7 +106,15 @@ HOMES = {
     "pydantic": ["config", "tasks.cases", "tasks.params", "tasks.typefile", "tasks.types"],
     "prometheus_client": ["doors", "daemon"],
 }
-SEES_PROC = ["attestation.process", "attestation.peer", "process_setup", "store.tasks", "doors.servers", "sdk.tls"]
+SEES_PROC = [
+    "attestation.process",
+    "attestation.peer",
+    "process_setup",
+    "store.tasks",
+    "store.facts",
+    "doors.servers",
+    "sdk.tls",
+]
 SDK_SEES = ["address", "errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.tokens"]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),

@@ -80,7 +80,12 @@ def _subject(claims: Mapping[str, Any], payload: Mapping[str, Any], trust_domain
         parts = [_part(name, member, trust_domain) for name, member in members if member is not None]
         return next(filter(None, parts), "")
     identifier = _identifier(subject, kind)
-    return identifier if _TASK_ID.fullmatch(identifier) else _workload(identifier, trust_domain)
+    return identifier if is_task(identifier) else _workload(identifier, trust_domain)
+
+
+def is_task(subject: str) -> bool:
+    """Whether it has the form of a task's ID."""
+    return _TASK_ID.fullmatch(subject) is not None
 
 
 def _part(name: str, member: object, trust_domain: TrustDomain) -> str:
@@ -89,7 +94,7 @@ def _part(name: str, member: object, trust_domain: TrustDomain) -> str:
         raise InvalidEvent("a member of the event's subject is not an object")
     identifier = _identifier(member, _format(member))
     if name == _SESSION:
-        return identifier if _TASK_ID.fullmatch(identifier) else ""
+        return identifier if is_task(identifier) else ""
     return _workload(identifier, trust_domain)
 
 

@@ -7,7 +7,7 @@ has the time of its event, so that the second has no effect.
 """
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Protocol, Self
@@ -21,7 +21,7 @@ from sojourn.errors import InvalidEvent, LimitExceeded, SojournError
 from sojourn.limits import AUDITED_TEXT, JWT_LEEWAY_SECONDS, SIGNALS_REMEMBERED
 from sojourn.oversight import caep, secevent
 from sojourn.oversight.audit import Audit, Event
-from sojourn.oversight.facts import Publication
+from sojourn.oversight.publications import Publication
 from sojourn.oversight.secevent import Rules, SecurityEvent, UnverifiedEvent
 from sojourn.oversight.signalkeys import SignalKeys
 from sojourn.spiffe.ids import TrustDomain
@@ -90,13 +90,16 @@ class Signals:
         self,
         issuers: Collection[Issuer],
         facts: FactSink,
+        is_live: Callable[[str], bool],
         store: SignalStore,
         audit: Audit,
         clock: Clock,
         trust_domain: TrustDomain,
     ) -> None:
+        """`is_live` says whether a task lives: of one that does not, nothing is of any account."""
         self.issuers: Mapping[str, Issuer] = {each.rules.issuer: each for each in issuers}
         self._facts = facts
+        self._is_live = is_live
         self._store = store
         self._audit = audit
         self._clock = clock
@@ -130,6 +133,7 @@ class Signals:
             if not await self._claim(claimed, issuer.rules):
                 issuer.repeated += 1
                 return REPEATED
+            found = tuple(each for each in found if not caep.is_task(each.subject) or self._is_live(each.subject))
             changed = [each.name for each in found if await self._publish(each, issuer, event, by)]
             await self._store.done(claimed, self._record(event, found, changed, by))
         issuer.accepted += 1

@@ -70,6 +70,16 @@ signals = Table(
     Index("signals_by_age", "issuer", "iat_ms"),
 )
 
+facts = Table(
+    "facts",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("subject", String(2048), primary_key=True),  # empty, a SPIFFE ID, or a task's ID
+    Column("source", String(2048), primary_key=True),
+    Column("boot_id", String(64), nullable=False),  # of the boot clock that its document counts by
+    Column("document", Text, nullable=False),
+)
+
 settings = Table(
     "settings",
     metadata,

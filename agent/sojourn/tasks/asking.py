@@ -1,22 +1,25 @@
 """Asking a task type a question as a whole, without a task: for cases, explanations, and a candidate beside.
 
-The rules are those that a real request meets, in its order: workload, binding, parameters, ceiling, policy.
+The rules are those that a real request meets, in its order: workload, binding, parameters, ceiling, facts, policy.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sojourn.errors import InvalidInput
-from sojourn.tasks.policy import Allow, Context, Deny, Principal
+from sojourn.tasks.policy import Allow, Context, Deny, Param, Principal, Reading
 from sojourn.tasks.types import TaskType
 
-RULES = ("workload", "binding", "params", "ceiling", "policy")
+RULES = ("workload", "binding", "params", "ceiling", "facts", "policy")
 ACTIVE = "active"
 
 
 @dataclass(frozen=True)
 class Question:
-    """May a task of this workload, with these parameters, do `action` at `resource`? `params` are as in a request."""
+    """May a task of this workload, with these parameters, do `action` at `resource`? `params` are as in a request.
+
+    `facts` are what the type's sources say.
+    """
 
     workload: str  # SPIFFE ID
     action: str
@@ -26,6 +29,7 @@ class Question:
     state: str = ACTIVE
     tokens_issued: int = 0
     calls: int = 0
+    facts: Mapping[str, Param] = field(default_factory=dict)
 
     def principal(self, kind: TaskType) -> Principal:
         return Principal("tsk_asked", kind.name, self.workload, self.state, self.tokens_issued, self.calls)
@@ -50,10 +54,32 @@ def ask(kind: TaskType, question: Question) -> Answer:
     if question.binding and question.binding not in kind.bindings:
         return Answer("binding", Deny(f"a task of this type may not be held as {question.binding}"))
     try:
-        context = Context(kind.read_params(question.params))
+        context = _context(kind, question)
     except InvalidInput as error:
         return Answer("params", Deny(error.public))
     if question.action not in kind.ceiling.at(question.resource):
         return Answer("ceiling", Deny("the ceiling does not have this action at this resource"), context)
+    unknown = sorted(set(question.facts) - set(kind.facts))
+    if unknown:
+        return Answer("facts", Deny(f"task type {kind.name!r} reads no fact {unknown[0][:64]!r}"), context)
+    for name, why in context.absent.items():
+        if kind.facts[name].required:
+            return Answer("facts", Deny(f"fact {name!r} is {why}"), context)
     decision = kind.policy.decide(question.principal(kind), question.action, question.resource, context)
     return Answer("policy", decision, context)
+
+
+def _context(kind: TaskType, question: Question) -> Context:
+    """What policies may read. Raise InvalidInput if a parameter is wrong."""
+    params = kind.read_params(question.params)
+    facts: dict[str, Reading] = {}
+    absent: dict[str, str] = {}
+    for name, rule in kind.facts.items():
+        value = question.facts.get(name)
+        if value is None:
+            absent[name] = "missing"
+        elif not rule.fits(value):
+            absent[name] = "of another type"
+        else:
+            facts[name] = Reading(value)
+    return Context(params, facts, absent)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
-from sojourn.errors import InvalidInput, SojournError, Unavailable
+from sojourn.errors import InvalidInput, Refused, SojournError, TaskOver, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId
@@ -16,7 +16,6 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.repeats import Repeats
-from sojourn.tasks.shadow import Decided
 from sojourn.tasks.task import REVOKED, Task
 
 
@@ -124,9 +123,9 @@ class Beginning:
         """Take a task among the live ones and have it written; it has not begun if that fails."""
         engine = self._engine
         engine.adopt(task)
-        decided = {"policies": list(task.decided_by), "policy_set": engine.types.digest}
+        begun = engine.event("task_begun", task, pid=task.holder.pid, **task.decided_on)
         try:
-            await engine.journal.now(task.record(), engine.event("task_begun", task, pid=task.holder.pid, **decided))
+            await engine.journal.now(task.record(), begun)
         except SojournError:
             engine.forget(task)
             raise
@@ -134,7 +133,12 @@ class Beginning:
             if task.live:
                 engine.end(task, REVOKED, "holder_disconnected")
             raise
-        task.check_active(engine.clock.boot())  # the holder may have gone meanwhile
+        try:
+            task.check_active(engine.clock.boot())  # the holder may have gone meanwhile
+        except TaskOver:
+            if task.live:  # suspended before anybody had it
+                engine.end(task, REVOKED, "not_begun")
+            raise
         engine.feed.publish(task)
 
     def _make(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: _Held) -> Task:
@@ -171,8 +175,12 @@ class Beginning:
             heir=held.heir,
         )
         rules.check_binding(kind, task.held_as)
-        decided = Decided(task, engine.shadow)
-        task.authority = rules.authorize(kind, task.principal(), request.wanted, engine.context(task), decided)
-        task.decided_by = decided.policies
+        decided = engine.decided(task)
+        try:
+            task.authority = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)
+        except Refused as error:
+            engine.denied("begin_denied", task, decided, error)
+            raise
+        task.decided_on = decided.record()
         held.holder.process.check_alive()
         return task

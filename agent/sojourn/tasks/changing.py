@@ -6,10 +6,9 @@ from sojourn.errors import FailedPrecondition, InvalidInput, TaskOver
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
-from sojourn.tasks.shadow import Decided
 from sojourn.tasks.task import Task
 
-OPERATOR = "operator"
+OPERATOR, FACTS = "operator", "facts"  # causes of suspension
 
 
 class Changing:
@@ -20,15 +19,20 @@ class Changing:
 
     async def suspend(self, task: Task, cause: str, reason: str) -> None:
         """Take a task's authority away for now; its tokens are dead for good. Return when that is on disk."""
-        if task.live and cause not in task.suspensions:
-            task.suspend(cause, reason)
-            self._changed(task, "task_suspended", cause=cause, reason=reason)
+        self.hold(task, cause, reason)
         await self._engine.journal.written(task.id)
 
-    async def resume(self, task: Task, cause: str) -> None:
+    def hold(self, task: Task, cause: str, reason: str, **decided: Any) -> None:
+        """Suspend a task from now on. It is written later. `decided`: on what, for the audit."""
+        if task.live and cause not in task.suspensions:
+            task.suspend(cause, reason)
+            self._changed(task, "task_suspended", cause=cause, reason=reason, **decided)
+
+    async def resume(self, task: Task, cause: str, *, whole: bool = False) -> None:
         """Take one cause of suspension away. If it was the last, policy is asked again: what it denies now is gone.
 
-        Raises TaskOver if the task has ended, also by this, and what the store raises; it stays suspended then.
+        `whole`: it stays suspended instead if policy denies anything (FailedPrecondition). Raises TaskOver if the task
+        has ended, also by this, and what the store raises; it stays suspended then.
         """
         if not task.live:
             task.check_active(self._engine.clock.boot())
@@ -39,19 +43,23 @@ class Changing:
             self._changed(task, "task_resumed", cause=cause)
             await self._engine.journal.written(task.id)
             return
-        version = task.version
-        left = rules.still_allowed(
-            task.type, task.principal(), task.authority, self._engine.context(task), Decided(task, self._engine.shadow)
-        )
+        version, decided = task.version, self._engine.decided(task)
+        left = rules.still_allowed(task.type, task.principal(), task.authority, decided.context, decided)
+        if whole and left != task.authority:
+            raise FailedPrecondition("policy does not allow all that the task holds")
         if not left.grants:
             await self._engine.revoke(task, "policy_changed")
             task.check_active(self._engine.clock.boot())
         await self._engine.journal.written(task.id)
         await self._engine.journal.now(
-            task.record_of_resumed(left), self._engine.event("task_resumed", task, cause=cause)
+            task.record_of_resumed(left), self._engine.event("task_resumed", task, cause=cause, **decided.record())
         )
         if not task.live or list(task.suspensions) != [cause] or task.version != version:
             raise TaskOver("the task has changed meanwhile")
+        now = rules.still_allowed(task.type, task.principal(), left, self._engine.context(task))
+        if now != left:  # a fact has changed meanwhile
+            self._changed(task, "task_suspended", cause=cause, reason=task.reason)
+            raise TaskOver("what policy reads has changed meanwhile")
         task.resume(cause)
         task.authority = left
         task.version += 1
@@ -73,10 +81,10 @@ class Changing:
             self.take(task, left, reason)
         await self._engine.journal.written(task.id)
 
-    def take(self, task: Task, left: Authority, reason: str) -> None:
+    def take(self, task: Task, left: Authority, reason: str, **decided: Any) -> None:
         """Leave a live task `left`, a part of what it holds, and no more, from now on. It is written later."""
         before, task.authority = task.authority, left
-        self._changed(task, "task_narrowed", before=before, reason=reason)
+        self._changed(task, "task_narrowed", before=before, reason=reason, **decided)
 
     def _changed(self, task: Task, event: str, *, before: Authority | None = None, **fields: Any) -> None:
         """A change that takes something away is in force: tell validators and the holder, and have it written."""

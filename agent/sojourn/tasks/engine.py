@@ -9,15 +9,16 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sojourn.clock import Alarms, Clock
-from sojourn.errors import BudgetSpent, InvalidInput, TaskOver, UnknownTaskType
+from sojourn.errors import BudgetSpent, InvalidInput, Refused, TaskOver, UnknownTaskType
 from sojourn.identity.registry import Change
 from sojourn.oversight.audit import Audit, Event
+from sojourn.oversight.facts import ANYWHERE, Facts
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import rules, tokens
 from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.deadlines import Deadlines
 from sojourn.tasks.feed import Feed
-from sojourn.tasks.grants import Authority
+from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.holding import Holding
 from sojourn.tasks.journal import Journal, TaskStore
@@ -43,7 +44,9 @@ class TaskEngine:
         clock: Clock,
         alarms: Alarms,
         holders: Holders,
+        facts: Facts | None = None,
     ) -> None:
+        """`facts` None: none are known."""
         self.feed = Feed()
         self.tasks = LiveTasks()
         self.types = TypeSet(types)
@@ -58,6 +61,7 @@ class TaskEngine:
         self._audit = audit
         self.clock = clock
         self.holders = holders
+        self.facts = facts
         self.closing = False
         self._counter = 0
         self._hooks: dict[str, Callable[[Task], None]] = {}
@@ -94,8 +98,8 @@ class TaskEngine:
         if task.type.max_tokens is not None and task.tokens_issued >= task.type.max_tokens:
             raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
         grant = rules.narrow(task.authority, resource, actions)
-        decided = Decided(task, self.shadow)
-        rules.authorize(task.type, task.principal(), Authority((grant,)), self.context(task), decided)
+        decided = self._decide(task, grant)
+        revision = self.facts.revision if self.facts is not None else 0
         now = self.clock.now()
         left = timedelta(seconds=max(0.0, task.deadline - self.clock.boot()))
         ends = min(now + task.type.token_ttl, now + left, *([not_after] if not_after else []))
@@ -117,8 +121,7 @@ class TaskEngine:
             "resource": grant.resource,
             "actions": list(grant.actions),
             "jti": token.claims["jti"],
-            "policies": list(decided.policies),
-            "policy_set": self.types.digest,
+            **decided.record(),
         }
         event = self.event("token_issued", task, expires_at=token.claims["exp"], **fields)
         task.count_token(grant)  # before the record is written: those who ask meanwhile share the budget
@@ -132,10 +135,31 @@ class TaskEngine:
             task.check_active(self.clock.boot())
             if task.version != version:
                 raise TaskOver("the task has changed meanwhile: ask again")
+            if self.facts is not None and self.facts.revision != revision:
+                self._decide(task, grant)
         except BaseException:
             task.count_token(grant, -1)
             raise
         return token
+
+    def _decide(self, task: Task, grant: Grant) -> Decided:
+        """Ask policy for a token. Raise PolicyDenied."""
+        decided = self.decided(task)
+        try:
+            rules.authorize(task.type, task.principal(), Authority((grant,)), decided.context, decided)
+        except Refused as error:
+            self.denied("token_denied", task, decided, error)
+            raise
+        return decided
+
+    def decided(self, task: Task) -> Decided:
+        """Who hears the decisions on a request of a task, on its context as it is now."""
+        return Decided(task, self.shadow, self.context, self.types.digest)
+
+    def denied(self, event: str, task: Task, decided: Decided, error: Refused) -> None:
+        """Record that a request of a task, or to begin it, was refused, and on what."""
+        fields = {"type": task.type.name, "spiffe_id": str(task.spiffe_id), "code": error.code, "reason": error.public}
+        self._audit.denied(event, task.uid, **fields, **decided.record())
 
     def report_use(self, task: Task, resource: str, action: str, calls: int = 1) -> None:
         """Count calls that a service accepted under the task. Raise TaskOver if it is over, also by this."""
@@ -180,12 +204,16 @@ class TaskEngine:
             self.end(task, REVOKED, reason)
         await self.journal.written(task.id)
 
-    def end(self, task: Task, state: str, reason: str) -> None:
-        """End a live task now, tell validators, and have it written. `journal.written` waits for that."""
+    def end(self, task: Task, state: str, reason: str, **decided: Any) -> None:
+        """End a live task now, tell validators, and have it written. `journal.written` waits for that.
+
+        `decided`: on what, for the audit.
+        """
         task.finish(state, reason)
         self._settle(task, keep=True)
         self.feed.publish(task)
-        self.journal.later(task.record(), self.event("task_ended", task, state=state, reason=reason, use=task.usage()))
+        ended = self.event("task_ended", task, state=state, reason=reason, use=task.usage(), **decided)
+        self.journal.later(task.record(), ended)
         self.tell(task)
         self._hooks.pop(task.id, None)
 
@@ -228,8 +256,12 @@ class TaskEngine:
 
     def context(self, task: Task, kind: TaskType | None = None) -> Context:
         """What the policies of the task's type, or of `kind`, may read beside the task, as it is now."""
-        del kind  # facts are read by the type's rules
-        return Context(task.params)
+        rules_of_facts = (kind or task.type).facts
+        if not rules_of_facts:
+            return Context(task.params)
+        if self.facts is None:
+            return Context(task.params, absent=dict.fromkeys(rules_of_facts, "missing"))
+        return self.facts.context(task.params, rules_of_facts, (task.id, str(task.spiffe_id), ANYWHERE))
 
     def _settle(self, task: Task, *, keep: bool) -> None:
         """Let go of what a live task holds."""
@@ -238,6 +270,8 @@ class TaskEngine:
         task.holder.release()
         if task.heir is not None:
             task.heir.release()
+        if self.facts is not None:
+            self.facts.forget_subject(task.id)
 
     def event(self, event: str, task: Task, **fields: Any) -> Event:
         """An audit record about a task."""

@@ -17,6 +17,7 @@ class LiveTasks:
         self._live: dict[str, Task] = {}
         self._ended: OrderedDict[str, Task] = OrderedDict()
         self._per_uid: Counter[int] = Counter()
+        self._by_type: dict[str, dict[str, dict[str, Task]]] = {}  # type -> workload -> ID
         self._forgotten: dict[str, Callable[[], object]] = {}
 
     def __len__(self) -> int:
@@ -25,6 +26,12 @@ class LiveTasks:
     def all(self) -> list[Task]:
         return list(self._live.values())
 
+    def of_type(self, name: str, spiffe_id: str = "") -> list[Task]:
+        """The live tasks of a type: all, or those of one workload."""
+        found = self._by_type.get(name, {})
+        some = [found.get(spiffe_id, {})] if spiffe_id else found.values()
+        return [task for each in some for task in each.values()]
+
     def ended(self) -> list[Task]:
         """Recently ended tasks, oldest first."""
         return list(self._ended.values())
@@ -32,6 +39,9 @@ class LiveTasks:
     def find(self, task_id: str) -> Task | None:
         """A live or recently ended task."""
         return self._live.get(task_id) or self._ended.get(task_id)
+
+    def is_live(self, task_id: str) -> bool:
+        return task_id in self._live
 
     def of_caller(self, peer: Peer, entries: Sequence[Entry], task_id: str) -> Task:
         """A task that the caller may use. Raise NotFound for any other, whether it exists or not."""
@@ -51,6 +61,7 @@ class LiveTasks:
 
     def add(self, task: Task) -> None:
         self._live[task.id] = task
+        self._by_type.setdefault(task.type.name, {}).setdefault(str(task.spiffe_id), {})[task.id] = task
         self._per_uid[task.uid] += 1
 
     def remove(self, task: Task, *, keep: bool) -> None:
@@ -59,6 +70,11 @@ class LiveTasks:
             self._per_uid[task.uid] -= 1
             if self._per_uid[task.uid] <= 0:
                 del self._per_uid[task.uid]
+            of_type = self._by_type[task.type.name]
+            of_workload = of_type[str(task.spiffe_id)]
+            del of_workload[task.id]
+            if not of_workload:
+                del of_type[str(task.spiffe_id)]
         if keep:
             self._ended[task.id] = task
             if len(self._ended) > ENDED_TASKS_KEPT:

@@ -53,11 +53,15 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What policies may read beside the task. `absent` says of facts why they are not there: missing, or stale."""
+    """What policies may read beside the task. `absent` says of facts why they are not there: missing, or stale.
+
+    `also`: what it would be with facts that were said and are not on disk yet. Policy must allow in each of them too.
+    """
 
     params: Mapping[str, Param] = field(default_factory=dict)
     facts: Mapping[str, Reading] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    also: "tuple[Context, ...]" = ()
 
     def document(self) -> dict[str, Any]:
         """As Cedar reads it."""
@@ -128,6 +132,13 @@ class Policy:
 
     def decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
         """Ask whether a task may do `action` at `resource`. Without a fact that is required it may not."""
+        decision = self._decide(principal, action, resource, context)
+        for other in context.also if decision else ():
+            if not (decision := self._decide(principal, action, resource, other)):
+                break
+        return decision
+
+    def _decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
         for name in self._required_facts:
             if name not in context.facts:
                 return Deny(f"fact {name!r} is {context.absent.get(name, 'missing')}")

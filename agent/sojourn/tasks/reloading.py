@@ -5,12 +5,12 @@ them is decided again, so that a token is asked of the new policy too.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from sojourn.limits import REDECIDED_AT_ONCE
 from sojourn.tasks import rules
-from sojourn.tasks.changing import Changing
+from sojourn.tasks.changing import FACTS, Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.policy import Param
@@ -39,6 +39,7 @@ class Reloading:
     def __init__(self, engine: TaskEngine, changing: Changing) -> None:
         self._engine = engine
         self._changing = changing
+        self._applied: Callable[[], Awaitable[None]] = _nothing
 
     def consequences(self, types: TypeSet) -> list[Consequence]:
         """What `types` would do to each live task of a type that they change. Nothing is changed."""
@@ -63,9 +64,14 @@ class Reloading:
                 await asyncio.sleep(0)  # others have their turn
             if task.live:
                 found.append(self._decide_again(task))
+        await self._applied()
         for each in found:
             await self._engine.journal.written(each.task.id)
         return found
+
+    def on_applied(self, hook: Callable[[], Awaitable[None]]) -> None:
+        """Call `hook` when another set is in force and tasks were decided by it."""
+        self._applied = hook
 
     def _concerned(self, types: TypeSet) -> list[Task]:
         """Live tasks whose type is another in `types`, or gone."""
@@ -95,7 +101,14 @@ class Reloading:
             left, params, why = Authority(()), task.params, "there is no such task type any more"
         else:
             context = self._engine.context(task, kind)
-            left, params, why = rules.left_by(kind, task.principal(), task.authority, context, task.held_as)
+            asked = FACTS not in task.suspensions  # what is suspended for its facts is decided when it comes back
+            left, params, why = rules.left_by(
+                kind, task.principal(), task.authority, context, task.held_as, asked=asked
+            )
         lost = tuple(left.excess(task.authority))
         outcome = KEEP if not lost else NARROW if left.grants else END
         return Consequence(task, outcome, lost, why, left, params)
+
+
+async def _nothing() -> None:
+    return None

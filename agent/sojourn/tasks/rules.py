@@ -93,8 +93,13 @@ def left_by(
     held: Authority,
     context: Context,
     binding: str,
+    *,
+    asked: bool = True,
 ) -> tuple[Authority, Mapping[str, Param], str]:
-    """What another version of its type leaves of what a task holds, the parameters as it reads them, why not all."""
+    """What another version of its type leaves of what a task holds, the parameters as it reads them, why not all.
+
+    `asked` False: policy is not, since the task is suspended for what policy reads, and waits for that to change.
+    """
     params = context.params
     try:
         if principal.workload not in {str(each) for each in kind.allowed_workloads}:
@@ -108,10 +113,14 @@ def left_by(
         for each in held.grants
     ]
     within = Authority(tuple(grant for grant in there if grant.actions))
-    left = still_allowed(kind, principal, within, replace(context, params=params))
+    left = still_allowed(kind, principal, within, _with(context, params)) if asked else within
     if left == held:
         return left, params, ""
     return left, params, "policy denies it" if within == held else "the ceiling does not have it"
+
+
+def _with(context: Context, params: Mapping[str, Param]) -> Context:
+    return replace(context, params=params, also=tuple(replace(each, params=params) for each in context.also))
 
 
 def check_held(held: Authority, wanted: Authority) -> None:

@@ -3,9 +3,12 @@
 It decides nothing: whatever goes wrong in it is counted, and changes no answer.
 """
 
+import hashlib
+import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
+from typing import Any
 
 import structlog
 
@@ -13,11 +16,12 @@ from sojourn.clock import Clock
 from sojourn.limits import SHADOW_DIFFERENCES
 from sojourn.tasks.asking import Answer, Question, ask
 from sojourn.tasks.params import text_of
-from sojourn.tasks.policy import Allow, Deny
+from sojourn.tasks.policy import Allow, Context, Deny
 from sojourn.tasks.task import Task
-from sojourn.tasks.types import TypeSet
+from sojourn.tasks.types import TaskType, TypeSet
 
 log = structlog.get_logger()
+Read = Callable[[Task, TaskType], Context]  # what the policies of a type may read about a task
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +66,21 @@ class Shadow:
         self.differences = {}
         self.compared = self.errors = self.beyond = 0
 
-    def compare(self, task: Task, action: str, resource: str, decision: Allow | Deny) -> None:
-        """Ask the candidate what was just decided. Never raises."""
+    def compare(self, task: Task, action: str, resource: str, decision: Allow | Deny, read: Read) -> None:
+        """Ask the candidate what was just decided, with the facts that it reads. Never raises."""
         if self.types is None:
             return
         try:
-            self._compare(self.types, task, action, resource, decision)
+            self._compare(self.types, task, action, resource, decision, read)
         except Exception:
             self.errors += 1
             log.exception("shadow_failed", task_type=task.type.name)
 
-    def _compare(self, types: TypeSet, task: Task, action: str, resource: str, decision: Allow | Deny) -> None:
+    def _compare(
+        self, types: TypeSet, task: Task, action: str, resource: str, decision: Allow | Deny, read: Read
+    ) -> None:
         kind = types.get(task.type.name)
+        facts = read(task, kind).facts if kind is not None else {}
         question = Question(
             str(task.spiffe_id),
             action,
@@ -82,6 +89,7 @@ class Shadow:
             task.held_as,
             tokens_issued=task.tokens_issued,
             calls=task.calls,
+            facts={name: fact.value for name, fact in facts.items()},
         )
         answer = Answer("type", Deny("there is no such task type")) if kind is None else ask(kind, question)
         self.compared += 1
@@ -110,19 +118,46 @@ class Shadow:
 
 
 class Decided:
-    """Hears the decisions on one request of a task, and has the candidate asked the same."""
+    """Hears the decisions on one request of a task, and has the candidate asked the same. `context`: what it is on."""
 
-    def __init__(self, task: Task, shadow: Shadow | None) -> None:
+    def __init__(self, task: Task, shadow: Shadow | None, read: Read, policy_set: str) -> None:
+        self.context = read(task, task.type)
         self._task = task
         self._shadow = shadow
+        self._read = read
+        self._policy_set = policy_set
+        self._principal = task.principal()
+        self._asked: list[tuple[str, str]] = []
         self._policies: set[str] = set()
 
     def __call__(self, action: str, resource: str, decision: Allow | Deny) -> None:
+        self._asked.append((resource, action))
         self._policies.update(decision.policies)
         if self._shadow is not None:
-            self._shadow.compare(self._task, action, resource, decision)
+            self._shadow.compare(self._task, action, resource, decision, self._read)
 
     @property
     def policies(self) -> tuple[str, ...]:
         """The ids of all policies that decided."""
         return tuple(sorted(self._policies))
+
+    def record(self) -> dict[str, Any]:
+        """For the audit: the digest of all that was decided on, by which policies, and the facts with their ages."""
+        read = self.context.facts
+        inputs = {
+            "principal": asdict(self._principal),
+            "asked": sorted(self._asked),
+            "params": self.context.params,
+            "facts": {name: fact.value for name, fact in read.items()},
+        }
+        text = json.dumps(inputs, separators=(",", ":"), sort_keys=True, ensure_ascii=True)
+        facts = {
+            name: {"value": fact.value, "source": fact.source, "age_seconds": round(fact.age, 3)}
+            for name, fact in read.items()
+        }
+        return {
+            "inputs": hashlib.sha256(text.encode()).hexdigest(),
+            "policies": list(self.policies),
+            "policy_set": self._policy_set,
+            "facts": facts or None,
+        }

@@ -81,7 +81,7 @@ class Task:
     tokens_issued: int = 0
     calls: int = 0
     uses: dict[tuple[str, str], Use] = field(default_factory=dict)  # (resource, action)
-    decided_by: tuple[str, ...] = ()  # the policies that gave it its authority when it began
+    decided_on: Mapping[str, Any] = field(default_factory=dict)  # what it was given its authority on, for the audit
     alarms: list[Alarm] = field(default_factory=list)
     heir: Hold | None = field(default=None)  # who takes a one-shot task over when its holder returns 0
 

@@ -84,6 +84,10 @@ class FactRule(_Table):
     sources: Annotated[tuple[Annotated[str, AfterValidator(_source)], ...], Field(min_length=1)] = (OPERATOR,)
     on_deny: Literal["narrow", "suspend", "revoke"] = "revoke"
 
+    def fits(self, value: str | int | bool) -> bool:
+        """Whether a value is of the type that policies read."""
+        return type(value) is {"string": str, "long": int, "boolean": bool}[self.type]
+
 
 class DelegationRule(_Table):
     """To whom a task of the type may hand a part of its authority, how often, and how far."""

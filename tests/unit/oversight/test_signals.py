@@ -31,6 +31,7 @@ class Receiver:
         self.facts = FakeFacts()
         self.folder = folder
         self.max_age = 600
+        self.live = {TASK}
         self.remembered = remembered
         for name, key in ((IDP, KEY), (OTHER, OTHER_KEY)):
             self.file(name).write_text(jwks(key))
@@ -49,7 +50,15 @@ class Receiver:
                 Issuer(Rules(IDP, AUDIENCE, self.max_age), SignalKeys(self.file(IDP)), 300.0),
                 Issuer(Rules(OTHER, AUDIENCE, self.max_age), SignalKeys(self.file(OTHER))),
             ]
-            self.signals = Signals(issuers, self.facts, self.store, self.audit, self.clock, TrustDomain("example.org"))
+            self.signals = Signals(
+                issuers,
+                self.facts,
+                self.live.__contains__,
+                self.store,
+                self.audit,
+                self.clock,
+                TrustDomain("example.org"),
+            )
             yield self
 
     @property
@@ -170,6 +179,13 @@ class TestTaking:
             subject = {"format": "complex", "session": {"format": "opaque", "id": TASK}}
             await receiver.take(signed(KEY, receiver.at, sub_id=subject, events={f"{CAEP}session-revoked": {}}))
             assert receiver.facts.value("session_revoked", TASK) is True
+
+    async def test_a_task_that_is_over_is_of_no_account(self, receiver):
+        """An event about a task that does not live is taken, tells no fact, and takes no room."""
+        async with receiver.running():
+            receiver.live.clear()
+            assert ACCEPTED == await receiver.take(signed(KEY, receiver.at, sub_id={"format": "opaque", "id": TASK}))
+            assert [] == receiver.facts.publications
 
 
 class TestOnce:

@@ -639,3 +639,65 @@ class ListRevocationsResponse(_message.Message):
     REVOKED_FIELD_NUMBER: _ClassVar[int]
     revoked: _containers.RepeatedCompositeFieldContainer[RevokedSvid]
     def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ...) -> None: ...
+
+class SetFactRequest(_message.Message):
+    __slots__ = ("name", "subject", "value", "valid_seconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    VALID_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    subject: str
+    value: _tasks_pb2.FactValue
+    valid_seconds: float
+    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., value: _Optional[_Union[_tasks_pb2.FactValue, _Mapping]] = ..., valid_seconds: _Optional[float] = ...) -> None: ...
+
+class SetFactResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class UnsetFactRequest(_message.Message):
+    __slots__ = ("name", "subject", "source")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    subject: str
+    source: str
+    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...
+
+class UnsetFactResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListFactsRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListFactsResponse(_message.Message):
+    __slots__ = ("facts",)
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    facts: _containers.RepeatedCompositeFieldContainer[Fact]
+    def __init__(self, facts: _Optional[_Iterable[_Union[Fact, _Mapping]]] = ...) -> None: ...
+
+class Fact(_message.Message):
+    __slots__ = ("name", "subject", "source", "value", "age_seconds", "happened_at", "valid_seconds", "unwritten", "read_by")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    HAPPENED_AT_FIELD_NUMBER: _ClassVar[int]
+    VALID_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    UNWRITTEN_FIELD_NUMBER: _ClassVar[int]
+    READ_BY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    subject: str
+    source: str
+    value: _tasks_pb2.FactValue
+    age_seconds: float
+    happened_at: int
+    valid_seconds: float
+    unwritten: bool
+    read_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., source: _Optional[str] = ..., value: _Optional[_Union[_tasks_pb2.FactValue, _Mapping]] = ..., age_seconds: _Optional[float] = ..., happened_at: _Optional[int] = ..., valid_seconds: _Optional[float] = ..., unwritten: _Optional[bool] = ..., read_by: _Optional[_Iterable[str]] = ...) -> None: ...

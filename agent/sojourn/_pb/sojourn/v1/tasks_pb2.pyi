@@ -172,3 +172,31 @@ class CompleteTaskRequest(_message.Message):
     task_id: str
     failed: bool
     def __init__(self, task_id: _Optional[str] = ..., failed: _Optional[bool] = ...) -> None: ...
+
+class FactValue(_message.Message):
+    __slots__ = ("string_value", "long_value", "boolean_value")
+    STRING_VALUE_FIELD_NUMBER: _ClassVar[int]
+    LONG_VALUE_FIELD_NUMBER: _ClassVar[int]
+    BOOLEAN_VALUE_FIELD_NUMBER: _ClassVar[int]
+    string_value: str
+    long_value: int
+    boolean_value: bool
+    def __init__(self, string_value: _Optional[str] = ..., long_value: _Optional[int] = ..., boolean_value: _Optional[bool] = ...) -> None: ...
+
+class PublishFactRequest(_message.Message):
+    __slots__ = ("name", "subject", "value", "valid_seconds", "spiffe_id")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    VALID_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    subject: str
+    value: FactValue
+    valid_seconds: float
+    spiffe_id: str
+    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., value: _Optional[_Union[FactValue, _Mapping]] = ..., valid_seconds: _Optional[float] = ..., spiffe_id: _Optional[str] = ...) -> None: ...
+
+class PublishFactResponse(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

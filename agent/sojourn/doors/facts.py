@@ -1,0 +1,95 @@
+"""Facts: said and seen by operators (of sojourn.v1.Admin), and said by workloads (of sojourn.v1.Tasks)."""
+
+from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+from sojourn._pb.sojourn.v1 import tasks_pb2
+from sojourn.doors.calls import Call, Method
+from sojourn.errors import InvalidInput, NotFound, PolicyDenied
+from sojourn.identity.identities import Identities
+from sojourn.oversight.facts import Fact, Facts, Publication
+from sojourn.tasks.policy import Param
+from sojourn.tasks.redeciding import Redeciding
+from sojourn.tasks.typefile import OPERATOR
+
+
+class FactApi:
+    """Operators may say anything; workloads what a task type believes them."""
+
+    def __init__(self, facts: Facts, redeciding: Redeciding, identities: Identities) -> None:
+        self._facts = facts
+        self._redeciding = redeciding
+        self._identities = identities
+
+    def admin_methods(self) -> dict[str, Method]:
+        return {
+            "SetFact": Method("unary", pb.SetFactRequest, self.set),
+            "UnsetFact": Method("unary", pb.UnsetFactRequest, self.unset),
+            "ListFacts": Method("unary", pb.ListFactsRequest, self.list),
+        }
+
+    def public_methods(self) -> dict[str, Method]:
+        return {"PublishFact": Method("unary", tasks_pb2.PublishFactRequest, self.publish)}
+
+    async def set(self, call: Call, request: pb.SetFactRequest) -> pb.SetFactResponse:
+        await self._publish(call, request, OPERATOR)
+        return pb.SetFactResponse()
+
+    async def unset(self, call: Call, request: pb.UnsetFactRequest) -> pb.UnsetFactResponse:
+        if not await self._facts.unset(request.name, request.subject, request.source or OPERATOR, call.by):
+            raise NotFound("nothing was said under this name, subject and source")
+        return pb.UnsetFactResponse()
+
+    async def list(self, _call: Call, _request: pb.ListFactsRequest) -> pb.ListFactsResponse:
+        return pb.ListFactsResponse(facts=[self._message(fact) for fact in self._facts.all()])
+
+    async def publish(self, call: Call, request: tasks_pb2.PublishFactRequest) -> tasks_pb2.PublishFactResponse:
+        entries = await self._identities.of(call.peer)
+        own = [str(entry.spiffe_id) for entry in entries if request.spiffe_id in {"", str(entry.spiffe_id)}]
+        value = _value(request.value)
+        # The same answer whatever the reason, so that it does not tell a stranger what task types read.
+        for source in own:
+            rules = (kind.facts[request.name] for kind in self._redeciding.readers(request.name))
+            if any(source in rule.sources and rule.fits(value) for rule in rules):
+                await self._publish(call, request, source)
+                return tasks_pb2.PublishFactResponse()
+        raise PolicyDenied("no task type takes this fact, with a value of this type, from the caller")
+
+    async def _publish(self, call: Call, request: pb.SetFactRequest | tasks_pb2.PublishFactRequest, by: str) -> None:
+        name, subject = request.name, request.subject
+        publication = Publication(
+            name,
+            subject,
+            _value(request.value),
+            by,
+            request.valid_seconds or None,
+            self._facts.happens_now(name, subject, by),
+        )
+        await self._facts.publish(publication, call.by)
+
+    def _message(self, fact: Fact) -> pb.Fact:
+        age = self._facts.age(fact)
+        readers = self._redeciding.readers(fact.name)
+        return pb.Fact(
+            name=fact.name,
+            subject=fact.subject,
+            source=fact.source,
+            value=fact_value(fact.value),
+            age_seconds=age,
+            happened_at=int(fact.happened_at.timestamp()),
+            valid_seconds=None if fact.until is None else fact.until - fact.since - age,
+            unwritten=not self._facts.is_written(fact.key),
+            read_by=sorted(kind.name for kind in readers if fact.source in kind.facts[fact.name].sources),
+        )
+
+
+def fact_value(value: Param) -> tasks_pb2.FactValue:
+    if isinstance(value, bool):
+        return tasks_pb2.FactValue(boolean_value=value)
+    return tasks_pb2.FactValue(long_value=value) if isinstance(value, int) else tasks_pb2.FactValue(string_value=value)
+
+
+def _value(message: tasks_pb2.FactValue) -> Param:
+    which = message.WhichOneof("value")
+    if which is None:
+        raise InvalidInput("value must be specified")
+    value: Param = getattr(message, which)
+    return value
