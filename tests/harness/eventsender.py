@@ -7,10 +7,14 @@ from typing import Any
 
 import httpx
 from fakes.signed_events import IDP, issuer_key, jwks, signed
+from google.protobuf.json_format import MessageToDict
+from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+from sojourn.cli.output import whole
 from sojourn.spiffe.jose import SigningKey
 
 from harness.agent import AgentProcess
 from harness.exchanges import http
+from harness.taskcalls import unary
 
 KEY = issuer_key("k1")
 OTHER = "https://other.example.net"
@@ -31,14 +35,14 @@ max_age = "1h"
 """
 
 
-def events_agent(config: str = CONFIG, *, types: Mapping[str, tuple[str, str]] = {}) -> AgentProcess:
+def events_agent(config: str = CONFIG, *, types: Mapping[str, tuple[str, str]] | None = None) -> AgentProcess:
     """An agent, not started, that hears IDP with KEY and OTHER with OTHER_KEY."""
     agent = AgentProcess(config=config)
     keys_of(agent, "idp", KEY)
     keys_of(agent, "other", OTHER_KEY)
     folder = agent.folder / "types"
     folder.mkdir()
-    for name, (toml, cedar) in types.items():
+    for name, (toml, cedar) in (types or {}).items():
         (folder / f"{name}.toml").write_text(toml)
         (folder / f"{name}.cedar").write_text(cedar)
     return agent
@@ -79,6 +83,7 @@ def taken(response: httpx.Response) -> None:
 
 
 def records(agent: AgentProcess, name: str) -> list[dict[str, Any]]:
-    """The fields of all records of this name in the journal, oldest first."""
-    listed = agent.json("audit", "tail", "--lines", "10000")["records"]
-    return [each["fields"] for each in listed if each["event"] == name]
+    """The fields of the records of this name among the journal's last thousand, oldest first."""
+    request = pb.ListAuditRequest(limit=1_000)
+    answer = unary(agent.admin_socket, "/sojourn.v1.Admin/ListAudit", request, pb.ListAuditResponse)
+    return [whole(MessageToDict(each.fields)) for each in answer.records if each.event == name]
