@@ -33,10 +33,12 @@ class _OtherMediaType(InvalidInput):
 class EventsApi:
     """The receiver. Who may hand an event in is asked here, what it says and whether it is good in `Signals`."""
 
-    def __init__(self, signals: Signals, identities: Identities) -> None:
+    def __init__(
+        self, signals: Signals, identities: Identities, per_uid_per_second: int = SIGNALS_PER_UID_PER_SECOND
+    ) -> None:
         self._signals = signals
         self._identities = identities
-        self._allowance = Allowance(SIGNALS_PER_UID_PER_SECOND)
+        self._allowance = Allowance(per_uid_per_second)
         self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
 
     def routes(self) -> list[Route]:
