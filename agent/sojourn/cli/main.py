@@ -14,6 +14,7 @@ from sojourn.cli import (
     config,
     delivering,
     entry,
+    fact,
     inspect,
     policy,
     policyadmin,
@@ -36,6 +37,7 @@ app.add_typer(agent.app, name="agent")
 app.add_typer(entry.app, name="entry")
 app.add_typer(svid.app, name="svid")
 app.add_typer(task.app, name="task")
+app.add_typer(fact.app, name="fact")
 app.add_typer(policy.app, name="policy")
 app.add_typer(authority.app, name="authority")
 app.add_typer(bundle.app, name="bundle")
@@ -45,10 +47,7 @@ app.command()(inspect.validate)
 app.command()(inspect.explain)
 app.command()(inspect.status)
 
-fact = typer.Typer(no_args_is_help=True, help="Context that policies read.")
-fact.callback()(lambda: None)  # one command is a noun's verb all the same
-fact.command()(delivering.deliver)
-app.add_typer(fact, name="fact")
+fact.app.command()(delivering.deliver)
 taskadmin.add_to(task.app)
 policy.app.command()(policyadmin.reload)
 policy.app.command("shadow-report")(policyadmin.shadow_report)

@@ -67,7 +67,7 @@ class EventsApi:
             return _answer(500, "", "internal error; the log has it")
 
     async def _check_publisher(self, peer: Peer, issuer: Issuer) -> None:
-        peer.process.check_alive()
+        peer.check_unchanged()
         if not issuer.publishers:
             return  # the signature says whose it is, whoever brings it
         try:

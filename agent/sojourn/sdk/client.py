@@ -14,7 +14,7 @@ from sojourn._pb.sojourn.v1 import tasks_pb2, validation_pb2
 from sojourn.address import public_socket
 from sojourn.errors import InvalidInput, NoIdentity, SojournError, Unavailable
 from sojourn.limits import REATTACH_TRIED_SECONDS
-from sojourn.sdk import parse
+from sojourn.sdk import facts, parse
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.task import AccessToken, HeldTask, Task, TaskStatus, run_task
@@ -228,6 +228,24 @@ class Client:
         """End a task of the caller. Return what it ended with, also if it had ended before."""
         request = tasks_pb2.CompleteTaskRequest(task_id=task_id, failed=failed)
         return TaskStatus.of(await self.connection.unary(_TASKS + "CompleteTask", request, tasks_pb2.Task))
+
+    # --- facts ---
+
+    async def publish_fact(
+        self,
+        name: str,
+        value: str | int | bool,
+        *,
+        subject: SpiffeId | str = "",
+        valid_seconds: float | None = None,
+        spiffe_id: SpiffeId | str | None = None,
+    ) -> None:
+        """Say what is so: everywhere, or of a `subject`, which is a SPIFFE ID or a task's ID.
+
+        Returns when live tasks that read it were decided again. Raises Refused unless a task type names the caller as a
+        source of this fact.
+        """
+        await facts.publish(self.connection, name, value, _text(subject), valid_seconds, _text(spiffe_id))
 
 
 def _begin(

@@ -188,3 +188,16 @@ class SyncClient:
     def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
         """See Client."""
         return self._portal.run(self._client.complete_task(task_id, failed=failed))
+
+    def publish_fact(
+        self,
+        name: str,
+        value: str | int | bool,
+        *,
+        subject: SpiffeId | str = "",
+        valid_seconds: float | None = None,
+        spiffe_id: SpiffeId | str | None = None,
+    ) -> None:
+        """See Client."""
+        said = self._client.publish_fact(name, value, subject=subject, valid_seconds=valid_seconds, spiffe_id=spiffe_id)
+        self._portal.run(said)

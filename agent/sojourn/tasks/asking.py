@@ -18,7 +18,7 @@ ACTIVE = "active"
 class Question:
     """May a task of this workload, with these parameters, do `action` at `resource`? `params` are as in a request.
 
-    `facts` are what the type's sources say.
+    `facts` are what the type's sources say; `absent` says why others are not there.
     """
 
     workload: str  # SPIFFE ID
@@ -30,6 +30,7 @@ class Question:
     tokens_issued: int = 0
     calls: int = 0
     facts: Mapping[str, Param] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def principal(self, kind: TaskType) -> Principal:
         return Principal("tsk_asked", kind.name, self.workload, self.state, self.tokens_issued, self.calls)
@@ -77,7 +78,7 @@ def _context(kind: TaskType, question: Question) -> Context:
     for name, rule in kind.facts.items():
         value = question.facts.get(name)
         if value is None:
-            absent[name] = "missing"
+            absent[name] = question.absent.get(name, "missing")
         elif not rule.fits(value):
             absent[name] = "of another type"
         else:

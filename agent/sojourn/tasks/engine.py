@@ -6,6 +6,7 @@ journaled then: an end that is not on disk yet is an end all the same.
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from sojourn.clock import Alarms, Clock
@@ -23,7 +24,7 @@ from sojourn.tasks.holders import Holders
 from sojourn.tasks.holding import Holding
 from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
-from sojourn.tasks.policy import Context
+from sojourn.tasks.policy import Context, Param
 from sojourn.tasks.shadow import Decided, Shadow
 from sojourn.tasks.task import COMPLETED, ONE_SHOT, REVOKED, Task
 from sojourn.tasks.tokens import TaskToken
@@ -256,12 +257,17 @@ class TaskEngine:
 
     def context(self, task: Task, kind: TaskType | None = None) -> Context:
         """What the policies of the task's type, or of `kind`, may read beside the task, as it is now."""
-        rules_of_facts = (kind or task.type).facts
-        if not rules_of_facts:
-            return Context(task.params)
+        return self.known(kind or task.type, str(task.spiffe_id), task.id, task.params)
+
+    def known(
+        self, kind: TaskType, workload: str, task_id: str = ANYWHERE, params: Mapping[str, Param] = MappingProxyType({})
+    ) -> Context:
+        """What the policies of a type may read about a task of this workload."""
+        if not kind.facts:
+            return Context(params)
         if self.facts is None:
-            return Context(task.params, absent=dict.fromkeys(rules_of_facts, "missing"))
-        return self.facts.context(task.params, rules_of_facts, (task.id, str(task.spiffe_id), ANYWHERE))
+            return Context(params, absent=dict.fromkeys(kind.facts, "missing"))
+        return self.facts.context(params, kind.facts, (task_id, workload, ANYWHERE))
 
     def _settle(self, task: Task, *, keep: bool) -> None:
         """Let go of what a live task holds."""

@@ -179,6 +179,11 @@ class Redeciding:
             self._run(self._all_again(self._concerned(kinds, key[1]), {key[0]}))
         self._watch(key, boot)
 
+    async def quiet(self) -> None:
+        """Return when what time has brought about is done."""
+        while self._running:
+            await asyncio.wait(set(self._running))
+
     def _run(self, work: Any) -> None:
         running = asyncio.ensure_future(work)
         self._running.add(running)

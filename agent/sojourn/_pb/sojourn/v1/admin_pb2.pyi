@@ -371,8 +371,15 @@ class PolicyConsequence(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., outcome: _Optional[str] = ..., lost: _Optional[_Iterable[_Union[_tasks_pb2.Grant, _Mapping]]] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ExplainPolicyRequest(_message.Message):
-    __slots__ = ("type", "workload", "action", "resource", "params", "tokens_issued", "calls")
+    __slots__ = ("type", "workload", "action", "resource", "params", "tokens_issued", "calls", "facts")
     class ParamsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class FactsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
         VALUE_FIELD_NUMBER: _ClassVar[int]
@@ -386,6 +393,7 @@ class ExplainPolicyRequest(_message.Message):
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_ISSUED_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
     type: str
     workload: str
     action: str
@@ -393,7 +401,8 @@ class ExplainPolicyRequest(_message.Message):
     params: _containers.ScalarMap[str, str]
     tokens_issued: int
     calls: int
-    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., tokens_issued: _Optional[int] = ..., calls: _Optional[int] = ...) -> None: ...
+    facts: _containers.ScalarMap[str, str]
+    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., tokens_issued: _Optional[int] = ..., calls: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class ExplainPolicyResponse(_message.Message):
     __slots__ = ("type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "changes")
