@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -96,8 +97,8 @@ class TestTasks:
         revoked = {f"{CAEP}session-revoked": {}}
         with client.task("watched") as one, client.task("watched") as other:
             for task_id in (TASK, other.id):
-                session = {"format": "opaque", "id": task_id}
-                taken(post(agent.socket, event(sub_id={"format": "complex", "session": session}, events=revoked)))
+                named = {"format": "opaque", "id": task_id}
+                taken(post(agent.socket, event(sub_id={"format": "complex", "session": named}, events=revoked)))
             assert "revoked" == state(agent, other.id)[0]
             assert "active" == state(agent, one.id)[0]
             assert client.validate_token(one.token().token, PLACE).valid
@@ -117,6 +118,23 @@ class TestTasks:
         agent.start()
         with SyncClient(agent.socket) as again, pytest.raises(PolicyDenied), again.task("watched"):
             pass
+
+
+def test_as_a_forwarder_sends_it(agent: AgentProcess) -> None:
+    """A forwarder such as nginx speaks HTTP/1.0 with headers of its own, and has the answer."""
+    body = event().encode()
+    with socket.socket(socket.AF_UNIX) as sent:
+        sent.settimeout(15)
+        sent.connect(agent.socket)
+        head = (
+            "POST /events HTTP/1.0\r\nHost: localhost\r\nConnection: close\r\nX-Forwarded-For: 192.0.2.1\r\n"
+            f"Content-Type: application/secevent+jwt\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        sent.sendall(head.encode() + body)
+        answer = b""
+        while block := sent.recv(4096):
+            answer += block
+    assert b"202" == answer.split()[1]
 
 
 class TestCommand:

@@ -117,12 +117,11 @@ class TestEnvelope:
         assert "invalid_request" == refusal(payload(text[:-1] + ',"aud":"x"}'))
         assert "invalid_request" == refusal(payload(text.replace('"principal"', '"current_level":"LOW","principal"')))
 
-    @pytest.mark.parametrize("levels", [40, 5_000])
-    def test_deep_nesting_is_refused(self, levels):
+    def test_deep_nesting_is_refused(self):
         """Claims nested deeper than anything good is are refused."""
-        nested = '{"a":' * levels + "1" + "}" * levels
+        nested = '{"a":' * 40 + "1" + "}" * 40
         text = json.dumps(claims(AT))[:-1] + f',"deep":{nested}}}'
-        assert "invalid_request" == refusal(payload(text) if len(text) < 9_000 else payload(text)[:16_000])
+        assert "invalid_request" == refusal(payload(text))
 
     def test_deep_nesting_at_the_edge_of_the_size(self):
         """The deepest nesting that fits the size limit is refused in good order."""
