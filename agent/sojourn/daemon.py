@@ -25,6 +25,7 @@ from sojourn.doors import (
     approvals,
     bundles,
     entries,
+    events,
     facts,
     federation,
     localauthority,
@@ -71,6 +72,7 @@ from sojourn.oversight.facts import Facts
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
 from sojourn.oversight.reviews import Review, Reviews
+from sojourn.oversight.signals import Issuer, Signals
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.store import wal
@@ -82,6 +84,7 @@ from sojourn.store.foreign import ForeignTable
 from sojourn.store.kept import REVIEWS, TASK_BLOCKS, KeptList
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
+from sojourn.store.signals import SignalTable
 from sojourn.store.tasks import TaskTable
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.attaching import Attaching
@@ -125,6 +128,7 @@ class Rooms:
     recovery: Recovery
     blocks: KeptList[Block]
     service: TokenService
+    signals: Signals
     facts: facts.FactApi
 
 
@@ -254,6 +258,9 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
     approving = Approving(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
     beginning = Beginning(engine, approving)
     service = TokenService(engine, beginning, attaching, identities, clock)
+    heard = [Issuer.of(each, config.issuer) for each in config.signals]
+    signals = Signals(heard, known, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
+    await signals.start()
     return Rooms(
         clock,
         alarms,
@@ -277,6 +284,7 @@ async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Roo
         recovery,
         blocks,
         service,
+        signals,
         facts.FactApi(known, redeciding, identities),
     )
 
@@ -293,7 +301,7 @@ async def _open_doors(
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
-    http = HttpProtocols(api.app())
+    http = HttpProtocols(api.app(events.EventsApi(rooms.signals, rooms.identities).routes()))
     public = Door(inward.socket("public.sock"), admission, http=http.make)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
@@ -346,6 +354,7 @@ async def _open_doors(
             clock=rooms.clock,
             followed=rooms.followed,
             policies=rooms.policies,
+            signals=rooms.signals,
             failures=failures,
             default_x509_svid_ttl=config.identity.x509_svid_ttl,
             limitations=process_setup.limitations(),

@@ -8,7 +8,7 @@ may go on the wire, and `detail`, which goes to the log only.
     │   ├── TooLarge, InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidBundle
     │   ├── InvalidConfig, InvalidPolicy
     │   ├── InvalidAuthorizationDetails, UnknownTaskType, UnsupportedGrantType, InvalidScope
-    │   └── InvalidToken, InvalidSvid    a credential that is not good, whatever the reason
+    │   └── InvalidToken, InvalidEvent, InvalidSvid    what was signed is not good, whatever the reason
     ├── Refused             understood, and the answer is no
     │   ├── NoIdentity, PolicyDenied, ActionOutsideType, InvalidTarget
     │   └── NeedsApproval, ReviewOwed, ApprovalDenied, ApprovalExpired
@@ -144,6 +144,16 @@ class InvalidToken(InvalidInput):
     def __init__(self, public: str, *, reason_code: str = "invalid_token", detail: str = "") -> None:
         super().__init__(public, detail=detail)
         self.reason_code = reason_code
+
+
+class InvalidEvent(InvalidInput):
+    """A signed event is not taken. `err` is the code of RFC 8935, 2.4."""
+
+    code = "invalid_event"
+
+    def __init__(self, public: str, *, err: str = "invalid_request", detail: str = "") -> None:
+        super().__init__(public, detail=detail)
+        self.err = err
 
 
 class InvalidAuthorizationDetails(InvalidInput):

@@ -159,6 +159,17 @@ WATCHED_AUDIENCES = 100
 WATCHED_AUDIENCES_BYTES = 16 * 1024  # of all together
 SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
 
+# --- signed events --------------------------------------------------------------------------------------------------
+SIGNAL_ISSUERS = 50
+SIGNAL_KEYS = 100  # of one issuer
+SIGNAL_AGE_MAX_SECONDS = 86_400  # of an event that may still be handed in: so long its jti is remembered
+SIGNALS_REMEMBERED = 20_000  # of one issuer: 30 a second at 10 minutes; when full, events are refused, none forgotten
+SIGNALS_PER_UID_PER_SECOND = 200  # handed in: checking a signature takes a tenth of a millisecond and more
+SIGNAL_JTI_MAX = 256  # characters
+SIGNAL_TEXT_MAX = 200  # characters of a value that becomes a fact
+EVENTS_PER_SIGNAL = 20  # transmitters send one
+SIGNAL_RETRY_SECONDS = 5  # for a transmitter to come again after, when the agent could not take an event
+
 # --- storage --------------------------------------------------------------------------------------------------------
 WRITES_PER_COMMIT = 256
 WRITES_WAITING = 10_000

@@ -13,6 +13,7 @@ from sojourn.cli import (
     authority,
     bundle,
     config,
+    delivering,
     entry,
     fact,
     inspect,
@@ -50,6 +51,7 @@ app.command()(inspect.validate)
 app.command()(inspect.explain)
 app.command()(inspect.status)
 
+fact.app.command()(delivering.deliver)
 taskadmin.add_to(task.app)
 policy.app.command()(policyadmin.reload)
 policy.app.command("shadow-report")(policyadmin.shadow_report)

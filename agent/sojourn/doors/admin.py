@@ -26,6 +26,7 @@ from sojourn.identity.svids import Kept
 from sojourn.limits import SELECTORS_PER_CALLER
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.failures import Failures
+from sojourn.oversight.signals import Signals
 from sojourn.spiffe.x509svid import X509Svid
 from sojourn.store.audit import AuditTable
 from sojourn.tasks.approving import Approving
@@ -55,6 +56,7 @@ class AdminApi:
         clock: Clock,
         followed: FollowedFolder | None,
         policies: Policies,
+        signals: Signals,
         failures: Failures,
         default_x509_svid_ttl: timedelta,
         limitations: dict[str, str],
@@ -73,6 +75,7 @@ class AdminApi:
         self._clock = clock
         self._followed = followed
         self._policies = policies
+        self._signals = signals
         self._failures = failures
         self._default_x509_svid_ttl = default_x509_svid_ttl
         self._limitations = limitations
@@ -149,6 +152,7 @@ class AdminApi:
             reviews=reviews(self._engine, self._approving),
             policy=policy_set(self._policies.folder),
             shadow=policy_set(self._policies.candidate) if self._policies.candidate is not None else None,
+            signals=await self._signal_issuers(),
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:
@@ -160,6 +164,19 @@ class AdminApi:
             rotate_at=seconds(kept.rotate_at),
             lifetime=lifetime.reason(kept.entry, self._default_x509_svid_ttl, kept.svid),
         )
+
+    async def _signal_issuers(self) -> list[pb.SignalIssuer]:
+        return [
+            pb.SignalIssuer(
+                issuer=each.rules.issuer,
+                accepted=each.accepted,
+                repeated=each.repeated,
+                refused=each.refused,
+                last_at=seconds(each.last_at),
+                fault=await each.keys.look(),
+            )
+            for each in self._signals.issuers.values()
+        ]
 
     def _folder(self) -> pb.FollowedFolder | None:
         followed = self._followed
