@@ -62,6 +62,7 @@ LAYERS = [
     ["tasks.typefolder"],
     ["tasks.policies"],
     ["doors", "sdk"],
+    ["building"],
     ["daemon"],
     ["cli"],
     ["__main__"],
