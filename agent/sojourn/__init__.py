@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from sojourn.sdk.asgi import TaskTokenMiddleware
     from sojourn.sdk.authorize import authorize_any, authorize_id, authorize_member_of
     from sojourn.sdk.client import Client
+    from sojourn.sdk.remoteagent import RemoteAgent
     from sojourn.sdk.source import X509Source
     from sojourn.sdk.sync import SyncClient
     from sojourn.sdk.task import Task
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Client",
+    "RemoteAgent",
     "SojournError",
     "SpiffeId",
     "SyncClient",
@@ -36,6 +38,7 @@ __all__ = [
 
 _HOMES = {
     "Client": "sojourn.sdk.client",
+    "RemoteAgent": "sojourn.sdk.remoteagent",
     "SojournError": "sojourn.errors",
     "SpiffeId": "sojourn.spiffe.ids",
     "SyncClient": "sojourn.sdk.sync",

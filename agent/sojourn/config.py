@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -23,13 +23,23 @@ from pydantic import (
     PlainSerializer,
     ValidationError,
     field_validator,
+    model_validator,
 )
 
 from sojourn import trusted
 from sojourn.address import default_run_dir, default_state_dir, socket_path
 from sojourn.durations import duration_text, parse_duration
 from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
-from sojourn.limits import CONFIG_MAX_BYTES, CONNECTIONS_PER_UID_PER_SECOND, SVID_TTL_MAX_SECONDS, SVID_TTL_MIN_SECONDS
+from sojourn.limits import (
+    AUDIENCE_MAX_BYTES,
+    CONFIG_MAX_BYTES,
+    CONNECTIONS_PER_UID_PER_SECOND,
+    FACT_MAX_AGE_SECONDS,
+    SIGNAL_AGE_MAX_SECONDS,
+    SIGNAL_ISSUERS,
+    SVID_TTL_MAX_SECONDS,
+    SVID_TTL_MIN_SECONDS,
+)
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 Duration = Annotated[
@@ -94,6 +104,7 @@ class TasksConfig(_Table):
 
     types_dir: Path | None = None
     shadow_types_dir: Path | None = None  # a candidate set that is asked beside, and decides nothing
+    approval_classes: tuple[Literal["normal", "high"], ...] = ()  # of types that need an approval of an operator's
     issuer: str | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
 
     @field_validator("issuer")
@@ -107,23 +118,76 @@ class TasksConfig(_Table):
         return value
 
 
+class SignalsConfig(_Table):
+    """One issuer of signed events (Shared Signals) that this agent hears."""
+
+    issuer: str  # its `iss`, compared byte for byte
+    jwks: Path  # a file with its JWK Set
+    audience: Annotated[str, Field(min_length=1, max_length=AUDIENCE_MAX_BYTES)] | None = None  # default: our issuer
+    valid: Annotated[Duration | None, between(timedelta(seconds=1), timedelta(seconds=FACT_MAX_AGE_SECONDS))] = None
+    max_age: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=SIGNAL_AGE_MAX_SECONDS))] = timedelta(
+        minutes=10
+    )
+    publishers: tuple[str, ...] = ()  # SPIFFE IDs that may hand its events in; none: every process here may
+
+    @field_validator("issuer")
+    @classmethod
+    def _issuer_is_https(cls, value: str) -> str:
+        parts = urlsplit(value)
+        odd = not value.isprintable() or " " in value or len(value) > AUDIENCE_MAX_BYTES
+        if parts.scheme != "https" or not parts.hostname or "#" in value or odd:
+            raise ValueError("is not an https URL")
+        return value
+
+    @field_validator("publishers")
+    @classmethod
+    def _publishers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _spiffe_ids(value)
+
+
+def _spiffe_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            SpiffeId.parse(text)
+        except InvalidSpiffeId as error:
+            raise ValueError(f"{text!r} is not a SPIFFE ID: {error.public}") from None
+    return texts
+
+
 class LogConfig(_Table):
     level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
+        raise ValueError("is not ADDRESS:PORT, such as 127.0.0.1:9464")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]  # of an IP socket; IPv6 as [::1]:9464
 
 
 class MetricsConfig(_Table):
     """Prometheus metrics over HTTP, off unless an address is given. It should be a loopback one."""
 
-    listen: str | None = None  # ADDRESS:PORT
+    listen: Address | None = None
 
-    @field_validator("listen")
+
+class ListenConfig(_Table):
+    """Validators on other machines, over mutual TLS: off unless an address is given. Port 0: any that is free."""
+
+    tcp: Address | None = None
+    allowed: tuple[str, ...] | None = None  # SPIFFE IDs; default: all of the trust domain
+
+    @field_validator("allowed")
     @classmethod
-    def _has_port(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        host, _, port = value.rpartition(":")
-        if not host or not port.isdecimal() or not 0 <= int(port) <= 65_535:
-            raise ValueError("is not ADDRESS:PORT, such as 127.0.0.1:9464")
+    def _ids(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for each in value or ():
+            try:
+                SpiffeId.parse(each)
+            except InvalidSpiffeId as error:
+                raise ValueError(f"{each!r} is not a SPIFFE ID: {error.public}") from None
         return value
 
 
@@ -148,8 +212,10 @@ class Config(_Table):
     attestors: Mapping[str, Mapping[str, Any]] = Field(default_factory=lambda: {"unix": {}})
     registration: RegistrationConfig = RegistrationConfig()
     tasks: TasksConfig = TasksConfig()
+    signals: Annotated[tuple[SignalsConfig, ...], Field(max_length=SIGNAL_ISSUERS)] = ()
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
+    listen: ListenConfig = ListenConfig()
     limits: LimitsConfig = LimitsConfig()
 
     @field_validator("trust_domain")
@@ -174,12 +240,23 @@ class Config(_Table):
     @field_validator("node_aliases")
     @classmethod
     def _aliases(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for alias in value:
-            try:
-                SpiffeId.parse(alias)
-            except InvalidSpiffeId as error:
-                raise ValueError(f"{alias!r} is not a SPIFFE ID: {error.public}") from None
+        return _spiffe_ids(value)
+
+    @field_validator("signals")
+    @classmethod
+    def _signals(cls, value: tuple[SignalsConfig, ...]) -> tuple[SignalsConfig, ...]:
+        issuers = [each.issuer for each in value]
+        twice = next((each for each in issuers if issuers.count(each) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the issuer {twice!r} is there twice")
         return value
+
+    @model_validator(mode="after")
+    def _allowed_are_ours(self) -> Self:
+        for each in self.listen.allowed or ():
+            if SpiffeId.parse(each).trust_domain.name != self.trust_domain:
+                raise ValueError(f"listen.allowed: {each!r} is not of the trust domain {self.trust_domain!r}")
+        return self
 
     @property
     def node_id(self) -> SpiffeId:
@@ -207,6 +284,7 @@ VARIABLES = {
     "SOJOURN_NODE_NAME": "node_name",
     "SOJOURN_LOG_LEVEL": "log.level",
     "SOJOURN_METRICS_LISTEN": "metrics.listen",
+    "SOJOURN_LISTEN_TCP": "listen.tcp",
     "SOJOURN_FOLLOW": "registration.follow",
     "SOJOURN_TASK_TYPES_DIR": "tasks.types_dir",
 }
@@ -284,7 +362,9 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in the file are relative to the file."""
     keys = (("registration", "follow"), ("tasks", "types_dir"), ("tasks", "shadow_types_dir"))
     inner = ((values.get(table), key) for table, key in keys)
-    for table, key in ((values, "data_dir"), (values, "socket"), (values, "admin_socket"), *inner):
+    listed = values.get("signals")
+    issuers = [(each, "jwks") for each in listed] if isinstance(listed, list) else []
+    for table, key in ((values, "data_dir"), (values, "socket"), (values, "admin_socket"), *inner, *issuers):
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = table[key] if table[key].startswith("unix:") else str(folder / table[key])
 

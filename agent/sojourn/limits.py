@@ -56,6 +56,19 @@ REVOKED_SVIDS = 20_000  # on the list at once: a CRL with all of them, 40 bytes 
 QUIET_SECONDS = 0.05  # after which no more answers are expected
 UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is not missed
 
+# --- the listener for validators on other machines ------------------------------------------------------------------
+REMOTE_CONNECTIONS = 1_000  # with those whose handshake is under way
+REMOTE_CONNECTIONS_PER_ID = 500  # of one SPIFFE ID, which all replicas of a service share
+REMOTE_DESCRIPTORS_SHARE = 0.2  # of the descriptors: where there are few, there are fewer connections
+REMOTE_DESCRIPTORS_PER_CONNECTION = 3  # outer, inward both ends
+REMOTE_STREAMS_PER_ID = 1_000
+REMOTE_HANDSHAKES = 256  # under way: whoever is not known yet takes no place of those who are
+REMOTE_HANDSHAKES_PER_ADDRESS = 64
+REMOTE_HANDSHAKE_SECONDS = 5.0
+REMOTE_SILENT_SECONDS = 30  # after which a network peer that acknowledges nothing is gone
+REMOTE_LINGER_SECONDS = 2.0  # of a connection that is over: longer than a heartbeat, so that its streams say why
+CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
+
 # --- attestation ----------------------------------------------------------------------------------------------------
 ATTESTOR_DEADLINE_SECONDS = 5.0
 ATTESTATION_FRESH_SECONDS = 60.0  # after that the whole attestation is done again
@@ -107,6 +120,9 @@ CHANGES_FOUND = 3  # of each attribute: then it is left at that
 VALUES_TRIED = 100  # of each attribute, to find them
 SHADOW_DIFFERENCES = 1_000  # that are remembered: over that they are counted
 REDECIDED_AT_ONCE = 100  # tasks, before others have a turn: about 10 ms
+POLICIES_PER_TYPE = 1_000  # to be asked for one action, about 2 ms
+POLICY_MAX_BYTES = 8 * 1024  # of one policy: Cedar's parser takes stack for each operator, and has no limit of its own
+POLICY_NESTED_MAX = 50  # brackets in one policy; some hundreds overflow the parser's stack
 FACTS_PER_TYPE = 50
 FACTS = 10_000  # at about 1 KiB each
 FACTS_OF_OTHERS = 9_000  # than operators, who can say something whatever workloads do
@@ -116,8 +132,17 @@ FACT_SOURCE_MAX_BYTES = 2_048
 FACT_MAX_AGE_SECONDS = 30 * 86_400
 DELEGATION_DEPTH = 8  # hand-overs from a task that was begun to the last; each makes tokens longer
 DELEGATION_CHILDREN = 100  # of one task
+DELEGATION_TICKET_SECONDS = 60.0  # to carry a ticket to another process; over that it is lost, or stolen
+DELEGATION_TICKETS = 20_000  # outstanding, half of them of one user's tasks: as many as tasks may live
 APPROVALS_PER_TASK = 5  # people who must agree
 APPROVAL_MAX_SECONDS = 86_400
+APPROVALS_WAITING = 1_000  # tasks that wait: more than people can look at
+APPROVALS_WAITING_PER_UID = 100  # so that one user's requests do not bury the others'
+APPROVALS_LISTED_BYTES = 2 * 1024 * 1024  # in one answer: half of what clients take
+APPROVAL_PARAM_LISTED = 200  # characters of a parameter in a list; a single request is shown whole
+TASK_WAIT_SECONDS = 30.0  # that a call waits for a pending task; then its caller calls again
+REVIEWS_OWED = 1_000  # one of each task type
+REVIEW_FINDING_MAX = 2_000  # characters
 BREAK_GLASS_MAX_SECONDS = 3_600
 IDEMPOTENCY_KEY_MAX = 200  # characters
 LIVE_TASKS = 20_000
@@ -133,6 +158,17 @@ FEED_CHANGES_HELD = 1_024  # for a slow validator; over that it starts anew from
 WATCHED_AUDIENCES = 100
 WATCHED_AUDIENCES_BYTES = 16 * 1024  # of all together
 SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
+
+# --- signed events --------------------------------------------------------------------------------------------------
+SIGNAL_ISSUERS = 50
+SIGNAL_KEYS = 100  # of one issuer
+SIGNAL_AGE_MAX_SECONDS = 86_400  # of an event that may still be handed in: so long its jti is remembered
+SIGNALS_REMEMBERED = 20_000  # of one issuer: 30 a second at 10 minutes; when full, events are refused, none forgotten
+SIGNALS_PER_UID_PER_SECOND = 200  # handed in: checking a signature takes a tenth of a millisecond and more
+SIGNAL_JTI_MAX = 256  # characters
+SIGNAL_TEXT_MAX = 200  # characters of a value that becomes a fact
+EVENTS_PER_SIGNAL = 20  # transmitters send one
+SIGNAL_RETRY_SECONDS = 5  # for a transmitter to come again after, when the agent could not take an event
 
 # --- storage --------------------------------------------------------------------------------------------------------
 WRITES_PER_COMMIT = 256

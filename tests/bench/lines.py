@@ -9,9 +9,10 @@ from collections.abc import Iterator, Sequence
 from time import monotonic, sleep
 from typing import Any
 
-from figures import Figure, cpu_seconds, ratios, resident_mib
+from figures import Figure, cpu_seconds, percentile, ratios, resident_mib
 from ground import CALL_SECONDS, FULL, TRIAGE, Admin, Bench, Helper, Site, entry
 from harness.agent import COMMAND, AgentProcess
+from harness.exchanges import part
 from sojourn._pb import workload_pb2
 from sojourn.attestation.selectors import Selector
 from sojourn.identity.entries import Entry
@@ -20,6 +21,7 @@ from sojourn.spiffe.ids import SpiffeId
 
 STREAMS = 1_000
 OTHERS = 1_000
+VALIDATORS = (1, 20, 100)
 
 # --- 1 ---
 
@@ -211,6 +213,30 @@ def kill(bench: Bench) -> Iterator[Figure]:
                 took.append((refused["at"] - killed) * 1000)
             beside = f", {others} more subscribers" if others else ""
             yield Figure.of(f"SIGKILL to refused{beside}", "ms", took)
+        for count in VALIDATORS:
+            yield from _informed(site, holders, count, bench.effort.tries // 2)
+
+
+def _informed(site: Site, holders: Helper, count: int, tries: int) -> Iterator[Figure]:
+    """From a holder's SIGKILL until validators have heard that its task is over."""
+    each: list[float] = []
+    last: list[float] = []
+    with Helper(site.agent.socket) as crowd:
+        crowd.call("subscribe", count=count)
+        for _ in range(tries):
+            holders.tell("hold")
+            holder = holders.wait_for("token")
+            crowd.call("expect_end", task=part(holder["token"], 1)["task"]["id"])
+            killed = monotonic()
+            os.kill(holder["pid"], signal.SIGKILL)
+            took = [(at - killed) * 1000 for at in crowd.wait_for("informed")["at"]]
+            each += took
+            last.append(max(took))
+    of = f"{count} validator{'' if count == 1 else 's'}"
+    yield Figure.of(f"SIGKILL to informed, each of {of}: p50", "ms", [percentile(each, 50)])
+    yield Figure.of(f"SIGKILL to informed, each of {of}: p99", "ms", [percentile(each, 99)])
+    if count > 1:
+        yield Figure.of(f"SIGKILL to informed, the last of {of}", "ms", last)
 
 
 # --- 8 ---

@@ -65,6 +65,9 @@ class Worker:
         self._first = None
         self._armed = False
         self._verifier = None
+        self._subscribers = 0
+        self._expected = None  # the task whose end is to be heard of
+        self._informed = []
 
     # --- calls ---
 
@@ -154,11 +157,24 @@ class Worker:
         for channel in self._channels[self.socket][:count]:
             call = channel.unary_stream("/sojourn.v1.Validation/WatchTasks")(request, metadata=METADATA)
             await call.read()
-            self._keep(self._drain(call))
+            self._subscribers += 1
+            self._keep(self._hear_ends(call))
 
-    async def _drain(self, call):
-        while await call.read() is not grpc.aio.EOF:
-            pass
+    async def expect_end(self, task):
+        """Announce `informed`, with the time at each subscriber, once all have heard that this task is over."""
+        self._expected, self._informed = task.encode(), []
+
+    async def _hear_ends(self, call):
+        while (message := await call.read()) is not grpc.aio.EOF:
+            if self._expected is None or self._expected not in message:
+                continue
+            at = monotonic()
+            if any(state.live for state in validation_pb2.TaskFeed.FromString(message).delta.tasks):
+                continue
+            self._informed.append(at)
+            if len(self._informed) == self._subscribers:
+                self._expected = None
+                say("informed", at=self._informed)
 
     def _keep(self, coroutine):
         self._kept.append(asyncio.ensure_future(told(coroutine)))

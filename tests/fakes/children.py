@@ -11,7 +11,7 @@ from sojourn.attestation.process import Process
 @contextmanager
 def child(*command: str) -> Iterator[subprocess.Popen[bytes]]:
     """A child process that does nothing, or runs `command`; killed and collected afterwards."""
-    process = subprocess.Popen(command or ("sleep", "60"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    process = subprocess.Popen(command or ("sleep", "3600"), stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     try:
         yield process
     finally:

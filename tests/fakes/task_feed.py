@@ -28,6 +28,7 @@ def token(
     actions: Sequence[str] = ("ticket:read",),
     audience: str = AUDIENCE,
     seconds: int = 60,
+    task_class: str = "normal",
 ) -> str:
     now = datetime.now(UTC)
     return tokens.issue(
@@ -38,6 +39,7 @@ def token(
         task_id=task_id,
         task_type="triage-ticket",
         task_version=version,
+        task_class=task_class,
         issued_at=now,
         expires_at=now + timedelta(seconds=seconds),
     ).token

@@ -39,6 +39,7 @@ class AgentProcess:
         if as_user is not None:
             os.chown(self.folder, as_user, as_user)
         self.process: subprocess.Popen[str] | None = None
+        self.ready_line = ""
 
     # --- life ---
 
@@ -53,6 +54,7 @@ class AgentProcess:
             self.process.wait()
             self.process.stdout.close()
             raise RuntimeError(f"the agent did not get ready: {line!r}\n{self.log.read_text()[-4000:]}")
+        self.ready_line = line
         return self
 
     def spawn(self, *extra: str) -> "subprocess.Popen[str]":
@@ -112,6 +114,11 @@ class AgentProcess:
     def pid(self) -> int:
         assert self.process is not None
         return self.process.pid
+
+    @property
+    def tcp(self) -> str:
+        """ADDRESS:PORT of the listener for validators on other machines."""
+        return self.ready_line.rpartition(", TCP ")[2].strip()
 
     @property
     def environment(self) -> dict[str, str]:

@@ -77,9 +77,9 @@ actions = ["doc:read"]
 }
 
 
-def make_agent(*, level: str = "info", as_user: int | None = None) -> AgentProcess:
-    """An agent with TYPES beside the sample's type; it is not started."""
-    agent = AgentProcess(config=CONFIG.format(level=level), as_user=as_user)
+def make_agent(*, level: str = "info", as_user: int | None = None, extra: str = "") -> AgentProcess:
+    """An agent with TYPES beside the sample's type, and `extra` in its configuration; it is not started."""
+    agent = AgentProcess(config=CONFIG.format(level=level) + extra, as_user=as_user)
     types = agent.folder / "types"
     shutil.copytree(SAMPLES / "task-types", types)
     for name, (toml, cedar) in TYPES.items():

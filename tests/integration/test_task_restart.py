@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from harness.agent import COMMAND, AgentProcess
 from harness.callers import Caller
+from harness.cgroups import cgroup
 from harness.exchanges import form, part, post
 from harness.looking import until
 from harness.taskagent import OTHER_UID, TICKETS, make_agent, write_type
@@ -194,13 +195,25 @@ class TestDoesNotComeBack:
         assert [("revoked", "holder_exited")] == end_of(agent, task)
         assert 0 == agent.json("status")["live_tasks"]
 
+    @pytest.mark.root
+    @STOPS
+    def test_the_holder_was_moved(self, agent: AgentProcess, holder: Caller, stop: int) -> None:
+        """A holder that was moved to another cgroup while there was no agent holds nothing after it."""
+        with cgroup(f"moved-{stop}") as place:
+            task = ask(holder, "begin_process", type="triage-ticket")["id"]
+            agent.stop(stop)
+            place.take(holder.pid)
+            agent.start()
+            place.leave(holder.pid)
+        assert [("revoked", "attestation_changed")] == end_of(agent, task)
+
     def test_the_holder_dies_before_it_came_back(self, agent: AgentProcess, holder: Caller) -> None:
         """A holder that dies while its task waits is noticed at once."""
         task = ask(holder, "begin_process", type="triage-ticket")["id"]
         restart(agent)
         assert WAITING == shown(agent, task)
         holder.kill()
-        until(lambda: ("revoked", "holder_exited") == shown(agent, task), "the end of the task", 5)
+        until(lambda: ("revoked", "holder_exited") == shown(agent, task), "the end of the task")
 
     def test_another_program(self, agent: AgentProcess) -> None:
         """A holder that executed another program while there was no agent holds nothing after it."""
@@ -217,7 +230,7 @@ class TestDoesNotComeBack:
             restart(agent)
             tell(process, f"exec {sys.executable} -c 'print(1, flush=True); input()'")
             assert "1\n" == process.stdout.readline()
-            until(lambda: ("revoked", "attestation_changed") == shown(agent, task), "the end of the task", 5)
+            until(lambda: ("revoked", "attestation_changed") == shown(agent, task), "the end of the task")
 
     def test_the_type_has_changed(self, agent: AgentProcess, holder: Caller) -> None:
         """A task whose type's files have changed meanwhile ends."""
@@ -335,7 +348,7 @@ class TestStrangers:
                     assert "active" == right.hear().attached.state
                     second.send(attach=pb.Attach(task_id=task))
                     assert ("FAILED_PRECONDITION", "the task has its stream") == second.refusal()
-                until(lambda: ("revoked", "holder_disconnected") == shown(agent, task), "the end of the task", 5)
+                until(lambda: ("revoked", "holder_disconnected") == shown(agent, task), "the end of the task")
 
 
 class TestValidators:

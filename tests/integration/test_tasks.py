@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from harness.agent import COMMAND, AgentProcess
 from harness.callers import Caller
+from harness.cgroups import cgroup
 from harness.exchanges import part
 from harness.looking import until
 from harness.strangers import stranger
@@ -90,7 +91,7 @@ def test_a_task_gives_a_token_that_is_good(holder: Caller, service: SyncClient, 
     task, token = begun(holder)
     live = feed.delta(task, live=True)
     claims = part(token, 1)
-    assert {"id": task, "type": "triage-ticket", "ver": live.version} == claims["task"]
+    assert {"id": task, "type": "triage-ticket", "ver": live.version, "class": "normal"} == claims["task"]
     verdict = service.validate_token(token, TICKETS, "ticket:read")
     assert (True, "", "", "task", TRIAGE) == (
         verdict.valid,
@@ -166,6 +167,20 @@ def test_an_operator_revokes(shared: AgentProcess, holder: Caller, service: Sync
     check_over(service, feed, task, token, {"revoked: admin"})
     ended = holder.hear("ended")
     assert ("revoked", "admin") == (ended["state"], ended["reason"])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("do", ["begin", "begin_process"])
+def test_the_holder_changes_its_cgroup(shared: AgentProcess, service: SyncClient, feed: Feed, do: str) -> None:
+    """A task is over soon after its holder was moved to another cgroup, whatever it is bound to."""
+    with cgroup(do) as place, Caller(shared.socket) as holder:
+        task = holder.ask(do, type="triage-ticket")["id"]
+        token = holder.ask("token", task=task)["token"]
+        assert service.validate_token(token, TICKETS).valid
+        place.take(holder.pid)
+        check_over(service, feed, task, token, {"revoked: attestation_changed"})
+        place.leave(holder.pid)
+        assert "revoked" == shared.json("task", "show", task)["state"]  # going back takes nothing back
 
 
 def test_the_entry_is_deleted(agent: AgentProcess) -> None:

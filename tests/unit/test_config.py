@@ -87,7 +87,9 @@ class TestPrecedence:
     @pytest.mark.parametrize("variable", sorted(configuration.VARIABLES))
     def test_every_variable_has_a_key(self, variable):
         """Each variable sets a key that exists."""
-        values = {"SOJOURN_LOG_LEVEL": "debug", "SOJOURN_METRICS_LISTEN": "127.0.0.1:1", "SOJOURN_TRUST_DOMAIN": "td"}
+        address = "127.0.0.1:1"
+        values = {"SOJOURN_LOG_LEVEL": "debug", "SOJOURN_METRICS_LISTEN": address, "SOJOURN_TRUST_DOMAIN": "td"}
+        values["SOJOURN_LISTEN_TCP"] = address
         loaded = load(None, {}, {variable: values.get(variable, "/x" if "NODE" not in variable else "n")})
         assert variable == loaded.origins[configuration.VARIABLES[variable]]
 
@@ -191,6 +193,14 @@ class TestFaults:
             'metrics.listen = ":9464"',
             'metrics.listen = "127.0.0.1:70000"',
             'metrics.listen = "127.0.0.1:x"',
+            'listen.tcp = "8443"',
+            'listen.tcp = ":8443"',
+            'listen.tcp = "127.0.0.1:-1"',
+            'listen.tcp = "127.0.0.1:٨٤٤٣"',
+            "listen.tcp = 8443",
+            'listen.allowed = ["web"]',
+            'listen.allowed = ["spiffe://other.example/web"]',
+            'listen.allowed = "spiffe://example.org/web"',
             "limits.connections_per_uid = 0",
             "limits.connections_per_uid_per_second = -1",
             'log.level = "INFO"',
@@ -241,6 +251,55 @@ class TestFaults:
         """Any text for any key is taken or a fault of ours."""
         with contextlib.suppress(InvalidConfig):
             load(None, flags, {})
+
+
+class TestSignals:
+    GOOD = '[[signals]]\nissuer = "https://idp.example.net/"\njwks = "keys.json"\n'
+
+    def test_good(self, write, tmp_path):
+        """An issuer needs a URL and a file, which is relative to the configuration; the rest has defaults."""
+        (issuer,) = load(write(self.GOOD), {}, {}).config.signals
+        assert (tmp_path / "keys.json", None, None, timedelta(minutes=10), ()) == (
+            issuer.jwks,
+            issuer.audience,
+            issuer.valid,
+            issuer.max_age,
+            issuer.publishers,
+        )
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            'audience = ""',
+            'valid = "0s"',
+            'valid = "365d"',
+            'max_age = "0s"',
+            'max_age = "2d"',
+            'publishers = ["operator"]',
+            'publishers = "spiffe://example.org/x"',
+            "unknown = 1",
+            '[[signals]]\nissuer = "https://idp.example.net/"\njwks = "other.json"',
+            '[[signals]]\nissuer = "https://b.example.net"',
+            '[[signals]]\njwks = "x.json"',
+        ],
+    )
+    def test_refused(self, write, line):
+        """A key that cannot work is one fault, and so is an issuer that is there twice, or lacks what it needs."""
+        (fault,) = faults(write(self.GOOD + line))
+        assert "signals" in fault
+
+    @pytest.mark.parametrize(
+        "issuer",
+        ["http://a", "https://", "a", "", "https://a/#f", "https://a/#", "https://a b/", "https://[", "https://a\\n"],
+    )
+    def test_issuers(self, write, issuer):
+        """What is not an https URL is no issuer."""
+        assert 1 == len(faults(write(self.GOOD.replace("https://idp.example.net/", issuer))))
+
+    def test_so_many(self, write):
+        """More issuers than the limit are a fault."""
+        many = "".join(self.GOOD.replace("idp", f"idp{number}") for number in range(51))
+        assert 1 == len(faults(write(many)))
 
 
 def test_configuration_is_frozen():

@@ -27,6 +27,16 @@ class Peer:
     program: Program | None  # what it ran when it connected, if this agent may see that
     attested: Attested | None = field(default=None)  # the last attestation, kept by attestation.service
 
+    @property
+    def who(self) -> int:
+        """Whose limits count: the uid."""
+        return self.uid
+
+    @property
+    def details(self) -> dict[str, int]:
+        """What else is to be said of it, for log and audit."""
+        return {"pid": self.process.pid}
+
     @classmethod
     def of_socket(cls, connection: socket.socket) -> "Peer":
         """Read the kernel's record of a connected socket. Raise AttestationFailed if its process cannot be pinned."""

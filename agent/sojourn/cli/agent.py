@@ -50,11 +50,11 @@ def run(
         },
     )
 
-    def ready() -> None:
+    def ready(tcp: str) -> None:
         made = loaded.config
         print(
             f"sojourn agent ready: trust domain {made.trust_domain}, socket {made.socket}, admin socket"
-            f" {made.admin_socket}",
+            f" {made.admin_socket}{f', TCP {tcp}' if tcp else ''}",
             flush=True,
         )
 

@@ -1,6 +1,8 @@
 """`sojourn task`: begin, use, end and see tasks."""
 
 import os
+import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -19,9 +21,18 @@ from sojourn.durations import parse_duration
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Begin, use, end and see tasks.")
+_TICKET_MAX = 4_096  # characters
 TypeOption = Annotated[str, typer.Option("--type", help="The task type.")]
 TtlOption = Annotated[
     str | None, typer.Option("--ttl", metavar="DURATION", help="End sooner than the type says, such as 30s.")
+]
+ApproveWaitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--approve-wait",
+        metavar="DURATION",
+        help="If someone must agree first: wait so long, such as 10m. Default: until the request expires.",
+    ),
 ]
 TaskArgument = Annotated[str, typer.Argument(envvar="SOJOURN_TASK_ID", help="The task. Default: SOJOURN_TASK_ID.")]
 
@@ -29,11 +40,15 @@ TaskArgument = Annotated[str, typer.Argument(envvar="SOJOURN_TASK_ID", help="The
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The command and its arguments.")],
-    type_: TypeOption,
+    type_: Annotated[str, typer.Option("--type", help="The task type.")] = "",
     param: ParamOption = None,
     resource: ResourceOption = "",
     action: ActionOption = None,
     ttl: TtlOption = None,
+    ticket_file: Annotated[
+        str, typer.Option("--ticket-file", metavar="FILE", help="In the place of --type: a ticket, or - for its input.")
+    ] = "",
+    approve_wait: ApproveWaitOption = None,
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", help="Between SIGTERM and SIGKILL, when the task ends first.")
     ] = 5.0,
@@ -43,23 +58,24 @@ def run(
 
     The command finds the task's ID in SOJOURN_TASK_ID and the agent in SPIFFE_ENDPOINT_SOCKET; `sojourn task token`
     gets tokens there. No token is in its arguments or its environment. Only the command and its descendants may use
-    the task.
+    the task. If someone must agree first, this waits for that and says so; Ctrl-C takes the request back.
     """
     from sojourn.cli.taskrun import run_command
 
-    status = remote.public(
-        socket,
-        lambda client: run_command(
-            client,
-            command,
-            grace,
-            type=type_,
-            params=remote.pairs(param),
-            grants=_grants(resource, action),
-            max_seconds=_seconds(ttl),
-        ),
-    )
-    raise typer.Exit(status)
+    if bool(type_) == bool(ticket_file):
+        raise InvalidInput("name the task type with --type, or a ticket with --ticket-file")
+    if ticket_file and (param or resource or action or ttl):
+        raise InvalidInput("a ticket says what the task is: leave out --param, --resource, --action and --ttl")
+    ticket = _ticket(ticket_file) if ticket_file else ""
+    params, grants, seconds = remote.pairs(param), _grants(resource, action), _seconds("--ttl", ttl)
+
+    def begun(client: Any) -> Any:
+        if ticket:
+            return client.accept_delegation(ticket, session=True)
+        waiting = _waiting(approve_wait)
+        return client.task(type_, session=True, params=params, grants=grants, max_seconds=seconds, **waiting)
+
+    raise typer.Exit(remote.public(socket, lambda client: run_command(client, command, grace, begun(client))))
 
 
 @app.command()
@@ -69,6 +85,7 @@ def begin(
     resource: ResourceOption = "",
     action: ActionOption = None,
     ttl: TtlOption = None,
+    approve_wait: ApproveWaitOption = None,
     holder_pid: Annotated[
         int | None,
         typer.Option(
@@ -78,14 +95,18 @@ def begin(
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Begin a task that lives as long as a process: by default the shell that ran this command. Prints its ID."""
+    """Begin a task that lives as long as a process: by default the shell that ran this command. Prints its ID.
+
+    If someone must agree first, this waits for that and says so; Ctrl-C takes the request back.
+    """
 
     async def call(client: Any) -> Any:
         task = await client.begin_task(
             type_,
             params=remote.pairs(param),
             grants=_grants(resource, action),
-            max_seconds=_seconds(ttl),
+            max_seconds=_seconds("--ttl", ttl),
+            **_waiting(approve_wait),
             holder_pid=os.getppid() if holder_pid is None else holder_pid,
         )
         return task.status
@@ -132,6 +153,59 @@ def narrow(
 
 
 @app.command()
+def delegate(
+    task: TaskArgument,
+    to: Annotated[str, typer.Option("--to", metavar="SPIFFE_ID", help="Who may begin the task.")],
+    resource: ResourceOption = "",
+    action: ActionOption = None,
+    max_: Annotated[
+        str | None, typer.Option("--max", metavar="DURATION", help="A shorter life than this task's, such as 5m.")
+    ] = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Hand a part of a task on to another workload: print a ticket, which that one gives to `sojourn task accept`.
+
+    It is good once, for that workload alone, and for a minute at most. Without --resource and --action it is for all
+    that the task may do. What it begins ends with this task.
+    """
+    grants, seconds = _grants(resource, action), _seconds("--max", max_)
+    made = remote.public(socket, lambda client: client.delegate_task(task, to, grants, seconds))
+    value = {
+        "ticket": made.ticket,
+        "to": to,
+        "expires_at": made.expires_at.isoformat().replace("+00:00", "Z"),
+        "task_id": task,
+    }
+    emit(output, value, [made.ticket])
+
+
+@app.command()
+def accept(
+    ticket_file: Annotated[
+        str, typer.Option("--ticket-file", metavar="FILE", help="Where the ticket is. Default: standard input.")
+    ] = "-",
+    holder_pid: Annotated[
+        int | None,
+        typer.Option(
+            "--holder-pid", help="The process that the task lives with. Default: the one that ran this command."
+        ),
+    ] = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Begin the task that a ticket is for; it lives as long as a process, as with `begin`. Prints its ID."""
+    ticket = _ticket(ticket_file)
+
+    async def call(client: Any) -> Any:
+        pid = os.getppid() if holder_pid is None else holder_pid
+        return (await client.begin_delegated(ticket, holder_pid=pid)).status
+
+    status = remote.public(socket, call)
+    emit(output, _status_dict(status), [status.id])
+
+
+@app.command()
 def complete(
     task: TaskArgument,
     failed: Annotated[bool, typer.Option("--failed", help="The task did not succeed.")] = False,
@@ -153,13 +227,45 @@ def _grants(resource: str, actions: list[str] | None) -> Any:
     return [Grant.parse(resource, actions)]
 
 
-def _seconds(text: str | None) -> int:
+def _ticket(file: str) -> str:
+    """Read a ticket; it never stands among the arguments, where every user of the machine could read it."""
+    try:
+        if file == "-":
+            text = sys.stdin.read(_TICKET_MAX)
+        else:
+            with Path(file).open(encoding="utf-8") as opened:
+                text = opened.read(_TICKET_MAX)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the ticket cannot be read: {error}") from error
+    if not text.strip():
+        raise InvalidInput("there is no ticket: give the output of `sojourn task delegate`")
+    return text.strip()
+
+
+def _waiting(approve_wait: str | None) -> dict[str, Any]:
+    """How to wait for approval: for how long, and saying so."""
+    seconds = None if approve_wait is None else _seconds("--approve-wait", approve_wait)
+    return {"approve_wait": seconds, "on_pending": _say_pending}
+
+
+def _say_pending(status: Any) -> None:
+    asked = status.approval
+    until = asked.expires_at.isoformat().replace("+00:00", "Z")
+    print(
+        f"sojourn: task {status.id} waits until {until} for approval by {', '.join(asked.approvers)}"
+        f" ({asked.given} of {asked.needed} agreed): sojourn approval approve {asked.id}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _seconds(option: str, text: str | None) -> int:
     if text is None:
         return 0
     try:
         return max(1, int(parse_duration(text).total_seconds()))
     except ValueError as error:
-        raise InvalidInput(f"--ttl: {text[:50]!r} {error}") from error
+        raise InvalidInput(f"{option}: {text[:50]!r} {error}") from error
 
 
 def _status_dict(status: Any) -> dict[str, Any]:
@@ -171,4 +277,6 @@ def _status_dict(status: Any) -> dict[str, Any]:
         "reason": status.reason,
         "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in status.grants],
         "expires_at": status.expires_at.isoformat().replace("+00:00", "Z"),
+        "parent_id": status.parent_id or None,
+        "actors": [str(each) for each in status.actors],
     }

@@ -190,9 +190,9 @@ def _get(admin_socket: str | None, task: str) -> dict[str, Any]:
 
 
 def _rows(tasks: list[dict[str, Any]]) -> list[str]:
-    names = ("id", "type", "spiffe_id", "state", "reason", "holder_pid", "expires_at")
-    rows = [[task[name] for name in names] for task in tasks]
-    headings = ["TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "HOLDER", "EXPIRES"]
+    names = ("id", "type", "spiffe_id", "state", "reason", "holder_pid", "expires_at", "parent_id")
+    rows = [[task[name] or "" if name == "parent_id" else task[name] for name in names] for task in tasks]
+    headings = ["TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "HOLDER", "EXPIRES", "PARENT"]
     return list(table(headings, rows)) if rows else ["no tasks"]
 
 
@@ -203,6 +203,8 @@ def _lines(value: dict[str, Any]) -> list[str]:
 def _text(name: str, value: object) -> str:
     if name == "uses" and isinstance(value, list):
         return "; ".join(f"{use['action']}: {use['tokens']} tokens, {use['calls']} calls" for use in value)
+    if name == "actors" and isinstance(value, list):
+        return " for ".join(value)
     if isinstance(value, list):
         return "; ".join(f"{grant['resource']}: {', '.join(grant['actions'])}" for grant in value)
     if isinstance(value, dict):
@@ -229,4 +231,7 @@ def _task_dict(task: Any) -> dict[str, Any]:
             for use in task.uses
         ],
         "version": task.version,
+        "parent_id": task.parent_id or None,
+        "depth": task.depth,
+        "actors": list(task.actors),
     }

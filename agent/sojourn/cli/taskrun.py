@@ -16,15 +16,16 @@ _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 
-async def run_command(client: Any, command: Sequence[str], grace_seconds: float, **begin: Any) -> int:
-    """Begin a task, run `command` in it, and return the command's exit status (128 + N if signal N ended it).
+async def run_command(client: Any, command: Sequence[str], grace_seconds: float, begun: Any) -> int:
+    """Begin a task by entering `begun`, run `command` in it, and return the command's exit status.
 
-    The status is 127 if there is no such command, 126 if it cannot be run. If the task ends first the command gets
-    SIGTERM, and after `grace_seconds` SIGKILL; the status is then the command's all the same, or 1 if that was 0.
+    That is 128 + N if signal N ended it, 127 if there is no such command, 126 if it cannot be run. If the task ends
+    first the command gets SIGTERM, and after `grace_seconds` SIGKILL; the status is the command's all the same, or 1
+    if that was 0.
     """
     # Orphans of the command become our children, so that every descendant stays one of the task's holder.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    async with client.task(session=True, **begin) as task:
+    async with begun as task:
         environment = {
             **os.environ,
             "SOJOURN_TASK_ID": task.id,

@@ -2,13 +2,20 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sojourn.clock import Clock
+from sojourn.config import LimitsConfig
 from sojourn.errors import LimitExceeded
-from sojourn.limits import CONNECTION_BURST_PER_UID
+from sojourn.limits import (
+    ADMIN_CONNECTIONS,
+    CONNECTION_BURST_PER_UID,
+    CONNECTIONS_PER_UID_SHARE,
+    DESCRIPTORS_PER_CONNECTION,
+    DESCRIPTORS_RESERVED,
+)
 
 _BUCKETS_KEPT = 10_000
 
@@ -30,6 +37,18 @@ class Admission:
         self._open: Counter[int] = Counter()
         self._total = 0
         self._buckets: dict[int, _Bucket] = {}
+
+    @classmethod
+    def within(cls, descriptors: int, share: float, limits: LimitsConfig, clock: Clock) -> "Admission":
+        """For a door that may take this share of the agent's descriptors, beyond those that are reserved."""
+        reserved = DESCRIPTORS_RESERVED + ADMIN_CONNECTIONS * DESCRIPTORS_PER_CONNECTION
+        connections = max(16, int((descriptors - reserved) * share / DESCRIPTORS_PER_CONNECTION))
+        return cls(
+            clock,
+            connections=connections,
+            per_uid=limits.connections_per_uid or max(8, int(connections * CONNECTIONS_PER_UID_SHARE)),
+            per_uid_per_second=limits.connections_per_uid_per_second,
+        )
 
     @property
     def open(self) -> int:
@@ -74,39 +93,39 @@ class Admission:
 
 
 class Allowance:
-    """So many a second for each uid, of anything; what is over that is not said."""
+    """So many a second for each user or other caller, of anything; what is over that is not said."""
 
     def __init__(self, per_second: int) -> None:
         self._per_second = per_second
         self._second = 0
-        self._used: Counter[int] = Counter()
+        self._used: Counter[Hashable] = Counter()
 
-    def allow(self, uid: int) -> bool:
+    def allow(self, who: Hashable) -> bool:
         second = int(time.monotonic())
         if second != self._second:
             self._second = second
             self._used.clear()
-        self._used[uid] += 1
-        return self._used[uid] <= self._per_second
+        self._used[who] += 1
+        return self._used[who] <= self._per_second
 
 
 class Concurrency:
-    """So many at once for each uid."""
+    """So many at once for each uid, or for each SPIFFE ID of callers over the network."""
 
-    def __init__(self, per_uid: int, what: str) -> None:
-        self._per_uid = per_uid
+    def __init__(self, each: int, what: str) -> None:
+        self._each = each
         self._what = what
-        self._now: Counter[int] = Counter()
+        self._now: Counter[int | str] = Counter()
 
     @contextmanager
-    def one(self, uid: int) -> Iterator[None]:
-        """Take a place. Raise LimitExceeded if the user has no more."""
-        if self._now[uid] >= self._per_uid:
-            raise LimitExceeded(f"the user has too many {self._what}")
-        self._now[uid] += 1
+    def one(self, who: int | str) -> Iterator[None]:
+        """Take a place. Raise LimitExceeded if the user or workload has no more."""
+        if self._now[who] >= self._each:
+            raise LimitExceeded(f"the {'user' if isinstance(who, int) else 'workload'} has too many {self._what}")
+        self._now[who] += 1
         try:
             yield
         finally:
-            self._now[uid] -= 1
-            if self._now[uid] <= 0:
-                del self._now[uid]
+            self._now[who] -= 1
+            if self._now[who] <= 0:
+                del self._now[who]

@@ -18,10 +18,10 @@ from prometheus_client import Counter as Metric
 
 from sojourn.attestation.peer import Peer
 from sojourn.doors.admission import Allowance, Concurrency
-from sojourn.doors.door import Peers
-from sojourn.errors import InvalidInput, Refused, SojournError
+from sojourn.doors.doorway import Peers, Visitor
+from sojourn.errors import Bug, InvalidInput, Refused, SojournError
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID
-from sojourn.oversight.audit import Audit
+from sojourn.oversight.audit import Audit, named
 
 log = structlog.get_logger()
 CALLS = Metric("sojourn_calls_total", "gRPC calls that ended, by method and status.", ["method", "code"])
@@ -33,9 +33,16 @@ HEADER = "workload.spiffe.io"
 class Call:
     """One call: who makes it, and what it is."""
 
-    peer: Peer
+    visitor: Visitor
     method: str
     requests: AsyncIterator[Any]
+
+    @property
+    def peer(self) -> Peer:
+        """The process of this machine that makes it."""
+        if not isinstance(self.visitor, Peer):
+            raise Bug("a call that is for processes of this machine came from elsewhere")
+        return self.visitor
 
     @property
     def by(self) -> dict[str, int]:
@@ -49,24 +56,40 @@ Streaming = Callable[[Call, Any], AsyncIterator[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method: how it is called, its request type, and the handler. Answers are messages or ready bytes."""
+    """One method: how it is called, its request type, and the handler. Answers are messages or ready bytes.
+
+    A `long` call waits for something: it counts among a user's streams, so that those who wait do not hold up others.
+    """
 
     kind: str  # unary | stream (answers) | bidi
     request: type[Message]
     handler: Unary | Streaming
+    long: bool = False
 
 
 class Calls:
     """Makes gRPC handlers of ours."""
 
-    def __init__(self, peers: Peers, audit: Audit, *, header: bool) -> None:
-        """`header`: whether every call must carry the metadata `workload.spiffe.io: true` (Workload Endpoint, 3)."""
+    def __init__(
+        self,
+        peers: Peers,
+        audit: Audit,
+        *,
+        header: bool,
+        streams: int = STREAMS_PER_UID,
+        check: Callable[[Visitor], None] | None = None,
+    ) -> None:
+        """`header`: whether every call must carry the metadata `workload.spiffe.io: true` (Workload Endpoint, 3).
+
+        `streams`: how many streams one caller may hold. `check` raises what a caller's call is refused with.
+        """
+        self._check = check
         self._peers = peers
         self._audit = audit
         self._header = header
         self._unary_calls = Concurrency(CALLS_PER_UID, "calls under way")
-        self._streams = Concurrency(STREAMS_PER_UID, "open streams")
-        self._silent = Concurrency(STREAMS_PER_UID, "calls without a request")
+        self._streams = Concurrency(streams, "open streams")
+        self._silent = Concurrency(streams, "calls without a request")
         self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
 
     def service(self, name: str, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
@@ -96,7 +119,8 @@ class Calls:
             try:
                 made = self._begin(path, context, _each(requests))
                 request = await self._only_request(made)
-                with self._unary_calls.one(made.peer.uid), self._peers.call():
+                limit = self._streams if method.long else self._unary_calls
+                with limit.one(made.visitor.who), self._peers.call():
                     answer = await method.handler(made, request)  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001  # every error becomes a status
                 await self._abort(path, context, error)
@@ -112,7 +136,7 @@ class Calls:
             try:
                 made = self._begin(path, context, _each(requests))
                 request = None if method.kind == "bidi" else await self._only_request(made)
-                with self._streams.one(made.peer.uid):
+                with self._streams.one(made.visitor.who):
                     answers = method.handler(made, request)
                     async for answer in answers:  # type: ignore[union-attr]
                         yield answer
@@ -127,10 +151,13 @@ class Calls:
             values = [value for name, value in context.invocation_metadata() or () if name == HEADER]
             if values != ["true"]:
                 raise InvalidInput("security header missing from request")
-        return Call(self._peers.of_call(context.peer()), path, requests)
+        visitor = self._peers.of_call(context.peer())
+        if self._check is not None:
+            self._check(visitor)
+        return Call(visitor, path, requests)
 
     async def _only_request(self, call: Call) -> Any:
-        with self._silent.one(call.peer.uid):
+        with self._silent.one(call.visitor.who):
             return await first_of(call, REQUEST_SECONDS)
 
     async def _abort(self, path: str, context: "grpc.aio.ServicerContext[Any, Any]", error: Exception) -> None:
@@ -143,20 +170,20 @@ class Calls:
         else:
             code, text, ours = error.grpc_status, error.public, error.code
             by = self._by(context)
-            if self._refusals.allow(by.get("uid", -1)):
-                log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **by)
-            if isinstance(error, Refused) and by:
-                self._audit.denied("call_denied", by["uid"], pid=by["pid"], method=path, code=ours, reason=text)
+            said = {} if by is None else {**named(by.who), **by.details}
+            if self._refusals.allow(-1 if by is None else by.who):
+                log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **said)
+            if isinstance(error, Refused) and by is not None:
+                self._audit.denied("call_denied", by.who, **by.details, method=path, code=ours, reason=text)
         CALLS.labels(path, code).inc()
         await context.abort(grpc.StatusCode[code], text, trailing_metadata=(("sojourn-code", ours),))
 
-    def _by(self, context: "grpc.aio.ServicerContext[Any, Any]") -> dict[str, int]:
-        """Who makes a call, or nothing if its connection is gone or is none of ours."""
+    def _by(self, context: "grpc.aio.ServicerContext[Any, Any]") -> Visitor | None:
+        """Who makes a call, or None if its connection is gone or is none of ours."""
         try:
-            peer = self._peers.of_call(context.peer())
+            return self._peers.of_call(context.peer())
         except SojournError:
-            return {}
-        return {"uid": peer.uid, "pid": peer.process.pid}
+            return None
 
 
 class _Malformed:

@@ -12,7 +12,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from sojourn._pb.pool import POOL
 from sojourn.doors.calls import Call, Calls, Method
-from sojourn.doors.door import Door
+from sojourn.doors.doorway import Doorway
 from sojourn.errors import CannotStart, NotFound
 from sojourn.limits import CALLS_UNSEEN, GRACE_SECONDS, METADATA_MAX_BYTES, STREAMS_PER_CONNECTION
 
@@ -50,9 +50,17 @@ class _Common:
 
 
 async def serve(
-    inward: Path, services: dict[str, grpc.GenericRpcHandler], calls: Calls, *, message_max_bytes: int
+    inward: Path,
+    services: dict[str, grpc.GenericRpcHandler],
+    calls: Calls,
+    *,
+    message_max_bytes: int,
+    reflects: bool = True,
 ) -> grpc.aio.Server:
-    """Start a server on `inward` with these services, and by `calls` gRPC health and reflection. Raise CannotStart."""
+    """Start a server on `inward` with these services, and by `calls` gRPC health and, if it `reflects`, reflection.
+
+    Raise CannotStart.
+    """
     server = grpc.aio.server(
         options=[
             ("grpc.max_concurrent_streams", STREAMS_PER_CONNECTION),
@@ -69,10 +77,11 @@ async def serve(
     common = _Common([*services, health.SERVICE_NAME, reflection.SERVICE_NAME])
     methods = {
         health.SERVICE_NAME: {"Check": Method("unary", health_pb2.HealthCheckRequest, common.check)},
-        reflection.SERVICE_NAME: {
-            "ServerReflectionInfo": Method("bidi", reflection_pb2.ServerReflectionRequest, common.reflect)
-        },
     }
+    if reflects:
+        methods[reflection.SERVICE_NAME] = {
+            "ServerReflectionInfo": Method("bidi", reflection_pb2.ServerReflectionRequest, common.reflect)
+        }
     _know([health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb])
     server.add_generic_rpc_handlers((*services.values(), *(calls.service(name, methods[name]) for name in methods)))
     if not server.add_insecure_port(f"unix:{inward}"):
@@ -82,7 +91,7 @@ async def serve(
     return server
 
 
-async def end(door: Door, server: grpc.aio.Server) -> None:
+async def end(door: Doorway[Any], server: grpc.aio.Server) -> None:
     """End a door's calls: those under way are answered, or find the connection closed, which means "come again"."""
     with suppress(TimeoutError):
         await door.hush()

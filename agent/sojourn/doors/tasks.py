@@ -11,14 +11,16 @@ from sojourn.doors.calls import Call, Method, first_of, next_of
 from sojourn.errors import InvalidInput, InvalidSpiffeId, PolicyDenied, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
-from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX
+from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX, TASK_WAIT_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.changing import Changing
+from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.task import PROCESS, REVOKED, STREAM, Task
+from sojourn.tasks.params import text_of
+from sojourn.tasks.task import PENDING, PROCESS, REVOKED, STREAM, Task
 
 SERVICE = "sojourn.v1.Tasks"
 
@@ -30,12 +32,14 @@ class TasksApi:
         self,
         engine: TaskEngine,
         beginning: Beginning,
+        delegating: Delegating,
         changing: Changing,
         attaching: Attaching,
         identities: Identities,
     ) -> None:
         self._engine = engine
         self._beginning = beginning
+        self._delegating = delegating
         self._changing = changing
         self._attaching = attaching
         self._identities = identities
@@ -48,6 +52,9 @@ class TasksApi:
             "GetToken": Method("unary", pb.GetTokenRequest, self.get_token),
             "NarrowTask": Method("unary", pb.NarrowTaskRequest, self.narrow_task),
             "CompleteTask": Method("unary", pb.CompleteTaskRequest, self.complete_task),
+            "Delegate": Method("unary", pb.DelegateRequest, self.delegate),
+            "AcceptDelegation": Method("unary", pb.AcceptDelegationRequest, self.accept_delegation),
+            "WaitTask": Method("unary", pb.WaitTaskRequest, self.wait_task, long=True),
         }
 
     async def run_task(self, call: Call, _request: None) -> AsyncIterator[pb.TaskEvent]:
@@ -55,17 +62,23 @@ class TasksApi:
         command = first.WhichOneof("command")
         if command == "begin":
             task = await self._begin_stream(call.peer, first.begin)
+        elif command == "accept":
+            task = await self._accept_stream(call.peer, first.accept)
         elif command == "attach":
             entries = await self._identities.of(call.peer)
             task = await self._attaching.by_stream(call.peer, entries, first.attach.task_id)
         else:
-            raise InvalidInput("the first request of the stream must be begin or attach")
+            raise InvalidInput("the first request of the stream must be begin, accept or attach")
         changed = asyncio.Event()
         self._engine.on_change(task, lambda _: changed.set())
         try:
-            yield pb.TaskEvent(**{"begun" if command == "begin" else "attached": task_message(task)})
+            pending = task.state == PENDING
+            kind = "attached" if command == "attach" else "pending" if pending else "begun"
+            yield pb.TaskEvent(**{kind: task_message(task)})
             async for _ in self._changes(call, task, changed):
-                yield pb.TaskEvent(changed=task_message(task))
+                kind = "changed" if not pending else "pending" if task.state == PENDING else "begun"
+                pending = kind == "pending"
+                yield pb.TaskEvent(**{kind: task_message(task)})
             await self._engine.journal.written(task.id)
             yield pb.TaskEvent(ended=task_message(task))
         finally:
@@ -78,6 +91,14 @@ class TasksApi:
         entries = await self._identities.of(peer)
         bond = Bond(peer.process.again(), STREAM, begin.session)
         return await self._beginning.begin(peer, entries, _begin_request(begin), bond)
+
+    async def _accept_stream(self, peer: Peer, accept: pb.AcceptDelegationRequest) -> Task:
+        if accept.holder_pid:
+            raise InvalidInput("holder_pid has no place here: the task is the stream")
+        entries = await self._identities.of(peer)
+        wanted = _spiffe_id(accept.spiffe_id)
+        bond = Bond(peer.process.again(), STREAM, accept.session)
+        return await self._delegating.accept(peer, entries, accept.ticket, wanted, bond)
 
     async def _changes(self, call: Call, task: Task, changed: asyncio.Event) -> AsyncIterator[None]:
         """Follow the holder's commands until the task has ended; yield whenever it has changed.
@@ -161,11 +182,35 @@ class TasksApi:
         await self._changing.narrow(task, _authority(request.grants), "holder")
         return task_message(task)
 
+    async def wait_task(self, call: Call, request: pb.WaitTaskRequest) -> pb.Task:
+        entries = await self._identities.of(call.peer)
+        task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
+        await self._engine.waiting.settled(task, TASK_WAIT_SECONDS)
+        return task_message(task)
+
     async def complete_task(self, call: Call, request: pb.CompleteTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
         task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
         await self._engine.complete(task, failed=request.failed)
         return task_message(task)
+
+    async def delegate(self, call: Call, request: pb.DelegateRequest) -> pb.DelegationTicket:
+        entries = await self._identities.of(call.peer)
+        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
+        to, wanted = _spiffe_id(request.spiffe_id), _authority(request.grants)
+        if to is None:
+            raise InvalidInput("spiffe_id must be specified: to whom the task is handed on")
+        if request.max_seconds < 0:
+            raise InvalidInput("max_seconds is negative")
+        issued = await self._delegating.delegate(task, to, wanted if wanted.grants else None, request.max_seconds)
+        return pb.DelegationTicket(ticket=issued.ticket, expires_at=int(issued.expires_at.timestamp()))
+
+    async def accept_delegation(self, call: Call, request: pb.AcceptDelegationRequest) -> pb.Task:
+        entries = await self._identities.of(call.peer)
+        wanted = _spiffe_id(request.spiffe_id)
+        holder = await self._holder(call.peer, entries, request.holder_pid)
+        bond = Bond(holder, PROCESS, request.session or bool(request.holder_pid))
+        return task_message(await self._delegating.accept(call.peer, entries, request.ticket, wanted, bond))
 
 
 def task_message(task: Task) -> pb.Task:
@@ -183,9 +228,26 @@ def task_message(task: Task) -> pb.Task:
         tokens_issued=task.tokens_issued,
         calls=task.calls,
         uses=[pb.Use(**row) for row in task.usage()],
-        params={
-            name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in task.params.items()
-        },
+        parent_id=task.parent_id,
+        depth=task.depth,
+        actors=map(str, task.actors),
+        params={name: text_of(value) for name, value in task.params.items()},
+        approval=_approval(task),
+    )
+
+
+def _approval(task: Task) -> pb.TaskApproval | None:
+    if task.approval is None:
+        return None
+    request = task.approval.request
+    return pb.TaskApproval(
+        approval_id=request.id,
+        expires_at=int(request.expires_at.timestamp()),
+        digest=request.digest,
+        approvers=request.approvers,
+        needed=request.count,
+        given=len(task.approval.given),
+        denial=task.approval.denial,
     )
 
 
@@ -197,18 +259,21 @@ def _begin_request(request: pb.BeginTaskRequest) -> BeginRequest:
     wanted = _authority(request.grants)
     if len(request.idempotency_key) > IDEMPOTENCY_KEY_MAX:
         raise InvalidInput(f"idempotency_key is longer than {IDEMPOTENCY_KEY_MAX} characters")
-    try:
-        spiffe_id = SpiffeId.parse(request.spiffe_id) if request.spiffe_id else None
-    except InvalidSpiffeId as error:
-        raise InvalidInput(f"invalid requested SPIFFE ID: {error.public}") from error
     return BeginRequest(
         request.type,
         dict(request.params),
         wanted if wanted.grants else None,
-        spiffe_id,
+        _spiffe_id(request.spiffe_id),
         request.max_seconds,
         request.idempotency_key,
     )
+
+
+def _spiffe_id(text: str) -> SpiffeId | None:
+    try:
+        return SpiffeId.parse(text) if text else None
+    except InvalidSpiffeId as error:
+        raise InvalidInput(f"invalid requested SPIFFE ID: {error.public}") from error
 
 
 def _authority(grants: Iterable[pb.Grant]) -> Authority:

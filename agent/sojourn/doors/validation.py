@@ -1,33 +1,53 @@
-"""sojourn.v1.Validation on the public socket."""
+"""sojourn.v1.Validation, on the public socket and for validators on other machines."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Protocol
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.clock import Clock
 from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput
-from sojourn.identity.identities import Identities
+from sojourn.identity.identities import Identities, Stream
 from sojourn.limits import HEARTBEAT_SECONDS, WATCHED_AUDIENCES, WATCHED_AUDIENCES_BYTES
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.feed import TaskState, state_of
 from sojourn.tasks.service import JWT_SVID, TASK, TokenService
+from sojourn.tasks.task import PENDING
 
 SERVICE = "sojourn.v1.Validation"
 _KINDS = {pb.TOKEN_KIND_UNSPECIFIED: "", pb.TOKEN_KIND_JWT_SVID: JWT_SVID, pb.TOKEN_KIND_TASK: TASK}
 _NUMBERS = {name: number for number, name in _KINDS.items()}
 
 
+class Standing(Protocol):
+    """A caller that may hear of tasks, for as long as it may."""
+
+    async def check(self, *, anew: bool) -> None:
+        """Raise what the caller's stream ends with. `anew`: look again, even if nothing is known to have changed."""
+
+    def pushed(self) -> None:
+        """The caller is sent something new."""
+
+
 class ValidationApi:
     """Is this token good, and which tasks live?"""
 
-    def __init__(self, service: TokenService, engine: TaskEngine, identities: Identities, clock: Clock) -> None:
+    def __init__(
+        self,
+        service: TokenService,
+        engine: TaskEngine,
+        clock: Clock,
+        standing: Callable[[Call], AbstractAsyncContextManager[Standing]],
+    ) -> None:
+        """`standing` is within what a caller may watch tasks; entering it raises if it may not."""
         self._service = service
         self._engine = engine
-        self._identities = identities
         self._clock = clock
+        self._standing = standing
 
     def methods(self) -> dict[str, Method]:
         return {
@@ -36,7 +56,7 @@ class ValidationApi:
         }
 
     async def validate_token(self, call: Call, request: pb.ValidateTokenRequest) -> pb.ValidateTokenResponse:
-        del call  # any process on this machine may ask: the answer is about the token that it holds
+        del call  # whoever may call may ask: the answer is about the token that it holds
         if not request.token:
             raise InvalidInput("token must be specified")
         if not request.audience:
@@ -52,6 +72,7 @@ class ValidationApi:
             reason=verdict.reason,
             kind=_NUMBERS[verdict.kind],
             spiffe_id=verdict.spiffe_id,
+            actors=verdict.actors,
         )
         if verdict.claims is not None:
             claims.put(answer.claims, verdict.claims)
@@ -59,7 +80,7 @@ class ValidationApi:
 
     async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed]:
         audiences = _audiences(request.audiences)
-        async with self._identities.stream(call.peer, "WatchTasks") as stream:
+        async with self._standing(call) as standing:
             with self._engine.feed.watch(audiences) as watcher:
                 yield self._snapshot(audiences)
                 while True:
@@ -67,15 +88,11 @@ class ValidationApi:
                         async with asyncio.timeout(HEARTBEAT_SECONDS):
                             await watcher.changed.wait()
                     except TimeoutError:
-                        await self._identities.refresh(stream)
-                        stream.check_open()
+                        await standing.check(anew=True)
                         yield self._heartbeat()
                         continue
-                    if stream.changed.is_set():
-                        stream.changed.clear()
-                        await self._identities.refresh(stream)
-                    stream.check_open()
-                    stream.pushed(self._clock.now())
+                    await standing.check(anew=False)
+                    standing.pushed()
                     states = watcher.take()
                     if watcher.lost:
                         watcher.lost = False
@@ -86,7 +103,11 @@ class ValidationApi:
 
     def _snapshot(self, audiences: Sequence[str]) -> pb.TaskFeed:
         watched = set(audiences)
-        live = [task for task in self._engine.tasks.all() if not watched.isdisjoint(task.authority.resources)]
+        live = [
+            task
+            for task in self._engine.tasks.all()
+            if task.state != PENDING and not watched.isdisjoint(task.authority.resources)
+        ]
         return pb.TaskFeed(
             snapshot=pb.Snapshot(tasks=[_state(state_of(task)) for task in live]),
             epoch=self._engine.epoch,
@@ -97,6 +118,35 @@ class ValidationApi:
     def _heartbeat(self) -> pb.TaskFeed:
         sent = int(self._clock.now().timestamp() * 1000)
         return pb.TaskFeed(heartbeat=pb.Heartbeat(sent_at_ms=sent), epoch=self._engine.epoch)
+
+
+class AttestedCallers:
+    """Callers of this machine: they may watch as long as they have an identity."""
+
+    def __init__(self, identities: Identities, clock: Clock) -> None:
+        self._identities = identities
+        self._clock = clock
+
+    @asynccontextmanager
+    async def __call__(self, call: Call) -> AsyncIterator[Standing]:
+        async with self._identities.stream(call.peer, "WatchTasks") as stream:
+            yield _Attested(self._identities, self._clock, stream)
+
+
+class _Attested:
+    def __init__(self, identities: Identities, clock: Clock, stream: Stream) -> None:
+        self._identities = identities
+        self._clock = clock
+        self._stream = stream
+
+    async def check(self, *, anew: bool) -> None:
+        if anew or self._stream.changed.is_set():
+            self._stream.changed.clear()
+            await self._identities.refresh(self._stream)
+        self._stream.check_open()
+
+    def pushed(self) -> None:
+        self._stream.pushed(self._clock.now())
 
 
 def _state(state: TaskState) -> pb.TaskState:

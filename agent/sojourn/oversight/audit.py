@@ -49,6 +49,11 @@ def digest_of(before: str, seq: int, event: Event) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def named(who: int | str) -> dict[str, int | str]:
+    """Who it was, as a record says it: a uid, or the SPIFFE ID of a caller over the network."""
+    return {"uid": who} if isinstance(who, int) else {"spiffe_id": who}
+
+
 class AuditStore(Protocol):
     """Where the journal is kept."""
 
@@ -63,7 +68,7 @@ class Audit:
         self._clock = clock
         self._waiting: deque[Event] = deque()
         self._wake = asyncio.Event()
-        self._denials: dict[int, int] = {}  # uid -> denials in this second
+        self._denials: dict[int | str, int] = {}  # who -> denials in this second
         self._second = 0
 
     def note(self, event: str, **fields: Any) -> None:
@@ -74,22 +79,22 @@ class Audit:
         self._waiting.append(self.event(event, fields))
         self._wake.set()
 
-    def denied(self, event: str, uid: int, **fields: Any) -> None:
-        """Record a refusal, up to DENIALS_PER_SECOND for each uid."""
+    def denied(self, event: str, who: int | str, **fields: Any) -> None:
+        """Record a refusal, up to DENIALS_PER_SECOND for each uid or SPIFFE ID."""
         self._note_suppressed()
-        count = self._denials[uid] = self._denials.get(uid, 0) + 1
+        count = self._denials[who] = self._denials.get(who, 0) + 1
         if count <= DENIALS_PER_SECOND:
-            self.note(event, uid=uid, **fields)
+            self.note(event, **named(who), **fields)
 
     def _note_suppressed(self) -> None:
         """Record how many denials of a second that is over were not recorded one by one."""
         second = int(self._clock.boot())
         if second != self._second:
-            suppressed = {uid: count - DENIALS_PER_SECOND for uid, count in self._denials.items()}
+            suppressed = {who: count - DENIALS_PER_SECOND for who, count in self._denials.items()}
             self._second, self._denials = second, {}
             for noisy, count in suppressed.items():
                 if count > 0:
-                    self.note("denials_suppressed", uid=noisy, count=count)
+                    self.note("denials_suppressed", **named(noisy), count=count)
 
     def event(self, event: str, fields: Mapping[str, Any]) -> Event:
         """Make an event that happens now; None values are left out."""
@@ -107,6 +112,14 @@ class Audit:
         except BaseException:
             self._waiting.extendleft(reversed(batch))
             raise
+
+    async def finish(self) -> None:
+        """Write that the agent has stopped, and what waits. If that cannot be, the log says so."""
+        self.note("agent_stopped")
+        try:
+            await self.flush()
+        except SojournError as error:
+            log.error("audit_not_written", reason=error.public, detail=error.detail)
 
     async def run(self) -> None:
         """Write what is noted, until cancelled."""

@@ -3,40 +3,26 @@
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 from google.protobuf import json_format
 
 from sojourn._pb import workload_pb2 as workload
-from sojourn._pb.sojourn.v1 import tasks_pb2, validation_pb2
+from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.address import public_socket
 from sojourn.errors import InvalidInput, NoIdentity, SojournError, Unavailable
-from sojourn.limits import REATTACH_TRIED_SECONDS
+from sojourn.limits import REATTACH_TRIED_SECONDS, TASK_WAIT_SECONDS
 from sojourn.sdk import facts, parse
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
-from sojourn.sdk.task import AccessToken, HeldTask, Task, TaskStatus, run_task
+from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, OnPending, Task, TaskStatus, run_task, until_begun
+from sojourn.sdk.validating import TokenVerdict, validate_token
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
 _WORKLOAD: Final = "/SpiffeWorkloadAPI/"
 _TASKS: Final = "/sojourn.v1.Tasks/"
-_VALIDATION: Final = "/sojourn.v1.Validation/"
-_KINDS: Final = {validation_pb2.TOKEN_KIND_JWT_SVID: "jwt_svid", validation_pb2.TOKEN_KIND_TASK: "task"}
-
-
-@dataclass(frozen=True, slots=True)
-class TokenVerdict:
-    """The agent's word on a token. `code` (stable) and `reason` (one sentence) say why it is not valid."""
-
-    valid: bool
-    code: str
-    reason: str
-    kind: str  # jwt_svid | task | empty: could not be told
-    spiffe_id: SpiffeId | None
-    claims: Mapping[str, Any]
 
 
 class Client:
@@ -149,18 +135,7 @@ class Client:
         self, token: str, audience: str, action: str = "", *, deadline_seconds: float | None = None
     ) -> TokenVerdict:
         """Have the agent judge a task token or a JWT-SVID. A token that is not good is a verdict, not an error."""
-        request = validation_pb2.ValidateTokenRequest(token=token, audience=audience, action=action)
-        answer = await self.connection.unary(
-            _VALIDATION + "ValidateToken", request, validation_pb2.ValidateTokenResponse, deadline_seconds
-        )
-        return TokenVerdict(
-            answer.valid,
-            answer.code,
-            answer.reason,
-            _KINDS.get(answer.kind, ""),
-            SpiffeId.parse(answer.spiffe_id) if answer.spiffe_id else None,
-            json_format.MessageToDict(answer.claims),
-        )
+        return await validate_token(self.connection, token, audience, action, deadline_seconds)
 
     # --- tasks ---
 
@@ -173,14 +148,20 @@ class Client:
         spiffe_id: SpiffeId | str | None = None,
         session: bool = False,
         max_seconds: int = 0,
+        approve_wait: float | None = None,
+        on_pending: OnPending | None = None,
     ) -> AbstractAsyncContextManager[Task]:
         """Begin a task that ends with the block: `async with client.task("triage-ticket") as task`.
 
         No `grants`: all that the type allows. An exception that leaves the block ends the task as failed. Entering
         raises Refused, with the reason, if policy says no.
+
+        If someone must agree first it waits for that, `approve_wait` seconds or until the request expires, and
+        `on_pending` hears of it; ApprovalDenied or ApprovalExpired is raised if nobody does.
         """
         begin = _begin(type, params, grants, spiffe_id, session, max_seconds)
-        return run_task(self.connection, self, begin, self._patience_seconds)
+        first = tasks_pb2.RunTaskRequest(begin=begin)
+        return run_task(self.connection, self, first, self._patience_seconds, approve_wait, on_pending)
 
     async def begin_task(
         self,
@@ -193,15 +174,74 @@ class Client:
         max_seconds: int = 0,
         holder_pid: int = 0,
         idempotency_key: str = "",
+        approve_wait: float | None = None,
+        on_pending: OnPending | None = None,
     ) -> HeldTask:
         """Begin a task that ends with a process: this one (0), or an ancestor of it.
 
-        Repeating the same request with the same `idempotency_key` gives the same task.
+        Repeating the same request with the same `idempotency_key` gives the same task. If someone must agree first it
+        waits for that as `task` does; with an `approve_wait` of 0 it returns the pending task instead.
         """
         request = _begin(type, params, grants, spiffe_id, session, max_seconds)
         request.holder_pid = holder_pid
         request.idempotency_key = idempotency_key
-        answer = await self.connection.unary(_TASKS + "BeginTask", request, tasks_pb2.Task)
+        status = TaskStatus.of(await self.connection.unary(_TASKS + "BeginTask", request, tasks_pb2.Task))
+        if status.pending and approve_wait != 0:
+            try:
+                status = await until_begun(status, lambda: self.wait_task(status.id), approve_wait, on_pending)
+            except BaseException:
+                with contextlib.suppress(SojournError):  # nobody waits for it any more
+                    await self.complete_task(status.id, failed=True)
+                raise
+        return HeldTask(self, status)
+
+    async def wait_task(self, task_id: str) -> TaskStatus:
+        """Wait while a task of the caller is pending, half a minute at most; return what it is then."""
+        request = tasks_pb2.WaitTaskRequest(task_id=task_id)
+        seconds = TASK_WAIT_SECONDS + self._deadline_seconds
+        return TaskStatus.of(await self.connection.unary(_TASKS + "WaitTask", request, tasks_pb2.Task, seconds))
+
+    async def delegate_task(
+        self,
+        task_id: str,
+        to: SpiffeId | str,
+        grants: Iterable[Grant] | None = None,
+        max_seconds: int = 0,
+    ) -> DelegationTicket:
+        """Make a ticket by which the workload `to` may begin a task with these grants of a live task of the caller.
+
+        No `grants`: all that the task has. The ticket is good once, and for a minute at most. Raise Refused if the
+        task's type does not let it be handed on so, TaskOver or NotFound.
+        """
+        request = tasks_pb2.DelegateRequest(
+            task_id=task_id, spiffe_id=str(to), grants=_grants(grants or ()), max_seconds=max_seconds
+        )
+        answer = await self.connection.unary(_TASKS + "Delegate", request, tasks_pb2.DelegationTicket)
+        return DelegationTicket(answer.ticket, datetime.fromtimestamp(answer.expires_at, UTC))
+
+    def accept_delegation(
+        self, ticket: DelegationTicket | str, *, spiffe_id: SpiffeId | str | None = None, session: bool = False
+    ) -> AbstractAsyncContextManager[Task]:
+        """Begin the task that a ticket is for: `async with client.accept_delegation(ticket) as task`.
+
+        It ends with the block, and with the task that it was handed on from. Entering raises NotFound if the ticket is
+        not the caller's, is used or over.
+        """
+        first = tasks_pb2.RunTaskRequest(accept=_accept(ticket, spiffe_id, session))
+        return run_task(self.connection, self, first, self._patience_seconds)
+
+    async def begin_delegated(
+        self,
+        ticket: DelegationTicket | str,
+        *,
+        spiffe_id: SpiffeId | str | None = None,
+        session: bool = False,
+        holder_pid: int = 0,
+    ) -> HeldTask:
+        """Begin the task that a ticket is for, bound to a process: this one (0), or an ancestor of it."""
+        request = _accept(ticket, spiffe_id, session)
+        request.holder_pid = holder_pid
+        answer = await self.connection.unary(_TASKS + "AcceptDelegation", request, tasks_pb2.Task)
         return HeldTask(self, TaskStatus.of(answer))
 
     async def attach_task(self, task_id: str) -> TaskStatus:
@@ -264,6 +304,13 @@ def _begin(
         session=session,
         max_seconds=max_seconds,
     )
+
+
+def _accept(
+    ticket: DelegationTicket | str, spiffe_id: SpiffeId | str | None, session: bool
+) -> tasks_pb2.AcceptDelegationRequest:
+    text = ticket.ticket if isinstance(ticket, DelegationTicket) else ticket
+    return tasks_pb2.AcceptDelegationRequest(ticket=text, spiffe_id=_text(spiffe_id), session=session)
 
 
 def _grants(grants: Iterable[Grant]) -> list[tasks_pb2.Grant]:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from sojourn.errors import InvalidInput, SojournError, Unavailable
 from sojourn.limits import MESSAGE_MAX_BYTES
-from sojourn.sdk.remote import translate
+from sojourn.sdk.remote import translate, unreachable_sentence
 
 METADATA: Final = (("workload.spiffe.io", "true"),)
 CALL_SECONDS: Final = 10.0  # an attestor may take five, and a fetch may be held for one
@@ -49,15 +49,19 @@ class Connection:
         try:
             made: Answer = await call(request, metadata=METADATA, timeout=seconds or self.deadline_seconds)
         except grpc.aio.AioRpcError as error:
-            raise translate(error, self.path) from error
+            raise self.failure(error) from error
         return made
+
+    def failure(self, error: grpc.aio.AioRpcError) -> SojournError:
+        """Our error for a status that a call ended with."""
+        return translate(error, lambda: unreachable_sentence(self.path))
 
     async def first(self, method: str, request: Message, answer: type[Answer]) -> Answer:
         """Return the first message of a stream, and close the stream. Raise a SojournError."""
         call = self.stream(method, request, answer)
         try:
             async with asyncio.timeout(self.deadline_seconds):
-                message: Answer = await read(call, self.path)
+                message: Answer = await read(call, self)
         except TimeoutError as error:
             raise Unavailable(f"agent sent nothing within {self.deadline_seconds:g} seconds") from error
         finally:
@@ -100,7 +104,7 @@ class Connection:
             try:
                 while True:
                     async with asyncio.timeout(silence_seconds):
-                        message = await read(call, self.path)
+                        message = await read(call, self)
                     parsed = parse(message)
                     wait = BACKOFF_FIRST_SECONDS
                     yield parsed
@@ -119,12 +123,12 @@ class Connection:
             wait = min(wait * 2, BACKOFF_MAX_SECONDS)
 
 
-async def read(call: Any, path: str) -> Any:
+async def read(call: Any, connection: Connection) -> Any:
     """Return the next message of a stream. Raise a SojournError, also when the stream has ended well."""
     try:
         message = await call.read()
     except grpc.aio.AioRpcError as error:
-        raise translate(error, path) from error
+        raise connection.failure(error) from error
     if message is grpc.aio.EOF:
         raise Unavailable("agent ended the stream")
     return message
@@ -134,5 +138,5 @@ def _serialize(message: Message) -> bytes:
     return message.SerializeToString()
 
 
-def not_open() -> InvalidInput:
-    return InvalidInput("client is not open: use it as `async with Client() as client`")
+def not_open(name: str = "client", made: str = "Client()") -> InvalidInput:
+    return InvalidInput(f"{name} is not open: use it as `async with {made} as {name}`")

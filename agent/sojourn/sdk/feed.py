@@ -11,8 +11,8 @@ from typing import Final, Self
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import SojournError, Unavailable
 from sojourn.limits import ENDED_TASKS_KEPT, HEARTBEAT_SECONDS, HEARTBEATS_MISSED, LIVE_TASKS
-from sojourn.sdk.client import Client
 from sojourn.sdk.parse import jwk_set
+from sojourn.sdk.validating import Agent
 from sojourn.spiffe.jose import PublicKey
 
 STALE_SECONDS: Final = HEARTBEAT_SECONDS * HEARTBEATS_MISSED
@@ -36,10 +36,11 @@ class TaskKnown:
 class TaskFeed:
     """Follows the feed for `audiences`, for use as `async with TaskFeed(client, audiences) as feed`.
 
-    Knows at most LIVE_TASKS live tasks and the last ENDED_TASKS_KEPT ended ones; of any other it says nothing.
+    Knows at most LIVE_TASKS live tasks and the last ENDED_TASKS_KEPT ended ones; of any other it says nothing. An
+    agent whose epoch is older than that of before is not believed: its database was put back, or it is another one.
     """
 
-    def __init__(self, client: Client, audiences: Sequence[str], *, boot: Callable[[], float] = boot_seconds) -> None:
+    def __init__(self, client: Agent, audiences: Sequence[str], *, boot: Callable[[], float] = boot_seconds) -> None:
         self._client = client
         self._audiences = tuple(audiences)
         self._boot = boot
@@ -71,6 +72,15 @@ class TaskFeed:
     def fresh(self) -> bool:
         """Whether it was heard of within STALE_SECONDS. If not, what it knows may be over."""
         return self._heard is not None and self._boot() - self._heard < STALE_SECONDS
+
+    async def comes_back(self, timeout_seconds: float) -> bool:
+        """Whether it is fresh. One whose stream has just ended is given `timeout_seconds` for its next snapshot."""
+        following = self._follower is not None and not self._follower.done()
+        if self._heard is None and following:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_seconds):
+                    await self._ready.wait()
+        return self.fresh
 
     def lookup(self, task_id: str) -> TaskKnown | None:
         """What is known of a task; None: nothing, so ask the agent."""
@@ -121,6 +131,8 @@ class TaskFeed:
         self._ready.set()
 
     def _begin(self, message: validation_pb2.TaskFeed) -> None:
+        if message.epoch < self.epoch:
+            raise Unavailable(f"the agent's epoch has gone back from {self.epoch} to {message.epoch}")
         keys = jwk_set(message.keys)
         self._live.clear()
         self._ended.clear()
@@ -131,8 +143,9 @@ class TaskFeed:
     def _note(self, state: validation_pb2.TaskState) -> None:
         before = self.lookup(state.id)
         ended = before is not None and not before.live and not before.suspended
-        if before is not None and state.live and ended and state.version <= before.version:
-            return  # an end is only taken back by a greater version
+        # An end is only taken back by a greater version, and a suspension not by a smaller one.
+        if before is not None and state.live and not before.live and state.version < before.version + ended:
+            return
         least = max(state.version, before.version if before else 0)
         known = TaskKnown(least, state.live, state.reason, state.suspended)
         self._live.pop(state.id, None)

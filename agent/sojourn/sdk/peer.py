@@ -58,12 +58,15 @@ class _Checked:
     """What both kinds of TLS connection share. No byte passes before the peer was checked."""
 
     peer_spiffe_id: SpiffeId | None = None  # set when the handshake is done
+    peer_chain: tuple[bytes, ...] = ()  # DER, leaf first; set with it
     _sslobj: Any
     context: Any
 
     def _check_peer(self) -> None:
         if self.peer_spiffe_id is None:
-            self.peer_spiffe_id = self.context.check_peer(_chain(self._sslobj))
+            chain = _chain(self._sslobj)
+            self.peer_spiffe_id = self.context.check_peer(chain)
+            self.peer_chain = tuple(chain)
 
     def _require_checked(self) -> None:
         # OpenSSL would do a handshake of its own inside the first read or write, which nobody checks.

@@ -1,6 +1,7 @@
 """gRPC statuses as Sojourn's errors."""
 
 import os
+from collections.abc import Callable
 
 import grpc
 
@@ -31,13 +32,18 @@ _CODES: dict[str, type[SojournError]] = {
         errors.InvalidTarget,
         errors.StoreFull,
         errors.AttestationFailed,
+        errors.ApprovalRequired,
+        errors.NeedsApproval,
+        errors.ReviewOwed,
         errors.StoreFailed,
+        errors.SvidExpired,
+        errors.SvidRefused,
     )
 }
 
 
-def translate(error: grpc.aio.AioRpcError, path: str) -> SojournError:
-    """Return our error for a status that a call on the socket at `path` ended with.
+def translate(error: grpc.aio.AioRpcError, unreachable: Callable[[], str]) -> SojournError:
+    """Return our error for a status that a call ended with. `unreachable` says why nobody answers, and what to do.
 
     `remote_code` on it is the agent's own stable code, or empty if the agent sent none.
     """
@@ -45,7 +51,7 @@ def translate(error: grpc.aio.AioRpcError, path: str) -> SojournError:
     code = _remote_code(error)
     made: SojournError
     if status is grpc.StatusCode.UNAVAILABLE and not code and "failed to connect" in details:
-        made = errors.Unreachable(unreachable_sentence(path), detail=details)
+        made = errors.Unreachable(unreachable(), detail=details)
     else:
         made = _kind(status, code, details)(details or f"agent answered {status.name}")
     made.remote_code = code

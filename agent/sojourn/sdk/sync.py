@@ -1,17 +1,18 @@
 """The client for code without an event loop. Each call is the one of `Client`, blocking."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import Any, Self
 
 from sojourn.errors import SojournError
 from sojourn.limits import REATTACH_TRIED_SECONDS
-from sojourn.sdk.client import Client, TokenVerdict
+from sojourn.sdk.client import Client
 from sojourn.sdk.connection import CALL_SECONDS, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.portal import Portal
 from sojourn.sdk.source import READY_SECONDS, X509Source
-from sojourn.sdk.task import AccessToken, HeldTask, Task, TaskStatus, TaskView
+from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, OnPending, Task, TaskStatus, TaskView
+from sojourn.sdk.validating import TokenVerdict
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
@@ -34,6 +35,12 @@ class SyncHeldTask(TaskView):
     def narrow(self, kept: Iterable[Grant]) -> None:
         """See Task.narrow."""
         self._portal.run(self._task.narrow(kept))
+
+    def delegate(
+        self, *, to: SpiffeId | str, grants: Iterable[Grant] | None = None, max_seconds: int = 0
+    ) -> DelegationTicket:
+        """See Task.delegate."""
+        return self._portal.run(self._task.delegate(to=to, grants=grants, max_seconds=max_seconds))
 
     def complete(self, *, failed: bool = False) -> None:
         """See Task.complete."""
@@ -129,8 +136,8 @@ class SyncClient:
         return self._portal.run(self._client.validate_token(token, audience, action))
 
     @contextmanager
-    def _task(self, **wanted: Any) -> Iterator[SyncTask]:
-        with self._portal.inside(self._client.task(**wanted)) as task:
+    def _inside(self, context: Callable[[], AbstractAsyncContextManager[Task]]) -> Iterator[SyncTask]:
+        with self._portal.inside(context()) as task:
             yield SyncTask(self._portal, task)
 
     def task(
@@ -142,10 +149,21 @@ class SyncClient:
         spiffe_id: SpiffeId | str | None = None,
         session: bool = False,
         max_seconds: int = 0,
+        approve_wait: float | None = None,
+        on_pending: OnPending | None = None,
     ) -> AbstractContextManager[SyncTask]:
-        """See Client: `with client.task("triage-ticket") as task`."""
-        return self._task(
-            type=type, params=params, grants=grants, spiffe_id=spiffe_id, session=session, max_seconds=max_seconds
+        """See Client: `with client.task("triage-ticket") as task`. `on_pending` is called in the client's thread."""
+        return self._inside(
+            lambda: self._client.task(
+                type,
+                params=params,
+                grants=grants,
+                spiffe_id=spiffe_id,
+                session=session,
+                max_seconds=max_seconds,
+                approve_wait=approve_wait,
+                on_pending=on_pending,
+            )
         )
 
     def begin_task(
@@ -159,8 +177,10 @@ class SyncClient:
         max_seconds: int = 0,
         holder_pid: int = 0,
         idempotency_key: str = "",
+        approve_wait: float | None = None,
+        on_pending: OnPending | None = None,
     ) -> SyncHeldTask:
-        """See Client."""
+        """See Client. `on_pending` is called in the client's own thread."""
         task = self._client.begin_task(
             type,
             params=params,
@@ -170,8 +190,42 @@ class SyncClient:
             max_seconds=max_seconds,
             holder_pid=holder_pid,
             idempotency_key=idempotency_key,
+            approve_wait=approve_wait,
+            on_pending=on_pending,
         )
         return SyncHeldTask(self._portal, self._portal.run(task))
+
+    def delegate_task(
+        self,
+        task_id: str,
+        to: SpiffeId | str,
+        grants: Iterable[Grant] | None = None,
+        max_seconds: int = 0,
+    ) -> DelegationTicket:
+        """See Client."""
+        return self._portal.run(self._client.delegate_task(task_id, to, grants, max_seconds))
+
+    def accept_delegation(
+        self, ticket: DelegationTicket | str, *, spiffe_id: SpiffeId | str | None = None, session: bool = False
+    ) -> AbstractContextManager[SyncTask]:
+        """See Client: `with client.accept_delegation(ticket) as task`."""
+        return self._inside(lambda: self._client.accept_delegation(ticket, spiffe_id=spiffe_id, session=session))
+
+    def begin_delegated(
+        self,
+        ticket: DelegationTicket | str,
+        *,
+        spiffe_id: SpiffeId | str | None = None,
+        session: bool = False,
+        holder_pid: int = 0,
+    ) -> SyncHeldTask:
+        """See Client."""
+        task = self._client.begin_delegated(ticket, spiffe_id=spiffe_id, session=session, holder_pid=holder_pid)
+        return SyncHeldTask(self._portal, self._portal.run(task))
+
+    def wait_task(self, task_id: str) -> TaskStatus:
+        """See Client."""
+        return self._portal.run(self._client.wait_task(task_id))
 
     def attach_task(self, task_id: str) -> TaskStatus:
         """See Client."""

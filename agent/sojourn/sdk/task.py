@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
-from sojourn.errors import NotFound, SojournError, TaskOver, Unavailable, Unreachable
+from sojourn.errors import ApprovalDenied, ApprovalExpired, NotFound, SojournError, TaskOver, Unavailable, Unreachable
 from sojourn.sdk.connection import Connection
 from sojourn.sdk.taskstream import TaskStream
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
-LIVING = frozenset({"pending", "active", "suspended"})
+PENDING = "pending"
+LIVING = frozenset({PENDING, "active", "suspended"})
 LOST = "lost"  # our own state: the agent is gone and did not give the task back
 _FAREWELL_SECONDS = 2.0  # the stream's end ends the task anyway
 _NOTICE_SECONDS = 1.0  # a call that finds no agent waits so long for the stream to notice it too
@@ -40,6 +41,45 @@ class AccessToken:
 
 
 @dataclass(frozen=True, slots=True)
+class DelegationTicket:
+    """What another workload begins its part of a task with. `ticket` is a credential: the repr hides it."""
+
+    ticket: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"DelegationTicket(exp={self.expires_at.isoformat()})"
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalStatus:
+    """What a task waits, or waited, for: `needed` of the `approvers` must agree, and `given` have.
+
+    `digest` is that of what is asked for; `denial` are the words of whoever said no.
+    """
+
+    id: str
+    expires_at: datetime
+    digest: str
+    approvers: tuple[str, ...]
+    needed: int
+    given: int
+    denial: str
+
+    @classmethod
+    def of(cls, message: tasks_pb2.TaskApproval) -> "ApprovalStatus":
+        return cls(
+            id=message.approval_id,
+            expires_at=datetime.fromtimestamp(message.expires_at, UTC),
+            digest=message.digest,
+            approvers=tuple(message.approvers),
+            needed=message.needed,
+            given=message.given,
+            denial=message.denial,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStatus:
     """What the agent last said of a task. `reason` says why it ended, and is empty while it lives."""
 
@@ -53,6 +93,24 @@ class TaskStatus:
     created_at: datetime
     expires_at: datetime
     params: Mapping[str, str]
+    parent_id: str = ""  # the task that handed it on
+    actors: tuple[SpiffeId, ...] = ()  # who acts for the first task's workload, this one's first; none: nobody does
+    approval: ApprovalStatus | None = None  # None: nobody had to agree
+
+    @property
+    def pending(self) -> bool:
+        """Whether it waits for someone to agree."""
+        return self.state == PENDING
+
+    def check_begun(self) -> None:
+        """Raise ApprovalDenied, ApprovalExpired or TaskOver if the task was over before it began."""
+        if self.reason == "approval_denied":
+            said = self.approval.denial if self.approval is not None else ""
+            raise ApprovalDenied(f"the task was not approved: {said or 'no reason given'}")
+        if self.reason == "approval_expired":
+            raise ApprovalExpired("the task was not approved in time")
+        if self.state not in LIVING:
+            raise TaskOver(f"the task is over: {self.state}, {self.reason}")
 
     @classmethod
     def of(cls, message: tasks_pb2.Task) -> "TaskStatus":
@@ -68,6 +126,9 @@ class TaskStatus:
             created_at=datetime.fromtimestamp(message.created_at, UTC),
             expires_at=datetime.fromtimestamp(message.expires_at, UTC),
             params=dict(message.params),
+            parent_id=message.parent_id,
+            actors=tuple(SpiffeId.parse(each) for each in message.actors),
+            approval=ApprovalStatus.of(message.approval) if message.HasField("approval") else None,
         )
 
 
@@ -120,6 +181,9 @@ class TaskCalls(Protocol):
 
     async def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken: ...
     async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus: ...
+    async def delegate_task(
+        self, task_id: str, to: SpiffeId | str, grants: Iterable[Grant] | None = None, max_seconds: int = 0
+    ) -> DelegationTicket: ...
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus: ...
 
 
@@ -146,6 +210,16 @@ class HeldTask(TaskView):
     async def narrow(self, kept: Iterable[Grant]) -> None:
         """Give up all but these grants, which the task must have. It cannot be undone; tokens from before are dead."""
         self._status = await self._calls.narrow_task(self.id, kept)
+
+    async def delegate(
+        self, *, to: SpiffeId | str, grants: Iterable[Grant] | None = None, max_seconds: int = 0
+    ) -> DelegationTicket:
+        """Hand a part of the task on to the workload `to`: give it the ticket, and it begins a task of its own by it.
+
+        No `grants`: all of the task's. The ticket is good once, for a minute at most; what it begins ends with this
+        task. Raise TaskOver if the task is not active, and Refused if its type does not let it be handed on so.
+        """
+        return await self._calls.delegate_task(self.id, to, grants, max_seconds)
 
     async def complete(self, *, failed: bool = False) -> None:
         """End the task. Doing it twice changes nothing."""
@@ -176,6 +250,13 @@ class Task(HeldTask):
         """See HeldTask.narrow."""
         ask, grants = super().narrow, tuple(kept)
         await self._over_restarts(lambda: ask(grants))
+
+    async def delegate(
+        self, *, to: SpiffeId | str, grants: Iterable[Grant] | None = None, max_seconds: int = 0
+    ) -> DelegationTicket:
+        """See HeldTask.delegate."""
+        ask, part = super().delegate, None if grants is None else tuple(grants)
+        return await self._over_restarts(lambda: ask(to=to, grants=part, max_seconds=max_seconds))
 
     async def complete(self, *, failed: bool = False) -> None:
         """End the task and wait until the agent says so, two seconds at most: then raise Unavailable."""
@@ -232,14 +313,52 @@ class Task(HeldTask):
                     raise
 
 
+OnPending = Callable[[TaskStatus], None]
+
+
+async def until_begun(
+    status: TaskStatus,
+    wait: Callable[[], Awaitable[TaskStatus]],
+    seconds: float | None,
+    on_pending: OnPending | None,
+) -> TaskStatus:
+    """Return the task once it is pending no more, for which `wait` waits a while.
+
+    `on_pending` hears of it while it is. Raise ApprovalDenied, ApprovalExpired (also after `seconds`), or TaskOver.
+    """
+    heard: TaskStatus | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            while status.pending:
+                if on_pending is not None and status != heard:
+                    on_pending(status)
+                heard, status = status, await wait()
+    except TimeoutError as error:
+        raise ApprovalExpired(f"the task was not approved within {seconds:g} seconds") from error
+    status.check_begun()
+    return status
+
+
 @asynccontextmanager
 async def run_task(
-    connection: Connection, calls: TaskCalls, begin: tasks_pb2.BeginTaskRequest, patience_seconds: float
+    connection: Connection,
+    calls: TaskCalls,
+    first: tasks_pb2.RunTaskRequest,
+    patience_seconds: float,
+    approve_wait: float | None = None,
+    on_pending: OnPending | None = None,
 ) -> AsyncIterator[Task]:
-    """Begin a task on a stream of its own, and end it with the block: as failed, if an exception leaves it."""
+    """Begin a task by the `first` request of a stream of its own, and end it with the block: as failed, if an exception
+    leaves it.
+    """
     stream = TaskStream(connection, patience_seconds)
     try:
-        task = Task(calls, TaskStatus.of(await stream.begin(begin)), stream)
+        status = TaskStatus.of(await stream.begin(first))
+
+        async def wait() -> TaskStatus:
+            return TaskStatus.of(await stream.next())
+
+        task = Task(calls, await until_begun(status, wait, approve_wait, on_pending), stream)
         follower = asyncio.create_task(task.follow())
         try:
             async with _farewell(task):

@@ -22,9 +22,9 @@ class TaskStream:
         self._outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._call: Any = None
 
-    async def begin(self, begin: tasks_pb2.BeginTaskRequest) -> tasks_pb2.Task:
-        """Begin a task. Raise a SojournError if there is none."""
-        return await self._open(tasks_pb2.RunTaskRequest(begin=begin), "begun")
+    async def begin(self, first: tasks_pb2.RunTaskRequest) -> tasks_pb2.Task:
+        """Begin a task; it may be pending. Raise a SojournError if there is none."""
+        return await self._open(first, "begun", "pending")
 
     async def attach(self, task_id: str) -> tasks_pb2.Task:
         """Have the task back from the agent once it has restarted, trying for as long as there is patience.
@@ -44,7 +44,7 @@ class TaskStream:
 
     async def next(self) -> tasks_pb2.Task:
         """The task when it has changed next. Raise a SojournError when the stream ends."""
-        event = await read(self._call, self._connection.path)
+        event = await read(self._call, self._connection)
         task: tasks_pb2.Task = getattr(event, event.WhichOneof("event") or "changed")
         return task
 
@@ -58,19 +58,20 @@ class TaskStream:
             self._call.cancel()
         self._outcome.cancel()
 
-    async def _open(self, first: tasks_pb2.RunTaskRequest, expected: str) -> tasks_pb2.Task:
+    async def _open(self, first: tasks_pb2.RunTaskRequest, *expected: str) -> tasks_pb2.Task:
         if self._call is not None:
             self._call.cancel()
         connection = self._connection
         self._call = connection.duplex(_RUN_TASK, self._requests(first), tasks_pb2.TaskEvent)
         try:
             async with asyncio.timeout(connection.deadline_seconds):
-                event = await read(self._call, connection.path)
+                event = await read(self._call, connection)
         except TimeoutError as error:
             raise Unavailable(f"agent did not begin the task within {connection.deadline_seconds:g} seconds") from error
-        if event.WhichOneof("event") != expected:
+        kind = event.WhichOneof("event")
+        if kind not in expected:
             raise Unavailable("agent did not say that the task has begun")
-        task: tasks_pb2.Task = getattr(event, expected)
+        task: tasks_pb2.Task = getattr(event, kind)
         return task
 
     async def _requests(self, first: tasks_pb2.RunTaskRequest) -> AsyncIterator[tasks_pb2.RunTaskRequest]:

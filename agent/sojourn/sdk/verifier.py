@@ -6,14 +6,15 @@ from datetime import UTC, datetime
 from typing import Final, Self
 
 from sojourn.errors import InvalidToken, Refused
-from sojourn.sdk.client import Client
 from sojourn.sdk.feed import TaskFeed
-from sojourn.spiffe.jose import VerifiedClaims, parse_unverified
+from sojourn.sdk.validating import Agent
+from sojourn.spiffe.jose import UnverifiedJws, VerifiedClaims, parse_unverified
 from sojourn.tasks import tokens
 from sojourn.tasks.tokens import TaskToken
 
 ASK_SECONDS: Final = 2.0
 ASKED_AT_ONCE: Final = 32  # anybody may send a token that we know nothing of
+COME_BACK_SECONDS: Final = 1.0  # for a feed that is begun anew, as over TCP when the caller's SVID has ended
 
 
 class ActionNotAllowed(Refused):
@@ -27,12 +28,13 @@ class TaskVerifier:
     """Verifies task tokens for one audience, for use as `async with TaskVerifier(client, audience) as verifier`.
 
     Most tokens are judged here, from keys and the feed of live tasks. What the feed does not settle (an unknown task,
-    or a silent feed) is put to the agent once. Whatever goes wrong is a refusal.
+    or a silent feed) is put to the agent once. Under a silent feed a token of class `high`, or of no class that is
+    known, is refused instead. Whatever goes wrong is a refusal.
     """
 
     def __init__(
         self,
-        client: Client,
+        client: Agent,
         audience: str,
         *,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
@@ -68,7 +70,14 @@ class TaskVerifier:
 
     async def _judge(self, token: str) -> TaskToken:
         if not self.feed.fresh:
-            return await self._ask(token)
+            # Whoever writes another class into a token breaks its signature, and the agent finds that.
+            if tokens.class_of(_task_token(token).unverified_claims) == tokens.NORMAL:
+                return await self._ask(token)
+            if not await self.feed.comes_back(COME_BACK_SECONDS):
+                raise InvalidToken(
+                    "nothing was heard of live tasks for too long to accept a token of class high",
+                    reason_code="stale_feed",
+                )
         # A fresh feed has named every key of the agent: what another key signed is nobody's business but ours.
         verified = tokens.verify(
             token, keys=self.feed.keys, issuer=self.feed.issuer, audience=self.audience, now=self._now()
@@ -83,9 +92,7 @@ class TaskVerifier:
         return verified
 
     async def _ask(self, token: str) -> TaskToken:
-        unverified = parse_unverified(token)  # what is no token at all does not go out
-        if unverified.typ != tokens.TYP:
-            raise InvalidToken("token is not a task token", reason_code="wrong_type")
+        unverified = _task_token(token)  # what is no token at all does not go out
         async with asyncio.timeout(ASK_SECONDS), self._asking:
             verdict = await self._client.validate_token(token, self.audience, deadline_seconds=ASK_SECONDS)
         if not verdict.valid:
@@ -98,3 +105,11 @@ class TaskVerifier:
         # What the agent vouches for is checked here all the same, as far as that goes.
         claims = VerifiedClaims(unverified.unverified_claims)
         return tokens.read_vouched(token, claims, self.audience, self._now())
+
+
+def _task_token(token: str) -> UnverifiedJws:
+    """Parse what should be a task token. Raise InvalidToken if it cannot be one."""
+    unverified = parse_unverified(token)
+    if unverified.typ != tokens.TYP:
+        raise InvalidToken("token is not a task token", reason_code="wrong_type")
+    return unverified

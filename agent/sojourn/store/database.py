@@ -23,6 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sojourn.errors import Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
 from sojourn.limits import WRITES_PER_COMMIT, WRITES_WAITING
 from sojourn.store import tables
+from sojourn.store.wal import TornTail, torn_tail
 
 T = TypeVar("T")
 BUSY_MS = 5_000
@@ -40,7 +41,9 @@ class _Write:
 class Database:
     """Writes in order, each durable when answered. `close` waits for those that are queued."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, torn: TornTail | None = None) -> None:
+        """`torn`: what was found in its log before it was opened."""
+        self.torn = torn
         self._engine = engine
         self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING)
         self._closed = False
@@ -176,6 +179,10 @@ def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
     `had_content`: the agent has run on it before, so that an empty file is a damaged one.
     """
     _check_file(path, had_content=had_content)
+    try:
+        torn = torn_tail(path)
+    except OSError as error:
+        raise _unusable(path, error.strerror or "its log cannot be read") from error
     engine = create_engine(
         f"sqlite:///{path}",
         connect_args={"timeout": BUSY_MS / 1000, "check_same_thread": False},
@@ -198,7 +205,7 @@ def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
         raise
     except Exception as error:
         raise _unusable(path, _sentence(error)) from error
-    return Database(engine)
+    return Database(engine, torn)
 
 
 def _check_file(path: Path, *, had_content: bool) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sojourn.errors import InvalidInput
 from sojourn.tasks.policy import Allow, Context, Deny, Param, Principal, Reading
+from sojourn.tasks.rules import NOT_HANDED_ON, may_hold
 from sojourn.tasks.types import TaskType
 
 RULES = ("workload", "binding", "params", "ceiling", "facts", "policy")
@@ -30,10 +31,12 @@ class Question:
     tokens_issued: int = 0
     calls: int = 0
     facts: Mapping[str, Param] = field(default_factory=dict)
+    depth: int = 0  # how often the task was handed on; then `workload` is who has it now
     absent: Mapping[str, str] = field(default_factory=dict)
 
     def principal(self, kind: TaskType) -> Principal:
-        return Principal("tsk_asked", kind.name, self.workload, self.state, self.tokens_issued, self.calls)
+        used = (self.tokens_issued, self.calls)
+        return Principal("tsk_asked", kind.name, self.workload, self.state, *used, depth=self.depth)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,9 @@ class Answer:
 
 def ask(kind: TaskType, question: Question) -> Answer:
     """Answer as the agent would."""
-    if question.workload not in {str(each) for each in kind.allowed_workloads}:
+    if not may_hold(kind, question.workload, question.depth):
+        if question.depth:
+            return Answer("workload", Deny(NOT_HANDED_ON))
         return Answer("workload", Deny(f"workload {question.workload[:200]!r} may not begin this type"))
     if question.binding and question.binding not in kind.bindings:
         return Answer("binding", Deny(f"a task of this type may not be held as {question.binding}"))

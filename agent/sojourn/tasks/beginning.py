@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
@@ -12,11 +13,12 @@ from sojourn.identity.entries import Entry
 from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
+from sojourn.tasks.approving import Approving
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.repeats import Repeats
-from sojourn.tasks.task import REVOKED, Task
+from sojourn.tasks.task import PENDING, REVOKED, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +52,7 @@ class Bond:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class Held:
     """A bond whose processes are held."""
 
     holder: Hold
@@ -66,12 +68,14 @@ class _Held:
 class Beginning:
     """Begins tasks of the engine."""
 
-    def __init__(self, engine: TaskEngine) -> None:
+    def __init__(self, engine: TaskEngine, approving: Approving) -> None:
         self._engine = engine
+        self._approving = approving
         self._repeats = Repeats(engine.tasks)
 
     async def begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
-        """Begin a task for a caller with these identities. Takes ownership of `bond`.
+        """Begin a task for a caller with these identities. Takes ownership of `bond`. If someone must agree first, the
+        task is pending.
 
         Raises UnknownTaskType, PolicyDenied, ActionOutsideType, InvalidTarget, InvalidInput, LimitExceeded, or what
         the store raises; nothing has begun then.
@@ -95,16 +99,16 @@ class Beginning:
 
     async def _begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
         engine = self._engine
-        held = self._hold(bond, peer.uid, lambda: engine.holding.gone(task))
+        held = self.hold(bond, peer.uid, lambda: engine.holding.gone(task))
         try:
             task = self._make(peer, entries, request, held)
         except BaseException:
             held.release()
             raise
-        await self._start(task)
+        await self.start(task)
         return task
 
-    def _hold(self, bond: Bond, uid: int, gone: Callable[[], None]) -> _Held:
+    def hold(self, bond: Bond, uid: int, gone: Callable[[], None]) -> Held:
         """Hold the processes of a bond, all or none."""
         try:
             holder = self._engine.holders.hold(bond.holder, uid, gone)
@@ -117,13 +121,15 @@ class Beginning:
         except BaseException:
             holder.release()
             raise
-        return _Held(holder, heir, bond)
+        return Held(holder, heir, bond)
 
-    async def _start(self, task: Task) -> None:
+    async def start(self, task: Task, event: str = "task_begun", **fields: Any) -> None:
         """Take a task among the live ones and have it written; it has not begun if that fails."""
         engine = self._engine
         engine.adopt(task)
-        begun = engine.event("task_begun", task, pid=task.holder.pid, **task.decided_on)
+        pending = task.state == PENDING
+        said = {"pid": task.holder.pid, **task.decided_on, **fields, **(self._approving.asked(task) if pending else {})}
+        begun = engine.event("task_pending" if pending else event, task, **said)
         try:
             await engine.journal.now(task.record(), begun)
         except SojournError:
@@ -133,21 +139,27 @@ class Beginning:
             if task.live:
                 engine.end(task, REVOKED, "holder_disconnected")
             raise
+        boot = engine.clock.boot()
+        if pending:
+            task.check_live(boot)
+            engine.waiting.show(task)
+            return
         try:
-            task.check_active(engine.clock.boot())  # the holder may have gone meanwhile
+            task.check_active(boot)  # the holder may have gone meanwhile
         except TaskOver:
-            if task.live:  # suspended before anybody had it
-                engine.end(task, REVOKED, "not_begun")
+            if task.live:  # suspended before anybody had it: nobody gets to know it
+                engine.end(task, REVOKED, task.reason or "deadline")
             raise
         engine.feed.publish(task)
 
-    def _make(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: _Held) -> Task:
+    def _make(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
         engine = self._engine
         if engine.closing:
             raise Unavailable("the agent is shutting down")
         kind = engine.type_named(request.type_name)
         entry = rules.entry_for(kind, entries, request.spiffe_id)
         engine.blocks.check(kind.name, entry.spiffe_id)
+        self._approving.check(kind)
         params = kind.read_params(request.params)
         engine.tasks.check_room(peer.uid)
         if request.max_seconds and request.max_seconds < TASK_MIN_SECONDS:
@@ -179,8 +191,9 @@ class Beginning:
         try:
             task.authority = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)
         except Refused as error:
-            engine.denied("begin_denied", task, decided, error)
+            engine.denied("begin_denied", task, error, **decided.record())
             raise
         task.decided_on = decided.record()
+        self._approving.prepare(task, peer, entries)
         held.holder.process.check_alive()
         return task

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 
 from sojourn import trusted
 from sojourn.errors import Fault, InvalidInput, InvalidPolicy
-from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES
+from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES, DELEGATION_DEPTH
 from sojourn.tasks.asking import Answer, Question, ask
 from sojourn.tasks.params import text_of
 from sojourn.tasks.policy import OWN
@@ -34,9 +34,10 @@ class _Task(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    state: Literal["active", "suspended", "completed", "revoked", "expired"] = "active"
+    state: Literal["active", "suspended", "completed", "revoked", "expired", "cascaded"] = "active"
     tokens_issued: _Count = 0
     calls: _Count = 0
+    depth: Annotated[StrictInt, Field(ge=0, le=DELEGATION_DEPTH)] = 0
 
 
 class _Asked(BaseModel):
@@ -158,6 +159,7 @@ def _made(kind: TaskType, case: _Case, default: _Asked) -> Case:
         state=task.state,
         tokens_issued=task.tokens_issued,
         calls=task.calls,
+        depth=task.depth,
         facts=given("facts", {}),
     )
     policies = None if case.policies is None else tuple(sorted(case.policies))

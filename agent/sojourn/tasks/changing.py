@@ -1,13 +1,23 @@
-"""Changes of a task that leave it alive: suspended, resumed, narrowed. Authority only ever shrinks."""
+"""Changes of a task that leave it alive: suspended, resumed, narrowed. Authority only ever shrinks.
 
+What came of the task by delegation follows: a child is suspended while its parent is not active, and has nothing that
+its parent has not.
+"""
+
+import asyncio
 from typing import Any
 
-from sojourn.errors import FailedPrecondition, InvalidInput, TaskOver
+import structlog
+
+from sojourn.errors import FailedPrecondition, InvalidInput, SojournError, StoreFull, TaskOver, Unavailable
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.family import NARROWED, PARENT, PAUSED
 from sojourn.tasks.grants import Authority
-from sojourn.tasks.task import Task
+from sojourn.tasks.journal import RETRY_SECONDS
+from sojourn.tasks.task import ACTIVE, CASCADED, PENDING, Task
 
+log = structlog.get_logger()
 OPERATOR, FACTS = "operator", "facts"  # causes of suspension
 
 
@@ -16,9 +26,12 @@ class Changing:
 
     def __init__(self, engine: TaskEngine) -> None:
         self._engine = engine
+        self._following: set[asyncio.Future[None]] = set()  # children that are being resumed after their parents
 
     async def suspend(self, task: Task, cause: str, reason: str) -> None:
         """Take a task's authority away for now; its tokens are dead for good. Return when that is on disk."""
+        if task.state == PENDING:
+            raise FailedPrecondition("the task waits for approval and has no authority yet: deny or revoke it")
         self.hold(task, cause, reason)
         await self._engine.journal.written(task.id)
 
@@ -27,6 +40,7 @@ class Changing:
         if task.live and cause not in task.suspensions:
             task.suspend(cause, reason)
             self._changed(task, "task_suspended", cause=cause, reason=reason, **decided)
+            self._suspend_family(task)
 
     async def resume(self, task: Task, cause: str, *, whole: bool = False) -> None:
         """Take one cause of suspension away. If it was the last, policy is asked again: what it denies now is gone.
@@ -66,6 +80,8 @@ class Changing:
         self._engine.deadlines.used(task)
         self._engine.feed.publish(task)
         self._engine.tell(task)
+        self._narrow_children(task)
+        self._resume_children(task)
 
     async def narrow(self, task: Task, left: Authority, reason: str) -> None:
         """Give up all but `left`; that cannot be undone. Return when it is on disk.
@@ -85,6 +101,44 @@ class Changing:
         """Leave a live task `left`, a part of what it holds, and no more, from now on. It is written later."""
         before, task.authority = task.authority, left
         self._changed(task, "task_narrowed", before=before, reason=reason, **decided)
+        self._narrow_children(task)
+
+    def _suspend_family(self, task: Task) -> None:
+        """A task is not active: nor is what came of it, and tickets for more of it are void."""
+        self._engine.tickets.void(task)
+        for each in self._engine.family.descendants(task):
+            # Also one that is suspended for this already: it may be just about to be resumed, and must not be.
+            each.suspend(PARENT, PAUSED)
+            self._engine.tickets.void(each)
+            self._changed(each, "task_suspended", cause=PARENT, reason=PAUSED)
+
+    def _narrow_children(self, task: Task) -> None:
+        """Leave a task's children only what it has itself; one that is left nothing ends."""
+        for each in self._engine.family.children(task):
+            left = each.authority.within(task.authority)
+            if not left.grants:
+                self._engine.end(each, CASCADED, NARROWED)
+            elif left != each.authority:
+                self.take(each, left, NARROWED)
+
+    def _resume_children(self, task: Task) -> None:
+        """A task is active again: so are its children, in a moment, if nothing else is against it."""
+        for each in self._engine.family.children(task):
+            if PARENT in each.suspensions:
+                following = asyncio.ensure_future(self._follow(each, task))
+                self._following.add(following)
+                following.add_done_callback(self._following.discard)
+
+    async def _follow(self, task: Task, parent: Task) -> None:
+        """Resume a child after its parent; try again while the record cannot be written."""
+        while task.live and parent.state == ACTIVE and PARENT in task.suspensions:
+            try:
+                await self.resume(task, PARENT)
+            except (Unavailable, StoreFull):
+                await asyncio.sleep(RETRY_SECONDS)
+            except SojournError as error:
+                log.info("task_not_resumed", task=task.id, reason=error.public)
+                return
 
     def _changed(self, task: Task, event: str, *, before: Authority | None = None, **fields: Any) -> None:
         """A change that takes something away is in force: tell validators and the holder, and have it written."""

@@ -9,6 +9,7 @@ from typing import Any
 import cedarpy
 
 from sojourn.errors import Fault, InvalidPolicy
+from sojourn.limits import POLICIES_PER_TYPE, POLICY_MAX_BYTES, POLICY_NESTED_MAX
 
 NAMESPACE = "Sojourn"
 RESERVED = "sojourn."  # ids of our own policies begin so
@@ -16,8 +17,8 @@ OURS = """
 @id("sojourn.task-not-active")
 forbid (principal, action, resource) unless { principal.state == "active" };
 """
-# What may hold a semicolon that does not end a policy, and the semicolon that does.
-_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n\r]*|;', re.DOTALL)
+# What may hold a semicolon that does not end a policy, and the semicolon that does; and brackets.
+_TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n\r]*|[;()\[\]{}]', re.DOTALL)
 _FACTS = {".": {"left": {"Var": "context"}, "attr": "facts"}}
 _BLANK = re.compile(r"(?:\s|//[^\n\r]*)*")
 
@@ -72,7 +73,9 @@ def read(text: str) -> list[Clause]:
     """Take a text apart. Raise InvalidPolicy with every policy that cannot be parsed or has no id of its own."""
     found: list[Clause] = []
     faults: list[Fault] = []
-    for line, piece in _pieces(text):
+    for number, (line, piece) in enumerate(_pieces(text)):
+        if number == POLICIES_PER_TYPE:
+            raise InvalidPolicy([Fault("", line, f"more than {POLICIES_PER_TYPE} policies")])
         try:
             clause = _clause(line, piece)
             if clause.id.startswith(RESERVED):
@@ -101,8 +104,11 @@ def joined(clauses: Sequence[Clause]) -> str:
 
 
 def _clause(line: int, piece: str) -> Clause:
+    _check_bounds(line, piece)
     try:
         parsed = json.loads(cedarpy.policies_to_json_str(piece))
+    except RecursionError:
+        raise InvalidPolicy([Fault("", line, "policy has too many parts in one another, or in a row")]) from None
     except Exception as error:
         raise InvalidPolicy([Fault("", line, f"policy cannot be parsed: {error}")]) from error
     if parsed["templates"] or len(parsed["staticPolicies"]) != 1:
@@ -112,6 +118,17 @@ def _clause(line: int, piece: str) -> Clause:
     if not named:
         raise InvalidPolicy([Fault("", line, 'every policy needs an id: write @id("…") before it')])
     return Clause(named, line, piece, policy)
+
+
+def _check_bounds(line: int, piece: str) -> None:
+    """Raise InvalidPolicy for what could overflow the parser's stack, which would end the process."""
+    if len(piece.encode("utf-8", "surrogatepass")) > POLICY_MAX_BYTES:
+        raise InvalidPolicy([Fault("", line, f"policy is longer than {POLICY_MAX_BYTES} bytes")])
+    depth = 0
+    for token in _TOKEN.finditer(piece):
+        depth += (token[0] in "([{") - (token[0] in ")]}")
+        if depth > POLICY_NESTED_MAX:
+            raise InvalidPolicy([Fault("", line, f"policy has more than {POLICY_NESTED_MAX} brackets in one another")])
 
 
 def _pieces(text: str) -> Iterator[tuple[int, str]]:

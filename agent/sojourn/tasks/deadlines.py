@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sojourn.clock import Alarms, Clock
-from sojourn.tasks.task import EXPIRED, Task
+from sojourn.tasks.task import EXPIRED, PENDING, Task
 
 
 class Deadlines:
@@ -24,16 +24,22 @@ class Deadlines:
         """The task was used: it is not idle from now on."""
         task.last_used = self._clock.boot()
 
+    def check(self, task: Task) -> None:
+        """End a live task whose time is up, though its alarm has not rung yet."""
+        boot = self._clock.boot()
+        if task.live and boot >= min(task.deadline, task.idle_deadline):
+            self._end(task, EXPIRED, "deadline" if boot >= task.deadline else "idle")
+
     def forget(self, task: Task) -> None:
         for alarm in task.alarms:
             alarm.cancel()
 
     def _time_up(self, task: Task) -> None:
         if task.live:
-            self._end(task, EXPIRED, "deadline")
+            self._end(task, EXPIRED, "approval_expired" if task.state == PENDING else "deadline")
 
     def _watch_idle(self, task: Task) -> None:
-        if not task.live or task.type.idle_timeout is None:
+        if not task.live or task.type.idle_timeout is None or task.state == PENDING:
             return
         left = task.idle_deadline - self._clock.boot()
         if left <= 0:

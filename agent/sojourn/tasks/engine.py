@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sojourn.clock import Alarms, Clock
-from sojourn.errors import BudgetSpent, InvalidInput, Refused, TaskOver, UnknownTaskType
+from sojourn.errors import BudgetSpent, InvalidInput, Refused, SojournError, TaskOver, UnknownTaskType
 from sojourn.identity.registry import Change
 from sojourn.oversight.audit import Audit, Event
 from sojourn.oversight.facts import ANYWHERE, Facts
@@ -18,6 +18,7 @@ from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import rules, tokens
 from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.deadlines import Deadlines
+from sojourn.tasks.family import ENDED, Family
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
@@ -26,9 +27,13 @@ from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.policy import Context, Param
 from sojourn.tasks.shadow import Decided, Shadow
-from sojourn.tasks.task import COMPLETED, ONE_SHOT, REVOKED, Task
+from sojourn.tasks.task import CASCADED, COMPLETED, ONE_SHOT, PENDING, REVOKED, Task
+from sojourn.tasks.tickets import Tickets
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
+from sojourn.tasks.waiting import Waiting
+
+NOT_WRITTEN = "not_written"  # why a task has not begun
 
 
 class TaskEngine:
@@ -50,6 +55,9 @@ class TaskEngine:
         """`facts` None: none are known."""
         self.feed = Feed()
         self.tasks = LiveTasks()
+        self.family = Family(self.tasks)
+        self.tickets = Tickets(clock, alarms)
+        self.waiting = Waiting()
         self.types = TypeSet(types)
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
         self.key = key
@@ -70,6 +78,8 @@ class TaskEngine:
     def adopt(self, task: Task) -> None:
         """Take a task among the live ones; it ends when its time is up, or when it is idle for too long."""
         self.tasks.add(task)
+        self.family.add(task)
+        self.waiting.add(task)
         self.deadlines.watch(task)
 
     def next_version(self) -> int:
@@ -92,11 +102,10 @@ class TaskEngine:
 
         Raises TaskOver, InvalidTarget, ActionOutsideType, PolicyDenied, or what the store raises; no token then.
         """
-        self.holding.check(task)
-        task.check_active(self.clock.boot())
+        self.check_active(task)
         await self.journal.written(task.id)  # what is written of the task now must be its newest state
         task.check_active(self.clock.boot())
-        if task.type.max_tokens is not None and task.tokens_issued >= task.type.max_tokens:
+        if task.type.max_tokens is not None and task.spent.tokens >= task.type.max_tokens:
             raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
         grant = rules.narrow(task.authority, resource, actions)
         decided = self._decide(task, grant)
@@ -110,11 +119,13 @@ class TaskEngine:
         token = tokens.issue(
             self.key,
             issuer=self.issuer,
-            spiffe_id=task.spiffe_id,
+            spiffe_id=task.subject,
+            actors=task.actors,
             grant=grant,
             task_id=task.id,
             task_type=task.type.name,
             task_version=version,
+            task_class=task.type.consequence,
             issued_at=now,
             expires_at=ends,
         )
@@ -149,7 +160,7 @@ class TaskEngine:
         try:
             rules.authorize(task.type, task.principal(), Authority((grant,)), decided.context, decided)
         except Refused as error:
-            self.denied("token_denied", task, decided, error)
+            self.denied("token_denied", task, error, **decided.record())
             raise
         return decided
 
@@ -157,22 +168,24 @@ class TaskEngine:
         """Who hears the decisions on a request of a task, on its context as it is now."""
         return Decided(task, self.shadow, self.context, self.types.digest)
 
-    def denied(self, event: str, task: Task, decided: Decided, error: Refused) -> None:
-        """Record that a request of a task, or to begin it, was refused, and on what."""
-        fields = {"type": task.type.name, "spiffe_id": str(task.spiffe_id), "code": error.code, "reason": error.public}
-        self._audit.denied(event, task.uid, **fields, **decided.record())
-
     def report_use(self, task: Task, resource: str, action: str, calls: int = 1) -> None:
         """Count calls that a service accepted under the task. Raise TaskOver if it is over, also by this."""
-        task.check_active(self.clock.boot())
+        self.check_active(task)
         if action not in task.authority.at(resource):
             raise InvalidInput("the task does not have this action there")
-        task.calls += calls
-        task.use(resource, action).calls += calls
+        task.count_calls(resource, action, calls)
         self.deadlines.used(task)
-        if task.type.max_calls is not None and task.calls > task.type.max_calls:
+        if task.type.max_calls is not None and task.spent.calls > task.type.max_calls:
             self.end(task, REVOKED, "budget")
             task.check_active(self.clock.boot())
+
+    def check_active(self, task: Task) -> None:
+        """Raise TaskOver unless the task is active now. What is over in its line ends first, and takes it along."""
+        for above in self.family.line(task):
+            self.holding.check(above)
+            self.deadlines.check(above)
+        self.holding.check(task)
+        task.check_active(self.clock.boot())
 
     # --- looking ----------------------------------------------------------------------------------------------------
 
@@ -181,8 +194,7 @@ class TaskEngine:
         task = self.tasks.find(token.task_id)
         if task is None:
             raise TaskOver("the task is over")
-        self.holding.check(task)
-        task.check_active(self.clock.boot())
+        self.check_active(task)
         if token.task_version < task.version:
             raise TaskOver("the task has changed since the token was issued")
         self.deadlines.used(task)
@@ -196,7 +208,8 @@ class TaskEngine:
     async def complete(self, task: Task, *, failed: bool) -> None:
         """End a task as its holder wishes, and return when that is on disk. An ended task stays what it is."""
         if task.live:
-            self.end(task, COMPLETED, "failure" if failed else "success")
+            outcome = "cancelled" if task.state == PENDING else "failure" if failed else "success"
+            self.end(task, COMPLETED, outcome)
         await self.journal.written(task.id)
 
     async def revoke(self, task: Task, reason: str) -> None:
@@ -206,15 +219,26 @@ class TaskEngine:
         await self.journal.written(task.id)
 
     def end(self, task: Task, state: str, reason: str, **decided: Any) -> None:
-        """End a live task now, tell validators, and have it written. `journal.written` waits for that.
+        """End a live task now with all that came of it, tell validators, and have it written.
 
-        `decided`: on what, for the audit.
+        `journal.written` waits for that. `decided`: on what, for the audit.
         """
+        if task.state == CASCADED:  # whoever ends several may have ended its parent before
+            return
         task.finish(state, reason)
+        family = self.family.disown(task)
+        for each in family:
+            each.finish(CASCADED, ENDED)
+        self._ended(task, **decided)  # all are over before anybody hears of one
+        for each in family:
+            self._ended(each)
+
+    def _ended(self, task: Task, **decided: Any) -> None:
+        """Let go of a task that has just ended, tell of it, and have it written."""
         self._settle(task, keep=True)
         self.feed.publish(task)
-        ended = self.event("task_ended", task, state=state, reason=reason, use=task.usage(), **decided)
-        self.journal.later(task.record(), ended)
+        fields = {"state": task.state, "reason": task.reason, "parent": task.parent_id or None, "use": task.usage()}
+        self.journal.later(task.record(), self.event("task_ended", task, **fields, **decided))
         self.tell(task)
         self._hooks.pop(task.id, None)
 
@@ -238,7 +262,7 @@ class TaskEngine:
         """Begin nothing more, let streams close, and leave tasks to the next run; those that cannot come back end."""
         self.closing = True
         for task in self.tasks.all():
-            if task.binding == ONE_SHOT:
+            if task.binding == ONE_SHOT or task.state == PENDING:
                 self.end(task, REVOKED, "agent_stopped")
             else:
                 self.tell(task)
@@ -252,7 +276,7 @@ class TaskEngine:
     def forget(self, task: Task) -> None:
         """A task that never began: nobody was told of it."""
         if task.live:
-            task.finish(REVOKED, "not_written")
+            task.finish(REVOKED, NOT_WRITTEN)
             self._settle(task, keep=False)
 
     def context(self, task: Task, kind: TaskType | None = None) -> Context:
@@ -272,12 +296,24 @@ class TaskEngine:
     def _settle(self, task: Task, *, keep: bool) -> None:
         """Let go of what a live task holds."""
         self.tasks.remove(task, keep=keep)
+        self.family.remove(task)
+        self.tickets.void(task)
+        self.waiting.remove(task)
         self.deadlines.forget(task)
         task.holder.release()
         if task.heir is not None:
             task.heir.release()
         if self.facts is not None:
             self.facts.forget_subject(task.id)
+
+    def denied(self, event: str, task: Task, error: SojournError, **fields: Any) -> None:
+        """Record a refusal to a task's holder, or of the task itself, which has not begun then."""
+        named = {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id)}
+        self.denied_caller(event, task.uid, **named, code=error.code, reason=error.public, **fields)
+
+    def denied_caller(self, event: str, uid: int, **fields: Any) -> None:
+        """Record a refusal to a caller that has no task."""
+        self._audit.denied(event, uid, **fields)
 
     def event(self, event: str, task: Task, **fields: Any) -> Event:
         """An audit record about a task."""

@@ -50,6 +50,7 @@ def explain(kind: TaskType, question: Question, known: Mapping[str, Reading] = M
         "principal.state": question.state,
         "principal.tokens_issued": str(question.tokens_issued),
         "principal.calls": str(question.calls),
+        "principal.depth": str(question.depth),
         "action": question.action,
         "resource": question.resource,
         **{f"context.params.{name}": text_of(value) for name, value in answer.context.params.items()},

@@ -68,6 +68,11 @@ class Authority:
         """The actions at a resource; empty if there is no grant for it."""
         return next((grant.actions for grant in self.grants if grant.resource == resource), ())
 
+    def within(self, other: "Authority") -> "Authority":
+        """What of this authority is in `other` too; it may be nothing."""
+        kept = ((each.resource, tuple(a for a in each.actions if a in other.at(each.resource))) for each in self.grants)
+        return Authority(tuple(Grant(resource, actions) for resource, actions in kept if actions))
+
     def excess(self, wanted: "Authority") -> list[tuple[str, str]]:
         """The (resource, action) pairs of `wanted` that are not in this authority."""
         return [

@@ -1,7 +1,8 @@
 """The processes that tasks live with: one handle for each process, however many tasks it holds."""
 
+import hashlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import structlog
@@ -10,6 +11,7 @@ from sojourn.attestation.process import Process, Program
 from sojourn.errors import AttestationFailed, LimitExceeded
 
 log = structlog.get_logger()
+CHANGED, EXITED = "attestation_changed", "holder_exited"
 
 
 @dataclass(slots=True, eq=False)
@@ -17,28 +19,33 @@ class _Held:
     process: Process
     uid: int
     program: Program | None
+    cgroup: str
     holds: dict["Hold", Callable[[], None]] = field(default_factory=dict)
 
-    def replaced(self) -> bool:
-        """Whether the process runs another program than when it was first held, or has gone."""
-        if self.process.exited:
-            return True
+    def lost(self) -> str:
+        """Why the process holds nothing any more: CHANGED its program or cgroup since it was first held, or EXITED."""
         try:
-            return self.process.program() != self.program
-        except AttestationFailed:
-            return True
+            same = self.process.program() == self.program and self.process.cgroup() == self.cgroup
+        except AttestationFailed:  # it may be ending: its program goes before the kernel says so
+            return EXITED
+        if self.process.exited:
+            return EXITED
+        return "" if same else CHANGED
 
 
 class Hold:
     """One task's hold on a process. `release` it; the process may be held by other tasks too."""
 
-    __slots__ = ("_holders", "_key", "process", "program")
+    __slots__ = ("_holders", "_key", "cgroup_digest", "process", "program")
 
-    def __init__(self, holders: "Holders", key: tuple[int, int], process: Process, program: Program | None) -> None:
+    def __init__(
+        self, holders: "Holders", key: tuple[int, int], process: Process, program: Program | None, cgroup: str
+    ) -> None:
         self._holders = holders
         self._key = key
         self.process = process
         self.program = program  # what the process ran when it was first held
+        self.cgroup_digest = hashlib.sha256(cgroup.encode(errors="surrogateescape")).hexdigest()  # where it was then
 
     @property
     def pid(self) -> int:
@@ -69,18 +76,18 @@ class Holders:
         try:
             if held is None and (len(self._held) >= self._maximum or self._per_uid[uid] * 2 >= self._maximum):
                 raise LimitExceeded("too many processes hold tasks")
-            program = process.program()
+            program, cgroup = process.program(), process.cgroup()
             process.check_alive()
         except BaseException:
             process.close()
             raise
         if held is None:
-            held = self._held[key] = _Held(process, uid, program)
+            held = self._held[key] = _Held(process, uid, program, cgroup)
             self._per_uid[uid] += 1
             process.on_exit(lambda: self._exited(key))
         else:
             process.close()
-        hold = Hold(self, key, held.process, held.program)
+        hold = Hold(self, key, held.process, held.program, held.cgroup)
         held.holds[hold] = on_exit
         return hold
 
@@ -95,14 +102,20 @@ class Holders:
                 del self._per_uid[held.uid]
             held.process.close()
 
-    def changed(self, hold: Hold) -> bool:
-        """Whether the held process runs another program than when it was first held, or has gone."""
+    def lost(self, hold: Hold) -> str:
+        """CHANGED if the process changed program or cgroup since it was first held, EXITED if it has gone, or ''."""
         held = self._held.get((hold.process.pid, hold.process.start_time))
-        return held is None or held.replaced()
+        return EXITED if held is None else held.lost()
 
-    def replaced(self) -> set[Hold]:
-        """The holds on processes of which `changed` is true: each process is looked at once."""
-        return {hold for held in self._held.values() if held.replaced() for hold in held.holds}
+    @property
+    def keys(self) -> list[tuple[int, int]]:
+        """The processes that are held, each by pid and start time."""
+        return list(self._held)
+
+    def changed_of(self, keys: Iterable[tuple[int, int]]) -> set[Hold]:
+        """The holds on those of these processes that have CHANGED: each process is looked at once."""
+        found = [self._held[key] for key in keys if key in self._held]
+        return {hold for held in found if held.lost() == CHANGED for hold in held.holds}
 
     def _exited(self, key: tuple[int, int]) -> None:
         held = self._held.get(key)

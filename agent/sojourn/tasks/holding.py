@@ -1,13 +1,14 @@
 """What becomes of tasks when their holders change or go."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from sojourn.clock import Alarms
+from sojourn.limits import PROCESSES_LOOKED_AT_ONCE
 from sojourn.oversight.audit import Audit
 from sojourn.tasks.feed import Feed
-from sojourn.tasks.holders import Holders
+from sojourn.tasks.holders import CHANGED, EXITED, Holders
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.task import REVOKED, Task
 
@@ -19,7 +20,7 @@ HANDOVER = "handover"
 
 
 class Holding:
-    """Ends tasks whose holder has gone or runs another program; hands a helper's one-shot task over.
+    """Ends tasks whose holder has gone, or changed its program or cgroup; hands a helper's one-shot task over.
 
     `end(task, state, reason)` is the engine's.
     """
@@ -42,29 +43,38 @@ class Holding:
 
     def gone(self, task: Task) -> None:
         """The holder has ended."""
-        if not task.live:
+        if not task.live or HANDOVER in task.suspensions:
             return
         if task.heir is None:
-            self._end(task, REVOKED, "holder_exited")
+            self._end(task, REVOKED, EXITED)
             return
         # A one-shot token belongs to whoever ran the helper that fetched it, once that has returned 0. Until the
         # kernel tells how it ended nobody may use the token.
-        task.suspend(HANDOVER, "holder_exited")
+        task.suspend(HANDOVER, EXITED)
         self._feed.publish(task)
         self._hand_over(task, HANDOVER_FIRST_SECONDS)
 
     def check(self, task: Task) -> None:
-        """End a task whose holder runs another program by now."""
-        if task.live and not task.holder.process.exited and self._holders.changed(task.holder):
-            self._end(task, REVOKED, "attestation_changed")
+        """End a task whose holder runs another program, or is in another cgroup, by now; or is about to be gone."""
+        lost = self._holders.lost(task.holder) if task.live else ""
+        if lost == EXITED:
+            self.gone(task)
+        elif lost:
+            self._end(task, REVOKED, lost)
 
     def look(self) -> None:
-        """Check all holders, each process once, and look again in a while."""
-        replaced = self._holders.replaced()
-        for task in self._tasks.all():
-            if task.holder in replaced and task.live and not task.holder.process.exited:
-                self._end(task, REVOKED, "attestation_changed")
-        self._alarms.after(HOLDER_LOOK_SECONDS, self.look)
+        """Check all holders, each process once, some at a time, and look again in a while."""
+        self._look_at(self._holders.keys)
+
+    def _look_at(self, keys: Sequence[tuple[int, int]]) -> None:
+        changed = self._holders.changed_of(keys[:PROCESSES_LOOKED_AT_ONCE])
+        for task in self._tasks.all() if changed else ():
+            if task.holder in changed and task.live:
+                self._end(task, REVOKED, CHANGED)
+        if rest := keys[PROCESSES_LOOKED_AT_ONCE:]:
+            self._alarms.after(0, lambda: self._look_at(rest))
+        else:
+            self._alarms.after(HOLDER_LOOK_SECONDS, self.look)
 
     def _hand_over(self, task: Task, wait: float) -> None:
         if not task.live:
@@ -74,13 +84,13 @@ class Holding:
             self._alarms.after(wait, lambda: self._hand_over(task, wait * 2))
             return
         if status != 0 or task.heir is None or task.heir.process.exited:
-            self._end(task, REVOKED, "holder_exited")
+            self._end(task, REVOKED, EXITED)
             return
         try:
             heir = self._holders.hold(task.heir.process.again(), task.uid, lambda: self.gone(task))
         except Exception as error:  # noqa: BLE001  # it may go at any moment; whatever it is, nobody inherits
             log.info("task_not_handed_over", task=task.id, reason=str(error))
-            self._end(task, REVOKED, "holder_exited")
+            self._end(task, REVOKED, EXITED)
             return
         for gone in (task.holder, task.heir):
             gone.release()

@@ -1,13 +1,13 @@
 """What is legal in a task type, but most likely not what its author wants."""
 
 from sojourn.errors import Fault
-from sojourn.spiffe.ids import TrustDomain
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.tasks.clauses import Clause
 from sojourn.tasks.policy import OWN, Context, Param, Principal, Reading
 from sojourn.tasks.types import TaskType
 
 _ANY: dict[str, Param] = {"string": "", "long": 0, "boolean": False}
-_OVER = ("suspended", "completed", "revoked", "expired")
+_OVER = ("suspended", "completed", "revoked", "expired", "cascaded")
 
 
 def warnings(kind: TaskType) -> list[Fault]:
@@ -34,10 +34,14 @@ def faults(kind: TaskType, trust_domain: TrustDomain | None) -> list[Fault]:
     found = [
         Fault(
             f"{kind.name}.toml",
-            kind.lines.get("allowed_workloads", 0),
-            f"allowed_workloads: {str(workload)!r} is not in trust domain {trust_domain.name!r}",
+            kind.lines.get(key, 0),
+            f"{key}: {str(workload)!r} is not in trust domain {trust_domain.name!r}",
         )
-        for workload in sorted(kind.allowed_workloads, key=str)
+        for key, workloads in (
+            ("allowed_workloads", kind.allowed_workloads),
+            ("delegation.to", map(SpiffeId.parse, kind.delegation.to if kind.delegation is not None else ())),
+        )
+        for workload in sorted(workloads, key=str)
         if trust_domain is not None and workload.trust_domain != trust_domain
     ]
     if not forbidden_when_over(kind):
@@ -77,8 +81,9 @@ def _of(kind: TaskType, clause: Clause) -> list[str]:
 def _reachable(kind: TaskType, clause: Clause) -> bool:
     """Whether a task of this type can be what the scope asks for."""
     named = clause.principals
+    delegates = kind.delegation.to if kind.delegation is not None else ()
     return named is None or any(
         each == ("TaskType", kind.name)
-        or (each[0] == "Workload" and each[1] in {str(w) for w in kind.allowed_workloads})
+        or (each[0] == "Workload" and each[1] in {*map(str, kind.allowed_workloads), *delegates})
         for each in named
     )

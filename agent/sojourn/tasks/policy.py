@@ -126,10 +126,10 @@ class Policy:
         self.whole = compiled(every)
         self._last: tuple[Principal, cedarpy.Entities] | None = None
         # Scopes name actions outright, so that what is left out could not match: the answer is the same, but sooner.
-        self._cut = {
-            action: compiled([each for each in every if each.actions is None or action in each.actions])
-            for action in actions
-        }
+        cuts = {action: tuple(each for each in every if _is_about(each, action)) for action in actions}
+        made = {tuple(each.id for each in cut): cut for cut in cuts.values()}  # many actions have the same
+        ready = {ids: compiled(cut) for ids, cut in made.items()}
+        self._cut = {action: ready[tuple(each.id for each in cut)] for action, cut in cuts.items()}
 
     def decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
         """Ask whether a task may do `action` at `resource`. Without a fact that is required it may not."""
@@ -175,9 +175,9 @@ class Policy:
             decided = tuple(sorted(named.get(reason) or reason for reason in diagnostics.reasons))
             if diagnostics.errors:
                 return Deny(f"policy could not be evaluated: {diagnostics.errors[0]}", decided)
-            if result.decision is cedarpy.Decision.Allow:
+            if result.decision is cedarpy.Decision.Allow and decided:  # no permit without a policy that says so
                 return Allow(decided)
-        except Exception as error:  # noqa: BLE001  # whatever goes wrong while deciding is a deny
+        except BaseException as error:  # noqa: BLE001  # whatever goes wrong is a deny; a panic of Cedar is no Exception
             return Deny(f"policy could not be asked: {type(error).__name__}")
         return Deny("a policy forbids it" if decided else "no policy permits it", decided)
 
@@ -193,6 +193,10 @@ class Policy:
                 cedarpy.Entities.from_json_str(json.dumps([_entity(principal)]), self._schema),
             )
         return last[1]
+
+
+def _is_about(clause: Clause, action: str) -> bool:
+    return clause.actions is None or action in clause.actions
 
 
 def compiled(some: Sequence[Clause]) -> cedarpy.PolicySet:

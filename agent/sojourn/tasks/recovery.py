@@ -18,16 +18,19 @@ from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarms
 from sojourn.errors import AttestationFailed, InvalidInput, PolicyDenied, Refused, SojournError
 from sojourn.identity.registry import Registry
-from sojourn.limits import REATTACH_SECONDS
+from sojourn.limits import DELEGATION_DEPTH, REATTACH_SECONDS
 from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.family import ENDED, NARROWED, PARENT, PAUSED
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold, Holders
 from sojourn.tasks.task import (
+    CASCADED,
     EXPIRED,
     ONE_SHOT,
+    PENDING,
     PROCESS,
     REVOKED,
     STREAM,
@@ -74,7 +77,8 @@ class Recovery:
 
     async def run(self) -> None:
         """Suspend or end each task that was left, and return when all of it is on disk. Raise what the store raises."""
-        changes = [self._settle(journaled) for journaled in await self._store.unfinished()]
+        found = sorted(await self._store.unfinished(), key=_depth)  # parents before their children
+        changes = [self._settle(journaled) for journaled in found]
         if changes:
             await self._store.take_over(changes)
             log.info("tasks_taken_over", found=len(changes), suspended=len(self._engine.tasks))
@@ -85,7 +89,7 @@ class Recovery:
 
     def _close_window(self) -> None:
         for task in self._engine.tasks.all():
-            if RESTART in task.suspensions:
+            if task.live and RESTART in task.suspensions:
                 self._engine.end(task, REVOKED, RESTART)
 
     def _settle(self, journaled: JournaledTask) -> tuple[TaskRecord, Event]:
@@ -93,10 +97,12 @@ class Recovery:
         try:
             document = _a(dict, json.loads(journaled.unverified_document))
             # Of another boot, or of a release whose tasks did not outlive it.
-            if not journaled.same_boot or "deadline" not in document:
+            # Nor does one come back that nobody had agreed to.
+            pending = journaled.unverified_state == PENDING
+            if not journaled.same_boot or "deadline" not in document or pending:
                 return self._over(journaled.id, document, REVOKED, RESTART)
             left = _Left.parse(journaled, document, self._engine.epoch)
-            found = self._why_over(left) or self._revive(left)
+            found = self._why_over(left) or self._under_parent(left) or self._revive(left)
         except Exception as error:  # noqa: BLE001  # a damaged row may raise anything, and must not stop the agent
             return self._damaged(journaled, error)
         if isinstance(found, Task):
@@ -134,6 +140,34 @@ class Recovery:
             return REVOKED, "attestation_changed"
         return None
 
+    def _under_parent(self, left: "_Left") -> tuple[str, str] | None:
+        """Fit a task that was handed on under its parent, which stands among the live ones already, or say how it ends.
+
+        What took something from the parent may have been written without what took it from the child.
+        """
+        parent_id = left.fields["parent_id"]
+        if not parent_id:
+            return None
+        parent = self._engine.tasks.find(parent_id)
+        if parent is None or not parent.live:
+            return CASCADED, ENDED
+        if (*parent.ancestors, parent.spiffe_id) != left.fields["ancestors"] or parent.type.name != left.type_name:
+            raise InvalidInput("the task is not one that its parent handed on")
+        authority = left.fields["authority"].within(parent.authority)
+        if not authority.grants:
+            return CASCADED, NARROWED
+        spent = parent.spent
+        spent.tokens = max(spent.tokens, left.fields["spent"].tokens)
+        spent.calls = max(spent.calls, left.fields["spent"].calls)
+        left.fields.update(
+            authority=authority,
+            deadline=min(left.fields["deadline"], parent.deadline),
+            expires_at=min(left.fields["expires_at"], parent.expires_at),
+            spent=spent,
+        )
+        left.fields["suspensions"][PARENT] = PAUSED
+        return None
+
     def _revive(self, left: "_Left") -> Task | tuple[str, str]:
         """The task, suspended and holding its process again; or the state and reason with which it ends."""
         hold = self._reopen(left, lambda: self._engine.holding.gone(task))
@@ -169,7 +203,8 @@ class Recovery:
         except SojournError as error:  # fewer processes can be held than before
             log.error("holder_not_held", task=left.id, reason=error.public)
             return RESTART
-        if uid != left.fields["uid"] or hold.program != left.program:
+        moved = left.cgroup_digest is not None and hold.cgroup_digest != left.cgroup_digest
+        if uid != left.fields["uid"] or hold.program != left.program or moved:
             hold.release()
             return "attestation_changed"
         return hold
@@ -196,7 +231,8 @@ class _Left:
     pid: int
     start_time: int
     program: Program | None
-    fields: Mapping[str, Any]
+    cgroup_digest: str | None  # None: an earlier release did not note it
+    fields: dict[str, Any]
 
     @classmethod
     def parse(cls, journaled: JournaledTask, document: dict[str, Any], epoch: int) -> Self:
@@ -225,6 +261,7 @@ class _Left:
                 (_a(str, resource), _a(str, action)): Use(_a(int, tokens), _a(int, calls))
                 for resource, action, tokens, calls in document["uses"]
             },
+            **_handed_on(document),
         }
         return cls(
             id=_a(str, journaled.id),
@@ -233,6 +270,7 @@ class _Left:
             pid=_a(int, holder["pid"]),
             start_time=_a(int, holder["start_time"]),
             program=None if program is None else Program(*(_a(int, number) for number in program)),
+            cgroup_digest=_a(str, holder["cgroup_digest"]) if "cgroup_digest" in holder else None,
             fields=fields,
         )
 
@@ -241,10 +279,35 @@ class _Left:
         ends, used = self.fields["deadline"], self.fields["last_used"]
         if not (math.isfinite(ends) and ends <= boot + kind.max_duration.total_seconds() and used <= boot):
             raise InvalidInput("the times are not those of a task that has begun")
+        holds = rules.may_hold(kind, str(self.fields["spiffe_id"]), len(self.fields["ancestors"]))
+        if self.fields["parent_id"] and not holds:
+            raise InvalidInput("the task is none that its type lets be handed on")
         try:
             rules.check_within(kind, self.fields["authority"])
         except Refused as error:
             raise InvalidInput(error.public) from error
+
+
+def _depth(journaled: JournaledTask) -> int:
+    """How often a task was handed on; 0 if that cannot be told."""
+    if b'"depth"' not in journaled.unverified_document:
+        return 0
+    try:
+        return min(max(_a(int, json.loads(journaled.unverified_document)["depth"]), 0), DELEGATION_DEPTH)
+    except Exception:  # noqa: BLE001  # a damaged row may raise anything; `_settle` says what is wrong
+        return 0
+
+
+def _handed_on(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Whose child a task is, and what it handed on. Releases that knew no delegation wrote nothing of it."""
+    parent_id = _a(str, document.get("parent_id", ""))
+    ancestors = tuple(SpiffeId.parse(_a(str, each)) for each in _a(list, document.get("ancestors", [])))
+    handed_on, depth = _a(int, document.get("handed_on", 0)), _a(int, document.get("depth", 0))
+    tokens, calls = document.get("spent", (document["tokens_issued"], document["calls"]))
+    if depth != len(ancestors) or depth > DELEGATION_DEPTH or bool(parent_id) != bool(ancestors) or handed_on < 0:
+        raise InvalidInput("the line of the task is broken")
+    spent = Use(_a(int, tokens), _a(int, calls))
+    return {"parent_id": parent_id, "ancestors": ancestors, "handed_on": handed_on, "spent": spent}
 
 
 def _a(kind: type[Wanted], value: object) -> Wanted:

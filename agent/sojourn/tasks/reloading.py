@@ -14,7 +14,7 @@ from sojourn.tasks.changing import FACTS, Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.policy import Param
-from sojourn.tasks.task import REVOKED, Task
+from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasks.types import TaskType, TypeSet
 
 END, NARROW, KEEP = "end", "narrow", "keep"
@@ -56,7 +56,7 @@ class Reloading:
             kind = types.get(task.type.name)
             if kind is None:
                 found.append(self._consequence(task, None))
-                self._engine.end(task, REVOKED, REASON)
+                self._engine.end(task, REVOKED, REASON)  # with its children, which are of the type too
             else:
                 task.type = kind
         for number, task in enumerate(concerned):
@@ -94,10 +94,14 @@ class Reloading:
         began = task.deadline - (task.expires_at - task.created_at).total_seconds()
         task.deadline = min(task.deadline, began + task.type.max_duration.total_seconds())
         task.expires_at = min(task.expires_at, task.created_at + task.type.max_duration)
-        self._engine.deadlines.watch(task)
+        for each in (task, *self._engine.family.descendants(task)):
+            each.deadline, each.expires_at = min(each.deadline, task.deadline), min(each.expires_at, task.expires_at)
+            self._engine.deadlines.watch(each)
 
     def _consequence(self, task: Task, kind: TaskType | None) -> Consequence:
-        if kind is None:
+        if task.state == PENDING:  # whoever agrees must know what to
+            left, params, why = Authority(()), task.params, "it waits for approval of what its type was"
+        elif kind is None:
             left, params, why = Authority(()), task.params, "there is no such task type any more"
         else:
             context = self._engine.context(task, kind)

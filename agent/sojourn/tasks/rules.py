@@ -11,6 +11,7 @@ from sojourn.tasks.params import text_of
 from sojourn.tasks.policy import Allow, Context, Deny, Param, Principal
 from sojourn.tasks.types import TaskType
 
+NOT_HANDED_ON = "this type is not handed on to its workload, or not so deep"
 Heard = Callable[[str, str, Allow | Deny], None]  # action, resource, decision
 
 
@@ -30,6 +31,26 @@ def check_within(kind: TaskType, wanted: Authority) -> None:
         if not kind.ceiling.at(resource):
             raise InvalidTarget(f"task type {kind.name!r} does not reach {resource[:200]!r}")
         raise ActionOutsideType(f"task type {kind.name!r} does not have action {action[:100]!r} at {resource!r}")
+
+
+def check_delegate(kind: TaskType, to: SpiffeId, line: Sequence[SpiffeId]) -> None:
+    """Raise PolicyDenied unless a task of this type may be handed on to `to`, after all who stand in the `line`."""
+    rule = kind.delegation
+    if rule is None:
+        raise PolicyDenied(f"tasks of type {kind.name!r} are not handed on: the type has no [delegation]")
+    if str(to) not in rule.to:
+        raise PolicyDenied(f"tasks of type {kind.name!r} are not handed on to {str(to)!r}")
+    if to in line:
+        raise PolicyDenied(f"{str(to)!r} has the task already, or had it before: it is not handed in a circle")
+    if len(line) > rule.max_depth:
+        raise PolicyDenied(f"tasks of type {kind.name!r} are handed on {rule.max_depth} deep at most")
+
+
+def may_hold(kind: TaskType, workload: str, depth: int) -> bool:
+    """Whether a workload may have a task of this type: by beginning it, or at a depth by its being handed on."""
+    if not depth:
+        return workload in {str(each) for each in kind.allowed_workloads}
+    return kind.delegation is not None and workload in kind.delegation.to and depth <= kind.delegation.max_depth
 
 
 def check_binding(kind: TaskType, binding: str) -> None:
@@ -103,8 +124,8 @@ def left_by(
     """
     params = context.params
     try:
-        if principal.workload not in {str(each) for each in kind.allowed_workloads}:
-            raise PolicyDenied("its workload may not begin this type")
+        if not may_hold(kind, principal.workload, principal.depth):
+            raise PolicyDenied("its workload may not begin this type" if not principal.depth else NOT_HANDED_ON)
         check_binding(kind, binding)
         params = kind.read_params({name: text_of(value) for name, value in params.items()})
     except SojournError as error:

@@ -26,13 +26,17 @@ JWT_SVID, TASK = "jwt-svid", "task"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What became of a validation: `code` and `reason` are empty if the token is good."""
+    """What became of a validation: `code` and `reason` are empty if the token is good.
+
+    `spiffe_id` is the subject; `actors` act for it, the present one first, if a task was handed on.
+    """
 
     kind: str = ""
     code: str = ""
     reason: str = ""
     spiffe_id: str = ""
     claims: dict[str, Any] | None = None
+    actors: tuple[str, ...] = ()
 
     @property
     def valid(self) -> bool:
@@ -127,7 +131,8 @@ class TokenService:
             self._engine.check_token(verified)
             if action and action not in verified.actions:
                 raise InvalidToken(f"the token does not grant {action[:100]!r}", reason_code="action_not_granted")
-            return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims))
+            actors = tuple(map(str, verified.actors))
+            return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
         except InvalidToken as error:
             return Verdict(code=error.reason_code, reason=error.public)
         except TaskOver as error:
@@ -148,6 +153,9 @@ class TokenService:
             raise InvalidToken(
                 f"subject_token: {error.public}{hint}", reason_code=error.reason_code, detail=error.detail
             ) from error
+        for name in ("act", "may_act"):  # nothing of a chain may be lost in an exchange (RFC 8693, 4.1 and 4.4)
+            if name in svid.claims:
+                raise InvalidToken(f"subject_token: it has {name}; hand a task on instead", reason_code="has_actor")
         if len(svid.audience) != 1:
             raise InvalidToken("subject_token: it is for others too", reason_code="wrong_audience")
         if svid.expires_at <= now:  # the leeway is for clocks of other machines; this token is our own

@@ -87,8 +87,9 @@ class Shadow:
             resource,
             {name: text_of(value) for name, value in task.params.items()},
             task.held_as,
-            tokens_issued=task.tokens_issued,
-            calls=task.calls,
+            tokens_issued=task.spent.tokens,
+            calls=task.spent.calls,
+            depth=task.depth,
             facts={name: fact.value for name, fact in facts.items()},
         )
         answer = Answer("type", Deny("there is no such task type")) if kind is None else ask(kind, question)

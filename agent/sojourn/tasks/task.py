@@ -1,6 +1,8 @@
 """One task: what it is, and the states that it goes through.
 
-    active ⇄ suspended ──► completed | revoked | expired
+    pending ──► active ⇄ suspended ──► completed | revoked | expired | cascaded
+
+A pending task waits for someone to agree: it holds its holder, and has no authority. It can be ended and narrowed.
 
 Every change makes the version grow, and a terminal state never changes again. Versions are (epoch << 32) | counter, so
 that one given after a restart is larger than any before it. A token is good for its task's version and no later one:
@@ -14,7 +16,8 @@ from typing import Any
 
 from sojourn.attestation.selectors import Selector, text_of
 from sojourn.clock import Alarm
-from sojourn.errors import Bug, TaskOver
+from sojourn.errors import ApprovalRequired, Bug, TaskOver
+from sojourn.oversight.approvals import Approval
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold
@@ -22,9 +25,10 @@ from sojourn.tasks.policy import Param, Principal
 from sojourn.tasks.types import TaskType
 
 STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
-ACTIVE, SUSPENDED = "active", "suspended"
+PENDING, ACTIVE, SUSPENDED = "pending", "active", "suspended"
 COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
-LIVING = frozenset({ACTIVE, SUSPENDED})
+CASCADED = "cascaded"  # the task that handed it on has ended
+LIVING = frozenset({PENDING, ACTIVE, SUSPENDED})
 
 
 @dataclass(slots=True)
@@ -51,8 +55,20 @@ class JournaledTask:
 
     id: str
     unverified_version: object
+    unverified_state: object
     same_boot: bool  # whether it was written since the machine was last started
     unverified_document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """With what a task that was pending begins, and until when. `boot` and `deadline` are on the boot clock."""
+
+    authority: Authority
+    created_at: datetime
+    expires_at: datetime
+    boot: float
+    deadline: float
 
 
 @dataclass(slots=True, eq=False)
@@ -84,6 +100,26 @@ class Task:
     decided_on: Mapping[str, Any] = field(default_factory=dict)  # what it was given its authority on, for the audit
     alarms: list[Alarm] = field(default_factory=list)
     heir: Hold | None = field(default=None)  # who takes a one-shot task over when its holder returns 0
+    parent_id: str = ""  # the task that handed it on
+    ancestors: tuple[SpiffeId, ...] = ()  # the workloads through which it was handed on, the first at the root
+    handed_on: int = 0  # children that ever began, and tickets for more that may still be used
+    approval: Approval | None = None  # that it waits, or waited, for
+    spent: Use = field(default_factory=Use)  # of the whole family, which shares it: the budgets are for all together
+
+    @property
+    def depth(self) -> int:
+        """How many times it was handed on."""
+        return len(self.ancestors)
+
+    @property
+    def subject(self) -> SpiffeId:
+        """On whose behalf it is: the workload that began the first task of its line."""
+        return self.ancestors[0] if self.ancestors else self.spiffe_id
+
+    @property
+    def actors(self) -> tuple[SpiffeId, ...]:
+        """Who acts for the subject (RFC 8693, 4.1): its own workload, then those before it; none if nobody does."""
+        return (self.spiffe_id, *reversed(self.ancestors[1:])) if self.ancestors else ()
 
     @property
     def held_as(self) -> str:
@@ -92,24 +128,34 @@ class Task:
 
     @property
     def live(self) -> bool:
-        """Whether the task has not ended; it may be suspended."""
+        """Whether the task has not ended; it may be pending or suspended."""
         return self.state in LIVING
 
     def check_active(self, boot: float) -> None:
         """Raise TaskOver unless the task is active; its deadlines count before its state."""
+        self.check_live(boot)
+        if self.state == PENDING and self.approval is not None:
+            name = self.approval.request.id
+            raise ApprovalRequired(
+                f"the task waits for approval by {', '.join(self.approval.request.approvers)}:"
+                f" `sojourn approval approve {name}`"
+            )
+        if self.state != ACTIVE:
+            raise TaskOver(f"the task is {self.state}: {self.reason}")
+
+    def check_live(self, boot: float) -> None:
+        """Raise TaskOver if the task has ended, or its time is up."""
         if self.live and boot >= self.deadline:
             raise TaskOver("the task is over: its time is up")
         if self.live and boot >= self.idle_deadline:
             raise TaskOver("the task is over: it was not used for too long")
         if not self.live:
             raise TaskOver(f"the task is over: {self.state}, {self.reason}")
-        if self.state != ACTIVE:
-            raise TaskOver(f"the task is {self.state}: {self.reason}")
 
     @property
     def idle_deadline(self) -> float:
         """When the task ends if it is not used, on the boot clock."""
-        idle = self.type.idle_timeout
+        idle = self.type.idle_timeout if self.state != PENDING else None
         return self.last_used + idle.total_seconds() if idle is not None else float("inf")
 
     def use(self, resource: str, action: str) -> Use:
@@ -118,8 +164,15 @@ class Task:
     def count_token(self, grant: Grant, number: int = 1) -> None:
         """Count a token; -1 takes one back that was not given after all."""
         self.tokens_issued += number
+        self.spent.tokens += number
         for action in grant.actions:
             self.use(grant.resource, action).tokens += number
+
+    def count_calls(self, resource: str, action: str, number: int) -> None:
+        """Count calls that a service accepted."""
+        self.calls += number
+        self.spent.calls += number
+        self.use(resource, action).calls += number
 
     def finish(self, state: str, reason: str) -> None:
         """Go to a terminal state."""
@@ -133,6 +186,8 @@ class Task:
         """Give no token until `resume` was called for each cause."""
         if not self.live:
             raise Bug("an ended task was suspended")
+        if self.state == PENDING:  # it would come back active, and nobody would have agreed
+            raise Bug("a pending task was suspended")
         self.suspensions[cause] = reason
         self.state, self.reason = SUSPENDED, reason
 
@@ -148,8 +203,11 @@ class Task:
         return False
 
     def principal(self) -> Principal:
-        """The task as policies see it, were it active."""
-        return Principal(self.id, self.type.name, str(self.spiffe_id), ACTIVE, self.tokens_issued, self.calls)
+        """The task as policies see it, were it active. What was used is the family's."""
+        spent = self.spent
+        return Principal(
+            self.id, self.type.name, str(self.spiffe_id), ACTIVE, spent.tokens, spent.calls, depth=self.depth
+        )
 
     def usage(self) -> list[dict[str, Any]]:
         """What was granted against what was used of it: a row for each action at each resource."""
@@ -166,10 +224,30 @@ class Task:
         changed = {"reason": "", "suspensions": {}, "grants": authority.document()}
         return TaskRecord(self.id, ACTIVE, self.version + 1, {**now.document, **changed})
 
+    def record_of_approved(self, begun: "Begun") -> TaskRecord:
+        """The task as it will be once it has begun."""
+        changed = {
+            "grants": begun.authority.document(),
+            "created_at": begun.created_at.timestamp(),
+            "expires_at": begun.expires_at.timestamp(),
+            "deadline": begun.deadline,
+            "last_used": begun.boot,
+        }
+        return TaskRecord(self.id, ACTIVE, self.version + 1, {**self.record().document, **changed})
+
+    def begin(self, begun: "Begun") -> None:
+        """Go from pending to active: its life begins now."""
+        if self.state != PENDING:
+            raise Bug("a task that is not pending has begun")
+        self.state, self.version = ACTIVE, self.version + 1
+        self.authority = begun.authority
+        self.created_at, self.expires_at = begun.created_at, begun.expires_at
+        self.deadline, self.last_used = begun.deadline, begun.boot
+
     def record(self) -> TaskRecord:
         """The task as it is now."""
         program = self.holder.program
-        document = {
+        document: dict[str, Any] = {
             "type": self.type.name,
             "type_digest": self.type.digest,
             "spiffe_id": str(self.spiffe_id),
@@ -185,6 +263,7 @@ class Task:
                 "pid": self.holder.pid,
                 "start_time": self.holder.process.start_time,
                 "program": None if program is None else [program.device, program.inode],
+                "cgroup_digest": self.holder.cgroup_digest,
             },
             "selectors": text_of(self.selectors),
             "binding": self.binding,
@@ -194,5 +273,12 @@ class Task:
             "tokens_issued": self.tokens_issued,
             "calls": self.calls,
             "uses": [[*of, use.tokens, use.calls] for of, use in self.uses.items()],
+            "spent": [self.spent.tokens, self.spent.calls],
+            "handed_on": self.handed_on,
+            "parent_id": self.parent_id,
+            "depth": self.depth,
+            "ancestors": [str(each) for each in self.ancestors],
         }
+        if self.approval is not None:
+            document["approval"] = self.approval.document()
         return TaskRecord(self.id, self.state, self.version, document)

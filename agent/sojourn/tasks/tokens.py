@@ -4,9 +4,10 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
-from sojourn.limits import TOKEN_SKEW_SECONDS
+from sojourn.limits import DELEGATION_DEPTH, TOKEN_SKEW_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import (
     LAST_SECOND,
@@ -20,21 +21,32 @@ from sojourn.spiffe.jose import (
 from sojourn.tasks.grants import Grant, from_details
 
 TYP = "at+jwt"
+NORMAL, HIGH = "normal", "high"  # the classes of tasks
 
 
 @dataclass(frozen=True)
 class TaskToken:
-    """A task token as issued or as verified. `token` is a credential: the repr hides it."""
+    """A task token as issued or as verified. `token` is a credential: the repr hides it.
+
+    `spiffe_id` is the subject, on whose behalf something is done; who does it is the `actor`.
+    """
 
     token: str
-    spiffe_id: SpiffeId
+    spiffe_id: SpiffeId  # `sub`: the workload that began the first task
     resource: str  # the one audience
     actions: tuple[str, ...]
     task_id: str
     task_type: str
     task_version: int
+    task_class: str  # NORMAL | HIGH
     expires_at: datetime
     claims: VerifiedClaims
+    actors: tuple[SpiffeId, ...] = ()  # `act`: who acts for the subject, the present one first; none without delegation
+
+    @property
+    def actor(self) -> SpiffeId:
+        """The workload whose task the token is of: the subject itself, unless it handed the task on."""
+        return self.actors[0] if self.actors else self.spiffe_id
 
     def __repr__(self) -> str:
         return f"TaskToken({self.task_id}, {self.resource}, exp={self.expires_at.isoformat()})"
@@ -49,23 +61,27 @@ def issue(
     task_id: str,
     task_type: str,
     task_version: int,
+    task_class: str,
     issued_at: datetime,
     expires_at: datetime,
+    actors: tuple[SpiffeId, ...] = (),
 ) -> TaskToken:
-    """Sign a token for one grant of a task. The caller has clipped `expires_at`."""
+    """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first."""
     seconds = int(issued_at.timestamp())
     claims = {
         "iss": issuer,
         "sub": str(spiffe_id),
-        "client_id": str(spiffe_id),
+        "client_id": str(actors[0] if actors else spiffe_id),
         "aud": grant.resource,
         "iat": seconds,
         "nbf": seconds,
         "exp": int(expires_at.timestamp()),
         "jti": secrets.token_urlsafe(16),
         "authorization_details": [grant.detail(task_type)],
-        "task": {"id": task_id, "type": task_type, "ver": task_version},
+        "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class},
     }
+    if actors:
+        claims["act"] = _act(actors)
     token = key.sign(claims, typ=TYP)
     return TaskToken(
         token,
@@ -75,8 +91,10 @@ def issue(
         task_id,
         task_type,
         task_version,
+        task_class,
         expires_at,
         VerifiedClaims(claims),
+        actors,
     )
 
 
@@ -98,6 +116,12 @@ def verify(token: str, *, keys: Mapping[str, PublicKey], issuer: str, audience: 
     if claims.get("iss") != issuer:
         raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
     return read_vouched(token, claims, audience, now)
+
+
+def class_of(claims: Mapping[str, Any]) -> str:
+    """NORMAL if the token of these claims says exactly that; HIGH if it says anything else, or nothing."""
+    task = claims.get("task")
+    return NORMAL if isinstance(task, dict) and task.get("class") == NORMAL else HIGH
 
 
 def read_vouched(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> TaskToken:
@@ -135,9 +159,35 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> T
     try:
         named, authority = from_details(details)
         spiffe_id = SpiffeId.parse(str(claims.get("sub")))
+        actors = _actors(claims)
     except (InvalidInput, InvalidSpiffeId) as error:
         raise InvalidToken(f"token is malformed: {error.public}", reason_code="malformed") from error
     if named != task_type or authority.resources != (audience,):
         raise InvalidToken("token's authorization is not for its audience and task", reason_code="malformed")
+    if len({spiffe_id, *actors}) <= len(actors) or (actors and claims.get("client_id") != str(actors[0])):
+        raise InvalidToken("token's actors are not a chain that ends with its client", reason_code="malformed")
     expires = datetime.fromtimestamp(min(float(claims["exp"]), LAST_SECOND), now.tzinfo)
-    return TaskToken(token, spiffe_id, audience, authority.at(audience), task_id, task_type, version, expires, claims)
+    actions, kind = authority.at(audience), class_of(claims)
+    return TaskToken(token, spiffe_id, audience, actions, task_id, task_type, version, kind, expires, claims, actors)
+
+
+def _act(actors: tuple[SpiffeId, ...]) -> dict[str, Any]:
+    """The `act` claim (RFC 8693, 4.1): the present actor outermost, the others nested in it."""
+    act: dict[str, Any] = {}
+    for each in reversed(actors):
+        act = {"sub": str(each), **({"act": act} if act else {})}
+    return act
+
+
+def _actors(claims: VerifiedClaims) -> tuple[SpiffeId, ...]:
+    """Read the `act` claim, strictly: what we do not understand of it we must not ignore. Raise InvalidInput."""
+    found: list[SpiffeId] = []
+    place: Any = claims
+    while "act" in place:
+        place = place["act"]
+        if not isinstance(place, dict) or not isinstance(place.get("sub"), str) or set(place) - {"sub", "act"}:
+            raise InvalidInput("its act claim is not a chain of subjects")
+        if len(found) >= DELEGATION_DEPTH:
+            raise InvalidInput(f"its act claim has more than {DELEGATION_DEPTH} actors")
+        found.append(SpiffeId.parse(place["sub"]))
+    return tuple(found)

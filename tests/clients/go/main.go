@@ -29,6 +29,7 @@ var (
 		"server":  runServer,
 		"dial":    runDial,
 		"ids":     runIDs,
+		"tasks":   runTasks,
 	}
 	output sync.Mutex
 )
@@ -46,11 +47,11 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) == 0 {
-		return errors.New("name a subcommand: x509, watch, jwt, bundles, server, dial or ids")
+		return errors.New("name a subcommand: x509, watch, jwt, bundles, server, dial, ids or tasks")
 	}
 	command, ok := commands[arguments[0]]
 	if !ok {
-		return fmt.Errorf("unknown subcommand %q: use x509, watch, jwt, bundles, server, dial or ids", arguments[0])
+		return fmt.Errorf("unknown subcommand %q: use x509, watch, jwt, bundles, server, dial, ids or tasks", arguments[0])
 	}
 	return command(arguments[1:])
 }

@@ -1,6 +1,7 @@
 """calls.py: errors become statuses, whatever they are, and nothing leaks. By a real gRPC server."""
 
 import asyncio
+import json
 import time
 from contextlib import asynccontextmanager
 
@@ -14,7 +15,7 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.doors import calls
 from sojourn.doors.admission import Concurrency
 from sojourn.doors.calls import HEADER, Calls, Method, first_of
-from sojourn.doors.door import KEY_PREFIX, Peers
+from sojourn.doors.doorway import KEY_PREFIX, Peers
 from sojourn.errors import AttestationFailed, InvalidInput, SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oversight.audit import Audit
@@ -329,6 +330,47 @@ class TestFirst:
 
         server.handler = handler
         assert "INVALID_ARGUMENT" == (await status_of(server.bidi()))[0]
+
+
+class Elsewhere:
+    """A caller that is no process of this machine."""
+
+    who = "spiffe://example.org/web"
+    details = {"address": "127.0.0.1"}  # noqa: RUF012
+
+
+class TestFromElsewhere:
+    async def test_it_is_named(self, server):
+        """A caller over the network is recorded by its SPIFFE ID, and has no process to be asked for."""
+
+        async def handler(call, _request):
+            assert "spiffe://example.org/web" == call.visitor.who
+            return call.peer
+
+        server.handler, server.peers.peer = handler, Elsewhere()
+        assert "INTERNAL" == (await status_of(server.unary()))[0]
+
+        async def refuse(_call, _request):
+            raise errors.Refused("no")
+
+        server.handler = refuse
+        assert ("PERMISSION_DENIED", "no") == (await status_of(server.unary()))[:2]
+        await server.audit.flush()
+        [record] = [json.loads(each.fields) for each in server.store.events if each.event == "call_denied"]
+        assert ("spiffe://example.org/web", "127.0.0.1") == (record["spiffe_id"], record["address"])
+        assert "uid" not in record
+
+    async def test_checked_first(self, server):
+        """What the door has against a caller comes before its call."""
+
+        def check(_visitor):
+            raise errors.SvidRefused("the SVID is revoked")
+
+        async def handler(_call, _request):
+            raise AssertionError
+
+        server.handler, server.calls._check = handler, check
+        assert ("PERMISSION_DENIED", "the SVID is revoked") == (await status_of(server.unary()))[:2]
 
 
 class TestPeers:

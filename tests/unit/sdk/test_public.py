@@ -11,6 +11,7 @@ def test_names() -> None:
     """The public names are these, and each is there."""
     expected = [
         "Client",
+        "RemoteAgent",
         "SojournError",
         "SpiffeId",
         "SyncClient",

@@ -448,6 +448,7 @@ class TestTokenKinds:
             task_id="t1",
             task_type="report",
             task_version=1,
+            task_class="normal",
             issued_at=NOW,
             expires_at=NOW + timedelta(seconds=60),
         )

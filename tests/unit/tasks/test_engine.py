@@ -10,7 +10,18 @@ import pytest
 from fakes.children import child, holder_of, peer_of, waiting_child
 from fakes.clock import FakeClock
 from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry
-from fakes.task_room import DEADLINE_SECONDS, EPOCH, HOLDERS, ISSUER, KEY, READ_TICKETS, TRIAGE_ENTRY, Room, end_all
+from fakes.task_room import (
+    DEADLINE_SECONDS,
+    EPOCH,
+    HOLDERS,
+    ISSUER,
+    KEY,
+    READ_TICKETS,
+    TRIAGE_ENTRY,
+    Room,
+    beginning_of,
+    end_all,
+)
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.attestation.process import Process, Program
@@ -31,10 +42,11 @@ from sojourn.identity.registry import Change, Registry
 from sojourn.oversight.audit import Audit
 from sojourn.sdk.feed import TaskFeed
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks import holding as holding_module
 from sojourn.tasks import journal as journal_module
 from sojourn.tasks import live as live_module
 from sojourn.tasks import tokens
-from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.beginning import BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
 
@@ -209,7 +221,7 @@ class TestVersions:
         """The first version of the next epoch is larger than any of this one."""
         audit = Audit(room.store, clock)
         later = TaskEngine(TYPES, room.store, audit, KEY, ISSUER, EPOCH + 1, clock, room.alarms, room.holders)
-        next_task = await Beginning(later).begin(
+        next_task = await beginning_of(later, room.store, audit).begin(
             room.peer, (TRIAGE_ENTRY,), BeginRequest("triage", {}), Bond(holder_of(room.process), "process")
         )
         end_all(later)
@@ -599,6 +611,30 @@ class TestHolders:
             await room.engine.token(first, TICKETS, ())
         room.engine.holding.look()
         assert ("revoked", "attestation_changed") == (second.state, second.reason)
+
+    async def test_another_cgroup(self, room, monkeypatch):
+        """A task ends when its holder is in another cgroup: at the next look, and at the next token."""
+        first, second = await room.begin(), await room.begin()
+        monkeypatch.setattr(Process, "cgroup", lambda _: "0::/elsewhere\n")
+        with pytest.raises(TaskOver, match="attestation_changed"):
+            await room.engine.token(first, TICKETS, ())
+        room.engine.holding.look()
+        assert ("revoked", "attestation_changed") == (second.state, second.reason)
+
+    async def test_more_than_are_looked_at_once(self, room, clock, monkeypatch):
+        """However many processes hold tasks, each has its turn, and then again after a while."""
+        monkeypatch.setattr(holding_module, "PROCESSES_LOOKED_AT_ONCE", 2)
+        for _ in range(HOLDERS):
+            await room.begin(holder=room.add(child()))
+        looks, program = [], Process.program
+        monkeypatch.setattr(Process, "program", lambda each: looks.append(each.pid) or program(each))
+        room.engine.holding.look()
+        assert 2 == len(looks)
+        room.alarms.ring_due()
+        assert (HOLDERS, HOLDERS) == (len(looks), len(set(looks)))
+        clock.advance(holding_module.HOLDER_LOOK_SECONDS)
+        room.alarms.ring_due()
+        assert 2 * HOLDERS == len(looks)
 
     async def test_each_process_is_looked_at_once(self, room, monkeypatch):
         """However many tasks a process holds, a look at the holders reads its program once."""

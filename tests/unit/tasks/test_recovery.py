@@ -373,15 +373,24 @@ class TestEnds:
             ({"pid": 2**22 + 1}, "holder_exited"),
             ({"program": [0, 1]}, "attestation_changed"),
             ({"program": None}, "attestation_changed"),
+            ({"cgroup_digest": "00"}, "attestation_changed"),
         ],
-        ids=["pid used again", "no such pid", "another program", "program unseen before"],
+        ids=["pid used again", "no such pid", "another program", "program unseen before", "another cgroup"],
     )
     async def test_not_the_same_holder(self, room, restart, change, reason):
-        """A task goes back to the very process that held it, running the program that it ran."""
+        """A task goes back to the very process that held it, running the program that it ran, where it was."""
         task = await room.begin()
         damage(room.store, task, holder={**task.record().document["holder"], **change})
         later = await restart()
         assert ([("revoked", reason)], 0) == (ends(room.store), len(later.holders))
+
+    async def test_a_cgroup_that_was_not_noted(self, room, restart):
+        """A task that an earlier release noted without its holder's cgroup goes back to its holder all the same."""
+        task = await room.begin()
+        holder = dict(task.record().document["holder"])
+        del holder["cgroup_digest"]
+        damage(room.store, task, holder=holder)
+        assert "suspended" == (await restart()).only.state
 
     async def test_another_user(self, room, restart):
         """A process that has become another user holds nothing."""
@@ -462,6 +471,7 @@ class TestDamage:
             ("holder", {"pid": 1, "start_time": 1}),
             ("holder", {"pid": 2**80, "start_time": 1, "program": None}),
             ("holder", {"pid": 1, "start_time": 1, "program": [1, 2, 3]}),
+            ("holder", {"pid": 1, "start_time": 1, "program": None, "cgroup_digest": None}),
             ("binding", "thread"),
             ("session", 1),
             ("selectors", ["uid"]),

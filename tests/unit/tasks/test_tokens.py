@@ -26,7 +26,7 @@ PRIVATE = ec.generate_private_key(ec.SECP256R1())
 KEY = SigningKey.from_private("k1", PRIVATE)
 OTHER = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))
 DETAIL = {"type": "report", "actions": ["read", "write"], "locations": [DB]}
-TASK = {"id": "t1", "type": "report", "ver": 3}
+TASK = {"id": "t1", "type": "report", "ver": 3, "class": "normal"}
 CLAIMS = {
     "iss": ISSUER,
     "sub": str(WEB),
@@ -85,6 +85,7 @@ def issue(**changes):
             "task_id": "t1",
             "task_type": "report",
             "task_version": 3,
+            "task_class": "normal",
             "issued_at": NOW,
             "expires_at": NOW + timedelta(seconds=60),
             **changes,
@@ -134,6 +135,7 @@ class TestIssue:
             grant=Grant.parse(DB, actions),
             task_id=task_id,
             task_version=version,
+            task_class="high",
             expires_at=NOW + timedelta(seconds=life),
         )
         assert issued == verify(issued.token)
@@ -341,6 +343,22 @@ class TestVerify:
         """A token whose task lacks id, type or version is refused."""
         expected = "malformed"
         assert expected == refusal(token({"task": {key: value for key, value in TASK.items() if key != name}}))
+
+    @pytest.mark.parametrize(
+        ("task", "expected"),
+        [
+            (TASK, "normal"),
+            ({**TASK, "class": "high"}, "high"),
+            ({name: value for name, value in TASK.items() if name != "class"}, "high"),
+            *(
+                ({**TASK, "class": value}, "high")
+                for value in (None, "", "Normal", "low", "normal ", 1, ["normal"], {})
+            ),
+        ],
+    )
+    def test_class(self, task, expected):
+        """A token is of the class `normal` if it says exactly that, and of the class `high` whatever else it says."""
+        assert expected == verify(token({"task": task})).task_class
 
     @pytest.mark.parametrize(
         "details",

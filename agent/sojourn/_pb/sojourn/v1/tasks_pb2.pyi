@@ -8,14 +8,16 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class RunTaskRequest(_message.Message):
-    __slots__ = ("begin", "complete", "attach")
+    __slots__ = ("begin", "complete", "attach", "accept")
     BEGIN_FIELD_NUMBER: _ClassVar[int]
     COMPLETE_FIELD_NUMBER: _ClassVar[int]
     ATTACH_FIELD_NUMBER: _ClassVar[int]
+    ACCEPT_FIELD_NUMBER: _ClassVar[int]
     begin: BeginTaskRequest
     complete: Complete
     attach: Attach
-    def __init__(self, begin: _Optional[_Union[BeginTaskRequest, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ...) -> None: ...
+    accept: AcceptDelegationRequest
+    def __init__(self, begin: _Optional[_Union[BeginTaskRequest, _Mapping]] = ..., complete: _Optional[_Union[Complete, _Mapping]] = ..., attach: _Optional[_Union[Attach, _Mapping]] = ..., accept: _Optional[_Union[AcceptDelegationRequest, _Mapping]] = ...) -> None: ...
 
 class Attach(_message.Message):
     __slots__ = ("task_id",)
@@ -71,7 +73,7 @@ class Grant(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses")
+    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses", "parent_id", "depth", "actors", "approval")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -93,6 +95,10 @@ class Task(_message.Message):
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     USES_FIELD_NUMBER: _ClassVar[int]
+    PARENT_ID_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
     id: str
     type: str
     spiffe_id: str
@@ -107,7 +113,11 @@ class Task(_message.Message):
     params: _containers.ScalarMap[str, str]
     calls: int
     uses: _containers.RepeatedCompositeFieldContainer[Use]
-    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ...) -> None: ...
+    parent_id: str
+    depth: int
+    actors: _containers.RepeatedScalarFieldContainer[str]
+    approval: TaskApproval
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ..., parent_id: _Optional[str] = ..., depth: _Optional[int] = ..., actors: _Optional[_Iterable[str]] = ..., approval: _Optional[_Union[TaskApproval, _Mapping]] = ...) -> None: ...
 
 class Use(_message.Message):
     __slots__ = ("resource", "action", "tokens", "calls")
@@ -121,6 +131,30 @@ class Use(_message.Message):
     calls: int
     def __init__(self, resource: _Optional[str] = ..., action: _Optional[str] = ..., tokens: _Optional[int] = ..., calls: _Optional[int] = ...) -> None: ...
 
+class TaskApproval(_message.Message):
+    __slots__ = ("approval_id", "expires_at", "digest", "approvers", "needed", "given", "denial")
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    APPROVERS_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
+    DENIAL_FIELD_NUMBER: _ClassVar[int]
+    approval_id: str
+    expires_at: int
+    digest: str
+    approvers: _containers.RepeatedScalarFieldContainer[str]
+    needed: int
+    given: int
+    denial: str
+    def __init__(self, approval_id: _Optional[str] = ..., expires_at: _Optional[int] = ..., digest: _Optional[str] = ..., approvers: _Optional[_Iterable[str]] = ..., needed: _Optional[int] = ..., given: _Optional[int] = ..., denial: _Optional[str] = ...) -> None: ...
+
+class WaitTaskRequest(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
+
 class NarrowTaskRequest(_message.Message):
     __slots__ = ("task_id", "grants")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -130,16 +164,18 @@ class NarrowTaskRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
-    __slots__ = ("begun", "changed", "ended", "attached")
+    __slots__ = ("begun", "changed", "ended", "attached", "pending")
     BEGUN_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
     begun: Task
     changed: Task
     ended: Task
     attached: Task
-    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ..., attached: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
+    pending: Task
+    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ..., attached: _Optional[_Union[Task, _Mapping]] = ..., pending: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
 
 class GetTokenRequest(_message.Message):
     __slots__ = ("task_id", "resource", "actions")
@@ -200,3 +236,35 @@ class PublishFactRequest(_message.Message):
 class PublishFactResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class DelegateRequest(_message.Message):
+    __slots__ = ("task_id", "spiffe_id", "grants", "max_seconds")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    spiffe_id: str
+    grants: _containers.RepeatedCompositeFieldContainer[Grant]
+    max_seconds: int
+    def __init__(self, task_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., max_seconds: _Optional[int] = ...) -> None: ...
+
+class DelegationTicket(_message.Message):
+    __slots__ = ("ticket", "expires_at")
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    ticket: str
+    expires_at: int
+    def __init__(self, ticket: _Optional[str] = ..., expires_at: _Optional[int] = ...) -> None: ...
+
+class AcceptDelegationRequest(_message.Message):
+    __slots__ = ("ticket", "holder_pid", "session", "spiffe_id")
+    TICKET_FIELD_NUMBER: _ClassVar[int]
+    HOLDER_PID_FIELD_NUMBER: _ClassVar[int]
+    SESSION_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    ticket: str
+    holder_pid: int
+    session: bool
+    spiffe_id: str
+    def __init__(self, ticket: _Optional[str] = ..., holder_pid: _Optional[int] = ..., session: _Optional[bool] = ..., spiffe_id: _Optional[str] = ...) -> None: ...

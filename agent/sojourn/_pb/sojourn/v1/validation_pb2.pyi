@@ -31,20 +31,22 @@ class ValidateTokenRequest(_message.Message):
     def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ...) -> None: ...
 
 class ValidateTokenResponse(_message.Message):
-    __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims")
+    __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims", "actors")
     VALID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
+    ACTORS_FIELD_NUMBER: _ClassVar[int]
     valid: bool
     code: str
     reason: str
     kind: TokenKind
     spiffe_id: str
     claims: _struct_pb2.Struct
-    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    actors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., actors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class WatchTasksRequest(_message.Message):
     __slots__ = ("audiences",)

@@ -1,0 +1,183 @@
+"""A private socket of this process, behind which lies an agent on another machine.
+
+gRPC's own client cannot take a certificate for what it is when its only name is a SPIFFE ID. So gRPC speaks plainly to
+this socket, and TLS, with the check of the SPIFFE ID, is done here, connection by connection.
+"""
+
+import asyncio
+import os
+import shutil
+import socket
+import ssl
+import struct
+import tempfile
+from typing import Any, Final
+
+from sojourn.errors import InvalidInput, SojournError
+from sojourn.limits import HELD_BYTES_MAX, REMOTE_HANDSHAKE_SECONDS
+from sojourn.sdk.tcp import set_options
+
+CONNECT_SECONDS: Final = 5.0
+_UCRED: Final = struct.Struct("3i")
+
+
+class Bridge:
+    """`path` is the socket, for this process alone. `failure` says why the last connection could not be made, or ''."""
+
+    def __init__(self, address: str, context: ssl.SSLContext) -> None:
+        """`address` is HOST:PORT. Raise InvalidInput if it is not."""
+        host, _, port = address.rpartition(":")
+        if not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) <= 65_535:
+            raise InvalidInput(f"{address!r} is not HOST:PORT")
+        self._host, self._port = host.strip("[]"), int(port)
+        self._context = context
+        self._near: set[_Near] = set()
+        self._server: asyncio.Server | None = None
+        self._folder = ""
+        self.failure = ""
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self._folder, "agent.sock")
+
+    async def open(self) -> None:
+        """Make the socket, in a folder that only this user can enter."""
+        self._folder = tempfile.mkdtemp(prefix="sojourn-")
+        try:
+            self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Near(self), self.path)
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    async def close(self) -> None:
+        """End all connections and remove the socket."""
+        if self._server is not None:
+            self._server.close()
+        self.drop()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def drop(self) -> None:
+        """End all connections: the next call makes a new one, with the present SVID."""
+        for near in list(self._near):
+            near.close()
+
+    # --- for _Near --------------------------------------------------------------------------------------------------
+
+    def entered(self, near: "_Near", transport: asyncio.Transport) -> bool:
+        """Whether a connection is of this very process: another could use our SVID."""
+        pid, _, _ = _UCRED.unpack(
+            transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
+        )
+        if pid != os.getpid():
+            return False
+        self._near.add(near)
+        return True
+
+    def left(self, near: "_Near") -> None:
+        self._near.discard(near)
+
+    async def cross(self, near: "_Near") -> None:
+        """Connect to the agent for a connection that has come in, or close that."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS + REMOTE_HANDSHAKE_SECONDS):
+                transport, _ = await loop.create_connection(
+                    lambda: _Far(near),
+                    self._host,
+                    self._port,
+                    ssl=self._context,
+                    ssl_handshake_timeout=REMOTE_HANDSHAKE_SECONDS,
+                )
+            set_options(transport.get_extra_info("socket"))
+            self.failure = ""
+        except (OSError, SojournError, TimeoutError) as error:  # ssl.SSLError is an OSError
+            said = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
+            self.failure = said or "no answer in time"
+            near.close()
+
+
+class _Near(asyncio.Protocol):
+    """A connection of gRPC's."""
+
+    def __init__(self, bridge: Bridge) -> None:
+        self._bridge = bridge
+        self._held = bytearray()
+        self._crossing: asyncio.Task[None] | None = None
+        self.transport: asyncio.Transport | None = None
+        self.far: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's always is
+        self.transport = transport
+        if not self._bridge.entered(self, transport):
+            transport.abort()
+            return
+        self._crossing = asyncio.ensure_future(self._bridge.cross(self))
+
+    def crossed(self, far: asyncio.Transport) -> None:
+        """There is a connection to the agent."""
+        if self.transport is None or self.transport.is_closing():
+            far.abort()
+            return
+        self.far = far
+        far.write(bytes(self._held))
+        self._held.clear()
+
+    def data_received(self, data: bytes) -> None:
+        if self.far is not None:
+            if not self.far.is_closing():
+                self.far.write(data)
+            return
+        self._held += data
+        if len(self._held) > HELD_BYTES_MAX:
+            self.close()
+
+    def pause_writing(self) -> None:
+        _pause(self.far, pause=True)
+
+    def resume_writing(self) -> None:
+        _pause(self.far, pause=False)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        del error
+        self._bridge.left(self)
+        if self._crossing is not None:
+            self._crossing.cancel()
+        if self.far is not None:
+            self.far.abort()
+        self.far = self.transport = None
+
+    def close(self) -> None:
+        if self.transport is not None:
+            self.transport.close()
+
+
+class _Far(asyncio.Protocol):
+    """The TLS connection to the agent that belongs to it."""
+
+    def __init__(self, near: _Near) -> None:
+        self._near = near
+
+    def connection_made(self, transport: Any) -> None:
+        self._near.crossed(transport)
+
+    def data_received(self, data: bytes) -> None:
+        near = self._near.transport
+        if near is not None and not near.is_closing():
+            near.write(data)
+
+    def pause_writing(self) -> None:
+        _pause(self._near.transport, pause=True)
+
+    def resume_writing(self) -> None:
+        _pause(self._near.transport, pause=False)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        del error
+        self._near.far = None
+        self._near.close()
+
+
+def _pause(transport: asyncio.Transport | None, *, pause: bool) -> None:
+    """The other side takes no more for now, or takes again: so do we of this one."""
+    if transport is not None and not transport.is_closing():
+        (transport.pause_reading if pause else transport.resume_reading)()

@@ -1,0 +1,183 @@
+"""Handing a part of a task on to another workload: a ticket for it, and the task that the ticket begins.
+
+What the other has is never more than the ticket says, than its parent has at that moment, or than policy gives it; and
+it ends with its parent, at the latest.
+"""
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from sojourn.attestation.peer import Peer
+from sojourn.errors import InvalidInput, LimitExceeded, NotFound, PolicyDenied, Refused, SojournError, Unavailable
+from sojourn.identity.entries import Entry
+from sojourn.limits import DELEGATION_TICKET_SECONDS, TASK_MIN_SECONDS
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks import rules
+from sojourn.tasks.beginning import Beginning, Bond, Held
+from sojourn.tasks.engine import NOT_WRITTEN, TaskEngine
+from sojourn.tasks.grants import Authority
+from sojourn.tasks.task import ONE_SHOT, Task
+from sojourn.tasks.tickets import Ticket, digest_of
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A ticket for the other workload. `ticket` is a credential: the repr hides it."""
+
+    ticket: str
+    expires_at: datetime
+
+    def __repr__(self) -> str:
+        return f"Issued(exp={self.expires_at.isoformat()})"
+
+
+class Delegating:
+    """Hands tasks of the engine on."""
+
+    def __init__(self, engine: TaskEngine, beginning: Beginning) -> None:
+        self._engine = engine
+        self._beginning = beginning
+
+    async def delegate(self, task: Task, to: SpiffeId, wanted: Authority | None, max_seconds: float = 0) -> Issued:
+        """Make a ticket by which `to`, and nobody else, may begin a task that has `wanted` of this one (None: all).
+
+        Raises TaskOver, PolicyDenied, ActionOutsideType, LimitExceeded, InvalidInput, or what the store raises; there
+        is no ticket then.
+        """
+        engine = self._engine
+        engine.check_active(task)
+        await engine.journal.written(task.id)
+        engine.check_active(task)
+        authority = task.authority if wanted is None else wanted
+        try:
+            self._check(task, to, authority, max_seconds)
+        except Refused as error:
+            engine.denied("delegation_denied", task, error, to=str(to))
+            raise
+        life = min(DELEGATION_TICKET_SECONDS, task.deadline - engine.clock.boot())
+        expires_at = engine.clock.now() + timedelta(seconds=life)
+        text, ticket = engine.tickets.make(task, to, authority, max_seconds, life)
+        fields = {"ticket": ticket.name, "to": str(to), "grants": authority.document()}
+        try:
+            await engine.journal.now(task.record(), engine.event("task_delegated", task, **fields))
+            engine.check_active(task)  # it may have ended, or been suspended, meanwhile
+        except BaseException:
+            engine.tickets.drop(ticket)
+            raise
+        return Issued(text, expires_at)
+
+    def _check(self, task: Task, to: SpiffeId, authority: Authority, max_seconds: float) -> None:
+        """Raise unless the task may hand `authority` on to `to` now."""
+        if task.binding == ONE_SHOT or task.type.break_glass:
+            raise PolicyDenied(f"a task of type {task.type.name!r} that is {task.binding} cannot be handed on")
+        rules.check_delegate(task.type, to, (*task.ancestors, task.spiffe_id))
+        if max_seconds and max_seconds < TASK_MIN_SECONDS:
+            raise InvalidInput(f"a task lives for at least {TASK_MIN_SECONDS} s")
+        if not authority.grants:
+            raise InvalidInput("nothing would be handed on")
+        rules.check_held(task.authority, authority)
+        _check_room(task, 1)
+
+    async def accept(
+        self, peer: Peer, entries: Sequence[Entry], unverified_ticket: str, spiffe_id: SpiffeId | None, bond: Bond
+    ) -> Task:
+        """Begin the task that a ticket is for. Takes ownership of `bond`.
+
+        Raises NotFound for a ticket that is not this caller's, whatever the reason; and what beginning a task raises.
+        """
+        engine, beginning = self._engine, self._beginning
+        held = beginning.hold(bond, peer.uid, lambda: engine.holding.gone(task))
+        try:
+            ticket = self._ticket(entries, unverified_ticket, spiffe_id)
+            task = self._make(peer, entries, ticket, held)
+            # From here to the first await of `start` nobody else has a turn: the ticket is used up, the parent is
+            # active, and the task stands among its children, all at once.
+            if not engine.tickets.use(ticket):
+                raise NotFound("there is no such delegation ticket")
+        except BaseException as error:
+            held.release()
+            if isinstance(error, NotFound | Refused):
+                engine.denied_caller(
+                    "delegation_denied",
+                    peer.uid,
+                    pid=peer.process.pid,
+                    ticket=digest_of(unverified_ticket)[:16],
+                    reason=error.public,
+                )
+            raise
+        parent = ticket.parent
+        fields = {"ticket": ticket.name, "parent": parent.id, "depth": task.depth, "grants": task.authority.document()}
+        actors = [str(each) for each in task.actors]
+        try:
+            await beginning.start(task, "delegation_accepted", subject=str(task.subject), actors=actors, **fields)
+        except SojournError:
+            if task.reason == NOT_WRITTEN:
+                parent.handed_on -= 1
+            raise
+        return task
+
+    def _ticket(self, entries: Sequence[Entry], unverified_ticket: str, spiffe_id: SpiffeId | None) -> Ticket:
+        """The ticket, if it is this caller's and its parent is active. NotFound says nothing of why it is not."""
+        ticket = self._engine.tickets.find(unverified_ticket)
+        theirs = {entry.spiffe_id for entry in entries if spiffe_id in {None, entry.spiffe_id}}
+        if ticket is not None and ticket.to in theirs:
+            try:
+                self._engine.check_active(ticket.parent)
+            except SojournError:
+                ticket = None
+            else:
+                return ticket
+        raise NotFound("there is no such delegation ticket")
+
+    def _make(self, peer: Peer, entries: Sequence[Entry], ticket: Ticket, held: Held) -> Task:
+        engine, parent = self._engine, ticket.parent
+        if engine.closing:
+            raise Unavailable("the agent is shutting down")
+        kind = parent.type
+        entry = next(entry for entry in entries if entry.spiffe_id == ticket.to)
+        ancestors = (*parent.ancestors, parent.spiffe_id)
+        rules.check_delegate(kind, entry.spiffe_id, ancestors)  # the type may be another by now
+        _check_room(parent, 0)  # it counts already
+        engine.blocks.check(kind.name, entry.spiffe_id)
+        engine.tasks.check_room(peer.uid)
+        now, boot = engine.clock.now(), engine.clock.boot()
+        lives = [kind.max_duration.total_seconds(), parent.deadline - boot]
+        life = min(*lives, *([ticket.max_seconds] if ticket.max_seconds else []))
+        task = Task(
+            id="tsk_" + secrets.token_urlsafe(16),
+            type=kind,
+            spiffe_id=entry.spiffe_id,
+            entry_id=entry.id,
+            uid=peer.uid,
+            authority=Authority(()),
+            params=parent.params,
+            created_at=now,
+            expires_at=min(now + timedelta(seconds=life), parent.expires_at),
+            deadline=min(boot + life, parent.deadline),
+            holder=held.holder,
+            binding=held.bond.binding,
+            session=held.bond.session,
+            version=engine.next_version(),
+            last_used=boot,
+            selectors=peer.attested.selectors if peer.attested is not None else frozenset(),
+            parent_id=parent.id,
+            ancestors=ancestors,
+            spent=parent.spent,
+        )
+        rules.check_binding(kind, task.held_as)
+        decided = engine.decided(task)
+        left = ticket.authority.within(parent.authority)
+        task.authority = rules.still_allowed(kind, task.principal(), left, decided.context, decided)
+        task.decided_on = decided.record()
+        if not task.authority.grants:
+            raise PolicyDenied("policy leaves nothing of what was handed on")
+        held.holder.process.check_alive()
+        return task
+
+
+def _check_room(task: Task, more: int) -> None:
+    rule = task.type.delegation
+    if rule is None or task.handed_on + more > rule.max_children:
+        raise LimitExceeded("the task has been handed on as often as its type allows")
