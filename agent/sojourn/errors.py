@@ -11,13 +11,13 @@ may go on the wire, and `detail`, which goes to the log only.
     │   └── InvalidToken, InvalidEvent, InvalidSvid    what was signed is not good, whatever the reason
     ├── Refused             understood, and the answer is no
     │   ├── NoIdentity, PolicyDenied, ActionOutsideType, InvalidTarget
-    │   └── NeedsApproval, ReviewOwed, ApprovalDenied, ApprovalExpired
+    │   └── NeedsApproval, ReviewOwed, ApprovalDenied, ApprovalExpired, SvidRefused
     ├── NotFound, AlreadyExists
     ├── LimitExceeded (BudgetSpent), StoreFull
     ├── TaskOver            the task has ended, or is suspended
     │   └── ApprovalRequired    it has not begun yet: someone must agree first
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
-    │   └── AttestationFailed, StoreFailed, SvidRevoked
+    │   └── AttestationFailed, StoreFailed, SvidRevoked, SvidExpired
     ├── Unimplemented, FailedPrecondition
     ├── CannotStart         the agent cannot start here
     ├── Unreachable         (client side) nobody answers on the socket

@@ -31,7 +31,7 @@ from sojourn.tasks.changing import OPERATOR, Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.family import PARENT
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.holders import Holders
+from sojourn.tasks.holders import CHANGED, Holders
 from sojourn.tasks.recovery import RESTART, Recovery
 from sojourn.tasks.reloading import Reloading
 from sojourn.tasks.shadow import Shadow
@@ -258,7 +258,7 @@ class TestChild:
         """A parent whose holder has changed ends as soon as its child is used."""
         task = await room.begin()
         child = await room.hand_on(task, 0)
-        monkeypatch.setattr(room.holders, "changed", lambda hold: hold is task.holder)
+        monkeypatch.setattr(room.holders, "lost", lambda hold: CHANGED if hold is task.holder else "")
         with pytest.raises(TaskOver):
             await room.engine.token(child, TICKETS, ())
         assert ("attestation_changed", CASCADED) == (task.reason, child.state)
