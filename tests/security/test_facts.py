@@ -18,7 +18,7 @@ from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import Refused
-from sojourn.limits import FACTS_PER_SOURCE
+from sojourn.limits import FACTS_PER_WORKLOAD
 from sojourn.sdk.facts import fact_value
 
 PUBLISH = "/sojourn.v1.Tasks/PublishFact"
@@ -147,10 +147,10 @@ class TestCase30ALowTrustSource:
         with SyncClient(agent.socket) as triage, pytest.raises(Refused):
             triage.publish_fact("risk", 1)
         with Caller(agent.socket, OTHER_UID) as monitor:
-            answer = monitor.ask("publish_many", name="risk", value=1, count=FACTS_PER_SOURCE + 5)
-            assert (FACTS_PER_SOURCE, "limit_exceeded") == (answer["said"], answer["code"])
+            answer = monitor.ask("publish_many", name="risk", value=1, count=FACTS_PER_WORKLOAD + 5)
+            assert (FACTS_PER_WORKLOAD, "limit_exceeded") == (answer["said"], answer["code"])
         say(agent, "freeze", True)
-        assert FACTS_PER_SOURCE + 1 == len(facts(agent))
+        assert FACTS_PER_WORKLOAD + 1 == len(facts(agent))
 
 
 @pytest.mark.root

@@ -19,7 +19,7 @@ import structlog
 
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import LimitExceeded, SojournError
-from sojourn.limits import FACTS, FACTS_OF_OTHERS, FACTS_PER_SOURCE
+from sojourn.limits import FACTS, FACTS_OF_OTHERS, FACTS_PER_ISSUER, FACTS_PER_WORKLOAD
 from sojourn.oversight.audit import Audit, Event
 from sojourn.oversight.publications import Fact, Key, Publication, StoredFact, check, check_name
 from sojourn.tasks.policy import Context, Param, Reading
@@ -325,8 +325,9 @@ class Facts:
         if key in self._keys:
             return
         source = key[2]
-        if source != OPERATOR and self._per_source[source] >= FACTS_PER_SOURCE:
-            raise LimitExceeded(f"a source has at most {FACTS_PER_SOURCE} facts: take back some, or let them end")
+        most = {OPERATOR: FACTS, "https": FACTS_PER_ISSUER}.get(source.partition("://")[0], FACTS_PER_WORKLOAD)
+        if self._per_source[source] >= most:
+            raise LimitExceeded(f"this source may have {most} facts: take back some, or let them end")
         if len(self._keys) >= (FACTS if source == OPERATOR else FACTS_OF_OTHERS):
             raise LimitExceeded("too many facts are known: take back some, or let them end")
 

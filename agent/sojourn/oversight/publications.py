@@ -4,12 +4,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from urllib.parse import urlsplit
 
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.limits import FACT_MAX_AGE_SECONDS, FACT_SOURCE_MAX_BYTES, FACT_VALUE_MAX_BYTES
+from sojourn.limits import FACT_MAX_AGE_SECONDS, FACT_SOURCE_MAX_BYTES, FACT_VALUE_MAX_BYTES, JWT_LEEWAY_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.params import LONG_MAX
 from sojourn.tasks.policy import Param
@@ -64,12 +64,14 @@ class Fact:
     def of(cls, said: Publication, now: datetime, boot: float, last: datetime | None) -> Self:
         """A fact that is said now, after what the source said `last`. Its age counts from when it happened.
 
-        Nothing happens in the future: who says so would have the last word until then.
+        Nothing happens in the future, but on clocks that are ahead: who says so would have the last word until then.
         """
-        latest = now if last is None else max(now, last)
+        happened_at = said.happened_at
+        if happened_at > now + timedelta(seconds=JWT_LEEWAY_SECONDS):
+            happened_at = now if last is None else max(now, last)
         since = boot - max(0.0, (now - said.happened_at).total_seconds())
         until = None if said.valid_seconds is None else since + said.valid_seconds
-        return cls(said.name, said.subject, said.source, said.value, min(said.happened_at, latest), since, until)
+        return cls(said.name, said.subject, said.source, said.value, happened_at, since, until)
 
     def document(self, now: datetime, boot: float) -> dict[str, Any]:
         """As JSON: the times by both clocks."""

@@ -146,6 +146,12 @@ class TestOrder:
         assert await ground.say(value=2, source=ISSUER)
         assert 2 == ground.read(sources=(ISSUER,))
 
+    async def test_a_clock_that_is_ahead(self, ground):
+        """What a clock that is some seconds ahead says in one order, and arrives in another, ends as it was said."""
+        assert await ground.say(value=2, source=ISSUER, ago=-20)
+        assert not await ground.say(value=1, source=ISSUER, ago=-10)
+        assert 2 == ground.read(sources=(ISSUER,))
+
     async def test_at_once(self, ground):
         """Of what is said at the same time the last word counts, in memory and on disk."""
         saying = [ground.say(value=value) for value in range(20)]
@@ -201,12 +207,12 @@ class TestInput:
 
     async def test_limits(self, ground, monkeypatch):
         """No source has more than its share, the operator has room whatever others do, and what ends makes room."""
-        monkeypatch.setattr(facts_module, "FACTS_PER_SOURCE", 3)
+        monkeypatch.setattr(facts_module, "FACTS_PER_WORKLOAD", 3)
         monkeypatch.setattr(facts_module, "FACTS_OF_OTHERS", 5)
         monkeypatch.setattr(facts_module, "FACTS", 6)
         for number in range(3):
             await ground.say(f"m{number}", source=MONITOR, valid=10 if number else None)
-        with pytest.raises(LimitExceeded, match="a source has at most 3"):
+        with pytest.raises(LimitExceeded, match="may have 3 facts"):
             await ground.say("m3", source=MONITOR)
         assert await ground.say("m0", 2, source=MONITOR)
         for number in range(2):
