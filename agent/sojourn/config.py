@@ -30,7 +30,16 @@ from sojourn import trusted
 from sojourn.address import default_run_dir, default_state_dir, socket_path
 from sojourn.durations import duration_text, parse_duration
 from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
-from sojourn.limits import CONFIG_MAX_BYTES, CONNECTIONS_PER_UID_PER_SECOND, SVID_TTL_MAX_SECONDS, SVID_TTL_MIN_SECONDS
+from sojourn.limits import (
+    AUDIENCE_MAX_BYTES,
+    CONFIG_MAX_BYTES,
+    CONNECTIONS_PER_UID_PER_SECOND,
+    FACT_MAX_AGE_SECONDS,
+    SIGNAL_AGE_MAX_SECONDS,
+    SIGNAL_ISSUERS,
+    SVID_TTL_MAX_SECONDS,
+    SVID_TTL_MIN_SECONDS,
+)
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 Duration = Annotated[
@@ -95,6 +104,7 @@ class TasksConfig(_Table):
 
     types_dir: Path | None = None
     shadow_types_dir: Path | None = None  # a candidate set that is asked beside, and decides nothing
+    approval_classes: tuple[Literal["normal", "high"], ...] = ()  # of types that need an approval of an operator's
     issuer: str | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
 
     @field_validator("issuer")
@@ -106,6 +116,42 @@ class TasksConfig(_Table):
         if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or value.endswith("/"):
             raise ValueError("is not an https URL without query, fragment and trailing slash (RFC 8414, 2)")
         return value
+
+
+class SignalsConfig(_Table):
+    """One issuer of signed events (Shared Signals) that this agent hears."""
+
+    issuer: str  # its `iss`, compared byte for byte
+    jwks: Path  # a file with its JWK Set
+    audience: Annotated[str, Field(min_length=1, max_length=AUDIENCE_MAX_BYTES)] | None = None  # default: our issuer
+    valid: Annotated[Duration | None, between(timedelta(seconds=1), timedelta(seconds=FACT_MAX_AGE_SECONDS))] = None
+    max_age: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=SIGNAL_AGE_MAX_SECONDS))] = timedelta(
+        minutes=10
+    )
+    publishers: tuple[str, ...] = ()  # SPIFFE IDs that may hand its events in; none: every process here may
+
+    @field_validator("issuer")
+    @classmethod
+    def _issuer_is_https(cls, value: str) -> str:
+        parts = urlsplit(value)
+        odd = not value.isprintable() or " " in value or len(value) > AUDIENCE_MAX_BYTES
+        if parts.scheme != "https" or not parts.hostname or "#" in value or odd:
+            raise ValueError("is not an https URL")
+        return value
+
+    @field_validator("publishers")
+    @classmethod
+    def _publishers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _spiffe_ids(value)
+
+
+def _spiffe_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            SpiffeId.parse(text)
+        except InvalidSpiffeId as error:
+            raise ValueError(f"{text!r} is not a SPIFFE ID: {error.public}") from None
+    return texts
 
 
 class LogConfig(_Table):
@@ -166,6 +212,7 @@ class Config(_Table):
     attestors: Mapping[str, Mapping[str, Any]] = Field(default_factory=lambda: {"unix": {}})
     registration: RegistrationConfig = RegistrationConfig()
     tasks: TasksConfig = TasksConfig()
+    signals: Annotated[tuple[SignalsConfig, ...], Field(max_length=SIGNAL_ISSUERS)] = ()
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
     listen: ListenConfig = ListenConfig()
@@ -193,11 +240,15 @@ class Config(_Table):
     @field_validator("node_aliases")
     @classmethod
     def _aliases(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        for alias in value:
-            try:
-                SpiffeId.parse(alias)
-            except InvalidSpiffeId as error:
-                raise ValueError(f"{alias!r} is not a SPIFFE ID: {error.public}") from None
+        return _spiffe_ids(value)
+
+    @field_validator("signals")
+    @classmethod
+    def _signals(cls, value: tuple[SignalsConfig, ...]) -> tuple[SignalsConfig, ...]:
+        issuers = [each.issuer for each in value]
+        twice = next((each for each in issuers if issuers.count(each) > 1), None)
+        if twice is not None:
+            raise ValueError(f"the issuer {twice!r} is there twice")
         return value
 
     @model_validator(mode="after")
@@ -311,7 +362,9 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in the file are relative to the file."""
     keys = (("registration", "follow"), ("tasks", "types_dir"), ("tasks", "shadow_types_dir"))
     inner = ((values.get(table), key) for table, key in keys)
-    for table, key in ((values, "data_dir"), (values, "socket"), (values, "admin_socket"), *inner):
+    listed = values.get("signals")
+    issuers = [(each, "jwks") for each in listed] if isinstance(listed, list) else []
+    for table, key in ((values, "data_dir"), (values, "socket"), (values, "admin_socket"), *inner, *issuers):
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = table[key] if table[key].startswith("unix:") else str(folder / table[key])
 

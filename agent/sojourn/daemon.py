@@ -1,30 +1,26 @@
-"""The agent: builds everything from the configuration, runs, drains. No logic lives here."""
+"""The agent: opens the doors of what was built from the configuration, runs, drains. No logic lives here."""
 
 import asyncio
 import os
-import secrets
 import signal
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from sojourn import process_setup
-from sojourn.attestation.service import Attestation, load_attestors
-from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.authority.upkeep import Upkeep
-from sojourn.clock import Alarms, SystemClock
+from sojourn.building import Rooms, build
+from sojourn.clock import SystemClock
 from sojourn.config import Config
 from sojourn.doors import (
     admin,
     agents,
+    approvals,
     bundles,
     entries,
-    facts,
+    events,
     federation,
     localauthority,
     metrics,
@@ -47,80 +43,21 @@ from sojourn.doors.http import HttpApi, HttpProtocols
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
 from sojourn.errors import SojournError
-from sojourn.identity.following import FollowedFolder
-from sojourn.identity.foreign import ForeignBundles
-from sojourn.identity.identities import Identities
 from sojourn.identity.issued import Issued
-from sojourn.identity.issuing import Issuing
 from sojourn.identity.lookout import Lookout
-from sojourn.identity.registry import Registry
-from sojourn.identity.revocations import Revocations
 from sojourn.limits import (
     ADMIN_CONNECTIONS,
     ADMIN_MESSAGE_MAX_BYTES,
-    BLOCKING_THREADS,
-    DESCRIPTORS_RESERVED,
     DRAIN_SECONDS,
     HOLDERS_SHARE,
     PUBLIC_REQUEST_MAX_BYTES,
     REMOTE_DESCRIPTORS_SHARE,
 )
-from sojourn.oversight.audit import Audit
-from sojourn.oversight.facts import Facts
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
-from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import SigningKey
-from sojourn.store import wal
-from sojourn.store.audit import AuditTable
-from sojourn.store.blocks import BlockTable
-from sojourn.store.database import Database, open_sqlite
-from sojourn.store.entries import EntryTable
-from sojourn.store.facts import FactTable
-from sojourn.store.foreign import ForeignTable
-from sojourn.store.revocations import RevocationTable
-from sojourn.store.settings import next_epoch
-from sojourn.store.tasks import TaskTable
-from sojourn.tasks.attaching import Attaching
-from sojourn.tasks.beginning import Beginning
-from sojourn.tasks.changing import Changing
 from sojourn.tasks.delegating import Delegating
-from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.holders import Holders
-from sojourn.tasks.policies import Policies
-from sojourn.tasks.recovery import Recovery
-from sojourn.tasks.redeciding import Redeciding
-from sojourn.tasks.service import TokenService
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True)
-class Rooms:
-    """What was built, for those parts of the run that need several."""
-
-    clock: SystemClock
-    alarms: Alarms
-    database: Database
-    audit: Audit
-    journal: AuditTable
-    attestation: Attestation
-    registry: Registry
-    authority: EmbeddedAuthority
-    issuing: Issuing
-    revocations: Revocations
-    foreign: ForeignBundles
-    followed: FollowedFolder | None
-    identities: Identities
-    engine: TaskEngine
-    beginning: Beginning
-    changing: Changing
-    policies: Policies
-    attaching: Attaching
-    recovery: Recovery
-    blocks: BlockTable
-    service: TokenService
-    facts: facts.FactApi
 
 
 async def run(config: Config, level: Level, failures: Failures, ready: Callable[[str], None]) -> None:
@@ -133,7 +70,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
         stack.callback(os.close, process_setup.claim_data_dir(config.data_dir))
-        rooms = await _build(config, descriptors, stack)
+        rooms = await build(config, descriptors, stack)
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -169,7 +106,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 stack,
             )
             if config.metrics.listen is not None:
-                metrics.start(config.metrics.listen, rooms.registry, rooms.identities, rooms.issuing, rooms.engine)
+                metrics.start(config.metrics.listen, _gauges(rooms))
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
             ready(tcp)
@@ -188,91 +125,6 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             signal.signal(number, signal.SIG_IGN)
 
 
-async def _build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
-    clock = SystemClock()
-    alarms = Alarms(clock)
-    trust_domain = TrustDomain(config.trust_domain)
-    database = open_sqlite(config.data_dir / "sojourn.db", had_content=(config.data_dir / "keys" / "root.pem").exists())
-    stack.callback(database.close)
-    journal = AuditTable(database)
-    audit = Audit(journal, clock)
-    stack.push_async_callback(audit.finish)
-    wal.report(database.torn, audit)
-    epoch = await next_epoch(database)
-    pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
-    stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-    attestation = Attestation(load_attestors(config.attestors, pool), clock)
-    authority = EmbeddedAuthority(
-        trust_domain,
-        config.data_dir / "keys",
-        clock,
-        curve=ec.SECP384R1() if config.authority.key_type == "ec-p384" else ec.SECP256R1(),
-        root_ttl=config.authority.root_ttl,
-        issuer_ttl=config.authority.issuer_ttl,
-        jwt_key_ttl=config.authority.jwt_key_ttl,
-        wit=config.identity.wit_svids,
-    )
-    node_ids = [config.node_id, *(SpiffeId.parse(alias) for alias in config.node_aliases)]
-    registry = Registry(EntryTable(database), trust_domain, node_ids, clock, alarms)
-    issuing = Issuing(
-        authority,
-        clock,
-        alarms,
-        audit,
-        x509_ttl=config.identity.x509_svid_ttl,
-        jwt_ttl=config.identity.jwt_svid_ttl,
-    )
-    foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
-    revocations = Revocations(RevocationTable(database), authority, clock, alarms)
-    follow = config.registration.follow
-    followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
-    identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
-    table = TaskTable(database, journal)
-    key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
-    holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
-    known = Facts(FactTable(database, journal), audit, clock, alarms)
-    await known.start()
-    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders, known)
-    changing = Changing(engine)
-    sets = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
-    await sets.start()
-    registry.on_change(engine.entries_changed)
-    blocks = BlockTable(database, journal)
-    engine.blocks.replace(blocks.load())
-    recovery = Recovery(engine, registry, holders, table, audit, alarms)
-    await recovery.run()
-    redeciding = Redeciding(engine, changing, known, alarms)
-    redeciding.start()
-    sets.reloading.on_applied(redeciding.reloaded)
-    attaching = Attaching(engine, changing, identities)
-    beginning = Beginning(engine)
-    service = TokenService(engine, beginning, attaching, identities, clock)
-    return Rooms(
-        clock,
-        alarms,
-        database,
-        audit,
-        journal,
-        attestation,
-        registry,
-        authority,
-        issuing,
-        revocations,
-        foreign,
-        followed,
-        identities,
-        engine,
-        beginning,
-        changing,
-        sets,
-        attaching,
-        recovery,
-        blocks,
-        service,
-        facts.FactApi(known, redeciding, identities),
-    )
-
-
 async def _open_doors(
     config: Config,
     rooms: Rooms,
@@ -285,7 +137,7 @@ async def _open_doors(
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
-    http = HttpProtocols(api.app())
+    http = HttpProtocols(api.app(events.EventsApi(rooms.signals, rooms.identities).routes()))
     public = Door(inward.socket("public.sock"), admission, http=http.make)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
@@ -298,12 +150,14 @@ async def _open_doors(
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     delegating = Delegating(rooms.engine, rooms.beginning)
+    approval_api = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities)
     public_services = {
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(
             rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
         ).methods()
         | rooms.facts.public_methods(),
+        approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
         ).methods(),
@@ -329,17 +183,20 @@ async def _open_doors(
             issuing=rooms.issuing,
             authority=rooms.authority,
             engine=rooms.engine,
+            approving=rooms.approving,
             audit=rooms.audit,
             journal=rooms.journal,
             door=public,
             clock=rooms.clock,
             followed=rooms.followed,
             policies=rooms.policies,
+            signals=rooms.signals,
             failures=failures,
             default_x509_svid_ttl=config.identity.x509_svid_ttl,
             limitations=process_setup.limitations(),
         ).methods()
         | entry_api.admin_methods()
+        | approval_api.admin_methods()
         | taskadmin.TaskAdminApi(rooms.engine, rooms.changing, rooms.blocks, rooms.audit, rooms.clock).admin_methods()
         | rooms.facts.admin_methods()
         | policies.PolicyApi(rooms.engine, rooms.policies).admin_methods()
@@ -371,6 +228,18 @@ async def _open_doors(
 
 def _services(calls: Calls, services: dict) -> dict:  # type: ignore[type-arg]
     return {name: calls.service(name, methods) for name, methods in services.items()}
+
+
+def _gauges(rooms: Rooms) -> metrics.Gauges:
+    return (
+        ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
+        ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),
+        ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.issuing.x509.kept())),
+        ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.tasks)),
+        ("sojourn_approvals_waiting", "Tasks that wait for approval.", lambda: len(rooms.engine.waiting)),
+        ("sojourn_reviews_owed", "Reviews owed of break-glass tasks.", lambda: len(rooms.approving.reviews.all())),
+        ("sojourn_validators", "Validators that watch.", lambda: len(rooms.engine.feed)),
+    )
 
 
 def main(config: Config, ready: Callable[[str], None]) -> None:

@@ -8,14 +8,16 @@ may go on the wire, and `detail`, which goes to the log only.
     │   ├── TooLarge, InvalidSpiffeId, InvalidSelector, InvalidEntry, InvalidBundle
     │   ├── InvalidConfig, InvalidPolicy
     │   ├── InvalidAuthorizationDetails, UnknownTaskType, UnsupportedGrantType, InvalidScope
-    │   └── InvalidToken, InvalidSvid    a credential that is not good, whatever the reason
+    │   └── InvalidToken, InvalidEvent, InvalidSvid    what was signed is not good, whatever the reason
     ├── Refused             understood, and the answer is no
-    │   └── NoIdentity, PolicyDenied, ActionOutsideType, InvalidTarget
+    │   ├── NoIdentity, PolicyDenied, ActionOutsideType, InvalidTarget
+    │   └── NeedsApproval, ReviewOwed, ApprovalDenied, ApprovalExpired, SvidRefused
     ├── NotFound, AlreadyExists
     ├── LimitExceeded (BudgetSpent), StoreFull
     ├── TaskOver            the task has ended, or is suspended
+    │   └── ApprovalRequired    it has not begun yet: someone must agree first
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
-    │   └── AttestationFailed, StoreFailed, SvidRevoked
+    │   └── AttestationFailed, StoreFailed, SvidRevoked, SvidExpired
     ├── Unimplemented, FailedPrecondition
     ├── CannotStart         the agent cannot start here
     ├── Unreachable         (client side) nobody answers on the socket
@@ -144,6 +146,16 @@ class InvalidToken(InvalidInput):
         self.reason_code = reason_code
 
 
+class InvalidEvent(InvalidInput):
+    """A signed event is not taken. `err` is the code of RFC 8935, 2.4."""
+
+    code = "invalid_event"
+
+    def __init__(self, public: str, *, err: str = "invalid_request", detail: str = "") -> None:
+        super().__init__(public, detail=detail)
+        self.err = err
+
+
 class InvalidAuthorizationDetails(InvalidInput):
     """The `authorization_details` name an unknown type, or ask for what the type does not have (RFC 9396, 5)."""
 
@@ -200,6 +212,30 @@ class ActionOutsideType(Refused):
     oauth_error = "invalid_authorization_details"
 
 
+class NeedsApproval(Refused):
+    """Someone must agree before such a task begins, and this way of asking cannot wait for that."""
+
+    code = "needs_approval"
+
+
+class ReviewOwed(Refused):
+    """A break-glass task of this type has to be reviewed before the next one."""
+
+    code = "review_owed"
+
+
+class ApprovalDenied(Refused):
+    """(client side) Whoever was asked to agree to the task said no."""
+
+    code = "approval_denied"
+
+
+class ApprovalExpired(Refused):
+    """(client side) Nobody agreed to the task in time."""
+
+    code = "approval_expired"
+
+
 class InvalidTarget(Refused):
     """The resource or audience is not one that this caller's task may reach (RFC 8707)."""
 
@@ -243,6 +279,12 @@ class TaskOver(SojournError):
     code = "task_not_active"
     grpc_status = "FAILED_PRECONDITION"
     oauth_error = "invalid_grant"
+
+
+class ApprovalRequired(TaskOver):
+    """The task waits for someone to agree; it has no authority yet."""
+
+    code = "approval_required"
 
 
 class Unavailable(SojournError):

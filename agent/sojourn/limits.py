@@ -136,6 +136,13 @@ DELEGATION_TICKET_SECONDS = 60.0  # to carry a ticket to another process; over t
 DELEGATION_TICKETS = 20_000  # outstanding, half of them of one user's tasks: as many as tasks may live
 APPROVALS_PER_TASK = 5  # people who must agree
 APPROVAL_MAX_SECONDS = 86_400
+APPROVALS_WAITING = 1_000  # tasks that wait: more than people can look at
+APPROVALS_WAITING_PER_UID = 100  # so that one user's requests do not bury the others'
+APPROVALS_LISTED_BYTES = 2 * 1024 * 1024  # in one answer: half of what clients take
+APPROVAL_PARAM_LISTED = 200  # characters of a parameter in a list; a single request is shown whole
+TASK_WAIT_SECONDS = 30.0  # that a call waits for a pending task; then its caller calls again
+REVIEWS_OWED = 1_000  # one of each task type
+REVIEW_FINDING_MAX = 2_000  # characters
 BREAK_GLASS_MAX_SECONDS = 3_600
 IDEMPOTENCY_KEY_MAX = 200  # characters
 LIVE_TASKS = 20_000
@@ -151,6 +158,17 @@ FEED_CHANGES_HELD = 1_024  # for a slow validator; over that it starts anew from
 WATCHED_AUDIENCES = 100
 WATCHED_AUDIENCES_BYTES = 16 * 1024  # of all together
 SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
+
+# --- signed events --------------------------------------------------------------------------------------------------
+SIGNAL_ISSUERS = 50
+SIGNAL_KEYS = 100  # of one issuer
+SIGNAL_AGE_MAX_SECONDS = 86_400  # of an event that may still be handed in: so long its jti is remembered
+SIGNALS_REMEMBERED = 20_000  # of one issuer: 30 a second at 10 minutes; when full, events are refused, none forgotten
+SIGNALS_PER_UID_PER_SECOND = 200  # handed in: checking a signature takes a tenth of a millisecond and more
+SIGNAL_JTI_MAX = 256  # characters
+SIGNAL_TEXT_MAX = 200  # characters of a value that becomes a fact
+EVENTS_PER_SIGNAL = 20  # transmitters send one
+SIGNAL_RETRY_SECONDS = 5  # for a transmitter to come again after, when the agent could not take an event
 
 # --- storage --------------------------------------------------------------------------------------------------------
 WRITES_PER_COMMIT = 256

@@ -104,6 +104,7 @@ class FakeAgent:
                 "AttachTask": self._one("AttachTask", t.AttachTaskRequest),
                 "GetToken": self._one("GetToken", t.GetTokenRequest),
                 "CompleteTask": self._one("CompleteTask", t.CompleteTaskRequest),
+                "WaitTask": self._one("WaitTask", t.WaitTaskRequest),
             },
             "sojourn.v1.Validation": {
                 "ValidateToken": self._one("ValidateToken", v.ValidateTokenRequest),

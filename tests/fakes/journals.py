@@ -7,6 +7,7 @@ from typing import Any
 
 from sojourn.errors import SojournError
 from sojourn.oversight.audit import Event
+from sojourn.oversight.reviews import Review
 from sojourn.tasks.task import LIVING, JournaledTask, TaskRecord
 
 
@@ -16,8 +17,17 @@ class FakeAuditStore:
     def __init__(self) -> None:
         self.events: list[Event] = []
         self.failure: SojournError | None = None
+        self._later: tuple[int, SojournError] | None = None
+
+    def fail_after(self, writes: int, failure: SojournError) -> None:
+        """Take so many writes more; from then on `failure` is raised."""
+        self._later = (writes, failure)
 
     async def append(self, events: Sequence[Event]) -> None:
+        if self._later is not None:
+            writes, failure = self._later
+            self._later = (writes - 1, failure) if writes else None
+            self.failure = None if writes else failure
         if self.failure is not None:
             raise self.failure
         self.events.extend(events)
@@ -59,7 +69,7 @@ class FakeTaskStore(FakeAuditStore):
 
     async def unfinished(self) -> list[JournaledTask]:
         return [
-            JournaledTask(task_id, version, self.same_boot, self.documents[task_id])
+            JournaledTask(task_id, version, state, self.same_boot, self.documents[task_id])
             for task_id, (state, version) in self.rows.items()
             if state in LIVING
         ]
@@ -77,6 +87,18 @@ class FakeTaskStore(FakeAuditStore):
             for task_id, state, version, document in records:
                 self.rows[task_id] = (state, version)
                 self.documents[task_id] = document
+
+
+class FakeReviewStore:
+    """Keeps the reviews that are owed; their records go to `journal`, and fail as it does."""
+
+    def __init__(self, journal: FakeAuditStore) -> None:
+        self._journal = journal
+        self.kept: list[Review] = []
+
+    async def save(self, values: Sequence[Review], event: Event) -> None:
+        await self._journal.append([event])
+        self.kept = list(values)
 
 
 def _as_now(record: TaskRecord) -> tuple[str, str, int, bytes]:

@@ -20,6 +20,22 @@ def task(state: str = "active", reason: str = "", version: int = 5) -> pb.Task:
     )
 
 
+def pending(given: int = 0) -> pb.Task:
+    waiting = task("pending")
+    waiting.approval.CopyFrom(
+        pb.TaskApproval(
+            approval_id="apr_1", expires_at=1_700_000_600, digest="ab", approvers=["operator"], needed=2, given=given
+        )
+    )
+    return waiting
+
+
+def denied(words: str = "") -> pb.Task:
+    over = task("revoked", "approval_denied")
+    over.approval.CopyFrom(pb.TaskApproval(approval_id="apr_1", denial=words))
+    return over
+
+
 def ended(state: str, reason: str = "") -> pb.TaskEvent:
     return pb.TaskEvent(ended=task(state, reason))
 

@@ -6,13 +6,15 @@ from contextlib import ExitStack
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.children import child, holder_of, peer_of
 from fakes.facts import FakeFactStore
-from fakes.journals import FakeTaskStore
+from fakes.journals import FakeReviewStore, FakeTaskStore
 from fakes.registrations import entry
 from fakes.task_types import TICKETS
 from sojourn.clock import Alarms
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.facts import Facts
+from sojourn.oversight.reviews import Reviews
 from sojourn.spiffe.jose import SigningKey
+from sojourn.tasks.approving import Approving
 from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
@@ -33,6 +35,11 @@ def end_all(engine, reason="test over"):
         engine.end(task, "revoked", reason)
 
 
+def beginning_of(engine, store, audit):
+    """The beginning of tasks in an engine whose parts are someone else's."""
+    return Beginning(engine, Approving(engine, Reviews(FakeReviewStore(store), [], audit), audit))
+
+
 class Room:
     """An engine with fakes around it; `journal` writes endings in the background. `store` may be a real one."""
 
@@ -41,13 +48,16 @@ class Room:
         self.alarms = Alarms(clock)
         self.store = store or FakeTaskStore()
         self.fact_store = FakeFactStore(self.store)
-        audit = Audit(self.store, clock)
-        self.facts = Facts(self.fact_store, audit, clock, self.alarms)
+        self.audit = Audit(self.store, clock)
+        self.facts = Facts(self.fact_store, self.audit, clock, self.alarms)
         self.holders = Holders(2 * HOLDERS)  # half of them for a uid
         self.engine = TaskEngine(
-            types, self.store, audit, KEY, ISSUER, epoch, clock, self.alarms, self.holders, self.facts
+            types, self.store, self.audit, KEY, ISSUER, epoch, clock, self.alarms, self.holders, self.facts
         )
-        self.beginning = Beginning(self.engine)
+        self.review_store = FakeReviewStore(self.store)
+        self.reviews = Reviews(self.review_store, [], self.audit)
+        self.approving = Approving(self.engine, self.reviews, self.audit)
+        self.beginning = Beginning(self.engine, self.approving)
         self._closing = ExitStack()
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)

@@ -1,8 +1,9 @@
 """A workload process for tests: becomes a user, does as it is told on standard input, answers on standard output.
 
 Usage: caller.py SOCKET [UID [GROUP…]]. Each line in is JSON {"do": NAME, …}; each line out is JSON. Commands:
-x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, task_token, attach, allocate,
-complete, exit.
+x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, task_token, attach,
+publish, publish_many, complete, wait, approvals, decide, delegate, accept (RunTask: held), accept_process, allocate,
+exit. Of a task that waits for approval `begin` and `begin_process` say so (pending).
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import json
 import os
 import sys
 
+from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
 from sojourn.errors import SojournError
 from sojourn.sdk.client import Client
 from sojourn.tasks.grants import Grant
@@ -65,13 +67,35 @@ async def do(client, doing, asked, held):
                 params=asked.get("params"),
                 grants=grants(asked),
                 max_seconds=asked.get("max_seconds", 0),
+                approve_wait=asked.get("approve_wait"),
+                on_pending=pending,
             )
             task = await context.__aenter__()
             held.append((context, task))
             held.append(asyncio.ensure_future(ended(task)))
             say(event="task", id=task.id, state=task.state)
+        case "delegate":
+            made = await client.delegate_task(asked["task"], asked["to"], grants(asked), asked.get("max_seconds", 0))
+            say(event="ticket", ticket=made.ticket, expires_at=made.expires_at.timestamp())
+        case "accept":
+            context = client.accept_delegation(asked["ticket"])
+            task = await context.__aenter__()
+            held.append((context, task))
+            held.append(asyncio.ensure_future(ended(task)))
+            say(event="task", id=task.id, state=task.state, parent=task.status.parent_id)
+        case "accept_process":
+            task = await client.begin_delegated(asked["ticket"])
+            held.append(task)
+            say(event="task", id=task.id, state=task.state, parent=task.status.parent_id)
         case "begin_process":
-            task = await client.begin_task(asked["type"], holder_pid=asked.get("holder_pid", 0), grants=grants(asked))
+            task = await client.begin_task(
+                asked["type"],
+                holder_pid=asked.get("holder_pid", 0),
+                grants=grants(asked),
+                params=asked.get("params"),
+                approve_wait=asked.get("approve_wait"),
+                on_pending=pending,
+            )
             held.append(task)
             say(event="task", id=task.id, state=task.state)
         case "token":
@@ -87,9 +111,43 @@ async def do(client, doing, asked, held):
         case "attach":
             status = await client.attach_task(asked["task"])
             say(event="task", id=status.id, state=status.state, reason=status.reason)
+        case "publish":
+            await client.publish_fact(asked["name"], asked["value"])
+            say(event="said")
+        case "publish_many":  # of as many subjects, until it is refused
+            said = 0
+            try:
+                for number in range(asked["count"]):
+                    await client.publish_fact(
+                        asked["name"], asked["value"], subject=f"spiffe://example.org/subject/{number}"
+                    )
+                    said += 1
+            except SojournError as error:
+                say(event="said_many", said=said, code=error.remote_code or error.code)
         case "complete":
             status = await client.complete_task(asked["task"], failed=asked.get("failed", False))
             say(event="task", id=status.id, state=status.state, reason=status.reason)
+        case "wait":
+            status = await client.wait_task(asked["task"])
+            say(event="task", id=status.id, state=status.state, reason=status.reason)
+        case "approvals":
+            path = "/sojourn.v1.Approvals/ListApprovals"
+            answer = await client.connection.unary(path, pb.ListApprovalsRequest(), pb.ListApprovalsResponse)
+            say(event="approvals", found=[{"id": each.id, "digest": each.digest} for each in answer.approvals])
+        case "decide":
+            request = pb.DecideApprovalRequest(
+                approval_id=asked["approval"],
+                digest=asked["digest"],
+                verdict=pb.DecideApprovalRequest.Verdict.Value(f"VERDICT_{asked['verdict'].upper()}"),
+                reason=asked.get("reason", ""),
+            )
+            path = "/sojourn.v1.Approvals/DecideApproval"
+            answer = await client.connection.unary(path, request, pb.DecideApprovalResponse)
+            say(event="decided", state=answer.task.state)
+
+
+def pending(status):
+    say(event="pending", id=status.id, approval=status.approval.id, digest=status.approval.digest)
 
 
 def grants(asked):

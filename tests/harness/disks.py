@@ -61,3 +61,14 @@ def failing(agent: AgentProcess) -> Iterator[None]:
         yield
     finally:
         resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, before)
+
+
+@contextlib.contextmanager
+def small_disk_again(agent: AgentProcess, size: str) -> Iterator[None]:
+    """What the agent has kept so far is on a small file system now (needs root). The agent is stopped before, and runs within."""
+    kept = agent.data_dir.with_name("kept")
+    agent.data_dir.rename(kept)
+    with small_disk(agent, size):
+        subprocess.run(["cp", "-a", f"{kept}/.", str(agent.data_dir)], check=True)
+        agent.start()
+        yield

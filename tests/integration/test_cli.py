@@ -42,6 +42,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "unblock",
         "blocks",
     ),
+    "fact": ("set", "unset", "list", "publish"),
     "policy": ("check", "test", "explain", "reload", "shadow-report"),
     "authority": ("show", "prepare", "activate", "rotate", "taint", "revoke"),
     "bundle": ("show", "list", "set", "delete"),

@@ -58,3 +58,9 @@ def test_each_number_is_in_its_row() -> None:
 def test_cases_are_complete() -> None:
     """The cases of who calls, of programs and of the wire are there, each once."""
     assert list(map(str, range(1, 41))) == [row[0] for row in ROWS if row[0].isdecimal()]
+
+
+def test_cases_of_tasks_are_complete() -> None:
+    """So are those of delegation, the lifecycle, policy and oversight."""
+    numbers = (3, 4, *range(9, 13), *range(20, 43), 103)
+    assert [f"T{number}" for number in numbers] == [row[0] for row in ROWS if re.fullmatch(r"T\d+", row[0])]

@@ -253,6 +253,55 @@ class TestFaults:
             load(None, flags, {})
 
 
+class TestSignals:
+    GOOD = '[[signals]]\nissuer = "https://idp.example.net/"\njwks = "keys.json"\n'
+
+    def test_good(self, write, tmp_path):
+        """An issuer needs a URL and a file, which is relative to the configuration; the rest has defaults."""
+        (issuer,) = load(write(self.GOOD), {}, {}).config.signals
+        assert (tmp_path / "keys.json", None, None, timedelta(minutes=10), ()) == (
+            issuer.jwks,
+            issuer.audience,
+            issuer.valid,
+            issuer.max_age,
+            issuer.publishers,
+        )
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            'audience = ""',
+            'valid = "0s"',
+            'valid = "365d"',
+            'max_age = "0s"',
+            'max_age = "2d"',
+            'publishers = ["operator"]',
+            'publishers = "spiffe://example.org/x"',
+            "unknown = 1",
+            '[[signals]]\nissuer = "https://idp.example.net/"\njwks = "other.json"',
+            '[[signals]]\nissuer = "https://b.example.net"',
+            '[[signals]]\njwks = "x.json"',
+        ],
+    )
+    def test_refused(self, write, line):
+        """A key that cannot work is one fault, and so is an issuer that is there twice, or lacks what it needs."""
+        (fault,) = faults(write(self.GOOD + line))
+        assert "signals" in fault
+
+    @pytest.mark.parametrize(
+        "issuer",
+        ["http://a", "https://", "a", "", "https://a/#f", "https://a/#", "https://a b/", "https://[", "https://a\\n"],
+    )
+    def test_issuers(self, write, issuer):
+        """What is not an https URL is no issuer."""
+        assert 1 == len(faults(write(self.GOOD.replace("https://idp.example.net/", issuer))))
+
+    def test_so_many(self, write):
+        """More issuers than the limit are a fault."""
+        many = "".join(self.GOOD.replace("idp", f"idp{number}") for number in range(51))
+        assert 1 == len(faults(write(many)))
+
+
 def test_configuration_is_frozen():
     """Nobody changes the configuration afterwards."""
     with pytest.raises(ValueError, match="frozen"):

@@ -19,6 +19,7 @@ from sojourn.limits import ANCESTORS_WALKED
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes): struct pidfd_info, first version
 _PIDFD_INFO_EXIT = 1 << 3
 _CGROUPS_MAX_BYTES = 65_536  # a dozen hierarchies, each path at most PATH_MAX
+_NO_LOGIN = 2**32 - 1
 _PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup id, pid tgid ppid and eight ids, exit code
 
 
@@ -155,6 +156,25 @@ class Process:
             return Credentials(found["Uid"][1], found["Gid"][1], frozenset(found["Groups"]))
         except (KeyError, IndexError) as error:
             raise AttestationFailed("the process has gone") from error
+
+    def login_uid(self) -> int | None:
+        """The user who logged in (kernel audit's loginuid), whatever the process has become since; None: not known.
+
+        It is inherited. Once set, only a process with CAP_AUDIT_CONTROL can change it. Raise AttestationFailed if the
+        process has gone.
+        """
+        try:
+            text = _read(self.pid, "loginuid")
+        except AttestationFailed as error:
+            self.check_alive()  # then it is this kernel that does not tell
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+        self.check_alive()
+        if not text.strip().isdecimal():
+            raise AttestationFailed("the kernel does not tell who logged in", detail=repr(text[:100]))
+        number = int(text)
+        return None if number == _NO_LOGIN else number
 
     def descends_from(self, ancestor: "Process") -> bool:
         """Whether this process is `ancestor` or one of its descendants, as far as the kernel's parent links tell.

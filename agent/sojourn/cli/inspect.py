@@ -8,9 +8,11 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.authority import authority_value
+from sojourn.cli.delivering import signal_lines
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, emit, moment, printable, table, whole
 from sojourn.cli.policyadmin import policy_lines, policy_value
+from sojourn.cli.review import review_value
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption, show
 from sojourn.errors import InvalidInput
 
@@ -203,9 +205,22 @@ def _status(answer: Any) -> dict[str, Any]:
         "task_types": list(answer.task_types),
         "authority": authority_value(answer.authority),
         "limitations": [{"what": each.what, "reason": each.reason} for each in answer.limitations],
+        "approvals_waiting": answer.approvals_waiting,
+        "reviews": [review_value(each) for each in answer.reviews],
         "followed": followed if answer.HasField("followed") else None,
         "policy": policy_value(answer.policy),
         "shadow": policy_value(answer.shadow) if answer.HasField("shadow") else None,
+        "signals": [
+            {
+                "issuer": each.issuer,
+                "accepted": each.accepted,
+                "repeated": each.repeated,
+                "refused": each.refused,
+                "last_at": moment(each.last_at),
+                "fault": each.fault,
+            }
+            for each in answer.signals
+        ],
         "streams": streams,
         "svids": [{"entry_id": each.entry_id, "spiffe_id": each.spiffe_id, **_svid(each)} for each in answer.svids],
         "failures": failures,
@@ -226,6 +241,12 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
             lines.append(f"{'':<14} NOT in force: {printable(followed['fault'])}")
     for name, policy in (("policy", value["policy"]), ("shadow", value["shadow"])):
         lines += policy_lines(name, policy) if policy is not None else []
+    for each in value["reviews"]:
+        glass = "BREAK-GLASS is active" if each["live"] else "review owed"
+        lines.append(f"{glass}: task {each['task']} of type {each['type']}, uid {each['uid']}, since {each['since']}")
+    if value["approvals_waiting"]:
+        lines.append(f"{'approvals':<14} {value['approvals_waiting']} wait: `sojourn approval list`")
+    lines += signal_lines(value["signals"])
     lines += [f"{'limitation':<14} {each['what']}: {each['reason']}" for each in value["limitations"]]
     if value["svids"]:
         rows = [

@@ -8,14 +8,18 @@ import typer
 
 from sojourn.cli import (
     agent,
+    approval,
     audit,
     authority,
     bundle,
     config,
+    delivering,
     entry,
+    fact,
     inspect,
     policy,
     policyadmin,
+    review,
     revoking,
     svid,
     task,
@@ -35,6 +39,9 @@ app.add_typer(agent.app, name="agent")
 app.add_typer(entry.app, name="entry")
 app.add_typer(svid.app, name="svid")
 app.add_typer(task.app, name="task")
+app.add_typer(approval.app, name="approval")
+app.add_typer(review.app, name="review")
+app.add_typer(fact.app, name="fact")
 app.add_typer(policy.app, name="policy")
 app.add_typer(authority.app, name="authority")
 app.add_typer(bundle.app, name="bundle")
@@ -44,6 +51,7 @@ app.command()(inspect.validate)
 app.command()(inspect.explain)
 app.command()(inspect.status)
 
+fact.app.command()(delivering.deliver)
 taskadmin.add_to(task.app)
 policy.app.command()(policyadmin.reload)
 policy.app.command("shadow-report")(policyadmin.shadow_report)

@@ -18,7 +18,12 @@ _NEXT = {
     "policy_denied": "the task type's .cedar file decides; the audit journal has the record: `sojourn audit tail`",
     "action_outside_type": "the task type's ceiling lists what it may do",
     "task_not_active": "begin a new task",
+    "approval_required": "wait for the decision: `sojourn task show TASK` has its state",
+    "review_owed": "`sojourn review list` shows what is owed",
     "already_exists": "`sojourn entry list` shows it; change it with `sojourn entry update`",
+    "invalid_issuer": "[[signals]] in the agent's configuration names the issuers; `sojourn status` lists them",
+    "invalid_key": "the issuer's JWK Set, `jwks` under [[signals]], must have the key that signed the event",
+    "invalid_audience": "the event's aud must be `audience` under [[signals]]; that is tasks.issuer if it is not given",
     "store_full": "make room in the agent's data folder; identities are served meanwhile",
 }
 

@@ -115,6 +115,10 @@ def explain(
     action: Annotated[str, typer.Option("--action", help="What it would do.")],
     resource: Annotated[str, typer.Option("--resource", help="Where, an absolute URI.")],
     param: ParamOption = None,
+    fact: Annotated[
+        list[str] | None,
+        typer.Option("--fact", metavar="NAME=VALUE", help="A fact, instead of what the agent knows. May be repeated."),
+    ] = None,
     tokens_issued: Annotated[int, typer.Option("--tokens-issued", min=0, help="Tokens that the task has had.")] = 0,
     calls: Annotated[int, typer.Option("--calls", min=0, help="Calls that were made under the task.")] = 0,
     folder: Annotated[
@@ -126,7 +130,7 @@ def explain(
     """Say what policy answers, which policies decide that, on what, and what would change it."""
     from sojourn.cli import remote
 
-    params = remote.pairs(param)
+    params, facts = remote.pairs(param), remote.pairs(fact, "fact")
     if folder is None:
         from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
@@ -138,6 +142,7 @@ def explain(
             params=params,
             tokens_issued=tokens_issued,
             calls=calls,
+            facts=facts,
         )
         method = "/sojourn.v1.Admin/ExplainPolicy"
         _explained(remote.admin(admin_socket, method, request, pb.ExplainPolicyResponse), output)
@@ -149,7 +154,15 @@ def explain(
     types = load(folder)
     if type_ not in types:
         raise UnknownTaskType(f"there is no task type {type_[:64]!r} in {folder}")
-    question = Question(workload, action, resource, params, tokens_issued=tokens_issued, calls=calls)
+    question = Question(
+        workload,
+        action,
+        resource,
+        params,
+        tokens_issued=tokens_issued,
+        calls=calls,
+        facts=types[type_].read_facts(facts),
+    )
     _explained(explained(types[type_], question), output)
 
 

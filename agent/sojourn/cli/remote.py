@@ -45,15 +45,15 @@ def public(socket: str | None, use: Callable[[Any], Awaitable[Answer]]) -> Answe
     return asyncio.run(call())
 
 
-def pairs(texts: Iterable[str] | None) -> dict[str, str]:
+def pairs(texts: Iterable[str] | None, what: str = "parameter") -> dict[str, str]:
     """Read NAME=VALUE options. Raise InvalidInput."""
     found: dict[str, str] = {}
     for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise InvalidInput(f"parameter {text[:100]!r} is not NAME=VALUE")
+            raise InvalidInput(f"{what} {text[:100]!r} is not NAME=VALUE")
         if name in found:
-            raise InvalidInput(f"parameter {name!r} is given twice")
+            raise InvalidInput(f"{what} {name!r} is given twice")
         found[name] = value
     return found
 

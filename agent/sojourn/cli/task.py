@@ -26,6 +26,14 @@ TypeOption = Annotated[str, typer.Option("--type", help="The task type.")]
 TtlOption = Annotated[
     str | None, typer.Option("--ttl", metavar="DURATION", help="End sooner than the type says, such as 30s.")
 ]
+ApproveWaitOption = Annotated[
+    str | None,
+    typer.Option(
+        "--approve-wait",
+        metavar="DURATION",
+        help="If someone must agree first: wait so long, such as 10m. Default: until the request expires.",
+    ),
+]
 TaskArgument = Annotated[str, typer.Argument(envvar="SOJOURN_TASK_ID", help="The task. Default: SOJOURN_TASK_ID.")]
 
 
@@ -40,6 +48,7 @@ def run(
     ticket_file: Annotated[
         str, typer.Option("--ticket-file", metavar="FILE", help="In the place of --type: a ticket, or - for its input.")
     ] = "",
+    approve_wait: ApproveWaitOption = None,
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", help="Between SIGTERM and SIGKILL, when the task ends first.")
     ] = 5.0,
@@ -49,7 +58,7 @@ def run(
 
     The command finds the task's ID in SOJOURN_TASK_ID and the agent in SPIFFE_ENDPOINT_SOCKET; `sojourn task token`
     gets tokens there. No token is in its arguments or its environment. Only the command and its descendants may use
-    the task.
+    the task. If someone must agree first, this waits for that and says so; Ctrl-C takes the request back.
     """
     from sojourn.cli.taskrun import run_command
 
@@ -58,12 +67,13 @@ def run(
     if ticket_file and (param or resource or action or ttl):
         raise InvalidInput("a ticket says what the task is: leave out --param, --resource, --action and --ttl")
     ticket = _ticket(ticket_file) if ticket_file else ""
-    params, grants, seconds = remote.pairs(param), _grants(resource, action), _seconds(ttl)
+    params, grants, seconds = remote.pairs(param), _grants(resource, action), _seconds("--ttl", ttl)
 
     def begun(client: Any) -> Any:
         if ticket:
             return client.accept_delegation(ticket, session=True)
-        return client.task(type_, session=True, params=params, grants=grants, max_seconds=seconds)
+        waiting = _waiting(approve_wait)
+        return client.task(type_, session=True, params=params, grants=grants, max_seconds=seconds, **waiting)
 
     raise typer.Exit(remote.public(socket, lambda client: run_command(client, command, grace, begun(client))))
 
@@ -75,6 +85,7 @@ def begin(
     resource: ResourceOption = "",
     action: ActionOption = None,
     ttl: TtlOption = None,
+    approve_wait: ApproveWaitOption = None,
     holder_pid: Annotated[
         int | None,
         typer.Option(
@@ -84,14 +95,18 @@ def begin(
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Begin a task that lives as long as a process: by default the shell that ran this command. Prints its ID."""
+    """Begin a task that lives as long as a process: by default the shell that ran this command. Prints its ID.
+
+    If someone must agree first, this waits for that and says so; Ctrl-C takes the request back.
+    """
 
     async def call(client: Any) -> Any:
         task = await client.begin_task(
             type_,
             params=remote.pairs(param),
             grants=_grants(resource, action),
-            max_seconds=_seconds(ttl),
+            max_seconds=_seconds("--ttl", ttl),
+            **_waiting(approve_wait),
             holder_pid=os.getppid() if holder_pid is None else holder_pid,
         )
         return task.status
@@ -154,7 +169,7 @@ def delegate(
     It is good once, for that workload alone, and for a minute at most. Without --resource and --action it is for all
     that the task may do. What it begins ends with this task.
     """
-    grants, seconds = _grants(resource, action), _seconds(max_, "--max")
+    grants, seconds = _grants(resource, action), _seconds("--max", max_)
     made = remote.public(socket, lambda client: client.delegate_task(task, to, grants, seconds))
     value = {
         "ticket": made.ticket,
@@ -227,7 +242,24 @@ def _ticket(file: str) -> str:
     return text.strip()
 
 
-def _seconds(text: str | None, option: str = "--ttl") -> int:
+def _waiting(approve_wait: str | None) -> dict[str, Any]:
+    """How to wait for approval: for how long, and saying so."""
+    seconds = None if approve_wait is None else _seconds("--approve-wait", approve_wait)
+    return {"approve_wait": seconds, "on_pending": _say_pending}
+
+
+def _say_pending(status: Any) -> None:
+    asked = status.approval
+    until = asked.expires_at.isoformat().replace("+00:00", "Z")
+    print(
+        f"sojourn: task {status.id} waits until {until} for approval by {', '.join(asked.approvers)}"
+        f" ({asked.given} of {asked.needed} agreed): sojourn approval approve {asked.id}",
+        file=sys.stderr,
+        flush=True,
+    )
+
+
+def _seconds(option: str, text: str | None) -> int:
     if text is None:
         return 0
     try:

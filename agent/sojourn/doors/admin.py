@@ -11,6 +11,7 @@ from sojourn.attestation.selectors import Selector, text_of
 from sojourn.attestation.service import Attestation
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
+from sojourn.doors.approvals import reviews
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
 from sojourn.doors.policies import policy_set
@@ -25,8 +26,10 @@ from sojourn.identity.svids import Kept
 from sojourn.limits import SELECTORS_PER_CALLER
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.failures import Failures
+from sojourn.oversight.signals import Signals
 from sojourn.spiffe.x509svid import X509Svid
 from sojourn.store.audit import AuditTable
+from sojourn.tasks.approving import Approving
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.policies import Policies
 
@@ -46,12 +49,14 @@ class AdminApi:
         issuing: Issuing,
         authority: EmbeddedAuthority,
         engine: TaskEngine,
+        approving: Approving,
         audit: Audit,
         journal: AuditTable,
         door: Door,
         clock: Clock,
         followed: FollowedFolder | None,
         policies: Policies,
+        signals: Signals,
         failures: Failures,
         default_x509_svid_ttl: timedelta,
         limitations: dict[str, str],
@@ -63,12 +68,14 @@ class AdminApi:
         self._issuing = issuing
         self._authority = authority
         self._engine = engine
+        self._approving = approving
         self._audit = audit
         self._journal = journal
         self._door = door
         self._clock = clock
         self._followed = followed
         self._policies = policies
+        self._signals = signals
         self._failures = failures
         self._default_x509_svid_ttl = default_x509_svid_ttl
         self._limitations = limitations
@@ -141,8 +148,11 @@ class AdminApi:
                 for failure in self._failures.recent()
             ],
             followed=self._folder(),
+            approvals_waiting=len(self._engine.waiting),
+            reviews=reviews(self._engine, self._approving),
             policy=policy_set(self._policies.folder),
             shadow=policy_set(self._policies.candidate) if self._policies.candidate is not None else None,
+            signals=await self._signal_issuers(),
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:
@@ -154,6 +164,19 @@ class AdminApi:
             rotate_at=seconds(kept.rotate_at),
             lifetime=lifetime.reason(kept.entry, self._default_x509_svid_ttl, kept.svid),
         )
+
+    async def _signal_issuers(self) -> list[pb.SignalIssuer]:
+        return [
+            pb.SignalIssuer(
+                issuer=each.rules.issuer,
+                accepted=each.accepted,
+                repeated=each.repeated,
+                refused=each.refused,
+                last_at=seconds(each.last_at),
+                fault=await each.keys.look(),
+            )
+            for each in self._signals.issuers.values()
+        ]
 
     def _folder(self) -> pb.FollowedFolder | None:
         followed = self._followed

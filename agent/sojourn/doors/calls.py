@@ -56,11 +56,15 @@ Streaming = Callable[[Call, Any], AsyncIterator[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """One method: how it is called, its request type, and the handler. Answers are messages or ready bytes."""
+    """One method: how it is called, its request type, and the handler. Answers are messages or ready bytes.
+
+    A `long` call waits for something: it counts among a user's streams, so that those who wait do not hold up others.
+    """
 
     kind: str  # unary | stream (answers) | bidi
     request: type[Message]
     handler: Unary | Streaming
+    long: bool = False
 
 
 class Calls:
@@ -115,7 +119,8 @@ class Calls:
             try:
                 made = self._begin(path, context, _each(requests))
                 request = await self._only_request(made)
-                with self._unary_calls.one(made.visitor.who), self._peers.call():
+                limit = self._streams if method.long else self._unary_calls
+                with limit.one(made.visitor.who), self._peers.call():
                     answer = await method.handler(made, request)  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001  # every error becomes a status
                 await self._abort(path, context, error)

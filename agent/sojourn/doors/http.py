@@ -5,7 +5,7 @@ in the ASGI scope.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import parse_qsl
 
 import structlog
@@ -58,13 +58,15 @@ class HttpApi:
         self._audit = audit
         self._clock = clock
 
-    def app(self) -> Starlette:
+    def app(self, others: Sequence[Route] = ()) -> Starlette:
+        """`others`: routes of other APIs beside ours."""
         app = Starlette(
             routes=[
                 Route("/token", self._guard(self.token), methods=["POST"]),
                 Route("/keys", self._guard(self.keys), methods=["GET"]),
                 Route("/.well-known/openid-configuration", self._guard(self.metadata), methods=["GET"]),
                 Route("/.well-known/oauth-authorization-server", self._guard(self.metadata), methods=["GET"]),
+                *others,
             ]
         )
         app.router.redirect_slashes = False  # a redirect would send a subject token again

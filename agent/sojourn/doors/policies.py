@@ -47,6 +47,9 @@ class PolicyApi:
         )
 
     async def explain(self, _call: Call, request: pb.ExplainPolicyRequest) -> pb.ExplainPolicyResponse:
+        kind = self._engine.type_named(request.type)
+        known = self._engine.known(kind, request.workload)
+        given = kind.read_facts(request.facts)
         question = Question(
             request.workload,
             request.action,
@@ -54,8 +57,11 @@ class PolicyApi:
             dict(request.params),
             tokens_issued=request.tokens_issued,
             calls=request.calls,
+            facts={**{name: fact.value for name, fact in known.facts.items()}, **given},
+            absent=known.absent,
         )
-        found = await asyncio.to_thread(explain, self._engine.type_named(request.type), question)
+        in_force = {name: fact for name, fact in known.facts.items() if name not in given}
+        found = await asyncio.to_thread(explain, kind, question, in_force)
         return pb.ExplainPolicyResponse(
             type=found.type,
             digest=found.digest,

@@ -13,7 +13,7 @@ from sojourn.errors import AlreadyExists, InvalidInput, InvalidSpiffeId, LimitEx
 from sojourn.limits import AUDITED_TEXT, TASK_BLOCKS
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.store.blocks import BlockTable
+from sojourn.store.kept import KeptList
 from sojourn.tasks.blocks import Block
 from sojourn.tasks.changing import OPERATOR, Changing
 from sojourn.tasks.engine import TaskEngine
@@ -25,7 +25,9 @@ Change = Callable[[Task], Awaitable[None]]
 class TaskAdminApi:
     """See, suspend, resume, end; and the kill switch. Nothing here grants anything."""
 
-    def __init__(self, engine: TaskEngine, changing: Changing, blocks: BlockTable, audit: Audit, clock: Clock) -> None:
+    def __init__(
+        self, engine: TaskEngine, changing: Changing, blocks: KeptList[Block], audit: Audit, clock: Clock
+    ) -> None:
         self._engine = engine
         self._changing = changing
         self._blocks = blocks

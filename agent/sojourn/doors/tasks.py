@@ -11,7 +11,7 @@ from sojourn.doors.calls import Call, Method, first_of, next_of
 from sojourn.errors import InvalidInput, InvalidSpiffeId, PolicyDenied, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
-from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX
+from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX, TASK_WAIT_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
@@ -19,7 +19,8 @@ from sojourn.tasks.changing import Changing
 from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.task import PROCESS, REVOKED, STREAM, Task
+from sojourn.tasks.params import text_of
+from sojourn.tasks.task import PENDING, PROCESS, REVOKED, STREAM, Task
 
 SERVICE = "sojourn.v1.Tasks"
 
@@ -53,6 +54,7 @@ class TasksApi:
             "CompleteTask": Method("unary", pb.CompleteTaskRequest, self.complete_task),
             "Delegate": Method("unary", pb.DelegateRequest, self.delegate),
             "AcceptDelegation": Method("unary", pb.AcceptDelegationRequest, self.accept_delegation),
+            "WaitTask": Method("unary", pb.WaitTaskRequest, self.wait_task, long=True),
         }
 
     async def run_task(self, call: Call, _request: None) -> AsyncIterator[pb.TaskEvent]:
@@ -70,9 +72,13 @@ class TasksApi:
         changed = asyncio.Event()
         self._engine.on_change(task, lambda _: changed.set())
         try:
-            yield pb.TaskEvent(**{"attached" if command == "attach" else "begun": task_message(task)})
+            pending = task.state == PENDING
+            kind = "attached" if command == "attach" else "pending" if pending else "begun"
+            yield pb.TaskEvent(**{kind: task_message(task)})
             async for _ in self._changes(call, task, changed):
-                yield pb.TaskEvent(changed=task_message(task))
+                kind = "changed" if not pending else "pending" if task.state == PENDING else "begun"
+                pending = kind == "pending"
+                yield pb.TaskEvent(**{kind: task_message(task)})
             await self._engine.journal.written(task.id)
             yield pb.TaskEvent(ended=task_message(task))
         finally:
@@ -176,6 +182,12 @@ class TasksApi:
         await self._changing.narrow(task, _authority(request.grants), "holder")
         return task_message(task)
 
+    async def wait_task(self, call: Call, request: pb.WaitTaskRequest) -> pb.Task:
+        entries = await self._identities.of(call.peer)
+        task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
+        await self._engine.waiting.settled(task, TASK_WAIT_SECONDS)
+        return task_message(task)
+
     async def complete_task(self, call: Call, request: pb.CompleteTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
         task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
@@ -219,9 +231,23 @@ def task_message(task: Task) -> pb.Task:
         parent_id=task.parent_id,
         depth=task.depth,
         actors=map(str, task.actors),
-        params={
-            name: str(value).lower() if isinstance(value, bool) else str(value) for name, value in task.params.items()
-        },
+        params={name: text_of(value) for name, value in task.params.items()},
+        approval=_approval(task),
+    )
+
+
+def _approval(task: Task) -> pb.TaskApproval | None:
+    if task.approval is None:
+        return None
+    request = task.approval.request
+    return pb.TaskApproval(
+        approval_id=request.id,
+        expires_at=int(request.expires_at.timestamp()),
+        digest=request.digest,
+        approvers=request.approvers,
+        needed=request.count,
+        given=len(task.approval.given),
+        denial=task.approval.denial,
     )
 
 

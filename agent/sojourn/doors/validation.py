@@ -16,6 +16,7 @@ from sojourn.limits import HEARTBEAT_SECONDS, WATCHED_AUDIENCES, WATCHED_AUDIENC
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.feed import TaskState, state_of
 from sojourn.tasks.service import JWT_SVID, TASK, TokenService
+from sojourn.tasks.task import PENDING
 
 SERVICE = "sojourn.v1.Validation"
 _KINDS = {pb.TOKEN_KIND_UNSPECIFIED: "", pb.TOKEN_KIND_JWT_SVID: JWT_SVID, pb.TOKEN_KIND_TASK: TASK}
@@ -102,7 +103,11 @@ class ValidationApi:
 
     def _snapshot(self, audiences: Sequence[str]) -> pb.TaskFeed:
         watched = set(audiences)
-        live = [task for task in self._engine.tasks.all() if not watched.isdisjoint(task.authority.resources)]
+        live = [
+            task
+            for task in self._engine.tasks.all()
+            if task.state != PENDING and not watched.isdisjoint(task.authority.resources)
+        ]
         return pb.TaskFeed(
             snapshot=pb.Snapshot(tasks=[_state(state_of(task)) for task in live]),
             epoch=self._engine.epoch,

@@ -90,8 +90,8 @@ class Facts:
         """
         check(publication)
         key = (publication.name, publication.subject, publication.source)
-        fact = Fact.of(publication, self._clock.now(), self._clock.boot())
         last = self._last_said(key)
+        fact = Fact.of(publication, self._clock.now(), self._clock.boot(), last)
         if (last is not None and fact.happened_at < last) or fact.over(self._clock.boot()):
             return False
         self._check_room(key)

@@ -17,7 +17,7 @@ from sojourn.errors import SojournError
 from sojourn.limits import FAILURE_TEXT_MAX, FAILURES_KEPT
 
 _WARNINGS = frozenset({"warning", "error", "exception", "critical"})
-_REFUSED = frozenset({"call_refused", "http_refused", "caller_refused"})
+_REFUSED = frozenset({"call_refused", "http_refused", "caller_refused", "signal_refused"})
 _REFUSALS = frozenset(
     {"attestation_failed", "no_identity", "store_failed", "store_full", "limit_exceeded", "not_admitted"}
 )

@@ -61,11 +61,15 @@ class Fact:
         return self.until is not None and boot >= self.until
 
     @classmethod
-    def of(cls, said: Publication, now: datetime, boot: float) -> Self:
-        """A fact that is said now. Its age counts from when it happened; nothing happens in the future."""
+    def of(cls, said: Publication, now: datetime, boot: float, last: datetime | None) -> Self:
+        """A fact that is said now, after what the source said `last`. Its age counts from when it happened.
+
+        Nothing happens in the future: who says so would have the last word until then.
+        """
+        latest = now if last is None else max(now, last)
         since = boot - max(0.0, (now - said.happened_at).total_seconds())
         until = None if said.valid_seconds is None else since + said.valid_seconds
-        return cls(said.name, said.subject, said.source, said.value, min(said.happened_at, now), since, until)
+        return cls(said.name, said.subject, said.source, said.value, min(said.happened_at, latest), since, until)
 
     def document(self, now: datetime, boot: float) -> dict[str, Any]:
         """As JSON: the times by both clocks."""

@@ -12,11 +12,11 @@ from sojourn._pb import workload_pb2 as workload
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.address import public_socket
 from sojourn.errors import InvalidInput, NoIdentity, SojournError, Unavailable
-from sojourn.limits import REATTACH_TRIED_SECONDS
-from sojourn.sdk import parse
+from sojourn.limits import REATTACH_TRIED_SECONDS, TASK_WAIT_SECONDS
+from sojourn.sdk import facts, parse
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
-from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, Task, TaskStatus, run_task
+from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, OnPending, Task, TaskStatus, run_task, until_begun
 from sojourn.sdk.validating import TokenVerdict, validate_token
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
@@ -148,15 +148,20 @@ class Client:
         spiffe_id: SpiffeId | str | None = None,
         session: bool = False,
         max_seconds: int = 0,
+        approve_wait: float | None = None,
+        on_pending: OnPending | None = None,
     ) -> AbstractAsyncContextManager[Task]:
         """Begin a task that ends with the block: `async with client.task("triage-ticket") as task`.
 
         No `grants`: all that the type allows. An exception that leaves the block ends the task as failed. Entering
         raises Refused, with the reason, if policy says no.
+
+        If someone must agree first it waits for that, `approve_wait` seconds or until the request expires, and
+        `on_pending` hears of it; ApprovalDenied or ApprovalExpired is raised if nobody does.
         """
         begin = _begin(type, params, grants, spiffe_id, session, max_seconds)
         first = tasks_pb2.RunTaskRequest(begin=begin)
-        return run_task(self.connection, self, first, self._patience_seconds)
+        return run_task(self.connection, self, first, self._patience_seconds, approve_wait, on_pending)
 
     async def begin_task(
         self,
@@ -169,16 +174,32 @@ class Client:
         max_seconds: int = 0,
         holder_pid: int = 0,
         idempotency_key: str = "",
+        approve_wait: float | None = None,
+        on_pending: OnPending | None = None,
     ) -> HeldTask:
         """Begin a task that ends with a process: this one (0), or an ancestor of it.
 
-        Repeating the same request with the same `idempotency_key` gives the same task.
+        Repeating the same request with the same `idempotency_key` gives the same task. If someone must agree first it
+        waits for that as `task` does; with an `approve_wait` of 0 it returns the pending task instead.
         """
         request = _begin(type, params, grants, spiffe_id, session, max_seconds)
         request.holder_pid = holder_pid
         request.idempotency_key = idempotency_key
-        answer = await self.connection.unary(_TASKS + "BeginTask", request, tasks_pb2.Task)
-        return HeldTask(self, TaskStatus.of(answer))
+        status = TaskStatus.of(await self.connection.unary(_TASKS + "BeginTask", request, tasks_pb2.Task))
+        if status.pending and approve_wait != 0:
+            try:
+                status = await until_begun(status, lambda: self.wait_task(status.id), approve_wait, on_pending)
+            except BaseException:
+                with contextlib.suppress(SojournError):  # nobody waits for it any more
+                    await self.complete_task(status.id, failed=True)
+                raise
+        return HeldTask(self, status)
+
+    async def wait_task(self, task_id: str) -> TaskStatus:
+        """Wait while a task of the caller is pending, half a minute at most; return what it is then."""
+        request = tasks_pb2.WaitTaskRequest(task_id=task_id)
+        seconds = TASK_WAIT_SECONDS + self._deadline_seconds
+        return TaskStatus.of(await self.connection.unary(_TASKS + "WaitTask", request, tasks_pb2.Task, seconds))
 
     async def delegate_task(
         self,
@@ -247,6 +268,24 @@ class Client:
         """End a task of the caller. Return what it ended with, also if it had ended before."""
         request = tasks_pb2.CompleteTaskRequest(task_id=task_id, failed=failed)
         return TaskStatus.of(await self.connection.unary(_TASKS + "CompleteTask", request, tasks_pb2.Task))
+
+    # --- facts ---
+
+    async def publish_fact(
+        self,
+        name: str,
+        value: str | int | bool,
+        *,
+        subject: SpiffeId | str = "",
+        valid_seconds: float | None = None,
+        spiffe_id: SpiffeId | str | None = None,
+    ) -> None:
+        """Say what is so: everywhere, or of a `subject`, which is a SPIFFE ID or a task's ID.
+
+        Returns when live tasks that read it were decided again. Raises Refused unless a task type names the caller as a
+        source of this fact.
+        """
+        await facts.publish(self.connection, name, value, _text(subject), valid_seconds, _text(spiffe_id))
 
 
 def _begin(

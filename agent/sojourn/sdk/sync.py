@@ -11,7 +11,7 @@ from sojourn.sdk.connection import CALL_SECONDS, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.portal import Portal
 from sojourn.sdk.source import READY_SECONDS, X509Source
-from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, Task, TaskStatus, TaskView
+from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, OnPending, Task, TaskStatus, TaskView
 from sojourn.sdk.validating import TokenVerdict
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
@@ -149,11 +149,20 @@ class SyncClient:
         spiffe_id: SpiffeId | str | None = None,
         session: bool = False,
         max_seconds: int = 0,
+        approve_wait: float | None = None,
+        on_pending: OnPending | None = None,
     ) -> AbstractContextManager[SyncTask]:
-        """See Client: `with client.task("triage-ticket") as task`."""
+        """See Client: `with client.task("triage-ticket") as task`. `on_pending` is called in the client's thread."""
         return self._inside(
             lambda: self._client.task(
-                type, params=params, grants=grants, spiffe_id=spiffe_id, session=session, max_seconds=max_seconds
+                type,
+                params=params,
+                grants=grants,
+                spiffe_id=spiffe_id,
+                session=session,
+                max_seconds=max_seconds,
+                approve_wait=approve_wait,
+                on_pending=on_pending,
             )
         )
 
@@ -168,8 +177,10 @@ class SyncClient:
         max_seconds: int = 0,
         holder_pid: int = 0,
         idempotency_key: str = "",
+        approve_wait: float | None = None,
+        on_pending: OnPending | None = None,
     ) -> SyncHeldTask:
-        """See Client."""
+        """See Client. `on_pending` is called in the client's own thread."""
         task = self._client.begin_task(
             type,
             params=params,
@@ -179,6 +190,8 @@ class SyncClient:
             max_seconds=max_seconds,
             holder_pid=holder_pid,
             idempotency_key=idempotency_key,
+            approve_wait=approve_wait,
+            on_pending=on_pending,
         )
         return SyncHeldTask(self._portal, self._portal.run(task))
 
@@ -210,6 +223,10 @@ class SyncClient:
         task = self._client.begin_delegated(ticket, spiffe_id=spiffe_id, session=session, holder_pid=holder_pid)
         return SyncHeldTask(self._portal, self._portal.run(task))
 
+    def wait_task(self, task_id: str) -> TaskStatus:
+        """See Client."""
+        return self._portal.run(self._client.wait_task(task_id))
+
     def attach_task(self, task_id: str) -> TaskStatus:
         """See Client."""
         return self._portal.run(self._client.attach_task(task_id))
@@ -225,3 +242,16 @@ class SyncClient:
     def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
         """See Client."""
         return self._portal.run(self._client.complete_task(task_id, failed=failed))
+
+    def publish_fact(
+        self,
+        name: str,
+        value: str | int | bool,
+        *,
+        subject: SpiffeId | str = "",
+        valid_seconds: float | None = None,
+        spiffe_id: SpiffeId | str | None = None,
+    ) -> None:
+        """See Client."""
+        said = self._client.publish_fact(name, value, subject=subject, valid_seconds=valid_seconds, spiffe_id=spiffe_id)
+        self._portal.run(said)

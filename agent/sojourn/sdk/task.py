@@ -8,13 +8,14 @@ from datetime import UTC, datetime
 from typing import Protocol, TypeVar
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
-from sojourn.errors import NotFound, SojournError, TaskOver, Unavailable, Unreachable
+from sojourn.errors import ApprovalDenied, ApprovalExpired, NotFound, SojournError, TaskOver, Unavailable, Unreachable
 from sojourn.sdk.connection import Connection
 from sojourn.sdk.taskstream import TaskStream
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
-LIVING = frozenset({"pending", "active", "suspended"})
+PENDING = "pending"
+LIVING = frozenset({PENDING, "active", "suspended"})
 LOST = "lost"  # our own state: the agent is gone and did not give the task back
 _FAREWELL_SECONDS = 2.0  # the stream's end ends the task anyway
 _NOTICE_SECONDS = 1.0  # a call that finds no agent waits so long for the stream to notice it too
@@ -51,6 +52,34 @@ class DelegationTicket:
 
 
 @dataclass(frozen=True, slots=True)
+class ApprovalStatus:
+    """What a task waits, or waited, for: `needed` of the `approvers` must agree, and `given` have.
+
+    `digest` is that of what is asked for; `denial` are the words of whoever said no.
+    """
+
+    id: str
+    expires_at: datetime
+    digest: str
+    approvers: tuple[str, ...]
+    needed: int
+    given: int
+    denial: str
+
+    @classmethod
+    def of(cls, message: tasks_pb2.TaskApproval) -> "ApprovalStatus":
+        return cls(
+            id=message.approval_id,
+            expires_at=datetime.fromtimestamp(message.expires_at, UTC),
+            digest=message.digest,
+            approvers=tuple(message.approvers),
+            needed=message.needed,
+            given=message.given,
+            denial=message.denial,
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStatus:
     """What the agent last said of a task. `reason` says why it ended, and is empty while it lives."""
 
@@ -66,6 +95,22 @@ class TaskStatus:
     params: Mapping[str, str]
     parent_id: str = ""  # the task that handed it on
     actors: tuple[SpiffeId, ...] = ()  # who acts for the first task's workload, this one's first; none: nobody does
+    approval: ApprovalStatus | None = None  # None: nobody had to agree
+
+    @property
+    def pending(self) -> bool:
+        """Whether it waits for someone to agree."""
+        return self.state == PENDING
+
+    def check_begun(self) -> None:
+        """Raise ApprovalDenied, ApprovalExpired or TaskOver if the task was over before it began."""
+        if self.reason == "approval_denied":
+            said = self.approval.denial if self.approval is not None else ""
+            raise ApprovalDenied(f"the task was not approved: {said or 'no reason given'}")
+        if self.reason == "approval_expired":
+            raise ApprovalExpired("the task was not approved in time")
+        if self.state not in LIVING:
+            raise TaskOver(f"the task is over: {self.state}, {self.reason}")
 
     @classmethod
     def of(cls, message: tasks_pb2.Task) -> "TaskStatus":
@@ -83,6 +128,7 @@ class TaskStatus:
             params=dict(message.params),
             parent_id=message.parent_id,
             actors=tuple(SpiffeId.parse(each) for each in message.actors),
+            approval=ApprovalStatus.of(message.approval) if message.HasField("approval") else None,
         )
 
 
@@ -267,16 +313,52 @@ class Task(HeldTask):
                     raise
 
 
+OnPending = Callable[[TaskStatus], None]
+
+
+async def until_begun(
+    status: TaskStatus,
+    wait: Callable[[], Awaitable[TaskStatus]],
+    seconds: float | None,
+    on_pending: OnPending | None,
+) -> TaskStatus:
+    """Return the task once it is pending no more, for which `wait` waits a while.
+
+    `on_pending` hears of it while it is. Raise ApprovalDenied, ApprovalExpired (also after `seconds`), or TaskOver.
+    """
+    heard: TaskStatus | None = None
+    try:
+        async with asyncio.timeout(seconds):
+            while status.pending:
+                if on_pending is not None and status != heard:
+                    on_pending(status)
+                heard, status = status, await wait()
+    except TimeoutError as error:
+        raise ApprovalExpired(f"the task was not approved within {seconds:g} seconds") from error
+    status.check_begun()
+    return status
+
+
 @asynccontextmanager
 async def run_task(
-    connection: Connection, calls: TaskCalls, first: tasks_pb2.RunTaskRequest, patience_seconds: float
+    connection: Connection,
+    calls: TaskCalls,
+    first: tasks_pb2.RunTaskRequest,
+    patience_seconds: float,
+    approve_wait: float | None = None,
+    on_pending: OnPending | None = None,
 ) -> AsyncIterator[Task]:
     """Begin a task by the `first` request of a stream of its own, and end it with the block: as failed, if an exception
     leaves it.
     """
     stream = TaskStream(connection, patience_seconds)
     try:
-        task = Task(calls, TaskStatus.of(await stream.begin(first)), stream)
+        status = TaskStatus.of(await stream.begin(first))
+
+        async def wait() -> TaskStatus:
+            return TaskStatus.of(await stream.next())
+
+        task = Task(calls, await until_begun(status, wait, approve_wait, on_pending), stream)
         follower = asyncio.create_task(task.follow())
         try:
             async with _farewell(task):

@@ -23,8 +23,8 @@ class TaskStream:
         self._call: Any = None
 
     async def begin(self, first: tasks_pb2.RunTaskRequest) -> tasks_pb2.Task:
-        """Begin a task. Raise a SojournError if there is none."""
-        return await self._open(first, "begun")
+        """Begin a task; it may be pending. Raise a SojournError if there is none."""
+        return await self._open(first, "begun", "pending")
 
     async def attach(self, task_id: str) -> tasks_pb2.Task:
         """Have the task back from the agent once it has restarted, trying for as long as there is patience.
@@ -58,7 +58,7 @@ class TaskStream:
             self._call.cancel()
         self._outcome.cancel()
 
-    async def _open(self, first: tasks_pb2.RunTaskRequest, expected: str) -> tasks_pb2.Task:
+    async def _open(self, first: tasks_pb2.RunTaskRequest, *expected: str) -> tasks_pb2.Task:
         if self._call is not None:
             self._call.cancel()
         connection = self._connection
@@ -68,9 +68,10 @@ class TaskStream:
                 event = await read(self._call, connection)
         except TimeoutError as error:
             raise Unavailable(f"agent did not begin the task within {connection.deadline_seconds:g} seconds") from error
-        if event.WhichOneof("event") != expected:
+        kind = event.WhichOneof("event")
+        if kind not in expected:
             raise Unavailable("agent did not say that the task has begun")
-        task: tasks_pb2.Task = getattr(event, expected)
+        task: tasks_pb2.Task = getattr(event, kind)
         return task
 
     async def _requests(self, first: tasks_pb2.RunTaskRequest) -> AsyncIterator[tasks_pb2.RunTaskRequest]:

@@ -23,7 +23,8 @@ from sojourn.errors import InvalidToken
 from sojourn.limits import TOKEN_MAX_BYTES
 
 VerifiedClaims = NewType("VerifiedClaims", dict[str, Any])
-"""Claims whose signature, type, audience and times were checked. Made by jwtsvid.verify and tasks.tokens only."""
+"""Claims whose signature, type, audience and times were checked. Made by jwtsvid.verify, tasks.tokens and
+oversight.secevent only."""
 
 ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS256", "PS384", "PS512")
 _CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}

@@ -1,8 +1,8 @@
 """The tables. What an operator filters by is a column; the rest of a thing is one JSON document."""
 
-from sqlalchemy import BigInteger, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA = "0004"  # the newest migration in store/migrations/versions; a test compares
+SCHEMA = "0005"  # the newest migration in store/migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -57,6 +57,17 @@ revocations = Table(
     Column("id", String(255), primary_key=True),  # KIND:ID, such as x509:SERIAL
     Column("expires_at", BigInteger, nullable=False),  # of the SVID: then it need not be on the list
     Column("document", Text, nullable=False),
+)
+
+signals = Table(
+    "signals",
+    metadata,
+    Column("id", String(64), primary_key=True),  # digest of issuer and jti
+    Column("issuer", String(2048), nullable=False),
+    Column("iat_ms", BigInteger, nullable=False),
+    Column("digest", String(64), nullable=False),  # of all claims
+    Column("done", Boolean, nullable=False),  # what it says was published
+    Index("signals_by_age", "issuer", "iat_ms"),
 )
 
 facts = Table(

@@ -42,11 +42,13 @@ class TaskTable:
         """The tasks that earlier runs of the agent left alive."""
         # As bytes: a text that is none would fail the whole query.
         document = cast(tasks.c.document, LargeBinary).label("document")
-        found = select(tasks.c.id, tasks.c.version, tasks.c.boot_id, document).where(tasks.c.state.in_(LIVING))
+        found = select(tasks.c.id, tasks.c.version, tasks.c.state, tasks.c.boot_id, document).where(
+            tasks.c.state.in_(LIVING)
+        )
 
         def work(connection: Connection) -> list[JournaledTask]:
             return [
-                JournaledTask(row.id, row.version, row.boot_id == self._boot_id, row.document or b"")
+                JournaledTask(row.id, row.version, row.state, row.boot_id == self._boot_id, row.document or b"")
                 for row in connection.execute(found)
             ]
 

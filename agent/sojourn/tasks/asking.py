@@ -19,7 +19,7 @@ ACTIVE = "active"
 class Question:
     """May a task of this workload, with these parameters, do `action` at `resource`? `params` are as in a request.
 
-    `facts` are what the type's sources say.
+    `facts` are what the type's sources say; `absent` says why others are not there.
     """
 
     workload: str  # SPIFFE ID
@@ -32,6 +32,7 @@ class Question:
     calls: int = 0
     facts: Mapping[str, Param] = field(default_factory=dict)
     depth: int = 0  # how often the task was handed on; then `workload` is who has it now
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def principal(self, kind: TaskType) -> Principal:
         used = (self.tokens_issued, self.calls)
@@ -82,7 +83,7 @@ def _context(kind: TaskType, question: Question) -> Context:
     for name, rule in kind.facts.items():
         value = question.facts.get(name)
         if value is None:
-            absent[name] = "missing"
+            absent[name] = question.absent.get(name, "missing")
         elif not rule.fits(value):
             absent[name] = "of another type"
         else:

@@ -13,11 +13,12 @@ from sojourn.identity.entries import Entry
 from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
+from sojourn.tasks.approving import Approving
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.repeats import Repeats
-from sojourn.tasks.task import REVOKED, Task
+from sojourn.tasks.task import PENDING, REVOKED, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +68,14 @@ class Held:
 class Beginning:
     """Begins tasks of the engine."""
 
-    def __init__(self, engine: TaskEngine) -> None:
+    def __init__(self, engine: TaskEngine, approving: Approving) -> None:
         self._engine = engine
+        self._approving = approving
         self._repeats = Repeats(engine.tasks)
 
     async def begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
-        """Begin a task for a caller with these identities. Takes ownership of `bond`.
+        """Begin a task for a caller with these identities. Takes ownership of `bond`. If someone must agree first, the
+        task is pending.
 
         Raises UnknownTaskType, PolicyDenied, ActionOutsideType, InvalidTarget, InvalidInput, LimitExceeded, or what
         the store raises; nothing has begun then.
@@ -124,7 +127,9 @@ class Beginning:
         """Take a task among the live ones and have it written; it has not begun if that fails."""
         engine = self._engine
         engine.adopt(task)
-        begun = engine.event(event, task, pid=task.holder.pid, **task.decided_on, **fields)
+        pending = task.state == PENDING
+        said = {"pid": task.holder.pid, **task.decided_on, **fields, **(self._approving.asked(task) if pending else {})}
+        begun = engine.event("task_pending" if pending else event, task, **said)
         try:
             await engine.journal.now(task.record(), begun)
         except SojournError:
@@ -134,8 +139,13 @@ class Beginning:
             if task.live:
                 engine.end(task, REVOKED, "holder_disconnected")
             raise
+        boot = engine.clock.boot()
+        if pending:
+            task.check_live(boot)
+            engine.waiting.show(task)
+            return
         try:
-            task.check_active(engine.clock.boot())  # the holder may have gone meanwhile
+            task.check_active(boot)  # the holder may have gone meanwhile
         except TaskOver:
             if task.live:  # suspended before anybody had it: nobody gets to know it
                 engine.end(task, REVOKED, task.reason or "deadline")
@@ -149,6 +159,7 @@ class Beginning:
         kind = engine.type_named(request.type_name)
         entry = rules.entry_for(kind, entries, request.spiffe_id)
         engine.blocks.check(kind.name, entry.spiffe_id)
+        self._approving.check(kind)
         params = kind.read_params(request.params)
         engine.tasks.check_room(peer.uid)
         if request.max_seconds and request.max_seconds < TASK_MIN_SECONDS:
@@ -183,5 +194,6 @@ class Beginning:
             engine.denied("begin_denied", task, error, **decided.record())
             raise
         task.decided_on = decided.record()
+        self._approving.prepare(task, peer, entries)
         held.holder.process.check_alive()
         return task

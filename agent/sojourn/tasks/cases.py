@@ -50,6 +50,7 @@ class _Asked(BaseModel):
     resource: str | None = None
     binding: Binding | None = None
     params: Mapping[str, StrictBool | StrictInt | StrictStr] | None = None
+    facts: Mapping[str, StrictBool | StrictInt | StrictStr] | None = None  # values; from whom is the type's business
     task: _Task | None = None
 
 
@@ -57,7 +58,8 @@ class _Case(_Asked):
     name: Annotated[str, Field(min_length=1)]
     expect: Literal["allow", "deny"]
     policies: tuple[str, ...] | None = None  # those that decide, no more and no less; without: any
-    rule: Literal["workload", "binding", "params", "ceiling", "policy"] | None = None  # what decides; without: any
+    # What decides; without: any.
+    rule: Literal["workload", "binding", "params", "ceiling", "facts", "policy"] | None = None
 
 
 class _File(BaseModel):
@@ -136,6 +138,7 @@ def _wrong(kind: TaskType, case: _Case, made: Sequence[Case]) -> list[str]:
     known = {clause.id for clause in (*OWN, *kind.policy.clauses)}
     found = [f"there is no policy {id_!r}" for id_ in case.policies or () if id_ not in known]
     found += [f"{part} is missing" for part in ("action", "resource") if not getattr(made[-1].question, part)]
+    found += [f"its type reads no fact {name[:64]!r}" for name in made[-1].question.facts if name not in kind.facts]
     if any(each.name == case.name for each in made[:-1]):
         found.append("another case has this name")
     return found
@@ -157,6 +160,7 @@ def _made(kind: TaskType, case: _Case, default: _Asked) -> Case:
         tokens_issued=task.tokens_issued,
         calls=task.calls,
         depth=task.depth,
+        facts=given("facts", {}),
     )
     policies = None if case.policies is None else tuple(sorted(case.policies))
     return Case(case.name, question, case.expect == "allow", policies, case.rule)

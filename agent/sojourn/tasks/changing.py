@@ -15,7 +15,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.family import NARROWED, PARENT, PAUSED
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.journal import RETRY_SECONDS
-from sojourn.tasks.task import ACTIVE, CASCADED, Task
+from sojourn.tasks.task import ACTIVE, CASCADED, PENDING, Task
 
 log = structlog.get_logger()
 OPERATOR, FACTS = "operator", "facts"  # causes of suspension
@@ -30,6 +30,8 @@ class Changing:
 
     async def suspend(self, task: Task, cause: str, reason: str) -> None:
         """Take a task's authority away for now; its tokens are dead for good. Return when that is on disk."""
+        if task.state == PENDING:
+            raise FailedPrecondition("the task waits for approval and has no authority yet: deny or revoke it")
         self.hold(task, cause, reason)
         await self._engine.journal.written(task.id)
 

@@ -19,6 +19,7 @@ forbid (principal, action, resource) unless { principal.state == "active" };
 """
 # What may hold a semicolon that does not end a policy, and the semicolon that does; and brackets.
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n\r]*|[;()\[\]{}]', re.DOTALL)
+_FACTS = {".": {"left": {"Var": "context"}, "attr": "facts"}}
 _BLANK = re.compile(r"(?:\s|//[^\n\r]*)*")
 
 
@@ -50,6 +51,11 @@ class Clause:
         """The (kind, id) pairs that its scope asks the task to be or to be in; None: every task."""
         scope = self.parsed["principal"]
         return _entities(scope.get("in", scope) if scope["op"] == "is" else scope)
+
+    @property
+    def facts(self) -> frozenset[str]:
+        """The facts that its conditions read, or ask whether they are there."""
+        return frozenset(_facts(self.parsed["conditions"]))
 
     def can_match(self, action: str, resource: str) -> bool:
         """Whether its scope leaves room for this action at this resource."""
@@ -142,3 +148,17 @@ def _entities(scope: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:
     if entities is None:
         return frozenset() if scope.get("entities") == [] else None
     return frozenset((each["type"].removeprefix(f"{NAMESPACE}::"), each["id"]) for each in entities)
+
+
+def _facts(node: Any) -> Iterator[str]:
+    """The attributes of `context.facts` that an expression names."""
+    if isinstance(node, dict):
+        for operator in (".", "has"):
+            found = node.get(operator)
+            if isinstance(found, dict) and found.get("left") == _FACTS:
+                yield str(found["attr"])
+        for each in node.values():
+            yield from _facts(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _facts(each)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from sojourn.clock import Alarms, Clock
-from sojourn.tasks.task import EXPIRED, Task
+from sojourn.tasks.task import EXPIRED, PENDING, Task
 
 
 class Deadlines:
@@ -36,10 +36,10 @@ class Deadlines:
 
     def _time_up(self, task: Task) -> None:
         if task.live:
-            self._end(task, EXPIRED, "deadline")
+            self._end(task, EXPIRED, "approval_expired" if task.state == PENDING else "deadline")
 
     def _watch_idle(self, task: Task) -> None:
-        if not task.live or task.type.idle_timeout is None:
+        if not task.live or task.type.idle_timeout is None or task.state == PENDING:
             return
         left = task.idle_deadline - self._clock.boot()
         if left <= 0:

@@ -6,6 +6,7 @@ journaled then: an end that is not on disk yet is an end all the same.
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
+from types import MappingProxyType
 from typing import Any
 
 from sojourn.clock import Alarms, Clock
@@ -24,12 +25,13 @@ from sojourn.tasks.holders import Holders
 from sojourn.tasks.holding import Holding
 from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
-from sojourn.tasks.policy import Context
+from sojourn.tasks.policy import Context, Param
 from sojourn.tasks.shadow import Decided, Shadow
-from sojourn.tasks.task import CASCADED, COMPLETED, ONE_SHOT, REVOKED, Task
+from sojourn.tasks.task import CASCADED, COMPLETED, ONE_SHOT, PENDING, REVOKED, Task
 from sojourn.tasks.tickets import Tickets
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
+from sojourn.tasks.waiting import Waiting
 
 NOT_WRITTEN = "not_written"  # why a task has not begun
 
@@ -55,6 +57,7 @@ class TaskEngine:
         self.tasks = LiveTasks()
         self.family = Family(self.tasks)
         self.tickets = Tickets(clock, alarms)
+        self.waiting = Waiting()
         self.types = TypeSet(types)
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
         self.key = key
@@ -76,6 +79,7 @@ class TaskEngine:
         """Take a task among the live ones; it ends when its time is up, or when it is idle for too long."""
         self.tasks.add(task)
         self.family.add(task)
+        self.waiting.add(task)
         self.deadlines.watch(task)
 
     def next_version(self) -> int:
@@ -204,7 +208,8 @@ class TaskEngine:
     async def complete(self, task: Task, *, failed: bool) -> None:
         """End a task as its holder wishes, and return when that is on disk. An ended task stays what it is."""
         if task.live:
-            self.end(task, COMPLETED, "failure" if failed else "success")
+            outcome = "cancelled" if task.state == PENDING else "failure" if failed else "success"
+            self.end(task, COMPLETED, outcome)
         await self.journal.written(task.id)
 
     async def revoke(self, task: Task, reason: str) -> None:
@@ -257,7 +262,7 @@ class TaskEngine:
         """Begin nothing more, let streams close, and leave tasks to the next run; those that cannot come back end."""
         self.closing = True
         for task in self.tasks.all():
-            if task.binding == ONE_SHOT:
+            if task.binding == ONE_SHOT or task.state == PENDING:
                 self.end(task, REVOKED, "agent_stopped")
             else:
                 self.tell(task)
@@ -276,18 +281,24 @@ class TaskEngine:
 
     def context(self, task: Task, kind: TaskType | None = None) -> Context:
         """What the policies of the task's type, or of `kind`, may read beside the task, as it is now."""
-        rules_of_facts = (kind or task.type).facts
-        if not rules_of_facts:
-            return Context(task.params)
+        return self.known(kind or task.type, str(task.spiffe_id), task.id, task.params)
+
+    def known(
+        self, kind: TaskType, workload: str, task_id: str = ANYWHERE, params: Mapping[str, Param] = MappingProxyType({})
+    ) -> Context:
+        """What the policies of a type may read about a task of this workload."""
+        if not kind.facts:
+            return Context(params)
         if self.facts is None:
-            return Context(task.params, absent=dict.fromkeys(rules_of_facts, "missing"))
-        return self.facts.context(task.params, rules_of_facts, (task.id, str(task.spiffe_id), ANYWHERE))
+            return Context(params, absent=dict.fromkeys(kind.facts, "missing"))
+        return self.facts.context(params, kind.facts, (task_id, workload, ANYWHERE))
 
     def _settle(self, task: Task, *, keep: bool) -> None:
         """Let go of what a live task holds."""
         self.tasks.remove(task, keep=keep)
         self.family.remove(task)
         self.tickets.void(task)
+        self.waiting.remove(task)
         self.deadlines.forget(task)
         task.holder.release()
         if task.heir is not None:

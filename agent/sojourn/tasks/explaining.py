@@ -6,13 +6,15 @@ Nothing here is derived: each change that is named was made, one at a time, and 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import islice
+from types import MappingProxyType
 
 from sojourn.limits import CHANGES_FOUND, CHANGES_SHOWN, VALUES_TRIED
 from sojourn.tasks.asking import ACTIVE, Answer, Question, ask
 from sojourn.tasks.clauses import Clause
 from sojourn.tasks.params import ParamRule, text_of
-from sojourn.tasks.policy import OWN, Deny, Param, compiled
+from sojourn.tasks.policy import OWN, Context, Deny, Param, Reading, compiled
 from sojourn.tasks.standing import Standing, literals, standing
+from sojourn.tasks.typefile import FactRule
 from sojourn.tasks.types import TaskType
 
 
@@ -39,8 +41,8 @@ class Explanation:
     changes: tuple[Change, ...]
 
 
-def explain(kind: TaskType, question: Question) -> Explanation:
-    """Answer, and say why."""
+def explain(kind: TaskType, question: Question, known: Mapping[str, Reading] = MappingProxyType({})) -> Explanation:
+    """Answer, and say why. `known`: those of the question's facts that are in force, with their ages."""
     answer = ask(kind, question)
     attributes = {
         "principal.type": kind.name,
@@ -52,6 +54,7 @@ def explain(kind: TaskType, question: Question) -> Explanation:
         "action": question.action,
         "resource": question.resource,
         **{f"context.params.{name}": text_of(value) for name, value in answer.context.params.items()},
+        **_facts(answer.context, known),
     }
     standings: list[Standing] = []
     changes = list(_other_requests(kind, question, answer))
@@ -74,6 +77,16 @@ def explain(kind: TaskType, question: Question) -> Explanation:
         tuple(sorted(standings, key=lambda each: (len(each.misses), each.effect != "permit"))),
         tuple(changes[:CHANGES_SHOWN]),
     )
+
+
+def _facts(context: Context, known: Mapping[str, Reading]) -> dict[str, str]:
+    """What is known of each fact, for people."""
+    found = {}
+    for name, fact in context.facts.items():
+        whose = known.get(name)
+        told = f" ({whose.source}, {whose.age:.0f} s old)" if whose is not None else ""
+        found[f"context.facts.{name}"] = f"{text_of(fact.value)}{told}"
+    return found | {f"context.facts.{name}": f"absent: {why}" for name, why in context.absent.items()}
 
 
 def _other_policies(
@@ -129,6 +142,14 @@ def _variants(kind: TaskType, question: Question) -> Iterator[tuple[str, Iterato
         if given is not None:
             rest = {other: text for other, text in question.params.items() if other != name}
             yield f"parameter {name}", iter([("left out", replace(question, params=rest))])
+    for name, fact in kind.facts.items():
+        value = question.facts.get(name)
+        yield (
+            f"fact {name}",
+            ((_shown(each), _with_fact(question, name, each)) for each in _values(fact, named, value) if each != value),
+        )
+        if value is not None:
+            yield f"fact {name}", iter([("absent", _with_fact(question, name, None))])
     for name in ("tokens_issued", "calls"):
         now = getattr(question, name)
         counts = sorted(
@@ -153,6 +174,26 @@ def _texts(rule: ParamRule, named: set[Param], given: str | None) -> list[str]:
     except ValueError:
         now = 0
     return [str(each) for each in sorted(_around(named) | bounds, key=lambda each: abs(each - now))]
+
+
+def _values(rule: FactRule, named: set[Param], now: Param | None) -> list[Param]:
+    """Values worth trying for a fact: where policies change."""
+    if rule.type == "boolean":
+        return [False, True]
+    if rule.type == "string":
+        return sorted((each for each in named if isinstance(each, str)), key=str)
+    near = now if isinstance(now, int) else 0
+    counts = _around(named) | {0}
+    return [*sorted(counts, key=lambda each: abs(each - near))]
+
+
+def _with_fact(question: Question, name: str, value: Param | None) -> Question:
+    facts = {other: each for other, each in question.facts.items() if other != name}
+    return replace(question, facts=facts if value is None else {**facts, name: value})
+
+
+def _shown(value: Param) -> str:
+    return repr(value) if isinstance(value, str) else text_of(value)
 
 
 def _around(named: set[Param]) -> set[int]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from sojourn.limits import FEED_CHANGES_HELD
 from sojourn.tasks.grants import Authority
-from sojourn.tasks.task import ACTIVE, SUSPENDED, Task
+from sojourn.tasks.task import ACTIVE, PENDING, SUSPENDED, Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,12 @@ class Feed:
             self._watchers.discard(watcher)
 
     def publish(self, task: Task, before: Authority | None = None) -> None:
-        """Tell everyone who watches one of the task's resources, or of those `before`, what has become of it."""
+        """Tell everyone who watches one of the task's resources, or of those `before`, what has become of it.
+
+        Of a pending task nobody hears: it has no token, and whoever heard that it does not live would believe it over.
+        """
+        if task.state == PENDING:
+            return
         state = state_of(task)
         resources = {*task.authority.resources, *(before.resources if before is not None else ())}
         for watcher in self._watchers:

@@ -3,7 +3,7 @@
 from sojourn.errors import Fault
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.tasks.clauses import Clause
-from sojourn.tasks.policy import OWN, Context, Param, Principal
+from sojourn.tasks.policy import OWN, Context, Param, Principal, Reading
 from sojourn.tasks.types import TaskType
 
 _ANY: dict[str, Param] = {"string": "", "long": 0, "boolean": False}
@@ -15,6 +15,11 @@ def warnings(kind: TaskType) -> list[Fault]:
     found = [
         Fault(f"{kind.name}.cedar", clause.line, text) for clause in kind.policy.clauses for text in _of(kind, clause)
     ]
+    read = {name for clause in kind.policy.clauses for name in clause.facts}
+    for name in sorted(set(kind.facts) - read):
+        line = kind.lines.get(f"facts.{name}", kind.lines.get("facts", 0))
+        why = " but must be there" if kind.facts[name].required else ""
+        found.append(Fault(f"{kind.name}.toml", line, f"no policy reads fact {name!r}, which is declared{why}"))
     permits = [clause for clause in kind.policy.clauses if clause.permits]
     for grant in kind.ceiling.grants:
         for action in grant.actions:
@@ -49,10 +54,12 @@ def forbidden_when_over(kind: TaskType) -> bool:
     workload = str(min(kind.allowed_workloads, key=str))
     params = {name: _ANY[rule.type] for name, rule in kind.params.items() if rule.required}
     for state in _OVER:
+        facts = {name: Reading(_ANY[rule.type]) for name, rule in kind.facts.items() if rule.required}
+        context = Context(params, facts)
         principal = Principal("tsk_asked", kind.name, workload, state, 0, 0)
         for grant in kind.ceiling.grants:
             for action in grant.actions:
-                if OWN[0].id not in kind.policy.decide(principal, action, grant.resource, Context(params)).policies:
+                if OWN[0].id not in kind.policy.decide(principal, action, grant.resource, context).policies:
                     return False
     return True
 

@@ -40,6 +40,9 @@ class LiveTasks:
         """A live or recently ended task."""
         return self._live.get(task_id) or self._ended.get(task_id)
 
+    def is_live(self, task_id: str) -> bool:
+        return task_id in self._live
+
     def of_caller(self, peer: Peer, entries: Sequence[Entry], task_id: str) -> Task:
         """A task that the caller may use. Raise NotFound for any other, whether it exists or not."""
         task = self.find(task_id)

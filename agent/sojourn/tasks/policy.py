@@ -124,6 +124,7 @@ class Policy:
         if not result.validation_passed:
             raise InvalidPolicy(_faults(result.errors, every))
         self.whole = compiled(every)
+        self._last: tuple[Principal, cedarpy.Entities] | None = None
         # Scopes name actions outright, so that what is left out could not match: the answer is the same, but sooner.
         cuts = {action: tuple(each for each in every if _is_about(each, action)) for action in actions}
         made = {tuple(each.id for each in cut): cut for cut in cuts.values()}  # many actions have the same
@@ -138,10 +139,17 @@ class Policy:
                 break
         return decision
 
-    def _decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
+    def lacking(self, context: Context) -> str:
+        """Which required fact is not there, and why; empty: all are."""
         for name in self._required_facts:
             if name not in context.facts:
-                return Deny(f"fact {name!r} is {context.absent.get(name, 'missing')}")
+                return f"fact {name!r} is {context.absent.get(name, 'missing')}"
+        return ""
+
+    def _decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
+        lacking = self.lacking(context)
+        if lacking:
+            return Deny(lacking)
         return self.ask(self._cut.get(action, self.whole), principal, action, resource, context)
 
     def ask(
@@ -154,7 +162,7 @@ class Policy:
     ) -> Allow | Deny:
         """What other policies than the type's would say, by the same schema. Only `decide` grants anything."""
         try:
-            entities = cedarpy.Entities.from_json_str(json.dumps(_entities(principal, resource)), self._schema)
+            entities = self._entities(principal)
             request = {
                 "principal": _uid("Task", principal.task_id),
                 "action": _uid("Action", action),
@@ -172,6 +180,19 @@ class Policy:
         except BaseException as error:  # noqa: BLE001  # whatever goes wrong is a deny; a panic of Cedar is no Exception
             return Deny(f"policy could not be asked: {type(error).__name__}")
         return Deny("a policy forbids it" if decided else "no policy permits it", decided)
+
+    def _entities(self, principal: Principal) -> cedarpy.Entities:
+        """The entities of a decision. Several about one task come together, so that the last ones are kept.
+
+        The task alone: its parents, and resources, have nothing that policies could read but their names.
+        """
+        last = self._last  # once: others may ask in threads
+        if last is None or last[0] != principal:
+            last = self._last = (
+                principal,
+                cedarpy.Entities.from_json_str(json.dumps([_entity(principal)]), self._schema),
+            )
+        return last[1]
 
 
 def _is_about(clause: Clause, action: str) -> bool:
@@ -217,22 +238,17 @@ def _uid(kind: str, name: str) -> dict[str, str]:
     return {"type": f"{NAMESPACE}::{kind}", "id": name}
 
 
-def _entities(principal: Principal, resource: str) -> list[dict[str, Any]]:
+def _entity(principal: Principal) -> dict[str, Any]:
     workload, task_type = _uid("Workload", principal.workload), _uid("TaskType", principal.task_type)
-    return [
-        {"uid": workload, "attrs": {}, "parents": []},
-        {"uid": task_type, "attrs": {}, "parents": []},
-        {"uid": _uid("Resource", resource), "attrs": {}, "parents": []},
-        {
-            "uid": _uid("Task", principal.task_id),
-            "attrs": {
-                "type": principal.task_type,
-                "state": principal.state,
-                "workload": {"__entity": workload},
-                "tokens_issued": principal.tokens_issued,
-                "calls": principal.calls,
-                "depth": principal.depth,
-            },
-            "parents": [workload, task_type],
+    return {
+        "uid": _uid("Task", principal.task_id),
+        "attrs": {
+            "type": principal.task_type,
+            "state": principal.state,
+            "workload": {"__entity": workload},
+            "tokens_issued": principal.tokens_issued,
+            "calls": principal.calls,
+            "depth": principal.depth,
         },
-    ]
+        "parents": [workload, task_type],
+    }

@@ -30,6 +30,7 @@ from sojourn.tasks.task import (
     CASCADED,
     EXPIRED,
     ONE_SHOT,
+    PENDING,
     PROCESS,
     REVOKED,
     STREAM,
@@ -96,7 +97,9 @@ class Recovery:
         try:
             document = _a(dict, json.loads(journaled.unverified_document))
             # Of another boot, or of a release whose tasks did not outlive it.
-            if not journaled.same_boot or "deadline" not in document:
+            # Nor does one come back that nobody had agreed to.
+            pending = journaled.unverified_state == PENDING
+            if not journaled.same_boot or "deadline" not in document or pending:
                 return self._over(journaled.id, document, REVOKED, RESTART)
             left = _Left.parse(journaled, document, self._engine.epoch)
             found = self._why_over(left) or self._under_parent(left) or self._revive(left)

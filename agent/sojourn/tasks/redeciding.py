@@ -19,7 +19,7 @@ from sojourn.oversight.publications import Fact, Key
 from sojourn.tasks import rules
 from sojourn.tasks.changing import FACTS, Changing
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.task import REVOKED, Task
+from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasks.types import TaskType, TypeSet
 
 log = structlog.get_logger()
@@ -120,6 +120,8 @@ class Redeciding:
     def _decide_again(self, task: Task, names: Collection[str]) -> bool:
         """Ask policy for all that a live task holds, and take away what it denies. True if that is nothing."""
         engine = self._engine
+        if task.state == PENDING:  # it has no authority yet, and policy is asked when it would get some
+            return True
         decided = engine.decided(task)
         left = rules.still_allowed(task.type, task.principal(), task.authority, decided.context, decided)
         if left == task.authority:
@@ -178,6 +180,11 @@ class Redeciding:
             kinds = [kind for kind in self.readers(key[0]) if watch.looked < moments.get(kind.name, boot + 1) <= boot]
             self._run(self._all_again(self._concerned(kinds, key[1]), {key[0]}))
         self._watch(key, boot)
+
+    async def quiet(self) -> None:
+        """Return when what time has brought about is done."""
+        while self._running:
+            await asyncio.wait(set(self._running))
 
     def _run(self, work: Any) -> None:
         running = asyncio.ensure_future(work)

@@ -14,7 +14,7 @@ from sojourn.tasks.changing import FACTS, Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.policy import Param
-from sojourn.tasks.task import REVOKED, Task
+from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasks.types import TaskType, TypeSet
 
 END, NARROW, KEEP = "end", "narrow", "keep"
@@ -99,7 +99,9 @@ class Reloading:
             self._engine.deadlines.watch(each)
 
     def _consequence(self, task: Task, kind: TaskType | None) -> Consequence:
-        if kind is None:
+        if task.state == PENDING:  # whoever agrees must know what to
+            left, params, why = Authority(()), task.params, "it waits for approval of what its type was"
+        elif kind is None:
             left, params, why = Authority(()), task.params, "there is no such task type any more"
         else:
             context = self._engine.context(task, kind)

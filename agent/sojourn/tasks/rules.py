@@ -83,7 +83,8 @@ def authorize(
 
     granted = still_allowed(kind, principal, wanted or kind.ceiling, context, heard if wanted is None else refuse)
     if not granted.grants:
-        raise PolicyDenied(f"policy allows nothing of task type {kind.name!r}")
+        lacking = next(filter(None, (kind.policy.lacking(each) for each in (context, *context.also))), "")
+        raise PolicyDenied(f"policy allows nothing of task type {kind.name!r}{': ' if lacking else ''}{lacking}")
     return granted
 
 

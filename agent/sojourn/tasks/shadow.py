@@ -144,7 +144,7 @@ class Decided:
 
     def record(self) -> dict[str, Any]:
         """For the audit: the digest of all that was decided on, by which policies, and the facts with their ages."""
-        read = self.context.facts
+        read = (self.context.also or (self.context,))[-1].facts  # the newest, on disk or not
         inputs = {
             "principal": asdict(self._principal),
             "asked": sorted(self._asked),

@@ -1,6 +1,8 @@
 """One task: what it is, and the states that it goes through.
 
-    active ⇄ suspended ──► completed | revoked | expired | cascaded
+    pending ──► active ⇄ suspended ──► completed | revoked | expired | cascaded
+
+A pending task waits for someone to agree: it holds its holder, and has no authority. It can be ended and narrowed.
 
 Every change makes the version grow, and a terminal state never changes again. Versions are (epoch << 32) | counter, so
 that one given after a restart is larger than any before it. A token is good for its task's version and no later one:
@@ -14,7 +16,8 @@ from typing import Any
 
 from sojourn.attestation.selectors import Selector, text_of
 from sojourn.clock import Alarm
-from sojourn.errors import Bug, TaskOver
+from sojourn.errors import ApprovalRequired, Bug, TaskOver
+from sojourn.oversight.approvals import Approval
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold
@@ -22,10 +25,10 @@ from sojourn.tasks.policy import Param, Principal
 from sojourn.tasks.types import TaskType
 
 STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
-ACTIVE, SUSPENDED = "active", "suspended"
+PENDING, ACTIVE, SUSPENDED = "pending", "active", "suspended"
 COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
 CASCADED = "cascaded"  # the task that handed it on has ended
-LIVING = frozenset({ACTIVE, SUSPENDED})
+LIVING = frozenset({PENDING, ACTIVE, SUSPENDED})
 
 
 @dataclass(slots=True)
@@ -52,8 +55,20 @@ class JournaledTask:
 
     id: str
     unverified_version: object
+    unverified_state: object
     same_boot: bool  # whether it was written since the machine was last started
     unverified_document: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """With what a task that was pending begins, and until when. `boot` and `deadline` are on the boot clock."""
+
+    authority: Authority
+    created_at: datetime
+    expires_at: datetime
+    boot: float
+    deadline: float
 
 
 @dataclass(slots=True, eq=False)
@@ -88,6 +103,7 @@ class Task:
     parent_id: str = ""  # the task that handed it on
     ancestors: tuple[SpiffeId, ...] = ()  # the workloads through which it was handed on, the first at the root
     handed_on: int = 0  # children that ever began, and tickets for more that may still be used
+    approval: Approval | None = None  # that it waits, or waited, for
     spent: Use = field(default_factory=Use)  # of the whole family, which shares it: the budgets are for all together
 
     @property
@@ -112,24 +128,34 @@ class Task:
 
     @property
     def live(self) -> bool:
-        """Whether the task has not ended; it may be suspended."""
+        """Whether the task has not ended; it may be pending or suspended."""
         return self.state in LIVING
 
     def check_active(self, boot: float) -> None:
         """Raise TaskOver unless the task is active; its deadlines count before its state."""
+        self.check_live(boot)
+        if self.state == PENDING and self.approval is not None:
+            name = self.approval.request.id
+            raise ApprovalRequired(
+                f"the task waits for approval by {', '.join(self.approval.request.approvers)}:"
+                f" `sojourn approval approve {name}`"
+            )
+        if self.state != ACTIVE:
+            raise TaskOver(f"the task is {self.state}: {self.reason}")
+
+    def check_live(self, boot: float) -> None:
+        """Raise TaskOver if the task has ended, or its time is up."""
         if self.live and boot >= self.deadline:
             raise TaskOver("the task is over: its time is up")
         if self.live and boot >= self.idle_deadline:
             raise TaskOver("the task is over: it was not used for too long")
         if not self.live:
             raise TaskOver(f"the task is over: {self.state}, {self.reason}")
-        if self.state != ACTIVE:
-            raise TaskOver(f"the task is {self.state}: {self.reason}")
 
     @property
     def idle_deadline(self) -> float:
         """When the task ends if it is not used, on the boot clock."""
-        idle = self.type.idle_timeout
+        idle = self.type.idle_timeout if self.state != PENDING else None
         return self.last_used + idle.total_seconds() if idle is not None else float("inf")
 
     def use(self, resource: str, action: str) -> Use:
@@ -160,6 +186,8 @@ class Task:
         """Give no token until `resume` was called for each cause."""
         if not self.live:
             raise Bug("an ended task was suspended")
+        if self.state == PENDING:  # it would come back active, and nobody would have agreed
+            raise Bug("a pending task was suspended")
         self.suspensions[cause] = reason
         self.state, self.reason = SUSPENDED, reason
 
@@ -196,10 +224,30 @@ class Task:
         changed = {"reason": "", "suspensions": {}, "grants": authority.document()}
         return TaskRecord(self.id, ACTIVE, self.version + 1, {**now.document, **changed})
 
+    def record_of_approved(self, begun: "Begun") -> TaskRecord:
+        """The task as it will be once it has begun."""
+        changed = {
+            "grants": begun.authority.document(),
+            "created_at": begun.created_at.timestamp(),
+            "expires_at": begun.expires_at.timestamp(),
+            "deadline": begun.deadline,
+            "last_used": begun.boot,
+        }
+        return TaskRecord(self.id, ACTIVE, self.version + 1, {**self.record().document, **changed})
+
+    def begin(self, begun: "Begun") -> None:
+        """Go from pending to active: its life begins now."""
+        if self.state != PENDING:
+            raise Bug("a task that is not pending has begun")
+        self.state, self.version = ACTIVE, self.version + 1
+        self.authority = begun.authority
+        self.created_at, self.expires_at = begun.created_at, begun.expires_at
+        self.deadline, self.last_used = begun.deadline, begun.boot
+
     def record(self) -> TaskRecord:
         """The task as it is now."""
         program = self.holder.program
-        document = {
+        document: dict[str, Any] = {
             "type": self.type.name,
             "type_digest": self.type.digest,
             "spiffe_id": str(self.spiffe_id),
@@ -231,4 +279,6 @@ class Task:
             "depth": self.depth,
             "ancestors": [str(each) for each in self.ancestors],
         }
+        if self.approval is not None:
+            document["approval"] = self.approval.document()
         return TaskRecord(self.id, self.state, self.version, document)

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from sojourn.config import Duration, between
-from sojourn.errors import SojournError
+from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import (
     APPROVAL_MAX_SECONDS,
     APPROVALS_PER_TASK,
@@ -28,6 +28,7 @@ from sojourn.tasks.params import ParamEntry
 
 OPERATOR = "operator"  # whoever may use the admin socket
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+_LONG = re.compile(r"-?[0-9]{1,18}")
 Binding = Literal["stream", "process", "session", "one-shot"]
 BINDINGS: tuple[Binding, ...] = get_args(Binding)
 
@@ -87,6 +88,18 @@ class FactRule(_Table):
     def fits(self, value: str | int | bool) -> bool:
         """Whether a value is of the type that policies read."""
         return type(value) is {"string": str, "long": int, "boolean": bool}[self.type]
+
+    def read(self, name: str, text: str) -> str | int | bool:
+        """Give the text of a value its type. Raise InvalidInput naming the fact."""
+        if self.type == "boolean":
+            if text not in {"true", "false"}:
+                raise InvalidInput(f"fact {name!r} is not true or false")
+            return text == "true"
+        if self.type == "long":
+            if not _LONG.fullmatch(text):
+                raise InvalidInput(f"fact {name!r} is not a whole number of at most 18 digits")
+            return int(text)
+        return text
 
 
 class DelegationRule(_Table):

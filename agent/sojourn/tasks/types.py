@@ -66,6 +66,13 @@ class TaskType:
                 raise InvalidInput(f"parameter {name!r} is required")
         return read
 
+    def read_facts(self, given: Mapping[str, str]) -> dict[str, Param]:
+        """Give the texts of facts that the type reads their types. Raise InvalidInput naming the first fault."""
+        for name in given:
+            if name not in self.facts:
+                raise InvalidInput(f"task type {self.name!r} reads no fact {name[:64]!r}")
+        return {name: self.facts[name].read(name, text) for name, text in given.items()}
+
 
 class TypeSet(dict[str, TaskType]):
     """Task types by their names, as they were loaded together. It is not changed any more."""

@@ -192,6 +192,32 @@ class TestWhatItRuns:
             stat_of(2**22 + 1)
 
 
+class TestLogin:
+    def test_is_the_kernels(self, pinned):
+        """The login user is what the kernel says, or not known."""
+        text = Path(f"/proc/{pinned.pid}/loginuid").read_text() if Path("/proc/self/loginuid").exists() else ""
+        assert (None if text in {"", "4294967295"} else int(text)) == pinned.login_uid()
+
+    @pytest.mark.root
+    def test_one_that_logged_in(self):
+        """A process that was given a login user has it, also as another user."""
+        with child("sh", "-c", "echo 4711 > /proc/self/loginuid; echo; exec setpriv --reuid 4001 cat") as process:
+            process.stdout.readline()
+            pinned = holder_of(process)
+            text = Path(f"/proc/{process.pid}/loginuid").read_text()
+            found = pinned.login_uid()
+            pinned.close()
+        if text != "4711":
+            pytest.skip("this kernel has no login users, or we have one already")
+        assert 4711 == found
+
+    def test_of_one_that_has_gone(self, running, pinned):
+        """Of a process that has gone nothing is said."""
+        end(running)
+        with pytest.raises(AttestationFailed):
+            pinned.login_uid()
+
+
 class TestDescent:
     def test_from_its_parent(self, pinned):
         """A child descends from its parent and from itself, and not the other way."""

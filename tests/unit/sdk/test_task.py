@@ -6,9 +6,17 @@ from pathlib import Path
 import grpc
 import pytest
 from fakes.fake_agent import Fail, FakeAgent
-from fakes.task_messages import BEGUN, GRANT, ended, task
+from fakes.task_messages import BEGUN, GRANT, denied, ended, pending, task
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
-from sojourn.errors import PolicyDenied, TaskOver, Unavailable
+from sojourn.errors import (
+    ApprovalDenied,
+    ApprovalExpired,
+    ApprovalRequired,
+    PolicyDenied,
+    SojournError,
+    TaskOver,
+    Unavailable,
+)
 from sojourn.sdk.client import Client
 
 GOING = Fail(grpc.StatusCode.UNAVAILABLE, "the agent is shutting down", "unavailable")
@@ -191,3 +199,75 @@ async def test_process_task(agent: FakeAgent, client: Client) -> None:
     await held.complete()
     assert (held.ended, held.state) == (True, "completed")
     assert [method for method, _ in agent.requests] == ["BeginTask", "GetToken", "CompleteTask"]
+
+
+OVER: list[tuple[pb.Task, type[SojournError], str]] = [
+    (denied("not on a Friday"), ApprovalDenied, "not on a Friday"),
+    (denied(), ApprovalDenied, "no reason given"),
+    (task("expired", "approval_expired"), ApprovalExpired, "in time"),
+    (task("revoked", "policy_changed"), TaskOver, "policy_changed"),
+]
+
+
+class TestApproval:
+    async def test_a_stream_waits(self, agent: FakeAgent, client: Client) -> None:
+        """The block is entered once enough have agreed; each step until then is heard of once."""
+        agent.push("RunTask", *(pb.TaskEvent(pending=pending(given)) for given in (0, 0, 1)), BEGUN)
+        heard = []
+        async with asyncio.timeout(5), client.task("pay", on_pending=heard.append) as running:
+            assert running.state == "active"
+            agent.answers["complete"] = ended("completed")
+        assert [(0, 2), (1, 2)] == [(each.approval.given, each.approval.needed) for each in heard]
+        assert ("apr_1", "ab", ("operator",)) == (
+            heard[0].approval.id,
+            heard[0].approval.digest,
+            heard[0].approval.approvers,
+        )
+
+    @pytest.mark.parametrize(("over", "error", "words"), OVER)
+    async def test_a_stream_that_is_refused(
+        self, agent: FakeAgent, client: Client, over: pb.Task, error: type[SojournError], words: str
+    ) -> None:
+        """What was not approved is an error of its own kind, with the approver's words; the block is not entered."""
+        agent.push("RunTask", pb.TaskEvent(pending=pending()), pb.TaskEvent(ended=over))
+        with pytest.raises(error, match=words):
+            async with asyncio.timeout(5), client.task("pay"):
+                raise AssertionError("the block was entered")
+
+    async def test_a_stream_that_waits_no_longer(self, agent: FakeAgent, client: Client) -> None:
+        """After `approve_wait` seconds it is given up."""
+        agent.push("RunTask", pb.TaskEvent(pending=pending()))
+        with pytest.raises(ApprovalExpired, match="within"):
+            async with client.task("pay", approve_wait=0.05):
+                raise AssertionError("the block was entered")
+
+    async def test_a_process_waits(self, agent: FakeAgent, client: Client) -> None:
+        """A task of a process is waited for by calls."""
+        agent.answers["BeginTask"], agent.answers["WaitTask"] = pending(), task()
+        held = await client.begin_task("pay")
+        assert (held.state, ["BeginTask", "WaitTask"]) == ("active", [method for method, _ in agent.requests])
+
+    async def test_a_process_that_does_not_wait(self, agent: FakeAgent, client: Client) -> None:
+        """With an `approve_wait` of 0 the pending task is returned; a token of it is refused with what it needs."""
+        agent.answers["BeginTask"] = pending()
+        held = await client.begin_task("pay", approve_wait=0)
+        assert (held.state, held.ended) == ("pending", False)
+        agent.answers["GetToken"] = Fail(grpc.StatusCode.FAILED_PRECONDITION, "waits", "approval_required")
+        with pytest.raises(ApprovalRequired, match="waits"):
+            await held.token()
+
+    @pytest.mark.parametrize(("over", "error", "words"), OVER)
+    async def test_a_process_that_is_refused(
+        self, agent: FakeAgent, client: Client, over: pb.Task, error: type[SojournError], words: str
+    ) -> None:
+        """The same errors as on a stream."""
+        agent.answers["BeginTask"], agent.answers["WaitTask"] = pending(), over
+        with pytest.raises(error, match=words):
+            await client.begin_task("pay")
+
+    async def test_a_process_that_waits_no_longer(self, agent: FakeAgent, client: Client) -> None:
+        """Whoever stops waiting takes the request back."""
+        agent.answers["BeginTask"] = agent.answers["WaitTask"] = pending()
+        with pytest.raises(ApprovalExpired):
+            await client.begin_task("pay", approve_wait=0.1)
+        assert "CompleteTask" == agent.requests[-1][0]

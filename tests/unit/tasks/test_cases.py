@@ -124,3 +124,35 @@ class TestFiles:
         """Any text is a file of cases or an error of ours."""
         with contextlib.suppress(InvalidPolicy):
             cases.parse("x", text, KIND)
+
+
+class TestFacts:
+    KIND = task_type(
+        cedar=PERMIT_ALL + '@id("late") forbid (principal, action, resource) unless { context.facts.hour < 18 };',
+        facts='{hour = {type = "long", required = true}, holiday = "boolean"}',
+    )
+
+    @pytest.mark.parametrize(
+        "lines",
+        [
+            {"facts": "{hour = 17}", "policies": '["all"]'},
+            {"facts": "{hour = 18}", "expect": '"deny"', "policies": '["late"]', "rule": '"policy"'},
+            {"expect": '"deny"', "rule": '"facts"'},
+            {"facts": '{hour = "17"}', "expect": '"deny"', "rule": '"facts"'},
+            {"facts": "{hour = true}", "expect": '"deny"', "rule": '"facts"'},
+            {"facts": "{hour = 17, holiday = 3}", "policies": '["all"]'},
+        ],
+    )
+    def test_as_expected(self, lines):
+        """A case gives the facts; without a required one, or with a value of another type, it is denied by that."""
+        assert [()] == [outcome.differences for outcome in run(case(**lines), self.KIND)]
+
+    def test_a_default(self):
+        """Facts of the defaults count for cases that do not give their own."""
+        text = "facts = {hour = 18}\n" + case(expect='"deny"') + case(name='"d"', facts="{hour = 1}")
+        assert [(), ()] == [outcome.differences for outcome in run(text, self.KIND)]
+
+    def test_one_that_is_not_read(self):
+        """A fact that the type does not declare is a fault of the case."""
+        with pytest.raises(InvalidPolicy, match="its type reads no fact 'freeze'"):
+            run(case(facts="{freeze = true}"), self.KIND)

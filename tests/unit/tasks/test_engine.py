@@ -10,7 +10,18 @@ import pytest
 from fakes.children import child, holder_of, peer_of, waiting_child
 from fakes.clock import FakeClock
 from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry
-from fakes.task_room import DEADLINE_SECONDS, EPOCH, HOLDERS, ISSUER, KEY, READ_TICKETS, TRIAGE_ENTRY, Room, end_all
+from fakes.task_room import (
+    DEADLINE_SECONDS,
+    EPOCH,
+    HOLDERS,
+    ISSUER,
+    KEY,
+    READ_TICKETS,
+    TRIAGE_ENTRY,
+    Room,
+    beginning_of,
+    end_all,
+)
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.attestation.process import Process, Program
@@ -35,7 +46,7 @@ from sojourn.tasks import holding as holding_module
 from sojourn.tasks import journal as journal_module
 from sojourn.tasks import live as live_module
 from sojourn.tasks import tokens
-from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.beginning import BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
 
@@ -210,7 +221,7 @@ class TestVersions:
         """The first version of the next epoch is larger than any of this one."""
         audit = Audit(room.store, clock)
         later = TaskEngine(TYPES, room.store, audit, KEY, ISSUER, EPOCH + 1, clock, room.alarms, room.holders)
-        next_task = await Beginning(later).begin(
+        next_task = await beginning_of(later, room.store, audit).begin(
             room.peer, (TRIAGE_ENTRY,), BeginRequest("triage", {}), Bond(holder_of(room.process), "process")
         )
         end_all(later)

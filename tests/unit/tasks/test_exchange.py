@@ -10,7 +10,7 @@ from fakes.children import child, holder_of, peer_of
 from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
 from fakes.registrations import entry
-from fakes.task_room import end_all
+from fakes.task_room import beginning_of, end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -29,7 +29,7 @@ from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import exchange
-from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.beginning import BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, actions_wanted, choose_type, read
 from sojourn.tasks.grants import Authority, Grant
@@ -336,7 +336,7 @@ class TestNeverMore:
                 if not running:
                     name, wanted = choose_type(request, engine.types, subject)
                     actions = ()
-                task = await Beginning(engine).begin(
+                task = await beginning_of(engine, store, Audit(store, clock)).begin(
                     peer, entries, BeginRequest(name, {}, wanted), Bond(holder_of(process), "process")
                 )
                 return await engine.token(task, request.target, actions)

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sojourn.tasks.asking import Question
 from sojourn.tasks.explaining import explain
+from sojourn.tasks.policy import Reading
 
 CEDAR = """@id("few") permit (
   principal in Sojourn::TaskType::"triage", action == Sojourn::Action::"ticket:read", resource
@@ -149,3 +150,38 @@ def test_every_change_is_a_change(action, resource, params, tokens, calls):
     assert set(found.policies) <= applying
     if found.rule == "policy":
         assert found.allowed == ("few" in applying and applying <= {"few"})
+
+
+class TestFacts:
+    KIND = task_type(
+        cedar="""@id("all") permit (principal, action, resource);
+@id("risky") forbid (principal, action, resource) when { context.facts has risk && context.facts.risk > 5 };
+@id("frozen") forbid (principal, action, resource) when { context.facts.freeze };""",
+        facts='{risk = "long", freeze = {type = "boolean", required = true}}',
+    )
+
+    def explained(self, facts, absent=None, known=None):
+        question = Question(TRIAGE, "ticket:read", TICKETS, facts=facts, absent=absent or {})
+        return explain(self.KIND, question, known or {})
+
+    def test_decided_on(self):
+        """Facts are among what was decided on: source and age of those in force, and why others are not there."""
+        why = "stale: 9 s old, at most 5 s"
+        found = self.explained({"freeze": False}, {"risk": why}, {"freeze": Reading(False, "operator", 12.4)})
+        assert found.allowed
+        assert "false (operator, 12 s old)" == found.attributes["context.facts.freeze"]
+        assert f"absent: {why}" == found.attributes["context.facts.risk"]
+
+    def test_what_would_change_it(self):
+        """Other values of facts are tried, just beyond those that policies name, and leaving them out."""
+        allowed = changes(self.explained({"freeze": False}))
+        assert {"with fact freeze true", "with fact freeze absent", "with fact risk 6"} <= set(allowed)
+        denied = self.explained({"freeze": False, "risk": 9})
+        assert ("policy", ("risky",)) == (denied.rule, denied.policies)
+        assert {"with fact risk 5": True, "with fact risk absent": True}.items() <= changes(denied).items()
+
+    def test_a_required_one_that_is_not_there(self):
+        """Without it the answer names it, and what it would have to be."""
+        found = self.explained({})
+        assert ("facts", "fact 'freeze' is missing") == (found.rule, found.reason)
+        assert {"with fact freeze false": True} == changes(found)

@@ -2,6 +2,7 @@
 
 import pytest
 from fakes.task_types import PERMIT_ALL, TICKETS, WIKI, task_type
+from sojourn.errors import InvalidPolicy
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.tasks import lint
 from sojourn.tasks import policy as policy_module
@@ -83,3 +84,31 @@ class TestFaults:
         monkeypatch.setattr(policy_module, "OWN", ())
         assert not lint.forbidden_when_over(task_type(params=params))
         assert "not forbidden although the task is over" in lint.faults(task_type(params=params), None)[0].message
+
+
+class TestFacts:
+    def test_read_nowhere(self):
+        """A fact that is declared and that no policy reads is told, with what it costs if it must be there."""
+        found = warned(PERMIT_ALL, facts='{a = "long", b = {type = "boolean", required = true}}')
+        expected = [
+            "no policy reads fact 'a', which is declared",
+            "no policy reads fact 'b', which is declared but must be there",
+        ]
+        assert expected == [each.partition(": ")[2] for each in found]
+
+    @pytest.mark.parametrize(
+        "condition",
+        ["context.facts.b", "true && (context.facts.b == true)", "if context.facts.b then true else false"],
+    )
+    def test_read_somewhere(self, condition):
+        """A fact that a condition reads, wherever in it, is as it should be."""
+        cedar = f'@id("p") permit (principal, action, resource) when {{ {condition} }};'
+        assert [] == warned(cedar, facts='{b = {type = "boolean", required = true}}')
+        assert [] == lint.faults(task_type(cedar=cedar, facts='{b = {type = "boolean", required = true}}'), None)
+
+    @pytest.mark.parametrize("record", ["facts", "params"])
+    def test_without_has(self, record):
+        """A policy that reads what need not be there, without asking whether it is, cannot be loaded."""
+        cedar = f'@id("p") permit (principal, action, resource) when {{ context.{record}.b }};'
+        with pytest.raises(InvalidPolicy, match="optional"):
+            task_type(cedar=cedar, **{record: '{b = "boolean"}'})

@@ -13,7 +13,7 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
 from fakes.revocations import FakeRevocationStore
-from fakes.task_room import end_all
+from fakes.task_room import beginning_of, end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
@@ -36,7 +36,7 @@ from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks.attaching import Attaching
-from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.beginning import BeginRequest, Bond
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_JWT, read
@@ -79,7 +79,7 @@ class Room:
             self.clock,
         )
         self.engine = TaskEngine(TYPES, self.store, audit, KEY, ISSUER, 1, self.clock, self.alarms, Holders(50))
-        self.beginning = Beginning(self.engine)
+        self.beginning = beginning_of(self.engine, self.store, audit)
         attaching = Attaching(self.engine, Changing(self.engine), identities)
         self.service = TokenService(self.engine, self.beginning, attaching, identities, self.clock)
         self._closing = ExitStack()

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x16sojourn/v1/tasks.proto\x12\nsojourn.v1\"\xd1\x01\n\x0eRunTaskRequest\x12-\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1c.sojourn.v1.BeginTaskRequestH\x00\x12(\n\x08\x63omplete\x18\x02 \x01(\x0b\x32\x14.sojourn.v1.CompleteH\x00\x12$\n\x06\x61ttach\x18\x03 \x01(\x0b\x32\x12.sojourn.v1.AttachH\x00\x12\x35\n\x06\x61\x63\x63\x65pt\x18\x04 \x01(\x0b\x32#.sojourn.v1.AcceptDelegationRequestH\x00\x42\t\n\x07\x63ommand\"\x19\n\x06\x41ttach\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"$\n\x11\x41ttachTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x1a\n\x08\x43omplete\x12\x0e\n\x06\x66\x61iled\x18\x01 \x01(\x08\"\x92\x02\n\x10\x42\x65ginTaskRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x38\n\x06params\x18\x02 \x03(\x0b\x32(.sojourn.v1.BeginTaskRequest.ParamsEntry\x12!\n\x06grants\x18\x03 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x11\n\tspiffe_id\x18\x04 \x01(\t\x12\x12\n\nholder_pid\x18\x05 \x01(\x05\x12\x0f\n\x07session\x18\x06 \x01(\x08\x12\x13\n\x0bmax_seconds\x18\x07 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\x05Grant\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x02 \x03(\t\"\x96\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12!\n\x06grants\x18\x07 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x12\n\ncreated_at\x18\x08 \x01(\x03\x12\x12\n\nexpires_at\x18\t \x01(\x03\x12\x12\n\nholder_pid\x18\n \x01(\x05\x12\x15\n\rtokens_issued\x18\x0b \x01(\r\x12,\n\x06params\x18\x0c \x03(\x0b\x32\x1c.sojourn.v1.Task.ParamsEntry\x12\r\n\x05\x63\x61lls\x18\r \x01(\x04\x12\x1d\n\x04uses\x18\x0e \x03(\x0b\x32\x0f.sojourn.v1.Use\x12\x11\n\tparent_id\x18\x0f \x01(\t\x12\r\n\x05\x64\x65pth\x18\x10 \x01(\r\x12\x0e\n\x06\x61\x63tors\x18\x11 \x03(\t\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"F\n\x03Use\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\r\n\x05\x63\x61lls\x18\x04 \x01(\x04\"G\n\x11NarrowTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12!\n\x06grants\x18\x02 \x03(\x0b\x32\x11.sojourn.v1.Grant\"\xa5\x01\n\tTaskEvent\x12!\n\x05\x62\x65gun\x18\x01 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12#\n\x07\x63hanged\x18\x02 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12!\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12$\n\x08\x61ttached\x18\x04 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x42\x07\n\x05\x65vent\"E\n\x0fGetTokenRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x03 \x03(\t\"s\n\x10GetTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x05 \x03(\t\"6\n\x13\x43ompleteTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x08\"[\n\tFactValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nlong_value\x18\x02 \x01(\x12H\x00\x12\x17\n\rboolean_value\x18\x03 \x01(\x08H\x00\x42\x07\n\x05value\"\x83\x01\n\x12PublishFactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12$\n\x05value\x18\x03 \x01(\x0b\x32\x15.sojourn.v1.FactValue\x12\x15\n\rvalid_seconds\x18\x04 \x01(\x01\x12\x11\n\tspiffe_id\x18\x05 \x01(\t\"\x15\n\x13PublishFactResponse\"m\n\x0f\x44\x65legateRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12!\n\x06grants\x18\x03 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x13\n\x0bmax_seconds\x18\x04 \x01(\x03\"6\n\x10\x44\x65legationTicket\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"a\n\x17\x41\x63\x63\x65ptDelegationRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x12\n\nholder_pid\x18\x02 \x01(\x05\x12\x0f\n\x07session\x18\x03 \x01(\x08\x12\x11\n\tspiffe_id\x18\x04 \x01(\t2\xf0\x04\n\x05Tasks\x12@\n\x07RunTask\x12\x1a.sojourn.v1.RunTaskRequest\x1a\x15.sojourn.v1.TaskEvent(\x01\x30\x01\x12;\n\tBeginTask\x12\x1c.sojourn.v1.BeginTaskRequest\x1a\x10.sojourn.v1.Task\x12=\n\nAttachTask\x12\x1d.sojourn.v1.AttachTaskRequest\x1a\x10.sojourn.v1.Task\x12\x45\n\x08GetToken\x12\x1b.sojourn.v1.GetTokenRequest\x1a\x1c.sojourn.v1.GetTokenResponse\x12=\n\nNarrowTask\x12\x1d.sojourn.v1.NarrowTaskRequest\x1a\x10.sojourn.v1.Task\x12\x41\n\x0c\x43ompleteTask\x12\x1f.sojourn.v1.CompleteTaskRequest\x1a\x10.sojourn.v1.Task\x12N\n\x0bPublishFact\x12\x1e.sojourn.v1.PublishFactRequest\x1a\x1f.sojourn.v1.PublishFactResponse\x12\x45\n\x08\x44\x65legate\x12\x1b.sojourn.v1.DelegateRequest\x1a\x1c.sojourn.v1.DelegationTicket\x12I\n\x10\x41\x63\x63\x65ptDelegation\x12#.sojourn.v1.AcceptDelegationRequest\x1a\x10.sojourn.v1.Taskb\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x16sojourn/v1/tasks.proto\x12\nsojourn.v1\"\xd1\x01\n\x0eRunTaskRequest\x12-\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1c.sojourn.v1.BeginTaskRequestH\x00\x12(\n\x08\x63omplete\x18\x02 \x01(\x0b\x32\x14.sojourn.v1.CompleteH\x00\x12$\n\x06\x61ttach\x18\x03 \x01(\x0b\x32\x12.sojourn.v1.AttachH\x00\x12\x35\n\x06\x61\x63\x63\x65pt\x18\x04 \x01(\x0b\x32#.sojourn.v1.AcceptDelegationRequestH\x00\x42\t\n\x07\x63ommand\"\x19\n\x06\x41ttach\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"$\n\x11\x41ttachTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x1a\n\x08\x43omplete\x12\x0e\n\x06\x66\x61iled\x18\x01 \x01(\x08\"\x92\x02\n\x10\x42\x65ginTaskRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x38\n\x06params\x18\x02 \x03(\x0b\x32(.sojourn.v1.BeginTaskRequest.ParamsEntry\x12!\n\x06grants\x18\x03 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x11\n\tspiffe_id\x18\x04 \x01(\t\x12\x12\n\nholder_pid\x18\x05 \x01(\x05\x12\x0f\n\x07session\x18\x06 \x01(\x08\x12\x13\n\x0bmax_seconds\x18\x07 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\x05Grant\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x02 \x03(\t\"\xc2\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12!\n\x06grants\x18\x07 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x12\n\ncreated_at\x18\x08 \x01(\x03\x12\x12\n\nexpires_at\x18\t \x01(\x03\x12\x12\n\nholder_pid\x18\n \x01(\x05\x12\x15\n\rtokens_issued\x18\x0b \x01(\r\x12,\n\x06params\x18\x0c \x03(\x0b\x32\x1c.sojourn.v1.Task.ParamsEntry\x12\r\n\x05\x63\x61lls\x18\r \x01(\x04\x12\x1d\n\x04uses\x18\x0e \x03(\x0b\x32\x0f.sojourn.v1.Use\x12\x11\n\tparent_id\x18\x0f \x01(\t\x12\r\n\x05\x64\x65pth\x18\x10 \x01(\r\x12\x0e\n\x06\x61\x63tors\x18\x11 \x03(\t\x12*\n\x08\x61pproval\x18\x12 \x01(\x0b\x32\x18.sojourn.v1.TaskApproval\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"F\n\x03Use\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\r\n\x05\x63\x61lls\x18\x04 \x01(\x04\"\x89\x01\n\x0cTaskApproval\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x11\n\tapprovers\x18\x04 \x03(\t\x12\x0e\n\x06needed\x18\x05 \x01(\r\x12\r\n\x05given\x18\x06 \x01(\r\x12\x0e\n\x06\x64\x65nial\x18\x07 \x01(\t\"\"\n\x0fWaitTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"G\n\x11NarrowTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12!\n\x06grants\x18\x02 \x03(\x0b\x32\x11.sojourn.v1.Grant\"\xca\x01\n\tTaskEvent\x12!\n\x05\x62\x65gun\x18\x01 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12#\n\x07\x63hanged\x18\x02 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12!\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12$\n\x08\x61ttached\x18\x04 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12#\n\x07pending\x18\x05 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x42\x07\n\x05\x65vent\"E\n\x0fGetTokenRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x03 \x03(\t\"s\n\x10GetTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x05 \x03(\t\"6\n\x13\x43ompleteTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x08\"[\n\tFactValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nlong_value\x18\x02 \x01(\x12H\x00\x12\x17\n\rboolean_value\x18\x03 \x01(\x08H\x00\x42\x07\n\x05value\"\x83\x01\n\x12PublishFactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12$\n\x05value\x18\x03 \x01(\x0b\x32\x15.sojourn.v1.FactValue\x12\x15\n\rvalid_seconds\x18\x04 \x01(\x01\x12\x11\n\tspiffe_id\x18\x05 \x01(\t\"\x15\n\x13PublishFactResponse\"m\n\x0f\x44\x65legateRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12!\n\x06grants\x18\x03 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x13\n\x0bmax_seconds\x18\x04 \x01(\x03\"6\n\x10\x44\x65legationTicket\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"a\n\x17\x41\x63\x63\x65ptDelegationRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x12\n\nholder_pid\x18\x02 \x01(\x05\x12\x0f\n\x07session\x18\x03 \x01(\x08\x12\x11\n\tspiffe_id\x18\x04 \x01(\t2\xab\x05\n\x05Tasks\x12@\n\x07RunTask\x12\x1a.sojourn.v1.RunTaskRequest\x1a\x15.sojourn.v1.TaskEvent(\x01\x30\x01\x12;\n\tBeginTask\x12\x1c.sojourn.v1.BeginTaskRequest\x1a\x10.sojourn.v1.Task\x12=\n\nAttachTask\x12\x1d.sojourn.v1.AttachTaskRequest\x1a\x10.sojourn.v1.Task\x12\x45\n\x08GetToken\x12\x1b.sojourn.v1.GetTokenRequest\x1a\x1c.sojourn.v1.GetTokenResponse\x12=\n\nNarrowTask\x12\x1d.sojourn.v1.NarrowTaskRequest\x1a\x10.sojourn.v1.Task\x12\x41\n\x0c\x43ompleteTask\x12\x1f.sojourn.v1.CompleteTaskRequest\x1a\x10.sojourn.v1.Task\x12N\n\x0bPublishFact\x12\x1e.sojourn.v1.PublishFactRequest\x1a\x1f.sojourn.v1.PublishFactResponse\x12\x45\n\x08\x44\x65legate\x12\x1b.sojourn.v1.DelegateRequest\x1a\x1c.sojourn.v1.DelegationTicket\x12I\n\x10\x41\x63\x63\x65ptDelegation\x12#.sojourn.v1.AcceptDelegationRequest\x1a\x10.sojourn.v1.Task\x12\x39\n\x08WaitTask\x12\x1b.sojourn.v1.WaitTaskRequest\x1a\x10.sojourn.v1.Taskb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -51,33 +51,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRANT']._serialized_start=620
   _globals['_GRANT']._serialized_end=662
   _globals['_TASK']._serialized_start=665
-  _globals['_TASK']._serialized_end=1071
+  _globals['_TASK']._serialized_end=1115
   _globals['_TASK_PARAMSENTRY']._serialized_start=573
   _globals['_TASK_PARAMSENTRY']._serialized_end=618
-  _globals['_USE']._serialized_start=1073
-  _globals['_USE']._serialized_end=1143
-  _globals['_NARROWTASKREQUEST']._serialized_start=1145
-  _globals['_NARROWTASKREQUEST']._serialized_end=1216
-  _globals['_TASKEVENT']._serialized_start=1219
-  _globals['_TASKEVENT']._serialized_end=1384
-  _globals['_GETTOKENREQUEST']._serialized_start=1386
-  _globals['_GETTOKENREQUEST']._serialized_end=1455
-  _globals['_GETTOKENRESPONSE']._serialized_start=1457
-  _globals['_GETTOKENRESPONSE']._serialized_end=1572
-  _globals['_COMPLETETASKREQUEST']._serialized_start=1574
-  _globals['_COMPLETETASKREQUEST']._serialized_end=1628
-  _globals['_FACTVALUE']._serialized_start=1630
-  _globals['_FACTVALUE']._serialized_end=1721
-  _globals['_PUBLISHFACTREQUEST']._serialized_start=1724
-  _globals['_PUBLISHFACTREQUEST']._serialized_end=1855
-  _globals['_PUBLISHFACTRESPONSE']._serialized_start=1857
-  _globals['_PUBLISHFACTRESPONSE']._serialized_end=1878
-  _globals['_DELEGATEREQUEST']._serialized_start=1880
-  _globals['_DELEGATEREQUEST']._serialized_end=1989
-  _globals['_DELEGATIONTICKET']._serialized_start=1991
-  _globals['_DELEGATIONTICKET']._serialized_end=2045
-  _globals['_ACCEPTDELEGATIONREQUEST']._serialized_start=2047
-  _globals['_ACCEPTDELEGATIONREQUEST']._serialized_end=2144
-  _globals['_TASKS']._serialized_start=2147
-  _globals['_TASKS']._serialized_end=2771
+  _globals['_USE']._serialized_start=1117
+  _globals['_USE']._serialized_end=1187
+  _globals['_TASKAPPROVAL']._serialized_start=1190
+  _globals['_TASKAPPROVAL']._serialized_end=1327
+  _globals['_WAITTASKREQUEST']._serialized_start=1329
+  _globals['_WAITTASKREQUEST']._serialized_end=1363
+  _globals['_NARROWTASKREQUEST']._serialized_start=1365
+  _globals['_NARROWTASKREQUEST']._serialized_end=1436
+  _globals['_TASKEVENT']._serialized_start=1439
+  _globals['_TASKEVENT']._serialized_end=1641
+  _globals['_GETTOKENREQUEST']._serialized_start=1643
+  _globals['_GETTOKENREQUEST']._serialized_end=1712
+  _globals['_GETTOKENRESPONSE']._serialized_start=1714
+  _globals['_GETTOKENRESPONSE']._serialized_end=1829
+  _globals['_COMPLETETASKREQUEST']._serialized_start=1831
+  _globals['_COMPLETETASKREQUEST']._serialized_end=1885
+  _globals['_FACTVALUE']._serialized_start=1887
+  _globals['_FACTVALUE']._serialized_end=1978
+  _globals['_PUBLISHFACTREQUEST']._serialized_start=1981
+  _globals['_PUBLISHFACTREQUEST']._serialized_end=2112
+  _globals['_PUBLISHFACTRESPONSE']._serialized_start=2114
+  _globals['_PUBLISHFACTRESPONSE']._serialized_end=2135
+  _globals['_DELEGATEREQUEST']._serialized_start=2137
+  _globals['_DELEGATEREQUEST']._serialized_end=2246
+  _globals['_DELEGATIONTICKET']._serialized_start=2248
+  _globals['_DELEGATIONTICKET']._serialized_end=2302
+  _globals['_ACCEPTDELEGATIONREQUEST']._serialized_start=2304
+  _globals['_ACCEPTDELEGATIONREQUEST']._serialized_end=2401
+  _globals['_TASKS']._serialized_start=2404
+  _globals['_TASKS']._serialized_end=3087
 # @@protoc_insertion_point(module_scope)

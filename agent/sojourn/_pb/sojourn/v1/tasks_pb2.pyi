@@ -73,7 +73,7 @@ class Grant(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses", "parent_id", "depth", "actors")
+    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses", "parent_id", "depth", "actors", "approval")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,7 @@ class Task(_message.Message):
     PARENT_ID_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     ACTORS_FIELD_NUMBER: _ClassVar[int]
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
     id: str
     type: str
     spiffe_id: str
@@ -115,7 +116,8 @@ class Task(_message.Message):
     parent_id: str
     depth: int
     actors: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ..., parent_id: _Optional[str] = ..., depth: _Optional[int] = ..., actors: _Optional[_Iterable[str]] = ...) -> None: ...
+    approval: TaskApproval
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ..., parent_id: _Optional[str] = ..., depth: _Optional[int] = ..., actors: _Optional[_Iterable[str]] = ..., approval: _Optional[_Union[TaskApproval, _Mapping]] = ...) -> None: ...
 
 class Use(_message.Message):
     __slots__ = ("resource", "action", "tokens", "calls")
@@ -129,6 +131,30 @@ class Use(_message.Message):
     calls: int
     def __init__(self, resource: _Optional[str] = ..., action: _Optional[str] = ..., tokens: _Optional[int] = ..., calls: _Optional[int] = ...) -> None: ...
 
+class TaskApproval(_message.Message):
+    __slots__ = ("approval_id", "expires_at", "digest", "approvers", "needed", "given", "denial")
+    APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    APPROVERS_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_FIELD_NUMBER: _ClassVar[int]
+    GIVEN_FIELD_NUMBER: _ClassVar[int]
+    DENIAL_FIELD_NUMBER: _ClassVar[int]
+    approval_id: str
+    expires_at: int
+    digest: str
+    approvers: _containers.RepeatedScalarFieldContainer[str]
+    needed: int
+    given: int
+    denial: str
+    def __init__(self, approval_id: _Optional[str] = ..., expires_at: _Optional[int] = ..., digest: _Optional[str] = ..., approvers: _Optional[_Iterable[str]] = ..., needed: _Optional[int] = ..., given: _Optional[int] = ..., denial: _Optional[str] = ...) -> None: ...
+
+class WaitTaskRequest(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
+
 class NarrowTaskRequest(_message.Message):
     __slots__ = ("task_id", "grants")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
@@ -138,16 +164,18 @@ class NarrowTaskRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ...) -> None: ...
 
 class TaskEvent(_message.Message):
-    __slots__ = ("begun", "changed", "ended", "attached")
+    __slots__ = ("begun", "changed", "ended", "attached", "pending")
     BEGUN_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     ATTACHED_FIELD_NUMBER: _ClassVar[int]
+    PENDING_FIELD_NUMBER: _ClassVar[int]
     begun: Task
     changed: Task
     ended: Task
     attached: Task
-    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ..., attached: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
+    pending: Task
+    def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ..., attached: _Optional[_Union[Task, _Mapping]] = ..., pending: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
 
 class GetTokenRequest(_message.Message):
     __slots__ = ("task_id", "resource", "actions")

@@ -1,0 +1,180 @@
+"""Building the agent's rooms from the configuration: which there are, and in which order they come to be."""
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import structlog
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from sojourn.attestation.service import Attestation, load_attestors
+from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.clock import Alarms, SystemClock
+from sojourn.config import Config
+from sojourn.doors import (
+    facts,
+)
+from sojourn.identity.following import FollowedFolder
+from sojourn.identity.foreign import ForeignBundles
+from sojourn.identity.identities import Identities
+from sojourn.identity.issuing import Issuing
+from sojourn.identity.registry import Registry
+from sojourn.identity.revocations import Revocations
+from sojourn.limits import (
+    BLOCKING_THREADS,
+    DESCRIPTORS_RESERVED,
+    HOLDERS_SHARE,
+)
+from sojourn.oversight.audit import Audit
+from sojourn.oversight.facts import Facts
+from sojourn.oversight.reviews import Review, Reviews
+from sojourn.oversight.signals import Issuer, Signals
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.jose import SigningKey
+from sojourn.store import wal
+from sojourn.store.audit import AuditTable
+from sojourn.store.database import Database, open_sqlite
+from sojourn.store.entries import EntryTable
+from sojourn.store.facts import FactTable
+from sojourn.store.foreign import ForeignTable
+from sojourn.store.kept import REVIEWS, TASK_BLOCKS, KeptList
+from sojourn.store.revocations import RevocationTable
+from sojourn.store.settings import next_epoch
+from sojourn.store.signals import SignalTable
+from sojourn.store.tasks import TaskTable
+from sojourn.tasks.approving import Approving
+from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.beginning import Beginning
+from sojourn.tasks.blocks import Block
+from sojourn.tasks.changing import Changing
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.holders import Holders
+from sojourn.tasks.policies import Policies
+from sojourn.tasks.recovery import Recovery
+from sojourn.tasks.redeciding import Redeciding
+from sojourn.tasks.service import TokenService
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True)
+class Rooms:
+    """What was built, for those parts of the run that need several."""
+
+    clock: SystemClock
+    alarms: Alarms
+    database: Database
+    audit: Audit
+    journal: AuditTable
+    attestation: Attestation
+    registry: Registry
+    authority: EmbeddedAuthority
+    issuing: Issuing
+    revocations: Revocations
+    foreign: ForeignBundles
+    followed: FollowedFolder | None
+    identities: Identities
+    engine: TaskEngine
+    approving: Approving
+    beginning: Beginning
+    changing: Changing
+    policies: Policies
+    attaching: Attaching
+    recovery: Recovery
+    blocks: KeptList[Block]
+    service: TokenService
+    signals: Signals
+    facts: facts.FactApi
+
+
+async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
+    clock = SystemClock()
+    alarms = Alarms(clock)
+    trust_domain = TrustDomain(config.trust_domain)
+    database = open_sqlite(config.data_dir / "sojourn.db", had_content=(config.data_dir / "keys" / "root.pem").exists())
+    stack.callback(database.close)
+    journal = AuditTable(database)
+    audit = Audit(journal, clock)
+    stack.push_async_callback(audit.finish)
+    wal.report(database.torn, audit)
+    epoch = await next_epoch(database)
+    pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
+    stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+    attestation = Attestation(load_attestors(config.attestors, pool), clock)
+    authority = EmbeddedAuthority(
+        trust_domain,
+        config.data_dir / "keys",
+        clock,
+        curve=ec.SECP384R1() if config.authority.key_type == "ec-p384" else ec.SECP256R1(),
+        root_ttl=config.authority.root_ttl,
+        issuer_ttl=config.authority.issuer_ttl,
+        jwt_key_ttl=config.authority.jwt_key_ttl,
+        wit=config.identity.wit_svids,
+    )
+    node_ids = [config.node_id, *(SpiffeId.parse(alias) for alias in config.node_aliases)]
+    registry = Registry(EntryTable(database), trust_domain, node_ids, clock, alarms)
+    issuing = Issuing(
+        authority,
+        clock,
+        alarms,
+        audit,
+        x509_ttl=config.identity.x509_svid_ttl,
+        jwt_ttl=config.identity.jwt_svid_ttl,
+    )
+    foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
+    revocations = Revocations(RevocationTable(database), authority, clock, alarms)
+    follow = config.registration.follow
+    followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
+    identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
+    table = TaskTable(database, journal)
+    key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
+    holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
+    known = Facts(FactTable(database, journal), audit, clock, alarms)
+    await known.start()
+    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders, known)
+    changing = Changing(engine)
+    sets = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
+    await sets.start()
+    registry.on_change(engine.entries_changed)
+    blocks = KeptList(database, journal, TASK_BLOCKS, Block)
+    engine.blocks.replace(blocks.load())
+    recovery = Recovery(engine, registry, holders, table, audit, alarms)
+    await recovery.run()
+    redeciding = Redeciding(engine, changing, known, alarms)
+    redeciding.start()
+    sets.reloading.on_applied(redeciding.reloaded)
+    attaching = Attaching(engine, changing, identities)
+    owed = KeptList(database, journal, REVIEWS, Review)
+    approving = Approving(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
+    beginning = Beginning(engine, approving)
+    service = TokenService(engine, beginning, attaching, identities, clock)
+    heard = [Issuer.of(each, config.issuer) for each in config.signals]
+    signals = Signals(heard, known, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
+    await signals.start()
+    return Rooms(
+        clock,
+        alarms,
+        database,
+        audit,
+        journal,
+        attestation,
+        registry,
+        authority,
+        issuing,
+        revocations,
+        foreign,
+        followed,
+        identities,
+        engine,
+        approving,
+        beginning,
+        changing,
+        sets,
+        attaching,
+        recovery,
+        blocks,
+        service,
+        signals,
+        facts.FactApi(known, redeciding, identities),
+    )

@@ -1,0 +1,232 @@
+"""`sojourn approval`: what waits for someone to agree, and the decision."""
+
+import json
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from sojourn.cli import remote
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
+from sojourn.cli.output import emit, moment, table
+from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
+from sojourn.cli.watching import show as show_live
+from sojourn.durations import duration_text
+from sojourn.errors import NotFound, quoted
+
+app = typer.Typer(no_args_is_help=True, help="See which tasks wait for someone to agree, and decide.")
+ApprovalArgument = Annotated[str, typer.Argument(metavar="APPROVAL", help="The request, apr_….")]
+AsWorkloadOption = Annotated[
+    bool,
+    typer.Option(
+        "--as-workload", help="Decide as a workload that the task type lists, through the agent's public socket."
+    ),
+]
+DigestOption = Annotated[
+    str, typer.Option("--digest", help="Decide only if the request has this digest. Default: that of the one shown.")
+]
+ReasonOption = Annotated[str, typer.Option("--reason", help="For the requester and the audit journal.")]
+_Call = Callable[[str, Any, Any], Any]
+
+
+@app.command("list")
+def list_(
+    watch: WatchOption = False,
+    interval: IntervalOption = INTERVAL,
+    as_workload: AsWorkloadOption = False,
+    admin_socket: AdminSocketOption = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """List the requests that wait: all of them, or as a workload those that it may decide."""
+    call = _caller(as_workload, admin_socket, socket)
+    show_live(output, lambda: _all(call), _rows, watch=watch, interval=interval)
+
+
+@app.command()
+def show(
+    approval: ApprovalArgument,
+    as_workload: AsWorkloadOption = False,
+    admin_socket: AdminSocketOption = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Show a request: what is asked, by whom, and who must agree."""
+    value = _one(_caller(as_workload, admin_socket, socket), approval)
+    emit(output, value, _lines(value))
+
+
+@app.command()
+def approve(
+    approval: ApprovalArgument,
+    digest: DigestOption = "",
+    reason: ReasonOption = "",
+    as_workload: AsWorkloadOption = False,
+    admin_socket: AdminSocketOption = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Agree to a request, which is shown. Policy is asked again; what it still allows begins."""
+    _decide(_caller(as_workload, admin_socket, socket), approval, digest, reason, output, agree=True)
+
+
+@app.command()
+def deny(
+    approval: ApprovalArgument,
+    digest: DigestOption = "",
+    reason: ReasonOption = "",
+    as_workload: AsWorkloadOption = False,
+    admin_socket: AdminSocketOption = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Refuse a request. Its task is over."""
+    _decide(_caller(as_workload, admin_socket, socket), approval, digest, reason, output, agree=False)
+
+
+def _caller(as_workload: bool, admin_socket: str | None, socket: str | None) -> _Call:
+    """Makes calls of one of the two services."""
+
+    def as_operator(method: str, request: Any, answer: Any) -> Any:
+        return remote.admin(admin_socket, f"/sojourn.v1.Admin/{method}", request, answer)
+
+    def workload(method: str, request: Any, answer: Any) -> Any:
+        path = f"/sojourn.v1.Approvals/{method}"
+        return remote.public(socket, lambda client: client.connection.unary(path, request, answer))
+
+    return workload if as_workload else as_operator
+
+
+def _all(call: _Call, approval: str = "") -> dict[str, Any]:
+    from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
+
+    answer = call("ListApprovals", pb.ListApprovalsRequest(approval_id=approval), pb.ListApprovalsResponse)
+    return {"approvals": [_value(each) for each in answer.approvals], "left_out": answer.left_out}
+
+
+def _one(call: _Call, approval: str) -> dict[str, Any]:
+    found = _all(call, approval)["approvals"] if approval else []
+    if not found:
+        error = NotFound("there is no such approval request, or it has been decided")
+        error.remote_code = error.code
+        raise error
+    only: dict[str, Any] = found[0]
+    return only
+
+
+def _decide(call: _Call, approval: str, digest: str, reason: str, output: Output, *, agree: bool) -> None:
+    from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
+
+    shown = _one(call, approval)
+    verdicts = pb.DecideApprovalRequest
+    request = pb.DecideApprovalRequest(
+        approval_id=approval,
+        digest=digest or shown["digest"],
+        verdict=verdicts.VERDICT_APPROVE if agree else verdicts.VERDICT_DENY,
+        reason=reason,
+    )
+    if output is Output.PRETTY:
+        emit(output, shown, _lines(shown))
+    task = call("DecideApproval", request, pb.DecideApprovalResponse).task
+    given, needed = task.approval.given, task.approval.needed
+    value = {
+        "approval": approval,
+        "digest": request.digest,
+        "verdict": "approve" if agree else "deny",
+        "task": task.id,
+        "state": task.state,
+        "reason": task.reason,
+        "given": given,
+        "needed": needed,
+    }
+    waits = f", and waits for {needed - given} more to agree" if task.state == "pending" else ""
+    emit(output, value, [f"{'approved' if agree else 'denied'}: task {task.id} is {task.state}{waits}"])
+
+
+def _rows(value: dict[str, Any]) -> list[str]:
+    found = value["approvals"]
+    if not found:
+        return ["nothing waits for approval"]
+    rows = [
+        [
+            each["id"],
+            each["type"] + (" (BREAK-GLASS)" if each["break_glass"] else ""),
+            each["spiffe_id"],
+            f"uid {each['requester']['uid']}, pid {each['requester']['pid']}",
+            _params(each),
+            f"{len(each['given'])} of {each['needed']}",
+            each["expires_at"],
+        ]
+        for each in found
+    ]
+    more = [f"and {value['left_out']} more"] if value["left_out"] else []
+    return [*table(["APPROVAL", "TYPE", "WORKLOAD", "ASKED BY", "PARAMS", "AGREED", "UNTIL"], rows), *more]
+
+
+def _lines(value: dict[str, Any]) -> list[str]:
+    requester = value["requester"]
+    glass = "BREAK-GLASS: loud, short, and a review is owed" if value["break_glass"] else ""
+    grants = [f"{grant['resource']}: {', '.join(grant['actions'])}" for grant in value["grants"]]
+    lines = {
+        "approval": value["id"],
+        "": glass,
+        "type": f"{value['type']} ({value['consequence']} consequence) {quoted(value['description'])}",
+        "workload": value["spiffe_id"],
+        **{f"param {name}": json.dumps(each, ensure_ascii=False) for name, each in value["params"].items()},
+        "grants": "; ".join(grants),
+        "life": duration_text(timedelta(seconds=value["life_seconds"])),
+        "asked by": f"{_person(requester)}, {_program(value['program'])}",
+        "held by": f"pid {value['holder_pid']}, {_program(value['holder_program'])}",
+        "approvers": f"{value['needed']} of {', '.join(value['approvers'])}",
+        "agreed": "; ".join(f"{each['role']}, {_person(each)}" for each in value["given"]),
+        "asked at": value["asked_at"],
+        "until": value["expires_at"],
+        "digest": value["digest"],
+    }
+    width = max(10, *map(len, lines))
+    return [f"{name:<{width}} {text}" for name, text in lines.items() if text]
+
+
+def _person(value: dict[str, Any]) -> str:
+    login = "" if value["login_uid"] is None else f" (logged in as {value['login_uid']})"
+    return f"uid {value['uid']}{login}, pid {value['pid']}"
+
+
+def _program(path: str) -> str:
+    return quoted(path) if path else "program not readable"
+
+
+def _params(value: dict[str, Any]) -> str:
+    """As the requester wrote them, for a list: quoted, so that none looks like another, and cut."""
+    return " ".join(f"{name}={quoted(each)}" for name, each in value["params"].items())
+
+
+def _value(message: Any) -> dict[str, Any]:
+    return {
+        "id": message.id,
+        "digest": message.digest,
+        "task": message.task_id,
+        "type": message.type,
+        "description": message.description,
+        "break_glass": message.break_glass,
+        "consequence": message.consequence,
+        "spiffe_id": message.spiffe_id,
+        "params": {name: message.params[name] for name in sorted(message.params)},
+        "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in message.grants],
+        "life_seconds": message.life_seconds,
+        "requester": _approver(message.requester),
+        "program": message.program,
+        "holder_pid": message.holder_pid,
+        "holder_program": message.holder_program,
+        "approvers": list(message.approvers),
+        "needed": message.needed,
+        "given": [{**_approver(each), "role": each.role} for each in message.given],
+        "asked_at": moment(message.asked_at),
+        "expires_at": moment(message.expires_at),
+    }
+
+
+def _approver(message: Any) -> dict[str, Any]:
+    login_uid = None if message.login_uid < 0 else message.login_uid
+    return {"uid": message.uid, "login_uid": login_uid, "pid": message.pid}

@@ -1,0 +1,198 @@
+"""`sojourn fact`: what operators and workloads say of the world, for task types to read."""
+
+import re
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from sojourn.cli import remote
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
+from sojourn.cli.output import emit, moment, table
+from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
+from sojourn.cli.watching import show as show_live
+from sojourn.durations import parse_duration
+from sojourn.errors import InvalidInput
+
+app = typer.Typer(no_args_is_help=True, help="What is so in the world, for task types to read.")
+_LONG = re.compile(r"-?[0-9]{1,18}")
+
+
+class Type(StrEnum):
+    """The type of a value."""
+
+    STRING = "string"
+    LONG = "long"
+    BOOLEAN = "boolean"
+
+
+NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="The fact, as task types name it.")]
+ValueArgument = Annotated[str, typer.Argument(metavar="VALUE", help="What is so.")]
+SubjectOption = Annotated[
+    str, typer.Option("--subject", help="Of whom: a SPIFFE ID or a task's ID. Default: it is so everywhere.")
+]
+ValidOption = Annotated[
+    str | None, typer.Option("--valid", metavar="DURATION", help="For how long, such as 10m. Default: until changed.")
+]
+TypeOption = Annotated[
+    Type | None,
+    typer.Option("--type", help="Default: true and false are boolean, a whole number is long, all else is string."),
+]
+
+
+@app.callback()
+def _group() -> None:
+    """What is so in the world, for task types to read."""
+
+
+@app.command("set")
+def set_(
+    name: NameArgument,
+    value: ValueArgument,
+    subject: SubjectOption = "",
+    valid: ValidOption = None,
+    type_: TypeOption = None,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Say what is so. Live tasks that read it are decided again before this returns (operator)."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+    from sojourn.sdk.facts import fact_value
+
+    typed = typed_value(value, type_)
+    request = pb.SetFactRequest(name=name, subject=subject, value=fact_value(typed), valid_seconds=seconds(valid))
+    remote.admin(admin_socket, "/sojourn.v1.Admin/SetFact", request, pb.SetFactResponse)
+    _said(output, name, typed, subject, valid)
+
+
+@app.command()
+def unset(
+    name: NameArgument,
+    subject: SubjectOption = "",
+    source: Annotated[
+        str, typer.Option("--source", help="Take back what this workload or issuer said. Default: what operators did.")
+    ] = "",
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Take back what was said. Live tasks that read it are decided again before this returns (operator)."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    request = pb.UnsetFactRequest(name=name, subject=subject, source=source)
+    remote.admin(admin_socket, "/sojourn.v1.Admin/UnsetFact", request, pb.UnsetFactResponse)
+    value = {"name": name, "subject": subject, "source": source or "operator"}
+    emit(output, {"unset": value}, [f"{name} is taken back{_of(subject)}"])
+
+
+@app.command("list")
+def list_(
+    watch: WatchOption = False,
+    interval: IntervalOption = INTERVAL,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """List facts with their age, validity and source, and which task types read them (operator)."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    def get() -> dict[str, Any]:
+        answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ListFacts", pb.ListFactsRequest(), pb.ListFactsResponse)
+        return {"facts": [_fact(each) for each in answer.facts]}
+
+    show_live(output, get, lambda value: _rows(value["facts"]), watch=watch, interval=interval)
+
+
+@app.command()
+def publish(
+    name: NameArgument,
+    value: ValueArgument,
+    subject: SubjectOption = "",
+    valid: ValidOption = None,
+    type_: TypeOption = None,
+    spiffe_id: Annotated[
+        str, typer.Option("--spiffe-id", help="As which of the caller's identities. Default: the first that may.")
+    ] = "",
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Say what is so as the caller, as any workload would: where a task type names it as a source of this fact."""
+    typed = typed_value(value, type_)
+    remote.public(
+        socket,
+        lambda client: client.publish_fact(
+            name, typed, subject=subject, valid_seconds=seconds(valid) or None, spiffe_id=spiffe_id
+        ),
+    )
+    _said(output, name, typed, subject, valid)
+
+
+def typed_value(text: str, kind: Type | None) -> str | int | bool:
+    """A value as it is typed. Raise InvalidInput."""
+    if kind is Type.BOOLEAN or (kind is None and text in {"true", "false"}):
+        if text not in {"true", "false"}:
+            raise InvalidInput(f"{text[:50]!r} is not true or false")
+        return text == "true"
+    if kind is Type.LONG or (kind is None and _LONG.fullmatch(text)):
+        if not _LONG.fullmatch(text):
+            raise InvalidInput(f"{text[:50]!r} is not a whole number of at most 18 digits")
+        return int(text)
+    return text
+
+
+def seconds(valid: str | None) -> float:
+    """The seconds of `--valid`; 0 without. Raise InvalidInput."""
+    if valid is None:
+        return 0
+    try:
+        found = parse_duration(valid).total_seconds()
+    except ValueError as error:
+        raise InvalidInput(f"--valid: {valid[:50]!r} {error}") from error
+    if found <= 0:
+        raise InvalidInput("--valid: a fact is valid for more than 0 seconds")
+    return found
+
+
+def _said(output: Output, name: str, value: str | int | bool, subject: str, valid: str | None) -> None:
+    fact = {"name": name, "subject": subject, "value": value, "valid_seconds": seconds(valid) or None}
+    until = f" for {valid}" if valid else ""
+    emit(output, {"fact": fact}, [f"{name} = {_text(value)}{_of(subject)}{until}"])
+
+
+def _of(subject: str) -> str:
+    return f" of {subject}" if subject else ""
+
+
+def _text(value: str | int | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _fact(each: Any) -> dict[str, Any]:
+    which = each.value.WhichOneof("value")
+    return {
+        "name": each.name,
+        "subject": each.subject,
+        "source": each.source,
+        "value": getattr(each.value, which) if which else None,
+        "age_seconds": int(each.age_seconds),
+        "valid_seconds": int(each.valid_seconds) if each.HasField("valid_seconds") else None,
+        "happened_at": moment(each.happened_at),
+        "written": not each.unwritten,
+        "read_by": list(each.read_by),
+    }
+
+
+def _rows(facts: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        [
+            each["name"],
+            _text(each["value"]) if each["value"] is not None else "",
+            each["subject"] or "everywhere",
+            each["source"],
+            f"{each['age_seconds']} s",
+            (f"{each['valid_seconds']} s" if each["valid_seconds"] is not None else "until changed")
+            + ("" if each["written"] else ", NOT on disk"),
+            ", ".join(each["read_by"]) or "nobody",
+        ]
+        for each in facts
+    ]
+    headings = ["FACT", "VALUE", "SUBJECT", "SOURCE", "AGE", "VALID", "READ BY"]
+    return list(table(headings, rows)) if rows else ["nothing was said"]

@@ -1,0 +1,55 @@
+"""`sojourn review`: reviews that are owed of break-glass tasks."""
+
+from typing import Annotated, Any
+
+import typer
+
+from sojourn.cli import remote
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.output import emit, moment, table
+
+app = typer.Typer(no_args_is_help=True, help="Look at what was done behind broken glass.")
+
+
+@app.command("list")
+def list_(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
+    """List the reviews that are owed. No task of such a type begins until its review is done."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    answer = remote.admin(
+        admin_socket, "/sojourn.v1.Admin/ListReviews", pb.ListReviewsRequest(), pb.ListReviewsResponse
+    )
+    found = [review_value(each) for each in answer.reviews]
+    rows = [
+        [each["task"], each["type"], each["spiffe_id"], each["uid"], each["since"], "yes" if each["live"] else "no"]
+        for each in found
+    ]
+    headings = ["TASK", "TYPE", "WORKLOAD", "UID", "SINCE", "STILL LIVE"]
+    emit(output, {"reviews": found}, table(headings, rows) if rows else ["no review is owed"])
+
+
+@app.command()
+def done(
+    task: Annotated[str, typer.Argument(help="The break-glass task.")],
+    finding: Annotated[str, typer.Option("--finding", help="What was found. For the audit journal.")],
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Say what the review of a break-glass task found. `sojourn task why TASK` tells what became of it."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    request = pb.CompleteReviewRequest(task_id=task, finding=finding)
+    remote.admin(admin_socket, "/sojourn.v1.Admin/CompleteReview", request, pb.CompleteReviewResponse)
+    emit(output, {"task": task, "finding": finding}, [f"the review of {task} is done"])
+
+
+def review_value(message: Any) -> dict[str, Any]:
+    return {
+        "task": message.task_id,
+        "type": message.type,
+        "spiffe_id": message.spiffe_id,
+        "uid": message.uid,
+        "login_uid": None if message.login_uid < 0 else message.login_uid,
+        "since": moment(message.since),
+        "live": message.live,
+    }

@@ -1,0 +1,71 @@
+"""Signed events that were taken, in the database."""
+
+import json
+
+from sqlalchemy import Connection, func, select
+
+from sojourn.limits import SIGNALS_REMEMBERED
+from sojourn.oversight.audit import Event
+from sojourn.oversight.signals import Claimed, Found
+from sojourn.store.audit import AuditTable
+from sojourn.store.database import Database
+from sojourn.store.tables import settings, signals
+
+_FORGOTTEN = "signals_forgotten"  # issuer -> the time of the youngest event that was forgotten, milliseconds
+
+
+class SignalTable:
+    """The store that the signals ask for."""
+
+    def __init__(self, database: Database, audit: AuditTable, remembered: int = SIGNALS_REMEMBERED) -> None:
+        self._database = database
+        self._audit = audit
+        self._remembered = remembered
+
+    async def claim(self, event: Claimed, forget_before_ms: int) -> Found:
+        def work(connection: Connection) -> Found:
+            forgotten = _forget(connection, event.issuer, forget_before_ms)
+            known = connection.execute(select(signals).where(signals.c.id == event.id)).one_or_none()
+            if known is not None:
+                if known.digest != event.digest:
+                    return "other"
+                return "repeated" if known.done else "fresh"
+            if event.issued_ms <= forgotten:
+                return "forgotten"
+            count = select(func.count()).select_from(signals).where(signals.c.issuer == event.issuer)
+            if connection.execute(count).scalar_one() >= self._remembered:
+                return "full"
+            connection.execute(
+                signals.insert().values(
+                    id=event.id, issuer=event.issuer, iat_ms=event.issued_ms, digest=event.digest, done=False
+                )
+            )
+            return "fresh"
+
+        return await self._database.write(work)
+
+    async def done(self, event: Claimed, record: Event) -> None:
+        def work(connection: Connection) -> None:
+            connection.execute(signals.update().where(signals.c.id == event.id).values(done=True))
+            self._audit.append_in(connection, [record])
+
+        await self._database.write(work)
+
+
+def _forget(connection: Connection, issuer: str, before_ms: int) -> int:
+    """Forget an issuer's old events, and return the time of the youngest that ever was: none so old is taken again.
+
+    The clock says what is old, and whoever sets it back must not make what was forgotten young again.
+    """
+    stored = connection.execute(select(settings.c.value).where(settings.c.name == _FORGOTTEN)).scalar()
+    forgotten = json.loads(stored or "{}")
+    old = (signals.c.issuer == issuer) & (signals.c.iat_ms < before_ms)
+    youngest = connection.execute(select(func.max(signals.c.iat_ms)).where(old)).scalar()
+    if youngest is None:
+        return int(forgotten.get(issuer, -1))
+    connection.execute(signals.delete().where(old))
+    forgotten[issuer] = max(youngest, forgotten.get(issuer, -1))
+    text = json.dumps(forgotten)
+    if connection.execute(settings.update().where(settings.c.name == _FORGOTTEN).values(value=text)).rowcount == 0:
+        connection.execute(settings.insert().values(name=_FORGOTTEN, value=text))
+    return int(forgotten[issuer])

@@ -1,0 +1,610 @@
+"""delegating.py, family.py, tickets.py: a family ends, pauses, shrinks and comes back together."""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+
+import pytest
+from fakes.clock import FakeClock
+from fakes.families import WORKER_IDS, WORKERS, FamilyRoom, handed_on
+from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, entry
+from fakes.task_room import DEADLINE_SECONDS, EPOCH, ISSUER, KEY, TRIAGE_ENTRY, end_all
+from fakes.task_types import TICKETS, WIKI
+from sojourn.clock import Alarms
+from sojourn.errors import (
+    ActionOutsideType,
+    FailedPrecondition,
+    InvalidInput,
+    LimitExceeded,
+    NotFound,
+    PolicyDenied,
+    StoreFailed,
+    TaskOver,
+    Unavailable,
+)
+from sojourn.identity.registry import Registry
+from sojourn.limits import DELEGATION_TICKET_SECONDS, DELEGATION_TICKETS, REATTACH_SECONDS
+from sojourn.oversight.audit import Audit
+from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.blocks import Block
+from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.family import PARENT
+from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.holders import CHANGED, Holders
+from sojourn.tasks.recovery import RESTART, Recovery
+from sojourn.tasks.reloading import Reloading
+from sojourn.tasks.shadow import Shadow
+from sojourn.tasks.task import CASCADED
+from sojourn.tasks.types import TypeSet
+
+READ = Authority((Grant(TICKETS, ("ticket:read",)),))
+PAGES = Authority((Grant(WIKI, ("page:read",)),))
+W0, W1 = entry(WORKERS[0]), entry(WORKERS[1])
+
+
+@pytest.fixture
+async def stack():
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+@pytest.fixture
+def make(stack):
+    """Rooms whose journal is written."""
+
+    def made(kind=None):
+        room = FamilyRoom(FakeClock(), kind)
+        stack.callback(room.end_everything)
+        writing(stack, room.engine)
+        return room
+
+    return made
+
+
+def writing(stack, engine):
+    writer = asyncio.ensure_future(engine.journal.run())
+
+    async def stop():
+        end_all(engine)
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+
+    stack.push_async_callback(stop)
+
+
+@pytest.fixture
+def room(make):
+    return make()
+
+
+async def until(holds):
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not holds():
+            await asyncio.sleep(0.001)
+
+
+class TestTickets:
+    async def test_lives_a_minute_or_as_long_as_its_task(self, room):
+        """A ticket lives a minute, or as long as its task if that is less; it is gone from memory then."""
+        for life, seconds in ((900, DELEGATION_TICKET_SECONDS), (10, 10)):
+            each = await room.begin(max_seconds=life)
+            issued = await room.delegating.delegate(each, W0.spiffe_id, None)
+            assert seconds == (issued.expires_at - room.clock.now()).total_seconds()
+            room.clock.advance(seconds - 0.5)
+            assert room.engine.tickets.find(issued.ticket) is not None
+            room.clock.advance(0.5)
+            assert room.engine.tickets.find(issued.ticket) is None
+            room.alarms.ring_due()
+            assert 0 == len(room.engine.tickets)
+
+    async def test_a_step_of_the_wall_clock_is_nothing(self, room):
+        """A ticket lives by the boot clock: setting the wall clock back keeps none alive."""
+        ticket = await room.ticket(await room.begin(), 0)
+        room.clock.advance(DELEGATION_TICKET_SECONDS)
+        room.clock.step_wall(-3600)
+        with pytest.raises(NotFound):
+            await room.accept(ticket, 0)
+
+    async def test_there_are_so_many(self, room, monkeypatch):
+        """One user's tasks have half of all tickets at most; what is used, or lost, makes room."""
+        monkeypatch.setattr("sojourn.tasks.tickets.DELEGATION_TICKETS", 4)
+        assert DELEGATION_TICKETS > 4
+        task = await room.begin()
+        tickets = [await room.ticket(task, 0) for _ in range(2)]
+        with pytest.raises(LimitExceeded, match="outstanding"):
+            await room.ticket(task, 0)
+        await room.accept(tickets[0], 0)
+        await room.ticket(task, 0)
+
+
+class TestRefused:
+    async def test_a_part_that_is_not_held(self, room):
+        """What the task has not, or nothing at all, cannot be handed on."""
+        task = await room.begin(wanted=READ)
+        with pytest.raises(ActionOutsideType):
+            await room.ticket(task, 0, PAGES)
+        with pytest.raises(InvalidInput, match="nothing"):
+            await room.ticket(task, 0, Authority(()))
+        with pytest.raises(InvalidInput, match="at least"):
+            await room.ticket(task, 0, None, 0.5)
+
+    async def test_one_that_is_not_active(self, room):
+        """A suspended task and one that is over hand nothing on."""
+        task = await room.begin()
+        await room.changing.suspend(task, OPERATOR, "test")
+        with pytest.raises(TaskOver):
+            await room.ticket(task, 0)
+        room.engine.end(task, "revoked", "test")
+        with pytest.raises(TaskOver):
+            await room.ticket(task, 0)
+
+    async def test_one_that_ends_while_it_is_recorded(self, room):
+        """A ticket whose task ends before the record is on disk is none."""
+        task = await room.begin()
+        room.store.gate = asyncio.Event()
+        room.store.writing.clear()
+        asking = asyncio.ensure_future(room.ticket(task, 0))
+        await room.store.writing.wait()
+        room.engine.end(task, "revoked", "test")
+        room.store.gate.set()
+        room.store.gate = None
+        with pytest.raises(TaskOver):
+            await asking
+        assert 0 == len(room.engine.tickets)
+
+    async def test_a_one_shot_task(self, room):
+        """A one-shot task is not handed on."""
+        task = await room.begin()
+        task.binding = "one-shot"
+        with pytest.raises(PolicyDenied, match="one-shot"):
+            await room.ticket(task, 0)
+
+    async def test_a_binding_that_the_type_has_not(self, make):
+        """A child is held only as its type says."""
+        room = make(handed_on(binding='["process", "stream"]'))
+        ticket = await room.ticket(await room.begin(), 0)
+        with pytest.raises(PolicyDenied, match="may not be held"):
+            await room.accept(ticket, 0, binding="one-shot")
+        await room.accept(ticket, 0, binding="stream")
+
+    async def test_switched_off(self, room):
+        """A workload that is switched off gets nothing that is handed on; it may once that is lifted."""
+        ticket = await room.ticket(await room.begin(), 0)
+        room.engine.blocks.replace([Block("spiffe_id", WORKER_IDS[0], "because", 0)])
+        with pytest.raises(PolicyDenied, match="switched off"):
+            await room.accept(ticket, 0)
+        room.engine.blocks.replace([])
+        await room.accept(ticket, 0)
+
+    async def test_while_the_agent_stops(self, room):
+        """An agent that is shutting down lets nothing begin."""
+        ticket = await room.ticket(await room.begin(), 0)
+        room.engine.closing = True
+        with pytest.raises(Unavailable):
+            await room.accept(ticket, 0)
+
+    async def test_what_policy_denies_the_other(self, make):
+        """Policy is asked for the other workload at its depth: what it denies is left out, and all of it refuses."""
+        room = make(
+            handed_on(
+                '@id("root") permit (principal, action, resource) when { principal.depth == 0 };'
+                '@id("handed") permit (principal, action == Sojourn::Action::"ticket:read", resource)'
+                f' when {{ principal.depth == 1 && principal.workload == Sojourn::Workload::"{WORKER_IDS[0]}" }};'
+            )
+        )
+        task = await room.begin()
+        assert READ == (await room.hand_on(task, 0)).authority
+        with pytest.raises(PolicyDenied, match="leaves nothing"):
+            await room.hand_on(task, 1)
+        assert 1 == len(room.engine.family.children(task))
+
+    async def test_nothing_is_held_after_a_refusal(self, room):
+        """A refused caller's process is let go."""
+        task = await room.begin()
+        before = len(room.holders)
+        with pytest.raises(NotFound):
+            await room.accept("dlg_none", 0)
+        assert before == len(room.holders)
+        room.engine.end(task, "revoked", "test")
+
+
+class TestChild:
+    async def test_what_it_is(self, room):
+        """A child has its parent's type and parameters, its own workload, and what the ticket says of the rest."""
+        task = await make_with_params(room)
+        child = await room.hand_on(task, 0, READ, 60)
+        assert (task.type, task.params, READ, W0.spiffe_id, W0.id) == (
+            child.type,
+            child.params,
+            child.authority,
+            child.spiffe_id,
+            child.entry_id,
+        )
+        assert (task.id, 1, (W0.spiffe_id,), task.spiffe_id) == (
+            child.parent_id,
+            child.depth,
+            child.actors,
+            child.subject,
+        )
+        assert 60 == child.deadline - room.clock.boot()
+        [begun] = room.store.fields("delegation_accepted")
+        [made] = room.store.fields("task_delegated")
+        assert (child.id, task.id, made["ticket"]) == (begun["task"], begun["parent"], begun["ticket"])
+
+    async def test_it_lives_no_longer_than_its_parent(self, room):
+        """The parent's deadline counts, by the boot clock, also if the child's alarm is late."""
+        task = await room.begin(max_seconds=30)
+        child = await room.hand_on(task, 0, None, 900)
+        assert (task.deadline, task.expires_at) == (child.deadline, child.expires_at)
+        token = await room.engine.token(child, TICKETS, ())
+        room.clock.advance(30)
+        with pytest.raises(TaskOver):
+            room.engine.check_token(token)
+
+    async def test_an_idle_parent(self, make):
+        """A parent that is idle is over although its child is in use, even before an alarm has rung."""
+        room = make(handed_on(idle_timeout='"60s"'))
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        room.clock.advance(40)
+        token = await room.engine.token(child, TICKETS, ())
+        room.clock.advance(25)
+        with pytest.raises(TaskOver, match="cascaded"):
+            room.engine.check_token(token)
+        assert ("expired", "idle") == (task.state, task.reason)
+
+    async def test_the_parents_holder_runs_another_program(self, room, monkeypatch):
+        """A parent whose holder has changed ends as soon as its child is used."""
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        monkeypatch.setattr(room.holders, "lost", lambda hold: CHANGED if hold is task.holder else "")
+        with pytest.raises(TaskOver):
+            await room.engine.token(child, TICKETS, ())
+        assert ("attestation_changed", CASCADED) == (task.reason, child.state)
+
+    async def test_its_end_is_its_own(self, room):
+        """Neither its parent nor its siblings end with a child."""
+        task = await room.begin()
+        children = [await room.hand_on(task, number) for number in range(2)]
+        room.engine.end(children[0], "completed", "success")
+        assert ("active", "active") == (task.state, children[1].state)
+        assert [children[1]] == room.engine.family.children(task)
+
+    async def test_everyone_hears_of_the_end(self, room):
+        """Validators, streams and the journal hear of each task that ends with its parent."""
+        task = await room.begin()
+        child = await room.hand_on(await room.hand_on(task, 0), 1)
+        heard = []
+        room.engine.on_change(child, heard.append)
+        with room.engine.feed.watch([TICKETS]) as watcher:
+            room.engine.end(task, "completed", "success")
+            assert {"completed: success", "cascaded: parent_ended"} == {each.reason for each in watcher.take()}
+        await room.engine.journal.drain()
+        assert [child] == heard
+        assert {"completed", CASCADED} == {state for state, _ in room.store.rows.values()}
+        ends = room.store.fields("task_ended")
+        assert [task.id, child.parent_id] == [each["parent"] for each in ends[1:]]
+
+    async def test_ended_twice(self, room):
+        """Whoever ends a whole list of tasks may meet one that has ended with its parent: it stays what it is."""
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        for each in (task, child):
+            room.engine.end(each, "revoked", "blocked")
+        assert (CASCADED, "parent_ended") == (child.state, child.reason)
+
+
+async def make_with_params(room):
+    room.engine.types = TypeSet({"triage": handed_on(params='{ticket = "string"}')})
+    return await room.begin(params={"ticket": "T-1"})
+
+
+class TestTogether:
+    async def test_suspended_and_resumed(self, room):
+        """All that came of a task is suspended with it, and comes back with it, each decided again."""
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        grandchild = await room.hand_on(child, 1)
+        tokens = [await room.engine.token(each, TICKETS, ()) for each in (child, grandchild)]
+        await room.changing.suspend(task, OPERATOR, "test")
+        for each in (child, grandchild):
+            assert ("suspended", "parent_suspended") == (each.state, each.reason)
+        await room.changing.resume(task, OPERATOR)
+        await until(lambda: grandchild.state == "active")
+        for each in tokens:
+            with pytest.raises(TaskOver):
+                room.engine.check_token(each)
+        room.engine.check_token(await room.engine.token(grandchild, TICKETS, ()))
+
+    async def test_a_child_with_a_cause_of_its_own(self, room):
+        """A child that an operator suspended stays so when its parent comes back, and its own children with it."""
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        grandchild = await room.hand_on(child, 1)
+        await room.changing.suspend(child, OPERATOR, "test")
+        await room.changing.suspend(task, OPERATOR, "test")
+        await room.changing.resume(task, OPERATOR)
+        await until(lambda: PARENT not in child.suspensions)
+        assert ("suspended", {PARENT}) == (child.state, set(grandchild.suspensions))
+        with pytest.raises(FailedPrecondition):
+            await room.changing.resume(grandchild, OPERATOR)
+        await room.changing.resume(child, OPERATOR)
+        await until(lambda: grandchild.state == "active")
+
+    async def test_suspended_again_while_a_child_is_resumed(self, room):
+        """A child that is just being resumed when its parent is suspended again is not active afterwards."""
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        for turns in range(12):
+            await room.changing.suspend(task, OPERATOR, "test")
+            await room.changing.resume(task, OPERATOR)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            suspending = asyncio.ensure_future(room.changing.suspend(task, OPERATOR, "again"))
+            await asyncio.sleep(0)
+            for _ in range(30):
+                await asyncio.sleep(0)
+                assert "suspended" == child.state
+            await suspending
+            assert ("suspended", child.version) == room.store.rows[child.id]
+            await room.changing.resume(task, OPERATOR)
+            await until(lambda: child.state == "active")
+
+    async def test_a_resumption_that_cannot_be_written(self, room, monkeypatch):
+        """A child stays suspended while its resumption cannot be written, and comes back once it can."""
+        monkeypatch.setattr("sojourn.tasks.changing.RETRY_SECONDS", 0.001)
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        await room.changing.suspend(task, OPERATOR, "test")
+        await room.engine.journal.drain()
+        await room.changing.resume(task, OPERATOR)
+        room.store.failure = StoreFailed("the disk is full")
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+            assert "suspended" == child.state
+        room.store.failure = None
+        await until(lambda: child.state == "active")
+
+    async def test_policy_leaves_nothing_when_it_is_resumed(self, make):
+        """A child of which policy leaves nothing ends when its parent comes back."""
+        room = make(
+            handed_on(
+                '@id("root") permit (principal, action, resource) when { principal.depth == 0 };'
+                '@id("new") permit (principal, action, resource) when { principal.calls < 1 };'
+            )
+        )
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        room.engine.report_use(task, TICKETS, "ticket:read")
+        await room.changing.suspend(task, OPERATOR, "test")
+        await room.changing.resume(task, OPERATOR)
+        await until(lambda: not child.live)
+        assert ("active", "revoked", "policy_changed") == (task.state, child.state, child.reason)
+
+    async def test_narrowed(self, room):
+        """What a task gives up its children lose, down to the last; one that is left nothing ends."""
+        task = await room.begin()
+        child, reader = await room.hand_on(task, 0), await room.hand_on(task, 0, PAGES)
+        grandchild = await room.hand_on(child, 1)
+        token = await room.engine.token(grandchild, TICKETS, ())
+        await room.changing.narrow(task, READ, "holder")
+        assert (READ, READ) == (child.authority, grandchild.authority)
+        assert (CASCADED, "parent_narrowed") == (reader.state, reader.reason)
+        with pytest.raises(TaskOver):
+            room.engine.check_token(token)
+
+    async def test_the_type_changes(self, room):
+        """When the type's delegation is taken back its children end; its roots live on."""
+        task = await room.begin()
+        kept, gone = await room.hand_on(task, 0), await room.hand_on(task, 1)
+        types = TypeSet({"triage": handed_on(delegation={"to": f'["{WORKER_IDS[0]}"]'})})
+        await Reloading(room.engine, room.changing).apply(types)
+        assert ("active", "active", "revoked", "policy_changed") == (task.state, kept.state, gone.state, gone.reason)
+        await Reloading(room.engine, room.changing).apply(TypeSet({"triage": handed_on(max_duration='"60s"')}))
+        assert task.deadline == kept.deadline == room.clock.boot() + 60
+        await Reloading(room.engine, room.changing).apply(TypeSet())
+        assert ("revoked", CASCADED) == (task.state, kept.state)
+
+    async def test_a_ticket_after_a_change_of_the_type(self, room):
+        """A ticket from before a change is good only for what the type lets be handed on now."""
+        task = await room.begin()
+        ticket, other = await room.ticket(task, 0), await room.ticket(task, 1)
+        types = TypeSet({"triage": handed_on(delegation={"to": f'["{WORKER_IDS[1]}"]', "max_children": 1})})
+        await Reloading(room.engine, room.changing).apply(types)
+        with pytest.raises(PolicyDenied):
+            await room.accept(ticket, 0)
+        with pytest.raises(LimitExceeded):
+            await room.accept(other, 1)
+
+    async def test_the_candidate_is_asked_at_the_same_depth(self, room):
+        """A candidate set that agrees about children shows no difference."""
+        room.engine.shadow = Shadow(room.clock, lambda *_: None)
+        room.engine.shadow.replace(TypeSet({"triage": handed_on()}))
+        await room.hand_on(await room.begin(), 0)
+        assert ({}, 0) == (room.engine.shadow.differences, room.engine.shadow.errors)
+
+
+class _Identities:
+    async def of_process(self, pid):
+        return (TRIAGE_ENTRY, W0, W1)
+
+
+class NextRun:
+    """The agent's next run on the journal of a room."""
+
+    def __init__(self, room, kind=None):
+        self.alarms = Alarms(room.clock)
+        self.clock = room.clock
+        audit = Audit(room.store, room.clock)
+        holders = Holders(20)
+        types = {"triage": kind or room.engine.types["triage"]}
+        self.engine = TaskEngine(types, room.store, audit, KEY, ISSUER, EPOCH + 1, room.clock, self.alarms, holders)
+        registry = Registry(FakeEntryStore((TRIAGE_ENTRY, W0, W1)), TRUST_DOMAIN, [NODE], room.clock, self.alarms)
+        self.recovery = Recovery(self.engine, registry, holders, room.store, audit, self.alarms)
+        self.attaching = Attaching(self.engine, Changing(self.engine), _Identities())
+
+    def find(self, task):
+        return self.engine.tasks.find(task.id)
+
+    async def attach(self, peer, task, one):
+        return await self.attaching.of_caller(peer, (one,), task.id)
+
+
+@pytest.fixture
+def restart(room, stack):
+    async def run(**changes):
+        room.store.events.clear()
+        later = NextRun(room, **changes)
+        writing(stack, later.engine)
+        await later.recovery.run()
+        later.recovery.open_window()
+        return later
+
+    return run
+
+
+def ends(store):
+    return {(each["task"], each["state"], each["reason"]) for each in store.fields("task_ended")}
+
+
+def damage(store, task, **changes):
+    document = {**json.loads(store.documents[task.id]), **changes}
+    store.documents[task.id] = json.dumps(
+        {name: value for name, value in document.items() if value is not ...}
+    ).encode()
+
+
+class TestRestart:
+    @pytest.fixture
+    async def family(self, room):
+        """A task, its child and its grandchild."""
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        return task, child, await room.hand_on(child, 1)
+
+    async def test_comes_back_parents_first(self, room, restart, family):
+        """Children re-attach on their own, and stay suspended until their parents are back; then policy is asked."""
+        task, child, grandchild = family
+        await room.engine.token(grandchild, TICKETS, ())
+        later = await restart()
+        for each in (child, grandchild):
+            found = later.find(each)
+            assert {RESTART, PARENT} == set(found.suspensions)
+            assert (each.ancestors, each.parent_id, each.authority) == (
+                found.ancestors,
+                found.parent_id,
+                found.authority,
+            )
+        found = await later.attach(room.worker_peer, child, W0)
+        assert ("suspended", {PARENT}) == (found.state, set(found.suspensions))
+        await later.attach(room.worker_peer, grandchild, W1)
+        await later.attach(room.peer, task, TRIAGE_ENTRY)
+        await until(lambda: later.find(grandchild).state == "active")
+        token = await later.engine.token(later.find(grandchild), TICKETS, ())
+        assert (WORKER_IDS[1], WORKER_IDS[0]) == tuple(map(str, token.actors))
+        assert 1 == later.find(task).handed_on
+        assert 2 == later.find(task).principal().tokens_issued == later.find(grandchild).principal().tokens_issued
+
+    async def test_the_parent_does_not_come_back(self, room, restart, family):
+        """When the window closes on a parent its children end with it, though they were back."""
+        task, child, grandchild = family
+        later = await restart()
+        for each, one in ((child, W0), (grandchild, W1)):
+            await later.attach(room.worker_peer, each, one)
+        room.clock.advance(REATTACH_SECONDS)
+        later.alarms.ring_due()
+        assert [] == later.engine.tasks.all()
+        await later.engine.journal.drain()
+        assert {
+            (task.id, "revoked", RESTART),
+            (child.id, CASCADED, "parent_ended"),
+            (grandchild.id, CASCADED, "parent_ended"),
+        } == ends(room.store)
+
+    async def test_the_child_does_not_come_back(self, room, restart, family):
+        """A child that is not fetched in time ends; its parent lives on."""
+        task, child, grandchild = family
+        later = await restart()
+        await later.attach(room.peer, task, TRIAGE_ENTRY)
+        room.clock.advance(REATTACH_SECONDS)
+        later.alarms.ring_due()
+        assert [task.id] == [each.id for each in later.engine.tasks.all()]
+        assert ("revoked", CASCADED) == (later.find(child).state, later.find(grandchild).state)
+
+    @pytest.mark.parametrize("order", [1, -1], ids=["as begun", "backwards"])
+    async def test_the_parent_is_over(self, room, restart, family, order):
+        """Without its parent a child is over, in whatever order the journal tells of them."""
+        task, child, grandchild = family
+        room.store.rows = dict(list(room.store.rows.items())[::order])
+        damage(room.store, task, holder={**task.record().document["holder"], "start_time": 1})
+        later = await restart()
+        assert [] == later.engine.tasks.all()
+        assert {
+            (task.id, "revoked", "holder_exited"),
+            (child.id, CASCADED, "parent_ended"),
+            (grandchild.id, CASCADED, "parent_ended"),
+        } == ends(room.store)
+
+    async def test_a_parents_end_alone_was_written(self, room, restart, family):
+        """A crash between the end of a parent on disk and its child's leaves no child."""
+        task, _, _ = family
+        room.store.rows[task.id] = ("revoked", room.store.rows[task.id][1])
+        later = await restart()
+        assert [] == later.engine.tasks.all()
+
+    async def test_a_narrowing_of_the_parent_alone_was_written(self, room, restart, family):
+        """A crash between a narrowing on disk and its child's gives the child no more than its parent has."""
+        task, child, grandchild = family
+        damage(room.store, task, grants=READ.document(), deadline=task.deadline - 100)
+        damage(room.store, grandchild, grants=PAGES.document())
+        later = await restart()
+        assert (READ, task.deadline - 100) == (later.find(child).authority, later.find(child).deadline)
+        assert {(grandchild.id, CASCADED, "parent_narrowed")} == ends(room.store)
+
+    async def test_a_release_that_knew_no_delegation(self, room, restart):
+        """A row without the new members is that of a task that was begun."""
+        task = await room.begin()
+        await room.engine.token(task, TICKETS, ())
+        damage(room.store, task, parent_id=..., depth=..., ancestors=..., handed_on=..., spent=...)
+        later = await restart()
+        found = later.find(task)
+        assert ("", (), 0, 1) == (found.parent_id, found.ancestors, found.handed_on, found.spent.tokens)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("parent_id", 7),
+            ("parent_id", ""),
+            ("depth", 0),
+            ("depth", 2),
+            ("depth", True),
+            ("depth", "1"),
+            ("ancestors", []),
+            ("ancestors", ["not an id"]),
+            ("ancestors", [7]),
+            ("ancestors", {}),
+            ("ancestors", [WORKER_IDS[1]]),
+            ("ancestors", ["spiffe://example.org/agent/triage"] * 9),
+            ("handed_on", -1),
+            ("handed_on", None),
+            ("spent", [1]),
+            ("spent", [1, "2"]),
+            ("spiffe_id", "spiffe://example.org/agent/unknown"),
+        ],
+    )
+    async def test_damage(self, room, restart, name, value):
+        """A child of which the journal tells what cannot be ends, and its parent stays."""
+        task = await room.begin()
+        child = await room.hand_on(task, 0)
+        damage(room.store, child, **{name: value})
+        later = await restart()
+        assert [task.id] == [each.id for each in later.engine.tasks.all()]
+        [end] = ends(room.store)
+        assert (child.id, "revoked") == end[:2]
+        assert end[2] in {"journal_damaged", "attestation_changed"}
+
+    async def test_a_type_that_hands_nothing_on(self, room, restart, family):
+        """The parent's type is another now: all are over."""
+        later = await restart(kind=handed_on(delegation={"max_depth": 1}))
+        assert [] == later.engine.tasks.all()
