@@ -234,6 +234,7 @@ class RemoteDoor(Doorway[RemotePeer]):
             self._end(caller, Refused(f"{peer.who!r} is not allowed here: listen.allowed does not name it"))
         elif self._revocations.names(X509, peer.serial):
             self._end(caller, _revoked())
+        self._check_chains([caller])  # again: the bundle may have changed since the handshake began
         return peer
 
     def leave(self, caller: Caller[RemotePeer], peer: RemotePeer) -> None:

@@ -245,6 +245,42 @@ async def test_revoked(site: Site) -> None:
     assert await ended(first)
 
 
+async def test_an_authority_that_is_revoked_meanwhile(site: Site) -> None:
+    """One whose authority is revoked while its handshake is under way is refused."""
+    site.open()
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    load_svid(tls, site.svid(WEB))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = tls.wrap_bio(incoming, outgoing)
+    host, _, port = address_of(site.listener).rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    site._left.append(writer)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    writer.write(outgoing.read())
+    root = site.authority.slots("x509").active.id
+    answered = False
+    while True:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            incoming.write(await reader.read(65_536))
+        if not answered:
+            answered = True
+            site.authority.activate("x509", site.authority.prepare("x509").id)
+            site.authority.taint("x509", root)
+            site.authority.revoke("x509", root)
+        try:
+            client.do_handshake()
+            break
+        except ssl.SSLWantReadError:
+            continue
+    writer.write(outgoing.read())
+    await site.until(1)
+    with pytest.raises(Refused, match=r"the authority that signed the X\.509-SVID is revoked"):
+        site.door.check(site.peers[0])
+    assert await ended(reader)
+
+
 async def test_ending(site: Site) -> None:
     """When the agent ends, each caller is told so."""
     site.open()
