@@ -32,9 +32,11 @@ class Changing:
     async def suspend(self, task: Task, cause: str, reason: str) -> None:
         """Take a task's authority away for now; its tokens are dead for good. Return when that is on disk."""
         if task.live and cause not in task.suspensions:
+            was_active = task.state == ACTIVE
             task.suspend(cause, reason)
             self._changed(task, "task_suspended", cause=cause, reason=reason)
-            self._suspend_family(task)
+            if was_active:
+                self._suspend_family(task)
         await self._engine.journal.written(task.id)
 
     async def resume(self, task: Task, cause: str) -> None:
