@@ -27,8 +27,8 @@ class TaskVerifier:
     """Verifies task tokens for one audience, for use as `async with TaskVerifier(client, audience) as verifier`.
 
     Most tokens are judged here, from keys and the feed of live tasks. What the feed does not settle (an unknown task,
-    or a silent feed) is put to the agent once. Whatever goes wrong is a refusal. Of a good token `actor` is who presents
-    it, and `spiffe_id` the subject, on whose behalf that is.
+    or a silent feed) is put to the agent once. Whatever goes wrong is a refusal. Of a good token `actor` is who
+    presents it, and `spiffe_id` the subject, on whose behalf that is.
     """
 
     def __init__(
