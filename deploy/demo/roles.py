@@ -31,7 +31,7 @@ async def service(audience: str, peer_port: int = 0) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         del receive
         if scope["type"] == "http":
-            body = json.dumps({"by": str(scope["sojourn.task"].spiffe_id)}).encode()
+            body = json.dumps({"by": str(scope["sojourn.task"].actor)}).encode()
             await send(
                 {"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]}
             )

@@ -31,6 +31,8 @@ GROUPS: dict[str, tuple[str, ...]] = {
         "begin",
         "token",
         "narrow",
+        "delegate",
+        "accept",
         "complete",
         "list",
         "show",
@@ -118,6 +120,11 @@ def test_version() -> None:
         ["task", "run", "--type", "x", "--param", "novalue", "--", "true"],
         ["task", "begin", "--type", "x", "--resource", "https://a.example"],
         ["task", "begin", "--type", "x", "--ttl", "soon"],
+        ["task", "run", "--", "true"],
+        ["task", "run", "--type", "x", "--ticket-file", "y", "--", "true"],
+        ["task", "run", "--ticket-file", "y", "--ttl", "5m", "--", "true"],
+        ["task", "accept", "--ticket-file", "/does/not/exist"],
+        ["task", "delegate", "x", "--to", TRIAGE, "--max", "soon"],
         ["audit", "tail", "--lines", "0"],
         ["svid", "x509", "--socket", "tcp://127.0.0.1:80"],
         ["config", "show", "--config", "/does/not/exist"],
@@ -150,6 +157,7 @@ AWAY = [
     ["task", "begin", "--type", "x"],
     ["task", "token", "x"],
     ["task", "complete", "x"],
+    ["task", "delegate", "x", "--to", TRIAGE],
     ["task", "list"],
     ["task", "show", "x"],
     ["task", "revoke", "x"],
@@ -197,7 +205,7 @@ ENTRY_KEYS = {
 }  # fmt: skip
 TASK_KEYS = {
     "id", "type", "spiffe_id", "state", "reason", "grants", "params", "created_at", "expires_at", "holder_pid",
-    "tokens_issued", "version", "calls", "uses",
+    "tokens_issued", "version", "calls", "uses", "parent_id", "depth", "actors",
 }  # fmt: skip
 
 
@@ -351,7 +359,7 @@ def test_validate(shared: AgentProcess) -> None:
     """`validate` is exit status 0 for a token that is good, from its argument or standard input, and 1 for others."""
     token = shared.run("svid", "jwt", "--audience", "a").stdout.strip()
     good = shared.json("validate", token, "--audience", "a")
-    assert {"valid", "code", "reason", "kind", "spiffe_id", "claims"} == set(good)
+    assert {"valid", "code", "reason", "kind", "spiffe_id", "actors", "claims"} == set(good)
     assert (True, "jwt_svid", TRIAGE) == (good["valid"], good["kind"], good["spiffe_id"])
     piped = subprocess.run(
         [*COMMAND, "validate", "-", "--audience", "a"],
@@ -607,7 +615,7 @@ if sojourn task token 2>&1; then exit 5; fi
 def test_task_begin_as_json(shared: AgentProcess) -> None:
     """`task begin` prints what the task is; the caller may name the holder."""
     begun = shared.json("task", "begin", "--type", "triage-ticket", "--ttl", "30s")
-    assert {"id", "type", "spiffe_id", "state", "reason", "grants", "expires_at"} == set(begun)
+    assert {"id", "type", "spiffe_id", "state", "reason", "grants", "expires_at", "parent_id", "actors"} == set(begun)
     assert os.getpid() == shared.json("task", "show", begun["id"])["holder_pid"]
     completed = shared.json("task", "complete", begun["id"], "--failed")
     assert ("completed", "failure") == (completed["state"], completed["reason"])

@@ -47,6 +47,7 @@ class Refusal:
 class TaskTokenMiddleware:
     """Guards an ASGI application. The TaskToken of a request that passes is in `scope["sojourn.task"]`.
 
+    Its `actor` is who calls, its `spiffe_id` the subject, on whose behalf that is; they differ if a task was handed on.
     `actions` says which action a request is (see `action_finder`); a request that is none is answered 403. Either
     give a running `verifier`, or `audience` and perhaps `socket`: then the middleware has its own verifier, which
     starts and stops with the application's lifespan.

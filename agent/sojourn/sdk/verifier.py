@@ -29,7 +29,8 @@ class TaskVerifier:
 
     Most tokens are judged here, from keys and the feed of live tasks. What the feed does not settle (an unknown task,
     or a silent feed) is put to the agent once. Under a silent feed a token of class `high`, or of no class that is
-    known, is refused instead. Whatever goes wrong is a refusal.
+    known, is refused instead. Whatever goes wrong is a refusal. Of a good token `actor` is who presents it, and
+    `spiffe_id` the subject, on whose behalf that is.
     """
 
     def __init__(

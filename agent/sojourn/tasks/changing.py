@@ -38,9 +38,11 @@ class Changing:
     def hold(self, task: Task, cause: str, reason: str, **decided: Any) -> None:
         """Suspend a task from now on. It is written later. `decided`: on what, for the audit."""
         if task.live and cause not in task.suspensions:
+            was_active = task.state == ACTIVE
             task.suspend(cause, reason)
             self._changed(task, "task_suspended", cause=cause, reason=reason, **decided)
-            self._suspend_family(task)
+            if was_active:
+                self._suspend_family(task)
 
     async def resume(self, task: Task, cause: str, *, whole: bool = False) -> None:
         """Take one cause of suspension away. If it was the last, policy is asked again: what it denies now is gone.
