@@ -500,7 +500,10 @@ def test_a_stream_begins_with_begin(shared: AgentProcess) -> None:
     """A RunTask stream that does not begin with `begin` is refused."""
     with TaskStream(shared.socket) as stream:
         stream.send(complete=pb.Complete())
-        assert ("INVALID_ARGUMENT", "the first request of the stream must be begin, accept or attach") == stream.refusal()
+        assert (
+            "INVALID_ARGUMENT",
+            "the first request of the stream must be begin, accept or attach",
+        ) == stream.refusal()
 
 
 def test_a_stream_has_one_task(shared: AgentProcess, service: SyncClient) -> None:
