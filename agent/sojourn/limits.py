@@ -124,6 +124,7 @@ POLICIES_PER_TYPE = 1_000  # to be asked for one action, about 2 ms
 POLICY_MAX_BYTES = 8 * 1024  # of one policy: Cedar's parser takes stack for each operator, and has no limit of its own
 POLICY_NESTED_MAX = 50  # brackets in one policy; some hundreds overflow the parser's stack
 FACTS_PER_TYPE = 50
+ENTITIES_KEPT = 32  # of each task type, at about 1 KiB: those that are decided again together are much alike
 FACTS = 10_000  # at about 1 KiB each
 FACTS_OF_OTHERS = 9_000  # than operators, who can say something whatever workloads do
 FACTS_PER_WORKLOAD = 1_000  # that it publishes

@@ -17,6 +17,7 @@ from time import monotonic
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from factlines import FACT_LINES
 from figures import Figure, Line, table
 from ground import FULL, QUICK, Bench
 from lines import LINES
@@ -66,7 +67,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, terminated)
     begun, before = monotonic(), machine()
     with Bench(QUICK if options.quick else FULL) as bench:
-        lines = [measured(*line, bench) for line in LINES if not options.line or line[0] in options.line]
+        lines = [
+            measured(*line, bench) for line in (*LINES, *FACT_LINES) if not options.line or line[0] in options.line
+        ]
     print(table(lines))
     print(
         f"{before['cpus']} CPUs, load {before['load']} before, Python {before['python']}, Linux {before['kernel']};"

@@ -200,6 +200,23 @@ class Worker:
                 times.append(monotonic() - before)
         return spread(times)
 
+    async def begin_many(self, task_type, count):
+        """BeginTask, for tasks that live as long as this process."""
+        async with Client(self.socket) as client:
+            for start in range(0, count, 50):
+                some = range(start, min(start + 50, count))
+                await asyncio.gather(*(client.begin_task(task_type) for _ in some))
+
+    async def tokens_of(self, task_type, tries):
+        """GetToken under a task of another type than the sample's."""
+        times = []
+        async with Client(self.socket) as client, client.task(task_type) as task:
+            for _ in range(tries):
+                before = monotonic()
+                await task.token()
+                times.append(monotonic() - before)
+        return spread(times)
+
     async def exchange(self, connections, seconds, under_task):
         """POST /token over kept connections: bare, so that each begins a one-shot task, or under one task."""
         async with Client(self.socket) as client:

@@ -11,7 +11,7 @@ machine is started again.
 import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
@@ -44,7 +44,7 @@ class FactStore(Protocol):
 class Change:
     """A change of what is said under a key. `before` and `after`: None, nothing.
 
-    Told twice: when it takes away (`written` is False), and once it is on disk and may give.
+    Told before it is on disk (`written` is False), when it may take away; what time ends is told when it has.
     """
 
     key: Key
@@ -54,7 +54,8 @@ class Change:
     before_written: bool = True  # whether `before` had been on disk
 
 
-Heard = Callable[[Change], Awaitable[None]]
+Then = Callable[[], Awaitable[None]]  # what is to be done once the change is on disk
+Heard = Callable[[Change], Awaitable[Then | None]]
 
 
 class Facts:
@@ -77,7 +78,7 @@ class Facts:
         self._running: set[asyncio.Future[None]] = set()
 
     def on_change(self, hook: Heard) -> None:
-        """Call `hook` for each change, in both its steps. Hooks do not raise."""
+        """Call `hook` for each change, and what it returns once the change is on disk. Neither raises."""
         self._hooks.append(hook)
 
     # --- saying -----------------------------------------------------------------------------------------------------
@@ -219,7 +220,7 @@ class Facts:
     async def _carry_out(self, change: Change, write: Awaitable[None]) -> None:
         key, place = change.key, change.key[1:]
         writing = asyncio.ensure_future(write)  # it has its place among the writes before others have their turn
-        await self._tell(change)
+        then = await self._tell(change)
         try:
             await writing
         except SojournError as error:
@@ -239,7 +240,8 @@ class Facts:
             self._settled(key)
         self.revision += 1
         self._arm(key)
-        await self._tell(replace(change, written=True))
+        for each in then:
+            await each()
 
     def _settled(self, key: Key) -> None:
         """What is on disk is all there is under a key."""
@@ -278,7 +280,7 @@ class Facts:
         elif written is not None and written.over(boot):
             self._written[key[0]].pop(key[1:])
             self.revision += 1
-            self._run(self._tell(Change(key, written, said, written=True)))
+            self._run(self._told(Change(key, written, said, written=True)))
             self._arm(key)
         else:
             self._arm(key)
@@ -295,6 +297,9 @@ class Facts:
         event = self._audit.event("fact_expired", {**_named(key), "reason": reason})
         self._run(self._ended(Change(key, before, None, written=True), event))
 
+    async def _told(self, change: Change) -> None:
+        await self._tell(change)
+
     async def _ended(self, change: Change, event: Event) -> None:
         await self._tell(change)
         try:
@@ -303,9 +308,9 @@ class Facts:
         except SojournError as error:  # it stands there as over, and is dropped at the next start
             log.error("fact_not_dropped", name=change.key[0], reason=error.public, detail=error.detail)
 
-    async def _tell(self, change: Change) -> None:
-        for hook in self._hooks:
-            await hook(change)
+    async def _tell(self, change: Change) -> list[Then]:
+        heard = [await hook(change) for hook in self._hooks]
+        return [each for each in heard if each is not None]
 
     def _run(self, work: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
         running = asyncio.ensure_future(work)

@@ -59,8 +59,8 @@ class Changing:
             self._changed(task, "task_resumed", cause=cause)
             await self._engine.journal.written(task.id)
             return
-        version, decided = task.version, self._engine.decided(task)
-        left = rules.still_allowed(task.type, task.principal(), task.authority, decided.context, decided)
+        version, decided, revision = task.version, self._engine.decided(task), self._engine.facts_revision
+        left = rules.still_allowed(task.type, decided.principal, task.authority, decided.context, decided)
         if whole and left != task.authority:
             raise FailedPrecondition("policy does not allow all that the task holds")
         if not left.grants:
@@ -72,8 +72,7 @@ class Changing:
         )
         if not task.live or list(task.suspensions) != [cause] or task.version != version:
             raise TaskOver("the task has changed meanwhile")
-        now = rules.still_allowed(task.type, task.principal(), left, self._engine.context(task))
-        if now != left:  # a fact has changed meanwhile
+        if self._engine.facts_revision != revision and self._allowed(task, left) != left:
             self._changed(task, "task_suspended", cause=cause, reason=task.reason)
             raise TaskOver("what policy reads has changed meanwhile")
         task.resume(cause)
@@ -84,6 +83,9 @@ class Changing:
         self._engine.tell(task)
         self._narrow_children(task)
         self._resume_children(task)
+
+    def _allowed(self, task: Task, held: Authority) -> Authority:
+        return rules.still_allowed(task.type, task.principal(), held, self._engine.context(task))
 
     async def narrow(self, task: Task, left: Authority, reason: str) -> None:
         """Give up all but `left`; that cannot be undone. Return when it is on disk.

@@ -57,6 +57,11 @@ class Clause:
         """The facts that its conditions read, or ask whether they are there."""
         return frozenset(_facts(self.parsed["conditions"]))
 
+    @property
+    def names_tasks(self) -> bool:
+        """Whether it names a task by its ID anywhere."""
+        return _names_a_task(self.parsed)
+
     def can_match(self, action: str, resource: str) -> bool:
         """Whether its scope leaves room for this action at this resource."""
         return (self.actions is None or action in self.actions) and (
@@ -162,3 +167,12 @@ def _facts(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for each in node:
             yield from _facts(each)
+
+
+def _names_a_task(node: Any) -> bool:
+    """Whether an entity of type Task stands anywhere in a policy, be it in its scope or in an expression."""
+    if isinstance(node, dict):
+        if node.get("type") == f"{NAMESPACE}::Task" and "id" in node:
+            return True
+        return any(_names_a_task(each) for each in node.values())
+    return isinstance(node, list) and any(_names_a_task(each) for each in node)

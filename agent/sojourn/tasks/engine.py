@@ -109,7 +109,7 @@ class TaskEngine:
             raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
         grant = rules.narrow(task.authority, resource, actions)
         decided = self._decide(task, grant)
-        revision = self.facts.revision if self.facts is not None else 0
+        revision = self.facts_revision
         now = self.clock.now()
         left = timedelta(seconds=max(0.0, task.deadline - self.clock.boot()))
         ends = min(now + task.type.token_ttl, now + left, *([not_after] if not_after else []))
@@ -147,7 +147,7 @@ class TaskEngine:
             task.check_active(self.clock.boot())
             if task.version != version:
                 raise TaskOver("the task has changed meanwhile: ask again")
-            if self.facts is not None and self.facts.revision != revision:
+            if self.facts_revision != revision:
                 self._decide(task, grant)
         except BaseException:
             task.count_token(grant, -1)
@@ -282,6 +282,11 @@ class TaskEngine:
     def context(self, task: Task, kind: TaskType | None = None) -> Context:
         """What the policies of the task's type, or of `kind`, may read beside the task, as it is now."""
         return self.known(kind or task.type, str(task.spiffe_id), task.id, task.params)
+
+    @property
+    def facts_revision(self) -> int:
+        """Another number whenever policies might read another fact."""
+        return self.facts.revision if self.facts is not None else 0
 
     def known(
         self, kind: TaskType, workload: str, task_id: str = ANYWHERE, params: Mapping[str, Param] = MappingProxyType({})

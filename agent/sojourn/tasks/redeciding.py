@@ -14,7 +14,7 @@ import structlog
 from sojourn.clock import Alarm, Alarms
 from sojourn.errors import SojournError
 from sojourn.limits import REDECIDED_AT_ONCE, WRITES_PER_COMMIT
-from sojourn.oversight.facts import ANYWHERE, Change, Facts
+from sojourn.oversight.facts import ANYWHERE, Change, Facts, Then
 from sojourn.oversight.publications import Fact, Key
 from sojourn.tasks import rules
 from sojourn.tasks.changing import FACTS, Changing
@@ -61,7 +61,7 @@ class Redeciding:
         """Other task types are in force: facts are too old at other times, and what was suspended may come back."""
         self.watch_all()
         suspended = [task for task in self._engine.tasks.all() if FACTS in task.suspensions]
-        await self._all_again(suspended, None)
+        await self._resume(await self._all_again(suspended, None))
 
     def watch_all(self) -> None:
         for key in list(self._watches):
@@ -80,7 +80,7 @@ class Redeciding:
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
-    async def _changed(self, change: Change) -> None:
+    async def _changed(self, change: Change) -> Then | None:
         name, subject, source = change.key
         self._watch(change.key, self._engine.clock.boot())
         kinds = [
@@ -88,7 +88,11 @@ class Redeciding:
             for kind in self.readers(name)
             if source in kind.facts[name].sources and not self._is_as_before(kind, change)
         ]
-        await self._all_again(self._concerned(kinds, subject), {name})
+        allowed = await self._all_again(self._concerned(kinds, subject), {name}, said=not change.written)
+        if change.written:
+            await self._resume(allowed)
+            return None
+        return lambda: self._resume(allowed)
 
     def _is_as_before(self, kind: TaskType, change: Change) -> bool:
         """Whether the source only said again what counted already."""
@@ -107,23 +111,30 @@ class Redeciding:
             return [task] if task is not None and task.live and task.type.name in names else []
         return [task for name in names for task in self._engine.tasks.of_type(name, subject or ANYWHERE)]
 
-    async def _all_again(self, tasks: Sequence[Task], names: Collection[str] | None) -> None:
-        """Decide these again, as long as they live. `names`: the facts that changed; None: any of their type's."""
-        resumed = []
+    async def _all_again(
+        self, tasks: Sequence[Task], names: Collection[str] | None, *, said: bool = False
+    ) -> list[Task]:
+        """Decide these again, as long as they live; return those that are allowed all that they hold.
+
+        `names`: the facts that changed; None: any of their type's. `said`: only by what is not on disk yet.
+        """
+        allowed = []
         for number, task in enumerate(tasks):
             if number % REDECIDED_AT_ONCE == REDECIDED_AT_ONCE - 1:
                 await asyncio.sleep(0)  # others have their turn; tokens are decided by the facts as they are now
-            if task.live and self._decide_again(task, task.type.facts if names is None else names):
-                resumed.append(task)
-        await self._resume(resumed)
+            if task.live and self._decide_again(task, task.type.facts if names is None else names, said=said):
+                allowed.append(task)
+        return allowed
 
-    def _decide_again(self, task: Task, names: Collection[str]) -> bool:
+    def _decide_again(self, task: Task, names: Collection[str], *, said: bool = False) -> bool:
         """Ask policy for all that a live task holds, and take away what it denies. True if that is nothing."""
         engine = self._engine
         if task.state == PENDING:  # it has no authority yet, and policy is asked when it would get some
             return True
         decided = engine.decided(task)
-        left = rules.still_allowed(task.type, task.principal(), task.authority, decided.context, decided)
+        left = task.authority
+        for context in decided.context.also if said else (decided.context,):  # none: it is not what this task reads
+            left = rules.still_allowed(task.type, decided.principal, left, context, decided)
         if left == task.authority:
             return True
         known = [name for name in names if name in task.type.facts]
@@ -178,8 +189,11 @@ class Redeciding:
         if fact is not None:
             moments = self._too_old(fact)
             kinds = [kind for kind in self.readers(key[0]) if watch.looked < moments.get(kind.name, boot + 1) <= boot]
-            self._run(self._all_again(self._concerned(kinds, key[1]), {key[0]}))
+            self._run(self._aged(self._concerned(kinds, key[1]), key[0]))
         self._watch(key, boot)
+
+    async def _aged(self, tasks: Sequence[Task], name: str) -> None:
+        await self._resume(await self._all_again(tasks, {name}))
 
     async def quiet(self) -> None:
         """Return when what time has brought about is done."""

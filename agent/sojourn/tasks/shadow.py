@@ -127,7 +127,7 @@ class Decided:
         self._shadow = shadow
         self._read = read
         self._policy_set = policy_set
-        self._principal = task.principal()
+        self.principal = task.principal()
         self._asked: list[tuple[str, str]] = []
         self._policies: set[str] = set()
 
@@ -146,7 +146,7 @@ class Decided:
         """For the audit: the digest of all that was decided on, by which policies, and the facts with their ages."""
         read = (self.context.also or (self.context,))[-1].facts  # the newest, on disk or not
         inputs = {
-            "principal": asdict(self._principal),
+            "principal": asdict(self.principal),
             "asked": sorted(self._asked),
             "params": self.context.params,
             "facts": {name: fact.value for name, fact in read.items()},

@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE
+from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, task_type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sojourn.errors import InvalidPolicy
@@ -306,3 +306,25 @@ class TestCut:
         )
         assert decide(cedar, "ticket:read", params={"level": 1})
         assert "could not be evaluated" in decide(cedar, "ticket:write", params={"level": 1}).reason
+
+
+class TestTasksByName:
+    @pytest.mark.parametrize(
+        "condition",
+        [
+            'principal == Sojourn::Task::"tsk_a", action, resource)',
+            'principal in Sojourn::Task::"tsk_a", action, resource)',
+            'principal is Sojourn::Task in Sojourn::Task::"tsk_a", action, resource)',
+            'principal, action, resource) when { principal == Sojourn::Task::"tsk_a" }',
+            'principal, action, resource) when { [Sojourn::Task::"tsk_a"].contains(principal) }',
+            'principal, action, resource) unless { principal != Sojourn::Task::"tsk_a" }',
+        ],
+    )
+    def test_one_is_not_the_other(self, condition):
+        """A policy may name a task, wherever in it: then it is for that one, whoever was decided before."""
+        policy = task_type(cedar=f'@id("this") permit ({condition};').policy
+        answers = [
+            bool(policy.decide(Principal(name, "triage", TRIAGE, "active", 0, 0), "ticket:read", TICKETS, Context()))
+            for name in ("tsk_b", "tsk_a", "tsk_b", "tsk_a")
+        ]
+        assert [False, True, False, True] == answers
