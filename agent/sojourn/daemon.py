@@ -201,7 +201,7 @@ async def _open_doors(
         | approval_api.admin_methods()
         | taskadmin.TaskAdminApi(rooms.engine, rooms.changing, rooms.blocks, rooms.audit, rooms.clock).admin_methods()
         | fact_api.admin_methods()
-        | policies.PolicyApi(rooms.engine, rooms.policies).admin_methods()
+        | policies.PolicyApi(rooms.engine, rooms.approving, rooms.policies).admin_methods()
         | revoking.RevokingApi(
             rooms.registry,
             rooms.identities,
