@@ -156,6 +156,7 @@ REATTACH_TRIED_SECONDS = 20.0  # by a holder whose agent has gone: it must stop 
 ANCESTORS_WALKED = 64  # from a caller up to its task's holder
 HEARTBEAT_SECONDS = 1.0
 HEARTBEATS_MISSED = 3  # then a validator's knowledge is stale
+FEED_DELTAS_KEPT = 64  # messages that are ready for the next validator; all are told within milliseconds
 FEED_CHANGES_HELD = 1_024  # for a slow validator; over that it starts anew from a snapshot
 WATCHED_AUDIENCES = 100
 WATCHED_AUDIENCES_BYTES = 16 * 1024  # of all together

@@ -4,8 +4,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import timeit
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
@@ -161,6 +163,8 @@ def push(bench: Bench) -> Iterator[Figure]:
 def task(bench: Bench) -> Iterator[Figure]:
     # An agent of its own: the one-shot tasks live on for a minute, or end all at once with the worker.
     with Site.open() as site, Helper(site.agent.socket) as worker:
+        disk = [_disk(site.agent.data_dir, bench.effort.calls) for _ in range(bench.effort.repetitions)]
+        yield from _percentiles("the same disk: 4 KiB on it for good", disk)
         for command, name in (("begin", "RunTask begin"), ("tokens", "GetToken")):
             worker.call(command, tries=5)
             runs = [worker.call(command, tries=bench.effort.calls) for _ in range(bench.effort.repetitions)]
@@ -178,6 +182,18 @@ def task(bench: Bench) -> Iterator[Figure]:
             ]
             yield Figure.of(f"{name}, {connections} at once", "/s", [run["rate"] for run in runs])
             yield from _percentiles(f"{name}, {connections} at once", runs)
+
+
+def _disk(folder: Path, tries: int) -> dict[str, float]:
+    """What every record waits for: the time until 4 KiB more of a file are on the disk, in milliseconds."""
+    took = []
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        for _ in range(tries):
+            file.write(bytes(4096))
+            begun = monotonic()
+            os.fdatasync(file.fileno())
+            took.append((monotonic() - begun) * 1000)
+    return {key: percentile(took, int(key[1:])) for key in ("p50", "p99")}
 
 
 def _percentiles(name: str, runs: Sequence[dict[str, Any]]) -> Iterator[Figure]:

@@ -1,6 +1,5 @@
 """Policies as an attack, and attacks on policies: the cases of the policy engine (32 to 36), and its failures."""
 
-import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -277,10 +276,9 @@ async def test_case_103_entities_cannot_be_made(
     """What fails before the engine is asked is a deny too."""
     room = room_of()
     task = await room.begin()
-    monkeypatch.setattr(json, "dumps", raises(error))
+    monkeypatch.setattr(task.type.policy, "_made", raises(error))
     with pytest.raises(PolicyDenied):
         await room.engine.token(task, TICKETS, ())
-    monkeypatch.undo()
 
 
 def test_the_running_agent_is_not_fooled_by_its_folder(tmp_path: Path) -> None:

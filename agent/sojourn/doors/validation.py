@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 from typing import Protocol
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
@@ -12,7 +13,7 @@ from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities, Stream
-from sojourn.limits import HEARTBEAT_SECONDS, WATCHED_AUDIENCES, WATCHED_AUDIENCES_BYTES
+from sojourn.limits import FEED_DELTAS_KEPT, HEARTBEAT_SECONDS, WATCHED_AUDIENCES, WATCHED_AUDIENCES_BYTES
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.feed import TaskState, state_of
 from sojourn.tasks.service import JWT_SVID, TASK, TokenService
@@ -48,6 +49,7 @@ class ValidationApi:
         self._engine = engine
         self._clock = clock
         self._standing = standing
+        self._delta = lru_cache(FEED_DELTAS_KEPT)(self._make_delta)  # all who hear of the same hear the same bytes
 
     def methods(self) -> dict[str, Method]:
         return {
@@ -78,7 +80,7 @@ class ValidationApi:
             claims.put(answer.claims, verdict.claims)
         return answer
 
-    async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed]:
+    async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed | bytes]:
         audiences = _audiences(request.audiences)
         async with self._standing(call) as standing:
             with self._engine.feed.watch(audiences) as watcher:
@@ -98,8 +100,7 @@ class ValidationApi:
                         watcher.lost = False
                         yield self._snapshot(audiences)
                     elif states:
-                        delta = pb.Delta(tasks=[_state(state) for state in states])
-                        yield pb.TaskFeed(delta=delta, epoch=self._engine.epoch)
+                        yield self._delta(tuple(states))
 
     def _snapshot(self, audiences: Sequence[str]) -> pb.TaskFeed:
         watched = set(audiences)
@@ -114,6 +115,10 @@ class ValidationApi:
             issuer=self._engine.issuer,
             keys=json.dumps({"keys": [dict(self._engine.key.public.jwk)]}).encode(),
         )
+
+    def _make_delta(self, states: tuple[TaskState, ...]) -> bytes:
+        delta = pb.Delta(tasks=[_state(state) for state in states])
+        return pb.TaskFeed(delta=delta, epoch=self._engine.epoch).SerializeToString()
 
     def _heartbeat(self) -> pb.TaskFeed:
         sent = int(self._clock.now().timestamp() * 1000)

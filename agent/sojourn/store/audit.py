@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from sojourn.limits import AUDIT_LISTED
 from sojourn.oversight.audit import FIRST, Event, Record, digest_of
@@ -10,6 +10,9 @@ from sojourn.store.database import Database
 from sojourn.store.tables import audit, settings
 
 _HEAD = "audit_head"
+# Made once: every token is a record, and making a statement takes longer than running it.
+_INSERT = audit.insert()
+_SET_HEAD = settings.update().where(settings.c.name == _HEAD).values(value=bindparam("head"))
 
 
 class AuditTable:
@@ -37,7 +40,7 @@ class AuditTable:
             rows.append(
                 {"seq": seq, "at_ms": event.at_ms, "event": event.event, "fields": event.fields, "digest": digest}
             )
-        connection.execute(audit.insert(), rows)
+        connection.execute(_INSERT, rows)
         self._head = (seq, digest)
         _keep_head(connection, f"{seq} {digest}")
 
@@ -91,8 +94,7 @@ class AuditTable:
 
 def _keep_head(connection: Connection, head: str) -> None:
     """Remember the last record apart from the journal, so that cutting the journal short shows."""
-    changed = settings.update().where(settings.c.name == _HEAD).values(value=head)
-    if connection.execute(changed).rowcount == 0:
+    if connection.execute(_SET_HEAD, {"head": head}).rowcount == 0:
         connection.execute(settings.insert().values(name=_HEAD, value=head))
 
 

@@ -62,6 +62,11 @@ class Clause:
         """Whether it names a task by its ID anywhere."""
         return _names_a_task(self.parsed)
 
+    @property
+    def attributes(self) -> frozenset[str]:
+        """The names of all attributes that its conditions read or ask for, whatever of."""
+        return frozenset(_attributes(self.parsed["conditions"]))
+
     def can_match(self, action: str, resource: str) -> bool:
         """Whether its scope leaves room for this action at this resource."""
         return (self.actions is None or action in self.actions) and (
@@ -167,6 +172,18 @@ def _facts(node: Any) -> Iterator[str]:
     elif isinstance(node, list):
         for each in node:
             yield from _facts(each)
+
+
+def _attributes(node: Any) -> Iterator[str]:
+    """Every attribute that an expression names, of anything."""
+    if isinstance(node, dict):
+        named = node.get("attr", ())
+        yield from (named,) if isinstance(named, str) else map(str, named)
+        for each in node.values():
+            yield from _attributes(each)
+    elif isinstance(node, list):
+        for each in node:
+            yield from _attributes(each)
 
 
 def _names_a_task(node: Any) -> bool:

@@ -127,9 +127,12 @@ class Policy:
         if not result.validation_passed:
             raise InvalidPolicy(_faults(result.errors, every))
         self.whole = compiled(every)
-        # Where no policy names a task, tasks that are alike but for their IDs are one to it: making entities is half of
-        # what a decision costs.
-        self._names_tasks = any(clause.names_tasks for clause in self.clauses)
+        # Tasks that are alike in all that policies name or read are one to them: making entities is half of what a
+        # decision costs.
+        names_tasks = any(clause.names_tasks for clause in self.clauses)
+        read = frozenset[str]().union(*(clause.attributes for clause in self.clauses))
+        self._alike: dict[str, Any] = {} if names_tasks else {"task_id": _SOME_TASK}
+        self._alike |= {count: 0 for count in ("tokens_issued", "calls") if count not in read}
         self._made = lru_cache(ENTITIES_KEPT)(self._entities)
         # Scopes name actions outright, so that what is left out could not match: the answer is the same, but sooner.
         cuts = {action: tuple(each for each in every if _is_about(each, action)) for action in actions}
@@ -168,8 +171,7 @@ class Policy:
     ) -> Allow | Deny:
         """What other policies than the type's would say, by the same schema. Only `decide` grants anything."""
         try:
-            if not self._names_tasks and isinstance(principal.task_id, str):
-                principal = replace(principal, task_id=_SOME_TASK)
+            principal = self._as_told_apart(principal)
             entities = self._made(principal)
             request = {
                 "principal": _uid("Task", principal.task_id),
@@ -188,6 +190,11 @@ class Policy:
         except BaseException as error:  # noqa: BLE001  # whatever goes wrong is a deny; a panic of Cedar is no Exception
             return Deny(f"policy could not be asked: {type(error).__name__}")
         return Deny("a policy forbids it" if decided else "no policy permits it", decided)
+
+    def _as_told_apart(self, principal: Principal) -> Principal:
+        """The task as the policies can tell it from others. What is not of its type is left to be found out."""
+        alike = {name: value for name, value in self._alike.items() if type(getattr(principal, name)) is type(value)}
+        return replace(principal, **alike)
 
     def _entities(self, principal: Principal) -> cedarpy.Entities:
         """The entities of a decision: the task alone. Of its parents, and of resources, there is nothing to read."""

@@ -6,7 +6,7 @@ It decides nothing: whatever goes wrong in it is counted, and changes no answer.
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -16,11 +16,12 @@ from sojourn.clock import Clock
 from sojourn.limits import SHADOW_DIFFERENCES
 from sojourn.tasks.asking import Answer, Question, ask
 from sojourn.tasks.params import text_of
-from sojourn.tasks.policy import Allow, Context, Deny
+from sojourn.tasks.policy import Allow, Context, Deny, Principal
 from sojourn.tasks.task import Task
 from sojourn.tasks.types import TaskType, TypeSet
 
 log = structlog.get_logger()
+_SEEN = tuple(each.name for each in fields(Principal))
 Read = Callable[[Task, TaskType], Context]  # what the policies of a type may read about a task
 
 
@@ -146,7 +147,7 @@ class Decided:
         """For the audit: the digest of all that was decided on, by which policies, and the facts with their ages."""
         read = (self.context.also or (self.context,))[-1].facts  # the newest, on disk or not
         inputs = {
-            "principal": asdict(self.principal),
+            "principal": {name: getattr(self.principal, name) for name in _SEEN},
             "asked": sorted(self._asked),
             "params": self.context.params,
             "facts": {name: fact.value for name, fact in read.items()},

@@ -328,3 +328,38 @@ class TestTasksByName:
             for name in ("tsk_b", "tsk_a", "tsk_b", "tsk_a")
         ]
         assert [False, True, False, True] == answers
+
+
+class TestAlike:
+    """Tasks are one to policies that cannot tell them apart; whatever a policy reads or names it sees as it is."""
+
+    @pytest.mark.parametrize(
+        "condition",
+        [
+            "principal.tokens_issued < 1",
+            "principal has tokens_issued && principal.tokens_issued < 1",
+            'principal["tokens_issued"] < 1',
+            "!(principal.tokens_issued >= 1)",
+            'if context.params has ticket then principal.tokens_issued < 1 else principal["tokens_issued"] == 0',
+        ],
+    )
+    def test_what_is_read(self, condition):
+        """However a policy reads a count, it reads that of the task, each time."""
+        policy = Policy(f'@id("a") permit (principal, action, resource) when {{ {condition} }};', ACTIONS, PARAMS)
+        for tokens in (0, 1, 0, 5):
+            asked = principal(tokens_issued=tokens, calls=tokens + 1)
+            assert (tokens < 1) == bool(policy.decide(asked, "ticket:read", TICKETS, Context()))
+
+    def test_what_is_named(self):
+        """A policy for one task is for no other."""
+        policy = Policy('@id("a") permit (principal == Sojourn::Task::"tsk_1", action, resource);', ACTIONS, PARAMS)
+        for name in ("tsk_2", "tsk_1", "tsk_some"):
+            asked = principal(task_id=name)
+            assert (name == "tsk_1") == bool(policy.decide(asked, "ticket:read", TICKETS, Context()))
+
+    def test_entities_are_made_once(self):
+        """Of tasks that differ in what no policy reads, entities are made once; a change that is read makes new ones."""
+        policy = Policy('@id("a") permit (principal, action, resource) when { principal.calls < 9 };', ACTIONS, PARAMS)
+        for tokens, name, calls in ((0, "a", 0), (1, "b", 0), (2, "c", 1)):
+            policy.decide(principal(task_id=name, tokens_issued=tokens, calls=calls), "ticket:read", TICKETS, Context())
+        assert 2 == policy._made.cache_info().misses
