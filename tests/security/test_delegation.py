@@ -29,8 +29,8 @@ from sojourn.errors import (
 )
 from sojourn.limits import DELEGATION_DEPTH
 from sojourn.tasks import exchange, tokens
-from sojourn.tasks.changing import OPERATOR
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.task import CASCADED
 
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))

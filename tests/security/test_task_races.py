@@ -10,8 +10,9 @@ from fakes.clock import FakeClock
 from fakes.task_room import Room, end_all
 from fakes.task_types import TICKETS, WIKI, task_type
 from sojourn.errors import SojournError, TaskOver
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 
 TIMES = 10_000
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))

@@ -22,18 +22,18 @@ LAYERS = [
         "identity.lifetime",
         "identity.matching",
         "identity.plan",
-        "oversight.approvals",
         "tasks.grants",
         "tasks.tokens",
         "tasks.clauses",
         "tasks.policy",
+        "tasks.reasons",
         "tasks.standing",
         "oversight.secevent",
     ],
     ["oversight.caep"],
     ["trusted", "folders", "attestation.files"],
     ["config", "process_setup", "attestation.process", "tasks.params", "tasks.typefile", "tasks.types"],
-    ["tasks.conditions", "tasks.exchange", "tasks.rules", "tasks.lint"],
+    ["oversight.approvals", "tasks.conditions", "tasks.exchange", "tasks.rules", "tasks.lint"],
     ["tasks.asking"],
     ["tasks.cases", "tasks.explaining"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
@@ -90,6 +90,7 @@ PURE = [
     "tasks.lint",
     "tasks.params",
     "tasks.policy",
+    "tasks.reasons",
     "tasks.standing",
     "tasks.typefile",
     "tasks.types",
@@ -129,7 +130,7 @@ SEES_PROC = [
     "doors.servers",
     "sdk.tls",
 ]
-SDK_SEES = ["address", "errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.tokens"]
+SDK_SEES = ["address", "errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.reasons", "tasks.tokens"]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),
     *("uvicorn", "uvloop"),

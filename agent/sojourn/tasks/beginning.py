@@ -17,6 +17,7 @@ from sojourn.tasks.approving import Approving
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold
+from sojourn.tasks.reasons import DEADLINE, HOLDER_DISCONNECTED
 from sojourn.tasks.repeats import Repeats
 from sojourn.tasks.task import PENDING, REVOKED, Task
 
@@ -137,7 +138,7 @@ class Beginning:
             raise
         except BaseException:  # the caller has gone while the record is being written
             if task.live:
-                engine.end(task, REVOKED, "holder_disconnected")
+                engine.end(task, REVOKED, HOLDER_DISCONNECTED)
             raise
         boot = engine.clock.boot()
         if pending:
@@ -148,7 +149,7 @@ class Beginning:
             task.check_active(boot)  # the holder may have gone meanwhile
         except TaskOver:
             if task.live:  # suspended before anybody had it: nobody gets to know it
-                engine.end(task, REVOKED, task.reason or "deadline")
+                engine.end(task, REVOKED, task.reason or DEADLINE)
             raise
         engine.feed.publish(task)
 

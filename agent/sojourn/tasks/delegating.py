@@ -16,8 +16,9 @@ from sojourn.limits import DELEGATION_TICKET_SECONDS, TASK_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
 from sojourn.tasks.beginning import Beginning, Bond, Held
-from sojourn.tasks.engine import NOT_WRITTEN, TaskEngine
+from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
+from sojourn.tasks.reasons import NOT_WRITTEN
 from sojourn.tasks.task import ONE_SHOT, Task
 from sojourn.tasks.tickets import Ticket, digest_of
 

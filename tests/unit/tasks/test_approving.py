@@ -25,8 +25,9 @@ from sojourn.limits import APPROVALS_WAITING_PER_UID
 from sojourn.oversight.approvals import Person
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.beginning import Beginning
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.policies import Reloading
+from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.types import TypeSet
 
 BOSS = "spiffe://example.org/boss"

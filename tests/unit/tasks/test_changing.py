@@ -16,8 +16,9 @@ from sojourn.errors import (
     TaskOver,
     UnknownTaskType,
 )
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 
 EVERYTHING = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")), Grant(WIKI, ("page:read",))))
 TYPES = {

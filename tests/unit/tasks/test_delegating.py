@@ -27,12 +27,12 @@ from sojourn.limits import DELEGATION_TICKET_SECONDS, DELEGATION_TICKETS, REATTA
 from sojourn.oversight.audit import Audit
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.blocks import Block
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.family import PARENT
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.holders import CHANGED, Holders
-from sojourn.tasks.recovery import RESTART, Recovery
+from sojourn.tasks.holders import Holders
+from sojourn.tasks.reasons import ATTESTATION_CHANGED, OPERATOR, PARENT, RESTART
+from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.reloading import Reloading
 from sojourn.tasks.shadow import Shadow
 from sojourn.tasks.task import CASCADED
@@ -258,7 +258,7 @@ class TestChild:
         """A parent whose holder has changed ends as soon as its child is used."""
         task = await room.begin()
         child = await room.hand_on(task, 0)
-        monkeypatch.setattr(room.holders, "lost", lambda hold: CHANGED if hold is task.holder else "")
+        monkeypatch.setattr(room.holders, "lost", lambda hold: ATTESTATION_CHANGED if hold is task.holder else "")
         with pytest.raises(TaskOver):
             await room.engine.token(child, TICKETS, ())
         assert ("attestation_changed", CASCADED) == (task.reason, child.state)

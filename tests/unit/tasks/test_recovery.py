@@ -27,11 +27,12 @@ from sojourn.limits import REATTACH_SECONDS
 from sojourn.oversight.audit import Audit
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.blocks import Block
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.recovery import RESTART, Recovery
+from sojourn.tasks.reasons import OPERATOR, RESTART
+from sojourn.tasks.recovery import Recovery
 
 ENTRIES = (TRIAGE_ENTRY,)
 TYPES = {

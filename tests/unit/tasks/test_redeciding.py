@@ -9,12 +9,14 @@ from fakes.clock import FakeClock
 from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import PolicyDenied, StoreFailed, TaskOver
-from sojourn.oversight.facts import OPERATOR, Publication
+from sojourn.oversight.publications import Publication
 from sojourn.tasks import rules
-from sojourn.tasks.changing import FACTS, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import FACTS
 from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.reloading import Reloading
+from sojourn.tasks.typefile import OPERATOR
 from sojourn.tasks.types import TypeSet
 
 MONITOR, ISSUER = "spiffe://example.org/monitor", "https://risk.example.org"

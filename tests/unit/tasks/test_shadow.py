@@ -9,8 +9,9 @@ from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import ActionOutsideType, PolicyDenied
 from sojourn.tasks import shadow as shadow_module
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.reloading import Reloading
 from sojourn.tasks.shadow import Shadow
 from sojourn.tasks.types import TypeSet
