@@ -40,16 +40,13 @@ RACES = 1_000
 
 
 async def opened(room: FamilyRoom, stack: AsyncExitStack) -> FamilyRoom:
-    stack.callback(room.end_everything)
-    writer = asyncio.ensure_future(room.engine.journal.run())
+    await stack.enter_async_context(room.running())
 
     async def stop() -> None:
         room.store.gate = None
         room.store.failure = None
         end_all(room.engine)
         await room.engine.journal.drain()
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
     stack.push_async_callback(stop)
     return room

@@ -1,7 +1,6 @@
 """changing.py, and what else a task goes through while it lives: suspended, resumed, narrowed, idle, spent, repeated."""
 
 import asyncio
-from contextlib import AsyncExitStack
 
 import pytest
 from fakes.clock import FakeClock
@@ -36,13 +35,8 @@ def clock():
 
 @pytest.fixture
 async def room(clock):
-    room = Room(clock, TYPES)
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with Room(clock, TYPES).running() as room:
         yield room
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 @pytest.fixture

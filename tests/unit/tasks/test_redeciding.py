@@ -1,7 +1,6 @@
 """redeciding.py: what becomes of live tasks when facts change, end, or become too old."""
 
 import asyncio
-from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import pytest
@@ -66,13 +65,9 @@ async def room(clock):
     room = Room(clock, TYPES)
     room.changing = Changing(room.engine)
     room.redeciding = Redeciding(room.engine, room.changing, room.facts, room.alarms)
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with room.running():
         yield room
         await room.facts.quiet()
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 def said(room, name, value, *, subject="", source=OPERATOR, valid=None):

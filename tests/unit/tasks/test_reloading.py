@@ -1,7 +1,6 @@
 """reloading.py: another set of task types, and what becomes of the tasks that live under the old one."""
 
 import asyncio
-from contextlib import AsyncExitStack
 
 import pytest
 from fakes.clock import FakeClock
@@ -31,13 +30,8 @@ def clock():
 
 @pytest.fixture
 async def room(clock):
-    room = Room(clock, types())
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with Room(clock, types()).running() as room:
         yield room
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 @pytest.fixture

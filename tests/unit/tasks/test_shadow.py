@@ -1,8 +1,5 @@
 """shadow.py: a candidate is asked beside, what it says otherwise is remembered, and it changes nothing."""
 
-import asyncio
-from contextlib import AsyncExitStack
-
 import pytest
 from fakes.clock import FakeClock
 from fakes.task_room import READ_TICKETS, Room
@@ -30,13 +27,8 @@ def clock():
 
 @pytest.fixture
 async def room(clock):
-    room = Room(clock, types())
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with Room(clock, types()).running() as room:
         yield room
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 @pytest.fixture
