@@ -163,7 +163,7 @@ class Recovery:
         parent = self._engine.tasks.find(parent_id)
         if parent is None or not parent.live:
             return CASCADED, PARENT_ENDED
-        if (*parent.ancestors, parent.spiffe_id) != left.fields["ancestors"] or parent.type.name != left.type_name:
+        if parent.line != left.fields["ancestors"] or parent.type.name != left.type_name:
             raise InvalidInput("the task is not one that its parent handed on")
         authority = left.fields["authority"].within(parent.authority)
         if not authority.grants:
