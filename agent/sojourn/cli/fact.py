@@ -7,11 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption, option_seconds
 from sojourn.cli.output import emit, moment, table
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
 from sojourn.cli.watching import show as show_live
-from sojourn.durations import parse_duration
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="What is so in the world, for task types to read.")
@@ -142,10 +141,7 @@ def seconds(valid: str | None) -> float:
     """The seconds of `--valid`; 0 without. Raise InvalidInput."""
     if valid is None:
         return 0
-    try:
-        found = parse_duration(valid).total_seconds()
-    except ValueError as error:
-        raise InvalidInput(f"--valid: {valid[:50]!r} {error}") from error
+    found = option_seconds("--valid", valid)
     if found <= 0:
         raise InvalidInput("--valid: a fact is valid for more than 0 seconds")
     return found
