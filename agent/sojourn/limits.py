@@ -111,6 +111,7 @@ GRANTS_PER_TASK = 50
 ACTIONS_PER_GRANT = 50
 PARAMS_PER_TASK = 50
 PARAM_MAX_BYTES = 4_096
+LONG_MAX = 10**18 - 1  # of a number that policies read: whole digits that 64 bits hold
 PATTERN_TEXT_MAX = 100  # characters of a parameter that a pattern is matched against, unless it says otherwise
 PATTERN_CHOICES_MAX = 2_000_000  # ways through a pattern: a text that none of them fits costs some 10 ms
 CHOICES_PER_PARAM = 1_000  # values that a parameter may be one of

@@ -1,6 +1,5 @@
 """`sojourn fact`: what operators and workloads say of the world, for task types to read."""
 
-import re
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -14,7 +13,6 @@ from sojourn.cli.watching import show as show_live
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="What is so in the world, for task types to read.")
-_LONG = re.compile(r"-?[0-9]{1,18}")
 
 
 class Type(StrEnum):
@@ -126,15 +124,11 @@ def publish(
 
 def typed_value(text: str, kind: Type | None) -> str | int | bool:
     """A value as it is typed. Raise InvalidInput."""
-    if kind is Type.BOOLEAN or (kind is None and text in {"true", "false"}):
-        if text not in {"true", "false"}:
-            raise InvalidInput(f"{text[:50]!r} is not true or false")
-        return text == "true"
-    if kind is Type.LONG or (kind is None and _LONG.fullmatch(text)):
-        if not _LONG.fullmatch(text):
-            raise InvalidInput(f"{text[:50]!r} is not a whole number of at most 18 digits")
-        return int(text)
-    return text
+    from sojourn.tasks.params import LONG, typed
+
+    if kind is None:
+        kind = Type.BOOLEAN if text in {"true", "false"} else Type.LONG if LONG.fullmatch(text) else Type.STRING
+    return typed(kind.value, text, repr(text[:50]))
 
 
 def seconds(valid: str | None) -> float:
