@@ -230,3 +230,64 @@ class TestFamilies:
         await world.quiet()
         assert ("active", READ_TICKETS) == (child.state, child.authority)
         check_journal(world, child)
+
+
+class TestApproving:
+    async def test_ended_while_an_earlier_change_is_written(self, world):
+        """What ends while its approval waits for the disk stays ended there: no later record says that it has begun."""
+        task = await world.begin("asked")
+        record = world.store.record
+
+        async def decided(event):
+            await record(event)
+            world.hold_up()
+            world.changing.take(task, READ_TICKETS, "holder")
+
+        world.store.record = decided
+        approving = asyncio.ensure_future(world.approve(task))
+        async with asyncio.timeout(20):
+            await world.store.writing.wait()
+        await turns()
+        world.engine.end(task, "revoked", "test")
+        await turns()
+        world.let_go()
+        assert isinstance(await outcome(approving), TaskOver)
+        await world.quiet()
+        assert "revoked" == task.state
+        check_journal(world, task)
+        assert "task_begun" not in world.store.names
+
+    async def test_ended_while_its_review_is_written(self, world):
+        """Broken glass: what ends while the review that it owes is being written does not begin on disk."""
+        task = await world.begin("glass")
+        owed = world.review_store.save
+
+        async def save(values, event):
+            await owed(values, event)
+            if event.event == "review_owed":
+                await world.deny(task)  # on disk before the approval goes on
+
+        world.review_store.save = save
+        assert isinstance(await outcome(asyncio.ensure_future(world.approve(task))), TaskOver)
+        await world.quiet()
+        assert "revoked" == task.state
+        check_journal(world, task)
+        assert [] == world.reviews.all()
+        assert "task_begun" not in world.store.names
+
+    @pytest.mark.parametrize("name", ["asked", "glass"])
+    async def test_too_late(self, world, name):
+        """An approval whose time is up while it is written does not begin after a crash."""
+        task = await world.begin(name)
+        original = world.store.save
+
+        async def save(record, event):
+            await original(record, event)
+            if event.event == "task_begun":
+                world.clock.advance(61)  # and no alarm has rung
+
+        world.store.save = save
+        assert isinstance(await outcome(asyncio.ensure_future(world.approve(task))), TaskOver)
+        await world.quiet()
+        assert not task.live
+        check_journal(world, task)
