@@ -291,3 +291,43 @@ class TestApproving:
         await world.quiet()
         assert not task.live
         check_journal(world, task)
+
+
+class TestFacts:
+    async def test_a_change_meanwhile_does_not_leave_it_behind(self, world, monkeypatch):
+        """A task is resumed after its fact although it is narrowed at that moment."""
+        monkeypatch.setattr("sojourn.tasks.redeciding.RETRY_SECONDS", 0.01)
+        task = await world.begin("frozen")
+        await world.say("freeze", True)
+        original = world.store.save
+
+        async def save(record, event):
+            if event.event == "task_resumed" and "task_narrowed" not in world.store.names:
+                world.changing.take(task, READ_TICKETS, "holder")
+            await original(record, event)
+
+        world.store.save = save
+        await world.say("freeze", False)
+        await world.quiet()
+        assert ("active", READ_TICKETS) == (task.state, task.authority)
+        check_journal(world, task)
+
+    async def test_a_disk_that_was_full_does_not_leave_it_behind(self, world, monkeypatch):
+        """A task is resumed after its fact once the disk takes the record."""
+        monkeypatch.setattr("sojourn.tasks.redeciding.RETRY_SECONDS", 0.01)
+        task = await world.begin("frozen")
+        await world.say("freeze", True)
+        original, times = world.store.save, 3
+
+        async def save(record, event):
+            nonlocal times
+            if event.event == "task_resumed" and times:
+                times -= 1
+                raise StoreFailed("test")
+            await original(record, event)
+
+        world.store.save = save
+        await world.say("freeze", False)
+        await world.quiet()
+        assert "active" == task.state
+        check_journal(world, task)
