@@ -331,3 +331,17 @@ class TestFacts:
         await world.quiet()
         assert "active" == task.state
         check_journal(world, task)
+
+
+class TestFamilies:
+    async def test_what_a_child_used_is_used(self, stack):
+        """What a child used of the family's budget stays used when it has ended and the agent starts again."""
+        world = await opened(stack, TypeSet(triage=handed_on(max_tokens="3")))
+        root = await world.begin()
+        middle = await world.hand_on(root, 0)
+        child = await world.hand_on(middle, 1)
+        for _ in range(3):
+            await world.engine.token(child, TICKETS, ())
+        await world.engine.complete(child, failed=False)
+        await world.quiet()
+        check_journal(world, root)
