@@ -345,3 +345,20 @@ class TestFamilies:
         await world.engine.complete(child, failed=False)
         await world.quiet()
         check_journal(world, root)
+
+
+class TestEnded:
+    async def test_a_reload_changes_nothing_that_it_ended(self, world):
+        """A task that is idle too long by its new type is over, and its record is not touched again."""
+        task = await world.begin("idle")
+        world.clock.advance(100)
+        narrower = task_type(
+            "idle",
+            '@id("few") permit (principal, action == Sojourn::Action::"ticket:read", resource);',
+            idle_timeout='"60s"',
+        )
+        await world.reloading.apply(TypeSet({**world.engine.types, "idle": narrower}))
+        await world.quiet()
+        assert ("expired", "idle") == (task.state, task.reason)
+        assert "task_narrowed" not in world.store.names
+        assert 1 == world.store.names.count("task_ended")
