@@ -127,6 +127,67 @@ async def world(stack):
     return await opened(stack)
 
 
+class TestApproving:
+    async def test_ended_while_an_earlier_change_is_written(self, world):
+        """What ends while its approval waits for the disk stays ended there: no later record says that it has begun."""
+        task = await world.begin("asked")
+        record = world.store.record
+
+        async def decided(event):
+            await record(event)
+            world.hold_up()
+            world.changing.take(task, READ_TICKETS, "holder")
+
+        world.store.record = decided
+        approving = asyncio.ensure_future(world.approve(task))
+        async with asyncio.timeout(20):
+            await world.store.writing.wait()
+        await turns()
+        world.engine.end(task, "revoked", "test")
+        await turns()
+        world.let_go()
+        assert isinstance(await outcome(approving), TaskOver)
+        await world.quiet()
+        assert "revoked" == task.state
+        check_journal(world, task)
+        assert "task_begun" not in world.store.names
+
+    async def test_ended_while_its_review_is_written(self, world):
+        """Broken glass: what ends while the review that it owes is being written does not begin on disk."""
+        task = await world.begin("glass")
+        owed = world.review_store.save
+
+        async def save(values, event):
+            await owed(values, event)
+            if event.event == "review_owed":
+                await world.deny(task)  # on disk before the approval goes on
+
+        world.review_store.save = save
+        assert isinstance(await outcome(asyncio.ensure_future(world.approve(task))), TaskOver)
+        await world.quiet()
+        assert "revoked" == task.state
+        check_journal(world, task)
+        assert [] == world.reviews.all()
+        assert "task_begun" not in world.store.names
+
+    @pytest.mark.parametrize("name", ["asked", "glass"])
+    async def test_too_late(self, world, name):
+        """An approval whose time is up while it is written does not begin after a crash."""
+        task = await world.begin(name)
+        original = world.store.save
+
+        async def save(record, event):
+            await original(record, event)
+            if event.event == "task_begun":
+                world.clock.advance(61)  # and no alarm has rung
+
+        world.store.save = save
+        assert isinstance(await outcome(asyncio.ensure_future(world.approve(task))), TaskOver)
+        await world.quiet()
+        assert not task.live
+        check_journal(world, task)
+
+
 class TestResuming:
     async def test_narrowed_while_an_earlier_change_is_written(self, world):
         """What is given up while a resumption waits for the disk is given up on disk too."""
@@ -209,90 +270,6 @@ class TestResuming:
         check_journal(world, task)
 
 
-class TestFamilies:
-    async def test_a_child_is_not_left_behind(self, world, monkeypatch):
-        """A child follows its parent although it is changed while it is being resumed."""
-        monkeypatch.setattr("sojourn.tasks.changing.RETRY_SECONDS", 0.01)
-        parent = await world.begin()
-        child = await world.hand_on(parent, 0)
-        await world.changing.suspend(parent, OPERATOR, "test")
-        await world.quiet()
-        assert [PARENT] == list(child.suspensions)
-        original = world.store.save
-
-        async def save(record, event):
-            if record.id == child.id and event.event == "task_resumed" and "task_narrowed" not in world.store.names:
-                world.changing.take(child, READ_TICKETS, "holder")
-            await original(record, event)
-
-        world.store.save = save
-        await world.changing.resume(parent, OPERATOR)
-        await world.quiet()
-        assert ("active", READ_TICKETS) == (child.state, child.authority)
-        check_journal(world, child)
-
-
-class TestApproving:
-    async def test_ended_while_an_earlier_change_is_written(self, world):
-        """What ends while its approval waits for the disk stays ended there: no later record says that it has begun."""
-        task = await world.begin("asked")
-        record = world.store.record
-
-        async def decided(event):
-            await record(event)
-            world.hold_up()
-            world.changing.take(task, READ_TICKETS, "holder")
-
-        world.store.record = decided
-        approving = asyncio.ensure_future(world.approve(task))
-        async with asyncio.timeout(20):
-            await world.store.writing.wait()
-        await turns()
-        world.engine.end(task, "revoked", "test")
-        await turns()
-        world.let_go()
-        assert isinstance(await outcome(approving), TaskOver)
-        await world.quiet()
-        assert "revoked" == task.state
-        check_journal(world, task)
-        assert "task_begun" not in world.store.names
-
-    async def test_ended_while_its_review_is_written(self, world):
-        """Broken glass: what ends while the review that it owes is being written does not begin on disk."""
-        task = await world.begin("glass")
-        owed = world.review_store.save
-
-        async def save(values, event):
-            await owed(values, event)
-            if event.event == "review_owed":
-                await world.deny(task)  # on disk before the approval goes on
-
-        world.review_store.save = save
-        assert isinstance(await outcome(asyncio.ensure_future(world.approve(task))), TaskOver)
-        await world.quiet()
-        assert "revoked" == task.state
-        check_journal(world, task)
-        assert [] == world.reviews.all()
-        assert "task_begun" not in world.store.names
-
-    @pytest.mark.parametrize("name", ["asked", "glass"])
-    async def test_too_late(self, world, name):
-        """An approval whose time is up while it is written does not begin after a crash."""
-        task = await world.begin(name)
-        original = world.store.save
-
-        async def save(record, event):
-            await original(record, event)
-            if event.event == "task_begun":
-                world.clock.advance(61)  # and no alarm has rung
-
-        world.store.save = save
-        assert isinstance(await outcome(asyncio.ensure_future(world.approve(task))), TaskOver)
-        await world.quiet()
-        assert not task.live
-        check_journal(world, task)
-
-
 class TestFacts:
     async def test_a_change_meanwhile_does_not_leave_it_behind(self, world, monkeypatch):
         """A task is resumed after its fact although it is narrowed at that moment."""
@@ -334,6 +311,27 @@ class TestFacts:
 
 
 class TestFamilies:
+    async def test_a_child_is_not_left_behind(self, world, monkeypatch):
+        """A child follows its parent although it is changed while it is being resumed."""
+        monkeypatch.setattr("sojourn.tasks.changing.RETRY_SECONDS", 0.01)
+        parent = await world.begin()
+        child = await world.hand_on(parent, 0)
+        await world.changing.suspend(parent, OPERATOR, "test")
+        await world.quiet()
+        assert [PARENT] == list(child.suspensions)
+        original = world.store.save
+
+        async def save(record, event):
+            if record.id == child.id and event.event == "task_resumed" and "task_narrowed" not in world.store.names:
+                world.changing.take(child, READ_TICKETS, "holder")
+            await original(record, event)
+
+        world.store.save = save
+        await world.changing.resume(parent, OPERATOR)
+        await world.quiet()
+        assert ("active", READ_TICKETS) == (child.state, child.authority)
+        check_journal(world, child)
+
     async def test_what_a_child_used_is_used(self, stack):
         """What a child used of the family's budget stays used when it has ended and the agent starts again."""
         world = await opened(stack, TypeSet(triage=handed_on(max_tokens="3")))
@@ -362,3 +360,29 @@ class TestEnded:
         assert ("expired", "idle") == (task.state, task.reason)
         assert "task_narrowed" not in world.store.names
         assert 1 == world.store.names.count("task_ended")
+
+    async def test_what_never_began_is_not_on_disk(self, world):
+        """A task whose first record cannot be written leaves none, although it was suspended meanwhile."""
+        world.hold_up()
+        world.store.failure = StoreFailed("test")
+        beginning = asyncio.ensure_future(world.begin("idle"))
+        await world.store.writing.wait()
+        (task,) = world.engine.tasks.all()
+        world.changing.hold(task, OPERATOR, "test")
+        gate = world.store.gate
+        await turns()
+        original = world.store.append
+
+        async def append(events):
+            if events[0].event != "task_begun":
+                world.store.failure = None
+            await original(events)
+
+        world.store.append = append
+        gate.set()
+        assert isinstance(await outcome(beginning), StoreFailed)
+        world.let_go()
+        await world.quiet()
+        assert not task.live
+        state, _ = world.store.rows.get(task.id, ("revoked", 0))
+        assert "revoked" == state
