@@ -53,7 +53,8 @@ class Changing:
         if not task.live:
             task.check_active(self._engine.clock.boot())
         if cause not in task.suspensions:
-            raise FailedPrecondition(f"the task is not suspended by {cause}")
+            why = f"{task.state}: {task.reason}" if task.reason else task.state
+            raise FailedPrecondition(f"the task is not suspended by {cause}, it is {why}")
         if len(task.suspensions) > 1:
             task.resume(cause)
             self._changed(task, "task_resumed", cause=cause)
