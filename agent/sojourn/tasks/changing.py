@@ -60,7 +60,8 @@ class Changing:
         if not task.live:
             task.check_active(self._engine.clock.boot())
         if cause not in task.suspensions:
-            raise FailedPrecondition(f"the task is not suspended by {cause}")
+            why = f"{task.state}: {task.reason}" if task.reason else task.state
+            raise FailedPrecondition(f"the task is not suspended by {cause}, it is {why}")
 
     async def _resume(self, task: Task, cause: str, *, whole: bool) -> None:
         await self._engine.journal.written(task.id)  # what is decided and written next is of its newest state
