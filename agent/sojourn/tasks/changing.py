@@ -13,13 +13,12 @@ import structlog
 from sojourn.errors import FailedPrecondition, InvalidInput, SojournError, TaskOver
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.family import NARROWED, PARENT, PAUSED
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.journal import RETRY_SECONDS
+from sojourn.tasks.reasons import PARENT, PARENT_NARROWED, PARENT_SUSPENDED, POLICY_CHANGED
 from sojourn.tasks.task import ACTIVE, CASCADED, PENDING, Task
 
 log = structlog.get_logger()
-OPERATOR, FACTS = "operator", "facts"  # causes of suspension
 
 
 class Changing:
@@ -77,7 +76,7 @@ class Changing:
         if whole and left != task.authority:
             raise FailedPrecondition("policy does not allow all that the task holds")
         if not left.grants:
-            await self._engine.revoke(task, "policy_changed")
+            await self._engine.revoke(task, POLICY_CHANGED)
             task.check_active(self._engine.clock.boot())
         await self._engine.journal.now(
             task.record_of_resumed(left), self._engine.event("task_resumed", task, cause=cause, **decided.record())
@@ -126,18 +125,18 @@ class Changing:
         self._engine.tickets.void(task)
         for each in self._engine.family.descendants(task):
             # Also one that is suspended for this already: it may be just about to be resumed, and must not be.
-            each.suspend(PARENT, PAUSED)
+            each.suspend(PARENT, PARENT_SUSPENDED)
             self._engine.tickets.void(each)
-            self._changed(each, "task_suspended", cause=PARENT, reason=PAUSED)
+            self._changed(each, "task_suspended", cause=PARENT, reason=PARENT_SUSPENDED)
 
     def _narrow_children(self, task: Task) -> None:
         """Leave a task's children only what it has itself; one that is left nothing ends."""
         for each in self._engine.family.children(task):
             left = each.authority.within(task.authority)
             if not left.grants:
-                self._engine.end(each, CASCADED, NARROWED)
+                self._engine.end(each, CASCADED, PARENT_NARROWED)
             elif left != each.authority:
-                self.take(each, left, NARROWED)
+                self.take(each, left, PARENT_NARROWED)
 
     def _resume_children(self, task: Task) -> None:
         """A task is active again: so are its children, in a moment, if nothing else is against it."""

@@ -17,14 +17,14 @@ from sojourn.limits import REDECIDED_AT_ONCE, WRITES_PER_COMMIT
 from sojourn.oversight.facts import ANYWHERE, Change, Facts, Then
 from sojourn.oversight.publications import Fact, Key
 from sojourn.tasks import rules
-from sojourn.tasks.changing import FACTS, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.journal import RETRY_SECONDS
+from sojourn.tasks.reasons import CONTEXT_CHANGED, FACTS
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasks.types import TaskType, TypeSet
 
 log = structlog.get_logger()
-REASON = "context_changed"
 NARROW, SUSPEND, REVOKE = "narrow", "suspend", "revoke"
 _STRICTNESS = (NARROW, SUSPEND, REVOKE)
 _SOON = 0.001  # seconds: an alarm never rings before its time
@@ -143,9 +143,9 @@ class Redeciding:
         outcome = max((task.type.facts[name].on_deny for name in known), key=_STRICTNESS.index, default=REVOKE)
         on = {"facts_changed": sorted(known), **decided.record()}
         if outcome == REVOKE or (outcome == NARROW and not left.grants):
-            engine.end(task, REVOKED, REASON, **on)
+            engine.end(task, REVOKED, CONTEXT_CHANGED, **on)
         elif outcome == NARROW:
-            self._changing.take(task, left, REASON, **on)
+            self._changing.take(task, left, CONTEXT_CHANGED, **on)
         else:
             self._changing.hold(task, FACTS, _because(known), **on)
         return False
