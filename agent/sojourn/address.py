@@ -44,7 +44,10 @@ def socket_path(text: str) -> str:
 
 
 def default_run_dir() -> Path:
-    """Return the folder in which this user's agent makes its sockets. It need not exist."""
+    """Return the folder in which this user's agent makes its sockets. It need not exist.
+
+    Raise InvalidInput if nothing says where.
+    """
     if os.geteuid() == 0:
         return _SYSTEM_RUN
     runtime = _folder("XDG_RUNTIME_DIR")
@@ -55,12 +58,19 @@ def default_run_dir() -> Path:
 
 
 def default_state_dir() -> Path:
-    """Return the folder in which this user's agent keeps its database and keys. It need not exist."""
+    """Return the folder in which this user's agent keeps its database and keys. It need not exist.
+
+    Raise InvalidInput if nothing says where.
+    """
     return _SYSTEM_STATE if os.geteuid() == 0 else _state_home() / "sojourn"
 
 
 def _default(name: str) -> str:
-    own, system = default_run_dir() / name, _SYSTEM_RUN / name
+    system = _SYSTEM_RUN / name
+    try:
+        own = default_run_dir() / name
+    except InvalidInput:  # a user without a home, as in many containers, has no agent of their own there
+        return str(system)
     return str(system if not _exists(own) and _exists(system) else own)
 
 
@@ -72,7 +82,12 @@ def _exists(path: Path) -> bool:
 
 
 def _state_home() -> Path:
-    return _folder("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    try:
+        return _folder("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    except RuntimeError as error:
+        raise InvalidInput(
+            "this user has no home directory: set HOME or XDG_STATE_HOME, or name data folder and sockets"
+        ) from error
 
 
 def _folder(variable: str) -> Path | None:

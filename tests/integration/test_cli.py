@@ -613,7 +613,7 @@ if sojourn task token 2>&1; then exit 5; fi
     completed, refused, advice = done.stdout[end:].strip().splitlines()
     assert f"{value['task_id']} completed: success" == completed
     assert "error: the task is over: completed, success [task_not_active]" == refused
-    assert "next:  begin a new task" == advice
+    assert "next:  begin a new task; or, if it is suspended, wait until it is resumed" == advice
 
 
 def test_task_begin_as_json(shared: AgentProcess) -> None:

@@ -120,6 +120,14 @@ class TestTasks:
             pass
 
 
+def test_a_line(agent: AgentProcess) -> None:
+    """An event from a file that ends with its line, as files do, is taken, and is the same event without it."""
+    text = event()
+    for body in (f"{text}\n", f"{text}\r\n", text):
+        taken(post(agent.socket, body))
+    assert 1 == len(records(agent, "signal_accepted"))
+
+
 def test_as_a_forwarder_sends_it(agent: AgentProcess) -> None:
     """A forwarder such as nginx speaks HTTP/1.0 with headers of its own, and has the answer."""
     body = event().encode()

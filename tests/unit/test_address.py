@@ -99,3 +99,15 @@ class TestDefaults:
         own.parent.mkdir(parents=True)
         own.touch()
         assert str(own) == address.public_socket()
+
+    def test_no_home(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """A user without a home finds the machine's agent; an agent of their own has to be told where."""
+
+        def nowhere() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.setattr(Path, "home", nowhere)
+        assert str(tmp_path / "run" / "agent.sock") == address.public_socket()
+        assert str(tmp_path / "run" / "admin.sock") == address.admin_socket()
+        with pytest.raises(InvalidInput, match="HOME or XDG_STATE_HOME"):
+            address.default_state_dir()

@@ -1,6 +1,6 @@
 """`sojourn config`: the configuration as the agent sees it."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -34,12 +34,17 @@ def show(
         values = {name: value for name, value, _ in found}
         if key not in values:
             raise InvalidInput(f"there is no key {key[:64]!r}; `sojourn config show` lists them")
-        emit(output, {"key": key, "value": values[key]}, ["" if values[key] is None else str(values[key])])
+        emit(output, {"key": key, "value": values[key]}, [_plain(values[key])])
         return
     emit(
         output,
         {"values": [{"key": key, "value": value, "origin": origin} for key, value, origin in found]},
-        table(
-            ["KEY", "VALUE", "FROM"], [[key, "" if value is None else value, origin] for key, value, origin in found]
-        ),
+        table(["KEY", "VALUE", "FROM"], [[key, _plain(value), origin] for key, value, origin in found]),
     )
+
+
+def _plain(value: Any) -> str:
+    """A value as a table has it: of the issuers of signals only who they are."""
+    if isinstance(value, list | tuple):
+        return ", ".join(str(each["issuer"]) if isinstance(each, dict) else str(each) for each in value)
+    return "" if value is None else str(value)

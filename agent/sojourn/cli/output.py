@@ -15,12 +15,11 @@ _NEXT = {
     "no_identity": "see why with `sojourn explain --pid PID`; register with `sojourn entry create`",
     "attestation_failed": "the agent's log says which attestor failed and why",
     "unknown_task_type": "`sojourn status` lists the task types that the agent has",
-    "policy_denied": "the task type's .cedar file decides; the audit journal has the record: `sojourn audit tail`",
-    "action_outside_type": "the task type's ceiling lists what it may do",
-    "task_not_active": "begin a new task",
+    "policy_denied": "the task type, facts and switches decide: `sojourn audit tail` has the record",
+    "action_outside_type": "the task type's ceiling is what tasks may have; `sojourn task show` is what one has",
+    "task_not_active": "begin a new task; or, if it is suspended, wait until it is resumed",
     "approval_required": "wait for the decision: `sojourn task show TASK` has its state",
     "review_owed": "`sojourn review list` shows what is owed",
-    "already_exists": "`sojourn entry list` shows it; change it with `sojourn entry update`",
     "invalid_issuer": "[[signals]] in the agent's configuration names the issuers; `sojourn status` lists them",
     "invalid_key": "the issuer's JWK Set, `jwks` under [[signals]], must have the key that signed the event",
     "invalid_audience": "the event's aud must be `audience` under [[signals]]; that is tasks.issuer if it is not given",
@@ -90,6 +89,8 @@ def show_error(error: SojournError, *, as_json: bool) -> int:
         print(f"error: {printable(error.public)} [{code}]", file=sys.stderr)
     if code in _NEXT:
         print(f"next:  {_NEXT[code]}", file=sys.stderr)
+    elif code == "already_exists" and "entry" in error.public:
+        print("next:  `sojourn entry list` shows it; change it with `sojourn entry update`", file=sys.stderr)
     return _status(error)
 
 

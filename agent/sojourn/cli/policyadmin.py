@@ -50,7 +50,7 @@ def reload(
     value = {"digest": answer.digest, "digest_before": answer.digest_before, "dry_run": dry_run, "tasks": tasks}
     rows = [[each["task"], each["type"], each["spiffe_id"], each["outcome"], _lost(each)] for each in tasks]
     if answer.digest == answer.digest_before:
-        lines = ["nothing has changed"]
+        lines = [f"nothing has changed: {answer.digest[:12]} is in force already"]
     else:
         verb = "would replace" if dry_run else "replaced"
         lines = [f"{answer.digest[:12]} {verb} {answer.digest_before[:12]}"]

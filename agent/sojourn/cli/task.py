@@ -217,7 +217,7 @@ def _grants(resource: str, actions: list[str] | None) -> Any:
     if not resource and not actions:
         return None
     if not resource or not actions:
-        raise InvalidInput("--resource and --action go together; leave both out for all that the type allows")
+        raise InvalidInput("--resource and --action go together: give both, or neither for all there is")
     return [Grant.parse(resource, actions)]
 
 

@@ -216,7 +216,7 @@ def _task_dict(task: Any) -> dict[str, Any]:
         "state": task.state,
         "reason": task.reason,
         "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in task.grants],
-        "params": dict(task.params),
+        "params": {name: task.params[name] for name in sorted(task.params)},
         "created_at": moment(task.created_at),
         "expires_at": moment(task.expires_at),
         "holder_pid": task.holder_pid,

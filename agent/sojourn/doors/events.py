@@ -91,7 +91,7 @@ async def _body(request: Request) -> str:
         if len(body) > TOKEN_MAX_BYTES:
             raise TooLarge(f"the event is larger than {TOKEN_MAX_BYTES} bytes")
     try:
-        return body.decode("ascii")
+        return body.decode("ascii").rstrip("\r\n")  # a file of one event ends with its line
     except UnicodeDecodeError as error:
         raise InvalidEvent("the body is not a compact JWS") from error
 

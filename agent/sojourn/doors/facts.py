@@ -37,7 +37,7 @@ class FactApi:
 
     async def unset(self, call: Call, request: pb.UnsetFactRequest) -> pb.UnsetFactResponse:
         if not await self._facts.unset(request.name, request.subject, request.source or OPERATOR, call.by):
-            raise NotFound("nothing was said under this name, subject and source")
+            raise NotFound("nothing was said under this name, subject and source: `sojourn fact list` shows what was")
         return pb.UnsetFactResponse()
 
     async def list(self, _call: Call, _request: pb.ListFactsRequest) -> pb.ListFactsResponse:

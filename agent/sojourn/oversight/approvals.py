@@ -90,7 +90,7 @@ class ApprovalRequest:
                 raise NotFound("there is no such approval request")
         if person.is_also(self.requester):
             raise PolicyDenied(
-                "nobody decides on their own request: the requester has the same user, login or SPIFFE ID"
+                "nobody decides on their own request: someone must who has not the requester's user, login or SPIFFE ID"
             )
         return role
 

@@ -48,7 +48,7 @@ class TaskFeed:
         self._live: dict[str, TaskKnown] = {}
         self._ended: OrderedDict[str, TaskKnown] = OrderedDict()
         self._ready = asyncio.Event()
-        self._error: SojournError | None = None
+        self.error: SojournError | None = None  # why the feed was last lost
         self._follower: asyncio.Task[None] | None = None
         self.issuer = ""
         self.keys: Mapping[str, PublicKey] = {}
@@ -92,7 +92,7 @@ class TaskFeed:
             async with asyncio.timeout(timeout_seconds):
                 await self._ready.wait()
         except TimeoutError:
-            raise (self._error or Unavailable("agent sent no snapshot of its tasks in time")) from None
+            raise (self.error or Unavailable("agent sent no snapshot of its tasks in time")) from None
 
     async def _follow(self) -> None:
         messages = self._client.connection.follow(
@@ -111,7 +111,7 @@ class TaskFeed:
             self._lost(error)
 
     def _lost(self, error: SojournError) -> None:
-        self._error = error
+        self.error = error
         self._heard = None
         self._ready.clear()
 

@@ -64,7 +64,7 @@ def unreachable_sentence(path: str) -> str:
     if not os.path.lexists(path):
         return f"no socket at {path!r}: {cure}"
     if not os.access(path, os.W_OK):
-        return f"no permission to connect to the socket {path!r}"
+        return f"no permission to connect to the socket {path!r}: an admin socket is for root and the agent's user"
     return f"nobody answers on the socket {path!r}: {cure}"
 
 

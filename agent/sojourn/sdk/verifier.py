@@ -78,7 +78,7 @@ class TaskVerifier:
                 raise InvalidToken(
                     "nothing was heard of live tasks for too long to accept a token of class high",
                     reason_code="stale_feed",
-                )
+                ) from self.feed.error
         # A fresh feed has named every key of the agent: what another key signed is nobody's business but ours.
         verified = tokens.verify(
             token, keys=self.feed.keys, issuer=self.feed.issuer, audience=self.audience, now=self._now()
@@ -87,7 +87,8 @@ class TaskVerifier:
         if known is None:  # perhaps newer than the last change that we heard of
             return await self._ask(token)
         if not known.live:
-            raise InvalidToken(f"the task is over: {known.reason or 'no reason given'}", reason_code="task_over")
+            what = "the task is not active" if known.suspended else "the task is over"
+            raise InvalidToken(f"{what}: {known.reason or 'no reason given'}", reason_code="task_over")
         if verified.task_version < known.version:
             raise InvalidToken("the task has changed since this token was issued", reason_code="superseded")
         return verified

@@ -165,6 +165,7 @@ class Approving:
         return task
 
     def _check_pending(self, task: Task) -> None:
+        self._engine.deadlines.check(task)
         task.check_live(self._engine.clock.boot())
         if task.state != PENDING:
             raise FailedPrecondition("the request has been decided already")
@@ -178,16 +179,17 @@ class Approving:
 
     async def _begin(self, task: Task, approver: Approver) -> None:
         """The last approval: decide again, write it, and make it true."""
-        engine, version = self._engine, task.version
-        decided = engine.decided(task)
-        left = rules.still_allowed(task.type, task.principal(), task.authority, decided.context, decided)
-        if not left.grants:
-            await engine.revoke(task, POLICY_CHANGED)
-            raise TaskOver("policy denies by now all that was asked for: the task is over")
-        await engine.journal.written(task.id)
+        engine = self._engine
         review = await self._owe_review(task)
         assert task.approval is not None
         try:
+            await engine.journal.written(task.id)  # what is decided and written next is of its newest state
+            self._check_pending(task)
+            version, decided = task.version, engine.decided(task)
+            left = rules.still_allowed(task.type, task.principal(), task.authority, decided.context, decided)
+            if not left.grants:
+                engine.end(task, REVOKED, POLICY_CHANGED)
+                raise TaskOver("policy denies by now all that was asked for: the task is over")
             given = [*task.approval.given, approver]
             begun = self._begun(task, left)
             fields = {

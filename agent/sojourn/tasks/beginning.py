@@ -17,7 +17,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param
-from sojourn.tasks.reasons import DEADLINE, HOLDER_DISCONNECTED
+from sojourn.tasks.reasons import DEADLINE, HOLDER_DISCONNECTED, NOT_WRITTEN
 from sojourn.tasks.repeats import Repeats
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasks.types import TaskType
@@ -132,9 +132,12 @@ class Beginning:
         pending = task.state == PENDING
         said = {"pid": task.holder.pid, **task.decided_on, **fields, **(self._approving.asked(task) if pending else {})}
         begun = engine.event("task_pending" if pending else event, task, **said)
+        version = task.version
         try:
             await engine.journal.now(task.record(), begun)
         except SojournError:
+            if task.live and task.version != version:  # its change may be written although its beginning was not
+                engine.end(task, REVOKED, NOT_WRITTEN)
             engine.forget(task)
             raise
         except BaseException:  # the caller has gone while the record is being written

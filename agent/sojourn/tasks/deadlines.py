@@ -28,8 +28,10 @@ class Deadlines:
     def check(self, task: Task) -> None:
         """End a live task whose time is up, though its alarm has not rung yet."""
         boot = self._clock.boot()
-        if task.live and boot >= min(task.deadline, task.idle_deadline):
-            self._end(task, EXPIRED, DEADLINE if boot >= task.deadline else IDLE)
+        if boot >= task.deadline:
+            self._time_up(task)
+        elif task.live and boot >= task.idle_deadline:
+            self._end(task, EXPIRED, IDLE)
 
     def forget(self, task: Task) -> None:
         for alarm in task.alarms:

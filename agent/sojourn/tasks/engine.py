@@ -233,10 +233,15 @@ class TaskEngine:
         """
         if task.state == CASCADED:  # whoever ends several may have ended its parent before
             return
+        root = next(iter(self.family.line(task)), None)
         task.finish(state, reason)
         family = self.family.disown(task)
         for each in family:
             each.finish(CASCADED, PARENT_ENDED)
+        if root is not None and root.live and any(each.tokens_issued or each.calls for each in (task, *family)):
+            # What they used is used, and the journal forgets those that have ended.
+            used = {"tokens": root.spent.tokens, "calls": root.spent.calls}
+            self.journal.later(root.record(), self.event("family_used", root, by=task.id, **used))
         self._ended(task, **decided)  # all are over before anybody hears of one
         for each in family:
             self._ended(each)

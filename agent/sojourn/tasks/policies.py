@@ -90,4 +90,7 @@ def usual_folder() -> Path:
     """Where task types are when the configuration does not say."""
     if os.geteuid() == 0:
         return Path("/etc/sojourn/task-types")
-    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "sojourn" / "task-types"
+    try:
+        return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "sojourn" / "task-types"
+    except RuntimeError:  # a user without a home
+        return Path("/etc/sojourn/task-types")

@@ -90,7 +90,8 @@ class Recovery:
     async def run(self) -> None:
         """Suspend or end each task that was left, and return when all of it is on disk. Raise what the store raises."""
         found = sorted(await self._store.unfinished(), key=_depth)  # parents before their children
-        changes = [self._settle(journaled) for journaled in found]
+        settled = [self._settle(journaled) for journaled in found]
+        changes = [(each.record() if isinstance(each, Task) else each, event) for each, event in settled]
         if changes:
             await self._store.take_over(changes)
             log.info("tasks_taken_over", found=len(changes), suspended=len(self._engine.tasks))
@@ -104,8 +105,8 @@ class Recovery:
             if task.live and RESTART in task.suspensions:
                 self._engine.end(task, REVOKED, AGENT_RESTART)
 
-    def _settle(self, journaled: JournaledTask) -> tuple[TaskRecord, Event]:
-        """Take one task over if it may live; return what is to be written of it."""
+    def _settle(self, journaled: JournaledTask) -> tuple[Task | TaskRecord, Event]:
+        """Take one task over if it may live; return it, or what is to be written of its end."""
         try:
             document = _a(dict, json.loads(journaled.unverified_document))
             # Of another boot, or of a release whose tasks did not outlive it.
@@ -114,13 +115,13 @@ class Recovery:
             if not journaled.same_boot or "deadline" not in document or pending:
                 return self._over(journaled.id, document, REVOKED, AGENT_RESTART)
             left = _Left.parse(journaled, document, self._engine.epoch)
+            self._share(left)
             found = self._why_over(left) or self._under_parent(left) or self._revive(left)
         except Exception as error:  # noqa: BLE001  # a damaged row may raise anything, and must not stop the agent
             return self._damaged(journaled, error)
         if isinstance(found, Task):
-            change = found.record(), self._engine.event("task_suspended", found, cause=RESTART, reason=AGENT_RESTART)
             self._engine.adopt(found)
-            return change
+            return found, self._engine.event("task_suspended", found, cause=RESTART, reason=AGENT_RESTART)
         return self._over(left.id, document, *found)
 
     def _over(self, task_id: str, document: dict[str, Any], state: str, reason: str) -> tuple[TaskRecord, Event]:
@@ -152,6 +153,14 @@ class Recovery:
             return REVOKED, ATTESTATION_CHANGED
         return None
 
+    def _share(self, left: "_Left") -> None:
+        """What a task that was handed on has used is used of its family's budget, whether or not it comes back."""
+        parent = self._engine.tasks.find(left.fields["parent_id"]) if left.fields["parent_id"] else None
+        if parent is not None:
+            spent, theirs = parent.spent, left.fields["spent"]
+            spent.tokens, spent.calls = max(spent.tokens, theirs.tokens), max(spent.calls, theirs.calls)
+            left.fields["spent"] = spent
+
     def _under_parent(self, left: "_Left") -> tuple[str, str] | None:
         """Fit a task that was handed on under its parent, which stands among the live ones already, or say how it ends.
 
@@ -168,14 +177,10 @@ class Recovery:
         authority = left.fields["authority"].within(parent.authority)
         if not authority.grants:
             return CASCADED, PARENT_NARROWED
-        spent = parent.spent
-        spent.tokens = max(spent.tokens, left.fields["spent"].tokens)
-        spent.calls = max(spent.calls, left.fields["spent"].calls)
         left.fields.update(
             authority=authority,
             deadline=min(left.fields["deadline"], parent.deadline),
             expires_at=min(left.fields["expires_at"], parent.expires_at),
-            spent=spent,
         )
         left.fields["suspensions"][PARENT] = PARENT_SUSPENDED
         return None

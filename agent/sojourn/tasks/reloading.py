@@ -85,7 +85,7 @@ class Reloading:
             return found
         task.params = found.params
         self._shorten(task)
-        if found.outcome == NARROW:
+        if task.live and found.outcome == NARROW:
             self._changing.take(task, found.left, POLICY_CHANGED)
         return found
 

@@ -1,12 +1,13 @@
 """Verification of task tokens: every branch, and each that fails is a refusal."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
 from fakes.fake_agent import Fail, FakeAgent
-from fakes.task_feed import AUDIENCE, HOLDER, Boot, live, over, signing_key, snapshot, token
+from fakes.task_feed import AUDIENCE, HOLDER, Boot, delta, live, over, signing_key, snapshot, token
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidToken
 from sojourn.sdk.client import Client
@@ -57,6 +58,17 @@ class TestHere:
         """A token of an ended task is refused with the reason of the end."""
         with pytest.raises(InvalidToken, match="holder is gone") as caught:
             await verifier.verify(token(KEY, "gone"))
+        assert (caught.value.reason_code, asked(agent)) == ("task_over", 0)
+
+    async def test_suspended(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """A token of a suspended task is refused, and nobody says that the task is over."""
+        paused = pb.TaskState(id="t1", live=False, suspended=True, version=5, reason="suspended: the shop is closed")
+        agent.push("WatchTasks", delta(paused))
+        async with asyncio.timeout(20):
+            while verifier.feed.lookup("t1").live:
+                await asyncio.sleep(0.01)
+        with pytest.raises(InvalidToken, match="the task is not active: suspended: the shop is closed") as caught:
+            await verifier.verify(token(KEY))
         assert (caught.value.reason_code, asked(agent)) == ("task_over", 0)
 
     async def test_old_version(self, verifier: TaskVerifier) -> None:
@@ -144,6 +156,15 @@ class TestAsked:
         boot.seconds += STALE_SECONDS
         await reason(verifier, text)
         assert asked(agent) == 0
+
+
+async def test_why_a_feed_is_stale(agent: FakeAgent, client: Client) -> None:
+    """Whoever asks why a token of class high is refused is led to what the agent said of the feed."""
+    agent.push("WatchTasks", Fail(grpc.StatusCode.PERMISSION_DENIED, "listen.allowed does not name it", "refused"))
+    async with TaskVerifier(client, AUDIENCE) as verifier:
+        with pytest.raises(InvalidToken) as caught:
+            await verifier.verify(token(KEY, task_class="high"))
+    assert ("stale_feed", "listen.allowed does not name it") == (caught.value.reason_code, str(caught.value.__cause__))
 
 
 async def test_own_feed(agent: FakeAgent, client: Client) -> None:

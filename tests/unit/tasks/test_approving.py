@@ -128,7 +128,7 @@ class TestPending:
     async def test_time_over(self, clock, room, task):
         """Nobody decides: the request expires, and cannot be decided after that."""
         clock.advance(61)
-        with pytest.raises(TaskOver, match="time is up"):
+        with pytest.raises(TaskOver, match="approval_expired"):
             await approve(room, task)
         room.alarms.ring_due()
         assert ("expired", "approval_expired") == (task.state, task.reason)

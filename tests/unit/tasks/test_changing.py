@@ -134,7 +134,7 @@ class TestSuspended:
         with pytest.raises(FailedPrecondition):
             await changing.resume(task, OPERATOR)
         await changing.suspend(task, "facts", "x")
-        with pytest.raises(FailedPrecondition):
+        with pytest.raises(FailedPrecondition, match="not suspended by operator, it is suspended: x"):
             await changing.resume(task, OPERATOR)
 
     async def test_an_ended_task(self, room, changing, task):

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from pathlib import Path
 
 import pytest
 from fakes.clock import FakeClock
@@ -258,3 +259,14 @@ class TestPolicies:
         for uid, expected in ((0, "/etc/sojourn/task-types"), (1000, "/home/ada/.config/sojourn/task-types")):
             monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
             assert expected == str(usual_folder())
+
+    def test_the_folder_of_a_user_without_a_home(self, monkeypatch):
+        """Whoever has no home directory has the machine's task types."""
+
+        def nowhere() -> Path:
+            raise RuntimeError("Could not determine home directory.")
+
+        monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        monkeypatch.setattr(Path, "home", nowhere)
+        assert "/etc/sojourn/task-types" == str(usual_folder())

@@ -1,0 +1,45 @@
+"""What the command says next to an error, and how it prints what is in force."""
+
+from pathlib import Path
+
+import pytest
+from sojourn.cli.config import show
+from sojourn.cli.output import show_error
+from sojourn.errors import AlreadyExists, PolicyDenied, SojournError, TaskOver
+
+
+def hint(error: SojournError, capsys: pytest.CaptureFixture[str]) -> str:
+    show_error(error, as_json=False)
+    lines = capsys.readouterr().err.splitlines()
+    return lines[1].removeprefix("next:  ") if len(lines) > 1 else ""
+
+
+class TestHints:
+    def test_entries_and_others(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Of what exists already only an entry is looked up among the entries."""
+        assert "`sojourn entry list`" in hint(AlreadyExists("similar entry already exists"), capsys)
+        assert not hint(AlreadyExists("the same person or workload has agreed already"), capsys)
+
+    def test_suspended(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Whoever holds a suspended task is not only told to begin another."""
+        assert "wait until it is resumed" in hint(TaskOver("the task is suspended: the shop is closed"), capsys)
+
+    def test_denied(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """A denial may come of a fact, a switch or the type's own rules; the journal says which."""
+        assert "`sojourn audit tail`" in hint(PolicyDenied("no task type takes this fact"), capsys)
+
+
+def test_lists_in_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Lists are printed as their members, and of issuers of signals who they are."""
+    file = tmp_path / "agent.toml"
+    file.write_text(
+        'node_aliases = ["spiffe://example.org/a", "spiffe://example.org/b"]\n'
+        '[[signals]]\nissuer = "https://idp.example.net/"\njwks = "keys.json"\n'
+    )
+    for key, value in (
+        ("node_aliases", "spiffe://example.org/a, spiffe://example.org/b"),
+        ("signals", "https://idp.example.net/"),
+        ("metrics.listen", ""),
+    ):
+        show(key, config=file)
+        assert f"{value}\n" == capsys.readouterr().out
