@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any, Final, Self
 
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
 from sojourn._pb import workload_pb2 as workload
 from sojourn._pb.sojourn.v1 import tasks_pb2
@@ -185,7 +186,7 @@ class Client:
         request = _begin(type, params, grants, spiffe_id, session, max_seconds)
         request.holder_pid = holder_pid
         request.idempotency_key = idempotency_key
-        status = TaskStatus.of(await self.connection.unary(_TASKS + "BeginTask", request, tasks_pb2.Task))
+        status = await self._task_call("BeginTask", request)
         if status.pending and approve_wait != 0:
             try:
                 status = await until_begun(status, lambda: self.wait_task(status.id), approve_wait, on_pending)
@@ -199,7 +200,7 @@ class Client:
         """Wait while a task of the caller is pending, half a minute at most; return what it is then."""
         request = tasks_pb2.WaitTaskRequest(task_id=task_id)
         seconds = TASK_WAIT_SECONDS + self._deadline_seconds
-        return TaskStatus.of(await self.connection.unary(_TASKS + "WaitTask", request, tasks_pb2.Task, seconds))
+        return await self._task_call("WaitTask", request, seconds)
 
     async def delegate_task(
         self,
@@ -241,8 +242,7 @@ class Client:
         """Begin the task that a ticket is for, bound to a process: this one (0), or an ancestor of it."""
         request = _accept(ticket, spiffe_id, session)
         request.holder_pid = holder_pid
-        answer = await self.connection.unary(_TASKS + "AcceptDelegation", request, tasks_pb2.Task)
-        return HeldTask(self, TaskStatus.of(answer))
+        return HeldTask(self, await self._task_call("AcceptDelegation", request))
 
     async def attach_task(self, task_id: str) -> TaskStatus:
         """Have a task of a process back after a restart of the agent, within REATTACH_SECONDS of its start.
@@ -250,7 +250,7 @@ class Client:
         Any other call about the task does the same. Raise NotFound, or TaskOver if the task is over.
         """
         request = tasks_pb2.AttachTaskRequest(task_id=task_id)
-        return TaskStatus.of(await self.connection.unary(_TASKS + "AttachTask", request, tasks_pb2.Task))
+        return await self._task_call("AttachTask", request)
 
     async def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
         """Get one access token under a live task of the caller. Raise TaskOver, Refused or NotFound."""
@@ -262,12 +262,16 @@ class Client:
     async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus:
         """Give up all of a task of the caller but these grants; tokens from before are dead. It cannot be undone."""
         request = tasks_pb2.NarrowTaskRequest(task_id=task_id, grants=_grants(kept))
-        return TaskStatus.of(await self.connection.unary(_TASKS + "NarrowTask", request, tasks_pb2.Task))
+        return await self._task_call("NarrowTask", request)
 
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus:
         """End a task of the caller. Return what it ended with, also if it had ended before."""
         request = tasks_pb2.CompleteTaskRequest(task_id=task_id, failed=failed)
-        return TaskStatus.of(await self.connection.unary(_TASKS + "CompleteTask", request, tasks_pb2.Task))
+        return await self._task_call("CompleteTask", request)
+
+    async def _task_call(self, method: str, request: Message, deadline_seconds: float | None = None) -> TaskStatus:
+        """Make a call that is answered with a task."""
+        return TaskStatus.of(await self.connection.unary(_TASKS + method, request, tasks_pb2.Task, deadline_seconds))
 
     # --- facts ---
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from typing import Any, Self
+from typing import Any, Self, TypedDict, Unpack
 
 from sojourn.errors import SojournError
 from sojourn.limits import REATTACH_TRIED_SECONDS
@@ -15,6 +15,25 @@ from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, OnPending,
 from sojourn.sdk.validating import TokenVerdict
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
+
+
+class TaskOptions(TypedDict, total=False):
+    """The options of `Client.task`."""
+
+    params: Mapping[str, str] | None
+    grants: Iterable[Grant] | None
+    spiffe_id: SpiffeId | str | None
+    session: bool
+    max_seconds: int
+    approve_wait: float | None
+    on_pending: OnPending | None
+
+
+class HeldTaskOptions(TaskOptions, total=False):
+    """The options of `Client.begin_task`."""
+
+    holder_pid: int
+    idempotency_key: str
 
 
 class SyncHeldTask(TaskView):
@@ -143,57 +162,18 @@ class SyncClient:
     def task(
         self,
         type: str,  # noqa: A002  # the word of the API
-        *,
-        params: Mapping[str, str] | None = None,
-        grants: Iterable[Grant] | None = None,
-        spiffe_id: SpiffeId | str | None = None,
-        session: bool = False,
-        max_seconds: int = 0,
-        approve_wait: float | None = None,
-        on_pending: OnPending | None = None,
+        **options: Unpack[TaskOptions],
     ) -> AbstractContextManager[SyncTask]:
         """See Client: `with client.task("triage-ticket") as task`. `on_pending` is called in the client's thread."""
-        return self._inside(
-            lambda: self._client.task(
-                type,
-                params=params,
-                grants=grants,
-                spiffe_id=spiffe_id,
-                session=session,
-                max_seconds=max_seconds,
-                approve_wait=approve_wait,
-                on_pending=on_pending,
-            )
-        )
+        return self._inside(lambda: self._client.task(type, **options))
 
     def begin_task(
         self,
         type: str,  # noqa: A002
-        *,
-        params: Mapping[str, str] | None = None,
-        grants: Iterable[Grant] | None = None,
-        spiffe_id: SpiffeId | str | None = None,
-        session: bool = False,
-        max_seconds: int = 0,
-        holder_pid: int = 0,
-        idempotency_key: str = "",
-        approve_wait: float | None = None,
-        on_pending: OnPending | None = None,
+        **options: Unpack[HeldTaskOptions],
     ) -> SyncHeldTask:
         """See Client. `on_pending` is called in the client's own thread."""
-        task = self._client.begin_task(
-            type,
-            params=params,
-            grants=grants,
-            spiffe_id=spiffe_id,
-            session=session,
-            max_seconds=max_seconds,
-            holder_pid=holder_pid,
-            idempotency_key=idempotency_key,
-            approve_wait=approve_wait,
-            on_pending=on_pending,
-        )
-        return SyncHeldTask(self._portal, self._portal.run(task))
+        return SyncHeldTask(self._portal, self._portal.run(self._client.begin_task(type, **options)))
 
     def delegate_task(
         self,

@@ -4,7 +4,9 @@ import asyncio
 import ssl
 import threading
 from collections.abc import Iterator
+from inspect import Parameter, signature
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fakes.ca import FakeCa
@@ -15,7 +17,8 @@ from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import InvalidInput, NoIdentity, Unreachable
 from sojourn.sdk.authorize import authorize_any
-from sojourn.sdk.sync import SyncClient
+from sojourn.sdk.client import Client
+from sojourn.sdk.sync import HeldTaskOptions, SyncClient, TaskOptions
 
 
 @pytest.fixture
@@ -127,3 +130,21 @@ def test_not_open() -> None:
     """A client outside its block says how it is used."""
     with pytest.raises(InvalidInput):
         SyncClient("/none").fetch_x509_svids()
+
+
+@pytest.mark.parametrize(
+    ("options", "method"),
+    [(TaskOptions, Client.task), (HeldTaskOptions, Client.begin_task)],
+    ids=["task", "begin_task"],
+)
+def test_the_options_of_tasks(options: Any, method: Any) -> None:
+    """The blocking client takes all options of the other client, and no more."""
+    named = {name for name, each in signature(method).parameters.items() if each.kind is Parameter.KEYWORD_ONLY}
+    assert named == options.__optional_keys__
+
+
+def test_an_option_that_is_none(remote: FakeAgent, client: SyncClient) -> None:
+    """An option that is misspelt is refused, not left out: a task with more authority would begin."""
+    with pytest.raises(TypeError, match="grant"):
+        client.begin_task("triage-ticket", grant=[])  # type: ignore[call-arg]
+    assert [] == remote.requests
