@@ -5,27 +5,19 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms, SystemClock
 from sojourn.config import Config
-from sojourn.doors import (
-    facts,
-)
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
-from sojourn.limits import (
-    BLOCKING_THREADS,
-    DESCRIPTORS_RESERVED,
-    HOLDERS_SHARE,
-)
+from sojourn.limits import BLOCKING_THREADS, DESCRIPTORS_RESERVED, HOLDERS_SHARE
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.facts import Facts
 from sojourn.oversight.reviews import Review, Reviews
@@ -34,7 +26,7 @@ from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.store import wal
 from sojourn.store.audit import AuditTable
-from sojourn.store.database import Database, open_sqlite
+from sojourn.store.database import open_sqlite
 from sojourn.store.entries import EntryTable
 from sojourn.store.facts import FactTable
 from sojourn.store.foreign import ForeignTable
@@ -55,16 +47,13 @@ from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.service import TokenService
 
-log = structlog.get_logger()
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Rooms:
     """What was built, for those parts of the run that need several."""
 
     clock: SystemClock
     alarms: Alarms
-    database: Database
     audit: Audit
     journal: AuditTable
     attestation: Attestation
@@ -85,10 +74,12 @@ class Rooms:
     blocks: KeptList[Block]
     service: TokenService
     signals: Signals
-    facts: facts.FactApi
+    facts: Facts
+    redeciding: Redeciding
 
 
 async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
+    """Build all rooms and have them take over what earlier runs have left. `stack` takes them down again."""
     clock = SystemClock()
     alarms = Alarms(clock)
     trust_domain = TrustDomain(config.trust_domain)
@@ -130,51 +121,51 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     table = TaskTable(database, journal)
     key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
-    known = Facts(FactTable(database, journal), audit, clock, alarms)
-    await known.start()
-    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders, known)
+    facts = Facts(FactTable(database, journal), audit, clock, alarms)
+    await facts.start()
+    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders, facts)
     changing = Changing(engine)
-    sets = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
-    await sets.start()
+    policies = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
+    await policies.start()
     registry.on_change(engine.entries_changed)
     blocks = KeptList(database, journal, TASK_BLOCKS, Block)
     engine.blocks.replace(blocks.load())
     recovery = Recovery(engine, registry, holders, table, audit, alarms)
     await recovery.run()
-    redeciding = Redeciding(engine, changing, known, alarms)
+    redeciding = Redeciding(engine, changing, facts, alarms)
     redeciding.start()
-    sets.reloading.on_applied(redeciding.reloaded)
+    policies.reloading.on_applied(redeciding.reloaded)
     attaching = Attaching(engine, changing, identities)
     owed = KeptList(database, journal, REVIEWS, Review)
     approving = Approving(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
     beginning = Beginning(engine, approving)
     service = TokenService(engine, beginning, attaching, identities, clock)
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
-    signals = Signals(heard, known, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
+    signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
     return Rooms(
-        clock,
-        alarms,
-        database,
-        audit,
-        journal,
-        attestation,
-        registry,
-        authority,
-        issuing,
-        revocations,
-        foreign,
-        followed,
-        identities,
-        engine,
-        approving,
-        beginning,
-        changing,
-        sets,
-        attaching,
-        recovery,
-        blocks,
-        service,
-        signals,
-        facts.FactApi(known, redeciding, identities),
+        clock=clock,
+        alarms=alarms,
+        audit=audit,
+        journal=journal,
+        attestation=attestation,
+        registry=registry,
+        authority=authority,
+        issuing=issuing,
+        revocations=revocations,
+        foreign=foreign,
+        followed=followed,
+        identities=identities,
+        engine=engine,
+        approving=approving,
+        beginning=beginning,
+        changing=changing,
+        policies=policies,
+        attaching=attaching,
+        recovery=recovery,
+        blocks=blocks,
+        service=service,
+        signals=signals,
+        facts=facts,
+        redeciding=redeciding,
     )

@@ -21,6 +21,7 @@ from sojourn.doors import (
     bundles,
     entries,
     events,
+    facts,
     federation,
     localauthority,
     metrics,
@@ -150,13 +151,14 @@ async def _open_doors(
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     delegating = Delegating(rooms.engine, rooms.beginning)
+    fact_api = facts.FactApi(rooms.facts, rooms.redeciding, rooms.identities)
     approval_api = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities)
     public_services = {
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(
             rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
         ).methods()
-        | rooms.facts.public_methods(),
+        | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(
             rooms.service, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
@@ -198,8 +200,8 @@ async def _open_doors(
         | entry_api.admin_methods()
         | approval_api.admin_methods()
         | taskadmin.TaskAdminApi(rooms.engine, rooms.changing, rooms.blocks, rooms.audit, rooms.clock).admin_methods()
-        | rooms.facts.admin_methods()
-        | policies.PolicyApi(rooms.engine, rooms.policies).admin_methods()
+        | fact_api.admin_methods()
+        | policies.PolicyApi(rooms.engine, rooms.approving, rooms.policies).admin_methods()
         | revoking.RevokingApi(
             rooms.registry,
             rooms.identities,

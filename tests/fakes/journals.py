@@ -44,7 +44,8 @@ class FakeAuditStore:
 class FakeTaskStore(FakeAuditStore):
     """Keeps (state, version) and document of each task by its id, and the events.
 
-    `same_boot` says whether the machine has run ever since. `failure` is raised in the place of a write; `gate` holds writes up until it is set, `writing` says that one came.
+    `same_boot` says whether the machine has run ever since. `failure` is raised in the place of a write; `gate` holds
+    writes up until it is set, `writing` says that one came.
     """
 
     def __init__(self) -> None:

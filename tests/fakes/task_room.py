@@ -1,7 +1,8 @@
 """A task engine with fakes around it, and a real process that is the caller."""
 
 import asyncio
-from contextlib import ExitStack
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.children import child, holder_of, peer_of
@@ -35,13 +36,24 @@ def end_all(engine, reason="test over"):
         engine.end(task, "revoked", reason)
 
 
+@asynccontextmanager
+async def writing(engine: TaskEngine) -> AsyncIterator[None]:
+    """Have what an engine journals later written in the background."""
+    writer = asyncio.ensure_future(engine.journal.run())
+    try:
+        yield
+    finally:
+        writer.cancel()
+        await asyncio.gather(writer, return_exceptions=True)
+
+
 def beginning_of(engine, store, audit):
     """The beginning of tasks in an engine whose parts are someone else's."""
     return Beginning(engine, Approving(engine, Reviews(FakeReviewStore(store), [], audit), audit))
 
 
 class Room:
-    """An engine with fakes around it; `journal` writes endings in the background. `store` may be a real one."""
+    """An engine with fakes around it. `store` may be a real one."""
 
     def __init__(self, clock, types, *, store=None, epoch=EPOCH):
         self.clock = clock
@@ -62,6 +74,15 @@ class Room:
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)
         self._closing.callback(self.peer.close)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator["Room"]:
+        """Itself, with its journal written in the background; all its tasks end with the block."""
+        try:
+            async with writing(self.engine):
+                yield self
+        finally:
+            self.end_everything()
 
     def add(self, context):
         return self._closing.enter_context(context)

@@ -257,6 +257,7 @@ def test_an_entry_that_is_not_accepted(shared: AgentProcess) -> None:
     check_error(done, 1, "invalid_entry")
 
 
+CONDITION_KEYS = {"conditions", "approval", "break_glass", "delegation", "to", "max_depth", "max_children", "facts"}
 AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "not_after"}
 
 
@@ -266,7 +267,8 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
         (["status"], {"trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections",
                       "task_types", "authority", "limitations", "followed", "streams", "svids", "failures", "kind", "root_serial",
                       "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"},
-                      "policy", "shadow", "folder", "digest", "loaded_at", "fault"}),
+                      "policy", "shadow", "folder", "digest", "loaded_at", "fault", "approvals_waiting", "reviews",
+                      "signals"}),
         (["authority", "show"], {"kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after",
                                  "jwt_key_ids", *AUTHORITY_KEYS}),
         (["svid", "revoked"], {"revoked"}),
@@ -284,12 +286,14 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
         (["config", "show"], {"values"}),
         (["policy", "check", str(SAMPLES / "task-types")], {"digest", "task_types", "name", "description", "consequence",
                                                             "ceiling", "resource", "actions", "policies", "injected",
-                                                            "warnings"}),
+                                                            "warnings", *CONDITION_KEYS, "approvers", "count",
+                                                            "within_seconds", "type", "required", "sources",
+                                                            "max_age_seconds", "on_deny"}),
         (["policy", "test", str(SAMPLES / "task-types")], {"task_types", "task_type", "cases", "failed",
                                                            "undecided_policies"}),
         (["policy", "explain", "triage-ticket", "--workload", TRIAGE, "--action", "ticket:read", "--resource", TICKETS],
          {"type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "id", "effect", "line",
-          "applies", "misses", "changes", "what", "name", "value"}),
+          "applies", "misses", "changes", "what", "name", "value", *CONDITION_KEYS}),
         (["policy", "reload", "--dry-run"], {"digest", "digest_before", "dry_run", "tasks"}),
         (["policy", "shadow-report"], {"shadow", "compared", "errors", "beyond", "differences"}),
     ],

@@ -340,6 +340,21 @@ def test_explain(own: AgentProcess) -> None:
     shown = own.run(*question).stdout
     assert 'permit read-only: it is for action == Action::"doc:read"' in shown
     assert "with action doc:read: allowed" in shown
+    toml = own.folder / "types" / "two-places.toml"
+    more = (
+        f'[approval]\n[delegation]\nto = ["{TRIAGE}/reader"]\n[facts]\nfreeze = {{type = "boolean", max_age = "5m"}}\n'
+    )
+    toml.write_text(toml.read_text() + more)
+    deeper = [*question[:4], f"{TRIAGE}/reader", *question[5:], "--depth", "1"]
+    until(lambda: own.json(*question)["conditions"]["delegation"], "the change is in force")
+    asked, read = own.json(*deeper), own.json(*deeper, *folder)
+    assert (asked, "policy", ["freeze"]) == (
+        read,
+        asked["rule"],
+        [each["name"] for each in read["conditions"]["facts"]],
+    )
+    assert "1 of operator must agree, within 10m" in own.run(*deeper).stdout
+    assert "workload" == own.json(*deeper[:-2])["rule"]
     done = own.run("policy", "explain", "none", *question[3:], check=False)
     assert (1, True) == (done.returncode, "[unknown_task_type]" in done.stderr)
 

@@ -30,8 +30,9 @@ from sojourn.store.database import Database
 from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
 from sojourn.store.wal import torn_tail
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.task import JournaledTask, TaskRecord
 

@@ -29,8 +29,8 @@ from sojourn.errors import (
 )
 from sojourn.limits import DELEGATION_DEPTH
 from sojourn.tasks import exchange, tokens
-from sojourn.tasks.changing import OPERATOR
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.task import CASCADED
 
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))
@@ -40,16 +40,13 @@ RACES = 1_000
 
 
 async def opened(room: FamilyRoom, stack: AsyncExitStack) -> FamilyRoom:
-    stack.callback(room.end_everything)
-    writer = asyncio.ensure_future(room.engine.journal.run())
+    await stack.enter_async_context(room.running())
 
     async def stop() -> None:
         room.store.gate = None
         room.store.failure = None
         end_all(room.engine)
         await room.engine.journal.drain()
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
     stack.push_async_callback(stop)
     return room

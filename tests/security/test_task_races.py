@@ -3,15 +3,15 @@
 import asyncio
 import random
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 
 import pytest
 from fakes.clock import FakeClock
 from fakes.task_room import Room, end_all
 from fakes.task_types import TICKETS, WIKI, task_type
 from sojourn.errors import SojournError, TaskOver
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 
 TIMES = 10_000
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))
@@ -19,15 +19,10 @@ READ = Authority((Grant(TICKETS, ("ticket:read",)),))
 
 @pytest.fixture
 async def room() -> AsyncIterator[Room]:
-    room = Room(FakeClock(), {"triage": task_type()})
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with Room(FakeClock(), {"triage": task_type()}).running() as room:
         yield room
         end_all(room.engine)
         await room.engine.journal.drain()
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 async def after(turns: int) -> None:

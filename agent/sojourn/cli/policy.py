@@ -2,13 +2,16 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, ParamOption
 from sojourn.cli.output import REFUSED, emit, printable, table
 from sojourn.errors import InvalidPolicy, UnknownTaskType
+
+if TYPE_CHECKING:
+    from sojourn.tasks.conditions import Conditions
 
 app = typer.Typer(no_args_is_help=True, help="Task types: policy-as-code.")
 FolderArgument = Annotated[Path, typer.Argument(help="A folder of NAME.toml and NAME.cedar.")]
@@ -31,6 +34,7 @@ def check(
     """Parse, validate and lint every task type of a folder. Exit status 2 with all faults if one is wrong."""
     from sojourn.spiffe.ids import TrustDomain
     from sojourn.tasks import cases, lint
+    from sojourn.tasks.conditions import conditions
     from sojourn.tasks.policy import OWN
     from sojourn.tasks.types import load, placed
 
@@ -46,6 +50,7 @@ def check(
             faults += error.faults
     if faults or (strict and warnings):
         raise InvalidPolicy([*faults, *(warnings if strict else [])])
+    found = {kind.name: conditions(kind, kind.approval) for kind in types.values()}
     value = [
         {
             "name": kind.name,
@@ -54,11 +59,15 @@ def check(
             "consequence": kind.consequence,
             "ceiling": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in kind.ceiling.grants],
             "policies": [clause.id for clause in kind.policy.clauses],
+            "conditions": asdict(found[kind.name]),
         }
         for kind in types.values()
     ]
-    rows = [[kind.name, kind.digest[:12], kind.consequence, kind.description] for kind in types.values()]
-    lines = list(table(["TYPE", "DIGEST", "CLASS", "DESCRIPTION"], rows)) if rows else ["no task types"]
+    rows = [
+        [kind.name, kind.digest[:12], kind.consequence, found[kind.name].names(), kind.description]
+        for kind in types.values()
+    ]
+    lines = list(table(["TYPE", "DIGEST", "CLASS", "CONDITIONS", "DESCRIPTION"], rows)) if rows else ["no task types"]
     if rows:
         ours = ", ".join(clause.id for clause in OWN)
         lines.append(f"before the policies of each stands {ours}: asked, and a task that is over may do nothing")
@@ -121,6 +130,7 @@ def explain(
     ] = None,
     tokens_issued: Annotated[int, typer.Option("--tokens-issued", min=0, help="Tokens that the task has had.")] = 0,
     calls: Annotated[int, typer.Option("--calls", min=0, help="Calls that were made under the task.")] = 0,
+    depth: Annotated[int, typer.Option("--depth", min=0, help="How often the task was handed on.")] = 0,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="A folder of NAME.toml and NAME.cedar. Default: what the agent has.")
     ] = None,
@@ -143,16 +153,19 @@ def explain(
             tokens_issued=tokens_issued,
             calls=calls,
             facts=facts,
+            depth=depth,
         )
         method = "/sojourn.v1.Admin/ExplainPolicy"
-        _explained(remote.admin(admin_socket, method, request, pb.ExplainPolicyResponse), output)
+        answer = remote.admin(admin_socket, method, request, pb.ExplainPolicyResponse)
+        _explained(answer, _conditions(answer.conditions), output)
         return
     from sojourn.tasks.asking import Question
+    from sojourn.tasks.conditions import conditions
     from sojourn.tasks.explaining import explain as explained
     from sojourn.tasks.types import load
 
-    types = load(folder)
-    if type_ not in types:
+    kind = load(folder).get(type_)
+    if kind is None:
         raise UnknownTaskType(f"there is no task type {type_[:64]!r} in {folder}")
     question = Question(
         workload,
@@ -161,12 +174,39 @@ def explain(
         params,
         tokens_issued=tokens_issued,
         calls=calls,
-        facts=types[type_].read_facts(facts),
+        facts=kind.read_facts(facts),
+        depth=depth,
     )
-    _explained(explained(types[type_], question), output)
+    _explained(explained(kind, question), conditions(kind, kind.approval), output)
 
 
-def _explained(found: Any, output: Output) -> None:
+def _conditions(message: Any) -> "Conditions":
+    from sojourn.tasks.conditions import ApprovalCondition, Conditions, DelegationCondition, FactCondition
+
+    approval, delegation = message.approval, message.delegation
+    return Conditions(
+        approval=ApprovalCondition(tuple(approval.approvers), approval.count, approval.within_seconds)
+        if message.HasField("approval")
+        else None,
+        break_glass=message.break_glass,
+        delegation=DelegationCondition(tuple(delegation.to), delegation.max_depth, delegation.max_children)
+        if message.HasField("delegation")
+        else None,
+        facts=tuple(
+            FactCondition(
+                each.name,
+                each.type,
+                each.required,
+                tuple(each.sources),
+                each.max_age_seconds if each.HasField("max_age_seconds") else None,
+                each.on_deny,
+            )
+            for each in message.facts
+        ),
+    )
+
+
+def _explained(found: Any, conditions: "Conditions", output: Output) -> None:
     """Print an Explanation, or the agent's message of the same fields."""
     standings = [
         {"id": each.id, "effect": each.effect, "line": each.line, "applies": each.applies, "misses": list(each.misses)}
@@ -183,6 +223,7 @@ def _explained(found: Any, output: Output) -> None:
         "attributes": [{"name": name, "value": text} for name, text in sorted(found.attributes.items())],
         "standings": standings,
         "changes": changes,
+        "conditions": asdict(conditions),
     }
     by = f": {', '.join(found.policies)}" if found.policies else ""
     lines = [f"{word(found.allowed)} by {found.rule}{by}", f"because {found.reason}", "decided on"]
@@ -193,6 +234,8 @@ def _explained(found: Any, output: Output) -> None:
         lines.append(f"  {each['effect']} {each['id']}: {why}")
     lines.append("what would change it" if changes else "no single change that was tried would change it")
     lines += [f"  {each['what']}: {word(each['allowed'])}" for each in changes]
+    around = list(conditions.lines())
+    lines += ["whatever policy answers of such a task", *(f"  {line}" for line in around)] if around else []
     emit(output, value, map(printable, lines))
 
 

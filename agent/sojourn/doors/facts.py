@@ -5,7 +5,8 @@ from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput, NotFound, PolicyDenied
 from sojourn.identity.identities import Identities
-from sojourn.oversight.facts import Fact, Facts, Publication
+from sojourn.oversight.facts import Facts
+from sojourn.oversight.publications import Fact, Publication
 from sojourn.tasks.policy import Param
 from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.typefile import OPERATOR

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
@@ -9,7 +10,9 @@ from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.workload import seconds
 from sojourn.errors import InvalidInput
+from sojourn.tasks.approving import Approving
 from sojourn.tasks.asking import Question
+from sojourn.tasks.conditions import conditions
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.explaining import explain
 from sojourn.tasks.grants import Authority, Grant
@@ -21,8 +24,9 @@ from sojourn.tasks.typefolder import TypeFolder
 class PolicyApi:
     """For operators."""
 
-    def __init__(self, engine: TaskEngine, policies: Policies) -> None:
+    def __init__(self, engine: TaskEngine, approving: Approving, policies: Policies) -> None:
         self._engine = engine
+        self._approving = approving
         self._policies = policies
 
     def admin_methods(self) -> dict[str, Method]:
@@ -58,6 +62,7 @@ class PolicyApi:
             tokens_issued=request.tokens_issued,
             calls=request.calls,
             facts={**{name: fact.value for name, fact in known.facts.items()}, **given},
+            depth=request.depth,
             absent=known.absent,
         )
         in_force = {name: fact for name, fact in known.facts.items() if name not in given}
@@ -77,6 +82,7 @@ class PolicyApi:
                 for each in found.standings
             ],
             changes=[pb.PolicyChange(what=each.what, allowed=each.allowed) for each in found.changes],
+            conditions=pb.TypeConditions(**asdict(conditions(kind, self._approving.rule(kind)))),
         )
 
     async def report(self, _call: Call, _request: pb.GetShadowReportRequest) -> pb.GetShadowReportResponse:

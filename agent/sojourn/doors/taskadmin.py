@@ -15,9 +15,10 @@ from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.store.kept import KeptList
 from sojourn.tasks.blocks import Block
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.task import Task
+from sojourn.tasks.reasons import ADMIN, BLOCKED, OPERATOR
+from sojourn.tasks.task import REVOKED, Task
 
 Change = Callable[[Task], Awaitable[None]]
 
@@ -58,11 +59,11 @@ class TaskAdminApi:
     async def revoke_one(self, call: Call, request: pb.RevokeTaskRequest) -> tasks_pb2.Task:
         task = self._find(request.task_id)
         self._audit.note("task_revoked_by_operator", task=task.id, **call.by)
-        await self._engine.revoke(task, "admin")
+        await self._engine.revoke(task, ADMIN)
         return task_message(task)
 
     async def revoke(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
-        return await self._change(call, request, "revoked", lambda task: self._engine.revoke(task, "admin"))
+        return await self._change(call, request, "revoked", lambda task: self._engine.revoke(task, ADMIN))
 
     async def suspend(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
         reason = request.reason[:AUDITED_TEXT] or "suspended by an operator"
@@ -87,7 +88,7 @@ class TaskAdminApi:
             self._engine.blocks.replace([*known, made])
             ended = [task for task in self._engine.tasks.all() if _is_of(task, kind, name)]
             for task in ended:
-                self._engine.end(task, "revoked", "blocked")
+                self._engine.end(task, REVOKED, BLOCKED)
             event = self._audit.event("tasks_blocked", {kind: name, "reason": reason, "ended": len(ended), **call.by})
             await self._blocks.save(self._engine.blocks.all(), event)
         return pb.BlockTasksResponse(ended=[task_message(task) for task in ended])

@@ -20,6 +20,7 @@ from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.params import text_of
+from sojourn.tasks.reasons import HOLDER, HOLDER_DISCONNECTED
 from sojourn.tasks.task import PENDING, PROCESS, REVOKED, STREAM, Task
 
 SERVICE = "sojourn.v1.Tasks"
@@ -83,7 +84,7 @@ class TasksApi:
             yield pb.TaskEvent(ended=task_message(task))
         finally:
             if task.live and not self._engine.closing:
-                self._engine.end(task, REVOKED, "holder_disconnected")
+                self._engine.end(task, REVOKED, HOLDER_DISCONNECTED)
 
     async def _begin_stream(self, peer: Peer, begin: pb.BeginTaskRequest) -> Task:
         if begin.holder_pid or begin.idempotency_key:
@@ -179,7 +180,7 @@ class TasksApi:
     async def narrow_task(self, call: Call, request: pb.NarrowTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
         task = await self._attaching.of_caller(call.peer, entries, request.task_id)
-        await self._changing.narrow(task, _authority(request.grants), "holder")
+        await self._changing.narrow(task, _authority(request.grants), HOLDER)
         return task_message(task)
 
     async def wait_task(self, call: Call, request: pb.WaitTaskRequest) -> pb.Task:

@@ -12,8 +12,7 @@ from typing import Any
 
 from sojourn.errors import AlreadyExists, FailedPrecondition, NotFound, PolicyDenied
 from sojourn.tasks.grants import Authority
-
-OPERATOR = "operator"  # whoever may use the admin socket
+from sojourn.tasks.typefile import OPERATOR
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,6 @@ from sojourn.oversight.publications import Fact, Key, Publication, StoredFact, c
 from sojourn.tasks.policy import Context, Param, Reading
 from sojourn.tasks.typefile import OPERATOR, FactRule
 
-__all__ = ["OPERATOR", "Change", "Fact", "FactStore", "Facts", "Publication"]
 log = structlog.get_logger()
 ANYWHERE = ""
 

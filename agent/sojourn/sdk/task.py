@@ -13,6 +13,7 @@ from sojourn.sdk.connection import Connection
 from sojourn.sdk.taskstream import TaskStream
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
+from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED
 
 PENDING = "pending"
 LIVING = frozenset({PENDING, "active", "suspended"})
@@ -104,10 +105,10 @@ class TaskStatus:
 
     def check_begun(self) -> None:
         """Raise ApprovalDenied, ApprovalExpired or TaskOver if the task was over before it began."""
-        if self.reason == "approval_denied":
+        if self.reason == APPROVAL_DENIED:
             said = self.approval.denial if self.approval is not None else ""
             raise ApprovalDenied(f"the task was not approved: {said or 'no reason given'}")
-        if self.reason == "approval_expired":
+        if self.reason == APPROVAL_EXPIRED:
             raise ApprovalExpired("the task was not approved in time")
         if self.state not in LIVING:
             raise TaskOver(f"the task is over: {self.state}, {self.reason}")

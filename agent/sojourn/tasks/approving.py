@@ -21,13 +21,13 @@ from sojourn.oversight.reviews import Review, Reviews
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.params import text_of
+from sojourn.tasks.reasons import APPROVAL_DENIED, CONTEXT_CHANGED, POLICY_CHANGED
 from sojourn.tasks.task import ONE_SHOT, PENDING, REVOKED, Begun, Task
 from sojourn.tasks.typefile import ApprovalRule
 from sojourn.tasks.types import TaskType
 from sojourn.tasks.waiting import Waiter
 
 log = structlog.get_logger()
-DENIED = "approval_denied"
 
 
 class Approving:
@@ -133,7 +133,7 @@ class Approving:
         assert task.approval is not None
         task.approval.denial = reason
         self._audit.note("approval_decided", **self._decision(task, approver, "deny", reason))
-        self._engine.end(task, REVOKED, DENIED)
+        self._engine.end(task, REVOKED, APPROVAL_DENIED)
         await self._engine.journal.written(task.id)
         return task
 
@@ -165,6 +165,7 @@ class Approving:
         return task
 
     def _check_pending(self, task: Task) -> None:
+        self._engine.deadlines.check(task)
         task.check_live(self._engine.clock.boot())
         if task.state != PENDING:
             raise FailedPrecondition("the request has been decided already")
@@ -178,16 +179,17 @@ class Approving:
 
     async def _begin(self, task: Task, approver: Approver) -> None:
         """The last approval: decide again, write it, and make it true."""
-        engine, version = self._engine, task.version
-        decided = engine.decided(task)
-        left = rules.still_allowed(task.type, task.principal(), task.authority, decided.context, decided)
-        if not left.grants:
-            await engine.revoke(task, "policy_changed")
-            raise TaskOver("policy denies by now all that was asked for: the task is over")
-        await engine.journal.written(task.id)
+        engine = self._engine
         review = await self._owe_review(task)
         assert task.approval is not None
         try:
+            await engine.journal.written(task.id)  # what is decided and written next is of its newest state
+            self._check_pending(task)
+            version, decided = task.version, engine.decided(task)
+            left = rules.still_allowed(task.type, task.principal(), task.authority, decided.context, decided)
+            if not left.grants:
+                engine.end(task, REVOKED, POLICY_CHANGED)
+                raise TaskOver("policy denies by now all that was asked for: the task is over")
             given = [*task.approval.given, approver]
             begun = self._begun(task, left)
             fields = {
@@ -203,7 +205,7 @@ class Approving:
                 raise TaskOver("the task has changed meanwhile")
             self._check_pending(task)
             if rules.still_allowed(task.type, task.principal(), left, engine.context(task)) != left:
-                engine.end(task, REVOKED, "context_changed")
+                engine.end(task, REVOKED, CONTEXT_CHANGED)
                 raise TaskOver("what policy reads has changed meanwhile: the task is over")
         except BaseException:
             if review is not None:

@@ -12,7 +12,7 @@ from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.recovery import RESTART
+from sojourn.tasks.reasons import RESTART
 from sojourn.tasks.task import PROCESS, STREAM, Task
 
 

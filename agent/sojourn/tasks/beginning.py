@@ -8,17 +8,19 @@ from typing import Any
 
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
-from sojourn.errors import InvalidInput, Refused, SojournError, TaskOver, Unavailable
+from sojourn.errors import Refused, SojournError, TaskOver, Unavailable
 from sojourn.identity.entries import Entry
-from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold
+from sojourn.tasks.policy import Param
+from sojourn.tasks.reasons import DEADLINE, HOLDER_DISCONNECTED, NOT_WRITTEN
 from sojourn.tasks.repeats import Repeats
 from sojourn.tasks.task import PENDING, REVOKED, Task
+from sojourn.tasks.types import TaskType
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Beginning:
         engine = self._engine
         held = self.hold(bond, peer.uid, lambda: engine.holding.gone(task))
         try:
-            task = self._make(peer, entries, request, held)
+            task = self._authorized(peer, entries, request, held)
         except BaseException:
             held.release()
             raise
@@ -130,14 +132,17 @@ class Beginning:
         pending = task.state == PENDING
         said = {"pid": task.holder.pid, **task.decided_on, **fields, **(self._approving.asked(task) if pending else {})}
         begun = engine.event("task_pending" if pending else event, task, **said)
+        version = task.version
         try:
             await engine.journal.now(task.record(), begun)
         except SojournError:
+            if task.live and task.version != version:  # its change may be written although its beginning was not
+                engine.end(task, REVOKED, NOT_WRITTEN)
             engine.forget(task)
             raise
         except BaseException:  # the caller has gone while the record is being written
             if task.live:
-                engine.end(task, REVOKED, "holder_disconnected")
+                engine.end(task, REVOKED, HOLDER_DISCONNECTED)
             raise
         boot = engine.clock.boot()
         if pending:
@@ -148,25 +153,23 @@ class Beginning:
             task.check_active(boot)  # the holder may have gone meanwhile
         except TaskOver:
             if task.live:  # suspended before anybody had it: nobody gets to know it
-                engine.end(task, REVOKED, task.reason or "deadline")
+                engine.end(task, REVOKED, task.reason or DEADLINE)
             raise
         engine.feed.publish(task)
 
-    def _make(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
+    def make(
+        self,
+        kind: TaskType,
+        entry: Entry,
+        peer: Peer,
+        params: Mapping[str, Param],
+        max_seconds: float,
+        held: Held,
+    ) -> Task:
+        """A task that has no authority yet, and that nobody knows of. Raise PolicyDenied if it may not be held so."""
         engine = self._engine
-        if engine.closing:
-            raise Unavailable("the agent is shutting down")
-        kind = engine.type_named(request.type_name)
-        entry = rules.entry_for(kind, entries, request.spiffe_id)
-        engine.blocks.check(kind.name, entry.spiffe_id)
-        self._approving.check(kind)
-        params = kind.read_params(request.params)
-        engine.tasks.check_room(peer.uid)
-        if request.max_seconds and request.max_seconds < TASK_MIN_SECONDS:
-            raise InvalidInput(f"a task lives for at least {TASK_MIN_SECONDS} s")
-        life = kind.max_duration.total_seconds()
-        life = min(life, request.max_seconds) if request.max_seconds else life
         now, boot = engine.clock.now(), engine.clock.boot()
+        life = min(kind.max_duration.total_seconds(), max_seconds or float("inf"))
         task = Task(
             id="tsk_" + secrets.token_urlsafe(16),
             type=kind,
@@ -187,6 +190,20 @@ class Beginning:
             heir=held.heir,
         )
         rules.check_binding(kind, task.held_as)
+        return task
+
+    def _authorized(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
+        engine = self._engine
+        if engine.closing:
+            raise Unavailable("the agent is shutting down")
+        kind = engine.type_named(request.type_name)
+        entry = rules.entry_for(kind, entries, request.spiffe_id)
+        engine.blocks.check(kind.name, entry.spiffe_id)
+        self._approving.check(kind)
+        params = kind.read_params(request.params)
+        engine.tasks.check_room(peer.uid)
+        rules.check_life(request.max_seconds)
+        task = self.make(kind, entry, peer, params, request.max_seconds, held)
         decided = engine.decided(task)
         try:
             task.authority = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)

@@ -5,20 +5,20 @@ its parent has not.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 import structlog
 
-from sojourn.errors import FailedPrecondition, InvalidInput, SojournError, StoreFull, TaskOver, Unavailable
+from sojourn.errors import FailedPrecondition, InvalidInput, SojournError, TaskOver
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.family import NARROWED, PARENT, PAUSED
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.journal import RETRY_SECONDS
+from sojourn.tasks.reasons import PARENT, PARENT_NARROWED, PARENT_SUSPENDED, POLICY_CHANGED
 from sojourn.tasks.task import ACTIVE, CASCADED, PENDING, Task
 
 log = structlog.get_logger()
-OPERATOR, FACTS = "operator", "facts"  # causes of suspension
 
 
 class Changing:
@@ -26,7 +26,7 @@ class Changing:
 
     def __init__(self, engine: TaskEngine) -> None:
         self._engine = engine
-        self._following: set[asyncio.Future[None]] = set()  # children that are being resumed after their parents
+        self._running: set[asyncio.Future[None]] = set()  # what goes on whether or not somebody waits for it
 
     async def suspend(self, task: Task, cause: str, reason: str) -> None:
         """Take a task's authority away for now; its tokens are dead for good. Return when that is on disk."""
@@ -48,32 +48,44 @@ class Changing:
         """Take one cause of suspension away. If it was the last, policy is asked again: what it denies now is gone.
 
         `whole`: it stays suspended instead if policy denies anything (FailedPrecondition). Raises TaskOver if the task
-        has ended, also by this, and what the store raises; it stays suspended then.
+        has ended, also by this, and what the store raises; it stays suspended then. It goes on although the caller goes
+        away meanwhile.
         """
+        self._check_suspended(task, cause)
+        await asyncio.shield(self._run(self._resume(task, cause, whole=whole)))
+
+    def _check_suspended(self, task: Task, cause: str) -> None:
+        self._engine.deadlines.check(task)
         if not task.live:
             task.check_active(self._engine.clock.boot())
         if cause not in task.suspensions:
             why = f"{task.state}: {task.reason}" if task.reason else task.state
             raise FailedPrecondition(f"the task is not suspended by {cause}, it is {why}")
+
+    async def _resume(self, task: Task, cause: str, *, whole: bool) -> None:
+        await self._engine.journal.written(task.id)  # what is decided and written next is of its newest state
+        self._check_suspended(task, cause)
         if len(task.suspensions) > 1:
             task.resume(cause)
             self._changed(task, "task_resumed", cause=cause)
             await self._engine.journal.written(task.id)
             return
-        version, decided, revision = task.version, self._engine.decided(task), self._engine.facts_revision
+        version, kind, revision = task.version, task.type, self._engine.facts_revision
+        decided = self._engine.decided(task)
         left = rules.still_allowed(task.type, decided.principal, task.authority, decided.context, decided)
         if whole and left != task.authority:
             raise FailedPrecondition("policy does not allow all that the task holds")
         if not left.grants:
-            await self._engine.revoke(task, "policy_changed")
+            await self._engine.revoke(task, POLICY_CHANGED)
             task.check_active(self._engine.clock.boot())
-        await self._engine.journal.written(task.id)
         await self._engine.journal.now(
             task.record_of_resumed(left), self._engine.event("task_resumed", task, cause=cause, **decided.record())
         )
+        self._engine.deadlines.check(task)
         if not task.live or list(task.suspensions) != [cause] or task.version != version:
             raise TaskOver("the task has changed meanwhile")
-        if self._engine.facts_revision != revision and self._allowed(task, left) != left:
+        as_decided = task.type is kind and self._engine.facts_revision == revision
+        if not as_decided and self._allowed(task, left) != left:
             self._changed(task, "task_suspended", cause=cause, reason=task.reason)
             raise TaskOver("what policy reads has changed meanwhile")
         task.resume(cause)
@@ -113,37 +125,50 @@ class Changing:
         self._engine.tickets.void(task)
         for each in self._engine.family.descendants(task):
             # Also one that is suspended for this already: it may be just about to be resumed, and must not be.
-            each.suspend(PARENT, PAUSED)
+            each.suspend(PARENT, PARENT_SUSPENDED)
             self._engine.tickets.void(each)
-            self._changed(each, "task_suspended", cause=PARENT, reason=PAUSED)
+            self._changed(each, "task_suspended", cause=PARENT, reason=PARENT_SUSPENDED)
 
     def _narrow_children(self, task: Task) -> None:
         """Leave a task's children only what it has itself; one that is left nothing ends."""
         for each in self._engine.family.children(task):
             left = each.authority.within(task.authority)
             if not left.grants:
-                self._engine.end(each, CASCADED, NARROWED)
+                self._engine.end(each, CASCADED, PARENT_NARROWED)
             elif left != each.authority:
-                self.take(each, left, NARROWED)
+                self.take(each, left, PARENT_NARROWED)
 
     def _resume_children(self, task: Task) -> None:
         """A task is active again: so are its children, in a moment, if nothing else is against it."""
         for each in self._engine.family.children(task):
             if PARENT in each.suspensions:
-                following = asyncio.ensure_future(self._follow(each, task))
-                self._following.add(following)
-                following.add_done_callback(self._following.discard)
+                self._run(self._follow(each, task))
 
     async def _follow(self, task: Task, parent: Task) -> None:
-        """Resume a child after its parent; try again while the record cannot be written."""
+        """Resume a child after its parent; try again while it cannot be written, or was changed at that moment."""
         while task.live and parent.state == ACTIVE and PARENT in task.suspensions:
             try:
                 await self.resume(task, PARENT)
-            except (Unavailable, StoreFull):
-                await asyncio.sleep(RETRY_SECONDS)
             except SojournError as error:
                 log.info("task_not_resumed", task=task.id, reason=error.public)
-                return
+                await asyncio.sleep(RETRY_SECONDS)
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
+        running = asyncio.ensure_future(work)
+        self._running.add(running)
+        running.add_done_callback(self._ran)
+        return running
+
+    def _ran(self, done: "asyncio.Future[None]") -> None:
+        self._running.discard(done)
+        error = None if done.cancelled() else done.exception()  # whoever waits gets it too
+        if error is not None and not isinstance(error, SojournError):
+            log.error("task_change_failed", exc_info=error)
+
+    async def quiet(self) -> None:
+        """Return when nothing is being resumed."""
+        while self._running:
+            await asyncio.wait(set(self._running))
 
     def _changed(self, task: Task, event: str, *, before: Authority | None = None, **fields: Any) -> None:
         """A change that takes something away is in force: tell validators and the holder, and have it written."""

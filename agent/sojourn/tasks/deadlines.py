@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from sojourn.clock import Alarms, Clock
+from sojourn.tasks.reasons import APPROVAL_EXPIRED, DEADLINE, IDLE
 from sojourn.tasks.task import EXPIRED, PENDING, Task
 
 
@@ -27,8 +28,10 @@ class Deadlines:
     def check(self, task: Task) -> None:
         """End a live task whose time is up, though its alarm has not rung yet."""
         boot = self._clock.boot()
-        if task.live and boot >= min(task.deadline, task.idle_deadline):
-            self._end(task, EXPIRED, "deadline" if boot >= task.deadline else "idle")
+        if boot >= task.deadline:
+            self._time_up(task)
+        elif task.live and boot >= task.idle_deadline:
+            self._end(task, EXPIRED, IDLE)
 
     def forget(self, task: Task) -> None:
         for alarm in task.alarms:
@@ -36,13 +39,13 @@ class Deadlines:
 
     def _time_up(self, task: Task) -> None:
         if task.live:
-            self._end(task, EXPIRED, "approval_expired" if task.state == PENDING else "deadline")
+            self._end(task, EXPIRED, APPROVAL_EXPIRED if task.state == PENDING else DEADLINE)
 
     def _watch_idle(self, task: Task) -> None:
         if not task.live or task.type.idle_timeout is None or task.state == PENDING:
             return
         left = task.idle_deadline - self._clock.boot()
         if left <= 0:
-            self._end(task, EXPIRED, "idle")
+            self._end(task, EXPIRED, IDLE)
             return
         task.alarms[1:] = [self._alarms.after(left, lambda: self._watch_idle(task))]

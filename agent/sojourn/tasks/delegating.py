@@ -4,7 +4,6 @@ What the other has is never more than the ticket says, than its parent has at th
 it ends with its parent, at the latest.
 """
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -12,12 +11,13 @@ from datetime import datetime, timedelta
 from sojourn.attestation.peer import Peer
 from sojourn.errors import InvalidInput, LimitExceeded, NotFound, PolicyDenied, Refused, SojournError, Unavailable
 from sojourn.identity.entries import Entry
-from sojourn.limits import DELEGATION_TICKET_SECONDS, TASK_MIN_SECONDS
+from sojourn.limits import DELEGATION_TICKET_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
 from sojourn.tasks.beginning import Beginning, Bond, Held
-from sojourn.tasks.engine import NOT_WRITTEN, TaskEngine
+from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
+from sojourn.tasks.reasons import NOT_WRITTEN
 from sojourn.tasks.task import ONE_SHOT, Task
 from sojourn.tasks.tickets import Ticket, digest_of
 
@@ -72,9 +72,8 @@ class Delegating:
         """Raise unless the task may hand `authority` on to `to` now."""
         if task.binding == ONE_SHOT or task.type.break_glass:
             raise PolicyDenied(f"a task of type {task.type.name!r} that is {task.binding} cannot be handed on")
-        rules.check_delegate(task.type, to, (*task.ancestors, task.spiffe_id))
-        if max_seconds and max_seconds < TASK_MIN_SECONDS:
-            raise InvalidInput(f"a task lives for at least {TASK_MIN_SECONDS} s")
+        rules.check_delegate(task.type, to, task.line)
+        rules.check_life(max_seconds)
         if not authority.grants:
             raise InvalidInput("nothing would be handed on")
         rules.check_held(task.authority, authority)
@@ -91,7 +90,7 @@ class Delegating:
         held = beginning.hold(bond, peer.uid, lambda: engine.holding.gone(task))
         try:
             ticket = self._ticket(entries, unverified_ticket, spiffe_id)
-            task = self._make(peer, entries, ticket, held)
+            task = self._authorized(peer, entries, ticket, held)
             # From here to the first await of `start` nobody else has a turn: the ticket is used up, the parent is
             # active, and the task stands among its children, all at once.
             if not engine.tickets.use(ticket):
@@ -131,42 +130,18 @@ class Delegating:
                 return ticket
         raise NotFound("there is no such delegation ticket")
 
-    def _make(self, peer: Peer, entries: Sequence[Entry], ticket: Ticket, held: Held) -> Task:
+    def _authorized(self, peer: Peer, entries: Sequence[Entry], ticket: Ticket, held: Held) -> Task:
         engine, parent = self._engine, ticket.parent
         if engine.closing:
             raise Unavailable("the agent is shutting down")
         kind = parent.type
         entry = next(entry for entry in entries if entry.spiffe_id == ticket.to)
-        ancestors = (*parent.ancestors, parent.spiffe_id)
-        rules.check_delegate(kind, entry.spiffe_id, ancestors)  # the type may be another by now
+        rules.check_delegate(kind, entry.spiffe_id, parent.line)  # the type may be another by now
         _check_room(parent, 0)  # it counts already
         engine.blocks.check(kind.name, entry.spiffe_id)
         engine.tasks.check_room(peer.uid)
-        now, boot = engine.clock.now(), engine.clock.boot()
-        lives = [kind.max_duration.total_seconds(), parent.deadline - boot]
-        life = min(*lives, *([ticket.max_seconds] if ticket.max_seconds else []))
-        task = Task(
-            id="tsk_" + secrets.token_urlsafe(16),
-            type=kind,
-            spiffe_id=entry.spiffe_id,
-            entry_id=entry.id,
-            uid=peer.uid,
-            authority=Authority(()),
-            params=parent.params,
-            created_at=now,
-            expires_at=min(now + timedelta(seconds=life), parent.expires_at),
-            deadline=min(boot + life, parent.deadline),
-            holder=held.holder,
-            binding=held.bond.binding,
-            session=held.bond.session,
-            version=engine.next_version(),
-            last_used=boot,
-            selectors=peer.attested.selectors if peer.attested is not None else frozenset(),
-            parent_id=parent.id,
-            ancestors=ancestors,
-            spent=parent.spent,
-        )
-        rules.check_binding(kind, task.held_as)
+        task = self._beginning.make(kind, entry, peer, parent.params, ticket.max_seconds, held)
+        task.stand_under(parent)
         decided = engine.decided(task)
         left = ticket.authority.within(parent.authority)
         task.authority = rules.still_allowed(kind, task.principal(), left, decided.context, decided)

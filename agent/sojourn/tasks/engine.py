@@ -18,7 +18,7 @@ from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import rules, tokens
 from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.deadlines import Deadlines
-from sojourn.tasks.family import ENDED, Family
+from sojourn.tasks.family import Family
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
@@ -26,14 +26,22 @@ from sojourn.tasks.holding import Holding
 from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.policy import Context, Param
+from sojourn.tasks.reasons import (
+    AGENT_STOPPED,
+    ATTESTATION_CHANGED,
+    BUDGET,
+    CANCELLED,
+    FAILURE,
+    NOT_WRITTEN,
+    PARENT_ENDED,
+    SUCCESS,
+)
 from sojourn.tasks.shadow import Decided, Shadow
 from sojourn.tasks.task import CASCADED, COMPLETED, ONE_SHOT, PENDING, REVOKED, Task
 from sojourn.tasks.tickets import Tickets
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
 from sojourn.tasks.waiting import Waiting
-
-NOT_WRITTEN = "not_written"  # why a task has not begun
 
 
 class TaskEngine:
@@ -176,7 +184,7 @@ class TaskEngine:
         task.count_calls(resource, action, calls)
         self.deadlines.used(task)
         if task.type.max_calls is not None and task.spent.calls > task.type.max_calls:
-            self.end(task, REVOKED, "budget")
+            self.end(task, REVOKED, BUDGET)
             task.check_active(self.clock.boot())
 
     def check_active(self, task: Task) -> None:
@@ -208,7 +216,7 @@ class TaskEngine:
     async def complete(self, task: Task, *, failed: bool) -> None:
         """End a task as its holder wishes, and return when that is on disk. An ended task stays what it is."""
         if task.live:
-            outcome = "cancelled" if task.state == PENDING else "failure" if failed else "success"
+            outcome = CANCELLED if task.state == PENDING else FAILURE if failed else SUCCESS
             self.end(task, COMPLETED, outcome)
         await self.journal.written(task.id)
 
@@ -225,10 +233,15 @@ class TaskEngine:
         """
         if task.state == CASCADED:  # whoever ends several may have ended its parent before
             return
+        root = next(iter(self.family.line(task)), None)
         task.finish(state, reason)
         family = self.family.disown(task)
         for each in family:
-            each.finish(CASCADED, ENDED)
+            each.finish(CASCADED, PARENT_ENDED)
+        if root is not None and root.live and any(each.tokens_issued or each.calls for each in (task, *family)):
+            # What they used is used, and the journal forgets those that have ended.
+            used = {"tokens": root.spent.tokens, "calls": root.spent.calls}
+            self.journal.later(root.record(), self.event("family_used", root, by=task.id, **used))
         self._ended(task, **decided)  # all are over before anybody hears of one
         for each in family:
             self._ended(each)
@@ -256,14 +269,14 @@ class TaskEngine:
             )
         }
         for task in [task for task in self.tasks.all() if task.entry_id in lost]:
-            self.end(task, REVOKED, "attestation_changed")
+            self.end(task, REVOKED, ATTESTATION_CHANGED)
 
     def close(self) -> None:
         """Begin nothing more, let streams close, and leave tasks to the next run; those that cannot come back end."""
         self.closing = True
         for task in self.tasks.all():
             if task.binding == ONE_SHOT or task.state == PENDING:
-                self.end(task, REVOKED, "agent_stopped")
+                self.end(task, REVOKED, AGENT_STOPPED)
             else:
                 self.tell(task)
 

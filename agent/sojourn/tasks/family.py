@@ -3,9 +3,6 @@
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.task import Task
 
-PARENT = "parent"  # the cause for which a task is suspended: its parent is not active
-ENDED, PAUSED, NARROWED = "parent_ended", "parent_suspended", "parent_narrowed"
-
 
 class Family:
     """Living children by their parent's ID, in the order in which they began."""

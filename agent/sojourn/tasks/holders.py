@@ -9,9 +9,9 @@ import structlog
 
 from sojourn.attestation.process import Process, Program
 from sojourn.errors import AttestationFailed, LimitExceeded
+from sojourn.tasks.reasons import ATTESTATION_CHANGED, HOLDER_EXITED
 
 log = structlog.get_logger()
-CHANGED, EXITED = "attestation_changed", "holder_exited"
 
 
 @dataclass(slots=True, eq=False)
@@ -23,14 +23,14 @@ class _Held:
     holds: dict["Hold", Callable[[], None]] = field(default_factory=dict)
 
     def lost(self) -> str:
-        """Why the process holds nothing any more: CHANGED its program or cgroup since it was first held, or EXITED."""
+        """Why the process holds nothing any more: it has gone, or changed its program or cgroup since it was held."""
         try:
             same = self.process.program() == self.program and self.process.cgroup() == self.cgroup
         except AttestationFailed:  # it may be ending: its program goes before the kernel says so
-            return EXITED
+            return HOLDER_EXITED
         if self.process.exited:
-            return EXITED
-        return "" if same else CHANGED
+            return HOLDER_EXITED
+        return "" if same else ATTESTATION_CHANGED
 
 
 class Hold:
@@ -103,9 +103,9 @@ class Holders:
             held.process.close()
 
     def lost(self, hold: Hold) -> str:
-        """CHANGED if the process changed program or cgroup since it was first held, EXITED if it has gone, or ''."""
+        """HOLDER_EXITED, ATTESTATION_CHANGED if its program or cgroup did since it was first held, or ''."""
         held = self._held.get((hold.process.pid, hold.process.start_time))
-        return EXITED if held is None else held.lost()
+        return HOLDER_EXITED if held is None else held.lost()
 
     @property
     def keys(self) -> list[tuple[int, int]]:
@@ -113,9 +113,9 @@ class Holders:
         return list(self._held)
 
     def changed_of(self, keys: Iterable[tuple[int, int]]) -> set[Hold]:
-        """The holds on those of these processes that have CHANGED: each process is looked at once."""
+        """The holds on those of these processes that have ATTESTATION_CHANGED: each process is looked at once."""
         found = [self._held[key] for key in keys if key in self._held]
-        return {hold for held in found if held.lost() == CHANGED for hold in held.holds}
+        return {hold for held in found if held.lost() == ATTESTATION_CHANGED for hold in held.holds}
 
     def _exited(self, key: tuple[int, int]) -> None:
         held = self._held.get(key)

@@ -8,15 +8,15 @@ from sojourn.clock import Alarms
 from sojourn.limits import PROCESSES_LOOKED_AT_ONCE
 from sojourn.oversight.audit import Audit
 from sojourn.tasks.feed import Feed
-from sojourn.tasks.holders import CHANGED, EXITED, Holders
+from sojourn.tasks.holders import Holders
 from sojourn.tasks.live import LiveTasks
+from sojourn.tasks.reasons import ATTESTATION_CHANGED, HANDOVER, HOLDER_EXITED
 from sojourn.tasks.task import REVOKED, Task
 
 log = structlog.get_logger()
 HANDOVER_FIRST_SECONDS = 0.001  # a parent collects its child at once, or not for long
 HANDOVER_LAST_SECONDS = 1.0
 HOLDER_LOOK_SECONDS = 1.0
-HANDOVER = "handover"
 
 
 class Holding:
@@ -46,18 +46,18 @@ class Holding:
         if not task.live or HANDOVER in task.suspensions:
             return
         if task.heir is None:
-            self._end(task, REVOKED, EXITED)
+            self._end(task, REVOKED, HOLDER_EXITED)
             return
         # A one-shot token belongs to whoever ran the helper that fetched it, once that has returned 0. Until the
         # kernel tells how it ended nobody may use the token.
-        task.suspend(HANDOVER, EXITED)
+        task.suspend(HANDOVER, HOLDER_EXITED)
         self._feed.publish(task)
         self._hand_over(task, HANDOVER_FIRST_SECONDS)
 
     def check(self, task: Task) -> None:
         """End a task whose holder runs another program, or is in another cgroup, by now; or is about to be gone."""
         lost = self._holders.lost(task.holder) if task.live else ""
-        if lost == EXITED:
+        if lost == HOLDER_EXITED:
             self.gone(task)
         elif lost:
             self._end(task, REVOKED, lost)
@@ -70,7 +70,7 @@ class Holding:
         changed = self._holders.changed_of(keys[:PROCESSES_LOOKED_AT_ONCE])
         for task in self._tasks.all() if changed else ():
             if task.holder in changed and task.live:
-                self._end(task, REVOKED, CHANGED)
+                self._end(task, REVOKED, ATTESTATION_CHANGED)
         if rest := keys[PROCESSES_LOOKED_AT_ONCE:]:
             self._alarms.after(0, lambda: self._look_at(rest))
         else:
@@ -84,13 +84,13 @@ class Holding:
             self._alarms.after(wait, lambda: self._hand_over(task, wait * 2))
             return
         if status != 0 or task.heir is None or task.heir.process.exited:
-            self._end(task, REVOKED, EXITED)
+            self._end(task, REVOKED, HOLDER_EXITED)
             return
         try:
             heir = self._holders.hold(task.heir.process.again(), task.uid, lambda: self.gone(task))
         except Exception as error:  # noqa: BLE001  # it may go at any moment; whatever it is, nobody inherits
             log.info("task_not_handed_over", task=task.id, reason=str(error))
-            self._end(task, REVOKED, EXITED)
+            self._end(task, REVOKED, HOLDER_EXITED)
             return
         for gone in (task.holder, task.heir):
             gone.release()

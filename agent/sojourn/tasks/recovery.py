@@ -23,9 +23,23 @@ from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.family import ENDED, NARROWED, PARENT, PAUSED
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold, Holders
+from sojourn.tasks.reasons import (
+    AGENT_RESTART,
+    ATTESTATION_CHANGED,
+    BLOCKED,
+    DEADLINE,
+    HOLDER_EXITED,
+    IDLE,
+    JOURNAL_DAMAGED,
+    PARENT,
+    PARENT_ENDED,
+    PARENT_NARROWED,
+    PARENT_SUSPENDED,
+    POLICY_CHANGED,
+    RESTART,
+)
 from sojourn.tasks.task import (
     CASCADED,
     EXPIRED,
@@ -43,8 +57,6 @@ from sojourn.tasks.task import (
 from sojourn.tasks.types import TaskType
 
 log = structlog.get_logger()
-RESTART = "agent_restart"  # why a task is suspended, or has ended
-DAMAGED = "journal_damaged"
 Wanted = TypeVar("Wanted")
 
 
@@ -78,7 +90,8 @@ class Recovery:
     async def run(self) -> None:
         """Suspend or end each task that was left, and return when all of it is on disk. Raise what the store raises."""
         found = sorted(await self._store.unfinished(), key=_depth)  # parents before their children
-        changes = [self._settle(journaled) for journaled in found]
+        settled = [self._settle(journaled) for journaled in found]
+        changes = [(each.record() if isinstance(each, Task) else each, event) for each, event in settled]
         if changes:
             await self._store.take_over(changes)
             log.info("tasks_taken_over", found=len(changes), suspended=len(self._engine.tasks))
@@ -90,25 +103,25 @@ class Recovery:
     def _close_window(self) -> None:
         for task in self._engine.tasks.all():
             if task.live and RESTART in task.suspensions:
-                self._engine.end(task, REVOKED, RESTART)
+                self._engine.end(task, REVOKED, AGENT_RESTART)
 
-    def _settle(self, journaled: JournaledTask) -> tuple[TaskRecord, Event]:
-        """Take one task over if it may live; return what is to be written of it."""
+    def _settle(self, journaled: JournaledTask) -> tuple[Task | TaskRecord, Event]:
+        """Take one task over if it may live; return it, or what is to be written of its end."""
         try:
             document = _a(dict, json.loads(journaled.unverified_document))
             # Of another boot, or of a release whose tasks did not outlive it.
             # Nor does one come back that nobody had agreed to.
             pending = journaled.unverified_state == PENDING
             if not journaled.same_boot or "deadline" not in document or pending:
-                return self._over(journaled.id, document, REVOKED, RESTART)
+                return self._over(journaled.id, document, REVOKED, AGENT_RESTART)
             left = _Left.parse(journaled, document, self._engine.epoch)
+            self._share(left)
             found = self._why_over(left) or self._under_parent(left) or self._revive(left)
         except Exception as error:  # noqa: BLE001  # a damaged row may raise anything, and must not stop the agent
             return self._damaged(journaled, error)
         if isinstance(found, Task):
-            change = found.record(), self._engine.event("task_suspended", found, cause=RESTART, reason=RESTART)
             self._engine.adopt(found)
-            return change
+            return found, self._engine.event("task_suspended", found, cause=RESTART, reason=AGENT_RESTART)
         return self._over(left.id, document, *found)
 
     def _over(self, task_id: str, document: dict[str, Any], state: str, reason: str) -> tuple[TaskRecord, Event]:
@@ -123,22 +136,30 @@ class Recovery:
         """The state and reason with which a task ends, whoever its holder is; None if nothing is against it."""
         kind, boot = self._engine.types.get(left.type_name), self._engine.clock.boot()
         if left.fields["binding"] == ONE_SHOT:
-            return REVOKED, RESTART
+            return REVOKED, AGENT_RESTART
         if kind is None or kind.digest != left.type_digest:
-            return REVOKED, "policy_changed"
+            return REVOKED, POLICY_CHANGED
         if boot >= left.fields["deadline"]:
-            return EXPIRED, "deadline"
+            return EXPIRED, DEADLINE
         if kind.idle_timeout is not None and boot >= left.fields["last_used"] + kind.idle_timeout.total_seconds():
-            return EXPIRED, "idle"
+            return EXPIRED, IDLE
         left.check(kind, boot)
         try:
             self._engine.blocks.check(kind.name, left.fields["spiffe_id"])
         except PolicyDenied:
-            return REVOKED, "blocked"
+            return REVOKED, BLOCKED
         entry = self._registry.get(left.fields["entry_id"])
         if entry is None or not self._registry.serves(entry) or entry.spiffe_id != left.fields["spiffe_id"]:
-            return REVOKED, "attestation_changed"
+            return REVOKED, ATTESTATION_CHANGED
         return None
+
+    def _share(self, left: "_Left") -> None:
+        """What a task that was handed on has used is used of its family's budget, whether or not it comes back."""
+        parent = self._engine.tasks.find(left.fields["parent_id"]) if left.fields["parent_id"] else None
+        if parent is not None:
+            spent, theirs = parent.spent, left.fields["spent"]
+            spent.tokens, spent.calls = max(spent.tokens, theirs.tokens), max(spent.calls, theirs.calls)
+            left.fields["spent"] = spent
 
     def _under_parent(self, left: "_Left") -> tuple[str, str] | None:
         """Fit a task that was handed on under its parent, which stands among the live ones already, or say how it ends.
@@ -150,22 +171,18 @@ class Recovery:
             return None
         parent = self._engine.tasks.find(parent_id)
         if parent is None or not parent.live:
-            return CASCADED, ENDED
-        if (*parent.ancestors, parent.spiffe_id) != left.fields["ancestors"] or parent.type.name != left.type_name:
+            return CASCADED, PARENT_ENDED
+        if parent.line != left.fields["ancestors"] or parent.type.name != left.type_name:
             raise InvalidInput("the task is not one that its parent handed on")
         authority = left.fields["authority"].within(parent.authority)
         if not authority.grants:
-            return CASCADED, NARROWED
-        spent = parent.spent
-        spent.tokens = max(spent.tokens, left.fields["spent"].tokens)
-        spent.calls = max(spent.calls, left.fields["spent"].calls)
+            return CASCADED, PARENT_NARROWED
         left.fields.update(
             authority=authority,
             deadline=min(left.fields["deadline"], parent.deadline),
             expires_at=min(left.fields["expires_at"], parent.expires_at),
-            spent=spent,
         )
-        left.fields["suspensions"][PARENT] = PAUSED
+        left.fields["suspensions"][PARENT] = PARENT_SUSPENDED
         return None
 
     def _revive(self, left: "_Left") -> Task | tuple[str, str]:
@@ -179,10 +196,10 @@ class Recovery:
             holder=hold,
             version=self._engine.next_version(),
             state=SUSPENDED,
-            reason=RESTART,
+            reason=AGENT_RESTART,
             **left.fields,
         )
-        task.suspensions[RESTART] = RESTART
+        task.suspensions[RESTART] = AGENT_RESTART
         return task
 
     def _reopen(self, left: "_Left", on_exit: Callable[[], None]) -> Hold | str:
@@ -190,23 +207,23 @@ class Recovery:
         try:
             process = Process.open(left.pid)
         except AttestationFailed:
-            return "holder_exited"
+            return HOLDER_EXITED
         if process.start_time != left.start_time:  # the pid was used again
             process.close()
-            return "holder_exited"
+            return HOLDER_EXITED
         try:
             uid = process.credentials().uid
             hold = self._holders.hold(process, uid, on_exit)
         except AttestationFailed:
             process.close()
-            return "holder_exited"
+            return HOLDER_EXITED
         except SojournError as error:  # fewer processes can be held than before
             log.error("holder_not_held", task=left.id, reason=error.public)
-            return RESTART
+            return AGENT_RESTART
         moved = left.cgroup_digest is not None and hold.cgroup_digest != left.cgroup_digest
         if uid != left.fields["uid"] or hold.program != left.program or moved:
             hold.release()
-            return "attestation_changed"
+            return ATTESTATION_CHANGED
         return hold
 
     def _damaged(self, journaled: JournaledTask, error: Exception) -> tuple[TaskRecord, Event]:
@@ -216,9 +233,9 @@ class Recovery:
         log.error("task_journal_damaged", task=name, reason=said)
         kept = journaled.unverified_document.decode("utf-8", "backslashreplace")
         record = TaskRecord(
-            journaled.id, REVOKED, self._engine.next_version(), {"reason": DAMAGED, "damaged_document": kept}
+            journaled.id, REVOKED, self._engine.next_version(), {"reason": JOURNAL_DAMAGED, "damaged_document": kept}
         )
-        return record, self._audit.event("task_ended", {"task": name, "state": REVOKED, "reason": DAMAGED})
+        return record, self._audit.event("task_ended", {"task": name, "state": REVOKED, "reason": JOURNAL_DAMAGED})
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,18 +12,19 @@ from typing import Any
 import structlog
 
 from sojourn.clock import Alarm, Alarms
-from sojourn.errors import SojournError
+from sojourn.errors import FailedPrecondition, SojournError
 from sojourn.limits import REDECIDED_AT_ONCE, WRITES_PER_COMMIT
 from sojourn.oversight.facts import ANYWHERE, Change, Facts, Then
 from sojourn.oversight.publications import Fact, Key
 from sojourn.tasks import rules
-from sojourn.tasks.changing import FACTS, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.journal import RETRY_SECONDS
+from sojourn.tasks.reasons import CONTEXT_CHANGED, FACTS
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasks.types import TaskType, TypeSet
 
 log = structlog.get_logger()
-REASON = "context_changed"
 NARROW, SUSPEND, REVOKE = "narrow", "suspend", "revoke"
 _STRICTNESS = (NARROW, SUSPEND, REVOKE)
 _SOON = 0.001  # seconds: an alarm never rings before its time
@@ -49,13 +50,14 @@ class Redeciding:
         self._readers: dict[str, list[TaskType]] = {}
         self._watches: dict[Key, _Watch] = {}
         self._running: set[asyncio.Future[None]] = set()
+        self._late: dict[str, Task] = {}  # to be resumed, and could not be
         facts.on_change(self._changed)
 
     def start(self) -> None:
         """Decide the tasks again that an earlier run has left, and watch all facts."""
         self.watch_all()
         left = [task for task in self._engine.tasks.all() if task.type.facts]
-        self._run(self._resume([task for task in left if self._decide_again(task, task.type.facts)]))
+        self._run(self._resume([task for task in left if task.live and self._decide_again(task, task.type.facts)]))
 
     async def reloaded(self) -> None:
         """Other task types are in force: facts are too old at other times, and what was suspended may come back."""
@@ -141,15 +143,15 @@ class Redeciding:
         outcome = max((task.type.facts[name].on_deny for name in known), key=_STRICTNESS.index, default=REVOKE)
         on = {"facts_changed": sorted(known), **decided.record()}
         if outcome == REVOKE or (outcome == NARROW and not left.grants):
-            engine.end(task, REVOKED, REASON, **on)
+            engine.end(task, REVOKED, CONTEXT_CHANGED, **on)
         elif outcome == NARROW:
-            self._changing.take(task, left, REASON, **on)
+            self._changing.take(task, left, CONTEXT_CHANGED, **on)
         else:
             self._changing.hold(task, FACTS, _because(known), **on)
         return False
 
     async def _resume(self, tasks: Sequence[Task]) -> None:
-        """Give those back that were suspended for this: once it is on disk."""
+        """Give those back that were suspended for this: once it is on disk, and later if it cannot be now."""
         held = [task for task in tasks if task.live and FACTS in task.suspensions]
         for start in range(0, len(held), WRITES_PER_COMMIT):
             some = held[start : start + WRITES_PER_COMMIT]
@@ -160,6 +162,19 @@ class Redeciding:
                     log.info("task_not_resumed", task=task.id, reason=error.public)
                 elif isinstance(error, BaseException):
                     log.error("task_not_resumed", task=task.id, exc_info=error)
+                if isinstance(error, SojournError) and not isinstance(error, FailedPrecondition):
+                    self._resume_later(task)
+
+    def _resume_later(self, task: Task) -> None:
+        """It was changed at that moment, or could not be written: nobody else would come back to it."""
+        if not self._late:
+            self._run(self._resume_late())
+        self._late[task.id] = task
+
+    async def _resume_late(self) -> None:
+        await asyncio.sleep(RETRY_SECONDS)
+        late, self._late = self._late, {}
+        await self._resume(list(late.values()))
 
     # --- age --------------------------------------------------------------------------------------------------------
 

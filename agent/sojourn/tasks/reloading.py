@@ -10,15 +10,15 @@ from dataclasses import dataclass
 
 from sojourn.limits import REDECIDED_AT_ONCE
 from sojourn.tasks import rules
-from sojourn.tasks.changing import FACTS, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.policy import Param
+from sojourn.tasks.reasons import FACTS, POLICY_CHANGED
 from sojourn.tasks.task import PENDING, REVOKED, Task
 from sojourn.tasks.types import TaskType, TypeSet
 
 END, NARROW, KEEP = "end", "narrow", "keep"
-REASON = "policy_changed"
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Reloading:
             kind = types.get(task.type.name)
             if kind is None:
                 found.append(self._consequence(task, None))
-                self._engine.end(task, REVOKED, REASON)  # with its children, which are of the type too
+                self._engine.end(task, REVOKED, POLICY_CHANGED)  # with its children, which are of the type too
             else:
                 task.type = kind
         for number, task in enumerate(concerned):
@@ -81,12 +81,12 @@ class Reloading:
     def _decide_again(self, task: Task) -> Consequence:
         found = self._consequence(task, task.type)
         if found.outcome == END:
-            self._engine.end(task, REVOKED, REASON)
+            self._engine.end(task, REVOKED, POLICY_CHANGED)
             return found
         task.params = found.params
         self._shorten(task)
-        if found.outcome == NARROW:
-            self._changing.take(task, found.left, REASON)
+        if task.live and found.outcome == NARROW:
+            self._changing.take(task, found.left, POLICY_CHANGED)
         return found
 
     def _shorten(self, task: Task) -> None:

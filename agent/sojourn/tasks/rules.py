@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from sojourn.errors import ActionOutsideType, InvalidInput, InvalidTarget, PolicyDenied, SojournError
 from sojourn.identity.entries import Entry
+from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.params import text_of
@@ -51,6 +52,12 @@ def may_hold(kind: TaskType, workload: str, depth: int) -> bool:
     if not depth:
         return workload in {str(each) for each in kind.allowed_workloads}
     return kind.delegation is not None and workload in kind.delegation.to and depth <= kind.delegation.max_depth
+
+
+def check_life(max_seconds: float) -> None:
+    """Raise InvalidInput if a task is wanted that would end at once; 0: nothing was said."""
+    if max_seconds and max_seconds < TASK_MIN_SECONDS:
+        raise InvalidInput(f"a task lives for at least {TASK_MIN_SECONDS} s")
 
 
 def check_binding(kind: TaskType, binding: str) -> None:

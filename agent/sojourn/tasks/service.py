@@ -17,6 +17,7 @@ from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.exchange import ExchangeRequest
+from sojourn.tasks.reasons import NO_TOKEN
 from sojourn.tasks.rules import check_within
 from sojourn.tasks.task import ONE_SHOT, REVOKED
 from sojourn.tasks.tokens import TaskToken
@@ -87,7 +88,7 @@ class TokenService:
             return await self._engine.token(task, request.target, (), not_after=ends)
         except BaseException:
             if task.live:
-                self._engine.end(task, REVOKED, "no_token")
+                self._engine.end(task, REVOKED, NO_TOKEN)
             raise
 
     async def _runner(self, peer: Peer, subject: SpiffeId) -> Process | None:

@@ -11,7 +11,7 @@ what was issued before a change is not revived by the next. The one exception is
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sojourn.attestation.selectors import Selector, text_of
@@ -112,9 +112,14 @@ class Task:
         return len(self.ancestors)
 
     @property
+    def line(self) -> tuple[SpiffeId, ...]:
+        """The workloads that have had it, its own at the end."""
+        return (*self.ancestors, self.spiffe_id)
+
+    @property
     def subject(self) -> SpiffeId:
         """On whose behalf it is: the workload that began the first task of its line."""
-        return self.ancestors[0] if self.ancestors else self.spiffe_id
+        return self.line[0]
 
     @property
     def actors(self) -> tuple[SpiffeId, ...]:
@@ -157,6 +162,13 @@ class Task:
         """When the task ends if it is not used, on the boot clock."""
         idle = self.type.idle_timeout if self.state != PENDING else None
         return self.last_used + idle.total_seconds() if idle is not None else float("inf")
+
+    def stand_under(self, parent: "Task") -> None:
+        """Be one that `parent` has handed on: it shares its budgets, and ends no later by either clock."""
+        self.parent_id, self.ancestors, self.spent = parent.id, parent.line, parent.spent
+        beyond = timedelta(seconds=max(0.0, self.deadline - parent.deadline))
+        self.deadline = min(self.deadline, parent.deadline)
+        self.expires_at = min(self.expires_at - beyond, parent.expires_at)
 
     def use(self, resource: str, action: str) -> Use:
         return self.uses.setdefault((resource, action), Use())

@@ -14,10 +14,11 @@ from sojourn.clock import Alarms
 from sojourn.errors import InvalidInput, LimitExceeded, StoreFailed
 from sojourn.oversight import facts as facts_module
 from sojourn.oversight.audit import Audit
-from sojourn.oversight.facts import OPERATOR, Facts, Publication
+from sojourn.oversight.facts import Facts
+from sojourn.oversight.publications import Publication
 from sojourn.store.audit import AuditTable
 from sojourn.store.facts import FactTable
-from sojourn.tasks.typefile import FactRule
+from sojourn.tasks.typefile import OPERATOR, FactRule
 
 MONITOR, ISSUER = "spiffe://example.org/monitor", "https://risk.example.org"
 WORKLOAD = "spiffe://example.org/agent/triage"

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from contextlib import AsyncExitStack
 
 import pytest
 from fakes.clock import FakeClock
@@ -25,8 +24,9 @@ from sojourn.limits import APPROVALS_WAITING_PER_UID
 from sojourn.oversight.approvals import Person
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.beginning import Beginning
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.policies import Reloading
+from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.types import TypeSet
 
 BOSS = "spiffe://example.org/boss"
@@ -61,13 +61,8 @@ def clock():
 
 @pytest.fixture
 async def room(clock):
-    room = Room(clock, TYPES)
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with Room(clock, TYPES).running() as room:
         yield room
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 @pytest.fixture
@@ -133,7 +128,7 @@ class TestPending:
     async def test_time_over(self, clock, room, task):
         """Nobody decides: the request expires, and cannot be decided after that."""
         clock.advance(61)
-        with pytest.raises(TaskOver, match="time is up"):
+        with pytest.raises(TaskOver, match="approval_expired"):
             await approve(room, task)
         room.alarms.ring_due()
         assert ("expired", "approval_expired") == (task.state, task.reason)

@@ -1,7 +1,6 @@
 """changing.py, and what else a task goes through while it lives: suspended, resumed, narrowed, idle, spent, repeated."""
 
 import asyncio
-from contextlib import AsyncExitStack
 
 import pytest
 from fakes.clock import FakeClock
@@ -16,8 +15,9 @@ from sojourn.errors import (
     TaskOver,
     UnknownTaskType,
 )
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 
 EVERYTHING = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")), Grant(WIKI, ("page:read",))))
 TYPES = {
@@ -35,13 +35,8 @@ def clock():
 
 @pytest.fixture
 async def room(clock):
-    room = Room(clock, TYPES)
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with Room(clock, TYPES).running() as room:
         yield room
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 @pytest.fixture

@@ -7,10 +7,10 @@ from contextlib import AsyncExitStack
 import pytest
 from fakes.clock import FakeClock
 from fakes.families import WORKER_IDS, WORKERS, FamilyRoom, handed_on
-from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, entry
-from fakes.task_room import DEADLINE_SECONDS, EPOCH, ISSUER, KEY, TRIAGE_ENTRY, end_all
+from fakes.next_run import NextRun
+from fakes.registrations import entry
+from fakes.task_room import DEADLINE_SECONDS, TRIAGE_ENTRY
 from fakes.task_types import TICKETS, WIKI
-from sojourn.clock import Alarms
 from sojourn.errors import (
     ActionOutsideType,
     FailedPrecondition,
@@ -22,17 +22,10 @@ from sojourn.errors import (
     TaskOver,
     Unavailable,
 )
-from sojourn.identity.registry import Registry
 from sojourn.limits import DELEGATION_TICKET_SECONDS, DELEGATION_TICKETS, REATTACH_SECONDS
-from sojourn.oversight.audit import Audit
-from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.blocks import Block
-from sojourn.tasks.changing import OPERATOR, Changing
-from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.family import PARENT
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.holders import CHANGED, Holders
-from sojourn.tasks.recovery import RESTART, Recovery
+from sojourn.tasks.reasons import ATTESTATION_CHANGED, OPERATOR, PARENT, RESTART
 from sojourn.tasks.reloading import Reloading
 from sojourn.tasks.shadow import Shadow
 from sojourn.tasks.task import CASCADED
@@ -53,29 +46,15 @@ async def stack():
 def make(stack):
     """Rooms whose journal is written."""
 
-    def made(kind=None):
-        room = FamilyRoom(FakeClock(), kind)
-        stack.callback(room.end_everything)
-        writing(stack, room.engine)
-        return room
+    async def made(kind=None):
+        return await stack.enter_async_context(FamilyRoom(FakeClock(), kind).running())
 
     return made
 
 
-def writing(stack, engine):
-    writer = asyncio.ensure_future(engine.journal.run())
-
-    async def stop():
-        end_all(engine)
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
-
-    stack.push_async_callback(stop)
-
-
 @pytest.fixture
-def room(make):
-    return make()
+async def room(make):
+    return await make()
 
 
 async def until(holds):
@@ -162,7 +141,7 @@ class TestRefused:
 
     async def test_a_binding_that_the_type_has_not(self, make):
         """A child is held only as its type says."""
-        room = make(handed_on(binding='["process", "stream"]'))
+        room = await make(handed_on(binding='["process", "stream"]'))
         ticket = await room.ticket(await room.begin(), 0)
         with pytest.raises(PolicyDenied, match="may not be held"):
             await room.accept(ticket, 0, binding="one-shot")
@@ -186,7 +165,7 @@ class TestRefused:
 
     async def test_what_policy_denies_the_other(self, make):
         """Policy is asked for the other workload at its depth: what it denies is left out, and all of it refuses."""
-        room = make(
+        room = await make(
             handed_on(
                 '@id("root") permit (principal, action, resource) when { principal.depth == 0 };'
                 '@id("handed") permit (principal, action == Sojourn::Action::"ticket:read", resource)'
@@ -244,7 +223,7 @@ class TestChild:
 
     async def test_an_idle_parent(self, make):
         """A parent that is idle is over although its child is in use, even before an alarm has rung."""
-        room = make(handed_on(idle_timeout='"60s"'))
+        room = await make(handed_on(idle_timeout='"60s"'))
         task = await room.begin()
         child = await room.hand_on(task, 0)
         room.clock.advance(40)
@@ -258,7 +237,7 @@ class TestChild:
         """A parent whose holder has changed ends as soon as its child is used."""
         task = await room.begin()
         child = await room.hand_on(task, 0)
-        monkeypatch.setattr(room.holders, "lost", lambda hold: CHANGED if hold is task.holder else "")
+        monkeypatch.setattr(room.holders, "lost", lambda hold: ATTESTATION_CHANGED if hold is task.holder else "")
         with pytest.raises(TaskOver):
             await room.engine.token(child, TICKETS, ())
         assert ("attestation_changed", CASCADED) == (task.reason, child.state)
@@ -368,7 +347,7 @@ class TestTogether:
 
     async def test_policy_leaves_nothing_when_it_is_resumed(self, make):
         """A child of which policy leaves nothing ends when its parent comes back."""
-        room = make(
+        room = await make(
             handed_on(
                 '@id("root") permit (principal, action, resource) when { principal.depth == 0 };'
                 '@id("new") permit (principal, action, resource) when { principal.calls < 1 };'
@@ -425,41 +404,10 @@ class TestTogether:
         assert ({}, 0) == (room.engine.shadow.differences, room.engine.shadow.errors)
 
 
-class _Identities:
-    async def of_process(self, pid):
-        return (TRIAGE_ENTRY, W0, W1)
-
-
-class NextRun:
-    """The agent's next run on the journal of a room."""
-
-    def __init__(self, room, kind=None):
-        self.alarms = Alarms(room.clock)
-        self.clock = room.clock
-        audit = Audit(room.store, room.clock)
-        holders = Holders(20)
-        types = {"triage": kind or room.engine.types["triage"]}
-        self.engine = TaskEngine(types, room.store, audit, KEY, ISSUER, EPOCH + 1, room.clock, self.alarms, holders)
-        registry = Registry(FakeEntryStore((TRIAGE_ENTRY, W0, W1)), TRUST_DOMAIN, [NODE], room.clock, self.alarms)
-        self.recovery = Recovery(self.engine, registry, holders, room.store, audit, self.alarms)
-        self.attaching = Attaching(self.engine, Changing(self.engine), _Identities())
-
-    def find(self, task):
-        return self.engine.tasks.find(task.id)
-
-    async def attach(self, peer, task, one):
-        return await self.attaching.of_caller(peer, (one,), task.id)
-
-
 @pytest.fixture
 def restart(room, stack):
     async def run(**changes):
-        room.store.events.clear()
-        later = NextRun(room, **changes)
-        writing(stack, later.engine)
-        await later.recovery.run()
-        later.recovery.open_window()
-        return later
+        return await NextRun.after(room, stack, entries=(TRIAGE_ENTRY, W0, W1), **changes)
 
     return run
 
@@ -606,5 +554,5 @@ class TestRestart:
 
     async def test_a_type_that_hands_nothing_on(self, room, restart, family):
         """The parent's type is another now: all are over."""
-        later = await restart(kind=handed_on(delegation={"max_depth": 1}))
+        later = await restart(types={"triage": handed_on(delegation={"max_depth": 1})})
         assert [] == later.engine.tasks.all()

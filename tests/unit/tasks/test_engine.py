@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-from contextlib import AsyncExitStack
 from dataclasses import replace
 from datetime import timedelta
 
@@ -67,13 +66,8 @@ def clock():
 
 @pytest.fixture
 async def room(clock):
-    room = Room(clock, TYPES)
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with Room(clock, TYPES).running() as room:
         yield room
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 @pytest.fixture

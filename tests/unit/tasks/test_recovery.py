@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack, closing
 import pytest
 from fakes.children import child, holder_of, peer_of
 from fakes.clock import FakeClock
-from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, entry
-from fakes.task_room import EPOCH, ISSUER, KEY, TRIAGE_ENTRY, Room, end_all
+from fakes.next_run import NextRun
+from fakes.registrations import entry
+from fakes.task_room import EPOCH, TRIAGE_ENTRY, Room
 from fakes.task_types import TICKETS, WIKI, task_type
 from sojourn.attestation.peer import Peer
-from sojourn.clock import Alarms
 from sojourn.errors import (
     FailedPrecondition,
     InvalidInput,
@@ -22,16 +22,11 @@ from sojourn.errors import (
     TaskOver,
     Unavailable,
 )
-from sojourn.identity.registry import Registry
 from sojourn.limits import REATTACH_SECONDS
-from sojourn.oversight.audit import Audit
-from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.blocks import Block
-from sojourn.tasks.changing import OPERATOR, Changing
-from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.holders import Holders
-from sojourn.tasks.recovery import RESTART, Recovery
+from sojourn.tasks.reasons import OPERATOR, RESTART
 
 ENTRIES = (TRIAGE_ENTRY,)
 TYPES = {
@@ -49,51 +44,6 @@ TYPES = {
 }
 
 
-class FakeIdentities:
-    """Says of any process that it has `entries`."""
-
-    def __init__(self):
-        self.entries = ENTRIES
-
-    async def of_process(self, pid):
-        return self.entries
-
-
-class NextRun:
-    """The agent's next run on the journal of a room."""
-
-    def __init__(self, room, *, types=None, entries=ENTRIES, holders=20, epoch=EPOCH + 1, blocks=()):
-        self.clock = room.clock
-        self.store = room.store
-        self.alarms = Alarms(room.clock)
-        self.audit = Audit(room.store, room.clock)
-        self.holders = Holders(holders)
-        self.engine = TaskEngine(
-            types or TYPES, room.store, self.audit, KEY, ISSUER, epoch, room.clock, self.alarms, self.holders
-        )
-        self.engine.blocks.replace(blocks)
-        self.registry = Registry(FakeEntryStore(entries), TRUST_DOMAIN, [NODE], room.clock, self.alarms)
-        self.recovery = Recovery(self.engine, self.registry, self.holders, room.store, self.audit, self.alarms)
-        self.changing = Changing(self.engine)
-        self.identities = FakeIdentities()
-        self.attaching = Attaching(self.engine, self.changing, self.identities)
-
-    async def begin(self):
-        """Run the recovery, and open the window."""
-        await self.recovery.run()
-        self.recovery.open_window()
-        return self
-
-    def advance(self, seconds):
-        self.clock.advance(seconds)
-        self.alarms.ring_due()
-
-    @property
-    def only(self):
-        (task,) = self.engine.tasks.all()
-        return task
-
-
 @pytest.fixture
 def clock():
     return FakeClock()
@@ -107,20 +57,7 @@ async def stack():
 
 @pytest.fixture
 async def room(clock, stack):
-    room = Room(clock, TYPES)
-    stack.callback(room.end_everything)
-    await writing(stack, room.engine)
-    return room
-
-
-async def writing(stack, engine):
-    writer = asyncio.ensure_future(engine.journal.run())
-
-    async def stop():
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
-
-    stack.push_async_callback(stop)
+    return await stack.enter_async_context(Room(clock, TYPES).running())
 
 
 @pytest.fixture
@@ -128,11 +65,7 @@ def restart(room, stack):
     """Kill the agent, as it were, and start it again."""
 
     async def run(**changes):
-        room.store.events.clear()
-        later = NextRun(room, **changes)
-        stack.callback(end_all, later.engine)
-        await writing(stack, later.engine)
-        return await later.begin()
+        return await NextRun.after(room, stack, **changes)
 
     return run
 

@@ -1,7 +1,6 @@
 """redeciding.py: what becomes of live tasks when facts change, end, or become too old."""
 
 import asyncio
-from contextlib import AsyncExitStack
 from datetime import timedelta
 
 import pytest
@@ -9,12 +8,14 @@ from fakes.clock import FakeClock
 from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import PolicyDenied, StoreFailed, TaskOver
-from sojourn.oversight.facts import OPERATOR, Publication
+from sojourn.oversight.publications import Publication
 from sojourn.tasks import rules
-from sojourn.tasks.changing import FACTS, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import FACTS
 from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.reloading import Reloading
+from sojourn.tasks.typefile import OPERATOR
 from sojourn.tasks.types import TypeSet
 
 MONITOR, ISSUER = "spiffe://example.org/monitor", "https://risk.example.org"
@@ -64,13 +65,9 @@ async def room(clock):
     room = Room(clock, TYPES)
     room.changing = Changing(room.engine)
     room.redeciding = Redeciding(room.engine, room.changing, room.facts, room.alarms)
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with room.running():
         yield room
         await room.facts.quiet()
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 def said(room, name, value, *, subject="", source=OPERATOR, valid=None):

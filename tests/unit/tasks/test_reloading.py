@@ -1,7 +1,6 @@
 """reloading.py: another set of task types, and what becomes of the tasks that live under the old one."""
 
 import asyncio
-from contextlib import AsyncExitStack
 
 import pytest
 from fakes.clock import FakeClock
@@ -9,8 +8,9 @@ from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, WIKI, task_type
 from sojourn.errors import ActionOutsideType, InvalidInput, PolicyDenied, TaskOver, UnknownTaskType
 from sojourn.tasks import reloading as reloading_module
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.reloading import Reloading
 from sojourn.tasks.types import TypeSet
 
@@ -30,13 +30,8 @@ def clock():
 
 @pytest.fixture
 async def room(clock):
-    room = Room(clock, types())
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with Room(clock, types()).running() as room:
         yield room
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 @pytest.fixture

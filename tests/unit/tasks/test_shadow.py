@@ -1,16 +1,14 @@
 """shadow.py: a candidate is asked beside, what it says otherwise is remembered, and it changes nothing."""
 
-import asyncio
-from contextlib import AsyncExitStack
-
 import pytest
 from fakes.clock import FakeClock
 from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import ActionOutsideType, PolicyDenied
 from sojourn.tasks import shadow as shadow_module
-from sojourn.tasks.changing import OPERATOR, Changing
+from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.reloading import Reloading
 from sojourn.tasks.shadow import Shadow
 from sojourn.tasks.types import TypeSet
@@ -29,13 +27,8 @@ def clock():
 
 @pytest.fixture
 async def room(clock):
-    room = Room(clock, types())
-    async with AsyncExitStack() as stack:
-        stack.callback(room.end_everything)
-        writer = asyncio.ensure_future(room.engine.journal.run())
+    async with Room(clock, types()).running() as room:
         yield room
-        writer.cancel()
-        await asyncio.gather(writer, return_exceptions=True)
 
 
 @pytest.fixture

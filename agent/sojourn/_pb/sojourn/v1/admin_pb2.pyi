@@ -376,7 +376,7 @@ class PolicyConsequence(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., outcome: _Optional[str] = ..., lost: _Optional[_Iterable[_Union[_tasks_pb2.Grant, _Mapping]]] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ExplainPolicyRequest(_message.Message):
-    __slots__ = ("type", "workload", "action", "resource", "params", "tokens_issued", "calls", "facts")
+    __slots__ = ("type", "workload", "action", "resource", "params", "tokens_issued", "calls", "facts", "depth")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -399,6 +399,7 @@ class ExplainPolicyRequest(_message.Message):
     TOKENS_ISSUED_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    DEPTH_FIELD_NUMBER: _ClassVar[int]
     type: str
     workload: str
     action: str
@@ -407,10 +408,11 @@ class ExplainPolicyRequest(_message.Message):
     tokens_issued: int
     calls: int
     facts: _containers.ScalarMap[str, str]
-    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., tokens_issued: _Optional[int] = ..., calls: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    depth: int
+    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., tokens_issued: _Optional[int] = ..., calls: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ..., depth: _Optional[int] = ...) -> None: ...
 
 class ExplainPolicyResponse(_message.Message):
-    __slots__ = ("type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "changes")
+    __slots__ = ("type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "changes", "conditions")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -427,6 +429,7 @@ class ExplainPolicyResponse(_message.Message):
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     STANDINGS_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
+    CONDITIONS_FIELD_NUMBER: _ClassVar[int]
     type: str
     digest: str
     allowed: bool
@@ -436,7 +439,56 @@ class ExplainPolicyResponse(_message.Message):
     attributes: _containers.ScalarMap[str, str]
     standings: _containers.RepeatedCompositeFieldContainer[PolicyStanding]
     changes: _containers.RepeatedCompositeFieldContainer[PolicyChange]
-    def __init__(self, type: _Optional[str] = ..., digest: _Optional[str] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., standings: _Optional[_Iterable[_Union[PolicyStanding, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PolicyChange, _Mapping]]] = ...) -> None: ...
+    conditions: TypeConditions
+    def __init__(self, type: _Optional[str] = ..., digest: _Optional[str] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., standings: _Optional[_Iterable[_Union[PolicyStanding, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PolicyChange, _Mapping]]] = ..., conditions: _Optional[_Union[TypeConditions, _Mapping]] = ...) -> None: ...
+
+class TypeConditions(_message.Message):
+    __slots__ = ("approval", "break_glass", "delegation", "facts")
+    APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    BREAK_GLASS_FIELD_NUMBER: _ClassVar[int]
+    DELEGATION_FIELD_NUMBER: _ClassVar[int]
+    FACTS_FIELD_NUMBER: _ClassVar[int]
+    approval: ApprovalCondition
+    break_glass: bool
+    delegation: DelegationCondition
+    facts: _containers.RepeatedCompositeFieldContainer[FactCondition]
+    def __init__(self, approval: _Optional[_Union[ApprovalCondition, _Mapping]] = ..., break_glass: _Optional[bool] = ..., delegation: _Optional[_Union[DelegationCondition, _Mapping]] = ..., facts: _Optional[_Iterable[_Union[FactCondition, _Mapping]]] = ...) -> None: ...
+
+class ApprovalCondition(_message.Message):
+    __slots__ = ("approvers", "count", "within_seconds")
+    APPROVERS_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    WITHIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    approvers: _containers.RepeatedScalarFieldContainer[str]
+    count: int
+    within_seconds: int
+    def __init__(self, approvers: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., within_seconds: _Optional[int] = ...) -> None: ...
+
+class DelegationCondition(_message.Message):
+    __slots__ = ("to", "max_depth", "max_children")
+    TO_FIELD_NUMBER: _ClassVar[int]
+    MAX_DEPTH_FIELD_NUMBER: _ClassVar[int]
+    MAX_CHILDREN_FIELD_NUMBER: _ClassVar[int]
+    to: _containers.RepeatedScalarFieldContainer[str]
+    max_depth: int
+    max_children: int
+    def __init__(self, to: _Optional[_Iterable[str]] = ..., max_depth: _Optional[int] = ..., max_children: _Optional[int] = ...) -> None: ...
+
+class FactCondition(_message.Message):
+    __slots__ = ("name", "type", "required", "sources", "max_age_seconds", "on_deny")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    REQUIRED_FIELD_NUMBER: _ClassVar[int]
+    SOURCES_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    ON_DENY_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    type: str
+    required: bool
+    sources: _containers.RepeatedScalarFieldContainer[str]
+    max_age_seconds: int
+    on_deny: str
+    def __init__(self, name: _Optional[str] = ..., type: _Optional[str] = ..., required: _Optional[bool] = ..., sources: _Optional[_Iterable[str]] = ..., max_age_seconds: _Optional[int] = ..., on_deny: _Optional[str] = ...) -> None: ...
 
 class PolicyStanding(_message.Message):
     __slots__ = ("id", "effect", "line", "applies", "misses")

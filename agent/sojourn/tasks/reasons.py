@@ -1,0 +1,25 @@
+"""Why tasks end, lose authority and are suspended: the words of their records, of the feed, and of holders.
+
+A suspension has a cause beside its reason: by that it is taken away again. An operator's reason is their own text.
+"""
+
+SUCCESS, FAILURE, CANCELLED = "success", "failure", "cancelled"  # the holder completed it; cancelled: while pending
+HOLDER = "holder"  # the holder gave something up
+DEADLINE, IDLE, BUDGET = "deadline", "idle", "budget"
+HOLDER_EXITED, HOLDER_DISCONNECTED = "holder_exited", "holder_disconnected"
+ATTESTATION_CHANGED = "attestation_changed"  # the holder, or the entry that it had its identity by
+POLICY_CHANGED, CONTEXT_CHANGED = "policy_changed", "context_changed"  # context: the facts
+ADMIN = "admin"  # an operator ended it
+BLOCKED = "blocked"  # an operator switched its type or workload off
+APPROVAL_DENIED, APPROVAL_EXPIRED = "approval_denied", "approval_expired"
+PARENT_ENDED, PARENT_SUSPENDED, PARENT_NARROWED = "parent_ended", "parent_suspended", "parent_narrowed"
+AGENT_STOPPED, AGENT_RESTART = "agent_stopped", "agent_restart"
+JOURNAL_DAMAGED = "journal_damaged"
+NO_TOKEN = "no_token"  # noqa: S105  # it was for one, which it did not get
+NOT_WRITTEN = "not_written"  # it never began: its record could not be written
+
+# Causes of suspension.
+OPERATOR, FACTS = "operator", "facts"
+PARENT = "parent"  # the task that handed it on is not active
+HANDOVER = "handover"  # its holder is gone, and it is not known yet whether its heir may have it
+RESTART = AGENT_RESTART  # its holder has not come back yet

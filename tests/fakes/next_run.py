@@ -1,0 +1,79 @@
+"""The agent killed, as it were, and started again on the journal of a room."""
+
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore
+from fakes.task_room import EPOCH, ISSUER, KEY, TRIAGE_ENTRY, end_all, writing
+from sojourn.clock import Alarms
+from sojourn.identity.registry import Registry
+from sojourn.oversight.audit import Audit
+from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.changing import Changing
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.holders import Holders
+from sojourn.tasks.recovery import Recovery
+
+
+class FakeIdentities:
+    """Says of any process that it has `entries`."""
+
+    def __init__(self, entries):
+        self.entries = entries
+
+    async def of_process(self, pid):
+        return self.entries
+
+
+class NextRun:
+    """The next run, with the types of the one before if no others are given."""
+
+    def __init__(self, room, *, types=None, entries=(TRIAGE_ENTRY,), holders=20, epoch=EPOCH + 1, blocks=()):
+        self.clock = room.clock
+        self.store = room.store
+        self.alarms = Alarms(room.clock)
+        self.audit = Audit(room.store, room.clock)
+        self.holders = Holders(holders)
+        self.engine = TaskEngine(
+            types or room.engine.types,
+            room.store,
+            self.audit,
+            KEY,
+            ISSUER,
+            epoch,
+            room.clock,
+            self.alarms,
+            self.holders,
+        )
+        self.engine.blocks.replace(blocks)
+        self.registry = Registry(FakeEntryStore(entries), TRUST_DOMAIN, [NODE], room.clock, self.alarms)
+        self.recovery = Recovery(self.engine, self.registry, self.holders, room.store, self.audit, self.alarms)
+        self.changing = Changing(self.engine)
+        self.identities = FakeIdentities(entries)
+        self.attaching = Attaching(self.engine, self.changing, self.identities)
+
+    @classmethod
+    async def after(cls, room: Any, stack: AsyncExitStack, **changes: Any) -> Self:
+        """Forget what the room has recorded, recover its tasks, and let holders come back; they end with `stack`."""
+        room.store.events.clear()
+        later = cls(room, **changes)
+        stack.callback(end_all, later.engine)
+        await stack.enter_async_context(writing(later.engine))
+        await later.recovery.run()
+        later.recovery.open_window()
+        return later
+
+    def advance(self, seconds):
+        self.clock.advance(seconds)
+        self.alarms.ring_due()
+
+    @property
+    def only(self):
+        (task,) = self.engine.tasks.all()
+        return task
+
+    def find(self, task):
+        return self.engine.tasks.find(task.id)
+
+    async def attach(self, peer, task, one):
+        return await self.attaching.of_caller(peer, (one,), task.id)
