@@ -34,6 +34,7 @@ CONNECTIONS_PER_UID_PER_SECOND = 2_000
 CONNECTION_BURST_PER_UID = 4_000
 STREAMS_PER_CONNECTION = 100
 STREAMS_PER_UID = 5_000  # at about 28 KiB each
+SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
 CALLS_PER_UID = 64  # that are being answered at once; over that a caller is told to come back
 CALLS_UNSEEN = 10_000  # that came at once, as when all come back; gRPC's own 1,000 would cancel some without a word
 REFUSALS_LOGGED_PER_SECOND = 10  # of one user, so that nobody floods the log
@@ -101,16 +102,19 @@ ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, an
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 
-# --- tokens and tasks -----------------------------------------------------------------------------------------------
+# --- tokens ---------------------------------------------------------------------------------------------------------
 TOKEN_MAX_BYTES = 16 * 1024
 CLAIMS_NESTED_MAX = 30  # protobuf parsers stop at a hundred messages within each other, three a level
 AUDIENCES_PER_JWT_SVID = 20
 AUDIENCE_MAX_BYTES = 2_048
+
+# --- task types and policies ----------------------------------------------------------------------------------------
 TASK_TYPES = 1_000
 GRANTS_PER_TASK = 50
 ACTIONS_PER_GRANT = 50
 PARAMS_PER_TASK = 50
 PARAM_MAX_BYTES = 4_096
+LONG_MAX = 10**18 - 1  # of a number that policies read: whole digits that 64 bits hold
 PATTERN_TEXT_MAX = 100  # characters of a parameter that a pattern is matched against, unless it says otherwise
 PATTERN_CHOICES_MAX = 2_000_000  # ways through a pattern: a text that none of them fits costs some 10 ms
 CHOICES_PER_PARAM = 1_000  # values that a parameter may be one of
@@ -119,12 +123,13 @@ CHANGES_SHOWN = 50  # by `sojourn policy explain`, of what would change an answe
 CHANGES_FOUND = 3  # of each attribute: then it is left at that
 VALUES_TRIED = 100  # of each attribute, to find them
 SHADOW_DIFFERENCES = 1_000  # that are remembered: over that they are counted
-REDECIDED_AT_ONCE = 100  # tasks, before others have a turn: about 10 ms
 POLICIES_PER_TYPE = 1_000  # to be asked for one action, about 2 ms
 POLICY_MAX_BYTES = 8 * 1024  # of one policy: Cedar's parser takes stack for each operator, and has no limit of its own
 POLICY_NESTED_MAX = 50  # brackets in one policy; some hundreds overflow the parser's stack
-FACTS_PER_TYPE = 50
 ENTITIES_KEPT = 32  # of each task type, at about 1 KiB: those that are decided again together are much alike
+
+# --- facts ----------------------------------------------------------------------------------------------------------
+FACTS_PER_TYPE = 50
 FACTS = 10_000  # at about 1 KiB each
 FACTS_OF_OTHERS = 9_000  # than operators, who can say something whatever workloads do
 FACTS_PER_WORKLOAD = 1_000  # that it publishes
@@ -132,10 +137,15 @@ FACTS_PER_ISSUER = 5_000  # of signed events: an identity provider tells of many
 FACT_VALUE_MAX_BYTES = 4_096  # as of a parameter
 FACT_SOURCE_MAX_BYTES = 2_048
 FACT_MAX_AGE_SECONDS = 30 * 86_400
+REDECIDED_AT_ONCE = 100  # tasks, before others have a turn: about 10 ms
+
+# --- delegation -----------------------------------------------------------------------------------------------------
 DELEGATION_DEPTH = 8  # hand-overs from a task that was begun to the last; each makes tokens longer
 DELEGATION_CHILDREN = 100  # of one task
 DELEGATION_TICKET_SECONDS = 60.0  # to carry a ticket to another process; over that it is lost, or stolen
 DELEGATION_TICKETS = 20_000  # outstanding, half of them of one user's tasks: as many as tasks may live
+
+# --- approval -------------------------------------------------------------------------------------------------------
 APPROVALS_PER_TASK = 5  # people who must agree
 APPROVAL_MAX_SECONDS = 86_400
 APPROVALS_WAITING = 1_000  # tasks that wait: more than people can look at
@@ -146,10 +156,12 @@ TASK_WAIT_SECONDS = 30.0  # that a call waits for a pending task; then its calle
 REVIEWS_OWED = 1_000  # one of each task type
 REVIEW_FINDING_MAX = 2_000  # characters
 BREAK_GLASS_MAX_SECONDS = 3_600
+
+# --- live tasks and the feed ----------------------------------------------------------------------------------------
 IDEMPOTENCY_KEY_MAX = 200  # characters
 LIVE_TASKS = 20_000
-TASK_BLOCKS = 1_000  # kill switches that are off
 LIVE_TASKS_PER_UID = 10_000
+TASK_BLOCKS = 1_000  # kill switches that are off
 ENDED_TASKS_KEPT = 10_000  # in memory, for `task list --all` and to say why a token is dead
 REATTACH_SECONDS = 10.0  # after a start of the agent: for holders to come back to their tasks
 REATTACH_TRIED_SECONDS = 20.0  # by a holder whose agent has gone: it must stop and start before it can be found
@@ -160,7 +172,6 @@ FEED_DELTAS_KEPT = 64  # messages that are ready for the next validator; all are
 FEED_CHANGES_HELD = 1_024  # for a slow validator; over that it starts anew from a snapshot
 WATCHED_AUDIENCES = 100
 WATCHED_AUDIENCES_BYTES = 16 * 1024  # of all together
-SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
 
 # --- signed events --------------------------------------------------------------------------------------------------
 SIGNAL_ISSUERS = 50

@@ -38,6 +38,7 @@ LAYERS = [
     ["tasks.cases", "tasks.explaining"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
     ["oversight.publications"],
+    ["oversight.readings"],
     ["oversight.facts"],
     ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats", "tasks.blocks"],
     [

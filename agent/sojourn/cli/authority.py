@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, option_seconds
 from sojourn.cli.output import emit, moment, table
 from sojourn.errors import InvalidInput
 
@@ -73,12 +73,7 @@ def rotate(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Prepare a new key, wait until it is known, and let it sign."""
-    from sojourn.durations import parse_duration
-
-    try:
-        seconds = parse_duration(overlap).total_seconds()
-    except ValueError as error:
-        raise InvalidInput(f"--overlap {error}") from error
+    seconds = option_seconds("--overlap", overlap)
     made = _step(admin_socket, kind, "Prepare", "prepared", None)
     if seconds > 0 and output is Output.PRETTY:
         print(f"prepared {made['authority_id']}; it signs in {seconds:g} s", flush=True)

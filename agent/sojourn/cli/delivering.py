@@ -4,9 +4,8 @@ import http.client
 import json
 import socket as sockets
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -32,18 +31,6 @@ def deliver(
     if status != http.client.ACCEPTED:
         raise _refusal(status, answer)
     emit(output, {"accepted": True}, ["accepted; what it changed stands in the journal: `sojourn audit tail`"])
-
-
-def signal_lines(issuers: Sequence[dict[str, Any]]) -> list[str]:
-    """The issuers of `sojourn status`."""
-    lines = []
-    for each in issuers:
-        last = f"last {each['last_at']}" if each["last_at"] else "none yet"
-        counts = f"{each['accepted']} accepted, {each['repeated']} repeated, {each['refused']} refused"
-        lines.append(f"{'signals':<14} {each['issuer']}: {last}; {counts}")
-        if each["fault"]:
-            lines.append(f"{'':<14} NOT heard, its keys cannot be used: {each['fault']}")
-    return lines
 
 
 def _read(file: str) -> bytes:

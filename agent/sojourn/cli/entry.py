@@ -7,9 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, option_seconds
 from sojourn.cli.output import REFUSED, emit, moment, table
-from sojourn.durations import parse_duration
 from sojourn.errors import CannotStart, InvalidInput, SojournError
 
 app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
@@ -352,10 +351,7 @@ def _selectors(texts: list[str]) -> list[Any]:
 def _seconds(option: str, text: str | None) -> int:
     if text is None:
         return 0
-    try:
-        seconds = parse_duration(text).total_seconds()
-    except ValueError as error:
-        raise InvalidInput(f"{option}: {text[:50]!r} {error}") from error
+    seconds = option_seconds(option, text)
     if seconds != int(seconds) or seconds > 2**31 - 1:
         raise InvalidInput(f"{option}: {text[:50]!r} is not a whole number of seconds")
     return int(seconds)

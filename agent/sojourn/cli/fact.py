@@ -1,21 +1,18 @@
 """`sojourn fact`: what operators and workloads say of the world, for task types to read."""
 
-import re
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from sojourn.cli import remote
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption, option_seconds
 from sojourn.cli.output import emit, moment, table
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
 from sojourn.cli.watching import show as show_live
-from sojourn.durations import parse_duration
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="What is so in the world, for task types to read.")
-_LONG = re.compile(r"-?[0-9]{1,18}")
 
 
 class Type(StrEnum):
@@ -127,25 +124,18 @@ def publish(
 
 def typed_value(text: str, kind: Type | None) -> str | int | bool:
     """A value as it is typed. Raise InvalidInput."""
-    if kind is Type.BOOLEAN or (kind is None and text in {"true", "false"}):
-        if text not in {"true", "false"}:
-            raise InvalidInput(f"{text[:50]!r} is not true or false")
-        return text == "true"
-    if kind is Type.LONG or (kind is None and _LONG.fullmatch(text)):
-        if not _LONG.fullmatch(text):
-            raise InvalidInput(f"{text[:50]!r} is not a whole number of at most 18 digits")
-        return int(text)
-    return text
+    from sojourn.tasks.params import LONG, typed
+
+    if kind is None:
+        kind = Type.BOOLEAN if text in {"true", "false"} else Type.LONG if LONG.fullmatch(text) else Type.STRING
+    return typed(kind.value, text, repr(text[:50]))
 
 
 def seconds(valid: str | None) -> float:
     """The seconds of `--valid`; 0 without. Raise InvalidInput."""
     if valid is None:
         return 0
-    try:
-        found = parse_duration(valid).total_seconds()
-    except ValueError as error:
-        raise InvalidInput(f"--valid: {valid[:50]!r} {error}") from error
+    found = option_seconds("--valid", valid)
     if found <= 0:
         raise InvalidInput("--valid: a fact is valid for more than 0 seconds")
     return found

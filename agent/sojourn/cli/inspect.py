@@ -8,7 +8,6 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.authority import authority_value
-from sojourn.cli.delivering import signal_lines
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, emit, moment, printable, table, whole
 from sojourn.cli.policyadmin import policy_lines, policy_value
@@ -246,7 +245,7 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
         lines.append(f"{glass}: task {each['task']} of type {each['type']}, uid {each['uid']}, since {each['since']}")
     if value["approvals_waiting"]:
         lines.append(f"{'approvals':<14} {value['approvals_waiting']} wait: `sojourn approval list`")
-    lines += signal_lines(value["signals"])
+    lines += _signal_lines(value["signals"])
     lines += [f"{'limitation':<14} {each['what']}: {each['reason']}" for each in value["limitations"]]
     if value["svids"]:
         rows = [
@@ -275,3 +274,15 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
 
 def _claim(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(whole(value), ensure_ascii=False)
+
+
+def _signal_lines(issuers: list[dict[str, Any]]) -> list[str]:
+    """The issuers of signed events."""
+    lines = []
+    for each in issuers:
+        last = f"last {each['last_at']}" if each["last_at"] else "none yet"
+        counts = f"{each['accepted']} accepted, {each['repeated']} repeated, {each['refused']} refused"
+        lines.append(f"{'signals':<14} {each['issuer']}: {last}; {counts}")
+        if each["fault"]:
+            lines.append(f"{'':<14} NOT heard, its keys cannot be used: {each['fault']}")
+    return lines

@@ -5,6 +5,9 @@ from typing import Annotated
 
 import typer
 
+from sojourn.durations import parse_duration
+from sojourn.errors import InvalidInput
+
 
 class Output(StrEnum):
     """How results are printed."""
@@ -35,3 +38,11 @@ ActionOption = Annotated[list[str] | None, typer.Option("--action", help="An act
 ParamOption = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the task. May be repeated.")
 ]
+
+
+def option_seconds(option: str, text: str) -> float:
+    """The seconds of a duration that was given as an option. Raise InvalidInput naming the option."""
+    try:
+        return parse_duration(text).total_seconds()
+    except ValueError as error:
+        raise InvalidInput(f"{option}: {text[:50]!r} {error}") from error

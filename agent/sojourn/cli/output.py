@@ -65,9 +65,10 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def moment(seconds: float) -> str | None:
-    """RFC 3339 of seconds since the epoch; None for 0."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat().replace("+00:00", "Z") if seconds else None
+def moment(when: float | datetime) -> str | None:
+    """RFC 3339 of a time in UTC, or of seconds since the epoch; None for 0."""
+    utc = when if isinstance(when, datetime) else datetime.fromtimestamp(when, UTC) if when else None
+    return None if utc is None else utc.isoformat().replace("+00:00", "Z")
 
 
 def show_error(error: SojournError, *, as_json: bool) -> int:

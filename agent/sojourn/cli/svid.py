@@ -8,7 +8,7 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.options import Output, OutputOption, SocketOption
-from sojourn.cli.output import emit, print_json
+from sojourn.cli.output import emit, moment, print_json
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Fetch SVIDs as any workload would; as operator, rotate and revoke.")
@@ -56,7 +56,7 @@ def jwt(
         "token": svid.token,
         "hint": svid.hint,
         "audience": audience,
-        "expires_at": svid.expires_at.isoformat().replace("+00:00", "Z"),
+        "expires_at": moment(svid.expires_at),
     }
     emit(output, value, [svid.token])
 
@@ -79,8 +79,8 @@ def _show(context: Any, folder: Path | None, output: Output) -> None:
             {
                 "spiffe_id": str(svid.spiffe_id),
                 "serial": svid.serial,
-                "not_before": svid.leaf.not_valid_before_utc.isoformat().replace("+00:00", "Z"),
-                "not_after": svid.not_after.isoformat().replace("+00:00", "Z"),
+                "not_before": moment(svid.leaf.not_valid_before_utc),
+                "not_after": moment(svid.not_after),
                 "hint": svid.hint,
                 "dns_names": _dns_names(svid.leaf),
                 "x509_svid": svid.chain_pem.decode(),

@@ -15,9 +15,9 @@ from sojourn.cli.options import (
     ParamOption,
     ResourceOption,
     SocketOption,
+    option_seconds,
 )
-from sojourn.cli.output import emit
-from sojourn.durations import parse_duration
+from sojourn.cli.output import emit, moment
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Begin, use, end and see tasks.")
@@ -34,13 +34,17 @@ ApproveWaitOption = Annotated[
         help="If someone must agree first: wait so long, such as 10m. Default: until the request expires.",
     ),
 ]
+HolderPidOption = Annotated[
+    int | None,
+    typer.Option("--holder-pid", help="The process that the task lives with. Default: the one that ran this command."),
+]
 TaskArgument = Annotated[str, typer.Argument(envvar="SOJOURN_TASK_ID", help="The task. Default: SOJOURN_TASK_ID.")]
 
 
 @app.command(context_settings={"allow_interspersed_args": False})
 def run(
     command: Annotated[list[str], typer.Argument(metavar="-- CMD…", help="The command and its arguments.")],
-    type_: Annotated[str, typer.Option("--type", help="The task type.")] = "",
+    type_: TypeOption = "",
     param: ParamOption = None,
     resource: ResourceOption = "",
     action: ActionOption = None,
@@ -86,12 +90,7 @@ def begin(
     action: ActionOption = None,
     ttl: TtlOption = None,
     approve_wait: ApproveWaitOption = None,
-    holder_pid: Annotated[
-        int | None,
-        typer.Option(
-            "--holder-pid", help="The process that the task lives with. Default: the one that ran this command."
-        ),
-    ] = None,
+    holder_pid: HolderPidOption = None,
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -130,7 +129,7 @@ def token(
         "token_type": "Bearer",
         "resource": got.resource,
         "actions": list(got.actions),
-        "expires_at": got.expires_at.isoformat().replace("+00:00", "Z"),
+        "expires_at": moment(got.expires_at),
         "task_id": task,
     }
     emit(output, value, [got.token])
@@ -174,7 +173,7 @@ def delegate(
     value = {
         "ticket": made.ticket,
         "to": to,
-        "expires_at": made.expires_at.isoformat().replace("+00:00", "Z"),
+        "expires_at": moment(made.expires_at),
         "task_id": task,
     }
     emit(output, value, [made.ticket])
@@ -185,12 +184,7 @@ def accept(
     ticket_file: Annotated[
         str, typer.Option("--ticket-file", metavar="FILE", help="Where the ticket is. Default: standard input.")
     ] = "-",
-    holder_pid: Annotated[
-        int | None,
-        typer.Option(
-            "--holder-pid", help="The process that the task lives with. Default: the one that ran this command."
-        ),
-    ] = None,
+    holder_pid: HolderPidOption = None,
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -250,7 +244,7 @@ def _waiting(approve_wait: str | None) -> dict[str, Any]:
 
 def _say_pending(status: Any) -> None:
     asked = status.approval
-    until = asked.expires_at.isoformat().replace("+00:00", "Z")
+    until = moment(asked.expires_at)
     print(
         f"sojourn: task {status.id} waits until {until} for approval by {', '.join(asked.approvers)}"
         f" ({asked.given} of {asked.needed} agreed): sojourn approval approve {asked.id}",
@@ -262,10 +256,7 @@ def _say_pending(status: Any) -> None:
 def _seconds(option: str, text: str | None) -> int:
     if text is None:
         return 0
-    try:
-        return max(1, int(parse_duration(text).total_seconds()))
-    except ValueError as error:
-        raise InvalidInput(f"{option}: {text[:50]!r} {error}") from error
+    return max(1, int(option_seconds(option, text)))
 
 
 def _status_dict(status: Any) -> dict[str, Any]:
@@ -276,7 +267,7 @@ def _status_dict(status: Any) -> dict[str, Any]:
         "state": status.state,
         "reason": status.reason,
         "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in status.grants],
-        "expires_at": status.expires_at.isoformat().replace("+00:00", "Z"),
+        "expires_at": moment(status.expires_at),
         "parent_id": status.parent_id or None,
         "actors": [str(each) for each in status.actors],
     }

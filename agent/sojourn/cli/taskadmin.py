@@ -76,7 +76,7 @@ def suspend(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Take tasks' authority away for now (operator). Their tokens are dead for good; their time goes on."""
-    _change(admin_socket, output, "SuspendTasks", task, type_, spiffe_id, selector, reason)
+    _change(admin_socket, output, "SuspendTasks", _selection(task, type_, spiffe_id, selector), reason)
 
 
 def resume(
@@ -88,7 +88,7 @@ def resume(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Give tasks that an operator suspended their authority back: what policy still allows of it (operator)."""
-    _change(admin_socket, output, "ResumeTasks", task, type_, spiffe_id, selector, "")
+    _change(admin_socket, output, "ResumeTasks", _selection(task, type_, spiffe_id, selector))
 
 
 def revoke(
@@ -101,7 +101,7 @@ def revoke(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """End tasks against their holders' will (operator). Every token of them is dead at once."""
-    _change(admin_socket, output, "RevokeTasks", task, type_, spiffe_id, selector, reason)
+    _change(admin_socket, output, "RevokeTasks", _selection(task, type_, spiffe_id, selector), reason)
 
 
 def block(
@@ -154,27 +154,23 @@ def blocks(admin_socket: AdminSocketOption = None, output: OutputOption = Output
     emit(output, {"blocks": found}, pretty)
 
 
-def _change(
-    admin_socket: str | None,
-    output: Output,
-    method: str,
-    task: str,
-    type_: str,
-    spiffe_id: str,
-    selector: str,
-    reason: str,
-) -> None:
+def _selection(task: str, type_: str, spiffe_id: str, selector: str) -> Any:
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     if not (task or type_ or spiffe_id or selector):
         raise InvalidInput("name a task, or select tasks with --type, --spiffe-id or --selector")
-    selection = pb.TaskSelection(task_id=task, type=type_, spiffe_id=spiffe_id, selector=selector)
+    return pb.TaskSelection(task_id=task, type=type_, spiffe_id=spiffe_id, selector=selector)
+
+
+def _change(admin_socket: str | None, output: Output, method: str, selection: Any, reason: str = "") -> None:
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
     request = pb.ChangeTasksRequest(selection=selection, reason=reason)
     answer = remote.admin(admin_socket, f"/sojourn.v1.Admin/{method}", request, pb.ChangeTasksResponse)
     found = [{**_task_dict(each.task), "error": each.error or None} for each in answer.outcomes]
     failed = [f"{each['id']}: {each['error']}" for each in found if each["error"]]
-    if task and found:  # one task is told as itself, several as a list
-        emit(output, found[0], [*_lines(found[0])])
+    if selection.task_id and found:  # one task is told as itself, several as a list
+        emit(output, found[0], _lines(found[0]))
     else:
         emit(output, {"tasks": found}, [*(_rows(found) if found else ["no task is selected"]), *failed])
     if failed:

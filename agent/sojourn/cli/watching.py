@@ -9,9 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli.options import Output
+from sojourn.cli.options import Output, option_seconds
 from sojourn.cli.output import emit
-from sojourn.durations import parse_duration
 from sojourn.errors import InvalidInput, NotFound, Unavailable, Unreachable
 
 WatchOption = Annotated[bool, typer.Option("--watch", "-w", help="Go on, and show each change. Ctrl-C ends it.")]
@@ -89,10 +88,7 @@ def _note(text: str, *, drawn: bool) -> None:
 
 
 def _seconds(interval: str) -> float:
-    try:
-        seconds = parse_duration(interval).total_seconds()
-    except ValueError as error:
-        raise InvalidInput(f"--interval: {interval[:50]!r} {error}") from error
+    seconds = option_seconds("--interval", interval)
     if seconds < _LEAST_SECONDS:
         raise InvalidInput(f"--interval: {interval[:50]!r} is less than 100ms")
     return seconds

@@ -2,11 +2,11 @@
 
 from prometheus_client import Counter
 
-from sojourn._pb.sojourn.v1 import admin_pb2, tasks_pb2
+from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.doors.calls import Call, Method
-from sojourn.doors.tasks import task_message
+from sojourn.doors.taskmessages import grant_messages, task_message
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
 from sojourn.limits import (
@@ -150,7 +150,7 @@ def _approval(task: Task, longest: int) -> pb.Approval:
         description=task.type.description,
         spiffe_id=str(task.spiffe_id),
         params={name: text_of(value)[:longest] for name, value in task.params.items()},
-        grants=[tasks_pb2.Grant(resource=each.resource, actions=each.actions) for each in request.grants.grants],
+        grants=grant_messages(request.grants),
         approvers=request.approvers,
         needed=request.count,
         given=[_approver(each) for each in task.approval.given],

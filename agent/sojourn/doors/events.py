@@ -42,7 +42,7 @@ class EventsApi:
         self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
 
     def routes(self) -> list[Route]:
-        """None if no issuer is heard."""
+        """None of them if no issuer is heard."""
         return [Route(PATH, self.deliver, methods=["POST"])] if self._signals.issuers else []
 
     async def deliver(self, request: Request) -> Response:

@@ -7,6 +7,7 @@ from sojourn.errors import InvalidInput, NotFound, PolicyDenied
 from sojourn.identity.identities import Identities
 from sojourn.oversight.facts import Facts
 from sojourn.oversight.publications import Fact, Publication
+from sojourn.sdk.facts import fact_value
 from sojourn.tasks.policy import Param
 from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.typefile import OPERATOR
@@ -80,12 +81,6 @@ class FactApi:
             unwritten=not self._facts.is_written(fact.key),
             read_by=sorted(kind.name for kind in readers if fact.source in kind.facts[fact.name].sources),
         )
-
-
-def fact_value(value: Param) -> tasks_pb2.FactValue:
-    if isinstance(value, bool):
-        return tasks_pb2.FactValue(boolean_value=value)
-    return tasks_pb2.FactValue(long_value=value) if isinstance(value, int) else tasks_pb2.FactValue(string_value=value)
 
 
 def _value(message: tasks_pb2.FactValue) -> Param:

@@ -6,8 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.doors.calls import Call, Method
+from sojourn.doors.taskmessages import grant_messages
 from sojourn.doors.workload import seconds
 from sojourn.errors import InvalidInput
 from sojourn.tasks.approving import Approving
@@ -131,6 +131,6 @@ def _consequence(each: Consequence) -> pb.PolicyConsequence:
         type=each.task.type.name,
         spiffe_id=str(each.task.spiffe_id),
         outcome=each.outcome,
-        lost=[tasks_pb2.Grant(resource=grant.resource, actions=grant.actions) for grant in lost.grants],
+        lost=grant_messages(lost),
         why=each.why,
     )

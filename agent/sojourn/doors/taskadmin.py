@@ -8,7 +8,7 @@ from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
-from sojourn.doors.tasks import task_message
+from sojourn.doors.taskmessages import task_message
 from sojourn.errors import AlreadyExists, InvalidInput, InvalidSpiffeId, LimitExceeded, NotFound, SojournError
 from sojourn.limits import AUDITED_TEXT, TASK_BLOCKS
 from sojourn.oversight.audit import Audit

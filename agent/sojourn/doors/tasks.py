@@ -1,13 +1,14 @@
 """sojourn.v1.Tasks on the public socket."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.doors.calls import Call, Method, first_of, next_of
+from sojourn.doors.taskmessages import authority_of, task_message
 from sojourn.errors import InvalidInput, InvalidSpiffeId, PolicyDenied, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
@@ -18,8 +19,6 @@ from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.params import text_of
 from sojourn.tasks.reasons import HOLDER, HOLDER_DISCONNECTED
 from sojourn.tasks.task import PENDING, PROCESS, REVOKED, STREAM, Task
 
@@ -180,7 +179,7 @@ class TasksApi:
     async def narrow_task(self, call: Call, request: pb.NarrowTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
         task = await self._attaching.of_caller(call.peer, entries, request.task_id)
-        await self._changing.narrow(task, _authority(request.grants), HOLDER)
+        await self._changing.narrow(task, authority_of(request.grants), HOLDER)
         return task_message(task)
 
     async def wait_task(self, call: Call, request: pb.WaitTaskRequest) -> pb.Task:
@@ -198,7 +197,7 @@ class TasksApi:
     async def delegate(self, call: Call, request: pb.DelegateRequest) -> pb.DelegationTicket:
         entries = await self._identities.of(call.peer)
         task = await self._attaching.of_caller(call.peer, entries, request.task_id)
-        to, wanted = _spiffe_id(request.spiffe_id), _authority(request.grants)
+        to, wanted = _spiffe_id(request.spiffe_id), authority_of(request.grants)
         if to is None:
             raise InvalidInput("spiffe_id must be specified: to whom the task is handed on")
         if request.max_seconds < 0:
@@ -214,50 +213,12 @@ class TasksApi:
         return task_message(await self._delegating.accept(call.peer, entries, request.ticket, wanted, bond))
 
 
-def task_message(task: Task) -> pb.Task:
-    return pb.Task(
-        id=task.id,
-        type=task.type.name,
-        spiffe_id=str(task.spiffe_id),
-        state=task.state,
-        reason=task.reason,
-        version=task.version,
-        grants=[pb.Grant(resource=grant.resource, actions=grant.actions) for grant in task.authority.grants],
-        created_at=int(task.created_at.timestamp()),
-        expires_at=int(task.expires_at.timestamp()),
-        holder_pid=task.holder.pid,
-        tokens_issued=task.tokens_issued,
-        calls=task.calls,
-        uses=[pb.Use(**row) for row in task.usage()],
-        parent_id=task.parent_id,
-        depth=task.depth,
-        actors=map(str, task.actors),
-        params={name: text_of(value) for name, value in task.params.items()},
-        approval=_approval(task),
-    )
-
-
-def _approval(task: Task) -> pb.TaskApproval | None:
-    if task.approval is None:
-        return None
-    request = task.approval.request
-    return pb.TaskApproval(
-        approval_id=request.id,
-        expires_at=int(request.expires_at.timestamp()),
-        digest=request.digest,
-        approvers=request.approvers,
-        needed=request.count,
-        given=len(task.approval.given),
-        denial=task.approval.denial,
-    )
-
-
 def _begin_request(request: pb.BeginTaskRequest) -> BeginRequest:
     if not request.type:
         raise InvalidInput("type must be specified")
     if request.max_seconds < 0:
         raise InvalidInput("max_seconds is negative")
-    wanted = _authority(request.grants)
+    wanted = authority_of(request.grants)
     if len(request.idempotency_key) > IDEMPOTENCY_KEY_MAX:
         raise InvalidInput(f"idempotency_key is longer than {IDEMPOTENCY_KEY_MAX} characters")
     return BeginRequest(
@@ -275,7 +236,3 @@ def _spiffe_id(text: str) -> SpiffeId | None:
         return SpiffeId.parse(text) if text else None
     except InvalidSpiffeId as error:
         raise InvalidInput(f"invalid requested SPIFFE ID: {error.public}") from error
-
-
-def _authority(grants: Iterable[pb.Grant]) -> Authority:
-    return Authority.of(Grant.parse(grant.resource, grant.actions) for grant in grants)

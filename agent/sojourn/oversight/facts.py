@@ -20,9 +20,10 @@ import structlog
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import LimitExceeded, SojournError
 from sojourn.limits import FACTS, FACTS_OF_OTHERS, FACTS_PER_ISSUER, FACTS_PER_WORKLOAD
+from sojourn.oversight import readings
 from sojourn.oversight.audit import Audit, Event
 from sojourn.oversight.publications import Fact, Key, Publication, StoredFact, check, check_name
-from sojourn.tasks.policy import Context, Param, Reading
+from sojourn.tasks.policy import Context, Param
 from sojourn.tasks.typefile import OPERATOR, FactRule
 
 log = structlog.get_logger()
@@ -152,19 +153,7 @@ class Facts:
     def context(self, params: Mapping[str, Param], rules: Mapping[str, FactRule], subjects: Sequence[str]) -> Context:
         """What policies with these rules may read about the first of `subjects` of whom somebody said something."""
         boot = self._clock.boot()
-        found: dict[str, Reading | str] = {}
-        others: dict[str, Reading | str] = {}
-        for name, rule in rules.items():
-            written = self._written.get(name, {})
-            found[name] = _read(written, rule, subjects, boot)
-            if name in self._unwritten:
-                said = {place: fact for place, fact in {**written, **self._unwritten[name]}.items() if fact is not None}
-                other = _read(said, rule, subjects, boot)
-                if _value(other) != _value(found[name]):
-                    others[name] = other
-        also = [{**found, name: other} for name, other in others.items()]
-        also += [{**found, **others}] if len(others) > 1 else []
-        return _world(params, found, tuple(_world(params, each) for each in also))
+        return readings.context(params, rules, subjects, boot, self._written, self._unwritten)
 
     # --- the start, and ends ----------------------------------------------------------------------------------------
 
@@ -354,32 +343,3 @@ class Facts:
 
 def _named(key: Key) -> dict[str, str]:
     return {"fact": key[0], "subject": key[1], "source": key[2]}
-
-
-def _read(facts: Mapping[tuple[str, str], Fact], rule: FactRule, subjects: Sequence[str], boot: float) -> Reading | str:
-    """The fact that counts, or why there is none."""
-    why = ""
-    for subject in subjects if facts else ():
-        for source in rule.sources:
-            fact = facts.get((subject, source))
-            if fact is None:
-                continue
-            age = boot - fact.since
-            if fact.over(boot):
-                why = why or "expired"
-            elif rule.max_age is not None and age >= rule.max_age.total_seconds():
-                why = why or f"stale: {age:.0f} s old, at most {rule.max_age.total_seconds():.0f} s"
-            elif not rule.fits(fact.value):
-                why = why or "of another type"
-            else:
-                return Reading(fact.value, source, max(0.0, age))
-    return why or "missing"
-
-
-def _value(reading: Reading | str) -> tuple[type, Param] | None:
-    return None if isinstance(reading, str) else (type(reading.value), reading.value)
-
-
-def _world(params: Mapping[str, Param], found: Mapping[str, Reading | str], also: tuple[Context, ...] = ()) -> Context:
-    facts = {name: each for name, each in found.items() if isinstance(each, Reading)}
-    return Context(params, facts, {name: each for name, each in found.items() if isinstance(each, str)}, also)

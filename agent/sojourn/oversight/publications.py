@@ -9,9 +9,14 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.limits import FACT_MAX_AGE_SECONDS, FACT_SOURCE_MAX_BYTES, FACT_VALUE_MAX_BYTES, JWT_LEEWAY_SECONDS
+from sojourn.limits import (
+    FACT_MAX_AGE_SECONDS,
+    FACT_SOURCE_MAX_BYTES,
+    FACT_VALUE_MAX_BYTES,
+    JWT_LEEWAY_SECONDS,
+    LONG_MAX,
+)
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.params import LONG_MAX
 from sojourn.tasks.policy import Param
 from sojourn.tasks.typefile import OPERATOR
 

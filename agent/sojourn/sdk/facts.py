@@ -2,9 +2,8 @@
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import InvalidInput
+from sojourn.limits import LONG_MAX
 from sojourn.sdk.connection import Connection
-
-_LONG_MAX = 10**18 - 1
 
 
 def fact_value(value: str | int | bool) -> tasks_pb2.FactValue:
@@ -12,7 +11,7 @@ def fact_value(value: str | int | bool) -> tasks_pb2.FactValue:
     if isinstance(value, bool):
         return tasks_pb2.FactValue(boolean_value=value)
     if isinstance(value, int):
-        if abs(value) > _LONG_MAX:
+        if abs(value) > LONG_MAX:
             raise InvalidInput("the value is not a whole number of at most 18 digits")
         return tasks_pb2.FactValue(long_value=value)
     return tasks_pb2.FactValue(string_value=value)

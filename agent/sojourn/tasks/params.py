@@ -6,12 +6,12 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, model_validator
 
 from sojourn.errors import InvalidInput
-from sojourn.limits import CHOICES_PER_PARAM, PARAM_MAX_BYTES, PATTERN_CHOICES_MAX, PATTERN_TEXT_MAX
+from sojourn.limits import CHOICES_PER_PARAM, LONG_MAX, PARAM_MAX_BYTES, PATTERN_CHOICES_MAX, PATTERN_TEXT_MAX
 from sojourn.tasks.policy import Param
 
-LONG_MAX = 10**18 - 1
 _Long = Annotated[StrictInt, Field(ge=-LONG_MAX, le=LONG_MAX)]
-_LONG = re.compile(r"-?[0-9]{1,18}")
+LONG = re.compile(r"-?[0-9]{1,18}")  # up to LONG_MAX
+Kind = Literal["string", "long", "boolean"]
 _ATOM = re.compile(r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]", re.DOTALL)  # an escaped character, or a class
 _BEYOND = re.compile(r"\(\?|\)[*+?{]|\\[0-9AbBZ]")
 _REPEAT = re.compile(r"([*+?]|\{([0-9]*),?([0-9]*)\})|\|")
@@ -22,7 +22,7 @@ class ParamRule(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    type: Literal["string", "long", "boolean"]
+    type: Kind
     required: Annotated[bool, Field(strict=True)] = False
     min: _Long | None = None
     max: _Long | None = None
@@ -73,23 +73,27 @@ class ParamRule(BaseModel):
     def _typed(self, name: str, text: str) -> Param:
         if len(text.encode("utf-8", "surrogatepass")) > PARAM_MAX_BYTES:
             raise InvalidInput(f"parameter {name!r} is longer than {PARAM_MAX_BYTES} bytes")
-        if self.type == "string":
-            return text
-        if self.type == "boolean":
-            if text not in {"true", "false"}:
-                raise InvalidInput(f"parameter {name!r} is not true or false")
-            return text == "true"
-        if not _LONG.fullmatch(text):
-            raise InvalidInput(f"parameter {name!r} is not a whole number of at most 18 digits")
-        return int(text)
+        return typed(self.type, text, f"parameter {name!r}")
 
 
-def _by_name(value: object) -> object:
+def _by_type(value: object) -> object:
     return {"type": value} if isinstance(value, str) else value
 
 
-# The name of a type alone, or a table.
-ParamEntry = Annotated[ParamRule, BeforeValidator(_by_name)]
+BY_TYPE = BeforeValidator(_by_type)  # a table, or the name of its type alone
+
+
+def typed(kind: Kind, text: str, what: str) -> Param:
+    """Give the text of a value its type. Raise InvalidInput, which says `what` it is."""
+    if kind == "string":
+        return text
+    if kind == "boolean":
+        if text not in {"true", "false"}:
+            raise InvalidInput(f"{what} is not true or false")
+        return text == "true"
+    if not LONG.fullmatch(text):
+        raise InvalidInput(f"{what} is not a whole number of at most 18 digits")
+    return int(text)
 
 
 def text_of(value: Param) -> str:

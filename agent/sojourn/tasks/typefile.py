@@ -6,10 +6,10 @@ from datetime import timedelta
 from typing import Annotated, Literal, Self, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from sojourn.config import Duration, between
-from sojourn.errors import InvalidInput, SojournError
+from sojourn.errors import SojournError
 from sojourn.limits import (
     APPROVAL_MAX_SECONDS,
     APPROVALS_PER_TASK,
@@ -24,11 +24,10 @@ from sojourn.limits import (
     TOKEN_TTL_MAX_SECONDS,
 )
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.params import ParamEntry
+from sojourn.tasks.params import BY_TYPE, Kind, ParamRule, typed
 
 OPERATOR = "operator"  # whoever may use the admin socket
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_LONG = re.compile(r"-?[0-9]{1,18}")
 Binding = Literal["stream", "process", "session", "one-shot"]
 BINDINGS: tuple[Binding, ...] = get_args(Binding)
 
@@ -79,7 +78,7 @@ class FactRule(_Table):
     counts. `on_deny` is what becomes of a live task that a change of this fact takes authority from.
     """
 
-    type: Literal["string", "long", "boolean"]
+    type: Kind
     required: Annotated[bool, Field(strict=True)] = False
     max_age: Annotated[Duration | None, between(timedelta(seconds=1), timedelta(seconds=FACT_MAX_AGE_SECONDS))] = None
     sources: Annotated[tuple[Annotated[str, AfterValidator(_source)], ...], Field(min_length=1)] = (OPERATOR,)
@@ -91,15 +90,7 @@ class FactRule(_Table):
 
     def read(self, name: str, text: str) -> str | int | bool:
         """Give the text of a value its type. Raise InvalidInput naming the fact."""
-        if self.type == "boolean":
-            if text not in {"true", "false"}:
-                raise InvalidInput(f"fact {name!r} is not true or false")
-            return text == "true"
-        if self.type == "long":
-            if not _LONG.fullmatch(text):
-                raise InvalidInput(f"fact {name!r} is not a whole number of at most 18 digits")
-            return int(text)
-        return text
+        return typed(self.type, text, f"fact {name!r}")
 
 
 class DelegationRule(_Table):
@@ -122,10 +113,6 @@ class ApprovalRule(_Table):
     )
 
 
-def _by_type(value: object) -> object:
-    return {"type": value} if isinstance(value, str) else value
-
-
 class TypeFile(_Table):
     """NAME.toml."""
 
@@ -141,10 +128,12 @@ class TypeFile(_Table):
     consequence: Literal["normal", "high"] = "normal"
     binding: Annotated[tuple[Binding, ...], Field(min_length=1)] = BINDINGS
     break_glass: Annotated[bool, Field(strict=True)] = False
-    params: Annotated[Mapping[Name, ParamEntry], Field(max_length=PARAMS_PER_TASK)] = Field(default_factory=dict)
-    facts: Annotated[
-        Mapping[Name, Annotated[FactRule, BeforeValidator(_by_type)]], Field(max_length=FACTS_PER_TYPE)
-    ] = Field(default_factory=dict)
+    params: Annotated[Mapping[Name, Annotated[ParamRule, BY_TYPE]], Field(max_length=PARAMS_PER_TASK)] = Field(
+        default_factory=dict
+    )
+    facts: Annotated[Mapping[Name, Annotated[FactRule, BY_TYPE]], Field(max_length=FACTS_PER_TYPE)] = Field(
+        default_factory=dict
+    )
     delegation: DelegationRule | None = None
     approval: ApprovalRule | None = None
     ceiling: Annotated[tuple[Ceiling, ...], Field(min_length=1)]

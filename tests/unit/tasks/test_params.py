@@ -7,8 +7,8 @@ from fakes.task_types import TICKETS, task_type
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidInput, InvalidPolicy
-from sojourn.limits import PARAM_MAX_BYTES, PATTERN_TEXT_MAX
-from sojourn.tasks.params import LONG_MAX, text_of
+from sojourn.limits import LONG_MAX, PARAM_MAX_BYTES, PATTERN_TEXT_MAX
+from sojourn.tasks.params import text_of
 
 
 def kind_of(rule, **changes):

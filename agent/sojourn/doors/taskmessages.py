@@ -1,0 +1,55 @@
+"""Tasks and what belongs to them, as messages; and what messages ask of tasks, as our values."""
+
+from collections.abc import Iterable
+
+from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
+from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.params import text_of
+from sojourn.tasks.task import Task
+
+
+def task_message(task: Task) -> pb.Task:
+    return pb.Task(
+        id=task.id,
+        type=task.type.name,
+        spiffe_id=str(task.spiffe_id),
+        state=task.state,
+        reason=task.reason,
+        version=task.version,
+        grants=grant_messages(task.authority),
+        created_at=int(task.created_at.timestamp()),
+        expires_at=int(task.expires_at.timestamp()),
+        holder_pid=task.holder.pid,
+        tokens_issued=task.tokens_issued,
+        calls=task.calls,
+        uses=[pb.Use(**row) for row in task.usage()],
+        parent_id=task.parent_id,
+        depth=task.depth,
+        actors=map(str, task.actors),
+        params={name: text_of(value) for name, value in task.params.items()},
+        approval=_approval(task),
+    )
+
+
+def _approval(task: Task) -> pb.TaskApproval | None:
+    if task.approval is None:
+        return None
+    request = task.approval.request
+    return pb.TaskApproval(
+        approval_id=request.id,
+        expires_at=int(request.expires_at.timestamp()),
+        digest=request.digest,
+        approvers=request.approvers,
+        needed=request.count,
+        given=len(task.approval.given),
+        denial=task.approval.denial,
+    )
+
+
+def grant_messages(authority: Authority) -> list[pb.Grant]:
+    return [pb.Grant(resource=grant.resource, actions=grant.actions) for grant in authority.grants]
+
+
+def authority_of(grants: Iterable[pb.Grant]) -> Authority:
+    """Raise InvalidInput if a grant is none."""
+    return Authority.of(Grant.parse(grant.resource, grant.actions) for grant in grants)
