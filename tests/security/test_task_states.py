@@ -17,8 +17,7 @@ from sojourn.errors import StoreFailed, TaskOver
 from sojourn.oversight.approvals import Person
 from sojourn.oversight.facts import OPERATOR as SAID_BY_OPERATOR
 from sojourn.oversight.facts import Publication
-from sojourn.tasks.changing import FACTS, OPERATOR
-from sojourn.tasks.family import PARENT
+from sojourn.tasks.reasons import FACTS, OPERATOR, PARENT
 from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.reloading import Reloading
 from sojourn.tasks.types import TypeSet

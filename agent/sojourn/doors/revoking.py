@@ -12,6 +12,7 @@ from sojourn.limits import AUDITED_TEXT
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.reasons import IDENTITY_REVOKED
 from sojourn.tasks.task import REVOKED
 
 
@@ -106,7 +107,7 @@ class RevokingApi:
             or (which == "spiffe_id" and str(task.spiffe_id) == value)
         ]
         for task in ended:
-            self._engine.end(task, REVOKED, "identity_revoked")
+            self._engine.end(task, REVOKED, IDENTITY_REVOKED)
         return len(ended)
 
 

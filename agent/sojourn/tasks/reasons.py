@@ -9,6 +9,7 @@ DEADLINE, IDLE, BUDGET = "deadline", "idle", "budget"
 HOLDER_EXITED, HOLDER_DISCONNECTED = "holder_exited", "holder_disconnected"
 ATTESTATION_CHANGED = "attestation_changed"  # the holder, or the entry that it had its identity by
 POLICY_CHANGED, CONTEXT_CHANGED = "policy_changed", "context_changed"  # context: the facts
+IDENTITY_REVOKED = "identity_revoked"  # an operator revoked the SVIDs of its workload
 ADMIN = "admin"  # an operator ended it
 BLOCKED = "blocked"  # an operator switched its type or workload off
 APPROVAL_DENIED, APPROVAL_EXPIRED = "approval_denied", "approval_expired"
