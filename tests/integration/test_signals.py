@@ -198,7 +198,7 @@ class TestCommand:
         assert "NOT heard, its keys cannot be used" in text
 
     def test_config_show(self, agent: AgentProcess) -> None:
-        """The configuration shows its issuers as they were written."""
-        shown = agent.run("config", "show", "--config", str(agent.config)).stdout
-        assert IDP in shown
-        assert str(agent.folder / "idp.json") in shown
+        """The configuration names its issuers, and in JSON tells all of them as it was written."""
+        show = ["config", "show", "--config", str(agent.config)]
+        assert IDP in agent.run(*show).stdout
+        assert str(agent.folder / "idp.json") in agent.run(*show, "-o", "json").stdout
