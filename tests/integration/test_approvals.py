@@ -15,6 +15,7 @@ from harness.agent import COMMAND, AgentProcess
 from harness.approvals import BOSS, BOSS_UID, approval_agent, ask, records, state_of
 from harness.callers import Caller
 from harness.exchanges import form, post
+from harness.looking import until
 from harness.taskagent import ISSUER, OTHER_UID, PLACE_A, STRANGER_UID, TRIAGE
 from harness.taskcalls import Feed, TaskStream, unary
 from sojourn import SyncClient
@@ -262,6 +263,13 @@ class TestBrokenGlass:
         assert [asked["id"]] == [each["task"] for each in records(agent, asked["id"], "break_glass_begun")]
 
 
+def attached(caller: Caller, task: str) -> str:
+    """The state of a task that its holder comes back to; empty while the agent does not answer."""
+    caller.tell("attach", task=task)
+    answer = caller.hear("task", "error")
+    return "" if answer.get("code") in {"unavailable", "unreachable"} else str(answer.get("state", answer))
+
+
 class TestRestart:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_what_outlives_the_agent(self, number: int) -> None:
@@ -277,11 +285,11 @@ class TestRestart:
             room.decide(agent, {"approval": newest.id, "digest": newest.digest})
             agent.stop(number)
             agent.start()
+            assert "active" == until(lambda: attached(caller, approved["id"]), "the agent answers")
             assert [] == room.approvals(agent)
             ended = [each["reason"] for each in records(agent, waiting["id"], "task_ended")]
             assert ["agent_stopped" if number == signal.SIGTERM else "agent_restart"] == ended
             assert [glass["id"]] == [each["task"] for each in agent.json("review", "list")["reviews"]]
-            assert "active" == caller.ask("attach", task=approved["id"])["state"]
 
     def test_a_class(self) -> None:
         """`approval_classes` makes all types of a class wait for an operator, and no others."""
