@@ -28,8 +28,8 @@ def handed_on(cedar: str = '@id("all") permit (principal, action, resource);', *
 class FamilyRoom(Room):
     """Workers are numbered; each has the identity WORKERS[number]. All are one real process, which asks and holds."""
 
-    def __init__(self, clock: FakeClock, kind: Any = None, *, types: Any = None) -> None:
-        super().__init__(clock, types or {"triage": kind or handed_on()})
+    def __init__(self, clock: FakeClock, kind: Any = None, *, types: Any = None, **more: Any) -> None:
+        super().__init__(clock, types or {"triage": kind or handed_on()}, **more)
         self.changing = Changing(self.engine)
         self.delegating = Delegating(self.engine, self.beginning)
         self.worker = self.add(child())
