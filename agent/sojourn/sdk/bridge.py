@@ -5,6 +5,7 @@ this socket, and TLS, with the check of the SPIFFE ID, is done here, connection 
 """
 
 import asyncio
+import contextlib
 import os
 import shutil
 import socket
@@ -18,6 +19,7 @@ from sojourn.limits import HELD_BYTES_MAX, REMOTE_HANDSHAKE_SECONDS
 from sojourn.sdk.tcp import set_options
 
 CONNECT_SECONDS: Final = 5.0
+CLOSE_SECONDS: Final = 1.0  # for the loop to let go of connections that have ended
 _UCRED: Final = struct.Struct("3i")
 
 
@@ -32,6 +34,9 @@ class Bridge:
         self._host, self._port = host.strip("[]"), int(port)
         self._context = context
         self._near: set[_Near] = set()
+        self._sides: set[object] = set()  # all ends of connections that the loop still knows
+        self._quiet = asyncio.Event()  # there are none
+        self._quiet.set()
         self._server: asyncio.Server | None = None
         self._folder = ""
         self.failure = ""
@@ -50,18 +55,34 @@ class Bridge:
             raise
 
     async def close(self) -> None:
-        """End all connections and remove the socket."""
+        """End all connections and remove the socket. Returns when the loop has let go of them."""
         if self._server is not None:
             self._server.close()
+        crossing = [near.crossing for near in self._near if near.crossing is not None]
         self.drop()
+        await asyncio.gather(*crossing, return_exceptions=True)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._quiet.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def drop(self) -> None:
         """End all connections: the next call makes a new one, with the present SVID."""
         for near in list(self._near):
+            if near.crossing is not None:
+                near.crossing.cancel()
             near.close()
 
-    # --- for _Near --------------------------------------------------------------------------------------------------
+    # --- for the sides ----------------------------------------------------------------------------------------------
+
+    def made(self, side: object) -> None:
+        self._sides.add(side)
+        self._quiet.clear()
+
+    def lost(self, side: object) -> None:
+        self._sides.discard(side)
+        if not self._sides:
+            self._quiet.set()
 
     def entered(self, near: "_Near", transport: asyncio.Transport) -> bool:
         """Whether a connection is of this very process: another could use our SVID."""
@@ -82,7 +103,7 @@ class Bridge:
         try:
             async with asyncio.timeout(CONNECT_SECONDS + REMOTE_HANDSHAKE_SECONDS):
                 transport, _ = await loop.create_connection(
-                    lambda: _Far(near),
+                    lambda: _Far(self, near),
                     self._host,
                     self._port,
                     ssl=self._context,
@@ -102,16 +123,17 @@ class _Near(asyncio.Protocol):
     def __init__(self, bridge: Bridge) -> None:
         self._bridge = bridge
         self._held = bytearray()
-        self._crossing: asyncio.Task[None] | None = None
+        self.crossing: asyncio.Task[None] | None = None
         self.transport: asyncio.Transport | None = None
         self.far: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's always is
         self.transport = transport
+        self._bridge.made(self)
         if not self._bridge.entered(self, transport):
             transport.abort()
             return
-        self._crossing = asyncio.ensure_future(self._bridge.cross(self))
+        self.crossing = asyncio.ensure_future(self._bridge.cross(self))
 
     def crossed(self, far: asyncio.Transport) -> None:
         """There is a connection to the agent."""
@@ -140,8 +162,9 @@ class _Near(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         del error
         self._bridge.left(self)
-        if self._crossing is not None:
-            self._crossing.cancel()
+        self._bridge.lost(self)
+        if self.crossing is not None:
+            self.crossing.cancel()
         if self.far is not None:
             self.far.abort()
         self.far = self.transport = None
@@ -154,10 +177,12 @@ class _Near(asyncio.Protocol):
 class _Far(asyncio.Protocol):
     """The TLS connection to the agent that belongs to it."""
 
-    def __init__(self, near: _Near) -> None:
+    def __init__(self, bridge: Bridge, near: _Near) -> None:
+        self._bridge = bridge
         self._near = near
 
     def connection_made(self, transport: Any) -> None:
+        self._bridge.made(self)
         self._near.crossed(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -173,6 +198,7 @@ class _Far(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
+        self._bridge.lost(self)
         self._near.far = None
         self._near.close()
 
