@@ -445,7 +445,7 @@ async def _live(steps: list[tuple[Any, ...]]) -> None:
             each.cancel()
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(steps=st.lists(STEP, min_size=10, max_size=50))
 def test_in_any_order(steps: list[tuple[Any, ...]]) -> None:
     """Whatever is done to tasks, and in whatever order it is written, all of the above is true."""

@@ -9,20 +9,14 @@ import json
 from contextlib import AsyncExitStack
 
 import pytest
-from fakes.clock import FakeClock
-from fakes.families import FamilyRoom, handed_on
+from fakes import task_worlds
+from fakes.families import handed_on
 from fakes.task_room import READ_TICKETS
 from fakes.task_types import PERMIT_ALL, TICKETS, task_type
 from sojourn.errors import StoreFailed, TaskOver
-from sojourn.oversight.approvals import Person
-from sojourn.oversight.facts import OPERATOR as SAID_BY_OPERATOR
-from sojourn.oversight.facts import Publication
 from sojourn.tasks.reasons import FACTS, OPERATOR, PARENT
-from sojourn.tasks.redeciding import Redeciding
-from sojourn.tasks.reloading import Reloading
 from sojourn.tasks.types import TypeSet
 
-ALICE, BOB = Person(501, 501, 1, frozenset()), Person(502, 502, 1, frozenset())
 UNLESS_FROZEN = (
     PERMIT_ALL
     + '@id("frozen") forbid (principal, action, resource) when { context.facts has freeze && context.facts.freeze };'
@@ -37,14 +31,8 @@ TYPES = TypeSet(
 )
 
 
-class World(FamilyRoom):
-    """All that changes tasks, on one engine, with a journal that is being written."""
-
-    def __init__(self, types=TYPES):
-        super().__init__(FakeClock(), types=types)
-        self.redeciding = Redeciding(self.engine, self.changing, self.facts, self.alarms)
-        self.reloading = Reloading(self.engine, self.changing)
-        self.reloading.on_applied(self.redeciding.reloaded)
+class World(task_worlds.World):
+    """One whose journal can be held up."""
 
     def hold_up(self):
         """From now on nothing is written."""
@@ -55,27 +43,6 @@ class World(FamilyRoom):
         if self.store.gate is not None:
             self.store.gate.set()
             self.store.gate = None
-
-    async def say(self, name, value):
-        now = self.facts.happens_now(name, "", SAID_BY_OPERATOR)
-        return await self.facts.publish(Publication(name, "", value, SAID_BY_OPERATOR, None, now), {"by_uid": 0})
-
-    async def quiet(self):
-        """Return when nothing is under way, and all is written."""
-        async with asyncio.timeout(20):
-            for _ in range(3):
-                await self.facts.quiet()
-                await self.redeciding.quiet()
-                await self.changing.quiet()
-                await self.engine.journal.drain()
-
-    async def approve(self, task, by=ALICE):
-        request = task.approval.request
-        return await self.approving.approve(request.id, request.digest, by, operator=True, reason="")
-
-    async def deny(self, task, by=BOB):
-        request = task.approval.request
-        return await self.approving.deny(request.id, request.digest, by, operator=True, reason="")
 
 
 async def turns(number=20):
@@ -233,6 +200,27 @@ class TestResuming:
         await world.quiet()
         await turns()
         check_journal(world, task)
+
+    @pytest.mark.parametrize("waits", [False, True])
+    async def test_suspended_again(self, world, waits):
+        """Whoever suspends a task that is just being resumed has the last word."""
+        task = await world.begin("idle")
+        await world.changing.suspend(task, OPERATOR, "test")
+        world.hold_up()
+        if waits:  # for an earlier change
+            world.changing.take(task, READ_TICKETS, "holder")
+        resuming = asyncio.ensure_future(world.changing.resume(task, OPERATOR))
+        await turns()
+        suspending = asyncio.ensure_future(world.changing.suspend(task, OPERATOR, "again"))
+        await turns()
+        world.let_go()
+        assert isinstance(await outcome(resuming), TaskOver)
+        assert await outcome(suspending) is None
+        assert ("suspended", "again") == (task.state, task.reason)
+        await world.quiet()
+        check_journal(world, task)
+        await world.changing.resume(task, OPERATOR)
+        assert "active" == task.state
 
     async def test_idle_for_too_long(self, stack):
         """A task that is over by the clock is not resumed, though no alarm has rung yet: as after the machine slept."""

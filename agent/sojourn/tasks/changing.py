@@ -26,6 +26,7 @@ class Changing:
 
     def __init__(self, engine: TaskEngine) -> None:
         self._engine = engine
+        self._resuming: dict[tuple[str, str], set[object]] = {}  # (task, cause): who has it resumed
         self._running: set[asyncio.Future[None]] = set()  # what goes on whether or not somebody waits for it
 
     async def suspend(self, task: Task, cause: str, reason: str) -> None:
@@ -37,7 +38,9 @@ class Changing:
 
     def hold(self, task: Task, cause: str, reason: str, **decided: Any) -> None:
         """Suspend a task from now on. It is written later. `decided`: on what, for the audit."""
-        if task.live and cause not in task.suspensions:
+        # One that is suspended for this already may be just about to be resumed, and must not be.
+        again = self._resuming.pop((task.id, cause), None) is not None
+        if task.live and (cause not in task.suspensions or again):
             was_active = task.state == ACTIVE
             task.suspend(cause, reason)
             self._changed(task, "task_suspended", cause=cause, reason=reason, **decided)
@@ -52,7 +55,19 @@ class Changing:
         away meanwhile.
         """
         self._check_suspended(task, cause)
-        await asyncio.shield(self._run(self._resume(task, cause, whole=whole)))
+        key, me = (task.id, cause), object()
+        self._resuming.setdefault(key, set()).add(me)
+
+        async def resume() -> None:
+            try:
+                await self._resume(task, cause, me, whole=whole)
+            finally:
+                others = self._resuming.get(key, set())
+                others.discard(me)
+                if not others:
+                    self._resuming.pop(key, None)
+
+        await asyncio.shield(self._run(resume()))
 
     def _check_suspended(self, task: Task, cause: str) -> None:
         self._engine.deadlines.check(task)
@@ -62,9 +77,11 @@ class Changing:
             why = f"{task.state}: {task.reason}" if task.reason else task.state
             raise FailedPrecondition(f"the task is not suspended by {cause}, it is {why}")
 
-    async def _resume(self, task: Task, cause: str, *, whole: bool) -> None:
+    async def _resume(self, task: Task, cause: str, who: object, *, whole: bool) -> None:
         await self._engine.journal.written(task.id)  # what is decided and written next is of its newest state
         self._check_suspended(task, cause)
+        if who not in self._resuming.get((task.id, cause), ()):
+            raise TaskOver("the task was suspended again meanwhile")
         if len(task.suspensions) > 1:
             task.resume(cause)
             self._changed(task, "task_resumed", cause=cause)
