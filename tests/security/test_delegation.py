@@ -227,6 +227,18 @@ async def test_case_10_after_the_end_of_the_parent(room: FamilyRoom) -> None:
     assert 0 == paused.handed_on
 
 
+async def test_case_10_of_a_type_that_is_for_breaking_glass_by_now(room: FamilyRoom) -> None:
+    """A ticket from before its type became one for emergencies is good for nothing, and there are no more."""
+    task = await room.begin()
+    ticket = await room.ticket(task, 0)
+    task.type = handed_on(break_glass="true", max_duration='"10m"', approval='{within = "60s"}')
+    with pytest.raises(PolicyDenied, match="break-glass"):
+        await room.accept(ticket, 0)
+    with pytest.raises(PolicyDenied, match="break-glass"):
+        await room.ticket(task, 0)
+    assert [task] == room.engine.tasks.all()
+
+
 async def test_case_10_a_narrowed_parent_cuts_its_tickets(room: FamilyRoom) -> None:
     """A ticket gives what its parent still has at the time; nothing left is no ticket."""
     task = await room.begin()

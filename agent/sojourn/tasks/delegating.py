@@ -70,7 +70,7 @@ class Delegating:
 
     def _check(self, task: Task, to: SpiffeId, authority: Authority, max_seconds: float) -> None:
         """Raise unless the task may hand `authority` on to `to` now."""
-        if task.binding == ONE_SHOT or task.type.break_glass:
+        if task.binding == ONE_SHOT:
             raise PolicyDenied(f"a task of type {task.type.name!r} that is {task.binding} cannot be handed on")
         rules.check_delegate(task.type, to, task.line)
         rules.check_life(max_seconds)

@@ -39,6 +39,8 @@ def check_delegate(kind: TaskType, to: SpiffeId, line: Sequence[SpiffeId]) -> No
     rule = kind.delegation
     if rule is None:
         raise PolicyDenied(f"tasks of type {kind.name!r} are not handed on: the type has no [delegation]")
+    if kind.break_glass:
+        raise PolicyDenied("a break-glass task is not handed on: who was approved does it")
     if str(to) not in rule.to:
         raise PolicyDenied(f"tasks of type {kind.name!r} are not handed on to {str(to)!r}")
     if to in line:
