@@ -25,9 +25,9 @@ from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import SojournError, TaskOver
 from sojourn.sdk.feed import TaskFeed
 from sojourn.tasks.blocks import Block
-from sojourn.tasks.changing import OPERATOR
 from sojourn.tasks.feed import state_of
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.types import TypeSet
 
 BUDGET = 6
