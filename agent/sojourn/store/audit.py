@@ -2,17 +2,16 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import Connection, bindparam, func, select
+from sqlalchemy import Connection, func, select
 
 from sojourn.limits import AUDIT_LISTED
 from sojourn.oversight.audit import FIRST, Event, Record, digest_of
+from sojourn.store import settings
 from sojourn.store.database import Database
-from sojourn.store.tables import audit, settings
+from sojourn.store.tables import audit
 
 _HEAD = "audit_head"
-# Made once: every token is a record, and making a statement takes longer than running it.
-_INSERT = audit.insert()
-_SET_HEAD = settings.update().where(settings.c.name == _HEAD).values(value=bindparam("head"))
+_INSERT = audit.insert()  # made once: every token is a record, and making a statement takes longer than running it
 
 
 class AuditTable:
@@ -29,7 +28,7 @@ class AuditTable:
     def append_in(self, connection: Connection, events: Sequence[Event]) -> None:
         """Append within a write that is under way, so that the record and what it records are one."""
         if self._head is None:
-            kept = (_kept_head(connection) or f"0 {FIRST}").split(" ")
+            kept = (settings.get(connection, _HEAD) or f"0 {FIRST}").split(" ")
             # What was remembered, not what lies there: if the journal was cut short, the gap stays to be seen.
             self._head = (int(kept[0]), kept[1])
         seq, digest = self._head
@@ -42,7 +41,7 @@ class AuditTable:
             )
         connection.execute(_INSERT, rows)
         self._head = (seq, digest)
-        _keep_head(connection, f"{seq} {digest}")
+        settings.put(connection, _HEAD, f"{seq} {digest}")  # apart from the journal: cutting that short shows
 
     async def append(self, events: Sequence[Event]) -> None:
         await self._database.write(lambda connection: self.append_in(connection, events))
@@ -85,18 +84,9 @@ class AuditTable:
                 if digest != row.digest:
                     return count, row.seq, "the record is not what was written, or the one before it was changed"
                 expected += 1
-            if _kept_head(connection) != f"{expected - 1} {digest}" and count:
+            head = settings.get(connection, _HEAD)
+            if head != f"{expected - 1} {digest}" and count:
                 return count, expected, "records are missing at the end"
-            return (count, 0, "") if count or _kept_head(connection) is None else (0, 1, "all records are missing")
+            return (count, 0, "") if count or head is None else (0, 1, "all records are missing")
 
         return await self._database.read(work)
-
-
-def _keep_head(connection: Connection, head: str) -> None:
-    """Remember the last record apart from the journal, so that cutting the journal short shows."""
-    if connection.execute(_SET_HEAD, {"head": head}).rowcount == 0:
-        connection.execute(settings.insert().values(name=_HEAD, value=head))
-
-
-def _kept_head(connection: Connection) -> str | None:
-    return connection.execute(select(settings.c.value).where(settings.c.name == _HEAD)).scalar()

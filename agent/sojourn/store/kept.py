@@ -5,12 +5,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from sojourn.oversight.audit import Event
+from sojourn.store import settings
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
-from sojourn.store.tables import settings
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -36,7 +36,7 @@ class KeptList(Generic[Value]):
         """Read in the calling thread: for the start."""
 
         def work(connection: Connection) -> Any:
-            return connection.execute(select(settings.c.value).where(settings.c.name == self._name)).scalar()
+            return settings.get(connection, self._name)
 
         return [self._make(**each) for each in json.loads(self._database.read_now(work) or "[]")]
 
@@ -44,9 +44,7 @@ class KeptList(Generic[Value]):
         text = json.dumps([asdict(value) for value in values])
 
         def work(connection: Connection) -> None:
-            changed = settings.update().where(settings.c.name == self._name).values(value=text)
-            if connection.execute(changed).rowcount == 0:
-                connection.execute(settings.insert().values(name=self._name, value=text))
+            settings.put(connection, self._name, text)
             self._audit.append_in(connection, [event])
 
         await self._database.write(work)

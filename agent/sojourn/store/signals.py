@@ -7,9 +7,10 @@ from sqlalchemy import Connection, func, select
 from sojourn.limits import SIGNALS_REMEMBERED
 from sojourn.oversight.audit import Event
 from sojourn.oversight.signals import Claimed, Found
+from sojourn.store import settings
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
-from sojourn.store.tables import settings, signals
+from sojourn.store.tables import signals
 
 _FORGOTTEN = "signals_forgotten"  # issuer -> the time of the youngest event that was forgotten, milliseconds
 
@@ -57,15 +58,12 @@ def _forget(connection: Connection, issuer: str, before_ms: int) -> int:
 
     The clock says what is old, and whoever sets it back must not make what was forgotten young again.
     """
-    stored = connection.execute(select(settings.c.value).where(settings.c.name == _FORGOTTEN)).scalar()
-    forgotten = json.loads(stored or "{}")
+    forgotten = json.loads(settings.get(connection, _FORGOTTEN) or "{}")
     old = (signals.c.issuer == issuer) & (signals.c.iat_ms < before_ms)
     youngest = connection.execute(select(func.max(signals.c.iat_ms)).where(old)).scalar()
     if youngest is None:
         return int(forgotten.get(issuer, -1))
     connection.execute(signals.delete().where(old))
     forgotten[issuer] = max(youngest, forgotten.get(issuer, -1))
-    text = json.dumps(forgotten)
-    if connection.execute(settings.update().where(settings.c.name == _FORGOTTEN).values(value=text)).rowcount == 0:
-        connection.execute(settings.insert().values(name=_FORGOTTEN, value=text))
+    settings.put(connection, _FORGOTTEN, json.dumps(forgotten))
     return int(forgotten[issuer])
