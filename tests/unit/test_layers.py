@@ -14,7 +14,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
     ["errors", "limits"],
-    ["clock", "durations", "spiffe", "address", "_pb", "oversight.logs", "oversight.failures"],
+    ["background", "clock", "durations", "spiffe", "address", "_pb", "oversight.logs", "oversight.failures"],
     [
         "attestation.selectors",
         "identity.declared",

@@ -10,13 +10,14 @@ machine is started again.
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
 
 import structlog
 
+from sojourn.background import Background
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import LimitExceeded, SojournError
 from sojourn.limits import FACTS, FACTS_OF_OTHERS, FACTS_PER_ISSUER, FACTS_PER_WORKLOAD
@@ -75,7 +76,7 @@ class Facts:
         self._said: OrderedDict[Key, datetime] = OrderedDict()  # when what is not any more was last said
         self._ends: dict[Key, Alarm] = {}
         self._hooks: list[Heard] = []
-        self._running: set[asyncio.Future[None]] = set()
+        self._background = Background("fact_failed")
 
     def on_change(self, hook: Heard) -> None:
         """Call `hook` for each change, and what it returns once the change is on disk. Neither raises."""
@@ -187,8 +188,7 @@ class Facts:
 
     async def quiet(self) -> None:
         """Return when no change is under way."""
-        while self._running:
-            await asyncio.wait(set(self._running))
+        await self._background.quiet()
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
@@ -203,7 +203,7 @@ class Facts:
             self._remember(key, change.before.happened_at)
         self.revision += 1
         self._arm(key)
-        await asyncio.shield(self._run(self._carry_out(change, write())))
+        await asyncio.shield(self._background.run(self._carry_out(change, write())))
 
     async def _carry_out(self, change: Change, write: Awaitable[None]) -> None:
         key, place = change.key, change.key[1:]
@@ -268,7 +268,7 @@ class Facts:
         elif written is not None and written.over(boot):
             self._written[key[0]].pop(key[1:])
             self.revision += 1
-            self._run(self._told(Change(key, written, said, written=True)))
+            self._background.run(self._told(Change(key, written, said, written=True)))
             self._arm(key)
         else:
             self._arm(key)
@@ -283,7 +283,7 @@ class Facts:
         self.revision += 1
         self._arm(key)
         event = self._audit.event("fact_expired", {**_named(key), "reason": reason})
-        self._run(self._ended(Change(key, before, None, written=True), event))
+        self._background.run(self._ended(Change(key, before, None, written=True), event))
 
     async def _told(self, change: Change) -> None:
         await self._tell(change)
@@ -299,18 +299,6 @@ class Facts:
     async def _tell(self, change: Change) -> list[Then]:
         heard = [await hook(change) for hook in self._hooks]
         return [each for each in heard if each is not None]
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
-        running = asyncio.ensure_future(work)
-        self._running.add(running)
-        running.add_done_callback(self._ran)
-        return running
-
-    def _ran(self, done: "asyncio.Future[None]") -> None:
-        self._running.discard(done)
-        error = None if done.cancelled() else done.exception()  # whoever waits gets it too
-        if error is not None and not isinstance(error, SojournError):
-            log.error("fact_failed", exc_info=error)
 
     # --- limits -----------------------------------------------------------------------------------------------------
 

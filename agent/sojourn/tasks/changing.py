@@ -5,11 +5,11 @@ its parent has not.
 """
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 import structlog
 
+from sojourn.background import Background
 from sojourn.errors import FailedPrecondition, InvalidInput, SojournError, TaskOver
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
@@ -27,7 +27,7 @@ class Changing:
     def __init__(self, engine: TaskEngine) -> None:
         self._engine = engine
         self._resuming: dict[tuple[str, str], set[object]] = {}  # (task, cause): who has it resumed
-        self._running: set[asyncio.Future[None]] = set()  # what goes on whether or not somebody waits for it
+        self._background = Background("task_change_failed")
 
     async def suspend(self, task: Task, cause: str, reason: str) -> None:
         """Take a task's authority away for now; its tokens are dead for good. Return when that is on disk."""
@@ -67,7 +67,7 @@ class Changing:
                 if not others:
                     self._resuming.pop(key, None)
 
-        await asyncio.shield(self._run(resume()))
+        await asyncio.shield(self._background.run(resume()))
 
     def _check_suspended(self, task: Task, cause: str) -> None:
         self._engine.deadlines.check(task)
@@ -159,7 +159,7 @@ class Changing:
         """A task is active again: so are its children, in a moment, if nothing else is against it."""
         for each in self._engine.family.children(task):
             if PARENT in each.suspensions:
-                self._run(self._follow(each, task))
+                self._background.run(self._follow(each, task))
 
     async def _follow(self, task: Task, parent: Task) -> None:
         """Resume a child after its parent; try again while it cannot be written, or was changed at that moment."""
@@ -170,22 +170,9 @@ class Changing:
                 log.info("task_not_resumed", task=task.id, reason=error.public)
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _run(self, work: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
-        running = asyncio.ensure_future(work)
-        self._running.add(running)
-        running.add_done_callback(self._ran)
-        return running
-
-    def _ran(self, done: "asyncio.Future[None]") -> None:
-        self._running.discard(done)
-        error = None if done.cancelled() else done.exception()  # whoever waits gets it too
-        if error is not None and not isinstance(error, SojournError):
-            log.error("task_change_failed", exc_info=error)
-
     async def quiet(self) -> None:
         """Return when nothing is being resumed."""
-        while self._running:
-            await asyncio.wait(set(self._running))
+        await self._background.quiet()
 
     def _changed(self, task: Task, event: str, *, before: Authority | None = None, **fields: Any) -> None:
         """A change that takes something away is in force: tell validators and the holder, and have it written."""

@@ -1,0 +1,37 @@
+"""Work that goes on whether or not somebody still waits for it."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+import structlog
+
+from sojourn.errors import SojournError
+
+log = structlog.get_logger()
+
+
+class Background:
+    """Keeps what is under way. What fails in a way that nobody foresaw is logged as the event `failed`."""
+
+    def __init__(self, failed: str) -> None:
+        self._failed = failed
+        self._running: set[asyncio.Future[None]] = set()
+
+    def run(self, work: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
+        """Begin. Whoever waits for what is returned should shield it."""
+        running = asyncio.ensure_future(work)
+        self._running.add(running)
+        running.add_done_callback(self._ran)
+        return running
+
+    async def quiet(self) -> None:
+        """Return when nothing is under way."""
+        while self._running:
+            await asyncio.wait(set(self._running))
+
+    def _ran(self, done: "asyncio.Future[None]") -> None:
+        self._running.discard(done)
+        error = None if done.cancelled() else done.exception()  # whoever waits gets it too
+        if error is not None and not isinstance(error, SojournError):
+            log.error(self._failed, exc_info=error)
