@@ -107,6 +107,14 @@ TOKEN_MAX_BYTES = 16 * 1024
 CLAIMS_NESTED_MAX = 30  # protobuf parsers stop at a hundred messages within each other, three a level
 AUDIENCES_PER_JWT_SVID = 20
 AUDIENCE_MAX_BYTES = 2_048
+BOUND_PARAMS_MAX_BYTES = 4_096  # of a task's parameters that its tokens carry: headers have room for 8 KiB
+
+# --- proofs of possession -------------------------------------------------------------------------------------------
+DPOP_AGE_SECONDS = 60  # how old a proof may be; a client makes a new one for each request
+DPOP_SKEW_SECONDS = 5  # how far ahead its clock may run
+DPOP_NONCE_SECONDS = 60  # after which there is a new one; the one before it is good as long again
+DPOP_PROOFS_REMEMBERED = 200_000  # at about 200 bytes each: some 1,000 a second; when full, proofs are refused
+DPOP_JTI_MAX = 256  # characters
 
 # --- task types and policies ----------------------------------------------------------------------------------------
 TASK_TYPES = 1_000

@@ -14,6 +14,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
     ["errors", "limits"],
+    ["oautherrors"],
     ["background", "clock", "durations", "spiffe", "address", "_pb", "oversight.logs", "oversight.failures"],
     [
         "attestation.selectors",
@@ -24,6 +25,7 @@ LAYERS = [
         "identity.plan",
         "tasks.grants",
         "tasks.tokens",
+        "tasks.bound",
         "tasks.clauses",
         "tasks.policy",
         "tasks.reasons",
@@ -70,6 +72,7 @@ LAYERS = [
 ]
 PURE = [
     "errors",
+    "oautherrors",
     "limits",
     "durations",
     "spiffe",
@@ -83,6 +86,7 @@ PURE = [
     "oversight.approvals",
     "tasks.grants",
     "tasks.tokens",
+    "tasks.bound",
     "tasks.asking",
     "tasks.cases",
     "tasks.clauses",

@@ -84,6 +84,11 @@ class PublicKey:
         return cls(kid, {**jwk, "kid": kid}, key, algorithm)
 
     @property
+    def thumbprint(self) -> str:
+        """The JWK SHA-256 Thumbprint (RFC 7638), base64url."""
+        return str(self._key.thumbprint())
+
+    @property
     def pkix_der(self) -> bytes:
         """SubjectPublicKeyInfo, DER."""
         return self._key.public_key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
@@ -113,9 +118,10 @@ class SigningKey:
         """Make an ES256 signing key of a P-256 key."""
         return cls(kid, "ES256", PublicKey.from_key(kid, key.public_key()), ECKey.import_key(key))
 
-    def sign(self, claims: Mapping[str, Any], *, typ: str) -> str:
-        """Return `claims` as a compact JWS with the headers `alg`, `kid` and `typ` and no other."""
-        header = {"alg": self.algorithm, "kid": self.kid, "typ": typ}
+    def sign(self, claims: Mapping[str, Any], *, typ: str, shows_key: bool = False) -> str:
+        """Return `claims` as a compact JWS with the headers `alg`, `typ` and `kid`: or `jwk`, if it shows its key."""
+        jwk = {name: value for name, value in self.public.jwk.items() if name != "kid"}
+        header = {"alg": self.algorithm, "typ": typ, **({"jwk": jwk} if shows_key else {"kid": self.kid})}
         payload = json.dumps(claims, separators=(",", ":"), ensure_ascii=False).encode()
         return jws.serialize_compact(header, payload, self._key, registry=_registry)
 
@@ -135,6 +141,7 @@ class UnverifiedJws:
     kid: str | None
     typ: str | None
     unverified_claims: dict[str, Any]
+    unverified_jwk: dict[str, Any] | None = None  # of a token that shows its key
 
     def check_signature(self, key: PublicKey) -> None:
         """Raise InvalidToken unless `key` made the signature by the algorithm that the header names."""
@@ -154,11 +161,12 @@ def _import_rsa(jwk: Mapping[str, Any]) -> RSAKey:
         return RSAKey.import_key(dict(jwk))
 
 
-def parse_unverified(token: str) -> UnverifiedJws:
+def parse_unverified(token: str, *, shows_key: bool = False) -> UnverifiedJws:
     """Parse a compact JWS whose payload is a JSON object. Raise InvalidToken with a stable reason code.
 
     Refused before anything else is looked at: an algorithm out of the closed list, headers beyond `alg`, `kid` and
-    `typ`, duplicate members, non-canonical base64, and anything over TOKEN_MAX_BYTES.
+    `typ`, duplicate members, non-canonical base64, and anything over TOKEN_MAX_BYTES. A token that `shows_key` must
+    have the header `jwk`, an object.
     """
     if len(token) > TOKEN_MAX_BYTES:
         raise InvalidToken(f"token is longer than {TOKEN_MAX_BYTES} bytes", reason_code="malformed")
@@ -169,13 +177,16 @@ def parse_unverified(token: str) -> UnverifiedJws:
     algorithm = header.get("alg")
     if algorithm not in ALGORITHMS:
         raise InvalidToken("unable to parse JWT token: algorithm is not allowed", reason_code="bad_algorithm")
+    jwk = header.pop("jwk", None) if shows_key else None
+    if shows_key and not isinstance(jwk, dict):
+        raise InvalidToken("unable to parse JWT token: its header shows no key", reason_code="malformed")
     if not _HEADERS.issuperset(header):
         raise InvalidToken("unable to parse JWT token: unexpected header", reason_code="malformed")
     kid, typ = header.get("kid"), header.get("typ")
     if not isinstance(kid, str | None) or not isinstance(typ, str | None):
         raise InvalidToken("unable to parse JWT token: header has a wrong type", reason_code="malformed")
     _decode(parts[2], "signature")
-    return UnverifiedJws(token, algorithm, kid, typ, _object(parts[1], "payload"))
+    return UnverifiedJws(token, algorithm, kid, typ, _object(parts[1], "payload"), jwk)
 
 
 def numeric_date(claims: Mapping[str, Any], name: str) -> float | None:

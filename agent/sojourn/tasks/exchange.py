@@ -151,6 +151,7 @@ def _details(text: str | None) -> tuple[str | None, Authority | None]:
     if not isinstance(value, list):
         raise InvalidAuthorizationDetails("authorization_details are not a list of objects")
     try:
-        return from_details(value)
+        said = from_details(value)
+        return said.type_name, said.authority
     except InvalidInput as error:
         raise InvalidAuthorizationDetails(error.public) from error

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from sojourn.errors import InvalidInput
-from sojourn.limits import ACTIONS_PER_GRANT, AUDIENCE_MAX_BYTES, GRANTS_PER_TASK
+from sojourn.limits import ACTIONS_PER_GRANT, AUDIENCE_MAX_BYTES, GRANTS_PER_TASK, LONG_MAX, PARAMS_PER_TASK
 
 # An absolute URI without fragment (RFC 8707, 2).
 _RESOURCE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[!$-;=?-Z\[\]_a-z~]+")
 _ACTION = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,127}")
+DIGEST = re.compile(r"[A-Za-z0-9_-]{43}")  # SHA-256, base64url
+_MEMBERS = frozenset({"type", "actions", "locations", "params", "params_digest"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,17 @@ class Grant:
                 raise InvalidInput(f"action {action[:100]!r} is not a name of letters, digits, and _ . : / -")
         return cls(resource, tuple(named))
 
-    def detail(self, task_type: str) -> dict[str, Any]:
+    def detail(
+        self, task_type: str, params: Mapping[str, str | int | bool] | None = None, params_digest: str = ""
+    ) -> dict[str, Any]:
         """The grant as one element of `authorization_details` (RFC 9396, 2)."""
-        return {"type": task_type, "actions": list(self.actions), "locations": [self.resource]}
+        return {
+            "type": task_type,
+            "actions": list(self.actions),
+            "locations": [self.resource],
+            **({"params": dict(params)} if params else {}),
+            **({"params_digest": params_digest} if params_digest else {}),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +93,69 @@ class Authority:
         ]
 
 
-def from_details(details: object) -> tuple[str, Authority]:
-    """Read the task type and the authority out of `authorization_details` (RFC 9396). Raise InvalidInput.
+@dataclass(frozen=True, slots=True)
+class Details:
+    """What `authorization_details` say: of what type a task is, what it may do, with which parameters.
 
-    Each element names the same `type`, its `actions`, and its `locations`; no other member is accepted, since what we
-    do not understand we must not ignore.
+    `params` are those of the task; `params_digest` that of the one request that it is for, '' if it is for more.
+    """
+
+    type_name: str
+    authority: Authority
+    params: Mapping[str, str | int | bool]
+    params_digest: str
+
+
+def from_details(details: object) -> Details:
+    """Read `authorization_details` (RFC 9396). Raise InvalidInput.
+
+    Each element names the same `type`, its `actions`, and its `locations`; it may have `params` and `params_digest`,
+    the same in all. No other member is accepted, since what we do not understand we must not ignore.
     """
     if not isinstance(details, list) or not details or not all(isinstance(element, Mapping) for element in details):
         raise InvalidInput("authorization_details are not a list of objects, or are empty")
-    name = details[0].get("type")
+    first = details[0]
+    name = first.get("type")
     if not isinstance(name, str) or any(element.get("type") != name for element in details):
         raise InvalidInput("authorization_details name more than one type, or none")
     grants = []
     for element in details:
-        unknown = sorted(set(element) - {"type", "actions", "locations"})
+        unknown = sorted(set(element) - _MEMBERS)
         if unknown:
             raise InvalidInput(f"authorization_details have an unknown member {unknown[0][:64]!r}")
+        if any(_typed(element, each) != _typed(first, each) for each in ("params", "params_digest")):
+            raise InvalidInput("authorization_details have different params in their elements")
         actions, locations = element.get("actions"), element.get("locations")
         if not _strings(actions) or not _strings(locations):
             raise InvalidInput("authorization_details need actions and locations, each a list of strings")
         grants += [Grant.parse(location, actions or ()) for location in locations or ()]
-    return name, Authority.of(grants)
+    return Details(name, Authority.of(grants), _params(first), _digest(first))
+
+
+def _params(element: Mapping[str, Any]) -> dict[str, str | int | bool]:
+    params = element.get("params", {})
+    if not isinstance(params, Mapping) or len(params) > PARAMS_PER_TASK:
+        raise InvalidInput(f"params of authorization_details are not an object of at most {PARAMS_PER_TASK} members")
+    for name, value in params.items():
+        if not isinstance(value, str | int) or (isinstance(value, int) and abs(value) > LONG_MAX):
+            raise InvalidInput(f"parameter {name[:64]!r} is not a string, a whole number or a boolean")
+    return dict(params)
+
+
+def _digest(element: Mapping[str, Any]) -> str:
+    if "params_digest" not in element:
+        return ""
+    digest = element["params_digest"]
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+        raise InvalidInput("params_digest is not a SHA-256 digest in base64url")
+    return digest
+
+
+def _typed(element: Mapping[str, Any], name: str) -> object:
+    """A member in a form that differs from another's also if only their types do, as true and 1; none from null."""
+    value = element.get(name)
+    parts = {key: (type(each), each) for key, each in value.items()} if isinstance(value, Mapping) else value
+    return name in element, parts
 
 
 def _strings(value: object) -> bool:

@@ -1,8 +1,10 @@
 """Task tokens: access tokens (RFC 9068) that name the task they live and die with."""
 
+import base64
+import hashlib
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -18,10 +20,56 @@ from sojourn.spiffe.jose import (
     numeric_date,
     parse_unverified,
 )
-from sojourn.tasks.grants import Grant, from_details
+from sojourn.tasks.grants import DIGEST, Grant, from_details
 
 TYP = "at+jwt"
 NORMAL, HIGH = "normal", "high"  # the classes of tasks
+
+
+JKT, X5T = "jkt", "x5t#S256"  # how a token is bound (RFC 9449, 6.1; RFC 8705, 3.1)
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """To what a token is bound: the thumbprint (SHA-256, base64url) of a key (JKT) or of a certificate (X5T)."""
+
+    kind: str
+    thumbprint: str
+
+    def claim(self) -> dict[str, str]:
+        return {self.kind: self.thumbprint}
+
+
+@dataclass(frozen=True, slots=True)
+class Proven:
+    """What the sender of a token has proved to hold, as thumbprints: by a DPoP proof, by a TLS connection. '': nothing.
+
+    A request with a proof has a token that is bound to the proof's key, and no other.
+    """
+
+    jkt: str = ""
+    x5t: str = ""
+
+    def check(self, binding: Binding | None) -> None:
+        """Raise InvalidToken unless the token with this binding is its sender's."""
+        if binding is None:
+            if self.jkt:
+                raise InvalidToken("token is not bound to the key of the DPoP proof", reason_code="wrong_binding")
+            return
+        held = {JKT: self.jkt, X5T: self.x5t}.get(binding.kind, "")
+        if not held or (self.jkt and binding.kind != JKT):
+            what = "a DPoP proof" if binding.kind == JKT else "the certificate that it is bound to"
+            raise InvalidToken(f"token is bound, and came without {what}", reason_code="unproved_binding")
+        if not secrets.compare_digest(held.encode(), binding.thumbprint.encode()):
+            raise InvalidToken("token is bound to something that its sender does not hold", reason_code="wrong_binding")
+
+
+UNPROVEN = Proven()
+
+
+def thumbprint_of(certificate_der: bytes) -> str:
+    """The `x5t#S256` of a certificate."""
+    return base64.urlsafe_b64encode(hashlib.sha256(certificate_der).digest()).rstrip(b"=").decode()
 
 
 @dataclass(frozen=True)
@@ -42,6 +90,9 @@ class TaskToken:
     expires_at: datetime
     claims: VerifiedClaims
     actors: tuple[SpiffeId, ...] = ()  # `act`: who acts for the subject, the present one first; none without delegation
+    binding: Binding | None = None  # `cnf`; None: whoever holds the token may use it
+    params: Mapping[str, str | int | bool] = field(default_factory=dict)  # of the task, as far as tokens carry them
+    params_digest: str = ""  # of the one request that it is for; '': it is for more
 
     @property
     def actor(self) -> SpiffeId:
@@ -65,8 +116,15 @@ def issue(
     issued_at: datetime,
     expires_at: datetime,
     actors: tuple[SpiffeId, ...] = (),
+    binding: Binding | None = None,
+    params: Mapping[str, str | int | bool] | None = None,
+    params_digest: str = "",
+    status: Mapping[str, Any] | None = None,
 ) -> TaskToken:
-    """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first."""
+    """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first.
+
+    `status`: where a status list tells whether it is good, as that claim.
+    """
     seconds = int(issued_at.timestamp())
     claims = {
         "iss": issuer,
@@ -77,11 +135,15 @@ def issue(
         "nbf": seconds,
         "exp": int(expires_at.timestamp()),
         "jti": secrets.token_urlsafe(16),
-        "authorization_details": [grant.detail(task_type)],
+        "authorization_details": [grant.detail(task_type, params, params_digest)],
         "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class},
     }
     if actors:
         claims["act"] = _act(actors)
+    if binding is not None:
+        claims["cnf"] = binding.claim()
+    if status is not None:
+        claims["status"] = dict(status)
     token = key.sign(claims, typ=TYP)
     return TaskToken(
         token,
@@ -95,11 +157,22 @@ def issue(
         expires_at,
         VerifiedClaims(claims),
         actors,
+        binding,
+        params or {},
+        params_digest,
     )
 
 
-def verify(token: str, *, keys: Mapping[str, PublicKey], issuer: str, audience: str, now: datetime) -> TaskToken:
-    """Check type, signature, issuer, the one audience, and times; raise InvalidToken otherwise.
+def verify(
+    token: str,
+    *,
+    keys: Mapping[str, PublicKey],
+    issuer: str,
+    audience: str,
+    now: datetime,
+    proven: Proven = UNPROVEN,
+) -> TaskToken:
+    """Check type, signature, issuer, the one audience, times, and binding; raise InvalidToken otherwise.
 
     This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
     """
@@ -115,7 +188,7 @@ def verify(token: str, *, keys: Mapping[str, PublicKey], issuer: str, audience: 
     claims = VerifiedClaims(unverified.unverified_claims)
     if claims.get("iss") != issuer:
         raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
-    return read_vouched(token, claims, audience, now)
+    return read_vouched(token, claims, audience, now, proven)
 
 
 def class_of(claims: Mapping[str, Any]) -> str:
@@ -124,16 +197,16 @@ def class_of(claims: Mapping[str, Any]) -> str:
     return NORMAL if isinstance(task, dict) and task.get("class") == NORMAL else HIGH
 
 
-def read_vouched(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> TaskToken:
-    """Read a token whose signature and issuer somebody vouches for; audience, times and shape are checked here.
-
-    A `cnf` claim is refused, because nothing at this place can check possession. Raises InvalidToken.
+def read_vouched(
+    token: str, claims: VerifiedClaims, audience: str, now: datetime, proven: Proven = UNPROVEN
+) -> TaskToken:
+    """Read a token whose signature and issuer somebody vouches for; audience, times, binding and shape are checked
+    here. Raises InvalidToken.
     """
     if audiences(claims) != (audience,):
         raise InvalidToken(f"token is for another audience than {audience!r}", reason_code="wrong_audience")
     _check_times(claims, now)
-    if "cnf" in claims:
-        raise InvalidToken("token is bound to a key that this verifier cannot check", reason_code="unproved_binding")
+    proven.check(_binding(claims))
     return _read(token, claims, audience, now)
 
 
@@ -157,18 +230,44 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> T
     if not isinstance(task_id, str) or not isinstance(task_type, str) or type(version) is not int:
         raise InvalidToken("token's task is malformed", reason_code="malformed")
     try:
-        named, authority = from_details(details)
+        said = from_details(details)
         spiffe_id = SpiffeId.parse(str(claims.get("sub")))
         actors = _actors(claims)
     except (InvalidInput, InvalidSpiffeId) as error:
         raise InvalidToken(f"token is malformed: {error.public}", reason_code="malformed") from error
-    if named != task_type or authority.resources != (audience,):
+    if said.type_name != task_type or said.authority.resources != (audience,):
         raise InvalidToken("token's authorization is not for its audience and task", reason_code="malformed")
     if len({spiffe_id, *actors}) <= len(actors) or (actors and claims.get("client_id") != str(actors[0])):
         raise InvalidToken("token's actors are not a chain that ends with its client", reason_code="malformed")
     expires = datetime.fromtimestamp(min(float(claims["exp"]), LAST_SECOND), now.tzinfo)
-    actions, kind = authority.at(audience), class_of(claims)
-    return TaskToken(token, spiffe_id, audience, actions, task_id, task_type, version, kind, expires, claims, actors)
+    return TaskToken(
+        token,
+        spiffe_id,
+        audience,
+        said.authority.at(audience),
+        task_id,
+        task_type,
+        version,
+        class_of(claims),
+        expires,
+        claims,
+        actors,
+        _binding(claims),
+        said.params,
+        said.params_digest,
+    )
+
+
+def _binding(claims: Mapping[str, Any]) -> Binding | None:
+    """Read the `cnf` claim, strictly: a confirmation that we do not know is one that we cannot check."""
+    if "cnf" not in claims:
+        return None
+    cnf = claims["cnf"]
+    if isinstance(cnf, dict) and len(cnf) == 1:
+        ((kind, thumbprint),) = cnf.items()
+        if kind in {JKT, X5T} and isinstance(thumbprint, str) and DIGEST.fullmatch(thumbprint):
+            return Binding(kind, thumbprint)
+    raise InvalidToken("token is bound in a way that is not known here", reason_code="unproved_binding")
 
 
 def _act(actors: tuple[SpiffeId, ...]) -> dict[str, Any]:

@@ -246,20 +246,41 @@ class TestAuthority:
         assert merged == Authority.of(merged.grants)
 
 
+def parsed(details):
+    found = from_details(details)
+    return found.type_name, found.authority, found.params, found.params_digest
+
+
+DIGEST = "A" * 43
 GOOD = {"type": "report", "actions": ["read"], "locations": [DB]}
 
 
 class TestFromDetails:
     def test_good(self):
         """Task type and authority are read; each location gets the element's actions."""
-        name, authority = from_details([{"type": "report", "actions": ["read", "list"], "locations": [DB, MAIL]}])
+        name, authority, *_ = parsed([{"type": "report", "actions": ["read", "list"], "locations": [DB, MAIL]}])
         expected = "report"
         assert expected == name
         assert Authority((Grant(DB, ("list", "read")), Grant(MAIL, ("list", "read")))) == authority
 
+    def test_parameters(self):
+        """Parameters and the digest of a request are read, each with its type."""
+        params = {"ticket": "42", "amount": 7, "dry": True}
+        _, _, *found = parsed([{**GOOD, "params": params, "params_digest": DIGEST}] * 2)
+        assert [params, DIGEST] == found
+        assert found[0]["dry"] is True
+
+    @pytest.mark.parametrize(
+        "other", [{}, {"params": {"a": True}}, {"params": {"a": 1, "b": 1}}, {"params": {"a": "1"}}]
+    )
+    def test_elements_with_different_parameters(self, other):
+        """Elements that differ in parameters, also in a type alone, are refused: which of them counts?"""
+        with pytest.raises(InvalidInput, match="different params"):
+            parsed([{**GOOD, "params": {"a": 1}}, {**GOOD, **other}])
+
     def test_elements_are_merged(self):
         """Two elements for one location are one grant."""
-        _, authority = from_details([GOOD, {**GOOD, "actions": ["write"]}])
+        _, authority, *_ = parsed([GOOD, {**GOOD, "actions": ["write"]}])
         expected = ("read", "write")
         assert expected == authority.at(DB)
 
@@ -308,6 +329,20 @@ class TestFromDetails:
             pytest.param({"datatypes": ["rows"]}, id="datatypes"),
             pytest.param({"identifier": "x"}, id="identifier"),
             pytest.param({"privileges": ["admin"]}, id="privileges"),
+            pytest.param({"params": None}, id="params-null"),
+            pytest.param({"params": [1]}, id="params-list"),
+            pytest.param({"params": {"a": 1.5}}, id="param-fraction"),
+            pytest.param({"params": {"a": 1e300}}, id="param-huge-fraction"),
+            pytest.param({"params": {"a": 10**18}}, id="param-too-large"),
+            pytest.param({"params": {"a": -(10**18)}}, id="param-too-small"),
+            pytest.param({"params": {"a": {}}}, id="param-object"),
+            pytest.param({"params": {"a": None}}, id="param-null"),
+            pytest.param({"params": {str(each): each for each in range(51)}}, id="params-many"),
+            pytest.param({"params_digest": ""}, id="digest-empty"),
+            pytest.param({"params_digest": None}, id="digest-null"),
+            pytest.param({"params_digest": DIGEST + "A"}, id="digest-long"),
+            pytest.param({"params_digest": DIGEST + "\n"}, id="digest-newline"),
+            pytest.param({"params_digest": "=" * 43}, id="digest-not-base64url"),
             pytest.param({"x": None}, id="unknown-null"),
             pytest.param({"Actions": ["read"]}, id="unknown-case"),
         ],
@@ -355,14 +390,14 @@ class TestFromDetails:
         """What grants are written as reads back as the same authority."""
         details = json.loads(json.dumps([grant.detail("report") for grant in authority.grants]))
         expected = ("report", authority)
-        assert expected == from_details(details)
+        assert expected == parsed(details)[:2]
 
     @FREELY
     @given(st.lists(elements, max_size=3) | json_values)
     def test_ours_or_nothing(self, details):
         """Any JSON value is an authority with what stands in it and no more, or InvalidInput."""
         try:
-            name, authority = from_details(details)
+            name, authority, *_ = parsed(details)
         except InvalidInput:
             return
         said = {

@@ -178,14 +178,22 @@ class TaskEvent(_message.Message):
     def __init__(self, begun: _Optional[_Union[Task, _Mapping]] = ..., changed: _Optional[_Union[Task, _Mapping]] = ..., ended: _Optional[_Union[Task, _Mapping]] = ..., attached: _Optional[_Union[Task, _Mapping]] = ..., pending: _Optional[_Union[Task, _Mapping]] = ...) -> None: ...
 
 class GetTokenRequest(_message.Message):
-    __slots__ = ("task_id", "resource", "actions")
+    __slots__ = ("task_id", "resource", "actions", "agent_key", "dpop_proof", "certificate", "params_digest")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    AGENT_KEY_FIELD_NUMBER: _ClassVar[int]
+    DPOP_PROOF_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     resource: str
     actions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, task_id: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
+    agent_key: bool
+    dpop_proof: str
+    certificate: bytes
+    params_digest: str
+    def __init__(self, task_id: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., agent_key: _Optional[bool] = ..., dpop_proof: _Optional[str] = ..., certificate: _Optional[bytes] = ..., params_digest: _Optional[str] = ...) -> None: ...
 
 class GetTokenResponse(_message.Message):
     __slots__ = ("access_token", "token_type", "expires_at", "resource", "actions")
@@ -200,6 +208,26 @@ class GetTokenResponse(_message.Message):
     resource: str
     actions: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[int] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CreateProofRequest(_message.Message):
+    __slots__ = ("task_id", "method", "url", "access_token", "nonce")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NONCE_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    method: str
+    url: str
+    access_token: str
+    nonce: str
+    def __init__(self, task_id: _Optional[str] = ..., method: _Optional[str] = ..., url: _Optional[str] = ..., access_token: _Optional[str] = ..., nonce: _Optional[str] = ...) -> None: ...
+
+class CreateProofResponse(_message.Message):
+    __slots__ = ("proof",)
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    proof: str
+    def __init__(self, proof: _Optional[str] = ...) -> None: ...
 
 class CompleteTaskRequest(_message.Message):
     __slots__ = ("task_id", "failed")

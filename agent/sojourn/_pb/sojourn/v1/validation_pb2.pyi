@@ -19,16 +19,34 @@ TOKEN_KIND_JWT_SVID: TokenKind
 TOKEN_KIND_TASK: TokenKind
 
 class ValidateTokenRequest(_message.Message):
-    __slots__ = ("token", "audience", "kind", "action")
+    __slots__ = ("token", "audience", "kind", "action", "sender", "params_digest", "use")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     AUDIENCE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
+    SENDER_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    USE_FIELD_NUMBER: _ClassVar[int]
     token: str
     audience: str
     kind: TokenKind
     action: str
-    def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ...) -> None: ...
+    sender: Sender
+    params_digest: str
+    use: bool
+    def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ..., sender: _Optional[_Union[Sender, _Mapping]] = ..., params_digest: _Optional[str] = ..., use: _Optional[bool] = ...) -> None: ...
+
+class Sender(_message.Message):
+    __slots__ = ("dpop_proof", "method", "url", "client_certificate")
+    DPOP_PROOF_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    dpop_proof: str
+    method: str
+    url: str
+    client_certificate: bytes
+    def __init__(self, dpop_proof: _Optional[str] = ..., method: _Optional[str] = ..., url: _Optional[str] = ..., client_certificate: _Optional[bytes] = ...) -> None: ...
 
 class ValidateTokenResponse(_message.Message):
     __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims", "actors")

@@ -1,0 +1,50 @@
+"""Errors of the token service and of what its tokens guard, beside those of `errors`."""
+
+from sojourn.errors import InvalidInput, InvalidToken, Refused
+
+
+class InvalidClient(Refused):
+    """The client did not authenticate (RFC 6749, 5.2), or is not whom it says."""
+
+    code = "invalid_client"
+    grpc_status = "UNAUTHENTICATED"
+    oauth_error = "invalid_client"
+
+
+class InvalidGrant(Refused):
+    """What the client presents is over, was used, or is not its own (RFC 6749, 5.2)."""
+
+    code = "invalid_grant"
+    oauth_error = "invalid_grant"
+
+
+class UnauthorizedClient(Refused):
+    """The client is known, and may not use this grant (RFC 6749, 5.2)."""
+
+    code = "unauthorized_client"
+    oauth_error = "unauthorized_client"
+
+
+class UnsupportedTokenType(InvalidInput):
+    """The endpoint does not know tokens of this type (RFC 7009, 2.2.1)."""
+
+    code = "unsupported_token_type"
+    oauth_error = "unsupported_token_type"
+
+
+class InvalidProof(InvalidToken):
+    """A DPoP proof is not good (RFC 9449, 5). `reason_code` says in what way, stably."""
+
+    code = "invalid_dpop_proof"
+    oauth_error = "invalid_dpop_proof"
+
+
+class NonceNeeded(InvalidProof):
+    """A proof must carry a nonce of this server (RFC 9449, 8 and 9): make it again with `nonce`."""
+
+    code = "use_dpop_nonce"
+    oauth_error = "use_dpop_nonce"
+
+    def __init__(self, public: str, nonce: str) -> None:
+        super().__init__(public, reason_code="nonce_needed")
+        self.nonce = nonce

@@ -1,0 +1,65 @@
+"""bound.py: the digest of one request."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sojourn.errors import InvalidInput
+from sojourn.tasks import bound
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+class TestDigest:
+    def test_known(self):
+        """The digest is that of the sorted JSON without spaces, as anyone can compute it."""
+        # printf '{"a":[1,true,null],"b":"é"}' | sha256sum | xxd -r -p | basenc --base64url
+        assert "bqsVNwHvYMmVNRdlx3IBG8pnOYeCVPMTrMPxHh_vR2s" == bound.of_json({"b": "é", "a": [1, True, None]})
+
+    def test_requests_differ(self):
+        """Requests that differ in method, path, query or content have different digests; so do tools and gRPC calls."""
+        found = {
+            bound.of_http("GET", "/a", b""),
+            bound.of_http("POST", "/a", b""),
+            bound.of_http("GET", "/a?", b""),
+            bound.of_http("GET", "/a?b=1", b""),
+            bound.of_http("GET", "/a", b"1"),
+            bound.of_tool("a", {}),
+            bound.of_tool("a", {"b": 1}),
+            bound.of_tool("a", {"b": "1"}),
+            bound.of_tool("a", {"b": True}),
+            bound.of_tool("b", {}),
+            bound.of_grpc("/a.B/C", b""),
+            bound.of_grpc("/a.B/C", b"1"),
+        }
+        assert 12 == len(found)
+
+    @given(st.dictionaries(st.text(max_size=3), values, max_size=4).filter(lambda value: str(value).isprintable()))
+    def test_order_does_not_matter(self, value):
+        """The order of members is nothing, and what JSON's parsers make of it neither."""
+        try:
+            turned = dict(reversed(json.loads(json.dumps(value)).items()))
+        except UnicodeEncodeError:
+            return
+        assert bound.of_json(value) == bound.of_json(turned)
+
+    @pytest.mark.parametrize(
+        "value", [1.5, 1.0, 1e300, float("nan"), 2**53 + 1, -(2**53) - 1, b"x", {1: 2}, {"a": {"b": [0.1]}}, "\ud800"]
+    )
+    def test_refused(self, value):
+        """What two parsers might read in two ways has no digest."""
+        with pytest.raises(InvalidInput):
+            bound.of_json({"x": value})
+
+    def test_too_deep(self):
+        """What is nested without end is refused before anything recurses far."""
+        value: object = 1
+        for _ in range(5000):
+            value = [value]
+        with pytest.raises(InvalidInput, match="nested"):
+            bound.of_json({"x": value})
