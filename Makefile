@@ -61,6 +61,11 @@ $(VENV)/.test: $(VENV)/.agent $(LOCKS)/test.txt
 	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/test.txt
 	@touch $@
 
+# Real frameworks and clients, for the tests that are skipped without them.
+$(VENV)/.frameworks: $(VENV)/.test $(LOCKS)/frameworks.txt
+	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/frameworks.txt
+	@touch $@
+
 $(VENV)/.lint: $(VENV)/.agent $(LOCKS)/lint.txt
 	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/lint.txt
 	@touch $@
