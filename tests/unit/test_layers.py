@@ -33,9 +33,9 @@ LAYERS = [
         "oversight.secevent",
     ],
     ["oversight.caep"],
-    ["trusted", "folders", "attestation.files"],
+    ["configtables", "trusted", "folders", "attestation.files"],
     ["config", "process_setup", "attestation.process", "tasks.params", "tasks.typefile", "tasks.types"],
-    ["oversight.approvals", "tasks.conditions", "tasks.exchange", "tasks.rules", "tasks.lint"],
+    ["oversight.approvals", "tasks.audiences", "tasks.conditions", "tasks.exchange", "tasks.rules", "tasks.lint"],
     ["tasks.asking"],
     ["tasks.cases", "tasks.explaining"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
@@ -88,6 +88,7 @@ PURE = [
     "tasks.tokens",
     "tasks.bound",
     "tasks.asking",
+    "tasks.audiences",
     "tasks.cases",
     "tasks.clauses",
     "tasks.conditions",
@@ -123,7 +124,7 @@ HOMES = {
     "uvicorn": ["doors.http"],
     "uvloop": ["daemon"],
     "typer": ["cli"],
-    "pydantic": ["config", "tasks.cases", "tasks.params", "tasks.typefile", "tasks.types"],
+    "pydantic": ["config", "configtables", "tasks.cases", "tasks.params", "tasks.typefile", "tasks.types"],
     "prometheus_client": ["doors"],
 }
 SEES_PROC = [
