@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager
 from typing import Any, TypeVar
 
@@ -21,15 +22,19 @@ class Portal:
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Run to the end and return what it returns, or raise what it raises. Blocks this thread."""
-        if self._loop.is_closed() or threading.current_thread() is self._thread:
-            coroutine.close()
-            raise InvalidInput("client is not open, or is called from inside its own loop")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self.submit(coroutine)
         try:
             return future.result()
         except BaseException:  # this thread was interrupted: so is the coroutine
             future.cancel()
             raise
+
+    def submit(self, coroutine: Coroutine[Any, Any, Result]) -> Future[Result]:
+        """Begin to run it; the future is for any thread but the loop's."""
+        if self._loop.is_closed() or threading.current_thread() is self._thread:
+            coroutine.close()
+            raise InvalidInput("client is not open, or is called from inside its own loop")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     @contextmanager
     def inside(self, context: AbstractAsyncContextManager[Result]) -> Iterator[Result]:
