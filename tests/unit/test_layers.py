@@ -26,6 +26,7 @@ LAYERS = [
         "tasks.grants",
         "tasks.tokens",
         "tasks.bound",
+        "tasks.fitting",
         "tasks.clauses",
         "tasks.policy",
         "tasks.reasons",
@@ -87,6 +88,7 @@ PURE = [
     "tasks.grants",
     "tasks.tokens",
     "tasks.bound",
+    "tasks.fitting",
     "tasks.asking",
     "tasks.cases",
     "tasks.clauses",
@@ -135,7 +137,10 @@ SEES_PROC = [
     "doors.servers",
     "sdk.tls",
 ]
-SDK_SEES = ["address", "errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.reasons", "tasks.tokens"]
+SDK_SEES = [
+    *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "_pb"),
+    *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.tokens"),
+]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),
     *("uvicorn", "uvloop"),
