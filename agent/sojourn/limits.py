@@ -102,6 +102,10 @@ ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, an
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 
+# --- services -------------------------------------------------------------------------------------------------------
+SERVICES = 1_000  # that the configuration names
+SERVICE_WORKLOADS = 100  # of one service
+
 # --- tokens ---------------------------------------------------------------------------------------------------------
 TOKEN_MAX_BYTES = 16 * 1024
 CLAIMS_NESTED_MAX = 30  # protobuf parsers stop at a hundred messages within each other, three a level
@@ -115,6 +119,13 @@ DPOP_SKEW_SECONDS = 5  # how far ahead its clock may run
 DPOP_NONCE_SECONDS = 60  # after which there is a new one; the one before it is good as long again
 DPOP_PROOFS_REMEMBERED = 200_000  # at about 200 bytes each: some 1,000 a second; when full, proofs are refused
 DPOP_JTI_MAX = 256  # characters
+
+# --- services that are guarded --------------------------------------------------------------------------------------
+GUARDED_CONTENT_MAX_BYTES = 1024 * 1024  # of a request that a token is for alone: it is read whole, and held
+TOKEN_USES_PER_REPORT = 200  # at some 60 us each to verify
+TOKEN_USES_BYTES_PER_REPORT = 192 * 1024  # of tokens: PUBLIC_REQUEST_MAX_BYTES has room for them
+TOKEN_USES_HELD = 10_000  # by a service until its next report, at about 1 KiB each
+TOKEN_USE_CALLS_MAX = 1_000_000  # with one token, that are reported at once
 
 # --- task types and policies ----------------------------------------------------------------------------------------
 TASK_TYPES = 1_000

@@ -26,6 +26,8 @@ LAYERS = [
         "tasks.grants",
         "tasks.tokens",
         "tasks.bound",
+        "tasks.fitting",
+        "tasks.assertions",
         "tasks.clauses",
         "tasks.policy",
         "tasks.reasons",
@@ -33,9 +35,9 @@ LAYERS = [
         "oversight.secevent",
     ],
     ["oversight.caep"],
-    ["trusted", "folders", "attestation.files"],
+    ["configtables", "trusted", "folders", "attestation.files"],
     ["config", "process_setup", "attestation.process", "tasks.params", "tasks.typefile", "tasks.types"],
-    ["oversight.approvals", "tasks.conditions", "tasks.exchange", "tasks.rules", "tasks.lint"],
+    ["oversight.approvals", "tasks.audiences", "tasks.conditions", "tasks.exchange", "tasks.rules", "tasks.lint"],
     ["tasks.asking"],
     ["tasks.cases", "tasks.explaining"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
@@ -45,6 +47,7 @@ LAYERS = [
     ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats", "tasks.blocks"],
     [
         "tasks.holding",
+        "tasks.issuing",
         "tasks.shadow",
         "tasks.deadlines",
         "tasks.family",
@@ -58,7 +61,7 @@ LAYERS = [
     ["identity.lookout"],
     ["tasks.approving"],
     ["tasks.beginning", "tasks.changing", "tasks.recovery"],
-    ["tasks.attaching", "tasks.delegating", "oversight.signalkeys"],
+    ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
     ["oversight.signals"],
     ["tasks.service", "store"],
     ["tasks.reloading", "tasks.redeciding"],
@@ -87,7 +90,10 @@ PURE = [
     "tasks.grants",
     "tasks.tokens",
     "tasks.bound",
+    "tasks.fitting",
+    "tasks.assertions",
     "tasks.asking",
+    "tasks.audiences",
     "tasks.cases",
     "tasks.clauses",
     "tasks.conditions",
@@ -119,11 +125,11 @@ HOMES = {
     "joserfc": ["spiffe.jose"],
     "cedarpy": ["tasks.clauses", "tasks.policy", "tasks.standing"],
     "yaml": ["identity.declared", "cli.entry"],
-    "starlette": ["doors.events", "doors.http"],
-    "uvicorn": ["doors.http"],
+    "starlette": ["doors"],
+    "uvicorn": ["doors.httpprotocol"],
     "uvloop": ["daemon"],
     "typer": ["cli"],
-    "pydantic": ["config", "tasks.cases", "tasks.params", "tasks.typefile", "tasks.types"],
+    "pydantic": ["config", "configtables", "tasks.cases", "tasks.params", "tasks.typefile", "tasks.types"],
     "prometheus_client": ["doors"],
 }
 SEES_PROC = [
@@ -135,7 +141,10 @@ SEES_PROC = [
     "doors.servers",
     "sdk.tls",
 ]
-SDK_SEES = ["address", "errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.reasons", "tasks.tokens"]
+SDK_SEES = [
+    *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "_pb"),
+    *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.tokens"),
+]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),
     *("uvicorn", "uvloop"),
