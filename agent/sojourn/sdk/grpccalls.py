@@ -1,16 +1,14 @@
 """What gRPC calls show of their sender and their request, and how a refusal of one is told."""
 
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import Message
 
 from sojourn.sdk.answers import Answer
-from sojourn.sdk.guard import Guard, HttpRequest
-from sojourn.sdk.guards import Verdict
-from sojourn.sdk.routes import Action
+from sojourn.sdk.guard import HttpRequest
 from sojourn.tasks import bound
 
 METHOD: Final = "POST"  # as gRPC is sent, and as a proof for it says
@@ -23,15 +21,15 @@ _STATUS: Final = {
 _ABOUT: Final = frozenset({"www-authenticate", "dpop-nonce"})
 
 
-async def judge(guard: Guard, method: str, action: Action | None, raw: bytes | None, context: Any) -> Verdict:
-    """Have a call judged. `raw` is its one request, as it came; None: it streams them."""
+def request_of(method: str, context: Any) -> HttpRequest:
+    """A call as a request by HTTP, which it is."""
     metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
-    request = HttpRequest(METHOD, method, "", metadata, certificate_of(context))
+    return HttpRequest(METHOD, method, "", metadata, certificate_of(context))
 
-    async def digest() -> str:
-        return bound.of_grpc(method, raw) if raw is not None else ""
 
-    return await guard.check_request(request, lambda: action, digest)
+def digest_of(method: str, raw: bytes | None) -> str:
+    """Of the one request of a call, as it came. None: the call streams them, and has none."""
+    return bound.of_grpc(method, raw) if raw is not None else ""
 
 
 def status_of(refusal: Answer) -> grpc.StatusCode:
@@ -45,9 +43,9 @@ def trailers(refusal: Answer) -> tuple[tuple[str, str], ...]:
 
 def certificate_of(context: Any) -> bytes | None:
     """The leaf that the connection was made with, DER."""
-    found: Mapping[str, Any] = context.auth_context() or {}
-    [pem, *_] = [*found.get("x509_pem_cert", ()), None]
-    return ssl.PEM_cert_to_DER_cert(pem.decode("ascii")) if pem else None
+    found: Mapping[str, Sequence[bytes]] = context.auth_context() or {}
+    chain = found.get("x509_pem_cert") or ()
+    return ssl.PEM_cert_to_DER_cert(chain[0].decode("ascii")) if chain else None
 
 
 def said(refusal: Answer) -> str:

@@ -13,86 +13,94 @@ from typing import Any, Final, Unpack
 
 import grpc
 
-from sojourn.errors import InvalidInput
+from sojourn.errors import InvalidInput, SojournError
 from sojourn.oautherrors import WrongParams
 from sojourn.sdk.answers import Answer, Refusal
-from sojourn.sdk.grpccalls import fields_of, judge, said, status_of, trailers
-from sojourn.sdk.guards import GuardOptions, Guards
+from sojourn.sdk.grpccalls import digest_of, fields_of, request_of, said, status_of, trailers
+from sojourn.sdk.loopguard import UNREADY, GuardOptions, LoopGuard
 from sojourn.sdk.routes import Action
 from sojourn.sdk.serving import serving
+from sojourn.sdk.syncguard import SyncGuard
 from sojourn.tasks.fitting import check_params
 from sojourn.tasks.tokens import TaskToken
 
 _UNREADABLE: Final = Refusal(400, "invalid_request", "request is no message of its type")
 
 
-class _Guarded:
-    """What the two interceptors share."""
+class _Methods:
+    """Which action a method is, by its full name."""
 
-    def __init__(self, actions: Mapping[str, str], guards: Guards, open_methods: frozenset[str]) -> None:
-        for method in {*actions, *open_methods}:
+    def __init__(self, actions: Mapping[str, str], open_methods: Iterable[str]) -> None:
+        self.actions = dict(actions)
+        self.open = frozenset(open_methods) - set(actions)
+        for method in {*self.actions, *self.open}:
             if not method.startswith("/") or method.count("/") != 2:
                 raise InvalidInput(f"method {method[:200]!r} is not like /package.Service/Method")
-        self.actions = dict(actions)
-        self.open = open_methods - set(actions)
-        self.guards = guards
 
 
-class TaskTokenInterceptor(grpc.ServerInterceptor):  # type: ignore[misc]  # grpc has no types here
+class TaskTokenInterceptor(grpc.ServerInterceptor):
     """Guards a server of threads: `grpc.server(…, interceptors=[TaskTokenInterceptor(…)])`.
 
     `actions` says which action a method is, by its full name, `/package.Service/Method`; another method is refused but
-    for the `open_methods`. Fields of a request that the token's task has a parameter for must agree with it, set or not.
-    The method finds its token by `serving_token()`. See GuardOptions for the
-    others.
+    for the `open_methods`. Fields of a request that the token's task has a parameter for must agree with it, set or
+    not. The method finds its token by `serving_token()`. Each process has a guard of its own, from its first call on.
     """
 
     def __init__(
         self,
         *,
         actions: Mapping[str, str],
+        audience: str,
         open_methods: Iterable[str] = (),
         **options: Unpack[GuardOptions],
     ) -> None:
-        self._of = _Guarded(actions, Guards(**options), frozenset(open_methods))
+        self._methods = _Methods(actions, open_methods)
+        self._guard = SyncGuard({}, audience=audience, metadata=False, **options)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         handler = continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method in self._of.open:
+        if handler is None or method in self._methods.open:
             return handler
-        return _SyncCall(self._of, method, handler).handler()
+        return _SyncCall(self._guard, method, self._methods.actions.get(method), handler).handler()
+
+    def close(self) -> None:
+        """Let go of the connection to the agent. Reports that wait are sent first."""
+        self._guard.close()
 
 
-class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
-    """TaskTokenInterceptor for `grpc.aio.server`. `close` ends what it began, if the server stops before its loop."""
+class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
+    """TaskTokenInterceptor for `grpc.aio.server`, whose methods are coroutines."""
 
     def __init__(
         self,
         *,
         actions: Mapping[str, str],
+        audience: str,
         open_methods: Iterable[str] = (),
         **options: Unpack[GuardOptions],
     ) -> None:
-        self._of = _Guarded(actions, Guards(**options), frozenset(open_methods))
+        self._methods = _Methods(actions, open_methods)
+        self._guard = LoopGuard(audience, **options)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or method in self._of.open:
+        if handler is None or method in self._methods.open:
             return handler
-        return _AioCall(self._of, method, handler).handler()
+        return _AioCall(self._guard, method, self._methods.actions.get(method), handler).handler()
 
     async def close(self) -> None:
-        await self._of.guards.close()
+        """See TaskTokenInterceptor."""
+        await self._guard.close()
 
 
 class _Call:
     """One call: a handler is made for each."""
 
-    def __init__(self, of: _Guarded, method: str, handler: Any) -> None:
-        self._of = of
+    def __init__(self, method: str, action: str | None, handler: Any) -> None:
         self._method = method
+        self._action = action
         self._inner = handler
 
     def handler(self) -> Any:
@@ -127,8 +135,7 @@ class _Call:
         raise NotImplementedError
 
     def action(self, fields: Mapping[str, object]) -> Action | None:
-        named = self._of.actions.get(self._method)
-        return Action(named, fields) if named is not None else None
+        return Action(self._action, fields) if self._action is not None else None
 
     def read(self, raw: bytes) -> Any:
         """The request, or the refusal of what is none."""
@@ -149,6 +156,10 @@ class _Call:
 
 
 class _SyncCall(_Call):
+    def __init__(self, guard: SyncGuard, method: str, action: str | None, handler: Any) -> None:
+        super().__init__(method, action, handler)
+        self._guard = guard
+
     def one_one(self, raw: bytes, context: Any) -> Any:
         token, request = self._admit(raw, context)
         with serving(token):
@@ -177,13 +188,14 @@ class _SyncCall(_Call):
         return token, request
 
     def _judge(self, raw: bytes | None, fields: Mapping[str, object], context: Any) -> TaskToken:
-        action = self.action(fields)
-        verdict = self._of.guards.judge_blocking(
-            lambda guard, _: judge(guard, self._method, action, raw, context)
-        )
+        try:
+            verdict = self._guard.check_request(
+                request_of(self._method, context), lambda: self.action(fields), lambda: digest_of(self._method, raw)
+            )
+        except SojournError:  # there is no socket to go by
+            verdict = UNREADY
         if not isinstance(verdict, TaskToken):
-            _abort(verdict, context)
-            raise AssertionError  # abort has raised
+            raise _abort(verdict, context)
         return verdict
 
     def _fitting(self, token: TaskToken, requests: Iterator[Any], context: Any) -> Iterator[Any]:
@@ -194,9 +206,11 @@ class _SyncCall(_Call):
             yield request
 
 
-def _abort(refusal: Answer, context: Any) -> None:
+def _abort(refusal: Answer, context: Any) -> Exception:
+    """Does not return: gRPC ends the call by an exception of its own."""
     context.set_trailing_metadata(trailers(refusal))
     context.abort(status_of(refusal), said(refusal))
+    return InvalidInput("the call was ended")
 
 
 def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
@@ -219,6 +233,10 @@ def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Iterator[
 
 
 class _AioCall(_Call):
+    def __init__(self, guard: LoopGuard, method: str, action: str | None, handler: Any) -> None:
+        super().__init__(method, action, handler)
+        self._guard = guard
+
     async def one_one(self, raw: bytes, context: Any) -> Any:
         token, request = await self._admit(raw, context)
         with serving(token):
@@ -250,11 +268,16 @@ class _AioCall(_Call):
         return token, request
 
     async def _judge(self, raw: bytes | None, fields: Mapping[str, object], context: Any) -> TaskToken:
-        action = self.action(fields)
-        verdict = await self._of.guards.judge(lambda guard: judge(guard, self._method, action, raw, context))
+        request = request_of(self._method, context)
+
+        async def digest() -> str:
+            return digest_of(self._method, raw)
+
+        verdict = await self._guard.judge(
+            lambda guard: guard.check_request(request, lambda: self.action(fields), digest)
+        )
         if not isinstance(verdict, TaskToken):
-            await _abort_aio(verdict, context)
-            raise AssertionError  # abort has raised
+            raise await _abort_aio(verdict, context)
         return verdict
 
     async def _fit(self, token: TaskToken, request: Any, context: Any) -> Any:
@@ -283,8 +306,10 @@ class _Checked:
             yield await self._check(request)
 
 
-async def _abort_aio(refusal: Answer, context: Any) -> None:
+async def _abort_aio(refusal: Answer, context: Any) -> Exception:
+    """See _abort."""
     await context.abort(status_of(refusal), said(refusal), trailers(refusal))
+    return InvalidInput("the call was ended")
 
 
 async def _answer(behavior: Callable[[Any, Any], Any], request: Any, context: Any) -> Any:

@@ -11,7 +11,7 @@ from sojourn.tasks import bound
 
 CALL: Final = "tools/call"
 # Where there are no headers, these members of a call's `_meta` are what Authorization and DPoP are elsewhere.
-TOKEN_KEY: Final = "sojourn/authorization"
+AUTHORIZATION_KEY: Final = "sojourn/authorization"
 PROOF_KEY: Final = "sojourn/dpop"
 # What a client must say before it can call a tool. It needs a token, and no action of its own. All else that is no
 # tool is refused unless the service says which action it is: it may read what a tool would.
@@ -58,7 +58,7 @@ def call_of(method: object, params: object) -> McpCall:
 
 
 def read(content: bytes) -> McpCall:
-    """Parse the one message that an HTTP request has. Raise InvalidInput for what two parsers might read differently."""
+    """Parse the one message that an HTTP request has. Raise InvalidInput for what may be read in two ways."""
     try:
         message = json.loads(
             content.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no, parse_float=_finite

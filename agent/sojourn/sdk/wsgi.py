@@ -4,15 +4,16 @@ import io
 import ssl
 from collections.abc import Callable, Iterable
 from http import HTTPStatus
-from typing import Any, Final, Unpack
+from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes, urlsplit
 
-from sojourn.errors import InvalidInput, TooLarge
+from sojourn.errors import InvalidInput, SojournError, TooLarge
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
 from sojourn.sdk.answers import Answer, Refusal
-from sojourn.sdk.guard import Guard, HttpRequest
-from sojourn.sdk.guards import Caller, GuardOptions, Guards, Verdict
+from sojourn.sdk.guard import HttpRequest
+from sojourn.sdk.loopguard import UNREADY, Verdict
 from sojourn.sdk.routes import Actions
+from sojourn.sdk.syncguard import SyncGuard
 from sojourn.tasks.tokens import TaskToken
 
 Environ = dict[str, Any]
@@ -28,31 +29,42 @@ class TaskTokenWsgi:
 
     `actions` says which action a request is (see `action_finder`), by its whole path; a request that is none is
     answered 403. Each process has a guard of its own, from its first request on, so that a server may fork after this
-    was made. See GuardOptions for the others.
+    was made. `base_url` and `metadata` are the Guard's.
 
     An application routes by the decoded path, the guard by the path as it was sent. So a path with an escaped slash,
     and one that a server has rewritten, is answered 400. Where a server tells the decoded path alone, the guard
     escapes it again: an escaped slash is a slash to it then, as it is to the application.
     """
 
-    def __init__(self, app: App, *, actions: Actions, **options: Unpack[GuardOptions]) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        actions: Actions,
+        audience: str,
+        socket: str | None = None,
+        base_url: str | None = None,
+        metadata: bool = True,
+    ) -> None:
         self.app = app
-        self._guards = Guards(actions=actions, metadata=True, **options)
+        self._guard = SyncGuard(actions, audience=audience, socket=socket, base_url=base_url, metadata=metadata)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
-        try:
-            request = _request(environ)
-        except InvalidInput as error:
-            return _answer(Refusal(400, "invalid_request", error.public), start_response)
-
-        async def judge(guard: Guard, caller: Caller) -> Verdict:
-            return await guard.check(request, lambda: caller.do(lambda: _content(environ)))
-
-        verdict = self._guards.judge_blocking(judge)
+        verdict = self._judge(environ)
         if not isinstance(verdict, TaskToken):
             return _answer(verdict, start_response)
         environ[ENVIRON_KEY] = verdict
         return self.app(environ, start_response)
+
+    def _judge(self, environ: Environ) -> Verdict:
+        try:
+            request = _request(environ)
+        except InvalidInput as error:
+            return Refusal(400, "invalid_request", error.public)
+        try:
+            return self._guard.check(request, lambda: _content(environ))
+        except SojournError:  # there is no socket to go by
+            return UNREADY
 
 
 def _request(environ: Environ) -> HttpRequest:
@@ -71,7 +83,7 @@ def _request(environ: Environ) -> HttpRequest:
 def _path(environ: Environ) -> str:
     """The path as it was sent. Raise InvalidInput where the application would read another in it."""
     decoded = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
-    sent = environ.get("REQUEST_URI") or environ.get("RAW_URI")
+    sent: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""
     if not sent:
         return quote(decoded, safe=_UNESCAPED)
     path = sent.partition("#")[0].partition("?")[0]
