@@ -1,7 +1,7 @@
 """What gRPC calls show of their sender and their request, and how a refusal of one is told."""
 
 import ssl
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import grpc

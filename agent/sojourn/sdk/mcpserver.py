@@ -16,7 +16,7 @@ from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Receive, Scope, Send, TaskTokenMiddleware, request_of
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.loopguard import GuardOptions, LoopGuard, Verdict
-from sojourn.sdk.mcpcalls import CALL, GREETINGS, PROOF_KEY, AUTHORIZATION_KEY, McpCall, call_of, read
+from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
 from sojourn.sdk.routes import ANY_ACTION, Action
 from sojourn.sdk.serving import serving, serving_token
 from sojourn.sdk.verifier import TaskVerifier
