@@ -79,10 +79,14 @@ def token(
     params: Mapping[str, str | int | bool] | None = None,
     digest: str = "",
     bound: bool = False,
+    x5t: str = "",
     high: bool = False,
 ) -> str:
     """A token for AUDIENCE, by default for ticket 42."""
     now = datetime.now(UTC)
+    binding = tokens.Binding("jkt", HELD.public.thumbprint) if bound else None
+    if x5t:
+        binding = tokens.Binding("x5t#S256", x5t)
     return tokens.issue(
         KEY,
         issuer=ISSUER,
@@ -96,7 +100,7 @@ def token(
         expires_at=now + timedelta(seconds=15),
         params={"ticket": "42"} if params is None else params,
         params_digest=digest,
-        binding=tokens.Binding("jkt", HELD.public.thumbprint) if bound else None,
+        binding=binding,
     ).token
 
 

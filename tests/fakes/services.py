@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import grpc
@@ -48,7 +48,7 @@ class WsgiService:
     """On wsgiref, which tells the decoded path alone."""
 
     CONTENT = b"hello"
-    METHODS = {"read": "POST", "delete": "DELETE", "nothing": "PUT"}
+    METHODS: ClassVar = {"read": "POST", "delete": "DELETE", "nothing": "PUT"}
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -132,7 +132,7 @@ _STATUS = {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403, "INVALID_ARGUMENT":
 class GrpcService:
     """Read has one request and one answer; Follow many answers, Collect many requests, Chat both. Open needs no token."""
 
-    NAMES = {"read": "Read", "delete": "Delete", "nothing": "Nothing"}
+    NAMES: ClassVar = {"read": "Read", "delete": "Delete", "nothing": "Nothing"}
 
     def __init__(self, port: int) -> None:
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
@@ -285,7 +285,7 @@ def grpc_aio_service(path: Path) -> Iterator[GrpcService]:
 class McpService:
     """`read_ticket` and `delete_ticket` on the official library, over streamable HTTP."""
 
-    NAMES = {"read": "read_ticket", "delete": "delete_ticket", "nothing": "say_nothing"}
+    NAMES: ClassVar = {"read": "read_ticket", "delete": "delete_ticket", "nothing": "say_nothing"}
 
     def __init__(self, port: int) -> None:
         self.port = port
