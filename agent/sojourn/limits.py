@@ -199,3 +199,20 @@ AUDIT_LISTED = 10_000
 FAILURES_KEPT = 100  # kinds and subjects, for `sojourn status`
 FAILURE_TEXT_MAX = 500  # characters
 AUDITED_TEXT = 200  # characters of a caller's text that go into a record
+
+# --- what a task sends, by the SDK's clients and through the egress proxy -------------------------------------------
+REQUEST_TARGET_MAX_BYTES = 16 * 1024  # path and query; servers take 8 KiB
+TOKENS_KEPT = 256  # of one task: resources by actions; over that the oldest is asked for again
+TOKEN_RENEWED_SECONDS = 5.0  # before its end, so that a request under way does not outlive its token
+NONCES_KEPT = 64  # of services, one each
+ONE_REQUEST_MAX_BYTES = 1024 * 1024  # of content that a token is for: it is read whole before anything is sent
+PROXY_CONNECTIONS = 256  # of the command: browsers have six to a host
+PROXY_HEAD_MAX_BYTES = 32 * 1024  # of a request or an answer: servers send 8 to 16 KiB
+PROXY_CHUNK_BYTES = 64 * 1024  # of content that is on its way, in each direction
+PROXY_REPLAY_MAX_BYTES = 64 * 1024  # of content that is kept to be sent again with a newer token
+PROXY_HEAD_SECONDS = 10.0  # for a request's head to arrive whole, and for a TLS handshake
+PROXY_CONTENT_SECONDS = 60.0  # that content may stand still, either way
+PROXY_IDLE_SECONDS = 60.0  # that a connection may wait for its next request
+PROXY_CONNECT_SECONDS = 10.0  # for a service to accept a connection, its TLS included
+PROXY_ANSWER_SECONDS = 600.0  # for an answer to begin, and between its parts: models and event streams are slow
+PROXY_HOSTS = 64  # certificates that are kept: as many as a task has grants, and some
