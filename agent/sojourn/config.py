@@ -39,6 +39,7 @@ from sojourn.limits import (
     SIGNAL_ISSUERS,
     SVID_TTL_MAX_SECONDS,
     SVID_TTL_MIN_SECONDS,
+    TOKEN_KEY_SECONDS,
 )
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
@@ -106,6 +107,7 @@ class TasksConfig(_Table):
     shadow_types_dir: Path | None = None  # a candidate set that is asked beside, and decides nothing
     approval_classes: tuple[Literal["normal", "high"], ...] = ()  # of types that need an approval of an operator's
     issuer: str | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
+    token_key_ttl: Annotated[Duration, between(timedelta(seconds=10))] = timedelta(seconds=TOKEN_KEY_SECONDS)
 
     @field_validator("issuer")
     @classmethod
