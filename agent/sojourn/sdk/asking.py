@@ -57,7 +57,7 @@ class AsyncAsking:
         if ask.digest:
             return await self._ask(ask)
         async with self._one_at_a_time:
-            version = self.task.version
+            version = self.task.status.version
             token = self.shelf.token(ask, version)
             if token is None:
                 token = await self._ask(ask)
@@ -98,7 +98,7 @@ class SyncAsking:
         if ask.digest:
             return self._ask(ask)
         with self._one_at_a_time:
-            version = self.task.version
+            version = self.task.status.version
             token = self.shelf.token(ask, version)
             if token is None:
                 token = self._ask(ask)

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from sojourn.errors import SojournError, TaskOver, TooLarge
 from sojourn.limits import NONCES_KEPT, ONE_REQUEST_MAX_BYTES, TOKEN_RENEWED_SECONDS, TOKENS_KEPT
-from sojourn.oautherrors import OutsideTask
+from sojourn.oautherrors import DigestNeeded, OutsideTask
 from sojourn.sdk import reach
 from sojourn.spiffe import dpop
 from sojourn.tasks import bound
@@ -25,7 +25,6 @@ DPOP: Final = "DPoP"
 DPOP_NONCE: Final = "DPoP-Nonce"
 CHALLENGE: Final = "WWW-Authenticate"
 _UNAUTHORIZED: Final = 401
-_DIGEST_NEEDED: Final = "params_digest_needed"
 _ERROR = re.compile(r'\berror="?([a-z_]+)"?')
 _NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")  # RFC 9449, 8.1
 
@@ -52,6 +51,15 @@ class Holding(Protocol):
     def ended(self) -> bool: ...
     @property
     def grants(self) -> tuple[Grant, ...]: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def status(self) -> "Versioned": ...
+
+
+class Versioned(Protocol):
+    """The status of a task, as far as it concerns its tokens."""
+
     @property
     def version(self) -> int: ...
 
@@ -242,7 +250,7 @@ def attach(wanted: Wanted, shelf: Shelf) -> Flow:
         try:
             token: Token = yield AskToken(resource, wanted.actions, wanted.bound, digest)
         except SojournError as error:
-            if digest or _DIGEST_NEEDED not in {error.code, error.remote_code}:
+            if digest or DigestNeeded.code not in {error.code, error.remote_code}:
                 raise
             shelf.note_one_request(resource)
             continue

@@ -138,8 +138,13 @@ class SpiffeContext(ssl.SSLContext):
 
 def load_svid(context: ssl.SSLContext, svid: X509Svid) -> None:
     """Load chain and key into a context. They pass through memory only, never through a file on disk."""
+    load_pem(context, svid.chain_pem + svid.key_pem)
+
+
+def load_pem(context: ssl.SSLContext, chain_and_key: bytes) -> None:
+    """The same for any certificate, its chain, and its key."""
     descriptor = os.memfd_create("sojourn-svid", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(svid.chain_pem + svid.key_pem)
+        file.write(chain_and_key)
         file.flush()
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")
