@@ -138,7 +138,10 @@ SEES_PROC = [
     "doors.servers",
     "sdk.tls",
 ]
-SDK_SEES = ["address", "errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.reasons", "tasks.tokens"]
+SDK_SEES = [
+    *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "_pb"),
+    *("tasks.grants", "tasks.reasons", "tasks.tokens"),
+]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),
     *("uvicorn", "uvloop"),
