@@ -3,28 +3,29 @@
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, Unpack
 
 from sojourn.errors import SojournError
-from sojourn.sdk.attach import Answer, AskProof, AskToken, Flow, Holding, Send, Shelf, Token, go_on, go_on_without
+from sojourn.sdk.attach import Answer, AskProof, AskToken, Flow, Holding, Send, Shelf, go_on, go_on_without
+from sojourn.sdk.taskvalues import AccessToken, TokenOptions
 
 
 class AsyncHolding(Holding, Protocol):
     """A task of code with an event loop."""
 
     async def token(
-        self, resource: str = "", actions: Sequence[str] = (), *, agent_key: bool = False, params_digest: str = ""
-    ) -> Token: ...
-    async def proof(self, method: str, url: str, token: Any, nonce: str | None = None) -> str: ...
+        self, resource: str = "", actions: Sequence[str] = (), **options: Unpack[TokenOptions]
+    ) -> AccessToken: ...
+    async def proof(self, method: str, url: str, token: AccessToken | str, nonce: str | None = None) -> str: ...
 
 
 class SyncHolding(Holding, Protocol):
     """A task of code without one."""
 
     def token(
-        self, resource: str = "", actions: Sequence[str] = (), *, agent_key: bool = False, params_digest: str = ""
-    ) -> Token: ...
-    def proof(self, method: str, url: str, token: Any, nonce: str | None = None) -> str: ...
+        self, resource: str = "", actions: Sequence[str] = (), **options: Unpack[TokenOptions]
+    ) -> AccessToken: ...
+    def proof(self, method: str, url: str, token: AccessToken | str, nonce: str | None = None) -> str: ...
 
 
 class AsyncAsking:
@@ -53,7 +54,7 @@ class AsyncAsking:
                 step = go_on(flow, got)
         return step
 
-    async def token(self, ask: AskToken) -> Token:
+    async def token(self, ask: AskToken) -> AccessToken:
         if ask.digest:
             return await self._ask(ask)
         async with self._one_at_a_time:
@@ -67,8 +68,8 @@ class AsyncAsking:
     async def proof(self, ask: AskProof) -> str:
         return await self.task.proof(ask.method, ask.url, ask.token, ask.nonce)
 
-    async def _ask(self, ask: AskToken) -> Token:
-        return await self.task.token(ask.resource, ask.actions, agent_key=ask.bound, params_digest=ask.digest)
+    async def _ask(self, ask: AskToken) -> AccessToken:
+        return await self.task.token(ask.resource, ask.actions, **_options(ask))
 
 
 class SyncAsking:
@@ -94,7 +95,7 @@ class SyncAsking:
                 step = go_on(flow, got)
         return step
 
-    def token(self, ask: AskToken) -> Token:
+    def token(self, ask: AskToken) -> AccessToken:
         if ask.digest:
             return self._ask(ask)
         with self._one_at_a_time:
@@ -108,5 +109,9 @@ class SyncAsking:
     def proof(self, ask: AskProof) -> str:
         return self.task.proof(ask.method, ask.url, ask.token, ask.nonce)
 
-    def _ask(self, ask: AskToken) -> Token:
-        return self.task.token(ask.resource, ask.actions, agent_key=ask.bound, params_digest=ask.digest)
+    def _ask(self, ask: AskToken) -> AccessToken:
+        return self.task.token(ask.resource, ask.actions, **_options(ask))
+
+
+def _options(ask: AskToken) -> TokenOptions:
+    return {"bound": "agent" if ask.bound else None, "params_digest": ask.digest}

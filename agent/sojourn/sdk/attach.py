@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
 
-from sojourn.errors import SojournError, TaskOver, TooLarge
+from sojourn.errors import InvalidToken, SojournError, TaskOver, TooLarge
 from sojourn.limits import NONCES_KEPT, ONE_REQUEST_MAX_BYTES, TOKEN_RENEWED_SECONDS, TOKENS_KEPT
 from sojourn.oautherrors import DigestNeeded, OutsideTask
 from sojourn.sdk import reach
+from sojourn.sdk.taskvalues import AccessToken
 from sojourn.spiffe import dpop
 from sojourn.tasks import bound
 from sojourn.tasks.grants import Grant
@@ -27,15 +28,6 @@ CHALLENGE: Final = "WWW-Authenticate"
 _UNAUTHORIZED: Final = 401
 _ERROR = re.compile(r'\berror="?([a-z_]+)"?')
 _NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")  # RFC 9449, 8.1
-
-
-class Token(Protocol):
-    """An access token, as far as it concerns a request."""
-
-    @property
-    def token(self) -> str: ...
-    @property
-    def expires_at(self) -> datetime: ...
 
 
 class Holding(Protocol):
@@ -86,7 +78,7 @@ class Wanted:
 
 @dataclass(frozen=True, slots=True)
 class AskToken:
-    """Answer: a Token. A `digest`: for this request alone."""
+    """Answer: an AccessToken. A `digest`: for this request alone."""
 
     resource: str
     actions: tuple[str, ...]
@@ -133,18 +125,21 @@ class Shelf:
 
     def __init__(self, boot: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)) -> None:
         self._boot = boot
-        self._kept: OrderedDict[AskToken, tuple[Token, int, float]] = OrderedDict()
+        self._kept: OrderedDict[AskToken, tuple[AccessToken, int, float]] = OrderedDict()
         self._nonces: OrderedDict[str, str] = OrderedDict()
         self._for_one: set[str] = set()
         self._lock = threading.Lock()
 
-    def token(self, ask: AskToken, version: int) -> Token | None:
+    def token(self, ask: AskToken, version: int) -> AccessToken | None:
         """One that was issued under this version of the task and is good for a while."""
         with self._lock:
-            token, issued_under, until = self._kept.get(ask, (None, 0, 0.0))
+            kept = self._kept.get(ask)
+            if kept is None:
+                return None
+            token, issued_under, until = kept
             return token if issued_under == version and self._boot() < until else None
 
-    def keep(self, ask: AskToken, token: Token, version: int) -> None:
+    def keep(self, ask: AskToken, token: AccessToken, version: int) -> None:
         """Keep a token that was issued just now; what is for one request alone is not kept."""
         if ask.digest:
             return
@@ -155,7 +150,7 @@ class Shelf:
             while len(self._kept) > TOKENS_KEPT:
                 self._kept.popitem(last=False)
 
-    def drop(self, refused: Token) -> None:
+    def drop(self, refused: AccessToken) -> None:
         """Forget a token that a service does not take any more."""
         with self._lock:
             for ask in [ask for ask, (token, _, _) in self._kept.items() if token is refused]:
@@ -248,16 +243,23 @@ def attach(wanted: Wanted, shelf: Shelf) -> Flow:
                 raise TooLarge(f"a token is for this request alone, and it has more than {ONE_REQUEST_MAX_BYTES} bytes")
             digest = bound.of_http(wanted.method, wanted.target, content)
         try:
-            token: Token = yield AskToken(resource, wanted.actions, wanted.bound, digest)
+            token: AccessToken = yield AskToken(resource, wanted.actions, wanted.bound, digest)
         except SojournError as error:
             if digest or DigestNeeded.code not in {error.code, error.remote_code}:
                 raise
             shelf.note_one_request(resource)
             continue
-        headers = {AUTHORIZATION: f"{DPOP if wanted.bound else 'Bearer'} {token.token}"}
+        headers = {AUTHORIZATION: token.header}
         if wanted.bound:
             url = dpop.without_query(wanted.url)
-            headers[DPOP] = yield AskProof(wanted.method, url, token.token, shelf.nonce(resource))
+            try:
+                headers[DPOP] = yield AskProof(wanted.method, url, token.token, shelf.nonce(resource))
+            except InvalidToken:  # the task has changed since
+                shelf.drop(token)
+                if renewed:
+                    raise
+                renewed = True
+                continue
         answer: Answer = yield Send(headers)
         nonce = answer.nonce if answer.nonce and _NONCE.fullmatch(answer.nonce) else None
         if nonce is not None:

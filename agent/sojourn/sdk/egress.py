@@ -77,7 +77,7 @@ async def running(
     try:
         file = Path(folder) / "ca.pem"
         file.write_bytes(authority.certificate_pem)
-        port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610  # no query
         async with httpcore.AsyncConnectionPool(
             ssl_context=trusted, max_connections=PROXY_CONNECTIONS, keepalive_expiry=PROXY_IDLE_SECONDS, http2=False
         ) as pool:

@@ -228,7 +228,9 @@ class Leg:
             "action": " ".join(outside.actions)[:512] if outside else "",
             "task_id": task.id,
             "task_type": task.type,
-            "granted": [] if task.ended else [{"resource": g.resource, "actions": list(g.actions)} for g in task.grants],
+            "granted": []
+            if task.ended
+            else [{"resource": g.resource, "actions": list(g.actions)} for g in task.grants],
         }
 
     def _failure(self, code: str, why: str, request: h11.Request) -> dict[str, Any]:
@@ -248,7 +250,7 @@ def _outward(
 ) -> httpcore.Request:
     """The request as it goes to the service: framed by us, and with our headers in the place of the command's."""
     place = reach.Place.parse(wanted.url)
-    assert place is not None  # it is made of a grant's  # noqa: S101
+    assert place is not None  # it is made of a grant's
     host, port = reach.split_port(endpoint)
     headers = [(b"Host", place.authority.encode())]
     headers += [(name, value) for name, value in forwarded(request.headers.raw_items()) if name.lower() not in _OURS]
@@ -303,5 +305,3 @@ def _why(error: Exception) -> str:
 
 def _document(code: str, why: str) -> dict[str, Any]:
     return {"error": code, "error_description": why}
-
-

@@ -41,6 +41,7 @@ class Wire:
     def __init__(self, stream: anyio.abc.ByteStream) -> None:
         self.stream = stream
         self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=PROXY_HEAD_MAX_BYTES)
+        self._method = b""  # of the request in work
 
     async def request(self, idle_seconds: float) -> h11.Request | None:
         """The next request, whose content is then to be read; None if there is none any more. Raise Malformed."""
@@ -60,6 +61,7 @@ class Wire:
             raise Malformed(error.error_status_hint, "this is no good HTTP/1.1 request") from error
         if not isinstance(event, h11.Request):
             return None
+        self._method = event.method
         names = [name for name, _ in event.headers]
         if b"transfer-encoding" in names and b"content-length" in names:
             raise Malformed(400, "a request has a Content-Length or a Transfer-Encoding, and not both")
@@ -94,7 +96,9 @@ class Wire:
             parts.append(part)
             size += len(part)
             if size > most:
-                raise TooLarge(f"the content of this request is more than {most} bytes: it cannot be sent for one token")
+                raise TooLarge(
+                    f"the content of this request is more than {most} bytes: it cannot be sent for one token"
+                )
         return b"".join(parts)
 
     async def begin(self, status: int, headers: Headers, reason: bytes = b"") -> None:
@@ -127,9 +131,9 @@ class Wire:
             (b"Connection", b"close"),
         ]
         await self._send(h11.Response(status_code=status, headers=[*own, *headers]))
-        if self._h11.our_state is h11.SEND_BODY:
+        if self._method != b"HEAD":
             await self._send(h11.Data(data=body))
-            await self._send(h11.EndOfMessage())
+        await self._send(h11.EndOfMessage())
         await self._linger()
 
     async def connected(self) -> None:

@@ -60,9 +60,7 @@ class TaskAuth(httpx.Auth):
             raise OutsideTask("a request for a task has no user in its URL and no other Host", resource=url.host)
         text = f"{url.scheme}://{url.netloc.decode('ascii')}{url.raw_path.decode('ascii')}"
         repeatable = isinstance(request.stream, httpx.ByteStream)
-        wanted = want(
-            self._asking.task, request.method, text, self._actions, bound=self._bound, repeatable=repeatable
-        )
+        wanted = want(self._asking.task, request.method, text, self._actions, bound=self._bound, repeatable=repeatable)
         return attach(wanted, self._asking.shelf)
 
 

@@ -1,4 +1,4 @@
-"""Which of a task's grants a URL belongs to. Everything is compared byte for byte, and what is in doubt belongs to none.
+"""Which of a task's grants a URL belongs to. All is compared byte for byte, and what is in doubt belongs nowhere.
 
 A grant's resource is an origin, or an origin and a path: it covers the URLs of that origin whose path begins with its
 path and ends there or goes on with a slash.
@@ -69,7 +69,7 @@ def find_at(grants: Iterable[Grant], scheme: str, endpoint: str, target: str) ->
 
 
 def url_of(grant: Grant, target: str) -> str:
-    """The URL of a request that belongs to a grant: the grant's origin, as written there, and what the request names."""
+    """The URL of a request that belongs to a grant: the grant's origin, as written, and what the request names."""
     place = Place.parse(grant.resource)
     return (place.origin if place else grant.resource) + (target if target.startswith("/") else "/" + target)
 

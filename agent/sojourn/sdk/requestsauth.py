@@ -69,7 +69,7 @@ class TaskAdapter(HTTPAdapter):
         response.request = request
         return response
 
-    def __getstate__(self) -> list[str]:
+    def __getstate__(self) -> dict[str, Any]:
         raise InvalidInput("a task's authority stays in its process")
 
 

@@ -12,6 +12,7 @@ from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.portal import Portal
 from sojourn.sdk.source import READY_SECONDS, X509Source
 from sojourn.sdk.task import HeldTask, OnPending, Task
+from sojourn.sdk.taskuse import SyncUse
 from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, TaskStatus, TaskView, TokenOptions
 from sojourn.sdk.validating import TokenVerdict
 from sojourn.spiffe.ids import SpiffeId
@@ -37,7 +38,7 @@ class HeldTaskOptions(TaskOptions, total=False):
     idempotency_key: str
 
 
-class SyncHeldTask(TaskView):
+class SyncHeldTask(SyncUse, TaskView):
     """A task that lives as long as a process."""
 
     def __init__(self, portal: Portal, task: HeldTask) -> None:

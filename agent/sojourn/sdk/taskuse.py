@@ -76,8 +76,6 @@ class SyncUse:
     """The same for code without an event loop."""
 
     _asking: SyncAsking | None = None
-    _portal: Any
-    _task: Any
 
     @property
     def asking(self) -> SyncAsking:
@@ -123,5 +121,6 @@ class SyncUse:
 
     def proxy(self, *, ca_file: str | None = None) -> "AbstractContextManager[Egress]":
         """See AsyncUse: `with task.proxy() as proxy`. It is served by the client's own thread."""
-        context: AbstractContextManager[Egress] = self._portal.inside(self._task.proxy(ca_file=ca_file))
+        within = cast("Any", self)  # a SyncHeldTask
+        context: AbstractContextManager[Egress] = within._portal.inside(within._task.proxy(ca_file=ca_file))
         return context
