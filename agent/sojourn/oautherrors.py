@@ -71,3 +71,17 @@ class OutsideTask(InvalidTarget):
         super().__init__(public)
         self.resource = resource
         self.actions = actions
+
+
+class ActionNotAllowed(Refused):
+    """A token is good, and does not allow this action."""
+
+    code = "action_not_allowed"
+    oauth_error = "insufficient_scope"
+
+
+class WrongParams(Refused):
+    """A token is good, and is for other parameters or another request than this one."""
+
+    code = "wrong_params"
+    oauth_error = "insufficient_scope"

@@ -26,6 +26,7 @@ LAYERS = [
         "tasks.grants",
         "tasks.tokens",
         "tasks.bound",
+        "tasks.fitting",
         "tasks.assertions",
         "tasks.clauses",
         "tasks.policy",
@@ -91,6 +92,7 @@ PURE = [
     "tasks.grants",
     "tasks.tokens",
     "tasks.bound",
+    "tasks.fitting",
     "tasks.assertions",
     "tasks.asking",
     "tasks.audiences",
@@ -143,7 +145,7 @@ SEES_PROC = [
 ]
 SDK_SEES = [
     *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "_pb"),
-    *("tasks.grants", "tasks.reasons", "tasks.tokens"),
+    *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.tokens"),
 ]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),
