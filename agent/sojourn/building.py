@@ -24,6 +24,7 @@ from sojourn.oversight.reviews import Review, Reviews
 from sojourn.oversight.signals import Issuer, Signals
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
+from sojourn.spiffe.replays import Replays
 from sojourn.store import wal
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import open_sqlite
@@ -43,6 +44,7 @@ from sojourn.tasks.blocks import Block
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.judging import Judging
 from sojourn.tasks.policies import Policies
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
@@ -74,6 +76,7 @@ class Rooms:
     recovery: Recovery
     blocks: KeptList[Block]
     service: TokenService
+    judging: Judging
     audiences: Audiences
     signals: Signals
     facts: Facts
@@ -167,6 +170,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         recovery=recovery,
         blocks=blocks,
         service=service,
+        judging=Judging(engine, identities, Replays(clock.now, clock.boot), clock),
         audiences=_audiences(config),
         signals=signals,
         facts=facts,
