@@ -1,6 +1,6 @@
 """Errors of the token service and of what its tokens guard, beside those of `errors`."""
 
-from sojourn.errors import InvalidInput, InvalidToken, Refused
+from sojourn.errors import InvalidInput, InvalidTarget, InvalidToken, Refused
 
 
 class InvalidClient(Refused):
@@ -60,3 +60,28 @@ class NonceNeeded(InvalidProof):
     def __init__(self, public: str, nonce: str) -> None:
         super().__init__(public, reason_code="nonce_needed")
         self.nonce = nonce
+
+
+class OutsideTask(InvalidTarget):
+    """(client side) A request is not within the task: nothing was sent. It was for `actions` at `resource`."""
+
+    code = "outside_task"
+
+    def __init__(self, public: str, *, resource: str = "", actions: tuple[str, ...] = ()) -> None:
+        super().__init__(public)
+        self.resource = resource
+        self.actions = actions
+
+
+class ActionNotAllowed(Refused):
+    """A token is good, and does not allow this action."""
+
+    code = "action_not_allowed"
+    oauth_error = "insufficient_scope"
+
+
+class WrongParams(Refused):
+    """A token is good, and is for other parameters or another request than this one."""
+
+    code = "wrong_params"
+    oauth_error = "insufficient_scope"
