@@ -199,3 +199,7 @@ AUDIT_LISTED = 10_000
 FAILURES_KEPT = 100  # kinds and subjects, for `sojourn status`
 FAILURE_TEXT_MAX = 500  # characters
 AUDITED_TEXT = 200  # characters of a caller's text that go into a record
+
+# Envoy's external authorization: a request comes with the certificate of its connection
+CERTIFICATE_MAX_BYTES = 32_768  # of PEM with percent escapes; an X.509-SVID has about 1,500
+CERTIFICATES_REMEMBERED = 256  # as parsed; one more costs 30 microseconds a request
