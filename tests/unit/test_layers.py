@@ -45,6 +45,7 @@ LAYERS = [
     ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats", "tasks.blocks"],
     [
         "tasks.holding",
+        "tasks.issuing",
         "tasks.shadow",
         "tasks.deadlines",
         "tasks.family",

@@ -118,6 +118,11 @@ class SigningKey:
         """Make an ES256 signing key of a P-256 key."""
         return cls(kid, "ES256", PublicKey.from_key(kid, key.public_key()), ECKey.import_key(key))
 
+    @classmethod
+    def generate(cls, kid: str) -> "SigningKey":
+        """A new ES256 signing key."""
+        return cls.from_private(kid, ec.generate_private_key(ec.SECP256R1()))
+
     def sign(self, claims: Mapping[str, Any], *, typ: str, shows_key: bool = False) -> str:
         """Return `claims` as a compact JWS with the headers `alg`, `typ` and `kid`: or `jwk`, if it shows its key."""
         jwk = {name: value for name, value in self.public.jwk.items() if name != "kid"}

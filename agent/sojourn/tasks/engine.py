@@ -5,7 +5,7 @@ journaled then: an end that is not on disk yet is an end all the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +15,7 @@ from sojourn.identity.registry import Change
 from sojourn.oversight.audit import Audit, Event
 from sojourn.oversight.facts import ANYWHERE, Facts
 from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks import rules, tokens
+from sojourn.tasks import rules
 from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.deadlines import Deadlines
 from sojourn.tasks.family import Family
@@ -23,6 +23,7 @@ from sojourn.tasks.feed import Feed
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.holding import Holding
+from sojourn.tasks.issuing import TokenIssuing
 from sojourn.tasks.journal import Journal, TaskStore
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.policy import Context, Param
@@ -39,7 +40,7 @@ from sojourn.tasks.reasons import (
 from sojourn.tasks.shadow import Decided, Shadow
 from sojourn.tasks.task import CASCADED, COMPLETED, ONE_SHOT, PENDING, REVOKED, Task
 from sojourn.tasks.tickets import Tickets
-from sojourn.tasks.tokens import TaskToken
+from sojourn.tasks.tokens import Binding, TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
 from sojourn.tasks.waiting import Waiting
 
@@ -68,8 +69,7 @@ class TaskEngine:
         self.waiting = Waiting()
         self.types = TypeSet(types)
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
-        self.key = key
-        self.issuer = issuer
+        self.issuing = TokenIssuing(key, issuer, clock)
         self.epoch = epoch
         self.journal = Journal(store)
         self.blocks = Blocks()
@@ -82,6 +82,16 @@ class TaskEngine:
         self.closing = False
         self._counter = 0
         self._hooks: dict[str, Callable[[Task], None]] = {}
+
+    @property
+    def issuer(self) -> str:
+        """Of tokens, and the URL of the token service."""
+        return self.issuing.issuer
+
+    @property
+    def key(self) -> SigningKey:
+        """What signs tokens."""
+        return self.issuing.key
 
     def adopt(self, task: Task) -> None:
         """Take a task among the live ones; it ends when its time is up, or when it is idle for too long."""
@@ -104,11 +114,21 @@ class TaskEngine:
     # --- tokens -----------------------------------------------------------------------------------------------------
 
     async def token(
-        self, task: Task, resource: str, actions: Sequence[str], *, not_after: datetime | None = None
+        self,
+        task: Task,
+        resource: str,
+        actions: Sequence[str],
+        *,
+        not_after: datetime | None = None,
+        binding: Binding | None = None,
+        agent_key: bool = False,
+        params_digest: str = "",
     ) -> TaskToken:
         """Issue a token for one resource of a live task; its life ends with the type's, the task's and `not_after`.
 
-        Raises TaskOver, InvalidTarget, ActionOutsideType, PolicyDenied, or what the store raises; no token then.
+        It is bound to `binding`, or with `agent_key` to the task's own key; with `params_digest` it is for one request.
+        Raises TaskOver, InvalidTarget, ActionOutsideType, PolicyDenied, InvalidInput, or what the store raises; no
+        token then.
         """
         self.check_active(task)
         await self.journal.written(task.id)  # what is written of the task now must be its newest state
@@ -116,31 +136,16 @@ class TaskEngine:
         if task.type.max_tokens is not None and task.spent.tokens >= task.type.max_tokens:
             raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
         grant = rules.narrow(task.authority, resource, actions)
+        bound = self.issuing.binding_of(task, binding, agent_key, params_digest)
         decided = self._decide(task, grant)
-        revision = self.facts_revision
-        now = self.clock.now()
-        left = timedelta(seconds=max(0.0, task.deadline - self.clock.boot()))
-        ends = min(now + task.type.token_ttl, now + left, *([not_after] if not_after else []))
-        if int(ends.timestamp()) <= now.timestamp():
-            raise TaskOver("less than a second is left for a token")
-        version = task.version
-        token = tokens.issue(
-            self.key,
-            issuer=self.issuer,
-            spiffe_id=task.subject,
-            actors=task.actors,
-            grant=grant,
-            task_id=task.id,
-            task_type=task.type.name,
-            task_version=version,
-            task_class=task.type.consequence,
-            issued_at=now,
-            expires_at=ends,
-        )
+        revision, version = self.facts_revision, task.version
+        token = self.issuing.sign(task, grant, not_after, bound, params_digest)
         fields = {
             "resource": grant.resource,
             "actions": list(grant.actions),
             "jti": token.claims["jti"],
+            **({"cnf": token.claims["cnf"]} if bound else {}),
+            **({"params_digest": params_digest} if params_digest else {}),
             **decided.record(),
         }
         event = self.event("token_issued", task, expires_at=token.claims["exp"], **fields)
@@ -318,6 +323,7 @@ class TaskEngine:
         self.tickets.void(task)
         self.waiting.remove(task)
         self.deadlines.forget(task)
+        task.key = None
         task.holder.release()
         if task.heir is not None:
             task.heir.release()

@@ -19,6 +19,7 @@ from sojourn.clock import Alarm
 from sojourn.errors import ApprovalRequired, Bug, TaskOver
 from sojourn.oversight.approvals import Approval
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param, Principal
@@ -104,6 +105,7 @@ class Task:
     ancestors: tuple[SpiffeId, ...] = ()  # the workloads through which it was handed on, the first at the root
     handed_on: int = 0  # children that ever began, and tickets for more that may still be used
     approval: Approval | None = None  # that it waits, or waited, for
+    key: SigningKey | None = field(default=None, repr=False)  # its own, to which tokens may be bound
     spent: Use = field(default_factory=Use)  # of the whole family, which shares it: the budgets are for all together
 
     @property

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
 from sojourn.limits import DELEGATION_DEPTH, TOKEN_SKEW_SECONDS
@@ -35,6 +35,12 @@ class Binding:
 
     kind: str
     thumbprint: str
+    not_after: datetime | None = field(default=None, compare=False)  # of a certificate: its tokens end with it
+
+    @classmethod
+    def to_certificate(cls, der: bytes, not_after: datetime) -> Self:
+        """For a token that is to be issued."""
+        return cls(X5T, thumbprint_of(der), not_after)
 
     def claim(self) -> dict[str, str]:
         return {self.kind: self.thumbprint}

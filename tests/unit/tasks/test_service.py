@@ -289,7 +289,7 @@ class TestValidate:
     async def test_of_another_engine(self, room, tmp_path):
         """A task token that another agent signed is refused."""
         token = await room.exchange(audience=TICKETS)
-        room.engine.key = SigningKey.from_private("k2", ec.generate_private_key(ec.SECP256R1()))
+        room.engine.issuing.key = SigningKey.from_private("k2", ec.generate_private_key(ec.SECP256R1()))
         assert "unknown_key" == room.service.validate(token.token, TICKETS).code
 
     async def test_a_jwt_svid(self, room):
