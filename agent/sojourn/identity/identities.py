@@ -165,6 +165,14 @@ class Identities:
         finally:
             peer.close()
 
+    def registered(self, spiffe_id: SpiffeId) -> tuple[Entry, ...]:
+        """The entries for one SPIFFE ID, for a workload that is known by its SVID; none if it is not registered."""
+        return self._registry.registered(spiffe_id)
+
+    def is_revoked(self, kind: str, svid_id: str) -> bool:
+        """Whether an SVID is on the deny list."""
+        return self._revocations.names(kind, svid_id)
+
     async def entry_for(self, peer: Peer, spiffe_id: SpiffeId) -> Entry:
         """The caller's entry for one SPIFFE ID. Raise NoIdentity if it has none."""
         for entry in await self.of(peer):

@@ -67,6 +67,7 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._by_digest: dict[str, str] = {}
         self._index = EntryIndex()
+        self._of_id: dict[SpiffeId, dict[str, Entry]] = {}  # that have not ended, also another node's
         self._ends: dict[str, tuple[float, Alarm]] = {}  # when at the latest, on the boot clock
         self._following = False
         for entry in store.load():
@@ -99,6 +100,11 @@ class Registry:
     def match(self, selectors: frozenset[Selector]) -> tuple[Entry, ...]:
         """The entries that a caller with these selectors has here, in the stated order."""
         return tuple(entry for entry in self._index.match(selectors) if not self._expired(entry))
+
+    def registered(self, spiffe_id: SpiffeId) -> tuple[Entry, ...]:
+        """The entries for one SPIFFE ID that have not ended, of whichever node, in the stated order."""
+        found = [entry for entry in self._of_id.get(spiffe_id, {}).values() if not self._expired(entry)]
+        return tuple(sorted(found, key=lambda entry: entry.order))
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
@@ -284,9 +290,11 @@ class Registry:
     def _hold(self, entry: Entry) -> None:
         self._entries[entry.id] = entry
         self._by_digest[entry.identity_digest] = entry.id
-        if not self.serves(entry):
+        if self._expired(entry):
             return
-        self._index.add(entry)
+        self._of_id.setdefault(entry.spiffe_id, {})[entry.id] = entry
+        if entry.parent_id in self._node_ids:
+            self._index.add(entry)
         if entry.expires_at:
             self._end_by(entry, self._end_of(entry))
 
@@ -311,6 +319,9 @@ class Registry:
 
     def _unserve(self, entry: Entry) -> None:
         self._index.remove(entry.id)
+        of_id = self._of_id.get(entry.spiffe_id, {})
+        if of_id.pop(entry.id, None) is not None and not of_id:
+            del self._of_id[entry.spiffe_id]
         _, alarm = self._ends.pop(entry.id, (0.0, None))
         if alarm is not None:
             alarm.cancel()
