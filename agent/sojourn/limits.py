@@ -120,6 +120,13 @@ DPOP_NONCE_SECONDS = 60  # after which there is a new one; the one before it is 
 DPOP_PROOFS_REMEMBERED = 200_000  # at about 200 bytes each: some 1,000 a second; when full, proofs are refused
 DPOP_JTI_MAX = 256  # characters
 
+# --- services that are guarded --------------------------------------------------------------------------------------
+GUARDED_CONTENT_MAX_BYTES = 1024 * 1024  # of a request that a token is for alone: it is read whole, and held
+TOKEN_USES_PER_REPORT = 200  # at some 60 us each to verify
+TOKEN_USES_BYTES_PER_REPORT = 192 * 1024  # of tokens: PUBLIC_REQUEST_MAX_BYTES has room for them
+TOKEN_USES_HELD = 10_000  # by a service until its next report, at about 1 KiB each
+TOKEN_USE_CALLS_MAX = 1_000_000  # with one token, that are reported at once
+
 # --- task types and policies ----------------------------------------------------------------------------------------
 TASK_TYPES = 1_000
 GRANTS_PER_TASK = 50

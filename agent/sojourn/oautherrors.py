@@ -48,3 +48,17 @@ class NonceNeeded(InvalidProof):
     def __init__(self, public: str, nonce: str) -> None:
         super().__init__(public, reason_code="nonce_needed")
         self.nonce = nonce
+
+
+class ActionNotAllowed(Refused):
+    """A token is good, and does not allow this action."""
+
+    code = "action_not_allowed"
+    oauth_error = "insufficient_scope"
+
+
+class WrongParams(Refused):
+    """A token is good, and is for other parameters or another request than this one."""
+
+    code = "wrong_params"
+    oauth_error = "insufficient_scope"

@@ -26,6 +26,7 @@ LAYERS = [
         "tasks.grants",
         "tasks.tokens",
         "tasks.bound",
+        "tasks.fitting",
         "tasks.assertions",
         "tasks.clauses",
         "tasks.policy",
@@ -89,6 +90,7 @@ PURE = [
     "tasks.grants",
     "tasks.tokens",
     "tasks.bound",
+    "tasks.fitting",
     "tasks.assertions",
     "tasks.asking",
     "tasks.audiences",
@@ -139,7 +141,10 @@ SEES_PROC = [
     "doors.servers",
     "sdk.tls",
 ]
-SDK_SEES = ["address", "errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.reasons", "tasks.tokens"]
+SDK_SEES = [
+    *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "_pb"),
+    *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.tokens"),
+]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),
     *("uvicorn", "uvloop"),

@@ -12,7 +12,7 @@ from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.portal import Portal
 from sojourn.sdk.source import READY_SECONDS, X509Source
 from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, OnPending, Task, TaskStatus, TaskView
-from sojourn.sdk.validating import TokenVerdict
+from sojourn.sdk.validating import TokenVerdict, ValidateOptions
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
@@ -150,9 +150,11 @@ class SyncClient:
         """See Client."""
         return self._portal.run(self._client.validate_jwt_svid(token, audience))
 
-    def validate_token(self, token: str, audience: str, action: str = "") -> TokenVerdict:
+    def validate_token(
+        self, token: str, audience: str, action: str = "", **options: Unpack[ValidateOptions]
+    ) -> TokenVerdict:
         """See Client."""
-        return self._portal.run(self._client.validate_token(token, audience, action))
+        return self._portal.run(self._client.validate_token(token, audience, action, **options))
 
     @contextmanager
     def _inside(self, context: Callable[[], AbstractAsyncContextManager[Task]]) -> Iterator[SyncTask]:

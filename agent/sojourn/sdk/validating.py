@@ -1,8 +1,8 @@
 """Having an agent judge a token."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol, TypedDict, Unpack
 
 from google.protobuf import json_format
 
@@ -34,6 +34,30 @@ class TokenVerdict:
         return self.actors[0] if self.actors else self.spiffe_id
 
 
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """What a request with a token has shown of its sender, for the agent to judge.
+
+    Either what came, or, as `jkt` and `x5t`, the thumbprints of what the caller has checked itself.
+    """
+
+    dpop_proof: str = field(default="", repr=False)  # the one header `DPoP`
+    method: str = ""
+    url: str = ""
+    client_certificate: bytes = field(default=b"", repr=False)  # DER, of the TLS connection
+    jkt: str = ""
+    x5t: str = ""
+
+
+class ValidateOptions(TypedDict, total=False):
+    """The options of `validate_token`."""
+
+    sender: Sender | None  # None: nothing is known of it, and a token that is bound is refused
+    params_digest: str  # of the request (tasks.bound): a token for one request is refused without
+    use: bool  # the request is about to be served: a token that is good once is used up
+    deadline_seconds: float | None
+
+
 class Agent(Protocol):
     """An agent that tells which tasks live and judges tokens: this machine's (Client), or another's (RemoteAgent)."""
 
@@ -41,17 +65,24 @@ class Agent(Protocol):
     def connection(self) -> Connection: ...
 
     async def validate_token(
-        self, token: str, audience: str, action: str = "", *, deadline_seconds: float | None = None
+        self, token: str, audience: str, action: str = "", **options: Unpack[ValidateOptions]
     ) -> TokenVerdict: ...
 
 
 async def validate_token(
-    connection: Connection, token: str, audience: str, action: str, deadline_seconds: float | None
+    connection: Connection, token: str, audience: str, action: str, **options: Unpack[ValidateOptions]
 ) -> TokenVerdict:
     """Ask the agent. Raise a SojournError; a token that is not good is a verdict."""
-    request = pb.ValidateTokenRequest(token=token, audience=audience, action=action)
+    request = pb.ValidateTokenRequest(
+        token=token,
+        audience=audience,
+        action=action,
+        sender=_sender(options.get("sender")),
+        params_digest=options.get("params_digest", ""),
+        use=options.get("use", False),
+    )
     answer = await connection.unary(
-        "/sojourn.v1.Validation/ValidateToken", request, pb.ValidateTokenResponse, deadline_seconds
+        "/sojourn.v1.Validation/ValidateToken", request, pb.ValidateTokenResponse, options.get("deadline_seconds")
     )
     return TokenVerdict(
         answer.valid,
@@ -61,4 +92,17 @@ async def validate_token(
         SpiffeId.parse(answer.spiffe_id) if answer.spiffe_id else None,
         json_format.MessageToDict(answer.claims),
         tuple(SpiffeId.parse(each) for each in answer.actors),
+    )
+
+
+def _sender(sender: Sender | None) -> pb.Sender | None:
+    if sender is None:
+        return None
+    return pb.Sender(
+        dpop_proof=sender.dpop_proof,
+        method=sender.method,
+        url=sender.url,
+        client_certificate=sender.client_certificate,
+        jkt=sender.jkt,
+        x5t=sender.x5t,
     )
