@@ -59,6 +59,7 @@ from sojourn.limits import (
 )
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
+from sojourn.spiffe.replays import Replays
 from sojourn.tasks.delegating import Delegating
 
 log = structlog.get_logger()
@@ -215,7 +216,7 @@ async def _open_doors(
             rooms.audit,
         ).admin_methods(),
     }
-    judge = Judge(rooms.service, rooms.engine, rooms.clock)
+    judge = Judge(rooms.engine, rooms.clock, Replays(rooms.clock.now, rooms.clock.boot))
     envoy_services = {
         sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods(),
         extauthz.SERVICE: extauthz.ExtAuthzApi(judge, rooms.identities).methods(),

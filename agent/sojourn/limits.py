@@ -214,3 +214,4 @@ AUDITED_TEXT = 200  # characters of a caller's text that go into a record
 # Envoy's external authorization: a request comes with the certificate of its connection
 CERTIFICATE_MAX_BYTES = 32_768  # of PEM with percent escapes; an X.509-SVID has about 1,500
 CERTIFICATES_REMEMBERED = 256  # as parsed; one more costs 30 microseconds a request
+ENVOY_ROUTES_KEPT = 1_024  # of all Envoys; one more is read anew at each request

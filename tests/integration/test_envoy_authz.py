@@ -75,12 +75,8 @@ class Guarded:
             text = response.read().decode()
             body = json.loads(text) if text.startswith("{") else text
             seen = self.echo.seen[before:]
-            return Answer(
-                response.status,
-                {name.lower(): value for name, value in response.getheaders()},
-                body,
-                seen[0] if seen else None,
-            )
+            lines = {name.lower(): ", ".join(response.headers.get_all(name) or ()) for name in response.headers}
+            return Answer(response.status, lines, body, seen[0] if seen else None)
         finally:
             connection.close()
 

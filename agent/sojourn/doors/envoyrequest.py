@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -12,10 +12,10 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sojourn._pb.envoy.service.auth.v3 import attribute_context_pb2 as pb
 from sojourn.errors import InvalidInput
 from sojourn.limits import CERTIFICATE_MAX_BYTES, CERTIFICATES_REMEMBERED
+from sojourn.sdk.guard import HttpRequest
 
 PREFIX: Final = "sojourn."
 PARTIAL_BODY: Final = "x-envoy-auth-partial-body"  # Envoy sets it beside each content that it sends
-_YES: Final = "true"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,55 +28,51 @@ class Ruling:
     audience: str
     action: str  # '': the route is for nobody
     route: str  # which requests the action is, as `GET /tickets/{ticket}`; '': all that Envoy's route matches
-    origin: str  # scheme and host as clients write them, for DPoP proofs
-    whole_content: bool  # the filter sends us each request's content
-    keeps_token: bool  # the service sees the token
+    base_url: str  # where clients find the service; '': at the audience's origin
+    approved: bool  # somebody must have approved the task
+    content: bool  # Envoy sends us each request's content
+    keep_token: bool  # the service sees the token
 
     @classmethod
     def read(cls, extensions: Mapping[str, str]) -> Self:
         """Raise InvalidInput for what is missing, and for what is not known: it might be a slip of the pen."""
         said = {name.removeprefix(PREFIX): value for name, value in extensions.items() if name.startswith(PREFIX)}
-        audience, action, route = (said.pop(name, "") for name in ("audience", "action", "route"))
-        base = said.pop("base_url", "") or audience
-        content, keeps = (_flag(said, name) for name in ("content", "keep_token"))
+        made = cls(
+            audience=said.pop("audience", ""),
+            action=said.pop("action", ""),
+            route=said.pop("route", ""),
+            base_url=said.pop("base_url", ""),
+            approved=_flag(said, "approved"),
+            content=_flag(said, "content"),
+            keep_token=_flag(said, "keep_token"),
+        )
         if said:
             raise InvalidInput(f"context extension {PREFIX + min(said)[:64]!r} is not known")
-        if not audience:
+        if not made.audience:
             raise InvalidInput(f"the route has no context extension {PREFIX}audience")
-        return cls(audience, action, route, _origin(base), content, keeps)
+        if (made.route or made.approved) and not made.action:
+            raise InvalidInput(f"the route has no context extension {PREFIX}action")
+        return made
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """The request itself. Header names are in lower case; `content` is None if Envoy does not send it."""
+def read_request(said: pb.AttributeContext) -> HttpRequest:
+    """The request, its target and headers as they go to the service. Raise InvalidInput for what no Envoy says."""
+    http = said.request.http
+    if not http.method or not http.path.startswith("/"):
+        raise InvalidInput("the request has no method, or no path that begins with a slash")
+    path, _, query = http.path.partition("?")
+    return HttpRequest(http.method, path, query, list(_headers(http)), _certificate(said.source.certificate))
 
-    method: str
-    target: str  # path and query, as sent
-    headers: Sequence[tuple[str, str]]
-    content: bytes | None
-    certificate: bytes | None  # of the client's TLS connection, DER
 
-    @property
-    def path(self) -> str:
-        return self.target.partition("?")[0]
-
-    def all_of(self, name: str) -> list[str]:
-        return [value for each, value in self.headers if each == name]
-
-    @classmethod
-    def read(cls, said: pb.AttributeContext, *, whole_content: bool) -> Self:
-        """Raise InvalidInput for what no Envoy says."""
-        http = said.request.http
-        headers = list(_headers(http))
-        if not http.method or not http.path.startswith("/"):
-            raise InvalidInput("the request has no method, or no path that begins with a slash")
-        if http.body:
-            raise InvalidInput("Envoy must send contents as bytes: set pack_as_bytes in with_request_body")
-        content = None
-        if whole_content:
-            content = http.raw_body
-            _check_whole(headers, content)
-        return cls(http.method, http.path, headers, content, _certificate(said.source.certificate))
+def content_of(said: pb.AttributeContext, ruling: Ruling) -> bytes:
+    """The request's whole content. Raise InvalidInput unless Envoy has surely sent it."""
+    http = said.request.http
+    if not ruling.content:
+        raise InvalidInput("the content is not known here: set with_request_body, and sojourn.content")
+    if http.body:
+        raise InvalidInput("Envoy must send contents as bytes: set pack_as_bytes in with_request_body")
+    _check_whole(list(_headers(http)), http.raw_body)
+    return http.raw_body
 
 
 def _headers(http: pb.AttributeContext.HttpRequest) -> Iterator[tuple[str, str]]:
@@ -114,11 +110,6 @@ def _certificate(escaped_pem: str) -> bytes | None:
 
 def _flag(said: dict[str, str], name: str) -> bool:
     value = said.pop(name, "")
-    if value not in {"", _YES, "false"}:
+    if value not in {"", "true", "false"}:
         raise InvalidInput(f"context extension {PREFIX + name!r} is neither 'true' nor 'false'")
-    return value == _YES
-
-
-def _origin(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}" if parts.scheme in {"https", "http"} else ""
+    return value == "true"

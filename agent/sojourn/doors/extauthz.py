@@ -5,7 +5,7 @@ Each answer is an HTTP answer, never a gRPC error: an Envoy that is told to let 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, Protocol
 
 import structlog
@@ -17,11 +17,12 @@ from sojourn._pb.envoy.type.v3 import http_status_pb2
 from sojourn._pb.google.rpc import status_pb2
 from sojourn.doors.admission import Allowance
 from sojourn.doors.calls import Call, Method
-from sojourn.doors.envoyrequest import HttpRequest, Ruling
+from sojourn.doors.envoyrequest import Ruling, content_of, read_request
 from sojourn.errors import SojournError
 from sojourn.identity.identities import Identities
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
-from sojourn.sdk.asgi import Refusal
+from sojourn.sdk.answers import Answer, Refusal
+from sojourn.sdk.guard import HttpRequest
 from sojourn.tasks.tokens import TaskToken
 
 log = structlog.get_logger()
@@ -36,8 +37,13 @@ _UNABLE: Final = Refusal(503, "temporarily_unavailable", "the request cannot be 
 class Judging(Protocol):
     """Says whether a request may pass."""
 
-    async def judge(self, ruling: Ruling, request: HttpRequest) -> TaskToken | Refusal:
-        """Return the token under which it may. Raise SojournError for what is not the request's fault."""
+    async def judge(
+        self, ruling: Ruling, request: HttpRequest, content: Callable[[], Awaitable[bytes]]
+    ) -> TaskToken | Answer:
+        """Return the token under which it may, or what is answered in the service's place.
+
+        Raise SojournError for what is not the request's fault.
+        """
 
 
 class ExtAuthzApi:
@@ -53,20 +59,23 @@ class ExtAuthzApi:
 
     async def check(self, call: Call, request: pb.CheckRequest) -> pb.CheckResponse:
         """Allow or deny. An Envoy that has no identity guards nothing."""
-        audience = ""
+        said = request.attributes
         try:
             await self._identities.of(call.peer)
-            ruling = Ruling.read(request.attributes.context_extensions)
-            audience = ruling.audience
-            asked = HttpRequest.read(request.attributes, whole_content=ruling.whole_content)
-            verdict = await self._judging.judge(ruling, asked)
-            answer = _denied(verdict, audience) if isinstance(verdict, Refusal) else _allowed(verdict, ruling, asked)
+            ruling = Ruling.read(said.context_extensions)
+            asked = read_request(said)
+
+            async def content() -> bytes:
+                return content_of(said, ruling)
+
+            verdict = await self._judging.judge(ruling, asked, content)
+            answer = _allowed(verdict, ruling, asked) if isinstance(verdict, TaskToken) else _denied(verdict)
         except SojournError as error:
             self._log(call, error)
-            answer = _denied(_UNABLE, audience)
+            answer = _denied(_UNABLE)
         except Exception:
             log.exception("envoy_check_failed", pid=call.peer.process.pid)
-            answer = _denied(_UNABLE, audience)
+            answer = _denied(_UNABLE)
         CHECKS.labels(str(answer.denied_response.status.code or 200)).inc()
         return answer
 
@@ -77,14 +86,14 @@ class ExtAuthzApi:
             log.warning("envoy_check_refused", **by, code=error.code, reason=error.public, detail=error.detail or None)
 
 
-def _denied(refusal: Refusal, audience: str) -> pb.CheckResponse:
-    headers = {name.decode(): value.decode() for name, value in refusal.headers(audience)}
+def _denied(answer: Answer) -> pb.CheckResponse:
+    """To Envoy whatever is not let through is denied, also what a guard answers itself with a 200."""
     return pb.CheckResponse(
-        status=status_pb2.Status(code=_PERMISSION_DENIED, message=refusal.description),
+        status=status_pb2.Status(code=_PERMISSION_DENIED),
         denied_response=pb.DeniedHttpResponse(
-            status=http_status_pb2.HttpStatus(code=refusal.status),
-            headers=_options(headers),
-            body=refusal.body().decode(),
+            status=http_status_pb2.HttpStatus(code=answer.status),
+            headers=_options(answer.headers()),
+            body=answer.body().decode(),
         ),
     )
 
@@ -101,19 +110,21 @@ def _allowed(token: TaskToken, ruling: Ruling, asked: HttpRequest) -> pb.CheckRe
     ours = {f"{PREFIX}{name}": value for name, value in said.items()}
     # Some services read an underscore in a name as a dash.
     foreign = {name for name, _ in asked.headers if name.replace("_", "-").startswith(PREFIX)} - set(ours)
-    gone = foreign if ruling.keeps_token else foreign | set(TOKEN_HEADERS)
+    gone = foreign if ruling.keep_token else foreign | set(TOKEN_HEADERS)
     return pb.CheckResponse(
         status=status_pb2.Status(),
-        ok_response=pb.OkHttpResponse(headers=_options(ours), headers_to_remove=sorted(gone)),
+        ok_response=pb.OkHttpResponse(headers=_options(ours.items()), headers_to_remove=sorted(gone)),
     )
 
 
-def _options(headers: Mapping[str, str]) -> list[core.HeaderValueOption]:
-    """In the place of whatever has that name."""
-    return [
-        core.HeaderValueOption(
-            header=core.HeaderValue(key=name, value=value),
-            append_action=core.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-        )
-        for name, value in headers.items()
-    ]
+def _options(headers: Iterable[tuple[str, str]]) -> list[core.HeaderValueOption]:
+    """The first of a name takes the place of whatever has that name; others of that name come behind."""
+    seen: set[str] = set()
+    options = []
+    for name, value in headers:
+        action = core.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
+        if name in seen:
+            action = core.HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
+        seen.add(name)
+        options.append(core.HeaderValueOption(header=core.HeaderValue(key=name, value=value), append_action=action))
+    return options

@@ -1,77 +1,102 @@
-"""May a request pass that an Envoy asks about? The same answer as a service with our middleware would give."""
+"""May a request pass that an Envoy asks about? Judged as by a service's own guard, but with nothing to ask for."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
 
 from sojourn.clock import Clock
-from sojourn.doors.envoyrequest import HttpRequest, Ruling
+from sojourn.doors.envoyrequest import Ruling
 from sojourn.errors import InvalidToken, TaskOver
-from sojourn.sdk.asgi import Refusal
-from sojourn.sdk.routes import action_finder
-from sojourn.spiffe.jose import VerifiedClaims
+from sojourn.limits import ENVOY_ROUTES_KEPT
+from sojourn.oautherrors import WrongParams
+from sojourn.sdk.answers import Answer
+from sojourn.sdk.guard import Guard, HttpRequest
+from sojourn.sdk.routes import APPROVED, Action, Actions
+from sojourn.sdk.verifier import ActionNotAllowed
+from sojourn.spiffe.replays import Replays
+from sojourn.tasks import tokens
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.service import TASK, TokenService
-from sojourn.tasks.tokens import TaskToken, read_vouched
+from sojourn.tasks.fitting import check_digest, check_params
+from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
 
 class Judge:
-    """Judges by the token service, and counts each request that passes as a use of its task."""
+    """Has a guard for each route that Envoys have named lately."""
 
-    def __init__(self, service: TokenService, engine: TaskEngine, clock: Clock) -> None:
-        self._service = service
+    def __init__(self, engine: TaskEngine, clock: Clock, replays: Replays) -> None:
+        self._engine = engine
+        self._clock = clock
+        self._replays = replays  # one for all routes: a proof is good once
+        self._guard = lru_cache(ENVOY_ROUTES_KEPT)(self._make)
+
+    async def judge(
+        self, ruling: Ruling, request: HttpRequest, content: Callable[[], Awaitable[bytes]]
+    ) -> TaskToken | Answer:
+        """See Judging."""
+        return await self._guard(ruling).check(request, content)
+
+    def _make(self, ruling: Ruling) -> Guard:
+        return Guard(
+            _Verifier(self._engine, self._clock, ruling),
+            _actions(ruling),
+            base_url=ruling.base_url or None,
+            now=self._clock.now,
+            replays=self._replays,
+        )
+
+
+def _actions(ruling: Ruling) -> Actions:
+    action = Action(ruling.action, acr=APPROVED if ruling.approved else "")
+    if ruling.route:
+        return {ruling.route: action}
+    return lambda _method, _path: action if ruling.action else None
+
+
+class _Verifier:
+    """What a service's verifier learns by its feed, the agent knows."""
+
+    def __init__(self, engine: TaskEngine, clock: Clock, ruling: Ruling) -> None:
+        self.audience = ruling.audience
+        self._names_params = bool(ruling.route)
         self._engine = engine
         self._clock = clock
 
-    async def judge(self, ruling: Ruling, request: HttpRequest) -> TaskToken | Refusal:
+    @property
+    def issuer(self) -> str:
+        return self._engine.issuer
+
+    async def examine(self, token: str, proven: Proven = UNPROVEN) -> TaskToken:
+        """See TaskVerifier."""
+        verified = tokens.verify(
+            token,
+            keys={self._engine.key.kid: self._engine.key.public},
+            issuer=self._engine.issuer,
+            audience=self.audience,
+            now=self._clock.now(),
+            proven=proven,
+        )
         try:
-            unverified_token = _bearer(request)
-            if unverified_token is None:
-                return Refusal(401, "", "a task token is required")
-            verdict = self._service.validate(unverified_token, ruling.audience, kind=TASK)
-            if not verdict.valid:
-                return Refusal(401, "invalid_token", verdict.reason)
-            claims = VerifiedClaims(verdict.claims or {})
-            token = read_vouched(unverified_token, claims, ruling.audience, self._clock.now())
-            return self._allow(token, ruling, request)
-        except (InvalidToken, TaskOver) as error:
-            return Refusal(401, "invalid_token", error.public)
+            self._engine.check_token(verified)
+        except TaskOver as error:
+            raise InvalidToken(error.public, reason_code="task_over") from error
+        return verified
 
-    def _allow(self, token: TaskToken, ruling: Ruling, request: HttpRequest) -> TaskToken | Refusal:
-        named = _named_by(ruling, request)
-        if not ruling.action or named is None:
-            return Refusal(403, "insufficient_scope", "no action is defined for this method and path")
-        if ruling.action not in token.actions:
-            return Refusal(403, "insufficient_scope", f"token does not allow the action {ruling.action!r}")
-        for name, value in token.params.items():
-            if name in named and named[name] != str(value):
-                return Refusal(403, "insufficient_scope", f"token is for another {name!r}")
-        task = self._engine.tasks.find(token.task_id)
-        if task is not None:
-            self._engine.report_use(task, ruling.audience, ruling.action)
-        return token
+    def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None:
+        """See TaskVerifier. A route that names no path cannot tell whether a request is for the task's parameters."""
+        if action not in verified.actions:
+            raise ActionNotAllowed(f"token does not allow the action {action!r}")
+        if verified.params and not self._names_params:
+            raise WrongParams("token is for some parameters alone, and the route does not say where a request has them")
+        check_params(verified, params)
 
+    def check_digest(self, verified: TaskToken, params_digest: str) -> None:
+        """See TaskVerifier."""
+        check_digest(verified, params_digest)
 
-def _named_by(ruling: Ruling, request: HttpRequest) -> Mapping[str, str] | None:
-    """What the route names in the path; None if the request is not of the route."""
-    if not ruling.route:
-        return {}
-    found = action_finder({ruling.route: ruling.action})(request.method, request.path)
-    if found is None:
-        return None
-    pattern = ruling.route.partition(" ")[2].split("/")
-    segments = request.path.split("/")
-    return {each[1:-1]: segment for each, segment in zip(pattern, segments, strict=True) if each.startswith("{")}
-
-
-def _bearer(request: HttpRequest) -> str | None:
-    values = request.all_of("authorization")
-    if len(values) > 1:
-        raise InvalidToken("request has more than one Authorization header", reason_code="malformed")
-    if not values:
-        return None
-    scheme, _, token = values[0].partition(" ")
-    if scheme.lower() != "bearer":
-        return None
-    token = token.strip(" ")
-    if not token or " " in token:
-        raise InvalidToken("Authorization header has no single token", reason_code="malformed")
-    return token
+    async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
+        """See TaskVerifier."""
+        del proven  # examined just now
+        task = self._engine.tasks.find(verified.task_id)
+        if task is None:
+            raise InvalidToken("the task is over", reason_code="task_over")
+        if action is not None:
+            self._engine.report_use(task, self.audience, action)
