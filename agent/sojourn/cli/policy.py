@@ -69,7 +69,8 @@ def check(
         [kind.name, kind.digest[:12], kind.consequence, _tokens(kind), found[kind.name].names(), kind.description]
         for kind in types.values()
     ]
-    lines = list(table(["TYPE", "DIGEST", "CLASS", "TOKENS", "CONDITIONS", "DESCRIPTION"], rows)) if rows else ["no task types"]
+    columns = ["TYPE", "DIGEST", "CLASS", "TOKENS", "CONDITIONS", "DESCRIPTION"]
+    lines = list(table(columns, rows)) if rows else ["no task types"]
     if rows:
         ours = ", ".join(clause.id for clause in OWN)
         lines.append(f"before the policies of each stands {ours}: asked, and a task that is over may do nothing")
