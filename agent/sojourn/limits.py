@@ -113,6 +113,11 @@ AUDIENCES_PER_JWT_SVID = 20
 AUDIENCE_MAX_BYTES = 2_048
 BOUND_PARAMS_MAX_BYTES = 4_096  # of a task's parameters that its tokens carry: headers have room for 8 KiB
 
+GRANTS_PARSED_KEPT = 1_024  # at about 500 bytes each
+SPIFFE_IDS_PARSED_KEPT = 4_096  # at about 300 bytes each
+HEADERS_KEPT = 256  # of tokens, parsed: one of each key and kind, at most TOKEN_MAX_BYTES each
+SIGNATURES_KEPT = 4_096  # of tokens that a service saw last, at about 1 KiB each
+
 # --- proofs of possession -------------------------------------------------------------------------------------------
 DPOP_AGE_SECONDS = 60  # how old a proof may be; a client makes a new one for each request
 DPOP_SKEW_SECONDS = 5  # how far ahead its clock may run
