@@ -1,6 +1,5 @@
 """Building the agent's rooms from the configuration: which there are, and in which order they come to be."""
 
-import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from sojourn.oversight.facts import Facts
 from sojourn.oversight.reviews import Review, Reviews
 from sojourn.oversight.signals import Issuer, Signals
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import SigningKey
 from sojourn.spiffe.replays import Replays
 from sojourn.store import wal
 from sojourn.store.audit import AuditTable
@@ -46,9 +44,11 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.judging import Judging
 from sojourn.tasks.policies import Policies
+from sojourn.tasks.proving import Proving
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.service import TokenService
+from sojourn.tasks.tokenkeys import TokenKeys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +81,7 @@ class Rooms:
     signals: Signals
     facts: Facts
     redeciding: Redeciding
+    proving: Proving
 
 
 async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
@@ -124,11 +125,11 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
     identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
     table = TaskTable(database, journal)
-    key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
+    keys = TokenKeys(alarms, config.tasks.token_key_ttl.total_seconds())
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
     facts = Facts(FactTable(database, journal), audit, clock, alarms)
     await facts.start()
-    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders, facts)
+    engine = TaskEngine({}, table, audit, keys, config.issuer, epoch, clock, alarms, holders, facts)
     changing = Changing(engine)
     policies = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
     await policies.start()
@@ -148,6 +149,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
+    replays = Replays(clock.now, clock.boot)
     return Rooms(
         clock=clock,
         alarms=alarms,
@@ -170,11 +172,12 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         recovery=recovery,
         blocks=blocks,
         service=service,
-        judging=Judging(engine, identities, Replays(clock.now, clock.boot), clock),
+        judging=Judging(engine, identities, replays, clock),
         audiences=_audiences(config),
         signals=signals,
         facts=facts,
         redeciding=redeciding,
+        proving=Proving(engine, authority, revocations, replays, clock),
     )
 
 

@@ -31,8 +31,10 @@ from sojourn.doors import (
     remote,
     revoking,
     sds,
+    statuslists,
     taskadmin,
     tasks,
+    tasktokens,
     validation,
     workload,
 )
@@ -139,7 +141,8 @@ async def _open_doors(
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
-    http = HttpProtocols(api.app(events.EventsApi(rooms.signals, rooms.identities).routes()))
+    others = [*events.EventsApi(rooms.signals, rooms.identities).routes(), *statuslists.routes(rooms.engine)]
+    http = HttpProtocols(api.app(others))
     public = Door(inward.socket("public.sock"), admission, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
@@ -159,6 +162,7 @@ async def _open_doors(
         tasks.SERVICE: tasks.TasksApi(
             rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
         ).methods()
+        | tasktokens.TaskTokensApi(rooms.engine, rooms.attaching, rooms.identities, rooms.proving).methods()
         | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(

@@ -117,6 +117,14 @@ GRANTS_PARSED_KEPT = 1_024  # at about 500 bytes each
 SPIFFE_IDS_PARSED_KEPT = 4_096  # at about 300 bytes each
 HEADERS_KEPT = 256  # of tokens, parsed: one of each key and kind, at most TOKEN_MAX_BYTES each
 SIGNATURES_KEPT = 4_096  # of tokens that a service saw last, at about 1 KiB each
+TOKEN_KEY_SECONDS = 86_400  # that a key signs task tokens
+TOKEN_KEY_AHEAD_SECONDS = 60  # that it is published before: so long others may keep the keys
+STATUS_LIST_ENTRIES = 65_536  # of one list: 16 KiB before it is packed; then there is another one
+STATUS_LIST_TTL_SECONDS = 5  # that whoever fetches a list may keep it
+STATUS_LIST_AGE_SECONDS = 15  # after which it is not to be believed
+STATUS_LIST_REMADE_SECONDS = 0.2  # after a change, at the earliest: signing and packing take half a millisecond
+PROOF_URL_MAX = 8_192  # characters of the URL of a request that a proof is made for
+PROOF_METHOD_MAX = 32  # characters
 
 # --- proofs of possession -------------------------------------------------------------------------------------------
 DPOP_AGE_SECONDS = 60  # how old a proof may be; a client makes a new one for each request
@@ -218,3 +226,20 @@ AUDIT_LISTED = 10_000
 FAILURES_KEPT = 100  # kinds and subjects, for `sojourn status`
 FAILURE_TEXT_MAX = 500  # characters
 AUDITED_TEXT = 200  # characters of a caller's text that go into a record
+
+# --- what a task sends, by the SDK's clients and through the egress proxy -------------------------------------------
+REQUEST_TARGET_MAX_BYTES = 16 * 1024  # path and query; servers take 8 KiB
+TOKENS_KEPT = 256  # of one task: resources by actions; over that the oldest is asked for again
+TOKEN_RENEWED_SECONDS = 5.0  # before its end, so that a request under way does not outlive its token
+NONCES_KEPT = 64  # of services, one each
+ONE_REQUEST_MAX_BYTES = 1024 * 1024  # of content that a token is for: it is read whole before anything is sent
+PROXY_CONNECTIONS = 256  # of the command: browsers have six to a host
+PROXY_HEAD_MAX_BYTES = 32 * 1024  # of a request or an answer: servers send 8 to 16 KiB
+PROXY_CHUNK_BYTES = 64 * 1024  # of content that is on its way, in each direction
+PROXY_REPLAY_MAX_BYTES = 64 * 1024  # of content that is kept to be sent again with a newer token
+PROXY_HEAD_SECONDS = 10.0  # for a request's head to arrive whole, and for a TLS handshake
+PROXY_CONTENT_SECONDS = 60.0  # that content may stand still, either way
+PROXY_IDLE_SECONDS = 60.0  # that a connection may wait for its next request
+PROXY_CONNECT_SECONDS = 10.0  # for a service to accept a connection, its TLS included
+PROXY_ANSWER_SECONDS = 600.0  # for an answer to begin, and between its parts: models and event streams are slow
+PROXY_HOSTS = 64  # certificates that are kept: as many as a task has grants, and some

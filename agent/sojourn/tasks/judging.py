@@ -111,7 +111,7 @@ class Judging:
 
     @property
     def _keys(self) -> Mapping[str, PublicKey]:
-        return {self._engine.key.kid: self._engine.key.public}
+        return self._engine.keys.published
 
     def _jwt_svid(self, token: str, audience: str, action: str, sender: Sender, params_digest: str) -> Verdict:
         if action or params_digest:
