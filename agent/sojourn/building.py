@@ -149,6 +149,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
+    replays = Replays(clock.now, clock.boot)
     return Rooms(
         clock=clock,
         alarms=alarms,
@@ -171,12 +172,12 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         recovery=recovery,
         blocks=blocks,
         service=service,
-        judging=Judging(engine, identities, Replays(clock.now, clock.boot), clock),
+        judging=Judging(engine, identities, replays, clock),
         audiences=_audiences(config),
         signals=signals,
         facts=facts,
         redeciding=redeciding,
-        proving=Proving(engine, authority, revocations, Replays(clock.now, clock.boot), clock),
+        proving=Proving(engine, authority, revocations, replays, clock),
     )
 
 
