@@ -20,6 +20,7 @@ _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
     | {b"proxy-authorization", b"proxy-authenticate", b"proxy-authentication-info"}
 )
+_REASON_MAX: Final = 200  # characters
 _LINGER_SECONDS: Final = 1.0  # for a command that still sends while it is told no
 
 
@@ -130,7 +131,9 @@ class Wire:
             (b"Cache-Control", b"no-store"),
             (b"Connection", b"close"),
         ]
-        await self._send(h11.Response(status_code=status, headers=[*own, *headers]))
+        said = str(document.get("error_description", ""))[:_REASON_MAX]
+        reason = "".join(each if " " <= each <= "~" else "?" for each in said).encode()  # what clients show of a CONNECT
+        await self._send(h11.Response(status_code=status, headers=[*own, *headers], reason=reason))
         if self._method != b"HEAD":
             await self._send(h11.Data(data=body))
         await self._send(h11.EndOfMessage())
