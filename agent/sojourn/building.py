@@ -42,6 +42,7 @@ from sojourn.tasks.blocks import Block
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.judging import Judging
 from sojourn.tasks.policies import Policies
 from sojourn.tasks.proving import Proving
 from sojourn.tasks.recovery import Recovery
@@ -75,6 +76,7 @@ class Rooms:
     recovery: Recovery
     blocks: KeptList[Block]
     service: TokenService
+    judging: Judging
     audiences: Audiences
     signals: Signals
     facts: Facts
@@ -169,6 +171,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         recovery=recovery,
         blocks=blocks,
         service=service,
+        judging=Judging(engine, identities, Replays(clock.now, clock.boot), clock),
         audiences=_audiences(config),
         signals=signals,
         facts=facts,

@@ -104,7 +104,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 remote.RemoteDoor(
                     inward.socket("remote.sock"), own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms
                 ),
-                lambda standing: validation.ValidationApi(rooms.service, rooms.engine, rooms.clock, standing),
+                lambda standing: validation.ValidationApi(rooms.judging, rooms.engine, rooms.clock, standing),
                 rooms.audit,
                 descriptors,
                 stack,
@@ -166,7 +166,7 @@ async def _open_doors(
         | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(
-            rooms.service, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
+            rooms.judging, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
         ).methods(),
     }
     envoy_calls = Calls(public.peers, rooms.audit, header=False)

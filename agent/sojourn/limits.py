@@ -132,8 +132,11 @@ DPOP_JTI_MAX = 256  # characters
 # --- services that are guarded --------------------------------------------------------------------------------------
 GUARDED_CONTENT_MAX_BYTES = 1024 * 1024  # of a request that a token is for alone: it is read whole, and held
 TOKEN_USES_PER_REPORT = 200  # at some 60 us each to verify
+USES_JUDGED_AT_ONCE = 20  # of a report, before others have a turn: about 2 ms
 TOKEN_USES_BYTES_PER_REPORT = 192 * 1024  # of tokens: PUBLIC_REQUEST_MAX_BYTES has room for them
 TOKEN_USES_HELD = 10_000  # by a service until its next report, at about 1 KiB each
+TOKEN_USE_LATE_SECONDS = 10.0  # after its end a use of a token may still be told: services tell each second
+SINGLE_USES_REMEMBERED = 100_000  # of tokens that are good once, at about 150 bytes each
 TOKEN_USE_CALLS_MAX = 1_000_000  # with one token, that are reported at once
 
 # --- task types and policies ----------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ LAYERS = [
         "tasks.tokens",
         "tasks.bound",
         "tasks.fitting",
+        "tasks.senders",
         "tasks.assertions",
         "tasks.clauses",
         "tasks.policy",
@@ -44,7 +45,16 @@ LAYERS = [
     ["oversight.publications"],
     ["oversight.readings"],
     ["oversight.facts"],
-    ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats", "tasks.blocks"],
+    [
+        "tasks.holders",
+        "tasks.task",
+        "tasks.feed",
+        "tasks.live",
+        "tasks.journal",
+        "tasks.repeats",
+        "tasks.blocks",
+        "tasks.singleuse",
+    ],
     [
         "tasks.holding",
         "tasks.tokenkeys",
@@ -65,7 +75,7 @@ LAYERS = [
     ["tasks.beginning", "tasks.changing", "tasks.proving", "tasks.recovery"],
     ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
     ["oversight.signals"],
-    ["tasks.service", "store"],
+    ["tasks.service", "tasks.judging", "store"],
     ["tasks.reloading", "tasks.redeciding"],
     ["tasks.typefolder"],
     ["tasks.policies"],
@@ -93,6 +103,7 @@ PURE = [
     "tasks.tokens",
     "tasks.bound",
     "tasks.fitting",
+    "tasks.senders",
     "tasks.assertions",
     "tasks.asking",
     "tasks.audiences",
@@ -145,7 +156,7 @@ SEES_PROC = [
 ]
 SDK_SEES = [
     *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "_pb"),
-    *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.tokens"),
+    *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.senders", "tasks.tokens"),
 ]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),

@@ -56,6 +56,10 @@ class TaskTokenWsgi:
         environ[ENVIRON_KEY] = verdict
         return self.app(environ, start_response)
 
+    def close(self) -> None:
+        """Let go of the connection to the agent. Reports that wait are sent first."""
+        self._guard.close()
+
     def _judge(self, environ: Environ) -> Verdict:
         try:
             request = _request(environ)
