@@ -43,7 +43,9 @@ class Shop:
     tls: TlsPlace
     agent: AgentProcess
     requests: list[dict[str, Any]] = field(default_factory=list)
-    seen: list[list[tuple[str, str]]] = field(default_factory=list, repr=False)  # headers of every request, guarded or not
+    seen: list[list[tuple[str, str]]] = field(
+        default_factory=list, repr=False
+    )  # headers of every request, guarded or not
 
     @property
     def resource(self) -> str:
@@ -105,7 +107,12 @@ class Shop:
             self.app, audience=self.resource, actions=ACTIONS, socket=self.agent.socket, base_url=self.url
         )
         config = uvicorn.Config(
-            self.watched, interface="asgi3", log_level="error", lifespan="on", ssl_certfile=str(tls.chain), ssl_keyfile=str(tls.key)
+            self.watched,
+            interface="asgi3",
+            log_level="error",
+            lifespan="on",
+            ssl_certfile=str(tls.chain),
+            ssl_keyfile=str(tls.key),
         )
         return uvicorn.Server(config)
 

@@ -147,9 +147,12 @@ class TestCommands:
 
 class TestRequests:
     def test_large_bodies(self, shop: Shop, proxy: Egress, tmp_path: Path) -> None:
-        """A body of 30 MiB goes up and one comes down whole, in parts."""
+        """A body of 30 MiB goes up and one comes down whole, in parts.
+
+        It is not kept, so the service's first wish for a nonce is told to the command: to send it again.
+        """
         (tmp_path / "file").write_bytes(os.urandom(1024) * 30 * 1024)
-        sent = curl(proxy, "-T", str(tmp_path / "file"), f"{shop.resource}/tickets/42/file")
+        sent = curl(proxy, "--retry", "3", "-T", str(tmp_path / "file"), f"{shop.resource}/tickets/42/file")
         assert 30 * 1024 * 1024 == json.loads(sent.stdout)["size"]
         done = curl(proxy, "-o", str(tmp_path / "back"), "-w", "%{size_download}", f"{shop.resource}/big?parts=480")
         assert str(480 * 65536) == done.stdout
@@ -194,18 +197,22 @@ class TestRequests:
 
     def test_one_request_tokens(self, shop: Shop) -> None:
         """A task of class high has a token for each single request, over its content, through the proxy too."""
-        kind, params = "delete-ticket", {"ticket": "42"}
-        with SyncClient(shop.agent.socket) as client, client.task(kind, params=params) as high:
-            with high.proxy(ca_file=str(shop.tls.ca)) as running:
-                codes = [
-                    curl(running, *options, "-o", os.devnull, "-w", "%{http_code}", f"{shop.resource}{path}").stdout
-                    for options, path in (
-                        (("-X", "DELETE"), "/tickets/42"),
-                        (("-X", "DELETE"), "/tickets/42"),
-                        (("-d", "x" * 100_000), "/tickets/42/notes?n=1"),
-                        (("-X", "DELETE"), "/tickets/43"),
-                    )
-                ]
+        kind, params, ca = "delete-ticket", {"ticket": "42"}, str(shop.tls.ca)
+        requests = (
+            (("-X", "DELETE"), "/tickets/42"),
+            (("-X", "DELETE"), "/tickets/42"),
+            (("-d", "x" * 100_000), "/tickets/42/notes?n=1"),
+            (("-X", "DELETE"), "/tickets/43"),
+        )
+        with (
+            SyncClient(shop.agent.socket) as client,
+            client.task(kind, params=params) as high,
+            high.proxy(ca_file=ca) as running,
+        ):
+            codes = [
+                curl(running, *options, "-o", os.devnull, "-w", "%{http_code}", f"{shop.resource}{path}").stdout
+                for options, path in requests
+            ]
         assert ["200", "200", "200", "403"] == codes
 
     def test_head(self, shop: Shop, proxy: Egress) -> None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from sojourn.errors import InvalidInput, TooLarge
+from sojourn.errors import InvalidInput
 from sojourn.limits import PROXY_CHUNK_BYTES, PROXY_CONTENT_SECONDS, PROXY_HEAD_MAX_BYTES, PROXY_HEAD_SECONDS
 from sojourn.sdk.extras import extra
 
@@ -90,18 +90,6 @@ class Wire:
             else:
                 raise Gone
 
-    async def whole_content(self, most: int) -> bytes:
-        """All that is left of the content. Raise TooLarge."""
-        parts, size = [], 0
-        async for part in self.content():
-            parts.append(part)
-            size += len(part)
-            if size > most:
-                raise TooLarge(
-                    f"the content of this request is more than {most} bytes: it cannot be sent for one token"
-                )
-        return b"".join(parts)
-
     async def begin(self, status: int, headers: Headers, reason: bytes = b"") -> None:
         """Send the head of an answer. Raise InvalidInput for one that HTTP/1.1 does not know."""
         try:
@@ -132,7 +120,9 @@ class Wire:
             (b"Connection", b"close"),
         ]
         said = str(document.get("error_description", ""))[:_REASON_MAX]
-        reason = "".join(each if " " <= each <= "~" else "?" for each in said).encode()  # what clients show of a CONNECT
+        reason = "".join(
+            each if " " <= each <= "~" else "?" for each in said
+        ).encode()  # what clients show of a CONNECT
         await self._send(h11.Response(status_code=status, headers=[*own, *headers], reason=reason))
         if self._method != b"HEAD":
             await self._send(h11.Data(data=body))

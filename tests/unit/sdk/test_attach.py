@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sojourn.errors import InvalidInput, InvalidToken, PolicyDenied, TaskOver, TooLarge
 from sojourn.limits import ONE_REQUEST_MAX_BYTES, TOKENS_KEPT
-from sojourn.oautherrors import DigestNeeded, OutsideTask
+from sojourn.oautherrors import DigestNeeded, OutsideTask, SendAgain
 from sojourn.sdk import attach
 from sojourn.sdk.attach import Answer, AskProof, AskToken, ReadContent, Send, Shelf, Wanted
 from sojourn.sdk.taskvalues import AccessToken
@@ -126,7 +126,8 @@ class TestSteps:
         shelf.keep(ask, kept, 1)
         attach.go_on(flow, kept)
         attach.go_on(flow, "p")
-        assert attach.go_on(flow, STALE) is None
+        with pytest.raises(SendAgain):
+            attach.go_on(flow, STALE)
         assert shelf.token(ask, 1) is None
 
     def test_proof_of_a_stale_token(self) -> None:
