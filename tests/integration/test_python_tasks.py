@@ -86,10 +86,10 @@ class TestBlocking:
 
     def test_high_class(self, here: Shop, trust: ssl.SSLContext) -> None:
         """A task of class high has a token for each request, over its content, and nobody says so in the program."""
-        with sojourn.task("delete-ticket", params={"ticket": "5"}) as task:
-            with task.client(here.resource, verify=trust) as client:
-                assert [200, 200] == [client.delete("/tickets/5").status_code for _ in range(2)]
-                assert 200 == client.post("/tickets/5/notes?a=1", json={"b": [1, 2]}).status_code
+        high = sojourn.task("delete-ticket", params={"ticket": "5"})
+        with high as task, task.client(here.resource, verify=trust) as client:
+            assert [200, 200] == [client.delete("/tickets/5").status_code for _ in range(2)]
+            assert 200 == client.post("/tickets/5/notes?a=1", json={"b": [1, 2]}).status_code
 
     def test_over(self, here: Shop, trust: ssl.SSLContext) -> None:
         """When the task has ended its next use raises TaskOver, and `on_end` has been called once, with the reason."""

@@ -37,6 +37,7 @@ from sojourn.sdk.egresswire import Gone, Malformed, Wire, forwarded
 from sojourn.sdk.extras import extra
 
 with extra("http"):
+    import anyio
     import anyio.abc
     import h11
     import httpcore
@@ -174,6 +175,25 @@ class Leg:
 
     async def _exchange(self, wire: Wire, request: h11.Request, endpoint: str, wanted: Wanted) -> bool:
         content = await _Content.begin(wire)
+        sending = self._send_on(wire, request, endpoint, wanted, content)
+        if not content.whole:
+            return await sending
+        # All of the request is here: what the connection brings now is its end, or the request after this one.
+        worker, watch = asyncio.create_task(sending), asyncio.create_task(wire.until_gone())
+        try:
+            await asyncio.wait({worker, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if worker.done():
+                return worker.result()
+            raise Gone
+        finally:
+            with anyio.CancelScope(shield=True):
+                worker.cancel()
+                watch.cancel()
+                await asyncio.gather(worker, watch, return_exceptions=True)
+
+    async def _send_on(
+        self, wire: Wire, request: h11.Request, endpoint: str, wanted: Wanted, content: "_Content"
+    ) -> bool:
         flow = attach(replace(wanted, repeatable=content.whole), self.asking.shelf)
         send = await self.asking.advance(flow, None, content.read)
         while send is not None:

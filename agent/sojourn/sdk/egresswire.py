@@ -59,7 +59,7 @@ class Wire:
         except TimeoutError:
             return None
         except h11.RemoteProtocolError as error:
-            raise Malformed(error.error_status_hint, "this is no good HTTP/1.1 request") from error
+            raise Malformed(error.error_status_hint, "this is no good request of HTTP") from error
         if not isinstance(event, h11.Request):
             return None
         self._method = event.method
