@@ -1,6 +1,6 @@
 """Errors of the token service and of what its tokens guard, beside those of `errors`."""
 
-from sojourn.errors import InvalidInput, InvalidTarget, InvalidToken, Refused
+from sojourn.errors import InvalidInput, InvalidTarget, InvalidToken, Refused, Unavailable
 
 
 class InvalidClient(Refused):
@@ -60,6 +60,12 @@ class NonceNeeded(InvalidProof):
     def __init__(self, public: str, nonce: str) -> None:
         super().__init__(public, reason_code="nonce_needed")
         self.nonce = nonce
+
+
+class SendAgain(Unavailable):
+    """(client side) The service wants a request with another token or nonce, and its content is gone: send it again."""
+
+    code = "send_again"
 
 
 class OutsideTask(InvalidTarget):
