@@ -21,6 +21,7 @@ from sojourn.doors import (
     bundles,
     entries,
     events,
+    extauthz,
     facts,
     federation,
     localauthority,
@@ -44,6 +45,7 @@ from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi
 from sojourn.doors.httpprotocol import HttpProtocols
+from sojourn.doors.judging import Judge
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
 from sojourn.errors import SojournError
@@ -217,7 +219,12 @@ async def _open_doors(
             rooms.audit,
         ).admin_methods(),
     }
-    envoy = _services(envoy_calls, {sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods()})
+    judge = Judge(rooms.judging, rooms.engine, rooms.clock)
+    envoy_services = {
+        sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods(),
+        extauthz.SERVICE: extauthz.ExtAuthzApi(judge, rooms.identities).methods(),
+    }
+    envoy = _services(envoy_calls, envoy_services)
     own = _services(calls, public_services) | envoy
     administration = _services(admin_calls, admin_services)
     for door, path, mode, made, common, maximum in (

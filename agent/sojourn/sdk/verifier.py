@@ -59,6 +59,11 @@ class TaskVerifier:
         if self._owns_feed:
             await self.feed.close()
 
+    @property
+    def issuer(self) -> str:
+        """Whose tokens they are; '' until the feed has said so."""
+        return self.feed.issuer
+
     async def verify(
         self,
         token: str,
