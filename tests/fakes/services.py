@@ -232,6 +232,21 @@ def _handlers(read: Any, follow: Any, collect: Any, chat: Any, opened: Any) -> A
 
 
 @contextmanager
+def grpc_server(guard: Any, svid: Any, root: bytes) -> Iterator[int]:
+    """The port of one on threads, over mutual TLS."""
+    server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=[guard])
+    server.add_generic_rpc_handlers(_sync_handlers())
+    shown = grpc.ssl_server_credentials([(svid.key_pem, svid.chain_pem)], root, require_client_auth=True)
+    port = server.add_secure_port("127.0.0.1:0", shown)
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None).wait()
+        guard.close()
+
+
+@contextmanager
 def grpc_service(path: Path) -> Iterator[GrpcService]:
     """On threads."""
     guard = TaskTokenInterceptor(

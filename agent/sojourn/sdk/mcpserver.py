@@ -217,6 +217,10 @@ class McpStdioGuard:
         with serving(verdict):
             return await call_next(replace(ctx, params={**params, "_meta": meta}))
 
+    async def close(self) -> None:
+        """Let go of the connection to the agent. Reports that wait are sent first."""
+        await self._guard.close()
+
 
 def _error(answer: Answer) -> Exception:
     from mcp.shared.exceptions import MCPError
