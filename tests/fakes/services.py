@@ -135,6 +135,7 @@ class GrpcService:
     NAMES: ClassVar = {"read": "Read", "delete": "Delete", "nothing": "Nothing"}
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
 
     def call(self, credentials: Credentials, doing: str = "read", ticket: str = "42") -> Outcome:

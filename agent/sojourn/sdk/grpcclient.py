@@ -173,20 +173,26 @@ class _Aio:
             return _content(request)
 
         send = await asking.advance(flow, None, content)
-        begun = False
-        while send is not None:
-            call = await continuation(_with_aio(details, send), request)
-            try:
-                async for answer in call:
-                    begun = True
-                    yield answer
-                return
-            except grpc.aio.AioRpcError as error:
-                if begun:
-                    raise
-                send = await asking.advance(flow, _answer(error.code(), error.trailing_metadata()), content)
-                if send is None:
-                    raise
+        call = await continuation(_with_aio(details, send), request)  # gRPC wants one before this returns
+
+        async def answers() -> AsyncIterator[Any]:
+            nonlocal call
+            begun = False
+            while True:
+                try:
+                    async for answer in call:
+                        begun = True
+                        yield answer
+                    return
+                except grpc.aio.AioRpcError as error:
+                    if begun:
+                        raise
+                    send = await asking.advance(flow, _answer(error.code(), error.trailing_metadata()), content)
+                    if send is None:
+                        raise
+                    call = await continuation(_with_aio(details, send), request)
+
+        return answers()
 
 
 class _OneOne(_Aio, grpc.aio.UnaryUnaryClientInterceptor):
@@ -196,7 +202,7 @@ class _OneOne(_Aio, grpc.aio.UnaryUnaryClientInterceptor):
 
 class _OneMany(_Aio, grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(self, continuation: Any, client_call_details: Any, request: Any) -> Any:
-        return self._streamed(continuation, client_call_details, request, streams=False)
+        return await self._streamed(continuation, client_call_details, request, streams=False)
 
 
 class _ManyOne(_Aio, grpc.aio.StreamUnaryClientInterceptor):
@@ -206,7 +212,7 @@ class _ManyOne(_Aio, grpc.aio.StreamUnaryClientInterceptor):
 
 class _ManyMany(_Aio, grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(self, continuation: Any, client_call_details: Any, request_iterator: Any) -> Any:
-        return self._streamed(continuation, client_call_details, request_iterator, streams=True)
+        return await self._streamed(continuation, client_call_details, request_iterator, streams=True)
 
 
 def _with(details: Any, send: Send) -> Any:
