@@ -1,6 +1,6 @@
 """Errors of the token service and of what its tokens guard, beside those of `errors`."""
 
-from sojourn.errors import InvalidInput, InvalidTarget, InvalidToken, Refused, Unavailable
+from sojourn.errors import InvalidInput, InvalidTarget, InvalidToken, Refused, SojournError, Unavailable
 
 
 class InvalidClient(Refused):
@@ -91,3 +91,16 @@ class WrongParams(Refused):
 
     code = "wrong_params"
     oauth_error = "insufficient_scope"
+
+
+class ToolRefused(Refused):
+    """(client side) A tool was not called: the task does not allow it. `reason` is a sentence, `reason_code` stable."""
+
+    code = "tool_refused"
+
+    def __init__(self, tool: str, action: str, why: SojournError) -> None:
+        super().__init__(f"{tool} was not called: {why.public}")
+        self.tool = tool
+        self.action = action
+        self.reason = why.public
+        self.reason_code = why.remote_code or why.code
