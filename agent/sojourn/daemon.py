@@ -31,9 +31,12 @@ from sojourn.doors import (
     policies,
     remote,
     revoking,
+    routeguards,
     sds,
+    statuslists,
     taskadmin,
     tasks,
+    tasktokens,
     validation,
     workload,
 )
@@ -43,7 +46,6 @@ from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi
 from sojourn.doors.httpprotocol import HttpProtocols
-from sojourn.doors.judging import Judge
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
 from sojourn.errors import SojournError
@@ -59,7 +61,6 @@ from sojourn.limits import (
 )
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
-from sojourn.spiffe.replays import Replays
 from sojourn.tasks.delegating import Delegating
 
 log = structlog.get_logger()
@@ -105,7 +106,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 remote.RemoteDoor(
                     inward.socket("remote.sock"), own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms
                 ),
-                lambda standing: validation.ValidationApi(rooms.service, rooms.engine, rooms.clock, standing),
+                lambda standing: validation.ValidationApi(rooms.judging, rooms.engine, rooms.clock, standing),
                 rooms.audit,
                 descriptors,
                 stack,
@@ -142,7 +143,8 @@ async def _open_doors(
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
-    http = HttpProtocols(api.app(events.EventsApi(rooms.signals, rooms.identities).routes()))
+    others = [*events.EventsApi(rooms.signals, rooms.identities).routes(), *statuslists.routes(rooms.engine)]
+    http = HttpProtocols(api.app(others))
     public = Door(inward.socket("public.sock"), admission, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
@@ -162,10 +164,11 @@ async def _open_doors(
         tasks.SERVICE: tasks.TasksApi(
             rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
         ).methods()
+        | tasktokens.TaskTokensApi(rooms.engine, rooms.attaching, rooms.identities, rooms.proving).methods()
         | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(
-            rooms.service, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
+            rooms.judging, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
         ).methods(),
     }
     envoy_calls = Calls(public.peers, rooms.audit, header=False)
@@ -216,10 +219,11 @@ async def _open_doors(
             rooms.audit,
         ).admin_methods(),
     }
-    judge = Judge(rooms.engine, rooms.clock, Replays(rooms.clock.now, rooms.clock.boot))
     envoy_services = {
         sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods(),
-        extauthz.SERVICE: extauthz.ExtAuthzApi(judge, rooms.identities).methods(),
+        extauthz.SERVICE: extauthz.ExtAuthzApi(
+            routeguards.RouteGuards(rooms.judging, rooms.engine, rooms.clock), rooms.identities
+        ).methods(),
     }
     envoy = _services(envoy_calls, envoy_services)
     own = _services(calls, public_services) | envoy

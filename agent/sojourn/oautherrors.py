@@ -1,6 +1,6 @@
 """Errors of the token service and of what its tokens guard, beside those of `errors`."""
 
-from sojourn.errors import InvalidInput, InvalidToken, Refused
+from sojourn.errors import InvalidInput, InvalidTarget, InvalidToken, Refused
 
 
 class InvalidClient(Refused):
@@ -32,6 +32,18 @@ class UnsupportedTokenType(InvalidInput):
     oauth_error = "unsupported_token_type"
 
 
+class BindingNeeded(InvalidInput):
+    """The task type gives no token that whoever holds it may use."""
+
+    code = "binding_needed"
+
+
+class DigestNeeded(InvalidInput):
+    """The task type gives tokens for one request alone, and none was named."""
+
+    code = "params_digest_needed"
+
+
 class InvalidProof(InvalidToken):
     """A DPoP proof is not good (RFC 9449, 5). `reason_code` says in what way, stably."""
 
@@ -48,6 +60,17 @@ class NonceNeeded(InvalidProof):
     def __init__(self, public: str, nonce: str) -> None:
         super().__init__(public, reason_code="nonce_needed")
         self.nonce = nonce
+
+
+class OutsideTask(InvalidTarget):
+    """(client side) A request is not within the task: nothing was sent. It was for `actions` at `resource`."""
+
+    code = "outside_task"
+
+    def __init__(self, public: str, *, resource: str = "", actions: tuple[str, ...] = ()) -> None:
+        super().__init__(public)
+        self.resource = resource
+        self.actions = actions
 
 
 class ActionNotAllowed(Refused):

@@ -62,7 +62,7 @@ class TaskTokenMiddleware:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] in {"http", "websocket"}:
-            content = _Content(receive)
+            content = Content(receive)
             verdict = await self._judge(scope, content)
             if isinstance(verdict, TaskToken):
                 await self.app({**scope, SCOPE_KEY: verdict}, content.again, send)
@@ -71,11 +71,11 @@ class TaskTokenMiddleware:
         else:
             raise InvalidInput(f"ASGI scope {scope['type']!r} is not known, and so not let through")
 
-    async def _judge(self, scope: Scope, content: "_Content") -> TaskToken | Answer:
+    async def _judge(self, scope: Scope, content: "Content") -> TaskToken | Answer:
         if self._guard is None:
             said = "the verifier is not running: the server must run lifespan"
             return Refusal(503, "temporarily_unavailable", said)
-        return await self._guard.check(_request(scope), content.read if scope["type"] == "http" else _nothing)
+        return await self._guard.check(request_of(scope), content.read if scope["type"] == "http" else _nothing)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
@@ -120,7 +120,7 @@ class _Lifespan:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-class _Content:
+class Content:
     """The content of a request: read whole if it must be judged, and there for the application all the same."""
 
     def __init__(self, receive: Receive) -> None:
@@ -168,7 +168,7 @@ async def _answer(answer: Answer, scope: Scope, receive: Receive, send: Send) ->
     await send({"type": f"{prefix}.body", "body": answer.body()})
 
 
-def _request(scope: Scope) -> HttpRequest:
+def request_of(scope: Scope) -> HttpRequest:
     raw = scope.get("raw_path")  # a server need not give it: then what it has decoded is what the application sees
     path = raw.decode("latin-1") if raw else quote(scope["path"], safe=_IN_PATHS)
     return HttpRequest(

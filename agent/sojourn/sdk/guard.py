@@ -12,7 +12,7 @@ from sojourn.oautherrors import InvalidProof, NonceNeeded
 from sojourn.sdk.answers import Answer, Challenge, Metadata, Refusal
 from sojourn.sdk.feed import boot_seconds
 from sojourn.sdk.presented import BEARER, DPOP, Presented, presented
-from sojourn.sdk.routes import Action, Actions, action_finder
+from sojourn.sdk.routes import ANY_ACTION, Action, Actions, action_finder
 from sojourn.spiffe import dpop
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import bound
@@ -122,10 +122,11 @@ class Guard:
                 return self._refusal(403, "insufficient_scope", NO_ACTION, shown)
             if wanted.acr and verified.claims.get("acr") != wanted.acr:
                 return self._not_approved(wanted.acr, shown)
-            self.verifier.check_action(verified, wanted.name, wanted.params)
+            if wanted is not ANY_ACTION:
+                self.verifier.check_action(verified, wanted.name, wanted.params)
             if proof is not None:  # only now: who has no good token cannot fill what is remembered of proofs
                 self._replays.claim(proof)
-            return await self._finish(verified, wanted.name, proven, digest)
+            return await self._finish(verified, None if wanted is ANY_ACTION else wanted.name, proven, digest)
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
             return self._refused(error, shown)
 
@@ -155,7 +156,7 @@ class Guard:
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
             return self._refused(error, None)
 
-    async def _finish(self, verified: TaskToken, action: str, proven: Proven, digest: Digest) -> TaskToken:
+    async def _finish(self, verified: TaskToken, action: str | None, proven: Proven, digest: Digest) -> TaskToken:
         if verified.params_digest:
             self.verifier.check_digest(verified, await digest())
             verified = await self.verifier.examine(verified.token, proven)  # the content may have been long in coming
@@ -229,5 +230,5 @@ def _metadata_at(audience: str) -> tuple[str, str]:
 
 def _names(actions: Actions) -> list[str]:
     if not isinstance(actions, Mapping):
-        return []
+        return list(getattr(actions, "names", ()))
     return [each if isinstance(each, str) else each.name for each in actions.values()]

@@ -22,10 +22,12 @@ class Action:
     """
 
     name: str
-    params: Mapping[str, str] = field(default_factory=dict)
+    params: Mapping[str, object] = field(default_factory=dict)
     acr: str = ""
 
 
+# Of what needs a token that is good here, for whatever it is, as a greeting before the first call. It is no use of it.
+ANY_ACTION: Final = Action("")
 ActionOf = Callable[[str, str], str | Action | None]
 Actions = ActionOf | Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
 

@@ -1,7 +1,7 @@
 """Having an agent judge a token."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol, TypedDict, Unpack
 
 from google.protobuf import json_format
@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.sdk.connection import Connection
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.senders import Sender
 
 _KINDS: Final = {pb.TOKEN_KIND_JWT_SVID: "jwt_svid", pb.TOKEN_KIND_TASK: "task"}
 
@@ -27,26 +28,12 @@ class TokenVerdict:
     spiffe_id: SpiffeId | None
     claims: Mapping[str, Any]
     actors: tuple[SpiffeId, ...] = ()  # who presents the token first, then those before it
+    dpop_nonce: str = ""  # that the sender's next proof must have, if that is what was missing
 
     @property
     def actor(self) -> SpiffeId | None:
         """Whose task the token is of: the subject itself, unless it handed the task on."""
         return self.actors[0] if self.actors else self.spiffe_id
-
-
-@dataclass(frozen=True, slots=True)
-class Sender:
-    """What a request with a token has shown of its sender, for the agent to judge.
-
-    Either what came, or, as `jkt` and `x5t`, the thumbprints of what the caller has checked itself.
-    """
-
-    dpop_proof: str = field(default="", repr=False)  # the one header `DPoP`
-    method: str = ""
-    url: str = ""
-    client_certificate: bytes = field(default=b"", repr=False)  # DER, of the TLS connection
-    jkt: str = ""
-    x5t: str = ""
 
 
 class ValidateOptions(TypedDict, total=False):
@@ -92,6 +79,7 @@ async def validate_token(
         SpiffeId.parse(answer.spiffe_id) if answer.spiffe_id else None,
         json_format.MessageToDict(answer.claims),
         tuple(SpiffeId.parse(each) for each in answer.actors),
+        answer.dpop_nonce,
     )
 
 

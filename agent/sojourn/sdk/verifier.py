@@ -9,10 +9,11 @@ from sojourn.errors import InvalidToken
 from sojourn.oautherrors import ActionNotAllowed
 from sojourn.sdk.feed import TaskFeed
 from sojourn.sdk.usereports import UseReports
-from sojourn.sdk.validating import Agent, Sender
+from sojourn.sdk.validating import Agent
 from sojourn.spiffe.jose import UnverifiedJws, VerifiedClaims, parse_unverified
 from sojourn.tasks import tokens
 from sojourn.tasks.fitting import check_digest, check_params
+from sojourn.tasks.senders import Sender
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
 __all__ = ["ActionNotAllowed", "TaskVerifier"]

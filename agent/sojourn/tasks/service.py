@@ -1,18 +1,15 @@
-"""The security token service: exchanges a JWT-SVID for a task token, and says whether a token is good."""
+"""The security token service: exchanges a JWT-SVID for a task token."""
 
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process, stat_of
 from sojourn.clock import Clock
-from sojourn.errors import InvalidInput, InvalidToken, NoIdentity, SojournError, TaskOver
+from sojourn.errors import InvalidInput, InvalidToken, NoIdentity, SojournError
 from sojourn.identity.identities import Identities
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import parse_unverified
 from sojourn.spiffe.jwtsvid import JwtSvid
-from sojourn.tasks import exchange, tokens
+from sojourn.tasks import exchange
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
@@ -22,30 +19,9 @@ from sojourn.tasks.rules import check_within
 from sojourn.tasks.task import ONE_SHOT, REVOKED
 from sojourn.tasks.tokens import TaskToken
 
-JWT_SVID, TASK = "jwt-svid", "task"
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """What became of a validation: `code` and `reason` are empty if the token is good.
-
-    `spiffe_id` is the subject; `actors` act for it, the present one first, if a task was handed on.
-    """
-
-    kind: str = ""
-    code: str = ""
-    reason: str = ""
-    spiffe_id: str = ""
-    claims: dict[str, Any] | None = None
-    actors: tuple[str, ...] = ()
-
-    @property
-    def valid(self) -> bool:
-        return not self.code
-
 
 class TokenService:
-    """Exchange (RFC 8693) for callers that the kernel vouches for, and validation for anyone on this machine."""
+    """Exchange (RFC 8693) for callers that the kernel vouches for."""
 
     def __init__(
         self, engine: TaskEngine, beginning: Beginning, attaching: Attaching, identities: Identities, clock: Clock
@@ -111,35 +87,6 @@ class TokenService:
             if runner is not None:
                 runner.close()
         return None
-
-    def validate(self, token: str, audience: str, *, kind: str = "", action: str = "") -> Verdict:
-        """Say whether a token is good for `audience` (and for `action`). Never raises."""
-        try:
-            found = kind or (TASK if parse_unverified(token).typ == tokens.TYP else JWT_SVID)
-            if found == JWT_SVID:
-                if action:
-                    raise InvalidToken("a JWT-SVID grants no actions", reason_code="wrong_type")
-                svid = self.verify_jwt_svid(token, audience)
-                claims = {**svid.claims, "aud": list(svid.audience)}
-                return Verdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
-            verified = tokens.verify(
-                token,
-                keys={self._engine.key.kid: self._engine.key.public},
-                issuer=self._engine.issuer,
-                audience=audience,
-                now=self._clock.now(),
-            )
-            self._engine.check_token(verified)
-            if action and action not in verified.actions:
-                raise InvalidToken(f"the token does not grant {action[:100]!r}", reason_code="action_not_granted")
-            actors = tuple(map(str, verified.actors))
-            return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
-        except InvalidToken as error:
-            return Verdict(code=error.reason_code, reason=error.public)
-        except TaskOver as error:
-            return Verdict(code="task_over", reason=error.public)
-        except SojournError as error:
-            return Verdict(code=error.code, reason=error.public)
 
     def verify_jwt_svid(self, token: str, audience: str) -> JwtSvid:
         """Validate a JWT-SVID for one audience. Raise InvalidToken."""

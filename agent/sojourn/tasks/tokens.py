@@ -65,7 +65,9 @@ class Proven:
         held = {JKT: self.jkt, X5T: self.x5t}.get(binding.kind, "")
         if not held or (self.jkt and binding.kind != JKT):
             what = "a DPoP proof" if binding.kind == JKT else "the certificate that it is bound to"
-            raise InvalidToken(f"token is bound, and came without {what}", reason_code="unproved_binding")
+            raise InvalidToken(
+                f"token is bound, and came without {what}", reason_code="unproved_binding", detail=binding.kind
+            )
         if not secrets.compare_digest(held.encode(), binding.thumbprint.encode()):
             raise InvalidToken("token is bound to something that its sender does not hold", reason_code="wrong_binding")
 
@@ -105,6 +107,11 @@ class TaskToken:
         """The workload whose task the token is of: the subject itself, unless it handed the task on."""
         return self.actors[0] if self.actors else self.spiffe_id
 
+    @property
+    def token_type(self) -> str:
+        """With which scheme it is sent (RFC 9449, 5; RFC 6750)."""
+        return "DPoP" if self.binding is not None and self.binding.kind == JKT else "Bearer"
+
     def __repr__(self) -> str:
         return f"TaskToken({self.task_id}, {self.resource}, exp={self.expires_at.isoformat()})"
 
@@ -126,10 +133,12 @@ def issue(
     params: Mapping[str, str | int | bool] | None = None,
     params_digest: str = "",
     status: Mapping[str, Any] | None = None,
+    acr: str = "",
 ) -> TaskToken:
     """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first.
 
-    `status`: where a status list tells whether it is good, as that claim.
+    `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `scope` has the actions
+    for those who read no authorization_details.
     """
     seconds = int(issued_at.timestamp())
     claims = {
@@ -141,6 +150,7 @@ def issue(
         "nbf": seconds,
         "exp": int(expires_at.timestamp()),
         "jti": secrets.token_urlsafe(16),
+        "scope": " ".join(grant.actions),
         "authorization_details": [grant.detail(task_type, params, params_digest)],
         "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class},
     }
@@ -150,6 +160,8 @@ def issue(
         claims["cnf"] = binding.claim()
     if status is not None:
         claims["status"] = dict(status)
+    if acr:
+        claims["acr"] = acr
     token = key.sign(claims, typ=TYP)
     return TaskToken(
         token,
@@ -176,10 +188,12 @@ def verify(
     issuer: str,
     audience: str,
     now: datetime,
-    proven: Proven = UNPROVEN,
+    proven: Proven | None = UNPROVEN,
+    late_seconds: float = 0,
 ) -> TaskToken:
     """Check type, signature, issuer, the one audience, times, and binding; raise InvalidToken otherwise.
 
+    `proven` None: the sender has been judged elsewhere. `late_seconds`: so long ago it may have expired.
     This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
     """
     unverified = parse_unverified(token)
@@ -194,7 +208,7 @@ def verify(
     claims = VerifiedClaims(unverified.unverified_claims)
     if claims.get("iss") != issuer:
         raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
-    return read_vouched(token, claims, audience, now, proven)
+    return read_vouched(token, claims, audience, now, proven, late_seconds)
 
 
 def class_of(claims: Mapping[str, Any]) -> str:
@@ -204,24 +218,31 @@ def class_of(claims: Mapping[str, Any]) -> str:
 
 
 def read_vouched(
-    token: str, claims: VerifiedClaims, audience: str, now: datetime, proven: Proven = UNPROVEN
+    token: str,
+    claims: VerifiedClaims,
+    audience: str,
+    now: datetime,
+    proven: Proven | None = UNPROVEN,
+    late_seconds: float = 0,
 ) -> TaskToken:
     """Read a token whose signature and issuer somebody vouches for; audience, times, binding and shape are checked
     here. Raises InvalidToken.
     """
     if audiences(claims) != (audience,):
         raise InvalidToken(f"token is for another audience than {audience!r}", reason_code="wrong_audience")
-    _check_times(claims, now)
-    proven.check(_binding(claims))
+    _check_times(claims, now, late_seconds)
+    binding = _binding(claims)
+    if proven is not None:
+        proven.check(binding)
     return _read(token, claims, audience, now)
 
 
-def _check_times(claims: VerifiedClaims, now: datetime) -> None:
+def _check_times(claims: VerifiedClaims, now: datetime, late_seconds: float) -> None:
     seconds = now.timestamp()
     expires, issued, not_before = (numeric_date(claims, name) for name in ("exp", "iat", "nbf"))
     if expires is None or issued is None:
         raise InvalidToken("token lacks exp or iat", reason_code="malformed")
-    if expires <= seconds:
+    if expires + late_seconds <= seconds:
         raise InvalidToken("token has expired", reason_code="expired")
     if max(issued, not_before or 0) > seconds + TOKEN_SKEW_SECONDS:
         raise InvalidToken("token is not valid yet", reason_code="not_yet_valid")

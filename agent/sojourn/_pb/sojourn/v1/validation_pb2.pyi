@@ -75,7 +75,7 @@ class Sender(_message.Message):
     def __init__(self, dpop_proof: _Optional[str] = ..., method: _Optional[str] = ..., url: _Optional[str] = ..., client_certificate: _Optional[bytes] = ..., jkt: _Optional[str] = ..., x5t: _Optional[str] = ...) -> None: ...
 
 class ValidateTokenResponse(_message.Message):
-    __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims", "actors")
+    __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims", "actors", "dpop_nonce")
     VALID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -83,6 +83,7 @@ class ValidateTokenResponse(_message.Message):
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
     ACTORS_FIELD_NUMBER: _ClassVar[int]
+    DPOP_NONCE_FIELD_NUMBER: _ClassVar[int]
     valid: bool
     code: str
     reason: str
@@ -90,7 +91,8 @@ class ValidateTokenResponse(_message.Message):
     spiffe_id: str
     claims: _struct_pb2.Struct
     actors: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., actors: _Optional[_Iterable[str]] = ...) -> None: ...
+    dpop_nonce: str
+    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., actors: _Optional[_Iterable[str]] = ..., dpop_nonce: _Optional[str] = ...) -> None: ...
 
 class WatchTasksRequest(_message.Message):
     __slots__ = ("audiences",)

@@ -1,4 +1,4 @@
-"""May a request pass that an Envoy asks about? Judged as by a service's own guard, but with nothing to ask for."""
+"""May a request pass that an Envoy asks about? Judged as by a service's own guard, but with nobody to ask for it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
@@ -12,35 +12,37 @@ from sojourn.sdk.answers import Answer
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.routes import APPROVED, Action, Actions
 from sojourn.sdk.verifier import ActionNotAllowed
-from sojourn.spiffe.replays import Replays
-from sojourn.tasks import tokens
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.fitting import check_digest, check_params
+from sojourn.tasks.judging import Judging
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
 
-class Judge:
+class RouteGuards:
     """Has a guard for each route that Envoys have named lately."""
 
-    def __init__(self, engine: TaskEngine, clock: Clock, replays: Replays) -> None:
+    def __init__(self, judging: Judging, engine: TaskEngine, clock: Clock) -> None:
+        self._judging = judging
         self._engine = engine
         self._clock = clock
-        self._replays = replays  # one for all routes: a proof is good once
         self._guard = lru_cache(ENVOY_ROUTES_KEPT)(self._make)
 
     async def judge(
         self, ruling: Ruling, request: HttpRequest, content: Callable[[], Awaitable[bytes]]
     ) -> TaskToken | Answer:
-        """See Judging."""
+        """Return the token under which a request may pass, or what is answered in the service's place.
+
+        Raise InvalidInput for a ruling that is none.
+        """
         return await self._guard(ruling).check(request, content)
 
     def _make(self, ruling: Ruling) -> Guard:
         return Guard(
-            _Verifier(self._engine, self._clock, ruling),
+            _Verifier(self._judging, self._engine, ruling),
             _actions(ruling),
             base_url=ruling.base_url or None,
             now=self._clock.now,
-            replays=self._replays,
+            replays=self._judging.replays,  # one for all routes, and for all who ask: a proof is good once
         )
 
 
@@ -54,11 +56,11 @@ def _actions(ruling: Ruling) -> Actions:
 class _Verifier:
     """What a service's verifier learns by its feed, the agent knows."""
 
-    def __init__(self, engine: TaskEngine, clock: Clock, ruling: Ruling) -> None:
+    def __init__(self, judging: Judging, engine: TaskEngine, ruling: Ruling) -> None:
         self.audience = ruling.audience
         self._names_params = bool(ruling.route)
+        self._judging = judging
         self._engine = engine
-        self._clock = clock
 
     @property
     def issuer(self) -> str:
@@ -66,19 +68,10 @@ class _Verifier:
 
     async def examine(self, token: str, proven: Proven = UNPROVEN) -> TaskToken:
         """See TaskVerifier."""
-        verified = tokens.verify(
-            token,
-            keys={self._engine.key.kid: self._engine.key.public},
-            issuer=self._engine.issuer,
-            audience=self.audience,
-            now=self._clock.now(),
-            proven=proven,
-        )
         try:
-            self._engine.check_token(verified)
+            return self._judging.examine(token, self.audience, proven)
         except TaskOver as error:
             raise InvalidToken(error.public, reason_code="task_over") from error
-        return verified
 
     def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None:
         """See TaskVerifier. A route that names no path cannot tell whether a request is for the task's parameters."""
@@ -93,10 +86,14 @@ class _Verifier:
         check_digest(verified, params_digest)
 
     async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
-        """See TaskVerifier."""
+        """See TaskVerifier. A call that is one too many for the task ends it, and does not pass."""
         del proven  # examined just now
+        self._judging.use_up(verified)
         task = self._engine.tasks.find(verified.task_id)
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
-        if action is not None:
-            self._engine.report_use(task, self.audience, action)
+        try:
+            if action is not None:
+                self._engine.report_use(task, self.audience, action)
+        except TaskOver as error:
+            raise InvalidToken(error.public, reason_code="task_over") from error
