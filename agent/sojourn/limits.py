@@ -240,7 +240,7 @@ PROXY_CONNECT_SECONDS = 10.0  # for a service to accept a connection, its TLS in
 PROXY_ANSWER_SECONDS = 600.0  # for an answer to begin, and between its parts: models and event streams are slow
 PROXY_HOSTS = 64  # certificates that are kept: as many as a task has grants, and some
 
-# Envoy's external authorization: a request comes with the certificate of its connection
+# --- external authorization for Envoy: a request comes with the certificate of its connection -----------------------
 CERTIFICATE_MAX_BYTES = 32_768  # of PEM with percent escapes; an X.509-SVID has about 1,500
 CERTIFICATES_REMEMBERED = 256  # as parsed; one more costs 30 microseconds a request
 ENVOY_ROUTES_KEPT = 1_024  # of all Envoys; one more is read anew at each request

@@ -88,12 +88,12 @@ class _Verifier:
     async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
         """See TaskVerifier. A call that is one too many for the task ends it, and does not pass."""
         del proven  # examined just now
-        self._judging.use_up(verified)
         task = self._engine.tasks.find(verified.task_id)
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
-        try:
-            if action is not None:
+        self._judging.use_up(verified)
+        if action is not None:
+            try:
                 self._engine.report_use(task, self.audience, action)
-        except TaskOver as error:
-            raise InvalidToken(error.public, reason_code="task_over") from error
+            except TaskOver as error:
+                raise InvalidToken(error.public, reason_code="task_over") from error

@@ -47,7 +47,7 @@ class Judging:
     def __init__(self, engine: TaskEngine, identities: Identities, replays: Replays, clock: Clock) -> None:
         self._engine = engine
         self._identities = identities
-        self.replays = replays
+        self.replays = replays  # of all that the agent judges: a proof is good once
         self._clock = clock
         self._uses = SingleUses(clock.boot)
 
@@ -110,10 +110,7 @@ class Judging:
         return True
 
     def examine(self, token: str, audience: str, proven: Proven) -> TaskToken:
-        """A task token that is good now at `audience`, for whatever it is; it is not used by that.
-
-        `proven` is what its sender has been found to hold. Raise InvalidToken or TaskOver.
-        """
+        """Return a task token that is good now, whatever it is for. Raise InvalidToken, or TaskOver."""
         verified = tokens.verify(
             token,
             keys=self._keys,
@@ -146,8 +143,7 @@ class Judging:
     def _task_token(
         self, token: str, audience: str, action: str, sender: Sender, params_digest: str, use: bool
     ) -> TaskToken:
-        now = self._clock.now()
-        proven, proof = sender.prove(token, now)
+        proven, proof = sender.prove(token, self._clock.now())
         verified = self.examine(token, audience, proven)
         if action and action not in verified.actions:
             raise InvalidToken(f"the token does not grant {action[:100]!r}", reason_code="action_not_granted")
