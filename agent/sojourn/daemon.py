@@ -140,13 +140,14 @@ async def _open_doors(
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
     http = HttpProtocols(api.app(events.EventsApi(rooms.signals, rooms.identities).routes()))
-    public = Door(inward.socket("public.sock"), admission, http=http.of_peer)
+    outer, inner = inward.socket("public.sock"), inward.socket("admin.sock")
+    public = Door(outer, admission, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
     operators = Admission(
         rooms.clock, connections=ADMIN_CONNECTIONS, per_uid=ADMIN_CONNECTIONS, per_uid_per_second=ADMIN_CONNECTIONS
     )
-    private = Door(inward.socket("admin.sock"), operators, admit=owners)
+    private = Door(inner, operators, admit=owners)
 
     calls = Calls(public.peers, rooms.audit, header=True)
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
@@ -216,13 +217,13 @@ async def _open_doors(
     envoy = _services(envoy_calls, {sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods()})
     own = _services(calls, public_services) | envoy
     administration = _services(admin_calls, admin_services)
-    for door, path, mode, made, common, maximum in (
-        (public, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),
-        (private, config.admin_socket, 0o600, administration, admin_calls, ADMIN_MESSAGE_MAX_BYTES),
+    for door, behind, path, mode, made, common, maximum in (
+        (public, outer, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),
+        (private, inner, config.admin_socket, 0o600, administration, admin_calls, ADMIN_MESSAGE_MAX_BYTES),
     ):
         listener = bind(path, mode)
         stack.callback(unbind, path, listener)
-        server = await serve(door.inward, made, common, message_max_bytes=maximum)
+        server = await serve(behind, made, common, message_max_bytes=maximum)
         stack.push_async_callback(end, door, server)
         await door.open(listener)
         stack.callback(door.stop_accepting)
