@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
@@ -23,6 +24,7 @@ from sojourn.doors import (
     events,
     facts,
     federation,
+    https,
     localauthority,
     metrics,
     minting,
@@ -52,6 +54,7 @@ from sojourn.limits import (
     ADMIN_MESSAGE_MAX_BYTES,
     DRAIN_SECONDS,
     HOLDERS_SHARE,
+    HTTPS_DESCRIPTORS_SHARE,
     PUBLIC_REQUEST_MAX_BYTES,
     REMOTE_DESCRIPTORS_SHARE,
 )
@@ -62,9 +65,16 @@ from sojourn.tasks.delegating import Delegating
 log = structlog.get_logger()
 
 
-async def run(config: Config, level: Level, failures: Failures, ready: Callable[[str], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain. Raise CannotStart. Calls `ready` when all sockets answer, with the
-    address of the listener for other machines, or ''.
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """ADDRESS:PORT of the listeners for other machines; '': there is none."""
+
+    tcp: str
+    https: str
+
+
+async def run(config: Config, level: Level, failures: Failures, ready: Callable[[Listening], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain. Raise CannotStart. Calls `ready` when all sockets answer.
 
     SIGHUP has the task types read again.
     """
@@ -95,8 +105,20 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             rooms.engine.holding.look()
             inward = InwardFolder(config.data_dir / "inward")
             stack.callback(inward.close)
-            await _open_doors(config, rooms, level, failures, inward, descriptors, stack)
+            api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
+            await _open_doors(config, rooms, api, level, failures, inward, descriptors, stack)
             own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
+            remote_http = HttpProtocols(api.app())
+            web = https.open_https(
+                config.listen,
+                https.HttpsDoor(remote_http, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
+                own,
+                rooms.revocations,
+                rooms.clock,
+                descriptors,
+                stack,
+            )
+            stack.callback(remote_http.close)
             tcp = await remote.open_listener(
                 config.listen,
                 remote.RemoteDoor(
@@ -111,7 +133,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 metrics.start(config.metrics.listen, _gauges(rooms))
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
-            ready(tcp)
+            ready(Listening(tcp, web))
             await stop.wait()
             log.info("agent_draining")
             rooms.identities.close()
@@ -130,6 +152,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
 async def _open_doors(
     config: Config,
     rooms: Rooms,
+    api: HttpApi,
     level: Level,
     failures: Failures,
     inward: InwardFolder,
@@ -137,8 +160,8 @@ async def _open_doors(
     stack: AsyncExitStack,
 ) -> None:
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
+    elsewhere += 0 if config.listen.https is None else HTTPS_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
-    api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
     http = HttpProtocols(api.app(events.EventsApi(rooms.signals, rooms.identities).routes()))
     outer, inner = inward.socket("public.sock"), inward.socket("admin.sock")
     public = Door(outer, admission, http=http.of_peer)
@@ -246,7 +269,7 @@ def _gauges(rooms: Rooms) -> metrics.Gauges:
     )
 
 
-def main(config: Config, ready: Callable[[str], None]) -> None:
+def main(config: Config, ready: Callable[[Listening], None]) -> None:
     """Run the agent in the foreground until it is told to stop. Raise CannotStart and its kin."""
     import uvloop
 

@@ -67,6 +67,12 @@ REMOTE_HANDSHAKES = 256  # under way: whoever is not known yet takes no place of
 REMOTE_HANDSHAKES_PER_ADDRESS = 64
 REMOTE_HANDSHAKE_SECONDS = 5.0
 REMOTE_SILENT_SECONDS = 30  # after which a network peer that acknowledges nothing is gone
+HTTPS_CONNECTIONS = 2_000  # of clients of the token service on other machines
+HTTPS_CONNECTIONS_PER_ID = 500  # of one SPIFFE ID, which all replicas of a client share
+HTTPS_CONNECTIONS_PER_ADDRESS = 200  # of one address whose clients show no certificate
+HTTPS_DESCRIPTORS_SHARE = 0.1  # of the descriptors; a connection takes one
+CERTIFICATE_LOOK_SECONDS = 5.0  # between looks whether the certificate's file has changed
+PEM_MAX_BYTES = 256 * 1024  # a long chain of large keys
 REMOTE_LINGER_SECONDS = 2.0  # of a connection that is over: longer than a heartbeat, so that its streams say why
 CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
 

@@ -28,7 +28,7 @@ class PeerCheck:
     def __call__(self, chain: Sequence[bytes]) -> SpiffeId:
         """Return the SPIFFE ID of a chain of DER certificates, leaf first; raise SSLCertVerificationError."""
         if not chain:
-            _refuse("peer showed no certificate")
+            refuse("peer showed no certificate")
         try:
             certificates = [x509.load_der_x509_certificate(der) for der in chain]
             domain = spiffe_id_of(certificates[0]).trust_domain
@@ -37,16 +37,16 @@ class PeerCheck:
             peer = verify_chain(certificates, authorities, domain, datetime.now(UTC))
             revoked = any((each.issuer.public_bytes(), each.serial_number) in self._revoked for each in certificates)
         except SojournError as error:
-            _refuse(error.public)
+            refuse(error.public)
         except Exception:  # noqa: BLE001  # it parses hostile input
-            _refuse("peer's certificate cannot be parsed")
+            refuse("peer's certificate cannot be parsed")
         if revoked:
-            _refuse(f"certificate of {str(peer)!r} is revoked")
+            refuse(f"certificate of {str(peer)!r} is revoked")
         allowed = False
         with contextlib.suppress(Exception):  # an authorizer that fails has not said yes
             allowed = self._authorize(peer) is True
         if not allowed:
-            _refuse(f"peer {str(peer)!r} is not authorized here")
+            refuse(f"peer {str(peer)!r} is not authorized here")
         return peer
 
     @property
@@ -113,7 +113,7 @@ def _chain(sslobj: Any) -> list[bytes]:
     return [certificate.public_bytes(_DER) for certificate in sslobj.get_unverified_chain() or ()]
 
 
-def _refuse(sentence: str) -> NoReturn:
+def refuse(sentence: str) -> NoReturn:
     error = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, sentence)
     error.reason = "CERTIFICATE_VERIFY_FAILED"
     error.verify_code = _UNSPECIFIED
