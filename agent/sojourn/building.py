@@ -1,6 +1,5 @@
 """Building the agent's rooms from the configuration: which there are, and in which order they come to be."""
 
-import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from sojourn.oversight.facts import Facts
 from sojourn.oversight.reviews import Review, Reviews
 from sojourn.oversight.signals import Issuer, Signals
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import SigningKey
+from sojourn.spiffe.replays import Replays
 from sojourn.store import wal
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import open_sqlite
@@ -44,9 +43,11 @@ from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.policies import Policies
+from sojourn.tasks.proving import Proving
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.service import TokenService
+from sojourn.tasks.tokenkeys import TokenKeys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +79,7 @@ class Rooms:
     signals: Signals
     facts: Facts
     redeciding: Redeciding
+    proving: Proving
 
 
 async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
@@ -121,11 +123,11 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
     identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
     table = TaskTable(database, journal)
-    key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
+    keys = TokenKeys(alarms, config.tasks.token_key_ttl.total_seconds())
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
     facts = Facts(FactTable(database, journal), audit, clock, alarms)
     await facts.start()
-    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders, facts)
+    engine = TaskEngine({}, table, audit, keys, config.issuer, epoch, clock, alarms, holders, facts)
     changing = Changing(engine)
     policies = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
     await policies.start()
@@ -171,6 +173,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         signals=signals,
         facts=facts,
         redeciding=redeciding,
+        proving=Proving(engine, authority, revocations, Replays(clock.now, clock.boot), clock),
     )
 
 

@@ -33,8 +33,10 @@ from sojourn.doors import (
     remote,
     revoking,
     sds,
+    statuslists,
     taskadmin,
     tasks,
+    tasktokens,
     validation,
     workload,
 )
@@ -108,7 +110,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
             await _open_doors(config, rooms, api, level, failures, inward, descriptors, stack)
             own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
-            remote_http = HttpProtocols(api.app())
+            remote_http = HttpProtocols(api.app(statuslists.routes(rooms.engine)))
             web = https.open_https(
                 config.listen,
                 https.HttpsDoor(remote_http, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
@@ -162,7 +164,8 @@ async def _open_doors(
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
     elsewhere += 0 if config.listen.https is None else HTTPS_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
-    http = HttpProtocols(api.app(events.EventsApi(rooms.signals, rooms.identities).routes()))
+    lists = statuslists.routes(rooms.engine)
+    http = HttpProtocols(api.app([*events.EventsApi(rooms.signals, rooms.identities).routes(), *lists]))
     outer, inner = inward.socket("public.sock"), inward.socket("admin.sock")
     public = Door(outer, admission, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
@@ -183,6 +186,7 @@ async def _open_doors(
         tasks.SERVICE: tasks.TasksApi(
             rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
         ).methods()
+        | tasktokens.TaskTokensApi(rooms.engine, rooms.attaching, rooms.identities, rooms.proving).methods()
         | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(

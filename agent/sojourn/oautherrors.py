@@ -32,6 +32,18 @@ class UnsupportedTokenType(InvalidInput):
     oauth_error = "unsupported_token_type"
 
 
+class BindingNeeded(InvalidInput):
+    """The task type gives no token that whoever holds it may use."""
+
+    code = "binding_needed"
+
+
+class DigestNeeded(InvalidInput):
+    """The task type gives tokens for one request alone, and none was named."""
+
+    code = "params_digest_needed"
+
+
 class InvalidProof(InvalidToken):
     """A DPoP proof is not good (RFC 9449, 5). `reason_code` says in what way, stably."""
 

@@ -46,7 +46,7 @@ LAYERS = [
     ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats", "tasks.blocks"],
     [
         "tasks.holding",
-        "tasks.issuing",
+        "tasks.tokenkeys",
         "tasks.shadow",
         "tasks.deadlines",
         "tasks.family",
@@ -54,12 +54,14 @@ LAYERS = [
         "tasks.waiting",
         "oversight.reviews",
     ],
+    ["tasks.statuslist"],
+    ["tasks.issuing"],
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.following", "identity.identities", "tasks.engine"],
     ["identity.lookout"],
     ["tasks.approving"],
-    ["tasks.beginning", "tasks.changing", "tasks.recovery"],
+    ["tasks.beginning", "tasks.changing", "tasks.proving", "tasks.recovery"],
     ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
     ["oversight.signals"],
     ["tasks.service", "store"],
@@ -139,7 +141,10 @@ SEES_PROC = [
     "doors.servers",
     "sdk.tls",
 ]
-SDK_SEES = ["address", "errors", "limits", "spiffe", "sdk", "_pb", "tasks.grants", "tasks.reasons", "tasks.tokens"]
+SDK_SEES = [
+    *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "_pb"),
+    *("tasks.grants", "tasks.reasons", "tasks.tokens"),
+]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),
     *("uvicorn", "uvloop"),

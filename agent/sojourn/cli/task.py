@@ -115,27 +115,6 @@ def begin(
 
 
 @app.command()
-def token(
-    task: TaskArgument,
-    resource: ResourceOption = "",
-    action: ActionOption = None,
-    socket: SocketOption = None,
-    output: OutputOption = Output.PRETTY,
-) -> None:
-    """Get an access token under a task, and print the token alone."""
-    got = remote.public(socket, lambda client: client.get_token(task, resource, tuple(action or ())))
-    value = {
-        "access_token": got.token,
-        "token_type": "Bearer",
-        "resource": got.resource,
-        "actions": list(got.actions),
-        "expires_at": moment(got.expires_at),
-        "task_id": task,
-    }
-    emit(output, value, [got.token])
-
-
-@app.command()
 def narrow(
     task: TaskArgument,
     resource: ResourceOption = "",

@@ -88,7 +88,7 @@ class HttpApi:
     async def keys(self, request: Request) -> Response:
         """The JWK Set of JWT-SVIDs and of task tokens (RFC 7517)."""
         del request
-        keys = [*self._authority.jwt_keys.values(), self._engine.key.public]
+        keys = [*self._authority.jwt_keys.values(), *self._engine.keys.published.values()]
         jwks = {"keys": [{**key.jwk, "use": "sig", "alg": "ES256"} for key in keys]}
         return JSONResponse(jwks, headers={"Cache-Control": "max-age=60"})
 

@@ -201,6 +201,7 @@ class Beginning:
         engine.blocks.check(kind.name, entry.spiffe_id)
         self._approving.check(kind)
         params = kind.read_params(request.params)
+        kind.params_in_tokens(params)  # now, and not when the first token is needed
         engine.tasks.check_room(peer.uid)
         rules.check_life(request.max_seconds)
         task = self.make(kind, entry, peer, params, request.max_seconds, held)

@@ -124,7 +124,7 @@ class TokenService:
                 return Verdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
             verified = tokens.verify(
                 token,
-                keys={self._engine.key.kid: self._engine.key.public},
+                keys=self._engine.keys.published,
                 issuer=self._engine.issuer,
                 audience=audience,
                 now=self._clock.now(),

@@ -34,6 +34,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, actions_wanted, choose_type, read
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.tokenkeys import TokenKeys
 
 SUBJECT = SpiffeId.parse(TRIAGE)
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))
@@ -323,9 +324,10 @@ class TestNeverMore:
         """What an exchange gives, by the same steps as tasks/service.py; None if it is refused."""
         clock = FakeClock()
         store = FakeTaskStore()
-        key = SigningKey.from_private("k", PRIVATE)
+        alarms = Alarms(clock)
+        keys = TokenKeys(alarms, first=SigningKey.from_private("k", PRIVATE))
         engine = TaskEngine(
-            {"triage": kind}, store, Audit(store, clock), key, "https://i", 1, clock, Alarms(clock), Holders(9)
+            {"triage": kind}, store, Audit(store, clock), keys, "https://i", 1, clock, alarms, Holders(9)
         )
         entries = [entry("/agent/triage", spiffe_id=subject)]
         with child() as process:
