@@ -67,6 +67,7 @@ REMOTE_HANDSHAKES = 256  # under way: whoever is not known yet takes no place of
 REMOTE_HANDSHAKES_PER_ADDRESS = 64
 REMOTE_HANDSHAKE_SECONDS = 5.0
 REMOTE_SILENT_SECONDS = 30  # after which a network peer that acknowledges nothing is gone
+METADATA_AGE_SECONDS = 60  # that the documents of the token service may be kept: types come and go
 HTTPS_CONNECTIONS = 2_000  # of clients of the token service on other machines
 HTTPS_CONNECTIONS_PER_ID = 500  # of one SPIFFE ID, which all replicas of a client share
 HTTPS_CONNECTIONS_PER_ADDRESS = 200  # of one address whose clients show no certificate
@@ -107,6 +108,9 @@ ENTRY_ID_MAX_BYTES = 255
 ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, and JSON and int32 hold it
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 EXPLAINED_ENTRIES = 20  # nearest misses shown
+
+REVOCATION_WRITE_SECONDS = 3.0  # that a client waits for its revocation, which is in force, to be on disk
+REVOCATION_RETRY_SECONDS = 5  # for it to come again after, when it is not
 
 # --- services -------------------------------------------------------------------------------------------------------
 SERVICES = 1_000  # that the configuration names

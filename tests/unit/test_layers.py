@@ -64,7 +64,7 @@ LAYERS = [
     ["tasks.beginning", "tasks.changing", "tasks.proving", "tasks.recovery"],
     ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
     ["oversight.signals"],
-    ["tasks.service", "store"],
+    ["tasks.inspecting", "tasks.service", "store"],
     ["tasks.reloading", "tasks.redeciding"],
     ["tasks.typefolder"],
     ["tasks.policies"],
