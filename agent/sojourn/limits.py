@@ -108,6 +108,9 @@ CLAIMS_NESTED_MAX = 30  # protobuf parsers stop at a hundred messages within eac
 AUDIENCES_PER_JWT_SVID = 20
 AUDIENCE_MAX_BYTES = 2_048
 BOUND_PARAMS_MAX_BYTES = 4_096  # of a task's parameters that its tokens carry: headers have room for 8 KiB
+USED_TOKENS = 2_000_000  # assertions that are remembered, at about 200 bytes; when full, ended ones are forgotten early
+USED_TOKENS_KEPT_SECONDS = 86_400  # past their end: a day for a clock that was set
+USED_TOKENS_PURGE_SECONDS = 60
 
 # --- proofs of possession -------------------------------------------------------------------------------------------
 DPOP_AGE_SECONDS = 60  # how old a proof may be; a client makes a new one for each request
