@@ -4,9 +4,9 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any
 
-from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.errors import Refused, SojournError, TaskOver, Unavailable
 from sojourn.identity.entries import Entry
@@ -15,6 +15,7 @@ from sojourn.tasks import rules
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
+from sojourn.tasks.asker import Asker, owner_of
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param
 from sojourn.tasks.reasons import DEADLINE, HOLDER_DISCONNECTED, NOT_WRITTEN
@@ -36,6 +37,7 @@ class BeginRequest:
     spiffe_id: SpiffeId | None = None
     max_seconds: float = 0
     key: str = ""
+    svids: Mapping[tuple[str, str], float] = MappingProxyType({})  # that it is begun by: it ends if one is revoked
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Beginning:
         self._approving = approving
         self._repeats = Repeats(engine.tasks)
 
-    async def begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
+    async def begin(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
         """Begin a task for a caller with these identities. Takes ownership of `bond`. If someone must agree first, the
         task is pending.
 
@@ -99,7 +101,7 @@ class Beginning:
         bond.close()
         return await known
 
-    async def _begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
+    async def _begin(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
         engine = self._engine
         held = self.hold(bond, peer.uid, lambda: engine.holding.gone(task))
         try:
@@ -161,7 +163,7 @@ class Beginning:
         self,
         kind: TaskType,
         entry: Entry,
-        peer: Peer,
+        peer: Asker,
         params: Mapping[str, Param],
         max_seconds: float,
         held: Held,
@@ -192,7 +194,7 @@ class Beginning:
         rules.check_binding(kind, task.held_as)
         return task
 
-    def _authorized(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
+    def _authorized(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
         engine = self._engine
         if engine.closing:
             raise Unavailable("the agent is shutting down")
@@ -201,9 +203,10 @@ class Beginning:
         engine.blocks.check(kind.name, entry.spiffe_id)
         self._approving.check(kind)
         params = kind.read_params(request.params)
-        engine.tasks.check_room(peer.uid)
+        engine.tasks.check_room(owner_of(peer, entry))
         rules.check_life(request.max_seconds)
         task = self.make(kind, entry, peer, params, request.max_seconds, held)
+        task.svids = dict(request.svids)
         decided = engine.decided(task)
         try:
             task.authority = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)
