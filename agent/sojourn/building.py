@@ -37,6 +37,7 @@ from sojourn.store.signals import SignalTable
 from sojourn.store.tasks import TaskTable
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.audiences import Audiences, Service
 from sojourn.tasks.beginning import Beginning
 from sojourn.tasks.blocks import Block
 from sojourn.tasks.changing import Changing
@@ -73,6 +74,7 @@ class Rooms:
     recovery: Recovery
     blocks: KeptList[Block]
     service: TokenService
+    audiences: Audiences
     signals: Signals
     facts: Facts
     redeciding: Redeciding
@@ -165,7 +167,15 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         recovery=recovery,
         blocks=blocks,
         service=service,
+        audiences=_audiences(config),
         signals=signals,
         facts=facts,
         redeciding=redeciding,
+    )
+
+
+def _audiences(config: Config) -> Audiences:
+    return Audiences(
+        Service(each.resource, frozenset(SpiffeId.parse(name) for name in each.workloads), each.name or "")
+        for each in config.services
     )

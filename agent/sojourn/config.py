@@ -7,57 +7,31 @@ import os
 import re
 import socket
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    PlainSerializer,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from sojourn import trusted
 from sojourn.address import default_run_dir, default_state_dir, socket_path
-from sojourn.durations import duration_text, parse_duration
-from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
-from sojourn.limits import (
-    AUDIENCE_MAX_BYTES,
-    CONFIG_MAX_BYTES,
-    CONNECTIONS_PER_UID_PER_SECOND,
-    FACT_MAX_AGE_SECONDS,
-    SIGNAL_AGE_MAX_SECONDS,
-    SIGNAL_ISSUERS,
-    SVID_TTL_MAX_SECONDS,
-    SVID_TTL_MIN_SECONDS,
+from sojourn.configtables import (
+    Duration,
+    LimitsConfig,
+    ListenConfig,
+    MetricsConfig,
+    ServiceConfig,
+    SignalsConfig,
+    Table,
+    between,
+    https_url,
+    spiffe_ids,
 )
+from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
+from sojourn.limits import CONFIG_MAX_BYTES, SERVICES, SIGNAL_ISSUERS, SVID_TTL_MAX_SECONDS, SVID_TTL_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-
-Duration = Annotated[
-    timedelta, BeforeValidator(parse_duration), PlainSerializer(duration_text, return_type=str, when_used="json")
-]
-
-
-def between(low: timedelta, high: timedelta = timedelta.max) -> AfterValidator:
-    """A duration's limits, with a message that people read."""
-
-    def check(value: timedelta) -> timedelta:
-        if value < low:
-            raise ValueError(f"is {duration_text(value)}: the least is {duration_text(low)}")
-        if value > high:
-            raise ValueError(f"is {duration_text(value)}: the most is {duration_text(high)}")
-        return value
-
-    return AfterValidator(check)
 
 
 def _socket(value: object) -> object:
@@ -71,11 +45,7 @@ SocketPath = Annotated[Path, BeforeValidator(_socket)]
 SvidTtl = Annotated[Duration, between(timedelta(seconds=SVID_TTL_MIN_SECONDS), timedelta(seconds=SVID_TTL_MAX_SECONDS))]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
-
-
-class AuthorityConfig(_Table):
+class AuthorityConfig(Table):
     """What signs. `embedded` is this agent's own certificate authority."""
 
     kind: Literal["embedded"] = "embedded"
@@ -85,7 +55,7 @@ class AuthorityConfig(_Table):
     jwt_key_ttl: Annotated[Duration, between(timedelta(hours=1))] = timedelta(days=30)
 
 
-class IdentityConfig(_Table):
+class IdentityConfig(Table):
     """Lifetimes of SVIDs whose entry names none, and which kinds there are."""
 
     x509_svid_ttl: SvidTtl = timedelta(hours=1)
@@ -93,13 +63,13 @@ class IdentityConfig(_Table):
     wit_svids: Annotated[bool, Field(strict=True)] = False  # an incubating profile of the standard
 
 
-class RegistrationConfig(_Table):
+class RegistrationConfig(Table):
     """Entries that come from files."""
 
     follow: Path | None = None  # a folder of entry files whose entries are kept as it says
 
 
-class TasksConfig(_Table):
+class TasksConfig(Table):
     """Task types and the tokens of tasks."""
 
     types_dir: Path | None = None
@@ -110,95 +80,14 @@ class TasksConfig(_Table):
     @field_validator("issuer")
     @classmethod
     def _issuer_is_https(cls, value: str | None) -> str | None:
-        if value is None:
-            return None
-        parts = urlsplit(value)
-        if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or value.endswith("/"):
-            raise ValueError("is not an https URL without query, fragment and trailing slash (RFC 8414, 2)")
-        return value
+        return None if value is None else https_url(value)
 
 
-class SignalsConfig(_Table):
-    """One issuer of signed events (Shared Signals) that this agent hears."""
-
-    issuer: str  # its `iss`, compared byte for byte
-    jwks: Path  # a file with its JWK Set
-    audience: Annotated[str, Field(min_length=1, max_length=AUDIENCE_MAX_BYTES)] | None = None  # default: our issuer
-    valid: Annotated[Duration | None, between(timedelta(seconds=1), timedelta(seconds=FACT_MAX_AGE_SECONDS))] = None
-    max_age: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=SIGNAL_AGE_MAX_SECONDS))] = timedelta(
-        minutes=10
-    )
-    publishers: tuple[str, ...] = ()  # SPIFFE IDs that may hand its events in; none: every process here may
-
-    @field_validator("issuer")
-    @classmethod
-    def _issuer_is_https(cls, value: str) -> str:
-        parts = urlsplit(value)
-        odd = not value.isprintable() or " " in value or len(value) > AUDIENCE_MAX_BYTES
-        if parts.scheme != "https" or not parts.hostname or "#" in value or odd:
-            raise ValueError("is not an https URL")
-        return value
-
-    @field_validator("publishers")
-    @classmethod
-    def _publishers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _spiffe_ids(value)
-
-
-def _spiffe_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
-    for text in texts:
-        try:
-            SpiffeId.parse(text)
-        except InvalidSpiffeId as error:
-            raise ValueError(f"{text!r} is not a SPIFFE ID: {error.public}") from None
-    return texts
-
-
-class LogConfig(_Table):
+class LogConfig(Table):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
-def _address(value: str) -> str:
-    host, _, port = value.rpartition(":")
-    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
-        raise ValueError("is not ADDRESS:PORT, such as 127.0.0.1:9464")
-    return value
-
-
-Address = Annotated[str, AfterValidator(_address)]  # of an IP socket; IPv6 as [::1]:9464
-
-
-class MetricsConfig(_Table):
-    """Prometheus metrics over HTTP, off unless an address is given. It should be a loopback one."""
-
-    listen: Address | None = None
-
-
-class ListenConfig(_Table):
-    """Validators on other machines, over mutual TLS: off unless an address is given. Port 0: any that is free."""
-
-    tcp: Address | None = None
-    allowed: tuple[str, ...] | None = None  # SPIFFE IDs; default: all of the trust domain
-
-    @field_validator("allowed")
-    @classmethod
-    def _ids(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        for each in value or ():
-            try:
-                SpiffeId.parse(each)
-            except InvalidSpiffeId as error:
-                raise ValueError(f"{each!r} is not a SPIFFE ID: {error.public}") from None
-        return value
-
-
-class LimitsConfig(_Table):
-    """What one uid may take of the door."""
-
-    connections_per_uid: Annotated[int, Field(ge=1, strict=True)] | None = None  # default: half of all connections
-    connections_per_uid_per_second: Annotated[int, Field(ge=1, strict=True)] = CONNECTIONS_PER_UID_PER_SECOND
-
-
-class Config(_Table):
+class Config(Table):
     """The whole configuration."""
 
     trust_domain: str = "example.org"
@@ -216,6 +105,7 @@ class Config(_Table):
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
     listen: ListenConfig = ListenConfig()
+    services: Annotated[tuple[ServiceConfig, ...], Field(max_length=SERVICES)] = ()
     limits: LimitsConfig = LimitsConfig()
 
     @field_validator("trust_domain")
@@ -240,22 +130,32 @@ class Config(_Table):
     @field_validator("node_aliases")
     @classmethod
     def _aliases(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return _spiffe_ids(value)
+        return spiffe_ids(value)
 
     @field_validator("signals")
     @classmethod
     def _signals(cls, value: tuple[SignalsConfig, ...]) -> tuple[SignalsConfig, ...]:
-        issuers = [each.issuer for each in value]
-        twice = next((each for each in issuers if issuers.count(each) > 1), None)
-        if twice is not None:
-            raise ValueError(f"the issuer {twice!r} is there twice")
+        _once("issuer", [each.issuer for each in value])
+        return value
+
+    @field_validator("services")
+    @classmethod
+    def _services(cls, value: tuple[ServiceConfig, ...]) -> tuple[ServiceConfig, ...]:
+        _once("resource", [each.resource for each in value])
         return value
 
     @model_validator(mode="after")
-    def _allowed_are_ours(self) -> Self:
-        for each in self.listen.allowed or ():
-            if SpiffeId.parse(each).trust_domain.name != self.trust_domain:
-                raise ValueError(f"listen.allowed: {each!r} is not of the trust domain {self.trust_domain!r}")
+    def _named_are_ours(self) -> Self:
+        """SPIFFE IDs that may come in, or are services, are of our own trust domain."""
+        named = {
+            "listen.allowed": self.listen.allowed or (),
+            "listen.https_allowed": self.listen.https_allowed or (),
+            **{f"services: {each.resource!r}": each.workloads for each in self.services},
+        }
+        for key, ids in named.items():
+            for each in ids:
+                if SpiffeId.parse(each).trust_domain.name != self.trust_domain:
+                    raise ValueError(f"{key}: {each!r} is not of the trust domain {self.trust_domain!r}")
         return self
 
     @property
@@ -285,6 +185,7 @@ VARIABLES = {
     "SOJOURN_LOG_LEVEL": "log.level",
     "SOJOURN_METRICS_LISTEN": "metrics.listen",
     "SOJOURN_LISTEN_TCP": "listen.tcp",
+    "SOJOURN_LISTEN_HTTPS": "listen.https",
     "SOJOURN_FOLLOW": "registration.follow",
     "SOJOURN_TASK_TYPES_DIR": "tasks.types_dir",
 }
@@ -360,7 +261,11 @@ def _read(path: Path) -> str:
 
 def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in the file are relative to the file."""
-    keys = (("registration", "follow"), ("tasks", "types_dir"), ("tasks", "shadow_types_dir"))
+    keys = (
+        ("registration", "follow"),
+        *(("tasks", key) for key in ("types_dir", "shadow_types_dir")),
+        *(("listen", key) for key in ("https_certificate", "https_key")),
+    )
     inner = ((values.get(table), key) for table, key in keys)
     listed = values.get("signals")
     issuers = [(each, "jwks") for each in listed] if isinstance(listed, list) else []
@@ -386,6 +291,12 @@ def _fault(path: Path | None, origins: Mapping[str, str], fault: Any) -> str:
         message = "unknown key"
     where = origins.get(key) or next((origins[k] for k in origins if key.startswith(f"{k}.")), str(path or "default"))
     return f"{where}: {key}: {message}"
+
+
+def _once(what: str, values: Sequence[str]) -> None:
+    twice = next((each for each in values if values.count(each) > 1), None)
+    if twice is not None:
+        raise ValueError(f"the {what} {twice!r} is there twice")
 
 
 def _host_segment() -> str:

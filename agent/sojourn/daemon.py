@@ -40,7 +40,8 @@ from sojourn.doors.admission import Admission
 from sojourn.doors.binding import bind, unbind
 from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
-from sojourn.doors.http import HttpApi, HttpProtocols
+from sojourn.doors.http import HttpApi
+from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
 from sojourn.errors import SojournError
@@ -139,7 +140,7 @@ async def _open_doors(
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
     http = HttpProtocols(api.app(events.EventsApi(rooms.signals, rooms.identities).routes()))
-    public = Door(inward.socket("public.sock"), admission, http=http.make)
+    public = Door(inward.socket("public.sock"), admission, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
     operators = Admission(

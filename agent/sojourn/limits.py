@@ -102,6 +102,10 @@ ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, an
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 
+# --- services -------------------------------------------------------------------------------------------------------
+SERVICES = 1_000  # that the configuration names
+SERVICE_WORKLOADS = 100  # of one service
+
 # --- tokens ---------------------------------------------------------------------------------------------------------
 TOKEN_MAX_BYTES = 16 * 1024
 CLAIMS_NESTED_MAX = 30  # protobuf parsers stop at a hundred messages within each other, three a level

@@ -89,7 +89,7 @@ class TestPrecedence:
         """Each variable sets a key that exists."""
         address = "127.0.0.1:1"
         values = {"SOJOURN_LOG_LEVEL": "debug", "SOJOURN_METRICS_LISTEN": address, "SOJOURN_TRUST_DOMAIN": "td"}
-        values["SOJOURN_LISTEN_TCP"] = address
+        values["SOJOURN_LISTEN_TCP"] = values["SOJOURN_LISTEN_HTTPS"] = address
         loaded = load(None, {}, {variable: values.get(variable, "/x" if "NODE" not in variable else "n")})
         assert variable == loaded.origins[configuration.VARIABLES[variable]]
 
@@ -199,6 +199,8 @@ class TestFaults:
             'listen.tcp = "127.0.0.1:٨٤٤٣"',
             "listen.tcp = 8443",
             'listen.allowed = ["web"]',
+            'listen.https = "8443"',
+            'listen.https_allowed = ["web"]',
             'listen.allowed = ["spiffe://other.example/web"]',
             'listen.allowed = "spiffe://example.org/web"',
             "limits.connections_per_uid = 0",
@@ -300,6 +302,59 @@ class TestSignals:
         """More issuers than the limit are a fault."""
         many = "".join(self.GOOD.replace("idp", f"idp{number}") for number in range(51))
         assert 1 == len(faults(write(many)))
+
+
+class TestServices:
+    GOOD = '[[services]]\nresource = "https://a.example.org"\nworkloads = ["spiffe://example.org/a"]\n'
+
+    def test_good(self, write):
+        """A service needs a resource and its workloads; a name is for people."""
+        (service,) = load(write(self.GOOD), {}, {}).config.services
+        assert ("https://a.example.org", ("spiffe://example.org/a",), None) == (
+            service.resource,
+            service.workloads,
+            service.name,
+        )
+
+    @pytest.mark.parametrize(
+        "line",
+        [
+            "unknown = 1",
+            'name = ""',
+            '[[services]]\nresource = "https://a.example.org"\nworkloads = ["spiffe://example.org/b"]',
+            '[[services]]\nresource = "tickets"\nworkloads = ["spiffe://example.org/b"]',
+            '[[services]]\nresource = "https://b.example.org/#x"\nworkloads = ["spiffe://example.org/b"]',
+            '[[services]]\nresource = "https://b.example.org"\nworkloads = []',
+            '[[services]]\nresource = "https://b.example.org"\nworkloads = ["b"]',
+            '[[services]]\nresource = "https://b.example.org"',
+        ],
+    )
+    def test_refused(self, write, line):
+        """What cannot work is one fault, and so is a resource that is there twice."""
+        (fault,) = faults(write(self.GOOD + line))
+        assert "services" in fault
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            GOOD.replace("example.org/a", "other.example/a"),
+            '[listen]\nhttps_allowed = ["spiffe://other.example/a"]\n',
+        ],
+    )
+    def test_of_our_trust_domain(self, write, text):
+        """Workloads that are named, as services or as callers, are of our own trust domain."""
+        (fault,) = faults(write(text))
+        assert "is not of the trust domain" in fault
+
+
+class TestHttps:
+    def test_certificate_and_key(self, write, tmp_path):
+        """A certificate and its key are files beside the configuration; one without the other is a fault."""
+        both = '[listen]\nhttps_certificate = "c.pem"\nhttps_key = "k.pem"\n'
+        listen = load(write(both), {}, {}).config.listen
+        assert (tmp_path / "c.pem", tmp_path / "k.pem") == (listen.https_certificate, listen.https_key)
+        (fault,) = faults(write(both.replace("https_key", "#")))
+        assert "go together" in fault
 
 
 def test_configuration_is_frozen():

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sojourn.clock import Clock
-from sojourn.config import LimitsConfig
+from sojourn.configtables import LimitsConfig
 from sojourn.errors import LimitExceeded
 from sojourn.limits import (
     ADMIN_CONNECTIONS,

@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from sojourn.attestation.peer import Peer
 from sojourn.doors.admission import Allowance
+from sojourn.doors.httpprotocol import SENDER
 from sojourn.errors import InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, SojournError, TooLarge
 from sojourn.identity.identities import Identities
 from sojourn.limits import (
@@ -18,6 +19,7 @@ from sojourn.limits import (
 )
 from sojourn.oversight import secevent
 from sojourn.oversight.signals import Issuer, Signals
+from sojourn.tasks.clients import Sender
 
 log = structlog.get_logger()
 PATH = "/events"
@@ -47,7 +49,9 @@ class EventsApi:
 
     async def deliver(self, request: Request) -> Response:
         """Take one event, or say by RFC 8935, 2.4, why not."""
-        peer: Peer = request.scope["sojourn.peer"]
+        sender: Sender = request.scope[SENDER]
+        peer = sender.peer
+        assert peer is not None  # events are handed in by processes of this machine alone
         unverified: secevent.UnverifiedEvent | None = None
         try:
             if not self._allowance.allow(peer.uid):

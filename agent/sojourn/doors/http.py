@@ -1,36 +1,23 @@
-"""HTTP/1.1 on the public socket: the token endpoint, keys and discovery.
+"""HTTP/1.1: the token endpoint, keys and discovery."""
 
-There is no inward connection here: the door hands uvicorn's protocol the caller's own transport, and the Peer travels
-in the ASGI scope.
-"""
-
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from urllib.parse import parse_qsl
 
 import structlog
-import uvicorn
 from prometheus_client import Counter as Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
-from sojourn.attestation.peer import Peer
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
+from sojourn.doors.httpprotocol import SENDER
 from sojourn.errors import InvalidInput, InvalidToken, SojournError, TooLarge
-from sojourn.limits import (
-    HTTP_BODY_MAX_BYTES,
-    HTTP_KEEP_ALIVE_SECONDS,
-    HTTP_PIPELINE,
-    HTTP_REQUEST_SECONDS,
-    METADATA_MAX_BYTES,
-)
+from sojourn.limits import HTTP_BODY_MAX_BYTES
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import exchange
+from sojourn.tasks.clients import Sender
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.service import TokenService
 
@@ -74,7 +61,9 @@ class HttpApi:
 
     async def token(self, request: Request) -> Response:
         """RFC 8693, 2."""
-        peer: Peer = request.scope["sojourn.peer"]
+        sender: Sender = request.scope[SENDER]
+        peer = sender.peer
+        assert peer is not None
         try:
             form = await _form(request)
             asked = exchange.read(form)
@@ -178,87 +167,3 @@ async def _form(request: Request) -> list[tuple[str, str]]:
         )
     except ValueError as error:
         raise InvalidInput("the body is not a form") from error
-
-
-class HttpProtocols:
-    """Makes uvicorn's protocol for callers that the door hands over."""
-
-    def __init__(self, app: Starlette) -> None:
-        self._config = uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=HTTP_KEEP_ALIVE_SECONDS,
-            h11_max_incomplete_event_size=METADATA_MAX_BYTES,
-        )
-        self._config.load()
-        self._state = ServerState()
-
-    def make(self, peer: Peer) -> asyncio.Protocol:
-        return _PeerProtocol(peer, self._config, self._state)
-
-    def close(self) -> None:
-        """Close idle connections; those that are being answered close after it."""
-        for connection in list(self._state.connections):
-            connection.shutdown()
-
-
-class _PeerProtocol(HttpToolsProtocol):
-    """uvicorn's protocol, with the Peer in each request's scope, and limits that it lacks."""
-
-    def __init__(self, peer: Peer, config: uvicorn.Config, state: ServerState) -> None:
-        super().__init__(config=config, server_state=state, app_state={})
-        self._peer = peer
-        self._head_bytes = 0
-        self._deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's always is
-        super().connection_made(transport)
-        self._expect()
-
-    def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._head_bytes > METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES:
-            self.transport.abort()  # a head without end; the body has its own limit
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._unexpect()
-        super().connection_lost(exc)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if len(self.pipeline) > HTTP_PIPELINE:  # each waits with an object of its own
-            self.transport.abort()
-        self._head_bytes = 0
-        self._expect()
-
-    def on_headers_complete(self) -> None:
-        self.scope["sojourn.peer"] = self._peer  # type: ignore[typeddict-unknown-key]  # ours, beside ASGI's
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._unexpect()
-        self._head_bytes = 0
-        super().on_message_complete()
-
-    def _expect(self) -> None:
-        """A request must be complete by then."""
-        self._unexpect()
-        self._deadline = asyncio.get_running_loop().call_later(HTTP_REQUEST_SECONDS, self._late)
-
-    def _unexpect(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _late(self) -> None:
-        self.transport.abort()

@@ -18,7 +18,7 @@ from cryptography import x509
 
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarm, Alarms, Clock
-from sojourn.config import ListenConfig
+from sojourn.configtables import ListenConfig
 from sojourn.doors.admission import Allowance
 from sojourn.doors.calls import Call, Calls
 from sojourn.doors.doorway import Caller, Doorway, Visitor

@@ -16,7 +16,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from sojourn.clock import Clock
-from sojourn.config import SignalsConfig
+from sojourn.configtables import SignalsConfig
 from sojourn.errors import InvalidEvent, LimitExceeded, SojournError
 from sojourn.limits import AUDITED_TEXT, JWT_LEEWAY_SECONDS, SIGNALS_REMEMBERED
 from sojourn.oversight import caep, secevent

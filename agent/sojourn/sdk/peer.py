@@ -59,18 +59,20 @@ class _Checked:
 
     peer_spiffe_id: SpiffeId | None = None  # set when the handshake is done
     peer_chain: tuple[bytes, ...] = ()  # DER, leaf first; set with it
+    _checked = False
     _sslobj: Any
     context: Any
 
     def _check_peer(self) -> None:
-        if self.peer_spiffe_id is None:
+        if not self._checked:
             chain = _chain(self._sslobj)
             self.peer_spiffe_id = self.context.check_peer(chain)
             self.peer_chain = tuple(chain)
+            self._checked = True
 
     def _require_checked(self) -> None:
         # OpenSSL would do a handshake of its own inside the first read or write, which nobody checks.
-        if self._sslobj is not None and self.peer_spiffe_id is None:
+        if self._sslobj is not None and not self._checked:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the handshake is not done: call do_handshake first")
 
     def read(self, *args: Any, **kwargs: Any) -> Any:

@@ -8,6 +8,7 @@ has a new version. OpenSSL checks what it can: signatures, the chain to any bund
 import os
 import ssl
 import threading
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sojourn.sdk.authorize import Authorize
 from sojourn.sdk.parse import X509Context
 from sojourn.sdk.peer import CheckedObject, CheckedSocket, PeerCheck
+from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid
 
 _PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN: a bundle may hold an authority that is not self-signed
@@ -39,7 +41,7 @@ class SvidSource(Protocol):
 class InnerContext(ssl.SSLContext):
     """A plain context with one SVID, and the check of the peers that connect under it."""
 
-    check_peer: PeerCheck
+    check_peer: Callable[[Sequence[bytes]], SpiffeId | None]  # of a chain; raises SSLCertVerificationError
     outer: "SpiffeContext"
 
     def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
@@ -126,20 +128,29 @@ class SpiffeContext(ssl.SSLContext):
         authorities = {each.public_bytes(Encoding.DER) for bundle in context.bundles.values() for each in bundle}
         if authorities:
             inner.load_verify_locations(cadata=b"".join(sorted(authorities)))
-        load_svid(inner, context.default)
+        self.complete(inner, context)
         if self._alpn:
             inner.set_alpn_protocols(list(self._alpn))
         inner.sslobject_class = CheckedObject
         inner.sslsocket_class = CheckedSocket
-        inner.check_peer = PeerCheck(context, self._authorize)
         inner.outer = self
         return inner
 
+    def complete(self, inner: InnerContext, context: X509Context) -> None:
+        """Say what a context shows, and how it checks its peers."""
+        load_svid(inner, context.default)
+        inner.check_peer = PeerCheck(context, self._authorize)
+
 
 def load_svid(context: ssl.SSLContext, svid: X509Svid) -> None:
-    """Load chain and key into a context. They pass through memory only, never through a file on disk."""
+    """Load chain and key into a context."""
+    load_pem(context, svid.chain_pem + svid.key_pem)
+
+
+def load_pem(context: ssl.SSLContext, chain_and_key: bytes) -> None:
+    """Load a chain and its key into a context. They pass through memory only, never through a file on disk."""
     descriptor = os.memfd_create("sojourn-svid", os.MFD_CLOEXEC)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(svid.chain_pem + svid.key_pem)
+        file.write(chain_and_key)
         file.flush()
         context.load_cert_chain(f"/proc/self/fd/{descriptor}")

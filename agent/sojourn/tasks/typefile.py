@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from sojourn.config import Duration, between
+from sojourn.configtables import Duration, between
 from sojourn.errors import SojournError
 from sojourn.limits import (
     APPROVAL_MAX_SECONDS,

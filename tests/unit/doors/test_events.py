@@ -8,9 +8,11 @@ import pytest
 from fakes.children import peer_of, waiting_child
 from fakes.signed_events import IDP, issuer_key, signed
 from sojourn.doors.events import EventsApi
+from sojourn.doors.httpprotocol import SENDER
 from sojourn.errors import Bug, InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, StoreFailed, StoreFull
 from sojourn.oversight.secevent import Rules
 from sojourn.oversight.signals import ACCEPTED, Issuer
+from sojourn.tasks.clients import Sender
 from starlette.applications import Starlette
 
 KEY = issuer_key()
@@ -54,7 +56,7 @@ class Door:
 
     async def post(self, content=TOKEN, media_type="application/secevent+jwt"):
         async def with_peer(scope, receive, send):
-            await self._app({**scope, "sojourn.peer": self.peer}, receive, send)
+            await self._app({**scope, SENDER: Sender(self.peer)}, receive, send)
 
         transport = httpx.ASGITransport(with_peer)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as caller:

@@ -1,0 +1,164 @@
+"""The tables of the configuration about the outside: who signs events, who may connect, which services there are."""
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Self
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    field_validator,
+    model_validator,
+)
+
+from sojourn.durations import duration_text, parse_duration
+from sojourn.errors import InvalidInput, InvalidSpiffeId
+from sojourn.limits import (
+    AUDIENCE_MAX_BYTES,
+    AUDITED_TEXT,
+    CONNECTIONS_PER_UID_PER_SECOND,
+    FACT_MAX_AGE_SECONDS,
+    SERVICE_WORKLOADS,
+    SIGNAL_AGE_MAX_SECONDS,
+)
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.grants import Grant
+
+Duration = Annotated[
+    timedelta, BeforeValidator(parse_duration), PlainSerializer(duration_text, return_type=str, when_used="json")
+]
+
+
+def between(low: timedelta, high: timedelta = timedelta.max) -> AfterValidator:
+    """A duration's limits, with a message that people read."""
+
+    def check(value: timedelta) -> timedelta:
+        if value < low:
+            raise ValueError(f"is {duration_text(value)}: the least is {duration_text(low)}")
+        if value > high:
+            raise ValueError(f"is {duration_text(value)}: the most is {duration_text(high)}")
+        return value
+
+    return AfterValidator(check)
+
+
+class Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
+
+
+def spiffe_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
+    for text in texts:
+        try:
+            SpiffeId.parse(text)
+        except InvalidSpiffeId as error:
+            raise ValueError(f"{text!r} is not a SPIFFE ID: {error.public}") from None
+    return texts
+
+
+def https_url(value: str) -> str:
+    """An issuer's URL, or raise ValueError."""
+    parts = urlsplit(value)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or value.endswith("/"):
+        raise ValueError("is not an https URL without query, fragment and trailing slash (RFC 8414, 2)")
+    return value
+
+
+class SignalsConfig(Table):
+    """One issuer of signed events (Shared Signals) that this agent hears."""
+
+    issuer: str  # its `iss`, compared byte for byte
+    jwks: Path  # a file with its JWK Set
+    audience: Annotated[str, Field(min_length=1, max_length=AUDIENCE_MAX_BYTES)] | None = None  # default: our issuer
+    valid: Annotated[Duration | None, between(timedelta(seconds=1), timedelta(seconds=FACT_MAX_AGE_SECONDS))] = None
+    max_age: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=SIGNAL_AGE_MAX_SECONDS))] = timedelta(
+        minutes=10
+    )
+    publishers: tuple[str, ...] = ()  # SPIFFE IDs that may hand its events in; none: every process here may
+
+    @field_validator("issuer")
+    @classmethod
+    def _issuer_is_https(cls, value: str) -> str:
+        parts = urlsplit(value)
+        odd = not value.isprintable() or " " in value or len(value) > AUDIENCE_MAX_BYTES
+        if parts.scheme != "https" or not parts.hostname or "#" in value or odd:
+            raise ValueError("is not an https URL")
+        return value
+
+    @field_validator("publishers")
+    @classmethod
+    def _publishers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return spiffe_ids(value)
+
+
+def _address(value: str) -> str:
+    host, _, port = value.rpartition(":")
+    if not host or not (port.isascii() and port.isdecimal()) or int(port) > 65_535:
+        raise ValueError("is not ADDRESS:PORT, such as 127.0.0.1:9464")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_address)]  # of an IP socket; IPv6 as [::1]:9464
+
+
+class MetricsConfig(Table):
+    """Prometheus metrics over HTTP, off unless an address is given. It should be a loopback one."""
+
+    listen: Address | None = None
+
+
+class ListenConfig(Table):
+    """What other machines may connect to; each is off unless an address is given. Port 0: any that is free.
+
+    `tcp`: validators, over mutual TLS. `https`: the token service, for clients with or without an X.509-SVID.
+    """
+
+    tcp: Address | None = None
+    allowed: tuple[str, ...] | None = None  # SPIFFE IDs, for `tcp`; default: all of the trust domain
+    https: Address | None = None
+    https_certificate: Path | None = None  # a PEM file, leaf first; default: the agent's own X.509-SVID
+    https_key: Path | None = None  # the private key of it, a PEM file
+    https_allowed: tuple[str, ...] | None = None  # SPIFFE IDs whose certificates may be shown; default: as above
+
+    @field_validator("allowed", "https_allowed")
+    @classmethod
+    def _ids(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        return None if value is None else spiffe_ids(value)
+
+    @model_validator(mode="after")
+    def _certificate_has_its_key(self) -> Self:
+        if (self.https_certificate is None) != (self.https_key is None):
+            raise ValueError("https_certificate and https_key go together")
+        return self
+
+
+class ServiceConfig(Table):
+    """A service that takes task tokens: its resource, which is their audience, and who it is."""
+
+    resource: str  # an absolute URI, compared byte for byte
+    workloads: Annotated[tuple[str, ...], Field(min_length=1, max_length=SERVICE_WORKLOADS)]  # SPIFFE IDs
+    name: Annotated[str, Field(min_length=1, max_length=AUDITED_TEXT)] | None = None  # for people (RFC 9728, 2)
+
+    @field_validator("resource")
+    @classmethod
+    def _resource(cls, value: str) -> str:
+        try:
+            return Grant.parse(value, ("any",)).resource
+        except InvalidInput:
+            raise ValueError("is not an absolute URI without fragment (RFC 8707, 2)") from None
+
+    @field_validator("workloads")
+    @classmethod
+    def _workloads(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return spiffe_ids(value)
+
+
+class LimitsConfig(Table):
+    """What one uid may take of the door."""
+
+    connections_per_uid: Annotated[int, Field(ge=1, strict=True)] | None = None  # default: half of all connections
+    connections_per_uid_per_second: Annotated[int, Field(ge=1, strict=True)] = CONNECTIONS_PER_UID_PER_SECOND
