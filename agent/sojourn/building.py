@@ -1,6 +1,5 @@
 """Building the agent's rooms from the configuration: which there are, and in which order they come to be."""
 
-import secrets
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from sojourn.oversight.facts import Facts
 from sojourn.oversight.reviews import Review, Reviews
 from sojourn.oversight.signals import Issuer, Signals
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import SigningKey
+from sojourn.spiffe.replays import Replays
 from sojourn.store import wal
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import open_sqlite
@@ -35,18 +34,25 @@ from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.signals import SignalTable
 from sojourn.store.tasks import TaskTable
+from sojourn.store.used import UsedTable
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.audiences import Audiences, Service
 from sojourn.tasks.beginning import Beginning
 from sojourn.tasks.blocks import Block
 from sojourn.tasks.changing import Changing
+from sojourn.tasks.clients import Clients, own_names
+from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.evidence import end_due_to
+from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.policies import Policies
+from sojourn.tasks.proving import Proving
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.service import TokenService
+from sojourn.tasks.tokenkeys import TokenKeys
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +84,10 @@ class Rooms:
     signals: Signals
     facts: Facts
     redeciding: Redeciding
+    proving: Proving
+    delegating: Delegating
+    clients: Clients
+    granting: Granting
 
 
 async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
@@ -114,6 +124,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         audit,
         x509_ttl=config.identity.x509_svid_ttl,
         jwt_ttl=config.identity.jwt_svid_ttl,
+        jwt_each_anew=own_names(config.issuer, trust_domain),
     )
     foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
     revocations = Revocations(RevocationTable(database), authority, clock, alarms)
@@ -121,11 +132,11 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
     identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
     table = TaskTable(database, journal)
-    key = SigningKey.from_private(secrets.token_urlsafe(16), ec.generate_private_key(ec.SECP256R1()))
+    keys = TokenKeys(alarms, config.tasks.token_key_ttl.total_seconds())
     holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
     facts = Facts(FactTable(database, journal), audit, clock, alarms)
     await facts.start()
-    engine = TaskEngine({}, table, audit, key, config.issuer, epoch, clock, alarms, holders, facts)
+    engine = TaskEngine({}, table, audit, keys, config.issuer, epoch, clock, alarms, holders, facts)
     changing = Changing(engine)
     policies = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
     await policies.start()
@@ -141,7 +152,12 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     owed = KeptList(database, journal, REVIEWS, Review)
     approving = Approving(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
     beginning = Beginning(engine, approving)
-    service = TokenService(engine, beginning, attaching, identities, clock)
+    service = TokenService(engine, identities, clock)
+    delegating = Delegating(engine, beginning)
+    clients = Clients(identities, UsedTable(database), config.issuer, clock)
+    audiences = _audiences(config)
+    granting = Granting(engine, beginning, attaching, delegating, identities, clients, audiences, clock)
+    revocations.on_revoked(lambda revoked: end_due_to(engine, [each.svid for each in revoked]))
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
@@ -167,10 +183,14 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         recovery=recovery,
         blocks=blocks,
         service=service,
-        audiences=_audiences(config),
         signals=signals,
         facts=facts,
         redeciding=redeciding,
+        audiences=audiences,
+        clients=clients,
+        delegating=delegating,
+        granting=granting,
+        proving=Proving(engine, authority, revocations, Replays(clock.now, clock.boot), clock),
     )
 
 

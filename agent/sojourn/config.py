@@ -30,7 +30,14 @@ from sojourn.configtables import (
     spiffe_ids,
 )
 from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
-from sojourn.limits import CONFIG_MAX_BYTES, SERVICES, SIGNAL_ISSUERS, SVID_TTL_MAX_SECONDS, SVID_TTL_MIN_SECONDS
+from sojourn.limits import (
+    CONFIG_MAX_BYTES,
+    SERVICES,
+    SIGNAL_ISSUERS,
+    SVID_TTL_MAX_SECONDS,
+    SVID_TTL_MIN_SECONDS,
+    TOKEN_KEY_SECONDS,
+)
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 
@@ -76,6 +83,7 @@ class TasksConfig(Table):
     shadow_types_dir: Path | None = None  # a candidate set that is asked beside, and decides nothing
     approval_classes: tuple[Literal["normal", "high"], ...] = ()  # of types that need an approval of an operator's
     issuer: str | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
+    token_key_ttl: Annotated[Duration, between(timedelta(seconds=10))] = timedelta(seconds=TOKEN_KEY_SECONDS)
 
     @field_validator("issuer")
     @classmethod

@@ -31,8 +31,10 @@ from sojourn.doors import (
     remote,
     revoking,
     sds,
+    statuslists,
     taskadmin,
     tasks,
+    tasktokens,
     validation,
     workload,
 )
@@ -44,6 +46,7 @@ from sojourn.doors.http import HttpApi
 from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
+from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.errors import SojournError
 from sojourn.identity.issued import Issued
 from sojourn.identity.lookout import Lookout
@@ -57,7 +60,6 @@ from sojourn.limits import (
 )
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
-from sojourn.tasks.delegating import Delegating
 
 log = structlog.get_logger()
 
@@ -138,8 +140,11 @@ async def _open_doors(
 ) -> None:
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
-    api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
-    http = HttpProtocols(api.app(events.EventsApi(rooms.signals, rooms.identities).routes()))
+    tokens = TokenRequests(rooms.granting, rooms.proving, rooms.audit, rooms.clock)
+    api = HttpApi(rooms.service, rooms.engine, rooms.authority, tokens)
+    http = HttpProtocols(
+        api.app([*events.EventsApi(rooms.signals, rooms.identities).routes(), *statuslists.routes(rooms.engine)])
+    )
     public = Door(inward.socket("public.sock"), admission, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
@@ -151,14 +156,14 @@ async def _open_doors(
     calls = Calls(public.peers, rooms.audit, header=True)
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
-    delegating = Delegating(rooms.engine, rooms.beginning)
     fact_api = facts.FactApi(rooms.facts, rooms.redeciding, rooms.identities)
     approval_api = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities)
     public_services = {
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(
-            rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
+            rooms.engine, rooms.beginning, rooms.delegating, rooms.changing, rooms.attaching, rooms.identities
         ).methods()
+        | tasktokens.TaskTokensApi(rooms.engine, rooms.attaching, rooms.identities, rooms.proving).methods()
         | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(

@@ -116,6 +116,15 @@ USED_TOKENS = 2_000_000  # assertions that are remembered, at about 200 bytes; w
 USED_TOKENS_KEPT_SECONDS = 86_400  # past their end: a day for a clock that was set
 USED_TOKENS_PURGE_SECONDS = 60
 
+TOKEN_KEY_SECONDS = 86_400  # that a key signs task tokens
+TOKEN_KEY_AHEAD_SECONDS = 60  # that it is published before: so long others may keep the keys
+STATUS_LIST_ENTRIES = 65_536  # of one list: 16 KiB before it is packed; then there is another one
+STATUS_LIST_TTL_SECONDS = 5  # that whoever fetches a list may keep it
+STATUS_LIST_AGE_SECONDS = 15  # after which it is not to be believed
+STATUS_LIST_REMADE_SECONDS = 0.2  # after a change, at the earliest: signing and packing take half a millisecond
+PROOF_URL_MAX = 8_192  # characters of the URL of a request that a proof is made for
+PROOF_METHOD_MAX = 32  # characters
+
 # --- proofs of possession -------------------------------------------------------------------------------------------
 DPOP_AGE_SECONDS = 60  # how old a proof may be; a client makes a new one for each request
 DPOP_SKEW_SECONDS = 5  # how far ahead its clock may run

@@ -13,6 +13,7 @@ from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.recovery import Recovery
+from sojourn.tasks.tokenkeys import TokenKeys
 
 
 class FakeIdentities:
@@ -38,7 +39,7 @@ class NextRun:
             types or room.engine.types,
             room.store,
             self.audit,
-            KEY,
+            TokenKeys(self.alarms, first=KEY),
             ISSUER,
             epoch,
             room.clock,

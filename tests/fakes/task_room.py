@@ -20,6 +20,7 @@ from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.tokenkeys import TokenKeys
 
 DEADLINE_SECONDS = 20  # so that a hung test says where; nothing here depends on it
 ISSUER = "https://sojourn.example.org"
@@ -63,8 +64,9 @@ class Room:
         self.audit = Audit(self.store, clock)
         self.facts = Facts(self.fact_store, self.audit, clock, self.alarms)
         self.holders = Holders(2 * HOLDERS)  # half of them for a uid
+        keys = TokenKeys(self.alarms, first=KEY)
         self.engine = TaskEngine(
-            types, self.store, self.audit, KEY, ISSUER, epoch, clock, self.alarms, self.holders, self.facts
+            types, self.store, self.audit, keys, ISSUER, epoch, clock, self.alarms, self.holders, self.facts
         )
         self.review_store = FakeReviewStore(self.store)
         self.reviews = Reviews(self.review_store, [], self.audit)

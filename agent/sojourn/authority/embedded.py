@@ -149,6 +149,11 @@ class EmbeddedAuthority:
         """The intermediate that signs leaves now."""
         return self._issuer.certificate
 
+    @property
+    def intermediates(self) -> tuple[x509.Certificate, ...]:
+        """The intermediates that have signed leaves which may still be good."""
+        return tuple(each.certificate for each in self._issuers.values())
+
     def on_change(self, hook: Callable[[], None]) -> None:
         self._hooks.append(hook)
 

@@ -1,7 +1,7 @@
 """Between gRPC and the handlers: who calls, the security header, and errors as status codes.
 
 Handlers raise `sojourn.errors`; only this file talks status codes. An error's stable code goes into the trailing
-metadata `sojourn-code`.
+metadata `sojourn-code`, and the nonce that a DPoP proof needs into `dpop-nonce`.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from sojourn.doors.admission import Allowance, Concurrency
 from sojourn.doors.doorway import Peers, Visitor
 from sojourn.errors import Bug, InvalidInput, Refused, SojournError
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID
+from sojourn.oautherrors import NonceNeeded
 from sojourn.oversight.audit import Audit, named
 
 log = structlog.get_logger()
@@ -176,7 +177,8 @@ class Calls:
             if isinstance(error, Refused) and by is not None:
                 self._audit.denied("call_denied", by.who, **by.details, method=path, code=ours, reason=text)
         CALLS.labels(path, code).inc()
-        await context.abort(grpc.StatusCode[code], text, trailing_metadata=(("sojourn-code", ours),))
+        said_too = [("sojourn-code", ours), *([("dpop-nonce", error.nonce)] if isinstance(error, NonceNeeded) else [])]
+        await context.abort(grpc.StatusCode[code], text, trailing_metadata=tuple(said_too))
 
     def _by(self, context: "grpc.aio.ServicerContext[Any, Any]") -> Visitor | None:
         """Who makes a call, or None if its connection is gone or is none of ours."""

@@ -26,7 +26,7 @@ SERVICE = "sojourn.v1.Tasks"
 
 
 class TasksApi:
-    """Begin, get tokens, complete."""
+    """Begin, narrow, hand on, complete. Tokens are another file's."""
 
     def __init__(
         self,
@@ -49,7 +49,6 @@ class TasksApi:
             "RunTask": Method("bidi", pb.RunTaskRequest, self.run_task),
             "BeginTask": Method("unary", pb.BeginTaskRequest, self.begin_task),
             "AttachTask": Method("unary", pb.AttachTaskRequest, self.attach_task),
-            "GetToken": Method("unary", pb.GetTokenRequest, self.get_token),
             "NarrowTask": Method("unary", pb.NarrowTaskRequest, self.narrow_task),
             "CompleteTask": Method("unary", pb.CompleteTaskRequest, self.complete_task),
             "Delegate": Method("unary", pb.DelegateRequest, self.delegate),
@@ -163,18 +162,6 @@ class TasksApi:
         if task.binding == STREAM:
             raise InvalidInput("the task is its stream: attach by RunTask")
         return task_message(task)
-
-    async def get_token(self, call: Call, request: pb.GetTokenRequest) -> pb.GetTokenResponse:
-        entries = await self._identities.of(call.peer)
-        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
-        token = await self._engine.token(task, request.resource, tuple(request.actions))
-        return pb.GetTokenResponse(
-            access_token=token.token,
-            token_type="Bearer",  # noqa: S106  # a name
-            expires_at=int(token.expires_at.timestamp()),
-            resource=token.resource,
-            actions=token.actions,
-        )
 
     async def narrow_task(self, call: Call, request: pb.NarrowTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)

@@ -1,7 +1,6 @@
 """sojourn.v1.Validation, on the public socket and for validators on other machines."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
@@ -96,11 +95,12 @@ class ValidationApi:
                     await standing.check(anew=False)
                     standing.pushed()
                     states = watcher.take()
+                    keys, watcher.keys_changed = self._engine.keys.jwks if watcher.keys_changed else b"", False
                     if watcher.lost:
                         watcher.lost = False
                         yield self._snapshot(audiences)
-                    elif states:
-                        yield self._delta(tuple(states))
+                    elif states or keys:
+                        yield self._delta(tuple(states), keys)
 
     def _snapshot(self, audiences: Sequence[str]) -> pb.TaskFeed:
         watched = set(audiences)
@@ -113,12 +113,12 @@ class ValidationApi:
             snapshot=pb.Snapshot(tasks=[_state(state_of(task)) for task in live]),
             epoch=self._engine.epoch,
             issuer=self._engine.issuer,
-            keys=json.dumps({"keys": [dict(self._engine.key.public.jwk)]}).encode(),
+            keys=self._engine.keys.jwks,
         )
 
-    def _make_delta(self, states: tuple[TaskState, ...]) -> bytes:
+    def _make_delta(self, states: tuple[TaskState, ...], keys: bytes) -> bytes:
         delta = pb.Delta(tasks=[_state(state) for state in states])
-        return pb.TaskFeed(delta=delta, epoch=self._engine.epoch).SerializeToString()
+        return pb.TaskFeed(delta=delta, epoch=self._engine.epoch, keys=keys).SerializeToString()
 
     def _heartbeat(self) -> pb.TaskFeed:
         sent = int(self._clock.now().timestamp() * 1000)

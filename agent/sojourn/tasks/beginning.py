@@ -2,9 +2,8 @@
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
-from types import MappingProxyType
 from typing import Any
 
 from sojourn.attestation.process import Process
@@ -13,9 +12,9 @@ from sojourn.identity.entries import Entry
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
 from sojourn.tasks.approving import Approving
+from sojourn.tasks.asker import Asker, owner_of
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
-from sojourn.tasks.asker import Asker, owner_of
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param
 from sojourn.tasks.reasons import DEADLINE, HOLDER_DISCONNECTED, NOT_WRITTEN
@@ -37,7 +36,7 @@ class BeginRequest:
     spiffe_id: SpiffeId | None = None
     max_seconds: float = 0
     key: str = ""
-    svids: Mapping[tuple[str, str], float] = MappingProxyType({})  # that it is begun by: it ends if one is revoked
+    svids: Mapping[tuple[str, str], float] = field(default_factory=dict)  # by which: it ends with one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +75,10 @@ class Beginning:
         self._engine = engine
         self._approving = approving
         self._repeats = Repeats(engine.tasks)
+
+    def needs_approval(self, kind: TaskType) -> bool:
+        """Whether a task of this type waits for someone to agree."""
+        return self._approving.rule(kind) is not None
 
     async def begin(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
         """Begin a task for a caller with these identities. Takes ownership of `bond`. If someone must agree first, the
@@ -203,6 +206,7 @@ class Beginning:
         engine.blocks.check(kind.name, entry.spiffe_id)
         self._approving.check(kind)
         params = kind.read_params(request.params)
+        kind.params_in_tokens(params)  # now, and not when the first token is needed
         engine.tasks.check_room(owner_of(peer, entry))
         rules.check_life(request.max_seconds)
         task = self.make(kind, entry, peer, params, request.max_seconds, held)

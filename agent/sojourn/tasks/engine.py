@@ -14,7 +14,6 @@ from sojourn.errors import BudgetSpent, InvalidInput, Refused, SojournError, Tas
 from sojourn.identity.registry import Change
 from sojourn.oversight.audit import Audit, Event
 from sojourn.oversight.facts import ANYWHERE, Facts
-from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import rules
 from sojourn.tasks.blocks import Blocks
 from sojourn.tasks.deadlines import Deadlines
@@ -40,6 +39,7 @@ from sojourn.tasks.reasons import (
 from sojourn.tasks.shadow import Decided, Shadow
 from sojourn.tasks.task import CASCADED, COMPLETED, NO_UID, ONE_SHOT, PENDING, REVOKED, Task
 from sojourn.tasks.tickets import Tickets
+from sojourn.tasks.tokenkeys import TokenKeys
 from sojourn.tasks.tokens import Binding, TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
 from sojourn.tasks.waiting import Waiting
@@ -53,7 +53,7 @@ class TaskEngine:
         types: Mapping[str, TaskType],
         store: TaskStore,
         audit: Audit,
-        key: SigningKey,
+        keys: TokenKeys,
         issuer: str,
         epoch: int,
         clock: Clock,
@@ -69,7 +69,10 @@ class TaskEngine:
         self.waiting = Waiting()
         self.types = TypeSet(types)
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
-        self.issuing = TokenIssuing(key, issuer, clock)
+        self.keys = keys
+        self.issuing = TokenIssuing(keys, issuer, epoch, clock)
+        self.feed.on_publish(self.issuing.lists.note)
+        keys.on_change(self.feed.keys_changed)
         self.epoch = epoch
         self.journal = Journal(store)
         self.blocks = Blocks()
@@ -87,11 +90,6 @@ class TaskEngine:
     def issuer(self) -> str:
         """Of tokens, and the URL of the token service."""
         return self.issuing.issuer
-
-    @property
-    def key(self) -> SigningKey:
-        """What signs tokens."""
-        return self.issuing.key
 
     def adopt(self, task: Task) -> None:
         """Take a task among the live ones; it ends when its time is up, or when it is idle for too long."""

@@ -7,7 +7,6 @@ Result ⊆ subject ∩ task ∩ policy ∩ request. A parameter that we do not h
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any, Final
 
 from sojourn.errors import (
@@ -17,6 +16,7 @@ from sojourn.errors import (
     InvalidTarget,
     UnsupportedGrantType,
 )
+from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import forms
 from sojourn.tasks.grants import Authority, Details, Grant, from_details
 from sojourn.tasks.params import text_of
@@ -107,7 +107,9 @@ def read(form: Sequence[tuple[str, str]]) -> TokenRequest:
     )
 
 
-def choose_type(request: TokenRequest, types: Mapping[str, TaskType], spiffe_ids: Sequence[Any]) -> tuple[str, Authority]:
+def choose_type(
+    request: TokenRequest, types: Mapping[str, TaskType], spiffe_ids: Sequence[SpiffeId]
+) -> tuple[str, Authority]:
     """The task type and the authority of a bare request of a client with these SPIFFE IDs.
 
     Without authorization_details the one type is taken that the client may begin and that reaches the target.
@@ -150,7 +152,7 @@ def check_params(request: TokenRequest, type_name: str, params: Mapping[str, str
         raise InvalidAuthorizationDetails("the task is of another type than authorization_details say")
     for name, value in (request.params or {}).items():
         if name not in params or (type(params[name]), params[name]) != (type(value), value):
-            raise InvalidAuthorizationDetails(f"the task has another parameter {name[:64]!r} than authorization_details")
+            raise InvalidAuthorizationDetails(f"authorization_details have another {name[:64]!r} than the task")
 
 
 # --- from a task token ----------------------------------------------------------------------------------------------
@@ -191,11 +193,6 @@ def _derived(request: TokenRequest, subject: TaskToken, target: str, held: Autho
     if not there:
         raise InvalidTarget(f"subject_token gives no action that its task has at {target[:200]!r}")
     return Grant(target, tuple(sorted(set(wanted))) or there)
-
-
-def earliest(*ends: datetime | None) -> datetime | None:
-    """The first of several ends; None is none."""
-    return min((each for each in ends if each is not None), default=None)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

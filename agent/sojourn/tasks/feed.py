@@ -1,7 +1,7 @@
 """Telling validators which tasks live: each hears of the tasks at its audiences, as soon as anything changes."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -28,6 +28,7 @@ class Watcher:
     audiences: frozenset[str]
     changed: asyncio.Event = field(default_factory=asyncio.Event)
     lost: bool = False
+    keys_changed: bool = False  # the keys of tokens are others than it was told last
     _waiting: dict[str, TaskState] = field(default_factory=dict)
 
     def push(self, state: TaskState) -> None:
@@ -50,6 +51,11 @@ class Feed:
 
     def __init__(self) -> None:
         self._watchers: set[Watcher] = set()
+        self._hooks: list[Callable[[Task], None]] = []
+
+    def on_publish(self, hook: Callable[[Task], None]) -> None:
+        """Call `hook` with each task of which something is told. Hooks neither block nor raise."""
+        self._hooks.append(hook)
 
     @contextmanager
     def watch(self, audiences: Sequence[str]) -> Iterator[Watcher]:
@@ -67,11 +73,19 @@ class Feed:
         """
         if task.state == PENDING:
             return
+        for hook in self._hooks:
+            hook(task)
         state = state_of(task)
         resources = {*task.authority.resources, *(before.resources if before is not None else ())}
         for watcher in self._watchers:
             if not watcher.audiences.isdisjoint(resources):
                 watcher.push(state)
+
+    def keys_changed(self) -> None:
+        """Tell everyone of the keys that tokens are signed with."""
+        for watcher in self._watchers:
+            watcher.keys_changed = True
+            watcher.changed.set()
 
     def __len__(self) -> int:
         return len(self._watchers)

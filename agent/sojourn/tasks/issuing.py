@@ -4,29 +4,46 @@ from datetime import datetime, timedelta
 
 from sojourn.clock import Clock
 from sojourn.errors import Bug, InvalidInput, TaskOver
+from sojourn.oautherrors import BindingNeeded, DigestNeeded
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import tokens
 from sojourn.tasks.grants import DIGEST, Grant
+from sojourn.tasks.statuslist import StatusLists
 from sojourn.tasks.task import Task
-from sojourn.tasks.tokens import JKT, X5T, Binding, TaskToken
+from sojourn.tasks.tokenkeys import TokenKeys
+from sojourn.tasks.tokens import HIGH, JKT, X5T, Binding, TaskToken
+
+APPROVED = "urn:sojourn:acr:approved"  # `acr` of the tokens of a task that someone has agreed to (RFC 9470)
 
 
 class TokenIssuing:
     """Signs tokens of tasks that have been decided on."""
 
-    def __init__(self, key: SigningKey, issuer: str, clock: Clock) -> None:
-        self.key = key
+    def __init__(self, keys: TokenKeys, issuer: str, epoch: int, clock: Clock) -> None:
+        self.keys = keys
         self.issuer = issuer
+        self.lists = StatusLists(keys, issuer, epoch, clock)
         self._clock = clock
 
     def binding_of(self, task: Task, binding: Binding | None, agent_key: bool, params_digest: str) -> Binding | None:
-        """To what a token of the task is bound. Raise InvalidInput for one that its type does not give."""
+        """To what a token of the task is bound.
+
+        Raise BindingNeeded or DigestNeeded for a token that its type does not give so.
+        """
         if agent_key and binding is not None:
             raise Bug("a token was to be bound twice")
         if binding is not None and binding.kind == X5T and binding.not_after is None:
             raise Bug("a token was to be bound to a certificate of unknown end")
         if params_digest and not DIGEST.fullmatch(params_digest):
             raise InvalidInput("params_digest is not a SHA-256 digest in base64url")
+        if task.type.bound and binding is None and not agent_key:
+            raise BindingNeeded(
+                f"tokens of task type {task.type.name!r} are bound: name agent_key, a dpop_proof or a certificate"
+            )
+        if task.type.consequence == HIGH and not params_digest:
+            raise DigestNeeded(
+                f"a token of task type {task.type.name!r} is for one request: name that by its params_digest"
+            )
         return Binding(JKT, own_key(task).public.thumbprint) if agent_key else binding
 
     def sign(
@@ -45,7 +62,7 @@ class TokenIssuing:
         if int(ends.timestamp()) <= now.timestamp():
             raise TaskOver("less than a second is left for a token")
         return tokens.issue(
-            self.key,
+            self.keys.active,
             issuer=self.issuer,
             spiffe_id=task.subject,
             actors=task.actors,
@@ -57,7 +74,10 @@ class TokenIssuing:
             issued_at=now,
             expires_at=ends,
             binding=binding,
+            params=task.type.params_in_tokens(task.params),
             params_digest=params_digest,
+            status=self.lists.claim(task),
+            acr=APPROVED if task.approved else "",
         )
 
 

@@ -29,6 +29,7 @@ class ParamRule(BaseModel):
     one_of: Annotated[tuple[StrictStr | _Long, ...], Field(min_length=1, max_length=CHOICES_PER_PARAM)] | None = None
     pattern: Annotated[str, Field(max_length=PARAM_MAX_BYTES)] | None = None
     max_length: Annotated[StrictInt, Field(ge=1, le=PARAM_MAX_BYTES)] | None = None
+    in_tokens: Annotated[bool, Field(strict=True)] = True  # services compare it with what a request names
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -274,6 +274,7 @@ class _Left:
             "suspensions": {_a(str, cause): _a(str, reason) for cause, reason in document["suspensions"].items()},
             "tokens_issued": _a(int, document["tokens_issued"]),
             "calls": _a(int, document["calls"]),
+            "approved": _a(bool, document.get("approved", False)),
             "uses": {
                 (_a(str, resource), _a(str, action)): Use(_a(int, tokens), _a(int, calls))
                 for resource, action, tokens, calls in document["uses"]

@@ -106,8 +106,9 @@ class Task:
     ancestors: tuple[SpiffeId, ...] = ()  # the workloads through which it was handed on, the first at the root
     handed_on: int = 0  # children that ever began, and tickets for more that may still be used
     approval: Approval | None = None  # that it waits, or waited, for
+    approved: bool = False  # someone has agreed to it
     key: SigningKey | None = field(default=None, repr=False)  # its own, to which tokens may be bound
-    svids: dict[tuple[str, str], float] = field(default_factory=dict)  # (kind, ID) that it or its tokens are due to -> end
+    svids: dict[tuple[str, str], float] = field(default_factory=dict)  # that it is due to: (kind, ID) -> end
     spent: Use = field(default_factory=Use)  # of the whole family, which shares it: the budgets are for all together
 
     @property
@@ -253,6 +254,7 @@ class Task:
             "expires_at": begun.expires_at.timestamp(),
             "deadline": begun.deadline,
             "last_used": begun.boot,
+            "approved": True,
         }
         return TaskRecord(self.id, ACTIVE, self.version + 1, {**self.record().document, **changed})
 
@@ -260,7 +262,7 @@ class Task:
         """Go from pending to active: its life begins now."""
         if self.state != PENDING:
             raise Bug("a task that is not pending has begun")
-        self.state, self.version = ACTIVE, self.version + 1
+        self.state, self.version, self.approved = ACTIVE, self.version + 1, True
         self.authority = begun.authority
         self.created_at, self.expires_at = begun.created_at, begun.expires_at
         self.deadline, self.last_used = begun.deadline, begun.boot
@@ -299,6 +301,7 @@ class Task:
             "parent_id": self.parent_id,
             "depth": self.depth,
             "ancestors": [str(each) for each in self.ancestors],
+            "approved": self.approved,
         }
         if self.approval is not None:
             document["approval"] = self.approval.document()

@@ -105,6 +105,11 @@ class TaskToken:
         """The workload whose task the token is of: the subject itself, unless it handed the task on."""
         return self.actors[0] if self.actors else self.spiffe_id
 
+    @property
+    def token_type(self) -> str:
+        """With which scheme it is sent (RFC 9449, 5; RFC 6750)."""
+        return "DPoP" if self.binding is not None and self.binding.kind == JKT else "Bearer"
+
     def __repr__(self) -> str:
         return f"TaskToken({self.task_id}, {self.resource}, exp={self.expires_at.isoformat()})"
 
@@ -126,10 +131,12 @@ def issue(
     params: Mapping[str, str | int | bool] | None = None,
     params_digest: str = "",
     status: Mapping[str, Any] | None = None,
+    acr: str = "",
 ) -> TaskToken:
     """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first.
 
-    `status`: where a status list tells whether it is good, as that claim.
+    `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `scope` has the actions
+    for those who read no authorization_details.
     """
     seconds = int(issued_at.timestamp())
     claims = {
@@ -141,6 +148,7 @@ def issue(
         "nbf": seconds,
         "exp": int(expires_at.timestamp()),
         "jti": secrets.token_urlsafe(16),
+        "scope": " ".join(grant.actions),
         "authorization_details": [grant.detail(task_type, params, params_digest)],
         "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class},
     }
@@ -150,6 +158,8 @@ def issue(
         claims["cnf"] = binding.claim()
     if status is not None:
         claims["status"] = dict(status)
+    if acr:
+        claims["acr"] = acr
     token = key.sign(claims, typ=TYP)
     return TaskToken(
         token,

@@ -128,6 +128,7 @@ class TypeFile(_Table):
     consequence: Literal["normal", "high"] = "normal"
     binding: Annotated[tuple[Binding, ...], Field(min_length=1)] = BINDINGS
     break_glass: Annotated[bool, Field(strict=True)] = False
+    bound: Annotated[bool, Field(strict=True)] | None = None  # default: whether consequence is high
     params: Annotated[Mapping[Name, Annotated[ParamRule, BY_TYPE]], Field(max_length=PARAMS_PER_TASK)] = Field(
         default_factory=dict
     )
@@ -137,6 +138,12 @@ class TypeFile(_Table):
     delegation: DelegationRule | None = None
     approval: ApprovalRule | None = None
     ceiling: Annotated[tuple[Ceiling, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _high_is_bound(self) -> Self:
+        if self.consequence == "high" and self.bound is False:
+            raise ValueError("bound = false is not for high consequence: its tokens are always bound")
+        return self
 
     @model_validator(mode="after")
     def _break_glass_is_bounded(self) -> Self:

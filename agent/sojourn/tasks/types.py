@@ -1,6 +1,7 @@
 """Task types: policy-as-code, one NAME.toml with its NAME.cedar beside it."""
 
 import hashlib
+import json
 import os
 import re
 import tomllib
@@ -15,7 +16,13 @@ from pydantic import ValidationError
 from sojourn import trusted
 from sojourn.config import line_numbers
 from sojourn.errors import Fault, InvalidInput, InvalidPolicy
-from sojourn.limits import CONFIG_MAX_BYTES, PARAMS_PER_TASK, TASK_TYPES, TOKEN_TTL_HIGH_CLASS_SECONDS
+from sojourn.limits import (
+    BOUND_PARAMS_MAX_BYTES,
+    CONFIG_MAX_BYTES,
+    PARAMS_PER_TASK,
+    TASK_TYPES,
+    TOKEN_TTL_HIGH_CLASS_SECONDS,
+)
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import clauses
 from sojourn.tasks.grants import Authority, Grant
@@ -46,6 +53,7 @@ class TaskType:
     delegation: DelegationRule | None
     approval: ApprovalRule | None
     break_glass: bool
+    bound: bool  # its tasks are given no token that whoever holds it may use
     ceiling: Authority
     policy: Policy
     digest: str
@@ -65,6 +73,17 @@ class TaskType:
             if rule.required and name not in read:
                 raise InvalidInput(f"parameter {name!r} is required")
         return read
+
+    def params_in_tokens(self, params: Mapping[str, Param]) -> dict[str, Param]:
+        """Those of a task's parameters that its tokens carry. Raise InvalidInput if they are too long together."""
+        rules = self.params
+        kept = {name: value for name, value in params.items() if name not in rules or rules[name].in_tokens}
+        if len(json.dumps(kept, ensure_ascii=False).encode("utf-8", "surrogatepass")) > BOUND_PARAMS_MAX_BYTES:
+            raise InvalidInput(
+                f"the parameters are longer than {BOUND_PARAMS_MAX_BYTES} bytes together, and every token carries them:"
+                " shorten them, or have the task type say in_tokens = false of those that services do not check"
+            )
+        return kept
 
     def read_facts(self, given: Mapping[str, str]) -> dict[str, Param]:
         """Give the texts of facts that the type reads their types. Raise InvalidInput naming the first fault."""
@@ -125,6 +144,7 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         delegation=file.delegation,
         approval=file.approval,
         break_glass=file.break_glass,
+        bound=file.bound or file.consequence == "high",
         ceiling=ceiling,
         policy=policy,
         digest=hashlib.sha256(f"{toml}\0{cedar}".encode()).hexdigest(),

@@ -214,7 +214,9 @@ class TestVersions:
     async def test_a_restart_is_later_than_all_before(self, clock, room, task):
         """The first version of the next epoch is larger than any of this one."""
         audit = Audit(room.store, clock)
-        later = TaskEngine(TYPES, room.store, audit, KEY, ISSUER, EPOCH + 1, clock, room.alarms, room.holders)
+        later = TaskEngine(
+            TYPES, room.store, audit, room.engine.keys, ISSUER, EPOCH + 1, clock, room.alarms, room.holders
+        )
         next_task = await beginning_of(later, room.store, audit).begin(
             room.peer, (TRIAGE_ENTRY,), BeginRequest("triage", {}), Bond(holder_of(room.process), "process")
         )

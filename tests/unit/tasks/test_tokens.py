@@ -36,6 +36,7 @@ CLAIMS = {
     "nbf": SECONDS,
     "exp": SECONDS + 60,
     "jti": "x",
+    "scope": " ".join(DETAIL["actions"]),
     "authorization_details": [DETAIL],
     "task": TASK,
 }

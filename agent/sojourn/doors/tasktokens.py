@@ -1,0 +1,62 @@
+"""The tokens of tasks, in sojourn.v1.Tasks on the public socket."""
+
+from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
+from sojourn.doors.calls import Call, Method
+from sojourn.identity.identities import Identities
+from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.proving import Proving
+from sojourn.tasks.task import Task
+from sojourn.tasks.tokens import Binding
+
+
+class TaskTokensApi:
+    """Get tokens, and proofs for those that are bound to a key in the agent."""
+
+    def __init__(self, engine: TaskEngine, attaching: Attaching, identities: Identities, proving: Proving) -> None:
+        self._engine = engine
+        self._attaching = attaching
+        self._identities = identities
+        self._proving = proving
+
+    def methods(self) -> dict[str, Method]:
+        return {
+            "GetToken": Method("unary", pb.GetTokenRequest, self.get_token),
+            "CreateProof": Method("unary", pb.CreateProofRequest, self.create_proof),
+        }
+
+    async def get_token(self, call: Call, request: pb.GetTokenRequest) -> pb.GetTokenResponse:
+        task = await self._task(call, request.task_id)
+        self._engine.check_active(task)  # before a proof is used up for nothing
+        token = await self._engine.token(
+            task,
+            request.resource,
+            tuple(request.actions),
+            binding=self._binding(task, request),
+            agent_key=request.agent_key,
+            params_digest=request.params_digest,
+        )
+        return pb.GetTokenResponse(
+            access_token=token.token,
+            token_type=token.token_type,
+            expires_at=int(token.expires_at.timestamp()),
+            resource=token.resource,
+            actions=token.actions,
+        )
+
+    def _binding(self, task: Task, request: pb.GetTokenRequest) -> Binding | None:
+        kind = request.WhichOneof("binding")
+        if kind == "dpop_proof":
+            return self._proving.by_proof(request.dpop_proof)
+        if kind == "certificate":
+            return self._proving.by_certificate(task, request.certificate)
+        return None
+
+    async def create_proof(self, call: Call, request: pb.CreateProofRequest) -> pb.CreateProofResponse:
+        task = await self._task(call, request.task_id)
+        proof = self._proving.prove(task, request.method, request.url, request.access_token, request.nonce)
+        return pb.CreateProofResponse(proof=proof)
+
+    async def _task(self, call: Call, task_id: str) -> Task:
+        entries = await self._identities.of(call.peer)
+        return await self._attaching.of_caller(call.peer, entries, task_id)
