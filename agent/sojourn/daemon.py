@@ -46,8 +46,11 @@ from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi
 from sojourn.doors.httpprotocol import HttpProtocols
+from sojourn.doors.metadata import Metadata
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
+from sojourn.doors.tokenrequests import TokenRequests
+from sojourn.doors.tokenstate import TokenState
 from sojourn.errors import SojournError
 from sojourn.identity.issued import Issued
 from sojourn.identity.lookout import Lookout
@@ -62,7 +65,6 @@ from sojourn.limits import (
 )
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
-from sojourn.tasks.delegating import Delegating
 
 log = structlog.get_logger()
 
@@ -107,7 +109,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             rooms.engine.holding.look()
             inward = InwardFolder(config.data_dir / "inward")
             stack.callback(inward.close)
-            api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
+            api = _http_api(config, rooms)
             await _open_doors(config, rooms, api, level, failures, inward, descriptors, stack)
             own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
             remote_http = HttpProtocols(api.app(statuslists.routes(rooms.engine)))
@@ -151,6 +153,16 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             signal.signal(number, signal.SIG_IGN)
 
 
+def _http_api(config: Config, rooms: Rooms) -> HttpApi:
+    return HttpApi(
+        rooms.engine,
+        rooms.authority,
+        TokenRequests(rooms.granting, rooms.proving, rooms.audit, rooms.clock),
+        TokenState(rooms.clients, rooms.inspecting, rooms.audit),
+        Metadata(rooms.engine, rooms.audiences, rooms.authority.trust_domain, config.listen),
+    )
+
+
 async def _open_doors(
     config: Config,
     rooms: Rooms,
@@ -178,13 +190,12 @@ async def _open_doors(
     calls = Calls(public.peers, rooms.audit, header=True)
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
-    delegating = Delegating(rooms.engine, rooms.beginning)
     fact_api = facts.FactApi(rooms.facts, rooms.redeciding, rooms.identities)
     approval_api = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities)
     public_services = {
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(
-            rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
+            rooms.engine, rooms.beginning, rooms.delegating, rooms.changing, rooms.attaching, rooms.identities
         ).methods()
         | tasktokens.TaskTokensApi(rooms.engine, rooms.attaching, rooms.identities, rooms.proving).methods()
         | fact_api.public_methods(),

@@ -10,8 +10,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sojourn.configtables import ListenConfig
+from sojourn.doors.answers import NO_STORE
 from sojourn.doors.httpprotocol import SENDER
-from sojourn.errors import InvalidInput, NotFound
+from sojourn.errors import InvalidInput
 from sojourn.limits import METADATA_AGE_SECONDS
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.jose import ALGORITHMS
@@ -62,7 +63,10 @@ class Metadata:
             **{
                 f"{endpoint}_endpoint_{what}": list(values)
                 for endpoint in ("token", "introspection", "revocation")
-                for what, values in (("auth_methods_supported", methods), ("auth_signing_alg_values_supported", ["ES256"]))
+                for what, values in (
+                    ("auth_methods_supported", methods),
+                    ("auth_signing_alg_values_supported", ["ES256"]),
+                )
             },
             "introspection_signing_alg_values_supported": ["ES256"],
             "dpop_signing_alg_values_supported": sorted(ALGORITHMS),
@@ -91,7 +95,8 @@ class Metadata:
         candidates = named or [f"https://{host}{path}" for host in hosts[:1]]  # which one, never whether it is true
         service = next((found for each in candidates if (found := self._audiences.service(each))), None)
         if service is None or (named and path):
-            raise NotFound("there is no such resource: the configuration names it in [[services]]")
+            said = "there is no such resource: [[services]] of the configuration does not name it"
+            return JSONResponse({"error": "not_found", "error_description": said}, 404, NO_STORE)
         return JSONResponse(self.of_resource(service), headers=_HEADERS)
 
     def of_resource(self, service: Service) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Final, NewType
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -35,7 +36,15 @@ _RSA_MIN_BITS: Final = 2048
 _NUMERIC_DATE_MAX: Final = 2**53
 LAST_SECOND: Final = 253_402_300_799  # of year 9999, the last that a datetime can hold
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
-_registry = jws.JWSRegistry(algorithms=list(ALGORITHMS))
+
+
+class _Registry(jws.JWSRegistry):
+    """The library's, but that a header may show an RSA key; `parse_unverified` has a limit for the whole."""
+
+    max_header_length = 2048
+
+
+_registry = _Registry(algorithms=list(ALGORITHMS))
 
 
 @dataclass(frozen=True)
@@ -153,11 +162,16 @@ class UnverifiedJws:
         if not key.fits(self.algorithm):
             raise InvalidToken("token's algorithm does not fit its key", reason_code="bad_algorithm")
         try:
-            jws.deserialize_compact(self.text, key._key, algorithms=[self.algorithm])
+            jws.deserialize_compact(self.text, key._key, registry=_only(self.algorithm))
         except Exception as error:
             raise InvalidToken(
                 "token's signature is not good", reason_code="bad_signature", detail=str(error)
             ) from error
+
+
+@cache
+def _only(algorithm: str) -> _Registry:
+    return _Registry(algorithms=[algorithm])
 
 
 def _import_rsa(jwk: Mapping[str, Any]) -> RSAKey:

@@ -462,3 +462,82 @@ class TestTokenKinds:
             jwtsvid.verify(issue().token, [DB], {WEB.trust_domain: {"k1": KEY.public}}, NOW)
         expected = "wrong_type"
         assert expected == caught.value.reason_code
+
+
+JKT, X5T = tokens.Binding(tokens.JKT, "k" * 43), tokens.Binding(tokens.X5T, "c" * 43)
+
+
+def verified(binding, proven):
+    """Verify a token with this binding, sent by who has proved so much."""
+    text = issue(binding=binding).token
+    return tokens.verify(text, keys={"k1": KEY.public}, issuer=ISSUER, audience=DB, now=NOW, proven=proven)
+
+
+class TestBinding:
+    @pytest.mark.parametrize(
+        ("binding", "proven"),
+        [
+            (None, tokens.Proven()),
+            (None, tokens.Proven(x5t="d" * 43)),
+            (JKT, tokens.Proven(jkt=JKT.thumbprint)),
+            (JKT, tokens.Proven(jkt=JKT.thumbprint, x5t="d" * 43)),
+            (X5T, tokens.Proven(x5t=X5T.thumbprint)),
+        ],
+    )
+    def test_proved(self, binding, proven):
+        """A token whose sender holds what it is bound to is good, and says to what that is."""
+        assert binding == verified(binding, proven).binding
+
+    @pytest.mark.parametrize(
+        ("binding", "proven", "reason"),
+        [
+            (JKT, tokens.Proven(), "unproved_binding"),
+            (JKT, tokens.Proven(x5t=JKT.thumbprint), "unproved_binding"),
+            (JKT, tokens.Proven(jkt="d" * 43), "wrong_binding"),
+            (X5T, tokens.Proven(), "unproved_binding"),
+            (X5T, tokens.Proven(jkt=X5T.thumbprint), "unproved_binding"),
+            (X5T, tokens.Proven(jkt="d" * 43, x5t=X5T.thumbprint), "unproved_binding"),
+            (X5T, tokens.Proven(x5t="d" * 43), "wrong_binding"),
+            (None, tokens.Proven(jkt="d" * 43), "wrong_binding"),
+        ],
+    )
+    def test_not_proved(self, binding, proven, reason):
+        """A bound token without its proof, or with another's, is refused; so is a proof beside an unbound token."""
+        with pytest.raises(InvalidToken) as caught:
+            verified(binding, proven)
+        assert reason == caught.value.reason_code
+
+    @pytest.mark.parametrize(
+        "cnf",
+        [
+            None,
+            {},
+            [],
+            "x",
+            {"jkt": "k" * 42},
+            {"jkt": "k" * 43 + "\n"},
+            {"jkt": 1},
+            {"jkt": None},
+            {"jwk": {}},
+            {"JKT": "k" * 43},
+            {"jkt": "k" * 43, "x5t#S256": "c" * 43},
+            {"jkt": "k" * 43, "kid": "x"},
+        ],
+    )
+    def test_unknown(self, cnf):
+        """A binding that is not known here cannot be checked, whatever is proved."""
+        with pytest.raises(InvalidToken) as caught:
+            tokens.verify(
+                token({"cnf": cnf}), keys={"k1": KEY.public}, issuer=ISSUER, audience=DB, now=NOW,
+                proven=tokens.Proven("k" * 43, "c" * 43),
+            )  # fmt: skip
+        assert "unproved_binding" == caught.value.reason_code
+
+    def test_parameters(self):
+        """Parameters and the digest of a request are issued, and read as they were."""
+        found = verify(issue(params={"ticket": "42", "count": 7, "dry": True}, params_digest="A" * 43).token)
+        assert ({"ticket": "42", "count": 7, "dry": True}, "A" * 43) == (found.params, found.params_digest)
+
+    def test_thumbprint_of_a_certificate(self):
+        """The thumbprint of a certificate is SHA-256 over its DER, base64url (RFC 8705, 3.1)."""
+        assert "ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0" == tokens.thumbprint_of(b"abc")

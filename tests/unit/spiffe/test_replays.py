@@ -1,0 +1,145 @@
+"""replays.py: each DPoP proof once, whatever the clocks do."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fakes.clock import FakeClock
+from sojourn.errors import LimitExceeded
+from sojourn.limits import DPOP_AGE_SECONDS, DPOP_NONCE_SECONDS, DPOP_SKEW_SECONDS
+from sojourn.oautherrors import InvalidProof, NonceNeeded
+from sojourn.spiffe import replays
+from sojourn.spiffe.dpop import Proof
+from sojourn.spiffe.replays import Replays
+
+
+@pytest.fixture
+def clock():
+    return FakeClock()
+
+
+@pytest.fixture
+def seen(clock):
+    """A memory that is a while old."""
+    made = Replays(clock.now, clock.boot)
+    clock.advance(300)
+    return made
+
+
+def proof(clock, jti="j", *, jkt="key", age=0.0, nonce=None):
+    return Proof(jkt, jti, clock.now().timestamp() - age, nonce)
+
+
+def refused(seen, made):
+    with pytest.raises(InvalidProof) as caught:
+        seen.claim(made)
+    return caught.value
+
+
+class TestOnce:
+    def test_second_time(self, seen, clock):
+        """A proof is good once."""
+        made = proof(clock)
+        seen.claim(made)
+        assert "replayed" == refused(seen, made).reason_code
+
+    def test_racers(self, seen, clock):
+        """Of fifty that come with the same proof at once one gets through."""
+        made = proof(clock)
+
+        def one(_):
+            try:
+                seen.claim(made)
+            except InvalidProof:
+                return False
+            return True
+
+        with ThreadPoolExecutor(50) as pool:
+            assert 1 == sum(pool.map(one, range(50)))
+
+    def test_of_another_key(self, seen, clock):
+        """The same jti by another key is another proof: nobody uses up another's."""
+        seen.claim(proof(clock, jkt="a"))
+        seen.claim(proof(clock, jkt="b"))
+
+    @pytest.mark.parametrize("age", [0, DPOP_AGE_SECONDS, -DPOP_SKEW_SECONDS])
+    def test_as_long_as_it_could_be_good(self, seen, clock, age):
+        """It is remembered until its iat is too old for any reader."""
+        made = proof(clock, age=age)
+        seen.claim(made)
+        clock.advance(DPOP_AGE_SECONDS - age)
+        assert "replayed" == refused(seen, made).reason_code
+
+    def test_forgotten(self, seen, clock):
+        """After that it is forgotten: memory does not grow with time."""
+        for number in range(100):
+            seen.claim(proof(clock, str(number)))
+        clock.advance(10 * DPOP_AGE_SECONDS)
+        seen.claim(proof(clock))
+        assert 1 == len(seen)
+
+    def test_full(self, seen, clock, monkeypatch):
+        """When it is full nothing is forgotten early: proofs are refused."""
+        monkeypatch.setattr(replays, "DPOP_PROOFS_REMEMBERED", 3)
+        for number in range(3):
+            seen.claim(proof(clock, str(number)))
+        with pytest.raises(LimitExceeded):
+            seen.claim(proof(clock, "3"))
+        assert "replayed" == refused(seen, proof(clock, "0")).reason_code
+
+
+class TestNonce:
+    def test_from_before_the_start(self, clock):
+        """A proof that may be from before this memory began needs a nonce; with it it is good, once."""
+        made = proof(clock, age=5)
+        seen = Replays(clock.now, clock.boot)
+        needed = refused(seen, made)
+        assert isinstance(needed, NonceNeeded)
+        again = proof(clock, nonce=needed.nonce)
+        seen.claim(again)
+        assert "replayed" == refused(seen, again).reason_code
+
+    def test_after_the_start(self, clock):
+        """A proof from after the start needs none."""
+        seen = Replays(clock.now, clock.boot)
+        clock.advance(2)
+        seen.claim(proof(clock))
+
+    def test_clock_set_back(self, seen, clock):
+        """What was used before the clock was set back is not good again; what is made then needs a nonce."""
+        made = proof(clock)
+        seen.claim(made)
+        clock.advance(3_600)
+        seen.claim(proof(clock, "later"))
+        clock.step_wall(-3_600)
+        assert isinstance(refused(seen, made), NonceNeeded)
+        seen.claim(proof(clock, "new", nonce=seen.nonce()))
+
+    def test_clock_set_ahead(self, seen, clock):
+        """A clock that is set ahead, and back again, lets nothing in twice."""
+        made = proof(clock)
+        seen.claim(made)
+        clock.step_wall(86_400)
+        seen.claim(proof(clock, "ahead"))
+        clock.step_wall(-86_400)
+        assert refused(seen, made)
+
+    @pytest.mark.parametrize("nonce", ["", "x", "0" * 32, "é", "\ud800"])
+    def test_of_nobody(self, seen, clock, nonce):
+        """A nonce that is not of this server is refused, and the right one told."""
+        needed = refused(seen, proof(clock, nonce=nonce))
+        assert isinstance(needed, NonceNeeded)
+        seen.claim(proof(clock, nonce=needed.nonce))
+
+    def test_of_another_server(self, seen, clock):
+        """Nor is another server's, or that of the same one before it was started again."""
+        other = Replays(clock.now, clock.boot)
+        assert isinstance(refused(seen, proof(clock, nonce=other.nonce())), NonceNeeded)
+
+    def test_over(self, seen, clock):
+        """A nonce is good for one to two minutes, by the boot clock."""
+        nonce = seen.nonce()
+        clock.step_wall(86_400)
+        clock.advance(DPOP_NONCE_SECONDS)
+        seen.claim(proof(clock, nonce=nonce))
+        clock.advance(DPOP_NONCE_SECONDS)
+        assert isinstance(refused(seen, proof(clock, "k", nonce=nonce)), NonceNeeded)
