@@ -51,7 +51,7 @@ class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
-def https_url(value: str) -> str:
+def issuer_url(value: str) -> str:
     """An issuer's URL, or raise ValueError."""
     parts = urlsplit(value)
     if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or value.endswith("/"):
@@ -122,7 +122,7 @@ class ListenConfig(Table):
     https: Address | None = None
     https_certificate: Path | None = None  # a PEM file, leaf first; default: the agent's own X.509-SVID
     https_key: Path | None = None  # the private key of it, a PEM file
-    https_url: Annotated[str, AfterValidator(https_url)] | None = None  # by which clients reach it, for the metadata
+    https_url: Annotated[str, AfterValidator(issuer_url)] | None = None  # by which clients reach it, for the metadata
     https_allowed: tuple[str, ...] | None = None  # SPIFFE IDs whose certificates may be shown; default: as above
 
     @field_validator("allowed", "https_allowed")

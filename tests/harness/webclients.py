@@ -29,3 +29,18 @@ def web(agent: AgentProcess, spiffe_id: str = "", shown: Issued | None = None) -
     if spiffe_id:
         shown = svid(agent, spiffe_id)
     return httpx.Client(verify=context(shown), base_url=f"https://{agent.https}", timeout=15, trust_env=False)
+
+
+def introspected(client: httpx.Client, token: str, **fields: str) -> dict[str, Any]:
+    """What the client is told of a token."""
+    answer = client.post("/introspect", data={"token": token, **fields})
+    assert 200 == answer.status_code, answer.text
+    assert "no-store" == answer.headers["cache-control"]
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+def revoked(client: httpx.Client, token: str, **fields: str) -> None:
+    """Have a token revoked, or nothing: the answer is the same."""
+    answer = client.post("/revoke", data={"token": token, **fields})
+    assert (200, b"") == (answer.status_code, answer.content)

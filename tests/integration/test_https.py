@@ -70,7 +70,7 @@ def refused(agent: AgentProcess, shown: Issued | None, tls: ssl.SSLContext | Non
 def fetched(agent: AgentProcess, folder: Path) -> tuple[Path, Path, Path]:
     """This process's own X.509-SVID, its key, and the bundle, as files."""
     agent.run("svid", "x509", "--write", str(folder))
-    return folder / "svid.pem", folder / "svid_key.pem", folder / "bundle.pem"
+    return folder / "svid.0.pem", folder / "svid.0.key", folder / "bundle.0.pem"
 
 
 class TestWhoMayCome:
