@@ -37,8 +37,8 @@ from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks.attaching import Attaching
-from sojourn.tasks.beginning import BeginRequest, Bond
 from sojourn.tasks.audiences import Audiences
+from sojourn.tasks.beginning import BeginRequest, Bond
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.clients import Clients, Credentials, Sender
 from sojourn.tasks.delegating import Delegating
