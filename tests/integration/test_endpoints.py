@@ -90,7 +90,7 @@ class TestIntrospection:
     def test_by_dns_name(self, shared: AgentProcess, sdk: SyncClient, service: httpx.Client) -> None:
         """Without configuration, a workload with the resource's host among its DNS names is the audience."""
         with sdk.task("two-places") as task, web(shared, "spiffe://example.org/place") as place:
-            token = task.token(PLACE_A, "doc:read").token
+            token = task.token(PLACE_A, ["doc:read"]).token
             assert introspected(place, token)["active"]
             assert {"active": False} == introspected(service, token)
 
@@ -104,14 +104,14 @@ class TestIntrospection:
         the task, its holder and others are not.
         """
         with sdk.task("triage-ticket", params={"ticket": "42"}) as task:
-            token = task.token(TICKETS, "ticket:read").token
+            token = task.token(TICKETS, ["ticket:read"]).token
             assert introspected(service, token)["active"]
             shared.run("task", "suspend", task.id)
             assert {"active": False, "task_state": "suspended"} == introspected(service, token)
             assert {"active": False} == introspected(holder, token)
             shared.run("task", "resume", task.id)
             assert {"active": False, "task_state": "active"} == introspected(service, token)  # it revives nothing
-            token = task.token(TICKETS, "ticket:read").token
+            token = task.token(TICKETS, ["ticket:read"]).token
             assert introspected(service, token)["active"]
             shared.run("task", "revoke", task.id)
             assert {"active": False, "task_state": "revoked"} == introspected(service, token)
@@ -194,23 +194,23 @@ class TestRevocation:
     def test_of_a_task_that_lives_on(self, shared: AgentProcess, sdk: SyncClient, service: httpx.Client) -> None:
         """Of another task all tokens die at validators, and its holder gets new ones."""
         with sdk.task("triage-ticket", params={"ticket": "42"}) as task:
-            first, second = (task.token(TICKETS, "ticket:read").token for _ in range(2))
+            first, second = (task.token(TICKETS, ["ticket:read"]).token for _ in range(2))
             with Feed(shared.socket, [TICKETS]) as feed:
                 feed.hear("snapshot")
                 revoked(service, first)
                 assert feed.delta(task.id, live=True).version > part(first, 1)["task"]["ver"]
             for token in (first, second):
                 assert {"active": False, "task_state": "active"} == introspected(service, token)
-            assert introspected(service, task.token(TICKETS, "ticket:read").token)["active"]
+            assert introspected(service, task.token(TICKETS, ["ticket:read"]).token)["active"]
         events = [each["event"] for each in shared.json("audit", "tail")["records"]]
         assert "tokens_revoked" in events
 
     def test_an_old_token_revokes_no_new_ones(self, sdk: SyncClient, service: httpx.Client) -> None:
         """A token that is dead already takes nothing with it."""
         with sdk.task("triage-ticket", params={"ticket": "42"}) as task:
-            old = task.token(TICKETS, "ticket:read").token
+            old = task.token(TICKETS, ["ticket:read"]).token
             revoked(service, old)
-            new = task.token(TICKETS, "ticket:read").token
+            new = task.token(TICKETS, ["ticket:read"]).token
             revoked(service, old)
             assert introspected(service, new)["active"]
 
@@ -218,14 +218,14 @@ class TestRevocation:
         self, shared: AgentProcess, sdk: SyncClient, holder: httpx.Client, service: httpx.Client
     ) -> None:
         """With the hint `task` the holder ends the task; from the audience it is a revocation of tokens like another."""
-        with sdk.begin_task("triage-ticket", params={"ticket": "42"}) as task:
-            token = task.token(TICKETS, "ticket:read").token
-            revoked(service, token, token_type_hint="task")
-            assert {"active": False, "task_state": "active"} == introspected(service, token)
-            token = task.token(TICKETS, "ticket:read").token
-            revoked(holder, token, token_type_hint="task")
-            assert {"active": False, "task_state": "completed"} == introspected(service, token)
-            assert "cancelled" == shared.json("task", "show", task.id)["reason"]
+        task = sdk.begin_task("triage-ticket", params={"ticket": "42"})
+        token = task.token(TICKETS, ["ticket:read"]).token
+        revoked(service, token, token_type_hint="task")
+        assert {"active": False, "task_state": "active"} == introspected(service, token)
+        token = task.token(TICKETS, ["ticket:read"]).token
+        revoked(holder, token, token_type_hint="task")
+        assert {"active": False, "task_state": "completed"} == introspected(service, token)
+        assert "cancelled" == shared.json("task", "show", task.id)["reason"]
 
     def test_by_nobody_else(self, holder: httpx.Client, service: httpx.Client, stranger: httpx.Client) -> None:
         """Another caller is answered the same, and nothing has changed."""

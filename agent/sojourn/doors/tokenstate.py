@@ -11,11 +11,11 @@ from sojourn.doors.httpprotocol import SENDER
 from sojourn.errors import SojournError
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import forms
-from sojourn.tasks.clients import AUTH_FIELDS, Client, Clients, Credentials, Sender
+from sojourn.tasks.clients import AUTHFIELDS, Client, Clients, Credentials, Sender
 from sojourn.tasks.inspecting import INTROSPECTION_TYP, Inspecting, TokenQuery
 
 JWT_ANSWER = f"application/{INTROSPECTION_TYP}"
-_FIELDS = AUTH_FIELDS | {"token", "token_type_hint"}
+FIELDS = AUTHFIELDS | {"token", "token_type_hint"}
 INTROSPECTIONS = Metric("sojourn_introspections_total", "Introspections, by result.", ["result"])
 REVOCATIONS = Metric("sojourn_revocations_total", "Revocations of tokens by clients, by result.", ["result"])
 
@@ -55,7 +55,7 @@ class TokenState:
         return Response(status_code=200, headers=NO_STORE)
 
     async def _asked(self, request: Request) -> tuple[Client, TokenQuery]:
-        fields = forms.single(forms.read(await form_of(request), _FIELDS))
+        fields = forms.single(forms.read(await form_of(request), FIELDS))
         query = TokenQuery.of(fields)
         credentials = Credentials.read(fields, request.headers.get("authorization"))
         return await self._clients.authenticate(request.scope[SENDER], credentials), query
