@@ -21,6 +21,7 @@ from sojourn.doors import (
     bundles,
     entries,
     events,
+    extauthz,
     facts,
     federation,
     localauthority,
@@ -44,6 +45,7 @@ from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi
 from sojourn.doors.httpprotocol import HttpProtocols
+from sojourn.doors.judging import Judge
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
 from sojourn.doors.tokenrequests import TokenRequests
@@ -104,7 +106,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 remote.RemoteDoor(
                     inward.socket("remote.sock"), own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms
                 ),
-                lambda standing: validation.ValidationApi(rooms.service, rooms.engine, rooms.clock, standing),
+                lambda standing: validation.ValidationApi(rooms.judging, rooms.engine, rooms.clock, standing),
                 rooms.audit,
                 descriptors,
                 stack,
@@ -141,10 +143,9 @@ async def _open_doors(
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     tokens = TokenRequests(rooms.granting, rooms.proving, rooms.audit, rooms.clock)
-    api = HttpApi(rooms.service, rooms.engine, rooms.authority, tokens)
-    http = HttpProtocols(
-        api.app([*events.EventsApi(rooms.signals, rooms.identities).routes(), *statuslists.routes(rooms.engine)])
-    )
+    api = HttpApi(rooms.engine, rooms.authority, tokens)
+    others = [*events.EventsApi(rooms.signals, rooms.identities).routes(), *statuslists.routes(rooms.engine)]
+    http = HttpProtocols(api.app(others))
     public = Door(inward.socket("public.sock"), admission, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
@@ -167,7 +168,7 @@ async def _open_doors(
         | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(
-            rooms.service, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
+            rooms.judging, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
         ).methods(),
     }
     envoy_calls = Calls(public.peers, rooms.audit, header=False)
@@ -218,7 +219,12 @@ async def _open_doors(
             rooms.audit,
         ).admin_methods(),
     }
-    envoy = _services(envoy_calls, {sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods()})
+    judge = Judge(rooms.judging, rooms.engine, rooms.clock)
+    envoy_services = {
+        sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods(),
+        extauthz.SERVICE: extauthz.ExtAuthzApi(judge, rooms.identities).methods(),
+    }
+    envoy = _services(envoy_calls, envoy_services)
     own = _services(calls, public_services) | envoy
     administration = _services(admin_calls, admin_services)
     for door, path, mode, made, common, maximum in (

@@ -253,7 +253,9 @@ def test_jwt_svids_for_the_service_are_each_another(client: SyncClient) -> None:
 def test_a_line_end_in_an_assertion(here: Chain, client: SyncClient) -> None:
     """An assertion with a line end is invalid_client in one sentence, and no accident in the log."""
     before = here.agent.log.read_text().count("Traceback")
-    form = by_itself(client_assertion=client.fetch_jwt_svid(ISSUER, TRIAGE).token + "\n", client_assertion_type=JWT_SPIFFE)
+    form = by_itself(
+        client_assertion=client.fetch_jwt_svid(ISSUER, TRIAGE).token + "\n", client_assertion_type=JWT_SPIFFE
+    )
     refused = post(here.agent.socket, form)
     assert (401, "invalid_client") == (refused.status_code, refused.json()["error"])
     assert "www-authenticate" in refused.headers

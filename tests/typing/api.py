@@ -19,7 +19,7 @@ from sojourn import (
 from sojourn.sdk.asgi import App
 from sojourn.sdk.parse import JwtSvid, X509Context
 from sojourn.sdk.sync import SyncTask
-from sojourn.sdk.task import AccessToken
+from sojourn.sdk.taskvalues import AccessToken
 from sojourn.tasks.tokens import TaskToken
 
 

@@ -24,6 +24,7 @@ from sojourn.cli import (
     svid,
     task,
     taskadmin,
+    tasktokens,
 )
 from sojourn.cli.output import show_error
 from sojourn.errors import SojournError
@@ -52,6 +53,7 @@ app.command()(inspect.explain)
 app.command()(inspect.status)
 
 fact.app.command()(delivering.deliver)
+tasktokens.add_to(task.app)
 taskadmin.add_to(task.app)
 policy.app.command()(policyadmin.reload)
 policy.app.command("shadow-report")(policyadmin.shadow_report)

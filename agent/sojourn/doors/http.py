@@ -15,7 +15,6 @@ from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.errors import SojournError
 from sojourn.tasks import exchange
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.service import TokenService
 
 log = structlog.get_logger()
 
@@ -25,12 +24,10 @@ class HttpApi:
 
     def __init__(
         self,
-        service: TokenService,
         engine: TaskEngine,
         authority: EmbeddedAuthority,
         tokens: TokenRequests,
     ) -> None:
-        self._service = service
         self._engine = engine
         self._authority = authority
         self._tokens = tokens
@@ -75,7 +72,6 @@ class HttpApi:
                 "id_token_signing_alg_values_supported": ["ES256"],
                 "token_endpoint_auth_methods_supported": ["none"],
                 "authorization_details_types_supported": sorted(self._engine.types),
-                "subject_token_audiences_supported": list(self._service.audiences),
             },
             headers={"Cache-Control": "max-age=60"},
         )

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Self, Unpack
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -14,11 +14,12 @@ from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.address import public_socket
 from sojourn.errors import InvalidInput, NoIdentity, SojournError, Unavailable
 from sojourn.limits import REATTACH_TRIED_SECONDS, TASK_WAIT_SECONDS
-from sojourn.sdk import facts, parse
+from sojourn.sdk import facts, parse, tasktokens
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
-from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, OnPending, Task, TaskStatus, run_task, until_begun
-from sojourn.sdk.validating import TokenVerdict, validate_token
+from sojourn.sdk.task import HeldTask, OnPending, Task, run_task, until_begun
+from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, TaskStatus, TokenOptions
+from sojourn.sdk.validating import TokenVerdict, ValidateOptions, validate_token
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
@@ -133,10 +134,10 @@ class Client:
         return SpiffeId.parse(answer.spiffe_id), json_format.MessageToDict(answer.claims)
 
     async def validate_token(
-        self, token: str, audience: str, action: str = "", *, deadline_seconds: float | None = None
+        self, token: str, audience: str, action: str = "", **options: Unpack[ValidateOptions]
     ) -> TokenVerdict:
         """Have the agent judge a task token or a JWT-SVID. A token that is not good is a verdict, not an error."""
-        return await validate_token(self.connection, token, audience, action, deadline_seconds)
+        return await validate_token(self.connection, token, audience, action, **options)
 
     # --- tasks ---
 
@@ -252,12 +253,23 @@ class Client:
         request = tasks_pb2.AttachTaskRequest(task_id=task_id)
         return await self._task_call("AttachTask", request)
 
-    async def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
-        """Get one access token under a live task of the caller. Raise TaskOver, Refused or NotFound."""
-        request = tasks_pb2.GetTokenRequest(task_id=task_id, resource=resource, actions=_several(actions))
-        answer = await self.connection.unary(_TASKS + "GetToken", request, tasks_pb2.GetTokenResponse)
-        expires_at = datetime.fromtimestamp(answer.expires_at, UTC)
-        return AccessToken(answer.access_token, answer.resource, tuple(answer.actions), expires_at)
+    async def get_token(
+        self, task_id: str, resource: str = "", actions: Sequence[str] = (), **options: Unpack[TokenOptions]
+    ) -> AccessToken:
+        """Get one access token under a live task of the caller; see TokenOptions for to what it is bound.
+
+        Raise TaskOver, Refused or NotFound; InvalidInput if the task's type gives no such token; NonceNeeded.
+        """
+        return await tasktokens.get(self.connection, task_id, resource, actions, **options)
+
+    async def create_proof(
+        self, task_id: str, method: str, url: str, token: AccessToken | str, nonce: str | None = None
+    ) -> str:
+        """Make the DPoP proof for one request with a token that is bound to the key of a task of the caller.
+
+        Raise NotFound, TaskOver or InvalidToken.
+        """
+        return await tasktokens.prove(self.connection, task_id, method, url, token, nonce)
 
     async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus:
         """Give up all of a task of the caller but these grants; tokens from before are dead. It cannot be undone."""

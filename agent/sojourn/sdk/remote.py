@@ -5,9 +5,11 @@ from collections.abc import Callable
 
 import grpc
 
-from sojourn import errors
+from sojourn import errors, oautherrors
 from sojourn.errors import SojournError
+from sojourn.oautherrors import NonceNeeded
 
+NONCE_KEY = "dpop-nonce"  # trailing metadata: the nonce that a DPoP proof must have
 CODE_KEY = "sojourn-code"  # trailing metadata: the stable code of the error at the agent
 _STATUSES: dict[grpc.StatusCode, type[SojournError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
@@ -38,6 +40,10 @@ _CODES: dict[str, type[SojournError]] = {
         errors.StoreFailed,
         errors.SvidExpired,
         errors.SvidRefused,
+        errors.InvalidSvid,
+        oautherrors.InvalidProof,
+        oautherrors.BindingNeeded,
+        oautherrors.DigestNeeded,
     )
 }
 
@@ -48,10 +54,12 @@ def translate(error: grpc.aio.AioRpcError, unreachable: Callable[[], str]) -> So
     `remote_code` on it is the agent's own stable code, or empty if the agent sent none.
     """
     status, details = error.code(), error.details() or ""
-    code = _remote_code(error)
+    code = _trailing(error, CODE_KEY)
     made: SojournError
     if status is grpc.StatusCode.UNAVAILABLE and not code and "failed to connect" in details:
         made = errors.Unreachable(unreachable(), detail=details)
+    elif code == NonceNeeded.code:
+        made = NonceNeeded(details, _trailing(error, NONCE_KEY))
     else:
         made = _kind(status, code, details)(details or f"agent answered {status.name}")
     made.remote_code = code
@@ -77,8 +85,8 @@ def _kind(status: grpc.StatusCode, code: str, details: str) -> type[SojournError
     return _STATUSES.get(status, errors.Unavailable)
 
 
-def _remote_code(error: grpc.aio.AioRpcError) -> str:
+def _trailing(error: grpc.aio.AioRpcError, name: str) -> str:
     for key, value in error.trailing_metadata() or ():
-        if key == CODE_KEY:
+        if key == name:
             return value if isinstance(value, str) else value.decode("ascii", "replace")
     return ""

@@ -11,8 +11,10 @@ from sojourn.sdk.connection import CALL_SECONDS, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.portal import Portal
 from sojourn.sdk.source import READY_SECONDS, X509Source
-from sojourn.sdk.task import AccessToken, DelegationTicket, HeldTask, OnPending, Task, TaskStatus, TaskView
-from sojourn.sdk.validating import TokenVerdict
+from sojourn.sdk.task import HeldTask, OnPending, Task
+from sojourn.sdk.taskuse import SyncUse
+from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, TaskStatus, TaskView, TokenOptions
+from sojourn.sdk.validating import TokenVerdict, ValidateOptions
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
@@ -36,7 +38,7 @@ class HeldTaskOptions(TaskOptions, total=False):
     idempotency_key: str
 
 
-class SyncHeldTask(TaskView):
+class SyncHeldTask(SyncUse, TaskView):
     """A task that lives as long as a process."""
 
     def __init__(self, portal: Portal, task: HeldTask) -> None:
@@ -47,9 +49,13 @@ class SyncHeldTask(TaskView):
     def status(self) -> TaskStatus:
         return self._task.status
 
-    def token(self, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
+    def token(self, resource: str = "", actions: Sequence[str] = (), **options: Unpack[TokenOptions]) -> AccessToken:
         """See Task.token."""
-        return self._portal.run(self._task.token(resource, actions))
+        return self._portal.run(self._task.token(resource, actions, **options))
+
+    def proof(self, method: str, url: str, token: AccessToken | str, nonce: str | None = None) -> str:
+        """See Task.proof."""
+        return self._portal.run(self._task.proof(method, url, token, nonce))
 
     def narrow(self, kept: Iterable[Grant]) -> None:
         """See Task.narrow."""
@@ -150,9 +156,11 @@ class SyncClient:
         """See Client."""
         return self._portal.run(self._client.validate_jwt_svid(token, audience))
 
-    def validate_token(self, token: str, audience: str, action: str = "") -> TokenVerdict:
+    def validate_token(
+        self, token: str, audience: str, action: str = "", **options: Unpack[ValidateOptions]
+    ) -> TokenVerdict:
         """See Client."""
-        return self._portal.run(self._client.validate_token(token, audience, action))
+        return self._portal.run(self._client.validate_token(token, audience, action, **options))
 
     @contextmanager
     def _inside(self, context: Callable[[], AbstractAsyncContextManager[Task]]) -> Iterator[SyncTask]:
@@ -211,9 +219,17 @@ class SyncClient:
         """See Client."""
         return self._portal.run(self._client.attach_task(task_id))
 
-    def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
+    def get_token(
+        self, task_id: str, resource: str = "", actions: Sequence[str] = (), **options: Unpack[TokenOptions]
+    ) -> AccessToken:
         """See Client."""
-        return self._portal.run(self._client.get_token(task_id, resource, actions))
+        return self._portal.run(self._client.get_token(task_id, resource, actions, **options))
+
+    def create_proof(
+        self, task_id: str, method: str, url: str, token: AccessToken | str, nonce: str | None = None
+    ) -> str:
+        """See Client."""
+        return self._portal.run(self._client.create_proof(task_id, method, url, token, nonce))
 
     def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus:
         """See Client."""

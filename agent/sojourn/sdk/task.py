@@ -1,186 +1,35 @@
 """A task as its holder sees it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from typing import Protocol, TypeVar
+from dataclasses import replace
+from typing import Protocol, TypeVar, Unpack
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
-from sojourn.errors import ApprovalDenied, ApprovalExpired, NotFound, SojournError, TaskOver, Unavailable, Unreachable
+from sojourn.errors import ApprovalExpired, NotFound, SojournError, TaskOver, Unavailable, Unreachable
 from sojourn.sdk.connection import Connection
 from sojourn.sdk.taskstream import TaskStream
+from sojourn.sdk.taskuse import AsyncUse
+from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, TaskStatus, TaskView, TokenOptions
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
-from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED
 
-PENDING = "pending"
-LIVING = frozenset({PENDING, "active", "suspended"})
 LOST = "lost"  # our own state: the agent is gone and did not give the task back
 _FAREWELL_SECONDS = 2.0  # the stream's end ends the task anyway
 _NOTICE_SECONDS = 1.0  # a call that finds no agent waits so long for the stream to notice it too
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class AccessToken:
-    """An access token of a task (RFC 9068). `token` is a bearer credential: the repr hides it."""
-
-    token: str
-    resource: str
-    actions: tuple[str, ...]
-    expires_at: datetime
-
-    @property
-    def header(self) -> str:
-        """The value of an `Authorization` header (RFC 6750, 2.1)."""
-        return f"Bearer {self.token}"
-
-    def __repr__(self) -> str:
-        return f"AccessToken({self.resource}, {list(self.actions)}, exp={self.expires_at.isoformat()})"
-
-
-@dataclass(frozen=True, slots=True)
-class DelegationTicket:
-    """What another workload begins its part of a task with. `ticket` is a credential: the repr hides it."""
-
-    ticket: str
-    expires_at: datetime
-
-    def __repr__(self) -> str:
-        return f"DelegationTicket(exp={self.expires_at.isoformat()})"
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalStatus:
-    """What a task waits, or waited, for: `needed` of the `approvers` must agree, and `given` have.
-
-    `digest` is that of what is asked for; `denial` are the words of whoever said no.
-    """
-
-    id: str
-    expires_at: datetime
-    digest: str
-    approvers: tuple[str, ...]
-    needed: int
-    given: int
-    denial: str
-
-    @classmethod
-    def of(cls, message: tasks_pb2.TaskApproval) -> "ApprovalStatus":
-        return cls(
-            id=message.approval_id,
-            expires_at=datetime.fromtimestamp(message.expires_at, UTC),
-            digest=message.digest,
-            approvers=tuple(message.approvers),
-            needed=message.needed,
-            given=message.given,
-            denial=message.denial,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class TaskStatus:
-    """What the agent last said of a task. `reason` says why it ended, and is empty while it lives."""
-
-    id: str
-    type: str
-    spiffe_id: SpiffeId
-    state: str
-    reason: str
-    version: int
-    grants: tuple[Grant, ...]
-    created_at: datetime
-    expires_at: datetime
-    params: Mapping[str, str]
-    parent_id: str = ""  # the task that handed it on
-    actors: tuple[SpiffeId, ...] = ()  # who acts for the first task's workload, this one's first; none: nobody does
-    approval: ApprovalStatus | None = None  # None: nobody had to agree
-
-    @property
-    def pending(self) -> bool:
-        """Whether it waits for someone to agree."""
-        return self.state == PENDING
-
-    def check_begun(self) -> None:
-        """Raise ApprovalDenied, ApprovalExpired or TaskOver if the task was over before it began."""
-        if self.reason == APPROVAL_DENIED:
-            said = self.approval.denial if self.approval is not None else ""
-            raise ApprovalDenied(f"the task was not approved: {said or 'no reason given'}")
-        if self.reason == APPROVAL_EXPIRED:
-            raise ApprovalExpired("the task was not approved in time")
-        if self.state not in LIVING:
-            raise TaskOver(f"the task is over: {self.state}, {self.reason}")
-
-    @classmethod
-    def of(cls, message: tasks_pb2.Task) -> "TaskStatus":
-        """Parse a Task message. Raise InvalidInput."""
-        return cls(
-            id=message.id,
-            type=message.type,
-            spiffe_id=SpiffeId.parse(message.spiffe_id),
-            state=message.state,
-            reason=message.reason,
-            version=message.version,
-            grants=tuple(Grant.parse(grant.resource, grant.actions) for grant in message.grants),
-            created_at=datetime.fromtimestamp(message.created_at, UTC),
-            expires_at=datetime.fromtimestamp(message.expires_at, UTC),
-            params=dict(message.params),
-            parent_id=message.parent_id,
-            actors=tuple(SpiffeId.parse(each) for each in message.actors),
-            approval=ApprovalStatus.of(message.approval) if message.HasField("approval") else None,
-        )
-
-
-class TaskView:
-    """A task's present status, read only. Shared by the two kinds of client."""
-
-    @property
-    def status(self) -> TaskStatus:
-        raise NotImplementedError
-
-    @property
-    def id(self) -> str:
-        return self.status.id
-
-    @property
-    def type(self) -> str:
-        return self.status.type
-
-    @property
-    def spiffe_id(self) -> SpiffeId:
-        return self.status.spiffe_id
-
-    @property
-    def grants(self) -> tuple[Grant, ...]:
-        return self.status.grants
-
-    @property
-    def expires_at(self) -> datetime:
-        return self.status.expires_at
-
-    @property
-    def state(self) -> str:
-        """pending, active, suspended, completed, revoked, expired or cascaded; or lost: the agent is gone."""
-        return self.status.state
-
-    @property
-    def reason(self) -> str:
-        return self.status.reason
-
-    @property
-    def ended(self) -> bool:
-        return self.status.state not in LIVING
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.id}, {self.type}, {self.state})"
-
-
 class TaskCalls(Protocol):
     """What a task asks of its client."""
 
-    async def get_token(self, task_id: str, resource: str = "", actions: Sequence[str] = ()) -> AccessToken: ...
+    async def get_token(
+        self, task_id: str, resource: str = "", actions: Sequence[str] = (), **options: Unpack[TokenOptions]
+    ) -> AccessToken: ...
+    async def create_proof(
+        self, task_id: str, method: str, url: str, token: AccessToken | str, nonce: str | None = None
+    ) -> str: ...
     async def narrow_task(self, task_id: str, kept: Iterable[Grant]) -> TaskStatus: ...
     async def delegate_task(
         self, task_id: str, to: SpiffeId | str, grants: Iterable[Grant] | None = None, max_seconds: int = 0
@@ -188,7 +37,7 @@ class TaskCalls(Protocol):
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus: ...
 
 
-class HeldTask(TaskView):
+class HeldTask(AsyncUse, TaskView):
     """A task that lives as long as a process (`Client.begin_task`). Its status is that of the last call."""
 
     def __init__(self, calls: TaskCalls, status: TaskStatus) -> None:
@@ -199,14 +48,28 @@ class HeldTask(TaskView):
     def status(self) -> TaskStatus:
         return self._status
 
-    async def token(self, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
+    async def token(
+        self, resource: str = "", actions: Sequence[str] = (), **options: Unpack[TokenOptions]
+    ) -> AccessToken:
         """Get an access token for one resource: empty, if the task has just one; no actions: all that it may do there.
 
-        Raise TaskOver if the task is not active, and Refused if it has no such grant.
+        Raise TaskOver if the task is not active, Refused if it has no such grant, InvalidInput if its type gives no
+        tokens with these options, and NonceNeeded if a `dpop_proof` must have that nonce.
         """
+        self._check_not_ended()
+        return await self._calls.get_token(self.id, resource, actions, **options)
+
+    async def proof(self, method: str, url: str, token: AccessToken | str, nonce: str | None = None) -> str:
+        """Make the value of the header `DPoP` for one request with a token that is bound to the task's key.
+
+        `nonce`: that the service asked for. Raise TaskOver or InvalidToken if the token is over: get another one.
+        """
+        self._check_not_ended()
+        return await self._calls.create_proof(self.id, method, url, token, nonce)
+
+    def _check_not_ended(self) -> None:
         if self.ended:
             raise TaskOver(f"task is {self.state}: {self.reason or 'no reason given'}")
-        return await self._calls.get_token(self.id, resource, actions)
 
     async def narrow(self, kept: Iterable[Grant]) -> None:
         """Give up all but these grants, which the task must have. It cannot be undone; tokens from before are dead."""
@@ -242,10 +105,17 @@ class Task(HeldTask):
         self._settled.set()
         self._over = asyncio.Event()
 
-    async def token(self, resource: str = "", actions: Sequence[str] = ()) -> AccessToken:
+    async def token(
+        self, resource: str = "", actions: Sequence[str] = (), **options: Unpack[TokenOptions]
+    ) -> AccessToken:
         """See HeldTask.token."""
         ask = super().token
-        return await self._over_restarts(lambda: ask(resource, actions))
+        return await self._over_restarts(lambda: ask(resource, actions, **options))
+
+    async def proof(self, method: str, url: str, token: AccessToken | str, nonce: str | None = None) -> str:
+        """See HeldTask.proof."""
+        ask = super().proof
+        return await self._over_restarts(lambda: ask(method, url, token, nonce))
 
     async def narrow(self, kept: Iterable[Grant]) -> None:
         """See HeldTask.narrow."""
