@@ -47,6 +47,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.evidence import end_due_to
 from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.inspecting import Inspecting
 from sojourn.tasks.judging import Judging
 from sojourn.tasks.policies import Policies
 from sojourn.tasks.proving import Proving
@@ -88,6 +89,7 @@ class Rooms:
     delegating: Delegating
     clients: Clients
     granting: Granting
+    inspecting: Inspecting
 
 
 async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
@@ -189,6 +191,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         clients=clients,
         delegating=delegating,
         granting=granting,
+        inspecting=Inspecting(engine, changing, audiences, identities, clock),
         proving=Proving(engine, authority, revocations, Replays(clock.now, clock.boot), clock),
     )
 

@@ -67,6 +67,14 @@ REMOTE_HANDSHAKES = 256  # under way: whoever is not known yet takes no place of
 REMOTE_HANDSHAKES_PER_ADDRESS = 64
 REMOTE_HANDSHAKE_SECONDS = 5.0
 REMOTE_SILENT_SECONDS = 30  # after which a network peer that acknowledges nothing is gone
+HTTP_RETRY_SECONDS = 2  # for a client of the token service to come again after, when it is "not now"
+METADATA_AGE_SECONDS = 60  # that the documents of the token service may be kept: types come and go
+HTTPS_CONNECTIONS = 2_000  # of clients of the token service on other machines
+HTTPS_CONNECTIONS_PER_ID = 500  # of one SPIFFE ID, which all replicas of a client share
+HTTPS_CONNECTIONS_PER_ADDRESS = 200  # of one address whose clients show no certificate
+HTTPS_DESCRIPTORS_SHARE = 0.1  # of the descriptors; a connection takes one
+CERTIFICATE_LOOK_SECONDS = 5.0  # between looks whether the certificate's file has changed
+PEM_MAX_BYTES = 256 * 1024  # a long chain of large keys
 REMOTE_LINGER_SECONDS = 2.0  # of a connection that is over: longer than a heartbeat, so that its streams say why
 CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
 
@@ -101,6 +109,8 @@ ENTRY_ID_MAX_BYTES = 255
 ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, and JSON and int32 hold it
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 EXPLAINED_ENTRIES = 20  # nearest misses shown
+
+REVOCATION_WRITE_SECONDS = 3.0  # that a client waits for its revocation, which is in force, to be on disk
 
 # --- services -------------------------------------------------------------------------------------------------------
 SERVICES = 1_000  # that the configuration names

@@ -7,7 +7,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sojourn.errors import InvalidInput, InvalidToken, SojournError, TooLarge
-from sojourn.limits import HTTP_BODY_MAX_BYTES
+from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oautherrors import AuthorizationPending, NonceNeeded
 
 FORM = "application/x-www-form-urlencoded"
@@ -33,6 +33,8 @@ def refusal(error: SojournError, decision_id: str, request: Request, realm: str)
         body |= {"task_id": error.task_id, "interval": error.interval, "expires_in": error.seconds}
         body["approval"] = {"id": error.approval_id, "approvers": list(error.approvers)}
     status = 413 if isinstance(error, TooLarge) else _STATUS.get(error.oauth_error, 400)
+    if status == 503:
+        headers["Retry-After"] = str(HTTP_RETRY_SECONDS)
     if status == 401:
         # By the scheme that was tried (RFC 6749, 5.2); SVIDs have none that is registered.
         tried = request.headers.get("authorization", "").partition(" ")[0].casefold()

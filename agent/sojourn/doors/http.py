@@ -11,9 +11,10 @@ from starlette.routing import Route
 
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.doors.answers import NO_STORE, refusal
+from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata
 from sojourn.doors.tokenrequests import TokenRequests
+from sojourn.doors.tokenstate import TokenState
 from sojourn.errors import SojournError
-from sojourn.tasks import exchange
 from sojourn.tasks.engine import TaskEngine
 
 log = structlog.get_logger()
@@ -27,10 +28,14 @@ class HttpApi:
         engine: TaskEngine,
         authority: EmbeddedAuthority,
         tokens: TokenRequests,
+        state: TokenState,
+        metadata: Metadata,
     ) -> None:
         self._engine = engine
         self._authority = authority
         self._tokens = tokens
+        self._state = state
+        self._metadata = metadata
 
     def app(self, others: Sequence[Route] = ()) -> Starlette:
         """`others`: routes of other APIs beside ours."""
@@ -38,8 +43,13 @@ class HttpApi:
             routes=[
                 Route("/token", self._guard(self.token), methods=["POST"]),
                 Route("/keys", self._guard(self.keys), methods=["GET"]),
-                Route("/.well-known/openid-configuration", self._guard(self.metadata), methods=["GET"]),
-                Route("/.well-known/oauth-authorization-server", self._guard(self.metadata), methods=["GET"]),
+                Route("/introspect", self._guard(self.introspect), methods=["POST"]),
+                Route("/revoke", self._guard(self.revoke), methods=["POST"]),
+                *(Route(path, self._guard(self._metadata.service), methods=["GET"]) for path in PATHS),
+                *(
+                    Route(path, self._guard(self._metadata.resource), methods=["GET"])
+                    for path in (RESOURCE_PATH, RESOURCE_PATH + "/{path:path}")
+                ),
                 *others,
             ]
         )
@@ -50,31 +60,20 @@ class HttpApi:
         """RFC 6749, 3.2."""
         return await self._tokens.answer(request, decision_of(request))
 
+    async def introspect(self, request: Request) -> Response:
+        """RFC 7662, 2."""
+        return await self._state.introspect(request, decision_of(request))
+
+    async def revoke(self, request: Request) -> Response:
+        """RFC 7009, 2."""
+        return await self._state.revoke(request, decision_of(request))
+
     async def keys(self, request: Request) -> Response:
         """The JWK Set of JWT-SVIDs and of task tokens (RFC 7517)."""
         del request
         keys = [*self._authority.jwt_keys.values(), *self._engine.keys.published.values()]
         jwks = {"keys": [{**key.jwk, "use": "sig", "alg": "ES256"} for key in keys]}
         return JSONResponse(jwks, headers={"Cache-Control": "max-age=60"})
-
-    async def metadata(self, request: Request) -> Response:
-        """RFC 8414 and OpenID Connect Discovery 1.0: what this endpoint really does, and no more."""
-        del request
-        issuer = self._engine.issuer
-        return JSONResponse(
-            {
-                "issuer": issuer,
-                "token_endpoint": f"{issuer}/token",
-                "jwks_uri": f"{issuer}/keys",
-                "grant_types_supported": list(exchange.GRANT_TYPES),
-                "response_types_supported": [],
-                "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["ES256"],
-                "token_endpoint_auth_methods_supported": ["none"],
-                "authorization_details_types_supported": sorted(self._engine.types),
-            },
-            headers={"Cache-Control": "max-age=60"},
-        )
 
     def _guard(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:

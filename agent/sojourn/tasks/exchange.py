@@ -32,7 +32,7 @@ TOKEN_TYPE_ACCESS = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S10
 _CLIENT = frozenset({"grant_type", "client_id", "client_assertion", "client_assertion_type", "client_secret"})
 _WANTED = frozenset({"audience", "resource", "scope", "authorization_details", "task_id"})
 _EXCHANGE = {"subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type"}
-_KNOWN: Final = {
+KNOWN: Final = {
     GRANT_TYPE: _CLIENT | _WANTED | _EXCHANGE,
     CLIENT_CREDENTIALS: _CLIENT | _WANTED,
     JWT_BEARER: _CLIENT | _WANTED | {"assertion"},
@@ -68,7 +68,7 @@ class TokenRequest:
 def read(form: Sequence[tuple[str, str]]) -> TokenRequest:
     """Read the form of a token request. Raise InvalidInput and its kin with the rule that is broken."""
     grant_type = _grant_type(form)
-    values = forms.read(form, _KNOWN[grant_type], _REPEATABLE)
+    values = forms.read(form, KNOWN[grant_type], _REPEATABLE)
     fields = forms.single({name: each for name, each in values.items() if name not in _REPEATABLE})
     forms.check_not_empty(form, _NOT_EMPTY)
     subject, subject_type = _subject(grant_type, fields)

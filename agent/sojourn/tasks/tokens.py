@@ -211,6 +211,34 @@ def verify(
     return read_vouched(token, claims, audience, now, proven, late_seconds)
 
 
+def read_issued(token: str, *, keys: Mapping[str, PublicKey], issuer: str, now: datetime) -> TaskToken:
+    """Read a token that `issuer` signed, for whomever, for whatever time, and bound to whatever it is.
+
+    For the issuer alone, which knows whom it may tell of it: nobody may act on what this returns. Raises InvalidToken.
+    """
+    unverified = parse_unverified(token)
+    if unverified.typ != TYP:
+        raise InvalidToken("token is not a task token", reason_code="wrong_type")
+    key = keys.get(unverified.kid or "")
+    if key is None:
+        raise InvalidToken("token is signed by an unknown key", reason_code="unknown_key")
+    unverified.check_signature(key)
+    claims = VerifiedClaims(unverified.unverified_claims)
+    audience = audiences(claims)
+    if claims.get("iss") != issuer or len(audience) != 1:
+        raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
+    return _read(token, claims, audience[0], now)
+
+
+def has_expired(token: TaskToken, now: datetime) -> bool:
+    """Whether its time is up, or has not come."""
+    try:
+        _check_times(token.claims, now, 0)
+    except InvalidToken:
+        return True
+    return False
+
+
 def class_of(claims: Mapping[str, Any]) -> str:
     """NORMAL if the token of these claims says exactly that; HIGH if it says anything else, or nothing."""
     task = claims.get("task")
