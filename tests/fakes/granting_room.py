@@ -127,7 +127,9 @@ class Room:
     def shows(self, spiffe_id, serial="a1", seconds=3600):
         """A TLS peer on another machine, with an X.509-SVID."""
         ends = self.clock.now() + timedelta(seconds=seconds)
-        return Sender(None, Certificate(spiffe_id, serial, thumbprint_of(serial.encode()), ends), "192.0.2.1")
+        return Sender(
+            None, Certificate(spiffe_id, serial, thumbprint_of(f"{spiffe_id} {serial}".encode()), ends), "192.0.2.1"
+        )
 
     async def begin(self, name="triage", **more):
         return await self.beginning.begin(
