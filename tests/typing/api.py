@@ -17,6 +17,7 @@ from sojourn import (
     authorize_member_of,
 )
 from sojourn.sdk.asgi import App
+from sojourn.sdk.certificatetokens import CertificateTokens
 from sojourn.sdk.parse import JwtSvid, X509Context
 from sojourn.sdk.sync import SyncTask
 from sojourn.sdk.taskvalues import AccessToken
@@ -33,6 +34,11 @@ async def asynchronous(app: App) -> None:
         async with client.task("triage-ticket", params={"ticket": "7"}) as task:
             assert_type(task, Task)
             assert_type(await task.token(), AccessToken)
+            token = await task.token("https://a.example", ["read"], bound="agent", params_digest="d")
+            assert_type(await task.proof("GET", "https://a.example", token, nonce="n"), str)
+            bound = await CertificateTokens(task, source).get("https://a.example")
+            assert_type(bound.token, AccessToken)
+            assert_type(bound.client_context(authorize_any()), SSLContext)
         assert_type(source.server_context(authorize_any()), SSLContext)
         source.client_context(authorize_id("spiffe://example.org/web", SpiffeId.parse("spiffe://example.org/db")))
         source.client_context(authorize_member_of(TrustDomain.parse("example.org")))
@@ -46,3 +52,5 @@ def blocking() -> None:
     with SyncClient() as client, client.task("triage-ticket") as task:
         assert_type(task, SyncTask)
         assert_type(task.token("https://a.example", ["read"]), AccessToken)
+        token = task.token("https://a.example", certificate=b"der")
+        assert_type(task.proof("GET", "https://a.example", token), str)
