@@ -207,11 +207,16 @@ class Granting:
             ) from error
 
     def _held_by(self, client: Client, subject: TaskToken) -> Task | None:
-        """The token's task, if the client is who holds it."""
+        """The token's task, if the client is who holds it, or a helper that the holder of a one-shot task runs."""
         try:
             return self._task(client, subject.task_id)
         except NotFound:
+            task = self._engine.tasks.find(subject.task_id)
+        if task is None or task.binding != ONE_SHOT or client.peer is None or not client.has(task.spiffe_id):
             return None
+        holder = task.holder.process
+        runs = not isinstance(holder, NoProcess) and client.peer.process.descends_from(holder)
+        return task if runs else None
 
     def _task(self, client: Client, task_id: str) -> Task:
         """A task that the client holds. Raise NotFound for any other, whether it exists or not."""
