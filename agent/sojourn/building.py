@@ -157,11 +157,13 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     delegating = Delegating(engine, beginning)
     clients = Clients(identities, UsedTable(database), config.issuer, clock)
     audiences = _audiences(config)
+    judging = Judging(engine, identities, replays, clock)
     granting = Granting(engine, beginning, attaching, delegating, identities, clients, audiences, clock)
     revocations.on_revoked(lambda revoked: end_due_to(engine, [each.svid for each in revoked]))
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
+    replays = Replays(clock.now, clock.boot)
     return Rooms(
         clock=clock,
         alarms=alarms,
@@ -183,7 +185,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         attaching=attaching,
         recovery=recovery,
         blocks=blocks,
-        judging=Judging(engine, identities, Replays(clock.now, clock.boot), clock),
+        judging=judging,
         signals=signals,
         facts=facts,
         redeciding=redeciding,
@@ -191,8 +193,8 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         clients=clients,
         delegating=delegating,
         granting=granting,
-        inspecting=Inspecting(engine, changing, audiences, identities, clock),
-        proving=Proving(engine, authority, revocations, Replays(clock.now, clock.boot), clock),
+        inspecting=Inspecting(engine, changing, audiences, identities, judging.was_used, clock),
+        proving=Proving(engine, authority, revocations, replays, clock),
     )
 
 

@@ -37,9 +37,17 @@ async def room() -> AsyncIterator[Room]:
 
 
 @pytest.fixture
-def inspect(room: Room) -> Inspecting:
+def used() -> set[str]:
+    """The tokens that were good once, and were used."""
+    return set()
+
+
+@pytest.fixture
+def inspect(room: Room, used: set[str]) -> Inspecting:
     services = Audiences([Service(TICKETS, frozenset({SERVICE_ENTRY.spiffe_id}))])
-    return Inspecting(room.engine, Changing(room.engine), services, NoSvids(), room.clock)  # type: ignore[arg-type]
+    return Inspecting(
+        room.engine, Changing(room.engine), services, NoSvids(), lambda token: token.token in used, room.clock
+    )  # type: ignore[arg-type]
 
 
 def told(inspect: Inspecting, client: Client, token: TaskToken) -> dict[str, Any]:
@@ -76,6 +84,13 @@ class TestIntrospection:
         room.clock.advance(31)
         room.clock.step_wall(-60)
         assert not told(inspect, SERVICE, token)["active"]
+
+    async def test_a_token_that_was_used_up(self, room: Room, inspect: Inspecting, used: set[str]) -> None:
+        """A token that was good once is inactive once it was used; others of its task are not."""
+        task = await room.begin()
+        first, second = [await room.engine.token(task, TICKETS, ()) for _ in range(2)]
+        used.add(first.token)
+        assert [False, True] == [told(inspect, SERVICE, each)["active"] for each in (first, second)]
 
     async def test_foreign_keys_and_kinds(self, room: Room, inspect: Inspecting) -> None:
         """What our keys signed for something else, or other keys signed, is no token."""
