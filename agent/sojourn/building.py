@@ -157,13 +157,13 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     delegating = Delegating(engine, beginning)
     clients = Clients(identities, UsedTable(database), config.issuer, clock)
     audiences = _audiences(config)
-    judging = Judging(engine, identities, replays, clock)
     granting = Granting(engine, beginning, attaching, delegating, identities, clients, audiences, clock)
     revocations.on_revoked(lambda revoked: end_due_to(engine, [each.svid for each in revoked]))
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
     replays = Replays(clock.now, clock.boot)
+    judging = Judging(engine, identities, replays, clock)
     return Rooms(
         clock=clock,
         alarms=alarms,
