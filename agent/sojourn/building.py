@@ -163,6 +163,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
     replays = Replays(clock.now, clock.boot)
+    judging = Judging(engine, identities, replays, clock)
     return Rooms(
         clock=clock,
         alarms=alarms,
@@ -184,7 +185,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         attaching=attaching,
         recovery=recovery,
         blocks=blocks,
-        judging=Judging(engine, identities, replays, clock),
+        judging=judging,
         signals=signals,
         facts=facts,
         redeciding=redeciding,
@@ -192,7 +193,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         clients=clients,
         delegating=delegating,
         granting=granting,
-        inspecting=Inspecting(engine, changing, audiences, identities, clock),
+        inspecting=Inspecting(engine, changing, audiences, identities, judging.was_used, clock),
         proving=Proving(engine, authority, revocations, replays, clock),
     )
 
