@@ -199,6 +199,26 @@ def verify(
     `proven` None: the sender has been judged elsewhere. `late_seconds`: so long ago it may have expired.
     This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
     """
+    claims = _signed(token, keys, issuer, signatures)
+    return read_vouched(token, claims, audience, now, proven, late_seconds)
+
+
+def read_issued(token: str, *, keys: Mapping[str, PublicKey], issuer: str, now: datetime) -> TaskToken:
+    """Read a token that `issuer` signed, for whomever, for whatever time, and bound to whatever it is.
+
+    For the issuer alone, which knows whom it may tell of it: nobody may act on what this returns. Raises InvalidToken.
+    """
+    claims = _signed(token, keys, issuer)
+    audience = audiences(claims)
+    if len(audience) != 1:
+        raise InvalidToken("token is for more than one audience, or none", reason_code="malformed")
+    return _read(token, claims, audience[0], now, _binding(claims))
+
+
+def _signed(
+    token: str, keys: Mapping[str, PublicKey], issuer: str, signatures: Signatures | None = None
+) -> VerifiedClaims:
+    """The claims of a token that one of `keys` signed for `issuer`. Raise InvalidToken."""
     unverified = parse_unverified(token)
     if unverified.typ != TYP:
         raise InvalidToken(
@@ -214,7 +234,16 @@ def verify(
     claims = VerifiedClaims(unverified.unverified_claims)
     if claims.get("iss") != issuer:
         raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
-    return read_vouched(token, claims, audience, now, proven, late_seconds)
+    return claims
+
+
+def has_expired(token: TaskToken, now: datetime) -> bool:
+    """Whether its time is up, or has not come."""
+    try:
+        _check_times(token.claims, now, 0)
+    except InvalidToken:
+        return True
+    return False
 
 
 def class_of(claims: Mapping[str, Any]) -> str:
