@@ -5,9 +5,11 @@ Over HTTP, `McpGuard` stands before the server's ASGI application. Over stdio th
 the `_meta` of each call, and `McpStdioGuard` is a middleware of the server itself.
 """
 
+import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from mcp.server.auth.provider import AccessToken
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
+LOOK_SECONDS: Final = 0.5  # after the end of a task a stream of it may go on so long
 REFUSED: Final = -32050  # of those codes that JSON-RPC leaves to implementations; MCP uses none near it
 
 
@@ -85,7 +88,7 @@ class McpGuard(TaskTokenMiddleware):
         self._tools = _Tools(tools, methods, path)
         self._path = path
         super().__init__(
-            _HandOn(app),
+            _HandOn(app, self._is_over),
             actions=self._tools,
             verifier=verifier,
             audience=audience,
@@ -113,12 +116,22 @@ class McpGuard(TaskTokenMiddleware):
 
         return await guard.check_request(request, lambda: self._tools.action(call), digest)
 
+    def _is_over(self, token: TaskToken) -> bool:
+        """Whether what began with a token must end: by what is heard of its task, or else when it expires."""
+        verifier = self._guard.verifier if self._guard is not None else None
+        feed = verifier.feed if isinstance(verifier, TaskVerifier) else None
+        known = feed.lookup(token.task_id) if feed is not None and feed.fresh else None
+        if known is not None:
+            return not known.live or token.task_version < known.version
+        return token.expires_at <= datetime.now(UTC)
+
 
 class _HandOn:
     """Hands the verified token on to the library behind: as its user, and under the scheme that it knows."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, is_over: Callable[[TaskToken], bool]) -> None:
         self._app = app
+        self._is_over = is_over
         self._inner: App | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -133,10 +146,23 @@ class _HandOn:
             self._inner = AuthContextMiddleware(self._app)
         headers = [(name, value) for name, value in scope["headers"] if name.lower() not in {b"authorization", b"dpop"}]
         headers.append((b"authorization", b"Bearer " + token.token.encode("ascii")))
+        handed = {**scope, "headers": headers, "user": AuthenticatedUser(_access_token(token))}
         with serving(token):
-            await self._inner(
-                {**scope, "headers": headers, "user": AuthenticatedUser(_access_token(token))}, receive, send
-            )
+            if scope["method"] == "POST":
+                await self._inner(handed, receive, send)
+            else:  # it may stream for as long as the client listens
+                await self._while_it_lives(token, self._inner(handed, receive, send))
+
+    async def _while_it_lives(self, token: TaskToken, answering: Awaitable[None]) -> None:
+        answer = asyncio.ensure_future(answering)
+        try:
+            while not answer.done() and not self._is_over(token):
+                await asyncio.wait([answer], timeout=LOOK_SECONDS)
+            if answer.done():
+                await answer
+        finally:
+            answer.cancel()
+            await asyncio.gather(answer, return_exceptions=True)
 
 
 class TaskTokenVerifier:

@@ -1,5 +1,8 @@
 """The guards of MCP servers: what is a message, what needs which token, and what is handed on."""
 
+import asyncio
+import contextlib
+import http.client
 import json
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
@@ -158,6 +161,32 @@ def test_behind_the_library_s_own_authentication(socket: Path) -> None:
         outcome = service.call(Credentials.bearer(token()))
         assert (200, f"{HOLDER} ['ticket:read'] True 42 hello") == (outcome.status, outcome.said)
         assert 401 == service.call(Credentials.bearer(token(task="gone"))).status
+
+
+def test_a_stream_ends_with_its_task(tmp_path: Path) -> None:
+    """A client that listens hears nothing more once its task has ended."""
+    uvicorn: Any = pytest.importorskip("uvicorn")
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        del receive
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        while True:
+            await send({"type": "http.response.body", "body": b": here\n\n", "more_body": True})
+            await asyncio.sleep(0.05)
+
+    path = tmp_path / "agent.sock"
+    guarded = McpGuard(endless, tools=services.MCP_TOOLS, audience=AUDIENCE, socket=str(path))
+    with agent_at(path) as agent, services.serving_asgi(guarded, uvicorn) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/mcp", headers=dict(Credentials.bearer(token()).headers))
+        answer = connection.getresponse()
+        assert (200, b": here\n") == (answer.status, answer.readline())
+        agent.ending = True
+        with contextlib.suppress(http.client.IncompleteRead):
+            answer.read()  # to the end, which comes
+        connection.close()
 
 
 async def test_the_library_s_verifier_alone() -> None:
