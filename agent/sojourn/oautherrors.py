@@ -1,6 +1,16 @@
 """Errors of the token service and of what its tokens guard, beside those of `errors`."""
 
-from sojourn.errors import InvalidInput, InvalidTarget, InvalidToken, Refused, SojournError
+from collections.abc import Sequence
+
+from sojourn.errors import (
+    ApprovalRequired,
+    InvalidInput,
+    InvalidTarget,
+    InvalidToken,
+    Refused,
+    SojournError,
+    Unavailable,
+)
 
 
 class InvalidClient(Refused):
@@ -60,6 +70,27 @@ class NonceNeeded(InvalidProof):
     def __init__(self, public: str, nonce: str) -> None:
         super().__init__(public, reason_code="nonce_needed")
         self.nonce = nonce
+
+
+class SendAgain(Unavailable):
+    """(client side) The service wants a request with another token or nonce, and its content is gone: send it again."""
+
+    code = "send_again"
+
+
+class AuthorizationPending(ApprovalRequired):
+    """Someone must agree first (RFC 8628, 3.5): ask again with `task_id`, every `interval` seconds."""
+
+    code = "authorization_pending"
+    oauth_error = "authorization_pending"
+    interval = 5
+
+    def __init__(self, public: str, *, task_id: str, approval_id: str, approvers: Sequence[str], seconds: int) -> None:
+        super().__init__(public)
+        self.task_id = task_id
+        self.approval_id = approval_id
+        self.approvers = tuple(approvers)
+        self.seconds = seconds  # until it is too late
 
 
 class OutsideTask(InvalidTarget):

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from sojourn.errors import InvalidInput, TooLarge
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Receive, Scope, Send, TaskTokenMiddleware, request_of
+from sojourn.sdk.extras import extra
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.loopguard import LoopGuard, Verdict
 from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
@@ -130,20 +131,19 @@ class _HandOn:
     """Hands the verified token on to the library behind: as its user, and under the scheme that it knows."""
 
     def __init__(self, app: App, is_over: Callable[[TaskToken], bool]) -> None:
+        with extra("mcp"):
+            from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
         self._app = app
+        self._inner: App = AuthContextMiddleware(app)
         self._is_over = is_over
-        self._inner: App | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = scope.get(SCOPE_KEY)
         if not isinstance(token, TaskToken):  # its lifespan
             await self._app(scope, receive, send)
             return
-        from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
         from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 
-        if self._inner is None:
-            self._inner = AuthContextMiddleware(self._app)
         headers = [(name, value) for name, value in scope["headers"] if name.lower() not in {b"authorization", b"dpop"}]
         headers.append((b"authorization", b"Bearer " + token.token.encode("ascii")))
         handed = {**scope, "headers": headers, "user": AuthenticatedUser(_access_token(token))}
@@ -210,6 +210,9 @@ class McpStdioGuard:
         methods: Mapping[str, str] | None = None,
         socket: str | None = None,
     ) -> None:
+        with extra("mcp"):
+            from mcp.shared.exceptions import MCPError
+        self._error: Any = MCPError
         self._tools = _Tools(tools, methods)
         self._guard = LoopGuard(audience, socket=socket)
 
@@ -218,7 +221,7 @@ class McpStdioGuard:
         try:
             call = call_of(ctx.method, ctx.params)
         except InvalidInput as error:
-            raise _error(Refusal(400, "invalid_request", error.public)) from None
+            raise self._refusal(Refusal(400, "invalid_request", error.public)) from None
         action = self._tools.action(call)
         if action is ANY_ACTION:
             return await call_next(ctx)
@@ -239,7 +242,7 @@ class McpStdioGuard:
 
         verdict = await self._guard.judge(judge)
         if not isinstance(verdict, TaskToken):
-            raise _error(verdict)
+            raise self._refusal(verdict)
         with serving(verdict):
             return await call_next(replace(ctx, params={**params, "_meta": meta}))
 
@@ -247,11 +250,8 @@ class McpStdioGuard:
         """Let go of the connection to the agent. Reports that wait are sent first."""
         await self._guard.close()
 
-
-def _error(answer: Answer) -> Exception:
-    from mcp.shared.exceptions import MCPError
-
-    description = getattr(answer, "description", "")
-    told = {name: value for name, value in answer.headers() if name == "dpop-nonce"}
-    data = {"error": getattr(answer, "error", "") or "no_token", "status": answer.status, **told}
-    return MCPError(REFUSED, description, data)
+    def _refusal(self, answer: Answer) -> Exception:
+        told = {name: value for name, value in answer.headers() if name == "dpop-nonce"}
+        data = {"error": getattr(answer, "error", "") or "no_token", "status": answer.status, **told}
+        made: Exception = self._error(REFUSED, getattr(answer, "description", ""), data)
+        return made

@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import http.client
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -187,6 +189,16 @@ def test_a_stream_ends_with_its_task(tmp_path: Path) -> None:
         with contextlib.suppress(http.client.IncompleteRead):
             answer.read()  # to the end, which comes
         connection.close()
+
+
+@pytest.mark.parametrize(
+    "made", ["McpGuard(None, tools={}, audience='https://a')", "McpStdioGuard(tools={}, audience='https://a')"]
+)
+def test_without_the_library(made: str) -> None:
+    """Where the library is missing, that is said, with what to install."""
+    code = f"import sys; sys.modules['mcp'] = None; from sojourn.sdk.mcpserver import *; {made}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "pip install 'sojourn[mcp]'" in done.stderr.splitlines()[-1]
 
 
 async def test_the_library_s_verifier_alone() -> None:
