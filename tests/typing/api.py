@@ -18,9 +18,16 @@ from sojourn import (
 )
 from sojourn.sdk.asgi import App
 from sojourn.sdk.certificatetokens import CertificateTokens
+from sojourn.sdk.grpcclient import aio_interceptors, interceptors
+from sojourn.sdk.grpcserver import AioTaskTokenInterceptor, TaskTokenInterceptor
+from sojourn.sdk.guarded import guarded
+from sojourn.sdk.mcpserver import McpGuard, McpStdioGuard
 from sojourn.sdk.parse import JwtSvid, X509Context
+from sojourn.sdk.serving import serving_token
 from sojourn.sdk.sync import SyncTask
 from sojourn.sdk.taskvalues import AccessToken
+from sojourn.sdk.wsgi import App as WsgiApp
+from sojourn.sdk.wsgi import TaskTokenWsgi
 from sojourn.tasks.tokens import TaskToken
 
 
@@ -54,3 +61,31 @@ def blocking() -> None:
         assert_type(task.token("https://a.example", ["read"]), AccessToken)
         token = task.token("https://a.example", certificate=b"der")
         assert_type(task.proof("GET", "https://a.example", token), str)
+
+
+@guarded("ticket:read", params=["ticket"])
+def tool(ticket: str) -> int:
+    """A tool keeps its signature."""
+    return len(ticket)
+
+
+@guarded("ticket:read", params={"number": "ticket"}, resource="https://a.example")
+async def asynchronous_tool(number: str) -> bytes:
+    """So does a coroutine."""
+    return number.encode()
+
+
+async def services(app: App, wsgi: WsgiApp) -> None:
+    """What services, and callers of services, write."""
+    TaskTokenWsgi(wsgi, actions={"GET /": "read"}, audience="https://a.example")
+    TaskTokenInterceptor(actions={"/a.B/C": "read"}, audience="https://a.example", open_methods=["/a.B/D"])
+    AioTaskTokenInterceptor(actions={"/a.B/C": "read"}, audience="https://a.example", base_url="https://b.example")
+    McpGuard(app, tools={"read_ticket": "ticket:read"}, audience="https://a.example/mcp")
+    McpStdioGuard(tools={"read_ticket": "ticket:read"}, audience="https://a.example/mcp")
+    assert_type(serving_token(), TaskToken)
+    assert_type(tool("7"), int)
+    assert_type(await asynchronous_tool(number="7"), bytes)
+    async with Client() as client, client.task("triage-ticket") as task:
+        aio_interceptors(task, "https://a.example")
+    with SyncClient() as blocking_client, blocking_client.task("triage-ticket") as blocking_task:
+        interceptors(blocking_task, "https://a.example", actions={"/a.B/C": "read"})

@@ -154,6 +154,9 @@ HOMES = {
     "typer": ["cli"],
     "pydantic": ["config", "configtables", "tasks.cases", "tasks.params", "tasks.typefile", "tasks.types"],
     "prometheus_client": ["doors"],
+    "mcp": ["sdk.mcpclient", "sdk.mcpserver"],
+    "mcp_types": ["sdk.mcpclient"],
+    "httpx2": ["sdk.mcpclient"],
 }
 SEES_PROC = [
     "attestation.process",
