@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, Refused, TooLarge
@@ -13,11 +13,10 @@ from sojourn.sdk.answers import Answer, Challenge, Metadata, Refusal
 from sojourn.sdk.feed import boot_seconds
 from sojourn.sdk.presented import BEARER, DPOP, Presented, presented
 from sojourn.sdk.routes import ANY_ACTION, Action, Actions, action_finder
-from sojourn.sdk.verifier import TaskVerifier
 from sojourn.spiffe import dpop
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import bound
-from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken, thumbprint_of
+from sojourn.tasks.tokens import JKT, UNPROVEN, Proven, TaskToken, thumbprint_of
 
 __all__ = ["Action", "Answer", "Guard", "HttpRequest", "Metadata", "Refusal"]
 
@@ -42,30 +41,49 @@ class HttpRequest:
         return f"{self.path}?{self.query}" if self.query else self.path
 
 
+class Verifier(Protocol):
+    """What a guard asks of its verifier. TaskVerifier says what each does."""
+
+    audience: str
+
+    @property
+    def issuer(self) -> str: ...
+
+    async def examine(self, token: str, proven: Proven = UNPROVEN) -> TaskToken: ...
+
+    def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None: ...
+
+    def check_digest(self, verified: TaskToken, params_digest: str) -> None: ...
+
+    async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None: ...
+
+
 class Guard:
     """Judges requests for one service, by a running `verifier`. What passes is reported as use of its task."""
 
     def __init__(
         self,
-        verifier: TaskVerifier,
+        verifier: Verifier,
         actions: Actions,
         *,
         base_url: str | None = None,
         metadata: bool = True,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         boot: Callable[[], float] = boot_seconds,
+        replays: Replays | None = None,
     ) -> None:
         """`actions` say which action a request is (see `action_finder`).
 
         `base_url` is where clients find the service, if that is not at its audience's origin: DPoP proofs are for it
         with the path behind it. With `metadata` the guard answers what RFC 9728 asks a protected resource for.
+        `replays` are those of several guards, among which each proof is good once.
         """
         self.verifier = verifier
         self.base_url = _base(base_url, verifier.audience)
         self._action_of = action_finder(actions)
         self._named = _names(actions)
         self._now = now
-        self._replays = Replays(now, boot)
+        self._replays = replays or Replays(now, boot)
         self._metadata_path, url = _metadata_at(verifier.audience) if metadata else ("", "")
         self._challenge = Challenge(verifier.audience, url)
 
@@ -76,7 +94,7 @@ class Guard:
         request alone.
         """
         if self._metadata_path and request.path == self._metadata_path and request.method == "GET":
-            return Metadata(self.verifier.audience, [*filter(None, [self.verifier.feed.issuer])], self._named)
+            return Metadata(self.verifier.audience, [*filter(None, [self.verifier.issuer])], self._named)
 
         async def digest() -> str:
             return bound.of_http(request.method, request.target, await content())
@@ -164,7 +182,8 @@ class Guard:
         if isinstance(error, InvalidProof):
             return self._refusal(401, error.oauth_error, error.public, shown)
         if isinstance(error, InvalidToken):
-            return self._refusal(401, "invalid_token", error.public, shown)
+            by_key = error.reason_code == "unproved_binding" and error.detail == JKT
+            return self._refusal(401, "invalid_token", error.public, shown, by_key=by_key)
         if isinstance(error, TooLarge):
             return self._refusal(413, "invalid_request", error.public, shown)
         if isinstance(error, LimitExceeded):
@@ -180,11 +199,19 @@ class Guard:
         return self._refusal(401, "insufficient_user_authentication", said, shown, acr=acr)
 
     def _refusal(
-        self, status: int, error: str, said: str, shown: Presented | None = None, *, acr: str = "", nonce: str = ""
+        self,
+        status: int,
+        error: str,
+        said: str,
+        shown: Presented | None = None,
+        *,
+        acr: str = "",
+        nonce: str = "",
+        by_key: bool = False,
     ) -> Refusal:
         schemes: tuple[str, ...] = (BEARER, DPOP) if self.base_url else (BEARER,)
-        if error in {"invalid_dpop_proof", "use_dpop_nonce"}:
-            schemes = (DPOP,)
+        if self.base_url and (by_key or error in {"invalid_dpop_proof", "use_dpop_nonce"}):
+            schemes = (DPOP,)  # nothing else will do (RFC 9449, 7.1)
         elif shown is not None and shown.scheme == DPOP:
             schemes = (DPOP, BEARER)
         return Refusal(status, error, said, self._challenge, schemes, acr, nonce)

@@ -16,7 +16,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.fitting import check_digest
 from sojourn.tasks.senders import UNKNOWN, Sender
 from sojourn.tasks.singleuse import SingleUses
-from sojourn.tasks.tokens import HIGH, TaskToken
+from sojourn.tasks.tokens import HIGH, Proven, TaskToken
 
 JWT_SVID, TASK = "jwt-svid", "task"
 
@@ -47,7 +47,7 @@ class Judging:
     def __init__(self, engine: TaskEngine, identities: Identities, replays: Replays, clock: Clock) -> None:
         self._engine = engine
         self._identities = identities
-        self._replays = replays
+        self.replays = replays  # of all that the agent judges: a proof is good once
         self._clock = clock
         self._uses = SingleUses(clock.boot)
 
@@ -109,6 +109,24 @@ class Judging:
             return False
         return True
 
+    def examine(self, token: str, audience: str, proven: Proven) -> TaskToken:
+        """Return a task token that is good now, whatever it is for. Raise InvalidToken, or TaskOver."""
+        verified = tokens.verify(
+            token,
+            keys=self._keys,
+            issuer=self._engine.issuer,
+            audience=audience,
+            now=self._clock.now(),
+            proven=proven,
+        )
+        self._engine.check_token(verified)
+        return verified
+
+    def use_up(self, verified: TaskToken) -> None:
+        """Let a request through with a token. Raise InvalidToken if it was good once, and was used."""
+        if verified.task_class == HIGH:
+            self._uses.claim(verified)
+
     @property
     def _keys(self) -> Mapping[str, PublicKey]:
         return self._engine.keys.published
@@ -125,17 +143,13 @@ class Judging:
     def _task_token(
         self, token: str, audience: str, action: str, sender: Sender, params_digest: str, use: bool
     ) -> TaskToken:
-        now = self._clock.now()
-        proven, proof = sender.prove(token, now)
-        verified = tokens.verify(
-            token, keys=self._keys, issuer=self._engine.issuer, audience=audience, now=now, proven=proven
-        )
-        self._engine.check_token(verified)
+        proven, proof = sender.prove(token, self._clock.now())
+        verified = self.examine(token, audience, proven)
         if action and action not in verified.actions:
             raise InvalidToken(f"the token does not grant {action[:100]!r}", reason_code="action_not_granted")
         check_digest(verified, params_digest)
         if proof is not None:  # only now: without a good token nobody fills what is remembered of proofs
-            self._replays.claim(proof)
-        if use and verified.task_class == HIGH:
-            self._uses.claim(verified)
+            self.replays.claim(proof)
+        if use:
+            self.use_up(verified)
         return verified

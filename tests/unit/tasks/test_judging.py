@@ -200,7 +200,7 @@ class TestSender:
         """A judge who may have forgotten asks for a nonce, says which, and takes a proof with it."""
         token = await court.token(binding=Binding(JKT, key.public.thumbprint))
         court.clock.step_wall(-3)
-        court.judging._replays = Replays(court.clock.now, court.clock.boot)
+        court.judging.replays = Replays(court.clock.now, court.clock.boot)
         verdict = court.judging.validate(token, TICKETS, sender=court.proof(key, token))
         assert ("nonce_needed", True) == (verdict.code, bool(verdict.nonce))
         assert "" == court.code(token, sender=court.proof(key, token, nonce=verdict.nonce))
@@ -211,7 +211,7 @@ class TestSender:
         (task,) = court.engine.tasks.all()
         court.engine.end(task, "revoked", "because")
         assert "task_over" == court.code(token, sender=court.proof(key, token))
-        assert 0 == len(court.judging._replays)
+        assert 0 == len(court.judging.replays)
 
     @pytest.mark.parametrize(
         "sender",
