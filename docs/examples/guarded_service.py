@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from fastapi import FastAPI, Request
-
 from sojourn import TaskTokenMiddleware
 
 TICKETS = os.environ.get("TICKETS", "http://localhost:8091")

@@ -8,7 +8,6 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from mcp.server import MCPServer
-
 from sojourn.sdk.mcpserver import McpGuard
 
 TOOLS = os.environ.get("TOOLS", "http://localhost:8092/mcp")
