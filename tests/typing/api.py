@@ -3,6 +3,8 @@
 from ssl import SSLContext
 from typing import assert_type
 
+from httpx import AsyncClient
+from httpx import Client as HttpClient
 from sojourn import (
     Client,
     SpiffeId,
@@ -15,6 +17,8 @@ from sojourn import (
     authorize_any,
     authorize_id,
     authorize_member_of,
+    current_task,
+    task,
 )
 from sojourn.sdk.asgi import App
 from sojourn.sdk.certificatetokens import CertificateTokens
@@ -22,6 +26,8 @@ from sojourn.sdk.grpcclient import aio_interceptors, interceptors
 from sojourn.sdk.grpcserver import AioTaskTokenInterceptor, TaskTokenInterceptor
 from sojourn.sdk.guarded import guarded
 from sojourn.sdk.mcpserver import McpGuard, McpStdioGuard
+from sojourn.sdk.egress import Egress
+from sojourn.sdk.httpauth import TaskAuth
 from sojourn.sdk.parse import JwtSvid, X509Context
 from sojourn.sdk.serving import serving_token
 from sojourn.sdk.sync import SyncTask
@@ -89,3 +95,27 @@ async def services(app: App, wsgi: WsgiApp) -> None:
         aio_interceptors(task, "https://a.example")
     with SyncClient() as blocking_client, blocking_client.task("triage-ticket") as blocking_task:
         interceptors(blocking_task, "https://a.example", actions={"/a.B/C": "read"})
+
+
+async def tasks_of_asynchronous_code() -> None:
+    """What a program does in a task of asynchronous code."""
+    async with task("triage-ticket", params={"ticket": "7"}, on_end=print, cancel=False) as running:
+        assert_type(running, Task)
+        assert_type(running.client("https://a.example", actions=["read"]), AsyncClient)
+        assert_type(running.auth(), TaskAuth)
+        assert_type(await running.proof("GET", "https://a.example/", "token"), str)
+        async with running.proxy() as proxy:
+            assert_type(proxy, Egress)
+            assert_type(proxy.of({}), dict[str, str])
+        assert_type(current_task(), Task | SyncTask)
+        assert_type(current_task(Task), Task)
+
+
+def tasks_of_blocking_code() -> None:
+    """The same without an event loop."""
+    with task(ticket="ticket") as running:
+        assert_type(running, SyncTask)
+        assert_type(running.client("https://a.example"), HttpClient)
+        assert_type(current_task(SyncTask), SyncTask)
+        with running.proxy(ca_file="/ca.pem") as proxy:
+            assert_type(proxy.url, str)

@@ -157,6 +157,10 @@ HOMES = {
     "mcp": ["sdk.mcpclient", "sdk.mcpserver"],
     "mcp_types": ["sdk.mcpclient"],
     "httpx2": ["sdk.mcpclient"],
+    "httpx": ["sdk.httpauth", "sdk.taskuse"],
+    "httpcore": ["sdk.egress", "sdk.egressleg"],
+    "h11": ["sdk.egressleg", "sdk.egresswire"],
+    "requests": ["sdk.requestsauth"],
 }
 SEES_PROC = [
     "attestation.process",
