@@ -23,6 +23,7 @@ TOOLS = {
     "go": (("go",), "Go 1.24 or newer"),
     "rust": (("cargo", "cc"), "Rust 1.88 or newer (cargo) and a C compiler"),
     "java": (("javac", "mvn"), "a JDK 17 or newer and Maven"),
+    "spring": (("javac", "mvn"), "a JDK 17 or newer and Maven"),
 }
 
 
@@ -64,7 +65,7 @@ def _java(source: Path, work: Path) -> Path:
     return work / "client.jar"
 
 
-_BUILDERS: dict[str, Callable[[Path, Path], Path]] = {"go": _go, "rust": _rust, "java": _java}
+_BUILDERS: dict[str, Callable[[Path, Path], Path]] = {"go": _go, "rust": _rust, "java": _java, "spring": _java}
 
 
 def _run(argv: list[str], folder: Path) -> None:

@@ -30,6 +30,7 @@ var (
 		"dial":    runDial,
 		"ids":     runIDs,
 		"tasks":   runTasks,
+		"oauth":   runOAuth,
 	}
 	output sync.Mutex
 )
@@ -47,11 +48,11 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) == 0 {
-		return errors.New("name a subcommand: x509, watch, jwt, bundles, server, dial, ids or tasks")
+		return errors.New("name a subcommand: x509, watch, jwt, bundles, server, dial, ids, tasks or oauth")
 	}
 	command, ok := commands[arguments[0]]
 	if !ok {
-		return fmt.Errorf("unknown subcommand %q: use x509, watch, jwt, bundles, server, dial, ids or tasks", arguments[0])
+		return fmt.Errorf("unknown subcommand %q: use x509, watch, jwt, bundles, server, dial, ids, tasks or oauth", arguments[0])
 	}
 	return command(arguments[1:])
 }
