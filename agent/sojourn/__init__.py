@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sojourn.errors import SojournError
+    from sojourn.sdk.ambient import current_task, task
     from sojourn.sdk.asgi import TaskTokenMiddleware
     from sojourn.sdk.authorize import authorize_any, authorize_id, authorize_member_of
     from sojourn.sdk.client import Client
@@ -34,6 +35,8 @@ __all__ = [
     "authorize_any",
     "authorize_id",
     "authorize_member_of",
+    "current_task",
+    "task",
 ]
 
 _HOMES = {
@@ -50,6 +53,8 @@ _HOMES = {
     "authorize_any": "sojourn.sdk.authorize",
     "authorize_id": "sojourn.sdk.authorize",
     "authorize_member_of": "sojourn.sdk.authorize",
+    "current_task": "sojourn.sdk.ambient",
+    "task": "sojourn.sdk.ambient",
 }
 
 

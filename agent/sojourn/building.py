@@ -48,11 +48,11 @@ from sojourn.tasks.evidence import end_due_to
 from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.inspecting import Inspecting
+from sojourn.tasks.judging import Judging
 from sojourn.tasks.policies import Policies
 from sojourn.tasks.proving import Proving
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
-from sojourn.tasks.service import TokenService
 from sojourn.tasks.tokenkeys import TokenKeys
 
 
@@ -80,7 +80,7 @@ class Rooms:
     attaching: Attaching
     recovery: Recovery
     blocks: KeptList[Block]
-    service: TokenService
+    judging: Judging
     audiences: Audiences
     signals: Signals
     facts: Facts
@@ -154,7 +154,6 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     owed = KeptList(database, journal, REVIEWS, Review)
     approving = Approving(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
     beginning = Beginning(engine, approving)
-    service = TokenService(engine, identities, clock)
     delegating = Delegating(engine, beginning)
     clients = Clients(identities, UsedTable(database), config.issuer, clock)
     audiences = _audiences(config)
@@ -184,7 +183,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         attaching=attaching,
         recovery=recovery,
         blocks=blocks,
-        service=service,
+        judging=Judging(engine, identities, Replays(clock.now, clock.boot), clock),
         signals=signals,
         facts=facts,
         redeciding=redeciding,

@@ -22,6 +22,7 @@ from sojourn.doors import (
     bundles,
     entries,
     events,
+    extauthz,
     facts,
     federation,
     https,
@@ -46,6 +47,7 @@ from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi
 from sojourn.doors.httpprotocol import HttpProtocols
+from sojourn.doors.judging import Judge
 from sojourn.doors.metadata import Metadata
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
@@ -128,7 +130,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 remote.RemoteDoor(
                     inward.socket("remote.sock"), own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms
                 ),
-                lambda standing: validation.ValidationApi(rooms.service, rooms.engine, rooms.clock, standing),
+                lambda standing: validation.ValidationApi(rooms.judging, rooms.engine, rooms.clock, standing),
                 rooms.audit,
                 descriptors,
                 stack,
@@ -201,7 +203,7 @@ async def _open_doors(
         | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(
-            rooms.service, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
+            rooms.judging, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
         ).methods(),
     }
     envoy_calls = Calls(public.peers, rooms.audit, header=False)
@@ -252,7 +254,12 @@ async def _open_doors(
             rooms.audit,
         ).admin_methods(),
     }
-    envoy = _services(envoy_calls, {sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods()})
+    judge = Judge(rooms.judging, rooms.engine, rooms.clock)
+    envoy_services = {
+        sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods(),
+        extauthz.SERVICE: extauthz.ExtAuthzApi(judge, rooms.identities).methods(),
+    }
+    envoy = _services(envoy_calls, envoy_services)
     own = _services(calls, public_services) | envoy
     administration = _services(admin_calls, admin_services)
     for door, behind, path, mode, made, common, maximum in (

@@ -142,6 +142,16 @@ DPOP_NONCE_SECONDS = 60  # after which there is a new one; the one before it is 
 DPOP_PROOFS_REMEMBERED = 200_000  # at about 200 bytes each: some 1,000 a second; when full, proofs are refused
 DPOP_JTI_MAX = 256  # characters
 
+# --- services that are guarded --------------------------------------------------------------------------------------
+GUARDED_CONTENT_MAX_BYTES = 1024 * 1024  # of a request that a token is for alone: it is read whole, and held
+TOKEN_USES_PER_REPORT = 200  # at some 60 us each to verify
+USES_JUDGED_AT_ONCE = 20  # of a report, before others have a turn: about 2 ms
+TOKEN_USES_BYTES_PER_REPORT = 192 * 1024  # of tokens: PUBLIC_REQUEST_MAX_BYTES has room for them
+TOKEN_USES_HELD = 10_000  # by a service until its next report, at about 1 KiB each
+TOKEN_USE_LATE_SECONDS = 10.0  # after its end a use of a token may still be told: services tell each second
+SINGLE_USES_REMEMBERED = 100_000  # of tokens that are good once, at about 150 bytes each
+TOKEN_USE_CALLS_MAX = 1_000_000  # with one token, that are reported at once
+
 # --- task types and policies ----------------------------------------------------------------------------------------
 TASK_TYPES = 1_000
 GRANTS_PER_TASK = 50
@@ -227,3 +237,25 @@ AUDIT_LISTED = 10_000
 FAILURES_KEPT = 100  # kinds and subjects, for `sojourn status`
 FAILURE_TEXT_MAX = 500  # characters
 AUDITED_TEXT = 200  # characters of a caller's text that go into a record
+
+# --- what a task sends, by the SDK's clients and through the egress proxy -------------------------------------------
+REQUEST_TARGET_MAX_BYTES = 16 * 1024  # path and query; servers take 8 KiB
+TOKENS_KEPT = 256  # of one task: resources by actions; over that the oldest is asked for again
+TOKEN_RENEWED_SECONDS = 5.0  # before its end, so that a request under way does not outlive its token
+NONCES_KEPT = 64  # of services, one each
+ONE_REQUEST_MAX_BYTES = 1024 * 1024  # of content that a token is for: it is read whole before anything is sent
+PROXY_CONNECTIONS = 256  # of the command: browsers have six to a host
+PROXY_HEAD_MAX_BYTES = 32 * 1024  # of a request or an answer: servers send 8 to 16 KiB
+PROXY_CHUNK_BYTES = 64 * 1024  # of content that is on its way, in each direction
+PROXY_REPLAY_MAX_BYTES = 64 * 1024  # of content that is kept to be sent again with a newer token
+PROXY_HEAD_SECONDS = 10.0  # for a request's head to arrive whole, and for a TLS handshake
+PROXY_CONTENT_SECONDS = 60.0  # that content may stand still, either way
+PROXY_IDLE_SECONDS = 60.0  # that a connection may wait for its next request
+PROXY_CONNECT_SECONDS = 10.0  # for a service to accept a connection, its TLS included
+PROXY_ANSWER_SECONDS = 600.0  # for an answer to begin, and between its parts: models and event streams are slow
+PROXY_HOSTS = 64  # certificates that are kept: as many as a task has grants, and some
+
+# --- external authorization for Envoy: a request comes with the certificate of its connection -----------------------
+CERTIFICATE_MAX_BYTES = 32_768  # of PEM with percent escapes; an X.509-SVID has about 1,500
+CERTIFICATES_REMEMBERED = 256  # as parsed; one more costs 30 microseconds a request
+ENVOY_ROUTES_KEPT = 1_024  # of all Envoys; one more is read anew at each request

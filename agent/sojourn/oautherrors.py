@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sojourn.errors import ApprovalRequired, InvalidInput, InvalidToken, Refused
+from sojourn.errors import ApprovalRequired, InvalidInput, InvalidTarget, InvalidToken, Refused
 
 
 class InvalidClient(Refused):
@@ -77,3 +77,28 @@ class AuthorizationPending(ApprovalRequired):
         self.approval_id = approval_id
         self.approvers = tuple(approvers)
         self.seconds = seconds  # until it is too late
+
+
+class OutsideTask(InvalidTarget):
+    """(client side) A request is not within the task: nothing was sent. It was for `actions` at `resource`."""
+
+    code = "outside_task"
+
+    def __init__(self, public: str, *, resource: str = "", actions: tuple[str, ...] = ()) -> None:
+        super().__init__(public)
+        self.resource = resource
+        self.actions = actions
+
+
+class ActionNotAllowed(Refused):
+    """A token is good, and does not allow this action."""
+
+    code = "action_not_allowed"
+    oauth_error = "insufficient_scope"
+
+
+class WrongParams(Refused):
+    """A token is good, and is for other parameters or another request than this one."""
+
+    code = "wrong_params"
+    oauth_error = "insufficient_scope"

@@ -100,7 +100,10 @@ async def do(client, doing, asked, held):
             held.append(task)
             say(event="task", id=task.id, state=task.state)
         case "token":
-            token = await client.get_token(asked["task"], asked.get("resource", ""), asked.get("actions", ()))
+            options = {name: asked[name] for name in ("bound", "params_digest") if name in asked}
+            token = await client.get_token(
+                asked["task"], asked.get("resource", ""), asked.get("actions", ()), **options
+            )
             say(event="token", token=token.token, resource=token.resource, actions=list(token.actions))
         case "task_token":  # through the task that `begin` holds, which gets over a restart of the agent
             (task,) = (each[1] for each in held if isinstance(each, tuple) and each[1].id == asked["task"])

@@ -104,6 +104,7 @@ def chain(extra: str = "") -> Iterator[Chain]:
         write_type(made.folder / "types", name, toml, ALL)
     with made as agent, ExitStack() as stack:
         agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
+        agent.register("/watcher", f"unix:uid:{os.getuid()}")  # it watches, whatever becomes of the workload
         agent.register("/svc/tickets", f"unix:uid:{OTHER_UID}")
         agent.register("/svc/store", f"unix:uid:{THIRD_UID}")
         services = [stack.enter_context(stranger(agent.socket, uid)) for uid in (OTHER_UID, THIRD_UID)]

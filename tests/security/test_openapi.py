@@ -7,43 +7,62 @@ import json
 import os
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import quote
 
 import pytest
 from harness.agent import ROOT, AgentProcess
 from harness.exchanges import DETAILS, http
-from harness.taskagent import TICKETS, inner_failures, make_agent
+from harness.taskagent import TICKETS, TRIAGE, inner_failures, make_agent
+from harness.webclients import context, svid
 from hypothesis import HealthCheck, settings
 from sojourn.doors import tokenstate
 from sojourn.tasks import exchange
 
 schemathesis = pytest.importorskip("schemathesis")
-unixsocket = pytest.importorskip("requests_unixsocket")
+requests = pytest.importorskip("requests")
 checks = pytest.importorskip("schemathesis.checks")
 openapi_checks = pytest.importorskip("schemathesis.specs.openapi.checks")
 
 DOCUMENT: dict[str, Any] = json.loads((ROOT / "docs" / "openapi.json").read_text())
-CASES = min(int(os.environ.get("SOJOURN_FUZZ_CASES", "60")), 20_000)
+CASES = min(int(os.environ.get("SOJOURN_FUZZ_CASES", "40")), 20_000)
+
+
+LISTEN = '\n[listen]\nhttps = "127.0.0.1:0"\n'
 
 
 @pytest.fixture(scope="module")
 def shared() -> Iterator[AgentProcess]:
-    with make_agent(level="warning") as agent:
+    with make_agent(level="warning", extra=LISTEN) as agent:
         agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
         yield agent
         assert [] == inner_failures(agent)
         assert "Traceback" not in agent.log.read_text()
 
 
+class Adapter(requests.adapters.HTTPAdapter):
+    """Shows an X.509-SVID of /agent/triage; whoever answers is taken as it is."""
+
+    def __init__(self, agent: AgentProcess) -> None:
+        self._tls = context(svid(agent, TRIAGE))
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs, ssl_context=self._tls)
+
+    def send(self, *args: Any, **kwargs: Any) -> Any:
+        return super().send(*args, **{**kwargs, "verify": False})
+
+
 @pytest.fixture(scope="module")
-def session() -> Iterator[Any]:
-    with unixsocket.Session() as opened:
+def session(shared: AgentProcess) -> Iterator[Any]:
+    with requests.Session() as opened:
+        opened.trust_env = False
+        opened.mount("https://", Adapter(shared))
         yield opened
 
 
 @pytest.fixture(scope="module")
 def base_url(shared: AgentProcess) -> str:
-    return f"http+unix://{quote(shared.socket, safe='')}"
+    return f"https://{shared.https}"
 
 
 def parameters(path: str) -> set[str]:
@@ -86,10 +105,11 @@ class TestDescription:
 schema = schemathesis.openapi.from_dict(DOCUMENT)
 
 
+@pytest.mark.filterwarnings("ignore:Unverified HTTPS request")
 @schema.parametrize()
 @settings(max_examples=CASES, deadline=None, suppress_health_check=list(HealthCheck), database=None)
 def test_any_request(case: Any, session: Any, base_url: str) -> None:
-    """Whatever a client on the socket sends, the answer is one that is described: never a 5xx but "not now"."""
+    """Whatever a client with an X.509-SVID sends, the answer is one that is described: never a 5xx but "not now"."""
     case.call_and_validate(
         base_url=base_url,
         session=session,

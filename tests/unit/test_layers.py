@@ -26,6 +26,8 @@ LAYERS = [
         "tasks.grants",
         "tasks.tokens",
         "tasks.bound",
+        "tasks.fitting",
+        "tasks.senders",
         "tasks.assertions",
         "tasks.clauses",
         "tasks.policy",
@@ -51,7 +53,16 @@ LAYERS = [
     ["oversight.publications"],
     ["oversight.readings"],
     ["oversight.facts"],
-    ["tasks.holders", "tasks.task", "tasks.feed", "tasks.live", "tasks.journal", "tasks.repeats", "tasks.blocks"],
+    [
+        "tasks.holders",
+        "tasks.task",
+        "tasks.feed",
+        "tasks.live",
+        "tasks.journal",
+        "tasks.repeats",
+        "tasks.blocks",
+        "tasks.singleuse",
+    ],
     [
         "tasks.holding",
         "tasks.tokenkeys",
@@ -73,7 +84,7 @@ LAYERS = [
     ["tasks.beginning", "tasks.changing", "tasks.proving", "tasks.recovery"],
     ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
     ["oversight.signals"],
-    ["tasks.granting", "tasks.inspecting", "tasks.service", "store"],
+    ["tasks.granting", "tasks.inspecting", "tasks.judging", "store"],
     ["tasks.reloading", "tasks.redeciding"],
     ["tasks.typefolder"],
     ["tasks.policies"],
@@ -100,6 +111,8 @@ PURE = [
     "tasks.grants",
     "tasks.tokens",
     "tasks.bound",
+    "tasks.fitting",
+    "tasks.senders",
     "tasks.assertions",
     "tasks.asking",
     "tasks.audiences",
@@ -153,7 +166,7 @@ SEES_PROC = [
 ]
 SDK_SEES = [
     *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "_pb"),
-    *("tasks.grants", "tasks.reasons", "tasks.tokens"),
+    *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.senders", "tasks.tokens"),
 ]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),

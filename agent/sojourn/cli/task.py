@@ -56,6 +56,15 @@ def run(
     grace: Annotated[
         float, typer.Option("--grace", metavar="SECONDS", help="Between SIGTERM and SIGKILL, when the task ends first.")
     ] = 5.0,
+    proxy: Annotated[
+        bool, typer.Option("--proxy", help="Give the command an egress proxy, and the task to nobody but the proxy.")
+    ] = False,
+    proxy_ca: Annotated[
+        str | None,
+        typer.Option(
+            "--proxy-ca", metavar="FILE", help="Authorities of services' certificates. Default: the system's."
+        ),
+    ] = None,
     socket: SocketOption = None,
 ) -> None:
     """Run a command inside a task. Its exit status passes through; the task ends with it, and it with the task.
@@ -63,11 +72,16 @@ def run(
     The command finds the task's ID in SOJOURN_TASK_ID and the agent in SPIFFE_ENDPOINT_SOCKET; `sojourn task token`
     gets tokens there. No token is in its arguments or its environment. Only the command and its descendants may use
     the task. If someone must agree first, this waits for that and says so; Ctrl-C takes the request back.
+
+    With --proxy not even they may: HTTP_PROXY and its like name a proxy of this run, which attaches the token and the
+    proof to each request that is within the task, and refuses every other one.
     """
-    from sojourn.cli.taskrun import run_command
+    from sojourn.cli.taskrun import Proxied, run_command
 
     if bool(type_) == bool(ticket_file):
         raise InvalidInput("name the task type with --type, or a ticket with --ticket-file")
+    if proxy_ca is not None and not proxy:
+        raise InvalidInput("--proxy-ca goes with --proxy")
     if ticket_file and (param or resource or action or ttl):
         raise InvalidInput("a ticket says what the task is: leave out --param, --resource, --action and --ttl")
     ticket = _ticket(ticket_file) if ticket_file else ""
@@ -75,11 +89,12 @@ def run(
 
     def begun(client: Any) -> Any:
         if ticket:
-            return client.accept_delegation(ticket, session=True)
+            return client.accept_delegation(ticket, session=not proxy)
         waiting = _waiting(approve_wait)
-        return client.task(type_, session=True, params=params, grants=grants, max_seconds=seconds, **waiting)
+        return client.task(type_, session=not proxy, params=params, grants=grants, max_seconds=seconds, **waiting)
 
-    raise typer.Exit(remote.public(socket, lambda client: run_command(client, command, grace, begun(client))))
+    proxied = Proxied(proxy_ca) if proxy else None
+    raise typer.Exit(remote.public(socket, lambda client: run_command(client, command, grace, begun(client), proxied)))
 
 
 @app.command()

@@ -4,20 +4,34 @@ import asyncio
 import contextlib
 import ctypes
 import os
+import resource
 import signal
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from sojourn.cli.output import REFUSED
 
-_PR_SET_CHILD_SUBREAPER = 36
+_PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 
 
-async def run_command(client: Any, command: Sequence[str], grace_seconds: float, begun: Any) -> int:
+@dataclass(frozen=True, slots=True)
+class Proxied:
+    """That the command's requests go through an egress proxy. `ca_file`: which authorities services must be of."""
+
+    ca_file: str | None
+
+
+async def run_command(
+    client: Any, command: Sequence[str], grace_seconds: float, begun: Any, proxied: Proxied | None = None
+) -> int:
     """Begin a task by entering `begun`, run `command` in it, and return the command's exit status.
+
+    `proxied`: with an egress proxy of the task in its environment.
 
     That is 128 + N if signal N ended it, 127 if there is no such command, 126 if it cannot be run. If the task ends
     first the command gets SIGTERM, and after `grace_seconds` SIGKILL; the status is the command's all the same, or 1
@@ -25,13 +39,16 @@ async def run_command(client: Any, command: Sequence[str], grace_seconds: float,
     """
     # Orphans of the command become our children, so that every descendant stays one of the task's holder.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    async with begun as task:
+    async with begun as task, contextlib.AsyncExitStack() as stack:
         environment = {
             **os.environ,
             "SOJOURN_TASK_ID": task.id,
             "SOJOURN_TASK_TYPE": task.type,
             "SPIFFE_ENDPOINT_SOCKET": f"unix://{client.socket}",
         }
+        if proxied is not None:
+            _guard_memory(client.socket)
+            environment = (await stack.enter_async_context(task.proxy(ca_file=proxied.ca_file))).of(environment)
         with _Signals() as signals:
             try:
                 # No preexec_fn: that would fork with gRPC's threads running, which can crash the child.
@@ -49,6 +66,15 @@ async def run_command(client: Any, command: Sequence[str], grace_seconds: float,
     if status < 0:
         status = 128 - status
     return REFUSED if stopped and status == 0 else status
+
+
+def _guard_memory(socket_path: str) -> None:
+    """Keep what the proxy holds from the command, which runs as the same user: no core file, and no reading of this
+    process's memory where the agent does not need the same right to attest it.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    if Path(socket_path).stat().st_uid != os.geteuid():
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 async def _until_over(process: asyncio.subprocess.Process, task: Any, grace_seconds: float) -> bool:

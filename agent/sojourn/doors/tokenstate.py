@@ -11,11 +11,11 @@ from sojourn.doors.httpprotocol import SENDER
 from sojourn.errors import SojournError
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import forms
-from sojourn.tasks.clients import AUTHFIELDS, Client, Clients, Credentials, Sender
+from sojourn.tasks.clients import AUTH_FIELDS, Client, Clients, Credentials, Sender
 from sojourn.tasks.inspecting import INTROSPECTION_TYP, Inspecting, TokenQuery
 
 JWT_ANSWER = f"application/{INTROSPECTION_TYP}"
-FIELDS = AUTHFIELDS | {"token", "token_type_hint"}
+FIELDS = AUTH_FIELDS | {"token", "token_type_hint"}
 INTROSPECTIONS = Metric("sojourn_introspections_total", "Introspections, by result.", ["result"])
 REVOCATIONS = Metric("sojourn_revocations_total", "Revocations of tokens by clients, by result.", ["result"])
 

@@ -12,10 +12,18 @@ from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities, Stream
-from sojourn.limits import FEED_DELTAS_KEPT, HEARTBEAT_SECONDS, WATCHED_AUDIENCES, WATCHED_AUDIENCES_BYTES
+from sojourn.limits import (
+    FEED_DELTAS_KEPT,
+    HEARTBEAT_SECONDS,
+    TOKEN_USES_PER_REPORT,
+    USES_JUDGED_AT_ONCE,
+    WATCHED_AUDIENCES,
+    WATCHED_AUDIENCES_BYTES,
+)
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.feed import TaskState, state_of
-from sojourn.tasks.service import JWT_SVID, TASK, TokenService
+from sojourn.tasks.judging import JWT_SVID, TASK, Judging
+from sojourn.tasks.senders import Sender
 from sojourn.tasks.task import PENDING
 
 SERVICE = "sojourn.v1.Validation"
@@ -38,13 +46,13 @@ class ValidationApi:
 
     def __init__(
         self,
-        service: TokenService,
+        judging: Judging,
         engine: TaskEngine,
         clock: Clock,
         standing: Callable[[Call], AbstractAsyncContextManager[Standing]],
     ) -> None:
         """`standing` is within what a caller may watch tasks; entering it raises if it may not."""
-        self._service = service
+        self._judging = judging
         self._engine = engine
         self._clock = clock
         self._standing = standing
@@ -54,6 +62,7 @@ class ValidationApi:
         return {
             "ValidateToken": Method("unary", pb.ValidateTokenRequest, self.validate_token),
             "WatchTasks": Method("stream", pb.WatchTasksRequest, self.watch_tasks),
+            "ReportUse": Method("unary", pb.ReportUseRequest, self.report_use),
         }
 
     async def validate_token(self, call: Call, request: pb.ValidateTokenRequest) -> pb.ValidateTokenResponse:
@@ -64,8 +73,16 @@ class ValidationApi:
             raise InvalidInput("audience must be specified")
         if request.kind not in _KINDS:
             raise InvalidInput("kind is unknown")
-        verdict = self._service.validate(
-            request.token, request.audience, kind=_KINDS[request.kind], action=request.action
+        sender = _sender(request.sender)
+        sender.check()
+        verdict = self._judging.validate(
+            request.token,
+            request.audience,
+            kind=_KINDS[request.kind],
+            action=request.action,
+            sender=sender,
+            params_digest=request.params_digest,
+            use=request.use,
         )
         answer = pb.ValidateTokenResponse(
             valid=verdict.valid,
@@ -74,10 +91,22 @@ class ValidationApi:
             kind=_NUMBERS[verdict.kind],
             spiffe_id=verdict.spiffe_id,
             actors=verdict.actors,
+            dpop_nonce=verdict.nonce,
         )
         if verdict.claims is not None:
             claims.put(answer.claims, verdict.claims)
         return answer
+
+    async def report_use(self, call: Call, request: pb.ReportUseRequest) -> pb.ReportUseResponse:
+        del call  # whoever has a token may say that it was used: that takes away, and grants nothing
+        if len(request.uses) > TOKEN_USES_PER_REPORT:
+            raise InvalidInput(f"more than {TOKEN_USES_PER_REPORT} uses in one report")
+        counted = 0
+        for place, use in enumerate(request.uses, 1):
+            counted += self._judging.count_use(use.token, use.action, use.calls)
+            if place % USES_JUDGED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return pb.ReportUseResponse(counted=counted)
 
     async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed | bytes]:
         audiences = _audiences(request.audiences)
@@ -157,6 +186,12 @@ class _Attested:
 def _state(state: TaskState) -> pb.TaskState:
     return pb.TaskState(
         id=state.id, version=state.version, live=state.live, reason=state.reason, suspended=state.suspended
+    )
+
+
+def _sender(sender: pb.Sender) -> Sender:
+    return Sender(
+        sender.dpop_proof, sender.method, sender.url, sender.client_certificate, jkt=sender.jkt, x5t=sender.x5t
     )
 
 

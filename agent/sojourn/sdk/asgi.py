@@ -1,15 +1,19 @@
 """ASGI middleware: no request without a live task whose token allows its action."""
 
-import json
-from collections.abc import Awaitable, Callable, MutableMapping
+import ssl
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Final
+from urllib.parse import quote
 
-from sojourn.errors import InvalidInput, InvalidToken
+from sojourn.errors import InvalidInput, TooLarge
+from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
+from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.client import Client
+from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.routes import Actions, action_finder
-from sojourn.sdk.verifier import ActionNotAllowed, TaskVerifier
+from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import TaskToken
 
 Scope = MutableMapping[str, Any]
@@ -20,28 +24,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 SCOPE_KEY = "sojourn.task"
 _POLICY_VIOLATION = 1008  # RFC 6455, 7.4.1
 _DENIAL = "websocket.http.response"
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """An answer by RFC 6750, 3. No `error`: the request had no token at all."""
-
-    status: int
-    error: str
-    description: str
-
-    def headers(self, realm: str) -> list[tuple[bytes, bytes]]:
-        parts = [f'Bearer realm="{_quotable(realm)}"']
-        if self.error:
-            parts += [f'error="{self.error}"', f'error_description="{_quotable(self.description)}"']
-        return [
-            (b"content-type", b"application/json"),
-            (b"cache-control", b"no-store"),
-            (b"www-authenticate", ", ".join(parts).encode("ascii")),
-        ]
-
-    def body(self) -> bytes:
-        return json.dumps({"error": self.error or "no_token", "error_description": self.description}).encode()
+_IN_PATHS: Final = "/:@!$&'()*+,;=~"  # what stands there unescaped
 
 
 class TaskTokenMiddleware:
@@ -61,69 +44,49 @@ class TaskTokenMiddleware:
         verifier: TaskVerifier | None = None,
         audience: str | None = None,
         socket: str | None = None,
+        base_url: str | None = None,
+        metadata: bool = True,
     ) -> None:
+        """`base_url` and `metadata` are the Guard's."""
         if (verifier is None) == (audience is None):
             raise InvalidInput("TaskTokenMiddleware needs either a verifier or an audience")
         self.app = app
-        self._action_of = action_finder(actions)
-        self._given = verifier
-        self._verifier = verifier
+        self._make_guard = partial(Guard, actions=actions, base_url=base_url, metadata=metadata)
+        self._given = None if verifier is None else self._make_guard(verifier)
+        self._guard = self._given
         self._socket = socket
-        self._audience = verifier.audience if verifier is not None else audience or ""
+        self._audience = audience or ""
+        action_finder(actions)  # a route that cannot be is told now, not when the server starts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] in {"http", "websocket"}:
-            verdict = await self._judge(scope)
+            content = Content(receive)
+            verdict = await self._judge(scope, content)
             if isinstance(verdict, TaskToken):
-                await self.app({**scope, SCOPE_KEY: verdict}, receive, send)
+                await self.app({**scope, SCOPE_KEY: verdict}, content.again, send)
             else:
-                await self._refuse(verdict, scope, receive, send)
+                await _answer(verdict, scope, receive, send)
         else:
             raise InvalidInput(f"ASGI scope {scope['type']!r} is not known, and so not let through")
 
-    async def _judge(self, scope: Scope) -> TaskToken | Refusal:
-        if self._verifier is None:
-            return Refusal(503, "temporarily_unavailable", "the verifier is not running: the server must run lifespan")
-        method = scope["method"] if scope["type"] == "http" else "GET"  # a WebSocket handshake is a GET
-        try:
-            token = _bearer(scope)
-            if token is None:
-                return Refusal(401, "", "a task token is required")
-            verified = await self._verifier.verify(token)
-            action = self._action_of(method, scope["path"])
-            if action is None:
-                return Refusal(403, "insufficient_scope", "no action is defined for this method and path")
-            if action not in verified.actions:
-                raise ActionNotAllowed(f"token does not allow the action {action!r}")
-        except InvalidToken as error:
-            return Refusal(401, "invalid_token", error.public)
-        except ActionNotAllowed as error:
-            return Refusal(403, error.oauth_error, error.public)
-        return verified
-
-    async def _refuse(self, refusal: Refusal, scope: Scope, receive: Receive, send: Send) -> None:
-        prefix = "http.response"
-        if scope["type"] == "websocket":
-            await receive()  # websocket.connect
-            if _DENIAL not in scope.get("extensions", {}):
-                await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": refusal.description})
-                return
-            prefix = _DENIAL
-        headers = refusal.headers(self._audience)
-        await send({"type": f"{prefix}.start", "status": refusal.status, "headers": headers})
-        await send({"type": f"{prefix}.body", "body": refusal.body()})
+    async def _judge(self, scope: Scope, content: "Content") -> TaskToken | Answer:
+        if self._guard is None:
+            said = "the verifier is not running: the server must run lifespan"
+            return Refusal(503, "temporarily_unavailable", said)
+        return await self._guard.check(request_of(scope), content.read if scope["type"] == "http" else _nothing)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
             if self._given is None:
                 client = await stack.enter_async_context(Client(self._socket))
-                self._verifier = await stack.enter_async_context(TaskVerifier(client, self._audience))
+                verifier = await stack.enter_async_context(TaskVerifier(client, self._audience))
+                self._guard = self._make_guard(verifier)
             try:
                 await _Lifespan(self.app).run(scope, receive, send)
             finally:
-                self._verifier = self._given
+                self._guard = self._given
 
 
 class _Lifespan:
@@ -157,25 +120,69 @@ class _Lifespan:
         await send({"type": "lifespan.shutdown.complete"})
 
 
-def _bearer(scope: Scope) -> str | None:
-    """Return the token of the one Authorization header; None if there is none or of another scheme.
+class Content:
+    """The content of a request: read whole if it must be judged, and there for the application all the same."""
 
-    Raise InvalidToken for several headers, or a Bearer header that is none (RFC 6750, 2.1).
-    """
-    values: list[bytes] = [value for name, value in scope["headers"] if name.lower() == b"authorization"]
-    if len(values) > 1:
-        raise InvalidToken("request has more than one Authorization header", reason_code="malformed")
-    if not values:
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._held: list[MutableMapping[str, Any]] = []
+
+    async def read(self) -> bytes:
+        """Raise TooLarge, or InvalidInput if the client went away."""
+        parts: list[bytes] = []
+        size, more = 0, True
+        while more:
+            message = await self._receive()
+            if message["type"] != "http.request":
+                raise InvalidInput("request has ended before its content did")
+            self._held.append(message)
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > GUARDED_CONTENT_MAX_BYTES:
+                raise TooLarge(
+                    f"content of a request that is judged whole is at most {GUARDED_CONTENT_MAX_BYTES} bytes"
+                )
+            more = message.get("more_body", False)
+        return b"".join(parts)
+
+    async def again(self) -> MutableMapping[str, Any]:
+        """What was read, then what comes."""
+        return self._held.pop(0) if self._held else await self._receive()
+
+
+async def _nothing() -> bytes:
+    return b""
+
+
+async def _answer(answer: Answer, scope: Scope, receive: Receive, send: Send) -> None:
+    prefix = "http.response"
+    if scope["type"] == "websocket":
+        await receive()  # websocket.connect
+        if _DENIAL not in scope.get("extensions", {}):
+            reason = answer.description if isinstance(answer, Refusal) else ""
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
+            return
+        prefix = _DENIAL
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers()]
+    await send({"type": f"{prefix}.start", "status": answer.status, "headers": headers})
+    await send({"type": f"{prefix}.body", "body": answer.body()})
+
+
+def request_of(scope: Scope) -> HttpRequest:
+    raw = scope.get("raw_path")  # a server need not give it: then what it has decoded is what the application sees
+    path = raw.decode("latin-1") if raw else quote(scope["path"], safe=_IN_PATHS)
+    return HttpRequest(
+        method=scope["method"] if scope["type"] == "http" else "GET",  # a WebSocket handshake is a GET
+        path=path,
+        query=scope.get("query_string", b"").decode("latin-1"),
+        headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
+        certificate=_certificate(scope.get("extensions", {}).get("tls") or {}),
+    )
+
+
+def _certificate(tls: Mapping[str, Any]) -> bytes | None:
+    """The client's certificate by the TLS extension of ASGI, if the server has verified it."""
+    chain = tls.get("client_cert_chain") or ()
+    if tls.get("client_cert_error") or not chain:
         return None
-    scheme, _, token = values[0].decode("latin-1").partition(" ")
-    if scheme.lower() != "bearer":
-        return None
-    token = token.strip(" ")
-    if not token or " " in token:
-        raise InvalidToken("Authorization header has no single token", reason_code="malformed")
-    return token
-
-
-def _quotable(text: str) -> str:
-    """Only what may stand in error_description (RFC 6750, 3)."""
-    return "".join(each if " " <= each <= "~" and each not in '"\\' else "?" for each in text)
+    return ssl.PEM_cert_to_DER_cert(chain[0])

@@ -19,7 +19,7 @@ from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.task import HeldTask, OnPending, Task, run_task, until_begun
 from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, TaskStatus, TokenOptions
-from sojourn.sdk.validating import TokenVerdict, validate_token
+from sojourn.sdk.validating import TokenVerdict, ValidateOptions, validate_token
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
@@ -134,10 +134,10 @@ class Client:
         return SpiffeId.parse(answer.spiffe_id), json_format.MessageToDict(answer.claims)
 
     async def validate_token(
-        self, token: str, audience: str, action: str = "", *, deadline_seconds: float | None = None
+        self, token: str, audience: str, action: str = "", **options: Unpack[ValidateOptions]
     ) -> TokenVerdict:
         """Have the agent judge a task token or a JWT-SVID. A token that is not good is a verdict, not an error."""
-        return await validate_token(self.connection, token, audience, action, deadline_seconds)
+        return await validate_token(self.connection, token, audience, action, **options)
 
     # --- tasks ---
 

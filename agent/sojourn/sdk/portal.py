@@ -1,14 +1,17 @@
 """One event loop in a thread of its own, for callers that have none."""
 
 import asyncio
+import concurrent.futures
+import queue
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from sojourn.errors import InvalidInput
 
 Result = TypeVar("Result")
+Asked = TypeVar("Asked")
 
 
 class Portal:
@@ -21,14 +24,53 @@ class Portal:
 
     def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         """Run to the end and return what it returns, or raise what it raises. Blocks this thread."""
-        if self._loop.is_closed() or threading.current_thread() is self._thread:
-            coroutine.close()
-            raise InvalidInput("client is not open, or is called from inside its own loop")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        future = self._begin(coroutine)
         try:
             return future.result()
         except BaseException:  # this thread was interrupted: so is the coroutine
             future.cancel()
+            raise
+
+    def run_asking(
+        self,
+        make: Callable[[Callable[[], Awaitable[Asked]]], Coroutine[Any, Any, Result]],
+        blocking: Callable[[], Asked],
+    ) -> Result:
+        """Run the coroutine that `make` returns. What it is given calls `blocking`: in this thread, not in the loop."""
+        asked: queue.SimpleQueue[asyncio.Future[Asked] | None] = queue.SimpleQueue()
+
+        async def ask() -> Asked:
+            future = self._loop.create_future()
+            asked.put(future)
+            return cast("Asked", await future)
+
+        async def whole() -> Result:
+            try:
+                return await make(ask)
+            finally:
+                asked.put(None)
+
+        def settle(future: "asyncio.Future[Asked]", done: "concurrent.futures.Future[Asked]") -> None:
+            if future.done():
+                return
+            error = done.exception()
+            if error is None:
+                future.set_result(done.result())
+            else:
+                future.set_exception(error)
+
+        running = self._begin(whole())
+        try:
+            while (future := asked.get()) is not None:
+                done: concurrent.futures.Future[Asked] = concurrent.futures.Future()
+                try:
+                    done.set_result(blocking())
+                except Exception as error:  # noqa: BLE001  it is the coroutine's to judge
+                    done.set_exception(error)
+                self._loop.call_soon_threadsafe(settle, future, done)
+            return running.result()
+        except BaseException:
+            running.cancel()
             raise
 
     @contextmanager
@@ -42,6 +84,12 @@ class Portal:
                 raise
         else:
             self.run(_leave(context, None))
+
+    def _begin(self, coroutine: Coroutine[Any, Any, Result]) -> "concurrent.futures.Future[Result]":
+        if self._loop.is_closed() or threading.current_thread() is self._thread:
+            coroutine.close()
+            raise InvalidInput("client is not open, or is called from inside its own loop")
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
 
     def close(self) -> None:
         if self._loop.is_closed():

@@ -1,6 +1,6 @@
 """An agent on another machine, over mutual TLS: for services that verify task tokens where their agent is not."""
 
-from typing import Final, Self
+from typing import Final, Self, Unpack
 
 import grpc
 
@@ -9,7 +9,7 @@ from sojourn.sdk.authorize import authorize_id
 from sojourn.sdk.bridge import Bridge
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.source import X509Source
-from sojourn.sdk.validating import TokenVerdict, validate_token
+from sojourn.sdk.validating import TokenVerdict, ValidateOptions, validate_token
 from sojourn.spiffe.ids import SpiffeId
 
 _OUTLIVED: Final = frozenset({SvidExpired.code, SvidRefused.code})
@@ -54,10 +54,10 @@ class RemoteAgent:
         return self._open
 
     async def validate_token(
-        self, token: str, audience: str, action: str = "", *, deadline_seconds: float | None = None
+        self, token: str, audience: str, action: str = "", **options: Unpack[ValidateOptions]
     ) -> TokenVerdict:
         """Have the agent judge a task token or a JWT-SVID. A token that is not good is a verdict, not an error."""
-        return await validate_token(self.connection, token, audience, action, deadline_seconds)
+        return await validate_token(self.connection, token, audience, action, **options)
 
 
 class _Bridged(Connection):

@@ -1,45 +1,126 @@
-"""Which action a request is, by its method and path."""
+"""Which action a request is, by its method and its path as it was sent."""
 
+import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+from urllib.parse import quote, unquote_to_bytes
 
 from sojourn.errors import InvalidInput
 
-ActionOf = Callable[[str, str], str | None]
-Actions = ActionOf | Mapping[str, str]
+APPROVED: Final = "urn:sojourn:acr:approved"  # `acr` of tokens whose task somebody approved
+_PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
+_ESCAPE: Final = re.compile(r"%[0-9A-Fa-f]{2}")
+_BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 
-def action_finder(actions: Actions) -> ActionOf:
-    """Return a function from method and path to the action, or None where no route matches.
+@dataclass(frozen=True, slots=True)
+class Action:
+    """What a request does: an action's `name`, and the `params` that its path names, as text.
 
-    In a mapping, `{"GET /tickets/{id}": "ticket:read"}`, a `{name}` stands for one whole segment; all else is compared
-    byte for byte, and the first route that matches counts. Raise InvalidInput for a route that could match nothing.
+    With `acr` set, as to APPROVED, its token must say so: that somebody approved the task.
+    """
+
+    name: str
+    params: Mapping[str, object] = field(default_factory=dict)
+    acr: str = ""
+
+
+# Of what needs a token that is good here, for whatever it is, as a greeting before the first call. It is no use of it.
+ANY_ACTION: Final = Action("")
+ActionOf = Callable[[str, str], str | Action | None]
+Actions = ActionOf | Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
+
+
+def action_finder(actions: Actions) -> Callable[[str, str], Action | None]:
+    """Return a function from method and path to the Action, or None where no route matches.
+
+    In a mapping, `{"GET /tickets/{id}": "ticket:read"}`, a `{name}` stands for one whole segment, and becomes one of
+    the Action's params; all else is compared byte for byte with the path as it was sent, and the first route that
+    matches counts. A path that could be read as another route's, once it is decoded or its case is changed, matches
+    none. A function is given the path as it was sent. Raise InvalidInput for a route that could match nothing.
     """
     if not isinstance(actions, Mapping):
-        return actions
-    routes = [(*_parse(route), action) for route, action in actions.items()]
+        return lambda method, path: _action(actions(method, path))
+    return _Table([_Route.parse(route, action) for route, action in actions.items()]).find
 
-    def find(method: str, path: str) -> str | None:
+
+class _Table:
+    def __init__(self, routes: "list[_Route]") -> None:
+        self._routes = routes
+
+    def find(self, method: str, path: str) -> Action | None:
         segments = path.split("/")
-        return next((action for verb, pattern, action in routes if verb == method and _fits(pattern, segments)), None)
-
-    return find
-
-
-def _parse(route: str) -> tuple[str, list[str | None]]:
-    method, _, path = route.partition(" ")
-    if not method or not path.startswith("/"):
-        raise InvalidInput(f"route {route[:200]!r} is not a method, a space, and a path that begins with a slash")
-    pattern: list[str | None] = []
-    for segment in path.split("/"):
-        is_name = segment.startswith("{") and segment.endswith("}") and segment[1:-1].isidentifier()
-        if not is_name and ("{" in segment or "}" in segment):
-            raise InvalidInput(f"route {route[:200]!r}: a name in braces stands for one whole segment")
-        pattern.append(None if is_name else segment)
-    return method, pattern
+        for place, route in enumerate(self._routes):
+            if route.method != method or not route.matches(segments):
+                continue
+            named = {name: _plain(segments[at]) for at, name in route.names.items()}
+            if None in named.values():
+                return None
+            decoded = list(segments)
+            for at, name in route.names.items():
+                decoded[at] = named[name] or ""
+            if named and any(other.mistaken_for(segments, decoded, method) for other in self._routes[:place]):
+                return None
+            params = {name: value for name, value in named.items() if value is not None}
+            return Action(route.action.name, {**route.action.params, **params}, route.action.acr)
+        return None
 
 
-def _fits(pattern: list[str | None], segments: list[str]) -> bool:
-    return len(pattern) == len(segments) and all(
-        segment not in {"", ".", ".."} if wanted is None else segment == wanted
-        for wanted, segment in zip(pattern, segments, strict=True)
-    )
+@dataclass(frozen=True, slots=True)
+class _Route:
+    method: str
+    literals: tuple[str | None, ...]  # None: a name
+    names: Mapping[int, str]
+    action: Action
+
+    @classmethod
+    def parse(cls, route: str, action: str | Action) -> "_Route":
+        method, _, path = route.partition(" ")
+        if not method or not path.startswith("/"):
+            raise InvalidInput(f"route {route[:200]!r} is not a method, a space, and a path that begins with a slash")
+        literals: list[str | None] = []
+        names: dict[int, str] = {}
+        for at, segment in enumerate(path.split("/")):
+            is_name = segment.startswith("{") and segment.endswith("}") and segment[1:-1].isidentifier()
+            if not is_name and ("{" in segment or "}" in segment):
+                raise InvalidInput(f"route {route[:200]!r}: a name in braces stands for one whole segment")
+            if is_name and segment[1:-1] in names.values():
+                raise InvalidInput(f"route {route[:200]!r} has a name twice")
+            if is_name:
+                names[at] = segment[1:-1]
+            literals.append(None if is_name else quote(segment, safe=_PRINTABLE))  # as clients send it
+        return cls(method, tuple(literals), names, _action(action) or Action(""))
+
+    def matches(self, segments: list[str]) -> bool:
+        return len(self.literals) == len(segments) and all(
+            wanted is None or segment == wanted for wanted, segment in zip(self.literals, segments, strict=True)
+        )
+
+    def mistaken_for(self, segments: list[str], decoded: list[str], method: str) -> bool:
+        """Whether an application that decodes more than we do, or minds case less, could take the path for this."""
+        if self.method != method or len(self.literals) != len(segments) or self.matches(segments):
+            return False
+        return all(
+            wanted is None or wanted.casefold() in {segment.casefold(), plain.casefold()}
+            for wanted, segment, plain in zip(self.literals, segments, decoded, strict=True)
+        )
+
+
+def _action(found: str | Action | None) -> Action | None:
+    return Action(found) if isinstance(found, str) else found
+
+
+def _plain(segment: str) -> str | None:
+    """Decode one segment, once. None for what others might read as more than one, as a step up, or decode again."""
+    if _BAD_ESCAPE.search(segment):
+        return None
+    try:
+        text = unquote_to_bytes(segment).decode("utf-8")
+    except ValueError:
+        return None
+    if text in {"", ".", ".."} or "/" in text or "\\" in text or _ESCAPE.search(text):
+        return None
+    if any(each < " " or each == "\x7f" for each in text):
+        return None
+    return text

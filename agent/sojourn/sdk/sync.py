@@ -12,8 +12,9 @@ from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.portal import Portal
 from sojourn.sdk.source import READY_SECONDS, X509Source
 from sojourn.sdk.task import HeldTask, OnPending, Task
+from sojourn.sdk.taskuse import SyncUse
 from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, TaskStatus, TaskView, TokenOptions
-from sojourn.sdk.validating import TokenVerdict
+from sojourn.sdk.validating import TokenVerdict, ValidateOptions
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
@@ -37,7 +38,7 @@ class HeldTaskOptions(TaskOptions, total=False):
     idempotency_key: str
 
 
-class SyncHeldTask(TaskView):
+class SyncHeldTask(SyncUse, TaskView):
     """A task that lives as long as a process."""
 
     def __init__(self, portal: Portal, task: HeldTask) -> None:
@@ -155,9 +156,11 @@ class SyncClient:
         """See Client."""
         return self._portal.run(self._client.validate_jwt_svid(token, audience))
 
-    def validate_token(self, token: str, audience: str, action: str = "") -> TokenVerdict:
+    def validate_token(
+        self, token: str, audience: str, action: str = "", **options: Unpack[ValidateOptions]
+    ) -> TokenVerdict:
         """See Client."""
-        return self._portal.run(self._client.validate_token(token, audience, action))
+        return self._portal.run(self._client.validate_token(token, audience, action, **options))
 
     @contextmanager
     def _inside(self, context: Callable[[], AbstractAsyncContextManager[Task]]) -> Iterator[SyncTask]:

@@ -10,6 +10,7 @@ from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import ApprovalExpired, NotFound, SojournError, TaskOver, Unavailable, Unreachable
 from sojourn.sdk.connection import Connection
 from sojourn.sdk.taskstream import TaskStream
+from sojourn.sdk.taskuse import AsyncUse
 from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, TaskStatus, TaskView, TokenOptions
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
@@ -36,7 +37,7 @@ class TaskCalls(Protocol):
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus: ...
 
 
-class HeldTask(TaskView):
+class HeldTask(AsyncUse, TaskView):
     """A task that lives as long as a process (`Client.begin_task`). Its status is that of the last call."""
 
     def __init__(self, calls: TaskCalls, status: TaskStatus) -> None:

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypedDict, Unpack
 
 from google.protobuf import json_format
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.sdk.connection import Connection
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.senders import Sender
 
 _KINDS: Final = {pb.TOKEN_KIND_JWT_SVID: "jwt_svid", pb.TOKEN_KIND_TASK: "task"}
 
@@ -27,11 +28,21 @@ class TokenVerdict:
     spiffe_id: SpiffeId | None
     claims: Mapping[str, Any]
     actors: tuple[SpiffeId, ...] = ()  # who presents the token first, then those before it
+    dpop_nonce: str = ""  # that the sender's next proof must have, if that is what was missing
 
     @property
     def actor(self) -> SpiffeId | None:
         """Whose task the token is of: the subject itself, unless it handed the task on."""
         return self.actors[0] if self.actors else self.spiffe_id
+
+
+class ValidateOptions(TypedDict, total=False):
+    """The options of `validate_token`."""
+
+    sender: Sender | None  # None: nothing is known of it, and a token that is bound is refused
+    params_digest: str  # of the request (tasks.bound): a token for one request is refused without
+    use: bool  # the request is about to be served: a token that is good once is used up
+    deadline_seconds: float | None
 
 
 class Agent(Protocol):
@@ -41,17 +52,24 @@ class Agent(Protocol):
     def connection(self) -> Connection: ...
 
     async def validate_token(
-        self, token: str, audience: str, action: str = "", *, deadline_seconds: float | None = None
+        self, token: str, audience: str, action: str = "", **options: Unpack[ValidateOptions]
     ) -> TokenVerdict: ...
 
 
 async def validate_token(
-    connection: Connection, token: str, audience: str, action: str, deadline_seconds: float | None
+    connection: Connection, token: str, audience: str, action: str, **options: Unpack[ValidateOptions]
 ) -> TokenVerdict:
     """Ask the agent. Raise a SojournError; a token that is not good is a verdict."""
-    request = pb.ValidateTokenRequest(token=token, audience=audience, action=action)
+    request = pb.ValidateTokenRequest(
+        token=token,
+        audience=audience,
+        action=action,
+        sender=_sender(options.get("sender")),
+        params_digest=options.get("params_digest", ""),
+        use=options.get("use", False),
+    )
     answer = await connection.unary(
-        "/sojourn.v1.Validation/ValidateToken", request, pb.ValidateTokenResponse, deadline_seconds
+        "/sojourn.v1.Validation/ValidateToken", request, pb.ValidateTokenResponse, options.get("deadline_seconds")
     )
     return TokenVerdict(
         answer.valid,
@@ -61,4 +79,18 @@ async def validate_token(
         SpiffeId.parse(answer.spiffe_id) if answer.spiffe_id else None,
         json_format.MessageToDict(answer.claims),
         tuple(SpiffeId.parse(each) for each in answer.actors),
+        answer.dpop_nonce,
+    )
+
+
+def _sender(sender: Sender | None) -> pb.Sender | None:
+    if sender is None:
+        return None
+    return pb.Sender(
+        dpop_proof=sender.dpop_proof,
+        method=sender.method,
+        url=sender.url,
+        client_certificate=sender.client_certificate,
+        jkt=sender.jkt,
+        x5t=sender.x5t,
     )

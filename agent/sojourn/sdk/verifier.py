@@ -1,27 +1,26 @@
 """Is a task token good, at this service, now?"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final, Self
 
-from sojourn.errors import InvalidToken, Refused
+from sojourn.errors import InvalidToken
+from sojourn.oautherrors import ActionNotAllowed
 from sojourn.sdk.feed import TaskFeed
+from sojourn.sdk.usereports import UseReports
 from sojourn.sdk.validating import Agent
 from sojourn.spiffe.jose import UnverifiedJws, VerifiedClaims, parse_unverified
 from sojourn.tasks import tokens
-from sojourn.tasks.tokens import TaskToken
+from sojourn.tasks.fitting import check_digest, check_params
+from sojourn.tasks.senders import Sender
+from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
+
+__all__ = ["ActionNotAllowed", "TaskVerifier"]
 
 ASK_SECONDS: Final = 2.0
 ASKED_AT_ONCE: Final = 32  # anybody may send a token that we know nothing of
 COME_BACK_SECONDS: Final = 1.0  # for a feed that is begun anew, as over TCP when the caller's SVID has ended
-
-
-class ActionNotAllowed(Refused):
-    """The token is good, and does not allow this action."""
-
-    code = "action_not_allowed"
-    oauth_error = "insufficient_scope"
 
 
 class TaskVerifier:
@@ -47,33 +46,84 @@ class TaskVerifier:
         self._client = client
         self._now = now
         self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
+        self._reports = UseReports(client)
 
     async def __aenter__(self) -> Self:
         if self._owns_feed:
             await self.feed.__aenter__()
+        await self._reports.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._reports.__aexit__()
         if self._owns_feed:
             await self.feed.close()
 
-    async def verify(self, token: str, action: str | None = None) -> TaskToken:
-        """Return a token that is good now. Raise InvalidToken if it is not, ActionNotAllowed if it lacks `action`."""
+    @property
+    def issuer(self) -> str:
+        """Whose tokens they are; '' until the feed has said so."""
+        return self.feed.issuer
+
+    async def verify(
+        self,
+        token: str,
+        action: str | None = None,
+        *,
+        proven: Proven = UNPROVEN,
+        params: Mapping[str, object] | None = None,
+        params_digest: str = "",
+    ) -> TaskToken:
+        """Return a token that is good now, for `action` and for what is asked.
+
+        `proven` is what its sender has been found to hold, `params` the request's, and `params_digest` the request's
+        digest (tasks.bound), without which a token for one request is refused. A token that is good once is used up.
+        Raise InvalidToken if it is not good, ActionNotAllowed or WrongParams if it is not for this.
+        """
+        verified = await self.examine(token, proven)
+        if action is not None:
+            self.check_action(verified, action, params or {})
+        else:
+            check_params(verified, params or {})
+        check_digest(verified, params_digest)
+        await self.use(verified, action, proven)
+        return verified
+
+    async def examine(self, token: str, proven: Proven = UNPROVEN) -> TaskToken:
+        """Return a token that is good now, for whatever it is; it is not used by that. Raise InvalidToken."""
         try:
-            verified = await self._judge(token)
+            return await self._judge(token, proven)
         except InvalidToken:
             raise
         except Exception as error:
             raise InvalidToken("token cannot be verified now", reason_code="unavailable", detail=str(error)) from error
-        if action is not None and action not in verified.actions:
-            raise ActionNotAllowed(f"token does not allow the action {action!r}")
-        return verified
 
-    async def _judge(self, token: str) -> TaskToken:
+    def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None:
+        """Raise ActionNotAllowed or WrongParams unless the token is for `action`, with these parameters."""
+        if action not in verified.actions:
+            raise ActionNotAllowed(f"token does not allow the action {action!r}")
+        check_params(verified, params)
+
+    def check_digest(self, verified: TaskToken, params_digest: str) -> None:
+        """Raise WrongParams for a token that is for another request than that of the digest."""
+        check_digest(verified, params_digest)
+
+    async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
+        """Let a request through with a token that was examined and fits. Raise InvalidToken if it was good once."""
+        if verified.task_class != tokens.NORMAL:
+            try:
+                await self._ask(verified.token, proven, use=True)
+            except InvalidToken:
+                raise
+            except Exception as error:
+                raise InvalidToken("token cannot be used now", reason_code="unavailable", detail=str(error)) from error
+        if action is not None:
+            self._reports.note(verified.token, action)
+
+    async def _judge(self, token: str, proven: Proven) -> TaskToken:
         if not self.feed.fresh:
             # Whoever writes another class into a token breaks its signature, and the agent finds that.
             if tokens.class_of(_task_token(token).unverified_claims) == tokens.NORMAL:
-                return await self._ask(token)
+                return await self._ask(token, proven)
             if not await self.feed.comes_back(COME_BACK_SECONDS):
                 raise InvalidToken(
                     "nothing was heard of live tasks for too long to accept a token of class high",
@@ -81,11 +131,16 @@ class TaskVerifier:
                 ) from self.feed.error
         # A fresh feed has named every key of the agent: what another key signed is nobody's business but ours.
         verified = tokens.verify(
-            token, keys=self.feed.keys, issuer=self.feed.issuer, audience=self.audience, now=self._now()
+            token,
+            keys=self.feed.keys,
+            issuer=self.feed.issuer,
+            audience=self.audience,
+            now=self._now(),
+            proven=proven,
         )
         known = self.feed.lookup(verified.task_id)
         if known is None:  # perhaps newer than the last change that we heard of
-            return await self._ask(token)
+            return await self._ask(token, proven)
         if not known.live:
             what = "the task is not active" if known.suspended else "the task is over"
             raise InvalidToken(f"{what}: {known.reason or 'no reason given'}", reason_code="task_over")
@@ -93,10 +148,17 @@ class TaskVerifier:
             raise InvalidToken("the task has changed since this token was issued", reason_code="superseded")
         return verified
 
-    async def _ask(self, token: str) -> TaskToken:
+    async def _ask(self, token: str, proven: Proven, *, use: bool = False) -> TaskToken:
         unverified = _task_token(token)  # what is no token at all does not go out
         async with asyncio.timeout(ASK_SECONDS), self._asking:
-            verdict = await self._client.validate_token(token, self.audience, deadline_seconds=ASK_SECONDS)
+            verdict = await self._client.validate_token(
+                token,
+                self.audience,
+                sender=Sender(jkt=proven.jkt, x5t=proven.x5t),
+                params_digest=_digest_named(unverified),
+                use=use,
+                deadline_seconds=ASK_SECONDS,
+            )
         if not verdict.valid:
             raise InvalidToken(
                 verdict.reason or "the agent says that the token is not good",
@@ -106,7 +168,7 @@ class TaskVerifier:
             raise InvalidToken("token is not a task token", reason_code="wrong_type")
         # What the agent vouches for is checked here all the same, as far as that goes.
         claims = VerifiedClaims(unverified.unverified_claims)
-        return tokens.read_vouched(token, claims, self.audience, self._now())
+        return tokens.read_vouched(token, claims, self.audience, self._now(), proven)
 
 
 def _task_token(token: str) -> UnverifiedJws:
@@ -115,3 +177,11 @@ def _task_token(token: str) -> UnverifiedJws:
     if unverified.typ != tokens.TYP:
         raise InvalidToken("token is not a task token", reason_code="wrong_type")
     return unverified
+
+
+def _digest_named(unverified: UnverifiedJws) -> str:
+    """The digest that a token names: the agent is to say whether the token is good, not whether the request fits."""
+    details = unverified.unverified_claims.get("authorization_details")
+    first = details[0] if isinstance(details, list) and details else None
+    digest = first.get("params_digest") if isinstance(first, dict) else None
+    return digest if isinstance(digest, str) else ""

@@ -65,7 +65,9 @@ class Proven:
         held = {JKT: self.jkt, X5T: self.x5t}.get(binding.kind, "")
         if not held or (self.jkt and binding.kind != JKT):
             what = "a DPoP proof" if binding.kind == JKT else "the certificate that it is bound to"
-            raise InvalidToken(f"token is bound, and came without {what}", reason_code="unproved_binding")
+            raise InvalidToken(
+                f"token is bound, and came without {what}", reason_code="unproved_binding", detail=binding.kind
+            )
         if not secrets.compare_digest(held.encode(), binding.thumbprint.encode()):
             raise InvalidToken("token is bound to something that its sender does not hold", reason_code="wrong_binding")
 
@@ -186,10 +188,12 @@ def verify(
     issuer: str,
     audience: str,
     now: datetime,
-    proven: Proven = UNPROVEN,
+    proven: Proven | None = UNPROVEN,
+    late_seconds: float = 0,
 ) -> TaskToken:
     """Check type, signature, issuer, the one audience, times, and binding; raise InvalidToken otherwise.
 
+    `proven` None: the sender has been judged elsewhere. `late_seconds`: so long ago it may have expired.
     This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
     """
     unverified = parse_unverified(token)
@@ -204,7 +208,7 @@ def verify(
     claims = VerifiedClaims(unverified.unverified_claims)
     if claims.get("iss") != issuer:
         raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
-    return read_vouched(token, claims, audience, now, proven)
+    return read_vouched(token, claims, audience, now, proven, late_seconds)
 
 
 def read_issued(token: str, *, keys: Mapping[str, PublicKey], issuer: str, now: datetime) -> TaskToken:
@@ -229,7 +233,7 @@ def read_issued(token: str, *, keys: Mapping[str, PublicKey], issuer: str, now: 
 def has_expired(token: TaskToken, now: datetime) -> bool:
     """Whether its time is up, or has not come."""
     try:
-        _check_times(token.claims, now)
+        _check_times(token.claims, now, 0)
     except InvalidToken:
         return True
     return False
@@ -242,24 +246,31 @@ def class_of(claims: Mapping[str, Any]) -> str:
 
 
 def read_vouched(
-    token: str, claims: VerifiedClaims, audience: str, now: datetime, proven: Proven = UNPROVEN
+    token: str,
+    claims: VerifiedClaims,
+    audience: str,
+    now: datetime,
+    proven: Proven | None = UNPROVEN,
+    late_seconds: float = 0,
 ) -> TaskToken:
     """Read a token whose signature and issuer somebody vouches for; audience, times, binding and shape are checked
     here. Raises InvalidToken.
     """
     if audiences(claims) != (audience,):
         raise InvalidToken(f"token is for another audience than {audience!r}", reason_code="wrong_audience")
-    _check_times(claims, now)
-    proven.check(_binding(claims))
+    _check_times(claims, now, late_seconds)
+    binding = _binding(claims)
+    if proven is not None:
+        proven.check(binding)
     return _read(token, claims, audience, now)
 
 
-def _check_times(claims: VerifiedClaims, now: datetime) -> None:
+def _check_times(claims: VerifiedClaims, now: datetime, late_seconds: float) -> None:
     seconds = now.timestamp()
     expires, issued, not_before = (numeric_date(claims, name) for name in ("exp", "iat", "nbf"))
     if expires is None or issued is None:
         raise InvalidToken("token lacks exp or iat", reason_code="malformed")
-    if expires <= seconds:
+    if expires + late_seconds <= seconds:
         raise InvalidToken("token has expired", reason_code="expired")
     if max(issued, not_before or 0) > seconds + TOKEN_SKEW_SECONDS:
         raise InvalidToken("token is not valid yet", reason_code="not_yet_valid")

@@ -12,7 +12,7 @@ from fakes.task_feed import AUDIENCE, live, over, signing_key, snapshot, token
 from sojourn.errors import InvalidInput
 from sojourn.sdk.asgi import TaskTokenMiddleware
 from sojourn.sdk.client import Client
-from sojourn.sdk.routes import action_finder
+from sojourn.sdk.routes import Action, action_finder
 from sojourn.sdk.verifier import TaskVerifier
 
 KEY = signing_key()
@@ -66,7 +66,9 @@ class TestHttp:
     async def test_no_token(self, http: httpx.AsyncClient, headers: dict[str, str]) -> None:
         """Without a token the challenge names no error."""
         answer = await http.get("/tickets/7", headers=headers)
-        assert (401, f'Bearer realm="{AUDIENCE}"') == (answer.status_code, answer.headers["www-authenticate"])
+        challenge = answer.headers["www-authenticate"]
+        assert (401, True) == (answer.status_code, challenge.startswith(f'Bearer realm="{AUDIENCE}"'))
+        assert "error" not in challenge
         assert {"error", "error_description"} == set(answer.json())
 
     async def test_over(self, http: httpx.AsyncClient) -> None:
@@ -80,7 +82,8 @@ class TestHttp:
         """A token for another service is invalid here; its quotes do not break the challenge."""
         answer = await http.get("/tickets/7", headers=bearer(token(KEY, audience="https://other.example.org")))
         assert answer.status_code == 401
-        assert answer.headers["www-authenticate"].count('"') == 4 + 2
+        challenge = answer.headers.get_list("www-authenticate")[0]
+        assert challenge.count('"') == 2 * 4  # realm, error, error_description, resource_metadata
 
     async def test_other_action(self, http: httpx.AsyncClient) -> None:
         """A good token without the action is 403."""
@@ -194,7 +197,7 @@ class TestLifespan:
                 group.create_task(guarded({"type": "lifespan"}, wire.receive, wire.send))
                 while not wire.sent:
                     await asyncio.sleep(0)
-                await guarded._verifier.feed.wait_ready(5)  # type: ignore[union-attr]
+                await guarded._guard.verifier.feed.wait_ready(5)  # type: ignore[union-attr]
                 assert (await http.get("/tickets/7", headers=bearer())).status_code == 200
                 wire.proceed.set()
             assert (await http.get("/tickets/7", headers=bearer())).status_code == 503
@@ -216,12 +219,13 @@ class TestLifespan:
 class TestRoutes:
     def test_function(self) -> None:
         """A function is taken as it is."""
-        assert action_finder(lambda method, path: method + path)("GET", "/") == "GET/"
+        assert action_finder(lambda method, path: method + path)("GET", "/") == Action("GET/")
 
     def test_first_counts(self) -> None:
         """Of two routes that match, the first counts."""
         find = action_finder({"GET /a/b": "exact", "GET /a/{x}": "any"})
-        assert (find("GET", "/a/b"), find("GET", "/a/c"), find("GET", "/a/..")) == ("exact", "any", None)
+        expected = (Action("exact"), Action("any", {"x": "c"}), None)
+        assert expected == (find("GET", "/a/b"), find("GET", "/a/c"), find("GET", "/a/.."))
 
     @pytest.mark.parametrize("route", ["", "GET", "GET tickets", "/tickets", "GET /t{id}", "GET /{}", "GET /{a}{b}"])
     def test_bad_route(self, route: str) -> None:

@@ -18,6 +18,28 @@ TOKEN_KIND_UNSPECIFIED: TokenKind
 TOKEN_KIND_JWT_SVID: TokenKind
 TOKEN_KIND_TASK: TokenKind
 
+class ReportUseRequest(_message.Message):
+    __slots__ = ("uses",)
+    USES_FIELD_NUMBER: _ClassVar[int]
+    uses: _containers.RepeatedCompositeFieldContainer[TokenUse]
+    def __init__(self, uses: _Optional[_Iterable[_Union[TokenUse, _Mapping]]] = ...) -> None: ...
+
+class TokenUse(_message.Message):
+    __slots__ = ("token", "action", "calls")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    CALLS_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    action: str
+    calls: int
+    def __init__(self, token: _Optional[str] = ..., action: _Optional[str] = ..., calls: _Optional[int] = ...) -> None: ...
+
+class ReportUseResponse(_message.Message):
+    __slots__ = ("counted",)
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    counted: int
+    def __init__(self, counted: _Optional[int] = ...) -> None: ...
+
 class ValidateTokenRequest(_message.Message):
     __slots__ = ("token", "audience", "kind", "action", "sender", "params_digest", "use")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
@@ -37,19 +59,23 @@ class ValidateTokenRequest(_message.Message):
     def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ..., sender: _Optional[_Union[Sender, _Mapping]] = ..., params_digest: _Optional[str] = ..., use: _Optional[bool] = ...) -> None: ...
 
 class Sender(_message.Message):
-    __slots__ = ("dpop_proof", "method", "url", "client_certificate")
+    __slots__ = ("dpop_proof", "method", "url", "client_certificate", "jkt", "x5t")
     DPOP_PROOF_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
     CLIENT_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    JKT_FIELD_NUMBER: _ClassVar[int]
+    X5T_FIELD_NUMBER: _ClassVar[int]
     dpop_proof: str
     method: str
     url: str
     client_certificate: bytes
-    def __init__(self, dpop_proof: _Optional[str] = ..., method: _Optional[str] = ..., url: _Optional[str] = ..., client_certificate: _Optional[bytes] = ...) -> None: ...
+    jkt: str
+    x5t: str
+    def __init__(self, dpop_proof: _Optional[str] = ..., method: _Optional[str] = ..., url: _Optional[str] = ..., client_certificate: _Optional[bytes] = ..., jkt: _Optional[str] = ..., x5t: _Optional[str] = ...) -> None: ...
 
 class ValidateTokenResponse(_message.Message):
-    __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims", "actors")
+    __slots__ = ("valid", "code", "reason", "kind", "spiffe_id", "claims", "actors", "dpop_nonce")
     VALID_FIELD_NUMBER: _ClassVar[int]
     CODE_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
@@ -57,6 +83,7 @@ class ValidateTokenResponse(_message.Message):
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     CLAIMS_FIELD_NUMBER: _ClassVar[int]
     ACTORS_FIELD_NUMBER: _ClassVar[int]
+    DPOP_NONCE_FIELD_NUMBER: _ClassVar[int]
     valid: bool
     code: str
     reason: str
@@ -64,7 +91,8 @@ class ValidateTokenResponse(_message.Message):
     spiffe_id: str
     claims: _struct_pb2.Struct
     actors: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., actors: _Optional[_Iterable[str]] = ...) -> None: ...
+    dpop_nonce: str
+    def __init__(self, valid: _Optional[bool] = ..., code: _Optional[str] = ..., reason: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., spiffe_id: _Optional[str] = ..., claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., actors: _Optional[_Iterable[str]] = ..., dpop_nonce: _Optional[str] = ...) -> None: ...
 
 class WatchTasksRequest(_message.Message):
     __slots__ = ("audiences",)

@@ -1,4 +1,4 @@
-"""tasks/service.py: a JWT-SVID of the caller's own becomes a task token, and tokens are good or not."""
+"""tasks/granting.py: who asks, by what, and what of it becomes a task token."""
 
 import os
 from contextlib import ExitStack
@@ -46,7 +46,6 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_JWT, read
 from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.service import JWT_SVID, TASK, TokenService
 from sojourn.tasks.tokenkeys import TokenKeys
 
 ISSUER = "https://sojourn.example.org"
@@ -89,7 +88,6 @@ class Room:
         )
         self.beginning = beginning_of(self.engine, self.store, audit)
         attaching = Attaching(self.engine, Changing(self.engine), identities)
-        self.service = TokenService(self.engine, identities, self.clock)
         clients = Clients(identities, FakeAssertionStore(), ISSUER, self.clock)
         delegating = Delegating(self.engine, self.beginning)
         self.granting = Granting(
@@ -256,73 +254,3 @@ class TestExchange:
         room.engine.types["triage"] = task_type(cedar='@id("none") forbid (principal, action, resource);')
         with pytest.raises(PolicyDenied):
             await room.exchange(audience=TICKETS)
-
-
-class TestValidate:
-    async def test_a_task_token(self, room):
-        """A token of a live task is good for its audience and its actions."""
-        token = await room.exchange(audience=TICKETS, scope="ticket:read")
-        verdict = room.service.validate(token.token, TICKETS, action="ticket:read")
-        assert (True, TASK, TRIAGE, token.task_id) == (
-            verdict.valid,
-            verdict.kind,
-            verdict.spiffe_id,
-            verdict.claims["task"]["id"],
-        )
-
-    @pytest.mark.parametrize(
-        ("arguments", "code"),
-        [
-            ({"audience": WIKI}, "wrong_audience"),
-            ({"audience": TICKETS, "action": "ticket:write"}, "action_not_granted"),
-            ({"audience": TICKETS, "kind": JWT_SVID}, "wrong_type"),
-        ],
-    )
-    async def test_not_for_anything_else(self, room, arguments, code):
-        """A token is not good for another audience, action or kind."""
-        token = await room.exchange(audience=TICKETS, scope="ticket:read")
-        verdict = room.service.validate(token.token, **arguments)
-        assert (False, code, None, "") == (verdict.valid, verdict.code, verdict.claims, verdict.spiffe_id)
-
-    async def test_dies_with_its_task(self, room):
-        """A token is refused as soon as its task has ended."""
-        token = await room.exchange(audience=TICKETS)
-        (task,) = room.engine.tasks.all()
-        room.engine.end(task, "revoked", "because")
-        verdict = room.service.validate(token.token, TICKETS)
-        assert ("task_over", True) == (verdict.code, "because" in verdict.reason)
-
-    async def test_expires(self, room):
-        """A task token has no leeway: at its end it is over."""
-        task = await room.begin()
-        token = await room.engine.token(task, TICKETS, ())
-        room.clock.advance(60)
-        assert "expired" == room.service.validate(token.token, TICKETS).code
-
-    async def test_of_another_engine(self, room, tmp_path):
-        """A task token that another agent signed is refused."""
-        token = await room.exchange(audience=TICKETS)
-        room.engine.keys.published = {}  # as those of another run
-        assert "unknown_key" == room.service.validate(token.token, TICKETS).code
-
-    async def test_a_jwt_svid(self, room):
-        """A JWT-SVID is good for its audience, and grants no action."""
-        token = room.subject(audience=["a", "b"])
-        verdict = room.service.validate(token, "a")
-        assert (True, JWT_SVID, TRIAGE, ["a", "b"]) == (
-            verdict.valid,
-            verdict.kind,
-            verdict.spiffe_id,
-            verdict.claims["aud"],
-        )
-        assert "wrong_audience" == room.service.validate(token, "c").code
-        assert "wrong_type" == room.service.validate(token, "a", action="x").code
-        assert "wrong_type" == room.service.validate(token, "a", kind=TASK).code
-
-    @pytest.mark.parametrize("token", ["", "a", "a.b.c", ".", "..", "é", "x" * 20_000, "\x00", "eyJ9.eyJ9.eyJ9"])
-    @pytest.mark.parametrize("kind", ["", JWT_SVID, TASK])
-    async def test_nonsense(self, room, token, kind):
-        """Nonsense is not valid, and no error."""
-        verdict = room.service.validate(token, TICKETS, kind=kind)
-        assert not verdict.valid
-        assert verdict.reason

@@ -1,0 +1,96 @@
+"""May a request pass that an Envoy asks about? Judged as by a service's own guard, but with nothing to ask for."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import lru_cache
+
+from sojourn.clock import Clock
+from sojourn.doors.envoyrequest import Ruling
+from sojourn.errors import InvalidToken, TaskOver
+from sojourn.limits import ENVOY_ROUTES_KEPT
+from sojourn.oautherrors import WrongParams
+from sojourn.sdk.answers import Answer
+from sojourn.sdk.guard import Guard, HttpRequest
+from sojourn.sdk.routes import APPROVED, Action, Actions
+from sojourn.sdk.verifier import ActionNotAllowed
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.fitting import check_digest, check_params
+from sojourn.tasks.judging import Judging
+from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
+
+
+class Judge:
+    """Has a guard for each route that Envoys have named lately."""
+
+    def __init__(self, judging: Judging, engine: TaskEngine, clock: Clock) -> None:
+        self._judging = judging
+        self._engine = engine
+        self._clock = clock
+        self._guard = lru_cache(ENVOY_ROUTES_KEPT)(self._make)
+
+    async def judge(
+        self, ruling: Ruling, request: HttpRequest, content: Callable[[], Awaitable[bytes]]
+    ) -> TaskToken | Answer:
+        """See Judging."""
+        return await self._guard(ruling).check(request, content)
+
+    def _make(self, ruling: Ruling) -> Guard:
+        return Guard(
+            _Verifier(self._judging, self._engine, ruling),
+            _actions(ruling),
+            base_url=ruling.base_url or None,
+            now=self._clock.now,
+            replays=self._judging.replays,
+        )
+
+
+def _actions(ruling: Ruling) -> Actions:
+    action = Action(ruling.action, acr=APPROVED if ruling.approved else "")
+    if ruling.route:
+        return {ruling.route: action}
+    return lambda _method, _path: action if ruling.action else None
+
+
+class _Verifier:
+    """What a service's verifier learns by its feed, the agent knows."""
+
+    def __init__(self, judging: Judging, engine: TaskEngine, ruling: Ruling) -> None:
+        self.audience = ruling.audience
+        self._names_params = bool(ruling.route)
+        self._judging = judging
+        self._engine = engine
+
+    @property
+    def issuer(self) -> str:
+        return self._engine.issuer
+
+    async def examine(self, token: str, proven: Proven = UNPROVEN) -> TaskToken:
+        """See TaskVerifier."""
+        try:
+            return self._judging.examine(token, self.audience, proven)
+        except TaskOver as error:
+            raise InvalidToken(error.public, reason_code="task_over") from error
+
+    def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None:
+        """See TaskVerifier. A route that names no path cannot tell whether a request is for the task's parameters."""
+        if action not in verified.actions:
+            raise ActionNotAllowed(f"token does not allow the action {action!r}")
+        if verified.params and not self._names_params:
+            raise WrongParams("token is for some parameters alone, and the route does not say where a request has them")
+        check_params(verified, params)
+
+    def check_digest(self, verified: TaskToken, params_digest: str) -> None:
+        """See TaskVerifier."""
+        check_digest(verified, params_digest)
+
+    async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
+        """See TaskVerifier."""
+        del proven  # examined just now
+        task = self._engine.tasks.find(verified.task_id)
+        if task is None:
+            raise InvalidToken("the task is over", reason_code="task_over")
+        self._judging.use_up(verified)
+        if action is not None:
+            try:
+                self._engine.report_use(task, self.audience, action)
+            except TaskOver as error:
+                raise InvalidToken(error.public, reason_code="task_over") from error

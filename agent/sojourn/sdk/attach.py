@@ -1,0 +1,282 @@
+"""How a request gets its token and its proof, whatever library sends it.
+
+`attach` is a generator of steps: whoever drives it asks the agent, reads content and sends, and hands it the outcome.
+"""
+
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Generator, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol
+
+from sojourn.errors import InvalidToken, SojournError, TaskOver, TooLarge
+from sojourn.limits import NONCES_KEPT, ONE_REQUEST_MAX_BYTES, TOKEN_RENEWED_SECONDS, TOKENS_KEPT
+from sojourn.oautherrors import DigestNeeded, OutsideTask
+from sojourn.sdk import reach
+from sojourn.sdk.taskvalues import AccessToken
+from sojourn.spiffe import dpop
+from sojourn.tasks import bound
+from sojourn.tasks.grants import Grant
+
+AUTHORIZATION: Final = "Authorization"
+DPOP: Final = "DPoP"
+DPOP_NONCE: Final = "DPoP-Nonce"
+CHALLENGE: Final = "WWW-Authenticate"
+_UNAUTHORIZED: Final = 401
+_ERROR = re.compile(r'\berror="?([a-z_]+)"?')
+_NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")  # RFC 9449, 8.1
+
+
+class Holding(Protocol):
+    """A task, as far as it concerns a request."""
+
+    @property
+    def type(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def ended(self) -> bool: ...
+    @property
+    def grants(self) -> tuple[Grant, ...]: ...
+    @property
+    def id(self) -> str: ...
+    @property
+    def status(self) -> "Versioned": ...
+
+
+class Versioned(Protocol):
+    """The status of a task, as far as it concerns its tokens."""
+
+    @property
+    def version(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """One request, as it will be sent. `actions`: what its token is for; none: all that the task may do there."""
+
+    grant: Grant
+    method: str
+    url: str
+    actions: tuple[str, ...] = ()
+    bound: bool = True
+    repeatable: bool = True
+
+    @property
+    def target(self) -> str:
+        place = reach.Place.parse(self.url)
+        return place.target if place is not None and place.target.startswith("/") else "/"
+
+
+# --- the steps, and what each is answered with ---
+
+
+@dataclass(frozen=True, slots=True)
+class AskToken:
+    """Answer: an AccessToken. A `digest`: for this request alone."""
+
+    resource: str
+    actions: tuple[str, ...]
+    bound: bool
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AskProof:
+    """Answer: the proof, a string."""
+
+    method: str
+    url: str
+    token: str = field(repr=False)
+    nonce: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadContent:
+    """Answer: the whole content of the request, bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Answer: an Answer. The request must be sent with these headers, and with none of their names beside them."""
+
+    headers: Mapping[str, str] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What of a response decides whether the request is sent again."""
+
+    status: int
+    challenges: tuple[str, ...]  # each WWW-Authenticate header
+    nonce: str | None  # the DPoP-Nonce header
+
+
+Step = AskToken | AskProof | ReadContent | Send
+
+
+class Shelf:
+    """The tokens of a task that may be used again, and the nonces of its services. May be shared by threads."""
+
+    def __init__(self, boot: Callable[[], float] = lambda: time.clock_gettime(time.CLOCK_BOOTTIME)) -> None:
+        self._boot = boot
+        self._kept: OrderedDict[AskToken, tuple[AccessToken, int, float]] = OrderedDict()
+        self._nonces: OrderedDict[str, str] = OrderedDict()
+        self._for_one: set[str] = set()
+        self._lock = threading.Lock()
+
+    def token(self, ask: AskToken, version: int) -> AccessToken | None:
+        """One that was issued under this version of the task and is good for a while."""
+        with self._lock:
+            kept = self._kept.get(ask)
+            if kept is None:
+                return None
+            token, issued_under, until = kept
+            return token if issued_under == version and self._boot() < until else None
+
+    def keep(self, ask: AskToken, token: AccessToken, version: int) -> None:
+        """Keep a token that was issued just now; what is for one request alone is not kept."""
+        if ask.digest:
+            return
+        left = (token.expires_at - datetime.now(UTC)).total_seconds()
+        with self._lock:
+            self._kept[ask] = token, version, self._boot() + left - min(TOKEN_RENEWED_SECONDS, left / 4)
+            self._kept.move_to_end(ask)
+            while len(self._kept) > TOKENS_KEPT:
+                self._kept.popitem(last=False)
+
+    def drop(self, refused: AccessToken) -> None:
+        """Forget a token that a service does not take any more."""
+        with self._lock:
+            for ask in [ask for ask, (token, _, _) in self._kept.items() if token is refused]:
+                del self._kept[ask]
+
+    def nonce(self, resource: str) -> str | None:
+        """What the service last asked for."""
+        with self._lock:
+            return self._nonces.get(resource)
+
+    def keep_nonce(self, resource: str, nonce: str) -> None:
+        with self._lock:
+            self._nonces[resource] = nonce
+            self._nonces.move_to_end(resource)
+            while len(self._nonces) > NONCES_KEPT:
+                self._nonces.popitem(last=False)
+
+    def for_one_request(self, resource: str) -> bool:
+        """Whether the agent gives tokens for single requests alone."""
+        return resource in self._for_one
+
+    def note_one_request(self, resource: str) -> None:
+        self._for_one.add(resource)
+
+
+def want(
+    task: Holding, method: str, url: str, actions: Iterable[str] = (), *, bound: bool = True, repeatable: bool = True
+) -> Wanted:
+    """What a request needs. Raise TaskOver, or OutsideTask if the task may not do this there."""
+    check_live(task)
+    named = tuple(sorted(set(actions)))
+    grant = reach.find(task.grants, url)
+    if grant is None:
+        place = reach.Place.parse(url)
+        raise OutsideTask(
+            f"{place.origin if place else 'what this URL names'} is not within the task: it has no grant for this URL",
+            resource=place.origin if place else "",
+            actions=named or (method,),
+        )
+    check_actions(grant, named)
+    return Wanted(grant, method, url, named, bound, repeatable)
+
+
+def check_live(task: Holding) -> None:
+    if task.ended:
+        raise TaskOver(f"task is {task.state}: {task.reason or 'no reason given'}")
+
+
+def check_actions(grant: Grant, actions: tuple[str, ...]) -> None:
+    """Raise OutsideTask if one of the actions is none of the grant's."""
+    for action in actions:
+        if action not in grant.actions:
+            raise OutsideTask(
+                f"the task does not have the action {action[:128]!r} at {grant.resource}",
+                resource=grant.resource,
+                actions=actions,
+            )
+
+
+Flow = Generator[Step, Any, None]
+
+
+def go_on(flow: Flow, answer: Any = None) -> Step | None:
+    """The next step, after this answer to the last one; None when the last answer of the service is the caller's."""
+    try:
+        return flow.send(answer)
+    except StopIteration:
+        return None
+
+
+def go_on_without(flow: Flow, error: SojournError) -> Step | None:
+    """The next step, when the last one failed so. Raise the error if there is none."""
+    try:
+        return flow.throw(error)
+    except StopIteration:
+        return None
+
+
+def attach(wanted: Wanted, shelf: Shelf) -> Flow:
+    """Send a request with a token and its proof: again, once, with the nonce that the service asks for, and once with a
+    new token if the service takes the first one no more. Ends when the last answer is the caller's.
+    """
+    resource = wanted.grant.resource
+    given_nonce = renewed = False
+    while True:
+        digest = ""
+        if shelf.for_one_request(resource):
+            content = yield ReadContent()
+            if len(content) > ONE_REQUEST_MAX_BYTES:
+                raise TooLarge(f"a token is for this request alone, and it has more than {ONE_REQUEST_MAX_BYTES} bytes")
+            digest = bound.of_http(wanted.method, wanted.target, content)
+        try:
+            token: AccessToken = yield AskToken(resource, wanted.actions, wanted.bound, digest)
+        except SojournError as error:
+            if digest or DigestNeeded.code not in {error.code, error.remote_code}:
+                raise
+            shelf.note_one_request(resource)
+            continue
+        headers = {AUTHORIZATION: token.header}
+        if wanted.bound:
+            url = dpop.without_query(wanted.url)
+            try:
+                headers[DPOP] = yield AskProof(wanted.method, url, token.token, shelf.nonce(resource))
+            except InvalidToken:  # the task has changed since
+                shelf.drop(token)
+                if renewed:
+                    raise
+                renewed = True
+                continue
+        answer: Answer = yield Send(headers)
+        nonce = answer.nonce if answer.nonce and _NONCE.fullmatch(answer.nonce) else None
+        if nonce is not None:
+            shelf.keep_nonce(resource, nonce)
+        errors = _errors(answer)
+        if "use_dpop_nonce" in errors and nonce is not None and not given_nonce:
+            given_nonce = True
+        elif "invalid_token" in errors and not renewed:
+            shelf.drop(token)
+            renewed = True
+        else:
+            return
+        if not (wanted.repeatable or digest):
+            return
+
+
+def _errors(answer: Answer) -> set[str]:
+    if answer.status != _UNAUTHORIZED:
+        return set()
+    return {name for challenge in answer.challenges for name in _ERROR.findall(challenge)}

@@ -1,0 +1,131 @@
+"""The egress proxy of a task: a command gets the task's authority for its requests, and neither a token nor a key.
+
+It is a forward proxy on the loopback address, for who knows its secret. What it sends is what the task may do; all else
+it refuses, with the reason. For https:// it ends the TLS of the command, by certificates of an authority that is made
+for this run and can vouch for nothing but the task's hosts, and makes verified TLS of its own to the service.
+"""
+
+import asyncio
+import secrets
+import shutil
+import ssl
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from types import MappingProxyType
+from typing import Final
+
+from sojourn.errors import InvalidInput
+from sojourn.limits import PROXY_CONNECTIONS, PROXY_IDLE_SECONDS
+from sojourn.sdk import reach
+from sojourn.sdk.asking import AsyncAsking
+from sojourn.sdk.egressca import EgressAuthority
+from sojourn.sdk.egressleg import USER, Leg
+from sojourn.sdk.extras import extra
+
+with extra("http"):
+    import anyio
+    import anyio.abc
+    import httpcore
+
+# Where programs look for a proxy, and for the authorities that they trust.
+_PROXY_NAMES: Final = ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
+_TRUST_NAMES: Final = (
+    *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "PIP_CERT"),
+    *("AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "DENO_CERT", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"),
+)
+_DROPPED: Final = ("NO_PROXY", "no_proxy", "SSL_CERT_DIR")  # each would lead past the proxy, or away from its authority
+
+
+class Egress:
+    """A running proxy. `environment` is what a command's environment must have, `dropped` what it must not have.
+
+    The environment has the proxy's address with its secret, and where the certificate to trust is: no token and no key.
+    """
+
+    def __init__(self, url: str, ca_file: str) -> None:
+        self.url = url
+        self.ca_file = ca_file
+        names = dict.fromkeys(_PROXY_NAMES, url) | dict.fromkeys(_TRUST_NAMES, ca_file)
+        self.environment: Mapping[str, str] = MappingProxyType({**names, "NODE_USE_ENV_PROXY": "1"})
+        self.dropped = _DROPPED
+
+    def of(self, environment: Mapping[str, str]) -> dict[str, str]:
+        """An environment for a command, made of this one."""
+        kept = {name: value for name, value in environment.items() if name not in self.dropped}
+        return {**kept, **self.environment}
+
+    def __repr__(self) -> str:
+        return f"Egress({self.url.rpartition('@')[2]})"
+
+
+@asynccontextmanager
+async def running(
+    asking: AsyncAsking, ended: Callable[[], Awaitable[None]] | None = None, upstream_ca: str | None = None
+) -> AsyncIterator[Egress]:
+    """Run the proxy of a task. When `ended` returns, what is under way is cut off, and all that comes is refused.
+
+    `upstream_ca`: a file of the authorities that services' certificates must be of; without it, those of the system.
+    """
+    trusted = _trusted(upstream_ca)
+    hosts = {reach.split_port(each)[0] for each in reach.endpoints(asking.task.grants, "https")}
+    authority = EgressAuthority(hosts)
+    secret = secrets.token_urlsafe(32)
+    folder = tempfile.mkdtemp(prefix="sojourn-egress-")  # private: mode 0700
+    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+    try:
+        file = Path(folder) / "ca.pem"
+        file.write_bytes(authority.certificate_pem)
+        port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610  # no query
+        async with httpcore.AsyncConnectionPool(
+            ssl_context=trusted, max_connections=PROXY_CONNECTIONS, keepalive_expiry=PROXY_IDLE_SECONDS, http2=False
+        ) as pool:
+            serving = asyncio.create_task(_Serving(Leg(asking, authority, pool, secret)).run(listener, ended))
+            try:
+                yield Egress(f"http://{USER}:{secret}@127.0.0.1:{port}", str(file))
+            finally:
+                serving.cancel()
+                await asyncio.gather(serving, return_exceptions=True)
+    finally:
+        await listener.aclose()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Serving:
+    """The connections of a proxy."""
+
+    def __init__(self, leg: Leg) -> None:
+        self._leg = leg
+        self._open: set[anyio.CancelScope] = set()
+
+    async def run(
+        self, listener: anyio.abc.Listener[anyio.abc.SocketStream], ended: Callable[[], Awaitable[None]] | None
+    ) -> None:
+        async with anyio.create_task_group() as group:
+            if ended is not None:
+                group.start_soon(self._cut_off, ended)
+            await listener.serve(self._serve, group)
+
+    async def _serve(self, stream: anyio.abc.SocketStream) -> None:
+        with anyio.CancelScope() as scope:
+            try:
+                if len(self._open) < PROXY_CONNECTIONS:
+                    self._open.add(scope)
+                    await self._leg.serve(stream)
+            finally:
+                self._open.discard(scope)
+                with anyio.CancelScope(shield=True), suppress(OSError, anyio.BrokenResourceError):
+                    await anyio.aclose_forcefully(stream)
+
+    async def _cut_off(self, ended: Callable[[], Awaitable[None]]) -> None:
+        await ended()
+        for scope in list(self._open):
+            scope.cancel()
+
+
+def _trusted(file: str | None) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=file)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidInput(f"the authorities in {file!r} cannot be read: {error.strerror or error}") from error

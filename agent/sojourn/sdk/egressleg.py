@@ -1,0 +1,307 @@
+"""What an egress proxy does with one connection: who is it, what does it want, and the way to the service and back."""
+
+import asyncio
+import base64
+import hmac
+import ssl
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sojourn.errors import InvalidInput, SojournError, TooLarge, Unavailable, Unreachable
+from sojourn.limits import (
+    ONE_REQUEST_MAX_BYTES,
+    PROXY_ANSWER_SECONDS,
+    PROXY_CONNECT_SECONDS,
+    PROXY_CONTENT_SECONDS,
+    PROXY_HEAD_SECONDS,
+    PROXY_IDLE_SECONDS,
+    PROXY_REPLAY_MAX_BYTES,
+)
+from sojourn.oautherrors import OutsideTask
+from sojourn.sdk import reach
+from sojourn.sdk.asking import AsyncAsking
+from sojourn.sdk.attach import (
+    AUTHORIZATION,
+    CHALLENGE,
+    DPOP,
+    DPOP_NONCE,
+    Answer,
+    Send,
+    Wanted,
+    attach,
+    check_actions,
+    check_live,
+)
+from sojourn.sdk.egressca import EgressAuthority
+from sojourn.sdk.egresswire import Gone, Malformed, Wire, forwarded
+from sojourn.sdk.extras import extra
+
+with extra("http"):
+    import anyio.abc
+    import h11
+    import httpcore
+    from anyio.streams.tls import TLSStream
+
+USER: Final = "task"
+ACTION_HEADER: Final = b"sojourn-action"
+_OURS: Final = frozenset(
+    {b"host", b"content-length", b"expect", AUTHORIZATION.lower().encode(), DPOP.lower().encode(), ACTION_HEADER}
+)
+_TIMEOUT: Final = {
+    "connect": PROXY_CONNECT_SECONDS,
+    "read": PROXY_ANSWER_SECONDS,
+    "write": PROXY_CONTENT_SECONDS,
+    "pool": PROXY_CONNECT_SECONDS,
+}
+_STATUSES: Final[tuple[tuple[type[SojournError], int], ...]] = (
+    (TooLarge, 413),
+    (InvalidInput, 400),
+    (Unavailable, 503),
+    (Unreachable, 503),
+)
+_SWITCHING: Final = 101
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """What all connections of a proxy share."""
+
+    asking: AsyncAsking
+    authority: EgressAuthority
+    pool: httpcore.AsyncConnectionPool
+    secret: str
+
+    async def serve(self, stream: anyio.abc.SocketStream) -> None:
+        """Serve one connection to its end."""
+        wire = Wire(stream)
+        try:
+            while (request := await _next(wire, PROXY_HEAD_SECONDS)) is not None:
+                if not self._is_ours(request):
+                    await wire.say(
+                        407,
+                        _document("proxy_authentication_required", "this proxy is for one command alone"),
+                        [(b"Proxy-Authenticate", b'Basic realm="sojourn"')],
+                    )
+                    return
+                if request.method == b"CONNECT":
+                    await self._tunnel(wire, request)
+                    return
+                if not await self._plain(wire, request):
+                    return
+        except Gone:
+            return
+
+    def _is_ours(self, request: h11.Request) -> bool:
+        given = [value for name, value in request.headers if name == b"proxy-authorization"]
+        expected = b"Basic " + base64.b64encode(f"{USER}:{self.secret}".encode())
+        return len(given) == 1 and hmac.compare_digest(given[0], expected)
+
+    # --- the two ways in ---
+
+    async def _plain(self, wire: Wire, request: h11.Request) -> bool:
+        place = reach.Place.parse(request.target.decode("latin-1"))
+        if place is None or place.scheme != "http":
+            raise_for = OutsideTask("a request to this proxy names an http:// URL, or is a CONNECT for https://")
+            await wire.say(400, self.refusal(raise_for, request))
+            return False
+        return await self._serve_one(wire, request, place.scheme, place.endpoint, place.target or "/")
+
+    async def _tunnel(self, wire: Wire, request: h11.Request) -> None:
+        endpoint = request.target.decode("latin-1")
+        try:
+            check_live(self.asking.task)
+            if endpoint not in reach.endpoints(self.asking.task.grants, "https"):
+                raise OutsideTask(f"the task has nothing at https://{endpoint[:256]}", resource=f"https://{endpoint}")
+        except SojournError as error:
+            await wire.say(_status(error), self.refusal(error, request))
+            return
+        host, _ = reach.split_port(endpoint)
+        try:
+            await wire.connected()
+        except Malformed as error:
+            await wire.say(error.status, self._failure("invalid_request", str(error), request))
+            return
+        try:
+            async with asyncio.timeout(PROXY_HEAD_SECONDS):
+                inner = await TLSStream.wrap(
+                    wire.stream, server_side=True, ssl_context=self.authority.context(host), standard_compatible=False
+                )
+        except (TimeoutError, ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError, OSError):
+            return
+        inside = Wire(inner)
+        while (asked := await _next(inside, PROXY_IDLE_SECONDS)) is not None:
+            target = asked.target.decode("latin-1")
+            named = [value.decode("latin-1") for name, value in asked.headers if name == b"host"]
+            if not target.startswith("/") or named not in ([endpoint], [endpoint.removesuffix(":443")]):
+                wrong = OutsideTask(f"inside of a tunnel to {endpoint} requests are for {endpoint}, by path and Host")
+                await inside.say(421, self.refusal(wrong, asked))
+                return
+            if not await self._serve_one(inside, asked, "https", endpoint, target):
+                return
+
+    # --- one request ---
+
+    async def _serve_one(self, wire: Wire, request: h11.Request, scheme: str, endpoint: str, target: str) -> bool:
+        """Send it on and its answer back; say whether the connection may be used again."""
+        try:
+            wanted = self._wanted(request, scheme, endpoint, target)
+            return await self._exchange(wire, request, endpoint, wanted)
+        except SojournError as error:
+            await wire.say(_status(error), self.refusal(error, request))
+        except (httpcore.TimeoutException, TimeoutError):
+            await wire.say(504, self._failure("service_timeout", "the service did not answer in time", request))
+        except (httpcore.ConnectError, httpcore.ProtocolError, httpcore.NetworkError) as error:
+            await wire.say(502, self._failure("service_unreachable", _why(error), request))
+        except Malformed as error:
+            await wire.say(error.status, self._failure("invalid_request", str(error), request))
+        return False
+
+    def _wanted(self, request: h11.Request, scheme: str, endpoint: str, target: str) -> Wanted:
+        task = self.asking.task
+        check_live(task)
+        grant = reach.find_at(task.grants, scheme, endpoint, target)
+        actions = _actions(request)
+        if grant is None:
+            where = f"{scheme}://{endpoint.removesuffix(':443' if scheme == 'https' else ':80')}"
+            raise OutsideTask(
+                f"{where[:256]} is not within the task, or this path there is not",
+                resource=where,
+                actions=actions or (request.method.decode("latin-1"),),
+            )
+        check_actions(grant, actions)
+        length = _length(request)
+        return Wanted(
+            grant,
+            request.method.decode("latin-1"),
+            reach.url_of(grant, target),
+            actions,
+            repeatable=length is not None and length <= PROXY_REPLAY_MAX_BYTES,
+        )
+
+    async def _exchange(self, wire: Wire, request: h11.Request, endpoint: str, wanted: Wanted) -> bool:
+        content: bytes | None = await wire.whole_content(PROXY_REPLAY_MAX_BYTES) if wanted.repeatable else None
+
+        async def read() -> bytes:
+            nonlocal content
+            if content is None:
+                content = await wire.whole_content(ONE_REQUEST_MAX_BYTES)
+            return content
+
+        flow = attach(wanted, self.asking.shelf)
+        send = await self.asking.advance(flow, None, read)
+        while send is not None:
+            outward = _outward(request, wanted, endpoint, send, wire.content() if content is None else content)
+            response = await self.pool.handle_async_request(outward)
+            try:
+                send = await self.asking.advance(flow, _answer(response), read)
+                if send is None:
+                    return await self._back(wire, response)
+            finally:
+                await response.aclose()
+        raise Unavailable("the request was not sent")
+
+    async def _back(self, wire: Wire, response: httpcore.Response) -> bool:
+        if response.status == _SWITCHING:
+            raise Unavailable("the service wants to change the protocol, which this proxy does not carry")
+        hidden = {DPOP_NONCE.lower().encode()}
+        headers = [(name, value) for name, value in forwarded(response.headers) if name.lower() not in hidden]
+        await wire.begin(response.status, headers, response.extensions.get("reason_phrase", b""))
+        try:
+            async for part in response.aiter_stream():
+                await wire.part(part)
+        except (httpcore.TimeoutException, httpcore.ProtocolError, httpcore.NetworkError) as error:
+            raise Gone from error  # the answer is cut short, and the command must see it so
+        return await wire.end()
+
+    # --- saying no ---
+
+    def refusal(self, error: SojournError, request: h11.Request) -> dict[str, Any]:
+        """What is answered for a request that is not sent."""
+        asked = f"{request.method.decode('latin-1')} {request.target.decode('latin-1').partition('?')[0]}"[:512]
+        outside = error if isinstance(error, OutsideTask) else None
+        task = self.asking.task
+        return {
+            **_document(error.code, error.public),
+            "request": asked,
+            "resource": (outside.resource if outside else "")[:512],
+            "action": " ".join(outside.actions)[:512] if outside else "",
+            "task_id": task.id,
+            "task_type": task.type,
+            "granted": []
+            if task.ended
+            else [{"resource": g.resource, "actions": list(g.actions)} for g in task.grants],
+        }
+
+    def _failure(self, code: str, why: str, request: h11.Request) -> dict[str, Any]:
+        return {**self.refusal(Unavailable(why), request), "error": code}
+
+
+async def _next(wire: Wire, idle_seconds: float) -> h11.Request | None:
+    try:
+        return await wire.request(idle_seconds)
+    except Malformed as error:
+        await wire.say(error.status, _document("invalid_request", str(error)))
+        return None
+
+
+def _outward(
+    request: h11.Request, wanted: Wanted, endpoint: str, send: Send, content: bytes | AsyncIterator[bytes]
+) -> httpcore.Request:
+    """The request as it goes to the service: framed by us, and with our headers in the place of the command's."""
+    place = reach.Place.parse(wanted.url)
+    assert place is not None  # it is made of a grant's
+    host, port = reach.split_port(endpoint)
+    headers = [(b"Host", place.authority.encode())]
+    headers += [(name, value) for name, value in forwarded(request.headers.raw_items()) if name.lower() not in _OURS]
+    headers += [(name.encode(), value.encode()) for name, value in send.headers.items()]
+    if isinstance(content, bytes):
+        if content or _length(request) is None or any(name == b"content-length" for name, _ in request.headers):
+            headers.append((b"Content-Length", str(len(content)).encode()))
+    else:
+        length = _length(request)
+        headers.append(
+            (b"Transfer-Encoding", b"chunked") if length is None else (b"Content-Length", str(length).encode())
+        )
+    target = (place.scheme.encode(), host.strip("[]").encode(), int(port), place.target.encode())
+    url = httpcore.URL(scheme=target[0], host=target[1], port=target[2], target=target[3])
+    return httpcore.Request(request.method, url, headers=headers, content=content, extensions={"timeout": _TIMEOUT})
+
+
+def _length(request: h11.Request) -> int | None:
+    """How long the content is: None if that shows only at its end."""
+    fields = dict(request.headers)
+    if b"transfer-encoding" in fields:
+        return None
+    return int(fields.get(b"content-length", b"0"))
+
+
+def _actions(request: h11.Request) -> tuple[str, ...]:
+    """What the command says that its request is: the header `Sojourn-Action`."""
+    values = [value.decode("latin-1") for name, value in request.headers if name == ACTION_HEADER]
+    return tuple(sorted({each for value in values for each in value.replace(",", " ").split()}))
+
+
+def _answer(response: httpcore.Response) -> Answer:
+    def of(wanted: str) -> tuple[str, ...]:
+        return tuple(value.decode("latin-1") for name, value in response.headers if name.lower() == wanted.encode())
+
+    nonces = of(DPOP_NONCE.lower())
+    return Answer(response.status, of(CHALLENGE.lower()), nonces[0] if len(nonces) == 1 else None)
+
+
+def _status(error: SojournError) -> int:
+    return next((status for kind, status in _STATUSES if isinstance(error, kind)), 403)
+
+
+def _why(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return "the service's certificate is not trusted: name the file of its authority (--proxy-ca)"
+        cause = cause.__cause__ or cause.__context__
+    return "the service cannot be reached, or its answer is no good HTTP/1.1"
+
+
+def _document(code: str, why: str) -> dict[str, Any]:
+    return {"error": code, "error_description": why}

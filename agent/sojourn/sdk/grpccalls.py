@@ -1,0 +1,59 @@
+"""What gRPC calls show of their sender and their request, and how a refusal of one is told."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import Message
+
+from sojourn.sdk.answers import Answer
+from sojourn.sdk.guard import HttpRequest
+from sojourn.tasks import bound
+
+METHOD: Final = "POST"  # as gRPC is sent, and as a proof for it says
+_STATUS: Final = {
+    400: grpc.StatusCode.INVALID_ARGUMENT,
+    401: grpc.StatusCode.UNAUTHENTICATED,
+    403: grpc.StatusCode.PERMISSION_DENIED,
+    429: grpc.StatusCode.RESOURCE_EXHAUSTED,
+}
+_ABOUT: Final = frozenset({"www-authenticate", "dpop-nonce"})
+
+
+def request_of(method: str, context: Any) -> HttpRequest:
+    """A call as a request by HTTP, which it is."""
+    metadata = [(key, value) for key, value in context.invocation_metadata() or () if isinstance(value, str)]
+    return HttpRequest(METHOD, method, "", metadata, certificate_of(context))
+
+
+def digest_of(method: str, raw: bytes | None) -> str:
+    """Of the one request of a call, as it came. None: the call streams them, and has none."""
+    return bound.of_grpc(method, raw) if raw is not None else ""
+
+
+def status_of(refusal: Answer) -> grpc.StatusCode:
+    return _STATUS.get(refusal.status, grpc.StatusCode.UNAVAILABLE)
+
+
+def trailers(refusal: Answer) -> tuple[tuple[str, str], ...]:
+    """The challenge, as trailing metadata."""
+    return tuple((name.lower(), value) for name, value in refusal.headers() if name.lower() in _ABOUT)
+
+
+def certificate_of(context: Any) -> bytes | None:
+    """The leaf that the connection was made with, DER."""
+    found: Mapping[str, Sequence[bytes]] = context.auth_context() or {}
+    chain = found.get("x509_pem_cert") or ()
+    return ssl.PEM_cert_to_DER_cert(chain[0].decode("ascii")) if chain else None
+
+
+def said(refusal: Answer) -> str:
+    return getattr(refusal, "description", "")
+
+
+def fields_of(message: object) -> dict[str, object]:
+    """The top fields of a request by name, set or not: one that is not set is not what a token says either."""
+    if not isinstance(message, Message):
+        return {}
+    return {each.name: getattr(message, each.name) for each in message.DESCRIPTOR.fields}

@@ -1,0 +1,327 @@
+"""gRPC server interceptors: no call without a live task whose token allows its action.
+
+A token comes as metadata, as over HTTP: `authorization: Bearer …`, or `authorization: DPoP …` with a proof in `dpop`,
+whose method is POST and whose URL is the audience's origin and the method's full name. A token for one request is
+compared with the request's bytes as they came, so it is of no use for a call that streams requests.
+"""
+
+import contextlib
+import contextvars
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Unpack
+
+import grpc
+
+from sojourn.errors import InvalidInput, SojournError
+from sojourn.oautherrors import WrongParams
+from sojourn.sdk.answers import Answer, Refusal
+from sojourn.sdk.grpccalls import digest_of, fields_of, request_of, said, status_of, trailers
+from sojourn.sdk.loopguard import UNREADY, GuardOptions, LoopGuard
+from sojourn.sdk.routes import Action
+from sojourn.sdk.serving import serving
+from sojourn.sdk.syncguard import SyncGuard
+from sojourn.tasks.fitting import check_params
+from sojourn.tasks.tokens import TaskToken
+
+_UNREADABLE: Final = Refusal(400, "invalid_request", "request is no message of its type")
+
+
+class _Methods:
+    """Which action a method is, by its full name."""
+
+    def __init__(self, actions: Mapping[str, str], open_methods: Iterable[str]) -> None:
+        self.actions = dict(actions)
+        self.open = frozenset(open_methods) - set(actions)
+        for method in {*self.actions, *self.open}:
+            if not method.startswith("/") or method.count("/") != 2:
+                raise InvalidInput(f"method {method[:200]!r} is not like /package.Service/Method")
+
+
+class TaskTokenInterceptor(grpc.ServerInterceptor):
+    """Guards a server of threads: `grpc.server(…, interceptors=[TaskTokenInterceptor(…)])`.
+
+    `actions` says which action a method is, by its full name, `/package.Service/Method`; another method is refused but
+    for the `open_methods`. Fields of a request that the token's task has a parameter for must agree with it, set or
+    not. The method finds its token by `serving_token()`. Each process has a guard of its own, from its first call on.
+    """
+
+    def __init__(
+        self,
+        *,
+        actions: Mapping[str, str],
+        audience: str,
+        open_methods: Iterable[str] = (),
+        **options: Unpack[GuardOptions],
+    ) -> None:
+        self._methods = _Methods(actions, open_methods)
+        self._guard = SyncGuard({}, audience=audience, metadata=False, **options)
+
+    def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
+        handler = continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method in self._methods.open:
+            return handler
+        return _SyncCall(self._guard, method, self._methods.actions.get(method), handler).handler()
+
+    def close(self) -> None:
+        """Let go of the connection to the agent. Reports that wait are sent first."""
+        self._guard.close()
+
+
+class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
+    """TaskTokenInterceptor for `grpc.aio.server`, whose methods are coroutines."""
+
+    def __init__(
+        self,
+        *,
+        actions: Mapping[str, str],
+        audience: str,
+        open_methods: Iterable[str] = (),
+        **options: Unpack[GuardOptions],
+    ) -> None:
+        self._methods = _Methods(actions, open_methods)
+        self._guard = LoopGuard(audience, **options)
+
+    async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method in self._methods.open:
+            return handler
+        return _AioCall(self._guard, method, self._methods.actions.get(method), handler).handler()
+
+    async def close(self) -> None:
+        """See TaskTokenInterceptor."""
+        await self._guard.close()
+
+
+class _Call:
+    """One call: a handler is made for each."""
+
+    def __init__(self, method: str, action: str | None, handler: Any) -> None:
+        self._method = method
+        self._action = action
+        self._inner = handler
+
+    def handler(self) -> Any:
+        """The same kind of handler, with requests as they came."""
+        inner = self._inner
+        many_in, many_out = inner.request_streaming, inner.response_streaming
+        make = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[many_in, many_out]
+        serve = {
+            (False, False): self.one_one,
+            (False, True): self.one_many,
+            (True, False): self.many_one,
+            (True, True): self.many_many,
+        }[many_in, many_out]
+        read = inner.request_deserializer if many_in else None
+        return make(serve, request_deserializer=read, response_serializer=inner.response_serializer)
+
+    def one_one(self, raw: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def one_many(self, raw: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def many_one(self, requests: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def many_many(self, requests: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    def action(self, fields: Mapping[str, object]) -> Action | None:
+        return Action(self._action, fields) if self._action is not None else None
+
+    def read(self, raw: bytes) -> Any:
+        """The request, or the refusal of what is none."""
+        if self._inner.request_deserializer is None:
+            return raw
+        try:
+            return self._inner.request_deserializer(raw)
+        except Exception:  # noqa: BLE001  # whatever a service's own reader raises
+            return _UNREADABLE
+
+    def fits(self, token: TaskToken, request: object) -> Refusal | None:
+        """The refusal of a streamed request that is for another parameter than its token."""
+        try:
+            check_params(token, fields_of(request))
+        except WrongParams as error:
+            return Refusal(403, error.oauth_error, error.public)
+        return None
+
+
+class _SyncCall(_Call):
+    def __init__(self, guard: SyncGuard, method: str, action: str | None, handler: Any) -> None:
+        super().__init__(method, action, handler)
+        self._guard = guard
+
+    def one_one(self, raw: bytes, context: Any) -> Any:
+        token, request = self._admit(raw, context)
+        with serving(token):
+            return self._inner.unary_unary(request, context)
+
+    def one_many(self, raw: bytes, context: Any) -> Iterator[Any]:
+        token, request = self._admit(raw, context)
+        return _stepwise(token, lambda: self._inner.unary_stream(request, context))
+
+    def many_one(self, requests: Iterator[Any], context: Any) -> Any:
+        token = self._judge(None, {}, context)
+        with serving(token):
+            return self._inner.stream_unary(self._fitting(token, requests, context), context)
+
+    def many_many(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        token = self._judge(None, {}, context)
+        fitting = self._fitting(token, requests, context)
+        return _stepwise(token, lambda: self._inner.stream_stream(fitting, context))
+
+    def _admit(self, raw: bytes, context: Any) -> tuple[TaskToken, Any]:
+        request = self.read(raw)
+        fields = {} if request is _UNREADABLE else fields_of(request)
+        token = self._judge(raw, fields, context)
+        if request is _UNREADABLE:
+            _abort(_UNREADABLE, context)
+        return token, request
+
+    def _judge(self, raw: bytes | None, fields: Mapping[str, object], context: Any) -> TaskToken:
+        try:
+            verdict = self._guard.check_request(
+                request_of(self._method, context), lambda: self.action(fields), lambda: digest_of(self._method, raw)
+            )
+        except SojournError:  # there is no socket to go by
+            verdict = UNREADY
+        if not isinstance(verdict, TaskToken):
+            raise _abort(verdict, context)
+        return verdict
+
+    def _fitting(self, token: TaskToken, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        for request in requests:
+            refusal = self.fits(token, request)
+            if refusal is not None:
+                _abort(refusal, context)
+            yield request
+
+
+def _abort(refusal: Answer, context: Any) -> Exception:
+    """Does not return: gRPC ends the call by an exception of its own."""
+    context.set_trailing_metadata(trailers(refusal))
+    context.abort(status_of(refusal), said(refusal))
+    return InvalidInput("the call was ended")
+
+
+def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+    """An iterator whose every step knows its token: gRPC may take each step in another context."""
+    inside = contextvars.copy_context()
+
+    def first() -> Iterator[Any]:
+        serving(token).__enter__()  # for the life of this context
+        return iter(begin())
+
+    steps = inside.run(first)
+    end = object()
+    try:
+        while (each := inside.run(next, steps, end)) is not end:
+            yield each
+    finally:
+        close = getattr(steps, "close", None)
+        if close is not None:
+            inside.run(close)
+
+
+class _AioCall(_Call):
+    def __init__(self, guard: LoopGuard, method: str, action: str | None, handler: Any) -> None:
+        super().__init__(method, action, handler)
+        self._guard = guard
+
+    async def one_one(self, raw: bytes, context: Any) -> Any:
+        token, request = await self._admit(raw, context)
+        with serving(token):
+            return await _answer(self._inner.unary_unary, request, context)
+
+    async def one_many(self, raw: bytes, context: Any) -> None:
+        token, request = await self._admit(raw, context)
+        with serving(token):
+            await _write_all(self._inner.unary_stream, request, context)
+
+    async def many_one(self, requests: AsyncIterator[Any], context: Any) -> Any:
+        token = await self._judge(None, {}, context)
+        checked = _Checked(context, lambda request: self._fit(token, request, context))
+        with serving(token):
+            return await _answer(self._inner.stream_unary, checked.all(requests), checked)
+
+    async def many_many(self, requests: AsyncIterator[Any], context: Any) -> None:
+        token = await self._judge(None, {}, context)
+        checked = _Checked(context, lambda request: self._fit(token, request, context))
+        with serving(token):
+            await _write_all(self._inner.stream_stream, checked.all(requests), checked)
+
+    async def _admit(self, raw: bytes, context: Any) -> tuple[TaskToken, Any]:
+        request = self.read(raw)
+        fields = {} if request is _UNREADABLE else fields_of(request)
+        token = await self._judge(raw, fields, context)
+        if request is _UNREADABLE:
+            await _abort_aio(_UNREADABLE, context)
+        return token, request
+
+    async def _judge(self, raw: bytes | None, fields: Mapping[str, object], context: Any) -> TaskToken:
+        request = request_of(self._method, context)
+
+        async def digest() -> str:
+            return digest_of(self._method, raw)
+
+        verdict = await self._guard.judge(
+            lambda guard: guard.check_request(request, lambda: self.action(fields), digest)
+        )
+        if not isinstance(verdict, TaskToken):
+            raise await _abort_aio(verdict, context)
+        return verdict
+
+    async def _fit(self, token: TaskToken, request: Any, context: Any) -> Any:
+        refusal = self.fits(token, request)
+        if refusal is not None:
+            await _abort_aio(refusal, context)
+        return request
+
+
+class _Checked:
+    """A context whose `read` checks each request, as its `all` does."""
+
+    def __init__(self, context: Any, check: Callable[[Any], Awaitable[Any]]) -> None:
+        self._context = context
+        self._check = check
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._context, name)
+
+    async def read(self) -> Any:
+        request = await self._context.read()
+        return request if request is grpc.aio.EOF else await self._check(request)
+
+    async def all(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        async for request in requests:
+            yield await self._check(request)
+
+
+async def _abort_aio(refusal: Answer, context: Any) -> Exception:
+    """See _abort."""
+    await context.abort(status_of(refusal), said(refusal), trailers(refusal))
+    return InvalidInput("the call was ended")
+
+
+async def _answer(behavior: Callable[[Any, Any], Any], request: Any, context: Any) -> Any:
+    if inspect.iscoroutinefunction(behavior):
+        return await behavior(request, context)
+    raise InvalidInput("a guarded method of a grpc.aio server is a coroutine")
+
+
+async def _write_all(behavior: Callable[[Any, Any], Any], request: Any, context: Any) -> None:
+    if inspect.isasyncgenfunction(behavior):
+        async with contextlib.aclosing(behavior(request, context)) as answers:
+            async for answer in answers:
+                await context.write(answer)
+        return
+    await _answer(behavior, request, context)

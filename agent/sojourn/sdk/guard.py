@@ -1,0 +1,234 @@
+"""Guards a service, whatever its framework: no request without a live task whose token is its sender's and for it."""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, Refused, TooLarge
+from sojourn.oautherrors import InvalidProof, NonceNeeded
+from sojourn.sdk.answers import Answer, Challenge, Metadata, Refusal
+from sojourn.sdk.feed import boot_seconds
+from sojourn.sdk.presented import BEARER, DPOP, Presented, presented
+from sojourn.sdk.routes import ANY_ACTION, Action, Actions, action_finder
+from sojourn.spiffe import dpop
+from sojourn.spiffe.replays import Replays
+from sojourn.tasks import bound
+from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken, thumbprint_of
+
+__all__ = ["Action", "Answer", "Guard", "HttpRequest", "Metadata", "Refusal"]
+
+_WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+NO_ACTION: Final = "no action is defined for this method and path"
+Digest = Callable[[], Awaitable[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """A request as it came. `certificate` is the client's, of this very TLS connection, DER: never one of a header."""
+
+    method: str
+    path: str  # as it was sent, not decoded
+    query: str = ""  # as it was sent, without its question mark
+    headers: Iterable[tuple[str, str]] = field(default=(), repr=False)
+    certificate: bytes | None = field(default=None, repr=False)
+
+    @property
+    def target(self) -> str:
+        """Path and query as they were sent."""
+        return f"{self.path}?{self.query}" if self.query else self.path
+
+
+class Verifier(Protocol):
+    """What a guard asks of its verifier. TaskVerifier says what each does."""
+
+    audience: str
+
+    @property
+    def issuer(self) -> str: ...
+
+    async def examine(self, token: str, proven: Proven = UNPROVEN) -> TaskToken: ...
+
+    def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None: ...
+
+    def check_digest(self, verified: TaskToken, params_digest: str) -> None: ...
+
+    async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None: ...
+
+
+class Guard:
+    """Judges requests for one service, by a running `verifier`. What passes is reported as use of its task."""
+
+    def __init__(
+        self,
+        verifier: Verifier,
+        actions: Actions,
+        *,
+        base_url: str | None = None,
+        metadata: bool = True,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        boot: Callable[[], float] = boot_seconds,
+        replays: Replays | None = None,
+    ) -> None:
+        """`actions` say which action a request is (see `action_finder`).
+
+        `base_url` is where clients find the service, if that is not at its audience's origin: DPoP proofs are for it
+        with the path behind it. With `metadata` the guard answers what RFC 9728 asks a protected resource for.
+        `replays` are those of several guards, among which each proof is good once.
+        """
+        self.verifier = verifier
+        self.base_url = _base(base_url, verifier.audience)
+        self._action_of = action_finder(actions)
+        self._named = _names(actions)
+        self._now = now
+        self._replays = replays or Replays(now, boot)
+        self._metadata_path, url = _metadata_at(verifier.audience) if metadata else ("", "")
+        self._challenge = Challenge(verifier.audience, url)
+
+    async def check(self, request: HttpRequest, content: Callable[[], Awaitable[bytes]]) -> TaskToken | Answer:
+        """Return the token of a request that may go on to the application, or what is answered in its place.
+
+        `content` returns the request's whole content, or raises TooLarge. It is called only for a token that is for one
+        request alone.
+        """
+        if self._metadata_path and request.path == self._metadata_path and request.method == "GET":
+            return Metadata(self.verifier.audience, [*filter(None, [self.verifier.issuer])], self._named)
+
+        async def digest() -> str:
+            return bound.of_http(request.method, request.target, await content())
+
+        return await self.check_request(request, partial(self._action_of, request.method, request.path), digest)
+
+    async def check_request(
+        self, request: HttpRequest, action: Callable[[], Action | None], digest: Digest
+    ) -> TaskToken | Answer:
+        """The same for a request whose `action` and `digest` are not read from method, path and content alone.
+
+        Both are called only when they are needed: the action of a good token, the digest of one for one request.
+        """
+        shown: Presented | None = None
+        try:
+            shown = presented(request.headers)
+            if shown is None:
+                return self._refusal(401, "", "a task token is required")
+            proof = self._read_proof(request, shown)
+            x5t = thumbprint_of(request.certificate) if request.certificate else ""
+            proven = Proven(jkt=proof.jkt if proof else "", x5t=x5t)
+            verified = await self.verifier.examine(shown.unverified_token, proven)
+            wanted = action()
+            if wanted is None:
+                return self._refusal(403, "insufficient_scope", NO_ACTION, shown)
+            if wanted.acr and verified.claims.get("acr") != wanted.acr:
+                return self._not_approved(wanted.acr, shown)
+            if wanted is not ANY_ACTION:
+                self.verifier.check_action(verified, wanted.name, wanted.params)
+            if proof is not None:  # only now: who has no good token cannot fill what is remembered of proofs
+                self._replays.claim(proof)
+            return await self._finish(verified, None if wanted is ANY_ACTION else wanted.name, proven, digest)
+        except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
+            return self._refused(error, shown)
+
+    async def check_call(
+        self,
+        token: str,
+        action: Action | str,
+        params: Mapping[str, object] | None = None,
+        digest: str | Callable[[], str] = "",
+        proven: Proven = UNPROVEN,
+    ) -> TaskToken | Refusal:
+        """The same for a call that is no HTTP request, as that of a tool. `digest` is its digest (tasks.bound).
+
+        `proven` is what its sender has been found to hold.
+        """
+        wanted = Action(action) if isinstance(action, str) else action
+
+        async def known() -> str:
+            return digest if isinstance(digest, str) else digest()
+
+        try:
+            verified = await self.verifier.examine(token, proven)
+            if wanted.acr and verified.claims.get("acr") != wanted.acr:
+                return self._not_approved(wanted.acr, None)
+            self.verifier.check_action(verified, wanted.name, {**wanted.params, **(params or {})})
+            return await self._finish(verified, wanted.name, proven, known)
+        except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
+            return self._refused(error, None)
+
+    async def _finish(self, verified: TaskToken, action: str | None, proven: Proven, digest: Digest) -> TaskToken:
+        if verified.params_digest:
+            self.verifier.check_digest(verified, await digest())
+            verified = await self.verifier.examine(verified.token, proven)  # the content may have been long in coming
+        await self.verifier.use(verified, action, proven)
+        return verified
+
+    def _read_proof(self, request: HttpRequest, shown: Presented) -> dpop.Proof | None:
+        if shown.scheme != DPOP:
+            return None
+        if not self.base_url:
+            raise InvalidProof("this service takes no DPoP: it has no base_url", reason_code="wrong_url")
+        return dpop.read(
+            shown.unverified_proof,
+            method=request.method,
+            url=self.base_url + request.path,
+            now=self._now(),
+            token=shown.unverified_token,
+        )
+
+    def _refused(self, error: Exception, shown: Presented | None) -> Refusal:
+        if isinstance(error, NonceNeeded):
+            return self._refusal(401, error.oauth_error, error.public, shown, nonce=error.nonce)
+        if isinstance(error, InvalidProof):
+            return self._refusal(401, error.oauth_error, error.public, shown)
+        if isinstance(error, InvalidToken):
+            return self._refusal(401, "invalid_token", error.public, shown)
+        if isinstance(error, TooLarge):
+            return self._refusal(413, "invalid_request", error.public, shown)
+        if isinstance(error, LimitExceeded):
+            return self._refusal(503, "temporarily_unavailable", error.public, shown)
+        if isinstance(error, InvalidInput):
+            return self._refusal(400, "invalid_request", error.public, shown)
+        if isinstance(error, Refused):
+            return self._refusal(403, error.oauth_error, error.public, shown)
+        return self._refusal(401, "invalid_token", "token cannot be verified now", shown)
+
+    def _not_approved(self, acr: str, shown: Presented | None) -> Refusal:
+        said = "this action needs a task that somebody has approved"
+        return self._refusal(401, "insufficient_user_authentication", said, shown, acr=acr)
+
+    def _refusal(
+        self, status: int, error: str, said: str, shown: Presented | None = None, *, acr: str = "", nonce: str = ""
+    ) -> Refusal:
+        schemes: tuple[str, ...] = (BEARER, DPOP) if self.base_url else (BEARER,)
+        if error in {"invalid_dpop_proof", "use_dpop_nonce"}:
+            schemes = (DPOP,)
+        elif shown is not None and shown.scheme == DPOP:
+            schemes = (DPOP, BEARER)
+        return Refusal(status, error, said, self._challenge, schemes, acr, nonce)
+
+
+def _base(base_url: str | None, audience: str) -> str:
+    """What stands before the path in the URL of a request; '' if nothing says so. Raise InvalidInput."""
+    if base_url is None:
+        parts = urlsplit(audience)
+        return f"{parts.scheme}://{parts.netloc}" if parts.scheme in {"http", "https"} else ""
+    parts = urlsplit(base_url)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or parts.query or parts.fragment:
+        raise InvalidInput(f"base_url {base_url[:200]!r} is not an http or https URL without query and fragment")
+    return base_url.rstrip("/")
+
+
+def _metadata_at(audience: str) -> tuple[str, str]:
+    """Path and URL of the metadata of a resource (RFC 9728, 3.1); both '' if it is none that may have any."""
+    parts = urlsplit(audience)
+    if parts.scheme not in {"http", "https"} or parts.query:
+        return "", ""
+    path = _WELL_KNOWN + parts.path.rstrip("/")
+    return path, f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def _names(actions: Actions) -> list[str]:
+    if not isinstance(actions, Mapping):
+        return list(getattr(actions, "names", ()))
+    return [each if isinstance(each, str) else each.name for each in actions.values()]

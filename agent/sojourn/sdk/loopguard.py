@@ -1,0 +1,63 @@
+"""The guard of an event loop, which begins with the first call there: for servers that tell nobody when they start."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from typing import Final, TypedDict
+
+from sojourn.errors import SojournError
+from sojourn.sdk.answers import Answer, Refusal
+from sojourn.sdk.client import Client
+from sojourn.sdk.guard import Guard
+from sojourn.sdk.verifier import TaskVerifier
+from sojourn.tasks.tokens import TaskToken
+
+UNREADY: Final = Refusal(503, "temporarily_unavailable", "the guard of this service cannot start now")
+Verdict = TaskToken | Answer
+
+
+class GuardOptions(TypedDict, total=False):
+    """By which agent: `socket`, none: the default one. `base_url`: where clients find the service, if that is not at
+    its audience's origin; DPoP proofs are for it.
+    """
+
+    socket: str | None
+    base_url: str | None
+
+
+class LoopGuard:
+    """A Guard with its own connection to the agent. In another event loop it begins anew."""
+
+    def __init__(self, audience: str, *, socket: str | None = None, base_url: str | None = None) -> None:
+        self._audience = audience
+        self._socket = socket
+        self._base_url = base_url
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._starting = asyncio.Lock()
+        self._running: Guard | None = None
+        self._stack = AsyncExitStack()
+
+    async def judge(self, ask: Callable[[Guard], Awaitable[Verdict]]) -> Verdict:
+        """Have the guard judge. One that cannot start refuses."""
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:  # nothing of another loop is of use in this one
+            self._loop, self._starting, self._running = loop, asyncio.Lock(), None
+            self._stack = AsyncExitStack()
+        if self._running is None:
+            async with self._starting:
+                if self._running is None:
+                    try:
+                        self._running = await self._start(self._stack)
+                    except SojournError:
+                        return UNREADY
+        return await ask(self._running)
+
+    async def close(self) -> None:
+        """Let go of the connection; the next call makes a new one. Reports that wait are sent first."""
+        stack, self._stack, self._running = self._stack, AsyncExitStack(), None
+        await stack.aclose()
+
+    async def _start(self, stack: AsyncExitStack) -> Guard:
+        client = await stack.enter_async_context(Client(self._socket))
+        verifier = await stack.enter_async_context(TaskVerifier(client, self._audience))
+        return Guard(verifier, {}, base_url=self._base_url, metadata=False)

@@ -1,0 +1,227 @@
+"""Guards MCP servers that are made with the official `mcp` library (`sojourn[mcp]`): no tool without a live task whose
+token allows it.
+
+Over HTTP, `McpGuard` stands before the server's ASGI application. Over stdio there are no headers: a token travels in
+the `_meta` of each call, and `McpStdioGuard` is a middleware of the server itself.
+"""
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, Unpack
+from urllib.parse import urlsplit
+
+from sojourn.errors import InvalidInput, TooLarge
+from sojourn.sdk.answers import Answer, Refusal
+from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Receive, Scope, Send, TaskTokenMiddleware, request_of
+from sojourn.sdk.guard import Guard, HttpRequest
+from sojourn.sdk.loopguard import GuardOptions, LoopGuard, Verdict
+from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
+from sojourn.sdk.routes import ANY_ACTION, Action
+from sojourn.sdk.serving import serving, serving_token
+from sojourn.sdk.verifier import TaskVerifier
+from sojourn.tasks.tokens import TaskToken
+
+if TYPE_CHECKING:
+    from mcp.server.auth.provider import AccessToken
+    from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
+
+REFUSED: Final = -32050  # of those codes that JSON-RPC leaves to implementations; MCP uses none near it
+
+
+class _Tools:
+    """Which action a message is: a tool's by its name, another method's by the method's."""
+
+    def __init__(self, tools: Mapping[str, str], methods: Mapping[str, str] | None, path: str = "") -> None:
+        self._tools = dict(tools)
+        self._methods = dict(methods or {})
+        self._path = path
+        if CALL in self._methods:
+            raise InvalidInput(f"{CALL} has no one action: name its tools")
+
+    @property
+    def names(self) -> list[str]:
+        return [*self._tools.values(), *self._methods.values()]
+
+    def action(self, call: McpCall) -> Action | None:
+        """None: it is none, and so refused."""
+        named = self._tools.get(call.tool) if call.method == CALL else self._methods.get(call.method)
+        if named is not None:
+            return Action(named, call.arguments)
+        return ANY_ACTION if call.method in GREETINGS or not call.method else None
+
+    def __call__(self, method: str, path: str) -> Action | None:
+        """Of a request that has no message: it begins or ends a stream of answers."""
+        return ANY_ACTION if path == self._path and method in {"GET", "DELETE"} else None
+
+
+class McpGuard(TaskTokenMiddleware):
+    """Guards the application that `MCPServer.streamable_http_app()` makes, and runs with it.
+
+    `tools` says which action a tool is, by its name; `methods` the same of other methods, as
+    `{"resources/read": "doc:read"}`. What a client must say before it calls a tool needs a token that is good here, for
+    whatever it is; all else, and every path but `path`, is refused. Arguments of a call that the token's task has
+    parameters for must agree with them, and a token for one request is compared with the tool's name and arguments
+    (`bound.of_tool`).
+
+    A tool finds its token by `serving_token()`, and the library its own kind of token by `get_access_token()`; sessions
+    are its actor's. A server that has the library's own authentication works behind this with a TaskTokenVerifier.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        *,
+        tools: Mapping[str, str],
+        methods: Mapping[str, str] | None = None,
+        path: str = "/mcp",
+        verifier: TaskVerifier | None = None,
+        audience: str | None = None,
+        socket: str | None = None,
+        base_url: str | None = None,
+        metadata: bool = True,
+    ) -> None:
+        """`verifier` or `audience` and the others are TaskTokenMiddleware's."""
+        self._tools = _Tools(tools, methods, path)
+        self._path = path
+        super().__init__(
+            _HandOn(app),
+            actions=self._tools,
+            verifier=verifier,
+            audience=audience,
+            socket=socket,
+            base_url=base_url,
+            metadata=metadata,
+        )
+
+    async def _judge(self, scope: Scope, content: Content) -> TaskToken | Answer:
+        if scope["type"] != "http":
+            return Refusal(403, "insufficient_scope", "this service speaks MCP over HTTP requests alone")
+        request = request_of(scope)
+        guard = self._guard
+        if guard is None or request.method != "POST" or request.path != self._path:
+            return await super()._judge(scope, content)
+        call = McpCall("", "", {})
+        if any(name.lower() == "authorization" for name, _ in request.headers):  # else nothing of it is worth reading
+            try:
+                call = read(await content.read())
+            except InvalidInput as error:
+                return Refusal(413 if isinstance(error, TooLarge) else 400, "invalid_request", error.public)
+
+        async def digest() -> str:
+            return call.digest
+
+        return await guard.check_request(request, lambda: self._tools.action(call), digest)
+
+
+class _HandOn:
+    """Hands the verified token on to the library behind: as its user, and under the scheme that it knows."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._inner: App | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        token = scope.get(SCOPE_KEY)
+        if not isinstance(token, TaskToken):  # its lifespan
+            await self._app(scope, receive, send)
+            return
+        from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
+        from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
+
+        if self._inner is None:
+            self._inner = AuthContextMiddleware(self._app)
+        headers = [(name, value) for name, value in scope["headers"] if name.lower() not in {b"authorization", b"dpop"}]
+        headers.append((b"authorization", b"Bearer " + token.token.encode("ascii")))
+        with serving(token):
+            await self._inner(
+                {**scope, "headers": headers, "user": AuthenticatedUser(_access_token(token))}, receive, send
+            )
+
+
+class TaskTokenVerifier:
+    """The `token_verifier` of a server that has the library's own authentication, and McpGuard before it.
+
+    It knows the token of the request that McpGuard has let in, and no other.
+    """
+
+    async def verify_token(self, token: str) -> "AccessToken | None":
+        """See mcp.server.auth.provider.TokenVerifier."""
+        try:
+            verified = serving_token()
+        except InvalidInput:
+            return None
+        return _access_token(verified) if secrets.compare_digest(verified.token, token) else None
+
+
+def _access_token(token: TaskToken) -> "AccessToken":
+    from mcp.server.auth.provider import AccessToken
+
+    return AccessToken(
+        token=token.token,
+        client_id=str(token.actor),
+        scopes=list(token.actions),
+        expires_at=int(token.expires_at.timestamp()),
+        resource=token.resource,
+        subject=str(token.spiffe_id),
+        claims=dict(token.claims),
+    )
+
+
+class McpStdioGuard:
+    """Guards an MCP server over stdio: `MCPServer("…", middleware=[McpStdioGuard(tools=…, audience=…)])`.
+
+    Each call of a tool needs a token in its `_meta` (see `mcpclient.tool_meta`), with a DPoP proof beside it if it is
+    bound: by POST, for the audience. Client and server see what goes through the pipe; nobody else does. Tools do not:
+    both are taken out. `tools` and `methods` are those of McpGuard, but that greetings need no token.
+    """
+
+    def __init__(
+        self,
+        *,
+        tools: Mapping[str, str],
+        audience: str,
+        methods: Mapping[str, str] | None = None,
+        **options: Unpack[GuardOptions],
+    ) -> None:
+        self._tools = _Tools(tools, methods)
+        self._guard = LoopGuard(audience, **options)
+
+    async def __call__(self, ctx: "ServerRequestContext[Any, Any]", call_next: "CallNext") -> "HandlerResult":
+        """Raise MCPError for what is refused."""
+        try:
+            call = call_of(ctx.method, ctx.params)
+        except InvalidInput as error:
+            raise _error(Refusal(400, "invalid_request", error.public)) from None
+        action = self._tools.action(call)
+        if action is ANY_ACTION:
+            return await call_next(ctx)
+        params = dict(ctx.params or {})
+        meta = dict(params.get("_meta") or {})
+        headers = [
+            (name, value)
+            for name, key in (("authorization", AUTHORIZATION_KEY), ("dpop", PROOF_KEY))
+            if isinstance(value := meta.pop(key, None), str)
+        ]
+
+        async def judge(guard: Guard) -> Verdict:
+            path = urlsplit(guard.verifier.audience).path
+            return await guard.check_request(HttpRequest("POST", path, "", headers), lambda: action, digest)
+
+        async def digest() -> str:
+            return call.digest
+
+        verdict = await self._guard.judge(judge)
+        if not isinstance(verdict, TaskToken):
+            raise _error(verdict)
+        with serving(verdict):
+            return await call_next(replace(ctx, params={**params, "_meta": meta}))
+
+
+def _error(answer: Answer) -> Exception:
+    from mcp.shared.exceptions import MCPError
+
+    description = getattr(answer, "description", "")
+    told = {name: value for name, value in answer.headers() if name == "dpop-nonce"}
+    data = {"error": getattr(answer, "error", "") or "no_token", "status": answer.status, **told}
+    return MCPError(REFUSED, description, data)

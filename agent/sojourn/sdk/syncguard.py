@@ -1,0 +1,105 @@
+"""The guard for code without an event loop, as WSGI applications are."""
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from typing import Self
+
+from sojourn.sdk.client import Client
+from sojourn.sdk.guard import Action, Answer, Guard, HttpRequest, Refusal
+from sojourn.sdk.portal import Portal
+from sojourn.sdk.routes import Actions, action_finder
+from sojourn.sdk.verifier import TaskVerifier
+from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
+
+
+class SyncGuard:
+    """A Guard with its own connection to the agent, in a thread of its own. May be shared by threads.
+
+    It connects when first used, and anew in a process that was forked, as servers with workers do.
+    """
+
+    def __init__(
+        self,
+        actions: Actions,
+        *,
+        audience: str,
+        socket: str | None = None,
+        base_url: str | None = None,
+        metadata: bool = True,
+    ) -> None:
+        """See Guard. Raise InvalidInput for a route that could match nothing."""
+        action_finder(actions)
+        self._actions = actions
+        self.audience = audience
+        self._socket = socket
+        self._base_url = base_url
+        self._metadata = metadata
+        self._lock = threading.Lock()
+        self._pid = 0
+        self._open: tuple[Portal, AsyncExitStack, Guard] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the connection. Reports that wait are sent first."""
+        with self._lock:
+            opened, self._open = self._open, None
+            if opened is not None and self._pid == os.getpid():
+                portal, stack, _ = opened
+                portal.run(stack.aclose())
+                portal.close()
+
+    def check(self, request: HttpRequest, content: Callable[[], bytes]) -> TaskToken | Answer:
+        """See Guard.check. `content` is called in this thread."""
+        portal, guard = self._running()
+        return portal.run_asking(lambda read: guard.check(request, read), content)
+
+    def check_call(
+        self,
+        token: str,
+        action: Action | str,
+        params: Mapping[str, object] | None = None,
+        digest: str | Callable[[], str] = "",
+        proven: Proven = UNPROVEN,
+    ) -> TaskToken | Refusal:
+        """See Guard.check_call."""
+        portal, guard = self._running()
+        return portal.run(guard.check_call(token, action, params, digest, proven))
+
+    def check_request(
+        self, request: HttpRequest, action: Callable[[], Action | None], digest: Callable[[], str]
+    ) -> TaskToken | Answer:
+        """See Guard.check_request. `digest` is called in this thread."""
+        portal, guard = self._running()
+        return portal.run_asking(lambda make: guard.check_request(request, action, make), digest)
+
+    def _running(self) -> tuple[Portal, Guard]:
+        opened = self._open
+        if opened is None or self._pid != os.getpid():
+            with self._lock:
+                if self._open is None or self._pid != os.getpid():
+                    self._open, self._pid = self._start(), os.getpid()
+                opened = self._open
+        return opened[0], opened[2]
+
+    def _start(self) -> tuple[Portal, AsyncExitStack, Guard]:
+        portal = Portal()
+
+        async def start() -> tuple[AsyncExitStack, Guard]:
+            async with AsyncExitStack() as stack:
+                client = await stack.enter_async_context(Client(self._socket))
+                verifier = await stack.enter_async_context(TaskVerifier(client, self.audience))
+                guard = Guard(verifier, self._actions, base_url=self._base_url, metadata=self._metadata)
+                return stack.pop_all(), guard
+
+        try:
+            return (portal, *portal.run(start()))
+        except BaseException:
+            portal.close()
+            raise

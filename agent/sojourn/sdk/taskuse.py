@@ -1,0 +1,126 @@
+"""What a task is used with: HTTP clients that have its authority, and its egress proxy. All need `sojourn[http]`."""
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
+from typing import TYPE_CHECKING, Any, cast
+
+from sojourn.sdk.asking import AsyncAsking, AsyncHolding, SyncAsking, SyncHolding
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
+    from sojourn.sdk.egress import Egress
+    from sojourn.sdk.httpauth import TaskAuth, Timeout
+    from sojourn.sdk.requestsauth import TaskAdapter
+
+
+class AsyncUse:
+    """The part of a task that asynchronous code sends requests with."""
+
+    _asking: AsyncAsking | None = None
+
+    @property
+    def asking(self) -> AsyncAsking:
+        """What asks the agent for the tokens and proofs of this task, and keeps what may be used again."""
+        if self._asking is None:
+            self._asking = AsyncAsking(cast("AsyncHolding", self))
+        return self._asking
+
+    def auth(self, *, actions: Iterable[str] = (), bound: bool = True) -> "TaskAuth":
+        """For an httpx client of your own. See TaskAuth."""
+        from sojourn.sdk.httpauth import TaskAuth
+
+        return TaskAuth(self.asking, actions=actions, bound=bound)
+
+    def client(
+        self,
+        base_url: str = "",
+        *,
+        actions: Iterable[str] = (),
+        bound: bool = True,
+        verify: "bool | ssl.SSLContext" = True,
+        timeout: "Timeout" = 30.0,
+        follow_redirects: bool = False,
+        transport: "httpx.AsyncBaseTransport | None" = None,
+    ) -> "httpx.AsyncClient":
+        """An httpx client whose requests have the task's authority, each for its URL: `async with task.client(url)`.
+
+        `actions`: what its tokens are for; none: all that the task may do there. `bound` is false for a service that
+        reads Bearer tokens alone. A request or redirect that is outside of the task raises OutsideTask, unsent.
+        """
+        from sojourn.sdk import httpauth
+
+        return httpauth.async_client(
+            self.auth(actions=actions, bound=bound),
+            base_url,
+            verify=verify,
+            timeout=timeout,
+            follow_redirects=follow_redirects,
+            transport=transport,
+        )
+
+    def proxy(self, *, ca_file: str | None = None) -> "AbstractAsyncContextManager[Egress]":
+        """An egress proxy for commands that must see neither token nor key: `async with task.proxy() as proxy`.
+
+        Start them with `env=proxy.of(os.environ)`. `ca_file`: the authorities that services' certificates must be of;
+        without it, those that the system trusts.
+        """
+        from sojourn.sdk import egress
+
+        return egress.running(self.asking, getattr(self, "wait_ended", None), ca_file)
+
+
+class SyncUse:
+    """The same for code without an event loop."""
+
+    _asking: SyncAsking | None = None
+
+    @property
+    def asking(self) -> SyncAsking:
+        """See AsyncUse."""
+        if self._asking is None:
+            self._asking = SyncAsking(cast("SyncHolding", self))
+        return self._asking
+
+    def auth(self, *, actions: Iterable[str] = (), bound: bool = True) -> "TaskAuth":
+        """For an httpx client of your own. See TaskAuth."""
+        from sojourn.sdk.httpauth import TaskAuth
+
+        return TaskAuth(self.asking, actions=actions, bound=bound)
+
+    def client(
+        self,
+        base_url: str = "",
+        *,
+        actions: Iterable[str] = (),
+        bound: bool = True,
+        verify: "bool | ssl.SSLContext" = True,
+        timeout: "Timeout" = 30.0,
+        follow_redirects: bool = False,
+        transport: "httpx.BaseTransport | None" = None,
+    ) -> "httpx.Client":
+        """See AsyncUse: `with task.client(url) as client`."""
+        from sojourn.sdk import httpauth
+
+        return httpauth.client(
+            self.auth(actions=actions, bound=bound),
+            base_url,
+            verify=verify,
+            timeout=timeout,
+            follow_redirects=follow_redirects,
+            transport=transport,
+        )
+
+    def adapter(self, *, actions: Iterable[str] = (), bound: bool = True) -> "TaskAdapter":
+        """For requests: `session.mount("https://", task.adapter())`. Needs that library."""
+        from sojourn.sdk.requestsauth import TaskAdapter
+
+        return TaskAdapter(self.asking, actions=actions, bound=bound)
+
+    def proxy(self, *, ca_file: str | None = None) -> "AbstractContextManager[Egress]":
+        """See AsyncUse: `with task.proxy() as proxy`. It is served by the client's own thread."""
+        within = cast("Any", self)  # a SyncHeldTask
+        context: AbstractContextManager[Egress] = within._portal.inside(within._task.proxy(ca_file=ca_file))
+        return context

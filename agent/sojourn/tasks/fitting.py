@@ -1,0 +1,33 @@
+"""Whether a good token is for what is asked: its parameters, and the one request that it is for."""
+
+import secrets
+from collections.abc import Mapping
+
+from sojourn.oautherrors import WrongParams
+from sojourn.tasks.tokens import TaskToken
+
+
+def check_params(token: TaskToken, given: Mapping[str, object]) -> None:
+    """Raise WrongParams if the request has a parameter that the token's task has with another value.
+
+    `given` are the request's, typed, or text where its sender could say no type, as in a path: `42` is 42's text.
+    """
+    for name, bound in token.params.items():
+        if name in given and not _same(bound, given[name]):
+            raise WrongParams(f"token is for another {name[:64]!r} than the request is")
+
+
+def check_digest(token: TaskToken, digest: str) -> None:
+    """Raise WrongParams for a token that is for one request, unless that has this digest. '': nobody knows it."""
+    if not token.params_digest:
+        return
+    if not digest:
+        raise WrongParams("token is for one request, and the request's digest is not known here")
+    if not secrets.compare_digest(token.params_digest.encode(), digest.encode("utf-8", "replace")):
+        raise WrongParams("token is for another request than this one")
+
+
+def _same(bound: str | int | bool, given: object) -> bool:
+    if isinstance(given, str):
+        return given == (bound if isinstance(bound, str) else str(bound).lower())
+    return type(given) is type(bound) and given == bound

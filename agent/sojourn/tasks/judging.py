@@ -1,0 +1,155 @@
+"""Says whether a token is good, for whom and for what; and counts what was done with it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sojourn.clock import Clock
+from sojourn.errors import InvalidInput, InvalidToken, SojournError, TaskOver
+from sojourn.identity.identities import Identities
+from sojourn.limits import TOKEN_USE_CALLS_MAX, TOKEN_USE_LATE_SECONDS
+from sojourn.oautherrors import NonceNeeded
+from sojourn.spiffe.jose import PublicKey, audiences, parse_unverified
+from sojourn.spiffe.replays import Replays
+from sojourn.tasks import tokens
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.fitting import check_digest
+from sojourn.tasks.senders import UNKNOWN, Sender
+from sojourn.tasks.singleuse import SingleUses
+from sojourn.tasks.tokens import HIGH, Proven, TaskToken
+
+JWT_SVID, TASK = "jwt-svid", "task"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of a validation: `code` and `reason` are empty if the token is good.
+
+    `spiffe_id` is the subject; `actors` act for it, the present one first, if a task was handed on.
+    """
+
+    kind: str = ""
+    code: str = ""
+    reason: str = ""
+    spiffe_id: str = ""
+    claims: dict[str, Any] | None = None
+    actors: tuple[str, ...] = ()
+    nonce: str = ""  # that the sender's next proof must have, if this one lacked it
+
+    @property
+    def valid(self) -> bool:
+        return not self.code
+
+
+class Judging:
+    """Judges tokens for anyone who may ask: the answer is about a token that whoever asks has."""
+
+    def __init__(self, engine: TaskEngine, identities: Identities, replays: Replays, clock: Clock) -> None:
+        self._engine = engine
+        self._identities = identities
+        self.replays = replays  # of all that the agent judges: a proof is good once
+        self._clock = clock
+        self._uses = SingleUses(clock.boot)
+
+    def validate(
+        self,
+        token: str,
+        audience: str,
+        *,
+        kind: str = "",
+        action: str = "",
+        sender: Sender = UNKNOWN,
+        params_digest: str = "",
+        use: bool = False,
+    ) -> Verdict:
+        """Say whether a token is good for `audience` (and for `action`), sent by `sender`. Never raises.
+
+        A token for one request is good for that of `params_digest` alone. A proof is used up by this, and with `use` a
+        token that is good once.
+        """
+        try:
+            found = kind or (TASK if parse_unverified(token).typ == tokens.TYP else JWT_SVID)
+            if found == JWT_SVID:
+                return self._jwt_svid(token, audience, action, sender, params_digest)
+            verified = self._task_token(token, audience, action, sender, params_digest, use)
+            actors = tuple(map(str, verified.actors))
+            return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
+        except NonceNeeded as error:
+            return Verdict(code=error.reason_code, reason=error.public, nonce=error.nonce)
+        except InvalidToken as error:
+            return Verdict(code=error.reason_code, reason=error.public)
+        except TaskOver as error:
+            return Verdict(code="task_over", reason=error.public)
+        except SojournError as error:
+            return Verdict(code=error.code, reason=error.public)
+
+    def count_use(self, token: str, action: str, calls: int) -> bool:
+        """Count calls for `action` that a service has let through with a token. False: they count for nothing.
+
+        The service has checked whose the token is and for what; it may have expired a moment ago. Raise InvalidInput.
+        """
+        if not 1 <= calls <= TOKEN_USE_CALLS_MAX:
+            raise InvalidInput(f"calls of a use are 1 to {TOKEN_USE_CALLS_MAX}")
+        try:
+            named = audiences(parse_unverified(token).unverified_claims)
+            verified = tokens.verify(
+                token,
+                keys=self._keys,
+                issuer=self._engine.issuer,
+                audience=named[0] if named else "",
+                now=self._clock.now(),
+                proven=None,
+                late_seconds=TOKEN_USE_LATE_SECONDS,
+            )
+            task = self._engine.tasks.find(verified.task_id)
+            if task is None or action not in verified.actions:
+                return False
+            self._engine.report_use(task, verified.resource, action, calls)
+        except (InvalidToken, InvalidInput, TaskOver):
+            return False
+        return True
+
+    def examine(self, token: str, audience: str, proven: Proven) -> TaskToken:
+        """Return a task token that is good now, whatever it is for. Raise InvalidToken, or TaskOver."""
+        verified = tokens.verify(
+            token,
+            keys=self._keys,
+            issuer=self._engine.issuer,
+            audience=audience,
+            now=self._clock.now(),
+            proven=proven,
+        )
+        self._engine.check_token(verified)
+        return verified
+
+    def use_up(self, verified: TaskToken) -> None:
+        """Let a request through with a token. Raise InvalidToken if it was good once, and was used."""
+        if verified.task_class == HIGH:
+            self._uses.claim(verified)
+
+    @property
+    def _keys(self) -> Mapping[str, PublicKey]:
+        return self._engine.keys.published
+
+    def _jwt_svid(self, token: str, audience: str, action: str, sender: Sender, params_digest: str) -> Verdict:
+        if action or params_digest:
+            raise InvalidToken("a JWT-SVID grants no actions", reason_code="wrong_type")
+        if sender.dpop_proof or sender.jkt:
+            raise InvalidToken("a JWT-SVID is not bound to a key", reason_code="wrong_binding")
+        svid = self._identities.verify_jwt_svid(token, [audience])
+        claims = {**svid.claims, "aud": list(svid.audience)}
+        return Verdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
+
+    def _task_token(
+        self, token: str, audience: str, action: str, sender: Sender, params_digest: str, use: bool
+    ) -> TaskToken:
+        proven, proof = sender.prove(token, self._clock.now())
+        verified = self.examine(token, audience, proven)
+        if action and action not in verified.actions:
+            raise InvalidToken(f"the token does not grant {action[:100]!r}", reason_code="action_not_granted")
+        check_digest(verified, params_digest)
+        if proof is not None:  # only now: without a good token nobody fills what is remembered of proofs
+            self.replays.claim(proof)
+        if use:
+            self.use_up(verified)
+        return verified

@@ -1,0 +1,326 @@
+"""tasks/judging.py: which tokens are good, sent by whom, for what; and what was done with them counts."""
+
+import asyncio
+from datetime import timedelta
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from fakes.authorities import authority_in
+from fakes.clock import FakeClock
+from fakes.registrations import TRUST_DOMAIN
+from fakes.task_feed import signing_key
+from fakes.task_room import ISSUER, Room
+from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
+from sojourn.errors import InvalidInput
+from sojourn.limits import SINGLE_USES_REMEMBERED, TOKEN_USE_CALLS_MAX
+from sojourn.spiffe import dpop, jwtsvid
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.jose import SigningKey
+from sojourn.spiffe.replays import Replays
+from sojourn.tasks import bound, tokens
+from sojourn.tasks.grants import Grant
+from sojourn.tasks.judging import JWT_SVID, TASK, Judging
+from sojourn.tasks.senders import Sender
+from sojourn.tasks.tokens import JKT, Binding, thumbprint_of
+
+TRIAGE_ID = SpiffeId.parse(TRIAGE)
+URL = f"{TICKETS}/tickets/42"
+DIGEST = bound.of_http("DELETE", "/tickets/42", b"")
+TYPES = {
+    "triage": task_type(),
+    "careful": task_type("careful", consequence='"high"', token_ttl='"15s"'),
+    "thrifty": task_type("thrifty", max_calls=3),
+}
+
+
+class FakeIdentities:
+    """Validates JWT-SVIDs of one authority, as Identities does for callers without federation."""
+
+    def __init__(self, authority, clock):
+        self._authority = authority
+        self._clock = clock
+
+    def verify_jwt_svid(self, token, audience):
+        keys = {TRUST_DOMAIN: self._authority.bundle.jwt_authorities}
+        return jwtsvid.verify(token, audience, keys, self._clock.now())
+
+
+class Court(Room):
+    """A room with a judge in it."""
+
+    def __init__(self, clock, folder):
+        super().__init__(clock, TYPES)
+        self.authority = authority_in(folder, clock)
+        replays = Replays(clock.now, clock.boot)
+        clock.advance(5)  # so that proofs of now are of after its beginning
+        self.judging = Judging(self.engine, FakeIdentities(self.authority, clock), replays, clock)
+
+    async def token(self, type_name="triage", actions=("ticket:read",), **arguments):
+        task = await self.begin(type_name)
+        return (await self.engine.token(task, TICKETS, actions, **arguments)).token
+
+    def subject(self, audience):
+        return self.authority.issue_jwt(TRIAGE_ID, audience, timedelta(minutes=5)).token
+
+    def proof(self, key, token, *, method="GET", url=URL, **arguments):
+        made = dpop.make(key, method=method, url=url, now=self.clock.now(), token=token, **arguments)
+        return Sender(dpop_proof=made, method="GET", url=URL)
+
+    def code(self, token, **arguments):
+        return self.judging.validate(token, TICKETS, **arguments).code
+
+
+@pytest.fixture
+async def court(tmp_path):
+    async with Court(FakeClock(), tmp_path / "keys").running() as room:
+        yield room
+
+
+@pytest.fixture
+def key():
+    return signing_key()
+
+
+class TestValidate:
+    async def test_a_task_token(self, court):
+        """A token of a live task is good for its audience and its actions."""
+        verdict = court.judging.validate(await court.token(), TICKETS, action="ticket:read")
+        assert (True, TASK, TRIAGE) == (verdict.valid, verdict.kind, verdict.spiffe_id)
+        assert "triage" == verdict.claims["task"]["type"]
+
+    @pytest.mark.parametrize(
+        ("arguments", "code"),
+        [
+            ({"audience": WIKI}, "wrong_audience"),
+            ({"audience": TICKETS, "action": "ticket:write"}, "action_not_granted"),
+            ({"audience": TICKETS, "kind": JWT_SVID}, "wrong_type"),
+        ],
+    )
+    async def test_not_for_anything_else(self, court, arguments, code):
+        """A token is not good for another audience, action or kind."""
+        verdict = court.judging.validate(await court.token(), **arguments)
+        assert (False, code, None, "") == (verdict.valid, verdict.code, verdict.claims, verdict.spiffe_id)
+
+    async def test_dies_with_its_task(self, court):
+        """A token is refused as soon as its task has ended."""
+        token = await court.token()
+        (task,) = court.engine.tasks.all()
+        court.engine.end(task, "revoked", "because")
+        verdict = court.judging.validate(token, TICKETS)
+        assert ("task_over", True) == (verdict.code, "because" in verdict.reason)
+
+    async def test_expires(self, court):
+        """A task token has no leeway: at its end it is over."""
+        token = await court.token()
+        court.clock.advance(60)
+        assert "expired" == court.code(token)
+
+    async def test_of_another_agent(self, court):
+        """A task token that another agent signed is refused."""
+        task = await court.begin()
+        other = SigningKey.from_private("k2", ec.generate_private_key(ec.SECP256R1()))
+        now = court.clock.now()
+        token = tokens.issue(
+            other,
+            issuer=ISSUER,
+            spiffe_id=TRIAGE_ID,
+            grant=Grant.parse(TICKETS, ["ticket:read"]),
+            task_id=task.id,
+            task_type="triage",
+            task_version=task.version,
+            task_class="normal",
+            issued_at=now,
+            expires_at=now + timedelta(seconds=60),
+        )
+        assert "unknown_key" == court.code(token.token)
+
+    async def test_a_jwt_svid(self, court):
+        """A JWT-SVID is good for its audience, grants no action, is for no request and bound to nothing."""
+        token = court.subject(["a", "b"])
+        verdict = court.judging.validate(token, "a")
+        assert (True, JWT_SVID, TRIAGE) == (verdict.valid, verdict.kind, verdict.spiffe_id)
+        assert ["a", "b"] == verdict.claims["aud"]
+        assert "wrong_audience" == court.judging.validate(token, "c").code
+        for arguments in ({"action": "x"}, {"kind": TASK}, {"params_digest": DIGEST}):
+            assert "wrong_type" == court.judging.validate(token, "a", **arguments).code
+        assert "wrong_binding" == court.judging.validate(token, "a", sender=Sender(jkt=DIGEST)).code
+
+    @pytest.mark.parametrize("token", ["", "a", "a.b.c", ".", "..", "é", "x" * 20_000, "\x00", "eyJ9.eyJ9.eyJ9"])
+    @pytest.mark.parametrize("kind", ["", JWT_SVID, TASK])
+    async def test_nonsense(self, court, token, kind):
+        """Nonsense is not valid, and no error."""
+        verdict = court.judging.validate(token, TICKETS, kind=kind)
+        assert not verdict.valid
+        assert verdict.reason
+
+
+class TestSender:
+    async def test_a_key(self, court, key):
+        """A token that is bound to a key is good with a proof of that key alone, once a proof."""
+        token = await court.token(binding=Binding(JKT, key.public.thumbprint))
+        sender = court.proof(key, token)
+        found = [court.code(token), court.code(token, sender=sender), court.code(token, sender=sender)]
+        assert ["unproved_binding", "", "replayed"] == found
+        assert "wrong_binding" == court.code(token, sender=court.proof(signing_key(), token))
+
+    async def test_a_certificate(self, court):
+        """A token that is bound to a certificate is good over that certificate's connections alone."""
+        ends = court.clock.now() + timedelta(hours=1)
+        token = await court.token(binding=Binding.to_certificate(b"leaf", ends))
+        found = [court.code(token, sender=Sender(client_certificate=each)) for each in (b"leaf", b"another", b"")]
+        assert ["", "wrong_binding", "unproved_binding"] == found
+
+    async def test_what_others_have_checked(self, court, key):
+        """A validator that has checked a proof or a certificate itself names its thumbprint, and no proof is used."""
+        by_key = await court.token(binding=Binding(JKT, key.public.thumbprint))
+        assert ["", ""] == [court.code(by_key, sender=Sender(jkt=key.public.thumbprint)) for _ in range(2)]
+        ends = court.clock.now() + timedelta(hours=1)
+        by_certificate = await court.token(binding=Binding.to_certificate(b"leaf", ends))
+        assert "" == court.code(by_certificate, sender=Sender(x5t=thumbprint_of(b"leaf")))
+
+    async def test_an_unbound_token(self, court, key):
+        """A token that is bound to nothing is refused with a proof; a certificate of the connection does no harm."""
+        token = await court.token()
+        assert "wrong_binding" == court.code(token, sender=court.proof(key, token))
+        assert "" == court.code(token, sender=Sender(client_certificate=b"leaf"))
+
+    @pytest.mark.parametrize(
+        ("arguments", "code"),
+        [
+            ({"method": "POST"}, "wrong_method"),
+            ({"url": f"{TICKETS}/tickets/43"}, "wrong_url"),
+        ],
+    )
+    async def test_a_proof_of_another_request(self, court, key, arguments, code):
+        """A proof is for its request."""
+        token = await court.token(binding=Binding(JKT, key.public.thumbprint))
+        assert code == court.code(token, sender=court.proof(key, token, **arguments))
+
+    async def test_a_nonce(self, court, key):
+        """A judge who may have forgotten asks for a nonce, says which, and takes a proof with it."""
+        token = await court.token(binding=Binding(JKT, key.public.thumbprint))
+        court.clock.step_wall(-3)
+        court.judging.replays = Replays(court.clock.now, court.clock.boot)
+        verdict = court.judging.validate(token, TICKETS, sender=court.proof(key, token))
+        assert ("nonce_needed", True) == (verdict.code, bool(verdict.nonce))
+        assert "" == court.code(token, sender=court.proof(key, token, nonce=verdict.nonce))
+
+    async def test_a_bad_token_uses_no_proof(self, court, key):
+        """Whoever has no good token cannot fill the memory of proofs."""
+        token = await court.token(binding=Binding(JKT, key.public.thumbprint))
+        (task,) = court.engine.tasks.all()
+        court.engine.end(task, "revoked", "because")
+        assert "task_over" == court.code(token, sender=court.proof(key, token))
+        assert 0 == len(court.judging.replays)
+
+    @pytest.mark.parametrize(
+        "sender",
+        [
+            Sender(dpop_proof="a", jkt=DIGEST),
+            Sender(client_certificate=b"a", x5t=DIGEST),
+            Sender(jkt="short"),
+            Sender(x5t=DIGEST + "="),
+        ],
+    )
+    def test_two_tales(self, sender):
+        """Nobody says two things of one sender, or names a thumbprint that is none."""
+        with pytest.raises(InvalidInput):
+            sender.check()
+
+
+class TestOneRequest:
+    async def test_digest(self, court):
+        """A token for one request is good for that one."""
+        token = await court.token(params_digest=DIGEST)
+        others = (DIGEST, "", bound.of_http("DELETE", "/tickets/43", b""), "é")
+        assert ["", *["wrong_params"] * 3] == [court.code(token, params_digest=each) for each in others]
+
+    async def test_a_token_for_more(self, court):
+        """A token that is for more than one request is good for any."""
+        assert "" == court.code(await court.token(), params_digest=DIGEST)
+
+
+class TestUse:
+    async def once(self, court, key):
+        binding = Binding(JKT, key.public.thumbprint)
+        return await court.token("careful", params_digest=DIGEST, binding=binding)
+
+    async def test_once(self, court, key):
+        """A token of class high is used once; looking at it is no use."""
+        token = await self.once(court, key)
+        arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint)}
+        found = [court.code(token, **arguments, use=use) for use in (False, True, False, True)]
+        assert ["", "", "", "used"] == found
+
+    async def test_race(self, court, key):
+        """Of fifty who use it at once one may."""
+        token = await self.once(court, key)
+
+        async def use():
+            await asyncio.sleep(0)
+            return court.code(token, params_digest=DIGEST, sender=Sender(jkt=key.public.thumbprint), use=True)
+
+        found = await asyncio.gather(*(use() for _ in range(50)))
+        assert [""] + ["used"] * 49 == sorted(found)
+
+    async def test_wall_clock_set_back(self, court, key):
+        """A wall clock that is set back lets nobody use it again."""
+        token = await self.once(court, key)
+        arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint), "use": True}
+        assert "" == court.code(token, **arguments)
+        court.clock.advance(200)
+        assert "expired" == court.code(token, **arguments)
+        court.clock.step_wall(-199)
+        assert "used" == court.code(token, **arguments)
+        assert 1 == len(court.judging._uses)
+
+    async def test_other_tokens_are_used_often(self, court):
+        """A token of class normal is used as often as its bearer likes."""
+        token = await court.token()
+        assert ["", ""] == [court.code(token, use=True) for _ in range(2)]
+
+    async def test_what_is_remembered_is_bounded(self, court, key, monkeypatch):
+        """When no more can be remembered tokens are refused, until those that are remembered have expired."""
+        monkeypatch.setattr("sojourn.tasks.singleuse.SINGLE_USES_REMEMBERED", 2)
+        assert SINGLE_USES_REMEMBERED > 2
+        arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint), "use": True}
+        found = [court.code(await self.once(court, key), **arguments) for _ in range(3)]
+        assert ["", "", "limit_exceeded"] == found
+        court.clock.advance(100)
+        assert "" == court.code(await self.once(court, key), **arguments)
+        assert 2 == len(court.judging._uses)
+
+
+class TestCountUse:
+    async def test_budget(self, court):
+        """Reported calls spend the task's budget; with the one that goes beyond, the task is over."""
+        token = await court.token("thrifty")
+        assert court.judging.count_use(token, "ticket:read", 3)
+        (task,) = court.engine.tasks.all()
+        assert (True, 3) == (task.live, task.spent.calls)
+        assert not court.judging.count_use(token, "ticket:read", 1)
+        assert ("task_over", False) == (court.code(token), task.live)
+
+    async def test_what_does_not_count(self, court):
+        """Neither an action that the token lacks nor a token that is not good counts."""
+        token = await court.token("thrifty")
+        head, _, tail = token.rpartition(".")
+        forged = f"{head}.{'A' if tail[0] != 'A' else 'B'}{tail[1:]}"
+        for text, action in ((token, "ticket:write"), (forged, "ticket:read"), ("", ""), (court.subject(["a"]), "")):
+            assert not court.judging.count_use(text, action, 1)
+        (task,) = court.engine.tasks.all()
+        assert 0 == task.spent.calls
+
+    async def test_just_over(self, court, key):
+        """A bound token that has expired a moment ago counts all the same; one of long ago does not."""
+        token = await court.token("thrifty", binding=Binding(JKT, key.public.thumbprint))
+        court.clock.advance(61)
+        assert court.judging.count_use(token, "ticket:read", 1)
+        court.clock.advance(30)
+        assert not court.judging.count_use(token, "ticket:read", 1)
+
+    @pytest.mark.parametrize("calls", [0, TOKEN_USE_CALLS_MAX + 1])
+    async def test_calls(self, court, calls):
+        """A use is of one call at least, and of no more than could be."""
+        with pytest.raises(InvalidInput):
+            court.judging.count_use(await court.token(), "ticket:read", calls)
