@@ -71,7 +71,9 @@ def main() -> int:
     begun, before = monotonic(), machine()
     with Bench(QUICK if options.quick else FULL) as bench:
         lines = [
-            measured(*line, bench) for line in (*LINES, *FACT_LINES, *TOKEN_LINES) if not options.line or line[0] in options.line
+            measured(*line, bench)
+            for line in (*LINES, *FACT_LINES, *TOKEN_LINES)
+            if not options.line or line[0] in options.line
         ]
     print(table(lines))
     print(

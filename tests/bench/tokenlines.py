@@ -1,6 +1,6 @@
 """What the bench measures of the token service and of what its tokens guard, beside a Keycloak if one is there.
 
-The load comes from a process of its own (load.py), the same for both servers, and has its share of the machine.
+The load (load.py) comes from this process, the same for both servers, and has its share of the machine.
 """
 
 import asyncio
@@ -9,9 +9,10 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,10 +22,12 @@ from urllib.request import urlopen
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from figures import Figure, cpu_seconds, ratios
-from ground import HERE, TRIAGE, Admin, Bench, entry
+from ground import TRIAGE, Admin, Bench, entry
 from harness.agent import AgentProcess
 from harness.exchanges import form
-from harness.taskagent import CONFIG, ISSUER, PLACE_A, TRIAGE as TRIAGE_ID, write_type
+from harness.taskagent import CONFIG, ISSUER, PLACE_A, write_type
+from harness.taskagent import TRIAGE as TRIAGE_ID
+from load import Load, run
 from sojourn import Client, SyncClient, TaskVerifier
 from sojourn.sdk.asgi import TaskTokenMiddleware
 
@@ -56,27 +59,20 @@ class Runs:
         yield Figure.of(f"{what}: CPU of the server", "ms", self.cpu)
 
 
-def loaded(pid: int, seconds: float, **load: Any) -> dict[str, float]:
+def loaded(pid: int, seconds: float, body: str, **load: Any) -> dict[str, float]:
     """Put a load on the server `pid`. Raise RuntimeError if it refuses anything."""
     before = cpu_seconds(pid)
-    done = subprocess.run(
-        [sys.executable, str(HERE / "load.py")],
-        input=json.dumps({"seconds": seconds, **load}),
-        capture_output=True, text=True, check=False, timeout=seconds + 60,
-    )  # fmt: skip
-    if done.returncode:
-        raise RuntimeError(f"the load ended: {done.stderr[-300:]}")
-    told: dict[str, Any] = json.loads(done.stdout)
+    told = run(Load(bodies=[body], seconds=seconds, **load))
     if told["refused"]:
         raise RuntimeError(f"{told['refused']} of {told['number']} were refused: {told['refusal']}")
     return {**told, "cpu": (cpu_seconds(pid) - before) * 1000 / told["number"]}
 
 
-def repeated(bench: Bench, pid: int, **load: Any) -> Runs:
+def repeated(bench: Bench, pid: int, body: Callable[[], str], **load: Any) -> Runs:
     runs = Runs()
-    loaded(pid, bench.effort.seconds / 2, **load)  # warm
+    loaded(pid, bench.effort.seconds / 2, body(), **load)  # warm
     for _ in range(bench.effort.repetitions):
-        told = loaded(pid, bench.effort.seconds, **load)
+        told = loaded(pid, bench.effort.seconds, body(), **load)
         for name in ("rate", "p50", "p99", "cpu"):
             getattr(runs, name).append(told[name])
     return runs
@@ -124,12 +120,13 @@ def _bare(site: Ground) -> str:
     return urlencode(form(subject, audience=PLACE_A, authorization_details=details))
 
 
-def _narrower(token: str) -> str:
+def _narrower(site: Ground) -> str:
     """An exchange of a task's own token for a narrower one, as clients of other servers do it again and again."""
+    task = site.client.begin_task("docs")
     return urlencode(
         {
             "grant_type": EXCHANGE,
-            "subject_token": token,
+            "subject_token": task.token(PLACE_A).token,
             "subject_token_type": ACCESS_TOKEN,
             "resource": PLACE_A,
             "scope": "doc:read",
@@ -139,35 +136,30 @@ def _narrower(token: str) -> str:
 
 def over_the_socket(bench: Bench) -> Iterator[Figure]:
     with ground() as site:
-        for connections in CONNECTIONS:
-            load = {"url": "http://localhost/token", "socket": site.agent.socket, "want": "access_token"}
-            runs = repeated(bench, site.agent.pid, connections=connections, bodies=[_bare(site)], **load)
-            yield from runs.figures(f"exchange of a JWT-SVID, one-shot task, {connections} connections")
-    with ground() as site, site.client.task("docs") as task:
-        token = task.token(PLACE_A).token
-        for connections in CONNECTIONS:
-            load = {"url": "http://localhost/token", "socket": site.agent.socket, "want": "access_token"}
-            runs = repeated(bench, site.agent.pid, connections=connections, bodies=[_narrower(token)], **load)
-            yield from runs.figures(f"exchange under a task, {connections} connections")
+        load = {"url": "http://localhost/token", "socket": site.agent.socket, "want": "access_token"}
+        for what, body in (("exchange of an access token", _narrower), ("bare exchange of a JWT-SVID", _bare)):
+            for connections in CONNECTIONS:
+                made = repeated(bench, site.agent.pid, partial(body, site), connections=connections, **load)
+                yield from made.figures(f"{what}, {connections} connections")
 
 
 def over_tls(bench: Bench) -> Iterator[Figure]:
     with ground() as site:
-        tls = {"url": f"{site.https}/token", "roots": site.roots, "pair": site.pair, "want": "access_token"}
+        load = {"url": f"{site.https}/token", "roots": site.roots, "pair": site.pair, "want": "access_token"}
         details = json.dumps([{"type": "docs", "actions": ["doc:read"], "locations": [PLACE_A]}])
         body = urlencode({"grant_type": "client_credentials", "authorization_details": details})
         for connections in CONNECTIONS:
-            runs = repeated(bench, site.agent.pid, connections=connections, bodies=[body], **tls)
-            yield from runs.figures(f"client_credentials over mutual TLS, {connections} connections")
+            made = repeated(bench, site.agent.pid, lambda: body, connections=connections, **load)
+            yield from made.figures(f"client_credentials, {connections} connections")
 
 
 def introspections(bench: Bench) -> Iterator[Figure]:
     with ground() as site, site.client.task("docs") as task:
         body = urlencode({"token": task.token(PLACE_A).token})
+        load = {"url": "http://localhost/introspect", "socket": site.agent.socket, "want": '"active":true'}
         for connections in CONNECTIONS:
-            load = {"url": "http://localhost/introspect", "socket": site.agent.socket, "want": '"active":true'}
-            runs = repeated(bench, site.agent.pid, connections=connections, bodies=[body], **load)
-            yield from runs.figures(f"introspection, {connections} connections")
+            made = repeated(bench, site.agent.pid, lambda: body, connections=connections, **load)
+            yield from made.figures(f"introspection, {connections} connections")
 
 
 # --- in the services ---
@@ -254,38 +246,42 @@ async def _asked(bench: Bench, site: Ground, token: str) -> tuple[list[float], l
 # --- beside Keycloak ---
 
 
-@dataclass(frozen=True)
+@dataclass
 class Keycloak:
     """One that runs on this machine, with a realm in which a JWT-SVID is a client's credential."""
 
+    folder: Path
     pid: int
     token_url: str
-    svid: str
 
     @classmethod
     def find(cls) -> "Keycloak | None":
-        """That in the folder which SOJOURN_BENCH_KEYCLOAK names: pid, URL of the realm, a JWT-SVID of an hour."""
+        """That in the folder which SOJOURN_BENCH_KEYCLOAK names, with its pid and with what makes JWT-SVIDs for it."""
         if not (name := os.environ.get(KEYCLOAK)):
             return None
         folder = Path(name)
         pid = _java_of(int((folder / "kc.pid").read_text()))
         url = os.environ.get(f"{KEYCLOAK}_URL", "http://127.0.0.1:18080/realms/sj/protocol/openid-connect/token")
-        return cls(pid, url, (folder / "svid.jwt").read_text().strip())
+        return cls(folder, pid, url)
 
     def token(self) -> str:
         """A token to exchange: it lives five minutes."""
-        with urlopen(self.token_url, urlencode({"grant_type": "client_credentials", **self._client}).encode()) as answer:
+        with urlopen(
+            self.token_url, urlencode({"grant_type": "client_credentials", **self._client}).encode()
+        ) as answer:
             token: str = json.load(answer)["access_token"]
         return token
 
-    @property
     def body(self) -> str:
         fields = {"grant_type": EXCHANGE, "subject_token_type": ACCESS_TOKEN, "audience": "svc-b", **self._client}
         return urlencode({**fields, "subject_token": self.token()})
 
-    @property
+    @cached_property
     def _client(self) -> dict[str, str]:
-        return {"client_assertion_type": SPIFFE_ASSERTION, "client_assertion": self.svid}
+        command = [sys.executable, self.folder / "svid.py", "mint", "spiffe://sj.test/agent"]
+        command += [self.token_url.partition("/protocol/")[0], "3600"]
+        svid = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        return {"client_assertion_type": SPIFFE_ASSERTION, "client_assertion": svid}
 
 
 def _java_of(pid: int) -> int:
@@ -300,23 +296,20 @@ def _java_of(pid: int) -> int:
 def beside_keycloak(bench: Bench) -> Iterator[Figure | str]:
     keycloak = Keycloak.find()
     if keycloak is None:
-        yield f"no Keycloak: name the folder in which one was started (kc.pid, svid.jwt) in {KEYCLOAK}"
+        yield f"no Keycloak: name the folder in which one was started (kc.pid, svid.py) in {KEYCLOAK}"
         return
+    there = {"url": keycloak.token_url, "want": "access_token"}
+    for _ in range(3):  # a cold one is far slower
+        loaded(keycloak.pid, 2, keycloak.body(), connections=8, **there)
     for connections in CONNECTIONS:
-        for _ in range(3):  # a cold one is far slower
-            loaded(keycloak.pid, 2, url=keycloak.token_url, bodies=[keycloak.body], connections=8, want="access_token")
-        theirs = repeated(
-            bench, keycloak.pid, url=keycloak.token_url, bodies=[keycloak.body], connections=connections, want="access_token"
-        )
-        with ground() as site, site.client.task("docs") as task:
-            load = {"url": "http://localhost/token", "socket": site.agent.socket, "want": "access_token"}
-            ours = repeated(
-                bench, site.agent.pid, connections=connections, bodies=[_narrower(task.token(PLACE_A).token)], **load
-            )
+        theirs = repeated(bench, keycloak.pid, keycloak.body, connections=connections, **there)
+        with ground() as site:
+            here = {"url": "http://localhost/token", "socket": site.agent.socket, "want": "access_token"}
+            ours = repeated(bench, site.agent.pid, partial(_narrower, site), connections=connections, **here)
         yield from theirs.figures(f"Keycloak: exchange of its access token, {connections} connections")
         yield from ours.figures(f"ours: exchange of an access token, {connections} connections")
-        yield Figure.of(f"rate, ours to Keycloak's, {connections} connections", "×", ratios(ours.rate, theirs.rate))
-        yield Figure.of(f"CPU of one, ours to Keycloak's, {connections} connections", "×", ratios(ours.cpu, theirs.cpu))
+        yield Figure.of(f"rate, ours to Keycloak's, {connections} connections", "x", ratios(ours.rate, theirs.rate))
+        yield Figure.of(f"CPU of one, ours to Keycloak's, {connections} connections", "x", ratios(ours.cpu, theirs.cpu))
 
 
 TOKEN_LINES = (
