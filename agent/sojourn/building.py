@@ -162,6 +162,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
+    replays = Replays(clock.now, clock.boot)
     return Rooms(
         clock=clock,
         alarms=alarms,
@@ -183,7 +184,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         attaching=attaching,
         recovery=recovery,
         blocks=blocks,
-        judging=Judging(engine, identities, Replays(clock.now, clock.boot), clock),
+        judging=Judging(engine, identities, replays, clock),
         signals=signals,
         facts=facts,
         redeciding=redeciding,
@@ -192,7 +193,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         delegating=delegating,
         granting=granting,
         inspecting=Inspecting(engine, changing, audiences, identities, clock),
-        proving=Proving(engine, authority, revocations, Replays(clock.now, clock.boot), clock),
+        proving=Proving(engine, authority, revocations, replays, clock),
     )
 
 

@@ -33,6 +33,7 @@ from sojourn.doors import (
     policies,
     remote,
     revoking,
+    routeguards,
     sds,
     statuslists,
     taskadmin,
@@ -47,7 +48,6 @@ from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi
 from sojourn.doors.httpprotocol import HttpProtocols
-from sojourn.doors.judging import Judge
 from sojourn.doors.metadata import Metadata
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
@@ -254,10 +254,11 @@ async def _open_doors(
             rooms.audit,
         ).admin_methods(),
     }
-    judge = Judge(rooms.judging, rooms.engine, rooms.clock)
     envoy_services = {
         sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods(),
-        extauthz.SERVICE: extauthz.ExtAuthzApi(judge, rooms.identities).methods(),
+        extauthz.SERVICE: extauthz.ExtAuthzApi(
+            routeguards.RouteGuards(rooms.judging, rooms.engine, rooms.clock), rooms.identities
+        ).methods(),
     }
     envoy = _services(envoy_calls, envoy_services)
     own = _services(calls, public_services) | envoy

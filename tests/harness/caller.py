@@ -1,9 +1,9 @@
 """A workload process for tests: becomes a user, does as it is told on standard input, answers on standard output.
 
 Usage: caller.py SOCKET [UID [GROUP…]]. Each line in is JSON {"do": NAME, …}; each line out is JSON. Commands:
-x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, task_token, attach,
-publish, publish_many, post, complete, wait, approvals, decide, delegate, accept (RunTask: held), accept_process, allocate,
-exit. Of a task that waits for approval `begin` and `begin_process` say so (pending).
+x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, proof, task_token,
+attach, publish, publish_many, post, complete, wait, approvals, decide, delegate, accept (RunTask: held), accept_process,
+allocate, exit. Of a task that waits for approval `begin` and `begin_process` say so (pending).
 """
 
 import asyncio
@@ -105,6 +105,9 @@ async def do(client, doing, asked, held):
                 asked["task"], asked.get("resource", ""), asked.get("actions", ()), **options
             )
             say(event="token", token=token.token, resource=token.resource, actions=list(token.actions))
+        case "proof":
+            proof = await client.create_proof(asked["task"], asked["method"], asked["url"], asked["token"])
+            say(event="proof", proof=proof)
         case "task_token":  # through the task that `begin` holds, which gets over a restart of the agent
             (task,) = (each[1] for each in held if isinstance(each, tuple) and each[1].id == asked["task"])
             token = await task.token(asked.get("resource", ""), asked.get("actions", ()))

@@ -5,8 +5,8 @@ Each answer is an HTTP answer, never a gRPC error: an Envoy that is told to let 
 """
 
 import json
-from collections.abc import Awaitable, Callable, Iterable
-from typing import Final, Protocol
+from collections.abc import Iterable
+from typing import Final
 
 import structlog
 from prometheus_client import Counter as Metric
@@ -18,6 +18,7 @@ from sojourn._pb.google.rpc import status_pb2
 from sojourn.doors.admission import Allowance
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.envoyrequest import Ruling, content_of, read_request
+from sojourn.doors.routeguards import RouteGuards
 from sojourn.errors import SojournError
 from sojourn.identity.identities import Identities
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
@@ -34,23 +35,11 @@ _PERMISSION_DENIED: Final = 7  # any gRPC status but OK makes it a denial
 _UNABLE: Final = Refusal(503, "temporarily_unavailable", "the request cannot be authorized now")
 
 
-class Judging(Protocol):
-    """Says whether a request may pass."""
-
-    async def judge(
-        self, ruling: Ruling, request: HttpRequest, content: Callable[[], Awaitable[bytes]]
-    ) -> TaskToken | Answer:
-        """Return the token under which it may, or what is answered in the service's place.
-
-        Raise SojournError for what is not the request's fault.
-        """
-
-
 class ExtAuthzApi:
     """Judges the requests of Envoys on this machine."""
 
-    def __init__(self, judging: Judging, identities: Identities) -> None:
-        self._judging = judging
+    def __init__(self, guards: RouteGuards, identities: Identities) -> None:
+        self._guards = guards
         self._identities = identities
         self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
 
@@ -68,7 +57,7 @@ class ExtAuthzApi:
             async def content() -> bytes:
                 return content_of(said, ruling)
 
-            verdict = await self._judging.judge(ruling, asked, content)
+            verdict = await self._guards.judge(ruling, asked, content)
             answer = _allowed(verdict, ruling, asked) if isinstance(verdict, TaskToken) else _denied(verdict)
         except SojournError as error:
             self._log(call, error)

@@ -1,4 +1,4 @@
-"""May a request pass that an Envoy asks about? Judged as by a service's own guard, but with nothing to ask for."""
+"""May a request pass that an Envoy asks about? Judged as by a service's own guard, but with nobody to ask for it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
@@ -18,7 +18,7 @@ from sojourn.tasks.judging import Judging
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
 
-class Judge:
+class RouteGuards:
     """Has a guard for each route that Envoys have named lately."""
 
     def __init__(self, judging: Judging, engine: TaskEngine, clock: Clock) -> None:
@@ -30,7 +30,10 @@ class Judge:
     async def judge(
         self, ruling: Ruling, request: HttpRequest, content: Callable[[], Awaitable[bytes]]
     ) -> TaskToken | Answer:
-        """See Judging."""
+        """Return the token under which a request may pass, or what is answered in the service's place.
+
+        Raise InvalidInput for a ruling that is none.
+        """
         return await self._guard(ruling).check(request, content)
 
     def _make(self, ruling: Ruling) -> Guard:
@@ -39,7 +42,7 @@ class Judge:
             _actions(ruling),
             base_url=ruling.base_url or None,
             now=self._clock.now,
-            replays=self._judging.replays,
+            replays=self._judging.replays,  # one for all routes, and for all who ask: a proof is good once
         )
 
 
@@ -83,7 +86,7 @@ class _Verifier:
         check_digest(verified, params_digest)
 
     async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
-        """See TaskVerifier."""
+        """See TaskVerifier. A call that is one too many for the task ends it, and does not pass."""
         del proven  # examined just now
         task = self._engine.tasks.find(verified.task_id)
         if task is None:
