@@ -25,7 +25,7 @@ bench: $(VENV)/.test ## measure what exists
 
 fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), and a million broken messages; about 25 minutes
 	@PYTHONPATH=tests $(BIN)/python -m harness.id_grammar 1000000
-	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz
+	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz tests/security/test_openapi.py
 
 lint: $(VENV)/.lint ## ruff and mypy
 	@$(BIN)/ruff check .

@@ -34,20 +34,25 @@ from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.signals import SignalTable
 from sojourn.store.tasks import TaskTable
+from sojourn.store.used import UsedTable
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.audiences import Audiences, Service
 from sojourn.tasks.beginning import Beginning
 from sojourn.tasks.blocks import Block
 from sojourn.tasks.changing import Changing
+from sojourn.tasks.clients import Clients, own_names
+from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.evidence import end_due_to
+from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.inspecting import Inspecting
 from sojourn.tasks.judging import Judging
 from sojourn.tasks.policies import Policies
 from sojourn.tasks.proving import Proving
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
-from sojourn.tasks.service import TokenService
 from sojourn.tasks.tokenkeys import TokenKeys
 
 
@@ -75,13 +80,16 @@ class Rooms:
     attaching: Attaching
     recovery: Recovery
     blocks: KeptList[Block]
-    service: TokenService
     judging: Judging
     audiences: Audiences
     signals: Signals
     facts: Facts
     redeciding: Redeciding
     proving: Proving
+    delegating: Delegating
+    clients: Clients
+    granting: Granting
+    inspecting: Inspecting
 
 
 async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
@@ -118,6 +126,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         audit,
         x509_ttl=config.identity.x509_svid_ttl,
         jwt_ttl=config.identity.jwt_svid_ttl,
+        jwt_each_anew=own_names(config.issuer, trust_domain),
     )
     foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
     revocations = Revocations(RevocationTable(database), authority, clock, alarms)
@@ -145,10 +154,15 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     owed = KeptList(database, journal, REVIEWS, Review)
     approving = Approving(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
     beginning = Beginning(engine, approving)
-    service = TokenService(engine, beginning, attaching, identities, clock)
+    delegating = Delegating(engine, beginning)
+    clients = Clients(identities, UsedTable(database), config.issuer, clock)
+    audiences = _audiences(config)
+    granting = Granting(engine, beginning, attaching, delegating, identities, clients, audiences, clock)
+    revocations.on_revoked(lambda revoked: end_due_to(engine, [each.svid for each in revoked]))
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
+    replays = Replays(clock.now, clock.boot)
     return Rooms(
         clock=clock,
         alarms=alarms,
@@ -170,13 +184,16 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         attaching=attaching,
         recovery=recovery,
         blocks=blocks,
-        service=service,
-        judging=Judging(engine, identities, Replays(clock.now, clock.boot), clock),
-        audiences=_audiences(config),
+        judging=Judging(engine, identities, replays, clock),
         signals=signals,
         facts=facts,
         redeciding=redeciding,
-        proving=Proving(engine, authority, revocations, Replays(clock.now, clock.boot), clock),
+        audiences=audiences,
+        clients=clients,
+        delegating=delegating,
+        granting=granting,
+        inspecting=Inspecting(engine, changing, audiences, identities, clock),
+        proving=Proving(engine, authority, revocations, replays, clock),
     )
 
 

@@ -26,7 +26,7 @@ from sojourn.configtables import (
     SignalsConfig,
     Table,
     between,
-    https_url,
+    issuer_url,
     spiffe_ids,
 )
 from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
@@ -88,7 +88,7 @@ class TasksConfig(Table):
     @field_validator("issuer")
     @classmethod
     def _issuer_is_https(cls, value: str | None) -> str | None:
-        return None if value is None else https_url(value)
+        return None if value is None else issuer_url(value)
 
 
 class LogConfig(Table):

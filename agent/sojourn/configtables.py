@@ -51,6 +51,14 @@ class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
+def issuer_url(value: str) -> str:
+    """An issuer's URL, or raise ValueError."""
+    parts = urlsplit(value)
+    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or value.endswith("/"):
+        raise ValueError("is not an https URL without query, fragment and trailing slash (RFC 8414, 2)")
+    return value
+
+
 def spiffe_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         try:
@@ -58,14 +66,6 @@ def spiffe_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
         except InvalidSpiffeId as error:
             raise ValueError(f"{text!r} is not a SPIFFE ID: {error.public}") from None
     return texts
-
-
-def https_url(value: str) -> str:
-    """An issuer's URL, or raise ValueError."""
-    parts = urlsplit(value)
-    if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or value.endswith("/"):
-        raise ValueError("is not an https URL without query, fragment and trailing slash (RFC 8414, 2)")
-    return value
 
 
 class SignalsConfig(Table):
@@ -122,6 +122,7 @@ class ListenConfig(Table):
     https: Address | None = None
     https_certificate: Path | None = None  # a PEM file, leaf first; default: the agent's own X.509-SVID
     https_key: Path | None = None  # the private key of it, a PEM file
+    https_url: Annotated[str, AfterValidator(issuer_url)] | None = None  # by which clients reach it, for the metadata
     https_allowed: tuple[str, ...] | None = None  # SPIFFE IDs whose certificates may be shown; default: as above
 
     @field_validator("allowed", "https_allowed")

@@ -5,6 +5,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
@@ -24,6 +25,7 @@ from sojourn.doors import (
     extauthz,
     facts,
     federation,
+    https,
     localauthority,
     metrics,
     minting,
@@ -46,8 +48,11 @@ from sojourn.doors.calls import Calls
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi
 from sojourn.doors.httpprotocol import HttpProtocols
+from sojourn.doors.metadata import Metadata
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
+from sojourn.doors.tokenrequests import TokenRequests
+from sojourn.doors.tokenstate import TokenState
 from sojourn.errors import SojournError
 from sojourn.identity.issued import Issued
 from sojourn.identity.lookout import Lookout
@@ -56,19 +61,26 @@ from sojourn.limits import (
     ADMIN_MESSAGE_MAX_BYTES,
     DRAIN_SECONDS,
     HOLDERS_SHARE,
+    HTTPS_DESCRIPTORS_SHARE,
     PUBLIC_REQUEST_MAX_BYTES,
     REMOTE_DESCRIPTORS_SHARE,
 )
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
-from sojourn.tasks.delegating import Delegating
 
 log = structlog.get_logger()
 
 
-async def run(config: Config, level: Level, failures: Failures, ready: Callable[[str], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain. Raise CannotStart. Calls `ready` when all sockets answer, with the
-    address of the listener for other machines, or ''.
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """ADDRESS:PORT of the listeners for other machines; '': there is none."""
+
+    tcp: str
+    https: str
+
+
+async def run(config: Config, level: Level, failures: Failures, ready: Callable[[Listening], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain. Raise CannotStart. Calls `ready` when all sockets answer.
 
     SIGHUP has the task types read again.
     """
@@ -99,8 +111,20 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             rooms.engine.holding.look()
             inward = InwardFolder(config.data_dir / "inward")
             stack.callback(inward.close)
-            await _open_doors(config, rooms, level, failures, inward, descriptors, stack)
+            api = _http_api(config, rooms)
+            await _open_doors(config, rooms, api, level, failures, inward, descriptors, stack)
             own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
+            remote_http = HttpProtocols(api.app(statuslists.routes(rooms.engine)))
+            web = https.open_https(
+                config.listen,
+                https.HttpsDoor(remote_http, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
+                own,
+                rooms.revocations,
+                rooms.clock,
+                descriptors,
+                stack,
+            )
+            stack.callback(remote_http.close)
             tcp = await remote.open_listener(
                 config.listen,
                 remote.RemoteDoor(
@@ -115,7 +139,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 metrics.start(config.metrics.listen, _gauges(rooms))
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
-            ready(tcp)
+            ready(Listening(tcp, web))
             await stop.wait()
             log.info("agent_draining")
             rooms.identities.close()
@@ -131,9 +155,20 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             signal.signal(number, signal.SIG_IGN)
 
 
+def _http_api(config: Config, rooms: Rooms) -> HttpApi:
+    return HttpApi(
+        rooms.engine,
+        rooms.authority,
+        TokenRequests(rooms.granting, rooms.proving, rooms.audit, rooms.clock),
+        TokenState(rooms.clients, rooms.inspecting, rooms.audit),
+        Metadata(rooms.engine, rooms.audiences, rooms.authority.trust_domain, config.listen),
+    )
+
+
 async def _open_doors(
     config: Config,
     rooms: Rooms,
+    api: HttpApi,
     level: Level,
     failures: Failures,
     inward: InwardFolder,
@@ -141,28 +176,28 @@ async def _open_doors(
     stack: AsyncExitStack,
 ) -> None:
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
+    elsewhere += 0 if config.listen.https is None else HTTPS_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
-    api = HttpApi(rooms.service, rooms.engine, rooms.authority, rooms.audit, rooms.clock)
-    others = [*events.EventsApi(rooms.signals, rooms.identities).routes(), *statuslists.routes(rooms.engine)]
-    http = HttpProtocols(api.app(others))
-    public = Door(inward.socket("public.sock"), admission, http=http.of_peer)
+    lists = statuslists.routes(rooms.engine)
+    http = HttpProtocols(api.app([*events.EventsApi(rooms.signals, rooms.identities).routes(), *lists]))
+    outer, inner = inward.socket("public.sock"), inward.socket("admin.sock")
+    public = Door(outer, admission, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
     operators = Admission(
         rooms.clock, connections=ADMIN_CONNECTIONS, per_uid=ADMIN_CONNECTIONS, per_uid_per_second=ADMIN_CONNECTIONS
     )
-    private = Door(inward.socket("admin.sock"), operators, admit=owners)
+    private = Door(inner, operators, admit=owners)
 
     calls = Calls(public.peers, rooms.audit, header=True)
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
-    delegating = Delegating(rooms.engine, rooms.beginning)
     fact_api = facts.FactApi(rooms.facts, rooms.redeciding, rooms.identities)
     approval_api = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities)
     public_services = {
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(
-            rooms.engine, rooms.beginning, delegating, rooms.changing, rooms.attaching, rooms.identities
+            rooms.engine, rooms.beginning, rooms.delegating, rooms.changing, rooms.attaching, rooms.identities
         ).methods()
         | tasktokens.TaskTokensApi(rooms.engine, rooms.attaching, rooms.identities, rooms.proving).methods()
         | fact_api.public_methods(),
@@ -228,13 +263,13 @@ async def _open_doors(
     envoy = _services(envoy_calls, envoy_services)
     own = _services(calls, public_services) | envoy
     administration = _services(admin_calls, admin_services)
-    for door, path, mode, made, common, maximum in (
-        (public, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),
-        (private, config.admin_socket, 0o600, administration, admin_calls, ADMIN_MESSAGE_MAX_BYTES),
+    for door, behind, path, mode, made, common, maximum in (
+        (public, outer, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),
+        (private, inner, config.admin_socket, 0o600, administration, admin_calls, ADMIN_MESSAGE_MAX_BYTES),
     ):
         listener = bind(path, mode)
         stack.callback(unbind, path, listener)
-        server = await serve(door.inward, made, common, message_max_bytes=maximum)
+        server = await serve(behind, made, common, message_max_bytes=maximum)
         stack.push_async_callback(end, door, server)
         await door.open(listener)
         stack.callback(door.stop_accepting)
@@ -257,7 +292,7 @@ def _gauges(rooms: Rooms) -> metrics.Gauges:
     )
 
 
-def main(config: Config, ready: Callable[[str], None]) -> None:
+def main(config: Config, ready: Callable[[Listening], None]) -> None:
     """Run the agent in the foreground until it is told to stop. Raise CannotStart and its kin."""
     import uvloop
 

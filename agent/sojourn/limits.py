@@ -67,6 +67,14 @@ REMOTE_HANDSHAKES = 256  # under way: whoever is not known yet takes no place of
 REMOTE_HANDSHAKES_PER_ADDRESS = 64
 REMOTE_HANDSHAKE_SECONDS = 5.0
 REMOTE_SILENT_SECONDS = 30  # after which a network peer that acknowledges nothing is gone
+HTTP_RETRY_SECONDS = 2  # for a client of the token service to come again after, when it is "not now"
+METADATA_AGE_SECONDS = 60  # that the documents of the token service may be kept: types come and go
+HTTPS_CONNECTIONS = 2_000  # of clients of the token service on other machines
+HTTPS_CONNECTIONS_PER_ID = 500  # of one SPIFFE ID, which all replicas of a client share
+HTTPS_CONNECTIONS_PER_ADDRESS = 200  # of one address whose clients show no certificate
+HTTPS_DESCRIPTORS_SHARE = 0.1  # of the descriptors; a connection takes one
+CERTIFICATE_LOOK_SECONDS = 5.0  # between looks whether the certificate's file has changed
+PEM_MAX_BYTES = 256 * 1024  # a long chain of large keys
 REMOTE_LINGER_SECONDS = 2.0  # of a connection that is over: longer than a heartbeat, so that its streams say why
 CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
 
@@ -102,6 +110,8 @@ ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, an
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 
+REVOCATION_WRITE_SECONDS = 3.0  # that a client waits for its revocation, which is in force, to be on disk
+
 # --- services -------------------------------------------------------------------------------------------------------
 SERVICES = 1_000  # that the configuration names
 SERVICE_WORKLOADS = 100  # of one service
@@ -112,7 +122,14 @@ CLAIMS_NESTED_MAX = 30  # protobuf parsers stop at a hundred messages within eac
 AUDIENCES_PER_JWT_SVID = 20
 AUDIENCE_MAX_BYTES = 2_048
 BOUND_PARAMS_MAX_BYTES = 4_096  # of a task's parameters that its tokens carry: headers have room for 8 KiB
+USED_TOKENS = 2_000_000  # assertions that are remembered, at about 200 bytes; when full, ended ones are forgotten early
+USED_TOKENS_KEPT_SECONDS = 86_400  # past their end: a day for a clock that was set
+USED_TOKENS_PURGE_SECONDS = 60
 
+GRANTS_PARSED_KEPT = 1_024  # at about 500 bytes each
+SPIFFE_IDS_PARSED_KEPT = 4_096  # at about 300 bytes each
+HEADERS_KEPT = 256  # of tokens, parsed: one of each key and kind, at most TOKEN_MAX_BYTES each
+SIGNATURES_KEPT = 4_096  # of tokens that a service saw last, at about 1 KiB each
 TOKEN_KEY_SECONDS = 86_400  # that a key signs task tokens
 TOKEN_KEY_AHEAD_SECONDS = 60  # that it is published before: so long others may keep the keys
 STATUS_LIST_ENTRIES = 65_536  # of one list: 16 KiB before it is packed; then there is another one
@@ -192,6 +209,8 @@ BREAK_GLASS_MAX_SECONDS = 3_600
 IDEMPOTENCY_KEY_MAX = 200  # characters
 LIVE_TASKS = 20_000
 LIVE_TASKS_PER_UID = 10_000
+REMOTE_TASKS_PER_ID = 5_000  # of one SPIFFE ID on other machines, which all replicas of a workload share
+SVIDS_PER_TASK = 1_000  # that its tokens were given for and that have not ended: it ends if one is revoked
 TASK_BLOCKS = 1_000  # kill switches that are off
 ENDED_TASKS_KEPT = 10_000  # in memory, for `task list --all` and to say why a token is dead
 REATTACH_SECONDS = 10.0  # after a start of the agent: for holders to come back to their tasks
@@ -232,7 +251,7 @@ ONE_REQUEST_MAX_BYTES = 1024 * 1024  # of content that a token is for: it is rea
 PROXY_CONNECTIONS = 256  # of the command: browsers have six to a host
 PROXY_HEAD_MAX_BYTES = 32 * 1024  # of a request or an answer: servers send 8 to 16 KiB
 PROXY_CHUNK_BYTES = 64 * 1024  # of content that is on its way, in each direction
-PROXY_REPLAY_MAX_BYTES = 64 * 1024  # of content that is kept to be sent again with a newer token
+PROXY_REPLAY_MAX_BYTES = 1024 * 1024  # of content that is kept to be sent again with a newer token or a nonce
 PROXY_HEAD_SECONDS = 10.0  # for a request's head to arrive whole, and for a TLS handshake
 PROXY_CONTENT_SECONDS = 60.0  # that content may stand still, either way
 PROXY_IDLE_SECONDS = 60.0  # that a connection may wait for its next request

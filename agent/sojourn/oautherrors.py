@@ -1,6 +1,16 @@
 """Errors of the token service and of what its tokens guard, beside those of `errors`."""
 
-from sojourn.errors import InvalidInput, InvalidTarget, InvalidToken, Refused
+from collections.abc import Sequence
+
+from sojourn.errors import (
+    ApprovalRequired,
+    InvalidInput,
+    InvalidTarget,
+    InvalidToken,
+    Refused,
+    SojournError,
+    Unavailable,
+)
 
 
 class InvalidClient(Refused):
@@ -62,6 +72,27 @@ class NonceNeeded(InvalidProof):
         self.nonce = nonce
 
 
+class SendAgain(Unavailable):
+    """(client side) The service wants a request with another token or nonce, and its content is gone: send it again."""
+
+    code = "send_again"
+
+
+class AuthorizationPending(ApprovalRequired):
+    """Someone must agree first (RFC 8628, 3.5): ask again with `task_id`, every `interval` seconds."""
+
+    code = "authorization_pending"
+    oauth_error = "authorization_pending"
+    interval = 5
+
+    def __init__(self, public: str, *, task_id: str, approval_id: str, approvers: Sequence[str], seconds: int) -> None:
+        super().__init__(public)
+        self.task_id = task_id
+        self.approval_id = approval_id
+        self.approvers = tuple(approvers)
+        self.seconds = seconds  # until it is too late
+
+
 class OutsideTask(InvalidTarget):
     """(client side) A request is not within the task: nothing was sent. It was for `actions` at `resource`."""
 
@@ -85,3 +116,16 @@ class WrongParams(Refused):
 
     code = "wrong_params"
     oauth_error = "insufficient_scope"
+
+
+class ToolRefused(Refused):
+    """(client side) A tool was not called: the task does not allow it. `reason` is a sentence, `reason_code` stable."""
+
+    code = "tool_refused"
+
+    def __init__(self, tool: str, action: str, why: SojournError) -> None:
+        super().__init__(f"{tool} was not called: {why.public}")
+        self.tool = tool
+        self.action = action
+        self.reason = why.public
+        self.reason_code = why.remote_code or why.code

@@ -21,20 +21,23 @@ from factlines import FACT_LINES
 from figures import Figure, Line, table
 from ground import FULL, QUICK, Bench
 from lines import LINES
+from tokenlines import TOKEN_LINES
 
 
-def measured(number: int, title: str, measure: Callable[[Bench], Iterator[Figure]], bench: Bench) -> Line:
+def measured(number: int, title: str, measure: Callable[[Bench], Iterator[Figure | str]], bench: Bench) -> Line:
     """One line, with what it gave before it failed, if it did."""
     print(f"bench: {number}. {title} ...", file=sys.stderr, flush=True)
     begun = monotonic()
-    figures: list[Figure] = []
+    found: list[Figure | str] = []
     failure = ""
     try:
-        figures.extend(measure(bench))
+        found.extend(measure(bench))
     except Exception as error:
         failure = reason(error)
         print(f"bench: {number}. failed: {failure}", file=sys.stderr, flush=True)
-    return Line(number, title, tuple(figures), failure, monotonic() - begun)
+    figures = tuple(each for each in found if isinstance(each, Figure))
+    notes = tuple(each for each in found if isinstance(each, str))
+    return Line(number, title, figures, failure, monotonic() - begun, notes)
 
 
 def reason(error: Exception) -> str:
@@ -68,7 +71,9 @@ def main() -> int:
     begun, before = monotonic(), machine()
     with Bench(QUICK if options.quick else FULL) as bench:
         lines = [
-            measured(*line, bench) for line in (*LINES, *FACT_LINES) if not options.line or line[0] in options.line
+            measured(*line, bench)
+            for line in (*LINES, *FACT_LINES, *TOKEN_LINES)
+            if not options.line or line[0] in options.line
         ]
     print(table(lines))
     print(

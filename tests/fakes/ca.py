@@ -35,9 +35,12 @@ class FakeCa:
         return self.root.public_bytes(Encoding.DER)
 
     def svid(self, path: str = "/web", *, ends_in: timedelta = timedelta(hours=1), **changes: object) -> X509Svid:
-        """An X.509-SVID. `uri` overrides its SPIFFE ID, `usage=False` leaves out the key usage."""
+        """An X.509-SVID. `uri` overrides its SPIFFE ID, `usage=False` leaves out the key usage, `dns` is a name more."""
         key = ec.generate_private_key(ec.SECP256R1())
         uri = str(changes.get("uri", f"spiffe://{self.trust_domain}{path}"))
+        names: list[x509.GeneralName] = [x509.UniformResourceIdentifier(uri)]
+        if "dns" in changes:
+            names.append(x509.DNSName(str(changes["dns"])))
         now = datetime.now(UTC)
         builder = (
             x509.CertificateBuilder()
@@ -47,7 +50,7 @@ class FakeCa:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + ends_in)
-            .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(uri)]), critical=False)
+            .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(
                 x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),

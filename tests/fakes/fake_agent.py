@@ -103,6 +103,7 @@ class FakeAgent:
                 "BeginTask": self._one("BeginTask", t.BeginTaskRequest),
                 "AttachTask": self._one("AttachTask", t.AttachTaskRequest),
                 "GetToken": self._one("GetToken", t.GetTokenRequest),
+                "CreateProof": self._one("CreateProof", t.CreateProofRequest),
                 "CompleteTask": self._one("CompleteTask", t.CompleteTaskRequest),
                 "WaitTask": self._one("WaitTask", t.WaitTaskRequest),
             },

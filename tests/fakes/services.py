@@ -135,6 +135,7 @@ class GrpcService:
     NAMES: ClassVar = {"read": "Read", "delete": "Delete", "nothing": "Nothing"}
 
     def __init__(self, port: int) -> None:
+        self.port = port
         self.channel = grpc.insecure_channel(f"127.0.0.1:{port}")
 
     def call(self, credentials: Credentials, doing: str = "read", ticket: str = "42") -> Outcome:
@@ -229,6 +230,21 @@ def _handlers(read: Any, follow: Any, collect: Any, chat: Any, opened: Any) -> A
         "Chat": grpc.stream_stream_rpc_method_handler(chat, one, out),
     }
     return [grpc.method_handlers_generic_handler("tickets.v1.Tickets", methods)]
+
+
+@contextmanager
+def grpc_server(guard: Any, svid: Any, root: bytes) -> Iterator[int]:
+    """The port of one on threads, over mutual TLS."""
+    server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=[guard])
+    server.add_generic_rpc_handlers(_sync_handlers())
+    shown = grpc.ssl_server_credentials([(svid.key_pem, svid.chain_pem)], root, require_client_auth=True)
+    port = server.add_secure_port("127.0.0.1:0", shown)
+    server.start()
+    try:
+        yield port
+    finally:
+        server.stop(None).wait()
+        guard.close()
 
 
 @contextmanager

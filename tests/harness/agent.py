@@ -121,6 +121,11 @@ class AgentProcess:
         return self.ready_line.rpartition(", TCP ")[2].strip()
 
     @property
+    def https(self) -> str:
+        """ADDRESS:PORT of the listener for clients of the token service on other machines."""
+        return self.ready_line.partition(", HTTPS ")[2].partition(", ")[0].strip()
+
+    @property
     def environment(self) -> dict[str, str]:
         """What a client needs in its environment to find this agent."""
         return {

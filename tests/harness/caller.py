@@ -1,9 +1,9 @@
 """A workload process for tests: becomes a user, does as it is told on standard input, answers on standard output.
 
 Usage: caller.py SOCKET [UID [GROUP…]]. Each line in is JSON {"do": NAME, …}; each line out is JSON. Commands:
-x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, task_token, attach,
-publish, publish_many, complete, wait, approvals, decide, delegate, accept (RunTask: held), accept_process, allocate,
-exit. Of a task that waits for approval `begin` and `begin_process` say so (pending).
+x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, proof, task_token,
+attach, publish, publish_many, post, complete, wait, approvals, decide, delegate, accept (RunTask: held), accept_process,
+allocate, exit. Of a task that waits for approval `begin` and `begin_process` say so (pending).
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import concurrent.futures.thread  # noqa: F401  # before the user changes: it ma
 import json
 import os
 import sys
+from urllib.parse import urlencode
 
 from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
 from sojourn.errors import SojournError
@@ -104,6 +105,9 @@ async def do(client, doing, asked, held):
                 asked["task"], asked.get("resource", ""), asked.get("actions", ()), **options
             )
             say(event="token", token=token.token, resource=token.resource, actions=list(token.actions))
+        case "proof":
+            proof = await client.create_proof(asked["task"], asked["method"], asked["url"], asked["token"])
+            say(event="proof", proof=proof)
         case "task_token":  # through the task that `begin` holds, which gets over a restart of the agent
             (task,) = (each[1] for each in held if isinstance(each, tuple) and each[1].id == asked["task"])
             token = await task.token(asked.get("resource", ""), asked.get("actions", ()))
@@ -126,6 +130,9 @@ async def do(client, doing, asked, held):
                 said += done.count(None)
                 codes |= {each.remote_code for each in done if each is not None}
             say(event="said_many", said=said, codes=sorted(codes))
+        case "post":  # a form to the HTTP side
+            status, body = await post(str(client.socket), asked["path"], asked["fields"], asked.get("headers", {}))
+            say(event="answered", status=status, body=body)
         case "complete":
             status = await client.complete_task(asked["task"], failed=asked.get("failed", False))
             say(event="task", id=status.id, state=status.state, reason=status.reason)
@@ -146,6 +153,19 @@ async def do(client, doing, asked, held):
             path = "/sojourn.v1.Approvals/DecideApproval"
             answer = await client.connection.unary(path, request, pb.DecideApprovalResponse)
             say(event="decided", state=answer.task.state)
+
+
+async def post(socket, path, fields, headers):
+    content = urlencode(fields)
+    head = {"Host": "localhost", "Content-Type": "application/x-www-form-urlencoded", "Connection": "close"}
+    lines = [f"POST {path} HTTP/1.1"]
+    lines += [f"{name}: {value}" for name, value in {**head, "Content-Length": len(content), **headers}.items()]
+    reader, writer = await asyncio.open_unix_connection(socket)
+    writer.write("\r\n".join([*lines, "", content]).encode())
+    answer = await reader.read()
+    writer.close()
+    head, _, body = answer.partition(b"\r\n\r\n")
+    return int(head.split()[1]), json.loads(body)
 
 
 def pending(status):

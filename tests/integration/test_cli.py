@@ -285,7 +285,7 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
         (["task", "blocks"], {"blocks"}),
         (["config", "show"], {"values"}),
         (["policy", "check", str(SAMPLES / "task-types")], {"digest", "task_types", "name", "description", "consequence",
-                                                            "ceiling", "resource", "actions", "policies", "injected",
+                                                            "bound", "ceiling", "resource", "actions", "policies", "injected",
                                                             "warnings", *CONDITION_KEYS, "approvers", "count",
                                                             "within_seconds", "type", "required", "sources",
                                                             "max_age_seconds", "on_deny"}),

@@ -15,7 +15,19 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from harness.agent import AgentProcess
-from harness.exchanges import ACCESS_TOKEN, DETAILS, GRANT, form, http, part, post, unsigned, with_claims, with_header
+from harness.exchanges import (
+    ACCESS_TOKEN,
+    DETAILS,
+    GRANT,
+    JWT,
+    form,
+    http,
+    part,
+    post,
+    unsigned,
+    with_claims,
+    with_header,
+)
 from harness.looking import until
 from harness.program import Program
 from harness.strangers import stranger
@@ -26,6 +38,7 @@ from joserfc.jwk import ECKey, KeySet
 from sojourn import SyncClient
 
 FORM = "application/x-www-form-urlencoded"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 SAML = "urn:ietf:params:oauth:token-type:saml2"
 
 
@@ -280,16 +293,21 @@ def details(**changes: Any) -> str:
     ("changes", "error", "sentence"),
     [
         ({"grant_type": None}, "invalid_request", "grant_type is missing"),
-        ({"grant_type": "client_credentials"}, "unsupported_grant_type", f"grant_type is not {GRANT}"),
+        ({"grant_type": "authorization_code"}, "unsupported_grant_type", f"grant_type is none of {GRANT}, *"),
+        ({"grant_type": "client_credentials"}, "invalid_request", "parameter 'subject_token' is not supported here"),
         ({"subject_token": None}, "invalid_request", "subject_token is missing"),
         ({"subject_token": ""}, "invalid_request", "subject_token is missing"),
         ({"subject_token_type": None}, "invalid_request", "subject_token_type is not *"),
-        ({"subject_token_type": ACCESS_TOKEN}, "invalid_request", "subject_token_type is not *"),
+        ({"subject_token_type": ACCESS_TOKEN}, "invalid_request", "subject_token: token is not a task token: *"),
         ({"subject_token_type": SAML}, "invalid_request", "subject_token_type is not *"),
         ({"requested_token_type": SAML}, "invalid_request", "requested_token_type is not *"),
-        ({"actor_token": "x"}, "invalid_request", "parameter 'actor_token' is not supported here"),
-        ({"actor_token_type": ACCESS_TOKEN}, "invalid_request", "parameter 'actor_token_type' is not supported here"),
-        ({"client_secret": "x"}, "invalid_request", "parameter 'client_secret' is not supported here"),
+        ({"actor_token": "x"}, "invalid_request", "actor_token and actor_token_type go together"),
+        ({"actor_token_type": ACCESS_TOKEN}, "invalid_request", "actor_token and actor_token_type go together"),
+        ({"actor_token": ""}, "invalid_request", "parameter 'actor_token' has no value: *"),
+        ({"actor_token": "x", "actor_token_type": ACCESS_TOKEN}, "invalid_request", "actor_token_type is not *"),
+        ({"actor_token": "x", "actor_token_type": JWT}, "invalid_request", "actor_token: *"),
+        ({"task_id": ""}, "invalid_request", "parameter 'task_id' has no value: *"),
+        ({"assertion": "x"}, "invalid_request", "parameter 'assertion' is not supported here"),
         ({"Grant_Type": "x"}, "invalid_request", "parameter 'Grant_Type' is not supported here"),
         ({"subject_token": "garbage"}, "invalid_request", "subject_token: *"),
         ({"subject_token": "a.b.c"}, "invalid_request", "subject_token: *"),
@@ -425,8 +443,8 @@ def test_a_subject_token_of_somebody_else(shared: AgentProcess) -> None:
     with stranger(shared.socket, THIRD_UID) as other:
         token = other.ask("jwt", audience=ISSUER)["token"]
     status, code, said = refused(post(shared.socket, form(token)))
-    assert (401, "invalid_client") == (status, code)
-    assert "the subject token is not the caller's: the caller has no such identity" == said
+    assert (400, "invalid_grant") == (status, code)
+    assert "subject_token: it is not the client's: the client has no such identity" == said
 
 
 def test_an_access_token_as_subject_token(shared: AgentProcess, subject: str) -> None:
@@ -533,7 +551,7 @@ def test_discovery(shared: AgentProcess, name: str) -> None:
         response = client.get(f"/.well-known/{name}")
     assert (200, "application/json") == (response.status_code, response.headers["content-type"])
     document = response.json()
-    assert (ISSUER, f"{ISSUER}/token", f"{ISSUER}/keys", [GRANT], ["ES256"]) == (
+    assert (ISSUER, f"{ISSUER}/token", f"{ISSUER}/keys", [GRANT, "client_credentials", JWT_BEARER], ["ES256"]) == (
         document["issuer"],
         document["token_endpoint"],
         document["jwks_uri"],

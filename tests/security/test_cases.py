@@ -64,3 +64,8 @@ def test_cases_of_tasks_are_complete() -> None:
     """So are those of delegation, the lifecycle, policy and oversight."""
     numbers = (3, 4, *range(9, 13), *range(20, 43), 103)
     assert [f"T{number}" for number in numbers] == [row[0] for row in ROWS if re.fullmatch(r"T\d+", row[0])]
+
+
+def test_cases_of_bindings_are_complete() -> None:
+    """So are those of bindings and of what is used again."""
+    assert ["B14", "B16", "B16a", "B17", "B27", "B56", "B59"] == [row[0] for row in ROWS if row[0].startswith("B")]

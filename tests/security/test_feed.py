@@ -17,8 +17,11 @@ from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidToken
 from sojourn.sdk import verifier as verifiers
 from sojourn.sdk.feed import STALE_SECONDS, TaskFeed
+from sojourn.tasks.bound import of_tool
+from sojourn.tasks.tokens import Proven
 
 KEY = signing_key()
+DIGEST = of_tool("destroy", {})
 EPOCH = 3
 YES = pb.ValidateTokenResponse(valid=True, kind=pb.TOKEN_KIND_TASK, spiffe_id=str(HOLDER))
 SUSPENDED = pb.TaskState(id="t1", version=6, reason="suspended: operator", suspended=True)
@@ -50,9 +53,12 @@ async def verifier(agent: FakeAgent, tmp_path: Path, boot: Boot) -> AsyncIterato
 
 
 async def verdict(verifier: TaskVerifier, text: str) -> str:
-    """`good`, or the code of the refusal."""
+    """`good`, or the code of the refusal, for a sender who has proved all that the token needs."""
+    claims = part(text, 1)
+    jkt = claims["cnf"]["jkt"] if "cnf" in claims else ""
+    digest = claims["authorization_details"][0].get("params_digest", "")
     try:
-        await verifier.verify(text)
+        await verifier.verify(text, proven=Proven(jkt=jkt), params_digest=digest)
     except InvalidToken as error:
         return error.reason_code
     return "good"
@@ -79,9 +85,10 @@ async def check_stale(verifier: TaskVerifier) -> None:
 
 
 async def test_fresh(agent: FakeAgent, verifier: TaskVerifier) -> None:
-    """Under a fresh feed tokens of both classes are judged here, and the agent is not asked."""
+    """Under a fresh feed tokens of both classes are judged here; the agent is told of the use of one of class high."""
     assert ["good"] * 2 == [await verdict(verifier, text) for text in (HIGH, NORMAL)]
-    assert ["WatchTasks"] == [method for method, _ in agent.requests]
+    assert ["WatchTasks", "ValidateToken"] == [method for method, _ in agent.requests]
+    assert (HIGH, True) == (agent.requests[1][1].token, agent.requests[1][1].use)
 
 
 async def test_cut(agent: FakeAgent, verifier: TaskVerifier) -> None:
@@ -103,7 +110,7 @@ async def test_begun_anew(agent: FakeAgent, verifier: TaskVerifier, monkeypatch:
     judging = [asyncio.ensure_future(verdict(verifier, text)) for text in texts]
     agent.push("WatchTasks", snapshot([KEY], over("t1", 6), live("t2", 1), epoch=EPOCH))
     assert ["task_over", "good"] == await asyncio.gather(*judging)
-    assert ["WatchTasks"] * 2 == [method for method, _ in agent.requests]
+    assert ["WatchTasks", "WatchTasks", "ValidateToken"] == [method for method, _ in agent.requests]
 
 
 async def test_delayed(agent: FakeAgent, verifier: TaskVerifier, boot: Boot) -> None:
@@ -203,7 +210,7 @@ async def test_a_class_that_is_written_in(real: AgentProcess, boot: Boot) -> Non
         client.task("careful") as task,
     ):
         await feed.wait_ready(10)
-        text = (await task.token()).token
+        text = (await task.token(bound="agent", params_digest=DIGEST)).token
         assert "high" == part(text, 1)["task"]["class"]
         forged = with_claims(text, task={**part(text, 1)["task"], "class": "normal"})
         assert ("good", "bad_signature") == (await verdict(verifier, text), await verdict(verifier, forged))
@@ -219,7 +226,7 @@ async def test_an_agent_that_is_stopped(real: AgentProcess) -> None:
         client.task("careful") as task,
     ):
         await verifier.feed.wait_ready(10)
-        text = (await task.token()).token
+        text = (await task.token(bound="agent", params_digest=DIGEST)).token
         assert "good" == await verdict(verifier, text)
         os.kill(real.pid, signal.SIGSTOP)
         try:
@@ -228,4 +235,4 @@ async def test_an_agent_that_is_stopped(real: AgentProcess) -> None:
         finally:
             os.kill(real.pid, signal.SIGCONT)
         await until(lambda: verifier.feed.fresh)
-        assert "good" == await verdict(verifier, (await task.token()).token)
+        assert "good" == await verdict(verifier, (await task.token(bound="agent", params_digest=DIGEST)).token)

@@ -50,11 +50,13 @@ def run(
         },
     )
 
-    def ready(tcp: str) -> None:
+    def ready(listening: daemon.Listening) -> None:
         made = loaded.config
+        others = {"HTTPS": listening.https, "TCP": listening.tcp}
+        also = "".join(f", {name} {address}" for name, address in others.items() if address)
         print(
             f"sojourn agent ready: trust domain {made.trust_domain}, socket {made.socket}, admin socket"
-            f" {made.admin_socket}{f', TCP {tcp}' if tcp else ''}",
+            f" {made.admin_socket}{also}",
             flush=True,
         )
 

@@ -21,12 +21,24 @@ def validate(
     audience: Annotated[str, typer.Option("--audience", help="Who the token must be for.")],
     task: Annotated[bool, typer.Option("--task", help="It must be a task token, not a JWT-SVID.")] = False,
     action: Annotated[str, typer.Option("--action", help="The action that a task token must grant.")] = "",
+    proof: Annotated[str, typer.Option("--proof", help="The DPoP proof that came with it, which this uses up.")] = "",
+    method: Annotated[str, typer.Option("--method", help="Of the request that the proof came with.")] = "GET",
+    url: Annotated[str, typer.Option("--url", help="Of that request.")] = "",
+    params_digest: Annotated[
+        str, typer.Option("--params-digest", metavar="DIGEST", help="Of the request, if the token is for one alone.")
+    ] = "",
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """Validate a JWT-SVID or a task token. Exit status 0 if it is good, 1 if not."""
+    from sojourn.tasks.senders import Sender
+
     text = sys.stdin.read().strip() if token == "-" else token  # noqa: S105  # a dash
-    verdict = remote.public(socket, lambda client: client.validate_token(text, audience, action))
+    sender = Sender(dpop_proof=proof, method=method, url=url) if proof else None
+    verdict = remote.public(
+        socket,
+        lambda client: client.validate_token(text, audience, action, sender=sender, params_digest=params_digest),
+    )
     valid, code, reason = verdict.valid, verdict.code, verdict.reason
     if valid and task and verdict.kind != "task":
         valid, code, reason = False, "wrong_type", "the token is a JWT-SVID, not a task token"

@@ -12,6 +12,7 @@ from sojourn.errors import InvalidPolicy, UnknownTaskType
 
 if TYPE_CHECKING:
     from sojourn.tasks.conditions import Conditions
+    from sojourn.tasks.types import TaskType
 
 app = typer.Typer(no_args_is_help=True, help="Task types: policy-as-code.")
 FolderArgument = Annotated[Path, typer.Argument(help="A folder of NAME.toml and NAME.cedar.")]
@@ -57,6 +58,7 @@ def check(
             "description": kind.description,
             "digest": kind.digest,
             "consequence": kind.consequence,
+            "bound": kind.bound,
             "ceiling": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in kind.ceiling.grants],
             "policies": [clause.id for clause in kind.policy.clauses],
             "conditions": asdict(found[kind.name]),
@@ -64,10 +66,11 @@ def check(
         for kind in types.values()
     ]
     rows = [
-        [kind.name, kind.digest[:12], kind.consequence, found[kind.name].names(), kind.description]
+        [kind.name, kind.digest[:12], kind.consequence, _tokens(kind), found[kind.name].names(), kind.description]
         for kind in types.values()
     ]
-    lines = list(table(["TYPE", "DIGEST", "CLASS", "CONDITIONS", "DESCRIPTION"], rows)) if rows else ["no task types"]
+    columns = ["TYPE", "DIGEST", "CLASS", "TOKENS", "CONDITIONS", "DESCRIPTION"]
+    lines = list(table(columns, rows)) if rows else ["no task types"]
     if rows:
         ours = ", ".join(clause.id for clause in OWN)
         lines.append(f"before the policies of each stands {ours}: asked, and a task that is over may do nothing")
@@ -82,6 +85,11 @@ def check(
         },
         lines,
     )
+
+
+def _tokens(kind: "TaskType") -> str:
+    """What a type's tokens must be bound to: a sender, one request."""
+    return "bound, one request" if kind.consequence == "high" else "bound" if kind.bound else "any"
 
 
 @app.command("test")

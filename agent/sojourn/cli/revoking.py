@@ -45,8 +45,8 @@ def revoke(
 ) -> None:
     """Revoke SVIDs now: they are denied here, named in the CRLs, and the streams that have them end.
 
-    With --entry or --spiffe-id the live tasks of that identity end too. The entry stays: delete it, if nobody shall
-    have the identity any more.
+    The live tasks that were begun by such an SVID, or had a token given for it, end with it; with --entry or
+    --spiffe-id all live tasks of that identity do. The entry stays: delete it, if nobody shall have the identity.
     """
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 

@@ -61,9 +61,7 @@ def run(
     ] = False,
     proxy_ca: Annotated[
         str | None,
-        typer.Option(
-            "--proxy-ca", metavar="FILE", help="Authorities of services' certificates. Default: the system's."
-        ),
+        typer.Option("--proxy-ca", metavar="FILE", help="Authorities that services must be of. Default: the system's."),
     ] = None,
     socket: SocketOption = None,
 ) -> None:

@@ -81,8 +81,8 @@ AnyVisitor = TypeVar("AnyVisitor", bound=Visitor)
 class Doorway(Generic[AnyVisitor]):
     """A door's connections and the way inward. Who may come in is for each kind of door to say."""
 
-    def __init__(self, inward: Path) -> None:
-        """`inward` is the socket that gRPC listens on."""
+    def __init__(self, inward: Path | None) -> None:
+        """`inward` is the socket that gRPC listens on; None: no gRPC here."""
         self.peers = Peers()
         self.inward = inward
         self._callers: set[Caller[AnyVisitor]] = set()
@@ -188,7 +188,9 @@ class Caller(asyncio.Protocol, Generic[AnyVisitor]):
         """Tell the protocols apart by the first bytes, as soon as they tell."""
         begun = bytes(self._held[: len(HTTP2_PREFACE)])
         if begun == HTTP2_PREFACE[: len(begun)]:
-            if len(begun) == len(HTTP2_PREFACE):
+            if self._door.inward is None:
+                self.abort()
+            elif len(begun) == len(HTTP2_PREFACE):
                 self._decided()
                 self._connecting = asyncio.ensure_future(self._splice())
             return

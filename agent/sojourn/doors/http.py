@@ -1,31 +1,23 @@
 """HTTP/1.1: the token endpoint, keys and discovery."""
 
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from urllib.parse import parse_qsl
 
 import structlog
-from prometheus_client import Counter as Metric
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.clock import Clock
-from sojourn.doors.httpprotocol import SENDER
-from sojourn.errors import InvalidInput, InvalidToken, SojournError, TooLarge
-from sojourn.limits import HTTP_BODY_MAX_BYTES
-from sojourn.oversight.audit import Audit
-from sojourn.tasks import exchange
-from sojourn.tasks.clients import Sender
+from sojourn.doors.answers import NO_STORE, refusal
+from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata
+from sojourn.doors.tokenrequests import TokenRequests
+from sojourn.doors.tokenstate import TokenState
+from sojourn.errors import SojournError
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.service import TokenService
 
 log = structlog.get_logger()
-EXCHANGES = Metric("sojourn_token_requests_total", "Requests to the token endpoint, by result.", ["result"])
-FORM = "application/x-www-form-urlencoded"
-NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
-_FIELDS_MAX = 64
 
 
 class HttpApi:
@@ -33,17 +25,17 @@ class HttpApi:
 
     def __init__(
         self,
-        service: TokenService,
         engine: TaskEngine,
         authority: EmbeddedAuthority,
-        audit: Audit,
-        clock: Clock,
+        tokens: TokenRequests,
+        state: TokenState,
+        metadata: Metadata,
     ) -> None:
-        self._service = service
         self._engine = engine
         self._authority = authority
-        self._audit = audit
-        self._clock = clock
+        self._tokens = tokens
+        self._state = state
+        self._metadata = metadata
 
     def app(self, others: Sequence[Route] = ()) -> Starlette:
         """`others`: routes of other APIs beside ours."""
@@ -51,8 +43,13 @@ class HttpApi:
             routes=[
                 Route("/token", self._guard(self.token), methods=["POST"]),
                 Route("/keys", self._guard(self.keys), methods=["GET"]),
-                Route("/.well-known/openid-configuration", self._guard(self.metadata), methods=["GET"]),
-                Route("/.well-known/oauth-authorization-server", self._guard(self.metadata), methods=["GET"]),
+                Route("/introspect", self._guard(self.introspect), methods=["POST"]),
+                Route("/revoke", self._guard(self.revoke), methods=["POST"]),
+                *(Route(path, self._guard(self._metadata.service), methods=["GET"]) for path in PATHS),
+                *(
+                    Route(path, self._guard(self._metadata.resource), methods=["GET"])
+                    for path in (RESOURCE_PATH, RESOURCE_PATH + "/{path:path}")
+                ),
                 *others,
             ]
         )
@@ -60,30 +57,16 @@ class HttpApi:
         return app
 
     async def token(self, request: Request) -> Response:
-        """RFC 8693, 2."""
-        sender: Sender = request.scope[SENDER]
-        peer = sender.peer
-        assert peer is not None
-        try:
-            form = await _form(request)
-            asked = exchange.read(form)
-            token = await self._service.exchange(peer, asked)
-        except SojournError as error:
-            EXCHANGES.labels(error.oauth_error).inc()
-            self._audit.denied("exchange_denied", peer.uid, pid=peer.process.pid, code=error.code, reason=error.public)
-            raise
-        EXCHANGES.labels("issued").inc()
-        left = int(token.expires_at.timestamp() - self._clock.now().timestamp())
-        body = {
-            "access_token": token.token,
-            "issued_token_type": exchange.TOKEN_TYPE_ACCESS,
-            "token_type": "Bearer",
-            "expires_in": max(left, 0),
-            "scope": " ".join(token.actions),
-            "authorization_details": token.claims["authorization_details"],
-            "task_id": token.task_id,
-        }
-        return JSONResponse(body, headers=NO_STORE)
+        """RFC 6749, 3.2."""
+        return await self._tokens.answer(request, decision_of(request))
+
+    async def introspect(self, request: Request) -> Response:
+        """RFC 7662, 2."""
+        return await self._state.introspect(request, decision_of(request))
+
+    async def revoke(self, request: Request) -> Response:
+        """RFC 7009, 2."""
+        return await self._state.revoke(request, decision_of(request))
 
     async def keys(self, request: Request) -> Response:
         """The JWK Set of JWT-SVIDs and of task tokens (RFC 7517)."""
@@ -91,26 +74,6 @@ class HttpApi:
         keys = [*self._authority.jwt_keys.values(), *self._engine.keys.published.values()]
         jwks = {"keys": [{**key.jwk, "use": "sig", "alg": "ES256"} for key in keys]}
         return JSONResponse(jwks, headers={"Cache-Control": "max-age=60"})
-
-    async def metadata(self, request: Request) -> Response:
-        """RFC 8414 and OpenID Connect Discovery 1.0: what this endpoint really does, and no more."""
-        del request
-        issuer = self._engine.issuer
-        return JSONResponse(
-            {
-                "issuer": issuer,
-                "token_endpoint": f"{issuer}/token",
-                "jwks_uri": f"{issuer}/keys",
-                "grant_types_supported": [exchange.GRANT_TYPE],
-                "response_types_supported": [],
-                "subject_types_supported": ["public"],
-                "id_token_signing_alg_values_supported": ["ES256"],
-                "token_endpoint_auth_methods_supported": ["none"],
-                "authorization_details_types_supported": sorted(self._engine.types),
-                "subject_token_audiences_supported": list(self._service.audiences),
-            },
-            headers={"Cache-Control": "max-age=60"},
-        )
 
     def _guard(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:
@@ -123,12 +86,17 @@ class HttpApi:
                     code=error.code,
                     reason=error.public,
                     detail=error.detail or None,
+                    decision_id=decision_of(request),
                 )
-                return _error(error)
+                return refusal(error, decision_of(request), request, self._engine.issuer)
             except Exception:
-                log.exception("http_failed", path=request.url.path)
+                log.exception("http_failed", path=request.url.path, decision_id=decision_of(request))
                 return JSONResponse(
-                    {"error": "server_error", "error_description": "internal error; the log has it"},
+                    {
+                        "error": "server_error",
+                        "error_description": "internal error; the log has it",
+                        "decision_id": decision_of(request),
+                    },
                     status_code=500,
                     headers=NO_STORE,
                 )
@@ -136,34 +104,7 @@ class HttpApi:
         return guarded
 
 
-def _error(error: SojournError) -> Response:
-    """RFC 6749, 5.2: the registered code, one sentence, and our own stable code."""
-    body = {"error": error.oauth_error, "error_description": error.public, "code": error.code}
-    if isinstance(error, InvalidToken):
-        body["reason"] = error.reason_code
-    status = {"invalid_client": 401, "temporarily_unavailable": 503}.get(error.oauth_error, 400)
-    if isinstance(error, TooLarge):
-        status = 413
-    return JSONResponse(body, status_code=status, headers=NO_STORE)
-
-
-async def _form(request: Request) -> list[tuple[str, str]]:
-    """The form of a request, strictly. Raise InvalidInput, or TooLarge."""
-    kind = request.headers.get("content-type", "").partition(";")[0].strip()
-    if kind.casefold() != FORM:
-        raise InvalidInput(f"content type is not {FORM}")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > HTTP_BODY_MAX_BYTES:
-            raise TooLarge(f"the request is larger than {HTTP_BODY_MAX_BYTES} bytes")
-    try:
-        return parse_qsl(
-            body.decode("ascii"),
-            keep_blank_values=True,
-            strict_parsing=True,
-            errors="strict",
-            max_num_fields=_FIELDS_MAX,
-        )
-    except ValueError as error:
-        raise InvalidInput("the body is not a form") from error
+def decision_of(request: Request) -> str:
+    """The ID of the decision on a request, by which the audit has it."""
+    made: str = request.scope.setdefault("sojourn.decision", uuid.uuid4().hex)
+    return made

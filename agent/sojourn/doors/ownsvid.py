@@ -34,6 +34,10 @@ class OwnSvid:
         self._of: tuple[X509Svid, Bundle] | None = None
         self._shown: Shown | None = None
 
+    @property
+    def spiffe_id(self) -> SpiffeId:
+        return self._entry.spiffe_id
+
     def watch(self) -> None:
         """Renew it in time from now on."""
         self._issuing.x509.watch(ENTRY_ID)

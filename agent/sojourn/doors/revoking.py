@@ -12,6 +12,7 @@ from sojourn.limits import AUDITED_TEXT
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.evidence import due_to
 from sojourn.tasks.reasons import IDENTITY_REVOKED
 from sojourn.tasks.task import REVOKED
 
@@ -78,8 +79,9 @@ class RevokingApi:
             raise NotFound("this agent issued no such SVID, or it has ended")
         if not svids and which == "entry_id":
             self._check_entry(value)
+        due = due_to(self._engine, svids)
         fresh = await self._identities.revoke(svids)
-        ended = self._end_tasks(which, value)
+        ended = sum(not task.live for task in due) + self._end_tasks(which, value)
         self._audit.note(
             "svids_revoked",
             **{which: value},
@@ -99,7 +101,9 @@ class RevokingApi:
             raise NotFound("entry not found")
 
     def _end_tasks(self, which: str, value: str) -> int:
-        """End the tasks of a revoked identity; one SVID that is revoked leaves the identity as it is."""
+        """End the tasks of a revoked identity; one SVID that is revoked leaves the identity as it is (and takes those
+        with it that are due to it).
+        """
         ended = [
             task
             for task in self._engine.tasks.all()

@@ -26,13 +26,16 @@ class Issuing:
         *,
         x509_ttl: timedelta,
         jwt_ttl: timedelta,
+        jwt_each_anew: Collection[str] = (),
     ) -> None:
-        """`x509_ttl` and `jwt_ttl` (of WIT-SVIDs too) are for entries that name none."""
+        """`x509_ttl` and `jwt_ttl` (of WIT-SVIDs too) are for entries that name none. `jwt_each_anew`: audiences that
+        take a JWT-SVID once.
+        """
         self._authority = authority
         self._audit = audit
         self.x509 = X509Svids(authority, clock, alarms, x509_ttl, self._x509_issued)
         self.wit = WitSvids(authority, clock, alarms, jwt_ttl, self._wit_issued)
-        self.jwt = JwtSvids(authority, clock, jwt_ttl)
+        self.jwt = JwtSvids(authority, clock, jwt_ttl, jwt_each_anew)
 
     def on_rotation(self, hook: Callable[[str], None]) -> None:
         """Call `hook` with the entry's ID when it has a new SVID. Hooks neither block nor raise."""

@@ -25,10 +25,14 @@ class JwtIssuer(Protocol):
 class JwtSvids:
     """The last JWT-SVID of each entry and audience, JWT_SVIDS_KEPT in all."""
 
-    def __init__(self, issuer: JwtIssuer, clock: Clock, default_ttl: timedelta) -> None:
+    def __init__(
+        self, issuer: JwtIssuer, clock: Clock, default_ttl: timedelta, each_anew: Collection[str] = ()
+    ) -> None:
+        """`each_anew`: audiences that take a JWT-SVID once: for them one is made each time, and none is kept."""
         self._issuer = issuer
         self._clock = clock
         self._default_ttl = default_ttl
+        self._each_anew = frozenset(each_anew)
         self._kept: OrderedDict[tuple[str, tuple[str, ...]], tuple[Entry, JwtSvid]] = OrderedDict()
 
     def get(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
@@ -37,6 +41,8 @@ class JwtSvids:
         Past half of its life it is made anew; if that fails, the one at hand is served while it is good.
         """
         key = (entry.id, tuple(audience))
+        if not self._each_anew.isdisjoint(audience):
+            return self._sign(key, entry)
         held, kept = self._kept.get(key, (None, None))
         now = self._clock.now()
         if kept is None or held != entry or not _good(kept, now):
@@ -55,9 +61,12 @@ class JwtSvids:
         for key in [key for key in self._kept if entry_ids is None or key[0] in entry_ids]:
             del self._kept[key]
 
-    def _issue(self, key: tuple[str, tuple[str, ...]], entry: Entry) -> JwtSvid:
+    def _sign(self, key: tuple[str, tuple[str, ...]], entry: Entry) -> JwtSvid:
         ttl = timedelta(seconds=entry.jwt_svid_ttl) if entry.jwt_svid_ttl else self._default_ttl
-        svid = self._issuer.issue_jwt(entry.spiffe_id, key[1], ttl)
+        return self._issuer.issue_jwt(entry.spiffe_id, key[1], ttl)
+
+    def _issue(self, key: tuple[str, tuple[str, ...]], entry: Entry) -> JwtSvid:
+        svid = self._sign(key, entry)
         self._kept[key] = (entry, svid)
         self._kept.move_to_end(key)
         if len(self._kept) > JWT_SVIDS_KEPT:

@@ -57,6 +57,7 @@ class Revocations:
         self._clock = clock
         self._alarms = alarms
         self._hooks: list[Callable[[], None]] = []
+        self._revoked_hooks: list[Callable[[Sequence[RevokedSvid]], None]] = []
         self._revoked = {(each.svid.kind, each.svid.id): each for each in store.load()}
         self._dropping: asyncio.Future[None] | None = None
         self._signed_at = clock.now()
@@ -78,6 +79,10 @@ class Revocations:
         """Call `hook` when the CRLs have changed. Hooks neither block nor raise."""
         self._hooks.append(hook)
 
+    def on_revoked(self, hook: Callable[[Sequence[RevokedSvid]], None]) -> None:
+        """Call `hook` with SVIDs as soon as they are no longer good, before that is on disk. It does not raise."""
+        self._revoked_hooks.append(hook)
+
     def check(self, svid: JwtSvid) -> JwtSvid:
         """Return a JWT-SVID that is not on the list. Raise InvalidToken."""
         jti = svid.claims.get("jti")
@@ -98,6 +103,8 @@ class Revocations:
         # In force before it is durable: a caller who is told of a failure knows that some may be revoked.
         for each in fresh:
             self._revoked[each.svid.kind, each.svid.id] = each
+        for hook in self._revoked_hooks:
+            hook(fresh)
         try:
             await asyncio.shield(asyncio.ensure_future(self._store.put(fresh)))
         finally:

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 
 from sojourn.errors import InvalidToken, SojournError, TaskOver, TooLarge
 from sojourn.limits import NONCES_KEPT, ONE_REQUEST_MAX_BYTES, TOKEN_RENEWED_SECONDS, TOKENS_KEPT
-from sojourn.oautherrors import DigestNeeded, OutsideTask
+from sojourn.oautherrors import DigestNeeded, OutsideTask, SendAgain
 from sojourn.sdk import reach
 from sojourn.sdk.taskvalues import AccessToken
 from sojourn.spiffe import dpop
@@ -229,9 +229,12 @@ def go_on_without(flow: Flow, error: SojournError) -> Step | None:
         return None
 
 
-def attach(wanted: Wanted, shelf: Shelf) -> Flow:
+def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | None = None) -> Flow:
     """Send a request with a token and its proof: again, once, with the nonce that the service asks for, and once with a
-    new token if the service takes the first one no more. Ends when the last answer is the caller's.
+    new token if the service takes the first one no more. Ends when the last answer is the caller's. Raise SendAgain if
+    the content cannot be had again.
+
+    `digest_of` is for calls that are judged by their meaning: the digest of a content, in the place of the request's.
     """
     resource = wanted.grant.resource
     given_nonce = renewed = False
@@ -241,7 +244,7 @@ def attach(wanted: Wanted, shelf: Shelf) -> Flow:
             content = yield ReadContent()
             if len(content) > ONE_REQUEST_MAX_BYTES:
                 raise TooLarge(f"a token is for this request alone, and it has more than {ONE_REQUEST_MAX_BYTES} bytes")
-            digest = bound.of_http(wanted.method, wanted.target, content)
+            digest = digest_of(content) if digest_of else bound.of_http(wanted.method, wanted.target, content)
         try:
             token: AccessToken = yield AskToken(resource, wanted.actions, wanted.bound, digest)
         except SojournError as error:
@@ -273,7 +276,7 @@ def attach(wanted: Wanted, shelf: Shelf) -> Flow:
         else:
             return
         if not (wanted.repeatable or digest):
-            return
+            raise SendAgain("the service wants another token or nonce, and the content is gone: send the request again")
 
 
 def _errors(answer: Answer) -> set[str]:

@@ -5,12 +5,11 @@ import base64
 import hmac
 import ssl
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sojourn.errors import InvalidInput, SojournError, TooLarge, Unavailable, Unreachable
 from sojourn.limits import (
-    ONE_REQUEST_MAX_BYTES,
     PROXY_ANSWER_SECONDS,
     PROXY_CONNECT_SECONDS,
     PROXY_CONTENT_SECONDS,
@@ -38,6 +37,7 @@ from sojourn.sdk.egresswire import Gone, Malformed, Wire, forwarded
 from sojourn.sdk.extras import extra
 
 with extra("http"):
+    import anyio
     import anyio.abc
     import h11
     import httpcore
@@ -148,7 +148,8 @@ class Leg:
             wanted = self._wanted(request, scheme, endpoint, target)
             return await self._exchange(wire, request, endpoint, wanted)
         except SojournError as error:
-            await wire.say(_status(error), self.refusal(error, request))
+            again = [(b"Retry-After", b"1")] if isinstance(error, Unavailable) else []
+            await wire.say(_status(error), self.refusal(error, request), again)
         except (httpcore.TimeoutException, TimeoutError):
             await wire.say(504, self._failure("service_timeout", "the service did not answer in time", request))
         except (httpcore.ConnectError, httpcore.ProtocolError, httpcore.NetworkError) as error:
@@ -170,31 +171,36 @@ class Leg:
                 actions=actions or (request.method.decode("latin-1"),),
             )
         check_actions(grant, actions)
-        length = _length(request)
-        return Wanted(
-            grant,
-            request.method.decode("latin-1"),
-            reach.url_of(grant, target),
-            actions,
-            repeatable=length is not None and length <= PROXY_REPLAY_MAX_BYTES,
-        )
+        return Wanted(grant, request.method.decode("latin-1"), reach.url_of(grant, target), actions)
 
     async def _exchange(self, wire: Wire, request: h11.Request, endpoint: str, wanted: Wanted) -> bool:
-        content: bytes | None = await wire.whole_content(PROXY_REPLAY_MAX_BYTES) if wanted.repeatable else None
+        content = await _Content.begin(wire)
+        sending = self._send_on(wire, request, endpoint, wanted, content)
+        if not content.whole:
+            return await sending
+        # All of the request is here: what the connection brings now is its end, or the request after this one.
+        worker, watch = asyncio.create_task(sending), asyncio.create_task(wire.until_gone())
+        try:
+            await asyncio.wait({worker, watch}, return_when=asyncio.FIRST_COMPLETED)
+            if worker.done():
+                return worker.result()
+            raise Gone
+        finally:
+            with anyio.CancelScope(shield=True):
+                worker.cancel()
+                watch.cancel()
+                await asyncio.gather(worker, watch, return_exceptions=True)
 
-        async def read() -> bytes:
-            nonlocal content
-            if content is None:
-                content = await wire.whole_content(ONE_REQUEST_MAX_BYTES)
-            return content
-
-        flow = attach(wanted, self.asking.shelf)
-        send = await self.asking.advance(flow, None, read)
+    async def _send_on(
+        self, wire: Wire, request: h11.Request, endpoint: str, wanted: Wanted, content: "_Content"
+    ) -> bool:
+        flow = attach(replace(wanted, repeatable=content.whole), self.asking.shelf)
+        send = await self.asking.advance(flow, None, content.read)
         while send is not None:
-            outward = _outward(request, wanted, endpoint, send, wire.content() if content is None else content)
+            outward = _outward(request, wanted, endpoint, send, content)
             response = await self.pool.handle_async_request(outward)
             try:
-                send = await self.asking.advance(flow, _answer(response), read)
+                send = await self.asking.advance(flow, _answer(response), content.read)
                 if send is None:
                     return await self._back(wire, response)
             finally:
@@ -237,6 +243,36 @@ class Leg:
         return {**self.refusal(Unavailable(why), request), "error": code}
 
 
+@dataclass(slots=True)
+class _Content:
+    """The content of a request: what of it was read, which may be all, and then what still comes."""
+
+    start: bytes
+    whole: bool
+    _rest: AsyncIterator[bytes]
+
+    @classmethod
+    async def begin(cls, wire: Wire) -> "_Content":
+        """Read what may have to be sent again."""
+        rest, parts, size = wire.content(), list[bytes](), 0
+        async for part in rest:
+            parts.append(part)
+            size += len(part)
+            if size > PROXY_REPLAY_MAX_BYTES:
+                return cls(b"".join(parts), False, rest)
+        return cls(b"".join(parts), True, rest)
+
+    async def read(self) -> bytes:
+        if not self.whole:
+            raise TooLarge(f"a token is for this request alone, and it has more than {PROXY_REPLAY_MAX_BYTES} bytes")
+        return self.start
+
+    async def parts(self) -> AsyncIterator[bytes]:
+        yield self.start
+        async for part in self._rest:
+            yield part
+
+
 async def _next(wire: Wire, idle_seconds: float) -> h11.Request | None:
     try:
         return await wire.request(idle_seconds)
@@ -245,9 +281,7 @@ async def _next(wire: Wire, idle_seconds: float) -> h11.Request | None:
         return None
 
 
-def _outward(
-    request: h11.Request, wanted: Wanted, endpoint: str, send: Send, content: bytes | AsyncIterator[bytes]
-) -> httpcore.Request:
+def _outward(request: h11.Request, wanted: Wanted, endpoint: str, send: Send, content: "_Content") -> httpcore.Request:
     """The request as it goes to the service: framed by us, and with our headers in the place of the command's."""
     place = reach.Place.parse(wanted.url)
     assert place is not None  # it is made of a grant's
@@ -255,17 +289,16 @@ def _outward(
     headers = [(b"Host", place.authority.encode())]
     headers += [(name, value) for name, value in forwarded(request.headers.raw_items()) if name.lower() not in _OURS]
     headers += [(name.encode(), value.encode()) for name, value in send.headers.items()]
-    if isinstance(content, bytes):
-        if content or _length(request) is None or any(name == b"content-length" for name, _ in request.headers):
-            headers.append((b"Content-Length", str(len(content)).encode()))
-    else:
-        length = _length(request)
-        headers.append(
-            (b"Transfer-Encoding", b"chunked") if length is None else (b"Content-Length", str(length).encode())
-        )
+    length = len(content.start) if content.whole else _length(request)
+    if length is None:
+        headers.append((b"Transfer-Encoding", b"chunked"))
+    elif length or {b"content-length", b"transfer-encoding"} & {name for name, _ in request.headers}:
+        headers.append((b"Content-Length", str(length).encode()))
     target = (place.scheme.encode(), host.strip("[]").encode(), int(port), place.target.encode())
     url = httpcore.URL(scheme=target[0], host=target[1], port=target[2], target=target[3])
-    return httpcore.Request(request.method, url, headers=headers, content=content, extensions={"timeout": _TIMEOUT})
+    return httpcore.Request(
+        request.method, url, headers=headers, content=content.parts(), extensions={"timeout": _TIMEOUT}
+    )
 
 
 def _length(request: h11.Request) -> int | None:

@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
-from sojourn.errors import InvalidInput, TooLarge
+from sojourn.errors import InvalidInput
 from sojourn.limits import PROXY_CHUNK_BYTES, PROXY_CONTENT_SECONDS, PROXY_HEAD_MAX_BYTES, PROXY_HEAD_SECONDS
 from sojourn.sdk.extras import extra
 
@@ -20,6 +20,7 @@ _HOP_BY_HOP: Final = frozenset(
     {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
     | {b"proxy-authorization", b"proxy-authenticate", b"proxy-authentication-info"}
 )
+_REASON_MAX: Final = 200  # characters
 _LINGER_SECONDS: Final = 1.0  # for a command that still sends while it is told no
 
 
@@ -58,7 +59,7 @@ class Wire:
         except TimeoutError:
             return None
         except h11.RemoteProtocolError as error:
-            raise Malformed(error.error_status_hint, "this is no good HTTP/1.1 request") from error
+            raise Malformed(error.error_status_hint, "this is no good request of HTTP") from error
         if not isinstance(event, h11.Request):
             return None
         self._method = event.method
@@ -89,18 +90,6 @@ class Wire:
             else:
                 raise Gone
 
-    async def whole_content(self, most: int) -> bytes:
-        """All that is left of the content. Raise TooLarge."""
-        parts, size = [], 0
-        async for part in self.content():
-            parts.append(part)
-            size += len(part)
-            if size > most:
-                raise TooLarge(
-                    f"the content of this request is more than {most} bytes: it cannot be sent for one token"
-                )
-        return b"".join(parts)
-
     async def begin(self, status: int, headers: Headers, reason: bytes = b"") -> None:
         """Send the head of an answer. Raise InvalidInput for one that HTTP/1.1 does not know."""
         try:
@@ -130,7 +119,11 @@ class Wire:
             (b"Cache-Control", b"no-store"),
             (b"Connection", b"close"),
         ]
-        await self._send(h11.Response(status_code=status, headers=[*own, *headers]))
+        said = str(document.get("error_description", ""))[:_REASON_MAX]
+        reason = "".join(
+            each if " " <= each <= "~" else "?" for each in said
+        ).encode()  # what clients show of a CONNECT
+        await self._send(h11.Response(status_code=status, headers=[*own, *headers], reason=reason))
         if self._method != b"HEAD":
             await self._send(h11.Data(data=body))
         await self._send(h11.EndOfMessage())

@@ -19,7 +19,7 @@ from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.grpccalls import digest_of, fields_of, request_of, said, status_of, trailers
 from sojourn.sdk.loopguard import UNREADY, GuardOptions, LoopGuard
 from sojourn.sdk.routes import Action
-from sojourn.sdk.serving import serving
+from sojourn.sdk.serving import serve_from_here, serving
 from sojourn.sdk.syncguard import SyncGuard
 from sojourn.tasks.fitting import check_params
 from sojourn.tasks.tokens import TaskToken
@@ -218,7 +218,7 @@ def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Iterator[
     inside = contextvars.copy_context()
 
     def first() -> Iterator[Any]:
-        serving(token).__enter__()  # for the life of this context
+        serve_from_here(token)
         return iter(begin())
 
     steps = inside.run(first)

@@ -16,7 +16,7 @@ from sojourn.sdk.routes import ANY_ACTION, Action, Actions, action_finder
 from sojourn.spiffe import dpop
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import bound
-from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken, thumbprint_of
+from sojourn.tasks.tokens import JKT, UNPROVEN, Proven, TaskToken, thumbprint_of
 
 __all__ = ["Action", "Answer", "Guard", "HttpRequest", "Metadata", "Refusal"]
 
@@ -182,7 +182,8 @@ class Guard:
         if isinstance(error, InvalidProof):
             return self._refusal(401, error.oauth_error, error.public, shown)
         if isinstance(error, InvalidToken):
-            return self._refusal(401, "invalid_token", error.public, shown)
+            by_key = error.reason_code == "unproved_binding" and error.detail == JKT
+            return self._refusal(401, "invalid_token", error.public, shown, by_key=by_key)
         if isinstance(error, TooLarge):
             return self._refusal(413, "invalid_request", error.public, shown)
         if isinstance(error, LimitExceeded):
@@ -198,11 +199,19 @@ class Guard:
         return self._refusal(401, "insufficient_user_authentication", said, shown, acr=acr)
 
     def _refusal(
-        self, status: int, error: str, said: str, shown: Presented | None = None, *, acr: str = "", nonce: str = ""
+        self,
+        status: int,
+        error: str,
+        said: str,
+        shown: Presented | None = None,
+        *,
+        acr: str = "",
+        nonce: str = "",
+        by_key: bool = False,
     ) -> Refusal:
         schemes: tuple[str, ...] = (BEARER, DPOP) if self.base_url else (BEARER,)
-        if error in {"invalid_dpop_proof", "use_dpop_nonce"}:
-            schemes = (DPOP,)
+        if self.base_url and (by_key or error in {"invalid_dpop_proof", "use_dpop_nonce"}):
+            schemes = (DPOP,)  # nothing else will do (RFC 9449, 7.1)
         elif shown is not None and shown.scheme == DPOP:
             schemes = (DPOP, BEARER)
         return Refusal(status, error, said, self._challenge, schemes, acr, nonce)

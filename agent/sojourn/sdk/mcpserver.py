@@ -8,14 +8,14 @@ the `_meta` of each call, and `McpStdioGuard` is a middleware of the server itse
 import secrets
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, Unpack
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from sojourn.errors import InvalidInput, TooLarge
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Receive, Scope, Send, TaskTokenMiddleware, request_of
 from sojourn.sdk.guard import Guard, HttpRequest
-from sojourn.sdk.loopguard import GuardOptions, LoopGuard, Verdict
+from sojourn.sdk.loopguard import LoopGuard, Verdict
 from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
 from sojourn.sdk.routes import ANY_ACTION, Action
 from sojourn.sdk.serving import serving, serving_token
@@ -182,10 +182,10 @@ class McpStdioGuard:
         tools: Mapping[str, str],
         audience: str,
         methods: Mapping[str, str] | None = None,
-        **options: Unpack[GuardOptions],
+        socket: str | None = None,
     ) -> None:
         self._tools = _Tools(tools, methods)
-        self._guard = LoopGuard(audience, **options)
+        self._guard = LoopGuard(audience, socket=socket)
 
     async def __call__(self, ctx: "ServerRequestContext[Any, Any]", call_next: "CallNext") -> "HandlerResult":
         """Raise MCPError for what is refused."""
@@ -216,6 +216,10 @@ class McpStdioGuard:
             raise _error(verdict)
         with serving(verdict):
             return await call_next(replace(ctx, params={**params, "_meta": meta}))
+
+    async def close(self) -> None:
+        """Let go of the connection to the agent. Reports that wait are sent first."""
+        await self._guard.close()
 
 
 def _error(answer: Answer) -> Exception:

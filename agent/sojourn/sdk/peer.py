@@ -28,7 +28,7 @@ class PeerCheck:
     def __call__(self, chain: Sequence[bytes]) -> SpiffeId:
         """Return the SPIFFE ID of a chain of DER certificates, leaf first; raise SSLCertVerificationError."""
         if not chain:
-            _refuse("peer showed no certificate")
+            refuse("peer showed no certificate")
         try:
             certificates = [x509.load_der_x509_certificate(der) for der in chain]
             domain = spiffe_id_of(certificates[0]).trust_domain
@@ -37,16 +37,16 @@ class PeerCheck:
             peer = verify_chain(certificates, authorities, domain, datetime.now(UTC))
             revoked = any((each.issuer.public_bytes(), each.serial_number) in self._revoked for each in certificates)
         except SojournError as error:
-            _refuse(error.public)
+            refuse(error.public)
         except Exception:  # noqa: BLE001  # it parses hostile input
-            _refuse("peer's certificate cannot be parsed")
+            refuse("peer's certificate cannot be parsed")
         if revoked:
-            _refuse(f"certificate of {str(peer)!r} is revoked")
+            refuse(f"certificate of {str(peer)!r} is revoked")
         allowed = False
         with contextlib.suppress(Exception):  # an authorizer that fails has not said yes
             allowed = self._authorize(peer) is True
         if not allowed:
-            _refuse(f"peer {str(peer)!r} is not authorized here")
+            refuse(f"peer {str(peer)!r} is not authorized here")
         return peer
 
     @property
@@ -59,20 +59,20 @@ class _Checked:
 
     peer_spiffe_id: SpiffeId | None = None  # set when the handshake is done
     peer_chain: tuple[bytes, ...] = ()  # DER, leaf first; set with it
-    _checked = False
+    checked = False
     _sslobj: Any
     context: Any
 
     def _check_peer(self) -> None:
-        if not self._checked:
+        if not self.checked:
             chain = _chain(self._sslobj)
             self.peer_spiffe_id = self.context.check_peer(chain)
             self.peer_chain = tuple(chain)
-            self._checked = True
+            self.checked = True
 
     def _require_checked(self) -> None:
         # OpenSSL would do a handshake of its own inside the first read or write, which nobody checks.
-        if self._sslobj is not None and not self._checked:
+        if self._sslobj is not None and not self.checked:
             raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the handshake is not done: call do_handshake first")
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
@@ -109,11 +109,15 @@ class CheckedSocket(_Checked, ssl.SSLSocket):
 
 
 def _chain(sslobj: Any) -> list[bytes]:
-    """The certificates that the peer sent, leaf first. Public as SSLObject.get_unverified_chain since Python 3.13."""
-    return [certificate.public_bytes(_DER) for certificate in sslobj.get_unverified_chain() or ()]
+    """The certificates that the peer sent, leaf first. Public as SSLObject.get_unverified_chain since Python 3.13.
+
+    Of a client that sent none, a server is given one that is None.
+    """
+    sent = sslobj.get_unverified_chain() or ()
+    return [certificate.public_bytes(_DER) for certificate in sent if certificate is not None]
 
 
-def _refuse(sentence: str) -> NoReturn:
+def refuse(sentence: str) -> NoReturn:
     error = ssl.SSLCertVerificationError(ssl.SSL_ERROR_SSL, sentence)
     error.reason = "CERTIFICATE_VERIFY_FAILED"
     error.verify_code = _UNSPECIFIED

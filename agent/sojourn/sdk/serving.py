@@ -29,3 +29,8 @@ def serving(token: TaskToken) -> Iterator[None]:
         yield
     finally:
         _serving.reset(before)
+
+
+def serve_from_here(token: TaskToken) -> None:
+    """For the rest of this context `serving_token` is this one."""
+    _serving.set(token)

@@ -10,7 +10,7 @@ from sojourn.oautherrors import ActionNotAllowed
 from sojourn.sdk.feed import TaskFeed
 from sojourn.sdk.usereports import UseReports
 from sojourn.sdk.validating import Agent
-from sojourn.spiffe.jose import UnverifiedJws, VerifiedClaims, parse_unverified
+from sojourn.spiffe.jose import Signatures, UnverifiedJws, VerifiedClaims, parse_unverified
 from sojourn.tasks import tokens
 from sojourn.tasks.fitting import check_digest, check_params
 from sojourn.tasks.senders import Sender
@@ -47,6 +47,7 @@ class TaskVerifier:
         self._now = now
         self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
         self._reports = UseReports(client)
+        self._signatures = Signatures()
 
     async def __aenter__(self) -> Self:
         if self._owns_feed:
@@ -137,6 +138,7 @@ class TaskVerifier:
             audience=self.audience,
             now=self._now(),
             proven=proven,
+            signatures=self._signatures,
         )
         known = self.feed.lookup(verified.task_id)
         if known is None:  # perhaps newer than the last change that we heard of

@@ -61,6 +61,15 @@ def read(text: str, *, method: str, url: str, now: datetime, token: str | None =
         raise _not_good(error.public, error.reason_code, error.detail) from error
 
 
+def unverified_url(text: str) -> str:
+    """The URL that a proof says it is for, without query and fragment; '' if it says none. Nothing is checked."""
+    try:
+        htu = parse_unverified(text, shows_key=True).unverified_claims.get("htu")
+    except InvalidToken:
+        return ""
+    return without_query(htu) if isinstance(htu, str) else ""
+
+
 def digest(token: str) -> str:
     """The `ath` of an access token: SHA-256, base64url."""
     return base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=").decode()

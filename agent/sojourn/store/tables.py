@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA = "0005"  # the newest migration in store/migrations/versions; a test compares
+SCHEMA = "0006"  # the newest migration in store/migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -78,6 +78,14 @@ facts = Table(
     Column("source", String(2048), primary_key=True),
     Column("boot_id", String(64), nullable=False),  # of the boot clock that its document counts by
     Column("document", Text, nullable=False),
+)
+
+used_tokens = Table(
+    "used_tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # of kind, issuer, audience and jti
+    Column("expires_at", BigInteger, nullable=False),
+    Index("used_tokens_by_end", "expires_at"),
 )
 
 settings = Table(

@@ -12,17 +12,18 @@ from typing import Any
 
 import structlog
 
-from sojourn.attestation.peer import Peer
 from sojourn.errors import FailedPrecondition, NeedsApproval, NotFound, PolicyDenied, TaskOver
 from sojourn.identity.entries import Entry
 from sojourn.oversight.approvals import Approval, ApprovalRequest, Approver, Person, digest_of
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.reviews import Review, Reviews
 from sojourn.tasks import rules
+from sojourn.tasks.asker import Asker
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.params import text_of
 from sojourn.tasks.reasons import APPROVAL_DENIED, CONTEXT_CHANGED, POLICY_CHANGED
-from sojourn.tasks.task import ONE_SHOT, PENDING, REVOKED, Begun, Task
+from sojourn.tasks.task import PENDING, REVOKED, Begun, Task
 from sojourn.tasks.typefile import ApprovalRule
 from sojourn.tasks.types import TaskType
 from sojourn.tasks.waiting import Waiter
@@ -56,7 +57,7 @@ class Approving:
         if kind.break_glass:
             self.reviews.check(kind.name)
 
-    def prepare(self, task: Task, peer: Peer, entries: Sequence[Entry]) -> None:
+    def prepare(self, task: Task, peer: Asker, entries: Sequence[Entry]) -> None:
         """Have a task that is about to begin wait for approval, if its type needs one.
 
         Raises NeedsApproval if it is one that cannot wait, LimitExceeded if too many do.
@@ -64,10 +65,10 @@ class Approving:
         rule = self.rule(task.type)
         if rule is None:
             return
-        if task.binding == ONE_SHOT:
+        if isinstance(task.holder.process, NoProcess):
             raise NeedsApproval(
-                f"task type {task.type.name!r} needs the approval of {', '.join(rule.approvers)}, and an exchange does"
-                " not wait for that: begin a task of it, and name that by task_id"
+                f"task type {task.type.name!r} needs the approval of {', '.join(rule.approvers)}, and nobody on this"
+                " machine would hold the task until then: begin it at the agent's socket"
             )
         self._engine.waiting.check_room(task.uid)
         now, boot = self._engine.clock.now(), self._engine.clock.boot()

@@ -2,17 +2,17 @@
 
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.errors import Refused, SojournError, TaskOver, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
 from sojourn.tasks.approving import Approving
+from sojourn.tasks.asker import Asker, owner_of
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold
@@ -36,6 +36,7 @@ class BeginRequest:
     spiffe_id: SpiffeId | None = None
     max_seconds: float = 0
     key: str = ""
+    svids: Mapping[tuple[str, str], float] = field(default_factory=dict)  # by which: it ends with one of them
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,11 @@ class Beginning:
         self._approving = approving
         self._repeats = Repeats(engine.tasks)
 
-    async def begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
+    def needs_approval(self, kind: TaskType) -> bool:
+        """Whether a task of this type waits for someone to agree."""
+        return self._approving.rule(kind) is not None
+
+    async def begin(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
         """Begin a task for a caller with these identities. Takes ownership of `bond`. If someone must agree first, the
         task is pending.
 
@@ -99,7 +104,7 @@ class Beginning:
         bond.close()
         return await known
 
-    async def _begin(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
+    async def _begin(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
         engine = self._engine
         held = self.hold(bond, peer.uid, lambda: engine.holding.gone(task))
         try:
@@ -161,7 +166,7 @@ class Beginning:
         self,
         kind: TaskType,
         entry: Entry,
-        peer: Peer,
+        peer: Asker,
         params: Mapping[str, Param],
         max_seconds: float,
         held: Held,
@@ -192,7 +197,7 @@ class Beginning:
         rules.check_binding(kind, task.held_as)
         return task
 
-    def _authorized(self, peer: Peer, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
+    def _authorized(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
         engine = self._engine
         if engine.closing:
             raise Unavailable("the agent is shutting down")
@@ -202,9 +207,10 @@ class Beginning:
         self._approving.check(kind)
         params = kind.read_params(request.params)
         kind.params_in_tokens(params)  # now, and not when the first token is needed
-        engine.tasks.check_room(peer.uid)
+        engine.tasks.check_room(owner_of(peer, entry))
         rules.check_life(request.max_seconds)
         task = self.make(kind, entry, peer, params, request.max_seconds, held)
+        task.svids = dict(request.svids)
         decided = engine.decided(task)
         try:
             task.authority = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)

@@ -15,8 +15,8 @@ from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.journal import RETRY_SECONDS
-from sojourn.tasks.reasons import PARENT, PARENT_NARROWED, PARENT_SUSPENDED, POLICY_CHANGED
-from sojourn.tasks.task import ACTIVE, CASCADED, PENDING, Task
+from sojourn.tasks.reasons import PARENT, PARENT_NARROWED, PARENT_SUSPENDED, POLICY_CHANGED, TOKEN_REVOKED
+from sojourn.tasks.task import ACTIVE, CASCADED, ONE_SHOT, PENDING, REVOKED, Task
 
 log = structlog.get_logger()
 
@@ -136,6 +136,23 @@ class Changing:
         before, task.authority = task.authority, left
         self._changed(task, "task_narrowed", before=before, reason=reason, **decided)
         self._narrow_children(task)
+
+    def supersede(self, task: Task, **by: Any) -> None:
+        """Let every token of a live task die, and what came of them; the task lives on, and its holder gets new ones.
+
+        A one-shot task ends: it was for its token. It is written later. `by`: who wanted it, for the audit.
+        """
+        if task.binding == ONE_SHOT:
+            self._engine.end(task, REVOKED, TOKEN_REVOKED, **by)
+            return
+        self._changed(task, "tokens_revoked", **by)
+        for each in self._engine.family.descendants(task):
+            if not each.live:
+                continue
+            if each.binding == ONE_SHOT:
+                self._engine.end(each, CASCADED, TOKEN_REVOKED)
+            else:
+                self._changed(each, "tokens_revoked", parent=task.id)
 
     def _suspend_family(self, task: Task) -> None:
         """A task is not active: nor is what came of it, and tickets for more of it are void."""

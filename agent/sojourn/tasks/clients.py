@@ -5,7 +5,7 @@ There are no shared secrets.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -15,7 +15,7 @@ from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdenti
 from sojourn.identity.entries import Entry
 from sojourn.identity.issued import JWT, X509
 from sojourn.oautherrors import InvalidClient
-from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks.assertions import Assertion
 
@@ -111,6 +111,10 @@ class Client:
     def has(self, spiffe_id: SpiffeId) -> bool:
         return any(entry.spiffe_id == spiffe_id for entry in self.entries)
 
+    def as_only(self, spiffe_id: SpiffeId) -> "Client":
+        """The same client, as one of its identities."""
+        return replace(self, entries=tuple(entry for entry in self.entries if entry.spiffe_id == spiffe_id))
+
 
 class Identifying(Protocol):
     """Who knows identities."""
@@ -183,6 +187,18 @@ class Clients:
             raise InvalidToken(f"{what}: token has expired", reason_code="expired")
         return svid
 
+    def check_still(self, client: Client, svids: Sequence[Shown]) -> Client:
+        """The client with those of its registrations that are what they were. Raise InvalidClient if none is any more,
+        or if one of the SVIDs has been revoked meanwhile.
+        """
+        if any(each.id and self._identities.is_revoked(each.kind, each.id) for each in svids):
+            raise InvalidClient("an SVID that the client has shown is revoked")
+        now = {(entry.id, entry.revision) for each in client.identities for entry in self._identities.registered(each)}
+        entries = tuple(entry for entry in client.entries if (entry.id, entry.revision) in now)
+        if not entries:
+            raise InvalidClient("the client's registration has changed meanwhile: ask again")
+        return replace(client, entries=entries)
+
     def remote(self, spiffe_id: SpiffeId) -> tuple[Entry, ...]:
         """The registrations of a workload that is not at the socket. Raise InvalidClient if it has none (any more)."""
         entries = self._identities.registered(spiffe_id)
@@ -229,6 +245,11 @@ class Clients:
         return Client(CERTIFICATE, self.remote(shown_.spiffe_id), None, shown_, svid)
 
 
+def own_names(issuer: str, trust_domain: TrustDomain) -> tuple[str, ...]:
+    """The token service's names: a subject token is for one of them and for nobody else; an assertion for the first."""
+    return (issuer, f"{issuer}/token", str(trust_domain.id))
+
+
 def shown(svid: JwtSvid) -> Shown:
     """A JWT-SVID as what a client has shown."""
     jti: Any = svid.claims.get("jti")
@@ -246,4 +267,4 @@ def _named(client: Client, client_id: str) -> Client:
     own = tuple(entry for entry in client.entries if entry.spiffe_id == spiffe_id)
     if not own:
         raise InvalidClient("client_id is not the client's: leave it out, or give its SPIFFE ID")
-    return Client(client.method, own, client.peer, client.certificate, client.svid, client.assertion)
+    return replace(client, entries=own)

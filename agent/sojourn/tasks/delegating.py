@@ -4,7 +4,7 @@ What the other has is never more than the ticket says, than its parent has at th
 it ends with its parent, at the latest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,9 +14,10 @@ from sojourn.identity.entries import Entry
 from sojourn.limits import DELEGATION_TICKET_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
+from sojourn.tasks.asker import Asker, owner_of
 from sojourn.tasks.beginning import Beginning, Bond, Held
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.grants import Authority
+from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.reasons import NOT_WRITTEN
 from sojourn.tasks.task import ONE_SHOT, Task
 from sojourn.tasks.tickets import Ticket, digest_of
@@ -117,6 +118,47 @@ class Delegating:
             raise
         return task
 
+    # --- by exchange ------------------------------------------------------------------------------------------------
+
+    async def exchange(
+        self,
+        parent: Task,
+        asker: Asker,
+        entry: Entry,
+        grant: Grant,
+        bond: Bond,
+        *,
+        max_seconds: float,
+        svids: Mapping[tuple[str, str], float],
+        jti: str,
+    ) -> Task:
+        """Begin the task of a service that was given a token of `parent`, for a call of its own. Takes ownership of
+        `bond`. `grant`: what of the token it asks for; `max_seconds`: what is left of the token; `jti`: the token's.
+
+        Raises what `accept` raises, but NotFound.
+        """
+        engine, beginning = self._engine, self._beginning
+        held = beginning.hold(bond, asker.uid, lambda: engine.holding.gone(task))
+        try:
+            engine.check_active(parent)
+            authority = Authority((grant,))
+            rules.check_held(parent.authority, authority)
+            task = self._made(asker, entry, parent, authority, max_seconds, held, more=1)
+            task.svids = dict(svids)
+            parent.handed_on += 1
+        except BaseException:
+            held.release()
+            raise
+        fields = {"by_token": jti, "parent": parent.id, "depth": task.depth, "grants": task.authority.document()}
+        actors = [str(each) for each in task.actors]
+        try:
+            await beginning.start(task, "delegation_accepted", subject=str(task.subject), actors=actors, **fields)
+        except SojournError:
+            if task.reason == NOT_WRITTEN:
+                parent.handed_on -= 1
+            raise
+        return task
+
     def _ticket(self, entries: Sequence[Entry], unverified_ticket: str, spiffe_id: SpiffeId | None) -> Ticket:
         """The ticket, if it is this caller's and its parent is active. NotFound says nothing of why it is not."""
         ticket = self._engine.tickets.find(unverified_ticket)
@@ -131,19 +173,35 @@ class Delegating:
         raise NotFound("there is no such delegation ticket")
 
     def _authorized(self, peer: Peer, entries: Sequence[Entry], ticket: Ticket, held: Held) -> Task:
-        engine, parent = self._engine, ticket.parent
+        entry = next(entry for entry in entries if entry.spiffe_id == ticket.to)
+        return self._made(peer, entry, ticket.parent, ticket.authority, ticket.max_seconds, held, more=0)
+
+    def _made(
+        self,
+        asker: Asker,
+        entry: Entry,
+        parent: Task,
+        authority: Authority,
+        max_seconds: float,
+        held: Held,
+        *,
+        more: int,
+    ) -> Task:
+        """A task under `parent` that nobody knows of yet. `more`: children by which it has one more, if it counts not
+        already.
+        """
+        engine = self._engine
         if engine.closing:
             raise Unavailable("the agent is shutting down")
         kind = parent.type
-        entry = next(entry for entry in entries if entry.spiffe_id == ticket.to)
         rules.check_delegate(kind, entry.spiffe_id, parent.line)  # the type may be another by now
-        _check_room(parent, 0)  # it counts already
+        _check_room(parent, more)
         engine.blocks.check(kind.name, entry.spiffe_id)
-        engine.tasks.check_room(peer.uid)
-        task = self._beginning.make(kind, entry, peer, parent.params, ticket.max_seconds, held)
+        engine.tasks.check_room(owner_of(asker, entry))
+        task = self._beginning.make(kind, entry, asker, parent.params, max_seconds, held)
         task.stand_under(parent)
         decided = engine.decided(task)
-        left = ticket.authority.within(parent.authority)
+        left = authority.within(parent.authority)
         task.authority = rules.still_allowed(kind, task.principal(), left, decided.context, decided)
         task.decided_on = decided.record()
         if not task.authority.grants:

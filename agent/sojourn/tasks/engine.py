@@ -37,7 +37,7 @@ from sojourn.tasks.reasons import (
     SUCCESS,
 )
 from sojourn.tasks.shadow import Decided, Shadow
-from sojourn.tasks.task import CASCADED, COMPLETED, ONE_SHOT, PENDING, REVOKED, Task
+from sojourn.tasks.task import CASCADED, COMPLETED, NO_UID, ONE_SHOT, PENDING, REVOKED, Task
 from sojourn.tasks.tickets import Tickets
 from sojourn.tasks.tokenkeys import TokenKeys
 from sojourn.tasks.tokens import Binding, TaskToken
@@ -330,14 +330,17 @@ class TaskEngine:
 
     def denied(self, event: str, task: Task, error: SojournError, **fields: Any) -> None:
         """Record a refusal to a task's holder, or of the task itself, which has not begun then."""
-        named = {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id)}
-        self.denied_caller(event, task.uid, **named, code=error.code, reason=error.public, **fields)
+        named = {"task": task.id, "type": task.type.name}
+        if task.uid != NO_UID:  # else it is who was refused
+            named["spiffe_id"] = str(task.spiffe_id)
+        self.denied_caller(event, task.owner, **named, code=error.code, reason=error.public, **fields)
 
-    def denied_caller(self, event: str, uid: int, **fields: Any) -> None:
+    def denied_caller(self, event: str, who: int | str, **fields: Any) -> None:
         """Record a refusal to a caller that has no task."""
-        self._audit.denied(event, uid, **fields)
+        self._audit.denied(event, who, **fields)
 
     def event(self, event: str, task: Task, **fields: Any) -> Event:
         """An audit record about a task."""
-        named = {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id), "uid": task.uid}
+        uid = task.uid if task.uid != NO_UID else None
+        named = {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id), "uid": uid}
         return self._audit.event(event, {**named, **fields})

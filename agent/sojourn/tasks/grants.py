@@ -3,10 +3,18 @@
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Self
 
 from sojourn.errors import InvalidInput
-from sojourn.limits import ACTIONS_PER_GRANT, AUDIENCE_MAX_BYTES, GRANTS_PER_TASK, LONG_MAX, PARAMS_PER_TASK
+from sojourn.limits import (
+    ACTIONS_PER_GRANT,
+    AUDIENCE_MAX_BYTES,
+    GRANTS_PARSED_KEPT,
+    GRANTS_PER_TASK,
+    LONG_MAX,
+    PARAMS_PER_TASK,
+)
 
 # An absolute URI without fragment (RFC 8707, 2).
 _RESOURCE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:[!$-;=?-Z\[\]_a-z~]+")
@@ -112,7 +120,7 @@ def from_details(details: object) -> Details:
     Each element names the same `type`, its `actions`, and its `locations`; it may have `params` and `params_digest`,
     the same in all. No other member is accepted, since what we do not understand we must not ignore.
     """
-    if not isinstance(details, list) or not details or not all(isinstance(element, Mapping) for element in details):
+    if not isinstance(details, list) or not details or not all(isinstance(element, dict) for element in details):
         raise InvalidInput("authorization_details are not a list of objects, or are empty")
     first = details[0]
     name = first.get("type")
@@ -120,21 +128,27 @@ def from_details(details: object) -> Details:
         raise InvalidInput("authorization_details name more than one type, or none")
     grants = []
     for element in details:
-        unknown = sorted(set(element) - _MEMBERS)
-        if unknown:
-            raise InvalidInput(f"authorization_details have an unknown member {unknown[0][:64]!r}")
-        if any(_typed(element, each) != _typed(first, each) for each in ("params", "params_digest")):
+        if not _MEMBERS.issuperset(element):
+            unknown = min(set(element) - _MEMBERS)
+            raise InvalidInput(f"authorization_details have an unknown member {unknown[:64]!r}")
+        if element is not first and any(
+            _typed(element, each) != _typed(first, each) for each in ("params", "params_digest")
+        ):
             raise InvalidInput("authorization_details have different params in their elements")
         actions, locations = element.get("actions"), element.get("locations")
         if not _strings(actions) or not _strings(locations):
             raise InvalidInput("authorization_details need actions and locations, each a list of strings")
-        grants += [Grant.parse(location, actions or ()) for location in locations or ()]
-    return Details(name, Authority.of(grants), _params(first), _digest(first))
+        grants += [_grant(location, tuple(actions or ())) for location in locations or ()]
+    authority = Authority((grants[0],)) if len(grants) == 1 else Authority.of(grants)
+    return Details(name, authority, _params(first), _digest(first))
+
+
+_grant = lru_cache(GRANTS_PARSED_KEPT)(Grant.parse)  # the same few stand in token after token
 
 
 def _params(element: Mapping[str, Any]) -> dict[str, str | int | bool]:
     params = element.get("params", {})
-    if not isinstance(params, Mapping) or len(params) > PARAMS_PER_TASK:
+    if not isinstance(params, dict) or len(params) > PARAMS_PER_TASK:
         raise InvalidInput(f"params of authorization_details are not an object of at most {PARAMS_PER_TASK} members")
     for name, value in params.items():
         if not isinstance(value, str | int) or (isinstance(value, int) and abs(value) > LONG_MAX):
@@ -154,9 +168,9 @@ def _digest(element: Mapping[str, Any]) -> str:
 def _typed(element: Mapping[str, Any], name: str) -> object:
     """A member in a form that differs from another's also if only their types do, as true and 1; none from null."""
     value = element.get(name)
-    parts = {key: (type(each), each) for key, each in value.items()} if isinstance(value, Mapping) else value
+    parts = {key: (type(each), each) for key, each in value.items()} if isinstance(value, dict) else value
     return name in element, parts
 
 
 def _strings(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+    return isinstance(value, list) and set(map(type, value)) == {str}

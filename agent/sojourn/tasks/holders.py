@@ -33,6 +33,29 @@ class _Held:
         return "" if same else ATTESTATION_CHANGED
 
 
+class NoProcess(Process):
+    """Stands where a process would: the holder of a task whose client is on another machine. It never exits."""
+
+    __slots__ = ()
+
+    def __init__(self) -> None:
+        self.pid = self.start_time = 0
+        self._pidfd, self._loop = -1, None
+
+    @property
+    def exited(self) -> bool:
+        return False
+
+    def again(self) -> "NoProcess":
+        return self
+
+    def program_path(self) -> str:
+        return ""
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+
 class Hold:
     """One task's hold on a process. `release` it; the process may be held by other tasks too."""
 
@@ -72,6 +95,8 @@ class Holders:
         Raise LimitExceeded if too many processes are held, AttestationFailed if it has gone already.
         """
         key = (process.pid, process.start_time)
+        if isinstance(process, NoProcess):
+            return Hold(self, key, process, None, "")
         held = self._held.get(key)
         try:
             if held is None and (len(self._held) >= self._maximum or self._per_uid[uid] * 2 >= self._maximum):
@@ -104,6 +129,8 @@ class Holders:
 
     def lost(self, hold: Hold) -> str:
         """HOLDER_EXITED, ATTESTATION_CHANGED if its program or cgroup did since it was first held, or ''."""
+        if isinstance(hold.process, NoProcess):
+            return ""
         held = self._held.get((hold.process.pid, hold.process.start_time))
         return HOLDER_EXITED if held is None else held.lost()
 

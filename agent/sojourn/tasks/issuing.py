@@ -42,7 +42,7 @@ class TokenIssuing:
             )
         if task.type.consequence == HIGH and not params_digest:
             raise DigestNeeded(
-                f"a token of task type {task.type.name!r} is for one request: name that by its params_digest"
+                f"a token of task type {task.type.name!r} is for one request: name that by params_digest"
             )
         return Binding(JKT, own_key(task).public.thumbprint) if agent_key else binding
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from sojourn.attestation.peer import Peer
 from sojourn.errors import LimitExceeded, NotFound
 from sojourn.identity.entries import Entry
-from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS, LIVE_TASKS_PER_UID
+from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS, LIVE_TASKS_PER_UID, REMOTE_TASKS_PER_ID
 from sojourn.tasks.task import Task
 
 
@@ -16,7 +16,7 @@ class LiveTasks:
     def __init__(self) -> None:
         self._live: dict[str, Task] = {}
         self._ended: OrderedDict[str, Task] = OrderedDict()
-        self._per_uid: Counter[int] = Counter()
+        self._per_owner: Counter[int | str] = Counter()
         self._by_type: dict[str, dict[str, dict[str, Task]]] = {}  # type -> workload -> ID
         self._forgotten: dict[str, Callable[[], object]] = {}
 
@@ -54,22 +54,23 @@ class LiveTasks:
                 return task
         raise NotFound("there is no such task")
 
-    def check_room(self, uid: int) -> None:
-        """Raise LimitExceeded if no further task of this user may live."""
-        if len(self._live) >= LIVE_TASKS or self._per_uid[uid] >= LIVE_TASKS_PER_UID:
+    def check_room(self, owner: int | str) -> None:
+        """Raise LimitExceeded if no further task of this uid, or of this SPIFFE ID on other machines, may live."""
+        room = LIVE_TASKS_PER_UID if isinstance(owner, int) else REMOTE_TASKS_PER_ID
+        if len(self._live) >= LIVE_TASKS or self._per_owner[owner] >= room:
             raise LimitExceeded("too many tasks are live")
 
     def add(self, task: Task) -> None:
         self._live[task.id] = task
         self._by_type.setdefault(task.type.name, {}).setdefault(str(task.spiffe_id), {})[task.id] = task
-        self._per_uid[task.uid] += 1
+        self._per_owner[task.owner] += 1
 
     def remove(self, task: Task, *, keep: bool) -> None:
         """Take a task out of the live ones; with `keep` it is among those that ended."""
         if self._live.pop(task.id, None) is not None:
-            self._per_uid[task.uid] -= 1
-            if self._per_uid[task.uid] <= 0:
-                del self._per_uid[task.uid]
+            self._per_owner[task.owner] -= 1
+            if self._per_owner[task.owner] <= 0:
+                del self._per_owner[task.owner]
             of_type = self._by_type[task.type.name]
             of_workload = of_type[str(task.spiffe_id)]
             del of_workload[task.id]

@@ -22,6 +22,8 @@ _METHOD = re.compile(rf"[!#$%&'*+.^_`|~0-9A-Za-z-]{{1,{PROOF_METHOD_MAX}}}")  # 
 _TEXT = re.compile(r"[!-~]+")  # no space, no control character
 _NONCE = re.compile(rf"[!#-\[\]-~]{{0,{DPOP_JTI_MAX}}}")  # RFC 9449, 8.1
 
+SOCKET_URL = "http://localhost/token"  # as HTTP clients call what they reach by a Unix socket
+
 
 class Proving:
     """Bindings of tokens that the engine is to issue, and proofs by the keys that tasks have in the agent."""
@@ -40,12 +42,14 @@ class Proving:
         self._replays = replays
         self._clock = clock
 
-    def by_proof(self, unverified_proof: str) -> Binding:
+    def by_proof(self, unverified_proof: str, *, at_socket: bool = False) -> Binding:
         """The binding to the key of a DPoP proof for `POST {issuer}/token`, which is used up by this.
 
-        Raise InvalidProof, NonceNeeded or LimitExceeded.
+        Clients `at_socket` may have called it SOCKET_URL. Raise InvalidProof, NonceNeeded or LimitExceeded.
         """
         url = f"{self._engine.issuer}/token"
+        if at_socket and dpop.unverified_url(unverified_proof) == SOCKET_URL:
+            url = SOCKET_URL
         proof = dpop.read(unverified_proof, method="POST", url=url, now=self._clock.now())
         self._replays.claim(proof)
         return Binding(JKT, proof.jkt)

@@ -16,6 +16,7 @@ APPROVAL_DENIED, APPROVAL_EXPIRED = "approval_denied", "approval_expired"
 PARENT_ENDED, PARENT_SUSPENDED, PARENT_NARROWED = "parent_ended", "parent_suspended", "parent_narrowed"
 AGENT_STOPPED, AGENT_RESTART = "agent_stopped", "agent_restart"
 JOURNAL_DAMAGED = "journal_damaged"
+TOKEN_REVOKED = "token_revoked"  # noqa: S105  # it was for that token, or came of it
 NO_TOKEN = "no_token"  # noqa: S105  # it was for one, which it did not get
 NOT_WRITTEN = "not_written"  # it never began: its record could not be written
 

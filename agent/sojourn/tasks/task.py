@@ -30,6 +30,7 @@ PENDING, ACTIVE, SUSPENDED = "pending", "active", "suspended"
 COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
 CASCADED = "cascaded"  # the task that handed it on has ended
 LIVING = frozenset({PENDING, ACTIVE, SUSPENDED})
+NO_UID = -1  # of a task whose client is on another machine
 
 
 @dataclass(slots=True)
@@ -107,7 +108,13 @@ class Task:
     approval: Approval | None = None  # that it waits, or waited, for
     approved: bool = False  # someone has agreed to it
     key: SigningKey | None = field(default=None, repr=False)  # its own, to which tokens may be bound
+    svids: dict[tuple[str, str], float] = field(default_factory=dict)  # that it is due to: (kind, ID) -> end
     spent: Use = field(default_factory=Use)  # of the whole family, which shares it: the budgets are for all together
+
+    @property
+    def owner(self) -> int | str:
+        """Whose share of what there is it takes: that of a uid, or of a SPIFFE ID on another machine."""
+        return self.uid if self.uid != NO_UID else str(self.spiffe_id)
 
     @property
     def depth(self) -> int:
@@ -132,7 +139,7 @@ class Task:
     @property
     def held_as(self) -> str:
         """Its binding as task types name it: with `session` others than the holder may use it."""
-        return "session" if self.session else self.binding
+        return "session" if self.session and self.binding != ONE_SHOT else self.binding
 
     @property
     def live(self) -> bool:

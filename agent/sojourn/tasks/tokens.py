@@ -6,14 +6,16 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Self
 
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
-from sojourn.limits import DELEGATION_DEPTH, TOKEN_SKEW_SECONDS
+from sojourn.limits import DELEGATION_DEPTH, SPIFFE_IDS_PARSED_KEPT, TOKEN_SKEW_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import (
     LAST_SECOND,
     PublicKey,
+    Signatures,
     SigningKey,
     VerifiedClaims,
     audiences,
@@ -190,12 +192,33 @@ def verify(
     now: datetime,
     proven: Proven | None = UNPROVEN,
     late_seconds: float = 0,
+    signatures: Signatures | None = None,
 ) -> TaskToken:
     """Check type, signature, issuer, the one audience, times, and binding; raise InvalidToken otherwise.
 
     `proven` None: the sender has been judged elsewhere. `late_seconds`: so long ago it may have expired.
     This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
     """
+    claims = _signed(token, keys, issuer, signatures)
+    return read_vouched(token, claims, audience, now, proven, late_seconds)
+
+
+def read_issued(token: str, *, keys: Mapping[str, PublicKey], issuer: str, now: datetime) -> TaskToken:
+    """Read a token that `issuer` signed, for whomever, for whatever time, and bound to whatever it is.
+
+    For the issuer alone, which knows whom it may tell of it: nobody may act on what this returns. Raises InvalidToken.
+    """
+    claims = _signed(token, keys, issuer)
+    audience = audiences(claims)
+    if len(audience) != 1:
+        raise InvalidToken("token is for more than one audience, or none", reason_code="malformed")
+    return _read(token, claims, audience[0], now, _binding(claims))
+
+
+def _signed(
+    token: str, keys: Mapping[str, PublicKey], issuer: str, signatures: Signatures | None = None
+) -> VerifiedClaims:
+    """The claims of a token that one of `keys` signed for `issuer`. Raise InvalidToken."""
     unverified = parse_unverified(token)
     if unverified.typ != TYP:
         raise InvalidToken(
@@ -204,11 +227,23 @@ def verify(
     key = keys.get(unverified.kid or "")
     if key is None:
         raise InvalidToken("token is signed by an unknown key", reason_code="unknown_key")
-    unverified.check_signature(key)
+    if signatures is None:
+        unverified.check_signature(key)
+    else:
+        signatures.check(unverified, key)
     claims = VerifiedClaims(unverified.unverified_claims)
     if claims.get("iss") != issuer:
         raise InvalidToken("token is from another issuer", reason_code="wrong_issuer")
-    return read_vouched(token, claims, audience, now, proven, late_seconds)
+    return claims
+
+
+def has_expired(token: TaskToken, now: datetime) -> bool:
+    """Whether its time is up, or has not come."""
+    try:
+        _check_times(token.claims, now, 0)
+    except InvalidToken:
+        return True
+    return False
 
 
 def class_of(claims: Mapping[str, Any]) -> str:
@@ -228,18 +263,19 @@ def read_vouched(
     """Read a token whose signature and issuer somebody vouches for; audience, times, binding and shape are checked
     here. Raises InvalidToken.
     """
-    if audiences(claims) != (audience,):
+    if claims.get("aud") != audience and audiences(claims) != (audience,):
         raise InvalidToken(f"token is for another audience than {audience!r}", reason_code="wrong_audience")
     _check_times(claims, now, late_seconds)
     binding = _binding(claims)
     if proven is not None:
         proven.check(binding)
-    return _read(token, claims, audience, now)
+    return _read(token, claims, audience, now, binding)
 
 
 def _check_times(claims: VerifiedClaims, now: datetime, late_seconds: float) -> None:
     seconds = now.timestamp()
-    expires, issued, not_before = (numeric_date(claims, name) for name in ("exp", "iat", "nbf"))
+    expires, issued = numeric_date(claims, "exp"), numeric_date(claims, "iat")
+    not_before = numeric_date(claims, "nbf")
     if expires is None or issued is None:
         raise InvalidToken("token lacks exp or iat", reason_code="malformed")
     if expires + late_seconds <= seconds:
@@ -248,7 +284,7 @@ def _check_times(claims: VerifiedClaims, now: datetime, late_seconds: float) -> 
         raise InvalidToken("token is not valid yet", reason_code="not_yet_valid")
 
 
-def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> TaskToken:
+def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, binding: Binding | None) -> TaskToken:
     task = claims.get("task")
     details = claims.get("authorization_details")
     if not isinstance(task, dict) or not isinstance(details, list):
@@ -258,20 +294,21 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> T
         raise InvalidToken("token's task is malformed", reason_code="malformed")
     try:
         said = from_details(details)
-        spiffe_id = SpiffeId.parse(str(claims.get("sub")))
+        spiffe_id = _spiffe_id(str(claims.get("sub")))
         actors = _actors(claims)
     except (InvalidInput, InvalidSpiffeId) as error:
         raise InvalidToken(f"token is malformed: {error.public}", reason_code="malformed") from error
-    if said.type_name != task_type or said.authority.resources != (audience,):
+    grants = said.authority.grants
+    if said.type_name != task_type or len(grants) != 1 or grants[0].resource != audience:
         raise InvalidToken("token's authorization is not for its audience and task", reason_code="malformed")
-    if len({spiffe_id, *actors}) <= len(actors) or (actors and claims.get("client_id") != str(actors[0])):
+    if actors and (len({spiffe_id, *actors}) <= len(actors) or claims.get("client_id") != str(actors[0])):
         raise InvalidToken("token's actors are not a chain that ends with its client", reason_code="malformed")
     expires = datetime.fromtimestamp(min(float(claims["exp"]), LAST_SECOND), now.tzinfo)
     return TaskToken(
         token,
         spiffe_id,
         audience,
-        said.authority.at(audience),
+        grants[0].actions,
         task_id,
         task_type,
         version,
@@ -279,10 +316,13 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime) -> T
         expires,
         claims,
         actors,
-        _binding(claims),
+        binding,
         said.params,
         said.params_digest,
     )
+
+
+_spiffe_id = lru_cache(SPIFFE_IDS_PARSED_KEPT)(SpiffeId.parse)  # the same few stand in token after token
 
 
 def _binding(claims: Mapping[str, Any]) -> Binding | None:
@@ -315,5 +355,5 @@ def _actors(claims: VerifiedClaims) -> tuple[SpiffeId, ...]:
             raise InvalidInput("its act claim is not a chain of subjects")
         if len(found) >= DELEGATION_DEPTH:
             raise InvalidInput(f"its act claim has more than {DELEGATION_DEPTH} actors")
-        found.append(SpiffeId.parse(place["sub"]))
+        found.append(_spiffe_id(place["sub"]))
     return tuple(found)

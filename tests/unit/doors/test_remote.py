@@ -14,9 +14,10 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms
-from sojourn.doors import remote as remotes
+from sojourn.doors import tlsdoor
 from sojourn.doors.ownsvid import ENTRY_ID, OwnSvid
-from sojourn.doors.remote import RemoteDoor, RemotePeer, address_of, bind_tcp
+from sojourn.doors.remote import RemoteDoor
+from sojourn.doors.tlsdoor import TlsPeer, address_of, bind_tcp
 from sojourn.errors import CannotStart, Refused, SvidExpired, Unavailable
 from sojourn.identity.issuing import Issuing
 from sojourn.oversight.audit import Audit
@@ -71,7 +72,7 @@ class Site:
         self._left: list[asyncio.StreamWriter] = []
 
     def open(self, **options: Any) -> None:
-        self.door.open(self.listener, **{"allowed": None, "connections": 10, **options})
+        self.door.listen(self.listener, **{"allowed": None, "connections": 10, **options})
 
     async def connect(self, spiffe_id: SpiffeId | None = WEB, *, tls: bool = True) -> asyncio.StreamReader:
         host, _, port = address_of(self.listener).rpartition(":")
@@ -94,7 +95,7 @@ class Site:
                 await asyncio.sleep(0.01)
 
     @property
-    def peers(self) -> list[RemotePeer]:
+    def peers(self) -> list[TlsPeer]:
         return list(self.door._peers_of.values())
 
     async def close(self) -> None:
@@ -149,8 +150,8 @@ async def test_places_of_one_workload(site: Site) -> None:
 
 async def test_handshakes_of_one_address(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address has so many handshakes under way, which end after a while; then others may begin."""
-    monkeypatch.setattr(remotes, "REMOTE_HANDSHAKES_PER_ADDRESS", 2)
-    monkeypatch.setattr(remotes, "REMOTE_HANDSHAKE_SECONDS", 1.0)
+    monkeypatch.setattr(tlsdoor, "REMOTE_HANDSHAKES_PER_ADDRESS", 2)
+    monkeypatch.setattr(tlsdoor, "REMOTE_HANDSHAKE_SECONDS", 1.0)
     site.open()
     silent = [await site.connect(tls=False) for _ in range(2)]
     assert await ended(await site.connect(tls=False))
@@ -161,7 +162,7 @@ async def test_handshakes_of_one_address(site: Site, monkeypatch: pytest.MonkeyP
 
 async def test_all_handshakes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """So many handshakes are under way at most, whoever makes them; those who are in stay in."""
-    monkeypatch.setattr(remotes, "REMOTE_HANDSHAKES", 1)
+    monkeypatch.setattr(tlsdoor, "REMOTE_HANDSHAKES", 1)
     site.open()
     known = await site.connect()
     await site.until(1)

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, hmac
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from fakes.jws import joined
+from fakes.task_feed import signing_key
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from joserfc.errors import SecurityWarning
@@ -20,6 +22,7 @@ from sojourn.limits import TOKEN_MAX_BYTES
 from sojourn.spiffe.jose import (
     ALGORITHMS,
     PublicKey,
+    Signatures,
     SigningKey,
     UnverifiedJws,
     audiences,
@@ -746,3 +749,48 @@ class TestAudiences:
         except InvalidToken:
             return
         assert all(isinstance(each, str) and each for each in named)
+
+
+class TestSignatures:
+    def test_once_for_the_same_token_and_key(self, monkeypatch):
+        """A signature that was found good is not checked again: for the very same text and key, and for no other."""
+        signatures, checked = Signatures(), []
+        real = UnverifiedJws.check_signature
+        monkeypatch.setattr(UnverifiedJws, "check_signature", lambda self, key: (checked.append(self), real(self, key)))
+        key, other = signing_key("k1"), signing_key("k1")
+        parsed = parse_unverified(key.sign({"a": 1}, typ="JWT"))
+        signatures.check(parsed, key.public)
+        signatures.check(parse_unverified(parsed.text), key.public)
+        assert 1 == len(checked)
+        forged = parse_unverified(parsed.text.rpartition(".")[0] + "." + "A" * 86)
+        for jws, by in ((parsed, other.public), (forged, key.public), (forged, key.public)):
+            with pytest.raises(InvalidToken):
+                signatures.check(jws, by)
+        assert 4 == len(checked)
+
+    def test_bounded(self):
+        """The tokens that were seen last are remembered, and no more of them than there is room for."""
+        signatures, key = Signatures(), signing_key("k1")
+        parsed = [parse_unverified(key.sign({"a": number}, typ="JWT")) for number in range(3)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("sojourn.spiffe.jose.SIGNATURES_KEPT", 2)
+            for each in parsed:
+                signatures.check(each, key.public)
+        assert 2 == len(signatures)
+
+    @pytest.mark.parametrize("name", ["kid", "typ"])
+    def test_null_header(self, name):
+        """A header that is there and null is refused."""
+        key = signing_key("k1")
+        header = {"alg": "ES256", "kid": "k1", "typ": "JWT", name: None}
+        with pytest.raises(InvalidToken) as caught:
+            parse_unverified(joined(header, b"{}", key))
+        assert "malformed" == caught.value.reason_code
+
+    @pytest.mark.parametrize("segment", ["e", "e30=", "e3+/", "e3 0", "e31", "e3\u00e90", "", "e30\n"])
+    def test_not_base64url(self, segment):
+        """What is not base64url, or not the one way to write its bytes, is refused in every place."""
+        good = signing_key("k1").sign({}, typ="JWT").split(".")
+        for place in range(3):
+            with pytest.raises(InvalidToken):
+                parse_unverified(".".join([*good[:place], segment, *good[place + 1 :]]))

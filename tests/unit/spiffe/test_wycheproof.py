@@ -5,11 +5,15 @@ They are read in place, beside the repository, and are no part of it: without th
 
 import base64
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from sojourn.errors import InvalidToken
-from sojourn.spiffe.jose import PublicKey, UnverifiedJws, parse_unverified
+from sojourn.oautherrors import InvalidProof
+from sojourn.spiffe import dpop
+from sojourn.spiffe.jose import ALGORITHMS, PublicKey, UnverifiedJws, parse_unverified
+from sojourn.tasks import tokens
 
 VECTORS = Path(__file__).resolve().parents[4] / "shared" / "vectors" / "wycheproof"
 SIGNATURE, ENCRYPTION = VECTORS / "json_web_signature_test.json", VECTORS / "json_web_encryption_test.json"
@@ -104,3 +108,53 @@ class TestEncryption:
         expected = "malformed"
         assert expected == caught.value.reason_code
         assert not accepted(jwk, token)
+
+
+class TestVerifiers:
+    """No vector is a token of ours or a proof: so none is taken, and none breaks a verifier."""
+
+    @pytest.mark.parametrize(("jwk", "token", "verdict"), [*load(SIGNATURE, "jws"), *load(ENCRYPTION, "jwe")])
+    def test_task_tokens_and_proofs(self, jwk, token, verdict):
+        """The verifier of task tokens and the reader of proofs refuse each vector with an error of ours."""
+        try:
+            key = PublicKey.from_jwk({"kid": "k1", **jwk})
+        except InvalidToken:
+            key = None
+        now = datetime.now(UTC)
+        names = [each for each in (jwk.get("kid"), "k1", "") if isinstance(each, str)]
+        with pytest.raises(InvalidToken) as caught:
+            tokens.verify(
+                token, keys=dict.fromkeys(names, key) if key else {}, issuer="joe", audience="https://a.b", now=now
+            )
+        assert caught.value.reason_code in {"malformed", "bad_algorithm", "wrong_type"}
+        with pytest.raises(InvalidProof) as refused:
+            dpop.read(token, method="GET", url="https://a.b/", now=now)
+        assert refused.value.reason_code in {"malformed", "bad_algorithm", "wrong_type", "invalid_key"}
+
+    @pytest.mark.parametrize(("jwk", "token", "verdict"), load(SIGNATURE, "jws"))
+    def test_signatures_under_our_claims(self, jwk, token, verdict):
+        """The signature of a vector is none of a token or of a proof that names the vector's key."""
+        try:
+            key = PublicKey.from_jwk({"kid": "k1", **jwk})
+        except InvalidToken:
+            return
+        signature = token.rpartition(".")[2]
+        algorithm = next((each for each in ALGORITHMS if key.fits(each)), "ES256")
+        now = datetime.now(UTC)
+        public = {name: value for name, value in key.jwk.items() if name != "kid"}
+        claims = {"iss": "joe", "aud": "https://a.b", "iat": int(now.timestamp()), "exp": int(now.timestamp()) + 60}
+        head = {"alg": algorithm, "typ": "at+jwt", "kid": "k1"}
+        with pytest.raises(InvalidToken) as caught:
+            tokens.verify(
+                _text(head, claims, signature), keys={"k1": key}, issuer="joe", audience="https://a.b", now=now
+            )
+        assert caught.value.reason_code in {"malformed", "bad_signature", "bad_algorithm"}
+        head = {"alg": algorithm, "typ": "dpop+jwt", "jwk": public}
+        with pytest.raises(InvalidProof) as refused:
+            dpop.read(_text(head, claims, signature), method="GET", url="https://a.b/", now=now)
+        assert refused.value.reason_code in {"malformed", "bad_signature", "bad_algorithm"}
+
+
+def _text(header, claims, signature):
+    parts = (base64.urlsafe_b64encode(json.dumps(each).encode()).rstrip(b"=").decode() for each in (header, claims))
+    return ".".join([*parts, signature])

@@ -23,8 +23,10 @@ from sojourn.errors import (
 from sojourn.limits import APPROVALS_WAITING_PER_UID
 from sojourn.oversight.approvals import Person
 from sojourn.tasks.approving import Approving
-from sojourn.tasks.beginning import Beginning
+from sojourn.tasks.asker import Remote
+from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
 from sojourn.tasks.changing import Changing
+from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.policies import Reloading
 from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.types import TypeSet
@@ -185,15 +187,12 @@ class TestPending:
             await room.begin("picky", params={"level": "9"})
         assert 0 == len(room.engine.waiting)
 
-    async def test_an_exchange_does_not_wait(self, room):
-        """A one-shot task of such a type is refused, and told how to do it."""
-        with pytest.raises(NeedsApproval, match="task_id"):
-            await room.beginning.begin(
-                room.peer,
-                (TRIAGE_ENTRY,),
-                *_one_shot(room),
-            )
-        assert 0 == len(room.holders)
+    async def test_nobody_here_would_hold_it(self, room):
+        """A task whose client is on another machine does not wait: nobody here would hold it until then."""
+        request, bond = BeginRequest("asked", {}), Bond(NoProcess(), "one-shot")
+        with pytest.raises(NeedsApproval, match="at the agent's socket"):
+            await room.beginning.begin(Remote(), (TRIAGE_ENTRY,), request, bond)
+        assert (0, []) == (len(room.holders), room.engine.tasks.all())
 
     async def test_not_everyone_can_bury_approvers(self, room):
         """A user has so many requests waiting, and no more."""
@@ -227,13 +226,6 @@ class TestPending:
             request_of(high).count,
             normal.state,
         )
-
-
-def _one_shot(room):
-    from fakes.children import holder_of
-    from sojourn.tasks.beginning import BeginRequest, Bond
-
-    return BeginRequest("asked", {}), Bond(holder_of(room.process), "one-shot")
 
 
 class TestDigest:

@@ -61,7 +61,7 @@ class TestRead:
         """A request needs the grant type and a subject token with its type, and no more."""
         request = read(form())
         assert ("a.b.c", "", None, None, (), "") == (
-            request.unverified_subject_token,
+            request.unverified_subject,
             request.target,
             request.type_name,
             request.wanted,
@@ -99,13 +99,15 @@ class TestRead:
             pytest.param(form(without=["subject_token"]), InvalidInput, id="no subject token"),
             pytest.param(form(subject_token=""), InvalidInput, id="empty subject token"),
             pytest.param(form(without=["subject_token_type"]), InvalidInput, id="no subject token type"),
-            pytest.param(form(subject_token_type=TOKEN_TYPE_ACCESS), InvalidInput, id="other subject token type"),
+            pytest.param(form(subject_token_type="urn:x"), InvalidInput, id="other subject token type"),
             pytest.param(form(("subject_token", "x")), InvalidInput, id="subject token twice"),
             pytest.param(form(("grant_type", GRANT_TYPE)), InvalidInput, id="grant type twice"),
             pytest.param(form(("scope", "a"), ("scope", "b")), InvalidInput, id="scope twice"),
             pytest.param(form(actor_token="x"), InvalidInput, id="actor token"),
             pytest.param(form(actor_token_type=TOKEN_TYPE_JWT), InvalidInput, id="actor token type"),
-            pytest.param(form(client_assertion="x"), InvalidInput, id="client assertion"),
+            pytest.param(form(client_assertion=""), InvalidInput, id="empty client assertion"),
+            pytest.param(form(assertion="x"), InvalidInput, id="another grant's parameter"),
+            pytest.param(form(assertion=""), InvalidInput, id="another grant's parameter, empty"),
             pytest.param(form(dpop_jkt="x"), InvalidInput, id="proof that we do not honour"),
             pytest.param(form(requested_token_type="urn:x"), InvalidInput, id="other token wanted"),
             pytest.param(form(("audience", TICKETS), ("audience", WIKI)), InvalidTarget, id="two audiences"),
@@ -198,7 +200,7 @@ class TestRead:
     def test_ours_or_nothing(self, more):
         """Any form is read or refused with an error of ours that has an OAuth code."""
         with contextlib.suppress(SojournError):
-            assert read([*form(), *more]).unverified_subject_token
+            assert read([*form(), *more]).unverified_subject
 
 
 class TestChooseType:
@@ -209,24 +211,24 @@ class TestChooseType:
         """Without details, the one type that reaches the target is taken, with all its actions there."""
         request = self.request(("audience", TICKETS))
         assert ("triage", Authority((Grant(TICKETS, ("ticket:read", "ticket:write")),))) == choose_type(
-            request, {"triage": ONE}, SUBJECT
+            request, {"triage": ONE}, [SUBJECT]
         )
 
     def test_scope_narrows(self):
         """Scope narrows to the actions that it names."""
         request = self.request(("audience", TICKETS), scope="ticket:read")
-        assert ("triage", READ) == choose_type(request, {"triage": ONE}, SUBJECT)
+        assert ("triage", READ) == choose_type(request, {"triage": ONE}, [SUBJECT])
 
     def test_details_decide(self):
         """Details name the type and the authority; nothing is guessed."""
         request = self.request(authorization_details=details({**DETAIL, "type": "second"}))
-        assert ("second", READ) == choose_type(request, {"triage": ONE, "second": TWO}, SUBJECT)
+        assert ("second", READ) == choose_type(request, {"triage": ONE, "second": TWO}, [SUBJECT])
 
     def test_scope_narrows_details(self):
         """Scope beside details narrows to the actions that it names."""
         both = {**DETAIL, "actions": ["ticket:read", "ticket:write"]}
         request = self.request(authorization_details=details(both), scope="ticket:read")
-        assert ("triage", READ) == choose_type(request, {}, SUBJECT)
+        assert ("triage", READ) == choose_type(request, {}, [SUBJECT])
         assert ("ticket:read",) == actions_wanted(request)
 
     @pytest.mark.parametrize(
@@ -269,7 +271,7 @@ class TestChooseType:
     def test_refused(self, changes, types, subject, error):
         """What is not clear is refused, not guessed."""
         with pytest.raises(error) as caught:
-            choose_type(self.request(**changes), types, subject)
+            choose_type(self.request(**changes), types, [subject])
         assert error is type(caught.value)
 
 
@@ -336,7 +338,7 @@ class TestNeverMore:
                 wanted, request = None, read(form(**fields))
                 name, actions = "triage", actions_wanted(request)
                 if not running:
-                    name, wanted = choose_type(request, engine.types, subject)
+                    name, wanted = choose_type(request, engine.types, [subject])
                     actions = ()
                 task = await beginning_of(engine, store, Audit(store, clock)).begin(
                     peer, entries, BeginRequest(name, {}, wanted), Bond(holder_of(process), "process")

@@ -17,6 +17,7 @@ def test_all_are_there():
     normal = {"triage-ticket", "look-at-status-page", "call-infrastructure-api", "send-mail"}
     assert HIGH | normal == set(TYPES)
     assert HIGH == {kind.name for kind in TYPES.values() if kind.consequence == "high"}
+    assert HIGH | {"call-infrastructure-api"} == {kind.name for kind in TYPES.values() if kind.bound}
 
 
 @pytest.mark.parametrize("name", sorted(TYPES))

@@ -1,4 +1,4 @@
-"""tasks/service.py: a JWT-SVID of the caller's own becomes a task token, and tokens are good or not."""
+"""tasks/granting.py: who asks, by what, and what of it becomes a task token."""
 
 import os
 from contextlib import ExitStack
@@ -6,6 +6,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from fakes.assertions import FakeAssertionStore
 from fakes.attestations import FakeAttestor
 from fakes.authorities import authority_in
 from fakes.children import child, peer_of
@@ -22,7 +23,6 @@ from sojourn.errors import (
     InvalidInput,
     InvalidTarget,
     InvalidToken,
-    NoIdentity,
     NotFound,
     PolicyDenied,
     StoreFailed,
@@ -32,16 +32,20 @@ from sojourn.identity.identities import Identities
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
+from sojourn.oautherrors import InvalidGrant
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.audiences import Audiences
 from sojourn.tasks.beginning import BeginRequest, Bond
 from sojourn.tasks.changing import Changing
+from sojourn.tasks.clients import Clients, Credentials, Sender
+from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_JWT, read
+from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.service import TokenService
 from sojourn.tasks.tokenkeys import TokenKeys
 
 ISSUER = "https://sojourn.example.org"
@@ -84,7 +88,11 @@ class Room:
         )
         self.beginning = beginning_of(self.engine, self.store, audit)
         attaching = Attaching(self.engine, Changing(self.engine), identities)
-        self.service = TokenService(self.engine, self.beginning, attaching, identities, self.clock)
+        clients = Clients(identities, FakeAssertionStore(), ISSUER, self.clock)
+        delegating = Delegating(self.engine, self.beginning)
+        self.granting = Granting(
+            self.engine, self.beginning, attaching, delegating, identities, clients, Audiences(), self.clock
+        )
         self._closing = ExitStack()
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)
@@ -100,7 +108,7 @@ class Room:
             "subject_token_type": TOKEN_TYPE_JWT,
             **fields,
         }
-        return await self.service.exchange(self.peer, read(list(form.items())))
+        return await self.granting.grant(Sender(self.peer), Credentials(), read(list(form.items())))
 
     async def begin(self):
         return await self.beginning.begin(
@@ -159,7 +167,7 @@ class TestExchange:
 
     async def test_a_stolen_token(self, room):
         """A good token of an identity that the caller does not have is refused."""
-        with pytest.raises(NoIdentity):
+        with pytest.raises(InvalidGrant):
             await room.exchange(room.subject(WEB_ID), audience=TICKETS)
 
     async def test_an_expired_token(self, room):

@@ -1,0 +1,73 @@
+"""Requests and answers that the endpoints of the token service have in common."""
+
+from typing import Any
+from urllib.parse import parse_qsl
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sojourn.errors import InvalidInput, InvalidToken, SojournError, TooLarge
+from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
+from sojourn.oautherrors import AuthorizationPending, NonceNeeded
+
+FORM = "application/x-www-form-urlencoded"
+NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
+_FIELDS_MAX = 64
+_STATUS = {"invalid_client": 401, "temporarily_unavailable": 503}
+
+
+def refusal(error: SojournError, decision_id: str, request: Request, realm: str) -> Response:
+    """RFC 6749, 5.2: the registered code and one sentence; our own stable code, and by what the audit has it."""
+    body: dict[str, Any] = {
+        "error": error.oauth_error,
+        "error_description": described(error.public),
+        "code": error.code,
+        "decision_id": decision_id,
+    }
+    headers = dict(NO_STORE)
+    if isinstance(error, InvalidToken):
+        body["reason"] = error.reason_code
+    if isinstance(error, NonceNeeded):
+        headers["DPoP-Nonce"] = error.nonce
+    if isinstance(error, AuthorizationPending):
+        body |= {"task_id": error.task_id, "interval": error.interval, "expires_in": error.seconds}
+        body["approval"] = {"id": error.approval_id, "approvers": list(error.approvers)}
+    status = 413 if isinstance(error, TooLarge) else _STATUS.get(error.oauth_error, 400)
+    if status == 503:
+        headers["Retry-After"] = str(HTTP_RETRY_SECONDS)
+    if status == 401:
+        # By the scheme that was tried (RFC 6749, 5.2); SVIDs have none that is registered.
+        tried = request.headers.get("authorization", "").partition(" ")[0].casefold()
+        headers["WWW-Authenticate"] = f'{"Basic" if tried == "basic" else "SPIFFE"} realm="{realm}"'
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+def described(sentence: str) -> str:
+    """A sentence in the characters that an error_description may have (RFC 6749, 5.2)."""
+    plain = sentence.replace('"', "'")
+    return "".join(each if " " <= each <= "~" and each != "\\" else "?" for each in plain)
+
+
+async def form_of(request: Request) -> list[tuple[str, str]]:
+    """The form of a request, strictly. Raise InvalidInput, or TooLarge."""
+    kinds = request.headers.getlist("content-type")
+    kind, _, parameters = kinds[0].partition(";") if len(kinds) == 1 else ("", "", "")
+    if kind.strip().casefold() != FORM:
+        raise InvalidInput(f"content type is not {FORM}")
+    if parameters.strip().casefold() not in {"", "charset=utf-8", 'charset="utf-8"'}:
+        raise InvalidInput("the form is not in UTF-8")
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > HTTP_BODY_MAX_BYTES:
+            raise TooLarge(f"the request is larger than {HTTP_BODY_MAX_BYTES} bytes")
+    try:
+        return parse_qsl(
+            body.decode("ascii"),
+            keep_blank_values=True,
+            strict_parsing=True,
+            errors="strict",
+            max_num_fields=_FIELDS_MAX,
+        )
+    except ValueError as error:
+        raise InvalidInput("the body is not a form") from error

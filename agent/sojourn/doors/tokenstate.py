@@ -1,0 +1,80 @@
+"""Introspection (RFC 7662) and revocation (RFC 7009) over HTTP."""
+
+from collections.abc import Sequence
+
+from prometheus_client import Counter as Metric
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from sojourn.doors.answers import NO_STORE, form_of
+from sojourn.doors.httpprotocol import SENDER
+from sojourn.errors import SojournError
+from sojourn.oversight.audit import Audit
+from sojourn.tasks import forms
+from sojourn.tasks.clients import AUTH_FIELDS, Client, Clients, Credentials, Sender
+from sojourn.tasks.inspecting import INTROSPECTION_TYP, Inspecting, TokenQuery
+
+JWT_ANSWER = f"application/{INTROSPECTION_TYP}"
+FIELDS = AUTH_FIELDS | {"token", "token_type_hint"}
+INTROSPECTIONS = Metric("sojourn_introspections_total", "Introspections, by result.", ["result"])
+REVOCATIONS = Metric("sojourn_revocations_total", "Revocations of tokens by clients, by result.", ["result"])
+
+
+class TokenState:
+    """Answers what has become of a token, and revokes it."""
+
+    def __init__(self, clients: Clients, inspecting: Inspecting, audit: Audit) -> None:
+        self._clients = clients
+        self._inspecting = inspecting
+        self._audit = audit
+
+    async def introspect(self, request: Request, decision_id: str) -> Response:
+        """RFC 7662, 2; as a JWT for whoever asks for one (RFC 9701, 4). Raise errors of ours."""
+        try:
+            client, query = await self._asked(request)
+        except SojournError as error:
+            INTROSPECTIONS.labels(error.oauth_error).inc()
+            self._denied("introspection_denied", request, error, decision_id)
+            raise
+        answer = self._inspecting.introspect(client, query)
+        INTROSPECTIONS.labels("active" if answer["active"] else "inactive").inc()
+        if _wants_jwt(request.headers.getlist("accept")):
+            return Response(self._inspecting.signed(client, answer), media_type=JWT_ANSWER, headers=NO_STORE)
+        return JSONResponse(dict(answer), headers=NO_STORE)
+
+    async def revoke(self, request: Request, decision_id: str) -> Response:
+        """RFC 7009, 2: 200 for every token that is not good any more, whatever it was. Raise errors of ours."""
+        try:
+            client, query = await self._asked(request)
+            task = await self._inspecting.revoke(client, query)
+        except SojournError as error:
+            REVOCATIONS.labels(error.oauth_error).inc()
+            self._denied("revocation_denied", request, error, decision_id)
+            raise
+        REVOCATIONS.labels("revoked" if task is not None else "nothing").inc()
+        return Response(status_code=200, headers=NO_STORE)
+
+    async def _asked(self, request: Request) -> tuple[Client, TokenQuery]:
+        fields = forms.single(forms.read(await form_of(request), FIELDS))
+        query = TokenQuery.of(fields)
+        credentials = Credentials.read(fields, request.headers.get("authorization"))
+        return await self._clients.authenticate(request.scope[SENDER], credentials), query
+
+    def _denied(self, event: str, request: Request, error: SojournError, decision_id: str) -> None:
+        sender: Sender = request.scope[SENDER]
+        fields = {"code": error.code, "reason": error.public, "decision_id": decision_id}
+        if sender.peer is not None:
+            self._audit.denied(event, sender.peer.uid, pid=sender.peer.process.pid, **fields)
+        else:
+            who = str(sender.certificate.spiffe_id) if sender.certificate is not None else sender.address
+            self._audit.denied(event, who, address=sender.address or None, **fields)
+
+
+def _wants_jwt(accept: Sequence[str]) -> bool:
+    """Whether an Accept header names the JWT answer, and does not rule it out. A wildcard is for JSON."""
+    for each in ",".join(accept).split(","):
+        kind, _, parameters = each.partition(";")
+        if kind.strip().casefold() == JWT_ANSWER:
+            weight = parameters.replace(" ", "").casefold().partition("q=")[2].partition(";")[0]
+            return weight.strip("0.") != "" or not weight
+    return False

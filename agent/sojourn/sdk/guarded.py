@@ -1,0 +1,133 @@
+"""Tools of an agent that do what their task allows, and nothing else."""
+
+import asyncio
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from sojourn.errors import InvalidInput, SojournError
+from sojourn.oautherrors import ToolRefused
+from sojourn.sdk.ambient import current_task
+from sojourn.sdk.sync import SyncTask
+from sojourn.sdk.task import Task
+from sojourn.sdk.taskvalues import TaskView, TokenOptions
+from sojourn.tasks import bound
+
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def guarded(
+    action: str, *, params: Iterable[str] | Mapping[str, str] = (), resource: str = ""
+) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
+    """Decorate a function, plain or a coroutine, so that it runs only if the present task allows this call of it.
+
+    Before each call the agent is asked, under `sojourn.current_task()`, for the `action` at `resource` (none: the one
+    where the task has it), for these arguments alone. Arguments that bear the name of one of the task's parameters must
+    agree with it; so must the `params`, which say that of arguments by other names too, as `{"ticket_id": "ticket"}`.
+    Otherwise, without a task and whenever anything fails, ToolRefused is raised, which says why. What it lets through
+    counts as a token of the task.
+    """
+    renamed = dict(params) if isinstance(params, Mapping) else {name: name for name in params}
+
+    def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
+        tool = _Tool(function, action, renamed, resource)
+        if inspect.iscoroutinefunction(function):
+
+            @functools.wraps(function)
+            async def checked_first(*args: Given.args, **kwargs: Given.kwargs) -> Any:
+                await tool.check(args, kwargs)
+                return await function(*args, **kwargs)
+
+            return checked_first  # type: ignore[return-value]  # a coroutine function, as the one it wraps
+
+        @functools.wraps(function)
+        def checked(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+            tool.check_blocking(args, kwargs)
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+class _Tool:
+    def __init__(self, function: Callable[..., Any], action: str, renamed: Mapping[str, str], resource: str) -> None:
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise InvalidInput("a guarded function does its work when it is called: a generator does it later")
+        self._signature = inspect.signature(function)
+        self._name = function.__name__
+        self._action = action
+        self._renamed = renamed
+        self._resource = resource
+        unknown = set(renamed) - set(self._signature.parameters)
+        if unknown:
+            raise InvalidInput(f"{self._name} has no argument {min(unknown)!r}")
+
+    async def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Raise ToolRefused unless the present task allows this call."""
+        with _Refusing(self._name, self._action):
+            task = current_task()
+            resource, options = self._ask(task, args, kwargs)
+            if isinstance(task, Task):
+                await task.token(resource, [self._action], **options)
+            else:
+                await asyncio.to_thread(task.token, resource, [self._action], **options)
+
+    def check_blocking(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """The same in a thread without an event loop."""
+        with _Refusing(self._name, self._action):
+            task = current_task(SyncTask)
+            resource, options = self._ask(task, args, kwargs)
+            task.token(resource, [self._action], **options)
+
+    def _ask(self, task: TaskView, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, TokenOptions]:
+        arguments = self._arguments(args, kwargs)
+        named = {name: arguments[name] for name in task.status.params if name in arguments}
+        named |= {param: arguments[name] for name, param in self._renamed.items() if param in task.status.params}
+        for param, value in named.items():
+            if _text(value) != task.status.params[param]:
+                raise InvalidInput(f"its task is for another {param[:64]!r}")
+        places = [grant.resource for grant in task.grants if self._action in grant.actions]
+        if not self._resource and len(places) != 1:
+            said = "at several resources: say which" if places else "nowhere"
+            raise InvalidInput(f"its task has the action {self._action[:64]!r} {said}")
+        return self._resource or places[0], {"bound": "agent", "params_digest": self._digest(arguments)}
+
+    def _arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        found = self._signature.bind(*args, **kwargs)  # TypeError, as the call itself would raise
+        found.apply_defaults()
+        arguments = dict(found.arguments)
+        for name, each in self._signature.parameters.items():
+            if each.kind is each.VAR_KEYWORD:
+                arguments |= arguments.pop(name)
+        return arguments
+
+    def _digest(self, arguments: Mapping[str, Any]) -> str:
+        try:
+            return bound.of_tool(self._name, arguments)
+        except InvalidInput:  # they are no JSON: then it is for the action alone, which class high does not allow
+            return ""
+
+
+class _Refusing:
+    """Turns whatever keeps a call from being allowed into a ToolRefused."""
+
+    def __init__(self, tool: str, action: str) -> None:
+        self._tool = tool
+        self._action = action
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, SojournError):
+            raise ToolRefused(self._tool, self._action, error) from error
+
+
+def _text(value: object) -> str | None:
+    """A value as a task's parameters have it. None for what none of them can be."""
+    if isinstance(value, str):
+        return value
+    return str(value).lower() if isinstance(value, bool | int) else None

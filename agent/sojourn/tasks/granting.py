@@ -1,0 +1,398 @@
+"""The grants of the token endpoint: from who asks, by what, and for what, to a token of a task.
+
+Result ⊆ subject ∩ task ∩ policy ∩ request. What is derived ends no later than what it is derived from, and with it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from sojourn.attestation.process import Process, stat_of
+from sojourn.clock import Clock
+from sojourn.errors import (
+    ApprovalDenied,
+    ApprovalExpired,
+    InvalidInput,
+    InvalidToken,
+    LimitExceeded,
+    NotFound,
+    SojournError,
+    TaskOver,
+)
+from sojourn.identity.identities import Identities
+from sojourn.limits import SVIDS_PER_TASK
+from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGrant
+from sojourn.spiffe.jose import audiences, parse_unverified
+from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.tasks import exchange, tokens
+from sojourn.tasks.asker import Asker, Remote
+from sojourn.tasks.assertions import Assertion
+from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.audiences import Audiences
+from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.clients import CERTIFICATE, Client, Clients, Credentials, Sender, Shown, own_names, shown
+from sojourn.tasks.delegating import Delegating
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.exchange import JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
+from sojourn.tasks.holders import NoProcess
+from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
+from sojourn.tasks.rules import check_within
+from sojourn.tasks.task import ONE_SHOT, PENDING, REVOKED, Task
+from sojourn.tasks.tokens import HIGH, JKT, X5T, Binding, Proven, TaskToken
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A request, who made it, and by what: all that `shown` says has been verified, and `once` is not yet used up."""
+
+    client: Client
+    request: TokenRequest
+    binding: Binding | None
+    shown: tuple[Shown, ...]
+    once: tuple[Assertion, ...]
+    subject: TaskToken | None = None
+
+    @property
+    def ends(self) -> datetime | None:
+        """When the first of what was shown ends: no token may be good for longer."""
+        ends = [each.expires_at for each in self.shown]
+        return min([*ends, self.subject.expires_at] if self.subject is not None else ends, default=None)
+
+    @property
+    def svids(self) -> dict[tuple[str, str], float]:
+        return {(each.kind, each.id): each.expires_at.timestamp() for each in self.shown if each.id}
+
+
+class Granting:
+    """Answers token requests."""
+
+    def __init__(
+        self,
+        engine: TaskEngine,
+        beginning: Beginning,
+        attaching: Attaching,
+        delegating: Delegating,
+        identities: Identities,
+        clients: Clients,
+        audiences: Audiences,
+        clock: Clock,
+    ) -> None:
+        self._engine = engine
+        self._beginning = beginning
+        self._attaching = attaching
+        self._delegating = delegating
+        self._identities = identities
+        self._clients = clients
+        self._audiences = audiences
+        self._clock = clock
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """A subject token must be for one of them and for nobody else; any other assertion for the first."""
+        return own_names(self._engine.issuer, self._identities.bundle.trust_domain)
+
+    async def grant(
+        self, sender: Sender, credentials: Credentials, request: TokenRequest, proof: Binding | None = None
+    ) -> TaskToken:
+        """Give the token that is asked for. `proof`: the key of the DPoP proof that came with the request.
+
+        Raises errors of ours, with their OAuth codes; then nothing was signed, and no task is left that nobody knows.
+        """
+        unknown = sender.peer is None and sender.certificate is None and not credentials.unverified_assertion
+        if unknown and request.grant_type == JWT_BEARER:  # RFC 7523, 2.1: the assertion says who the client is as well
+            credentials = replace(credentials, unverified_assertion=request.unverified_subject)
+        client = await self._clients.authenticate(sender, credentials, claim=False)
+        if request.subject_type == TOKEN_TYPE_ACCESS:
+            asked = self._by_task_token(client, request, proof)
+        else:
+            asked = self._by_identity(client, request, proof)
+        runner = await self._runner(asked.client)
+        try:
+            await self._claim(asked)
+            # Nothing that was verified may have been taken away while others had a turn.
+            asked = replace(asked, client=self._clients.check_still(asked.client, asked.shown))
+            if asked.subject is not None:
+                return await self._derive(asked, asked.subject, runner)
+            if request.task_id:
+                return await self._of_task(asked)
+            return await self._begin(asked, runner)
+        finally:
+            if runner is not None:
+                runner.close()
+
+    # --- who, and by what -------------------------------------------------------------------------------------------
+
+    def _by_identity(self, client: Client, request: TokenRequest, proof: Binding | None) -> _Asked:
+        """A client that asks for itself: as it has authenticated, or by a JWT-SVID of its own."""
+        once = [client.assertion] if client.assertion is not None else []
+        seen = [client.svid] if client.svid is not None else []
+        if request.unverified_subject:
+            svid = self._own_svid(client, request)
+            client = client.as_only(svid.spiffe_id)
+            seen.append(shown(svid))
+            # At the socket the kernel says whose it is, and a subject token proves nothing that it could prove twice.
+            if request.grant_type == JWT_BEARER or client.peer is None:
+                once.append(Assertion.of(svid))
+        if request.unverified_actor:
+            actor = self._actor(client, request, once)
+            if len(client.identities) > 1 or not client.has(actor.spiffe_id):
+                raise InvalidInput(
+                    "actor_token: it is another identity than the subject's: to act for another workload is to be"
+                    " handed its task"
+                )
+            seen.append(shown(actor))
+        return _Asked(client, request, _binding(client, proof), tuple(seen), tuple(once))
+
+    def _own_svid(self, client: Client, request: TokenRequest) -> JwtSvid:
+        bearer = request.grant_type == JWT_BEARER
+        what, names = ("assertion", self.own_names[:1]) if bearer else ("subject_token", self.own_names)
+        try:
+            svid = self._clients.read_assertion(request.unverified_subject, what, names)
+        except InvalidToken as error:
+            if bearer:  # RFC 7523, 3.1
+                raise InvalidGrant(error.public, detail=error.detail) from error
+            raise
+        if not client.has(svid.spiffe_id):
+            raise InvalidGrant(f"{what}: it is not the client's: the client has no such identity")
+        return svid
+
+    def _actor(self, client: Client, request: TokenRequest, once: list[Assertion]) -> JwtSvid:
+        actor = self._clients.read_assertion(request.unverified_actor, "actor_token", self.own_names)
+        if client.peer is None:
+            once.append(Assertion.of(actor))
+        return actor
+
+    def _by_task_token(self, client: Client, request: TokenRequest, proof: Binding | None) -> _Asked:
+        """A client that has a task token: the task's holder, or the service that it was given to."""
+        subject = self._task_token(client, request, proof)
+        once = [client.assertion] if client.assertion is not None else []
+        seen = [client.svid] if client.svid is not None else []
+        if self._held_by(client, subject) is None:
+            serving = tuple(each for each in client.entries if self._audiences.serves([each], subject.resource))
+            if not serving:
+                raise InvalidGrant("subject_token is not the client's: it is neither its holder nor its audience")
+            client = client.as_only(serving[0].spiffe_id)
+        else:
+            client = client.as_only(subject.actor)
+        if request.unverified_actor:
+            actor = self._actor(client, request, once)
+            if not client.has(actor.spiffe_id):
+                raise InvalidInput("actor_token: it is not the client's as which it has subject_token")
+            seen.append(shown(actor))
+        if subject.params_digest and (subject.task_class == HIGH or self._held_by(client, subject) is None):
+            raise InvalidGrant("subject_token is for one request: no other token is derived from it")
+        binding = _binding(client, proof)
+        if binding is None and subject.binding is not None and client.certificate is not None:
+            binding = _to_certificate(client)
+        return _Asked(client, request, binding, tuple(seen), tuple(once), subject)
+
+    def _task_token(self, client: Client, request: TokenRequest, proof: Binding | None) -> TaskToken:
+        """Verify a task token of ours whose sender must hold what it is bound to (for DPoP: the key of `proof`)."""
+        try:
+            unverified = parse_unverified(request.unverified_subject).unverified_claims
+            named, cnf = audiences(unverified), unverified.get("cnf")
+            jkt = proof.thumbprint if proof is not None and isinstance(cnf, dict) and JKT in cnf else ""
+            x5t = client.certificate.thumbprint if client.certificate is not None else ""
+            return tokens.verify(
+                request.unverified_subject,
+                keys=self._engine.keys.published,
+                issuer=self._engine.issuer,
+                audience=named[0] if named else "",
+                now=self._clock.now(),
+                proven=Proven(jkt=jkt, x5t=x5t),
+            )
+        except InvalidToken as error:
+            raise InvalidToken(
+                f"subject_token: {error.public}", reason_code=error.reason_code, detail=error.detail
+            ) from error
+
+    def _held_by(self, client: Client, subject: TaskToken) -> Task | None:
+        """The token's task, if the client is who holds it."""
+        try:
+            return self._task(client, subject.task_id)
+        except NotFound:
+            return None
+
+    def _task(self, client: Client, task_id: str) -> Task:
+        """A task that the client holds. Raise NotFound for any other, whether it exists or not."""
+        if client.peer is not None:
+            return self._engine.tasks.of_caller(client.peer, client.entries, task_id)
+        task = self._engine.tasks.find(task_id)
+        if task is None or not isinstance(task.holder.process, NoProcess) or not client.has(task.spiffe_id):
+            raise NotFound("there is no such task")
+        return task
+
+    async def _claim(self, asked: _Asked) -> None:
+        try:
+            await self._clients.claim(asked.once)
+        except InvalidGrant as error:
+            if asked.once == (asked.client.assertion,):
+                raise InvalidClient(f"client_assertion: {error.public}") from error
+            raise
+
+    # --- tokens -----------------------------------------------------------------------------------------------------
+
+    async def _of_task(self, asked: _Asked) -> TaskToken:
+        """A token of a task that the client holds."""
+        request, client = asked.request, asked.client
+        if client.peer is not None:
+            task = await self._attaching.of_caller(client.peer, client.entries, request.task_id)
+        else:
+            task = self._task(client, request.task_id)
+        exchange.check_params(request, task.type.name, task.params)
+        self._check_decided(task)
+        return await self._token(task, asked, request.target, exchange.actions_wanted(request))
+
+    async def _begin(self, asked: _Asked, runner: Process | None) -> TaskToken:
+        """A token of a one-shot task, which ends with it."""
+        request, client = asked.request, asked.client
+        name, wanted = exchange.choose_type(request, self._engine.types, client.identities)
+        kind = self._engine.type_named(name)
+        check_within(kind, wanted)
+        begin = BeginRequest(
+            name,
+            exchange.params_text(request),
+            wanted,
+            client.identities[0] if len(client.identities) == 1 else None,
+            max_seconds=kind.token_ttl.total_seconds(),
+            svids=asked.svids,
+        )
+        waits = self._beginning.needs_approval(kind)
+        task = await self._beginning.begin(_asker(client), client.entries, begin, _bond(client, runner, waits=waits))
+        if task.state == PENDING:
+            self._check_decided(task)
+        return await self._first_token(task, asked, request.target, ())
+
+    async def _derive(self, asked: _Asked, subject: TaskToken, runner: Process | None) -> TaskToken:
+        """A token that is derived from a task token."""
+        request, client = asked.request, asked.client
+        self._engine.check_token(subject)
+        task = self._held_by(client, subject)
+        if task is not None:
+            grant = exchange.narrowed(request, subject, task.authority)
+            asked = replace(
+                asked, request=replace(request, params_digest=request.params_digest or subject.params_digest)
+            )
+            return await self._token(task, asked, grant.resource, grant.actions)
+        parent = self._engine.tasks.find(subject.task_id)
+        if parent is None:
+            raise TaskOver("the task is over")
+        grant = exchange.handed_on(request, subject, parent.authority)
+        left = (subject.expires_at - self._clock.now()).total_seconds()
+        if left < 1:
+            raise TaskOver("less than a second is left of subject_token")
+        child = await self._delegating.exchange(
+            parent,
+            _asker(client),
+            client.entries[0],
+            grant,
+            _bond(client, runner, waits=False),
+            max_seconds=left,
+            svids=asked.svids,
+            jti=str(subject.claims.get("jti", "")),
+        )
+        return await self._first_token(child, asked, grant.resource, grant.actions)
+
+    async def _first_token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> TaskToken:
+        """The token that a task was begun for, without which it ends."""
+        try:
+            return await self._token(task, asked, resource, actions)
+        except BaseException:
+            if task.live:
+                self._engine.end(task, REVOKED, NO_TOKEN)
+            raise
+
+    async def _token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> TaskToken:
+        self._note(task, asked)
+        return await self._engine.token(
+            task,
+            resource,
+            actions,
+            not_after=asked.ends,
+            binding=asked.binding,
+            params_digest=asked.request.params_digest,
+        )
+
+    def _note(self, task: Task, asked: _Asked) -> None:
+        """Remember by which SVIDs a token of the task was asked for: it ends if one is revoked."""
+        now = self._clock.now().timestamp()
+        fresh = {key: end for key, end in asked.svids.items() if key not in task.svids}
+        if len(task.svids) + len(fresh) > SVIDS_PER_TASK:
+            for key in [key for key, end in task.svids.items() if end <= now]:
+                del task.svids[key]
+            if len(task.svids) + len(fresh) > SVIDS_PER_TASK:
+                raise LimitExceeded("too many SVIDs were used for tokens of the task: use one for several requests")
+        task.svids.update(fresh)
+
+    def _check_decided(self, task: Task) -> None:
+        """Raise what a task that waits for approval is answered with, or one that did not get it."""
+        if task.reason == APPROVAL_DENIED:
+            raise ApprovalDenied("whoever was asked to agree to the task said no")
+        if task.reason == APPROVAL_EXPIRED:
+            raise ApprovalExpired("nobody agreed to the task in time")
+        if task.state != PENDING or task.approval is None:
+            return
+        wanted = task.approval.request
+        raise AuthorizationPending(
+            f"the task waits for approval by {', '.join(wanted.approvers)}: `sojourn approval approve {wanted.id}`;"
+            " send the same request again with task_id",
+            task_id=task.id,
+            approval_id=wanted.id,
+            approvers=wanted.approvers,
+            seconds=max(0, int(task.deadline - self._engine.clock.boot())),
+        )
+
+    # --- who holds --------------------------------------------------------------------------------------------------
+
+    async def _runner(self, client: Client) -> Process | None:
+        """The process that ran the caller, if of the same user and identity: it takes over what a helper fetched."""
+        if client.peer is None:
+            return None
+        peer, subject = client.peer, client.identities[0]
+        runner = None
+        try:
+            pid = stat_of(peer.process.pid).parent
+            if pid <= 1:
+                return None
+            runner = Process.open(pid)
+            if runner.credentials().uid == peer.uid and runner.start_time <= peer.process.start_time:
+                entries = await self._identities.of_process(pid)
+                if any(entry.spiffe_id == subject for entry in entries):
+                    runner.check_alive()
+                    found, runner = runner, None
+                    return found
+        except SojournError:
+            return None
+        finally:
+            if runner is not None:
+                runner.close()
+        return None
+
+
+def _binding(client: Client, proof: Binding | None) -> Binding | None:
+    """To what the token is bound: the key of a proof, or the certificate that the client authenticated by."""
+    if proof is not None or client.method != CERTIFICATE:
+        return proof
+    return _to_certificate(client)
+
+
+def _to_certificate(client: Client) -> Binding:
+    assert client.certificate is not None
+    return Binding(X5T, client.certificate.thumbprint, client.certificate.not_after)
+
+
+def _asker(client: Client) -> Asker:
+    return client.peer if client.peer is not None else Remote()
+
+
+def _bond(client: Client, runner: Process | None, *, waits: bool) -> Bond:
+    """With what a one-shot task lives: the caller, which may be a helper of its runner; nothing, on another machine.
+
+    One that waits for approval is its runner's from the beginning, and may be asked for by any helper of that.
+    """
+    if client.peer is None:
+        return Bond(NoProcess(), ONE_SHOT)
+    caller = client.peer.process
+    if waits:
+        return Bond((runner or caller).again(), ONE_SHOT, session=True)
+    return Bond(caller.again(), ONE_SHOT, heir=runner.again() if runner is not None else None)

@@ -1,0 +1,176 @@
+"""What clients may know of a token and do to it: introspection (RFC 7662) and revocation (RFC 7009).
+
+A token's holder is the workload that it was issued to; its audience is the service that it is for. Nobody else learns
+anything of it, not even whether it ever was one.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Final
+
+from sojourn.clock import Clock
+from sojourn.errors import InvalidInput, InvalidToken, SojournError, StoreFailed, TaskOver
+from sojourn.identity.entries import Entry
+from sojourn.identity.identities import Identities
+from sojourn.limits import REVOCATION_WRITE_SECONDS
+from sojourn.oautherrors import UnsupportedTokenType
+from sojourn.spiffe.jose import audiences, parse_unverified
+from sojourn.tasks import tokens
+from sojourn.tasks.audiences import Audiences
+from sojourn.tasks.changing import Changing
+from sojourn.tasks.clients import Client
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.reasons import CANCELLED
+from sojourn.tasks.task import COMPLETED, PENDING, Task
+from sojourn.tasks.tokens import JKT, TaskToken
+
+INTROSPECTION_TYP: Final = "token-introspection+jwt"  # RFC 9701, 5
+TASK_HINT: Final = "task"  # `token_type_hint` of a revocation that means the whole task
+INACTIVE: Final[Mapping[str, Any]] = {"active": False}
+_OF_TOKEN = (
+    "iss",
+    "sub",
+    "client_id",
+    "aud",
+    "iat",
+    "nbf",
+    "exp",
+    "jti",
+    "authorization_details",
+    "task",
+    "cnf",
+    "act",
+    "acr",
+)
+_OF_SVID = ("iss", "sub", "aud", "iat", "nbf", "exp", "jti")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenQuery:
+    """A token that a client asks about, and what it says of its type."""
+
+    unverified_token: str = field(repr=False)
+    hint: str = ""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, str]) -> "TokenQuery":
+        """Of a form's fields that have a value. Raise InvalidInput."""
+        if not fields.get("token"):
+            raise InvalidInput("token is missing")
+        return cls(fields["token"], fields.get("token_type_hint", ""))
+
+
+class Inspecting:
+    """Tells of tokens and revokes them, for clients that have authenticated."""
+
+    def __init__(
+        self, engine: TaskEngine, changing: Changing, audiences_: Audiences, identities: Identities, clock: Clock
+    ) -> None:
+        self._engine = engine
+        self._changing = changing
+        self._audiences = audiences_
+        self._identities = identities
+        self._clock = clock
+
+    # --- introspection ----------------------------------------------------------------------------------------------
+
+    def introspect(self, client: Client, query: TokenQuery) -> Mapping[str, Any]:
+        """The answer of RFC 7662, 2.2: INACTIVE for whoever is neither holder nor audience. Never raises."""
+        try:
+            if parse_unverified(query.unverified_token).typ != tokens.TYP:
+                return self._of_jwt_svid(client, query.unverified_token)
+            token = self._read(query.unverified_token)
+        except SojournError:
+            return INACTIVE
+        is_audience = self._audiences.serves(client.entries, token.resource)
+        if not is_audience and not client.has(token.actor):
+            return INACTIVE
+        try:
+            if tokens.has_expired(token, self._now):
+                raise TaskOver("the token has expired")
+            self._engine.check_token(token)
+        except SojournError:
+            return {**INACTIVE, "task_state": self._state(token)} if is_audience else INACTIVE
+        claims = {name: token.claims[name] for name in _OF_TOKEN if name in token.claims}
+        kind = "DPoP" if token.binding is not None and token.binding.kind == JKT else "Bearer"
+        return {"active": True, "scope": " ".join(token.actions), "token_type": kind, **claims}
+
+    def signed(self, client: Client, answer: Mapping[str, Any]) -> str:
+        """The answer as a JWT for this client alone (RFC 9701, 5)."""
+        claims = {
+            "iss": self._engine.issuer,
+            "aud": str(client.identities[0]),
+            "iat": int(self._now.timestamp()),
+            "token_introspection": dict(answer),
+        }
+        return self._engine.keys.active.sign(claims, typ=INTROSPECTION_TYP)
+
+    def _of_jwt_svid(self, client: Client, unverified_token: str) -> Mapping[str, Any]:
+        """Of a JWT-SVID, for its own subject and for whoever it is for. Raises InvalidToken."""
+        named = audiences(parse_unverified(unverified_token).unverified_claims)
+        ours = [each for each in named if self._is_audience(client.entries, each)]
+        svid = self._identities.verify_jwt_svid(unverified_token, ours or named, client.entries)
+        if not ours and not client.has(svid.spiffe_id):
+            return INACTIVE
+        if svid.expires_at <= self._now:
+            return INACTIVE
+        claims = {name: svid.claims[name] for name in _OF_SVID if name in svid.claims}
+        return {"active": True, "token_type": "N_A", "client_id": str(svid.spiffe_id), **claims}
+
+    def _is_audience(self, entries: tuple[Entry, ...], audience: str) -> bool:
+        """A workload is the audience of what names it, or a resource that it serves."""
+        return any(str(entry.spiffe_id) == audience for entry in entries) or self._audiences.serves(entries, audience)
+
+    # --- revocation -------------------------------------------------------------------------------------------------
+
+    async def revoke(self, client: Client, query: TokenQuery) -> Task | None:
+        """Revoke a token, and return when that is on disk; None if there was nothing that this client may revoke.
+
+        All tokens of the task that are as old die with it. Its holder ends the task by the hint TASK_HINT. Raise
+        UnsupportedTokenType, or StoreFailed if it is in force and not on disk.
+        """
+        try:
+            if parse_unverified(query.unverified_token).typ != tokens.TYP:
+                raise UnsupportedTokenType("only task tokens can be revoked: an SVID is revoked by an operator")
+            token = self._read(query.unverified_token)
+        except InvalidToken:
+            return None
+        is_holder = client.has(token.actor)
+        if not is_holder and not self._audiences.serves(client.entries, token.resource):
+            return None
+        task = self._engine.tasks.find(token.task_id)
+        if task is None:
+            return None
+        if task.live and task.state != PENDING:
+            self._revoke(client, token, task, whole=is_holder and query.hint == TASK_HINT)
+        try:
+            async with asyncio.timeout(REVOCATION_WRITE_SECONDS):  # also of what was revoked by an earlier request
+                await self._engine.journal.written(task.id)
+        except TimeoutError:
+            raise StoreFailed("the token is revoked, and that could not be written yet") from None
+        return task
+
+    def _revoke(self, client: Client, token: TaskToken, task: Task, *, whole: bool) -> None:
+        by = {"by": str(client.identities[0]), "jti": token.claims.get("jti")}
+        if whole:
+            self._engine.end(task, COMPLETED, CANCELLED, **by)
+        elif token.task_version >= task.version and not tokens.has_expired(token, self._now):
+            self._changing.supersede(task, **by)
+
+    # --- both -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _now(self) -> datetime:
+        return self._clock.now()
+
+    def _read(self, unverified_token: str) -> TaskToken:
+        return tokens.read_issued(
+            unverified_token, keys=self._engine.keys.published, issuer=self._engine.issuer, now=self._now
+        )
+
+    def _state(self, token: TaskToken) -> str:
+        """What has become of the task of a token that its audience was given."""
+        task = self._engine.tasks.find(token.task_id)
+        return task.state if task is not None else "ended"

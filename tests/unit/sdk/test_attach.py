@@ -1,0 +1,212 @@
+"""The steps by which a request gets its token and proof, whatever sends it."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from sojourn.errors import InvalidInput, InvalidToken, PolicyDenied, TaskOver, TooLarge
+from sojourn.limits import ONE_REQUEST_MAX_BYTES, TOKENS_KEPT
+from sojourn.oautherrors import DigestNeeded, OutsideTask, SendAgain
+from sojourn.sdk import attach
+from sojourn.sdk.attach import Answer, AskProof, AskToken, ReadContent, Send, Shelf, Wanted
+from sojourn.sdk.taskvalues import AccessToken
+from sojourn.tasks import bound
+from sojourn.tasks.grants import Grant
+
+RESOURCE = "https://tickets.example.org/v1"
+GRANT = Grant.parse(RESOURCE, ["ticket:read", "ticket:write"])
+URL = f"{RESOURCE}/tickets/42?all=1"
+OK = Answer(200, (), None)
+STALE = Answer(401, ('DPoP error="invalid_token", error_description="the task has changed"',), None)
+NONCE = Answer(401, ('DPoP error="use_dpop_nonce"',), "n1")
+
+
+def token(text: str = "t", seconds: float = 60, kind: str = "DPoP") -> AccessToken:
+    return AccessToken(text, RESOURCE, GRANT.actions, datetime.now(UTC) + timedelta(seconds=seconds), kind)
+
+
+def wanted(**changes: Any) -> Wanted:
+    return Wanted(**{"grant": GRANT, "method": "GET", "url": URL, **changes})
+
+
+class Task:
+    """A task of the caller's."""
+
+    id, type, state, reason, ended, grants = "t1", "triage", "active", "", False, (GRANT,)
+
+
+class TestWant:
+    def test_grant(self) -> None:
+        """A request belongs to the grant of its URL; actions are those named, once each."""
+        found = attach.want(Task(), "GET", URL, ["ticket:read", "ticket:read"])
+        assert (GRANT, ("ticket:read",)) == (found.grant, found.actions)
+
+    def test_outside(self) -> None:
+        """Another URL is outside of the task, and the error names what was wanted."""
+        with pytest.raises(OutsideTask, match="has no grant for this URL") as caught:
+            attach.want(Task(), "GET", "https://evil.example/x")
+        assert ("https://evil.example", ("GET",)) == (caught.value.resource, caught.value.actions)
+
+    def test_another_action(self) -> None:
+        """So is another action there."""
+        with pytest.raises(OutsideTask) as caught:
+            attach.want(Task(), "GET", URL, ["ticket:delete"])
+        assert (RESOURCE, ("ticket:delete",)) == (caught.value.resource, caught.value.actions)
+
+    def test_over(self) -> None:
+        """Of a task that is over nothing is wanted any more."""
+        task = Task()
+        task.ended, task.state, task.reason = True, "revoked", "admin"
+        with pytest.raises(TaskOver, match="task is revoked: admin"):
+            attach.want(task, "GET", URL)
+
+
+class TestSteps:
+    def test_bound(self) -> None:
+        """A token for all actions, a proof for method and URL without its query, and the request with both."""
+        flow = attach.attach(wanted(), Shelf())
+        assert AskToken(RESOURCE, (), True) == attach.go_on(flow)
+        assert AskProof("GET", f"{RESOURCE}/tickets/42", "t", None) == attach.go_on(flow, token())
+        assert Send({"Authorization": "DPoP t", "DPoP": "p"}) == attach.go_on(flow, "p")
+        assert attach.go_on(flow, OK) is None
+
+    def test_bearer(self) -> None:
+        """Without a binding there is no proof."""
+        flow = attach.attach(wanted(bound=False), Shelf())
+        attach.go_on(flow)
+        assert Send({"Authorization": "Bearer t"}) == attach.go_on(flow, token(kind="Bearer"))
+
+    def test_nonce(self) -> None:
+        """With a nonce that is asked for the proof is made again, once; the next request has it from the start."""
+        shelf = Shelf()
+        flow = attach.attach(wanted(), shelf)
+        attach.go_on(flow)
+        attach.go_on(flow, token())
+        attach.go_on(flow, "p")
+        assert isinstance(attach.go_on(flow, NONCE), AskToken)
+        assert AskProof("GET", f"{RESOURCE}/tickets/42", "t", "n1") == attach.go_on(flow, token())
+        attach.go_on(flow, "p")
+        assert attach.go_on(flow, NONCE) is None
+        assert "n1" == shelf.nonce(RESOURCE)
+
+    def test_stale(self) -> None:
+        """With a token that is not taken any more the request is sent again with a new one, once."""
+        flow = attach.attach(wanted(bound=False), Shelf())
+        attach.go_on(flow)
+        attach.go_on(flow, token())
+        assert isinstance(attach.go_on(flow, STALE), AskToken)
+        attach.go_on(flow, token("t2"))
+        assert attach.go_on(flow, STALE) is None
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Answer(403, ('DPoP error="invalid_token"',), None),
+            Answer(401, (), "n1"),
+            Answer(401, ('DPoP error="insufficient_scope"',), None),
+            Answer(401, ('DPoP error="use_dpop_nonce"',), None),
+            Answer(401, ('DPoP error="use_dpop_nonce"',), 'a"b'),
+            Answer(401, ('DPoP error="use_dpop_nonce"',), "n" * 257),
+            Answer(500, (), None),
+        ],
+    )
+    def test_no_other_answer(self, answer: Answer) -> None:
+        """After any other answer nothing is sent again."""
+        flow = attach.attach(wanted(bound=False), Shelf())
+        attach.go_on(flow)
+        attach.go_on(flow, token())
+        assert attach.go_on(flow, answer) is None
+
+    def test_not_repeatable(self) -> None:
+        """Content that is gone is not sent again; the next request has a new token all the same."""
+        shelf, kept = Shelf(), token()
+        flow = attach.attach(wanted(repeatable=False), shelf)
+        ask = attach.go_on(flow)
+        assert isinstance(ask, AskToken)
+        shelf.keep(ask, kept, 1)
+        attach.go_on(flow, kept)
+        attach.go_on(flow, "p")
+        with pytest.raises(SendAgain):
+            attach.go_on(flow, STALE)
+        assert shelf.token(ask, 1) is None
+
+    def test_proof_of_a_stale_token(self) -> None:
+        """If the agent makes no proof for a token any more there is a new one, once."""
+        flow = attach.attach(wanted(), Shelf())
+        attach.go_on(flow)
+        attach.go_on(flow, token())
+        assert isinstance(attach.go_on_without(flow, InvalidToken("superseded")), AskToken)
+        attach.go_on(flow, token("t2"))
+        with pytest.raises(InvalidToken):
+            attach.go_on_without(flow, InvalidToken("superseded"))
+
+    def test_one_request(self) -> None:
+        """If tokens are for one request, the digest is of method, target and content; from then on at once."""
+        shelf = Shelf()
+        flow = attach.attach(wanted(method="POST"), shelf)
+        attach.go_on(flow)
+        assert ReadContent() == attach.go_on_without(flow, DigestNeeded("name the request"))
+        digest = bound.of_http("POST", "/v1/tickets/42?all=1", b"hello")
+        assert AskToken(RESOURCE, (), True, digest) == attach.go_on(flow, b"hello")
+        assert ReadContent() == attach.go_on(attach.attach(wanted(), shelf))
+
+    def test_one_large_request(self) -> None:
+        """Content that is too large to be read whole is refused, and nothing sent."""
+        shelf = Shelf()
+        shelf.note_one_request(RESOURCE)
+        flow = attach.attach(wanted(), shelf)
+        attach.go_on(flow)
+        with pytest.raises(TooLarge):
+            attach.go_on(flow, b"x" * (ONE_REQUEST_MAX_BYTES + 1))
+
+    @pytest.mark.parametrize("error", [PolicyDenied("no"), InvalidInput("no"), TaskOver("over")])
+    def test_refusals(self, error: Exception) -> None:
+        """What the agent refuses is the caller's to see; nothing is sent."""
+        flow = attach.attach(wanted(), Shelf())
+        attach.go_on(flow)
+        with pytest.raises(type(error)):
+            attach.go_on_without(flow, error)
+
+
+class TestShelf:
+    def test_until_shortly_before_its_end(self) -> None:
+        """A token is used again until some seconds before its end, on a clock that nobody can set."""
+        now = [100.0]
+        shelf, ask = Shelf(lambda: now[0]), AskToken(RESOURCE, (), True)
+        shelf.keep(ask, token(seconds=60), 1)
+        now[0] += 54
+        assert shelf.token(ask, 1) is not None
+        now[0] += 2
+        assert shelf.token(ask, 1) is None
+
+    def test_of_this_version(self) -> None:
+        """A token of an earlier version of the task is not used again."""
+        shelf, ask = Shelf(), AskToken(RESOURCE, (), True)
+        shelf.keep(ask, token(), 1)
+        assert shelf.token(ask, 2) is None
+
+    def test_by_actions_and_binding(self) -> None:
+        """A token for other actions, or bound otherwise, is another one."""
+        shelf = Shelf()
+        shelf.keep(AskToken(RESOURCE, (), True), token(), 1)
+        assert shelf.token(AskToken(RESOURCE, ("ticket:read",), True), 1) is None
+        assert shelf.token(AskToken(RESOURCE, (), False), 1) is None
+
+    def test_for_one_request(self) -> None:
+        """A token for one request is not kept."""
+        shelf, ask = Shelf(), AskToken(RESOURCE, (), True, "digest")
+        shelf.keep(ask, token(), 1)
+        assert shelf.token(ask, 1) is None
+
+    def test_full(self) -> None:
+        """When it is full the oldest goes."""
+        shelf = Shelf()
+        asks = [AskToken(RESOURCE, (f"a{number}",), True) for number in range(TOKENS_KEPT + 1)]
+        for ask in asks:
+            shelf.keep(ask, token(), 1)
+        assert shelf.token(asks[0], 1) is None
+        assert shelf.token(asks[1], 1) is not None
+
+    def test_no_secret_in_reprs(self) -> None:
+        """Steps do not show the tokens that they carry."""
+        assert "secret" not in repr([Send({"Authorization": "secret"}), AskProof("GET", URL, "secret", None)])

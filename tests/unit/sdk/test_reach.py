@@ -1,0 +1,111 @@
+"""Which grant a URL belongs to: byte for byte, and none in doubt."""
+
+import pytest
+from sojourn.sdk import reach
+from sojourn.tasks.grants import Grant
+
+ORIGIN = Grant.parse("https://tickets.example.org", ["ticket:read"])
+BELOW = Grant.parse("https://tickets.example.org/v1", ["ticket:write"])
+PORT = Grant.parse("https://api.example.org:8443/a/b", ["read"])
+GRANTS = (ORIGIN, BELOW, PORT)
+
+
+@pytest.mark.parametrize(
+    ("url", "grant"),
+    [
+        ("https://tickets.example.org", ORIGIN),
+        ("https://tickets.example.org/", ORIGIN),
+        ("https://tickets.example.org?q=1", ORIGIN),
+        ("https://tickets.example.org/v1", BELOW),
+        ("https://tickets.example.org/v1?q=1", BELOW),
+        ("https://tickets.example.org/v1/tickets/42", BELOW),
+        ("https://tickets.example.org/v1/a%20b/%C3%A4?next=../..", BELOW),
+        ("https://tickets.example.org/v10", ORIGIN),
+        ("https://tickets.example.org/V1/x", ORIGIN),
+        ("https://tickets.example.org/%76%31/x", ORIGIN),
+        ("https://api.example.org:8443/a/b/c", PORT),
+    ],
+)
+def test_belongs(url: str, grant: Grant) -> None:
+    """A URL of a grant's origin, at or below its path, belongs to it: to the grant with the longest path."""
+    assert grant is reach.find(GRANTS, url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://tickets.example.org.evil.example/",
+        "https://tickets.example.orgevil/",
+        "https://evil.example/https://tickets.example.org/",
+        "https://tickets.example.org@evil.example/",
+        "https://user@tickets.example.org/",
+        "https://tickets.example.org:443/",
+        "https://tickets.example.org:/",
+        "https://TICKETS.example.org/",
+        "HTTPS://tickets.example.org/",
+        "http://tickets.example.org/",
+        "https://tickets.example.org./",
+        "https://tickets.example.org\\.evil.example/",
+        "https://tickets.example.org%2eevil.example/",
+        "https://tickets.example.org/#x",
+        "https://tickets.example.org/a b",
+        "https://tickets.example.org/a\r\nHost: evil",
+        "https://tickets.example.org/\u00e4",
+        "https:/tickets.example.org/",
+        "//tickets.example.org/",
+        "https://",
+        "https://api.example.org:8443/a/bc",
+        "https://api.example.org:8443/a",
+        "https://api.example.org/a/b",
+        "",
+    ],
+)
+def test_belongs_to_none(url: str) -> None:
+    """Another origin, however much it looks like the grant's, and another way to write the same one, belong to none."""
+    assert reach.find(GRANTS, url) is None
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("/v1/..", "/v1/../admin", "/v1/./x", "/v1/%2e%2e/admin", "/v1/%2E%2E/admin", "/v1/.%2e/admin"),
+        *("/v1/x%2f..%2f..%2fadmin", "/v1/..%5cadmin", "/v1/..;/admin", "/v1/..;x=1/admin", "/v1/%252e%252e/admin"),
+        *("/v1/%25252e%25252e/admin", "/v1/a%00b", "/v1\\..\\admin", "/v1/%2525252525252e/x"),
+    ],
+)
+def test_no_path_leads_upwards(path: str) -> None:
+    """A path that some server may read as leading out of the grant's belongs to none, however it is encoded."""
+    assert reach.find((BELOW,), f"https://tickets.example.org{path}") is None
+    assert reach.find((ORIGIN,), f"https://tickets.example.org{path}") is None
+
+
+class TestByEndpoint:
+    def test_default_port(self) -> None:
+        """Who knows HOST:PORT finds grants that do not say the scheme's own port, and those that do."""
+        said = Grant.parse("https://tickets.example.org:443/v2", ["x"])
+        assert BELOW is reach.find_at((*GRANTS, said), "https", "tickets.example.org:443", "/v1/x")
+        assert said is reach.find_at((*GRANTS, said), "https", "tickets.example.org:443", "/v2/x")
+        assert reach.find_at(GRANTS, "http", "tickets.example.org:443", "/v1/x") is None
+        assert reach.find_at(GRANTS, "https", "Tickets.example.org:443", "/v1/x") is None
+
+    def test_endpoints(self) -> None:
+        """Those of https grants, each once."""
+        assert {"tickets.example.org:443", "api.example.org:8443"} == reach.endpoints(GRANTS, "https")
+        assert frozenset() == reach.endpoints(GRANTS, "http")
+
+    def test_addresses(self) -> None:
+        """IPv6 addresses keep their brackets."""
+        grant = Grant.parse("https://[::1]:8443", ["x"])
+        assert grant is reach.find_at((grant,), "https", "[::1]:8443", "/")
+        assert ("[::1]", "8443") == reach.split_port("[::1]:8443")
+        assert {"[::1]:8443"} == reach.endpoints([grant], "https")
+
+    def test_url(self) -> None:
+        """A request's URL is the grant's origin, as written, and what the request names."""
+        assert "https://tickets.example.org/v1/x?q=1" == reach.url_of(BELOW, "/v1/x?q=1")
+
+    def test_other_resources(self) -> None:
+        """Resources that are no http URLs are at no endpoint, and no URL belongs to them."""
+        urn = Grant.parse("urn:tickets", ["x"])
+        assert frozenset() == reach.endpoints([urn], "https")
+        assert reach.find([urn], "urn:tickets") is None
