@@ -31,6 +31,7 @@ class Load:
     once: bool = False  # each body once: done when there are no more
     headers: list[str] = field(default_factory=list)
     method: str = "POST"
+    target: str = ""  # of the request line, if it is not the URL's path
 
 
 class Connection:
@@ -75,7 +76,7 @@ class Connection:
 
 def request_of(load: Load, body: str) -> bytes:
     parts = urlsplit(load.url)
-    lines = [f"{load.method} {parts.path} HTTP/1.1", f"Host: {parts.netloc}", *load.headers]
+    lines = [f"{load.method} {load.target or parts.path} HTTP/1.1", f"Host: {parts.netloc}", *load.headers]
     if load.method == "POST":
         lines += ["Content-Type: application/x-www-form-urlencoded", f"Content-Length: {len(body)}"]
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
