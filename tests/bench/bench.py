@@ -1,7 +1,8 @@
 """Measures what exists: `make bench`.
 
 Usage: bench.py [--quick] [--json FILE] [--line NUMBER …]. Prints a table; progress goes to standard error. No figure
-fails the run. A line that could not be measured says why, the others go on, and the exit status is 1.
+fails the run. A line that could not be measured says why, the others go on, and the exit status is 1. To compare with a
+running Keycloak, name its folder in SOJOURN_BENCH_KEYCLOAK (tokenlines.py says what must lie there).
 """
 
 import argparse

@@ -25,7 +25,7 @@ from urllib.request import urlopen
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from figures import Figure, cpu_seconds, ratios
-from ground import TRIAGE, Admin, Bench, entry
+from ground import FULL, TRIAGE, Admin, Bench, entry
 from harness.agent import AgentProcess
 from harness.exchanges import form
 from harness.taskagent import CONFIG, ISSUER, PLACE_A, write_type
@@ -385,8 +385,9 @@ def beside_keycloak(bench: Bench) -> Iterator[Figure | str]:
         yield f"no Keycloak: name the folder in which one was started (kc.pid, svid.py) in {KEYCLOAK}"
         return
     there = {"url": keycloak.token_url, "want": "access_token"}
-    for _ in range(3):  # a cold one is far slower
-        loaded(keycloak.pid, 2, keycloak.body(), connections=8, **there)
+    loaded(
+        keycloak.pid, 25 if bench.effort is FULL else 5, keycloak.body(), connections=8, **there
+    )  # a cold one is slow
     for connections in CONNECTIONS:
         theirs = repeated(bench, keycloak.pid, keycloak.body, connections=connections, **there)
         with ground() as site:
