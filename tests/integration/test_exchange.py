@@ -559,4 +559,4 @@ def test_discovery(shared: AgentProcess, name: str) -> None:
         document["id_token_signing_alg_values_supported"],
     )
     assert "triage-ticket" in document["authorization_details_types_supported"]
-    assert not {"introspection_endpoint", "revocation_endpoint", "registration_endpoint"} & set(document)
+    assert not {"authorization_endpoint", "registration_endpoint"} & set(document)

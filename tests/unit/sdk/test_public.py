@@ -23,6 +23,8 @@ def test_names() -> None:
         "authorize_any",
         "authorize_id",
         "authorize_member_of",
+        "current_task",
+        "task",
     ]
     assert expected == sojourn.__all__
     assert expected == [getattr(sojourn, name).__name__ for name in expected]

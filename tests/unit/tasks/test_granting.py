@@ -1,23 +1,13 @@
 """tasks/granting.py: who asks, by what, and what of it becomes a task token."""
 
 import os
-from contextlib import ExitStack
 from datetime import timedelta
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
-from fakes.assertions import FakeAssertionStore
-from fakes.attestations import FakeAttestor
 from fakes.authorities import authority_in
 from fakes.children import child, peer_of
-from fakes.clock import FakeClock
-from fakes.journals import FakeTaskStore
-from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
-from fakes.revocations import FakeRevocationStore
-from fakes.task_room import beginning_of, end_all
-from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
-from sojourn.attestation.service import Attestation
-from sojourn.clock import Alarms
+from fakes.granting_room import ISSUER, TRIAGE_ID, WEB_ID, Room
+from fakes.task_types import TICKETS, WIKI, task_type
 from sojourn.errors import (
     ActionOutsideType,
     InvalidInput,
@@ -27,97 +17,8 @@ from sojourn.errors import (
     PolicyDenied,
     StoreFailed,
 )
-from sojourn.identity.foreign import ForeignBundles
-from sojourn.identity.identities import Identities
-from sojourn.identity.issuing import Issuing
-from sojourn.identity.registry import Registry
-from sojourn.identity.revocations import Revocations
 from sojourn.oautherrors import InvalidGrant
-from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import SigningKey
-from sojourn.tasks.attaching import Attaching
-from sojourn.tasks.audiences import Audiences
-from sojourn.tasks.beginning import BeginRequest, Bond
-from sojourn.tasks.changing import Changing
-from sojourn.tasks.clients import Clients, Credentials, Sender
-from sojourn.tasks.delegating import Delegating
-from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_JWT, read
-from sojourn.tasks.granting import Granting
-from sojourn.tasks.holders import Holders
-from sojourn.tasks.tokenkeys import TokenKeys
-
-ISSUER = "https://sojourn.example.org"
-KEY = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))
-TRIAGE_ID = SpiffeId.parse(TRIAGE)
-WEB_ID = SpiffeId.parse("spiffe://example.org/web")
-TYPES = {"triage": task_type()}
-
-
-class Room:
-    """A caller that is the triage agent, and the service that it asks."""
-
-    def __init__(self, folder):
-        self.clock = FakeClock()
-        self.alarms = Alarms(self.clock)
-        self.store = FakeTaskStore()
-        self.authority = authority_in(folder, self.clock)
-        entries = FakeEntryStore([entry("/agent/triage"), entry("/web", "unix:uid:5")])
-        registry = Registry(entries, TRUST_DOMAIN, [NODE], self.clock, self.alarms)
-        audit = Audit(self.store, self.clock)
-        issuing = Issuing(
-            self.authority,
-            self.clock,
-            self.alarms,
-            audit,
-            x509_ttl=timedelta(hours=1),
-            jwt_ttl=timedelta(minutes=5),
-        )
-        identities = Identities(
-            Attestation({"unix": FakeAttestor({"uid:1000"})}, self.clock),
-            registry,
-            self.authority,
-            issuing,
-            Revocations(FakeRevocationStore(), self.authority, self.clock, self.alarms),
-            ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, registry),
-            self.clock,
-        )
-        self.engine = TaskEngine(
-            TYPES, self.store, audit, TokenKeys(self.alarms, first=KEY), ISSUER, 1, self.clock, self.alarms, Holders(50)
-        )
-        self.beginning = beginning_of(self.engine, self.store, audit)
-        attaching = Attaching(self.engine, Changing(self.engine), identities)
-        clients = Clients(identities, FakeAssertionStore(), ISSUER, self.clock)
-        delegating = Delegating(self.engine, self.beginning)
-        self.granting = Granting(
-            self.engine, self.beginning, attaching, delegating, identities, clients, Audiences(), self.clock
-        )
-        self._closing = ExitStack()
-        self.process = self._closing.enter_context(child())
-        self.peer = peer_of(self.process)
-        self._closing.callback(self.peer.close)
-
-    def subject(self, spiffe_id=TRIAGE_ID, audience=(ISSUER,), ttl=timedelta(minutes=5)):
-        return self.authority.issue_jwt(spiffe_id, audience, ttl).token
-
-    async def exchange(self, token=None, **fields):
-        form = {
-            "grant_type": GRANT_TYPE,
-            "subject_token": token or self.subject(),
-            "subject_token_type": TOKEN_TYPE_JWT,
-            **fields,
-        }
-        return await self.granting.grant(Sender(self.peer), Credentials(), read(list(form.items())))
-
-    async def begin(self):
-        return await self.beginning.begin(
-            self.peer, [entry("/agent/triage")], BeginRequest("triage", {}), Bond(self.peer.process.again(), "process")
-        )
-
-    def close(self):
-        end_all(self.engine)
-        self._closing.close()
 
 
 @pytest.fixture

@@ -1,0 +1,144 @@
+"""The token endpoint with fakes around it: a caller at the socket that is the triage agent, and clients elsewhere."""
+
+from contextlib import ExitStack
+from datetime import timedelta
+
+from cryptography.hazmat.primitives.asymmetric import ec
+from fakes.assertions import FakeAssertionStore
+from fakes.attestations import FakeAttestor
+from fakes.authorities import authority_in
+from fakes.children import child, peer_of
+from fakes.clock import FakeClock
+from fakes.journals import FakeTaskStore
+from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
+from fakes.revocations import FakeRevocationStore
+from fakes.task_room import beginning_of, end_all
+from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
+from sojourn.attestation.service import Attestation
+from sojourn.clock import Alarms
+from sojourn.identity.foreign import ForeignBundles
+from sojourn.identity.identities import Identities
+from sojourn.identity.issuing import Issuing
+from sojourn.identity.registry import Registry
+from sojourn.identity.revocations import Revocations
+from sojourn.oversight.audit import Audit
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.jose import SigningKey
+from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.audiences import Audiences, Service
+from sojourn.tasks.beginning import BeginRequest, Bond
+from sojourn.tasks.changing import Changing
+from sojourn.tasks.clients import Certificate, Clients, Credentials, Sender
+from sojourn.tasks.delegating import Delegating
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.evidence import end_due_to
+from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, read
+from sojourn.tasks.granting import Granting
+from sojourn.tasks.holders import Holders
+from sojourn.tasks.tokenkeys import TokenKeys
+from sojourn.tasks.tokens import thumbprint_of
+
+ISSUER = "https://sojourn.example.org"
+KEY = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))
+TRIAGE_ID = SpiffeId.parse(TRIAGE)
+WEB_ID = SpiffeId.parse("spiffe://example.org/web")
+STORE_ID = SpiffeId.parse("spiffe://example.org/store")
+TYPES = {"triage": task_type()}
+SERVICES = (Service(TICKETS, frozenset({WEB_ID})), Service(WIKI, frozenset({STORE_ID})))
+
+
+class Room:
+    """A caller that is the triage agent, and the service that it asks."""
+
+    def __init__(self, folder, types=None):
+        self.clock = FakeClock()
+        self.alarms = Alarms(self.clock)
+        self.store = FakeTaskStore()
+        self.authority = authority_in(folder, self.clock)
+        entries = FakeEntryStore([entry("/agent/triage"), entry("/web", "unix:uid:5"), entry("/store", "unix:uid:6")])
+        self.registry = registry = Registry(entries, TRUST_DOMAIN, [NODE], self.clock, self.alarms)
+        audit = Audit(self.store, self.clock)
+        issuing = Issuing(
+            self.authority,
+            self.clock,
+            self.alarms,
+            audit,
+            x509_ttl=timedelta(hours=1),
+            jwt_ttl=timedelta(minutes=5),
+        )
+        self.revocations = Revocations(FakeRevocationStore(), self.authority, self.clock, self.alarms)
+        identities = Identities(
+            Attestation({"unix": FakeAttestor({"uid:1000"})}, self.clock),
+            registry,
+            self.authority,
+            issuing,
+            self.revocations,
+            ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, registry),
+            self.clock,
+        )
+        self.engine = TaskEngine(
+            types or TYPES,
+            self.store,
+            audit,
+            TokenKeys(self.alarms, first=KEY),
+            ISSUER,
+            1,
+            self.clock,
+            self.alarms,
+            Holders(50),
+        )
+        self.beginning = beginning_of(self.engine, self.store, audit)
+        attaching = Attaching(self.engine, Changing(self.engine), identities)
+        self.used = FakeAssertionStore()
+        clients = Clients(identities, self.used, ISSUER, self.clock)
+        delegating = Delegating(self.engine, self.beginning)
+        self.granting = Granting(
+            self.engine, self.beginning, attaching, delegating, identities, clients, Audiences(SERVICES), self.clock
+        )
+        registry.on_change(self.engine.entries_changed)
+        self.revocations.on_revoked(lambda found: end_due_to(self.engine, [each.svid for each in found]))
+        self._closing = ExitStack()
+        self.process = self._closing.enter_context(child())
+        self.peer = peer_of(self.process)
+        self._closing.callback(self.peer.close)
+
+    def subject(self, spiffe_id=TRIAGE_ID, audience=(ISSUER,), ttl=timedelta(minutes=5)):
+        return self.authority.issue_jwt(spiffe_id, audience, ttl).token
+
+    async def exchange(self, token=None, **fields):
+        form = {
+            "grant_type": GRANT_TYPE,
+            "subject_token": token or self.subject(),
+            "subject_token_type": TOKEN_TYPE_JWT,
+            **fields,
+        }
+        return await self.granting.grant(Sender(self.peer), Credentials(), read(list(form.items())))
+
+    async def ask(self, sender, *, proof=None, authorization=None, **fields):
+        """Ask as `sender`, by a whole form."""
+        request = read(list(fields.items()))
+        return await self.granting.grant(sender, Credentials.read(request.fields, authorization), request, proof)
+
+    async def derive(self, sender, token, *, proof=None, **fields):
+        """Exchange a task token as `sender`."""
+        kind = {"subject_token": token, "subject_token_type": TOKEN_TYPE_ACCESS}
+        return await self.ask(sender, proof=proof, grant_type=GRANT_TYPE, **kind, **fields)
+
+    def shows(self, spiffe_id, serial="a1", seconds=3600):
+        """A TLS peer on another machine, with an X.509-SVID."""
+        ends = self.clock.now() + timedelta(seconds=seconds)
+        return Sender(
+            None, Certificate(spiffe_id, serial, thumbprint_of(f"{spiffe_id} {serial}".encode()), ends), "192.0.2.1"
+        )
+
+    async def begin(self, name="triage", **more):
+        return await self.beginning.begin(
+            self.peer,
+            [entry("/agent/triage")],
+            BeginRequest(name, {}, **more),
+            Bond(self.peer.process.again(), "process"),
+        )
+
+    def close(self):
+        end_all(self.engine)
+        self._closing.close()
