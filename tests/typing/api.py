@@ -22,12 +22,12 @@ from sojourn import (
 )
 from sojourn.sdk.asgi import App
 from sojourn.sdk.certificatetokens import CertificateTokens
+from sojourn.sdk.egress import Egress
 from sojourn.sdk.grpcclient import aio_interceptors, interceptors
 from sojourn.sdk.grpcserver import AioTaskTokenInterceptor, TaskTokenInterceptor
 from sojourn.sdk.guarded import guarded
-from sojourn.sdk.mcpserver import McpGuard, McpStdioGuard
-from sojourn.sdk.egress import Egress
 from sojourn.sdk.httpauth import TaskAuth
+from sojourn.sdk.mcpserver import McpGuard, McpStdioGuard
 from sojourn.sdk.parse import JwtSvid, X509Context
 from sojourn.sdk.serving import serving_token
 from sojourn.sdk.sync import SyncTask
