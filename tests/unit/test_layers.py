@@ -84,6 +84,7 @@ LAYERS = [
     ["tasks.beginning", "tasks.changing", "tasks.proving", "tasks.recovery"],
     ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
     ["oversight.signals"],
+    ["tasks.running"],
     ["tasks.granting", "tasks.inspecting", "tasks.judging", "store"],
     ["tasks.reloading", "tasks.redeciding"],
     ["tasks.typefolder"],

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sojourn.attestation.process import Process, stat_of
+from sojourn.attestation.process import Process
 from sojourn.clock import Clock
 from sojourn.errors import (
     ApprovalDenied,
@@ -16,7 +16,6 @@ from sojourn.errors import (
     InvalidToken,
     LimitExceeded,
     NotFound,
-    SojournError,
     TaskOver,
 )
 from sojourn.identity.identities import Identities
@@ -25,11 +24,10 @@ from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGran
 from sojourn.spiffe.jose import audiences, parse_unverified
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks import exchange, tokens
-from sojourn.tasks.asker import Asker, Remote
 from sojourn.tasks.assertions import Assertion
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.audiences import Audiences
-from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.beginning import Beginning, BeginRequest
 from sojourn.tasks.clients import CERTIFICATE, Client, Clients, Credentials, Sender, Shown, own_names, shown
 from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
@@ -37,6 +35,7 @@ from sojourn.tasks.exchange import JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
 from sojourn.tasks.rules import check_within
+from sojourn.tasks.running import asker_of, bond_of, runner_of
 from sojourn.tasks.task import ONE_SHOT, PENDING, REVOKED, Task
 from sojourn.tasks.tokens import HIGH, JKT, X5T, Binding, Proven, TaskToken
 
@@ -106,7 +105,7 @@ class Granting:
             asked = self._by_task_token(client, request, proof)
         else:
             asked = self._by_identity(client, request, proof)
-        runner = await self._runner(asked.client)
+        runner = await runner_of(self._identities, asked.client)
         try:
             await self._claim(asked)
             # Nothing that was verified may have been taken away while others had a turn.
@@ -263,7 +262,9 @@ class Granting:
             svids=asked.svids,
         )
         waits = self._beginning.needs_approval(kind)
-        task = await self._beginning.begin(_asker(client), client.entries, begin, _bond(client, runner, waits=waits))
+        task = await self._beginning.begin(
+            asker_of(client), client.entries, begin, bond_of(client, runner, waits=waits)
+        )
         if task.state == PENDING:
             self._check_decided(task)
         return await self._first_token(task, asked, request.target, ())
@@ -288,10 +289,10 @@ class Granting:
             raise TaskOver("less than a second is left of subject_token")
         child = await self._delegating.exchange(
             parent,
-            _asker(client),
+            asker_of(client),
             client.entries[0],
             grant,
-            _bond(client, runner, waits=False),
+            bond_of(client, runner, waits=False),
             max_seconds=left,
             svids=asked.svids,
             jti=str(subject.claims.get("jti", "")),
@@ -347,32 +348,6 @@ class Granting:
             seconds=max(0, int(task.deadline - self._engine.clock.boot())),
         )
 
-    # --- who holds --------------------------------------------------------------------------------------------------
-
-    async def _runner(self, client: Client) -> Process | None:
-        """The process that ran the caller, if of the same user and identity: it takes over what a helper fetched."""
-        if client.peer is None:
-            return None
-        peer, subject = client.peer, client.identities[0]
-        runner = None
-        try:
-            pid = stat_of(peer.process.pid).parent
-            if pid <= 1:
-                return None
-            runner = Process.open(pid)
-            if runner.credentials().uid == peer.uid and runner.start_time <= peer.process.start_time:
-                entries = await self._identities.of_process(pid)
-                if any(entry.spiffe_id == subject for entry in entries):
-                    runner.check_alive()
-                    found, runner = runner, None
-                    return found
-        except SojournError:
-            return None
-        finally:
-            if runner is not None:
-                runner.close()
-        return None
-
 
 def _binding(client: Client, proof: Binding | None) -> Binding | None:
     """To what the token is bound: the key of a proof, or the certificate that the client authenticated by."""
@@ -384,20 +359,3 @@ def _binding(client: Client, proof: Binding | None) -> Binding | None:
 def _to_certificate(client: Client) -> Binding:
     assert client.certificate is not None
     return Binding(X5T, client.certificate.thumbprint, client.certificate.not_after)
-
-
-def _asker(client: Client) -> Asker:
-    return client.peer if client.peer is not None else Remote()
-
-
-def _bond(client: Client, runner: Process | None, *, waits: bool) -> Bond:
-    """With what a one-shot task lives: the caller, which may be a helper of its runner; nothing, on another machine.
-
-    One that waits for approval is its runner's from the beginning, and may be asked for by any helper of that.
-    """
-    if client.peer is None:
-        return Bond(NoProcess(), ONE_SHOT)
-    caller = client.peer.process
-    if waits:
-        return Bond((runner or caller).again(), ONE_SHOT, session=True)
-    return Bond(caller.again(), ONE_SHOT, heir=runner.again() if runner is not None else None)
