@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -484,6 +485,16 @@ async def test_an_action_that_needs_approval(service: Service) -> None:
     for acr, good in ((APPROVED, True), ("urn:sojourn:acr:other", False), ([APPROVED], False), (True, False)):
         token = joined(header, json.dumps(service.claims(acr=acr)).encode(), KEY)
         assert good == isinstance(await service.bearer(token, **request), TaskToken)
+
+
+async def test_what_a_refusal_asks_for(service: Service) -> None:
+    """The challenge to a token that lacks an action names that action; more scope is not what the others lack."""
+    token = service.token(grant=Grant.parse(AUDIENCE, ["ticket:read"]), params={"ticket": 42})
+    for path, wanted in (("/admin/keys", ['scope="key:read"']), ("/tickets/43", []), ("/nowhere", [])):
+        answer = refused(await service.bearer(token, path=path), 403, "insufficient_scope")
+        challenges = [value for name, value in answer.headers() if name == "www-authenticate"]
+        assert wanted == re.findall(r'scope="[^"]*"', challenges[0].partition("error_description=")[2])
+        assert not any("scope=" in each for each in challenges[1:])
 
 
 # --- single use ------------------------------------------------------------------------------------------------------
