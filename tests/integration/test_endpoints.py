@@ -14,6 +14,7 @@ from harness.webclients import SERVICE, STRANGER, introspected, revoked, web
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from sojourn import SyncClient
+from sojourn.sdk.routes import APPROVED
 
 SERVICES = f"""
 [listen]
@@ -23,6 +24,11 @@ https_url = "https://agent.example.org:8443"
 resource = "{TICKETS}"
 workloads = ["{SERVICE}"]
 name = "Tickets"
+"""
+NO_TYPES = f"""
+[[services]]
+resource = "{TICKETS}"
+workloads = ["{SERVICE}"]
 """
 
 
@@ -325,6 +331,22 @@ class TestMetadata:
             told = client.get(self.DOCUMENTS[0]).json()
         assert ["spiffe_jwt", "none"] == told["token_endpoint_auth_methods_supported"]
         assert "mtls_endpoint_aliases" not in told
+
+    def test_what_there_is_none_of(self) -> None:
+        """A list that would be empty is left out (RFC 8414, 3.2; RFC 9728, 3.2), but for the one that RFC 8414 requires;
+        so is an `acr` that no type can have (RFC 9470, 7).
+        """
+        with AgentProcess(config=NO_TYPES) as agent, http(agent.socket) as client:
+            told = client.get(self.DOCUMENTS[0]).json()
+            resource = client.get("/.well-known/oauth-protected-resource", params={"resource": TICKETS}).json()
+        assert ["response_types_supported"] == [name for name, value in told.items() if value == []]
+        assert {"scopes_supported", "authorization_details_types_supported", "acr_values_supported"}.isdisjoint(told)
+        assert TICKETS == resource["resource"]
+        assert [] == [name for name, value in resource.items() if value == []]
+
+    def test_acr(self, holder: httpx.Client) -> None:
+        """The `acr` of tokens whose task somebody approved is named where a type asks for approval (RFC 9470, 7)."""
+        assert [APPROVED] == holder.get(self.DOCUMENTS[0]).json()["acr_values_supported"]
 
     def test_of_a_service(self, holder: httpx.Client) -> None:
         """What a configured service is to publish of itself (RFC 9728): by name, or by the host that is asked for."""
