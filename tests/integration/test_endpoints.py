@@ -15,6 +15,7 @@ from joserfc import jwt
 from joserfc.jwk import KeySet
 from sojourn import SyncClient
 from sojourn.sdk.routes import APPROVED
+from sojourn.spiffe.jose import ALGORITHMS
 
 SERVICES = f"""
 [listen]
@@ -343,6 +344,19 @@ class TestMetadata:
         assert {"scopes_supported", "authorization_details_types_supported", "acr_values_supported"}.isdisjoint(told)
         assert TICKETS == resource["resource"]
         assert [] == [name for name, value in resource.items() if value == []]
+
+    def test_algorithms(self, holder: httpx.Client) -> None:
+        """The algorithms that are named are those of proofs that are taken, and of what is signed."""
+        told = holder.get(self.DOCUMENTS[0]).json()
+        resource = holder.get("/.well-known/oauth-protected-resource", params={"resource": TICKETS}).json()
+        for document in (told, resource):
+            assert set(ALGORITHMS) == set(document["dpop_signing_alg_values_supported"])
+            assert document["tls_client_certificate_bound_access_tokens"]
+        assert not resource["dpop_bound_access_tokens_required"]
+        kind = "application/token-introspection+jwt"
+        signed = holder.post("/introspect", data={"token": one_shot(holder)}, headers={"accept": kind}).text
+        assert [part(signed, 0)["alg"]] == told["introspection_signing_alg_values_supported"]
+        assert [part(one_shot(holder), 0)["alg"]] == told["id_token_signing_alg_values_supported"]
 
     def test_acr(self, holder: httpx.Client) -> None:
         """The `acr` of tokens whose task somebody approved is named where a type asks for approval (RFC 9470, 7)."""

@@ -357,6 +357,17 @@ async def test_two_headers(service: Service) -> None:
     refused(await service.send(folded, proof), 401, "invalid_token")
 
 
+async def test_a_token_elsewhere_in_a_request(service: Service) -> None:
+    """A token is in the header Authorization or nowhere (RFC 6750, 2.2 and 2.3): URLs are logged, and forms are not ours."""
+    token = service.token()
+    refused(await service.send(query=f"access_token={token}"), 401, "")
+    form = ("content-type", "application/x-www-form-urlencoded")
+    refused(await service.send(form, method="DELETE", content=f"access_token={token}".encode()), 401, "")
+    for name in ("access_token", "x-access-token", "cookie", "proxy-authorization"):
+        refused(await service.send((name, f"Bearer {token}")), 401, "")
+    assert 0 == service.contents
+
+
 async def test_a_bad_token_uses_up_no_memory(service: Service) -> None:
     """Proofs with tokens that are not good are not remembered: nobody without a good token can fill that memory."""
     for fields in ({"task_id": "gone"}, {"audience": "https://other.example.org"}, {"seconds": -1}):
