@@ -125,7 +125,7 @@ def refused(answer: TaskToken | Answer, status: int, error: str, said: str = "")
     assert said in answer.description
     challenges = [value for name, value in answer.headers() if name == "www-authenticate"]
     assert all(f'realm="{AUDIENCE}"' in each and "resource_metadata=" in each for each in challenges)
-    if error and status in {401, 403}:
+    if error and status in {400, 401, 403}:
         assert f'error="{error}"' in challenges[0]
         assert not any("error=" in each for each in challenges[1:])
     return answer
@@ -346,15 +346,15 @@ async def test_two_headers(service: Service) -> None:
     """Of two tokens, and of two proofs, neither is believed: in two headers or in one."""
     token = service.token(binding=BOUND)
     scheme, proof = ("authorization", f"DPoP {token}"), ("dpop", service.proof(token))
-    refused(await service.send(scheme, scheme, proof), 401, "invalid_token", "more than one Authorization")
+    refused(await service.send(scheme, scheme, proof), 400, "invalid_request", "more than one Authorization")
     mixed = (scheme, ("Authorization", f"Bearer {service.token()}"), proof)
-    refused(await service.send(*mixed), 401, "invalid_token", "more than one Authorization")
+    refused(await service.send(*mixed), 400, "invalid_request", "more than one Authorization")
     refused(await service.send(scheme, proof, proof), 401, "invalid_dpop_proof", "more than one DPoP")
     refused(await service.send(scheme, proof, ("DPoP", service.proof(token))), 401, "invalid_dpop_proof")
     folded = ("dpop", f"{proof[1]}, {proof[1]}")
     refused(await service.send(scheme, folded), 401, "invalid_dpop_proof")
     folded = ("authorization", f"DPoP {token}, DPoP {token}")
-    refused(await service.send(folded, proof), 401, "invalid_token")
+    refused(await service.send(folded, proof), 400, "invalid_request")
 
 
 async def test_a_token_elsewhere_in_a_request(service: Service) -> None:

@@ -50,7 +50,7 @@ class Refusal:
     def headers(self) -> list[tuple[str, str]]:
         """The headers of the answer, names in lower case."""
         challenges = []
-        if self.status in {401, 403}:
+        if self.status in {401, 403} or (self.status == 400 and self.challenge.realm):  # not of what is no request
             challenges = [("www-authenticate", self._challenge(each, at == 0)) for at, each in enumerate(self.schemes)]
         return [_JSON, _NOT_KEPT, *challenges, *([("dpop-nonce", self.nonce)] if self.nonce else [])]
 
