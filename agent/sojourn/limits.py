@@ -144,6 +144,7 @@ DPOP_AGE_SECONDS = 60  # how old a proof may be; a client makes a new one for ea
 DPOP_SKEW_SECONDS = 5  # how far ahead its clock may run
 DPOP_NONCE_SECONDS = 60  # after which there is a new one; the one before it is good as long again
 DPOP_PROOFS_REMEMBERED = 200_000  # at about 200 bytes each: some 1,000 a second; when full, proofs are refused
+DPOP_PROOFS_OF_ONE = 100_000  # of those, of one user or workload: nobody takes the room of all others
 DPOP_JTI_MAX = 256  # characters
 
 # --- services that are guarded --------------------------------------------------------------------------------------

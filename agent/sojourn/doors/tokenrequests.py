@@ -12,7 +12,7 @@ from sojourn.errors import SojournError
 from sojourn.oautherrors import InvalidProof
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import exchange
-from sojourn.tasks.clients import Credentials, Sender
+from sojourn.tasks.clients import Client, Credentials, Sender
 from sojourn.tasks.exchange import TokenRequest
 from sojourn.tasks.granting import Granting
 from sojourn.tasks.proving import Proving
@@ -37,8 +37,7 @@ class TokenRequests:
         try:
             asked = exchange.read(await form_of(request))
             credentials = Credentials.read(asked.fields, request.headers.get("authorization"))
-            proof = self._proof(request, sender)
-            token = await self._granting.grant(sender, credentials, asked, proof)
+            token = await self._granting.grant(sender, credentials, asked, lambda client: self._proof(request, client))
         except SojournError as error:
             REQUESTS.labels(error.oauth_error).inc()
             self._denied(sender, error, decision_id)
@@ -46,14 +45,14 @@ class TokenRequests:
         REQUESTS.labels("issued").inc()
         return JSONResponse(self._body(asked, token), headers=NO_STORE)
 
-    def _proof(self, request: Request, sender: Sender) -> Binding | None:
+    def _proof(self, request: Request, client: Client) -> Binding | None:
         """The key of the request's DPoP proof (RFC 9449, 5), if it has one; the proof is used up."""
         proofs = request.headers.getlist("dpop")
         if not proofs:
             return None
         if len(proofs) > 1:
             raise InvalidProof("the request has more than one DPoP header", reason_code="several_proofs")
-        return self._proving.by_proof(proofs[0], at_socket=sender.peer is not None)
+        return self._proving.by_proof(proofs[0], client.who, at_socket=client.peer is not None)
 
     def _denied(self, sender: Sender, error: SojournError, decision_id: str) -> None:
         fields = {"code": error.code, "reason": error.public, "decision_id": decision_id}
