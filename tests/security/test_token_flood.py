@@ -4,15 +4,23 @@ import base64
 import json
 import os
 import secrets
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from urllib.parse import urlencode
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from harness.agent import AgentProcess
-from harness.exchanges import DETAILS
+from harness.exchanges import DETAILS, http
+from harness.looking import until
 from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, TRIAGE, inner_failures, make_agent
 from harness.webclients import web
+from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oautherrors import InvalidProof
 from sojourn.spiffe import dpop
 from sojourn.spiffe.jose import SigningKey
@@ -78,3 +86,114 @@ def _number(value: int) -> str:
 
 def _segment(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode()).rstrip(b"=").decode()
+
+
+# --- the log and the journal -----------------------------------------------------------------------------------------
+
+
+def _logged(agent: AgentProcess, event: str) -> int:
+    return sum(line["event"] == event for line in agent.log_lines())
+
+
+def test_refusals_do_not_fill_the_log(shared: AgentProcess) -> None:
+    """Of one user's refused requests so many a second are logged, and no more."""
+    before, began = _logged(shared, "http_refused"), time.monotonic()
+    with http(shared.socket) as client:
+        for _ in range(300):
+            assert 400 == client.post("/token", data={"grant_type": "client_credentials"}).status_code
+    seconds = time.monotonic() - began
+    logged = _logged(shared, "http_refused") - before
+    assert 0 < logged <= REFUSALS_LOGGED_PER_SECOND * (int(seconds) + 2)
+
+
+def test_malformed_requests_do_not_fill_the_log(shared: AgentProcess) -> None:
+    """Nor does what is no HTTP, or asks for another protocol; and each is answered all the same."""
+    began = time.monotonic()
+    for _ in range(200):
+        assert b" 400 " in _said(shared, b"NONSENSE\r\n\r\n")
+    upgrade = b"GET /keys HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"
+    for _ in range(100):
+        assert b" 200 " in _said(shared, upgrade)
+    seconds = time.monotonic() - began
+    until(lambda: _logged(shared, "http_malformed"), "a line in the log")
+    assert _logged(shared, "http_malformed") <= REFUSALS_LOGGED_PER_SECOND * (int(seconds) + 2)
+    assert 0 == _logged(shared, "library_message")
+
+
+def _said(agent: AgentProcess, request: bytes) -> bytes:
+    """The first of an answer on a connection of its own."""
+    with socket.socket(socket.AF_UNIX) as plain:
+        plain.settimeout(15)
+        plain.connect(agent.socket)
+        plain.sendall(request)
+        return plain.recv(100)
+
+
+def test_nobody_is_recorded_as_a_workload(shared: AgentProcess) -> None:
+    """A record of a refusal to somebody unknown says from where it came, and names no SPIFFE ID."""
+    with web(shared) as nobody:
+        refused = nobody.post("/token", data=ASKED)
+    assert 401 == refused.status_code
+    named = refused.json()["decision_id"]
+
+    def found() -> list[dict[str, str]]:
+        records = shared.json("audit", "tail", "--lines", "200")["records"]
+        return [each["fields"] for each in records if each["fields"].get("decision_id") == named]
+
+    until(found, "the record")
+    (fields,) = found()
+    assert ("127.0.0.1", None) == (fields["address"], fields.get("spiffe_id"))
+
+
+# --- turns -----------------------------------------------------------------------------------------------------------
+
+FLOOD = """
+import asyncio, os, sys
+os.setgid(int(sys.argv[2])); os.setuid(int(sys.argv[2]))
+
+async def ask(form):
+    reader, writer = await asyncio.open_unix_connection(sys.argv[1])
+    head = f"POST /token HTTP/1.1\\r\\nhost: x\\r\\ncontent-type: application/x-www-form-urlencoded\\r\\n"
+    while True:
+        writer.write(f"{head}content-length: {len(form)}\\r\\n\\r\\n{form}".encode())
+        answer = await reader.readuntil(b"\\r\\n\\r\\n")
+        (length,) = (line for line in answer.split(b"\\r\\n") if line.startswith(b"content-length"))
+        await reader.readexactly(int(length.partition(b":")[2]))
+        asked.append(1)
+        if len(asked) == 100:
+            print("flooding", flush=True)
+
+async def main():
+    await asyncio.gather(*(ask(sys.argv[3]) for _ in range(600)))
+
+asked = []
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+def test_one_user_s_requests_do_not_make_others_wait() -> None:
+    """While one user asks for tokens on 600 connections at once, another's request does not wait for all of those."""
+    with make_agent() as agent:
+        agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
+        agent.register("/agent/triage", f"unix:uid:{STRANGER_UID}")
+        form = urlencode(ASKED)
+        with http(agent.socket) as client:
+            flood = subprocess.Popen(
+                [sys.executable, "-c", FLOOD, agent.socket, str(STRANGER_UID), form], stdout=subprocess.PIPE, text=True
+            )
+            try:
+                assert flood.stdout is not None
+                assert "flooding\n" == flood.stdout.readline()
+                waited = sorted(_seconds(client) for _ in range(20))
+            finally:
+                flood.kill()
+                flood.communicate()
+        assert waited[10] < 2, waited
+        assert waited[-1] < 10, waited
+
+
+def _seconds(client: httpx.Client) -> float:
+    began = time.perf_counter()
+    assert 200 == client.get("/keys").status_code
+    return time.perf_counter() - began
