@@ -176,7 +176,7 @@ class Granting:
             serving = tuple(each for each in client.entries if self._audiences.serves([each], subject.resource))
             if not serving:
                 raise InvalidGrant("subject_token is not the client's: it is neither its holder nor its audience")
-            client = client.as_only(serving[0].spiffe_id)
+            client = replace(client, entries=serving).as_only(serving[0].spiffe_id)
         else:
             client = client.as_only(subject.actor)
         if request.unverified_actor:
