@@ -20,10 +20,11 @@ from harness.exchanges import DETAILS, http
 from harness.looking import until
 from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, TRIAGE, inner_failures, make_agent
 from harness.webclients import web
+from sojourn.errors import InvalidToken
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oautherrors import InvalidProof
 from sojourn.spiffe import dpop
-from sojourn.spiffe.jose import SigningKey
+from sojourn.spiffe.jose import SigningKey, parse_unverified
 
 ASKED = {"grant_type": "client_credentials", "resource": TICKETS, "authorization_details": DETAILS}
 CONFIG = '\n[listen]\nhttps = "127.0.0.1:0"\n'
@@ -81,11 +82,15 @@ def test_keys_that_are_dear_to_check(bits: int, exponent_bits: int) -> None:
 
 
 def _number(value: int) -> str:
-    return base64.urlsafe_b64encode(value.to_bytes((value.bit_length() + 7) // 8, "big")).rstrip(b"=").decode()
+    return _encoded(value.to_bytes((value.bit_length() + 7) // 8, "big"))
 
 
 def _segment(value: object) -> str:
-    return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode()).rstrip(b"=").decode()
+    return _encoded(json.dumps(value, separators=(",", ":")).encode())
+
+
+def _encoded(value: bytes) -> str:
+    return base64.urlsafe_b64encode(value).rstrip(b"=").decode()
 
 
 # --- the log and the journal -----------------------------------------------------------------------------------------
@@ -197,3 +202,18 @@ def _seconds(client: httpx.Client) -> float:
     began = time.perf_counter()
     assert 200 == client.get("/keys").status_code
     return time.perf_counter() - began
+
+
+# --- texts that are no Unicode ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("claim", ["iss", "jti", "sub", "other"])
+def test_tokens_with_half_a_character(claim: str) -> None:
+    """A token that has half a character in its JSON is no token: what cannot be written again is not taken apart."""
+    claims = f'{{"aud": ["x"], "{claim}": "\\ud800"}}'
+    text = f"{_segment({'alg': 'ES256', 'kid': '1'})}.{_encoded(claims.encode())}.{_encoded(b's' * 64)}"
+    with pytest.raises(InvalidToken) as caught:
+        parse_unverified(text)
+    assert "malformed" == caught.value.reason_code
+    whole = text.replace(_encoded(claims.encode()), _encoded(claims.replace("\\ud800", "\\ud83d\\ude00").encode()))
+    assert "\U0001f600" == parse_unverified(whole).unverified_claims[claim]

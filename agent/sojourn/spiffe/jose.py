@@ -315,7 +315,10 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 
 def _object(segment: str, what: str) -> dict[str, Any]:
     try:
-        value = _JSON.decode(_decode(segment, what).decode("utf-8"))
+        text = _decode(segment, what).decode("utf-8")
+        value = _JSON.decode(text)
+        if "\\u" in text:  # half a character, which no text can have, comes in by an escape alone (RFC 7493, 2.1)
+            json.dumps(value, ensure_ascii=False).encode()
     except InvalidToken:
         raise
     except (ValueError, RecursionError) as error:
