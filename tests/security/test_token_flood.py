@@ -10,21 +10,31 @@ import sys
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from types import SimpleNamespace
 from urllib.parse import urlencode
 
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from fakes.task_types import task_type
 from harness.agent import AgentProcess
 from harness.exchanges import DETAILS, http
 from harness.looking import until
 from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, TRIAGE, inner_failures, make_agent
 from harness.webclients import web
+from sojourn.configtables import ListenConfig
+from sojourn.doors.httpprotocol import SENDER
+from sojourn.doors.metadata import Metadata
 from sojourn.errors import InvalidToken
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oautherrors import InvalidProof
 from sojourn.spiffe import dpop
+from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.jose import SigningKey, parse_unverified
+from sojourn.tasks.audiences import Audiences
+from sojourn.tasks.clients import Sender
+from sojourn.tasks.types import TypeSet
+from starlette.requests import Request
 
 ASKED = {"grant_type": "client_credentials", "resource": TICKETS, "authorization_details": DETAILS}
 CONFIG = '\n[listen]\nhttps = "127.0.0.1:0"\n'
@@ -217,3 +227,29 @@ def test_tokens_with_half_a_character(claim: str) -> None:
     assert "malformed" == caught.value.reason_code
     whole = text.replace(_encoded(claims.encode()), _encoded(claims.replace("\\ud800", "\\ud83d\\ude00").encode()))
     assert "\U0001f600" == parse_unverified(whole).unverified_claims[claim]
+
+
+# --- documents for everybody -----------------------------------------------------------------------------------------
+
+
+async def test_the_metadata_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What anybody may ask for costs the same with a thousand task types: it is made when they change, not when somebody
+    asks.
+    """
+    engine = SimpleNamespace(issuer=ISSUER, types=TypeSet({"triage": task_type()}))
+    metadata = Metadata(engine, Audiences(), TrustDomain("example.org"), ListenConfig())  # type: ignore[arg-type]
+    made, document = [], metadata.document
+
+    def counted(*, at_socket: bool) -> dict[str, object]:
+        made.append(at_socket)
+        return document(at_socket=at_socket)
+
+    monkeypatch.setattr(metadata, "document", counted)
+    request = Request({"type": "http", "headers": [], SENDER: Sender(address="192.0.2.1")})
+    for _ in range(3):
+        told = json.loads((await metadata.service(request)).body)
+        assert ["triage"] == told["authorization_details_types_supported"]
+    assert [False] == made
+    engine.types = TypeSet({"other": task_type("other")})
+    told = json.loads((await metadata.service(request)).body)
+    assert ["other"] == told["authorization_details_types_supported"]
