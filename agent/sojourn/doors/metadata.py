@@ -22,6 +22,7 @@ from sojourn.tasks.audiences import Audiences, Service
 from sojourn.tasks.clients import Sender, own_names
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.issuing import APPROVED
+from sojourn.tasks.types import TypeSet
 
 _HEADERS: Final = {"Cache-Control": f"max-age={METADATA_AGE_SECONDS}"}
 PATHS: Final = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
@@ -40,11 +41,16 @@ class Metadata:
         self._own_names = own_names(engine.issuer, trust_domain)
         self._mutual_tls = listen.https is not None
         self._mtls_base = listen.https_url or ""
+        self._made: dict[bool, tuple[TypeSet, bytes]] = {}  # at the socket or not: of these types, as it is sent
 
     async def service(self, request: Request) -> Response:
         """RFC 8414, 3 and OpenID Connect Discovery 1.0, 4, of the endpoints as this caller reaches them."""
         sender: Sender = request.scope[SENDER]
-        return JSONResponse(self.document(at_socket=sender.peer is not None), headers=_HEADERS)
+        at_socket, types = sender.peer is not None, self._engine.types
+        held = self._made.get(at_socket)
+        if held is None or held[0] is not types:
+            held = self._made[at_socket] = (types, bytes(JSONResponse(self.document(at_socket=at_socket)).body))
+        return Response(held[1], media_type="application/json", headers=_HEADERS)
 
     def document(self, *, at_socket: bool) -> dict[str, Any]:
         issuer = self._engine.issuer

@@ -126,7 +126,7 @@ class Guard:
             if wanted is not ANY_ACTION:
                 self.verifier.check_action(verified, wanted.name, wanted.params)
             if proof is not None:  # only now: who has no good token cannot fill what is remembered of proofs
-                self._replays.claim(proof)
+                self._replays.claim(proof, str(verified.actor))
             return await self._finish(verified, None if wanted is ANY_ACTION else wanted.name, proven, digest)
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
             return self._refused(error, shown, wanted)
