@@ -143,7 +143,7 @@ PROOF_METHOD_MAX = 32  # characters
 DPOP_AGE_SECONDS = 60  # how old a proof may be; a client makes a new one for each request
 DPOP_SKEW_SECONDS = 5  # how far ahead its clock may run
 DPOP_NONCE_SECONDS = 60  # after which there is a new one; the one before it is good as long again
-DPOP_PROOFS_REMEMBERED = 200_000  # at about 200 bytes each: some 1,000 a second; when full, proofs are refused
+DPOP_PROOFS_REMEMBERED = 200_000  # at about 200 bytes each: some 1,600 a second; when full, each needs a new nonce
 DPOP_JTI_MAX = 256  # characters
 
 # --- services that are guarded --------------------------------------------------------------------------------------

@@ -4,7 +4,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.clock import FakeClock
-from sojourn.errors import LimitExceeded
 from sojourn.limits import DPOP_AGE_SECONDS, DPOP_NONCE_SECONDS, DPOP_SKEW_SECONDS
 from sojourn.oautherrors import InvalidProof, NonceNeeded
 from sojourn.spiffe import replays
@@ -78,13 +77,17 @@ class TestOnce:
         assert 1 == len(seen)
 
     def test_full(self, seen, clock, monkeypatch):
-        """When it is full nothing is forgotten early: proofs are refused."""
+        """When there is no room all is forgotten at once; a proof that may have been used then needs a nonce of now."""
         monkeypatch.setattr(replays, "DPOP_PROOFS_REMEMBERED", 3)
-        for number in range(3):
-            seen.claim(proof(clock, str(number)))
-        with pytest.raises(LimitExceeded):
-            seen.claim(proof(clock, "3"))
-        assert "replayed" == refused(seen, proof(clock, "0")).reason_code
+        nonce = seen.nonce()
+        for number in range(4):
+            seen.claim(proof(clock, str(number), nonce=nonce))
+        assert 0 == len(seen)
+        for made in (proof(clock, "0"), proof(clock, "0", nonce=nonce), proof(clock, "other")):
+            assert isinstance(refused(seen, made), NonceNeeded)
+        seen.claim(proof(clock, "other", nonce=seen.nonce()))
+        clock.advance(1)
+        seen.claim(proof(clock, "later"))
 
 
 class TestNonce:
@@ -99,9 +102,11 @@ class TestNonce:
         assert "replayed" == refused(seen, again).reason_code
 
     def test_after_the_start(self, clock):
-        """A proof from after the start needs none."""
+        """A proof from after the start needs none, once nobody's clock can have been so far ahead."""
         seen = Replays(clock.now, clock.boot)
-        clock.advance(2)
+        clock.advance(DPOP_SKEW_SECONDS)
+        assert isinstance(refused(seen, proof(clock)), NonceNeeded)
+        clock.advance(1)
         seen.claim(proof(clock))
 
     def test_clock_set_back(self, seen, clock):

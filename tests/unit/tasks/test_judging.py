@@ -52,7 +52,7 @@ class Court(Room):
         super().__init__(clock, TYPES)
         self.authority = authority_in(folder, clock)
         replays = Replays(clock.now, clock.boot)
-        clock.advance(5)  # so that proofs of now are of after its beginning
+        clock.advance(10)  # so that proofs of now are of after its beginning
         self.judging = Judging(self.engine, FakeIdentities(self.authority, clock), replays, clock)
 
     async def token(self, type_name="triage", actions=("ticket:read",), **arguments):
