@@ -321,6 +321,14 @@ class TestSmuggling:
         assert 403 == status(answer)
         assert before == len(shop.seen)
 
+    @pytest.mark.parametrize("method", [b"TRACE", b"trace", b"TRACK", b"CONNECT"])
+    def test_a_request_that_is_answered_with_itself(self, shop: Shop, proxy: Egress, method: bytes) -> None:
+        """A method by which a service hands a request back, token and all, is not sent."""
+        before = len(shop.seen)
+        answer = get(proxy, shop, b"%s /v1/tickets/1 HTTP/1.1\r\nHost: %s\r\n\r\n" % (method, host(shop)))
+        assert status(answer) in {400, 403}
+        assert before == len(shop.seen)
+
     def test_bytes_before_the_tunnel(self, shop: Shop, proxy: Egress) -> None:
         """What is sent before the tunnel is open, in clear, is not taken for what comes out of it."""
         before = len(shop.seen)
