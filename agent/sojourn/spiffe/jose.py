@@ -44,6 +44,7 @@ _ECDSA: Final = {
     "ES512": (ec.ECDSA(hashes.SHA512()), 66),
 }
 _RSA_MIN_BITS: Final = 2048
+_RSA_MAX_EXPONENT: Final = 2**32  # all in use are 65537 or less; a check with a long one takes ten times as long
 _NUMERIC_DATE_MAX: Final = 2**53
 LAST_SECOND: Final = 253_402_300_799  # of year 9999, the last that a datetime can hold
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
@@ -92,6 +93,8 @@ class PublicKey:
         try:
             made = ECKey.import_key(public) if kind == "EC" else _import_rsa(public)
             return cls._of(kid, made, algorithm)
+        except InvalidToken:
+            raise
         except Exception as error:
             raise InvalidToken("key cannot be parsed", reason_code="invalid_key", detail=str(error)) from error
 
@@ -223,7 +226,10 @@ def _check_ecdsa(text: str, key: ec.EllipticCurvePublicKey, algorithm: str) -> N
 def _import_rsa(jwk: Mapping[str, Any]) -> RSAKey:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a short key is told by `fits`, not by a warning
-        return RSAKey.import_key(dict(jwk))
+        key = RSAKey.import_key(dict(jwk))
+    if key.public_key.public_numbers().e > _RSA_MAX_EXPONENT:
+        raise InvalidToken("key has an exponent that takes long to check with", reason_code="invalid_key")
+    return key
 
 
 def parse_unverified(token: str, *, shows_key: bool = False) -> UnverifiedJws:
