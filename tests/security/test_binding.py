@@ -460,7 +460,7 @@ async def test_parameters_as_text(service: Service, param: Any, text: str) -> No
         "/%61dmin/keys", "/%41dmin/keys", "/ADMIN/keys", "/Admin/keys", "/admin/%6beys", "/admin%2Fkeys",
         "/admin%2fkeys", "/%2561dmin/keys", "/%252e%252e/keys", "/../keys", "/%2e%2e/keys", "/%2E/keys", "/./keys",
         "/%2F/keys", "/a%2F..%2Fadmin/keys", "/a%5Cb/keys", "/a%00/keys", "/a%0A/keys", "/a%/keys", "/a%zz/keys",
-        "/%ff/keys", "/%c0%ae/keys",
+        "/%ff/keys", "/%c0%ae/keys", "/admin;/keys", "/admin;a=b/keys", "/other;/../admin/keys", "/;/keys",
     ],
 )  # fmt: skip
 async def test_paths_that_look_like_another_routes(service: Service, path: str) -> None:
