@@ -33,8 +33,9 @@ class TaskTokenWsgi:
     was made. `base_url` and `metadata` are the Guard's.
 
     An application routes by the decoded path, the guard by the path as it was sent. So a path with an escaped slash,
-    and one that a server has rewritten, is answered 400, as is a request with a header SCRIPT_NAME. Where a server tells the decoded path alone, the guard
-    escapes it again: an escaped slash is a slash to it then, as it is to the application.
+    and one that a server has rewritten, is answered 400, as is a request with a header SCRIPT_NAME. Where a server
+    tells the decoded path alone, the guard escapes it again: an escaped slash is a slash to it then, as it is to the
+    application.
     """
 
     def __init__(
