@@ -124,7 +124,9 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 remote.RemoteDoor(
                     inward.socket("remote.sock"), own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms
                 ),
-                lambda standing: validation.ValidationApi(rooms.judging, rooms.engine, rooms.clock, standing),
+                lambda callers: validation.ValidationApi(
+                    rooms.judging, rooms.engine, rooms.audiences, rooms.clock, callers
+                ),
                 rooms.audit,
                 descriptors,
                 stack,
@@ -199,7 +201,11 @@ async def _open_doors(
         | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(
-            rooms.judging, rooms.engine, rooms.clock, validation.AttestedCallers(rooms.identities, rooms.clock)
+            rooms.judging,
+            rooms.engine,
+            rooms.audiences,
+            rooms.clock,
+            validation.AttestedCallers(rooms.identities, rooms.clock),
         ).methods(),
     }
     envoy_calls = Calls(public.peers, rooms.audit, header=False)

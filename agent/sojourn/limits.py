@@ -146,7 +146,7 @@ PROOF_METHOD_MAX = 32  # characters
 DPOP_AGE_SECONDS = 60  # how old a proof may be; a client makes a new one for each request
 DPOP_SKEW_SECONDS = 5  # how far ahead its clock may run
 DPOP_NONCE_SECONDS = 60  # after which there is a new one; the one before it is good as long again
-DPOP_PROOFS_REMEMBERED = 200_000  # at about 200 bytes each: some 1,000 a second; when full, proofs are refused
+DPOP_PROOFS_REMEMBERED = 200_000  # at about 300 bytes each: some 1,600 a second; when full, each needs a new nonce
 DPOP_PROOFS_OF_ONE = 100_000  # of those, of one user or workload: nobody takes the room of all others
 DPOP_JTI_MAX = 256  # characters
 
@@ -252,7 +252,7 @@ TOKENS_KEPT = 256  # of one task: resources by actions; over that the oldest is 
 TOKEN_RENEWED_SECONDS = 5.0  # before its end, so that a request under way does not outlive its token
 NONCES_KEPT = 64  # of services, one each
 ONE_REQUEST_MAX_BYTES = 1024 * 1024  # of content that a token is for: it is read whole before anything is sent
-PROXY_CONNECTIONS = 256  # of the command: browsers have six to a host
+PROXY_CONNECTIONS = 256  # of the command: browsers have six to a host; and as many that have not said the secret yet
 PROXY_HEAD_MAX_BYTES = 32 * 1024  # of a request or an answer: servers send 8 to 16 KiB
 PROXY_CHUNK_BYTES = 64 * 1024  # of content that is on its way, in each direction
 PROXY_REPLAY_MAX_BYTES = 1024 * 1024  # of content that is kept to be sent again with a newer token or a nonce

@@ -26,7 +26,7 @@ from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Action, Guard, HttpRequest, Metadata, Refusal
 from sojourn.sdk.routes import APPROVED
 from sojourn.sdk.verifier import TaskVerifier
-from sojourn.spiffe import dpop
+from sojourn.spiffe import dpop, replays
 from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks import bound, tokens
 from sojourn.tasks.grants import Grant
@@ -52,7 +52,7 @@ class Service:
         self.agent = agent
         self.verifier = TaskVerifier(client, AUDIENCE, now=self.clock.now)
         self.guard = self.another_guard()
-        self.clock.advance(5)
+        self.clock.advance(2 * DPOP_SKEW_SECONDS)
         self.contents = 0
 
     def another_guard(self, **options: Any) -> Guard:
@@ -227,7 +227,7 @@ async def test_a_base_url(service: Service) -> None:
     """Where clients find the service at another place than its audience's origin, proofs are for that place."""
     token = service.token(binding=BOUND)
     guard = service.another_guard(base_url="https://gateway.example.org/api/")
-    service.clock.advance(2)
+    service.clock.advance(DPOP_SKEW_SECONDS + 1)
     proof = service.proof(token, url=f"https://gateway.example.org/api{PATH}")
     assert isinstance(await service.dpop(token, proof, guard=guard), TaskToken)
     refused(await service.dpop(token, service.proof(token), guard=guard), 401, "invalid_dpop_proof", "htu")
@@ -282,6 +282,51 @@ async def test_a_proof_over_a_clock_step(service: Service) -> None:
     assert isinstance(await service.dpop(later, service.proof(later)), TaskToken)  # and the first is forgotten
     service.clock.step_wall(-600)
     refused(await service.dpop(token, proof), 401, "use_dpop_nonce")
+
+
+async def test_a_proof_of_a_fast_clock_after_a_restart(service: Service) -> None:
+    """Nor does it take one whose iat is ahead, by a client's clock that is so: it may have been used all the same."""
+    token = service.token(binding=BOUND)
+    ahead = service.clock.now() + timedelta(seconds=DPOP_SKEW_SECONDS)
+    proof = service.proof(token, now=ahead)
+    assert isinstance(await service.dpop(token, proof), TaskToken)
+    anew = service.another_guard()
+    service.clock.advance(1)
+    refused(await service.dpop(token, proof, guard=anew), 401, "use_dpop_nonce")
+    service.clock.advance(DPOP_SKEW_SECONDS)
+    assert isinstance(await service.dpop(token, service.proof(token), guard=anew), TaskToken)
+
+
+async def test_a_proof_over_a_clock_step_soon_after_it(service: Service) -> None:
+    """A wall clock that is set back while a proof is remembered makes it no good either once it is forgotten."""
+    token = service.token(binding=BOUND, seconds=3600)
+    proof = service.proof(token)
+    assert isinstance(await service.dpop(token, proof), TaskToken)
+    service.clock.advance(30)
+    service.clock.step_wall(-100)
+    answers = []
+    for _ in range(40):
+        service.clock.advance(5)
+        answers.append(await service.dpop(token, proof))
+    assert all(isinstance(each, Refusal) for each in answers)
+    assert "use_dpop_nonce" in {each.error for each in answers if isinstance(each, Refusal)}
+    assert isinstance(await service.dpop(token, service.proof(token)), TaskToken)  # and others are none the worse
+
+
+async def test_a_memory_of_proofs_that_others_fill(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who sends more proofs than are remembered keeps nobody out, and none is good twice: each needs a nonce then."""
+    monkeypatch.setattr(replays, "DPOP_PROOFS_REMEMBERED", 10)
+    token = service.token(binding=BOUND)
+    answer = refused(await service.dpop(token, service.proof(token, nonce="")), 401, "use_dpop_nonce")
+    flood = [service.proof(token, nonce=answer.nonce) for _ in range(11)]
+    for each in flood:
+        assert isinstance(await service.dpop(token, each), TaskToken)
+    mine = service.proof(token)
+    answer = refused(await service.dpop(token, mine), 401, "use_dpop_nonce")
+    again = service.proof(token, nonce=answer.nonce)
+    assert isinstance(await service.dpop(token, again), TaskToken)
+    for each in (*flood, mine, again):
+        assert isinstance(await service.dpop(token, each), Refusal)
 
 
 async def test_nonces(service: Service) -> None:
@@ -427,7 +472,7 @@ async def test_parameters_as_text(service: Service, param: Any, text: str) -> No
         "/%61dmin/keys", "/%41dmin/keys", "/ADMIN/keys", "/Admin/keys", "/admin/%6beys", "/admin%2Fkeys",
         "/admin%2fkeys", "/%2561dmin/keys", "/%252e%252e/keys", "/../keys", "/%2e%2e/keys", "/%2E/keys", "/./keys",
         "/%2F/keys", "/a%2F..%2Fadmin/keys", "/a%5Cb/keys", "/a%00/keys", "/a%0A/keys", "/a%/keys", "/a%zz/keys",
-        "/%ff/keys", "/%c0%ae/keys",
+        "/%ff/keys", "/%c0%ae/keys", "/admin;/keys", "/admin;a=b/keys", "/other;/../admin/keys", "/;/keys",
     ],
 )  # fmt: skip
 async def test_paths_that_look_like_another_routes(service: Service, path: str) -> None:

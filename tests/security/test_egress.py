@@ -1,6 +1,7 @@
 """Attacks on the egress proxy, by the command behind it and by others on the machine."""
 
 import base64
+import contextlib
 import json
 import os
 import socket
@@ -321,6 +322,14 @@ class TestSmuggling:
         assert 403 == status(answer)
         assert before == len(shop.seen)
 
+    @pytest.mark.parametrize("method", [b"TRACE", b"trace", b"TRACK", b"CONNECT"])
+    def test_a_request_that_is_answered_with_itself(self, shop: Shop, proxy: Egress, method: bytes) -> None:
+        """A method by which a service hands a request back, token and all, is not sent."""
+        before = len(shop.seen)
+        answer = get(proxy, shop, b"%s /v1/tickets/1 HTTP/1.1\r\nHost: %s\r\n\r\n" % (method, host(shop)))
+        assert status(answer) in {400, 403}
+        assert before == len(shop.seen)
+
     def test_bytes_before_the_tunnel(self, shop: Shop, proxy: Egress) -> None:
         """What is sent before the tunnel is open, in clear, is not taken for what comes out of it."""
         before = len(shop.seen)
@@ -379,16 +388,32 @@ class TestExhaustion:
             client.task("read-tickets") as task,
             task.proxy(ca_file=str(shop.tls.ca)) as running,
         ):
-            held = [dial(running) for _ in range(PROXY_CONNECTIONS)]
+            held = [opened(running, shop) for _ in range(PROXY_CONNECTIONS)]
             try:
-                for each in held:  # each is being served
-                    each.sendall(b"GET http://")
-                until(lambda: closes_at_once(running), "one more is closed")
+                with pytest.raises(ConnectionError):
+                    opened(running, shop)
             finally:
                 for each in held:
                     each.close()
-            request = b"GET http://evil.example/ HTTP/1.1\r\nHost: x\r\n%s\r\n" % authorization(running)
-            until(lambda: plain_or_nothing(running, request), "there is room again")
+            until(lambda: is_served(running, shop), "there is room again")
+
+    def test_many_connections_of_others(self, shop: Shop) -> None:
+        """Who does not know the secret takes no connection from the command, however many he holds."""
+        with (
+            SyncClient(shop.agent.socket) as client,
+            client.task("read-tickets") as task,
+            task.proxy(ca_file=str(shop.tls.ca)) as running,
+        ):
+            held = [dial(running) for _ in range(PROXY_CONNECTIONS + 20)]
+            try:
+                for each in held:
+                    with contextlib.suppress(ConnectionError):
+                        each.sendall(b"GET http://")
+                assert is_served(running, shop)
+                assert is_served(running, shop)
+            finally:
+                for each in held:
+                    each.close()
 
     def test_reader_that_does_not_read(self, shop: Shop, proxy: Egress) -> None:
         """An answer that nobody reads is not taken into memory: the service is held back."""
@@ -408,6 +433,24 @@ class TestExhaustion:
         until(lambda: open_to(shop) < during, "the answer is given up")
 
 
+def opened(proxy: Egress, shop: Shop) -> socket.socket:
+    """A tunnel, in which nothing is said yet. Raise ConnectionError if there is no room for it."""
+    raw = dial(proxy)
+    raw.sendall(b"CONNECT %s HTTP/1.1\r\nHost: %s\r\n%s\r\n" % (host(shop), host(shop), authorization(proxy)))
+    if not raw.recv(4096).startswith(b"HTTP/1.1 200"):
+        raw.close()
+        raise ConnectionError("the proxy has closed the connection")
+    return raw
+
+
+def is_served(proxy: Egress, shop: Shop) -> bool:
+    try:
+        opened(proxy, shop).close()
+    except ConnectionError:
+        return False
+    return True
+
+
 def memory() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
@@ -417,21 +460,3 @@ def open_to(shop: Shop) -> int:
     port = f":{shop.port:04X}"
     lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
     return sum(fields[2].endswith(port) and fields[3] == "01" for fields in lines)
-
-
-def closes_at_once(proxy: Egress) -> bool:
-    with dial(proxy) as connection:
-        connection.settimeout(0.2)
-        try:
-            return connection.recv(1) == b""
-        except TimeoutError:
-            return False
-        except ConnectionResetError:
-            return True
-
-
-def plain_or_nothing(proxy: Egress, request: bytes) -> bytes:
-    try:
-        return plain(proxy, request)
-    except (ConnectionError, TimeoutError):
-        return b""

@@ -15,6 +15,7 @@ from sojourn.limits import CERTIFICATE_MAX_BYTES, CERTIFICATES_REMEMBERED
 from sojourn.sdk.guard import HttpRequest
 
 PREFIX: Final = "sojourn."
+_WITHOUT_CONTENT: Final = frozenset({"GET", "HEAD", "DELETE", "OPTIONS"})
 PARTIAL_BODY: Final = "x-envoy-auth-partial-body"  # Envoy sets it beside each content that it sends
 
 
@@ -71,7 +72,11 @@ def content_of(said: pb.AttributeContext, ruling: Ruling) -> bytes:
         raise InvalidInput("the content is not known here: set with_request_body, and sojourn.content")
     if http.body:
         raise InvalidInput("Envoy must send contents as bytes: set pack_as_bytes in with_request_body")
-    _check_whole(list(_headers(http)), http.raw_body)
+    headers = list(_headers(http))
+    _check_whole(headers, http.raw_body)
+    told = {PARTIAL_BODY, "content-length"} & {name for name, _ in headers}
+    if not told and http.method not in _WITHOUT_CONTENT and not http.protocol.startswith("HTTP/1."):
+        raise InvalidInput("nobody says that the request has no content: it needs a content-length of 0")
     return http.raw_body
 
 

@@ -5,7 +5,7 @@ TLS ends here. Who is at the other end is known, and checked by our own rules, b
 
 import socket
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 from sojourn.authority.embedded import EmbeddedAuthority
@@ -16,7 +16,7 @@ from sojourn.doors.doorway import Visitor
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import end, serve
 from sojourn.doors.tlsdoor import Listener, TlsDoor, TlsPeer, address_of, bind_tcp, expired
-from sojourn.doors.validation import SERVICE, Standing, ValidationApi
+from sojourn.doors.validation import SERVICE, Callers, Standing, ValidationApi
 from sojourn.errors import Refused, SojournError, Unavailable
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import (
@@ -79,6 +79,12 @@ class RemoteDoor(TlsDoor):
         if visitor.over is not None:
             raise visitor.over
 
+    async def identities(self, call: Call) -> frozenset[SpiffeId]:
+        """Whose X.509-SVID the caller's connection was made with."""
+        self.check(call.visitor)
+        known = call.visitor.spiffe_id if isinstance(call.visitor, TlsPeer) else None
+        return frozenset() if known is None else frozenset({known})
+
     @asynccontextmanager
     async def standing(self, call: Call) -> AsyncIterator[Standing]:
         """Within what a caller may watch tasks: as long as its X.509-SVID is good."""
@@ -101,21 +107,21 @@ class _Standing:
 async def open_listener(
     listen: ListenConfig,
     door: RemoteDoor,
-    api: Callable[[Callable[[Call], AbstractAsyncContextManager[Standing]]], ValidationApi],
+    api: Callable[[Callers], ValidationApi],
     audit: Audit,
     descriptors: int,
     stack: AsyncExitStack,
 ) -> list[Listener]:
     """Open the listener, if there is to be one. Raise CannotStart.
 
-    `api` makes the service for callers that have a standing. Of `descriptors` it takes REMOTE_DESCRIPTORS_SHARE.
+    `api` makes the service for the door's callers. Of `descriptors` it takes REMOTE_DESCRIPTORS_SHARE.
     """
     if listen.tcp is None or door.inward is None:
         return []
     calls = Calls(door.peers, audit, header=False, streams=REMOTE_STREAMS_PER_ID, check=door.check)
     listener = bind_tcp(listen.tcp)
     stack.callback(listener.close)
-    services = {SERVICE: calls.service(SERVICE, api(door.standing).methods())}
+    services = {SERVICE: calls.service(SERVICE, api(door).methods())}
     server = await serve(door.inward, services, calls, message_max_bytes=PUBLIC_REQUEST_MAX_BYTES, reflects=False)
     stack.push_async_callback(end, door, server)
     share = int(descriptors * REMOTE_DESCRIPTORS_SHARE / REMOTE_DESCRIPTORS_PER_CONNECTION)

@@ -1,7 +1,7 @@
 """sojourn.v1.Validation, on the public socket and for validators on other machines."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
 from typing import Protocol
@@ -20,6 +20,8 @@ from sojourn.limits import (
     WATCHED_AUDIENCES,
     WATCHED_AUDIENCES_BYTES,
 )
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.audiences import Audiences
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.feed import TaskState, state_of
 from sojourn.tasks.judging import JWT_SVID, TASK, Judging
@@ -41,21 +43,27 @@ class Standing(Protocol):
         """The caller is sent something new."""
 
 
+class Callers(Protocol):
+    """Those who call here."""
+
+    def standing(self, call: Call) -> AbstractAsyncContextManager[Standing]:
+        """Within what a caller may watch tasks; entering it raises if it may not."""
+
+    async def identities(self, call: Call) -> frozenset[SpiffeId]:
+        """Who calls. Raise NoIdentity if it is nobody that is known."""
+
+
 class ValidationApi:
     """Is this token good, and which tasks live?"""
 
     def __init__(
-        self,
-        judging: Judging,
-        engine: TaskEngine,
-        clock: Clock,
-        standing: Callable[[Call], AbstractAsyncContextManager[Standing]],
+        self, judging: Judging, engine: TaskEngine, audiences: Audiences, clock: Clock, callers: Callers
     ) -> None:
-        """`standing` is within what a caller may watch tasks; entering it raises if it may not."""
         self._judging = judging
+        self._audiences = audiences
         self._engine = engine
         self._clock = clock
-        self._standing = standing
+        self._callers = callers
         self._delta = lru_cache(FEED_DELTAS_KEPT)(self._make_delta)  # all who hear of the same hear the same bytes
 
     def methods(self) -> dict[str, Method]:
@@ -98,19 +106,24 @@ class ValidationApi:
         return answer
 
     async def report_use(self, call: Call, request: pb.ReportUseRequest) -> pb.ReportUseResponse:
-        del call  # whoever has a token may say that it was used: that takes away, and grants nothing
         if len(request.uses) > TOKEN_USES_PER_REPORT:
             raise InvalidInput(f"more than {TOKEN_USES_PER_REPORT} uses in one report")
+        who = await self._callers.identities(call)
+
+        def may_report(resource: str) -> bool:
+            service = self._audiences.service(resource)  # where none is named, whoever is known and has the token
+            return service is None or not who.isdisjoint(service.workloads)
+
         counted = 0
         for place, use in enumerate(request.uses, 1):
-            counted += self._judging.count_use(use.token, use.action, use.calls)
+            counted += self._judging.count_use(use.token, use.action, use.calls, may_report)
             if place % USES_JUDGED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return pb.ReportUseResponse(counted=counted)
 
     async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed | bytes]:
         audiences = _audiences(request.audiences)
-        async with self._standing(call) as standing:
+        async with self._callers.standing(call) as standing:
             with self._engine.feed.watch(audiences) as watcher:
                 yield self._snapshot(audiences)
                 while True:
@@ -161,8 +174,11 @@ class AttestedCallers:
         self._identities = identities
         self._clock = clock
 
+    async def identities(self, call: Call) -> frozenset[SpiffeId]:
+        return frozenset(entry.spiffe_id for entry in await self._identities.of(call.peer))
+
     @asynccontextmanager
-    async def __call__(self, call: Call) -> AsyncIterator[Standing]:
+    async def standing(self, call: Call) -> AsyncIterator[Standing]:
         async with self._identities.stream(call.peer, "WatchTasks") as stream:
             yield _Attested(self._identities, self._clock, stream)
 

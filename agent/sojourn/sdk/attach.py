@@ -26,6 +26,8 @@ DPOP: Final = "DPoP"
 DPOP_NONCE: Final = "DPoP-Nonce"
 CHALLENGE: Final = "WWW-Authenticate"
 _UNAUTHORIZED: Final = 401
+# By these a request comes back as it was sent (RFC 9110, 9.3.8), or goes on to somewhere else.
+_TELLING: Final = frozenset({"TRACE", "TRACK", "CONNECT"})
 _ERROR = re.compile(r'\berror="?([a-z_]+)"?')
 _NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")  # RFC 9449, 8.1
 
@@ -232,11 +234,17 @@ def go_on_without(flow: Flow, error: SojournError) -> Step | None:
 def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | None = None) -> Flow:
     """Send a request with a token and its proof: again, once, with the nonce that the service asks for, and once with a
     new token if the service takes the first one no more. Ends when the last answer is the caller's. Raise SendAgain if
-    the content cannot be had again.
+    the content cannot be had again, and OutsideTask for methods by which services tell what they were sent.
 
     `digest_of` is for calls that are judged by their meaning: the digest of a content, in the place of the request's.
     """
     resource = wanted.grant.resource
+    if wanted.method.upper() in _TELLING:
+        raise OutsideTask(
+            f"a request by {wanted.method[:16]} has no token: it would be told to others",
+            resource=resource,
+            actions=(wanted.method,),
+        )
     given_nonce = renewed = False
     while True:
         digest = ""

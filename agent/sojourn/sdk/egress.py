@@ -13,6 +13,7 @@ import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -101,7 +102,8 @@ class _Serving:
 
     def __init__(self, leg: Leg) -> None:
         self._leg = leg
-        self._open: set[anyio.CancelScope] = set()
+        self._open: set[anyio.CancelScope] = set()  # of the command
+        self._strange: dict[anyio.CancelScope, None] = {}  # those that have not said the secret, the oldest first
 
     async def run(
         self, listener: anyio.abc.Listener[anyio.abc.SocketStream], ended: Callable[[], Awaitable[None]] | None
@@ -114,19 +116,35 @@ class _Serving:
     async def _serve(self, stream: anyio.abc.SocketStream) -> None:
         with anyio.CancelScope() as scope:
             try:
-                if len(self._open) < PROXY_CONNECTIONS:
-                    self._open.add(scope)
-                    await self._leg.serve(stream)
+                self._make_room()
+                self._strange[scope] = None
+                await self._leg.serve(stream, partial(self._known, scope))
             except Exception as error:  # noqa: BLE001  # one connection's failure ends that one
                 _log.warning("a connection to the egress proxy failed: %s", type(error).__name__)
             finally:
+                self._strange.pop(scope, None)
                 self._open.discard(scope)
                 with anyio.CancelScope(shield=True), suppress(OSError, anyio.BrokenResourceError):
                     await anyio.aclose_forcefully(stream)
 
+    def _make_room(self) -> None:
+        """The command says the secret at once: whoever has waited longest does not know it."""
+        while len(self._strange) >= PROXY_CONNECTIONS:
+            oldest = next(iter(self._strange))
+            del self._strange[oldest]
+            oldest.cancel()
+
+    def _known(self, scope: anyio.CancelScope) -> bool:
+        """The connection is the command's. Say whether there is room for it."""
+        self._strange.pop(scope, None)
+        if scope not in self._open and len(self._open) >= PROXY_CONNECTIONS:
+            return False
+        self._open.add(scope)
+        return True
+
     async def _cut_off(self, ended: Callable[[], Awaitable[None]]) -> None:
         await ended()
-        for scope in list(self._open):
+        for scope in [*self._open, *self._strange]:
             scope.cancel()
 
 

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import hmac
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -72,8 +72,8 @@ class Leg:
     pool: httpcore.AsyncConnectionPool
     secret: str
 
-    async def serve(self, stream: anyio.abc.SocketStream) -> None:
-        """Serve one connection to its end."""
+    async def serve(self, stream: anyio.abc.SocketStream, known: Callable[[], bool]) -> None:
+        """Serve one connection to its end. `known` is called when it is the command's; False: there is no room."""
         wire = Wire(stream)
         try:
             while (request := await _next(wire, PROXY_HEAD_SECONDS)) is not None:
@@ -83,6 +83,8 @@ class Leg:
                         _document("proxy_authentication_required", "this proxy is for one command alone"),
                         [(b"Proxy-Authenticate", b'Basic realm="sojourn"')],
                     )
+                    return
+                if not known():
                     return
                 if request.method == b"CONNECT":
                     await self._tunnel(wire, request)

@@ -38,11 +38,17 @@ def action_finder(actions: Actions) -> Callable[[str, str], Action | None]:
     In a mapping, `{"GET /tickets/{id}": "ticket:read"}`, a `{name}` stands for one whole segment, and becomes one of
     the Action's params; all else is compared byte for byte with the path as it was sent, and the first route that
     matches counts. A path that could be read as another route's, once it is decoded or its case is changed, matches
-    none. A function is given the path as it was sent. Raise InvalidInput for a route that could match nothing.
+    none. A function is given the path as it was sent. Raise InvalidInput for a route that could match nothing, as one
+    behind another that takes all of its requests.
     """
     if not isinstance(actions, Mapping):
         return lambda method, path: _action(actions(method, path))
-    return _Table([_Route.parse(route, action) for route, action in actions.items()]).find
+    routes = {route: _Route.parse(route, action) for route, action in actions.items()}
+    for place, (text, route) in enumerate(routes.items()):
+        for before in list(routes.items())[:place]:
+            if before[1].covers(route):
+                raise InvalidInput(f"route {text[:200]!r} never counts: put it before {before[0][:200]!r}")
+    return _Table(list(routes.values())).find
 
 
 class _Table:
@@ -97,6 +103,12 @@ class _Route:
             wanted is None or segment == wanted for wanted, segment in zip(self.literals, segments, strict=True)
         )
 
+    def covers(self, other: "_Route") -> bool:
+        """Whether this one matches whatever the other does."""
+        return (self.method, len(self.literals)) == (other.method, len(other.literals)) and all(
+            mine is None or mine == each for mine, each in zip(self.literals, other.literals, strict=True)
+        )
+
     def mistaken_for(self, segments: list[str], decoded: list[str], method: str) -> bool:
         """Whether an application that decodes more than we do, or minds case less, could take the path for this."""
         if self.method != method or len(self.literals) != len(segments) or self.matches(segments):
@@ -113,7 +125,7 @@ def _action(found: str | Action | None) -> Action | None:
 
 def _plain(segment: str) -> str | None:
     """Decode one segment, once. None for what others might read as more than one, as a step up, or decode again."""
-    if _BAD_ESCAPE.search(segment):
+    if _BAD_ESCAPE.search(segment) or ";" in segment:  # from there on it is no part of the path to some (RFC 3986, 3.3)
         return None
     try:
         text = unquote_to_bytes(segment).decode("utf-8")

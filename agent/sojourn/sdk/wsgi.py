@@ -21,6 +21,7 @@ StartResponse = Callable[..., Any]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 ENVIRON_KEY: Final = "sojourn.task"
+_MOUNTING: Final = ("HTTP_SCRIPT_NAME", "HTTP_PATH_INFO")  # headers that gunicorn takes a part of the path from
 _UNESCAPED: Final = "!$&'()*+,;=:@/~"  # what clients leave as it is in a path (RFC 3986, 3.3)
 
 
@@ -32,8 +33,9 @@ class TaskTokenWsgi:
     was made. `base_url` and `metadata` are the Guard's.
 
     An application routes by the decoded path, the guard by the path as it was sent. So a path with an escaped slash,
-    and one that a server has rewritten, is answered 400. Where a server tells the decoded path alone, the guard
-    escapes it again: an escaped slash is a slash to it then, as it is to the application.
+    and one that a server has rewritten, is answered 400, as is a request with a header SCRIPT_NAME. Where a server
+    tells the decoded path alone, the guard escapes it again: an escaped slash is a slash to it then, as it is to the
+    application.
     """
 
     def __init__(
@@ -86,6 +88,8 @@ def _request(environ: Environ) -> HttpRequest:
 
 def _path(environ: Environ) -> str:
     """The path as it was sent. Raise InvalidInput where the application would read another in it."""
+    if any(name in environ for name in _MOUNTING):
+        raise InvalidInput("who sends a request does not say where the application is mounted")
     decoded = (environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")).encode("latin-1")
     sent: str = environ.get("REQUEST_URI") or environ.get("RAW_URI") or ""
     if not sent:

@@ -93,6 +93,8 @@ class PublicKey:
         try:
             made = ECKey.import_key(public) if kind == "EC" else _import_rsa(public)
             return cls._of(kid, made, algorithm)
+        except InvalidToken:
+            raise
         except Exception as error:
             raise InvalidToken("key cannot be parsed", reason_code="invalid_key", detail=str(error)) from error
 

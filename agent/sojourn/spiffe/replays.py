@@ -26,16 +26,20 @@ _REMEMBERED_SECONDS: Final = max(DPOP_AGE_SECONDS + 2 * DPOP_SKEW_SECONDS, 2 * D
 class Replays:
     """Claims proofs, each once.
 
-    A proof from before this memory began, or by a wall clock that has been set back since, might have been used
-    without our remembering: then it must carry a nonce, which nobody can have had before.
+    A proof that is no newer than one which may have been forgotten might have been used: before this memory began, by
+    a wall clock that was set back since, or before so many that there was no room. Then it must carry a nonce, which
+    nobody can have had before.
     """
 
     def __init__(self, now: Callable[[], datetime], boot: Callable[[], float]) -> None:
         self._boot = boot
         self._now = now
         self._secret = secrets.token_bytes(32)
-        self._latest = self._began = now().timestamp()  # wall time
-        self._seen: OrderedDict[bytes, tuple[float, int | str]] = OrderedDict()  # until when (boot clock), and whose
+        # The greatest iat of what was used and is remembered no more. Before the start nobody was further ahead.
+        self._latest = now().timestamp()  # wall time
+        self._newest = self._forgotten = self._latest + DPOP_SKEW_SECONDS
+        # Until when (boot clock), iat, and whose.
+        self._seen: OrderedDict[bytes, tuple[float, float, int | str]] = OrderedDict()
         self._per: Counter[int | str] = Counter()
 
     def __len__(self) -> int:
@@ -47,22 +51,25 @@ class Replays:
         `who` sent it, as a uid or a SPIFFE ID: nobody takes all the room there is.
         """
         boot = self._boot()
+        self._forget(boot)
         self._latest = max(self._latest, self._now().timestamp())
         if proof.nonce is not None:
             given = proof.nonce.encode("utf-8", "surrogatepass")
             if not any(hmac.compare_digest(given, self._nonce(boot, age).encode()) for age in (0, 1)):
                 raise NonceNeeded("DPoP proof has a nonce that is over, or not of this server", self.nonce())
-        elif int(proof.issued_at) <= self._began or proof.issued_at < self._latest - DPOP_AGE_SECONDS:
+        elif proof.issued_at <= max(self._forgotten, self._latest - DPOP_AGE_SECONDS - 1):
             raise NonceNeeded("DPoP proof may be from before this server knew: add its nonce", self.nonce())
-        self._forget(boot)
         # With the key in the name nobody uses up what another key's owner will send.
         name = hashlib.sha256(f"{proof.jkt}\0{proof.jti}".encode("utf-8", "surrogatepass")).digest()
         if name in self._seen:
             raise InvalidProof("DPoP proof was used before: make one for each request", reason_code="replayed")
-        if len(self._seen) >= DPOP_PROOFS_REMEMBERED or self._per[who] >= DPOP_PROOFS_OF_ONE:
+        if self._per[who] >= DPOP_PROOFS_OF_ONE:
             raise LimitExceeded("too many requests with a DPoP proof within two minutes")
-        self._seen[name] = (boot + _REMEMBERED_SECONDS, who)
+        self._newest = max(self._newest, proof.issued_at)
+        self._seen[name] = boot + _REMEMBERED_SECONDS, proof.issued_at, who
         self._per[who] += 1
+        if len(self._seen) > DPOP_PROOFS_REMEMBERED:  # those who fill it together keep nobody out
+            self._forget_all()
 
     def nonce(self) -> str:
         """The nonce of now (RFC 9449, 8)."""
@@ -74,10 +81,18 @@ class Replays:
 
     def _forget(self, boot: float) -> None:
         while self._seen:
-            name, (until, who) = next(iter(self._seen.items()))
+            name, (until, issued_at, who) = next(iter(self._seen.items()))
             if until > boot:
                 return
+            self._forgotten = max(self._forgotten, issued_at)
             del self._seen[name]
             self._per[who] -= 1
             if self._per[who] <= 0:
                 del self._per[who]
+
+    def _forget_all(self) -> None:
+        """Begin anew: the nonces that were used with what is forgotten are none any more."""
+        self._secret = secrets.token_bytes(32)
+        self._forgotten = self._newest
+        self._seen = OrderedDict()
+        self._per.clear()

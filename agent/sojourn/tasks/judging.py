@@ -1,6 +1,6 @@
 """Says whether a token is good, for whom and for what; and counts what was done with it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,8 +83,12 @@ class Judging:
         except SojournError as error:
             return Verdict(code=error.code, reason=error.public)
 
-    def count_use(self, token: str, action: str, calls: int) -> bool:
+    def count_use(
+        self, token: str, action: str, calls: int, may_report: Callable[[str], bool] = lambda _: True
+    ) -> bool:
         """Count calls for `action` that a service has let through with a token. False: they count for nothing.
+
+        `may_report` says of a resource whether who tells this may be its service.
 
         The service has checked whose the token is and for what; it may have expired a moment ago. Raise InvalidInput.
         """
@@ -102,7 +106,7 @@ class Judging:
                 late_seconds=TOKEN_USE_LATE_SECONDS,
             )
             task = self._engine.tasks.find(verified.task_id)
-            if task is None or action not in verified.actions:
+            if task is None or action not in verified.actions or not may_report(verified.resource):
                 return False
             self._engine.report_use(task, verified.resource, action, calls)
         except (InvalidToken, InvalidInput, TaskOver):

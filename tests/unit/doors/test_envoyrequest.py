@@ -109,6 +109,17 @@ class TestContent:
         assert b"" == content_of(context(), self.WHOLE)
         assert b"" == content_of(context(headers={"content-length": "0"}), self.WHOLE)
 
+    @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "QUERY"])
+    def test_nothing_said_of_it(self, method):
+        """By HTTP/2 a request need not say that it has content: none is believed only where Envoy must have said so."""
+        for protocol in ("HTTP/2", "HTTP/3", ""):
+            with pytest.raises(InvalidInput, match="content-length"):
+                content_of(context(method=method, protocol=protocol), self.WHOLE)
+            said = context(method=method, protocol=protocol, headers={"content-length": "0"})
+            assert b"" == content_of(said, self.WHOLE)
+            assert b"" == content_of(context(protocol=protocol), self.WHOLE)
+        assert b"" == content_of(context(method=method, protocol="HTTP/1.1"), self.WHOLE)
+
     def test_of_unknown_length(self):
         """Content that came in chunks is whole if Envoy says so."""
         headers = {"transfer-encoding": "chunked", "x-envoy-auth-partial-body": "false"}

@@ -230,6 +230,19 @@ class TestRoutes:
         expected = (Action("exact"), Action("any", {"x": "c"}), None)
         assert expected == (find("GET", "/a/b"), find("GET", "/a/c"), find("GET", "/a/.."))
 
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            ("GET /tickets/{id}", "GET /tickets/export"),
+            ("GET /tickets/{id}", "GET /tickets/{ticket}"),
+            ("GET /{a}/{b}", "GET /tickets/{id}"),
+        ],
+    )
+    def test_a_route_behind_another(self, first: str, second: str) -> None:
+        """A route that an earlier one takes every request of is refused: those would have the earlier one's action."""
+        with pytest.raises(InvalidInput, match="never"):
+            action_finder({first: "read", second: "export"})
+
     @pytest.mark.parametrize("route", ["", "GET", "GET tickets", "/tickets", "GET /t{id}", "GET /{}", "GET /{a}{b}"])
     def test_bad_route(self, route: str) -> None:
         """A route that could match nothing, or not what it seems to, is refused when it is made."""

@@ -70,6 +70,12 @@ class TestSteps:
         assert Send({"Authorization": "DPoP t", "DPoP": "p"}) == attach.go_on(flow, "p")
         assert attach.go_on(flow, OK) is None
 
+    @pytest.mark.parametrize("method", ["TRACE", "Trace", "TRACK", "CONNECT"])
+    def test_methods_that_tell(self, method: str) -> None:
+        """For a request that the service hands back as it came there is neither token nor proof."""
+        with pytest.raises(OutsideTask, match="would be told"):
+            attach.go_on(attach.attach(wanted(method=method), Shelf()))
+
     def test_bearer(self) -> None:
         """Without a binding there is no proof."""
         flow = attach.attach(wanted(bound=False), Shelf())

@@ -97,6 +97,12 @@ class TestPaths:
         assert 200 == ask(app, "/42", token(), script_name="/tickets", request_uri="/tickets/42")[0]
         assert 403 == ask(app, "/tickets/42", token(), script_name="/app", request_uri="/app/tickets/42")[0]
 
+    @pytest.mark.parametrize("header", ["http_script_name", "http_path_info"])
+    def test_a_mount_that_the_client_names(self, app: TaskTokenWsgi, header: str) -> None:
+        """A request that tells the server itself what its application is mounted at is refused: gunicorn believes it."""
+        mounted = {"script_name": "/tickets", "request_uri": "/tickets/42", header: "/tickets"}
+        assert 400 == ask(app, "/42", token(), **mounted)[0]
+
     def test_escaped_again(self, app: TaskTokenWsgi) -> None:
         """A decoded path is escaped as clients escape it, so that routes with spaces and tickets with any letter match."""
         assert 200 == ask(app, "/a b/42", token())[0]

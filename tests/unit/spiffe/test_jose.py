@@ -621,6 +621,13 @@ class TestPublicKey:
         """No key goes with an algorithm that is not on the list."""
         assert not (PUBLIC[name].fits(algorithm) and algorithm in ALGORITHMS)
 
+    @pytest.mark.parametrize("exponent", [2**32 + 1, 2**2040 - 1])
+    def test_rsa_that_takes_long(self, exponent):
+        """An RSA key whose exponent makes checking slow checks nothing: who sends a proof chooses the key of it."""
+        e = base64.urlsafe_b64encode(exponent.to_bytes(256, "big").lstrip(b"\0")).rstrip(b"=").decode()
+        key = PublicKey.from_jwk({**PUBLIC["RSA-2048"].jwk, "e": e})
+        assert not any(key.fits(algorithm) for algorithm in ALGORITHMS)
+
 
 class TestSigningKey:
     KEY = SigningKey.from_private("k1", KEYS["P-256"])

@@ -78,13 +78,17 @@ class TestOnce:
         assert 1 == len(seen)
 
     def test_full(self, seen, clock, monkeypatch):
-        """When it is full nothing is forgotten early: proofs are refused."""
+        """When there is no room all is forgotten at once; a proof that may have been used then needs a nonce of now."""
         monkeypatch.setattr(replays, "DPOP_PROOFS_REMEMBERED", 3)
-        for number in range(3):
-            seen.claim(proof(clock, str(number)), 1000)
-        with pytest.raises(LimitExceeded):
-            seen.claim(proof(clock, "3"), 1000)
-        assert "replayed" == refused(seen, proof(clock, "0")).reason_code
+        nonce = seen.nonce()
+        for number in range(4):
+            seen.claim(proof(clock, str(number), nonce=nonce), 1000)
+        assert 0 == len(seen)
+        for made in (proof(clock, "0"), proof(clock, "0", nonce=nonce), proof(clock, "other")):
+            assert isinstance(refused(seen, made), NonceNeeded)
+        seen.claim(proof(clock, "other", nonce=seen.nonce()), 1000)
+        clock.advance(1)
+        seen.claim(proof(clock, "later"), 1000)
 
     def test_nobody_takes_all(self, seen, clock, monkeypatch):
         """One caller's proofs take its share and no more; once they are over, it has its share again."""
@@ -111,9 +115,11 @@ class TestNonce:
         assert "replayed" == refused(seen, again).reason_code
 
     def test_after_the_start(self, clock):
-        """A proof from after the start needs none."""
+        """A proof from after the start needs none, once nobody's clock can have been so far ahead."""
         seen = Replays(clock.now, clock.boot)
-        clock.advance(2)
+        clock.advance(DPOP_SKEW_SECONDS)
+        assert isinstance(refused(seen, proof(clock)), NonceNeeded)
+        clock.advance(1)
         seen.claim(proof(clock), 1000)
 
     def test_clock_set_back(self, seen, clock):

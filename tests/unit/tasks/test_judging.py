@@ -12,7 +12,12 @@ from fakes.task_feed import signing_key
 from fakes.task_room import ISSUER, Room
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import InvalidInput
-from sojourn.limits import SINGLE_USES_REMEMBERED, TOKEN_USE_CALLS_MAX
+from sojourn.limits import (
+    SINGLE_USES_REMEMBERED,
+    TOKEN_SKEW_SECONDS,
+    TOKEN_TTL_HIGH_CLASS_SECONDS,
+    TOKEN_USE_CALLS_MAX,
+)
 from sojourn.spiffe import dpop, jwtsvid
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import SigningKey
@@ -52,7 +57,7 @@ class Court(Room):
         super().__init__(clock, TYPES)
         self.authority = authority_in(folder, clock)
         replays = Replays(clock.now, clock.boot)
-        clock.advance(5)  # so that proofs of now are of after its beginning
+        clock.advance(10)  # so that proofs of now are of after its beginning
         self.judging = Judging(self.engine, FakeIdentities(self.authority, clock), replays, clock)
 
     async def token(self, type_name="triage", actions=("ticket:read",), **arguments):
@@ -286,7 +291,7 @@ class TestUse:
         arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint), "use": True}
         found = [court.code(await self.once(court, key), **arguments) for _ in range(3)]
         assert ["", "", "limit_exceeded"] == found
-        court.clock.advance(100)
+        court.clock.advance(TOKEN_TTL_HIGH_CLASS_SECONDS + 2 * TOKEN_SKEW_SECONDS)
         assert "" == court.code(await self.once(court, key), **arguments)
         assert 2 == len(court.judging._uses)
 

@@ -18,7 +18,7 @@ class AttributeContext(_message.Message):
         certificate: str
         def __init__(self, principal: _Optional[str] = ..., certificate: _Optional[str] = ...) -> None: ...
     class HttpRequest(_message.Message):
-        __slots__ = ("method", "headers", "header_map", "path", "body", "raw_body")
+        __slots__ = ("method", "headers", "header_map", "path", "protocol", "body", "raw_body")
         class HeadersEntry(_message.Message):
             __slots__ = ("key", "value")
             KEY_FIELD_NUMBER: _ClassVar[int]
@@ -30,15 +30,17 @@ class AttributeContext(_message.Message):
         HEADERS_FIELD_NUMBER: _ClassVar[int]
         HEADER_MAP_FIELD_NUMBER: _ClassVar[int]
         PATH_FIELD_NUMBER: _ClassVar[int]
+        PROTOCOL_FIELD_NUMBER: _ClassVar[int]
         BODY_FIELD_NUMBER: _ClassVar[int]
         RAW_BODY_FIELD_NUMBER: _ClassVar[int]
         method: str
         headers: _containers.ScalarMap[str, str]
         header_map: _base_pb2.HeaderMap
         path: str
+        protocol: str
         body: str
         raw_body: bytes
-        def __init__(self, method: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., header_map: _Optional[_Union[_base_pb2.HeaderMap, _Mapping]] = ..., path: _Optional[str] = ..., body: _Optional[str] = ..., raw_body: _Optional[bytes] = ...) -> None: ...
+        def __init__(self, method: _Optional[str] = ..., headers: _Optional[_Mapping[str, str]] = ..., header_map: _Optional[_Union[_base_pb2.HeaderMap, _Mapping]] = ..., path: _Optional[str] = ..., protocol: _Optional[str] = ..., body: _Optional[str] = ..., raw_body: _Optional[bytes] = ...) -> None: ...
     class Request(_message.Message):
         __slots__ = ("http",)
         HTTP_FIELD_NUMBER: _ClassVar[int]
