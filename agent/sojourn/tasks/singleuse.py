@@ -9,9 +9,7 @@ from sojourn.errors import InvalidToken, LimitExceeded
 from sojourn.limits import SINGLE_USES_REMEMBERED, TOKEN_SKEW_SECONDS, TOKEN_TTL_HIGH_CLASS_SECONDS
 from sojourn.tasks.tokens import TaskToken
 
-_LIFE_SECONDS: Final = (
-    TOKEN_TTL_HIGH_CLASS_SECONDS + 2 * TOKEN_SKEW_SECONDS
-)  # on the boot clock, of any of them
+_LIFE_SECONDS: Final = TOKEN_TTL_HIGH_CLASS_SECONDS + 2 * TOKEN_SKEW_SECONDS  # on the boot clock, of any of them
 
 
 class SingleUses:
