@@ -22,6 +22,7 @@ from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import TooLarge
 from sojourn.limits import DPOP_AGE_SECONDS, DPOP_NONCE_SECONDS, DPOP_SKEW_SECONDS, TOKEN_MAX_BYTES
 from sojourn.sdk.answers import Answer
+from sojourn.sdk.asgi import Content
 from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Action, Guard, HttpRequest, Metadata, Refusal
 from sojourn.sdk.routes import APPROVED
@@ -758,3 +759,16 @@ async def test_whatever_fails_is_a_refusal(service: Service) -> None:
     request = HttpRequest("DELETE", PATH, "", [("Authorization", f"Bearer {token}")])
     answer = refused(await service.guard.check(request, breaks), 401, "invalid_token")
     assert b"secret" not in answer.body()
+
+
+async def test_content_that_comes_in_crumbs() -> None:
+    """Content that is read to be judged is held once, however many messages it came in, and goes on as one."""
+    crumbs = iter([{"type": "http.request", "body": b"x", "more_body": True}] * 5_000 + [{"type": "http.request"}])
+
+    async def receive() -> Any:
+        return next(crumbs, {"type": "http.disconnect"})
+
+    content = Content(receive)
+    assert b"x" * 5_000 == await content.read()
+    expected = {"type": "http.request", "body": b"x" * 5_000, "more_body": False}
+    assert [expected, {"type": "http.disconnect"}] == [await content.again(), await content.again()]

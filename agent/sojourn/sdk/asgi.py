@@ -129,21 +129,20 @@ class Content:
 
     async def read(self) -> bytes:
         """Raise TooLarge, or InvalidInput if the client went away."""
-        parts: list[bytes] = []
-        size, more = 0, True
+        found, more = bytearray(), True
         while more:
             message = await self._receive()
             if message["type"] != "http.request":
                 raise InvalidInput("request has ended before its content did")
-            self._held.append(message)
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > GUARDED_CONTENT_MAX_BYTES:
+            found += message.get("body", b"")
+            if len(found) > GUARDED_CONTENT_MAX_BYTES:
                 raise TooLarge(
                     f"content of a request that is judged whole is at most {GUARDED_CONTENT_MAX_BYTES} bytes"
                 )
             more = message.get("more_body", False)
-        return b"".join(parts)
+        content = bytes(found)
+        self._held.append({"type": "http.request", "body": content, "more_body": False})
+        return content
 
     async def again(self) -> MutableMapping[str, Any]:
         """What was read, then what comes."""

@@ -101,7 +101,10 @@ class _Tool:
         arguments = dict(found.arguments)
         for name, each in self._signature.parameters.items():
             if each.kind is each.VAR_KEYWORD:
-                arguments |= arguments.pop(name)
+                more = arguments.pop(name)
+                if not arguments.keys().isdisjoint(more):
+                    raise InvalidInput(f"{self._name} is given {min(arguments.keys() & more.keys())[:64]!r} twice")
+                arguments |= more
         return arguments
 
     def _digest(self, arguments: Mapping[str, Any]) -> str:
