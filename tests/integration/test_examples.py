@@ -120,8 +120,8 @@ def test_agent_loop(place: Place) -> None:
     results = [line.partition(" -> ")[2] for line in lines[1:]]
     assert 5 == len(results)
     assert results[0].startswith("ticket 42: the printer is on fire")
-    assert results[1].startswith("refused: ")
-    assert results[2].startswith("refused: ")
+    assert "refused: token is for another 'ticket' than the request is" == results[1]
+    assert results[2].startswith("refused: ") and "ticket:delete" in results[2]
     assert "outside_task" in results[3]
     assert "noted on 42: asked the fire brigade" == results[4]
     assert "eyJ" not in said
