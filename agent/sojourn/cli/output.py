@@ -20,7 +20,7 @@ _NEXT = {
     "task_not_active": "begin a new task; or, if it is suspended, wait until it is resumed",
     "binding_needed": "`sojourn task token --bound`, or with --certificate FILE",
     "params_digest_needed": "`sojourn task digest` makes it of the request; give it to `sojourn task token`",
-    "invalid_target": "name a resource that the task has: `sojourn task show` lists them",
+    "invalid_target": "`sojourn task show` tells what a task has, its type's [[ceiling]] what it may have",
     "approval_required": "wait for the decision: `sojourn task show TASK` has its state",
     "review_owed": "`sojourn review list` shows what is owed",
     "invalid_issuer": "[[signals]] in the agent's configuration names the issuers; `sojourn status` lists them",
