@@ -2,7 +2,7 @@
 
     python docs/examples/egress_proxy.py             # guarded_service.py must be running
 
-The same from a shell: sojourn task run --type read-tickets --proxy -- curl http://localhost:8091/tickets/42
+The same from a shell: sojourn task run --type read-tickets --param ticket=42 --proxy -- curl http://localhost:8091/tickets/42
 """
 
 import os

@@ -80,7 +80,9 @@ def _outcome(answer: http.client.HTTPResponse) -> Outcome:
     if answer.status == 200:
         return Outcome(200, body)
     challenges = tuple(answer.headers.get_all("www-authenticate") or ())
-    return Outcome(answer.status, "", json.loads(body)["error"], challenges, answer.headers.get("dpop-nonce") or "")
+    error = json.loads(body)["error"]
+    named = error["data"]["error"] if isinstance(error, dict) else error  # MCP's is a JSON-RPC error
+    return Outcome(answer.status, "", named, challenges, answer.headers.get("dpop-nonce") or "")
 
 
 WSGI_ACTIONS = {"POST /tickets/{ticket}": "ticket:read", "DELETE /tickets/{ticket}": "ticket:delete"}

@@ -386,9 +386,20 @@ class TestCommand:
         got = shared.json("task", "token", begun["id"], "--bound", "--params-digest", DIGEST)
         assert DIGEST == part(got["access_token"], 1)["authorization_details"][0]["params_digest"]
         done = shared.run("task", "token", begun["id"], "--bound", check=False)
-        assert (1, True) == (done.returncode, "params_digest" in done.stderr)
+        assert (1, True) == (done.returncode, "next:  `sojourn task digest`" in done.stderr)
+        done = shared.run("task", "token", begun["id"], "--params-digest", DIGEST, check=False)
+        assert (1, True) == (done.returncode, "next:  `sojourn task token --bound`" in done.stderr)
 
-    @pytest.mark.parametrize("wrong", [[], ["--method", "GET"], ["--tool", "t", "--method", "GET", "--target", "/"]])
+    @pytest.mark.parametrize(
+        "wrong",
+        [
+            [],
+            ["--method", "GET"],
+            ["--tool", "t", "--method", "GET", "--target", "/"],
+            ["--method", "GET", "--target", "https://a.example/x"],
+            ["--method", "GET", "--target", "/", "--content", "/nonexistent"],
+        ],
+    )
     def test_what_has_no_digest(self, shared: AgentProcess, wrong: list[str]) -> None:
         """`task digest` is for one request, whole."""
         assert 2 == shared.run("task", "digest", *wrong, check=False).returncode

@@ -106,7 +106,21 @@ def test_egress_proxy(tickets: Place) -> None:
 def test_egress_proxy_by_command(tickets: Place) -> None:
     """So does the command that its first lines name."""
     url = f"{tickets.environment['TICKETS']}/tickets/42"
-    said = run(tickets, *COMMAND, "task", "run", "--type", "read-tickets", "--proxy", "--", "curl", "-sS", url)
+    said = run(
+        tickets,
+        *COMMAND,
+        "task",
+        "run",
+        "--type",
+        "read-tickets",
+        "--param",
+        "ticket=42",
+        "--proxy",
+        "--",
+        "curl",
+        "-sS",
+        url,
+    )
     assert "the printer is on fire" in said
 
 
@@ -120,8 +134,9 @@ def test_agent_loop(place: Place) -> None:
     results = [line.partition(" -> ")[2] for line in lines[1:]]
     assert 5 == len(results)
     assert results[0].startswith("ticket 42: the printer is on fire")
-    assert results[1].startswith("refused: ")
+    assert "refused: token is for another 'ticket' than the request is" == results[1]
     assert results[2].startswith("refused: ")
+    assert "ticket:delete" in results[2]
     assert "outside_task" in results[3]
     assert "noted on 42: asked the fire brigade" == results[4]
     assert "eyJ" not in said

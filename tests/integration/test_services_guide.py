@@ -279,7 +279,9 @@ class TestClients:
         """call_mcp.py prints what the guide says."""
         ticket, *rest = printed("tickets_mcp.py", "call_mcp.py")
         assert f"ticket 42, for {CALLER}" == ticket
-        assert [True, True] == [line.startswith("refused: ") for line in rest]
+        assert "refused: token is for another 'ticket' than the request is" == rest[0]
+        assert rest[1].startswith("refused: ")
+        assert "ticket:delete" in rest[1]
 
     def test_mcp_of_before(self, place: Place, printed: Callable[[str, str], list[str]]) -> None:
         """A client of the protocol with sessions, which holds a stream open, gets the same."""

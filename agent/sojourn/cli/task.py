@@ -221,8 +221,10 @@ def _ticket(file: str) -> str:
         else:
             with Path(file).open(encoding="utf-8") as opened:
                 text = opened.read(_TICKET_MAX)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the ticket cannot be read: {error}") from error
+    except OSError as error:
+        raise InvalidInput(f"the ticket cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput("the ticket cannot be read: it is no text") from error
     if not text.strip():
         raise InvalidInput("there is no ticket: give the output of `sojourn task delegate`")
     return text.strip()

@@ -104,6 +104,10 @@ def digest(
     if tool:
         made = bound.of_tool(tool, _object(_read(arguments, CONFIG_MAX_BYTES) if arguments else b"{}"))
     else:
+        if not target.startswith("/"):
+            raise InvalidInput(
+                "the target is the request's path and query, from its first / on: services compare those"
+            )
         made = bound.of_http(method, target, _read(content, _CONTENT_MAX) if content else b"")
     emit(output, {"params_digest": made}, [made])
 
@@ -116,7 +120,7 @@ def _read(file: str, most: int) -> bytes:
             with Path(file).open("rb") as opened:
                 read = opened.read(most + 1)
     except OSError as error:
-        raise InvalidInput(f"the file cannot be read: {error}") from error
+        raise InvalidInput(f"{file[:200]!r} cannot be read: {error.strerror}") from error
     if len(read) > most:
         raise InvalidInput(f"the file is larger than {most} bytes")
     return read

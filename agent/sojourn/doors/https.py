@@ -59,7 +59,7 @@ class PemFiles:
         try:
             self.content = self._read()
         except InvalidInput as error:
-            raise CannotStart(f"{error.public}: set listen.https_certificate and listen.https_key") from error
+            raise CannotStart(f"listen.https_certificate, listen.https_key: {error.public}") from error
 
     def look(self) -> None:
         """Take what is in the files now, if it is good; at most each CERTIFICATE_LOOK_SECONDS."""

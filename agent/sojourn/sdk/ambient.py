@@ -2,7 +2,7 @@
 
 import asyncio
 import builtins
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
@@ -19,7 +19,7 @@ from sojourn.sdk.client import Client
 from sojourn.sdk.portal import Portal
 from sojourn.sdk.sync import SyncClient, SyncTask
 from sojourn.sdk.task import OnPending, Task
-from sojourn.sdk.taskvalues import DelegationTicket
+from sojourn.sdk.taskvalues import DelegationTicket, Params
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
@@ -45,7 +45,7 @@ class _Wish:
     """What is to be begun."""
 
     type: str
-    params: Mapping[str, str] | None
+    params: Params | None
     grants: Iterable[Grant] | None
     spiffe_id: SpiffeId | str | None
     session: bool
@@ -144,7 +144,7 @@ class TaskBlock:
 def task(
     type: str = "",  # noqa: A002  # the word of the API
     *,
-    params: Mapping[str, str] | None = None,
+    params: Params | None = None,
     grants: Iterable[Grant] | None = None,
     spiffe_id: SpiffeId | str | None = None,
     session: bool = False,

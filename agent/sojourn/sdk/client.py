@@ -1,7 +1,7 @@
 """The client of the agent's public socket."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
 from typing import Any, Final, Self, Unpack
@@ -18,7 +18,7 @@ from sojourn.sdk import facts, parse, tasktokens
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
 from sojourn.sdk.parse import JwtBundles, JwtSvid, X509Bundles, X509Context
 from sojourn.sdk.task import HeldTask, OnPending, Task, run_task, until_begun
-from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, TaskStatus, TokenOptions
+from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, Params, TaskStatus, TokenOptions, params_as_text
 from sojourn.sdk.validating import TokenVerdict, ValidateOptions, validate_token
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
@@ -145,7 +145,7 @@ class Client:
         self,
         type: str,  # noqa: A002  # the word of the API
         *,
-        params: Mapping[str, str] | None = None,
+        params: Params | None = None,
         grants: Iterable[Grant] | None = None,
         spiffe_id: SpiffeId | str | None = None,
         session: bool = False,
@@ -169,7 +169,7 @@ class Client:
         self,
         type: str,  # noqa: A002
         *,
-        params: Mapping[str, str] | None = None,
+        params: Params | None = None,
         grants: Iterable[Grant] | None = None,
         spiffe_id: SpiffeId | str | None = None,
         session: bool = False,
@@ -306,7 +306,7 @@ class Client:
 
 def _begin(
     type_: str,
-    params: Mapping[str, str] | None,
+    params: Params | None,
     grants: Iterable[Grant] | None,
     spiffe_id: SpiffeId | str | None,
     session: bool,
@@ -314,7 +314,7 @@ def _begin(
 ) -> tasks_pb2.BeginTaskRequest:
     return tasks_pb2.BeginTaskRequest(
         type=type_,
-        params=params or {},
+        params=params_as_text(params),
         grants=_grants(grants or ()),
         spiffe_id=_text(spiffe_id),
         session=session,

@@ -155,7 +155,7 @@ class Leg:
         except (httpcore.TimeoutException, TimeoutError):
             await wire.say(504, self._failure("service_timeout", "the service did not answer in time", request))
         except (httpcore.ConnectError, httpcore.ProtocolError, httpcore.NetworkError) as error:
-            await wire.say(502, self._failure("service_unreachable", _why(error), request))
+            await wire.say(502, self._failure("service_unreachable", _why(error, endpoint), request))
         except Malformed as error:
             await wire.say(error.status, self._failure("invalid_request", str(error), request))
         return False
@@ -329,13 +329,13 @@ def _status(error: SojournError) -> int:
     return next((status for kind, status in _STATUSES if isinstance(error, kind)), 403)
 
 
-def _why(error: Exception) -> str:
+def _why(error: Exception, endpoint: str) -> str:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
-            return "the service's certificate is not trusted: name the file of its authority (--proxy-ca)"
+            return f"the certificate of {endpoint} is not trusted: name the file of its authority (--proxy-ca, ca_file)"
         cause = cause.__cause__ or cause.__context__
-    return "the service cannot be reached, or its answer is no good HTTP/1.1"
+    return f"{endpoint} cannot be reached, or its answer is no good HTTP/1.1"
 
 
 def _document(code: str, why: str) -> dict[str, Any]:

@@ -6,9 +6,10 @@ the `_meta` of each call, and `McpStdioGuard` is a middleware of the server itse
 """
 
 import asyncio
+import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -59,6 +60,32 @@ class _Tools:
         return ANY_ACTION if path == self._path and method in {"GET", "DELETE"} else None
 
 
+@dataclass(frozen=True, slots=True)
+class McpRefusal:
+    """A refusal as MCP clients read it: a JSON-RPC error beside status and challenges, so that a model learns why."""
+
+    refusal: Refusal
+
+    @property
+    def status(self) -> int:
+        return self.refusal.status
+
+    @property
+    def message(self) -> str:
+        return self.refusal.description
+
+    @property
+    def data(self) -> dict[str, Any]:
+        return {"error": self.refusal.error or "no_token", "status": self.refusal.status}
+
+    def headers(self) -> list[tuple[str, str]]:
+        return self.refusal.headers()
+
+    def body(self) -> bytes:
+        error = {"code": REFUSED, "message": self.message, "data": self.data}
+        return json.dumps({"jsonrpc": "2.0", "id": None, "error": error}).encode()
+
+
 class McpGuard(TaskTokenMiddleware):
     """Guards the application that `MCPServer.streamable_http_app()` makes, and runs with it.
 
@@ -105,6 +132,10 @@ class McpGuard(TaskTokenMiddleware):
         guard = self._guard
         if guard is None or request.method != "POST" or request.path != self._path:
             return await super()._judge(scope, content)
+        verdict = await self._judge_message(guard, request, content)
+        return McpRefusal(verdict) if isinstance(verdict, Refusal) else verdict
+
+    async def _judge_message(self, guard: Guard, request: HttpRequest, content: Content) -> TaskToken | Answer:
         call = McpCall("", "", {})
         if any(name.lower() == "authorization" for name, _ in request.headers):  # else nothing of it is worth reading
             try:
@@ -252,6 +283,7 @@ class McpStdioGuard:
 
     def _refusal(self, answer: Answer) -> Exception:
         told = {name: value for name, value in answer.headers() if name == "dpop-nonce"}
-        data = {"error": getattr(answer, "error", "") or "no_token", "status": answer.status, **told}
-        made: Exception = self._error(REFUSED, getattr(answer, "description", ""), data)
+        refusal = McpRefusal(answer) if isinstance(answer, Refusal) else None
+        data = {**(refusal.data if refusal is not None else {"status": answer.status}), **told}
+        made: Exception = self._error(REFUSED, refusal.message if refusal is not None else "", data)
         return made

@@ -1,6 +1,6 @@
 """The client for code without an event loop. Each call is the one of `Client`, blocking."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from typing import Any, Self, TypedDict, Unpack
 
@@ -13,7 +13,7 @@ from sojourn.sdk.portal import Portal
 from sojourn.sdk.source import READY_SECONDS, X509Source
 from sojourn.sdk.task import HeldTask, OnPending, Task
 from sojourn.sdk.taskuse import SyncUse
-from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, TaskStatus, TaskView, TokenOptions
+from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, Params, TaskStatus, TaskView, TokenOptions
 from sojourn.sdk.validating import TokenVerdict, ValidateOptions
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
@@ -22,7 +22,7 @@ from sojourn.tasks.grants import Grant
 class TaskOptions(TypedDict, total=False):
     """The options of `Client.task`."""
 
-    params: Mapping[str, str] | None
+    params: Params | None
     grants: Iterable[Grant] | None
     spiffe_id: SpiffeId | str | None
     session: bool

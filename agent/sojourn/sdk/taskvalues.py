@@ -6,13 +6,25 @@ from datetime import UTC, datetime
 from typing import Literal, TypedDict
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
-from sojourn.errors import ApprovalDenied, ApprovalExpired, TaskOver
+from sojourn.errors import ApprovalDenied, ApprovalExpired, InvalidInput, TaskOver
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED
 
 PENDING = "pending"
 LIVING = frozenset({PENDING, "active", "suspended"})
+
+Params = Mapping[str, str | int | bool]  # of a task that is to be begun: values of their type, or as text
+
+
+def params_as_text(params: Params | None) -> dict[str, str]:
+    """Parameters as the agent takes them. Raise InvalidInput for what is of another type."""
+    texts = {}
+    for name, value in (params or {}).items():
+        if not isinstance(value, str | int):
+            raise InvalidInput(f"parameter {name!r} is neither text nor a whole number nor true or false")
+        texts[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return texts
 
 
 @dataclass(frozen=True, slots=True)

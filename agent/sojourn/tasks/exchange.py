@@ -126,7 +126,7 @@ def choose_type(
         and "one-shot" in kind.bindings
     ]
     if not able:
-        raise InvalidTarget(f"no task type that the subject may begin reaches {request.target[:200]!r}")
+        raise InvalidTarget(f"no task type that the subject may begin for one token reaches {request.target[:200]!r}")
     if len(able) > 1:
         names = ", ".join(sorted(kind.name for kind in able)[:10])
         raise InvalidInput(f"several task types reach the target ({names}): name one in authorization_details")

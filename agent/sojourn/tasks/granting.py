@@ -174,6 +174,8 @@ class Granting:
         seen = [client.svid] if client.svid is not None else []
         if self._held_by(client, subject) is None:
             serving = tuple(each for each in client.entries if self._audiences.serves([each], subject.resource))
+            if not serving and client.has(subject.actor):
+                raise InvalidGrant("subject_token: its task is over, or another process of this workload holds it")
             if not serving:
                 raise InvalidGrant("subject_token is not the client's: it is neither its holder nor its audience")
             client = replace(client, entries=serving).as_only(serving[0].spiffe_id)

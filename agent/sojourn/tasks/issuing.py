@@ -38,7 +38,8 @@ class TokenIssuing:
             raise InvalidInput("params_digest is not a SHA-256 digest in base64url")
         if task.type.bound and binding is None and not agent_key:
             raise BindingNeeded(
-                f"tokens of task type {task.type.name!r} are bound: name agent_key, a dpop_proof or a certificate"
+                f"tokens of task type {task.type.name!r} are bound to their sender: show a DPoP proof or a certificate,"
+                " or have it bound to the task's key in the agent"
             )
         if task.type.consequence == HIGH and not params_digest:
             raise DigestNeeded(

@@ -23,11 +23,13 @@ from sojourn.tasks import bound
 
 pytest.importorskip("mcp")
 
+import httpx2
 from mcp import Client, MCPError
+from mcp.client.streamable_http import streamable_http_client
 from mcp.server import MCPServer
 from mcp.server.auth.middleware.auth_context import get_access_token
 from mcp.server.auth.settings import AuthSettings
-from sojourn.sdk.mcpserver import McpGuard, McpStdioGuard, TaskTokenVerifier
+from sojourn.sdk.mcpserver import REFUSED, McpGuard, McpStdioGuard, TaskTokenVerifier
 from sojourn.sdk.serving import serving_token
 
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "read_ticket", "arguments": {}}}
@@ -115,6 +117,24 @@ class TestOverHttp:
         assert (
             403 == service.send(json.dumps(CALL).encode(), Credentials.bearer(token()), method=method, path=path).status
         )
+
+    def test_why(self, service: McpService) -> None:
+        """The library's own client tells a model why it was refused, and the challenge is there all the same."""
+
+        async def ask() -> MCPError:
+            headers = dict(Credentials.bearer(token()).headers)
+            async with httpx2.AsyncClient(headers=headers) as http:
+                reached = streamable_http_client(f"http://127.0.0.1:{service.port}/mcp", http_client=http)
+                async with Client(reached) as client:
+                    with pytest.raises(MCPError) as refused:
+                        await client.call_tool("read_ticket", {"ticket": "43", "text": "hello"})
+            return refused.value
+
+        error = asyncio.run(ask()).error
+        assert (REFUSED, "token is for another 'ticket' than the request is") == (error.code, error.message)
+        assert {"error": "insufficient_scope", "status": 403} == error.data
+        outcome = service.call(Credentials.bearer(token()), ticket="43")
+        assert 'error="insufficient_scope"' in outcome.challenges[0]
 
     def test_two_messages(self, service: McpService) -> None:
         """A batch is no message, whatever its first is."""

@@ -12,6 +12,7 @@ from sojourn.errors import (
     ApprovalDenied,
     ApprovalExpired,
     ApprovalRequired,
+    InvalidInput,
     PolicyDenied,
     SojournError,
     TaskOver,
@@ -36,6 +37,19 @@ class TestStream:
         begin = agent.requests[0][1].begin
         assert (begin.type, dict(begin.params), len(begin.grants)) == ("triage-ticket", {"n": "7"}, 1)
         assert agent.metadata[0]["workload.spiffe.io"] == "true"
+
+    async def test_typed_parameters(self, agent: FakeAgent, client: Client) -> None:
+        """Parameters are values as their type has them, and what is none is refused before anything is sent."""
+        agent.answers["complete"] = ended("completed")
+        agent.push("RunTask", BEGUN)
+        async with asyncio.timeout(5), client.task("triage-ticket", params={"cents": 2500, "urgent": True, "n": "7"}):
+            begin = agent.requests[0][1].begin
+            assert {"cents": "2500", "urgent": "true", "n": "7"} == dict(begin.params)
+        for wrong in (2.5, None, [1], b"7"):
+            with pytest.raises(InvalidInput, match="'cents'"):
+                async with client.task("triage-ticket", params={"cents": wrong}):  # type: ignore[dict-item]
+                    pass
+        assert 1 == len(agent.requests)
 
     async def test_failed(self, agent: FakeAgent, client: Client) -> None:
         """An exception that leaves the block ends the task as failed, and is raised as it is."""

@@ -19,6 +19,7 @@ from sojourn.errors import (
 )
 from sojourn.oautherrors import InvalidGrant
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.tasks.clients import Sender
 
 
 @pytest.fixture
@@ -136,6 +137,22 @@ class TestExchange:
                 await room.exchange(audience=TICKETS, task_id=task.id)
             room.peer.close()
             room.peer = mine
+
+    async def test_a_token_of_another_process(self, room):
+        """Whose workload a task token is of, but not their process, is told what may be so, and not which."""
+        task = await room.begin()
+        token = await room.engine.token(task, TICKETS, ("ticket:read",))
+        said = []
+        with child() as other:
+            sibling = peer_of(other)
+            for _ in range(2):
+                with pytest.raises(InvalidGrant) as error:
+                    await room.derive(Sender(sibling), token.token)
+                said.append(error.value.public)
+                if task.live:
+                    room.engine.end(task, "revoked", "test")
+            sibling.close()
+        assert ["subject_token: its task is over, or another process of this workload holds it"] * 2 == said
 
     async def test_no_token_no_task(self, room, monkeypatch):
         """If no token can be given, the one-shot task ends."""
