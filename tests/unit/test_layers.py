@@ -82,7 +82,7 @@ LAYERS = [
     ["tasks.asker", "tasks.evidence"],
     ["tasks.approving"],
     ["tasks.beginning", "tasks.changing", "tasks.proving", "tasks.recovery"],
-    ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
+    ["tasks.attaching", "tasks.clients", "tasks.delegating", "tasks.runners", "oversight.signalkeys"],
     ["oversight.signals"],
     ["tasks.granting", "tasks.inspecting", "tasks.judging", "store"],
     ["tasks.reloading", "tasks.redeciding"],

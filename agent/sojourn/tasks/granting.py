@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from sojourn.attestation.process import Process, stat_of
+from sojourn.attestation.process import Process
 from sojourn.clock import Clock
 from sojourn.errors import (
     ApprovalDenied,
@@ -16,7 +16,6 @@ from sojourn.errors import (
     InvalidToken,
     LimitExceeded,
     NotFound,
-    SojournError,
     TaskOver,
 )
 from sojourn.identity.identities import Identities
@@ -37,6 +36,7 @@ from sojourn.tasks.exchange import JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
 from sojourn.tasks.rules import check_within
+from sojourn.tasks.runners import Runners
 from sojourn.tasks.task import ONE_SHOT, PENDING, REVOKED, Task
 from sojourn.tasks.tokens import HIGH, JKT, X5T, Binding, Proven, TaskToken
 
@@ -59,6 +59,11 @@ class _Asked:
         return min([*ends, self.subject.expires_at] if self.subject is not None else ends, default=None)
 
     @property
+    def of_held_task(self) -> bool:
+        """Whether it is for a token of a task that the client has: then no other begins."""
+        return self.subject is None and bool(self.request.task_id)
+
+    @property
     def svids(self) -> dict[tuple[str, str], float]:
         return {(each.kind, each.id): each.expires_at.timestamp() for each in self.shown if each.id}
 
@@ -74,6 +79,7 @@ class Granting:
         delegating: Delegating,
         identities: Identities,
         clients: Clients,
+        runners: Runners,
         audiences: Audiences,
         clock: Clock,
     ) -> None:
@@ -83,6 +89,7 @@ class Granting:
         self._delegating = delegating
         self._identities = identities
         self._clients = clients
+        self._runners = runners
         self._audiences = audiences
         self._clock = clock
 
@@ -106,19 +113,22 @@ class Granting:
             asked = self._by_task_token(client, request, proof)
         else:
             asked = self._by_identity(client, request, proof)
-        runner = await self._runner(asked.client)
+        runner = None if asked.of_held_task else await self._runner(asked.client)
         try:
             await self._claim(asked)
             # Nothing that was verified may have been taken away while others had a turn.
             asked = replace(asked, client=self._clients.check_still(asked.client, asked.shown))
             if asked.subject is not None:
                 return await self._derive(asked, asked.subject, runner)
-            if request.task_id:
+            if asked.of_held_task:
                 return await self._of_task(asked)
             return await self._begin(asked, runner)
         finally:
             if runner is not None:
                 runner.close()
+
+    async def _runner(self, client: Client) -> Process | None:
+        return await self._runners.of(client.peer, client.identities[0]) if client.peer is not None else None
 
     # --- who, and by what -------------------------------------------------------------------------------------------
 
@@ -341,32 +351,6 @@ class Granting:
             approvers=wanted.approvers,
             seconds=max(0, int(task.deadline - self._engine.clock.boot())),
         )
-
-    # --- who holds --------------------------------------------------------------------------------------------------
-
-    async def _runner(self, client: Client) -> Process | None:
-        """The process that ran the caller, if of the same user and identity: it takes over what a helper fetched."""
-        if client.peer is None:
-            return None
-        peer, subject = client.peer, client.identities[0]
-        runner = None
-        try:
-            pid = stat_of(peer.process.pid).parent
-            if pid <= 1:
-                return None
-            runner = Process.open(pid)
-            if runner.credentials().uid == peer.uid and runner.start_time <= peer.process.start_time:
-                entries = await self._identities.of_process(pid)
-                if any(entry.spiffe_id == subject for entry in entries):
-                    runner.check_alive()
-                    found, runner = runner, None
-                    return found
-        except SojournError:
-            return None
-        finally:
-            if runner is not None:
-                runner.close()
-        return None
 
 
 def _binding(client: Client, proof: Binding | None) -> Binding | None:
