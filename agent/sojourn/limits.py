@@ -176,6 +176,7 @@ POLICIES_PER_TYPE = 1_000  # to be asked for one action, about 2 ms
 POLICY_MAX_BYTES = 8 * 1024  # of one policy: Cedar's parser takes stack for each operator, and has no limit of its own
 POLICY_NESTED_MAX = 50  # brackets in one policy; some hundreds overflow the parser's stack
 ENTITIES_KEPT = 32  # of each task type, at about 1 KiB: those that are decided again together are much alike
+ALLOWED_KEPT = 256  # questions of each task type to which policy said yes: token after token asks the same
 
 # --- facts ----------------------------------------------------------------------------------------------------------
 FACTS_PER_TYPE = 50
