@@ -131,6 +131,7 @@ GRANTS_PARSED_KEPT = 1_024  # at about 500 bytes each
 SPIFFE_IDS_PARSED_KEPT = 4_096  # at about 300 bytes each
 HEADERS_KEPT = 256  # of tokens, parsed: one of each key and kind, at most TOKEN_MAX_BYTES each
 SIGNATURES_KEPT = 4_096  # of tokens that a service saw last, at about 1 KiB each
+JWT_SVID_SIGNATURES_KEPT = 512  # of JWT-SVIDs that the agent saw last, at most TOKEN_MAX_BYTES each
 TOKEN_KEY_SECONDS = 86_400  # that a key signs task tokens
 TOKEN_KEY_AHEAD_SECONDS = 60  # that it is published before: so long others may keep the keys
 STATUS_LIST_ENTRIES = 65_536  # of one list: 16 KiB before it is packed; then there is another one

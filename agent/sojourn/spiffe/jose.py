@@ -192,7 +192,8 @@ def _only(algorithm: str) -> _Registry:
 class Signatures:
     """Remembers the last tokens whose signatures were good: each with the key that made it, and nothing but that."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = SIGNATURES_KEPT) -> None:
+        self._room = room
         self._good: OrderedDict[str, PublicKey] = OrderedDict()
 
     def __len__(self) -> int:
@@ -205,7 +206,7 @@ class Signatures:
             return
         unverified.check_signature(key)
         self._good[unverified.text] = key
-        if len(self._good) > SIGNATURES_KEPT:
+        if len(self._good) > self._room:
             self._good.popitem(last=False)
 
 
