@@ -10,7 +10,8 @@ import queue
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -111,8 +112,7 @@ class Database:
                     break
                 batch.append(following)
             self._commit(batch)
-            for write in batch:
-                _answer(write)
+            _answer(batch)
             if last:
                 return
 
@@ -172,19 +172,24 @@ class Database:
             hook()
 
 
-def _answer(write: _Write) -> None:
-    def settle() -> None:
+def _answer(batch: Iterable[_Write]) -> None:
+    """Tell those who wait: a loop is woken once for all of its own."""
+    of_loop: dict[asyncio.AbstractEventLoop, list[_Write]] = {}
+    for write in batch:
+        of_loop.setdefault(write.loop, []).append(write)
+    for loop, writes in of_loop.items():
+        with suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, writes)
+
+
+def _settle(writes: Iterable[_Write]) -> None:
+    for write in writes:
         if write.answer.done():
-            return
+            continue
         if write.error is not None:
             write.answer.set_exception(write.error)
         else:
             write.answer.set_result(write.result)
-
-    try:
-        write.loop.call_soon_threadsafe(settle)
-    except RuntimeError:  # the loop has closed: nobody waits any more
-        return
 
 
 def _told(error: Exception) -> SojournError:
