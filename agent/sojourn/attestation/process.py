@@ -233,6 +233,10 @@ def _content(pid: int, name: str) -> bytes:
     """A whole file of /proc/PID. Python's own files take twice as long, and each request has several read."""
     descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return b"".join(iter(lambda: os.read(descriptor, _BLOCK_BYTES), b""))
+        content = part = os.read(descriptor, _BLOCK_BYTES)
+        while len(part) == _BLOCK_BYTES:  # the kernel makes such a file in one piece, so less is its end
+            part = os.read(descriptor, _BLOCK_BYTES)
+            content += part
+        return content
     finally:
         os.close(descriptor)

@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sojourn.clock import Clock
-from sojourn.doors.answers import NO_STORE, form_of
+from sojourn.doors.answers import NO_STORE, decision_of, form_of
 from sojourn.doors.httpprotocol import SENDER
 from sojourn.errors import SojournError
 from sojourn.oautherrors import InvalidProof
@@ -31,7 +31,7 @@ class TokenRequests:
         self._audit = audit
         self._clock = clock
 
-    async def answer(self, request: Request, decision_id: str) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Give a token. Raise errors of ours; the record of a refusal has the same `decision_id` as its answer."""
         sender: Sender = request.scope[SENDER]
         try:
@@ -41,7 +41,7 @@ class TokenRequests:
             token = await self._granting.grant(sender, credentials, asked, proof)
         except SojournError as error:
             REQUESTS.labels(error.oauth_error).inc()
-            self._denied(sender, error, decision_id)
+            self._denied(sender, error, decision_of(request))
             raise
         REQUESTS.labels("issued").inc()
         return JSONResponse(self._body(asked, token), headers=NO_STORE)

@@ -309,7 +309,7 @@ def _encode(data: bytes) -> str:
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _object(segment: str, what: str) -> dict[str, Any]:
@@ -342,4 +342,5 @@ def _finite(text: str) -> float:
     return value
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _JSON: Final = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no, parse_float=_finite)
