@@ -139,6 +139,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 metrics.start(config.metrics.listen, _gauges(rooms))
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
+            process_setup.settle()
             ready(Listening(tcp, web))
             await stop.wait()
             log.info("agent_draining")
