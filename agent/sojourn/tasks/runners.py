@@ -51,9 +51,10 @@ class Runners:
 
     async def _checked(self, runner: Peer, caller: Peer, spiffe_id: SpiffeId) -> Process | None:
         """A handle of its own on the runner, if it is one. Raise AttestationFailed if it is not what it was."""
-        entries = await self._identities.entries_of(runner)
         if runner.uid != caller.uid or runner.process.start_time > caller.process.start_time:
+            runner.check_unchanged()
             return None
+        entries = await self._identities.entries_of(runner)
         return runner.process.again() if any(entry.spiffe_id == spiffe_id for entry in entries) else None
 
     def _keep(self, runner: Peer) -> None:
