@@ -53,7 +53,7 @@ from sojourn.tasks.policies import Policies
 from sojourn.tasks.proving import Proving
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
-from sojourn.tasks.runners import Runners
+from sojourn.tasks.running import Runners
 from sojourn.tasks.tokenkeys import TokenKeys
 
 
@@ -166,6 +166,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
     await signals.start()
     replays = Replays(clock.now, clock.boot)
+    judging = Judging(engine, identities, replays, clock)
     return Rooms(
         clock=clock,
         alarms=alarms,
@@ -187,7 +188,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         attaching=attaching,
         recovery=recovery,
         blocks=blocks,
-        judging=Judging(engine, identities, replays, clock),
+        judging=judging,
         signals=signals,
         facts=facts,
         redeciding=redeciding,
@@ -195,7 +196,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         clients=clients,
         delegating=delegating,
         granting=granting,
-        inspecting=Inspecting(engine, changing, audiences, identities, clock),
+        inspecting=Inspecting(engine, changing, audiences, identities, judging.was_used, clock),
         proving=Proving(engine, authority, revocations, replays, clock),
     )
 

@@ -3,9 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
-from dataclasses import dataclass
 from importlib.metadata import version
 
 import structlog
@@ -51,6 +50,7 @@ from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.metadata import Metadata
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
+from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
 from sojourn.errors import SojournError
@@ -71,16 +71,9 @@ from sojourn.oversight.logs import Level
 log = structlog.get_logger()
 
 
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """ADDRESS:PORT of the listeners for other machines; '': there is none."""
-
-    tcp: str
-    https: str
-
-
-async def run(config: Config, level: Level, failures: Failures, ready: Callable[[Listening], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain. Raise CannotStart. Calls `ready` when all sockets answer.
+async def run(config: Config, level: Level, failures: Failures, ready: Callable[[dict[str, str]], None]) -> None:
+    """Run until SIGTERM or SIGINT, then drain. Raise CannotStart. Calls `ready` when all sockets answer, with
+    the addresses of the listeners for other machines by name.
 
     SIGHUP has the task types read again.
     """
@@ -111,11 +104,11 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             rooms.engine.holding.look()
             inward = InwardFolder(config.data_dir / "inward")
             stack.callback(inward.close)
-            api = _http_api(config, rooms)
-            await _open_doors(config, rooms, api, level, failures, inward, descriptors, stack)
+            api, listeners = _http_api(config, rooms), list[Listener]()
+            await _open_doors(config, rooms, api, listeners, level, failures, inward, descriptors, stack)
             own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
             remote_http = HttpProtocols(api.app(statuslists.routes(rooms.engine)))
-            web = https.open_https(
+            listeners += https.open_https(
                 config.listen,
                 https.HttpsDoor(remote_http, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
                 own,
@@ -125,7 +118,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 stack,
             )
             stack.callback(remote_http.close)
-            tcp = await remote.open_listener(
+            listeners += await remote.open_listener(
                 config.listen,
                 remote.RemoteDoor(
                     inward.socket("remote.sock"), own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms
@@ -140,7 +133,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
             process_setup.settle()
-            ready(Listening(tcp, web))
+            ready({each.name: each.address for each in listeners})
             await stop.wait()
             log.info("agent_draining")
             rooms.identities.close()
@@ -170,6 +163,7 @@ async def _open_doors(
     config: Config,
     rooms: Rooms,
     api: HttpApi,
+    listeners: Sequence[Listener],
     level: Level,
     failures: Failures,
     inward: InwardFolder,
@@ -239,6 +233,7 @@ async def _open_doors(
             failures=failures,
             default_x509_svid_ttl=config.identity.x509_svid_ttl,
             limitations=process_setup.limitations(),
+            listeners=listeners,
         ).methods()
         | entry_api.admin_methods()
         | approval_api.admin_methods()
@@ -293,7 +288,7 @@ def _gauges(rooms: Rooms) -> metrics.Gauges:
     )
 
 
-def main(config: Config, ready: Callable[[Listening], None]) -> None:
+def main(config: Config, ready: Callable[[dict[str, str]], None]) -> None:
     """Run the agent in the foreground until it is told to stop. Raise CannotStart and its kin."""
     import uvloop
 

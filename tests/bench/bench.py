@@ -1,7 +1,8 @@
 """Measures what exists: `make bench`.
 
 Usage: bench.py [--quick] [--json FILE] [--line NUMBER …]. Prints a table; progress goes to standard error. No figure
-fails the run. A line that could not be measured says why, the others go on, and the exit status is 1.
+fails the run. A line that could not be measured says why, the others go on, and the exit status is 1. To compare with a
+running Keycloak, name its folder in SOJOURN_BENCH_KEYCLOAK (tokenlines.py says what must lie there).
 """
 
 import argparse
@@ -21,20 +22,23 @@ from factlines import FACT_LINES
 from figures import Figure, Line, table
 from ground import FULL, QUICK, Bench
 from lines import LINES
+from tokenlines import TOKEN_LINES
 
 
-def measured(number: int, title: str, measure: Callable[[Bench], Iterator[Figure]], bench: Bench) -> Line:
+def measured(number: int, title: str, measure: Callable[[Bench], Iterator[Figure | str]], bench: Bench) -> Line:
     """One line, with what it gave before it failed, if it did."""
     print(f"bench: {number}. {title} ...", file=sys.stderr, flush=True)
     begun = monotonic()
-    figures: list[Figure] = []
+    found: list[Figure | str] = []
     failure = ""
     try:
-        figures.extend(measure(bench))
+        found.extend(measure(bench))
     except Exception as error:
         failure = reason(error)
         print(f"bench: {number}. failed: {failure}", file=sys.stderr, flush=True)
-    return Line(number, title, tuple(figures), failure, monotonic() - begun)
+    figures = tuple(each for each in found if isinstance(each, Figure))
+    notes = tuple(each for each in found if isinstance(each, str))
+    return Line(number, title, figures, failure, monotonic() - begun, notes)
 
 
 def reason(error: Exception) -> str:
@@ -68,7 +72,9 @@ def main() -> int:
     begun, before = monotonic(), machine()
     with Bench(QUICK if options.quick else FULL) as bench:
         lines = [
-            measured(*line, bench) for line in (*LINES, *FACT_LINES) if not options.line or line[0] in options.line
+            measured(*line, bench)
+            for line in (*LINES, *FACT_LINES, *TOKEN_LINES)
+            if not options.line or line[0] in options.line
         ]
     print(table(lines))
     print(

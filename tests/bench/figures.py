@@ -39,13 +39,14 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A numbered line of the bench: its figures, and why there are no more if it failed."""
+    """A numbered line of the bench: its figures, and why there are no more if it failed. `notes` are for the reader."""
 
     number: int
     title: str
     figures: tuple[Figure, ...]
     failure: str
     seconds: float
+    notes: tuple[str, ...] = ()
 
     def json(self) -> dict[str, Any]:
         return {
@@ -53,6 +54,7 @@ class Line:
             "title": self.title,
             "figures": [figure.json() for figure in self.figures],
             "failure": self.failure or None,
+            "notes": list(self.notes),
             "seconds": round(self.seconds, 2),
         }
 
@@ -75,10 +77,11 @@ def table(lines: Iterable[Line]) -> str:
         for figure in line.figures:
             numbers = [_number(value) for value in figure.summary]
             rows.append((f"   {figure.name}", figure.unit, *numbers, str(len(figure.values))))
+        rows += [(f"   {note}", "", "", "", "", "") for note in line.notes]
         if line.failure:
             rows.append((f"   failed: {line.failure}", "", "", "", "", ""))
     measured = [row for row in rows if row[2]]
-    widths = [max(len(row[column]) for row in measured) for column in range(6)]
+    widths = [max((len(row[column]) for row in measured), default=0) for column in range(6)]
     return "\n".join(
         "  ".join(
             cell.ljust(width) if column < 2 else cell.rjust(width)

@@ -267,13 +267,18 @@ def verification(bench: Bench) -> Iterator[Figure]:
         holders.tell("hold")
         token = holders.wait_for("token")["token"]
         validator.call("verifier")
-        ours, bare = [], []
+        ours, new, bare, added = [], [], [], []
         for _ in range(bench.effort.repetitions):
-            for command, rates in (("verify_rate", ours), ("bare_rate", bare)):
+            for command, rates in (("verify_rate", ours), ("verify_new_rate", new), ("bare_rate", bare)):
                 rates.append(validator.call(command, token=token, seconds=bench.effort.seconds / 2)["rate"])
-        yield Figure.of("TaskVerifier.verify", "/s", ours)
+            answer = validator.call("middleware_time", token=token, seconds=bench.effort.seconds / 2)
+            added.append(answer["added"])
+        yield Figure.of("TaskVerifier.verify, a token seen before", "/s", ours)
+        yield Figure.of("TaskVerifier.verify, a new token", "/s", new)
         yield Figure.of("ES256 signature alone", "/s", bare)
-        yield Figure.of("verify : signature alone", "ratio", ratios(ours, bare))
+        yield Figure.of("verify : signature alone, seen before", "ratio", ratios(ours, bare))
+        yield Figure.of("verify : signature alone, new", "ratio", ratios(new, bare))
+        yield Figure.of("ASGI middleware, added to a request", "µs", added)
 
 
 # --- 9 ---

@@ -1,21 +1,15 @@
 """Puts one kind of request on an HTTP/1.1 server, over so many kept connections: one request after another on each.
 
-A process of its own: it reads one JSON object from standard input, a `Load`, and prints one with what came of it. It
-parses no more of an answer than it must, so that what is measured is the server.
+It parses no more of an answer than it must, so that what is measured is the server.
 """
 
-import json
 import selectors
 import socket
 import ssl
-import sys
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import perf_counter, process_time
 from typing import Any
 from urllib.parse import urlsplit
-
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from figures import percentile
 
@@ -37,6 +31,7 @@ class Load:
     once: bool = False  # each body once: done when there are no more
     headers: list[str] = field(default_factory=list)
     method: str = "POST"
+    target: str = ""  # of the request line, if it is not the URL's path
 
 
 class Connection:
@@ -81,7 +76,7 @@ class Connection:
 
 def request_of(load: Load, body: str) -> bytes:
     parts = urlsplit(load.url)
-    lines = [f"{load.method} {parts.path} HTTP/1.1", f"Host: {parts.netloc}", *load.headers]
+    lines = [f"{load.method} {load.target or parts.path} HTTP/1.1", f"Host: {parts.netloc}", *load.headers]
     if load.method == "POST":
         lines += ["Content-Type: application/x-www-form-urlencoded", f"Content-Length: {len(body)}"]
     return ("\r\n".join(lines) + "\r\n\r\n" + body).encode()
@@ -140,7 +135,3 @@ def run(load: Load) -> dict[str, Any]:
         "refusal": refusal,
         "client_cpu": (process_time() - cpu) / len(took),
     }
-
-
-if __name__ == "__main__":
-    print(json.dumps(run(Load(**json.load(sys.stdin)))))

@@ -21,8 +21,10 @@ from joserfc.util import urlsafe_b64decode
 from sojourn._pb import workload_pb2
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import InvalidToken
+from sojourn.sdk.asgi import TaskTokenMiddleware
 from sojourn.sdk.client import Client
 from sojourn.sdk.verifier import TaskVerifier
+from sojourn.spiffe.jose import Signatures
 
 METADATA = (("workload.spiffe.io", "true"),)
 FETCH = "/SpiffeWorkloadAPI/FetchX509SVID"
@@ -287,6 +289,48 @@ class Worker:
             calls += 50
             await asyncio.sleep(0)
         return {"rate": calls / (monotonic() - begun)}
+
+    async def verify_new_rate(self, token, seconds):
+        """As if each token came for the first time."""
+        ends, calls, begun = monotonic() + seconds, 0, monotonic()
+        while monotonic() < ends:
+            for _ in range(50):
+                self._verifier._signatures = Signatures()
+                await self._verifier.verify(token, ACTION)
+            calls += 50
+            await asyncio.sleep(0)
+        return {"rate": calls / (monotonic() - begun)}
+
+    async def middleware_time(self, token, seconds):
+        """Microseconds that TaskTokenMiddleware adds to one ASGI request."""
+
+        async def app(_scope, _receive, send):
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"ok"})
+
+        statuses = []
+
+        async def send(message):
+            statuses.append(message.get("status", 200))
+
+        async def once(application):
+            await application({"type": "http", "method": "GET", "path": "/tickets/7", "raw_path": b"/tickets/7",
+                               "query_string": b"", "headers": headers}, None, send)  # fmt: skip
+
+        headers = [(b"host", b"tickets"), (b"authorization", f"Bearer {token}".encode())]
+        guarded = TaskTokenMiddleware(app, verifier=self._verifier, actions={"GET /tickets/{id}": ACTION})
+        taken = {}
+        for application in (app, guarded):
+            ends, calls, begun = monotonic() + seconds / 2, 0, monotonic()
+            while monotonic() < ends:
+                for _ in range(50):
+                    await once(application)
+                calls += 50
+                await asyncio.sleep(0)
+            taken[application] = (monotonic() - begun) / calls * 1e6
+        if set(statuses) != {200}:
+            raise RuntimeError("the middleware refused a good request")
+        return {"added": taken[guarded] - taken[app]}
 
     async def bare_rate(self, token, seconds):
         """The signature alone, by the library beneath."""

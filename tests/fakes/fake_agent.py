@@ -109,6 +109,7 @@ class FakeAgent:
             },
             "sojourn.v1.Validation": {
                 "ValidateToken": self._one("ValidateToken", v.ValidateTokenRequest),
+                "ReportUse": self._one("ReportUse", v.ReportUseRequest),
                 "WatchTasks": self._streamed("WatchTasks", v.WatchTasksRequest),
             },
         }

@@ -35,7 +35,7 @@ from sojourn.tasks.evidence import end_due_to
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, read
 from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
-from sojourn.tasks.runners import Runners
+from sojourn.tasks.running import Runners
 from sojourn.tasks.tokenkeys import TokenKeys
 from sojourn.tasks.tokens import thumbprint_of
 

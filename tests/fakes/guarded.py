@@ -10,7 +10,7 @@ from typing import Any
 
 import grpc
 from fakes.fake_agent import FakeAgent
-from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, heartbeat, live, over, signing_key, snapshot
+from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, delta, heartbeat, live, over, signing_key, snapshot
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.sdk.portal import Portal
 from sojourn.spiffe import dpop
@@ -29,6 +29,7 @@ class Agent(FakeAgent):
         super().__init__()
         self.used: set[str] = set()
         self.reported: list[pb.TokenUse] = []
+        self.ending = False  # of t1
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
         more = {"ReportUse": self._one("ReportUse", pb.ReportUseRequest)}
@@ -41,8 +42,8 @@ class Agent(FakeAgent):
             return
         yield snapshot([KEY], live("t1", 5), over("gone"))
         while True:
-            await asyncio.sleep(1)
-            yield heartbeat()
+            await asyncio.sleep(0.1)
+            yield delta(over("t1", 6)) if self.ending else heartbeat()
 
     async def _unary(self, method: str, request: Any, context: Any) -> Any:
         if method == "ReportUse":

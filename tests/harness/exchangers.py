@@ -46,7 +46,7 @@ resource = "{TICKETS}"
 actions = ["ticket:keep"]
 """
 ASKED = f"""
-allowed_workloads = ["{TRIAGE}"]
+allowed_workloads = ["{TICKET_SERVICE}"]
 [approval]
 within = "5m"
 [[ceiling]]

@@ -18,6 +18,7 @@ from harness.program import published
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
 CREDENTIALS = "client_credentials"
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 JAVA = ("java", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-jar")
 SECONDS = 60
 

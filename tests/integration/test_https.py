@@ -392,3 +392,14 @@ class TestCertificateOfFiles:
             assert "Traceback" not in agent.log.read_text()
         finally:
             shutil.rmtree(agent.folder, ignore_errors=True)
+
+
+def test_status(shared: AgentProcess) -> None:
+    """`status` tells of the listener and who is connected, and `config show` of its keys."""
+    with web(shared, TRIAGE) as client:
+        client.get("/keys")
+        (listener,) = shared.json("status")["listeners"]
+        assert ("https", shared.https) == (listener["name"], listener["address"])
+        assert listener["connections"] >= 1
+    assert shared.https in shared.run("status").stdout
+    assert "listen.https" in shared.run("config", "show", "--config", str(shared.config)).stdout

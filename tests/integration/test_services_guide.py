@@ -281,6 +281,15 @@ class TestClients:
         assert f"ticket 42, for {CALLER}" == ticket
         assert [True, True] == [line.startswith("refused: ") for line in rest]
 
+    def test_mcp_of_before(self, place: Place, printed: Callable[[str, str], list[str]]) -> None:
+        """A client of the protocol with sessions, which holds a stream open, gets the same."""
+        text = (place.folder / "call_mcp.py").read_text()
+        assert "http_client=http))" in text
+        old = place.folder / "call_old_mcp.py"
+        old.write_text(text.replace("http_client=http))", 'http_client=http), mode="legacy")'))
+        ticket, *rest = printed("tickets_mcp.py", old.name)
+        assert (f"ticket 42, for {CALLER}", 2) == (ticket, len(rest))
+
     def test_mcp_stdio(self, printed: Callable[[str, str], list[str]]) -> None:
         """call_mcp_stdio.py prints what the guide says."""
         pytest.importorskip("mcp")

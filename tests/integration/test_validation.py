@@ -304,3 +304,43 @@ def test_a_feed_is_closed_with_its_caller(shared: AgentProcess) -> None:
         feed.hear("snapshot")
         assert os.getpid() in {stream["pid"] for stream in shared.json("status")["streams"]}
     until(lambda: not [s for s in shared.json("status")["streams"] if s["pid"] == os.getpid()], "no stream is left")
+
+
+# --- use ------------------------------------------------------------------------------------------------------------
+
+REPORT = "/sojourn.v1.Validation/ReportUse"
+
+
+def test_uses_are_counted(shared: AgentProcess, token: str, svid: str) -> None:
+    """Uses of good tokens count; of forged ones, of other kinds and of other actions they do not, and are no error."""
+    forged = with_claims(token, sub="spiffe://example.org/other")
+    uses = [
+        pb.TokenUse(token=token, action="ticket:read", calls=2),
+        *(pb.TokenUse(token=each, action="ticket:read", calls=1) for each in (forged, svid, "", "a.b.c", token[:-4])),
+        pb.TokenUse(token=token, action="ticket:write", calls=1),
+    ]
+    answer = unary(shared.socket, REPORT, pb.ReportUseRequest(uses=uses), pb.ReportUseResponse)
+    assert 1 == answer.counted
+
+
+@pytest.mark.parametrize(
+    "uses",
+    [
+        [pb.TokenUse(token="a", action="b", calls=1)] * 201,
+        [pb.TokenUse(token="a", action="b", calls=0)],
+        [pb.TokenUse(token="a", action="b", calls=1_000_001)],
+    ],
+    ids=["many", "none", "too-many-calls"],
+)
+def test_reports_that_are_none(shared: AgentProcess, uses: list[pb.TokenUse]) -> None:
+    """A report has its limits."""
+    code, _ = refusal(shared.socket, REPORT, pb.ReportUseRequest(uses=uses), pb.ReportUseResponse)
+    assert "INVALID_ARGUMENT" == code
+
+
+def test_a_sender_of_two_tales(shared: AgentProcess, token: str) -> None:
+    """Whoever says two things of one sender is told so."""
+    for sender in (pb.Sender(dpop_proof="a", jkt="A" * 43), pb.Sender(x5t="short")):
+        request = pb.ValidateTokenRequest(token=token, audience=TICKETS, sender=sender)
+        code, _ = refusal(shared.socket, VALIDATE, request, pb.ValidateTokenResponse)
+        assert "INVALID_ARGUMENT" == code

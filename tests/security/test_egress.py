@@ -141,7 +141,8 @@ class TestOthers:
             pid, file = running.stdout.readline().split()
             assert b"HTTPS_PROXY=http://task:" in Path(f"/proc/{pid}/environ").read_bytes()
             for path in (f"/proc/{pid}/environ", file):
-                done = subprocess.run(["cat", path], user=STRANGER_UID, capture_output=True, text=True)
+                become = ["setpriv", f"--reuid={STRANGER_UID}", "--clear-groups"]
+                done = subprocess.run([*become, "cat", path], capture_output=True, text=True)
                 assert 0 != done.returncode
                 assert "ermission denied" in done.stderr
             lines = Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{running.pid}/cmdline").read_bytes()
@@ -199,18 +200,9 @@ class TestElsewhere:
     @pytest.mark.parametrize(
         "path",
         [
-            "/",
-            "/v1x/tickets/1",
-            "/V1/tickets/1",
-            "/v1/../admin",
-            "/v1/%2e%2e/admin",
-            "/v1/..%2fadmin",
-            "/v1/..;/admin",
-            "/%76%31/tickets/1",
-            "//v1/tickets/1",
-            "/v1\\..\\admin",
+            *("/", "/v1x/tickets/1", "/V1/tickets/1", "/v1/../admin", "/v1/%2e%2e/admin", "/v1/..%2fadmin"),
+            *("/v1/..;/admin", "/%76%31/tickets/1", "//v1/tickets/1", "/v1\\..\\admin", "*"),
             "http://localhost/v1/tickets/1",
-            "*",
         ],
     )
     def test_paths(self, shop: Shop, proxy: Egress, path: str) -> None:
@@ -260,7 +252,7 @@ class TestSmuggling:
         with tunnel(proxy, shop) as connection:
             connection.sendall(head + headers + b"\r\n" + b"0\r\n\r\n" + SMUGGLED % host(shop))
             answer = read_all(connection)
-        assert status(answer) in {400, 501}
+        assert status(answer) in {400, 421, 501}
         assert 1 == answer.count(b"\r\n\r\n")
         assert before == len(shop.seen)
 

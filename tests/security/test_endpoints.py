@@ -152,9 +152,10 @@ def test_case_61_unknown_and_foreign_tasks_take_the_same_time(
 def test_case_57_a_holder_that_is_killed(shared: AgentProcess, service: httpx.Client) -> None:
     """As soon as the holder is killed its token is refused at introspection, and its audience is told why."""
     with Caller(shared.socket) as caller:
-        caller.tell("begin", type="triage-ticket", params=PARAMS, resource=TICKETS, actions=["ticket:read"])
-        heard = caller.hear("token", "begun", "failed", "error")
-        token = heard["token"]
+        caller.tell("begin_process", type="triage-ticket", params=PARAMS)
+        task = caller.hear("task")["id"]
+        caller.tell("token", task=task, resource=TICKETS, actions=["ticket:read"])
+        token = caller.hear("token")["token"]
         assert introspected(service, token)["active"]
         os.kill(caller.pid, signal.SIGKILL)
         killed = time.monotonic()
@@ -227,5 +228,5 @@ def test_CVE_2026_9802_a_restart_between_revocation_and_replay() -> None:
             assert shown["version"] > before
             records = agent.json("audit", "tail")["records"]
             assert {ended.id, lives.id} <= {
-                each["task"] for each in records if each["event"] in {"task_ended", "tokens_revoked"}
+                each["fields"]["task"] for each in records if each["event"] in {"task_ended", "tokens_revoked"}
             }

@@ -3,6 +3,8 @@
 from ssl import SSLContext
 from typing import assert_type
 
+from httpx import AsyncClient
+from httpx import Client as HttpClient
 from sojourn import (
     Client,
     SpiffeId,
@@ -15,11 +17,23 @@ from sojourn import (
     authorize_any,
     authorize_id,
     authorize_member_of,
+    current_task,
+    task,
 )
 from sojourn.sdk.asgi import App
+from sojourn.sdk.certificatetokens import CertificateTokens
+from sojourn.sdk.egress import Egress
+from sojourn.sdk.grpcclient import aio_interceptors, interceptors
+from sojourn.sdk.grpcserver import AioTaskTokenInterceptor, TaskTokenInterceptor
+from sojourn.sdk.guarded import guarded
+from sojourn.sdk.httpauth import TaskAuth
+from sojourn.sdk.mcpserver import McpGuard, McpStdioGuard
 from sojourn.sdk.parse import JwtSvid, X509Context
+from sojourn.sdk.serving import serving_token
 from sojourn.sdk.sync import SyncTask
 from sojourn.sdk.taskvalues import AccessToken
+from sojourn.sdk.wsgi import App as WsgiApp
+from sojourn.sdk.wsgi import TaskTokenWsgi
 from sojourn.tasks.tokens import TaskToken
 
 
@@ -33,6 +47,11 @@ async def asynchronous(app: App) -> None:
         async with client.task("triage-ticket", params={"ticket": "7"}) as task:
             assert_type(task, Task)
             assert_type(await task.token(), AccessToken)
+            token = await task.token("https://a.example", ["read"], bound="agent", params_digest="d")
+            assert_type(await task.proof("GET", "https://a.example", token, nonce="n"), str)
+            bound = await CertificateTokens(task, source).get("https://a.example")
+            assert_type(bound.token, AccessToken)
+            assert_type(bound.client_context(authorize_any()), SSLContext)
         assert_type(source.server_context(authorize_any()), SSLContext)
         source.client_context(authorize_id("spiffe://example.org/web", SpiffeId.parse("spiffe://example.org/db")))
         source.client_context(authorize_member_of(TrustDomain.parse("example.org")))
@@ -46,3 +65,57 @@ def blocking() -> None:
     with SyncClient() as client, client.task("triage-ticket") as task:
         assert_type(task, SyncTask)
         assert_type(task.token("https://a.example", ["read"]), AccessToken)
+        token = task.token("https://a.example", certificate=b"der")
+        assert_type(task.proof("GET", "https://a.example", token), str)
+
+
+@guarded("ticket:read", params=["ticket"])
+def tool(ticket: str) -> int:
+    """A tool keeps its signature."""
+    return len(ticket)
+
+
+@guarded("ticket:read", params={"number": "ticket"}, resource="https://a.example")
+async def asynchronous_tool(number: str) -> bytes:
+    """So does a coroutine."""
+    return number.encode()
+
+
+async def services(app: App, wsgi: WsgiApp) -> None:
+    """What services, and callers of services, write."""
+    TaskTokenWsgi(wsgi, actions={"GET /": "read"}, audience="https://a.example")
+    TaskTokenInterceptor(actions={"/a.B/C": "read"}, audience="https://a.example", open_methods=["/a.B/D"])
+    AioTaskTokenInterceptor(actions={"/a.B/C": "read"}, audience="https://a.example", base_url="https://b.example")
+    McpGuard(app, tools={"read_ticket": "ticket:read"}, audience="https://a.example/mcp")
+    McpStdioGuard(tools={"read_ticket": "ticket:read"}, audience="https://a.example/mcp")
+    assert_type(serving_token(), TaskToken)
+    assert_type(tool("7"), int)
+    assert_type(await asynchronous_tool(number="7"), bytes)
+    async with Client() as client, client.task("triage-ticket") as task:
+        aio_interceptors(task, "https://a.example")
+    with SyncClient() as blocking_client, blocking_client.task("triage-ticket") as blocking_task:
+        interceptors(blocking_task, "https://a.example", actions={"/a.B/C": "read"})
+
+
+async def tasks_of_asynchronous_code() -> None:
+    """What a program does in a task of asynchronous code."""
+    async with task("triage-ticket", params={"ticket": "7"}, on_end=print, cancel=False) as running:
+        assert_type(running, Task)
+        assert_type(running.client("https://a.example", actions=["read"]), AsyncClient)
+        assert_type(running.auth(), TaskAuth)
+        assert_type(await running.proof("GET", "https://a.example/", "token"), str)
+        async with running.proxy() as proxy:
+            assert_type(proxy, Egress)
+            assert_type(proxy.of({}), dict[str, str])
+        assert_type(current_task(), Task | SyncTask)
+        assert_type(current_task(Task), Task)
+
+
+def tasks_of_blocking_code() -> None:
+    """The same without an event loop."""
+    with task(ticket="ticket") as running:
+        assert_type(running, SyncTask)
+        assert_type(running.client("https://a.example"), HttpClient)
+        assert_type(current_task(SyncTask), SyncTask)
+        with running.proxy(ca_file="/ca.pem") as proxy:
+            assert_type(proxy.url, str)

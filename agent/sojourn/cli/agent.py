@@ -50,10 +50,9 @@ def run(
         },
     )
 
-    def ready(listening: daemon.Listening) -> None:
+    def ready(listeners: dict[str, str]) -> None:
         made = loaded.config
-        others = {"HTTPS": listening.https, "TCP": listening.tcp}
-        also = "".join(f", {name} {address}" for name, address in others.items() if address)
+        also = "".join(f", {name.upper()} {address}" for name, address in listeners.items())
         print(
             f"sojourn agent ready: trust domain {made.trust_domain}, socket {made.socket}, admin socket"
             f" {made.admin_socket}{also}",

@@ -44,7 +44,9 @@ def show(
 
 
 def _plain(value: Any) -> str:
-    """A value as a table has it: of the issuers of signals only who they are."""
+    """A value as a table has it: of the issuers of signals, and of services, only who they are."""
     if isinstance(value, list | tuple):
-        return ", ".join(str(each["issuer"]) if isinstance(each, dict) else str(each) for each in value)
+        return ", ".join(
+            str(each.get("issuer") or each.get("resource")) if isinstance(each, dict) else str(each) for each in value
+        )
     return "" if value is None else str(value)

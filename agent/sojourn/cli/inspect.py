@@ -232,6 +232,9 @@ def _status(answer: Any) -> dict[str, Any]:
             }
             for each in answer.signals
         ],
+        "listeners": [
+            {"name": each.name, "address": each.address, "connections": each.connections} for each in answer.listeners
+        ],
         "streams": streams,
         "svids": [{"entry_id": each.entry_id, "spiffe_id": each.spiffe_id, **_svid(each)} for each in answer.svids],
         "failures": failures,
@@ -243,6 +246,10 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
     lines = [f"{name.replace('_', ' '):<14} {value[name]}" for name in names]
     lines.append(f"{'task types':<14} {', '.join(value['task_types']) or 'none'}")
     lines.append(f"{'authority':<14} {value['authority']['kind']}, root until {value['authority']['root_not_after']}")
+    lines += [
+        f"{each['name'] + ' listener':<14} {each['address']}, {each['connections']} connections"
+        for each in value["listeners"]
+    ]
     followed = value["followed"]
     if followed is not None:
         applied = f"as of {followed['applied_at']}" if followed["applied_at"] else "as the agent found them"

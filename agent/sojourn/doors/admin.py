@@ -1,6 +1,7 @@
 """sojourn.v1.Admin on the admin socket: what SPIRE's server API lacks."""
 
 import json
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
@@ -15,6 +16,7 @@ from sojourn.doors.approvals import reviews
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
 from sojourn.doors.policies import policy_set
+from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
 from sojourn.identity import explain, lifetime
@@ -60,8 +62,10 @@ class AdminApi:
         failures: Failures,
         default_x509_svid_ttl: timedelta,
         limitations: dict[str, str],
+        listeners: Sequence[Listener],
     ) -> None:
-        """`limitations`: what this agent cannot do here, and why."""
+        """`limitations`: what this agent cannot do here, and why. `listeners`: those that are open by now."""
+        self._listeners = listeners
         self._attestation = attestation
         self._registry = registry
         self._identities = identities
@@ -153,6 +157,10 @@ class AdminApi:
             policy=policy_set(self._policies.folder),
             shadow=policy_set(self._policies.candidate) if self._policies.candidate is not None else None,
             signals=await self._signal_issuers(),
+            listeners=[
+                pb.Listener(name=each.name, address=each.address, connections=each.door.connections)
+                for each in self._listeners
+            ],
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:

@@ -23,7 +23,7 @@ from sojourn.configtables import ListenConfig
 from sojourn.doors.doorway import Caller
 from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.ownsvid import OwnSvid, Shown
-from sojourn.doors.tlsdoor import TlsDoor, TlsPeer, address_of, bind_tcp
+from sojourn.doors.tlsdoor import Listener, TlsDoor, TlsPeer, address_of, bind_tcp
 from sojourn.errors import CannotStart, InvalidInput, SojournError
 from sojourn.identity.issued import X509
 from sojourn.identity.revocations import Revocations
@@ -218,13 +218,13 @@ def open_https(
     clock: Clock,
     descriptors: int,
     stack: AsyncExitStack,
-) -> str:
-    """Open the listener, if there is to be one, and return its address or ''. Raise CannotStart.
+) -> list[Listener]:
+    """Open the listener, if there is to be one. Raise CannotStart.
 
     Of `descriptors` it takes HTTPS_DESCRIPTORS_SHARE.
     """
     if listen.https is None:
-        return ""
+        return []
     files = None
     if listen.https_certificate is not None and listen.https_key is not None:
         files = PemFiles(listen.https_certificate, listen.https_key, clock)
@@ -237,7 +237,7 @@ def open_https(
     share = max(1, int(descriptors * HTTPS_DESCRIPTORS_SHARE))
     door.open(listener, context, connections=min(HTTPS_CONNECTIONS, share))
     stack.callback(door.stop_accepting)
-    return address_of(listener)
+    return [Listener("https", address_of(listener), door)]
 
 
 def _authorize(own: SpiffeId, allowed: Collection[str] | None) -> Authorize:

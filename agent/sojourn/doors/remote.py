@@ -15,7 +15,7 @@ from sojourn.doors.calls import Call, Calls
 from sojourn.doors.doorway import Visitor
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import end, serve
-from sojourn.doors.tlsdoor import TlsDoor, TlsPeer, address_of, bind_tcp, expired
+from sojourn.doors.tlsdoor import Listener, TlsDoor, TlsPeer, address_of, bind_tcp, expired
 from sojourn.doors.validation import SERVICE, Standing, ValidationApi
 from sojourn.errors import Refused, SojournError, Unavailable
 from sojourn.identity.revocations import Revocations
@@ -105,13 +105,13 @@ async def open_listener(
     audit: Audit,
     descriptors: int,
     stack: AsyncExitStack,
-) -> str:
-    """Open the listener, if there is to be one, and return its address or ''. Raise CannotStart.
+) -> list[Listener]:
+    """Open the listener, if there is to be one. Raise CannotStart.
 
     `api` makes the service for callers that have a standing. Of `descriptors` it takes REMOTE_DESCRIPTORS_SHARE.
     """
     if listen.tcp is None or door.inward is None:
-        return ""
+        return []
     calls = Calls(door.peers, audit, header=False, streams=REMOTE_STREAMS_PER_ID, check=door.check)
     listener = bind_tcp(listen.tcp)
     stack.callback(listener.close)
@@ -123,4 +123,4 @@ async def open_listener(
     door.listen(listener, allowed=allowed, connections=min(REMOTE_CONNECTIONS, max(1, share)))
     stack.callback(door.end_all, Unavailable("the agent is shutting down"))
     stack.callback(door.stop_accepting)
-    return address_of(listener)
+    return [Listener("tcp", address_of(listener), door)]

@@ -260,6 +260,15 @@ class TlsDoor(Doorway[TlsPeer]):
             self._alarms.after(0, lambda: self._check_chains(rest))
 
 
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A door that is open. `name`: its key below `listen` in the configuration."""
+
+    name: str
+    address: str
+    door: TlsDoor
+
+
 def bind_tcp(address: str, key: str = "listen.tcp") -> socket.socket:
     """Return a listening socket at ADDRESS:PORT that does not block. `key` of the configuration. Raise CannotStart."""
     host, _, port = address.rpartition(":")

@@ -6,6 +6,7 @@ for this run and can vouch for nothing but the task's hosts, and makes verified 
 """
 
 import asyncio
+import logging
 import secrets
 import shutil
 import ssl
@@ -92,6 +93,9 @@ async def running(
         shutil.rmtree(folder, ignore_errors=True)
 
 
+_log = logging.getLogger("sojourn.egress")
+
+
 class _Serving:
     """The connections of a proxy."""
 
@@ -113,6 +117,8 @@ class _Serving:
                 if len(self._open) < PROXY_CONNECTIONS:
                     self._open.add(scope)
                     await self._leg.serve(stream)
+            except Exception as error:  # noqa: BLE001  # one connection's failure ends that one
+                _log.warning("a connection to the egress proxy failed: %s", type(error).__name__)
             finally:
                 self._open.discard(scope)
                 with anyio.CancelScope(shield=True), suppress(OSError, anyio.BrokenResourceError):

@@ -33,7 +33,7 @@ from sojourn.sdk.attach import (
     check_live,
 )
 from sojourn.sdk.egressca import EgressAuthority
-from sojourn.sdk.egresswire import Gone, Malformed, Wire, forwarded
+from sojourn.sdk.egresswire import BROKEN, Gone, Malformed, Wire, forwarded
 from sojourn.sdk.extras import extra
 
 with extra("http"):
@@ -127,7 +127,7 @@ class Leg:
                 inner = await TLSStream.wrap(
                     wire.stream, server_side=True, ssl_context=self.authority.context(host), standard_compatible=False
                 )
-        except (TimeoutError, ssl.SSLError, anyio.EndOfStream, anyio.BrokenResourceError, OSError):
+        except (TimeoutError, anyio.EndOfStream, *BROKEN):
             return
         inside = Wire(inner)
         while (asked := await _next(inside, PROXY_IDLE_SECONDS)) is not None:

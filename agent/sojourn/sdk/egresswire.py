@@ -14,6 +14,7 @@ with extra("http"):
     import anyio.abc
     import h11
 
+BROKEN: Final = (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError)  # TLS errors are OSErrors
 Headers = Sequence[tuple[bytes, bytes]]
 # Of one connection alone (RFC 9110, 7.6.1), and what the two proxies of RFC 9110, 11.7 say to each other.
 _HOP_BY_HOP: Final = frozenset(
@@ -143,7 +144,7 @@ class Wire:
         """Return when the command lets go of the connection while it waits for its answer; never, if it sends more."""
         try:
             data = await self.stream.receive(PROXY_CHUNK_BYTES)
-        except (anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+        except (anyio.EndOfStream, *BROKEN):
             return
         self._h11.receive_data(data)
         await asyncio.Event().wait()
@@ -153,7 +154,7 @@ class Wire:
             data = await self.stream.receive(PROXY_CHUNK_BYTES)
         except anyio.EndOfStream:
             data = b""
-        except (anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+        except BROKEN as error:
             raise Gone from error
         self._h11.receive_data(data)
 
@@ -164,7 +165,7 @@ class Wire:
         try:
             async with asyncio.timeout(PROXY_CONTENT_SECONDS):
                 await self.stream.send(data)
-        except (TimeoutError, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError) as error:
+        except (TimeoutError, anyio.EndOfStream, *BROKEN) as error:
             raise Gone from error
 
     async def _linger(self) -> None:
@@ -175,7 +176,7 @@ class Wire:
                     await self.stream.send_eof()
                 while True:
                     await self.stream.receive(PROXY_CHUNK_BYTES)
-        except (TimeoutError, anyio.EndOfStream, anyio.BrokenResourceError, anyio.ClosedResourceError, OSError):
+        except (TimeoutError, anyio.EndOfStream, *BROKEN):
             return
 
 

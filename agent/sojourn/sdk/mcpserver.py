@@ -5,15 +5,18 @@ Over HTTP, `McpGuard` stands before the server's ASGI application. Over stdio th
 the `_meta` of each call, and `McpStdioGuard` is a middleware of the server itself.
 """
 
+import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from sojourn.errors import InvalidInput, TooLarge
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Receive, Scope, Send, TaskTokenMiddleware, request_of
+from sojourn.sdk.extras import extra
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.loopguard import LoopGuard, Verdict
 from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
     from mcp.server.auth.provider import AccessToken
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
+LOOK_SECONDS: Final = 0.5  # after the end of a task a stream of it may go on so long
 REFUSED: Final = -32050  # of those codes that JSON-RPC leaves to implementations; MCP uses none near it
 
 
@@ -85,7 +89,7 @@ class McpGuard(TaskTokenMiddleware):
         self._tools = _Tools(tools, methods, path)
         self._path = path
         super().__init__(
-            _HandOn(app),
+            _HandOn(app, self._is_over),
             actions=self._tools,
             verifier=verifier,
             audience=audience,
@@ -113,30 +117,52 @@ class McpGuard(TaskTokenMiddleware):
 
         return await guard.check_request(request, lambda: self._tools.action(call), digest)
 
+    def _is_over(self, token: TaskToken) -> bool:
+        """Whether what began with a token must end: by what is heard of its task, or else when it expires."""
+        verifier = self._guard.verifier if self._guard is not None else None
+        feed = verifier.feed if isinstance(verifier, TaskVerifier) else None
+        known = feed.lookup(token.task_id) if feed is not None and feed.fresh else None
+        if known is not None:
+            return not known.live or token.task_version < known.version
+        return token.expires_at <= datetime.now(UTC)
+
 
 class _HandOn:
     """Hands the verified token on to the library behind: as its user, and under the scheme that it knows."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, is_over: Callable[[TaskToken], bool]) -> None:
+        with extra("mcp"):
+            from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
         self._app = app
-        self._inner: App | None = None
+        self._inner: App = AuthContextMiddleware(app)
+        self._is_over = is_over
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = scope.get(SCOPE_KEY)
         if not isinstance(token, TaskToken):  # its lifespan
             await self._app(scope, receive, send)
             return
-        from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
         from mcp.server.auth.middleware.bearer_auth import AuthenticatedUser
 
-        if self._inner is None:
-            self._inner = AuthContextMiddleware(self._app)
         headers = [(name, value) for name, value in scope["headers"] if name.lower() not in {b"authorization", b"dpop"}]
         headers.append((b"authorization", b"Bearer " + token.token.encode("ascii")))
+        handed = {**scope, "headers": headers, "user": AuthenticatedUser(_access_token(token))}
         with serving(token):
-            await self._inner(
-                {**scope, "headers": headers, "user": AuthenticatedUser(_access_token(token))}, receive, send
-            )
+            if scope["method"] == "POST":
+                await self._inner(handed, receive, send)
+            else:  # it may stream for as long as the client listens
+                await self._while_it_lives(token, self._inner(handed, receive, send))
+
+    async def _while_it_lives(self, token: TaskToken, answering: Awaitable[None]) -> None:
+        answer = asyncio.ensure_future(answering)
+        try:
+            while not answer.done() and not self._is_over(token):
+                await asyncio.wait([answer], timeout=LOOK_SECONDS)
+            if answer.done():
+                await answer
+        finally:
+            answer.cancel()
+            await asyncio.gather(answer, return_exceptions=True)
 
 
 class TaskTokenVerifier:
@@ -184,6 +210,9 @@ class McpStdioGuard:
         methods: Mapping[str, str] | None = None,
         socket: str | None = None,
     ) -> None:
+        with extra("mcp"):
+            from mcp.shared.exceptions import MCPError
+        self._error: Any = MCPError
         self._tools = _Tools(tools, methods)
         self._guard = LoopGuard(audience, socket=socket)
 
@@ -192,7 +221,7 @@ class McpStdioGuard:
         try:
             call = call_of(ctx.method, ctx.params)
         except InvalidInput as error:
-            raise _error(Refusal(400, "invalid_request", error.public)) from None
+            raise self._refusal(Refusal(400, "invalid_request", error.public)) from None
         action = self._tools.action(call)
         if action is ANY_ACTION:
             return await call_next(ctx)
@@ -213,7 +242,7 @@ class McpStdioGuard:
 
         verdict = await self._guard.judge(judge)
         if not isinstance(verdict, TaskToken):
-            raise _error(verdict)
+            raise self._refusal(verdict)
         with serving(verdict):
             return await call_next(replace(ctx, params={**params, "_meta": meta}))
 
@@ -221,11 +250,8 @@ class McpStdioGuard:
         """Let go of the connection to the agent. Reports that wait are sent first."""
         await self._guard.close()
 
-
-def _error(answer: Answer) -> Exception:
-    from mcp.shared.exceptions import MCPError
-
-    description = getattr(answer, "description", "")
-    told = {name: value for name, value in answer.headers() if name == "dpop-nonce"}
-    data = {"error": getattr(answer, "error", "") or "no_token", "status": answer.status, **told}
-    return MCPError(REFUSED, description, data)
+    def _refusal(self, answer: Answer) -> Exception:
+        told = {name: value for name, value in answer.headers() if name == "dpop-nonce"}
+        data = {"error": getattr(answer, "error", "") or "no_token", "status": answer.status, **told}
+        made: Exception = self._error(REFUSED, getattr(answer, "description", ""), data)
+        return made

@@ -24,11 +24,10 @@ from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGran
 from sojourn.spiffe.jose import audiences, parse_unverified
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks import exchange, tokens
-from sojourn.tasks.asker import Asker, Remote
 from sojourn.tasks.assertions import Assertion
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.audiences import Audiences
-from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
+from sojourn.tasks.beginning import Beginning, BeginRequest
 from sojourn.tasks.clients import CERTIFICATE, Client, Clients, Credentials, Sender, Shown, own_names, shown
 from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
@@ -36,7 +35,7 @@ from sojourn.tasks.exchange import JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
 from sojourn.tasks.rules import check_within
-from sojourn.tasks.runners import Runners
+from sojourn.tasks.running import Runners, asker_of, bond_of
 from sojourn.tasks.task import ONE_SHOT, PENDING, REVOKED, Task
 from sojourn.tasks.tokens import HIGH, JKT, X5T, Binding, Proven, TaskToken
 
@@ -217,11 +216,16 @@ class Granting:
             ) from error
 
     def _held_by(self, client: Client, subject: TaskToken) -> Task | None:
-        """The token's task, if the client is who holds it."""
+        """The token's task, if the client is who holds it, or a helper that the holder of a one-shot task runs."""
         try:
             return self._task(client, subject.task_id)
         except NotFound:
+            task = self._engine.tasks.find(subject.task_id)
+        if task is None or task.binding != ONE_SHOT or client.peer is None or not client.has(task.spiffe_id):
             return None
+        holder = task.holder.process
+        runs = not isinstance(holder, NoProcess) and client.peer.process.descends_from(holder)
+        return task if runs else None
 
     def _task(self, client: Client, task_id: str) -> Task:
         """A task that the client holds. Raise NotFound for any other, whether it exists or not."""
@@ -268,7 +272,9 @@ class Granting:
             svids=asked.svids,
         )
         waits = self._beginning.needs_approval(kind)
-        task = await self._beginning.begin(_asker(client), client.entries, begin, _bond(client, runner, waits=waits))
+        task = await self._beginning.begin(
+            asker_of(client), client.entries, begin, bond_of(client, runner, waits=waits)
+        )
         if task.state == PENDING:
             self._check_decided(task)
         return await self._first_token(task, asked, request.target, ())
@@ -293,10 +299,10 @@ class Granting:
             raise TaskOver("less than a second is left of subject_token")
         child = await self._delegating.exchange(
             parent,
-            _asker(client),
+            asker_of(client),
             client.entries[0],
             grant,
-            _bond(client, runner, waits=False),
+            bond_of(client, runner, waits=False),
             max_seconds=left,
             svids=asked.svids,
             jti=str(subject.claims.get("jti", "")),
@@ -363,20 +369,3 @@ def _binding(client: Client, proof: Binding | None) -> Binding | None:
 def _to_certificate(client: Client) -> Binding:
     assert client.certificate is not None
     return Binding(X5T, client.certificate.thumbprint, client.certificate.not_after)
-
-
-def _asker(client: Client) -> Asker:
-    return client.peer if client.peer is not None else Remote()
-
-
-def _bond(client: Client, runner: Process | None, *, waits: bool) -> Bond:
-    """With what a one-shot task lives: the caller, which may be a helper of its runner; nothing, on another machine.
-
-    One that waits for approval is its runner's from the beginning, and may be asked for by any helper of that.
-    """
-    if client.peer is None:
-        return Bond(NoProcess(), ONE_SHOT)
-    caller = client.peer.process
-    if waits:
-        return Bond((runner or caller).again(), ONE_SHOT, session=True)
-    return Bond(caller.again(), ONE_SHOT, heir=runner.again() if runner is not None else None)

@@ -5,7 +5,7 @@ anything of it, not even whether it ever was one.
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -66,8 +66,16 @@ class Inspecting:
     """Tells of tokens and revokes them, for clients that have authenticated."""
 
     def __init__(
-        self, engine: TaskEngine, changing: Changing, audiences_: Audiences, identities: Identities, clock: Clock
+        self,
+        engine: TaskEngine,
+        changing: Changing,
+        audiences_: Audiences,
+        identities: Identities,
+        was_used: Callable[[TaskToken], bool],
+        clock: Clock,
     ) -> None:
+        """`was_used`: of a token that is good once."""
+        self._was_used = was_used
         self._engine = engine
         self._changing = changing
         self._audiences = audiences_
@@ -90,6 +98,8 @@ class Inspecting:
         try:
             if tokens.has_expired(token, self._now):
                 raise TaskOver("the token has expired")
+            if self._was_used(token):
+                raise TaskOver("the token was good once, and was used")
             self._engine.check_token(token)
         except SojournError:
             return {**INACTIVE, "task_state": self._state(token)} if is_audience else INACTIVE

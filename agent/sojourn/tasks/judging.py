@@ -127,6 +127,10 @@ class Judging:
         if verified.task_class == HIGH:
             self._uses.claim(verified)
 
+    def was_used(self, verified: TaskToken) -> bool:
+        """Whether a token was good once, and was used."""
+        return verified.task_class == HIGH and self._uses.has(verified)
+
     @property
     def _keys(self) -> Mapping[str, PublicKey]:
         return self._engine.keys.published

@@ -26,9 +26,13 @@ class SingleUses:
     def __len__(self) -> int:
         return len(self._used)
 
+    def has(self, token: TaskToken) -> bool:
+        """Whether a token was used up."""
+        return _name(token) in self._used
+
     def claim(self, token: TaskToken) -> None:
         """Use a token up. Raise InvalidToken if it was used, or LimitExceeded."""
-        name = hashlib.sha256(f"{token.task_id}\0{token.claims.get('jti')}".encode("utf-8", "surrogatepass")).digest()
+        name = _name(token)
         if name in self._used:
             raise InvalidToken("token is good once, and was used", reason_code="used")
         if len(self._used) >= SINGLE_USES_REMEMBERED:
@@ -36,3 +40,7 @@ class SingleUses:
                 raise LimitExceeded("too many tokens that are good once are in use")
             self._used.popitem(last=False)
         self._used[name] = self._boot()
+
+
+def _name(token: TaskToken) -> bytes:
+    return hashlib.sha256(f"{token.task_id}\0{token.claims.get('jti')}".encode("utf-8", "surrogatepass")).digest()

@@ -107,3 +107,12 @@ def test_a_limit(svids, monkeypatch):
     svids.get(WEB, ["d"])
     assert (kept[0], kept[2]) == (svids.get(WEB, ["a"]), svids.get(WEB, ["c"]))
     assert kept[1] is not svids.get(WEB, ["b"])
+
+
+def test_each_anew(issuer, clock):
+    """For an audience that takes a JWT-SVID once, also among others, each is another, and none is kept."""
+    svids = JwtSvids(issuer, clock, TTL, each_anew=["once"])
+    for audience in (["once"], ["once", "often"]):
+        assert 3 == len({svids.get(WEB, audience).claims["jti"] for _ in range(3)})
+    assert {} == dict(svids._kept)
+    assert svids.get(WEB, ["often"]) is svids.get(WEB, ["often"])

@@ -16,8 +16,10 @@ from fakes.task_feed import HOLDER
 from sojourn.errors import InvalidInput
 from sojourn.sdk.grpccalls import certificate_of
 from sojourn.sdk.grpcserver import AioTaskTokenInterceptor, TaskTokenInterceptor
+from sojourn.tasks import bound
 from sojourn.tasks.tokens import thumbprint_of
 
+_GOOD = GrpcService.message("42").SerializeToString()
 GOOD, OTHER = GrpcService.message("42"), GrpcService.message("43")
 
 
@@ -47,7 +49,8 @@ class TestStreams:
     @pytest.mark.parametrize("name", ["Collect", "Chat"])
     def test_no_token_of_one_request(self, service: GrpcService, name: str) -> None:
         """A token for one request is none for a call that streams them, though the first is that one."""
-        assert 403 == service.ask(name, [GOOD], Credentials.bearer(token(digest=service.digest()))).status
+        for digest in (service.digest(), bound.of_grpc(SERVICE + name, b""), bound.of_grpc(SERVICE + name, _GOOD)):
+            assert 403 == service.ask(name, [GOOD], Credentials.bearer(token(digest=digest))).status
 
     @pytest.mark.parametrize("name", ["Follow", "Collect", "Chat"])
     def test_no_token(self, service: GrpcService, name: str) -> None:

@@ -1,6 +1,11 @@
 """The guards of MCP servers: what is a message, what needs which token, and what is handed on."""
 
+import asyncio
+import contextlib
+import http.client
 import json
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -158,6 +163,42 @@ def test_behind_the_library_s_own_authentication(socket: Path) -> None:
         outcome = service.call(Credentials.bearer(token()))
         assert (200, f"{HOLDER} ['ticket:read'] True 42 hello") == (outcome.status, outcome.said)
         assert 401 == service.call(Credentials.bearer(token(task="gone"))).status
+
+
+def test_a_stream_ends_with_its_task(tmp_path: Path) -> None:
+    """A client that listens hears nothing more once its task has ended."""
+    uvicorn: Any = pytest.importorskip("uvicorn")
+
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise NotImplementedError
+        del receive
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/event-stream")]})
+        while True:
+            await send({"type": "http.response.body", "body": b": here\n\n", "more_body": True})
+            await asyncio.sleep(0.05)
+
+    path = tmp_path / "agent.sock"
+    guarded = McpGuard(endless, tools=services.MCP_TOOLS, audience=AUDIENCE, socket=str(path))
+    with agent_at(path) as agent, services.serving_asgi(guarded, uvicorn) as port:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        connection.request("GET", "/mcp", headers=dict(Credentials.bearer(token()).headers))
+        answer = connection.getresponse()
+        assert (200, b": here\n") == (answer.status, answer.readline())
+        agent.ending = True
+        with contextlib.suppress(http.client.IncompleteRead):
+            answer.read()  # to the end, which comes
+        connection.close()
+
+
+@pytest.mark.parametrize(
+    "made", ["McpGuard(None, tools={}, audience='https://a')", "McpStdioGuard(tools={}, audience='https://a')"]
+)
+def test_without_the_library(made: str) -> None:
+    """Where the library is missing, that is said, with what to install."""
+    code = f"import sys; sys.modules['mcp'] = None; from sojourn.sdk.mcpserver import *; {made}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert "pip install 'sojourn[mcp]'" in done.stderr.splitlines()[-1]
 
 
 async def test_the_library_s_verifier_alone() -> None:

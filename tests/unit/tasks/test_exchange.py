@@ -323,7 +323,7 @@ class TestNeverMore:
         assert got <= set(ACTIONS if named is None else named)
 
     async def token(self, kind, fields, subject, *, running):
-        """What an exchange gives, by the same steps as tasks/service.py; None if it is refused."""
+        """What an exchange gives, by the same steps as tasks/granting.py; None if it is refused."""
         clock = FakeClock()
         store = FakeTaskStore()
         alarms = Alarms(clock)

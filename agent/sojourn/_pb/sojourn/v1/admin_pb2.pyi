@@ -16,7 +16,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "approvals_waiting", "reviews", "signals")
+    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "approvals_waiting", "reviews", "signals", "listeners")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -37,6 +37,7 @@ class GetStatusResponse(_message.Message):
     APPROVALS_WAITING_FIELD_NUMBER: _ClassVar[int]
     REVIEWS_FIELD_NUMBER: _ClassVar[int]
     SIGNALS_FIELD_NUMBER: _ClassVar[int]
+    LISTENERS_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     node_id: str
     version: str
@@ -57,7 +58,18 @@ class GetStatusResponse(_message.Message):
     approvals_waiting: int
     reviews: _containers.RepeatedCompositeFieldContainer[Review]
     signals: _containers.RepeatedCompositeFieldContainer[SignalIssuer]
-    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ...) -> None: ...
+    listeners: _containers.RepeatedCompositeFieldContainer[Listener]
+    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ...) -> None: ...
+
+class Listener(_message.Message):
+    __slots__ = ("name", "address", "connections")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    address: str
+    connections: int
+    def __init__(self, name: _Optional[str] = ..., address: _Optional[str] = ..., connections: _Optional[int] = ...) -> None: ...
 
 class SignalIssuer(_message.Message):
     __slots__ = ("issuer", "accepted", "repeated", "refused", "last_at", "fault")

@@ -1,4 +1,4 @@
-"""tasks/runners.py: the processes that ran callers, kept pinned and looked at each time."""
+"""tasks/running.py: the processes that ran callers, kept pinned and looked at each time."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import stat_of
 from sojourn.limits import ATTESTATION_FRESH_SECONDS, RUNNERS_KEPT
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks import runners as module
+from sojourn.tasks import running as module
 
 OTHER_ID = SpiffeId.parse("spiffe://example.org/other")
 RUNNER = "import subprocess, sys; helper = subprocess.Popen(['sleep', '3600']); print(helper.pid, flush=True); {then}"

@@ -1,4 +1,4 @@
-"""The processes that ran callers. Who calls is often a helper: its runner takes over what it has fetched."""
+"""With what the one-shot tasks of clients live: the caller, or whoever ran it; nothing, on another machine."""
 
 from collections import OrderedDict
 
@@ -8,10 +8,15 @@ from sojourn.errors import AttestationFailed, SojournError
 from sojourn.identity.identities import Identities
 from sojourn.limits import RUNNERS_KEPT
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.asker import Asker, Remote
+from sojourn.tasks.beginning import Bond
+from sojourn.tasks.clients import Client
+from sojourn.tasks.holders import NoProcess
+from sojourn.tasks.task import ONE_SHOT
 
 
 class Runners:
-    """Finds the process that ran a caller.
+    """Finds the process that ran a caller. Who calls is often a helper, whose runner takes over what it has fetched.
 
     The last RUNNERS_KEPT are kept pinned, so that what was proved of one is as good for the next request as what was
     proved of a caller: the process is looked at each time, and attested in full once that is ATTESTATION_FRESH_SECONDS
@@ -74,3 +79,20 @@ class Runners:
         for runner in self._kept.values():
             runner.close()
         self._kept.clear()
+
+
+def asker_of(client: Client) -> Asker:
+    return client.peer if client.peer is not None else Remote()
+
+
+def bond_of(client: Client, runner: Process | None, *, waits: bool) -> Bond:
+    """With what a one-shot task lives: the caller, which may be a helper of its runner; nothing, on another machine.
+
+    One that waits for approval is its runner's from the beginning, and may be asked for by any helper of that.
+    """
+    if client.peer is None:
+        return Bond(NoProcess(), ONE_SHOT)
+    caller = client.peer.process
+    if waits:
+        return Bond((runner or caller).again(), ONE_SHOT, session=True)
+    return Bond(caller.again(), ONE_SHOT, heir=runner.again() if runner is not None else None)

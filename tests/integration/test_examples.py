@@ -1,0 +1,127 @@
+"""docs/examples: each program runs as its first lines say, against a real agent."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+from harness.agent import COMMAND, ROOT, AgentProcess
+from harness.looking import until
+
+EXAMPLES = ROOT / "docs" / "examples"
+
+
+@dataclass
+class Place:
+    agent: AgentProcess
+    environment: dict[str, str]
+    ports: tuple[int, int]
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Place]:
+    """The agent of the examples; their services are at ports of this test's own."""
+    for library in ("fastapi", "mcp", "uvicorn", "httpx2"):
+        pytest.importorskip(library)
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    tickets, tools = (each.getsockname()[1] for each in held)
+    agent = AgentProcess(config=(EXAMPLES / "agent.toml").read_text())
+    shutil.copytree(EXAMPLES / "types", agent.folder / "types")
+    for file in (agent.folder / "types").glob("*.toml"):
+        file.write_text(file.read_text().replace(":8091", f":{tickets}").replace(":8092", f":{tools}"))
+    for each in held:
+        each.close()
+    with agent:
+        for name in ("triage", "summarise"):
+            agent.register(f"/agent/{name}", f"unix:uid:{os.getuid()}")
+        urls = {"TICKETS": f"http://localhost:{tickets}", "TOOLS": f"http://localhost:{tools}/mcp"}
+        yield Place(agent, {**agent.environment, **urls}, (tickets, tools))
+
+
+@contextmanager
+def serving(place: Place, name: str, port: int) -> Iterator[None]:
+    process = subprocess.Popen([sys.executable, str(EXAMPLES / name)], env=place.environment)
+    try:
+        until(lambda: process.poll() is not None or answers(port), f"{name} answers", 30)
+        assert process.poll() is None
+        yield
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(timeout=20)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def tickets(place: Place) -> Iterator[Place]:
+    with serving(place, "guarded_service.py", place.ports[0]):
+        yield place
+
+
+def run(place: Place, *command: str) -> str:
+    done = subprocess.run(command, env=place.environment, capture_output=True, text=True, timeout=60)
+    assert 0 == done.returncode, done.stdout + done.stderr
+    return done.stdout
+
+
+def example(place: Place, name: str) -> list[str]:
+    return run(place, sys.executable, str(EXAMPLES / name)).splitlines()
+
+
+def test_task_with_client(tickets: Place) -> None:
+    """A task reads its own ticket, no other one, and nothing goes elsewhere."""
+    assert [
+        "read 42 200 the printer is on fire",
+        "read 43 403 insufficient_scope",
+        "not sent: https://elsewhere.example.org is not within the task: it has no grant for this URL",
+        "ended: success",
+    ] == example(tickets, "task_with_client.py")
+
+
+def test_delegation(tickets: Place) -> None:
+    """What was handed on is read by the other workload, and no more than that."""
+    said = example(tickets, "delegation.py")
+    assert [
+        "read by spiffe://example.org/agent/summarise for spiffe://example.org/agent/triage",
+        "a note: 403",
+    ] == said
+
+
+def test_egress_proxy(tickets: Place) -> None:
+    """curl reads the ticket, and is told why not what is elsewhere."""
+    inside, outside = example(tickets, "egress_proxy.py")
+    assert "the printer is on fire" in inside
+    assert "outside_task" in outside
+
+
+def test_egress_proxy_by_command(tickets: Place) -> None:
+    """So does the command that its first lines name."""
+    url = f"{tickets.environment['TICKETS']}/tickets/42"
+    said = run(tickets, *COMMAND, "task", "run", "--type", "read-tickets", "--proxy", "--", "curl", "-sS", url)
+    assert "the printer is on fire" in said
+
+
+def test_agent_loop(place: Place) -> None:
+    """The loop reads its ticket and notes on it; what it was talked into is refused; it never holds a token."""
+    with serving(place, "mcp_server.py", place.ports[1]):
+        command = ["task", "run", "--type", "triage-with-tools", "--param", "ticket=42", "--proxy", "--"]
+        said = run(place, *COMMAND, *command, sys.executable, str(EXAMPLES / "agent_loop.py"))
+    lines = said.splitlines()
+    assert ["tools: read_ticket, add_note, delete_ticket"] == lines[:1]
+    results = [line.partition(" -> ")[2] for line in lines[1:]]
+    assert 5 == len(results)
+    assert results[0].startswith("ticket 42: the printer is on fire")
+    assert results[1].startswith("refused: ")
+    assert results[2].startswith("refused: ")
+    assert "outside_task" in results[3]
+    assert "noted on 42: asked the fire brigade" == results[4]
+    assert "eyJ" not in said

@@ -1,0 +1,171 @@
+"""https.py: how many may connect, and what is answered. A real listener, TLS and certificates; the clock is fake."""
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from fakes.clock import FakeClock
+from fakes.journals import FakeAuditStore
+from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.clock import Alarms
+from sojourn.doors import https
+from sojourn.doors.httpprotocol import SENDER, HttpProtocols
+from sojourn.doors.https import HttpsContext, HttpsDoor, HttpsSource
+from sojourn.doors.ownsvid import OwnSvid
+from sojourn.doors.tlsdoor import address_of, bind_tcp
+from sojourn.identity.issuing import Issuing
+from sojourn.oversight.audit import Audit
+from sojourn.sdk.authorize import authorize_member_of
+from sojourn.sdk.tls import load_svid
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+NODE = SpiffeId.parse("spiffe://example.org/spire/agent/sojourn/n")
+WEB, DB = SpiffeId.parse("spiffe://example.org/web"), SpiffeId.parse("spiffe://example.org/db")
+HOUR = timedelta(hours=1)
+DEADLINE_SECONDS = 20  # so that a hung test says where
+
+
+class Denied:
+    """A deny list that the test sets."""
+
+    def __init__(self) -> None:
+        self.serials: set[str] = set()
+        self.hook = lambda: None
+
+    def on_change(self, hook: Any) -> None:
+        self.hook = hook
+
+    def names(self, kind: str, svid_id: str) -> bool:
+        return kind == "x509" and svid_id in self.serials
+
+
+async def who(request: Request) -> Response:
+    """Say who asks."""
+    sender = request.scope[SENDER]
+    return PlainTextResponse(str(sender.certificate.spiffe_id) if sender.certificate else f"nobody at {sender.address}")
+
+
+class Site:
+    """A door, and clients of it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = FakeClock()
+        self.clock.step_wall((datetime.now(UTC) - self.clock.now()).total_seconds())  # TLS reads the real clock
+        alarms = Alarms(self.clock)
+        ttls = {"root_ttl": timedelta(days=9), "issuer_ttl": timedelta(days=1), "jwt_key_ttl": timedelta(days=1)}
+        domain = TrustDomain("example.org")
+        self.authority = EmbeddedAuthority(domain, folder / "keys", self.clock, curve=ec.SECP256R1(), **ttls)
+        audit = Audit(FakeAuditStore(), self.clock)
+        issuing = Issuing(self.authority, self.clock, alarms, audit, x509_ttl=HOUR, jwt_ttl=HOUR)
+        self.denied: Any = Denied()
+        protocols = HttpProtocols(Starlette(routes=[Route("/who", who)]))
+        self.door = HttpsDoor(protocols, self.authority, self.denied, self.clock, alarms)
+        self.listener = bind_tcp("127.0.0.1:0")
+        source = HttpsSource(OwnSvid(NODE, self.authority, issuing), None)
+        self._context = HttpsContext.of(source, authorize_member_of(domain), self.denied)
+        self._left: list[asyncio.StreamWriter] = []
+
+    def open(self, connections: int) -> None:
+        self.door.open(self.listener, self._context, connections=connections)
+
+    async def connect(self, spiffe_id: SpiffeId | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, _, port = address_of(self.listener).rpartition(":")
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        if spiffe_id is not None:
+            load_svid(context, self.authority.issue_x509(spiffe_id, HOUR))
+        opened = await asyncio.open_connection(host, int(port), ssl=context)
+        self._left.append(opened[1])
+        return opened
+
+    async def ask(self, spiffe_id: SpiffeId | None = None) -> str:
+        """Who the door thinks one is; '' if it says nothing."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            try:
+                reader, writer = await self.connect(spiffe_id)
+                writer.write(
+                    b"GET /who HTTP/1.1\r\nhost: x\r\nx-forwarded-client-cert: URI=spiffe://example.org/db\r\n\r\n"
+                )
+                await writer.drain()
+                head = await reader.readuntil(b"\r\n\r\n")
+                (length,) = (line for line in head.split(b"\r\n") if line.startswith(b"content-length"))
+                return (await reader.readexactly(int(length.partition(b":")[2]))).decode()
+            except (OSError, asyncio.IncompleteReadError):
+                return ""
+
+    async def until(self, connections: int) -> None:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while self.door.connections != connections:
+                await asyncio.sleep(0.01)
+
+    async def close(self) -> None:
+        self.door.stop_accepting()
+        self.door.close()
+        for writer in self._left:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+        self.listener.close()
+
+
+@pytest.fixture
+async def site(tmp_path: Path) -> AsyncIterator[Site]:
+    made = Site(tmp_path)
+    yield made
+    await made.close()
+
+
+async def test_who_asks(site: Site) -> None:
+    """The sender is whom the certificate names, or nobody, whatever a header says."""
+    site.open(10)
+    assert ["spiffe://example.org/web", "nobody at 127.0.0.1"] == [await site.ask(WEB), await site.ask()]
+
+
+async def test_places_of_an_address(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of one address that show no certificate have so many places; those who show one are not among them."""
+    monkeypatch.setattr(https, "HTTPS_CONNECTIONS_PER_ADDRESS", 2)
+    site.open(10)
+    for _ in range(2):
+        assert await site.ask()
+    await site.until(2)
+    assert "" == await site.ask()
+    assert await site.ask(WEB)
+    site._left[0].close()
+    await site.until(2)
+    assert await site.ask()
+
+
+async def test_places_of_a_workload(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One SPIFFE ID has so many places, and half of all at most."""
+    site.open(4)
+    assert await site.ask(WEB)
+    assert await site.ask(WEB)
+    await site.until(2)
+    assert "" == await site.ask(WEB)
+    assert await site.ask(DB)
+
+
+async def test_revoked(site: Site) -> None:
+    """With the revocation of a certificate its connections end, and none begins; others stay."""
+    site.open(10)
+    reader, _ = await site.connect(WEB)
+    other, _ = await site.connect(DB)
+    await site.until(2)
+    (serial,) = [peer.serial for peer in site.door._peers_of.values() if peer.spiffe_id == WEB]
+    site.denied.serials.add(serial)
+    site.denied.hook()
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        with contextlib.suppress(OSError):
+            assert b"" == await reader.read(1)
+    await site.until(1)
+    assert not other.at_eof()
