@@ -53,6 +53,7 @@ from sojourn.tasks.policies import Policies
 from sojourn.tasks.proving import Proving
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
+from sojourn.tasks.running import Runners
 from sojourn.tasks.tokenkeys import TokenKeys
 
 
@@ -157,7 +158,9 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     delegating = Delegating(engine, beginning)
     clients = Clients(identities, UsedTable(database), config.issuer, clock)
     audiences = _audiences(config)
-    granting = Granting(engine, beginning, attaching, delegating, identities, clients, audiences, clock)
+    runners = Runners(identities)
+    stack.callback(runners.close)
+    granting = Granting(engine, beginning, attaching, delegating, identities, clients, runners, audiences, clock)
     revocations.on_revoked(lambda revoked: end_due_to(engine, [each.svid for each in revoked]))
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)

@@ -135,6 +135,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 metrics.start(config.metrics.listen, _gauges(rooms))
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
+            process_setup.settle()
             ready({each.name: each.address for each in listeners})
             await stop.wait()
             log.info("agent_draining")

@@ -26,7 +26,8 @@ INWARD_CONNECT_SECONDS = 2.0
 INWARD_RETRY_SECONDS = 0.002  # a full backlog answers EAGAIN at once
 HELD_BYTES_MAX = 256 * 1024  # sent by a caller before the inward side is up
 DESCRIPTORS_PER_CONNECTION = 4  # outer, inward both ends, pidfd
-DESCRIPTORS_RESERVED = 256  # database, logs, listeners, attestation
+DESCRIPTORS_RESERVED = 256  # database, logs, listeners, attestation, runners
+RUNNERS_KEPT = 64  # processes that ran callers, a descriptor each: those of callers that come again and again
 HOLDERS_SHARE = 0.25  # of the descriptors: for processes that hold tasks; connections have the rest
 CONNECTIONS_PER_UID_SHARE = 0.5  # of all connections: one uid cannot take the last place
 ADMIN_CONNECTIONS = 64
@@ -133,6 +134,7 @@ GRANTS_PARSED_KEPT = 1_024  # at about 500 bytes each
 SPIFFE_IDS_PARSED_KEPT = 4_096  # at about 300 bytes each
 HEADERS_KEPT = 256  # of tokens, parsed: one of each key and kind, at most TOKEN_MAX_BYTES each
 SIGNATURES_KEPT = 4_096  # of tokens that a service saw last, at about 1 KiB each
+JWT_SVID_SIGNATURES_KEPT = 512  # of JWT-SVIDs that the agent saw last, at most TOKEN_MAX_BYTES each
 TOKEN_KEY_SECONDS = 86_400  # that a key signs task tokens
 TOKEN_KEY_AHEAD_SECONDS = 60  # that it is published before: so long others may keep the keys
 STATUS_LIST_ENTRIES = 65_536  # of one list: 16 KiB before it is packed; then there is another one
@@ -179,6 +181,7 @@ POLICIES_PER_TYPE = 1_000  # to be asked for one action, about 2 ms
 POLICY_MAX_BYTES = 8 * 1024  # of one policy: Cedar's parser takes stack for each operator, and has no limit of its own
 POLICY_NESTED_MAX = 50  # brackets in one policy; some hundreds overflow the parser's stack
 ENTITIES_KEPT = 32  # of each task type, at about 1 KiB: those that are decided again together are much alike
+ALLOWED_KEPT = 256  # questions of each task type to which policy said yes: token after token asks the same
 
 # --- facts ----------------------------------------------------------------------------------------------------------
 FACTS_PER_TYPE = 50

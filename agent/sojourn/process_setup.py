@@ -2,6 +2,7 @@
 
 import ctypes
 import fcntl
+import gc
 import os
 import resource
 import stat
@@ -22,6 +23,13 @@ def harden() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     os.umask(0o077)
     return hard
+
+
+def settle() -> None:
+    """Spare the garbage collector all that was made by now, since it stays: a round over it takes tens of milliseconds,
+    in which nobody is answered.
+    """
+    gc.freeze()
 
 
 def check_proc() -> None:

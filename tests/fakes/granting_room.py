@@ -35,6 +35,7 @@ from sojourn.tasks.evidence import end_due_to
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, read
 from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
+from sojourn.tasks.running import Runners
 from sojourn.tasks.tokenkeys import TokenKeys
 from sojourn.tasks.tokens import thumbprint_of
 
@@ -92,12 +93,22 @@ class Room:
         self.used = FakeAssertionStore()
         clients = Clients(identities, self.used, ISSUER, self.clock)
         delegating = Delegating(self.engine, self.beginning)
+        self.runners = Runners(identities)
         self.granting = Granting(
-            self.engine, self.beginning, attaching, delegating, identities, clients, Audiences(SERVICES), self.clock
+            self.engine,
+            self.beginning,
+            attaching,
+            delegating,
+            identities,
+            clients,
+            self.runners,
+            Audiences(SERVICES),
+            self.clock,
         )
         registry.on_change(self.engine.entries_changed)
         self.revocations.on_revoked(lambda found: end_due_to(self.engine, [each.svid for each in found]))
         self._closing = ExitStack()
+        self._closing.callback(self.runners.close)
         self.process = self._closing.enter_context(child())
         self.peer = peer_of(self.process)
         self._closing.callback(self.peer.close)

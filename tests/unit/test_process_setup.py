@@ -1,5 +1,6 @@
 """process_setup.py: what the agent asks of the kernel for itself."""
 
+import gc
 import os
 import stat
 import subprocess
@@ -119,3 +120,15 @@ class TestLimitations:
     def test_reads_the_kernel(self):
         """Capabilities are read from the kernel."""
         assert process_setup._capabilities() >= 0
+
+
+def test_settle():
+    """What was made by then is spared by the garbage collector, what is made later is not."""
+    settled = [object()]
+    process_setup.settle()
+    try:
+        later = [object()]
+        tracked = {id(each) for each in gc.get_objects()}
+        assert [False, True] == [id(settled) in tracked, id(later) in tracked]
+    finally:
+        gc.unfreeze()

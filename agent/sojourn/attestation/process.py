@@ -18,7 +18,7 @@ from sojourn.limits import ANCESTORS_WALKED
 
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes): struct pidfd_info, first version
 _PIDFD_INFO_EXIT = 1 << 3
-_CGROUPS_MAX_BYTES = 65_536  # a dozen hierarchies, each path at most PATH_MAX
+_BLOCK_BYTES = 8_192  # more than most files of /proc have
 _NO_LOGIN = 2**32 - 1
 _PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup id, pid tgid ppid and eight ids, exit code
 
@@ -45,13 +45,16 @@ class Process:
 
     __slots__ = ("_loop", "_pidfd", "pid", "start_time")
 
-    def __init__(self, pid: int, pidfd: int) -> None:
-        """Take ownership of `pidfd`. Raise AttestationFailed if the process has gone already."""
+    def __init__(self, pid: int, pidfd: int, start_time: int | None = None) -> None:
+        """Take ownership of `pidfd`. Raise AttestationFailed if the process has gone already.
+
+        `start_time`: what another handle on the process found.
+        """
         self.pid = pid
         self._pidfd = pidfd
         self._loop: asyncio.AbstractEventLoop | None = None
         try:
-            self.start_time = stat_of(pid).start_time
+            self.start_time = stat_of(pid).start_time if start_time is None else start_time
             self.check_alive()
         except BaseException:
             os.close(pidfd)
@@ -70,7 +73,7 @@ class Process:
 
     def again(self) -> "Process":
         """A second handle on the same process, with a life of its own."""
-        return Process(self.pid, os.dup(self._pidfd))
+        return Process(self.pid, os.dup(self._pidfd), self.start_time)
 
     @property
     def exited(self) -> bool:
@@ -131,30 +134,24 @@ class Process:
     def cgroup(self) -> str:
         """The cgroups that the process is in, one line for each hierarchy, as /proc tells them: only to compare."""
         try:
-            descriptor = os.open(f"/proc/{self.pid}/cgroup", os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
+            return _content(self.pid, "cgroup").decode("utf-8", "surrogateescape")
+        except FileNotFoundError as error:
             if not os.path.exists("/proc/self/cgroup"):  # this kernel has no cgroups
                 return ""
-            raise AttestationFailed("the process has gone") from None
+            raise AttestationFailed("the process has gone", detail=str(error)) from error
         except OSError as error:
             raise AttestationFailed("the process has gone", detail=str(error)) from error
-        try:
-            return os.read(descriptor, _CGROUPS_MAX_BYTES).decode("utf-8", "surrogateescape")
-        except OSError as error:
-            raise AttestationFailed("the process has gone", detail=str(error)) from error
-        finally:
-            os.close(descriptor)
 
     def credentials(self) -> Credentials:
         """Effective uid, gid and supplementary groups, from /proc/PID/status."""
-        found: dict[str, list[int]] = {}
-        for line in _read(self.pid, "status").splitlines():
-            name, _, rest = line.partition(":")
-            if name in {"Uid", "Gid", "Groups"}:
-                found[name] = [int(number) for number in rest.split()]
+        text = _read(self.pid, "status")
         try:
-            return Credentials(found["Uid"][1], found["Gid"][1], frozenset(found["Groups"]))
-        except (KeyError, IndexError) as error:
+            uids, gids, groups = (
+                [int(number) for number in text.split(f"\n{name}:", 1)[1].partition("\n")[0].split()]
+                for name in ("Uid", "Gid", "Groups")
+            )
+            return Credentials(uids[1], gids[1], frozenset(groups))
+        except IndexError as error:
             raise AttestationFailed("the process has gone") from error
 
     def login_uid(self) -> int | None:
@@ -227,7 +224,19 @@ def stat_of(pid: int) -> Stat:
 
 def _read(pid: int, name: str) -> str:
     try:
-        with open(f"/proc/{pid}/{name}", encoding="ascii", errors="replace") as file:
-            return file.read()
+        return _content(pid, name).decode("ascii", "replace")
     except OSError as error:
         raise AttestationFailed("the process has gone", detail=str(error)) from error
+
+
+def _content(pid: int, name: str) -> bytes:
+    """A whole file of /proc/PID. Python's own files take twice as long, and each request has several read."""
+    descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        content = part = os.read(descriptor, _BLOCK_BYTES)
+        while len(part) == _BLOCK_BYTES:  # the kernel makes such a file in one piece, so less is its end
+            part = os.read(descriptor, _BLOCK_BYTES)
+            content += part
+        return content
+    finally:
+        os.close(descriptor)

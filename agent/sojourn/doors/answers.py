@@ -1,5 +1,6 @@
 """Requests and answers that the endpoints of the token service have in common."""
 
+import uuid
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -13,7 +14,16 @@ from sojourn.oautherrors import AuthorizationPending, NonceNeeded
 FORM = "application/x-www-form-urlencoded"
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _FIELDS_MAX = 64
+_DECISION = "sojourn.decision"  # in the scope
 _STATUS = {"invalid_client": 401, "temporarily_unavailable": 503}
+
+
+def decision_of(request: Request) -> str:
+    """The ID of the decision on a request, by which the audit has it. It is made when it is first asked for."""
+    if _DECISION not in request.scope:
+        request.scope[_DECISION] = uuid.uuid4().hex
+    made: str = request.scope[_DECISION]
+    return made
 
 
 def refusal(error: SojournError, decision_id: str, request: Request, realm: str) -> Response:

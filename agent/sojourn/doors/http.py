@@ -1,6 +1,5 @@
 """HTTP/1.1: the token endpoint, keys and discovery."""
 
-import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
 import structlog
@@ -11,7 +10,7 @@ from starlette.routing import Route
 
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.doors.admission import Allowance
-from sojourn.doors.answers import NO_STORE, refusal
+from sojourn.doors.answers import NO_STORE, decision_of, refusal
 from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata
 from sojourn.doors.tokenrequests import TokenRequests
@@ -62,15 +61,15 @@ class HttpApi:
 
     async def token(self, request: Request) -> Response:
         """RFC 6749, 3.2."""
-        return await self._tokens.answer(request, decision_of(request))
+        return await self._tokens.answer(request)
 
     async def introspect(self, request: Request) -> Response:
         """RFC 7662, 2."""
-        return await self._state.introspect(request, decision_of(request))
+        return await self._state.introspect(request)
 
     async def revoke(self, request: Request) -> Response:
         """RFC 7009, 2."""
-        return await self._state.revoke(request, decision_of(request))
+        return await self._state.revoke(request)
 
     async def keys(self, request: Request) -> Response:
         """The JWK Set of JWT-SVIDs and of task tokens (RFC 7517)."""
@@ -107,9 +106,3 @@ class HttpApi:
                 )
 
         return guarded
-
-
-def decision_of(request: Request) -> str:
-    """The ID of the decision on a request, by which the audit has it."""
-    made: str = request.scope.setdefault("sojourn.decision", uuid.uuid4().hex)
-    return made

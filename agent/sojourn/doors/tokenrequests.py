@@ -6,7 +6,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sojourn.clock import Clock
-from sojourn.doors.answers import NO_STORE, form_of
+from sojourn.doors.answers import NO_STORE, decision_of, form_of
 from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.turns import Turns
 from sojourn.errors import SojournError
@@ -33,7 +33,7 @@ class TokenRequests:
         self._audit = audit
         self._clock = clock
 
-    async def answer(self, request: Request, decision_id: str) -> Response:
+    async def answer(self, request: Request) -> Response:
         """Give a token. Raise errors of ours; the record of a refusal has the same `decision_id` as its answer."""
         sender: Sender = request.scope[SENDER]
         try:
@@ -46,7 +46,7 @@ class TokenRequests:
                 )
         except SojournError as error:
             REQUESTS.labels(error.oauth_error).inc()
-            said = {"code": error.code, "reason": error.public, "decision_id": decision_id}
+            said = {"code": error.code, "reason": error.public, "decision_id": decision_of(request)}
             self._audit.denied("exchange_denied", sender.who, **sender.details, **said)
             raise
         REQUESTS.labels("issued").inc()

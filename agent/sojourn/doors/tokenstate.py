@@ -6,7 +6,7 @@ from prometheus_client import Counter as Metric
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sojourn.doors.answers import NO_STORE, form_of
+from sojourn.doors.answers import NO_STORE, decision_of, form_of
 from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.turns import Turns
 from sojourn.errors import SojournError
@@ -30,7 +30,7 @@ class TokenState:
         self._turns = turns
         self._audit = audit
 
-    async def introspect(self, request: Request, decision_id: str) -> Response:
+    async def introspect(self, request: Request) -> Response:
         """RFC 7662, 2; as a JWT for whoever asks for one (RFC 9701, 4). Raise errors of ours."""
         try:
             form = await form_of(request)
@@ -39,14 +39,14 @@ class TokenState:
                 answer = self._inspecting.introspect(client, query)
         except SojournError as error:
             INTROSPECTIONS.labels(error.oauth_error).inc()
-            self._denied("introspection_denied", request, error, decision_id)
+            self._denied("introspection_denied", request, error)
             raise
         INTROSPECTIONS.labels("active" if answer["active"] else "inactive").inc()
         if _wants_jwt(request.headers.getlist("accept")):
             return Response(self._inspecting.signed(client, answer), media_type=JWT_ANSWER, headers=NO_STORE)
         return JSONResponse(dict(answer), headers=NO_STORE)
 
-    async def revoke(self, request: Request, decision_id: str) -> Response:
+    async def revoke(self, request: Request) -> Response:
         """RFC 7009, 2: 200 for every token that is not good any more, whatever it was. Raise errors of ours."""
         try:
             form = await form_of(request)
@@ -55,7 +55,7 @@ class TokenState:
                 task = await self._inspecting.revoke(client, query)
         except SojournError as error:
             REVOCATIONS.labels(error.oauth_error).inc()
-            self._denied("revocation_denied", request, error, decision_id)
+            self._denied("revocation_denied", request, error)
             raise
         REVOCATIONS.labels("revoked" if task is not None else "nothing").inc()
         return Response(status_code=200, headers=NO_STORE)
@@ -66,9 +66,9 @@ class TokenState:
         credentials = Credentials.read(fields, request.headers.get("authorization"))
         return await self._clients.authenticate(request.scope[SENDER], credentials), query
 
-    def _denied(self, event: str, request: Request, error: SojournError, decision_id: str) -> None:
+    def _denied(self, event: str, request: Request, error: SojournError) -> None:
         sender: Sender = request.scope[SENDER]
-        said = {"code": error.code, "reason": error.public, "decision_id": decision_id}
+        said = {"code": error.code, "reason": error.public, "decision_id": decision_of(request)}
         self._audit.denied(event, sender.who, **sender.details, **said)
 
 

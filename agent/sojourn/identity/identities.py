@@ -20,10 +20,16 @@ from sojourn.identity.issuing import Issuing
 from sojourn.identity.matching import EntryIndex, unique_hints
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.revocations import Revocations, RevokedSvid
-from sojourn.limits import ATTESTOR_RETRY_SECONDS, STREAM_ATTESTED_SECONDS, UNMATCHED_HOLD_SECONDS
+from sojourn.limits import (
+    ATTESTOR_RETRY_SECONDS,
+    JWT_SVID_SIGNATURES_KEPT,
+    STREAM_ATTESTED_SECONDS,
+    UNMATCHED_HOLD_SECONDS,
+)
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.jose import Signatures
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
@@ -106,6 +112,7 @@ class Identities:
         self._revocations = revocations
         self._foreign = foreign
         self._clock = clock
+        self._signatures = Signatures(JWT_SVID_SIGNATURES_KEPT)
         self._streams: set[Stream] = set()
         self._closing = False
         registry.on_change(self._registered)
@@ -198,7 +205,7 @@ class Identities:
         Raise InvalidToken.
         """
         keys = {domain: bundle.jwt_authorities for domain, bundle in self.bundles_of(entries).items()}
-        svid = jwtsvid.verify(token, audience, keys, self._clock.now())
+        svid = jwtsvid.verify(token, audience, keys, self._clock.now(), self._signatures)
         return self._revocations.check(svid) if svid.spiffe_id.trust_domain == self.bundle.trust_domain else svid
 
     async def revoke(self, svids: Sequence[IssuedSvid]) -> list[RevokedSvid]:

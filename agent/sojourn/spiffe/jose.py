@@ -196,7 +196,8 @@ def _only(algorithm: str) -> _Registry:
 class Signatures:
     """Remembers the last tokens whose signatures were good: each with the key that made it, and nothing but that."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = SIGNATURES_KEPT) -> None:
+        self._room = room
         self._good: OrderedDict[str, PublicKey] = OrderedDict()
 
     def __len__(self) -> int:
@@ -209,7 +210,7 @@ class Signatures:
             return
         unverified.check_signature(key)
         self._good[unverified.text] = key
-        if len(self._good) > SIGNATURES_KEPT:
+        if len(self._good) > self._room:
             self._good.popitem(last=False)
 
 
@@ -312,7 +313,7 @@ def _encode(data: bytes) -> str:
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def _object(segment: str, what: str) -> dict[str, Any]:
@@ -348,4 +349,5 @@ def _finite(text: str) -> float:
     return value
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 _JSON: Final = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no, parse_float=_finite)

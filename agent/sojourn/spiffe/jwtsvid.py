@@ -11,6 +11,7 @@ from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import (
     LAST_SECOND,
     PublicKey,
+    Signatures,
     SigningKey,
     UnverifiedJws,
     VerifiedClaims,
@@ -61,12 +62,16 @@ def issue(
 
 
 def verify(
-    token: str, audience: Sequence[str], bundles: Mapping[TrustDomain, Mapping[str, PublicKey]], now: datetime
+    token: str,
+    audience: Sequence[str],
+    bundles: Mapping[TrustDomain, Mapping[str, PublicKey]],
+    now: datetime,
+    signatures: Signatures | None = None,
 ) -> JwtSvid:
     """Validate a JWT-SVID (JWT-SVID.md 4) for one of `audience` and return it; raise InvalidToken otherwise.
 
     The key is looked up by `kid` in the bundle of the trust domain in `sub`, and nowhere else. Times have a leeway of
-    JWT_LEEWAY_SECONDS.
+    JWT_LEEWAY_SECONDS. `signatures`: those that need not be checked again.
     """
     unverified = parse_unverified(token)
     if unverified.typ not in TYPES:
@@ -90,7 +95,10 @@ def verify(
             f"public key {quoted(unverified.kid)} not found in trust domain {quoted(spiffe_id.trust_domain.name)}",
             reason_code="unknown_key",
         )
-    unverified.check_signature(key)
+    if signatures is None:
+        unverified.check_signature(key)
+    else:
+        signatures.check(unverified, key)
     return _checked(unverified, spiffe_id, expires, audience, now)
 
 

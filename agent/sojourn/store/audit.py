@@ -1,6 +1,7 @@
 """The audit journal in the database."""
 
 from collections.abc import Collection, Sequence
+from typing import Any
 
 from sqlalchemy import Connection, func, select
 
@@ -15,15 +16,21 @@ _INSERT = audit.insert()  # made once: every token is a record, and making a sta
 
 
 class AuditTable:
-    """Appends in the writer thread, which alone knows the head of the chain."""
+    """Appends in the writer thread, which alone knows the head of the chain.
+
+    Records of writes that share a commit go into the journal together, as the last that is done before it.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._head: tuple[int, str] | None = None
+        self._rows: list[dict[str, Any]] = []  # that are to be written with the head
+        database.on_finish(self._write)
         database.on_rollback(self._forget)
 
     def _forget(self) -> None:
         self._head = None
+        self._rows.clear()
 
     def append_in(self, connection: Connection, events: Sequence[Event]) -> None:
         """Append within a write that is under way, so that the record and what it records are one."""
@@ -32,16 +39,20 @@ class AuditTable:
             # What was remembered, not what lies there: if the journal was cut short, the gap stays to be seen.
             self._head = (int(kept[0]), kept[1])
         seq, digest = self._head
-        rows = []
         for event in events:
             seq += 1
             digest = digest_of(digest, seq, event)
-            rows.append(
+            self._rows.append(
                 {"seq": seq, "at_ms": event.at_ms, "event": event.event, "fields": event.fields, "digest": digest}
             )
-        connection.execute(_INSERT, rows)
         self._head = (seq, digest)
-        settings.put(connection, _HEAD, f"{seq} {digest}")  # apart from the journal: cutting that short shows
+
+    def _write(self, connection: Connection) -> None:
+        if self._rows and self._head is not None:
+            connection.execute(_INSERT, self._rows)
+            seq, digest = self._head
+            settings.put(connection, _HEAD, f"{seq} {digest}")  # apart from the journal: cutting that short shows
+            self._rows = []
 
     async def append(self, events: Sequence[Event]) -> None:
         await self._database.write(lambda connection: self.append_in(connection, events))

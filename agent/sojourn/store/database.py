@@ -10,7 +10,8 @@ import queue
 import sqlite3
 import stat
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -48,6 +49,7 @@ class Database:
         self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING)
         self._closed = False
         self._rolled_back: list[Callable[[], None]] = []
+        self._finishing: list[Callable[[Connection], None]] = []
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
 
@@ -55,11 +57,15 @@ class Database:
         """Call `hook` in the writer thread when a commit failed, so that what was remembered of it is forgotten."""
         self._rolled_back.append(hook)
 
+    def on_finish(self, hook: Callable[[Connection], None]) -> None:
+        """Call `hook` in the writer thread when writes are done and not yet committed, for what they left to it."""
+        self._finishing.append(hook)
+
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in the writer thread and return its result once it is durable.
 
         Raises StoreFull if there is no room, StoreFailed if the database refused, LimitExceeded if too many writes
-        wait, and what `work` raised of ours; nothing was changed then.
+        wait, and what `work` raised of ours; nothing was changed then. `work` may be run again after a rollback.
         """
         if self._closed:
             raise StoreFailed("the agent is shutting down")
@@ -106,34 +112,48 @@ class Database:
                     break
                 batch.append(following)
             self._commit(batch)
-            for write in batch:
-                _answer(write)
+            _answer(batch)
             if last:
                 return
 
     def _commit(self, batch: list[_Write]) -> None:
         try:
-            with self._engine.begin() as connection:
-                for write in batch:
-                    self._work(connection, write, alone=len(batch) == 1)
+            if not self._together(batch):
+                self._apart(batch)
         except Exception as error:  # noqa: BLE001  # whatever it is, those who wait get an answer
-            ours = error if isinstance(error, SojournError) else _ours(error)
             for write in batch:
-                write.error = write.error or ours
-            for hook in self._rolled_back:
-                hook()
+                write.error = write.error or _told(error)
+            self._roll_back()
 
-    def _work(self, connection: Connection, write: _Write, *, alone: bool) -> None:
-        if alone:
-            write.result = write.work(connection)
-            return
+    def _together(self, batch: list[_Write]) -> bool:
+        """Commit writes as if they were one. False: one of several has failed, and nothing was written."""
+        with self._engine.connect() as connection, connection.begin() as transaction:
+            try:
+                for write in batch:
+                    write.result = write.work(connection)
+                self._finish(connection)
+            except Exception:
+                transaction.rollback()
+                if len(batch) == 1:
+                    raise
+                self._roll_back()
+                return False
+        return True
+
+    def _apart(self, batch: list[_Write]) -> None:
+        """Commit those of the writes that do not fail. It takes longer: a savepoint for each."""
+        with self._engine.begin() as connection:
+            for write in batch:
+                self._behind_savepoint(connection, write)
+
+    def _behind_savepoint(self, connection: Connection, write: _Write) -> None:
         savepoint = connection.begin_nested()
         try:
             write.result = write.work(connection)
+            self._finish(connection)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this write's alone
-            write.error = error if isinstance(error, SojournError) else _ours(error)
-            for hook in self._rolled_back:
-                hook()
+            write.error = _told(error)
+            self._roll_back()
             try:
                 savepoint.rollback()
             except SQLAlchemyError:
@@ -143,20 +163,37 @@ class Database:
             return
         savepoint.commit()
 
+    def _finish(self, connection: Connection) -> None:
+        for hook in self._finishing:
+            hook(connection)
 
-def _answer(write: _Write) -> None:
-    def settle() -> None:
+    def _roll_back(self) -> None:
+        for hook in self._rolled_back:
+            hook()
+
+
+def _answer(batch: Iterable[_Write]) -> None:
+    """Tell those who wait: a loop is woken once for all of its own."""
+    of_loop: dict[asyncio.AbstractEventLoop, list[_Write]] = {}
+    for write in batch:
+        of_loop.setdefault(write.loop, []).append(write)
+    for loop, writes in of_loop.items():
+        with suppress(RuntimeError):  # the loop has closed: nobody waits any more
+            loop.call_soon_threadsafe(_settle, writes)
+
+
+def _settle(writes: Iterable[_Write]) -> None:
+    for write in writes:
         if write.answer.done():
-            return
+            continue
         if write.error is not None:
             write.answer.set_exception(write.error)
         else:
             write.answer.set_result(write.result)
 
-    try:
-        write.loop.call_soon_threadsafe(settle)
-    except RuntimeError:  # the loop has closed: nobody waits any more
-        return
+
+def _told(error: Exception) -> SojournError:
+    return error if isinstance(error, SojournError) else _ours(error)
 
 
 def _ours(error: Exception) -> SojournError:

@@ -15,6 +15,7 @@ from sojourn.tasks.task import LIVING, JournaledTask, TaskRecord
 
 # Made once: each token writes its task, and making the statement takes five times as long as running it.
 _UPDATE = tasks.update().where(tasks.c.id == bindparam("task_id"))
+_INSERT = tasks.insert()
 
 
 class TaskTable:
@@ -30,7 +31,7 @@ class TaskTable:
 
         def work(connection: Connection) -> None:
             if connection.execute(_UPDATE, {"task_id": record.id, **row}).rowcount == 0:
-                connection.execute(tasks.insert().values(id=record.id, **row))
+                connection.execute(_INSERT, {"id": record.id, **row})
             self._audit.append_in(connection, [event])
 
         await self._database.write(work)

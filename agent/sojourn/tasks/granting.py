@@ -35,7 +35,7 @@ from sojourn.tasks.exchange import JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
 from sojourn.tasks.rules import check_within
-from sojourn.tasks.running import asker_of, bond_of, runner_of
+from sojourn.tasks.running import Runners, asker_of, bond_of
 from sojourn.tasks.task import ONE_SHOT, PENDING, REVOKED, Task
 from sojourn.tasks.tokens import HIGH, JKT, X5T, Binding, Proven, TaskToken
 
@@ -58,6 +58,11 @@ class _Asked:
         return min([*ends, self.subject.expires_at] if self.subject is not None else ends, default=None)
 
     @property
+    def of_held_task(self) -> bool:
+        """Whether it is for a token of a task that the client has: then no other begins."""
+        return self.subject is None and bool(self.request.task_id)
+
+    @property
     def svids(self) -> dict[tuple[str, str], float]:
         return {(each.kind, each.id): each.expires_at.timestamp() for each in self.shown if each.id}
 
@@ -73,6 +78,7 @@ class Granting:
         delegating: Delegating,
         identities: Identities,
         clients: Clients,
+        runners: Runners,
         audiences: Audiences,
         clock: Clock,
     ) -> None:
@@ -82,6 +88,7 @@ class Granting:
         self._delegating = delegating
         self._identities = identities
         self._clients = clients
+        self._runners = runners
         self._audiences = audiences
         self._clock = clock
 
@@ -111,19 +118,22 @@ class Granting:
             asked = self._by_task_token(client, request, proof)
         else:
             asked = self._by_identity(client, request, proof)
-        runner = await runner_of(self._identities, asked.client)
+        runner = None if asked.of_held_task else await self._runner(asked.client)
         try:
             await self._claim(asked)
             # Nothing that was verified may have been taken away while others had a turn.
             asked = replace(asked, client=self._clients.check_still(asked.client, asked.shown))
             if asked.subject is not None:
                 return await self._derive(asked, asked.subject, runner)
-            if request.task_id:
+            if asked.of_held_task:
                 return await self._of_task(asked)
             return await self._begin(asked, runner)
         finally:
             if runner is not None:
                 runner.close()
+
+    async def _runner(self, client: Client) -> Process | None:
+        return await self._runners.of(client.peer, client.identities[0]) if client.peer is not None else None
 
     # --- who, and by what -------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ forbid vanish; so a decision with any error in its diagnostics is a deny.
 
 import json
 import re
+from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -14,7 +15,7 @@ from typing import Any
 import cedarpy
 
 from sojourn.errors import Fault, InvalidPolicy
-from sojourn.limits import ENTITIES_KEPT
+from sojourn.limits import ALLOWED_KEPT, ENTITIES_KEPT
 from sojourn.tasks import clauses
 from sojourn.tasks.clauses import NAMESPACE, Clause
 
@@ -134,6 +135,7 @@ class Policy:
         self._alike: dict[str, Any] = {} if names_tasks else {"task_id": _SOME_TASK}
         self._alike |= {count: 0 for count in ("tokens_issued", "calls") if count not in read}
         self._made = lru_cache(ENTITIES_KEPT)(self._entities)
+        self._allowed: OrderedDict[str, Allow] = OrderedDict()  # by the question
         # Scopes name actions outright, so that what is left out could not match: the answer is the same, but sooner.
         cuts = {action: tuple(each for each in every if _is_about(each, action)) for action in actions}
         made = {tuple(each.id for each in cut): cut for cut in cuts.values()}  # many actions have the same
@@ -159,7 +161,26 @@ class Policy:
         lacking = self.lacking(context)
         if lacking:
             return Deny(lacking)
-        return self.ask(self._cut.get(action, self.whole), principal, action, resource, context)
+        # Cedar has no clock and no memory: to the very same question it says the same again. Only a clean yes is kept.
+        question = self._question(principal, action, resource, context)
+        kept = self._allowed.get(question)
+        if kept is not None:
+            self._allowed.move_to_end(question)
+            return kept
+        decision = self.ask(self._cut.get(action, self.whole), principal, action, resource, context)
+        if question and isinstance(decision, Allow):
+            self._allowed[question] = decision
+            if len(self._allowed) > ALLOWED_KEPT:
+                self._allowed.popitem(last=False)
+        return decision
+
+    def _question(self, principal: Principal, action: str, resource: str, context: Context) -> str:
+        """All that Cedar reads beside policies and schema, as text; '': it cannot be told, and asking will say why."""
+        try:
+            entity = _entity(self._as_told_apart(principal))
+            return json.dumps([entity, action, resource, context.document()], allow_nan=False)
+        except Exception:  # noqa: BLE001  # whatever it is, `ask` meets it too, and denies
+            return ""
 
     def ask(
         self,

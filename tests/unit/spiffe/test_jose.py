@@ -777,12 +777,10 @@ class TestSignatures:
 
     def test_bounded(self):
         """The tokens that were seen last are remembered, and no more of them than there is room for."""
-        signatures, key = Signatures(), signing_key("k1")
+        signatures, key = Signatures(2), signing_key("k1")
         parsed = [parse_unverified(key.sign({"a": number}, typ="JWT")) for number in range(3)]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("sojourn.spiffe.jose.SIGNATURES_KEPT", 2)
-            for each in parsed:
-                signatures.check(each, key.public)
+        for each in parsed:
+            signatures.check(each, key.public)
         assert 2 == len(signatures)
 
     @pytest.mark.parametrize("name", ["kid", "typ"])

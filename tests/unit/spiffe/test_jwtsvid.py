@@ -13,7 +13,7 @@ from sojourn.errors import InvalidToken
 from sojourn.limits import JWT_LEEWAY_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import SigningKey
+from sojourn.spiffe.jose import Signatures, SigningKey
 from sojourn.tasks import tokens
 from sojourn.tasks.grants import Grant
 
@@ -454,3 +454,23 @@ class TestTokenKinds:
         )
         expected = "wrong_type"
         assert expected == refusal(task_token.token, audience=["https://db.example"])
+
+
+class TestSeenBefore:
+    """A signature that was found good is not checked again; all else is, each time."""
+
+    def test_all_else_is_checked(self):
+        """A token whose signature is known is for its audience, until its end, and by a key of its trust domain."""
+        signatures, text = Signatures(), token()
+        assert WEB == jwtsvid.verify(text, ["db"], BUNDLES, NOW, signatures).spiffe_id
+        late = NOW + timedelta(seconds=300 + JWT_LEEWAY_SECONDS)
+        other = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))
+        for audience, bundles, now, reason in (
+            (["web"], BUNDLES, NOW, "wrong_audience"),
+            (["db"], BUNDLES, late, "expired"),
+            (["db"], {HERE: {}}, NOW, "unknown_key"),
+            (["db"], {HERE: {"k1": other.public}}, NOW, "bad_signature"),
+        ):
+            with pytest.raises(InvalidToken) as caught:
+                jwtsvid.verify(text, audience, bundles, now, signatures)
+            assert reason == caught.value.reason_code

@@ -179,6 +179,29 @@ class TestFailures:
         await database.write(put("a"))
         assert [] == heard
 
+    @pytest.mark.parametrize(
+        ("works", "seen"),
+        [
+            pytest.param([put("a"), put("b")], [["a", "b"]], id="together"),
+            pytest.param([put("a"), failing(AlreadyExists("twin")), put("b")], [["a"], ["a", "b"]], id="apart"),
+        ],
+    )
+    async def test_finish_hooks(self, database, works, seen):
+        """What writes leave to be finished is finished once for all that share a commit, or behind each savepoint."""
+        heard = []
+        database.on_finish(
+            lambda connection: heard.append(sorted(connection.execute(select(tables.settings.c.name)).scalars()))
+        )
+        await together(database, works)
+        assert [[], *seen] == heard  # the first is of the write that they waited for
+
+    async def test_a_finish_hook_fails(self, database):
+        """What cannot be finished is not written."""
+        database.on_finish(failing(AlreadyExists("twin")))
+        with pytest.raises(AlreadyExists):
+            await database.write(put("a"))
+        assert [] == await names(database)
+
     async def test_errors_hide_the_database_s_words(self, database):
         """The public text of a failed write has none of the database's own words; the detail has."""
         (found,) = await asyncio.gather(

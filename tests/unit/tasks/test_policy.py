@@ -7,7 +7,8 @@ from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, task_type
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sojourn.errors import InvalidPolicy
-from sojourn.tasks.policy import Allow, Context, Deny, Fields, Policy, Principal
+from sojourn.tasks import policy as policy_module
+from sojourn.tasks.policy import Allow, Context, Deny, Fields, Policy, Principal, Reading
 
 ACTIONS = ["ticket:read", "ticket:write"]
 PARAMS = Fields({"ticket": "string", "level": "long", "urgent": "boolean"})
@@ -363,3 +364,81 @@ class TestAlike:
         for tokens, name, calls in ((0, "a", 0), (1, "b", 0), (2, "c", 1)):
             policy.decide(principal(task_id=name, tokens_issued=tokens, calls=calls), "ticket:read", TICKETS, Context())
         assert 2 == policy._made.cache_info().misses
+
+
+class TestAllowed:
+    """A clean yes is kept for the very same question, and for no other; a no never is."""
+
+    WHEN = "principal.calls < 9 && context.params has level && context.params.level > 0 && context.facts.calm"
+
+    @pytest.fixture
+    def asked(self, monkeypatch):
+        """What Cedar was asked, in order."""
+        asked, real = [], policy_module.cedarpy.is_authorized
+
+        def ask(request, *arguments, **named):
+            asked.append(request)
+            return real(request, *arguments, **named)
+
+        monkeypatch.setattr(policy_module.cedarpy, "is_authorized", ask)
+        return asked
+
+    @pytest.fixture
+    def policy(self):
+        return Policy(
+            f'@id("a") permit (principal, action, resource) when {{ {self.WHEN} }};',
+            ACTIONS,
+            PARAMS,
+            Fields({"calm": "boolean"}, ["calm"]),
+        )
+
+    def context(self, level=1, *, calm=True, age=0.0):
+        return Context({"level": level}, {"calm": Reading(calm, "monitor", age)})
+
+    def test_asked_once(self, policy, asked):
+        """The same question, of a task that is alike, is asked once, however old its facts are by now."""
+        for name, age in (("a", 0.0), ("b", 7.5)):
+            assert policy.decide(principal(task_id=name), "ticket:read", TICKETS, self.context(age=age))
+        assert 1 == len(asked)
+
+    @pytest.mark.parametrize(
+        ("changes", "action", "resource", "said", "allowed"),
+        [
+            pytest.param({"calls": 9}, "ticket:read", TICKETS, {}, False, id="a count"),
+            pytest.param({"state": "suspended"}, "ticket:read", TICKETS, {}, False, id="the state"),
+            pytest.param({"depth": 1}, "ticket:read", TICKETS, {}, True, id="the depth"),
+            pytest.param({"workload": "spiffe://x/y"}, "ticket:read", TICKETS, {}, True, id="the workload"),
+            pytest.param({}, "ticket:write", TICKETS, {}, True, id="the action"),
+            pytest.param({}, "ticket:none", TICKETS, {}, False, id="an action that there is not"),
+            pytest.param({}, "ticket:read", "https://other.example", {}, True, id="the resource"),
+            pytest.param({}, "ticket:read", TICKETS, {"level": 0}, False, id="a parameter"),
+            pytest.param({}, "ticket:read", TICKETS, {"level": True}, False, id="its type"),
+            pytest.param({}, "ticket:read", TICKETS, {"level": "1"}, False, id="its type, as text"),
+            pytest.param({}, "ticket:read", TICKETS, {"calm": False}, False, id="a fact"),
+            pytest.param({}, "ticket:read", TICKETS, {"calm": 1}, False, id="the type of a fact"),
+        ],
+    )
+    def test_another_question(self, policy, asked, changes, action, resource, said, allowed):
+        """Whatever Cedar would read differently is asked, whichever yes is kept."""
+        assert policy.decide(principal(), "ticket:read", TICKETS, self.context())
+        assert allowed == bool(policy.decide(principal(**changes), action, resource, self.context(**said)))
+        assert 2 == len(asked)
+
+    def test_a_no_is_not_kept(self, policy, asked):
+        """What is denied is asked again, each time."""
+        for _ in range(2):
+            assert not policy.decide(principal(calls=9), "ticket:read", TICKETS, self.context())
+        assert 2 == len(asked)
+
+    def test_a_missing_fact(self, policy):
+        """A yes that is kept allows nothing once a fact that is required is not there."""
+        assert policy.decide(principal(), "ticket:read", TICKETS, self.context())
+        gone = Context({"level": 1}, {}, {"calm": "stale"})
+        assert Deny("fact 'calm' is stale") == policy.decide(principal(), "ticket:read", TICKETS, gone)
+
+    def test_no_more_than_there_is_room_for(self, policy, asked, monkeypatch):
+        """The questions that were asked last are kept, ALLOWED_KEPT of them."""
+        monkeypatch.setattr(policy_module, "ALLOWED_KEPT", 2)
+        for level in (1, 2, 1, 3, 1, 2):
+            assert policy.decide(principal(), "ticket:read", TICKETS, self.context(level))
+        assert [1, 2, 3, 2] == [request["context"]["params"]["level"] for request in asked]
