@@ -53,6 +53,7 @@ from sojourn.doors.servers import InwardFolder, end, serve
 from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
+from sojourn.doors.turns import Turns
 from sojourn.errors import SojournError
 from sojourn.identity.issued import Issued
 from sojourn.identity.lookout import Lookout
@@ -150,11 +151,12 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
 
 
 def _http_api(config: Config, rooms: Rooms) -> HttpApi:
+    turns = Turns()
     return HttpApi(
         rooms.engine,
         rooms.authority,
-        TokenRequests(rooms.granting, rooms.proving, rooms.audit, rooms.clock),
-        TokenState(rooms.clients, rooms.inspecting, rooms.audit),
+        TokenRequests(rooms.granting, rooms.proving, turns, rooms.audit, rooms.clock),
+        TokenState(rooms.clients, rooms.inspecting, turns, rooms.audit),
         Metadata(rooms.engine, rooms.audiences, rooms.authority.trust_domain, config.listen),
     )
 

@@ -49,6 +49,8 @@ SOCKET_PATH_MAX_BYTES = 107  # sun_path
 HTTP_BODY_MAX_BYTES = 64 * 1024  # two tokens and some authorization_details
 HTTP_KEEP_ALIVE_SECONDS = 30
 HTTP_PIPELINE = 8  # requests sent ahead on a connection
+HTTP_REQUESTS_AT_ONCE = 32  # of one user, workload or address: others wait for no more than these
+HTTP_REQUESTS_WAITING = 10_000  # of one as well, behind those; each is about 8 KiB
 HTTP_REQUEST_SECONDS = 10.0  # for a request to arrive whole
 DRAIN_SECONDS = 5.0  # for what must be written before the end
 GRACE_SECONDS = 1.0  # for calls that are under way
@@ -73,6 +75,7 @@ METADATA_AGE_SECONDS = 60  # that the documents of the token service may be kept
 HTTPS_CONNECTIONS = 2_000  # of clients of the token service on other machines
 HTTPS_CONNECTIONS_PER_ID = 500  # of one SPIFFE ID, which all replicas of a client share
 HTTPS_CONNECTIONS_PER_ADDRESS = 200  # of one address whose clients show no certificate
+HTTPS_UNKNOWN_SHARE = 0.5  # of the connections: for all clients that show none; the others find places
 HTTPS_DESCRIPTORS_SHARE = 0.1  # of the descriptors; a connection takes one
 CERTIFICATE_LOOK_SECONDS = 5.0  # between looks whether the certificate's file has changed
 PEM_MAX_BYTES = 256 * 1024  # a long chain of large keys
@@ -146,6 +149,7 @@ DPOP_AGE_SECONDS = 60  # how old a proof may be; a client makes a new one for ea
 DPOP_SKEW_SECONDS = 5  # how far ahead its clock may run
 DPOP_NONCE_SECONDS = 60  # after which there is a new one; the one before it is good as long again
 DPOP_PROOFS_REMEMBERED = 200_000  # at about 200 bytes each: some 1,000 a second; when full, proofs are refused
+DPOP_PROOFS_OF_ONE = 100_000  # of those, of one user or workload: nobody takes the room of all others
 DPOP_JTI_MAX = 256  # characters
 
 # --- services that are guarded --------------------------------------------------------------------------------------

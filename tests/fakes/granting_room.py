@@ -128,7 +128,9 @@ class Room:
     async def ask(self, sender, *, proof=None, authorization=None, **fields):
         """Ask as `sender`, by a whole form."""
         request = read(list(fields.items()))
-        return await self.granting.grant(sender, Credentials.read(request.fields, authorization), request, proof)
+        return await self.granting.grant(
+            sender, Credentials.read(request.fields, authorization), request, lambda _: proof
+        )
 
     async def derive(self, sender, token, *, proof=None, **fields):
         """Exchange a task token as `sender`."""

@@ -305,17 +305,22 @@ class TestRestart:
 
 
 def test_an_exchange(agent: AgentProcess) -> None:
-    """The token endpoint does not wait: without a task it refuses such a type, with one that is pending the token."""
+    """The token endpoint does not wait: it says what is waited for, and says so again to the request with `task_id`."""
     with SyncClient(agent.socket) as client:
         subject = client.fetch_jwt_svid(ISSUER).token
         details = json.dumps([{"type": "asked", "actions": ["doc:read"], "locations": [PLACE_A]}])
         fields = form(subject, audience=PLACE_A, authorization_details=details)
         bare = post(agent.socket, fields).json()
-        assert ("access_denied", "needs_approval") == (bare["error"], bare["code"])
-        assert "task_id" in bare["error_description"]
+        assert ("authorization_pending", "authorization_pending") == (bare["error"], bare["code"])
+        (shown,) = room.approvals(agent)
+        again = post(agent.socket, {**fields, "task_id": bare["task_id"]}).json()
+        assert ("authorization_pending", bare["task_id"]) == (again["error"], again["task_id"])
+        assert bare["task_id"] == shown.task_id
+        client.complete_task(bare["task_id"])
+
         task = client.begin_task("asked", approve_wait=0)
         waiting = post(agent.socket, {**fields, "task_id": task.id}).json()
-        assert ("invalid_grant", "approval_required") == (waiting["error"], waiting["code"])
+        assert ("authorization_pending", task.id) == (waiting["error"], waiting["task_id"])
         task.complete()
     assert [] == room.approvals(agent)
 

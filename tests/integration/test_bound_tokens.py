@@ -216,6 +216,17 @@ class TestStatusList:
         with http(shared.socket) as web:
             assert 404 == web.get(f"/status/{path}").status_code
 
+    def test_which_there_are(self, shared: AgentProcess, client: SyncClient) -> None:
+        """The metadata names where it is told which lists there are, and that of a token is among them."""
+        with client.task("triage-ticket", params={"ticket": "1"}) as task, http(shared.socket) as web:
+            told = web.get("/.well-known/oauth-authorization-server").json()["status_list_aggregation_endpoint"]
+            answer = web.get(told.removeprefix(ISSUER))
+            assert "application/json" == answer.headers["content-type"]
+            place = part(task.token(TICKETS).token, 1)["status"]["status_list"]["uri"]
+            lists = web.get(told.removeprefix(ISSUER)).json()["status_lists"]
+            assert place in lists
+            assert [200] * len(lists) == [web.get(each.removeprefix(ISSUER)).status_code for each in lists]
+
     def test_of_the_run_before(self) -> None:
         """After a restart the lists of the run before say of all its tokens that they are invalid."""
         with make_agent() as agent:

@@ -268,7 +268,7 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
                       "task_types", "authority", "limitations", "followed", "streams", "svids", "failures", "kind", "root_serial",
                       "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"},
                       "policy", "shadow", "folder", "digest", "loaded_at", "fault", "approvals_waiting", "reviews",
-                      "signals"}),
+                      "signals", "listeners"}),
         (["authority", "show"], {"kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after",
                                  "jwt_key_ids", *AUTHORITY_KEYS}),
         (["svid", "revoked"], {"revoked"}),

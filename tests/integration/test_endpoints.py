@@ -14,6 +14,8 @@ from harness.webclients import SERVICE, STRANGER, introspected, revoked, web
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from sojourn import SyncClient
+from sojourn.sdk.routes import APPROVED
+from sojourn.spiffe.jose import ALGORITHMS
 
 SERVICES = f"""
 [listen]
@@ -23,6 +25,11 @@ https_url = "https://agent.example.org:8443"
 resource = "{TICKETS}"
 workloads = ["{SERVICE}"]
 name = "Tickets"
+"""
+NO_TYPES = f"""
+[[services]]
+resource = "{TICKETS}"
+workloads = ["{SERVICE}"]
 """
 
 
@@ -325,6 +332,35 @@ class TestMetadata:
             told = client.get(self.DOCUMENTS[0]).json()
         assert ["spiffe_jwt", "none"] == told["token_endpoint_auth_methods_supported"]
         assert "mtls_endpoint_aliases" not in told
+
+    def test_what_there_is_none_of(self) -> None:
+        """A list that would be empty is left out (RFC 8414, 3.2; RFC 9728, 3.2), but for the one that RFC 8414 requires;
+        so is an `acr` that no type can have (RFC 9470, 7).
+        """
+        with AgentProcess(config=NO_TYPES) as agent, http(agent.socket) as client:
+            told = client.get(self.DOCUMENTS[0]).json()
+            resource = client.get("/.well-known/oauth-protected-resource", params={"resource": TICKETS}).json()
+        assert ["response_types_supported"] == [name for name, value in told.items() if value == []]
+        assert {"scopes_supported", "authorization_details_types_supported", "acr_values_supported"}.isdisjoint(told)
+        assert TICKETS == resource["resource"]
+        assert [] == [name for name, value in resource.items() if value == []]
+
+    def test_algorithms(self, holder: httpx.Client) -> None:
+        """The algorithms that are named are those of proofs that are taken, and of what is signed."""
+        told = holder.get(self.DOCUMENTS[0]).json()
+        resource = holder.get("/.well-known/oauth-protected-resource", params={"resource": TICKETS}).json()
+        for document in (told, resource):
+            assert set(ALGORITHMS) == set(document["dpop_signing_alg_values_supported"])
+            assert document["tls_client_certificate_bound_access_tokens"]
+        assert not resource["dpop_bound_access_tokens_required"]
+        kind = "application/token-introspection+jwt"
+        signed = holder.post("/introspect", data={"token": one_shot(holder)}, headers={"accept": kind}).text
+        assert [part(signed, 0)["alg"]] == told["introspection_signing_alg_values_supported"]
+        assert [part(one_shot(holder), 0)["alg"]] == told["id_token_signing_alg_values_supported"]
+
+    def test_acr(self, holder: httpx.Client) -> None:
+        """The `acr` of tokens whose task somebody approved is named where a type asks for approval (RFC 9470, 7)."""
+        assert [APPROVED] == holder.get(self.DOCUMENTS[0]).json()["acr_values_supported"]
 
     def test_of_a_service(self, holder: httpx.Client) -> None:
         """What a configured service is to publish of itself (RFC 9728): by name, or by the host that is asked for."""

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import hashlib
 import json
+import re
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
@@ -124,7 +125,7 @@ def refused(answer: TaskToken | Answer, status: int, error: str, said: str = "")
     assert said in answer.description
     challenges = [value for name, value in answer.headers() if name == "www-authenticate"]
     assert all(f'realm="{AUDIENCE}"' in each and "resource_metadata=" in each for each in challenges)
-    if error and status in {401, 403}:
+    if error and status in {400, 401, 403}:
         assert f'error="{error}"' in challenges[0]
         assert not any("error=" in each for each in challenges[1:])
     return answer
@@ -345,15 +346,26 @@ async def test_two_headers(service: Service) -> None:
     """Of two tokens, and of two proofs, neither is believed: in two headers or in one."""
     token = service.token(binding=BOUND)
     scheme, proof = ("authorization", f"DPoP {token}"), ("dpop", service.proof(token))
-    refused(await service.send(scheme, scheme, proof), 401, "invalid_token", "more than one Authorization")
+    refused(await service.send(scheme, scheme, proof), 400, "invalid_request", "more than one Authorization")
     mixed = (scheme, ("Authorization", f"Bearer {service.token()}"), proof)
-    refused(await service.send(*mixed), 401, "invalid_token", "more than one Authorization")
+    refused(await service.send(*mixed), 400, "invalid_request", "more than one Authorization")
     refused(await service.send(scheme, proof, proof), 401, "invalid_dpop_proof", "more than one DPoP")
     refused(await service.send(scheme, proof, ("DPoP", service.proof(token))), 401, "invalid_dpop_proof")
     folded = ("dpop", f"{proof[1]}, {proof[1]}")
     refused(await service.send(scheme, folded), 401, "invalid_dpop_proof")
     folded = ("authorization", f"DPoP {token}, DPoP {token}")
-    refused(await service.send(folded, proof), 401, "invalid_token")
+    refused(await service.send(folded, proof), 400, "invalid_request")
+
+
+async def test_a_token_elsewhere_in_a_request(service: Service) -> None:
+    """A token is in the header Authorization or nowhere (RFC 6750, 2.2 and 2.3): URLs are logged, and forms are not ours."""
+    token = service.token()
+    refused(await service.send(query=f"access_token={token}"), 401, "")
+    form = ("content-type", "application/x-www-form-urlencoded")
+    refused(await service.send(form, method="DELETE", content=f"access_token={token}".encode()), 401, "")
+    for name in ("access_token", "x-access-token", "cookie", "proxy-authorization"):
+        refused(await service.send((name, f"Bearer {token}")), 401, "")
+    assert 0 == service.contents
 
 
 async def test_a_bad_token_uses_up_no_memory(service: Service) -> None:
@@ -484,6 +496,16 @@ async def test_an_action_that_needs_approval(service: Service) -> None:
     for acr, good in ((APPROVED, True), ("urn:sojourn:acr:other", False), ([APPROVED], False), (True, False)):
         token = joined(header, json.dumps(service.claims(acr=acr)).encode(), KEY)
         assert good == isinstance(await service.bearer(token, **request), TaskToken)
+
+
+async def test_what_a_refusal_asks_for(service: Service) -> None:
+    """The challenge to a token that lacks an action names that action; more scope is not what the others lack."""
+    token = service.token(grant=Grant.parse(AUDIENCE, ["ticket:read"]), params={"ticket": 42})
+    for path, wanted in (("/admin/keys", ['scope="key:read"']), ("/tickets/43", []), ("/nowhere", [])):
+        answer = refused(await service.bearer(token, path=path), 403, "insufficient_scope")
+        challenges = [value for name, value in answer.headers() if name == "www-authenticate"]
+        assert wanted == re.findall(r'scope="[^"]*"', challenges[0].partition("error_description=")[2])
+        assert not any("scope=" in each for each in challenges[1:])
 
 
 # --- single use ------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from fakes.granting_room import ISSUER, STORE_ID, TRIAGE_ID, WEB_ID, Room
+from fakes.registrations import entry
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -18,6 +19,7 @@ from sojourn.errors import InvalidInput, InvalidToken, NotFound, PolicyDenied, R
 from sojourn.identity.issued import JWT, X509, IssuedSvid
 from sojourn.oautherrors import BindingNeeded, DigestNeeded, InvalidClient, InvalidGrant
 from sojourn.spiffe.jose import parse_unverified
+from sojourn.tasks.audiences import Audiences
 from sojourn.tasks.clients import ASSERTION_TYPES, Sender
 from sojourn.tasks.exchange import CLIENT_CREDENTIALS, GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT
 from sojourn.tasks.tokens import JKT, X5T, Binding, thumbprint_of
@@ -640,3 +642,30 @@ async def test_policy_is_asked_of_the_child() -> None:
         with pytest.raises(PolicyDenied):
             await room.derive(room.shows(WEB_ID), token.token)
         assert 1 == len(room.engine.tasks.all())
+
+
+@pytest.mark.parametrize("when", ["before", "while its assertion is used up"])
+async def test_only_the_registration_that_serves_counts(when: str) -> None:
+    """A workload is the service behind a resource by the registration that has its host among the DNS names: another of
+    the same SPIFFE ID does not stand in for it, also if that one is taken away while the request is answered.
+    """
+    host = TICKETS.removeprefix("https://")
+    with opened() as room:
+        room.granting._audiences = Audiences()
+        plain = entry("/web", "unix:uid:50", id="a-plain")
+        serving = entry("/web", "unix:uid:51", id="b-serving", dns_names=(host,))
+        await room.registry.create([plain, serving])
+        token = (await room.exchange(authorization_details=READ)).token
+        if when == "before":
+            child = await room.derive(room.shows(WEB_ID), token)
+            assert serving.id == room.engine.tasks.find(child.task_id).entry_id
+            return
+        claim = room.granting._clients.claim
+
+        async def taken_away(assertions: Any) -> None:
+            await room.registry.delete([serving.id])
+            await claim(assertions)
+
+        room.granting._clients.claim = taken_away
+        with pytest.raises(InvalidClient):
+            await room.derive(room.shows(WEB_ID), token)

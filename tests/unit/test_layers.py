@@ -15,7 +15,17 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 LAYERS = [
     ["errors", "limits"],
     ["oautherrors"],
-    ["background", "clock", "durations", "spiffe", "address", "_pb", "oversight.logs", "oversight.failures"],
+    [
+        "background",
+        "clock",
+        "durations",
+        "spiffe",
+        "address",
+        "networks",
+        "_pb",
+        "oversight.logs",
+        "oversight.failures",
+    ],
     [
         "attestation.selectors",
         "identity.declared",

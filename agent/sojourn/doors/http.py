@@ -9,11 +9,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from sojourn.authority.embedded import EmbeddedAuthority
+from sojourn.doors.admission import Allowance
 from sojourn.doors.answers import NO_STORE, decision_of, refusal
+from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
 from sojourn.errors import SojournError
+from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.tasks.engine import TaskEngine
 
 log = structlog.get_logger()
@@ -35,6 +38,7 @@ class HttpApi:
         self._tokens = tokens
         self._state = state
         self._metadata = metadata
+        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
 
     def app(self, others: Sequence[Route] = ()) -> Starlette:
         """`others`: routes of other APIs beside ours."""
@@ -79,14 +83,15 @@ class HttpApi:
             try:
                 return await handler(request)
             except SojournError as error:
-                log.info(
-                    "http_refused",
-                    path=request.url.path,
-                    code=error.code,
-                    reason=error.public,
-                    detail=error.detail or None,
-                    decision_id=decision_of(request),
-                )
+                if self._logged.allow(request.scope[SENDER].who):
+                    log.info(
+                        "http_refused",
+                        path=request.url.path,
+                        code=error.code,
+                        reason=error.public,
+                        detail=error.detail or None,
+                        decision_id=decision_of(request),
+                    )
                 return refusal(error, decision_of(request), request, self._engine.issuer)
             except Exception:
                 log.exception("http_failed", path=request.url.path, decision_id=decision_of(request))

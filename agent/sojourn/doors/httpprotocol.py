@@ -6,21 +6,25 @@ scope, under SENDER.
 
 import asyncio
 
+import structlog
 import uvicorn
 from starlette.applications import Starlette
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from sojourn.attestation.peer import Peer
+from sojourn.doors.admission import Allowance
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
     HTTP_KEEP_ALIVE_SECONDS,
     HTTP_PIPELINE,
     HTTP_REQUEST_SECONDS,
     METADATA_MAX_BYTES,
+    REFUSALS_LOGGED_PER_SECOND,
 )
 from sojourn.tasks.clients import Sender
 
+log = structlog.get_logger()
 SENDER = "sojourn.sender"  # in the scope, beside ASGI's own members
 
 
@@ -40,12 +44,14 @@ class HttpProtocols:
             proxy_headers=False,
             timeout_keep_alive=HTTP_KEEP_ALIVE_SECONDS,
             h11_max_incomplete_event_size=METADATA_MAX_BYTES,
+            log_level="error",  # below that it has a line or two for each request that is malformed
         )
         self._config.load()
         self._state = ServerState()
+        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
 
     def make(self, sender: Sender) -> "Conversation":
-        return Conversation(sender, self._config, self._state)
+        return Conversation(sender, self._config, self._state, self._logged)
 
     def of_peer(self, peer: Peer) -> "Conversation":
         """For a process of this machine."""
@@ -60,9 +66,10 @@ class HttpProtocols:
 class Conversation(HttpToolsProtocol):
     """uvicorn's protocol, with the Sender in each request's scope, and limits that it lacks."""
 
-    def __init__(self, sender: Sender, config: uvicorn.Config, state: ServerState) -> None:
+    def __init__(self, sender: Sender, config: uvicorn.Config, state: ServerState, logged: Allowance) -> None:
         super().__init__(config=config, server_state=state, app_state={})
         self._sender = sender
+        self._logged = logged
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -81,6 +88,11 @@ class Conversation(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._unexpect()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        if self._logged.allow(self._sender.who):
+            log.info("http_malformed", who=self._sender.who, **self._sender.details)
+        super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

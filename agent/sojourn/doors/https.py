@@ -33,6 +33,7 @@ from sojourn.limits import (
     HTTPS_CONNECTIONS_PER_ADDRESS,
     HTTPS_CONNECTIONS_PER_ID,
     HTTPS_DESCRIPTORS_SHARE,
+    HTTPS_UNKNOWN_SHARE,
     PEM_MAX_BYTES,
 )
 from sojourn.sdk.authorize import Authorize, authorize_member_of
@@ -183,8 +184,12 @@ class HttpsDoor(TlsDoor):
         self._protocols = protocols
 
     def places(self, peer: TlsPeer, connections: int) -> int:
-        most = HTTPS_CONNECTIONS_PER_ADDRESS if peer.spiffe_id is None else HTTPS_CONNECTIONS_PER_ID
-        return min(most, max(1, connections // 2))
+        half = max(1, connections // 2)
+        if peer.spiffe_id is not None:
+            return min(HTTPS_CONNECTIONS_PER_ID, half)
+        if self.unknown >= max(1, int(connections * HTTPS_UNKNOWN_SHARE)):
+            return 0
+        return min(HTTPS_CONNECTIONS_PER_ADDRESS, half)
 
     def objection(self, peer: TlsPeer) -> SojournError | None:
         del peer  # whoever may not come in has been refused in the handshake

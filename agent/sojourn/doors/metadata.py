@@ -10,6 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sojourn.configtables import ListenConfig
+from sojourn.doors import statuslists
 from sojourn.doors.answers import NO_STORE
 from sojourn.doors.httpprotocol import SENDER
 from sojourn.errors import InvalidInput
@@ -20,9 +21,12 @@ from sojourn.tasks import exchange
 from sojourn.tasks.audiences import Audiences, Service
 from sojourn.tasks.clients import Sender, own_names
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.issuing import APPROVED
+from sojourn.tasks.types import TypeSet
 
 _HEADERS: Final = {"Cache-Control": f"max-age={METADATA_AGE_SECONDS}"}
 PATHS: Final = ("/.well-known/openid-configuration", "/.well-known/oauth-authorization-server")
+_REQUIRED: Final = "response_types_supported"  # RFC 8414, 2, also where there is none; other empty lists are left out
 RESOURCE_PATH: Final = "/.well-known/oauth-protected-resource"
 
 
@@ -37,11 +41,16 @@ class Metadata:
         self._own_names = own_names(engine.issuer, trust_domain)
         self._mutual_tls = listen.https is not None
         self._mtls_base = listen.https_url or ""
+        self._made: dict[bool, tuple[TypeSet, bytes]] = {}  # at the socket or not: of these types, as it is sent
 
     async def service(self, request: Request) -> Response:
         """RFC 8414, 3 and OpenID Connect Discovery 1.0, 4, of the endpoints as this caller reaches them."""
         sender: Sender = request.scope[SENDER]
-        return JSONResponse(self.document(at_socket=sender.peer is not None), headers=_HEADERS)
+        at_socket, types = sender.peer is not None, self._engine.types
+        held = self._made.get(at_socket)
+        if held is None or held[0] is not types:
+            held = self._made[at_socket] = (types, bytes(JSONResponse(self.document(at_socket=at_socket)).body))
+        return Response(held[1], media_type="application/json", headers=_HEADERS)
 
     def document(self, *, at_socket: bool) -> dict[str, Any]:
         issuer = self._engine.issuer
@@ -69,6 +78,8 @@ class Metadata:
                 )
             },
             "introspection_signing_alg_values_supported": ["ES256"],
+            "status_list_aggregation_endpoint": f"{issuer}{statuslists.PATH}",
+            "acr_values_supported": [APPROVED] if any(each.approval for each in self._engine.types.values()) else [],
             "dpop_signing_alg_values_supported": sorted(ALGORITHMS),
             "authorization_details_types_supported": sorted(self._engine.types),
             "scopes_supported": self._actions(list(self._engine.types)),
@@ -81,7 +92,7 @@ class Metadata:
                 "introspection_endpoint": f"{self._mtls_base}/introspect",
                 "revocation_endpoint": f"{self._mtls_base}/revoke",
             }
-        return made
+        return {name: value for name, value in made.items() if value != [] or name == _REQUIRED}
 
     async def resource(self, request: Request) -> Response:
         """RFC 9728, 3.2, of a service that the configuration names: by `?resource=`, or as a proxy that hands the
@@ -101,17 +112,18 @@ class Metadata:
 
     def of_resource(self, service: Service) -> dict[str, Any]:
         kinds = [name for name, kind in sorted(self._engine.types.items()) if kind.ceiling.at(service.resource)]
-        return {
+        made = {
             "resource": service.resource,
             "authorization_servers": [self._engine.issuer],
             "bearer_methods_supported": ["header"],
             "scopes_supported": self._actions(kinds, service.resource),
             "authorization_details_types_supported": kinds,
             "dpop_signing_alg_values_supported": sorted(ALGORITHMS),
-            "dpop_bound_access_tokens_required": False,
+            "dpop_bound_access_tokens_required": False,  # a certificate will do too, whatever the type
             "tls_client_certificate_bound_access_tokens": True,
             **({"resource_name": service.name} if service.name else {}),
         }
+        return {name: value for name, value in made.items() if value != []}
 
     def _actions(self, kinds: Sequence[str], resource: str = "") -> list[str]:
         found = {

@@ -1,4 +1,6 @@
-"""Status lists over HTTP: GET /status/{epoch}/{number} (draft-ietf-oauth-status-list, 8)."""
+"""Status lists over HTTP: GET /status/{epoch}/{number}, and GET /status, which are there (draft-ietf-oauth-status-list,
+8 and 9).
+"""
 
 import re
 
@@ -10,6 +12,7 @@ from sojourn.errors import NotFound
 from sojourn.limits import STATUS_LIST_TTL_SECONDS
 from sojourn.tasks.engine import TaskEngine
 
+PATH = "/status"  # of the aggregation; the lists are below it
 MEDIA_TYPE = "application/statuslist+jwt"
 _NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 _HEADERS = {"Cache-Control": f"max-age={STATUS_LIST_TTL_SECONDS}"}
@@ -29,4 +32,11 @@ def routes(engine: TaskEngine) -> list[Route]:
             return JSONResponse(body, status_code=404, headers={"Cache-Control": "no-store"})
         return Response(token, media_type=MEDIA_TYPE, headers=_HEADERS)
 
-    return [Route("/status/{epoch}/{number}", status_list, methods=["GET"])]
+    async def aggregation(request: Request) -> Response:
+        del request
+        return JSONResponse({"status_lists": engine.issuing.lists.uris}, headers=_HEADERS)
+
+    return [
+        Route(PATH, aggregation, methods=["GET"]),
+        Route(PATH + "/{epoch}/{number}", status_list, methods=["GET"]),
+    ]

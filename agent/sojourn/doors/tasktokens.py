@@ -32,7 +32,7 @@ class TaskTokensApi:
             task,
             request.resource,
             tuple(request.actions),
-            binding=self._binding(task, request),
+            binding=self._binding(call, task, request),
             agent_key=request.agent_key,
             params_digest=request.params_digest,
         )
@@ -44,10 +44,10 @@ class TaskTokensApi:
             actions=token.actions,
         )
 
-    def _binding(self, task: Task, request: pb.GetTokenRequest) -> Binding | None:
+    def _binding(self, call: Call, task: Task, request: pb.GetTokenRequest) -> Binding | None:
         kind = request.WhichOneof("binding")
         if kind == "dpop_proof":
-            return self._proving.by_proof(request.dpop_proof)
+            return self._proving.by_proof(request.dpop_proof, call.peer.uid)
         if kind == "certificate":
             return self._proving.by_certificate(task, request.certificate)
         return None

@@ -32,6 +32,7 @@ from sojourn.limits import (
     REMOTE_HANDSHAKES_PER_ADDRESS,
     REMOTE_LINGER_SECONDS,
 )
+from sojourn.networks import network_of
 from sojourn.sdk.peer import CheckedObject, CheckedSocket
 from sojourn.sdk.tcp import set_options
 from sojourn.spiffe.ids import SpiffeId
@@ -55,7 +56,7 @@ class TlsPeer:
 
     @property
     def who(self) -> str:
-        return str(self.spiffe_id) if self.spiffe_id is not None else f"address {self.address}"
+        return str(self.spiffe_id) if self.spiffe_id is not None else network_of(self.address)
 
     @property
     def serial(self) -> str:
@@ -98,8 +99,9 @@ class TlsDoor(Doorway[TlsPeer]):
         self._alarms = alarms
         self._connections = REMOTE_CONNECTIONS
         self._peers_of: dict[Caller[TlsPeer], TlsPeer] = {}
-        self._per: Counter[str] = Counter()  # of each SPIFFE ID, and of each address of those who have none
-        self._handshakes: dict[asyncio.Task[None], str] = {}  # with the address
+        self._per: Counter[str] = Counter()  # of each SPIFFE ID, and of each network of those who have none
+        self.unknown = 0  # connections on which no SVID was shown
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # with where the peer comes from
         self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
         self._accepting: asyncio.Task[None] | None = None
         self._roots = frozenset(authority.bundle.x509_authorities)
@@ -156,7 +158,7 @@ class TlsDoor(Doorway[TlsPeer]):
                 self._log_refusal(host, reason)
                 continue
             task = asyncio.ensure_future(self._shake_hands(connection, host))
-            self._handshakes[task] = host
+            self._handshakes[task] = network_of(host)
             task.add_done_callback(self._shaken)
 
     def _no_room(self, host: str) -> str:
@@ -164,7 +166,7 @@ class TlsDoor(Doorway[TlsPeer]):
             return "all connections are taken"
         if len(self._handshakes) >= REMOTE_HANDSHAKES:
             return "too many handshakes are under way"
-        if sum(each == host for each in self._handshakes.values()) >= REMOTE_HANDSHAKES_PER_ADDRESS:
+        if sum(each == network_of(host) for each in self._handshakes.values()) >= REMOTE_HANDSHAKES_PER_ADDRESS:
             return "too many handshakes of this address are under way"
         return ""
 
@@ -193,7 +195,7 @@ class TlsDoor(Doorway[TlsPeer]):
             log.error("remote_handshake_failed", exc_info=error)
 
     def _log_refusal(self, host: str, reason: str) -> None:
-        if self._refusals.allow(host):
+        if self._refusals.allow(network_of(host)):
             log.info("caller_refused", reason=reason, address=host)
 
     # --- connections ------------------------------------------------------------------------------------------------
@@ -210,6 +212,7 @@ class TlsDoor(Doorway[TlsPeer]):
             self._log_refusal(host, f"{peer.who!r} has too many connections")
             return None
         self._per[peer.who] += 1
+        self.unknown += peer.spiffe_id is None
         self._callers.add(caller)
         self._peers_of[caller] = peer
         if error := self.objection(peer):
@@ -230,6 +233,7 @@ class TlsDoor(Doorway[TlsPeer]):
         self._callers.discard(caller)
         self._peers_of.pop(caller, None)
         self._per[peer.who] -= 1
+        self.unknown -= peer.spiffe_id is None
         if self._per[peer.who] <= 0:
             del self._per[peer.who]
         if peer.expiry is not None:

@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 
 from sojourn.doors.answers import NO_STORE, decision_of, form_of
 from sojourn.doors.httpprotocol import SENDER
+from sojourn.doors.turns import Turns
 from sojourn.errors import SojournError
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import forms
@@ -23,20 +24,23 @@ REVOCATIONS = Metric("sojourn_revocations_total", "Revocations of tokens by clie
 class TokenState:
     """Answers what has become of a token, and revokes it."""
 
-    def __init__(self, clients: Clients, inspecting: Inspecting, audit: Audit) -> None:
+    def __init__(self, clients: Clients, inspecting: Inspecting, turns: Turns, audit: Audit) -> None:
         self._clients = clients
         self._inspecting = inspecting
+        self._turns = turns
         self._audit = audit
 
     async def introspect(self, request: Request) -> Response:
         """RFC 7662, 2; as a JWT for whoever asks for one (RFC 9701, 4). Raise errors of ours."""
         try:
-            client, query = await self._asked(request)
+            form = await form_of(request)
+            async with self._turns.one(request):
+                client, query = await self._asked(request, form)
+                answer = self._inspecting.introspect(client, query)
         except SojournError as error:
             INTROSPECTIONS.labels(error.oauth_error).inc()
             self._denied("introspection_denied", request, error)
             raise
-        answer = self._inspecting.introspect(client, query)
         INTROSPECTIONS.labels("active" if answer["active"] else "inactive").inc()
         if _wants_jwt(request.headers.getlist("accept")):
             return Response(self._inspecting.signed(client, answer), media_type=JWT_ANSWER, headers=NO_STORE)
@@ -45,8 +49,10 @@ class TokenState:
     async def revoke(self, request: Request) -> Response:
         """RFC 7009, 2: 200 for every token that is not good any more, whatever it was. Raise errors of ours."""
         try:
-            client, query = await self._asked(request)
-            task = await self._inspecting.revoke(client, query)
+            form = await form_of(request)
+            async with self._turns.one(request):
+                client, query = await self._asked(request, form)
+                task = await self._inspecting.revoke(client, query)
         except SojournError as error:
             REVOCATIONS.labels(error.oauth_error).inc()
             self._denied("revocation_denied", request, error)
@@ -54,20 +60,16 @@ class TokenState:
         REVOCATIONS.labels("revoked" if task is not None else "nothing").inc()
         return Response(status_code=200, headers=NO_STORE)
 
-    async def _asked(self, request: Request) -> tuple[Client, TokenQuery]:
-        fields = forms.single(forms.read(await form_of(request), FIELDS))
+    async def _asked(self, request: Request, form: list[tuple[str, str]]) -> tuple[Client, TokenQuery]:
+        fields = forms.single(forms.read(form, FIELDS))
         query = TokenQuery.of(fields)
         credentials = Credentials.read(fields, request.headers.get("authorization"))
         return await self._clients.authenticate(request.scope[SENDER], credentials), query
 
     def _denied(self, event: str, request: Request, error: SojournError) -> None:
         sender: Sender = request.scope[SENDER]
-        fields = {"code": error.code, "reason": error.public, "decision_id": decision_of(request)}
-        if sender.peer is not None:
-            self._audit.denied(event, sender.peer.uid, pid=sender.peer.process.pid, **fields)
-        else:
-            who = str(sender.certificate.spiffe_id) if sender.certificate is not None else sender.address
-            self._audit.denied(event, who, address=sender.address or None, **fields)
+        said = {"code": error.code, "reason": error.public, "decision_id": decision_of(request)}
+        self._audit.denied(event, sender.who, **sender.details, **said)
 
 
 def _wants_jwt(accept: Sequence[str]) -> bool:

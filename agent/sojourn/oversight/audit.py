@@ -51,8 +51,10 @@ def digest_of(before: str, seq: int, event: Event) -> str:
 
 
 def named(who: int | str) -> dict[str, int | str]:
-    """Who it was, as a record says it: a uid, or the SPIFFE ID of a caller over the network."""
-    return {"uid": who} if isinstance(who, int) else {"spiffe_id": who}
+    """Who it was, as a record says it: a uid, or of a caller over the network its SPIFFE ID, or where it came from."""
+    if isinstance(who, int):
+        return {"uid": who}
+    return {"spiffe_id" if who.startswith("spiffe://") else "address": who}
 
 
 class AuditStore(Protocol):
@@ -81,11 +83,11 @@ class Audit:
         self._wake.set()
 
     def denied(self, event: str, who: int | str, **fields: Any) -> None:
-        """Record a refusal, up to DENIALS_PER_SECOND for each uid or SPIFFE ID."""
+        """Record a refusal, up to DENIALS_PER_SECOND for each uid, SPIFFE ID, or network of callers that have none."""
         self._note_suppressed()
         count = self._denials[who] = self._denials.get(who, 0) + 1
         if count <= DENIALS_PER_SECOND:
-            self.note(event, **named(who), **fields)
+            self.note(event, **{**named(who), **fields})
 
     def _note_suppressed(self) -> None:
         """Record how many denials of a second that is over were not recorded one by one."""

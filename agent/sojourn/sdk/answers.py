@@ -44,12 +44,13 @@ class Refusal:
     challenge: Challenge = field(default_factory=lambda: Challenge(""))
     schemes: tuple[str, ...] = (BEARER, DPOP)  # of challenges; the first is that of the token that came, if one did
     acr: str = ""  # that the request's action needs (RFC 9470, 3)
+    scope: str = ""  # that it needs (RFC 6750, 3)
     nonce: str = ""  # for the next proof (RFC 9449, 9)
 
     def headers(self) -> list[tuple[str, str]]:
         """The headers of the answer, names in lower case."""
         challenges = []
-        if self.status in {401, 403}:
+        if self.status in {401, 403} or (self.status == 400 and self.challenge.realm):  # not of what is no request
             challenges = [("www-authenticate", self._challenge(each, at == 0)) for at, each in enumerate(self.schemes)]
         return [_JSON, _NOT_KEPT, *challenges, *([("dpop-nonce", self.nonce)] if self.nonce else [])]
 
@@ -62,6 +63,8 @@ class Refusal:
             parts += [("error", self.error), ("error_description", self.description)]
         if self.acr and said:
             parts.append(("acr_values", self.acr))
+        if self.scope and said:
+            parts.append(("scope", self.scope))
         if scheme == DPOP:
             parts.append(("algs", " ".join(ALGORITHMS)))
         if self.challenge.resource_metadata:

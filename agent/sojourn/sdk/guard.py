@@ -8,7 +8,7 @@ from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, Refused, TooLarge
-from sojourn.oautherrors import InvalidProof, NonceNeeded
+from sojourn.oautherrors import ActionNotAllowed, InvalidProof, NonceNeeded
 from sojourn.sdk.answers import Answer, Challenge, Metadata, Refusal
 from sojourn.sdk.feed import boot_seconds
 from sojourn.sdk.presented import BEARER, DPOP, Presented, presented
@@ -109,6 +109,7 @@ class Guard:
         Both are called only when they are needed: the action of a good token, the digest of one for one request.
         """
         shown: Presented | None = None
+        wanted: Action | None = None
         try:
             shown = presented(request.headers)
             if shown is None:
@@ -125,10 +126,10 @@ class Guard:
             if wanted is not ANY_ACTION:
                 self.verifier.check_action(verified, wanted.name, wanted.params)
             if proof is not None:  # only now: who has no good token cannot fill what is remembered of proofs
-                self._replays.claim(proof)
+                self._replays.claim(proof, str(verified.actor))
             return await self._finish(verified, None if wanted is ANY_ACTION else wanted.name, proven, digest)
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
-            return self._refused(error, shown)
+            return self._refused(error, shown, wanted)
 
     async def check_call(
         self,
@@ -154,7 +155,7 @@ class Guard:
             self.verifier.check_action(verified, wanted.name, {**wanted.params, **(params or {})})
             return await self._finish(verified, wanted.name, proven, known)
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
-            return self._refused(error, None)
+            return self._refused(error, None, wanted)
 
     async def _finish(self, verified: TaskToken, action: str | None, proven: Proven, digest: Digest) -> TaskToken:
         if verified.params_digest:
@@ -176,7 +177,7 @@ class Guard:
             token=shown.unverified_token,
         )
 
-    def _refused(self, error: Exception, shown: Presented | None) -> Refusal:
+    def _refused(self, error: Exception, shown: Presented | None, wanted: Action | None) -> Refusal:
         if isinstance(error, NonceNeeded):
             return self._refusal(401, error.oauth_error, error.public, shown, nonce=error.nonce)
         if isinstance(error, InvalidProof):
@@ -191,7 +192,8 @@ class Guard:
         if isinstance(error, InvalidInput):
             return self._refusal(400, "invalid_request", error.public, shown)
         if isinstance(error, Refused):
-            return self._refusal(403, error.oauth_error, error.public, shown)
+            lacks = wanted.name if wanted is not None and isinstance(error, ActionNotAllowed) else ""
+            return self._refusal(403, error.oauth_error, error.public, shown, scope=lacks)
         return self._refusal(401, "invalid_token", "token cannot be verified now", shown)
 
     def _not_approved(self, acr: str, shown: Presented | None) -> Refusal:
@@ -206,6 +208,7 @@ class Guard:
         shown: Presented | None = None,
         *,
         acr: str = "",
+        scope: str = "",
         nonce: str = "",
         by_key: bool = False,
     ) -> Refusal:
@@ -214,7 +217,7 @@ class Guard:
             schemes = (DPOP,)  # nothing else will do (RFC 9449, 7.1)
         elif shown is not None and shown.scheme == DPOP:
             schemes = (DPOP, BEARER)
-        return Refusal(status, error, said, self._challenge, schemes, acr, nonce)
+        return Refusal(status, error, said, self._challenge, schemes, acr, scope, nonce)
 
 
 def _base(base_url: str | None, audience: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from sojourn.errors import InvalidToken
+from sojourn.errors import InvalidInput
 from sojourn.oautherrors import InvalidProof
 
 BEARER: Final = "Bearer"
@@ -23,7 +23,7 @@ class Presented:
 def presented(headers: Iterable[tuple[str, str]]) -> Presented | None:
     """Read the headers Authorization and DPoP. None if there is no token, or one of another scheme.
 
-    Raise InvalidToken for several Authorization headers, or one that is none (RFC 6750, 2.1); InvalidProof for several
+    Raise InvalidInput for several Authorization headers, or one that is none (RFC 6750, 3.1); InvalidProof for several
     DPoP headers, and for the scheme DPoP without one (RFC 9449, 4.3 and 7.1).
     """
     tokens, proofs = [], []
@@ -33,7 +33,7 @@ def presented(headers: Iterable[tuple[str, str]]) -> Presented | None:
         elif name.lower() == "dpop":
             proofs.append(value.strip(" \t"))
     if len(tokens) > 1:
-        raise InvalidToken("request has more than one Authorization header", reason_code="malformed")
+        raise InvalidInput("request has more than one Authorization header")
     if not tokens:
         return None
     named, _, token = tokens[0].partition(" ")
@@ -42,7 +42,7 @@ def presented(headers: Iterable[tuple[str, str]]) -> Presented | None:
         return None
     token = token.strip(" ")
     if not token or " " in token:
-        raise InvalidToken("Authorization header has no single token", reason_code="malformed")
+        raise InvalidInput("Authorization header has no single token")
     if len(proofs) > 1:
         raise InvalidProof("request has more than one DPoP header", reason_code="malformed")
     if scheme == DPOP and not any(proofs):

@@ -44,6 +44,7 @@ _ECDSA: Final = {
     "ES512": (ec.ECDSA(hashes.SHA512()), 66),
 }
 _RSA_MIN_BITS: Final = 2048
+_RSA_EXPONENT_MAX: Final = 2**31 - 1  # a larger one makes a signature up to thirty times as dear to check
 _NUMERIC_DATE_MAX: Final = 2**53
 LAST_SECOND: Final = 253_402_300_799  # of year 9999, the last that a datetime can hold
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
@@ -118,7 +119,8 @@ class PublicKey:
             return isinstance(self._key, ECKey) and self.jwk.get("crv") == _CURVES[algorithm]
         if not isinstance(self._key, RSAKey):
             return False
-        return self._key.public_key.key_size >= _RSA_MIN_BITS
+        public = self._key.public_key
+        return public.key_size >= _RSA_MIN_BITS and public.public_numbers().e <= _RSA_EXPONENT_MAX
 
 
 @dataclass(frozen=True)
@@ -314,7 +316,10 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 
 def _object(segment: str, what: str) -> dict[str, Any]:
     try:
-        value = _JSON.decode(_decode(segment, what).decode("utf-8"))
+        text = _decode(segment, what).decode("utf-8")
+        value = _JSON.decode(text)
+        if "\\u" in text:  # half a character, which no text can have, comes in by an escape alone (RFC 7493, 2.1)
+            json.dumps(value, ensure_ascii=False).encode()
     except InvalidToken:
         raise
     except (ValueError, RecursionError) as error:

@@ -3,13 +3,19 @@
 import hashlib
 import hmac
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 from typing import Final
 
 from sojourn.errors import LimitExceeded
-from sojourn.limits import DPOP_AGE_SECONDS, DPOP_NONCE_SECONDS, DPOP_PROOFS_REMEMBERED, DPOP_SKEW_SECONDS
+from sojourn.limits import (
+    DPOP_AGE_SECONDS,
+    DPOP_NONCE_SECONDS,
+    DPOP_PROOFS_OF_ONE,
+    DPOP_PROOFS_REMEMBERED,
+    DPOP_SKEW_SECONDS,
+)
 from sojourn.oautherrors import InvalidProof, NonceNeeded
 from sojourn.spiffe.dpop import Proof
 
@@ -29,13 +35,17 @@ class Replays:
         self._now = now
         self._secret = secrets.token_bytes(32)
         self._latest = self._began = now().timestamp()  # wall time
-        self._seen: OrderedDict[bytes, float] = OrderedDict()  # until when, on the boot clock
+        self._seen: OrderedDict[bytes, tuple[float, int | str]] = OrderedDict()  # until when (boot clock), and whose
+        self._per: Counter[int | str] = Counter()
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def claim(self, proof: Proof) -> None:
-        """Take a proof that `dpop.read` found good. Raise InvalidProof if it was used, or NonceNeeded."""
+    def claim(self, proof: Proof, who: int | str) -> None:
+        """Take a proof that `dpop.read` found good. Raise InvalidProof if it was used, NonceNeeded, or LimitExceeded.
+
+        `who` sent it, as a uid or a SPIFFE ID: nobody takes all the room there is.
+        """
         boot = self._boot()
         self._latest = max(self._latest, self._now().timestamp())
         if proof.nonce is not None:
@@ -49,9 +59,10 @@ class Replays:
         name = hashlib.sha256(f"{proof.jkt}\0{proof.jti}".encode("utf-8", "surrogatepass")).digest()
         if name in self._seen:
             raise InvalidProof("DPoP proof was used before: make one for each request", reason_code="replayed")
-        if len(self._seen) >= DPOP_PROOFS_REMEMBERED:
-            raise LimitExceeded("too many requests with a DPoP proof within a minute")
-        self._seen[name] = boot + _REMEMBERED_SECONDS
+        if len(self._seen) >= DPOP_PROOFS_REMEMBERED or self._per[who] >= DPOP_PROOFS_OF_ONE:
+            raise LimitExceeded("too many requests with a DPoP proof within two minutes")
+        self._seen[name] = (boot + _REMEMBERED_SECONDS, who)
+        self._per[who] += 1
 
     def nonce(self) -> str:
         """The nonce of now (RFC 9449, 8)."""
@@ -63,7 +74,10 @@ class Replays:
 
     def _forget(self, boot: float) -> None:
         while self._seen:
-            name, until = next(iter(self._seen.items()))
+            name, (until, who) = next(iter(self._seen.items()))
             if until > boot:
                 return
             del self._seen[name]
+            self._per[who] -= 1
+            if self._per[who] <= 0:
+                del self._per[who]

@@ -14,6 +14,7 @@ from sojourn.clock import Clock
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity
 from sojourn.identity.entries import Entry
 from sojourn.identity.issued import JWT, X509
+from sojourn.networks import network_of
 from sojourn.oautherrors import InvalidClient
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jwtsvid import JwtSvid
@@ -44,6 +45,20 @@ class Sender:
     peer: Peer | None = None
     certificate: Certificate | None = None
     address: str = ""  # of a TLS peer
+
+    @property
+    def who(self) -> int | str:
+        """Whose limits count before a client has authenticated: a uid, a SPIFFE ID, or where it comes from."""
+        if self.peer is not None:
+            return self.peer.uid
+        return str(self.certificate.spiffe_id) if self.certificate is not None else network_of(self.address)
+
+    @property
+    def details(self) -> dict[str, int | str]:
+        """What else is to be said of it, for log and audit."""
+        if self.peer is not None:
+            return {"pid": self.peer.process.pid}
+        return {"address": self.address} if self.address else {}
 
 
 @dataclass(frozen=True, slots=True)

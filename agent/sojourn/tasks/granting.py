@@ -3,7 +3,7 @@
 Result ⊆ subject ∩ task ∩ policy ∩ request. What is derived ends no later than what it is derived from, and with it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -98,9 +98,14 @@ class Granting:
         return own_names(self._engine.issuer, self._identities.bundle.trust_domain)
 
     async def grant(
-        self, sender: Sender, credentials: Credentials, request: TokenRequest, proof: Binding | None = None
+        self,
+        sender: Sender,
+        credentials: Credentials,
+        request: TokenRequest,
+        prove: Callable[[Client], Binding | None] = lambda _client: None,
     ) -> TaskToken:
-        """Give the token that is asked for. `proof`: the key of the DPoP proof that came with the request.
+        """Give the token that is asked for. `prove`: use up the DPoP proof that came with the request of this client,
+        if one did, and say what its key is.
 
         Raises errors of ours, with their OAuth codes; then nothing was signed, and no task is left that nobody knows.
         """
@@ -108,6 +113,7 @@ class Granting:
         if unknown and request.grant_type == JWT_BEARER:  # RFC 7523, 2.1: the assertion says who the client is as well
             credentials = replace(credentials, unverified_assertion=request.unverified_subject)
         client = await self._clients.authenticate(sender, credentials, claim=False)
+        proof = prove(client)
         if request.subject_type == TOKEN_TYPE_ACCESS:
             asked = self._by_task_token(client, request, proof)
         else:
@@ -180,7 +186,7 @@ class Granting:
             serving = tuple(each for each in client.entries if self._audiences.serves([each], subject.resource))
             if not serving:
                 raise InvalidGrant("subject_token is not the client's: it is neither its holder nor its audience")
-            client = client.as_only(serving[0].spiffe_id)
+            client = replace(client, entries=serving).as_only(serving[0].spiffe_id)
         else:
             client = client.as_only(subject.actor)
         if request.unverified_actor:

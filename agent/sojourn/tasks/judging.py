@@ -153,7 +153,7 @@ class Judging:
             raise InvalidToken(f"the token does not grant {action[:100]!r}", reason_code="action_not_granted")
         check_digest(verified, params_digest)
         if proof is not None:  # only now: without a good token nobody fills what is remembered of proofs
-            self.replays.claim(proof)
+            self.replays.claim(proof, str(verified.actor))
         if use:
             self.use_up(verified)
         return verified

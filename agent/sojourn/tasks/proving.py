@@ -42,16 +42,17 @@ class Proving:
         self._replays = replays
         self._clock = clock
 
-    def by_proof(self, unverified_proof: str, *, at_socket: bool = False) -> Binding:
+    def by_proof(self, unverified_proof: str, who: int | str, *, at_socket: bool = False) -> Binding:
         """The binding to the key of a DPoP proof for `POST {issuer}/token`, which is used up by this.
 
-        Clients `at_socket` may have called it SOCKET_URL. Raise InvalidProof, NonceNeeded or LimitExceeded.
+        `who` has sent it, and is known: nobody else fills what is remembered of proofs. Clients `at_socket` may have
+        called it SOCKET_URL. Raise InvalidProof, NonceNeeded or LimitExceeded.
         """
         url = f"{self._engine.issuer}/token"
         if at_socket and dpop.unverified_url(unverified_proof) == SOCKET_URL:
             url = SOCKET_URL
         proof = dpop.read(unverified_proof, method="POST", url=url, now=self._clock.now())
-        self._replays.claim(proof)
+        self._replays.claim(proof, who)
         return Binding(JKT, proof.jkt)
 
     def by_certificate(self, task: Task, unverified_der: bytes) -> Binding:

@@ -107,6 +107,12 @@ class StatusLists:
             held.changed = False
         return held.signed
 
+    @property
+    def uris(self) -> list[str]:
+        """Where the lists are that may say something of a token of this run that has not ended."""
+        self._forget()
+        return [self._uri(self._epoch, number) for number in sorted(self._lists)]
+
     def __len__(self) -> int:
         """How many lists are held in memory."""
         return len(self._lists)

@@ -14,12 +14,13 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms
-from sojourn.doors import https
+from sojourn.doors import https, tlsdoor
 from sojourn.doors.httpprotocol import SENDER, HttpProtocols
 from sojourn.doors.https import HttpsContext, HttpsDoor, HttpsSource
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.tlsdoor import address_of, bind_tcp
 from sojourn.identity.issuing import Issuing
+from sojourn.networks import network_of
 from sojourn.oversight.audit import Audit
 from sojourn.sdk.authorize import authorize_member_of
 from sojourn.sdk.tls import load_svid
@@ -78,21 +79,24 @@ class Site:
     def open(self, connections: int) -> None:
         self.door.open(self.listener, self._context, connections=connections)
 
-    async def connect(self, spiffe_id: SpiffeId | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def connect(
+        self, spiffe_id: SpiffeId | None = None, source: str = ""
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         host, _, port = address_of(self.listener).rpartition(":")
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         if spiffe_id is not None:
             load_svid(context, self.authority.issue_x509(spiffe_id, HOUR))
-        opened = await asyncio.open_connection(host, int(port), ssl=context)
+        local = (source, 0) if source else None
+        opened = await asyncio.open_connection(host, int(port), ssl=context, local_addr=local)
         self._left.append(opened[1])
         return opened
 
-    async def ask(self, spiffe_id: SpiffeId | None = None) -> str:
+    async def ask(self, spiffe_id: SpiffeId | None = None, source: str = "") -> str:
         """Who the door thinks one is; '' if it says nothing."""
         async with asyncio.timeout(DEADLINE_SECONDS):
             try:
-                reader, writer = await self.connect(spiffe_id)
+                reader, writer = await self.connect(spiffe_id, source)
                 writer.write(
                     b"GET /who HTTP/1.1\r\nhost: x\r\nx-forwarded-client-cert: URI=spiffe://example.org/db\r\n\r\n"
                 )
@@ -169,3 +173,33 @@ async def test_revoked(site: Site) -> None:
             assert b"" == await reader.read(1)
     await site.until(1)
     assert not other.at_eof()
+
+
+async def test_nobody_unknown_takes_the_last_place(site: Site) -> None:
+    """Clients that show no certificate have a share of the places, from however many addresses they come; who shows one
+    finds room.
+    """
+    site.open(8)
+    for number in range(1, 5):
+        assert await site.ask(source=f"127.0.0.{number}")
+    await site.until(4)
+    assert "" == await site.ask(source="127.0.0.9")
+    assert await site.ask(WEB)
+    site._left[0].close()
+    await site.until(4)
+    assert await site.ask(source="127.0.0.9")
+
+
+async def test_handshakes_of_one_network(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever has a whole IPv6 network to come from has the places of one for its handshakes."""
+    monkeypatch.setattr(tlsdoor, "REMOTE_HANDSHAKES_PER_ADDRESS", 2)
+    site.open(100)
+    never = [asyncio.ensure_future(asyncio.Event().wait()) for _ in range(3)]
+    for number, task in enumerate(never[:2]):
+        site.door._handshakes[task] = network_of(f"2001:db8::{number + 1}")  # type: ignore[index]
+    assert "this address" in site.door._no_room("2001:db8::77")
+    assert "" == site.door._no_room("2001:db8:0:1::77")
+    assert "" == site.door._no_room("::ffff:192.0.2.1")
+    site.door._handshakes.clear()
+    for task in never:
+        task.cancel()

@@ -86,7 +86,14 @@ class TestTokens:
         outcome = service.call(Credentials.bearer(token(task="gone")))
         assert (401, "invalid_token") == (outcome.status, outcome.error)
 
-    @pytest.mark.parametrize("text", ["garbage", "a.b.c", "a b"])
+    @pytest.mark.parametrize("text", ["a b", "", " ", "a, Bearer b"])
+    def test_not_a_token(self, service: services.Service, text: str) -> None:
+        """A header that is not of a scheme and one token is no good request (RFC 6750, 3.1)."""
+        outcome = service.call(Credentials.bearer(text))
+        assert (400, "invalid_request") == (outcome.status, outcome.error)
+        assert any('error="invalid_request"' in each for each in outcome.challenges)
+
+    @pytest.mark.parametrize("text", ["garbage", "a.b.c"])
     def test_no_task_token(self, service: services.Service, text: str) -> None:
         """What is no token is refused."""
         assert (401, "invalid_token") == ((outcome := service.call(Credentials.bearer(text))).status, outcome.error)
@@ -94,7 +101,8 @@ class TestTokens:
     def test_two_tokens(self, service: services.Service) -> None:
         """Of two tokens neither is believed."""
         header = ("authorization", f"Bearer {token()}")
-        assert 401 == service.call(Credentials([header, header])).status
+        outcome = service.call(Credentials([header, header]))
+        assert (400, "invalid_request") == (outcome.status, outcome.error)
 
     def test_use_is_reported(self, pair: Pair) -> None:
         """A call that was let through is reported to the agent, with its action; one that was not, is not."""

@@ -31,7 +31,7 @@ def proof(clock, jti="j", *, jkt="key", age=0.0, nonce=None):
 
 def refused(seen, made):
     with pytest.raises(InvalidProof) as caught:
-        seen.claim(made)
+        seen.claim(made, 1000)
     return caught.value
 
 
@@ -39,7 +39,7 @@ class TestOnce:
     def test_second_time(self, seen, clock):
         """A proof is good once."""
         made = proof(clock)
-        seen.claim(made)
+        seen.claim(made, 1000)
         assert "replayed" == refused(seen, made).reason_code
 
     def test_racers(self, seen, clock):
@@ -48,7 +48,7 @@ class TestOnce:
 
         def one(_):
             try:
-                seen.claim(made)
+                seen.claim(made, 1000)
             except InvalidProof:
                 return False
             return True
@@ -58,33 +58,45 @@ class TestOnce:
 
     def test_of_another_key(self, seen, clock):
         """The same jti by another key is another proof: nobody uses up another's."""
-        seen.claim(proof(clock, jkt="a"))
-        seen.claim(proof(clock, jkt="b"))
+        seen.claim(proof(clock, jkt="a"), 1000)
+        seen.claim(proof(clock, jkt="b"), 1000)
 
     @pytest.mark.parametrize("age", [0, DPOP_AGE_SECONDS, -DPOP_SKEW_SECONDS])
     def test_as_long_as_it_could_be_good(self, seen, clock, age):
         """It is remembered until its iat is too old for any reader."""
         made = proof(clock, age=age)
-        seen.claim(made)
+        seen.claim(made, 1000)
         clock.advance(DPOP_AGE_SECONDS - age)
         assert "replayed" == refused(seen, made).reason_code
 
     def test_forgotten(self, seen, clock):
         """After that it is forgotten: memory does not grow with time."""
         for number in range(100):
-            seen.claim(proof(clock, str(number)))
+            seen.claim(proof(clock, str(number)), 1000)
         clock.advance(10 * DPOP_AGE_SECONDS)
-        seen.claim(proof(clock))
+        seen.claim(proof(clock), 1000)
         assert 1 == len(seen)
 
     def test_full(self, seen, clock, monkeypatch):
         """When it is full nothing is forgotten early: proofs are refused."""
         monkeypatch.setattr(replays, "DPOP_PROOFS_REMEMBERED", 3)
         for number in range(3):
-            seen.claim(proof(clock, str(number)))
+            seen.claim(proof(clock, str(number)), 1000)
         with pytest.raises(LimitExceeded):
-            seen.claim(proof(clock, "3"))
+            seen.claim(proof(clock, "3"), 1000)
         assert "replayed" == refused(seen, proof(clock, "0")).reason_code
+
+    def test_nobody_takes_all(self, seen, clock, monkeypatch):
+        """One caller's proofs take its share and no more; once they are over, it has its share again."""
+        monkeypatch.setattr(replays, "DPOP_PROOFS_OF_ONE", 3)
+        for number in range(3):
+            seen.claim(proof(clock, str(number)), 1000)
+        with pytest.raises(LimitExceeded):
+            seen.claim(proof(clock, "3"), 1000)
+        seen.claim(proof(clock, "3"), "spiffe://example.org/other")
+        clock.advance(2 * DPOP_NONCE_SECONDS + 2)
+        for number in range(3):
+            seen.claim(proof(clock, str(number)), 1000)
 
 
 class TestNonce:
@@ -95,31 +107,31 @@ class TestNonce:
         needed = refused(seen, made)
         assert isinstance(needed, NonceNeeded)
         again = proof(clock, nonce=needed.nonce)
-        seen.claim(again)
+        seen.claim(again, 1000)
         assert "replayed" == refused(seen, again).reason_code
 
     def test_after_the_start(self, clock):
         """A proof from after the start needs none."""
         seen = Replays(clock.now, clock.boot)
         clock.advance(2)
-        seen.claim(proof(clock))
+        seen.claim(proof(clock), 1000)
 
     def test_clock_set_back(self, seen, clock):
         """What was used before the clock was set back is not good again; what is made then needs a nonce."""
         made = proof(clock)
-        seen.claim(made)
+        seen.claim(made, 1000)
         clock.advance(3_600)
-        seen.claim(proof(clock, "later"))
+        seen.claim(proof(clock, "later"), 1000)
         clock.step_wall(-3_600)
         assert isinstance(refused(seen, made), NonceNeeded)
-        seen.claim(proof(clock, "new", nonce=seen.nonce()))
+        seen.claim(proof(clock, "new", nonce=seen.nonce()), 1000)
 
     def test_clock_set_ahead(self, seen, clock):
         """A clock that is set ahead, and back again, lets nothing in twice."""
         made = proof(clock)
-        seen.claim(made)
+        seen.claim(made, 1000)
         clock.step_wall(86_400)
-        seen.claim(proof(clock, "ahead"))
+        seen.claim(proof(clock, "ahead"), 1000)
         clock.step_wall(-86_400)
         assert refused(seen, made)
 
@@ -128,7 +140,7 @@ class TestNonce:
         """A nonce that is not of this server is refused, and the right one told."""
         needed = refused(seen, proof(clock, nonce=nonce))
         assert isinstance(needed, NonceNeeded)
-        seen.claim(proof(clock, nonce=needed.nonce))
+        seen.claim(proof(clock, nonce=needed.nonce), 1000)
 
     def test_of_another_server(self, seen, clock):
         """Nor is another server's, or that of the same one before it was started again."""
@@ -140,6 +152,6 @@ class TestNonce:
         nonce = seen.nonce()
         clock.step_wall(86_400)
         clock.advance(DPOP_NONCE_SECONDS)
-        seen.claim(proof(clock, nonce=nonce))
+        seen.claim(proof(clock, nonce=nonce), 1000)
         clock.advance(DPOP_NONCE_SECONDS)
         assert isinstance(refused(seen, proof(clock, "k", nonce=nonce)), NonceNeeded)

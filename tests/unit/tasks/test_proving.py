@@ -65,16 +65,16 @@ async def task(room):
 class TestByProof:
     async def test_good(self, room, task):
         """The token is bound to the proof's key."""
-        binding = room.proving.by_proof(room.proof())
+        binding = room.proving.by_proof(room.proof(), 1000)
         token = await room.engine.token(task, TICKETS, (), binding=binding)
         assert {"jkt": KEY.public.thumbprint} == token.claims["cnf"]
 
     async def test_once(self, room):
         """A proof is used up."""
         text = room.proof()
-        room.proving.by_proof(text)
+        room.proving.by_proof(text, 1000)
         with pytest.raises(InvalidProof, match="used before"):
-            room.proving.by_proof(text)
+            room.proving.by_proof(text, 1000)
 
     @pytest.mark.parametrize(
         "changes",
@@ -84,16 +84,16 @@ class TestByProof:
     async def test_for_something_else(self, room, changes):
         """Only a proof for POST to the token endpoint is taken."""
         with pytest.raises(InvalidProof):
-            room.proving.by_proof(room.proof(**changes))
+            room.proving.by_proof(room.proof(**changes), 1000)
 
     async def test_after_a_step_of_the_clock(self, room):
         """After the wall clock was set back a proof needs a nonce, and with it is taken."""
         room.clock.advance(3600)
-        room.proving.by_proof(room.proof())
+        room.proving.by_proof(room.proof(), 1000)
         room.clock.step_wall(-1800)
         with pytest.raises(NonceNeeded) as caught:
-            room.proving.by_proof(room.proof())
-        assert room.proving.by_proof(room.proof(nonce=caught.value.nonce))
+            room.proving.by_proof(room.proof(), 1000)
+        assert room.proving.by_proof(room.proof(nonce=caught.value.nonce), 1000)
 
     async def test_after_a_start(self, room):
         """What may be from before this agent ran needs a nonce."""
@@ -101,8 +101,8 @@ class TestByProof:
             room.engine, room.authority, room.revocations, Replays(room.clock.now, room.clock.boot), room.clock
         )
         with pytest.raises(NonceNeeded) as caught:
-            room.proving.by_proof(room.proof())
-        assert room.proving.by_proof(room.proof(nonce=caught.value.nonce))
+            room.proving.by_proof(room.proof(), 1000)
+        assert room.proving.by_proof(room.proof(nonce=caught.value.nonce), 1000)
 
 
 class TestByCertificate:
@@ -201,7 +201,7 @@ class TestProve:
         await room.bound(task)
         theirs = await room.bound(other)
         bearer = (await room.engine.token(task, TICKETS, ())).token
-        clients = (await room.engine.token(task, TICKETS, (), binding=room.proving.by_proof(room.proof()))).token
+        clients = (await room.engine.token(task, TICKETS, (), binding=room.proving.by_proof(room.proof(), 1000))).token
         for text in (theirs, bearer, clients, "", "x", room.proof()):
             with pytest.raises(InvalidInput):
                 room.proving.prove(task, "GET", URL, text, "")
@@ -271,7 +271,7 @@ async def test_fifty_at_once(room):
 
     async def one():
         try:
-            found.append(room.proving.by_proof(text))
+            found.append(room.proving.by_proof(text, 1000))
         except SojournError:
             return
 

@@ -142,6 +142,8 @@ class TestIndices:
         new = await room.engine.token(long, TICKETS, ())
         assert (INVALID, VALID) == (said(room, old), said(room, new))
         assert len(lists) <= 2
+        assert place(new)[0] in lists.uris
+        assert place(old)[0] not in lists.uris
 
     async def test_the_end_reaches_all_lists(self, room, monkeypatch):
         """A task with tokens in two lists that are not over is ended in both."""

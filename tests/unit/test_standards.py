@@ -1,0 +1,56 @@
+"""docs/standards.md and the tests tell the same."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent.parent
+DOCS = TESTS.parent / "docs"
+TEXT = (DOCS / "standards.md").read_text()
+ROWS = [
+    [cell.strip() for cell in line.strip("|").split(" | ")]
+    for line in TEXT.splitlines()
+    if line.startswith("| ") and not line.startswith("| Section")
+]
+NAMED = re.findall(r"`([\w/]+\.py)::(test_\w+)`", TEXT)
+
+
+def functions(path: Path) -> set[str]:
+    """The names of the tests in a file, those of its classes too."""
+    return {
+        node.name
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    }
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[" ".join(row[:2])[:60] for row in ROWS])
+def test_each_section_has_a_status_and_a_place(row: list[str]) -> None:
+    """A section is kept, or it is said why not; where that is seen is a test, or a document that is there."""
+    section, asked, status, where = row
+    assert section
+    assert asked
+    word = re.match(r"kept|in part: .|not( \(.+?\))?: .|n/a: .", status)
+    assert word is not None, status
+    links = re.findall(r"\]\(([\w.-]+)\)", where)
+    assert links or re.fullmatch(r"(`[\w/]+\.py::test_\w+`(, )?)+", where), where
+    assert all((DOCS / each).is_file() for each in links)
+    if status.startswith("kept"):
+        assert not links, "that it is kept is for a test to say"
+
+
+def test_each_test_exists() -> None:
+    """Every test that the document names is there."""
+    assert len(NAMED) > 100
+    assert [] == sorted(
+        f"{path}::{name}"
+        for path, name in set(NAMED)
+        if not (TESTS / path).is_file() or name not in functions(TESTS / path)
+    )
+
+
+def test_it_is_short() -> None:
+    """Nobody reads more than 400 lines of tables."""
+    assert len(TEXT.splitlines()) < 400
