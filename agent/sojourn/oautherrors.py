@@ -28,6 +28,13 @@ class InvalidGrant(Refused):
     oauth_error = "invalid_grant"
 
 
+class InvalidSubject(InvalidGrant):
+    """A subject or actor token of an exchange is over, was used, or is not the client's (RFC 8693, 2.2.2)."""
+
+    code = "invalid_subject"
+    oauth_error = "invalid_request"
+
+
 class UnauthorizedClient(Refused):
     """The client is known, and may not use this grant (RFC 6749, 5.2)."""
 

@@ -128,7 +128,7 @@ def test_revoking_ends_what_was_derived_at_validators_within_milliseconds(
             "/token",
             data={"grant_type": GRANT, "subject_token": token, "subject_token_type": ACCESS_TOKEN, "resource": PLACE_A},
         )
-        assert (400, "invalid_grant") == (again.status_code, again.json()["error"])
+        assert (400, "invalid_request") == (again.status_code, again.json()["error"])
 
 
 def test_ending_the_task_ends_what_was_derived(shared: AgentProcess, sdk: SyncClient, service: httpx.Client) -> None:

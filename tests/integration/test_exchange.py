@@ -443,7 +443,7 @@ def test_a_subject_token_of_somebody_else(shared: AgentProcess) -> None:
     with stranger(shared.socket, THIRD_UID) as other:
         token = other.ask("jwt", audience=ISSUER)["token"]
     status, code, said = refused(post(shared.socket, form(token)))
-    assert (400, "invalid_grant") == (status, code)
+    assert (400, "invalid_request") == (status, code)
     assert "subject_token: it is not the client's: the client has no such identity" == said
 
 

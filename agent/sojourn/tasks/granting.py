@@ -20,7 +20,7 @@ from sojourn.errors import (
 )
 from sojourn.identity.identities import Identities
 from sojourn.limits import SVIDS_PER_TASK
-from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGrant
+from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGrant, InvalidSubject
 from sojourn.spiffe.jose import audiences, parse_unverified
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks import exchange, tokens
@@ -31,7 +31,7 @@ from sojourn.tasks.beginning import Beginning, BeginRequest
 from sojourn.tasks.clients import CERTIFICATE, Client, Clients, Credentials, Sender, Shown, own_names, shown
 from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.exchange import JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
+from sojourn.tasks.exchange import GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
 from sojourn.tasks.rules import check_within
@@ -168,7 +168,8 @@ class Granting:
                 raise InvalidGrant(error.public, detail=error.detail) from error
             raise
         if not client.has(svid.spiffe_id):
-            raise InvalidGrant(f"{what}: it is not the client's: the client has no such identity")
+            refused = InvalidGrant if bearer else InvalidSubject
+            raise refused(f"{what}: it is not the client's: the client has no such identity")
         return svid
 
     def _actor(self, client: Client, request: TokenRequest, once: list[Assertion]) -> JwtSvid:
@@ -185,9 +186,9 @@ class Granting:
         if self._held_by(client, subject) is None:
             serving = tuple(each for each in client.entries if self._audiences.serves([each], subject.resource))
             if not serving and client.has(subject.actor):
-                raise InvalidGrant("subject_token: its task is over, or another process of this workload holds it")
+                raise InvalidSubject("subject_token: its task is over, or another process of this workload holds it")
             if not serving:
-                raise InvalidGrant("subject_token is not the client's: it is neither its holder nor its audience")
+                raise InvalidSubject("subject_token is not the client's: it is neither its holder nor its audience")
             client = replace(client, entries=serving).as_only(serving[0].spiffe_id)
         else:
             client = client.as_only(subject.actor)
@@ -197,7 +198,7 @@ class Granting:
                 raise InvalidInput("actor_token: it is not the client's as which it has subject_token")
             seen.append(shown(actor))
         if subject.params_digest and (subject.task_class == HIGH or self._held_by(client, subject) is None):
-            raise InvalidGrant("subject_token is for one request: no other token is derived from it")
+            raise InvalidSubject("subject_token is for one request: no other token is derived from it")
         binding = _binding(client, proof)
         if binding is None and subject.binding is not None and client.certificate is not None:
             binding = _to_certificate(client)
@@ -250,6 +251,8 @@ class Granting:
         except InvalidGrant as error:
             if asked.once == (asked.client.assertion,):
                 raise InvalidClient(f"client_assertion: {error.public}") from error
+            if asked.request.grant_type == GRANT_TYPE:
+                raise InvalidSubject(error.public) from error
             raise
 
     # --- tokens -----------------------------------------------------------------------------------------------------
@@ -290,7 +293,10 @@ class Granting:
     async def _derive(self, asked: _Asked, subject: TaskToken, runner: Process | None) -> TaskToken:
         """A token that is derived from a task token."""
         request, client = asked.request, asked.client
-        self._engine.check_token(subject)
+        try:
+            self._engine.check_token(subject)
+        except TaskOver as error:
+            raise InvalidSubject(f"subject_token: {error.public}") from error
         task = self._held_by(client, subject)
         if task is not None:
             grant = exchange.narrowed(request, subject, task.authority)
@@ -300,11 +306,11 @@ class Granting:
             return await self._token(task, asked, grant.resource, grant.actions)
         parent = self._engine.tasks.find(subject.task_id)
         if parent is None:
-            raise TaskOver("the task is over")
+            raise InvalidSubject("subject_token: the task is over")
         grant = exchange.handed_on(request, subject, parent.authority)
         left = (subject.expires_at - self._clock.now()).total_seconds()
         if left < 1:
-            raise TaskOver("less than a second is left of subject_token")
+            raise InvalidSubject("less than a second is left of subject_token")
         child = await self._delegating.exchange(
             parent,
             asker_of(client),
