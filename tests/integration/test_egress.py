@@ -152,7 +152,7 @@ class TestRequests:
         It is not kept, so the service's first wish for a nonce is told to the command: to send it again.
         """
         (tmp_path / "file").write_bytes(os.urandom(1024) * 30 * 1024)
-        sent = curl(proxy, "--retry", "3", "-T", str(tmp_path / "file"), f"{shop.resource}/tickets/42/file")
+        sent = curl(proxy, "--fail", "--retry", "3", "-T", str(tmp_path / "file"), f"{shop.resource}/tickets/42/file")
         assert 30 * 1024 * 1024 == json.loads(sent.stdout)["size"]
         done = curl(proxy, "-o", str(tmp_path / "back"), "-w", "%{size_download}", f"{shop.resource}/big?parts=480")
         assert str(480 * 65536) == done.stdout
