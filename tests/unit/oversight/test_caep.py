@@ -168,7 +168,6 @@ class TestSubject:
             uri("SPIFFE://example.org/web"),
             uri("https://example.org/web"),
             uri(WEB + "/"),
-            uri(WEB + "\ud800"),
             {"format": "complex", "session": uri(WEB), "tenant": uri(WEB)},
             {"format": "complex", "user": {"format": "opaque", "id": TASK}},
             {"format": "complex"},
