@@ -2,10 +2,12 @@
 
 import asyncio
 import http.client
+import itertools
 import json
 import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from concurrent import futures
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +22,9 @@ from sojourn.sdk.portal import Portal
 from sojourn.sdk.serving import serving_token
 from sojourn.sdk.wsgi import TaskTokenWsgi
 from sojourn.tasks import bound
+
+FOREVER = "forever"  # the text of a request to Follow whose answers have no end
+PAUSE = 0.02
 
 
 class Service(Protocol):
@@ -179,12 +184,17 @@ def _answer(text: str) -> Any:
     return Ticket(text=f"{serving_token().spiffe_id} {text}")
 
 
+def _numbers(request: Any) -> Iterable[int]:
+    return itertools.count() if request.text == FOREVER else range(2)
+
+
 def _sync_handlers() -> Any:
     def read(request: Any, _: Any) -> Any:
         return _answer(request.text)
 
     def follow(request: Any, _: Any) -> Iterator[Any]:
-        for number in range(2):
+        for number in _numbers(request):
+            time.sleep(PAUSE * (request.text == FOREVER))
             yield _answer(f"{request.text}{number}")
 
     def collect(requests: Iterator[Any], _: Any) -> Any:
@@ -203,8 +213,8 @@ def _aio_handlers() -> Any:
         return _answer(request.text)
 
     async def follow(request: Any, _: Any) -> Any:
-        for number in range(2):
-            await asyncio.sleep(0)
+        for number in _numbers(request):
+            await asyncio.sleep(PAUSE * (request.text == FOREVER))
             yield _answer(f"{request.text}{number}")
 
     async def collect(requests: Any, _: Any) -> Any:

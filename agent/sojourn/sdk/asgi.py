@@ -10,6 +10,7 @@ from urllib.parse import quote
 from sojourn.errors import InvalidInput, TooLarge
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
 from sojourn.sdk.answers import Answer, Refusal
+from sojourn.sdk.asgistreams import serve_request, serve_socket
 from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.routes import Actions, action_finder
@@ -33,7 +34,7 @@ class TaskTokenMiddleware:
     Its `actor` is who calls, its `spiffe_id` the subject, on whose behalf that is; they differ if a task was handed on.
     `actions` says which action a request is (see `action_finder`); a request that is none is answered 403. Either
     give a running `verifier`, or `audience` and perhaps `socket`: then the middleware has its own verifier, which
-    starts and stops with the application's lifespan.
+    starts and stops with the application's lifespan. WebSockets and answers in parts end when their task is over.
     """
 
     def __init__(
@@ -65,11 +66,19 @@ class TaskTokenMiddleware:
             content = Content(receive)
             verdict = await self._judge(scope, content)
             if isinstance(verdict, TaskToken):
-                await self.app({**scope, SCOPE_KEY: verdict}, content.again, send)
+                await self._serve(verdict, {**scope, SCOPE_KEY: verdict}, content.again, send)
             else:
                 await _answer(verdict, scope, receive, send)
         else:
             raise InvalidInput(f"ASGI scope {scope['type']!r} is not known, and so not let through")
+
+    async def _serve(self, token: TaskToken, scope: Scope, receive: Receive, send: Send) -> None:
+        verifier = self._guard.verifier if self._guard is not None else None
+        if not isinstance(verifier, TaskVerifier):
+            await self.app(scope, receive, send)
+            return
+        serve = serve_socket if scope["type"] == "websocket" else serve_request
+        await serve(verifier, token, receive, send, partial(self.app, scope))
 
     async def _judge(self, scope: Scope, content: "Content") -> TaskToken | Answer:
         if self._guard is None:

@@ -50,6 +50,7 @@ class TaskFeed:
         self._ready = asyncio.Event()
         self.error: SojournError | None = None  # why the feed was last lost
         self._follower: asyncio.Task[None] | None = None
+        self._waiting: dict[str, set[asyncio.Event]] = {}  # for news of a task
         self.issuer = ""
         self.keys: Mapping[str, PublicKey] = {}
         self.epoch = 0
@@ -85,6 +86,20 @@ class TaskFeed:
     def lookup(self, task_id: str) -> TaskKnown | None:
         """What is known of a task; None: nothing, so ask the agent."""
         return self._live.get(task_id) or self._ended.get(task_id)
+
+    async def wait_news(self, task_id: str, timeout_seconds: float) -> None:
+        """Return when something is heard of a task, when all is heard anew, or after `timeout_seconds`."""
+        heard = asyncio.Event()
+        self._waiting.setdefault(task_id, set()).add(heard)
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await heard.wait()
+        except TimeoutError:
+            return
+        finally:
+            self._waiting[task_id].discard(heard)
+            if not self._waiting[task_id]:
+                del self._waiting[task_id]
 
     async def wait_ready(self, timeout_seconds: float) -> None:
         """Return once there is a snapshot. Raise the last error, or Unavailable, after `timeout_seconds`."""
@@ -139,6 +154,8 @@ class TaskFeed:
         self.keys, self.issuer, self.epoch = keys, message.issuer, message.epoch
         for state in message.snapshot.tasks:
             self._note(state)
+        for each in [each for waiting in self._waiting.values() for each in waiting]:
+            each.set()
 
     def _note(self, state: validation_pb2.TaskState) -> None:
         before = self.lookup(state.id)
@@ -148,6 +165,8 @@ class TaskFeed:
             return
         least = max(state.version, before.version if before else 0)
         known = TaskKnown(least, state.live, state.reason, state.suspended)
+        for each in self._waiting.get(state.id, ()):
+            each.set()
         self._live.pop(state.id, None)
         self._ended.pop(state.id, None)
         if not known.live:

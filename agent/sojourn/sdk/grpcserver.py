@@ -2,13 +2,15 @@
 
 A token comes as metadata, as over HTTP: `authorization: Bearer …`, or `authorization: DPoP …` with a proof in `dpop`,
 whose method is POST and whose URL is the audience's origin and the method's full name. A token for one request is
-compared with the request's bytes as they came, so it is of no use for a call that streams requests.
+compared with the request's bytes as they came, so it is of no use for a call that streams requests. Of a stream no
+message passes, either way, once the token's task is over.
 """
 
 import contextlib
 import contextvars
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any, Final, Unpack
 
 import grpc
@@ -146,8 +148,19 @@ class _Call:
         except Exception:  # noqa: BLE001  # whatever a service's own reader raises
             return _UNREADABLE
 
+    def over(self, token: TaskToken) -> str:
+        raise NotImplementedError
+
+    def ended(self, token: TaskToken) -> Refusal | None:
+        """The refusal of what a stream goes on with after the token's task is over."""
+        why = self.over(token)
+        return Refusal(401, "invalid_token", why) if why else None
+
     def fits(self, token: TaskToken, request: object) -> Refusal | None:
-        """The refusal of a streamed request that is for another parameter than its token."""
+        """The refusal of a streamed request whose task is over, or that is for another parameter than its token."""
+        refusal = self.ended(token)
+        if refusal is not None:
+            return refusal
         try:
             check_params(token, fields_of(request))
         except WrongParams as error:
@@ -167,7 +180,7 @@ class _SyncCall(_Call):
 
     def one_many(self, raw: bytes, context: Any) -> Iterator[Any]:
         token, request = self._admit(raw, context)
-        return _stepwise(token, lambda: self._inner.unary_stream(request, context))
+        return self._going_on(token, _stepwise(token, lambda: self._inner.unary_stream(request, context)), context)
 
     def many_one(self, requests: Iterator[Any], context: Any) -> Any:
         token = self._judge(None, {}, context)
@@ -177,7 +190,7 @@ class _SyncCall(_Call):
     def many_many(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         token = self._judge(None, {}, context)
         fitting = self._fitting(token, requests, context)
-        return _stepwise(token, lambda: self._inner.stream_stream(fitting, context))
+        return self._going_on(token, _stepwise(token, lambda: self._inner.stream_stream(fitting, context)), context)
 
     def _admit(self, raw: bytes, context: Any) -> tuple[TaskToken, Any]:
         request = self.read(raw)
@@ -198,6 +211,17 @@ class _SyncCall(_Call):
             raise _abort(verdict, context)
         return verdict
 
+    def over(self, token: TaskToken) -> str:
+        return self._guard.over(token)
+
+    def _going_on(self, token: TaskToken, answers: Generator[Any], context: Any) -> Iterator[Any]:
+        with contextlib.closing(answers):
+            for answer in answers:
+                refusal = self.ended(token)
+                if refusal is not None:
+                    _abort(refusal, context)
+                yield answer
+
     def _fitting(self, token: TaskToken, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         for request in requests:
             refusal = self.fits(token, request)
@@ -213,7 +237,7 @@ def _abort(refusal: Answer, context: Any) -> Exception:
     return InvalidInput("the call was ended")
 
 
-def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Iterator[Any]:
+def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Generator[Any]:
     """An iterator whose every step knows its token: gRPC may take each step in another context."""
     inside = contextvars.copy_context()
 
@@ -245,17 +269,17 @@ class _AioCall(_Call):
     async def one_many(self, raw: bytes, context: Any) -> None:
         token, request = await self._admit(raw, context)
         with serving(token):
-            await _write_all(self._inner.unary_stream, request, context)
+            await _write_all(self._inner.unary_stream, request, self._checked(token, context))
 
     async def many_one(self, requests: AsyncIterator[Any], context: Any) -> Any:
         token = await self._judge(None, {}, context)
-        checked = _Checked(context, lambda request: self._fit(token, request, context))
+        checked = self._checked(token, context)
         with serving(token):
             return await _answer(self._inner.stream_unary, checked.all(requests), checked)
 
     async def many_many(self, requests: AsyncIterator[Any], context: Any) -> None:
         token = await self._judge(None, {}, context)
-        checked = _Checked(context, lambda request: self._fit(token, request, context))
+        checked = self._checked(token, context)
         with serving(token):
             await _write_all(self._inner.stream_stream, checked.all(requests), checked)
 
@@ -280,19 +304,22 @@ class _AioCall(_Call):
             raise await _abort_aio(verdict, context)
         return verdict
 
-    async def _fit(self, token: TaskToken, request: Any, context: Any) -> Any:
-        refusal = self.fits(token, request)
-        if refusal is not None:
-            await _abort_aio(refusal, context)
-        return request
+    def over(self, token: TaskToken) -> str:
+        return self._guard.over(token)
+
+    def _checked(self, token: TaskToken, context: Any) -> "_Checked":
+        return _Checked(context, partial(self.fits, token), partial(self.ended, token))
 
 
 class _Checked:
-    """A context whose `read` checks each request, as its `all` does."""
+    """A context whose `read` and `write` check each message, as its `all` does."""
 
-    def __init__(self, context: Any, check: Callable[[Any], Awaitable[Any]]) -> None:
+    def __init__(
+        self, context: Any, fits: Callable[[Any], Refusal | None], ended: Callable[[], Refusal | None]
+    ) -> None:
         self._context = context
-        self._check = check
+        self._fits = fits
+        self._ended = ended
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
@@ -301,9 +328,21 @@ class _Checked:
         request = await self._context.read()
         return request if request is grpc.aio.EOF else await self._check(request)
 
+    async def write(self, answer: Any) -> None:
+        refusal = self._ended()
+        if refusal is not None:
+            await _abort_aio(refusal, self._context)
+        await self._context.write(answer)
+
     async def all(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
         async for request in requests:
             yield await self._check(request)
+
+    async def _check(self, request: Any) -> Any:
+        refusal = self._fits(request)
+        if refusal is not None:
+            await _abort_aio(refusal, self._context)
+        return request
 
 
 async def _abort_aio(refusal: Answer, context: Any) -> Exception:

@@ -35,6 +35,7 @@ class LoopGuard:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._running: Guard | None = None
+        self._verifier: TaskVerifier | None = None
         self._stack = AsyncExitStack()
 
     async def judge(self, ask: Callable[[Guard], Awaitable[Verdict]]) -> Verdict:
@@ -52,12 +53,17 @@ class LoopGuard:
                         return UNREADY
         return await ask(self._running)
 
+    def over(self, token: TaskToken) -> str:
+        """See TaskVerifier.over. Of a guard that is closed all is over."""
+        return self._verifier.over(token) if self._verifier is not None else "the guard of this service is closed"
+
     async def close(self) -> None:
         """Let go of the connection; the next call makes a new one. Reports that wait are sent first."""
         stack, self._stack, self._running = self._stack, AsyncExitStack(), None
+        self._verifier = None
         await stack.aclose()
 
     async def _start(self, stack: AsyncExitStack) -> Guard:
         client = await stack.enter_async_context(Client(self._socket))
-        verifier = await stack.enter_async_context(TaskVerifier(client, self._audience))
+        self._verifier = verifier = await stack.enter_async_context(TaskVerifier(client, self._audience))
         return Guard(verifier, {}, base_url=self._base_url, metadata=False)

@@ -10,7 +10,6 @@ import json
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from mcp.server.auth.provider import AccessToken
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
-LOOK_SECONDS: Final = 0.5  # after the end of a task a stream of it may go on so long
 REFUSED: Final = -32050  # of those codes that JSON-RPC leaves to implementations; MCP uses none near it
 
 
@@ -116,7 +114,7 @@ class McpGuard(TaskTokenMiddleware):
         self._tools = _Tools(tools, methods, path)
         self._path = path
         super().__init__(
-            _HandOn(app, self._is_over),
+            _HandOn(app, self._over),
             actions=self._tools,
             verifier=verifier,
             audience=audience,
@@ -148,25 +146,22 @@ class McpGuard(TaskTokenMiddleware):
 
         return await guard.check_request(request, lambda: self._tools.action(call), digest)
 
-    def _is_over(self, token: TaskToken) -> bool:
-        """Whether what began with a token must end: by what is heard of its task, or else when it expires."""
+    async def _over(self, token: TaskToken) -> None:
+        """Return when what began with a token must end."""
         verifier = self._guard.verifier if self._guard is not None else None
-        feed = verifier.feed if isinstance(verifier, TaskVerifier) else None
-        known = feed.lookup(token.task_id) if feed is not None and feed.fresh else None
-        if known is not None:
-            return not known.live or token.task_version < known.version
-        return token.expires_at <= datetime.now(UTC)
+        if isinstance(verifier, TaskVerifier):
+            await verifier.wait_over(token)
 
 
 class _HandOn:
     """Hands the verified token on to the library behind: as its user, and under the scheme that it knows."""
 
-    def __init__(self, app: App, is_over: Callable[[TaskToken], bool]) -> None:
+    def __init__(self, app: App, over: Callable[[TaskToken], Awaitable[None]]) -> None:
         with extra("mcp"):
             from mcp.server.auth.middleware.auth_context import AuthContextMiddleware
         self._app = app
         self._inner: App = AuthContextMiddleware(app)
-        self._is_over = is_over
+        self._over = over
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = scope.get(SCOPE_KEY)
@@ -185,15 +180,15 @@ class _HandOn:
                 await self._while_it_lives(token, self._inner(handed, receive, send))
 
     async def _while_it_lives(self, token: TaskToken, answering: Awaitable[None]) -> None:
-        answer = asyncio.ensure_future(answering)
+        answer, over = asyncio.ensure_future(answering), asyncio.ensure_future(self._over(token))
         try:
-            while not answer.done() and not self._is_over(token):
-                await asyncio.wait([answer], timeout=LOOK_SECONDS)
+            await asyncio.wait([answer, over], return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 await answer
         finally:
-            answer.cancel()
-            await asyncio.gather(answer, return_exceptions=True)
+            for each in (answer, over):
+                each.cancel()
+            await asyncio.gather(answer, over, return_exceptions=True)
 
 
 class TaskTokenVerifier:

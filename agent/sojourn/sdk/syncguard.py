@@ -38,7 +38,7 @@ class SyncGuard:
         self._metadata = metadata
         self._lock = threading.Lock()
         self._pid = 0
-        self._open: tuple[Portal, AsyncExitStack, Guard] | None = None
+        self._open: tuple[Portal, AsyncExitStack, Guard, TaskVerifier] | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -51,7 +51,7 @@ class SyncGuard:
         with self._lock:
             opened, self._open = self._open, None
             if opened is not None and self._pid == os.getpid():
-                portal, stack, _ = opened
+                portal, stack, *_ = opened
                 portal.run(stack.aclose())
                 portal.close()
 
@@ -79,6 +79,11 @@ class SyncGuard:
         portal, guard = self._running()
         return portal.run_asking(lambda make: guard.check_request(request, action, make), digest)
 
+    def over(self, token: TaskToken) -> str:
+        """See TaskVerifier.over. Of a guard that is closed all is over."""
+        opened = self._open
+        return opened[3].over(token) if opened is not None else "the guard of this service is closed"
+
     def _running(self) -> tuple[Portal, Guard]:
         opened = self._open
         if opened is None or self._pid != os.getpid():
@@ -88,15 +93,15 @@ class SyncGuard:
                 opened = self._open
         return opened[0], opened[2]
 
-    def _start(self) -> tuple[Portal, AsyncExitStack, Guard]:
+    def _start(self) -> tuple[Portal, AsyncExitStack, Guard, TaskVerifier]:
         portal = Portal()
 
-        async def start() -> tuple[AsyncExitStack, Guard]:
+        async def start() -> tuple[AsyncExitStack, Guard, TaskVerifier]:
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(Client(self._socket))
                 verifier = await stack.enter_async_context(TaskVerifier(client, self.audience))
                 guard = Guard(verifier, self._actions, base_url=self._base_url, metadata=self._metadata)
-                return stack.pop_all(), guard
+                return stack.pop_all(), guard, verifier
 
         try:
             return (portal, *portal.run(start()))

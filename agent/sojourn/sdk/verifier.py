@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Final, Self
 
 from sojourn.errors import InvalidToken
+from sojourn.limits import HEARTBEAT_SECONDS
 from sojourn.oautherrors import ActionNotAllowed
 from sojourn.sdk.feed import TaskFeed
 from sojourn.sdk.usereports import UseReports
@@ -119,6 +120,30 @@ class TaskVerifier:
                 raise InvalidToken("token cannot be used now", reason_code="unavailable", detail=str(error)) from error
         if action is not None:
             self._reports.note(verified.token, action)
+
+    def over(self, token: TaskToken) -> str:
+        """Why what began with a good token must end, by what is heard of its task; '' while it may go on.
+
+        Of a task that nothing is heard of the token's own end is the end.
+        """
+        known = self.feed.lookup(token.task_id) if self.feed.fresh else None
+        if known is None:
+            return "" if self._now() < token.expires_at else "nothing is heard of the task, and its token has expired"
+        if not known.live:
+            what = "the task is not active" if known.suspended else "the task is over"
+            return f"{what}: {known.reason or 'no reason given'}"
+        return "" if token.task_version >= known.version else "the task has changed since its token was issued"
+
+    async def wait_over(self, token: TaskToken) -> str:
+        """Return why, when what began with a good token must end."""
+        heard = False
+        while not (why := self.over(token)):
+            known = self.feed.fresh and self.feed.lookup(token.task_id) is not None
+            if heard and self.feed.fresh and not known:  # an agent that was started anew does not know it any more
+                return "the task is over: nothing is heard of it any more"
+            heard = heard or known
+            await self.feed.wait_news(token.task_id, HEARTBEAT_SECONDS)
+        return why
 
     async def _judge(self, token: str, proven: Proven) -> TaskToken:
         if not self.feed.fresh:

@@ -1,6 +1,7 @@
 """The gRPC interceptors: streams, open methods, certificates, and requests that are no messages."""
 
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from cryptography.hazmat.primitives.serialization import Encoding
 from fakes import services
 from fakes.ca import FakeCa
-from fakes.guarded import Credentials, agent_at, token
+from fakes.guarded import Agent, Credentials, agent_at, token
 from fakes.services import SERVICE, GrpcService, Ticket
 from fakes.task_feed import HOLDER
 from sojourn.errors import InvalidInput
@@ -57,6 +58,50 @@ class TestStreams:
         """Streams are guarded as other calls are."""
         assert 401 == service.ask(name, [GOOD], Credentials()).status
         assert 401 == service.ask(name, [GOOD], Credentials.bearer(token(task="gone"))).status
+
+
+class TestEnds:
+    @pytest.fixture(params=["grpc", "grpc-aio"])
+    def ending(self, request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Agent, GrpcService]]:
+        path = tmp_path / "agent.sock"
+        make = services.grpc_service if request.param == "grpc" else services.grpc_aio_service
+        with agent_at(path) as agent, make(path) as running:
+            yield agent, running
+
+    def test_answers(self, ending: tuple[Agent, GrpcService]) -> None:
+        """Answers without end have one when the task is over, and the caller is told why."""
+        agent, service = ending
+        call = service.channel.unary_stream(
+            SERVICE + "Follow", lambda each: each.SerializeToString(), Ticket.FromString
+        )
+        answers = call(
+            Ticket(ticket="42", text=services.FOREVER), metadata=Credentials.bearer(token()).headers, timeout=30
+        )
+        assert next(answers)
+        agent.ending = True
+        with pytest.raises(grpc.RpcError) as refused:
+            for _ in answers:
+                pass
+        assert (grpc.StatusCode.UNAUTHENTICATED, True) == (
+            refused.value.code(),
+            "the task is over" in refused.value.details(),
+        )
+
+    @pytest.mark.parametrize("name", ["Collect", "Chat"])
+    def test_requests(self, ending: tuple[Agent, GrpcService], name: str) -> None:
+        """Of requests that are streamed none passes once the task is over."""
+        agent, service = ending
+
+        def requests() -> Iterator[Any]:
+            yield GOOD
+            agent.ending = True
+            ends = time.monotonic() + 10
+            while time.monotonic() < ends:
+                time.sleep(0.02)
+                yield GOOD
+
+        many = service.ask(name, requests(), Credentials.bearer(token()))
+        assert (401, "invalid_token") == (many.status, many.error)
 
 
 class TestRequests:
