@@ -39,6 +39,7 @@ class Bridge:
         self._quiet.set()
         self._server: asyncio.Server | None = None
         self._folder = ""
+        self._closed = False
         self.failure = ""
 
     @property
@@ -56,14 +57,17 @@ class Bridge:
 
     async def close(self) -> None:
         """End all connections and remove the socket. Returns when the loop has let go of them."""
+        self._closed = True
         if self._server is not None:
             self._server.close()
+            await asyncio.sleep(0)  # for connections that the loop has accepted, and told nobody of
         crossing = [near.crossing for near in self._near if near.crossing is not None]
         self.drop()
         await asyncio.gather(*crossing, return_exceptions=True)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await self._quiet.wait()
+        if not await self._gone_quiet():
+            for near in list(self._near):
+                near.abort()  # one whose other end reads nothing is never done with closing
+            await self._gone_quiet()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def drop(self) -> None:
@@ -72,6 +76,13 @@ class Bridge:
             if near.crossing is not None:
                 near.crossing.cancel()
             near.close()
+
+    async def _gone_quiet(self) -> bool:
+        """Whether the loop lets go of all connections in time."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._quiet.wait()
+        return self._quiet.is_set()
 
     # --- for the sides ----------------------------------------------------------------------------------------------
 
@@ -85,11 +96,11 @@ class Bridge:
             self._quiet.set()
 
     def entered(self, near: "_Near", transport: asyncio.Transport) -> bool:
-        """Whether a connection is of this very process: another could use our SVID."""
+        """Whether a connection may come in: it is of this very process, since another could use our SVID."""
         pid, _, _ = _UCRED.unpack(
             transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
         )
-        if pid != os.getpid():
+        if pid != os.getpid() or self._closed:
             return False
         self._near.add(near)
         return True
@@ -172,6 +183,10 @@ class _Near(asyncio.Protocol):
     def close(self) -> None:
         if self.transport is not None:
             self.transport.close()
+
+    def abort(self) -> None:
+        if self.transport is not None:
+            self.transport.abort()
 
 
 class _Far(asyncio.Protocol):
