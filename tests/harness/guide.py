@@ -1,8 +1,8 @@
 """The programs of docs/services.md, as files that run."""
 
 import os
-import random
 import re
+import secrets
 import socket
 import subprocess
 import sys
@@ -36,9 +36,13 @@ def write(folder: Path, port: int) -> None:
 
 
 def free_port() -> int:
-    """A port that nobody listens on, of those that the kernel gives to nobody by itself."""
+    """A port that nobody listens on, of those that the kernel gives to nobody by itself: each test process has its own.
+
+    Not by `random`, which is made to give the same numbers in each of them.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        port = random.randrange(20_000, 30_000)
+        port = 20_000 + worker % 10 * 1_000 + secrets.randbelow(1_000)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
