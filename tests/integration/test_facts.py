@@ -208,9 +208,9 @@ class TestDisk:
                 written = {each["name"]: each["written"] for each in agent.json("fact", "list")["facts"]}
                 assert {"freeze": False, "open": False} == written
                 assert "NOT on disk" in agent.run("fact", "list").stdout
-            denied = holder.ask("begin", type="revoked")
-            assert "policy_denied" == denied["code"]
-            assert "policy_denied" == holder.ask("begin", type="required")["code"]
+            holder.hear("ended")  # which waited for the disk
+            for type_ in ("revoked", "required"):
+                assert "policy_denied" == holder.ask("begin", type=type_)["code"]
             say(agent, "freeze", False)
             say(agent, "open", True)
             assert holder.ask("begin", type="revoked")["id"]
