@@ -319,6 +319,7 @@ async def test_WEP_21_no_retry_after_unimplemented(fake_agent: FakeAgent, client
 SDS = "envoy.service.secret.v3.SecretDiscoveryService"
 STANDARD = {
     SDS,
+    "envoy.service.auth.v3.Authorization",
     "SpiffeWorkloadAPI",
     "grpc.health.v1.Health",
     "grpc.reflection.v1alpha.ServerReflection",

@@ -79,7 +79,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
             yield Place(agent, folder, port, client)
 
 
-@pytest.fixture(scope="module", params=sorted(SERVERS))
+@pytest.fixture(scope="class", params=sorted(SERVERS))  # all are at one port
 def server(request: pytest.FixtureRequest, place: Place) -> Iterator[str]:
     program: str = request.param
     pytest.importorskip(SERVERS[program])

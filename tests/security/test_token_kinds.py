@@ -23,7 +23,7 @@ from sojourn.tasks.grants import Grant
 
 KEY = signing_key()  # of everybody: what keeps the kinds apart here is nothing but the kinds
 NOW = datetime.now(UTC)
-LATER = NOW + timedelta(minutes=5)
+LATER = NOW + timedelta(days=1)  # the suite takes its time, and these are made when it begins
 URL = f"{AUDIENCE}/tickets/42"
 KEYS = {KEY.kid: KEY.public}
 RULES = secevent.Rules(ISSUER, AUDIENCE, 600)
