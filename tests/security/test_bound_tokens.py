@@ -127,7 +127,12 @@ def test_F8_16_the_same_proof_fifty_times_at_once(shared: AgentProcess) -> None:
     async def race() -> list[str]:
         async with Client(shared.socket) as one, Client(shared.socket) as two:
             held = await one.begin_task("triage-ticket", params={"ticket": "1"})
-            text, got, refusals = proof(), [], []
+            nonce = None
+            try:
+                await one.get_token(held.id, TICKETS, dpop_proof=proof())
+            except NonceNeeded as needed:  # the agent has just begun
+                nonce = needed.nonce
+            text, got, refusals = proof(nonce=nonce), [], []
 
             async def call(client: Client) -> None:
                 try:
