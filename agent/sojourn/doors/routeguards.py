@@ -11,9 +11,8 @@ from sojourn.oautherrors import WrongParams
 from sojourn.sdk.answers import Answer
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.routes import APPROVED, Action, Actions
-from sojourn.sdk.verifier import ActionNotAllowed
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.fitting import check_digest, check_params
+from sojourn.tasks.fitting import check_action, check_digest, check_params
 from sojourn.tasks.judging import Judging
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
@@ -75,8 +74,7 @@ class _Verifier:
 
     def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None:
         """See TaskVerifier. A route that names no path cannot tell whether a request is for the task's parameters."""
-        if action not in verified.actions:
-            raise ActionNotAllowed(f"token does not allow the action {action!r}")
+        check_action(verified, action)
         if verified.params and not self._names_params:
             raise WrongParams("token is for some parameters alone, and the route does not say where a request has them")
         check_params(verified, params)

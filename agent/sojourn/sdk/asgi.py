@@ -10,7 +10,7 @@ from urllib.parse import quote
 from sojourn.errors import InvalidInput, TooLarge
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
 from sojourn.sdk.answers import Answer, Refusal
-from sojourn.sdk.asgistreams import serve_request, serve_socket
+from sojourn.sdk.asgistreams import POLICY_VIOLATION, Receive, Send, serve_request, serve_socket
 from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.routes import Actions, action_finder
@@ -18,12 +18,9 @@ from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import TaskToken
 
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 SCOPE_KEY = "sojourn.task"
-_POLICY_VIOLATION = 1008  # RFC 6455, 7.4.1
 _DENIAL = "websocket.http.response"
 _IN_PATHS: Final = "/:@!$&'()*+,;=~"  # what stands there unescaped
 
@@ -168,7 +165,7 @@ async def _answer(answer: Answer, scope: Scope, receive: Receive, send: Send) ->
         await receive()  # websocket.connect
         if _DENIAL not in scope.get("extensions", {}):
             reason = answer.description if isinstance(answer, Refusal) else ""
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": reason})
+            await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
             return
         prefix = _DENIAL
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers()]

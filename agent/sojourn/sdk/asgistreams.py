@@ -16,7 +16,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Serve = Callable[[Receive, Send], Awaitable[None]]
 
-_POLICY_VIOLATION: Final = 1008  # RFC 6455, 7.4.1
+POLICY_VIOLATION: Final = 1008  # RFC 6455, 7.4.1
 _REASON_MAX: Final = 120  # bytes that a close frame has room for, nearly (RFC 6455, 5.5)
 
 
@@ -57,7 +57,7 @@ class _Socket:
             self.next = asyncio.ensure_future(self._receive())
         await _first(self.next, self._over)
         if self._over.done():
-            return {"type": "websocket.disconnect", "code": _POLICY_VIOLATION, "reason": self._over.result()}
+            return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": self._over.result()}
         message, self.next = self.next.result(), None
         return message
 
@@ -71,7 +71,7 @@ class _Socket:
         why = await self._over
         if not self._closed:
             with suppress(Exception):  # the client, or the server, may have gone too
-                await self._send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": why[:_REASON_MAX]})
+                await self._send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": why[:_REASON_MAX]})
 
 
 class _Request:

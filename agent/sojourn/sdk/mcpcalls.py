@@ -1,12 +1,11 @@
 """MCP messages as a guard and a client of guarded servers see them: which method or tool, with which arguments."""
 
-import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sojourn.errors import InvalidInput
+from sojourn.spiffe import strictjson
 from sojourn.tasks import bound
 
 CALL: Final = "tools/call"
@@ -60,9 +59,7 @@ def call_of(method: object, params: object) -> McpCall:
 def read(content: bytes) -> McpCall:
     """Parse the one message that an HTTP request has. Raise InvalidInput for what may be read in two ways."""
     try:
-        message = json.loads(
-            content.decode("utf-8"), object_pairs_hook=_members, parse_constant=_no, parse_float=_finite
-        )
+        message = strictjson.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise InvalidInput("content is not one JSON-RPC message: each member once, in UTF-8") from error
     if not isinstance(message, dict):
@@ -70,21 +67,3 @@ def read(content: bytes) -> McpCall:
     if "method" not in message and ("result" in message or "error" in message):
         return McpCall("", "", {})  # the answer to something that the server asked
     return call_of(message.get("method"), message.get("params"))
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate member")
-    return members
-
-
-def _no(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("number out of range")
-    return value

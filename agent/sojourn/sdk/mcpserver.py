@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 from sojourn.errors import InvalidInput, TooLarge
 from sojourn.sdk.answers import Answer, Refusal
-from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Receive, Scope, Send, TaskTokenMiddleware, request_of
+from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Scope, TaskTokenMiddleware, request_of
+from sojourn.sdk.asgistreams import Receive, Send
 from sojourn.sdk.extras import extra
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.loopguard import LoopGuard, Verdict

@@ -8,12 +8,12 @@ from typing import Final, Self
 from sojourn.errors import InvalidToken
 from sojourn.limits import HEARTBEAT_SECONDS
 from sojourn.oautherrors import ActionNotAllowed
-from sojourn.sdk.feed import TaskFeed
+from sojourn.sdk.feed import TaskFeed, TaskKnown
 from sojourn.sdk.usereports import UseReports
 from sojourn.sdk.validating import Agent
 from sojourn.spiffe.jose import Signatures, UnverifiedJws, VerifiedClaims, parse_unverified
 from sojourn.tasks import tokens
-from sojourn.tasks.fitting import check_digest, check_params
+from sojourn.tasks.fitting import check_action, check_digest, check_params
 from sojourn.tasks.senders import Sender
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
@@ -101,8 +101,7 @@ class TaskVerifier:
 
     def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None:
         """Raise ActionNotAllowed or WrongParams unless the token is for `action`, with these parameters."""
-        if action not in verified.actions:
-            raise ActionNotAllowed(f"token does not allow the action {action!r}")
+        check_action(verified, action)
         check_params(verified, params)
 
     def check_digest(self, verified: TaskToken, params_digest: str) -> None:
@@ -130,8 +129,7 @@ class TaskVerifier:
         if known is None:
             return "" if self._now() < token.expires_at else "nothing is heard of the task, and its token has expired"
         if not known.live:
-            what = "the task is not active" if known.suspended else "the task is over"
-            return f"{what}: {known.reason or 'no reason given'}"
+            return _not_live(known)
         return "" if token.task_version >= known.version else "the task has changed since its token was issued"
 
     async def wait_over(self, token: TaskToken) -> str:
@@ -169,8 +167,7 @@ class TaskVerifier:
         if known is None:  # perhaps newer than the last change that we heard of
             return await self._ask(token, proven)
         if not known.live:
-            what = "the task is not active" if known.suspended else "the task is over"
-            raise InvalidToken(f"{what}: {known.reason or 'no reason given'}", reason_code="task_over")
+            raise InvalidToken(_not_live(known), reason_code="task_over")
         if verified.task_version < known.version:
             raise InvalidToken("the task has changed since this token was issued", reason_code="superseded")
         return verified
@@ -196,6 +193,11 @@ class TaskVerifier:
         # What the agent vouches for is checked here all the same, as far as that goes.
         claims = VerifiedClaims(unverified.unverified_claims)
         return tokens.read_vouched(token, claims, self.audience, self._now(), proven)
+
+
+def _not_live(known: TaskKnown) -> str:
+    what = "the task is not active" if known.suspended else "the task is over"
+    return f"{what}: {known.reason or 'no reason given'}"
 
 
 def _task_token(token: str) -> UnverifiedJws:

@@ -8,7 +8,6 @@ goes straight to `cryptography`, which is twice as fast.
 import base64
 import binascii
 import json
-import math
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from joserfc.jwk import ECKey, RSAKey
 
 from sojourn.errors import InvalidToken
 from sojourn.limits import HEADERS_KEPT, SIGNATURES_KEPT, TOKEN_MAX_BYTES
+from sojourn.spiffe import strictjson
 
 VerifiedClaims = NewType("VerifiedClaims", dict[str, Any])
 """Claims whose signature, type, audience and times were checked. Made by jwtsvid.verify, tasks.tokens and
@@ -319,7 +319,7 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 def _object(segment: str, what: str) -> dict[str, Any]:
     try:
         text = _decode(segment, what).decode("utf-8")
-        value = _JSON.decode(text)
+        value = strictjson.loads(text)
         if "\\u" in text:  # half a character, which no text can have, comes in by an escape alone (RFC 7493, 2.1)
             json.dumps(value, ensure_ascii=False).encode()
     except InvalidToken:
@@ -331,23 +331,4 @@ def _object(segment: str, what: str) -> dict[str, Any]:
     return value
 
 
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate member")
-    return members
-
-
-def _no(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError("number out of range")
-    return value
-
-
 _ENCODER: Final = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
-_JSON: Final = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no, parse_float=_finite)

@@ -108,15 +108,7 @@ class Delegating:
                 )
             raise
         parent = ticket.parent
-        fields = {"ticket": ticket.name, "parent": parent.id, "depth": task.depth, "grants": task.authority.document()}
-        actors = [str(each) for each in task.actors]
-        try:
-            await beginning.start(task, "delegation_accepted", subject=str(task.subject), actors=actors, **fields)
-        except SojournError:
-            if task.reason == NOT_WRITTEN:
-                parent.handed_on -= 1
-            raise
-        return task
+        return await self._start(task, parent, {"ticket": ticket.name})
 
     # --- by exchange ------------------------------------------------------------------------------------------------
 
@@ -149,10 +141,14 @@ class Delegating:
         except BaseException:
             held.release()
             raise
-        fields = {"by_token": jti, "parent": parent.id, "depth": task.depth, "grants": task.authority.document()}
+        return await self._start(task, parent, {"by_token": jti})
+
+    async def _start(self, task: Task, parent: Task, by: Mapping[str, str]) -> Task:
+        """Begin what `parent` has handed on; if that was never written, it has handed on nothing."""
+        fields = {**by, "parent": parent.id, "depth": task.depth, "grants": task.authority.document()}
         actors = [str(each) for each in task.actors]
         try:
-            await beginning.start(task, "delegation_accepted", subject=str(task.subject), actors=actors, **fields)
+            await self._beginning.start(task, "delegation_accepted", subject=str(task.subject), actors=actors, **fields)
         except SojournError:
             if task.reason == NOT_WRITTEN:
                 parent.handed_on -= 1

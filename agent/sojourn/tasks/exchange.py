@@ -4,10 +4,9 @@ RFC 8693 token exchange, client_credentials (RFC 6749, 4.4) and jwt-bearer (RFC 
 Result ⊆ subject ∩ task ∩ policy ∩ request. A parameter that we do not honour is refused, never ignored.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 from sojourn.errors import (
     InvalidAuthorizationDetails,
@@ -16,6 +15,7 @@ from sojourn.errors import (
     InvalidTarget,
     UnsupportedGrantType,
 )
+from sojourn.spiffe import strictjson
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import forms
 from sojourn.tasks.grants import Authority, Details, Grant, from_details
@@ -243,7 +243,7 @@ def _details(text: str | None) -> Details | None:
     if text is None:
         return None
     try:
-        value = json.loads(text, object_pairs_hook=_members, parse_constant=_no)
+        value = strictjson.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidAuthorizationDetails("authorization_details are not JSON") from error
     if not isinstance(value, list):
@@ -252,14 +252,3 @@ def _details(text: str | None) -> Details | None:
         return from_details(value)
     except InvalidInput as error:
         raise InvalidAuthorizationDetails(error.public) from error
-
-
-def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    members = dict(pairs)
-    if len(members) != len(pairs):
-        raise ValueError("duplicate member")
-    return members
-
-
-def _no(constant: str) -> float:
-    raise ValueError(f"{constant} is not JSON")

@@ -1,10 +1,16 @@
-"""Whether a good token is for what is asked: its parameters, and the one request that it is for."""
+"""Whether a good token is for what is asked: its action, its parameters, and the one request that it is for."""
 
 import secrets
 from collections.abc import Mapping
 
-from sojourn.oautherrors import WrongParams
+from sojourn.oautherrors import ActionNotAllowed, WrongParams
 from sojourn.tasks.tokens import TaskToken
+
+
+def check_action(token: TaskToken, action: str) -> None:
+    """Raise ActionNotAllowed unless the token allows the action."""
+    if action not in token.actions:
+        raise ActionNotAllowed(f"token does not allow the action {action!r}")
 
 
 def check_params(token: TaskToken, given: Mapping[str, object]) -> None:

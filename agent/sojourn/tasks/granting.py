@@ -21,7 +21,7 @@ from sojourn.errors import (
 from sojourn.identity.identities import Identities
 from sojourn.limits import SVIDS_PER_TASK
 from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGrant, InvalidSubject
-from sojourn.spiffe.jose import audiences, parse_unverified
+from sojourn.spiffe.jose import parse_unverified
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks import exchange, tokens
 from sojourn.tasks.assertions import Assertion
@@ -207,15 +207,14 @@ class Granting:
     def _task_token(self, client: Client, request: TokenRequest, proof: Binding | None) -> TaskToken:
         """Verify a task token of ours whose sender must hold what it is bound to (for DPoP: the key of `proof`)."""
         try:
-            unverified = parse_unverified(request.unverified_subject).unverified_claims
-            named, cnf = audiences(unverified), unverified.get("cnf")
+            cnf = parse_unverified(request.unverified_subject).unverified_claims.get("cnf")
             jkt = proof.thumbprint if proof is not None and isinstance(cnf, dict) and JKT in cnf else ""
             x5t = client.certificate.thumbprint if client.certificate is not None else ""
             return tokens.verify(
                 request.unverified_subject,
                 keys=self._engine.keys.published,
                 issuer=self._engine.issuer,
-                audience=named[0] if named else "",
+                audience=None,
                 now=self._clock.now(),
                 proven=Proven(jkt=jkt, x5t=x5t),
             )

@@ -9,7 +9,7 @@ from sojourn.errors import InvalidInput, InvalidToken, SojournError, TaskOver
 from sojourn.identity.identities import Identities
 from sojourn.limits import TOKEN_USE_CALLS_MAX, TOKEN_USE_LATE_SECONDS
 from sojourn.oautherrors import NonceNeeded
-from sojourn.spiffe.jose import PublicKey, audiences, parse_unverified
+from sojourn.spiffe.jose import PublicKey, parse_unverified
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import tokens
 from sojourn.tasks.engine import TaskEngine
@@ -95,12 +95,11 @@ class Judging:
         if not 1 <= calls <= TOKEN_USE_CALLS_MAX:
             raise InvalidInput(f"calls of a use are 1 to {TOKEN_USE_CALLS_MAX}")
         try:
-            named = audiences(parse_unverified(token).unverified_claims)
             verified = tokens.verify(
                 token,
                 keys=self._keys,
                 issuer=self._engine.issuer,
-                audience=named[0] if named else "",
+                audience=None,
                 now=self._clock.now(),
                 proven=None,
                 late_seconds=TOKEN_USE_LATE_SECONDS,

@@ -10,7 +10,6 @@ from sojourn.identity.issued import X509
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import DPOP_JTI_MAX, PROOF_METHOD_MAX, PROOF_URL_MAX
 from sojourn.spiffe import dpop
-from sojourn.spiffe.jose import audiences, parse_unverified
 from sojourn.spiffe.replays import Replays
 from sojourn.spiffe.x509svid import DER, parse_certificates, verify_chain
 from sojourn.tasks import tokens
@@ -95,12 +94,11 @@ class Proving:
     def _check_own(self, task: Task, token: str) -> None:
         if task.key is None:
             raise InvalidToken("token is not bound to the key of the task: get one with agent_key")
-        named = audiences(parse_unverified(token).unverified_claims)
         verified = tokens.verify(
             token,
             keys=self._engine.keys.published,
             issuer=self._engine.issuer,
-            audience=named[0] if named else "",
+            audience=None,
             now=self._clock.now(),
             proven=Proven(jkt=task.key.public.thumbprint),
         )

@@ -188,7 +188,7 @@ def verify(
     *,
     keys: Mapping[str, PublicKey],
     issuer: str,
-    audience: str,
+    audience: str | None,
     now: datetime,
     proven: Proven | None = UNPROVEN,
     late_seconds: float = 0,
@@ -196,10 +196,13 @@ def verify(
 ) -> TaskToken:
     """Check type, signature, issuer, the one audience, times, and binding; raise InvalidToken otherwise.
 
-    `proven` None: the sender has been judged elsewhere. `late_seconds`: so long ago it may have expired.
+    `audience` None: the one that it names, whichever that is. `proven` None: the sender has been judged elsewhere.
+    `late_seconds`: so long ago it may have expired.
     This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
     """
     claims = _signed(token, keys, issuer, signatures)
+    if audience is None:
+        audience = next(iter(audiences(claims)), "")
     return read_vouched(token, claims, audience, now, proven, late_seconds)
 
 
