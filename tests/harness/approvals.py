@@ -126,6 +126,13 @@ def records(agent: AgentProcess, task_id: str, event: str) -> list[dict[str, Any
     return [whole(MessageToDict(record.fields)) for record in told if record.event == event]
 
 
+def trail(agent: AgentProcess, task_id: str) -> list[str]:
+    """The names of the audit records about a task, oldest first."""
+    request = admin_pb2.ListAuditRequest(limit=1_000, task_id=task_id)
+    told = unary(agent.admin_socket, f"{ADMIN}ListAudit", request, admin_pb2.ListAuditResponse).records
+    return [record.event for record in sorted(told, key=lambda each: each.seq)]
+
+
 def review_all(agent: AgentProcess) -> None:
     """Do all reviews that are owed; their tasks are over."""
     owed = unary(
