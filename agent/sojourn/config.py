@@ -32,6 +32,7 @@ from sojourn.configtables import (
 from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
 from sojourn.limits import (
     CONFIG_MAX_BYTES,
+    PROVIDERS,
     SERVICES,
     SIGNAL_ISSUERS,
     SVID_TTL_MAX_SECONDS,
@@ -114,6 +115,7 @@ class Config(Table):
     metrics: MetricsConfig = MetricsConfig()
     listen: ListenConfig = ListenConfig()
     services: Annotated[tuple[ServiceConfig, ...], Field(max_length=SERVICES)] = ()
+    providers: Annotated[Mapping[str, Mapping[str, Any]], Field(max_length=PROVIDERS)] = Field(default_factory=dict)
     limits: LimitsConfig = LimitsConfig()
 
     @field_validator("trust_domain")
@@ -277,6 +279,8 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     inner = ((values.get(table), key) for table, key in keys)
     listed = values.get("signals")
     issuers = [(each, "jwks") for each in listed] if isinstance(listed, list) else []
+    outside = values.get("providers")
+    issuers += [(each, "ca") for each in outside.values()] if isinstance(outside, dict) else []
     for table, key in ((values, "data_dir"), (values, "socket"), (values, "admin_socket"), *inner, *issuers):
         if isinstance(table, dict) and isinstance(table.get(key), str):
             table[key] = table[key] if table[key].startswith("unix:") else str(folder / table[key])

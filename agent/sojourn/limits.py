@@ -270,3 +270,13 @@ PROXY_HOSTS = 64  # certificates that are kept: as many as a task has grants, an
 CERTIFICATE_MAX_BYTES = 32_768  # of PEM with percent escapes; an X.509-SVID has about 1,500
 CERTIFICATES_REMEMBERED = 256  # as parsed; one more costs 30 microseconds a request
 ENVOY_ROUTES_KEPT = 1_024  # of all Envoys; one more is read anew at each request
+
+# --- providers outside ----------------------------------------------------------------------------------------------
+PROVIDERS = 64
+PROVIDER_DEADLINE_SECONDS = 10.0  # of one exchange, with what is tried again: a caller's patience
+PROVIDER_DEADLINE_MAX_SECONDS = 60.0
+PROVIDER_ANSWER_MAX_BYTES = 256 * 1024  # a token with its metadata is a few KiB; AWS's policies make it no larger
+PROVIDER_CALLS_AT_ONCE = 32  # of one provider: one that is slow holds no more than these
+PROVIDER_ASSERTION_SECONDS = 60  # the life of a JWT-SVID that a provider is shown
+PROVIDER_CREDENTIALS = 20_000  # not gone, of all tasks
+PROVIDER_CREDENTIALS_PER_TASK = 64

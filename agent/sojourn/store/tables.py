@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA = "0006"  # the newest migration in store/migrations/versions; a test compares
+SCHEMA = "0007"  # the newest migration in store/migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -86,6 +86,18 @@ used_tokens = Table(
     Column("digest", String(64), primary_key=True),  # of kind, issuer, audience and jti
     Column("expires_at", BigInteger, nullable=False),
     Index("used_tokens_by_end", "expires_at"),
+)
+
+external_credentials = Table(
+    "external_credentials",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("task_id", String(64), nullable=False),
+    Column("provider", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("expires_at", BigInteger, nullable=False),  # at the latest, seconds since the epoch
+    Column("document", Text, nullable=False),  # its handle is in there, sealed
+    Index("external_credentials_by_task", "task_id"),
 )
 
 settings = Table(

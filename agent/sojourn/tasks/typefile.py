@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Annotated, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -57,6 +57,7 @@ def _name(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_name)]
 Workload = Annotated[str, AfterValidator(_spiffe_id)]
+ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
 Seconds = between(timedelta(seconds=TASK_MIN_SECONDS), timedelta(seconds=TASK_MAX_SECONDS))
 
 
@@ -65,10 +66,23 @@ class _Table(BaseModel):
 
 
 class Ceiling(_Table):
-    """What tasks of the type may do at most at one resource."""
+    """What tasks of the type may do at most at one resource.
+
+    `provider` names an outside token endpoint, [providers.NAME] of the configuration, that gives the credentials for
+    the resource; without it they are our own task tokens. `ask` is what that provider needs to know beyond the
+    resource: its keys are the provider's.
+    """
 
     resource: str
     actions: tuple[str, ...]
+    provider: ProviderName | None = None
+    ask: Mapping[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _asked_of_someone(self) -> Self:
+        if self.ask and self.provider is None:
+            raise ValueError("ask is for a provider, and none is named")
+        return self
 
 
 class FactRule(_Table):
@@ -143,6 +157,24 @@ class TypeFile(_Table):
     def _high_is_bound(self) -> Self:
         if self.consequence == "high" and self.bound is False:
             raise ValueError("bound = false is not for high consequence: its tokens are always bound")
+        return self
+
+    @model_validator(mode="after")
+    def _outside_is_not_bound(self) -> Self:
+        bound = self.bound or self.consequence == "high"
+        outside = next((each for each in self.ceiling if each.provider is not None), None)
+        if bound and outside is not None:
+            raise ValueError(
+                f"tokens of the type are bound to their sender, which those of provider {outside.provider!r} are not"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _provider_once(self) -> Self:
+        outside = [each.resource for each in self.ceiling if each.provider is not None]
+        twice = next((each for each in outside if [each.resource for each in self.ceiling].count(each) > 1), None)
+        if twice is not None:
+            raise ValueError(f"{twice!r} is there twice, and is a provider's: put it into one [[ceiling]]")
         return self
 
     @model_validator(mode="after")

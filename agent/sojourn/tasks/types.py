@@ -6,10 +6,11 @@ import os
 import re
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -32,6 +33,14 @@ from sojourn.tasks.typefile import ApprovalRule, DelegationRule, FactRule, TypeF
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
 CASES = ".test.toml"  # files of cases are named so; they are no task types
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """A resource whose credentials a provider gives: its name in the configuration, and what it is asked with."""
+
+    provider: str
+    ask: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,7 @@ class TaskType:
     policy: Policy
     digest: str
     lines: Mapping[str, int]  # where each key of its TOML file stands
+    outside: Mapping[str, Outside] = field(default_factory=dict)  # resource -> who gives credentials for it
 
     def read_params(self, given: Mapping[str, str]) -> dict[str, Param]:
         """Check parameters against the type's and give each its type. Raise InvalidInput naming the first fault."""
@@ -149,6 +159,12 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         policy=policy,
         digest=hashlib.sha256(f"{toml}\0{cedar}".encode()).hexdigest(),
         lines=line_numbers(toml),
+        outside={
+            grant.resource: Outside(each.provider, each.ask)
+            for each in file.ceiling
+            if each.provider is not None
+            for grant in (Grant.parse(each.resource, each.actions),)
+        },
     )
 
 

@@ -819,3 +819,128 @@ class CompleteReviewRequest(_message.Message):
 class CompleteReviewResponse(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class ListProvidersRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListProvidersResponse(_message.Message):
+    __slots__ = ("providers",)
+    PROVIDERS_FIELD_NUMBER: _ClassVar[int]
+    providers: _containers.RepeatedCompositeFieldContainer[Provider]
+    def __init__(self, providers: _Optional[_Iterable[_Union[Provider, _Mapping]]] = ...) -> None: ...
+
+class Provider(_message.Message):
+    __slots__ = ("name", "kind", "recall", "offline", "circuit", "fault", "exchanges", "failures", "held", "residual", "circuit_until", "task_types")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    OFFLINE_FIELD_NUMBER: _ClassVar[int]
+    CIRCUIT_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    EXCHANGES_FIELD_NUMBER: _ClassVar[int]
+    FAILURES_FIELD_NUMBER: _ClassVar[int]
+    HELD_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_FIELD_NUMBER: _ClassVar[int]
+    CIRCUIT_UNTIL_FIELD_NUMBER: _ClassVar[int]
+    TASK_TYPES_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    kind: str
+    recall: str
+    offline: bool
+    circuit: str
+    fault: str
+    exchanges: int
+    failures: int
+    held: int
+    residual: int
+    circuit_until: int
+    task_types: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., kind: _Optional[str] = ..., recall: _Optional[str] = ..., offline: _Optional[bool] = ..., circuit: _Optional[str] = ..., fault: _Optional[str] = ..., exchanges: _Optional[int] = ..., failures: _Optional[int] = ..., held: _Optional[int] = ..., residual: _Optional[int] = ..., circuit_until: _Optional[int] = ..., task_types: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CheckProviderRequest(_message.Message):
+    __slots__ = ("name", "spiffe_id", "task_type", "resource", "actions")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_TYPE_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    spiffe_id: str
+    task_type: str
+    resource: str
+    actions: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., task_type: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class CheckStep(_message.Message):
+    __slots__ = ("name", "outcome", "told", "hint", "milliseconds")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    TOLD_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    MILLISECONDS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    outcome: str
+    told: str
+    hint: str
+    milliseconds: int
+    def __init__(self, name: _Optional[str] = ..., outcome: _Optional[str] = ..., told: _Optional[str] = ..., hint: _Optional[str] = ..., milliseconds: _Optional[int] = ...) -> None: ...
+
+class ListExternalCredentialsRequest(_message.Message):
+    __slots__ = ("task_id", "residual", "limit")
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    RESIDUAL_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    residual: bool
+    limit: int
+    def __init__(self, task_id: _Optional[str] = ..., residual: _Optional[bool] = ..., limit: _Optional[int] = ...) -> None: ...
+
+class ListExternalCredentialsResponse(_message.Message):
+    __slots__ = ("credentials", "more")
+    CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
+    credentials: _containers.RepeatedCompositeFieldContainer[ExternalCredential]
+    more: int
+    def __init__(self, credentials: _Optional[_Iterable[_Union[ExternalCredential, _Mapping]]] = ..., more: _Optional[int] = ...) -> None: ...
+
+class ExternalCredential(_message.Message):
+    __slots__ = ("id", "task_id", "task_type", "spiffe_id", "provider", "recall", "resource", "actions", "state", "asked_at", "expires_at", "over_at", "attempts", "fault", "details")
+    class DetailsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TASK_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    ASKED_AT_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
+    OVER_AT_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPTS_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    task_id: str
+    task_type: str
+    spiffe_id: str
+    provider: str
+    recall: str
+    resource: str
+    actions: _containers.RepeatedScalarFieldContainer[str]
+    state: str
+    asked_at: int
+    expires_at: int
+    over_at: float
+    attempts: int
+    fault: str
+    details: _containers.ScalarMap[str, str]
+    def __init__(self, id: _Optional[str] = ..., task_id: _Optional[str] = ..., task_type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., provider: _Optional[str] = ..., recall: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., state: _Optional[str] = ..., asked_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., over_at: _Optional[float] = ..., attempts: _Optional[int] = ..., fault: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ...) -> None: ...

@@ -73,7 +73,7 @@ class Grant(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses", "parent_id", "depth", "actors", "approval")
+    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses", "parent_id", "depth", "actors", "approval", "outside")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -99,6 +99,7 @@ class Task(_message.Message):
     DEPTH_FIELD_NUMBER: _ClassVar[int]
     ACTORS_FIELD_NUMBER: _ClassVar[int]
     APPROVAL_FIELD_NUMBER: _ClassVar[int]
+    OUTSIDE_FIELD_NUMBER: _ClassVar[int]
     id: str
     type: str
     spiffe_id: str
@@ -117,7 +118,27 @@ class Task(_message.Message):
     depth: int
     actors: _containers.RepeatedScalarFieldContainer[str]
     approval: TaskApproval
-    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ..., parent_id: _Optional[str] = ..., depth: _Optional[int] = ..., actors: _Optional[_Iterable[str]] = ..., approval: _Optional[_Union[TaskApproval, _Mapping]] = ...) -> None: ...
+    outside: _containers.RepeatedCompositeFieldContainer[Outside]
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ..., parent_id: _Optional[str] = ..., depth: _Optional[int] = ..., actors: _Optional[_Iterable[str]] = ..., approval: _Optional[_Union[TaskApproval, _Mapping]] = ..., outside: _Optional[_Iterable[_Union[Outside, _Mapping]]] = ...) -> None: ...
+
+class Outside(_message.Message):
+    __slots__ = ("resource", "provider", "kind", "details")
+    class DetailsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    DETAILS_FIELD_NUMBER: _ClassVar[int]
+    resource: str
+    provider: str
+    kind: str
+    details: _containers.ScalarMap[str, str]
+    def __init__(self, resource: _Optional[str] = ..., provider: _Optional[str] = ..., kind: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Use(_message.Message):
     __slots__ = ("resource", "action", "tokens", "calls")
@@ -196,18 +217,24 @@ class GetTokenRequest(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., agent_key: _Optional[bool] = ..., dpop_proof: _Optional[str] = ..., certificate: _Optional[bytes] = ..., params_digest: _Optional[str] = ...) -> None: ...
 
 class GetTokenResponse(_message.Message):
-    __slots__ = ("access_token", "token_type", "expires_at", "resource", "actions")
+    __slots__ = ("access_token", "token_type", "expires_at", "resource", "actions", "issued_token_type", "provider", "recall")
     ACCESS_TOKEN_FIELD_NUMBER: _ClassVar[int]
     TOKEN_TYPE_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    ISSUED_TOKEN_TYPE_FIELD_NUMBER: _ClassVar[int]
+    PROVIDER_FIELD_NUMBER: _ClassVar[int]
+    RECALL_FIELD_NUMBER: _ClassVar[int]
     access_token: str
     token_type: str
     expires_at: int
     resource: str
     actions: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[int] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
+    issued_token_type: str
+    provider: str
+    recall: str
+    def __init__(self, access_token: _Optional[str] = ..., token_type: _Optional[str] = ..., expires_at: _Optional[int] = ..., resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ..., issued_token_type: _Optional[str] = ..., provider: _Optional[str] = ..., recall: _Optional[str] = ...) -> None: ...
 
 class CreateProofRequest(_message.Message):
     __slots__ = ("task_id", "method", "url", "access_token", "nonce")

@@ -1,0 +1,45 @@
+"""What a provider's answers become when they are no credential."""
+
+from sojourn.errors import SojournError
+
+
+class ProviderRefused(SojournError):
+    """A provider understood, and said no: asking again changes nothing. `step` is the call that it refused."""
+
+    code = "provider_refused"
+    grpc_status = "PERMISSION_DENIED"
+    oauth_error = "invalid_target"
+
+    def __init__(self, public: str, *, step: str = "", hint: str = "", detail: str = "") -> None:
+        """`hint`: what to set at the provider, one sentence."""
+        super().__init__(public, detail=detail)
+        self.step = step
+        self.hint = hint
+
+
+class ProviderUnavailable(SojournError):
+    """A provider could not be reached, or did not answer as it should: it may, later.
+
+    `sent`: the request may have had its effect, though no answer came.
+    """
+
+    code = "provider_unavailable"
+    grpc_status = "UNAVAILABLE"
+    oauth_error = "temporarily_unavailable"
+
+    def __init__(
+        self,
+        public: str,
+        *,
+        step: str = "",
+        hint: str = "",
+        sent: bool = False,
+        retry_after: float = 0.0,
+        detail: str = "",
+    ) -> None:
+        """`retry_after`: seconds, as the provider said; 0: it did not."""
+        super().__init__(public, detail=detail)
+        self.step = step
+        self.hint = hint
+        self.sent = sent
+        self.retry_after = retry_after

@@ -1,0 +1,45 @@
+"""HTTP to the outside, as providers and partners are asked: guarded, bounded, and never followed elsewhere."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from sojourn.providers.errors import ProviderUnavailable
+from sojourn.spiffe import strictjson
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `headers` have lower-case names."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes = field(repr=False)
+
+    def json(self, step: str) -> dict[str, Any]:
+        """The body as a JSON object, strictly read. Raise ProviderUnavailable that names `step` if it is none."""
+        try:
+            value = strictjson.loads(self.body.decode())
+        except (ValueError, RecursionError) as error:
+            raise ProviderUnavailable("the answer is not JSON", step=step, sent=True) from error
+        if not isinstance(value, dict):
+            raise ProviderUnavailable("the answer is not a JSON object", step=step, sent=True)
+        return value
+
+
+class Http(Protocol):
+    """Requests to the outside. Each raises ProviderUnavailable if no answer came, or it was not to be had safely:
+
+    an address that is not public and not allowed, a certificate that is not good, a redirect, an answer that is too
+    large or too slow. What a status means is for the caller to say. `step` names the call in errors and checks.
+    """
+
+    async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> Answer: ...
+
+    async def post_form(
+        self, url: str, form: Mapping[str, str], *, step: str, headers: Mapping[str, str] | None = None
+    ) -> Answer: ...
+
+    async def post_json(
+        self, url: str, body: Mapping[str, Any], *, step: str, headers: Mapping[str, str] | None = None
+    ) -> Answer: ...
