@@ -280,3 +280,6 @@ PROVIDER_CALLS_AT_ONCE = 32  # of one provider: one that is slow holds no more t
 PROVIDER_ASSERTION_SECONDS = 60  # the life of a JWT-SVID that a provider is shown
 PROVIDER_CREDENTIALS = 20_000  # not gone, of all tasks
 PROVIDER_CREDENTIALS_PER_TASK = 64
+PROVIDER_CHECK_STEPS = 32  # of one check: the longest of ours has 8
+PROVIDER_CHECKS_PER_MINUTE = 30  # of one provider: an outside system counts failed sign-ins
+PROVIDER_CHECK_ENDING_SECONDS = 5.0  # that a step which hung has to take back what it obtained
