@@ -291,3 +291,4 @@ PROVIDER_HEADERS_MAX_BYTES = 32 * 1024
 PROVIDER_URL_MAX_BYTES = 2_048
 PROVIDER_LOOKUPS_AT_ONCE = 4  # of one provider: a thread each
 PROVIDER_ADDRESSES_TRIED = 4  # of one name, of those that may be connected to
+PROVIDER_CHECK_TEXT = 1_000  # characters of what a step tells

@@ -19,6 +19,7 @@ from sojourn.cli import (
     inspect,
     policy,
     policyadmin,
+    provider,
     review,
     revoking,
     svid,
@@ -44,6 +45,7 @@ app.add_typer(approval.app, name="approval")
 app.add_typer(review.app, name="review")
 app.add_typer(fact.app, name="fact")
 app.add_typer(policy.app, name="policy")
+app.add_typer(provider.app, name="provider")
 app.add_typer(authority.app, name="authority")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(audit.app, name="audit")
