@@ -183,14 +183,14 @@ class GcpProvider:
             )
         audience = self._settings.jwt_audience or f"https:{self._settings.audience}"
         body = {
-            "grantType": _GRANT,
+            "grant_type": _GRANT,
             "audience": self._settings.audience,
             "scope": " ".join(scopes),
-            "requestedTokenType": ACCESS_TOKEN,
-            "subjectToken": mint(audience, algorithm="ES256"),
-            "subjectTokenType": _JWT,
+            "requested_token_type": ACCESS_TOKEN,
+            "subject_token": mint(audience, algorithm="ES256"),
+            "subject_token_type": _JWT,
         }
-        answer = await self._http.post_json(self._sts, body, step="exchange")
+        answer = await self._http.post_form(self._sts, body, step="exchange")
         if answer.status != 200:
             raise sts_refusal_of(answer, "exchange")
         told = answer.json("exchange")
@@ -200,13 +200,13 @@ class GcpProvider:
         """The same token for what a boundary lets through. It expires when that token does."""
         options = json.dumps({"accessBoundary": {"accessBoundaryRules": [rule.told for rule in rules]}})
         body = {
-            "grantType": _GRANT,
-            "requestedTokenType": ACCESS_TOKEN,
-            "subjectToken": token,
-            "subjectTokenType": ACCESS_TOKEN,
-            "options": quote(options),
+            "grant_type": _GRANT,
+            "requested_token_type": ACCESS_TOKEN,
+            "subject_token": token,
+            "subject_token_type": ACCESS_TOKEN,
+            "options": options,
         }
-        answer = await self._http.post_json(self._sts, body, step="boundary")
+        answer = await self._http.post_form(self._sts, body, step="boundary")
         if answer.status != 200:
             raise sts_refusal_of(answer, "boundary")
         bounded = token_of(answer.json("boundary"), "access_token", "boundary")
@@ -221,7 +221,7 @@ class GcpProvider:
     async def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         """Ask STS for nothing, which it has to refuse; then a token, which is dropped."""
         try:
-            answer = await self._http.post_json(self._sts, {}, step="endpoint")
+            answer = await self._http.post_form(self._sts, {}, step="endpoint")
             if answer.status not in {400, 401} or not isinstance(answer.json("endpoint").get("error"), str | dict):
                 raise sts_refusal_of(answer, "endpoint")
             yield Step("endpoint", "ok", f"Google's STS answers at {self._sts}")

@@ -206,7 +206,7 @@ class VaultProvider:
             raise ProviderRefused(
                 "the role's tokens may not revoke and look up themselves, so they could not be taken back",
                 step=_RIGHTS,
-                hint="leave the role its default policy, or allow in another what that one says of auth/token/revoke-self, "
+                hint="leave the role its default policy, or allow by another what it says of auth/token/revoke-self, "
                 "auth/token/lookup-self and sys/capabilities-self",
             )
         self._able[policies] = None
