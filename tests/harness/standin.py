@@ -1,11 +1,12 @@
 """A server on a loopback port that stands in for an outside system, and an issuer of JWT-SVIDs that it trusts."""
 
+import contextlib
 import json
 import secrets
 import ssl
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -14,6 +15,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet, RSAKey
+from sojourn.providers.http import GuardedHttp
+from sojourn.providers.provider import ProviderTable
 
 ISSUER = "https://agent.example.org"
 
@@ -138,13 +141,18 @@ class Issuer:
 
     def renew(self) -> None:
         """Other keys: what was signed by those before is not good any more."""
-        ids = {name: secrets.token_hex(8) for name in ("ES256", "RS256")}
-        self.keys = {
-            "ES256": ECKey.generate_key("P-256", {"kid": ids["ES256"]}),
-            "RS256": RSAKey.generate_key(2048, {"kid": ids["RS256"]}),
-        }
+        self.keys: dict[str, ECKey | RSAKey] = {}
+
+    def key(self, algorithm: str) -> ECKey | RSAKey:
+        """Made when it is first used: an RSA key takes a while."""
+        if algorithm not in self.keys:
+            told = {"kid": secrets.token_hex(8)}
+            rsa = algorithm == "RS256"
+            self.keys[algorithm] = RSAKey.generate_key(2048, told) if rsa else ECKey.generate_key("P-256", told)
+        return self.keys[algorithm]
 
     def jwks(self) -> dict[str, Any]:
+        self.key("ES256")
         return {"keys": [key.as_dict(private=False) for key in self.keys.values()]}
 
     def mint(self, spiffe_id: str, **changes: Any):
@@ -154,7 +162,7 @@ class Issuer:
             now = int(self.clock())
             told = {"iss": self.issuer, "sub": spiffe_id, "aud": audience, "iat": now, "exp": now + 60}
             told |= {"jti": secrets.token_urlsafe(16), **(claims or {}), **changes}
-            key = self.keys[algorithm]
+            key = self.key(algorithm)
             return jwt.encode({"alg": algorithm, "kid": key.kid, "typ": "JWT"}, told, key)
 
         return mint
@@ -186,3 +194,13 @@ def verified(
     if claims.get("iat", 0) > time.time() + 60:
         raise NotGood("early")
     return claims
+
+
+@contextlib.asynccontextmanager
+async def guarded(**table: Any) -> AsyncIterator[GuardedHttp]:
+    """The agent's own HTTP, that may ask stand-ins on loopback."""
+    http = GuardedHttp(ProviderTable(**{"kind": "any", "plain_http": True, **table}))
+    try:
+        yield http
+    finally:
+        await http.close()
