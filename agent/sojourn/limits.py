@@ -277,7 +277,6 @@ PROVIDER_DEADLINE_SECONDS = 10.0  # of one exchange, with what is tried again: a
 PROVIDER_DEADLINE_MAX_SECONDS = 60.0
 PROVIDER_ANSWER_MAX_BYTES = 256 * 1024  # a token with its metadata is a few KiB; AWS's policies make it no larger
 PROVIDER_TOKEN_MAX_BYTES = 64 * 1024  # of one; AWS's largest session token and an Entra token with groups are below 16
-PROVIDER_RETRY_AFTER_MAX_SECONDS = 300.0  # that a provider may put us off for
 PROVIDER_ROLES_KEPT = (
     1_024  # of which a provider remembers that what they give can be taken back; one more costs a call
 )

@@ -1,15 +1,19 @@
 """What a provider answers: read strictly, and refused with a sentence when it is none. It may be hostile."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
+
+import structlog
 
 from sojourn.errors import SojournError, quoted
 from sojourn.limits import PROVIDER_RETRY_AFTER_MAX_SECONDS, PROVIDER_TOKEN_MAX_BYTES
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.http import Answer
 from sojourn.providers.provider import Step
+
+log = structlog.get_logger()
 
 _LONG_WORD: Final = re.compile(r"[^\s'\"]{40,}")
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -94,7 +98,7 @@ def unanswered(answer: Answer, step: str, *, detail: str = "") -> ProviderUnavai
     if answer.status == 429:
         told, sent = "the provider has too many requests", False
     elif answer.status >= 500:
-        told, sent = "the provider failed", True
+        told, sent = "the provider failed", answer.status != 503  # 503: it was not looked at
     else:
         told, sent = "the provider did not answer as it should", True
     return ProviderUnavailable(
@@ -108,6 +112,16 @@ def retry_after(answer: Answer) -> float:
     if not (value.isascii() and value.isdecimal()) or len(value) > 9:
         return 0.0
     return min(float(value), PROVIDER_RETRY_AFTER_MAX_SECONDS)
+
+
+async def unfailing(steps: AsyncIterator[Step]) -> AsyncIterator[Step]:
+    """A check's steps, with one more if it fails in a way that nobody foresaw."""
+    try:
+        async for step in steps:
+            yield step
+    except Exception as error:
+        log.exception("check_raised")
+        yield Step("check", "failed", f"it failed in a way that nobody foresaw: {type(error).__name__}")
 
 
 def failed(name: str, error: SojournError) -> Step:

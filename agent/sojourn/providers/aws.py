@@ -21,7 +21,7 @@ from pydantic import Field, model_validator
 from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, between
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.providers.answers import expiring, failed, odd, time_of, token_of, unanswered
+from sojourn.providers.answers import expiring, failed, odd, time_of, token_of, unanswered, unfailing
 from sojourn.providers.awsanswers import fields_of, refusal_of
 from sojourn.providers.awspolicy import AwsAsk, RoleArn, policies_of, session_policy
 from sojourn.providers.errors import ProviderRefused
@@ -165,8 +165,11 @@ class AwsProvider:
         if answer.status not in {200, 204}:
             raise unanswered(answer, "deny")
 
-    async def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
+    def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         """Ask STS who asks, which it has to refuse; then a session, which is dropped, and denied from the end on."""
+        return unfailing(self._steps(wanted, mint))
+
+    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         try:
             form = {"Action": "GetCallerIdentity", "Version": _VERSION}
             fields_of(await self._http.post_form(self._settings.sts, form, step="endpoint"), "endpoint")

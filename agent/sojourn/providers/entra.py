@@ -16,7 +16,7 @@ from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, Table, between
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import ACTIONS_PER_GRANT
-from sojourn.providers.answers import code_of, failed, life_of, odd, said, token_of, unanswered
+from sojourn.providers.answers import code_of, failed, life_of, odd, said, token_of, unanswered, unfailing
 from sojourn.providers.asks import chosen, of_actions
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
@@ -169,8 +169,11 @@ class EntraProvider:
         """Never: see the module."""
         raise ProviderRefused("Entra cannot recall an access token", step="recall")
 
-    async def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
+    def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         """Read the tenant's metadata; then get a token, which is dropped."""
+        return unfailing(self._steps(wanted, mint))
+
+    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         try:
             url = f"{self._tenant}/v2.0/.well-known/openid-configuration"
             answer = await self._http.get(url, step="tenant")

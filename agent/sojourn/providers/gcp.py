@@ -21,7 +21,7 @@ from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Table
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import ACTIONS_PER_GRANT
-from sojourn.providers.answers import expiring, failed, life_of, odd, text_of, time_of, token_of
+from sojourn.providers.answers import expiring, failed, life_of, odd, text_of, time_of, token_of, unfailing
 from sojourn.providers.asks import of_actions
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.gcpanswers import refusal_of, sts_refusal_of
@@ -218,8 +218,11 @@ class GcpProvider:
         """Never: see the module."""
         raise ProviderRefused("Google cannot recall an access token", step="recall")
 
-    async def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
+    def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         """Ask STS for nothing, which it has to refuse; then a token, which is dropped."""
+        return unfailing(self._steps(wanted, mint))
+
+    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         try:
             answer = await self._http.post_form(self._sts, {}, step="endpoint")
             if answer.status not in {400, 401} or not isinstance(answer.json("endpoint").get("error"), str | dict):

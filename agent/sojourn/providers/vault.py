@@ -18,7 +18,7 @@ from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, Table, between
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ROLES_KEPT
-from sojourn.providers.answers import failed, life_of, odd, table_of, token_of
+from sojourn.providers.answers import failed, life_of, odd, table_of, token_of, unfailing
 from sojourn.providers.asks import chosen, of_actions
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
@@ -264,8 +264,11 @@ class VaultProvider:
         except SojournError:
             return
 
-    async def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
+    def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         """Ask for Vault's health; then log in, read the secret if there is one, and revoke the token."""
+        return unfailing(self._steps(wanted, mint))
+
+    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         try:
             url = f"{self._address}/v1/sys/health?standbyok=true&perfstandbyok=true"  # of no namespace
             answer = await self._http.get(url, step="health")

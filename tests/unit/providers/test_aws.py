@@ -370,7 +370,7 @@ class TestErrors:
         """How long AWS wants to be left alone is passed on, and not at any length."""
         with pytest.raises(ProviderUnavailable) as caught:
             await exchange(answer(status=429, body=b"", **{"retry-after": "999999"}))
-        assert 300 == caught.value.retry_after
+        assert 3_600 == caught.value.retry_after
 
     async def test_what_aws_says_is_logged_without_tokens(self):
         """A message that shows the assertion back is logged without it."""
