@@ -286,7 +286,26 @@ PROVIDERS = 64
 PROVIDER_DEADLINE_SECONDS = 10.0  # of one exchange, with what is tried again: a caller's patience
 PROVIDER_DEADLINE_MAX_SECONDS = 60.0
 PROVIDER_ANSWER_MAX_BYTES = 256 * 1024  # a token with its metadata is a few KiB; AWS's policies make it no larger
+PROVIDER_TOKEN_MAX_BYTES = 64 * 1024  # of one; AWS's largest session token and an Entra token with groups are below 16
+PROVIDER_ROLES_KEPT = (
+    1_024  # of which a provider remembers that what they give can be taken back; one more costs a call
+)
 PROVIDER_CALLS_AT_ONCE = 32  # of one provider: one that is slow holds no more than these
 PROVIDER_ASSERTION_SECONDS = 60  # the life of a JWT-SVID that a provider is shown
 PROVIDER_CREDENTIALS = 20_000  # not gone, of all tasks
 PROVIDER_CREDENTIALS_PER_TASK = 64
+PROVIDER_CONNECT_SECONDS = 5.0  # for a connection, its address included; and as long for its TLS
+PROVIDER_IDLE_CONNECTIONS = 8  # kept for the next call, of one provider
+PROVIDER_IDLE_SECONDS = 20.0  # so long; what servers and balancers in between let go of sooner is seen
+PROVIDER_HEADERS = 100  # of an answer
+PROVIDER_HEADERS_MAX_BYTES = 32 * 1024
+PROVIDER_URL_MAX_BYTES = 2_048
+PROVIDER_LOOKUPS_AT_ONCE = 4  # of one provider: a thread each
+PROVIDER_ADDRESSES_TRIED = 4  # of one name, of those that may be connected to
+PROVIDER_TOKEN_MAX_SECONDS = 86_400  # a credential that is good for longer is a standing one
+PROVIDER_RETRY_AFTER_MAX_SECONDS = 3_600.0  # that a provider may ask to be left alone
+PROVIDER_METADATA_SECONDS = 3_600.0  # that metadata are kept which do not say for how long
+PROVIDER_METADATA_MIN_SECONDS = 60.0
+PROVIDER_METADATA_MAX_SECONDS = 86_400.0
+PROVIDER_METADATA_KEPT_SECONDS = 86_400.0  # at most, while they cannot be fetched anew
+PROVIDER_SCOPES = 100  # that a task type asks for, of one resource
