@@ -62,11 +62,12 @@ class UnixDoor:
 
     async def serve(self, stream: anyio.abc.SocketStream, known: Known) -> None:
         connection = stream.extra(anyio.abc.SocketAttribute.raw_socket)  # noqa: S610  # no query
-        if peers.uid_of_unix(connection) != os.geteuid():
-            return
+        allowed = peers.uid_of_unix(connection) == os.geteuid()
 
         async def find(request: Any) -> tuple[Leg, str] | None:
-            return None if _is_strange(request) else (self._leg, request.target.decode("latin-1"))
+            if not allowed or _is_strange(request):
+                return None
+            return self._leg, request.target.decode("latin-1")
 
         await _serve(stream, known, find)
 
