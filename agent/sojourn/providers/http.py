@@ -67,6 +67,9 @@ class Http(Protocol):
         self, url: str, body: Mapping[str, Any], *, step: str, headers: Mapping[str, str] | None = None
     ) -> Answer: ...
 
+    async def close(self) -> None:
+        """Let go of the connections that are kept. Its provider does that, when it is closed itself."""
+
 
 class Reached(Protocol):
     """What of a provider's table says how it is reached: see ProviderTable."""
@@ -122,12 +125,13 @@ class GuardedHttp:
         try:
             target = parse_url(url)
         except ValueError as error:
-            raise ProviderUnavailable(f"an address {error}", step=step) from error
+            raise ProviderUnavailable(f"an address {error}", step=step, at="address") from error
         pool = self._secure if target.scheme == "https" else self._plain
         if pool is None:
             raise ProviderUnavailable(
                 f"{target.authority} is to be asked over plain http",
                 step=step,
+                at="address",
                 hint="use an https URL; for a loopback address plain_http = true allows it",
             )
         call = _Call(target, step)
