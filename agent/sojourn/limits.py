@@ -271,16 +271,6 @@ CERTIFICATE_MAX_BYTES = 32_768  # of PEM with percent escapes; an X.509-SVID has
 CERTIFICATES_REMEMBERED = 256  # as parsed; one more costs 30 microseconds a request
 ENVOY_ROUTES_KEPT = 1_024  # of all Envoys; one more is read anew at each request
 
-# --- providers outside ----------------------------------------------------------------------------------------------
-PROVIDERS = 64
-PROVIDER_DEADLINE_SECONDS = 10.0  # of one exchange, with what is tried again: a caller's patience
-PROVIDER_DEADLINE_MAX_SECONDS = 60.0
-PROVIDER_ANSWER_MAX_BYTES = 256 * 1024  # a token with its metadata is a few KiB; AWS's policies make it no larger
-PROVIDER_CALLS_AT_ONCE = 32  # of one provider: one that is slow holds no more than these
-PROVIDER_ASSERTION_SECONDS = 60  # the life of a JWT-SVID that a provider is shown
-PROVIDER_CREDENTIALS = 20_000  # not gone, of all tasks
-PROVIDER_CREDENTIALS_PER_TASK = 64
-
 # --- following the bundles of other trust domains -------------------------------------------------------------------
 FEDERATION_REFRESH_SECONDS = 300  # of a bundle that gives no hint (SPIFFE Federation 4.1)
 FEDERATION_REFRESH_MIN_SECONDS = 10  # whatever the hint says: no partner has us ask more often
@@ -295,3 +285,21 @@ FEDERATION_ASKED_AT_ONCE = 16  # that an operator waits for, beside those
 FEDERATION_LOOKUPS_AT_ONCE = 64  # of names, each in a thread: a resolver that hangs cannot be interrupted
 FEDERATION_CA_SECONDS = 300.0  # after which the authorities of web certificates are read again
 FEDERATION_OVERTAKEN_MAX = 3  # fetches that are done again since what vouches for the endpoint changed meanwhile
+
+# --- providers outside ----------------------------------------------------------------------------------------------
+PROVIDERS = 64
+PROVIDER_DEADLINE_SECONDS = 10.0  # of one exchange, with what is tried again: a caller's patience
+PROVIDER_DEADLINE_MAX_SECONDS = 60.0
+PROVIDER_ANSWER_MAX_BYTES = 256 * 1024  # a token with its metadata is a few KiB; AWS's policies make it no larger
+PROVIDER_CALLS_AT_ONCE = 32  # of one provider: one that is slow holds no more than these
+PROVIDER_ASSERTION_SECONDS = 60  # the life of a JWT-SVID that a provider is shown
+PROVIDER_CREDENTIALS = 20_000  # not gone, of all tasks
+PROVIDER_CREDENTIALS_PER_TASK = 64
+PROVIDER_CONNECT_SECONDS = 5.0  # for a connection, its address included; and as long for its TLS
+PROVIDER_IDLE_CONNECTIONS = 8  # kept for the next call, of one provider
+PROVIDER_IDLE_SECONDS = 20.0  # so long; what servers and balancers in between let go of sooner is seen
+PROVIDER_HEADERS = 100  # of an answer
+PROVIDER_HEADERS_MAX_BYTES = 32 * 1024
+PROVIDER_URL_MAX_BYTES = 2_048
+PROVIDER_LOOKUPS_AT_ONCE = 4  # of one provider: a thread each
+PROVIDER_ADDRESSES_TRIED = 4  # of one name, of those that may be connected to

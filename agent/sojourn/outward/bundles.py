@@ -6,10 +6,8 @@ redirect is followed, and an answer has a deadline and a size. Proxies of the en
 """
 
 import asyncio
-import socket
 import ssl
-import threading
-from collections.abc import Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -28,7 +26,8 @@ from sojourn.limits import (
     FEDERATION_LOOKUPS_AT_ONCE,
     PEM_MAX_BYTES,
 )
-from sojourn.networks import is_public
+from sojourn.providers.addresses import is_public
+from sojourn.providers.connecting import Lookups
 from sojourn.sdk.authorize import Authorize, authorize_id
 from sojourn.sdk.parse import X509Context
 from sojourn.sdk.peer import PeerCheck
@@ -119,12 +118,16 @@ def _authorities(ca: Path | None) -> ssl.SSLContext:
     """A client's context that verifies web certificates (RFC 6125). Raise InvalidInput for a file that is not good."""
     try:
         text = None if ca is None else trusted.read(ca, PEM_MAX_BYTES)
-        context = ssl.create_default_context(cadata=text)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies, names too; create_default_context may log keys
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if text is None:
+            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+        else:
+            context.load_verify_locations(cadata=text)
     except InvalidInput as error:
         raise InvalidInput(f"{ca}: {error.public}") from error
     except (ssl.SSLError, ValueError) as error:
         raise InvalidInput(f"{ca}: it has no certificates in PEM: {error}") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 
 
@@ -210,8 +213,6 @@ def _said(error: Exception, relationship: Relationship) -> BundleNotFetched:
                 reason_code="tls",
                 detail=detail,
             )
-        if isinstance(within, socket.gaierror):
-            return BundleNotFetched("the endpoint's name is not known", reason_code="unknown_name", detail=detail)
         if isinstance(within, OSError):
             return BundleNotFetched(
                 f"the endpoint cannot be reached: {within.strerror or 'no connection'}",
@@ -228,18 +229,23 @@ class _Network(httpcore.AnyIOBackend):
     def __init__(self, *, public_only: bool) -> None:
         super().__init__()
         self._public_only = public_only
-        self._lookups = _Lookups()
+        self._lookups = Lookups(FEDERATION_LOOKUPS_AT_ONCE)
 
     async def connect_tcp(
         self,
         host: str,
         port: int,
-        timeout: float | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # its signature is the library's
         local_address: str | None = None,
-        socket_options: Any = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        found = await self._lookups.addresses(host, port)
-        addresses = [each for each in found if is_public(each)] if self._public_only else found
+        try:
+            found = await self._lookups.of(host, port)
+        except OSError as error:
+            raise BundleNotFetched(
+                f"the endpoint's name {quoted(host)} has no address", reason_code="unknown_name", detail=str(error)
+            ) from error
+        addresses = [str(each) for each in found if is_public(each) or not self._public_only]
         if not addresses:
             raise BundleNotFetched(
                 "the endpoint's address is not a public one, and federation.public_only is set", reason_code="address"
@@ -250,44 +256,3 @@ class _Network(httpcore.AnyIOBackend):
                     address, port, FEDERATION_CONNECT_SECONDS, local_address, socket_options
                 )
         return await super().connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
-
-
-class _Lookups:
-    """Finds the addresses of names, each in a thread that nobody waits for at the end: a resolver may hang."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._under_way = 0
-
-    async def addresses(self, host: str, port: int) -> Sequence[str]:
-        """In the order in which they are to be tried. Raise OSError."""
-        with self._lock:
-            if self._under_way >= FEDERATION_LOOKUPS_AT_ONCE:
-                raise BundleNotFetched("the machine's resolver does not answer", reason_code="resolver")
-            self._under_way += 1
-        loop = asyncio.get_running_loop()
-        waiting: asyncio.Future[list[str]] = loop.create_future()
-
-        def tell(found: list[str], error: Exception | None) -> None:
-            if waiting.done():
-                return
-            if error is not None:
-                waiting.set_exception(error)
-            else:
-                waiting.set_result(found)
-
-        def work() -> None:
-            found: list[str] = []
-            failed: Exception | None = None
-            try:
-                answers = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-                found = list(dict.fromkeys(str(answer[4][0]) for answer in answers))
-            except Exception as error:  # noqa: BLE001  # whoever waits gets it
-                failed = error
-            with self._lock:
-                self._under_way -= 1
-            with suppress(RuntimeError):  # the loop has ended
-                loop.call_soon_threadsafe(tell, found, failed)
-
-        threading.Thread(target=work, name="federation-lookup", daemon=True).start()
-        return await waiting
