@@ -19,6 +19,7 @@ from sojourn import trusted
 from sojourn.address import default_run_dir, default_state_dir, socket_path
 from sojourn.configtables import (
     Duration,
+    FederationConfig,
     LimitsConfig,
     ListenConfig,
     MetricsConfig,
@@ -116,6 +117,7 @@ class Config(Table):
     listen: ListenConfig = ListenConfig()
     services: Annotated[tuple[ServiceConfig, ...], Field(max_length=SERVICES)] = ()
     providers: Annotated[Mapping[str, Mapping[str, Any]], Field(max_length=PROVIDERS)] = Field(default_factory=dict)
+    federation: FederationConfig = FederationConfig()
     limits: LimitsConfig = LimitsConfig()
 
     @field_validator("trust_domain")
@@ -273,6 +275,7 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in the file are relative to the file."""
     keys = (
         ("registration", "follow"),
+        ("federation", "ca"),
         *(("tasks", key) for key in ("types_dir", "shadow_types_dir")),
         *(("listen", key) for key in ("https_certificate", "https_key")),
     )

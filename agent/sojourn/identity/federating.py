@@ -6,7 +6,6 @@ its own, and those that are dead hold no more than a few places.
 
 import asyncio
 import random
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

@@ -1,4 +1,4 @@
-"""A federation relationship: where, and how, the bundle of another trust domain is to be had (SPIFFE Federation 5.1)."""
+"""A federation relationship: where and how another trust domain's bundle is to be had (SPIFFE Federation 5.1)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

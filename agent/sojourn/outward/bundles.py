@@ -132,7 +132,7 @@ def _authorities(ca: Path | None) -> ssl.SSLContext:
 
 
 class _Vouching:
-    """What the endpoint's certificate is verified by, at one moment: the bundle of its trust domain and nothing else."""
+    """What an endpoint's certificate is verified by at one moment: the bundle of its trust domain, nothing else."""
 
     version = 1
 
@@ -220,7 +220,7 @@ def _said(error: Exception, relationship: Relationship) -> BundleNotFetched:
                 detail=detail,
             )
         within = within.__cause__ or within.__context__
-    return BundleNotFetched("the endpoint ends its answer early, or it is not HTTP", reason_code="broken", detail=detail)
+    return BundleNotFetched("the endpoint broke off, or does not speak HTTP", reason_code="broken", detail=detail)
 
 
 class _Network(httpcore.AnyIOBackend):

@@ -50,7 +50,7 @@ class Bundle:
 
     def same_keys(self, other: "Bundle") -> bool:
         """Whether another bundle of the same trust domain has the same authorities and keys, in the same order."""
-        return (self.x509_der, self.jwks, self.wit_jwks) == (other.x509_der, other.jwks, other.wit_jwks)
+        return bool(self.document()["keys"] == other.document()["keys"])
 
     def document(self) -> dict[str, Any]:
         """The SPIFFE bundle document: every key with its `use`."""
