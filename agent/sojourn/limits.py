@@ -276,6 +276,16 @@ PROXY_CONNECT_SECONDS = 10.0  # for a service to accept a connection, its TLS in
 PROXY_ANSWER_SECONDS = 600.0  # for an answer to begin, and between its parts: models and event streams are slow
 PROXY_HOSTS = 64  # certificates that are kept: as many as a task has grants, and some
 
+# --- local endpoints that SDKs of clouds read ------------------------------------------------------------------------
+LOCAL_CONNECTIONS = 256  # as of the egress proxy: each thread of a program may have one
+LOCAL_CONTENT_MAX_BYTES = 64 * 1024  # of a request for credentials: a token exchange is a form of a few hundred bytes
+# That an SDK is to believe in what it is given. They renew it four minutes and more before its end, so they ask before
+# each request, which takes a millisecond, and learn at once that the task is over.
+LOCAL_CREDENTIAL_SECONDS = 200.0
+LOCAL_SUBJECT_TOKENS = 64  # that were given for an exchange which has not come yet: one a thread that renews
+LOCAL_FILE_LEAST_SECONDS = 1.0  # between two writings of a file with a token
+LOCAL_FILE_RETRY_SECONDS = 2.0  # after which one that could not be renewed is tried again
+
 # --- external authorization for Envoy: a request comes with the certificate of its connection -----------------------
 CERTIFICATE_MAX_BYTES = 32_768  # of PEM with percent escapes; an X.509-SVID has about 1,500
 CERTIFICATES_REMEMBERED = 256  # as parsed; one more costs 30 microseconds a request

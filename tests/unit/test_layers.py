@@ -186,6 +186,7 @@ SEES_PROC = [
     "store.facts",
     "doors.servers",
     "sdk.tls",
+    "sdk.localcredentials.peers",
 ]
 SDK_SEES = [
     *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "_pb"),
