@@ -291,6 +291,21 @@ CERTIFICATE_MAX_BYTES = 32_768  # of PEM with percent escapes; an X.509-SVID has
 CERTIFICATES_REMEMBERED = 256  # as parsed; one more costs 30 microseconds a request
 ENVOY_ROUTES_KEPT = 1_024  # of all Envoys; one more is read anew at each request
 
+# --- following the bundles of other trust domains -------------------------------------------------------------------
+FEDERATION_REFRESH_SECONDS = 300  # of a bundle that gives no hint (SPIFFE Federation 4.1)
+FEDERATION_REFRESH_MIN_SECONDS = 10  # whatever the hint says: no partner has us ask more often
+FEDERATION_REFRESH_MAX_SECONDS = 86_400  # nor less: a key that was withdrawn is trusted so long at most
+FEDERATION_RETRY_SECONDS = 5.0  # after the first failure; then twice as long each time, up to the partner's interval
+FEDERATION_JITTER_SHARE = 0.2  # by which a pause is shorter, so that a fleet does not ask as one, and none is late
+FEDERATION_DEADLINE_SECONDS = 10.0  # of one fetch, its name's resolution and TLS included
+FEDERATION_CONNECT_SECONDS = 3.0  # for each address of an endpoint to accept, so that the next one has its turn
+FEDERATION_BUNDLE_MAX_BYTES = 256 * 1024  # some 150 certificates; bundles have a few
+FEDERATION_FETCHES_AT_ONCE = 16  # on their own; partners that are dead hold no more than these
+FEDERATION_ASKED_AT_ONCE = 16  # that an operator waits for, beside those
+FEDERATION_LOOKUPS_AT_ONCE = 64  # of names, each in a thread: a resolver that hangs cannot be interrupted
+FEDERATION_CA_SECONDS = 300.0  # after which the authorities of web certificates are read again
+FEDERATION_OVERTAKEN_MAX = 3  # fetches that are done again since what vouches for the endpoint changed meanwhile
+
 # --- providers outside ----------------------------------------------------------------------------------------------
 PROVIDERS = 64
 PROVIDER_DEADLINE_SECONDS = 10.0  # of one exchange, with what is tried again: a caller's patience
