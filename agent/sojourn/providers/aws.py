@@ -196,6 +196,7 @@ class AwsProvider:
             yield Step("deny", "skipped", "the deny hook is asked at a task's end alone")
 
     async def close(self) -> None:
+        """Let go of the connections."""
         await self._http.close()
 
     def _role(self, ask: Any) -> str:

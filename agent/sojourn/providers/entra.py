@@ -198,6 +198,7 @@ class EntraProvider:
         yield Step("token", "ok", f"Entra gave an access token, good for {left} s", hint)
 
     async def close(self) -> None:
+        """Let go of the connections."""
         await self._http.close()
 
 

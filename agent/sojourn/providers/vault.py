@@ -337,6 +337,7 @@ class VaultProvider:
         )
 
     async def close(self) -> None:
+        """Let go of the connections."""
         await self._http.close()
 
     async def _get(self, path: str, step: str, token: str = "") -> Answer:
