@@ -46,7 +46,7 @@ class Kept:
         return self.ends - boot <= min(CREDENTIAL_LEFT_SECONDS, (self.ends - self.began) / 10)
 
 
-class Shelf:
+class KeptCredentials:
     """All that is kept, PROVIDER_CREDENTIALS at most and PROVIDER_CREDENTIALS_PER_TASK of a task, the oldest go first.
 
     `gone` is called with the task's ID and with each that is not kept any more.
