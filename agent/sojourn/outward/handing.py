@@ -85,10 +85,11 @@ class Handing:
         """One that is good: that which is there, or another one if it is about to end."""
         key = Key(task.id, verdict.grant, verdict.version, task.type.digest)
         boot = self._engine.clock.boot()
-        kept = self._kept.find(key, boot)
-        if kept is None:
+        kept = self._kept.find(key, boot, self._engine.clock.now())
+        outlived = kept is not None and kept.ends < task.deadline  # else there is none that is good for longer
+        if kept is None or (outlived and kept.ends - boot < _LEAST.total_seconds()):
             return await asyncio.shield(self._flight(key, task, verdict, route))
-        if kept.stale(boot) and kept.ends < task.deadline:
+        if outlived and kept.stale(boot):
             flight = self._flight(key, task, verdict, route)
             if kept.ending(boot):
                 with suppress(SojournError):  # what is there is good for a moment still

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sojourn.limits import (
     CREDENTIAL_LEFT_SECONDS,
@@ -60,10 +61,10 @@ class KeptCredentials:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, key: Key, boot: float) -> Kept | None:
-        """One that has not ended."""
+    def find(self, key: Key, boot: float, now: datetime) -> Kept | None:
+        """One that has not ended by either clock: setting one of them prolongs nothing."""
         kept = self._kept.get(key)
-        if kept is not None and kept.ends <= boot:
+        if kept is not None and (kept.ends <= boot or kept.obtained.expires_at <= now):
             self._drop(key)
             return None
         return kept
