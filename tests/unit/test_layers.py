@@ -170,8 +170,8 @@ HOMES = {
     "mcp": ["sdk.mcpclient", "sdk.mcpserver"],
     "mcp_types": ["sdk.mcpclient"],
     "httpx2": ["sdk.mcpclient"],
-    "httpx": ["providers.http", "sdk.httpauth", "sdk.taskuse"],
-    "httpcore": ["sdk.egress", "sdk.egressleg"],
+    "httpx": ["sdk.httpauth", "sdk.taskuse"],
+    "httpcore": ["providers.connecting", "providers.http", "sdk.egress", "sdk.egressleg"],
     "h11": ["sdk.egressleg", "sdk.egresswire"],
     "requests": ["sdk.requestsauth"],
 }

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
@@ -111,6 +111,30 @@ class EmbeddedAuthority:
         active = self._jwt.active
         return jwtsvid.issue(
             active.key, spiffe_id, audience, issued_at=now, expires_at=min(now + ttl, active.not_after)
+        )
+
+    def issue_assertion(
+        self,
+        spiffe_id: SpiffeId,
+        audience: str,
+        ttl: timedelta,
+        *,
+        issuer: str,
+        algorithm: Literal["ES256", "RS256"] = "ES256",
+        claims: Mapping[str, Any] | None = None,
+    ) -> JwtSvid:
+        """Sign a JWT-SVID for an outside token endpoint: with `iss`, and with `aud` as a string, as those want it.
+
+        `claims`: more, none of a JWT-SVID's own (InvalidInput). Raise Unavailable if there is no key for `algorithm`.
+        """
+        now = self._clock.now()
+        self._ready(now)
+        if algorithm != "ES256":
+            raise Unavailable(f"there is no key that signs by {algorithm}")
+        active = self._jwt.active
+        ends = min(now + ttl, active.not_after)
+        return jwtsvid.issue(
+            active.key, spiffe_id, audience, issued_at=now, expires_at=ends, issuer=issuer, more=claims
         )
 
     def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta) -> WitSvid:

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol
@@ -16,7 +16,7 @@ from sojourn.errors import InvalidToken, SojournError, TaskOver, TooLarge
 from sojourn.limits import NONCES_KEPT, ONE_REQUEST_MAX_BYTES, TOKEN_RENEWED_SECONDS, TOKENS_KEPT
 from sojourn.oautherrors import DigestNeeded, OutsideTask, SendAgain
 from sojourn.sdk import reach
-from sojourn.sdk.taskvalues import AccessToken
+from sojourn.sdk.taskvalues import AccessToken, Outside
 from sojourn.spiffe import dpop
 from sojourn.tasks import bound
 from sojourn.tasks.grants import Grant
@@ -56,6 +56,8 @@ class Versioned(Protocol):
 
     @property
     def version(self) -> int: ...
+    @property
+    def outside(self) -> Sequence[Outside]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +195,12 @@ def want(
             actions=named or (method,),
         )
     check_actions(grant, named)
-    return Wanted(grant, method, url, named, bound, repeatable)
+    return Wanted(grant, method, url, named, bound and is_ours(task, grant), repeatable)
+
+
+def is_ours(task: Holding, grant: Grant) -> bool:
+    """Whether the agent itself gives the tokens for a grant: those of a provider outside are bound to nothing."""
+    return all(each.resource != grant.resource for each in task.status.outside)
 
 
 def check_live(task: Holding) -> None:

@@ -31,6 +31,7 @@ from sojourn.sdk.attach import (
     attach,
     check_actions,
     check_live,
+    is_ours,
 )
 from sojourn.sdk.egressca import EgressAuthority
 from sojourn.sdk.egresswire import BROKEN, Gone, Malformed, Wire, forwarded
@@ -173,7 +174,8 @@ class Leg:
                 actions=actions or (request.method.decode("latin-1"),),
             )
         check_actions(grant, actions)
-        return Wanted(grant, request.method.decode("latin-1"), reach.url_of(grant, target), actions)
+        bound = is_ours(task, grant)
+        return Wanted(grant, request.method.decode("latin-1"), reach.url_of(grant, target), actions, bound)
 
     async def _exchange(self, wire: Wire, request: h11.Request, endpoint: str, wanted: Wanted) -> bool:
         content = await _Content.begin(wire)

@@ -9,7 +9,7 @@ import grpc
 from sojourn.errors import InvalidInput
 from sojourn.oautherrors import OutsideTask
 from sojourn.sdk.asking import AsyncAsking, SyncAsking
-from sojourn.sdk.attach import Answer, Flow, Send, Wanted, attach, check_actions, check_live
+from sojourn.sdk.attach import Answer, Flow, Send, Wanted, attach, check_actions, check_live, is_ours
 from sojourn.sdk.grpccalls import METHOD
 from sojourn.sdk.taskuse import AsyncUse, SyncUse
 from sojourn.tasks import bound as digests
@@ -63,7 +63,8 @@ class _Calls:
         actions = (self._actions[name],) if self._actions is not None else ()
         check_actions(grant, actions)
         parts = urlsplit(self._resource)
-        wanted = Wanted(grant, METHOD, f"{parts.scheme}://{parts.netloc}{name}", actions, self._bound, not streams)
+        bound = self._bound and is_ours(task, grant)
+        wanted = Wanted(grant, METHOD, f"{parts.scheme}://{parts.netloc}{name}", actions, bound, not streams)
         return attach(wanted, self.asking.shelf, lambda content: digests.of_grpc(name, content))
 
 

@@ -19,6 +19,7 @@ from sojourn.sdk.attach import (
     attach,
     check_actions,
     check_live,
+    is_ours,
     want,
 )
 from sojourn.sdk.extras import extra
@@ -123,7 +124,7 @@ def _wanted(asking: AsyncAsking, resource: str, action: str, *, bound: bool) -> 
         raise OutsideTask(f"the task has no grant at {resource[:200]}", resource=resource)
     actions = (action,) if action else ()
     check_actions(grant, actions)
-    return Wanted(grant, "POST", resource, actions, bound)
+    return Wanted(grant, "POST", resource, actions, bound and is_ours(asking.task, grant))
 
 
 def _actions(call: McpCall | None, tools: Tools | None) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, TypedDict
+from typing import Final, Literal, TypedDict
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import ApprovalDenied, ApprovalExpired, InvalidInput, TaskOver
@@ -12,6 +12,9 @@ from sojourn.tasks.grants import Grant
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED
 
 PENDING = "pending"
+NOT_OAUTH: Final = "N_A"  # token_type of what is no OAuth access token (RFC 8693, 2.2.1)
+AWS_CREDENTIALS: Final = "urn:sojourn:token-type:aws-credentials"
+VAULT_TOKEN: Final = "urn:sojourn:token-type:vault-token"  # noqa: S105  # a name; Vault takes it as Bearer too
 LIVING = frozenset({PENDING, "active", "suspended"})
 
 Params = Mapping[str, str | int | bool]  # of a task that is to be begun: values of their type, or as text
@@ -29,24 +32,46 @@ def params_as_text(params: Params | None) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class AccessToken:
-    """An access token of a task (RFC 9068). `token` is a credential: the repr hides it."""
+    """An access token of a task (RFC 9068), or what a provider outside gave in its place: `provider` names it then.
+
+    `token` is a credential: the repr hides it. Of a provider it may be no OAuth token (`token_type` N_A): then
+    `issued_type` says how to read it. `recall` is what becomes of it at the task's end: revoke, deny or none.
+    """
 
     token: str
     resource: str
     actions: tuple[str, ...]
     expires_at: datetime
     token_type: str = "Bearer"  # noqa: S105  # a name; or DPoP: it goes with a proof
+    issued_type: str = ""
+    provider: str = ""
+    recall: str = ""
 
     @property
     def header(self) -> str:
-        """The value of an `Authorization` header (RFC 6750, 2.1; RFC 9449, 7.1)."""
-        return f"{self.token_type} {self.token}"
+        """The value of an `Authorization` header (RFC 6750, 2.1; RFC 9449, 7.1). Raise InvalidInput if it fits none."""
+        if self.token_type != NOT_OAUTH:
+            return f"{self.token_type} {self.token}"
+        if self.issued_type == VAULT_TOKEN:
+            return f"Bearer {self.token}"
+        raise InvalidInput(
+            f"what provider {self.provider!r} gives for {self.resource} is no token for an Authorization header:"
+            " take it by its text (task.token), or let its own SDK have it (task.cloud_endpoints)"
+        )
 
     @classmethod
     def of(cls, answer: tasks_pb2.GetTokenResponse) -> "AccessToken":
         expires_at = datetime.fromtimestamp(answer.expires_at, UTC)
-        actions, kind = tuple(answer.actions), answer.token_type or "Bearer"
-        return cls(answer.access_token, answer.resource, actions, expires_at, kind)
+        return cls(
+            token=answer.access_token,
+            resource=answer.resource,
+            actions=tuple(answer.actions),
+            expires_at=expires_at,
+            token_type=answer.token_type or "Bearer",
+            issued_type=answer.issued_token_type,
+            provider=answer.provider,
+            recall=answer.recall,
+        )
 
     def __repr__(self) -> str:
         return f"AccessToken({self.resource}, {list(self.actions)}, exp={self.expires_at.isoformat()})"
@@ -92,6 +117,20 @@ class ApprovalStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class Outside:
+    """A resource whose credentials a provider outside gives. `details` is what programs must know to use them."""
+
+    resource: str
+    provider: str
+    kind: str  # keycloak, aws, gcp, entra, vault …
+    details: Mapping[str, str]
+
+    @classmethod
+    def of(cls, message: tasks_pb2.Outside) -> "Outside":
+        return cls(message.resource, message.provider, message.kind, dict(message.details))
+
+
+@dataclass(frozen=True, slots=True)
 class TaskStatus:
     """What the agent last said of a task. `reason` says why it ended, and is empty while it lives."""
 
@@ -108,6 +147,7 @@ class TaskStatus:
     parent_id: str = ""  # the task that handed it on
     actors: tuple[SpiffeId, ...] = ()  # who acts for the first task's workload, this one's first; none: nobody does
     approval: ApprovalStatus | None = None  # None: nobody had to agree
+    outside: tuple[Outside, ...] = ()
 
     @property
     def pending(self) -> bool:
@@ -141,6 +181,7 @@ class TaskStatus:
             parent_id=message.parent_id,
             actors=tuple(SpiffeId.parse(each) for each in message.actors),
             approval=ApprovalStatus.of(message.approval) if message.HasField("approval") else None,
+            outside=tuple(Outside.of(each) for each in message.outside),
         )
 
 

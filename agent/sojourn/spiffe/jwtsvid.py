@@ -4,8 +4,9 @@ import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sojourn.errors import InvalidSpiffeId, InvalidToken, quoted
+from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, quoted
 from sojourn.limits import JWT_LEEWAY_SECONDS
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import (
@@ -21,6 +22,7 @@ from sojourn.spiffe.jose import (
 )
 
 TYPES = (None, "JWT", "JOSE")
+OWN_CLAIMS = frozenset({"sub", "aud", "exp", "iat", "jti", "iss", "nbf"})  # which no claim that is added may replace
 
 
 @dataclass(frozen=True)
@@ -41,16 +43,23 @@ class JwtSvid:
 def issue(
     key: SigningKey,
     spiffe_id: SpiffeId,
-    audience: Sequence[str],
+    audience: str | Sequence[str],
     *,
     issued_at: datetime,
     expires_at: datetime,
     issuer: str | None = None,
+    more: Mapping[str, Any] | None = None,
 ) -> JwtSvid:
-    """Sign a JWT-SVID: `sub`, `aud` (always a list), `exp`, `iat`, `jti` (128 random bits), and `iss` if given."""
-    claims = {
+    """Sign a JWT-SVID: `sub`, `aud` (a string if given as one, otherwise a list), `exp`, `iat`, `jti` (128 random
+    bits), and `iss` if given. `more`: further claims. Raise InvalidInput if one of those is among the claims above.
+    """
+    if clash := OWN_CLAIMS & (more or {}).keys():
+        raise InvalidInput(f"a JWT-SVID's {', '.join(sorted(clash))} cannot be set by the one who asks for it")
+    audiences_named = (audience,) if isinstance(audience, str) else tuple(audience)
+    claims: dict[str, Any] = {
+        **(more or {}),
         "sub": str(spiffe_id),
-        "aud": list(audience),
+        "aud": audience if isinstance(audience, str) else list(audience),
         "exp": int(expires_at.timestamp()),
         "iat": int(issued_at.timestamp()),
         "jti": secrets.token_urlsafe(16),
@@ -58,7 +67,7 @@ def issue(
     if issuer:
         claims["iss"] = issuer
     token = key.sign(claims, typ="JWT")
-    return JwtSvid(spiffe_id, token, tuple(audience), issued_at, expires_at, VerifiedClaims(claims))
+    return JwtSvid(spiffe_id, token, audiences_named, issued_at, expires_at, VerifiedClaims(claims))
 
 
 def verify(

@@ -113,15 +113,19 @@ class Changes(Generic[Written]):
             self._written.pop(name).set()
 
     def _not_written(self, name: str, **why: object) -> None:
-        log.error("change_not_written" if self._thing else "", **{self._thing: name}, **why)
+        event = f"{self._thing}_not_written"
+        log.error(event, **{self._thing: name}, **why)
 
 
 class Journal(Changes[TaskRecord]):
     """Of tasks."""
 
     def __init__(self, store: TaskStore) -> None:
-        super().__init__(lambda record, event: store.save(record, event), "task")
         self._store = store
+        super().__init__(self._save_task, "task")
+
+    async def _save_task(self, record: TaskRecord, event: Event) -> None:
+        await self._store.save(record, event)
 
     async def note(self, event: Event) -> None:
         """Return when an audit record that changes no task is on disk. Raise what the store raises."""

@@ -9,7 +9,7 @@ from fakes.clock import FakeClock
 from fakes.registrations import TRUST_DOMAIN
 from sojourn.authority import keyfile
 from sojourn.authority.embedded import JWT, X509
-from sojourn.errors import CannotStart, InvalidSvid, InvalidToken, Unavailable
+from sojourn.errors import CannotStart, InvalidInput, InvalidSvid, InvalidToken, Unavailable
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -108,6 +108,40 @@ class TestJwt:
         """A JWT-SVID does not outlive the key that signed it."""
         authority = authority_in(folder, clock, jwt_key_ttl=HOUR)
         assert clock.now() + HOUR == authority.issue_jwt(WEB, ["a"], DAY).expires_at
+
+
+class TestAssertion:
+    """A JWT-SVID for an outside token endpoint."""
+
+    def test_verifies_by_the_bundle(self, authority, clock):
+        """An assertion is a JWT-SVID that verifies by the bundle, with `iss`, and with `aud` as a string."""
+        svid = authority.issue_assertion(WEB, "a", HOUR, issuer="https://sojourn.example.org", claims={"x": 1})
+        verified = verify_jwt(svid, authority, clock)
+        assert (WEB, "https://sojourn.example.org", "a", 1) == (
+            verified.spiffe_id, verified.claims["iss"], verified.claims["aud"], verified.claims["x"]
+        )  # fmt: skip
+        assert ("a",) == svid.audience
+
+    def test_each_is_new(self, authority):
+        """No two have the same `jti`."""
+        made = [authority.issue_assertion(WEB, "a", HOUR, issuer="https://i.example") for _ in range(2)]
+        assert made[0].claims["jti"] != made[1].claims["jti"]
+
+    def test_life_is_clipped(self, folder, clock):
+        """An assertion does not outlive the key that signed it."""
+        authority = authority_in(folder, clock, jwt_key_ttl=HOUR)
+        assert clock.now() + HOUR == authority.issue_assertion(WEB, "a", DAY, issuer="https://i.example").expires_at
+
+    @pytest.mark.parametrize("claim", ["sub", "aud", "exp", "iat", "jti", "iss", "nbf"])
+    def test_own_claims_stay(self, authority, claim):
+        """What is a JWT-SVID's own is never replaced by a claim that is asked for."""
+        with pytest.raises(InvalidInput, match=claim):
+            authority.issue_assertion(WEB, "a", HOUR, issuer="https://i.example", claims={claim: "x"})
+
+    def test_no_key_of_the_algorithm(self, authority):
+        """Without RSA keys nothing is signed by RS256, and the reason is told."""
+        with pytest.raises(Unavailable, match="RS256"):
+            authority.issue_assertion(WEB, "a", HOUR, issuer="https://i.example", algorithm="RS256")
 
 
 class TestRestart:

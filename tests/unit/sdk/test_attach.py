@@ -9,7 +9,7 @@ from sojourn.limits import ONE_REQUEST_MAX_BYTES, TOKENS_KEPT
 from sojourn.oautherrors import DigestNeeded, OutsideTask, SendAgain
 from sojourn.sdk import attach
 from sojourn.sdk.attach import Answer, AskProof, AskToken, ReadContent, Send, Shelf, Wanted
-from sojourn.sdk.taskvalues import AccessToken
+from sojourn.sdk.taskvalues import VAULT_TOKEN, AccessToken, Outside
 from sojourn.tasks import bound
 from sojourn.tasks.grants import Grant
 
@@ -30,9 +30,31 @@ def wanted(**changes: Any) -> Wanted:
 
 
 class Task:
-    """A task of the caller's."""
+    """A task of the caller's, and its status in one."""
 
     id, type, state, reason, ended, grants = "t1", "triage", "active", "", False, (GRANT,)
+    version = 1
+    outside: tuple[Outside, ...] = ()
+
+    @property
+    def status(self) -> "Task":
+        return self
+
+
+class TestHeader:
+    """What stands in an Authorization header."""
+
+    def test_of_a_vault(self) -> None:
+        """A Vault takes its token as a Bearer token too."""
+        found = AccessToken("hvs.x", RESOURCE, (), datetime.now(UTC), "N_A", VAULT_TOKEN, "v")
+        assert "Bearer hvs.x" == found.header
+
+    def test_what_is_no_token(self) -> None:
+        """Credentials of AWS are for no such header, and nothing of them is in the error."""
+        found = AccessToken("{secret}", RESOURCE, (), datetime.now(UTC), "N_A", "urn:x", "aws")
+        with pytest.raises(InvalidInput, match="no token for an Authorization header") as caught:
+            found.header  # noqa: B018  # a property
+        assert "secret" not in str(caught.value)
 
 
 class TestWant:
@@ -40,6 +62,15 @@ class TestWant:
         """A request belongs to the grant of its URL; actions are those named, once each."""
         found = attach.want(Task(), "GET", URL, ["ticket:read", "ticket:read"])
         assert (GRANT, ("ticket:read",)) == (found.grant, found.actions)
+
+    def test_of_a_provider(self) -> None:
+        """What a provider outside gives is bound to no key of the task: it is asked for as it is."""
+        task = Task()
+        assert attach.want(task, "GET", URL).bound
+        task.outside = (Outside(RESOURCE, "corp", "keycloak", {}),)
+        assert not attach.want(task, "GET", URL).bound
+        task.outside = (Outside("https://other.example", "corp", "keycloak", {}),)
+        assert attach.want(task, "GET", URL).bound
 
     def test_outside(self) -> None:
         """Another URL is outside of the task, and the error names what was wanted."""

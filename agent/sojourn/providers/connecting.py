@@ -1,0 +1,178 @@
+"""Connections to providers: each address is looked at, and the address that was looked at is connected to."""
+
+import asyncio
+import socket
+import ssl
+import threading
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpcore
+
+from sojourn.limits import PROVIDER_ADDRESSES_TRIED, PROVIDER_LOOKUPS_AT_ONCE
+from sojourn.providers.addresses import Address, Network, may_connect, parse_address
+from sojourn.providers.errors import ProviderUnavailable
+
+
+def tls_context(ca: Path | None) -> ssl.SSLContext:
+    """TLS 1.2 or newer, certificates by the system's authorities or by those of a PEM file alone. Raise OSError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies, names too; create_default_context may log keys
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if ca is None:
+        context.load_default_certs(ssl.Purpose.SERVER_AUTH)
+    else:
+        context.load_verify_locations(cafile=ca)
+    return context
+
+
+class Lookups:
+    """Names to addresses. A name that nobody answers for holds up those who ask for it, and no other provider."""
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[str, int], asyncio.Future[list[Address]]] = {}
+
+    async def of(self, host: str, port: int) -> list[Address]:
+        """The addresses of a host, each once. Raise OSError if it has none."""
+        literal = parse_address(host)
+        if literal is not None:
+            return [literal]
+        running = self._running.get((host, port))
+        if running is None:
+            if len(self._running) >= PROVIDER_LOOKUPS_AT_ONCE:
+                raise OSError("too many lookups are under way")
+            running = self._start(host, port)
+        return await asyncio.shield(running)
+
+    def _start(self, host: str, port: int) -> asyncio.Future[list[Address]]:
+        loop = asyncio.get_running_loop()
+        answer = self._running[host, port] = loop.create_future()
+
+        def done(found: list[Address] | OSError) -> None:
+            self._running.pop((host, port), None)
+            if isinstance(found, OSError):
+                answer.set_exception(found)
+                answer.exception()  # whoever asked may have gone
+            else:
+                answer.set_result(found)
+
+        def look() -> None:
+            try:
+                found: list[Address] | OSError = _addresses(host, port)
+            except OSError as error:
+                found = error
+            except UnicodeError:
+                found = OSError("no such name")
+            try:
+                loop.call_soon_threadsafe(done, found)
+            except RuntimeError:
+                return  # the loop has ended
+
+        # not of a pool: an interpreter that ends would wait for the resolver's own deadline
+        threading.Thread(target=look, name="sojourn-lookup", daemon=True).start()
+        return answer
+
+
+def _addresses(host: str, port: int) -> list[Address]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG)
+    parsed = (parse_address(str(each[4][0])) for each in found)
+    return list(dict.fromkeys(address for address in parsed if address is not None))
+
+
+class Guarded(httpcore.AsyncNetworkBackend):
+    """Connects for an HTTP client to addresses that may be connected to. `loopback`: to those of this host alone."""
+
+    def __init__(self, lookups: Lookups, allowed: Sequence[Network], *, loopback: bool) -> None:
+        self._lookups = lookups
+        self._allowed = tuple(allowed)
+        self._loopback = loopback
+        self._tcp = httpcore.AnyIOBackend()
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109  # its signature is the library's
+        local_address: str | None = None,
+        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        """Raise ProviderUnavailable: the name has no address, none may be connected to, or none answers."""
+        try:
+            async with asyncio.timeout(timeout):
+                addresses = await self._allowed_of(host, port)
+                failed: httpcore.NetworkError | httpcore.TimeoutException | None = None
+                for number, address in enumerate(addresses[:PROVIDER_ADDRESSES_TRIED], 1):
+                    share = None if timeout is None else timeout / len(addresses[number - 1 : PROVIDER_ADDRESSES_TRIED])
+                    try:
+                        stream = await self._tcp.connect_tcp(str(address), port, share, local_address, socket_options)
+                        return _Tcp(stream, host)
+                    except (httpcore.NetworkError, httpcore.TimeoutException) as error:
+                        failed = error
+        except TimeoutError:
+            raise ProviderUnavailable(f"{host} did not accept a connection in time") from None
+        raise ProviderUnavailable(f"{host} does not accept connections at port {port}") from failed
+
+    async def _allowed_of(self, host: str, port: int) -> list[Address]:
+        try:
+            addresses = await self._lookups.of(host, port)
+        except OSError as error:
+            raise ProviderUnavailable(f"{host} has no address", detail=str(error)) from error
+        if self._loopback:
+            fit = [each for each in addresses if each.is_loopback]
+            if not fit:
+                raise ProviderUnavailable(
+                    f"{host} is not on this host, and plain http goes no further", hint="use an https URL"
+                )
+            return fit
+        fit = [each for each in addresses if may_connect(each, self._allowed)]
+        if not fit:
+            shown = ", ".join(str(each) for each in addresses[:3]) or "none"
+            raise ProviderUnavailable(
+                f"{host} has an address that is not public ({shown})",
+                hint="if it is meant, name its network in private_networks of the provider's table",
+            )
+        return fit
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+
+
+class _Tcp(httpcore.AsyncNetworkStream):
+    """A TCP connection, whose TLS says in a sentence what it does not like."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, host: str) -> None:
+        self._stream = stream
+        self._host = host
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # the library's
+        return await self._stream.read(max_bytes, timeout)
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the library's
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the library's
+    ) -> httpcore.AsyncNetworkStream:
+        try:
+            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+        except httpcore.TimeoutException as error:
+            raise ProviderUnavailable(f"{self._host} did not answer in TLS in time") from error
+        except httpcore.NetworkError as error:
+            cause = error.__cause__
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise ProviderUnavailable(
+                    f"the certificate of {self._host} is not good: {cause.verify_message}",
+                    hint="for an authority of your own, name its PEM file in ca of the provider's table",
+                ) from error
+            raise ProviderUnavailable(
+                f"{self._host} does not speak TLS 1.2 or newer at this port", detail=str(error)
+            ) from error
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)

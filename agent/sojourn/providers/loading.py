@@ -1,0 +1,62 @@
+"""Makes the providers that the configuration names, each with an HTTP client of its own."""
+
+from collections.abc import Mapping
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Final
+
+import structlog
+from pydantic import ValidationError
+
+from sojourn.errors import InvalidConfig
+from sojourn.providers.http import GuardedHttp
+from sojourn.providers.provider import Provider, ProviderTable
+from sojourn.providers.settings import faults_of
+
+log = structlog.get_logger()
+
+GROUP: Final = "sojourn.providers"
+
+
+class _Common(ProviderTable):
+    """The keys that all kinds have, read out of a table that has others too."""
+
+    model_config = ProviderTable.model_config | {"extra": "ignore"}
+
+
+def load_providers(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Provider]:
+    """Make every provider of `tables` (name to its table), from the entry-point group `sojourn.providers`.
+
+    Raise InvalidConfig with all faults of all tables, each beginning with `providers.NAME.`.
+    """
+    found = {point.name: point for point in entry_points(group=GROUP)}
+    made: dict[str, Provider] = {}
+    faults: list[str] = []
+    for name, table in tables.items():
+        try:
+            made[name] = _load(name, table, found)
+        except InvalidConfig as error:
+            faults += [f"providers.{name}.{fault}" for fault in error.faults]
+        except Exception as error:
+            log.exception("provider_not_loaded", provider=name)
+            faults.append(f"providers.{name}.kind: cannot be loaded: {type(error).__name__}")
+    if faults:
+        raise InvalidConfig(faults)
+    return made
+
+
+def _load(name: str, table: Mapping[str, Any], found: Mapping[str, EntryPoint]) -> Provider:
+    kind = table.get("kind")
+    if not isinstance(kind, str) or kind not in found:
+        raise InvalidConfig([f"kind: is none that is installed; there are: {', '.join(sorted(found))}"])
+    plugin = found[kind].load()
+    try:
+        reached = _Common.model_validate(dict(table))
+    except ValidationError as error:
+        faults = faults_of(error)
+        try:
+            plugin(name, table, GuardedHttp(ProviderTable(kind=kind)))  # what is wrong with its own keys is told too
+        except InvalidConfig as more:
+            faults += [fault for fault in more.faults if fault not in faults]
+        raise InvalidConfig(faults) from error
+    made: Provider = plugin(name, table, GuardedHttp(reached))
+    return made
