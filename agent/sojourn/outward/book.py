@@ -32,10 +32,11 @@ from sojourn.outward.credentials import (
     JournaledCredential,
 )
 from sojourn.outward.index import Index
+from sojourn.outward.outlets import Outlets
 from sojourn.outward.sealing import Sealing
 from sojourn.oversight.audit import Audit, Event
 from sojourn.providers.errors import ProviderUnavailable
-from sojourn.providers.provider import Obtained, Provider
+from sojourn.providers.provider import Obtained
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Grant
 from sojourn.tasks.journal import Changes
@@ -62,7 +63,7 @@ class CredentialBook:
         engine: TaskEngine,
         store: CredentialStore,
         sealing: Sealing,
-        providers: Mapping[str, Provider],
+        outlets: Outlets,
         audit: Audit,
         clock: Clock,
         alarms: Alarms,
@@ -73,7 +74,7 @@ class CredentialBook:
         self._engine = engine
         self._store = store
         self._sealing = sealing
-        self._providers = providers
+        self._outlets = outlets
         self._audit = audit
         self._clock = clock
         self._alarms = alarms
@@ -208,10 +209,10 @@ class CredentialBook:
 
     def _let_go(self, credential: Credential) -> None:
         """Have one taken back that is over, or say that it cannot be."""
-        provider = self._providers.get(credential.provider)
-        if provider is None:
+        outlet = self._outlets.find(credential.provider)
+        if outlet is None:
             self.unrecallable(credential, f"provider {credential.provider!r} is not configured any more")
-        elif provider.recall == "none":
+        elif outlet.provider.recall == "none":
             self.unrecallable(credential, "the provider cannot take it back")
         else:
             if credential.state != ENDING:
@@ -227,9 +228,10 @@ class CredentialBook:
 
     def recalled(self, credential: Credential) -> None:
         """The provider has confirmed that it is good no more, or will be denied."""
-        provider = self._providers[credential.provider]
-        if credential.state == ENDING:
-            self._gone(credential, RECALLED if provider.recall == "revoke" else DENIED, offline=provider.offline)
+        outlet = self._outlets.find(credential.provider)
+        if credential.state == ENDING and outlet is not None:
+            how = RECALLED if outlet.provider.recall == "revoke" else DENIED
+            self._gone(credential, how, offline=outlet.provider.offline)
 
     def not_recalled(self, credential: Credential, why: str) -> None:
         """It could not be taken back this time. It is tried again."""

@@ -8,7 +8,7 @@ that wait for it cost nothing then, and go at once when it is back.
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import structlog
@@ -16,18 +16,18 @@ import structlog
 from sojourn.clock import Alarms
 from sojourn.errors import SojournError
 from sojourn.limits import (
-    PROVIDER_DEADLINE_SECONDS,
     PROVIDER_RECALL_FAILURES,
     PROVIDER_RECALL_PAUSE_MAX_SECONDS,
     PROVIDER_RECALL_PAUSE_SECONDS,
     PROVIDER_RECALLS_AT_ONCE,
 )
+from sojourn.outward.assertions import Assertions
 from sojourn.outward.book import CredentialBook
 from sojourn.outward.credentials import ENDING, Credential
+from sojourn.outward.outlets import Outlet, Outlets
 from sojourn.outward.sealing import HandleUnreadable
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.provider import Ended, Mint, Provider
-from sojourn.spiffe.ids import SpiffeId
+from sojourn.providers.provider import Ended
 from sojourn.tasks.types import TaskType
 
 log = structlog.get_logger()
@@ -40,26 +40,21 @@ class Recalling:
     def __init__(
         self,
         book: CredentialBook,
-        providers: Mapping[str, Provider],
+        outlets: Outlets,
         types: Callable[[], Mapping[str, TaskType]],
-        mint_of: Callable[[SpiffeId], Mint],
+        assertions: Assertions,
         alarms: Alarms,
         *,
-        deadlines: Mapping[str, float] | None = None,
-        jitter: Callable[[], float] = random.random,
+        chance: Callable[[], float] = random.random,
     ) -> None:
-        """`types`: the task types as they are. `deadlines`: of one attempt at each provider, in seconds.
-
-        `jitter` gives numbers from 0 to 1.
-        """
+        """`types`: the task types as they are. `chance`: a number from 0 to 1, by which pauses differ."""
         self.results: Counter[tuple[str, str]] = Counter()
         self._book = book
-        self._providers = providers
+        self._outlets = outlets
         self._types = types
-        self._mint_of = mint_of
+        self._assertions = assertions
         self._alarms = alarms
-        self._deadlines = deadlines or {}
-        self._jitter = jitter
+        self._chance = chance
         self._lanes: dict[str, _Lane] = {}
 
     def start(self) -> None:
@@ -67,11 +62,13 @@ class Recalling:
         self._book.start(self.recall)
 
     def recall(self, credential: Credential) -> None:
-        """Begin to take a credential back. It returns at once."""
+        """Begin to take a credential of a provider that is there back. It returns at once."""
         name = credential.provider
-        if name not in self._lanes:
-            self._lanes[name] = _Lane(name, self._try, self._alarms, self._jitter)
-        self._lanes[name].add(credential)
+        outlet = self._outlets.find(name)
+        if outlet is not None:
+            if name not in self._lanes:
+                self._lanes[name] = _Lane(outlet, self._try, self._alarms, self._chance)
+            self._lanes[name].add(credential)
 
     async def quiet(self) -> None:
         """Return when no attempt is under way."""
@@ -83,14 +80,13 @@ class Recalling:
         for lane in self._lanes.values():
             await lane.close()
 
-    async def _try(self, credential: Credential) -> "_Fault | None":
+    async def _try(self, outlet: Outlet, credential: Credential) -> "_Fault | None":
         """Try once. Return why it is to be tried again."""
-        name = credential.provider
-        seconds = self._deadlines.get(name, PROVIDER_DEADLINE_SECONDS)
+        name, seconds = outlet.name, outlet.seconds
         try:
             ended = self._ended(credential)
             async with asyncio.timeout(seconds):
-                await self._providers[name].take_back(ended, self._mint_of(credential.spiffe_id))
+                await outlet.provider.take_back(ended, self._assertions.of(credential.spiffe_id))
         except (ProviderRefused, HandleUnreadable) as error:
             self.results[name, REFUSED] += 1
             self._book.unrecallable(credential, error.public)
@@ -124,14 +120,12 @@ class Recalling:
 
     def _ask(self, credential: Credential) -> Any:
         """What the task type says now of how to ask for such a one; None if it does not any more."""
-        kind, resource = self._types().get(credential.task_type), credential.grant.resource
-        outside = kind.outside.get(resource) if kind is not None else None
-        if kind is None or outside is None or outside.provider != credential.provider:
-            return None
+        kind = self._types().get(credential.task_type)
         try:
-            return self._providers[credential.provider].read_ask(outside.ask, kind.ceiling.at(resource))
+            route = None if kind is None else self._outlets.route(kind, credential.grant.resource)
         except SojournError:
             return None
+        return route.ask if route is not None and route.outlet.name == credential.provider else None
 
 
 class _Fault:
@@ -147,15 +141,15 @@ class _Lane:
 
     def __init__(
         self,
-        provider: str,
-        attempt: Callable[[Credential], Any],
+        outlet: Outlet,
+        attempt: Callable[[Outlet, Credential], Awaitable[_Fault | None]],
         alarms: Alarms,
-        jitter: Callable[[], float],
+        chance: Callable[[], float],
     ) -> None:
-        self._provider = provider
+        self._outlet = outlet
         self._attempt = attempt
         self._alarms = alarms
-        self._jitter = jitter
+        self._chance = chance
         self._waiting: deque[Credential] = deque()
         self._running: set[asyncio.Future[None]] = set()
         self._failures = 0  # in a row
@@ -176,15 +170,15 @@ class _Lane:
                 running.add_done_callback(self._ran)
 
     async def _one(self, credential: Credential) -> None:
-        fault = await self._attempt(credential)
+        fault = await self._attempt(self._outlet, credential)
         if fault is None:
             if self._failures:
-                log.info("external_recalls_go_on", provider=self._provider, waiting=len(self._waiting))
+                log.info("external_recalls_go_on", provider=self._outlet.name, waiting=len(self._waiting))
             self._failures = 0
             return
         self._failures += 1
         if self._failures == 1:
-            log.warning("external_recall_failed", provider=self._provider, reason=fault.why, task=credential.task_id)
+            log.warning("external_recall_failed", provider=self._outlet.name, reason=fault.why, task=credential.task_id)
         self._alarms.after(self._pause(credential.attempts, fault.pause), lambda: self._again(credential))
         if self._failures >= PROVIDER_RECALL_FAILURES and not self._paused:
             self._paused = True
@@ -193,7 +187,7 @@ class _Lane:
     def _pause(self, attempts: int, wanted: float) -> float:
         """Seconds after the so-many-th failure: each pause is about twice the one before, and none is the same."""
         longest = min(PROVIDER_RECALL_PAUSE_SECONDS * 2.0 ** min(attempts - 1, 30), PROVIDER_RECALL_PAUSE_MAX_SECONDS)
-        return max(longest * (0.5 + self._jitter() / 2), wanted)
+        return max(longest * (1 - self._chance() / 2), wanted)
 
     def _again(self, credential: Credential) -> None:
         if credential.state == ENDING:
@@ -206,7 +200,7 @@ class _Lane:
     def _ran(self, done: "asyncio.Future[None]") -> None:
         self._running.discard(done)
         if not done.cancelled() and (error := done.exception()) is not None:
-            log.error("external_recall_broken", provider=self._provider, exc_info=error)
+            log.error("external_recall_broken", provider=self._outlet.name, exc_info=error)
         self._pump()
 
     async def quiet(self) -> None:

@@ -5,8 +5,8 @@ import math
 
 from sqlalchemy import Connection, LargeBinary, bindparam, cast, select
 
-from sojourn.oversight.audit import Event
 from sojourn.outward.credentials import GONE, CredentialRecord, JournaledCredential
+from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
 from sojourn.store.tables import external_credentials
