@@ -109,19 +109,21 @@ class Guarded(httpcore.AsyncNetworkBackend):
                     except (httpcore.NetworkError, httpcore.TimeoutException) as error:
                         failed = error
         except TimeoutError:
-            raise ProviderUnavailable(f"{host} did not accept a connection in time") from None
-        raise ProviderUnavailable(f"{host} does not accept connections at port {port}") from failed
+            raise ProviderUnavailable(f"{host} did not accept a connection in time", at="address") from None
+        raise ProviderUnavailable(f"{host} does not accept connections at port {port}", at="address") from failed
 
     async def _allowed_of(self, host: str, port: int) -> list[Address]:
         try:
             addresses = await self._lookups.of(host, port)
         except OSError as error:
-            raise ProviderUnavailable(f"{host} has no address", detail=str(error)) from error
+            raise ProviderUnavailable(f"{host} has no address", at="address", detail=str(error)) from error
         if self._loopback:
             fit = [each for each in addresses if each.is_loopback]
             if not fit:
                 raise ProviderUnavailable(
-                    f"{host} is not on this host, and plain http goes no further", hint="use an https URL"
+                    f"{host} is not on this host, and plain http goes no further",
+                    at="address",
+                    hint="use an https URL",
                 )
             return fit
         fit = [each for each in addresses if may_connect(each, self._allowed)]
@@ -129,6 +131,7 @@ class Guarded(httpcore.AsyncNetworkBackend):
             shown = ", ".join(str(each) for each in addresses[:3]) or "none"
             raise ProviderUnavailable(
                 f"{host} has an address that is not public ({shown})",
+                at="address",
                 hint="if it is meant, name its network in private_networks of the provider's table",
             )
         return fit
@@ -162,16 +165,17 @@ class _Tcp(httpcore.AsyncNetworkStream):
         try:
             return await self._stream.start_tls(ssl_context, server_hostname, timeout)
         except httpcore.TimeoutException as error:
-            raise ProviderUnavailable(f"{self._host} did not answer in TLS in time") from error
+            raise ProviderUnavailable(f"{self._host} did not answer in TLS in time", at="tls") from error
         except httpcore.NetworkError as error:
             cause = error.__cause__
             if isinstance(cause, ssl.SSLCertVerificationError):
                 raise ProviderUnavailable(
                     f"the certificate of {self._host} is not good: {cause.verify_message}",
+                    at="tls",
                     hint="for an authority of your own, name its PEM file in ca of the provider's table",
                 ) from error
             raise ProviderUnavailable(
-                f"{self._host} does not speak TLS 1.2 or newer at this port", detail=str(error)
+                f"{self._host} does not speak TLS 1.2 or newer at this port", at="tls", detail=str(error)
             ) from error
 
     def get_extra_info(self, info: str) -> Any:

@@ -1,26 +1,35 @@
 """What a provider's answers become when they are no credential."""
 
+from typing import Literal
+
 from sojourn.errors import SojournError
+
+At = Literal["", "address", "tls"]
 
 
 class ProviderRefused(SojournError):
-    """A provider understood, and said no: asking again changes nothing. `step` is the call that it refused."""
+    """A provider understood, and said no: asking again changes nothing. `step` is the call that it refused.
+
+    `said`: the provider's own code for it, if it gave one.
+    """
 
     code = "provider_refused"
     grpc_status = "PERMISSION_DENIED"
     oauth_error = "invalid_target"
 
-    def __init__(self, public: str, *, step: str = "", hint: str = "", detail: str = "") -> None:
+    def __init__(self, public: str, *, step: str = "", hint: str = "", said: str = "", detail: str = "") -> None:
         """`hint`: what to set at the provider, one sentence."""
         super().__init__(public, detail=detail)
         self.step = step
         self.hint = hint
+        self.said = said
 
 
 class ProviderUnavailable(SojournError):
     """A provider could not be reached, or did not answer as it should: it may, later.
 
-    `sent`: the request may have had its effect, though no answer came.
+    `sent`: the request may have had its effect, though no answer came. `at`: what failed below HTTP, if that did: that
+    there is an address that may be connected to, and answers, or its TLS.
     """
 
     code = "provider_unavailable"
@@ -35,6 +44,7 @@ class ProviderUnavailable(SojournError):
         hint: str = "",
         sent: bool = False,
         retry_after: float = 0.0,
+        at: At = "",
         detail: str = "",
     ) -> None:
         """`retry_after`: seconds, as the provider said; 0: it did not."""
@@ -43,3 +53,4 @@ class ProviderUnavailable(SojournError):
         self.hint = hint
         self.sent = sent
         self.retry_after = retry_after
+        self.at: At = at

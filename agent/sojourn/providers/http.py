@@ -122,12 +122,13 @@ class GuardedHttp:
         try:
             target = parse_url(url)
         except ValueError as error:
-            raise ProviderUnavailable(f"an address {error}", step=step) from error
+            raise ProviderUnavailable(f"an address {error}", step=step, at="address") from error
         pool = self._secure if target.scheme == "https" else self._plain
         if pool is None:
             raise ProviderUnavailable(
                 f"{target.authority} is to be asked over plain http",
                 step=step,
+                at="address",
                 hint="use an https URL; for a loopback address plain_http = true allows it",
             )
         call = _Call(target, step)
