@@ -8,7 +8,7 @@ from sojourn.cli import remote
 from sojourn.cli.audit import record_line, record_value
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, emit, moment, table
-from sojourn.cli.task import TaskArgument
+from sojourn.cli.task import TaskArgument, outside_dict
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
 from sojourn.cli.watching import show as show_live
 from sojourn.errors import InvalidInput
