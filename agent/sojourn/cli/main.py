@@ -19,6 +19,7 @@ from sojourn.cli import (
     inspect,
     policy,
     policyadmin,
+    publishing,
     review,
     revoking,
     svid,
@@ -52,6 +53,7 @@ app.command()(inspect.validate)
 app.command()(inspect.explain)
 app.command()(inspect.status)
 
+bundle.app.command()(publishing.publish)
 fact.app.command()(delivering.deliver)
 tasktokens.add_to(task.app)
 taskadmin.add_to(task.app)
