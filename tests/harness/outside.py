@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from harness.agent import AgentProcess
 from harness.authserver import AuthServer
-from harness.taskagent import TICKETS, TRIAGE, make_agent, write_type
+from harness.taskagent import TICKETS, TRIAGE, make_agent
 
 ORDERS, STOCK = "https://orders.example.org", "https://stock.example.org"
 HELPER = "spiffe://example.org/agent/helper"
