@@ -68,5 +68,3 @@ class Giving:
             params_digest=params_digest,
         )
         return Given.of(token)
-
-

@@ -15,7 +15,7 @@ from sojourn.errors import InvalidTarget, SojournError, TaskOver
 from sojourn.outward.asking import Asking
 from sojourn.outward.credentials import Book, Credential
 from sojourn.outward.given import Given
-from sojourn.outward.kept import Kept, Key, Shelf
+from sojourn.outward.kept import Kept, KeptCredentials, Key
 from sojourn.outward.outlets import Outlets, Route
 from sojourn.oversight.audit import Audit
 from sojourn.providers.errors import ProviderUnavailable
@@ -38,13 +38,13 @@ class Handing:
         self._book = book
         self._asking = asking
         self._audit = audit
-        self._shelf = Shelf(self._gone)
+        self._kept = KeptCredentials(self._gone)
         self._flights: dict[Key, asyncio.Future[Kept]] = {}
         engine.feed.on_publish(self._changed)
 
     def __len__(self) -> int:
         """How many credentials are kept in memory."""
-        return len(self._shelf)
+        return len(self._kept)
 
     async def give(
         self, task: Task, resource: str, actions: Sequence[str], *, not_after: datetime | None = None
@@ -85,10 +85,11 @@ class Handing:
         """One that is good: that which is there, or another one if it is about to end."""
         key = Key(task.id, verdict.grant, verdict.version, task.type.digest)
         boot = self._engine.clock.boot()
-        kept = self._shelf.find(key, boot)
-        if kept is None:
+        kept = self._kept.find(key, boot, self._engine.clock.now())
+        outlived = kept is not None and kept.ends < task.deadline  # else there is none that is good for longer
+        if kept is None or (outlived and kept.ends - boot < _LEAST.total_seconds()):
             return await asyncio.shield(self._flight(key, task, verdict, route))
-        if kept.stale(boot) and kept.ends < task.deadline:
+        if outlived and kept.stale(boot):
             flight = self._flight(key, task, verdict, route)
             if kept.ending(boot):
                 with suppress(SojournError):  # what is there is good for a moment still
@@ -137,11 +138,15 @@ class Handing:
 
         async def journal() -> Credential:
             nonlocal counted
+            await self._engine.settled(task)
+            self._engine.check_still(task, verdict)
             longest = self._engine.clock.now() + outlet.provider.longest
             asked = self._book.ask(task, outlet.name, grant, longest)
             if counted:
                 return await asked
-            credential, failed = await asyncio.gather(asked, self._count(task, outlet.name, verdict), return_exceptions=True)
+            credential, failed = await asyncio.gather(
+                asked, self._count(task, outlet.name, verdict), return_exceptions=True
+            )
             for error in (credential, failed):
                 if isinstance(error, BaseException):
                     if isinstance(credential, Credential):
@@ -170,7 +175,7 @@ class Handing:
             raise
         kept = Kept(credential, obtained, outlet.name, began, began + left)
         if task.state == ACTIVE and task.version == verdict.version:
-            self._shelf.put(key, kept)
+            self._kept.put(key, kept)
         return kept
 
     async def _count(self, task: Task, provider: str, verdict: Verdict) -> None:
@@ -182,7 +187,7 @@ class Handing:
 
     def _changed(self, task: Task) -> None:
         """Another version of the task has other credentials, and one that is over has none."""
-        self._shelf.forget(task.id)
+        self._kept.forget(task.id, task.version if task.live else None)
 
     def _note(self, task_id: str, kept: Kept) -> None:
         """Have a hand-out recorded: each, or those of a second together."""
@@ -211,5 +216,5 @@ class Handing:
         for flight in list(self._flights.values()):
             flight.cancel()
         await asyncio.gather(*self._flights.values(), return_exceptions=True)
-        for kept in self._shelf:
+        for kept in self._kept:
             self._gone(kept.credential.task_id, kept)

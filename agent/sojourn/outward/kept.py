@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from sojourn.limits import (
     CREDENTIAL_LEFT_SECONDS,
@@ -46,7 +47,7 @@ class Kept:
         return self.ends - boot <= min(CREDENTIAL_LEFT_SECONDS, (self.ends - self.began) / 10)
 
 
-class Shelf:
+class KeptCredentials:
     """All that is kept, PROVIDER_CREDENTIALS at most and PROVIDER_CREDENTIALS_PER_TASK of a task, the oldest go first.
 
     `gone` is called with the task's ID and with each that is not kept any more.
@@ -60,10 +61,10 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def find(self, key: Key, boot: float) -> Kept | None:
-        """One that has not ended."""
+    def find(self, key: Key, boot: float, now: datetime) -> Kept | None:
+        """One that has not ended by either clock: setting one of them prolongs nothing."""
         kept = self._kept.get(key)
-        if kept is not None and kept.ends <= boot:
+        if kept is not None and (kept.ends <= boot or kept.obtained.expires_at <= now):
             self._drop(key)
             return None
         return kept
@@ -79,10 +80,11 @@ class Shelf:
         if len(self._kept) > PROVIDER_CREDENTIALS:
             self._drop(next(iter(self._kept)))
 
-    def forget(self, task_id: str) -> None:
-        """Drop all of a task."""
+    def forget(self, task_id: str, version: int | None = None) -> None:
+        """Drop all of a task, but those of this version of it."""
         for key in list(self._of_task.get(task_id, ())):
-            self._drop(key)
+            if key.version != version:
+                self._drop(key)
 
     def __iter__(self) -> Iterator[Kept]:
         return iter(list(self._kept.values()))

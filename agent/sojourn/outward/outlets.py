@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 
 from sojourn.clock import Clock
+from sojourn.durations import parse_duration
 from sojourn.errors import Fault, InvalidTarget, SojournError
 from sojourn.limits import (
     PROVIDER_CALLS_AT_ONCE,
@@ -23,6 +24,16 @@ from sojourn.tasks.task import Task
 from sojourn.tasks.types import TaskType
 
 log = structlog.get_logger()
+
+
+def deadlines(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+    """The deadlines of providers in seconds, by the names of their tables in the configuration, which are good."""
+    return {
+        name: parse_duration(table["timeout"]).total_seconds() if "timeout" in table else PROVIDER_DEADLINE_SECONDS
+        for name, table in tables.items()
+    }
+
+
 _ASKS_KEPT = 4 * TASK_TYPES  # of the set in force, of a candidate, and of those that were in force a moment ago
 
 
@@ -53,10 +64,10 @@ class Outlets:
     """All providers, by their names in the configuration."""
 
     def __init__(
-        self, providers: Mapping[str, Provider], clock: Clock, seconds: Mapping[str, float] | None = None
+        self, providers: Mapping[str, Provider], clock: Clock, deadlines: Mapping[str, float] | None = None
     ) -> None:
-        """`seconds`: the deadlines of those that have another than the usual one."""
-        seconds = seconds or {}
+        """`deadlines`: in seconds, of those that have another than the usual one."""
+        seconds = deadlines or {}
         self._outlets = {
             name: Outlet(name, provider, seconds.get(name, PROVIDER_DEADLINE_SECONDS), Circuit(name, clock))
             for name, provider in providers.items()

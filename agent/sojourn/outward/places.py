@@ -1,4 +1,4 @@
-"""So many calls at once, shared fairly: what one owner asks for waits for its own, and for its turn among the others."""
+"""So many calls at once, shared fairly: what one owner asks for waits for its own, and takes turns with the others."""
 
 import asyncio
 from collections import Counter, OrderedDict, deque

@@ -112,8 +112,9 @@ class Granting:
         request: TokenRequest,
         prove: Callable[[Client], Binding | None] = lambda _client: None,
     ) -> Given:
-        """Give what is asked for, ours or a provider's. `prove`: use up the DPoP proof that came with the request of this client,
-        if one did, and say what its key is.
+        """Give what is asked for, ours or a provider's.
+
+        `prove`: use up the DPoP proof that came with the request of this client, if one did, and say what its key is.
 
         Raises errors of ours, with their OAuth codes; then nothing was signed, and no task is left that nobody knows.
         """
