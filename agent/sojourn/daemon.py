@@ -30,6 +30,7 @@ from sojourn.doors import (
     minting,
     operating,
     policies,
+    providerchecks,
     providers,
     remote,
     revoking,
@@ -284,6 +285,7 @@ async def _open_doors(
         | providers.ProvidersApi(
             rooms.engine, rooms.outlets, rooms.asking, rooms.book.index, rooms.clock
         ).admin_methods()
+        | providerchecks.ProviderChecksApi(rooms.checking).admin_methods()
         | fact_api.admin_methods()
         | policies.PolicyApi(rooms.engine, rooms.approving, rooms.policies).admin_methods()
         | revoking.RevokingApi(
