@@ -40,12 +40,22 @@ def distribution() -> Path:
 class Keycloak:
     """One Keycloak with its files in `folder`. Use as a context manager, which waits until it answers."""
 
-    def __init__(self, home: Path, folder: Path, *, certificate: Path | None = None, key: Path | None = None) -> None:
-        """With `certificate` and `key` it speaks https too, at `secure_base`."""
+    def __init__(
+        self,
+        home: Path,
+        folder: Path,
+        *,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        trusted: Path | None = None,
+    ) -> None:
+        """With `certificate` and `key` it speaks https too, at `secure_base`. `trusted`: who else's certificates it
+        takes, a PEM file.
+        """
         self.admin_password = secrets.token_urlsafe(18)
         self._folder = folder
         self._port, self._secure_port = _free_port(), _free_port()
-        self._certificate, self._key = certificate, key
+        self._certificate, self._key, self._trusted = certificate, key, trusted
         self._log = folder / "keycloak.log"
         self._prepare(home)
 
@@ -86,6 +96,8 @@ class Keycloak:
         ]
         if self._certificate is not None:
             options += [f"--https-certificate-file={self._certificate}", f"--https-certificate-key-file={self._key}"]
+        if self._trusted is not None:
+            options.append(f"--truststore-paths={self._trusted}")
         environment = {name: os.environ[name] for name in ("PATH", "HOME", "JAVA_HOME", "LANG") if name in os.environ}
         environment |= {"KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN, "KC_BOOTSTRAP_ADMIN_PASSWORD": self.admin_password}
         environment |= {"JAVA_OPTS_KC_HEAP": HEAP}
@@ -102,7 +114,7 @@ class Keycloak:
     def wait(self) -> None:
         """Return when it answers. Raise KeycloakFailed."""
         ends = time.monotonic() + READY_SECONDS
-        while not _answers(f"{self.base}/realms/master"):
+        while not (_answers(f"{self.base}/realms/master") and _listens(self._secure_port, self._certificate)):
             if self._process.poll() is not None or time.monotonic() > ends:
                 raise KeycloakFailed(f"Keycloak did not start: {self.log[-1500:].strip()}")
             time.sleep(0.2)
@@ -134,6 +146,12 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def _listens(port: int, certificate: Path | None) -> bool:
+    """Whether somebody is at the port, if there is a certificate to listen with."""
+    with socket.socket() as probe:
+        return certificate is None or probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_port() -> int:
