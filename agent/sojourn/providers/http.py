@@ -175,6 +175,8 @@ class _Call:
         extensions = {"trace": self._trace, "timeout": {"connect": PROVIDER_CONNECT_SECONDS}}
         async with pool.stream(method, url, headers=sent, content=content, extensions=extensions) as response:
             received = self._headers(response.headers)
+            if response.status < 200:
+                raise self.unavailable("wants to speak something else than HTTP")
             if 300 <= response.status < 400:
                 raise self._redirected(received.get("location", ""))
             if received.get("content-encoding", "identity").lower() != "identity":
