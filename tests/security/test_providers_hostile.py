@@ -360,3 +360,20 @@ class TestSecrets:
             structlog.reset_defaults()
             logging.getLogger().handlers[:], level = before
             logging.getLogger().setLevel(level)
+
+
+class TestNothingLeft:
+    async def test_connections_of_calls_that_were_given_up(self, tmp_path: Path) -> None:
+        """Calls that are given up, under way or waiting for their turn, take neither places nor connections with them."""
+        place = TlsPlace(tmp_path)
+        with AuthServer(tls=place) as server:
+            made = http(private_networks=["127.0.0.0/8"], ca=place.ca, timeout="500ms")
+            server.always["token"] = slow(60)
+            calls = [made.post_form(server.token_endpoint, {}, step="s") for _ in range(2 * PROVIDER_CALLS_AT_ONCE)]
+            failed = await asyncio.gather(*calls, return_exceptions=True)
+            assert {ProviderUnavailable} == {type(each) for each in failed}
+            assert (0, PROVIDER_CALLS_AT_ONCE) == (made._secure.idle, made._secure._turns._value)
+            made._seconds = 20.0
+            assert 200 == (await made.get(server.issuer + URL, step="s")).status
+            await made.close()
+            assert 0 == made._secure.idle

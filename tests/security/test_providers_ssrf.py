@@ -139,7 +139,7 @@ class TestAddresses:
             assert 200 == (await made.get(f"{server.issuer}/.well-known/openid-configuration", step="s")).status
             assert ["idp.example.org"] == asked
             assert [("127.0.0.1", server.port)] == [each[:2] for each in connected]
-            await made._secure.aclose()
+            await made.close()
             await refused(made, server.issuer)
             assert 1 == len(connected)
 

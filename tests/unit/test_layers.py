@@ -171,7 +171,7 @@ HOMES = {
     "mcp_types": ["sdk.mcpclient"],
     "httpx2": ["sdk.mcpclient"],
     "httpx": ["sdk.httpauth", "sdk.taskuse"],
-    "httpcore": ["providers.connecting", "providers.http", "sdk.egress", "sdk.egressleg"],
+    "httpcore": ["providers.connecting", "providers.http", "providers.pooling", "sdk.egress", "sdk.egressleg"],
     "h11": ["sdk.egressleg", "sdk.egresswire"],
     "requests": ["sdk.requestsauth"],
 }
