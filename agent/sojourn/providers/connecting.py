@@ -29,7 +29,8 @@ def tls_context(ca: Path | None) -> ssl.SSLContext:
 class Lookups:
     """Names to addresses. A name that nobody answers for holds up those who ask for it, and no other provider."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = PROVIDER_LOOKUPS_AT_ONCE) -> None:
+        self._at_once = at_once
         self._running: dict[tuple[str, int], asyncio.Future[list[Address]]] = {}
 
     async def of(self, host: str, port: int) -> list[Address]:
@@ -39,7 +40,7 @@ class Lookups:
             return [literal]
         running = self._running.get((host, port))
         if running is None:
-            if len(self._running) >= PROVIDER_LOOKUPS_AT_ONCE:
+            if len(self._running) >= self._at_once:
                 raise OSError("too many lookups are under way")
             running = self._start(host, port)
         return await asyncio.shield(running)
