@@ -239,8 +239,9 @@ class KeycloakDemo(Demo):
         """What the audit has of how the task's credentials ended."""
         ends = time.monotonic() + PATIENCE_SECONDS
         while True:
-            records = self.command("audit", "tail", "--task", task)["records"]
-            found = [each for each in records if each["event"] == "external_credential_ended"]
+            records = self.command("audit", "tail", "-n", "200")["records"]
+            ended = [each["fields"] for each in records if each["event"] == "external_credential_ended"]
+            found = [each for each in ended if each["task_id"] == task]
             if len(found) >= 2 or time.monotonic() > ends:
                 break
         if {each["how"] for each in found} != {"recalled"}:

@@ -5,7 +5,6 @@ import json
 import signal
 import ssl
 import sys
-import threading
 import time
 import traceback
 import urllib.parse
@@ -30,12 +29,12 @@ def say(**value: Any) -> None:
 class Realm:
     """What a service asks of Keycloak: its keys, once; and whether a token is good still, if it wants to know."""
 
-    def __init__(self, issuer: str, ca: str) -> None:
+    def __init__(self, issuer: str, ca: str, client: SyncClient) -> None:
         self.issuer = issuer
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=ca))
         )
-        self._client = SyncClient()
+        self._client = client
         self.keys = KeySet.import_key_set(self._ask(f"{issuer}/protocol/openid-connect/certs"))
 
     def verified(self, token: str, scope: str) -> int:
@@ -62,9 +61,9 @@ class Realm:
             return json.loads(answer.read())
 
 
-def service(issuer: str, ca: str) -> None:
+def service(issuer: str, ca: str, client: SyncClient) -> None:
     """The orders service. /orders goes by Keycloak's keys alone, /introspected by what Keycloak says now."""
-    realm = Realm(issuer, ca)
+    realm = Realm(issuer, ca, client)
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
@@ -129,8 +128,8 @@ async def agent() -> None:
 def main() -> None:
     role, *arguments = sys.argv[1:]
     if role == "orders":
-        threading.Thread(target=service, args=arguments, daemon=True).start()
-        signal.pause()
+        with SyncClient() as client:
+            service(*arguments, client)
     else:
         asyncio.run(agent())
 
