@@ -123,5 +123,5 @@ def tasks_of_blocking_code() -> None:
         assert_type(current_task(SyncTask), SyncTask)
         with running.proxy(ca_file="/ca.pem") as proxy:
             assert_type(proxy.url, str)
-        with running.cloud_endpoints(vault_token_file="/run/token") as endpoints:  # noqa: S106  # a name
+        with running.cloud_endpoints(vault_token_file="/run/token") as endpoints:  # a name
             assert_type(endpoints, CloudEndpoints)
