@@ -196,7 +196,8 @@ class AwsProvider:
             yield Step("deny", "skipped", "the deny hook is asked at a task's end alone")
 
     async def close(self) -> None:
-        """There is nothing of its own to close."""
+        """Let go of the connections."""
+        await self._http.close()
 
     def _role(self, ask: Any) -> str:
         named = ask.role_arn if isinstance(ask, AwsAsk) else None

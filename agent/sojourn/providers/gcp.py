@@ -246,7 +246,8 @@ class GcpProvider:
         yield Step("exchange", "ok", f"Google gave an access token {whose}, good for {left} s", hint)
 
     async def close(self) -> None:
-        """There is nothing of its own to close."""
+        """Let go of the connections."""
+        await self._http.close()
 
     def _service_account(self, ask: Any) -> str:
         named = ask.service_account if isinstance(ask, GcpAsk) else None

@@ -466,3 +466,10 @@ class TestCheck:
         made = provider(FakeHttp(error("MissingAuthenticationToken", status=403)))
         told = await steps(made, wanted(made, ASK, ACTIONS), FakeMint(works=False))
         assert "failed" == told["assume_role"].outcome
+
+
+async def test_it_lets_go_of_its_connections():
+    """Closing a provider closes the HTTP that it was given."""
+    http = FakeHttp()
+    await provider(http).close()
+    assert http.closed
