@@ -175,7 +175,7 @@ HOMES = {
     "httpx2": ["sdk.mcpclient"],
     "httpx": ["sdk.httpauth", "sdk.taskuse"],
     "httpcore": [
-        *("outward.bundles", "providers.connecting", "providers.http"),
+        *("outward.bundles", "providers.connecting", "providers.http", "providers.pooling"),
         *("sdk.egress", "sdk.egressleg", "sdk.localcredentials.vault"),
     ],
     "h11": ["sdk.egressleg", "sdk.egresswire"],
