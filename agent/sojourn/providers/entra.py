@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, Table, between
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ASSERTION_SECONDS
+from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ASSERTION_SECONDS, PROVIDER_TOKEN_MAX_SECONDS
 from sojourn.providers.answers import code_of, failed, life_of, odd, said, token_of, unanswered, unfailing
 from sojourn.providers.asks import chosen, of_actions
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
@@ -25,6 +25,7 @@ from sojourn.providers.settings import Endpoint, read_ask, read_table
 
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 _BEARER_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_LONGEST: Final = timedelta(seconds=PROVIDER_TOKEN_MAX_SECONDS)
 _FEDERATED: Final = "App registrations, this application, Certificates & secrets, Federated credentials"
 
 # Error codes of Entra (AADSTS…): what happened, and what to set.
@@ -81,7 +82,7 @@ class EntraSettings(ProviderTable):
     audience: Annotated[str, Field(min_length=1, max_length=600)] = (
         "api://AzureADTokenExchange"  # as the credential has
     )
-    longest_token: Annotated[Duration, between(timedelta(minutes=10), timedelta(hours=28))] = timedelta(hours=24)
+    longest_token: Annotated[Duration, between(timedelta(minutes=10), _LONGEST)] = _LONGEST
 
 
 class EntraAsk(Table):
