@@ -241,7 +241,7 @@ class KeycloakDemo(Demo):
         while True:
             records = self.command("audit", "tail", "-n", "200")["records"]
             ended = [each["fields"] for each in records if each["event"] == "external_credential_ended"]
-            found = [each for each in ended if each["task_id"] == task]
+            found = [each for each in ended if each["task"] == task]
             if len(found) >= 2 or time.monotonic() > ends:
                 break
         if {each["how"] for each in found} != {"recalled"}:
