@@ -157,6 +157,8 @@ class TestEnd:
         """What is taken back is inactive at introspection, and so is the token that was only needed to get it."""
         obtained = await place.obtain()
         first = obtained.handle["first_token"]
+        assert await place.is_active(obtained.token)
+        assert await place.provider.server.is_active(obtained.token, place.mint())  # as a check asks
         await place.end(obtained)
         assert not await place.is_active(obtained.token)
         with pytest.raises(ProviderRefused, match="Invalid token"):

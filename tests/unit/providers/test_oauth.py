@@ -1,11 +1,13 @@
 """What the OAuth providers ask for, on a stand-in server: parameters, client authentication, and what a task type says."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fakes.mints import SPIFFE_ID, FakeMint, wanted
-from harness.authserver import AuthServer, changed, drop, refuse, status
+from harness.authserver import AuthServer, changed, drop, held, refuse, status
 from sojourn.errors import InvalidInput
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.loading import load_providers
@@ -169,6 +171,21 @@ class TestKeycloak:
         assert "invalid_target" == refused.value.said
         (first,) = server.given()
         assert not server.active(first)
+
+    async def test_first_is_revoked_if_the_call_is_given_up(self, server: AuthServer) -> None:
+        """Nor is it if nobody waits any more."""
+        until = threading.Event()
+        server.script("token", lambda _: True, held(until))
+        made = provider(server, "keycloak")
+        asking = asyncio.create_task(made.exchange(wanted(made.read_ask({"audience": "orders"}, ())), FakeMint()))
+        while len(server.calls("token")) < 2:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await made.close()
+        assert not server.active(server.given()[0])
+        until.set()
 
     async def test_both_are_revoked(self, server: AuthServer) -> None:
         """The end takes both tokens back."""
