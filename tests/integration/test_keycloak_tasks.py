@@ -15,7 +15,9 @@ from harness.keycloak import Realm, Running, running_keycloak
 from harness.looking import until
 from harness.outside import ORDERS, PERMIT_ALL
 from harness.taskagent import TRIAGE, inner_failures, make_agent, write_type
+from harness.trusting import WEB, signed
 from sojourn import SojournError, SyncClient
+from sojourn.authority.jwtkeys import JwtKeys
 
 pytestmark = pytest.mark.timeout(900)  # the first test of a run waits for Keycloak's start
 TYPE = f"""
@@ -47,11 +49,11 @@ class Place:
         return claims
 
     def is_active(self, token: str) -> bool:
-        """What Keycloak's introspection says of a token to whom it was given."""
+        """What Keycloak's introspection tells the service that a token is for."""
         form = {
             "token": token,
             "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe",
-            "client_assertion": self.client.fetch_jwt_svid(self.realm.issuer).token,
+            "client_assertion": signed(self.agent, self.realm.issuer, JwtKeys),
         }
         url = f"{self.realm.issuer}/protocol/openid-connect/token/introspect"
         with urllib.request.urlopen(url, urllib.parse.urlencode(form).encode(), timeout=60) as answer:
@@ -82,7 +84,7 @@ trust_key = "{keycloak.key}"
         with made as agent, SyncClient(agent.socket) as client:
             agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
             realm.trust("example.org", f"https://{agent.trust}/bundle")
-            realm.service("orders")
+            realm.service("orders", WEB)
             realm.workload("triage", TRIAGE, ["orders"], ["orders.read", "orders.list"])
             yield Place(agent, realm, client)
             assert [] == inner_failures(agent)

@@ -313,6 +313,14 @@ class TestCheck:
         steps = await checked(provider(server))
         assert (step, "failed") == (steps[-1].name, steps[-1].outcome)
 
+    @pytest.mark.parametrize(("tells", "told"), [(True, "and introspection says so"), (False, "the token is revoked")])
+    async def test_introspection(self, server: AuthServer, tells: bool, told: str) -> None:
+        """That introspection confirms the end is said only if it knew of the token before."""
+        if not tells:
+            server.always["introspect"] = status(200, {"active": False})
+        steps = await checked(provider(server, client_auth="jwt-spiffe"))
+        assert steps[-1].told.endswith(told)
+
     async def test_revocation_that_is_none(self, server: AuthServer) -> None:
         """A server that says that it revoked, and did not, is found out by introspection."""
         server.script("revoke", status(200))
