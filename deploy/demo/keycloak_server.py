@@ -49,15 +49,18 @@ class Keycloak:
         key: Path | None = None,
         trusted: Path | None = None,
     ) -> None:
-        """With `certificate` and `key` it speaks https too, at `secure_base`. `trusted`: who else's certificates it
-        takes, a PEM file.
+        """With `certificate` and `key` it speaks https too, at `secure_base`. `trusted`: a PEM file with authorities of
+        servers that it believes, such as of the agent's bundle endpoint.
         """
         self.admin_password = secrets.token_urlsafe(18)
         self._folder = folder
         self._port, self._secure_port = _free_port(), _free_port()
-        self._certificate, self._key, self._trusted = certificate, key, trusted
+        self._certificate, self._key = certificate, key
         self._log = folder / "keycloak.log"
         self._prepare(home)
+        if trusted is not None:
+            (folder / "conf" / "truststores").mkdir(exist_ok=True)
+            shutil.copy(trusted, folder / "conf" / "truststores" / "trusted.pem")
 
     @property
     def base(self) -> str:
@@ -96,8 +99,6 @@ class Keycloak:
         ]
         if self._certificate is not None:
             options += [f"--https-certificate-file={self._certificate}", f"--https-certificate-key-file={self._key}"]
-        if self._trusted is not None:
-            options.append(f"--truststore-paths={self._trusted}")
         environment = {name: os.environ[name] for name in ("PATH", "HOME", "JAVA_HOME", "LANG") if name in os.environ}
         environment |= {"KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN, "KC_BOOTSTRAP_ADMIN_PASSWORD": self.admin_password}
         environment |= {"JAVA_OPTS_KC_HEAP": HEAP}
