@@ -5,6 +5,8 @@ and an authorization server that are real processes and sockets.
 import json
 import os
 import socket
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 
@@ -130,6 +132,45 @@ class TestGetToken:
             assert corp.calls("token")[-1].claims["subject_token"]["sub"] == HELPER
             task.complete()
         until(lambda: not corp.active(got["token"]), "what the child had is taken back")
+
+
+class TestEndpointsBeside:
+    def test_of_a_provider_s_token_nothing_is_known(
+        self, shared: AgentProcess, client: SyncClient, corp: AuthServer
+    ) -> None:
+        """Our introspection says nothing of a provider's token, and our revocation leaves it as it is."""
+        with client.task("outside") as task:
+            token = task.token(ORDERS).token
+            with http(shared.socket) as opened:
+                said = opened.post("/introspect", data={"token": token})
+                revoked = opened.post("/revoke", data={"token": token})
+            assert {"active": False} == said.json()
+            assert 200 == revoked.status_code
+            assert corp.active(token)
+            assert token == task.token(ORDERS).token
+
+    def test_a_helper_of_a_script(self, shared: AgentProcess, corp: AuthServer) -> None:
+        """What a helper fetched by a bare request is its caller's when the helper has ended, and is good still."""
+        script = (
+            "import subprocess, sys, json, time;"
+            f"form = ['grant_type=client_credentials', 'resource={ORDERS}'];"
+            "data = [part for each in form for part in ('--data-urlencode', each)];"
+            f"command = ['curl', '-s', '--unix-socket', {shared.socket!r}, 'http://localhost/token', *data];"
+            "got = json.loads(subprocess.run(command, capture_output=True, check=True).stdout);"
+            "print(got['access_token'], flush=True); sys.stdin.read()"
+        )
+        shell = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            token = shell.stdout.readline().strip()
+            revoked = len(corp.calls("revoke"))
+            until(lambda: listed(shared)["corp"].held >= 1, "it is held")
+            assert corp.active(token)
+            assert revoked == len([call for call in corp.calls("revoke") if call.form.get("token") != token])
+        finally:
+            shell.communicate("")
+        until(lambda: not corp.active(token), "it is taken back when the caller has ended")
 
 
 class TestTokenEndpoint:
