@@ -158,8 +158,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     await facts.start()
     engine = TaskEngine({}, table, audit, keys, config.issuer, epoch, clock, alarms, holders, facts)
     changing = Changing(engine)
-    providers, limits = load_providers(config.providers), deadlines(config.providers)
-    outlets = Outlets(providers, clock, limits)
+    outlets = Outlets(load_providers(config.providers), clock, deadlines(config.providers))
     stack.push_async_callback(outlets.close)
     policies = Policies(
         engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock, outlets.faults
@@ -192,7 +191,9 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     handing = Handing(engine, outlets, book, asking, audit)
     stack.push_async_callback(handing.close)
     giving = Giving(engine, handing)
-    granting = Granting(engine, giving, beginning, attaching, delegating, identities, clients, runners, audiences, clock)
+    granting = Granting(
+        engine, giving, beginning, attaching, delegating, identities, clients, runners, audiences, clock
+    )
     revocations.on_revoked(lambda revoked: end_due_to(engine, [each.svid for each in revoked]))
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)

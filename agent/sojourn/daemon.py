@@ -146,6 +146,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             log.info("agent_draining")
             rooms.identities.close()
             rooms.engine.close()
+            await rooms.handing.close()
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_SECONDS):
                     await rooms.engine.journal.drain()
@@ -205,7 +206,9 @@ async def _open_doors(
         tasks.SERVICE: tasks.TasksApi(
             rooms.engine, rooms.beginning, rooms.delegating, rooms.changing, rooms.attaching, rooms.identities, message
         ).methods()
-        | tasktokens.TaskTokensApi(rooms.engine, rooms.giving, rooms.attaching, rooms.identities, rooms.proving).methods()
+        | tasktokens.TaskTokensApi(
+            rooms.engine, rooms.giving, rooms.attaching, rooms.identities, rooms.proving
+        ).methods()
         | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(

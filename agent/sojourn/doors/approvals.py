@@ -32,9 +32,7 @@ _Verdict = pb.DecideApprovalRequest
 class ApprovalsApi:
     """See and decide. Nothing is granted here that policy denies, and nobody decides their own."""
 
-    def __init__(
-        self, engine: TaskEngine, approving: Approving, identities: Identities, message: TaskMessages
-    ) -> None:
+    def __init__(self, engine: TaskEngine, approving: Approving, identities: Identities, message: TaskMessages) -> None:
         self._engine = engine
         self._message = message
         self._approving = approving

@@ -1,5 +1,7 @@
 """Of sojourn.v1.Admin: the providers outside, and how each fares; and the metrics of that."""
 
+from functools import partial
+
 from prometheus_client import Counter as Metric
 from prometheus_client import Gauge, Histogram
 
@@ -7,7 +9,7 @@ from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
 from sojourn.outward.asking import Asking
-from sojourn.outward.circuits import CLOSED, HALF_OPEN, OPEN
+from sojourn.outward.circuits import CLOSED, HALF_OPEN, OPEN, Circuit
 from sojourn.outward.index import Index
 from sojourn.outward.outlets import Outlet, Outlets
 from sojourn.tasks.engine import TaskEngine
@@ -35,7 +37,7 @@ class ProvidersApi:
         self._clock = clock
         asking.on_exchange(_count)
         for outlet in outlets.all():
-            CIRCUIT.labels(outlet.name).set_function(lambda circuit=outlet.circuit: _LEVELS[circuit.state])
+            CIRCUIT.labels(outlet.name).set_function(partial(_level, outlet.circuit))
 
     def admin_methods(self) -> dict[str, Method]:
         return {"ListProviders": Method("unary", pb.ListProvidersRequest, self.list)}
@@ -61,6 +63,10 @@ class ProvidersApi:
             circuit_until=until,
             task_types=self._outlets.types_of(outlet.name, self._engine.types),
         )
+
+
+def _level(circuit: Circuit) -> float:
+    return _LEVELS[circuit.state]
 
 
 def _count(provider: str, result: str, seconds: float) -> None:

@@ -169,7 +169,7 @@ class TestCache:
         room.clock.advance(LIFE)
         assert (await room.give(task)).token not in {first.token, again.token}
 
-    async def test_so_many_of_a_task(self, room):
+    async def test_so_many_of_a_task(self):
         """Of one task so many are kept in memory; the oldest goes first."""
         actions = [f"a{number}" for number in range(8)]
         ceiling = f'[{{resource = "{ORDERS}", actions = {actions}, provider = "corp"}}]'
@@ -364,7 +364,9 @@ class TestOver:
 
 
 class TestFacts:
-    CEDAR = '@id("calm") permit (principal, action, resource) unless { context.facts has alarm && context.facts.alarm };'
+    CEDAR = (
+        '@id("calm") permit (principal, action, resource) unless { context.facts has alarm && context.facts.alarm };'
+    )
     FACTS = '{alarm = {type = "boolean", on_deny = "narrow"}}'
 
     async def test_policy_is_asked_again_if_they_change(self):
