@@ -276,6 +276,10 @@ PROVIDERS = 64
 PROVIDER_DEADLINE_SECONDS = 10.0  # of one exchange, with what is tried again: a caller's patience
 PROVIDER_DEADLINE_MAX_SECONDS = 60.0
 PROVIDER_ANSWER_MAX_BYTES = 256 * 1024  # a token with its metadata is a few KiB; AWS's policies make it no larger
+PROVIDER_TOKEN_MAX_BYTES = 64 * 1024  # of one; AWS's largest session token and an Entra token with groups are below 16
+PROVIDER_ROLES_KEPT = (
+    1_024  # of which a provider remembers that what they give can be taken back; one more costs a call
+)
 PROVIDER_CALLS_AT_ONCE = 32  # of one provider: one that is slow holds no more than these
 PROVIDER_CALLS_PER_OWNER = 16  # of those, of one user or workload: the others find places
 PROVIDER_CALLS_WAITING = 1_000  # of one user or workload for one provider, behind those: each has a deadline
