@@ -19,6 +19,8 @@ from sojourn.cli import (
     inspect,
     policy,
     policyadmin,
+    provider,
+    residuals,
     review,
     revoking,
     svid,
@@ -44,6 +46,7 @@ app.add_typer(approval.app, name="approval")
 app.add_typer(review.app, name="review")
 app.add_typer(fact.app, name="fact")
 app.add_typer(policy.app, name="policy")
+app.add_typer(provider.app, name="provider")
 app.add_typer(authority.app, name="authority")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(audit.app, name="audit")
@@ -57,6 +60,7 @@ tasktokens.add_to(task.app)
 taskadmin.add_to(task.app)
 policy.app.command()(policyadmin.reload)
 policy.app.command("shadow-report")(policyadmin.shadow_report)
+provider.app.command()(residuals.residuals)
 svid.app.command()(revoking.rotate)
 svid.app.command()(revoking.revoke)
 svid.app.command()(revoking.revoked)
