@@ -15,6 +15,7 @@ from sojourn.outward.credentials import ASKING, ENDING, GONE, HELD, OPEN, Journa
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import HANDOVER
 
 BOTH = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")),))
 
@@ -233,6 +234,16 @@ class TestTheEnd:
         await changing.resume(task, "operator")
         await cascade.settled()
         assert (GONE, 1, True) == (credential.state, len(providers["corp"].ended), task.state == "active")
+
+    async def test_handed_over(self, cascade, room, providers, task):
+        """While a one-shot task goes from a helper to whoever ran it, what the helper fetched stays the task's."""
+        credential = await cascade.held(task)
+        task.suspend(HANDOVER, "holder_exited")
+        room.engine.feed.publish(task)
+        assert (HELD, []) == (credential.state, providers["corp"].ended)
+        task.suspend("operator", "wait")
+        room.engine.feed.publish(task)
+        assert ENDING == credential.state
 
     async def test_narrowed(self, cascade, room, task):
         """A narrowed task keeps those alone whose actions it still has."""
