@@ -66,6 +66,8 @@ from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.running import Runners
 from sojourn.tasks.tokenkeys import TokenKeys
 
+_RS256_ONLY = frozenset({"entra"})  # kinds of providers that take no other algorithm
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rooms:
@@ -133,7 +135,11 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         root_ttl=config.authority.root_ttl,
         issuer_ttl=config.authority.issuer_ttl,
         jwt_key_ttl=config.authority.jwt_key_ttl,
+        jwt_key_overlap=config.authority.jwt_key_overlap,
+        jwt_issuer=config.issuer if config.identity.jwt_svid_issuer else None,
+        rs256=config.authority.rs256 or any(each.get("kind") in _RS256_ONLY for each in config.providers.values()),
         wit=config.identity.wit_svids,
+        pool=pool,
     )
     node_ids = [config.node_id, *(SpiffeId.parse(alias) for alias in config.node_aliases)]
     registry = Registry(EntryTable(database), trust_domain, node_ids, clock, alarms)

@@ -29,9 +29,11 @@ from sojourn.configtables import (
     issuer_url,
     spiffe_ids,
 )
+from sojourn.durations import duration_text
 from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
 from sojourn.limits import (
     CONFIG_MAX_BYTES,
+    OVERLAP_SHARE,
     PROVIDERS,
     SERVICES,
     SIGNAL_ISSUERS,
@@ -61,6 +63,18 @@ class AuthorityConfig(Table):
     root_ttl: Annotated[Duration, between(timedelta(days=1))] = timedelta(days=3650)
     issuer_ttl: Annotated[Duration, between(timedelta(minutes=1))] = timedelta(days=1)
     jwt_key_ttl: Annotated[Duration, between(timedelta(hours=1))] = timedelta(days=30)
+    jwt_key_overlap: Annotated[Duration | None, between(timedelta(minutes=1))] = None  # default: 1h, or a third of that
+    rs256: Annotated[bool, Field(strict=True)] = False  # RSA keys beside: implied by providers that take nothing else
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> Self:
+        most = self.jwt_key_ttl * OVERLAP_SHARE
+        if self.jwt_key_overlap is not None and self.jwt_key_overlap > most:
+            raise ValueError(
+                f"jwt_key_overlap is {duration_text(self.jwt_key_overlap)}: the most is a third of jwt_key_ttl,"
+                f" {duration_text(most)}"
+            )
+        return self
 
 
 class IdentityConfig(Table):
@@ -68,6 +82,7 @@ class IdentityConfig(Table):
 
     x509_svid_ttl: SvidTtl = timedelta(hours=1)
     jwt_svid_ttl: SvidTtl = timedelta(minutes=5)
+    jwt_svid_issuer: Annotated[bool, Field(strict=True)] = False  # whether JWT-SVIDs have `iss`, as clouds want it
     wit_svids: Annotated[bool, Field(strict=True)] = False  # an incubating profile of the standard
 
 
@@ -196,6 +211,7 @@ VARIABLES = {
     "SOJOURN_METRICS_LISTEN": "metrics.listen",
     "SOJOURN_LISTEN_TCP": "listen.tcp",
     "SOJOURN_LISTEN_HTTPS": "listen.https",
+    "SOJOURN_LISTEN_TRUST": "listen.trust",
     "SOJOURN_FOLLOW": "registration.follow",
     "SOJOURN_TASK_TYPES_DIR": "tasks.types_dir",
 }
@@ -274,7 +290,7 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     keys = (
         ("registration", "follow"),
         *(("tasks", key) for key in ("types_dir", "shadow_types_dir")),
-        *(("listen", key) for key in ("https_certificate", "https_key")),
+        *(("listen", f"{door}_{key}") for door in ("https", "trust") for key in ("certificate", "key")),
     )
     inner = ((values.get(table), key) for table, key in keys)
     listed = values.get("signals")

@@ -114,7 +114,8 @@ class MetricsConfig(Table):
 class ListenConfig(Table):
     """What other machines may connect to; each is off unless an address is given. Port 0: any that is free.
 
-    `tcp`: validators, over mutual TLS. `https`: the token service, for clients with or without an X.509-SVID.
+    `tcp`: validators, over mutual TLS. `https`: the token service, for clients with or without an X.509-SVID. `trust`:
+    the keys by which outside parties trust this agent, for anybody.
     """
 
     tcp: Address | None = None
@@ -125,6 +126,11 @@ class ListenConfig(Table):
     https_url: Annotated[str, AfterValidator(issuer_url)] | None = None  # by which clients reach it, for the metadata
     https_allowed: tuple[str, ...] | None = None  # SPIFFE IDs whose certificates may be shown; default: as above
 
+    trust: Address | None = None
+    trust_certificate: Path | None = None  # as for `https`
+    trust_key: Path | None = None
+    trust_url: Annotated[str, AfterValidator(issuer_url)] | None = None  # by which it is reached; default: the issuer
+
     @field_validator("allowed", "https_allowed")
     @classmethod
     def _ids(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -132,8 +138,12 @@ class ListenConfig(Table):
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
-        if (self.https_certificate is None) != (self.https_key is None):
-            raise ValueError("https_certificate and https_key go together")
+        for name, certificate, key in (
+            ("https", self.https_certificate, self.https_key),
+            ("trust", self.trust_certificate, self.trust_key),
+        ):
+            if (certificate is None) != (key is None):
+                raise ValueError(f"{name}_certificate and {name}_key go together")
         return self
 
 

@@ -40,6 +40,7 @@ from sojourn.doors import (
     taskadmin,
     tasks,
     tasktokens,
+    trust,
     validation,
     workload,
 )
@@ -56,6 +57,7 @@ from sojourn.doors.taskmessages import TaskMessages
 from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
+from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.turns import Turns
 from sojourn.errors import SojournError
 from sojourn.identity.issued import Issued
@@ -68,6 +70,7 @@ from sojourn.limits import (
     HTTPS_DESCRIPTORS_SHARE,
     PUBLIC_REQUEST_MAX_BYTES,
     REMOTE_DESCRIPTORS_SHARE,
+    TRUST_DESCRIPTORS_SHARE,
 )
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
@@ -110,7 +113,8 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             inward = InwardFolder(config.data_dir / "inward")
             stack.callback(inward.close)
             api, listeners = _http_api(config, rooms), list[Listener]()
-            await _open_doors(config, rooms, api, listeners, level, failures, inward, descriptors, stack)
+            documents = TrustDocuments(rooms.authority, config.issuer, config.listen.trust_url)
+            await _open_doors(config, rooms, api, documents, listeners, level, failures, inward, descriptors, stack)
             own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
             remote_http = HttpProtocols(api.app(statuslists.routes(rooms.engine)))
             listeners += https.open_https(
@@ -123,6 +127,16 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 stack,
             )
             stack.callback(remote_http.close)
+            trust_http = HttpProtocols(trust.TrustApp(documents))
+            listeners += trust.open_trust(
+                config.listen,
+                trust.TrustDoor(trust_http, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
+                own,
+                rooms.clock,
+                descriptors,
+                stack,
+            )
+            stack.callback(trust_http.close)
             listeners += await remote.open_listener(
                 config.listen,
                 remote.RemoteDoor(
@@ -166,7 +180,7 @@ def _http_api(config: Config, rooms: Rooms) -> HttpApi:
         rooms.authority,
         TokenRequests(rooms.granting, rooms.proving, turns, rooms.audit, rooms.clock),
         TokenState(rooms.clients, rooms.inspecting, turns, rooms.audit),
-        Metadata(rooms.engine, rooms.audiences, rooms.authority.trust_domain, config.listen),
+        Metadata(rooms.engine, rooms.audiences, rooms.authority, config.listen),
     )
 
 
@@ -174,6 +188,7 @@ async def _open_doors(
     config: Config,
     rooms: Rooms,
     api: HttpApi,
+    documents: TrustDocuments,
     listeners: Sequence[Listener],
     level: Level,
     failures: Failures,
@@ -183,6 +198,7 @@ async def _open_doors(
 ) -> None:
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
     elsewhere += 0 if config.listen.https is None else HTTPS_DESCRIPTORS_SHARE
+    elsewhere += 0 if config.listen.trust is None else TRUST_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     lists = statuslists.routes(rooms.engine)
     http = HttpProtocols(api.app([*events.EventsApi(rooms.signals, rooms.identities).routes(), *lists]))
@@ -221,12 +237,13 @@ async def _open_doors(
     }
     envoy_calls = Calls(public.peers, rooms.audit, header=False)
     admin_calls = Calls(private.peers, rooms.audit, header=False)
+    authority_api = localauthority.LocalAuthorityApi(rooms.authority, rooms.issuing, rooms.audit)
     entry_api = entries.EntryApi(rooms.registry, rooms.foreign, rooms.audit)
     admin_services = {
         entries.SERVICE: entry_api.methods(),
         bundles.SERVICE: bundles.BundleApi(rooms.authority, rooms.foreign, rooms.audit).methods(),
         federation.SERVICE: federation.FederationApi(rooms.foreign, rooms.audit).methods(),
-        localauthority.SERVICE: localauthority.LocalAuthorityApi(rooms.authority, rooms.issuing, rooms.audit).methods(),
+        localauthority.SERVICE: authority_api.methods(),
         agents.SERVICE: agents.AgentApi(rooms.registry.node_id, rooms.authority, version("sojourn")).methods(),
         minting.SERVICE: minting.MintingApi(
             rooms.authority, rooms.audit, config.identity.x509_svid_ttl, config.identity.jwt_svid_ttl
@@ -252,7 +269,9 @@ async def _open_doors(
             default_x509_svid_ttl=config.identity.x509_svid_ttl,
             limitations=process_setup.limitations(),
             listeners=listeners,
+            documents=documents,
         ).methods()
+        | authority_api.admin_methods()
         | entry_api.admin_methods()
         | approval_api.admin_methods()
         | taskadmin.TaskAdminApi(

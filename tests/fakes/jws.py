@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 def joined(header, payload, key):
     """A token with exactly this header (an object) and payload (bytes), and a good ES256 signature by `key`."""
     text = ".".join(encoded(part) for part in (json.dumps(header).encode(), payload))
-    signature = key._key.private_key.sign(text.encode(), ec.ECDSA(hashes.SHA256()))
+    signature = key._key.sign(text.encode(), ec.ECDSA(hashes.SHA256()))
     r, s = decode_dss_signature(signature)
     return f"{text}.{encoded(r.to_bytes(32, 'big') + s.to_bytes(32, 'big'))}"
 

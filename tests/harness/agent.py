@@ -126,6 +126,11 @@ class AgentProcess:
         return self.ready_line.partition(", HTTPS ")[2].partition(", ")[0].strip()
 
     @property
+    def trust(self) -> str:
+        """ADDRESS:PORT of the listener for those who are to trust it."""
+        return self.ready_line.partition(", TRUST ")[2].partition(", ")[0].strip()
+
+    @property
     def environment(self) -> dict[str, str]:
         """What a client needs in its environment to find this agent."""
         return {

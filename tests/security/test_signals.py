@@ -111,7 +111,7 @@ class TestF8Case29Forged:
     @pytest.mark.parametrize("secret", ["pem", "der", "jwk"])
     def test_HS256_with_the_public_key_as_secret(self, agent: AgentProcess, secret: str) -> None:
         """The public key, which everybody has, is no shared secret."""
-        public = KEY._key.public_key
+        public = KEY._key.public_key()
         keys = {
             "pem": public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
             "der": public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),

@@ -237,7 +237,8 @@ async def test_the_metadata_is_made_once(monkeypatch: pytest.MonkeyPatch) -> Non
     asks.
     """
     engine = SimpleNamespace(issuer=ISSUER, types=TypeSet({"triage": task_type()}))
-    metadata = Metadata(engine, Audiences(), TrustDomain("example.org"), ListenConfig())  # type: ignore[arg-type]
+    authority = SimpleNamespace(jwt_algorithms=("ES256",), trust_domain=TrustDomain("example.org"))
+    metadata = Metadata(engine, Audiences(), authority, ListenConfig())  # type: ignore[arg-type]
     made, document = [], metadata.document
 
     def counted(*, at_socket: bool) -> dict[str, object]:

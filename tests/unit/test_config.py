@@ -89,7 +89,7 @@ class TestPrecedence:
         """Each variable sets a key that exists."""
         address = "127.0.0.1:1"
         values = {"SOJOURN_LOG_LEVEL": "debug", "SOJOURN_METRICS_LISTEN": address, "SOJOURN_TRUST_DOMAIN": "td"}
-        values["SOJOURN_LISTEN_TCP"] = values["SOJOURN_LISTEN_HTTPS"] = address
+        values |= dict.fromkeys((f"SOJOURN_LISTEN_{each}" for each in ("TCP", "HTTPS", "TRUST")), address)
         loaded = load(None, {}, {variable: values.get(variable, "/x" if "NODE" not in variable else "n")})
         assert variable == loaded.origins[configuration.VARIABLES[variable]]
 
@@ -373,3 +373,20 @@ def test_line_numbers():
     """Keys and tables are found by line; the first mention counts."""
     text = "# a = 1\na = 1\n[ t ]\nb.c = 2\n\n[[list]]\nx = 1\n[[list]]\nx = 2\n"
     assert {"a": 2, "t": 3, "t.b.c": 4, "list": 6, "list.x": 7} == line_numbers(text)
+
+
+class TestKeysForOthers:
+    """Keys by which outside parties trust the agent."""
+
+    @pytest.mark.parametrize(("ttl", "overlap"), [("1d", "9h"), ("1h", "21m")])
+    def test_overlap(self, write, ttl, overlap):
+        """Keys are not published for longer than a third of their life before they sign."""
+        [said] = faults(write(f'[authority]\njwt_key_ttl = "{ttl}"\njwt_key_overlap = "{overlap}"\n'))
+        assert "the most is a third of jwt_key_ttl" in said
+
+    @pytest.mark.parametrize("door", ["https", "trust"])
+    @pytest.mark.parametrize("key", ["certificate", "key"])
+    def test_certificate_without_key(self, write, door, key):
+        """A certificate and its key go together, on each listener."""
+        [said] = faults(write(f'[listen]\n{door}_{key} = "x.pem"\n'))
+        assert f"{door}_certificate and {door}_key go together" in said

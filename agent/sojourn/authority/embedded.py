@@ -1,12 +1,14 @@
 """The `embedded` authority: our own certificate authority, in two tiers, and our JWT keys.
 
-On disk, in the folder `keys` (0700): `root.pem`, the root certificates and their keys, and `jwt.pem`, the JWT keys. In
-memory only: the intermediate, which signs the leaves and is made anew at each start and at half of its life.
+On disk, in the folder `keys` (0700): `root.pem`, the root certificates and their keys, `jwt.pem`, the JWT keys, and
+`jwt-rs256.pem`, those for RS256. In memory only: the intermediate, which signs the leaves and is made anew at each
+start and at half of its life.
 """
 
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -17,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from sojourn.authority import crl
 from sojourn.authority.crl import RevokedLeaf
-from sojourn.authority.jwtkeys import JwtKeys
+from sojourn.authority.jwtkeys import JwtKeys, RsaKeys
 from sojourn.authority.profile import Signer, signer_id
 from sojourn.authority.roots import Roots
 from sojourn.authority.sequence import BundleSequence
@@ -34,7 +36,11 @@ from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
 
 REFRESH_HINT_SECONDS = 300
-X509, JWT, WIT = "x509", "jwt", "wit"
+X509, JWT, RS256, WIT = "x509", "jwt", "jwt-rs256", "wit"
+_SWITCHED_OFF = {
+    RS256: "keys for RS256 are switched off: set authority.rs256 in the agent's configuration",
+    WIT: "WIT-SVIDs are switched off: set identity.wit_svids in the agent's configuration",
+}
 
 
 class EmbeddedAuthority:
@@ -50,12 +56,18 @@ class EmbeddedAuthority:
         root_ttl: timedelta,
         issuer_ttl: timedelta,
         jwt_key_ttl: timedelta,
+        jwt_key_overlap: timedelta | None = None,
+        jwt_issuer: str | None = None,
+        rs256: bool = False,
         wit: bool = False,
+        pool: Executor | None = None,
     ) -> None:
         """Load the keys, or make them if there are none. Raise CannotStart if what lies there cannot be used.
 
         `curve` is that of new X.509 keys: a root that is there already keeps its own. JWT keys are P-256 (ES256).
-        With `wit` there are keys for WIT-SVIDs too.
+        `jwt_key_overlap`: for how long those are published before they sign; by default an hour, or a third of
+        `jwt_key_ttl`. `jwt_issuer`: the `iss` of JWT-SVIDs, if they are to have one. With `rs256` there are RSA keys
+        (RS256) beside, which a thread of `pool` makes; with `wit` keys for WIT-SVIDs.
         """
         self.trust_domain = trust_domain
         self._clock = clock
@@ -69,10 +81,16 @@ class EmbeddedAuthority:
             )
         self._sequence = BundleSequence(folder / "sequence")
         self._roots = Roots(folder / "root.pem", clock, trust_domain, curve, root_ttl)
-        self._jwt = JwtKeys(folder / "jwt.pem", clock, jwt_key_ttl)
-        self._wit = JwtKeys(folder / "wit.pem", clock, jwt_key_ttl) if wit else None
+        self._jwt_issuer = jwt_issuer
+        self._jwt = JwtKeys(folder / "jwt.pem", clock, jwt_key_ttl, jwt_key_overlap)
         self._slots: dict[str, Slots[Any]] = {X509: self._roots, JWT: self._jwt}
-        if self._wit is not None:
+        self._rsa: RsaKeys | None = None
+        self._wit: JwtKeys | None = None
+        if rs256:
+            self._rsa = RsaKeys(folder / "jwt-rs256.pem", clock, jwt_key_ttl, jwt_key_overlap, pool)
+            self._slots[RS256] = self._rsa
+        if wit:
+            self._wit = JwtKeys(folder / "wit.pem", clock, jwt_key_ttl, jwt_key_overlap)
             self._slots[WIT] = self._wit
         self._issuers: dict[str, Signer] = {}
         self._issuer = self._new_issuer()
@@ -110,7 +128,12 @@ class EmbeddedAuthority:
         self._ready(now)
         active = self._jwt.active
         return jwtsvid.issue(
-            active.key, spiffe_id, audience, issued_at=now, expires_at=min(now + ttl, active.not_after)
+            active.key,
+            spiffe_id,
+            audience,
+            issued_at=now,
+            expires_at=min(now + ttl, active.not_after),
+            issuer=self._jwt_issuer,
         )
 
     def issue_assertion(
@@ -129,9 +152,9 @@ class EmbeddedAuthority:
         """
         now = self._clock.now()
         self._ready(now)
-        if algorithm != "ES256":
-            raise Unavailable(f"there is no key that signs by {algorithm}")
-        active = self._jwt.active
+        if algorithm == "RS256" and self._rsa is None:
+            raise Unavailable("there is no key that signs by RS256: set authority.rs256 in the agent's configuration")
+        active = (self._rsa if algorithm == "RS256" and self._rsa is not None else self._jwt).active
         ends = min(now + ttl, active.not_after)
         return jwtsvid.issue(
             active.key, spiffe_id, audience, issued_at=now, expires_at=ends, issuer=issuer, more=claims
@@ -164,6 +187,16 @@ class EmbeddedAuthority:
         return self._bundle.jwt_authorities
 
     @property
+    def jwt_algorithms(self) -> tuple[str, ...]:
+        """Those by which JWT-SVIDs are signed."""
+        return ("ES256", "RS256") if self._rsa is not None else ("ES256",)
+
+    @property
+    def jwt_key_overlap(self) -> timedelta:
+        """For how long a JWT key is published before it signs."""
+        return self._jwt.overlap
+
+    @property
     def root(self) -> x509.Certificate:
         """The root that signs intermediates now."""
         return self._roots.active.key.certificate
@@ -191,7 +224,7 @@ class EmbeddedAuthority:
     def slots(self, kind: str) -> Slots[Any]:
         """The keys of one kind. Raise Unimplemented if this agent has none of it."""
         if kind not in self._slots:
-            raise Unimplemented("WIT-SVIDs are switched off: set identity.wit_svids in the agent's configuration")
+            raise Unimplemented(_SWITCHED_OFF.get(kind, "there are no keys of this kind"))
         return self._slots[kind]
 
     def prepare(self, kind: str) -> Slot[Any]:
@@ -208,6 +241,11 @@ class EmbeddedAuthority:
     def taint(self, kind: str, authority_id: str) -> Slot[Any]:
         """Mark an old key: what it signed must be replaced."""
         return self._changed(self.slots(kind).taint(authority_id))
+
+    def replace(self, kind: str, authority_id: str) -> Slot[Any]:
+        """Taint a key, also the one that signs: then the next one does at once. A root must be old by then."""
+        slots = self.slots(kind)
+        return self._changed(slots.taint(authority_id) if kind == X509 else slots.replace(authority_id))
 
     def revoke(self, kind: str, authority_id: str) -> Slot[Any]:
         """Take a tainted key out of the bundle: nothing that it signed verifies any more."""
@@ -254,7 +292,7 @@ class EmbeddedAuthority:
         bundle = Bundle(
             self.trust_domain,
             tuple(slot.key.certificate for slot in self._roots.all),
-            self._jwt.public(),
+            {**self._jwt.public(), **(self._rsa.public() if self._rsa is not None else {})},
             refresh_hint_seconds=REFRESH_HINT_SECONDS,
             tainted=frozenset().union(*(slots.tainted for slots in self._slots.values())),
             wit_authorities=self._wit.public() if self._wit is not None else {},

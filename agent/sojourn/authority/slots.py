@@ -2,14 +2,15 @@
 
 One key is active and signs. A prepared one is published, so that verifiers know it before it signs. Old ones verify
 what they signed until they end or are revoked. A key is followed by itself: the next is prepared at half of the
-active one's life and activated at two thirds of it.
+active one's life, or earlier if it must be published for longer, and activated at two thirds of it. If that was missed,
+as by an agent that did not run, the active one signs on until the next was published for as long as it must be.
 
 On disk each key is PEM after a line `# ID CREATED NOT_AFTER STATUS [tainted]` (times in seconds since the epoch).
 """
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -20,6 +21,8 @@ from sojourn.errors import CannotStart, FailedPrecondition, InvalidInput, Sojour
 
 Key = TypeVar("Key")
 PREPARE_AT, PUBLISHED_FOR, ACTIVATE_AT_LAST = 1 / 2, 1 / 6, 9 / 10  # shares of the active key's life
+LAST_SHARE = 1 / 10  # of its life, and no more than LAST: so much a key that signs has left when the next takes over
+LAST = timedelta(minutes=10)
 
 
 class Status(StrEnum):
@@ -48,10 +51,14 @@ class Slot(Generic[Key]):
 class Slots(ABC, Generic[Key]):
     """The keys of one kind, in the order in which they were made. What is said to be done is on disk."""
 
-    def __init__(self, path: Path, clock: Clock) -> None:
-        """Load the keys, or make one if there is no file. Raise CannotStart if what lies there cannot be used."""
+    def __init__(self, path: Path, clock: Clock, overlap: timedelta = timedelta(0)) -> None:
+        """Load the keys, or make one if there is no file. Raise CannotStart if what lies there cannot be used.
+
+        `overlap`: for how long a key is published before it signs, at the least.
+        """
         self._path = path
         self._clock = clock
+        self._overlap = overlap
         content = keyfile.read(path)
         self._slots = () if content is None else self._parse(content)
         self.maintain()
@@ -92,7 +99,7 @@ class Slots(ABC, Generic[Key]):
 
     @property
     def next_change(self) -> datetime:
-        due = self.active.at(PREPARE_AT) if self.prepared is None else self._activation(self.prepared)
+        due = self._preparation() if self.prepared is None else self._activation(self.prepared)
         return min([due, *(slot.not_after for slot in self.old)])
 
     # --- changing ---------------------------------------------------------------------------------------------------
@@ -123,6 +130,12 @@ class Slots(ABC, Generic[Key]):
         self._keep(tuple(replace(each, tainted=True) if each is slot else each for each in self._slots))
         return self._find(authority_id)
 
+    def replace(self, authority_id: str) -> Slot[Key]:
+        """Taint a key, also the one that signs: then the prepared one, or a new one, signs at once."""
+        if self._find(authority_id).status is Status.ACTIVE:
+            self.activate((self.prepared or self.prepare()).id)
+        return self.taint(authority_id)
+
     def revoke(self, authority_id: str) -> Slot[Key]:
         """Forget a tainted key: nothing that it signed verifies any more."""
         slot = self._find(authority_id)
@@ -151,18 +164,25 @@ class Slots(ABC, Generic[Key]):
             )
         elif prepared is not None and self._activation(prepared) <= now:
             slots = _activated(slots)
-        elif prepared is None and active.at(PREPARE_AT) <= now:
+        elif prepared is None and self._preparation() <= now:
             slots = (*slots, self._make(now))
         if slots == self._slots:
             return False
         self._keep(slots)
         return True
 
+    def _preparation(self) -> datetime:
+        """When the next key is due to be prepared."""
+        active = self.active
+        return min(active.at(PREPARE_AT), active.at(PREPARE_AT + PUBLISHED_FOR) - self._overlap)
+
     def _activation(self, prepared: Slot[Key]) -> datetime:
         """When the prepared key is activated: in its time, after it was published for a while, but not too late."""
         active = self.active
-        published = prepared.created + (active.not_after - active.created) * PUBLISHED_FOR
-        return min(max(published, active.at(PREPARE_AT + PUBLISHED_FOR)), active.at(ACTIVATE_AT_LAST))
+        life = active.not_after - active.created
+        published = prepared.created + life * PUBLISHED_FOR
+        due = min(max(published, active.at(PREPARE_AT + PUBLISHED_FOR)), active.at(ACTIVATE_AT_LAST))
+        return min(max(due, prepared.created + self._overlap), active.not_after - min(life * LAST_SHARE, LAST))
 
     def _find(self, authority_id: str) -> Slot[Key]:
         if not authority_id:

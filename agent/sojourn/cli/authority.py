@@ -15,23 +15,23 @@ app = typer.Typer(
     no_args_is_help=True,
     help="The keys that sign: prepared, active, old, tainted, revoked. Old and new overlap in the bundle.",
 )
-_NAMES = {"x509": "X509", "jwt": "JWT", "wit": "WIT"}
 
 
 class Kind(StrEnum):
     X509 = "x509"
     JWT = "jwt"
+    JWT_RS256 = "jwt-rs256"
     WIT = "wit"
 
 
-KindArgument = Annotated[Kind, typer.Argument(help="Which keys: x509 (the root), jwt, or wit if it is switched on.")]
+KindArgument = Annotated[Kind, typer.Argument(help="Which keys: x509 (the root), jwt; jwt-rs256, wit if on.")]
 IdArgument = Annotated[str, typer.Argument(metavar="AUTHORITY_ID", help="As `sojourn authority show` lists it.")]
 OverlapOption = Annotated[
     str,
     typer.Option(
         "--overlap",
         help="How long the new key is published before it signs. Streams have it at once; those who poll the bundle"
-        " need up to its refresh hint (5m).",
+        " need up to its refresh hint (5m), and clouds that keep JWT keys for longer up to authority.jwt_key_overlap.",
     ),
 ]
 
@@ -52,7 +52,7 @@ def show(admin_socket: AdminSocketOption = None, output: OutputOption = Output.P
 @app.command()
 def prepare(kind: KindArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
     """Make the next key and publish it in the bundle. It does not sign yet."""
-    value = _step(admin_socket, kind, "Prepare", "prepared", None)
+    value = _step(admin_socket, kind, "prepare", None)
     emit(output, value, [f"prepared {value['authority_id']}; let it sign with `sojourn authority activate`"])
 
 
@@ -61,7 +61,7 @@ def activate(
     authority_id: IdArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY
 ) -> None:
     """Let the prepared key sign. The one before is old then: what it signed stays good, and is replaced in its time."""
-    value = _step(admin_socket, _kind_of(admin_socket, authority_id), "Activate", "activated", authority_id)
+    value = _step(admin_socket, _kind_of(admin_socket, authority_id), "activate", authority_id)
     emit(output, value, [f"activated {value['authority_id']}"])
 
 
@@ -74,11 +74,11 @@ def rotate(
 ) -> None:
     """Prepare a new key, wait until it is known, and let it sign."""
     seconds = option_seconds("--overlap", overlap)
-    made = _step(admin_socket, kind, "Prepare", "prepared", None)
+    made = _step(admin_socket, kind, "prepare", None)
     if seconds > 0 and output is Output.PRETTY:
         print(f"prepared {made['authority_id']}; it signs in {seconds:g} s", flush=True)
     time.sleep(max(0.0, seconds))
-    value = _step(admin_socket, kind, "Activate", "activated", made["authority_id"])
+    value = _step(admin_socket, kind, "activate", made["authority_id"])
     emit(output, value, [f"activated {value['authority_id']}; `sojourn svid rotate --all` replaces what is in use"])
 
 
@@ -86,8 +86,11 @@ def rotate(
 def taint(
     authority_id: IdArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY
 ) -> None:
-    """Mark an old key as not to be trusted: all that it signed and that is in use is replaced before this returns."""
-    value = _step(admin_socket, _kind_of(admin_socket, authority_id), "Taint", "tainted", authority_id)
+    """Mark a key as not to be trusted: all that it signed and that is in use is replaced before this returns.
+
+    If it is a JWT or WIT key that signs, the next one signs at once. A root must be old by then.
+    """
+    value = _step(admin_socket, _kind_of(admin_socket, authority_id), "taint", authority_id)
     emit(output, value, [f"tainted {value['authority_id']}; nothing that it signed is served any more"])
 
 
@@ -96,7 +99,7 @@ def revoke(
     authority_id: IdArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY
 ) -> None:
     """Take a tainted key out of the bundle: nothing that it signed verifies any more."""
-    value = _step(admin_socket, _kind_of(admin_socket, authority_id), "Revoke", "revoked", authority_id)
+    value = _step(admin_socket, _kind_of(admin_socket, authority_id), "revoke", authority_id)
     emit(output, value, [f"revoked {value['authority_id']}"])
 
 
@@ -137,13 +140,9 @@ def _kind_of(admin_socket: str | None, authority_id: str) -> str:
     raise InvalidInput(f"there is no authority {authority_id[:100]!r}: see `sojourn authority show`")
 
 
-def _step(admin_socket: str | None, kind: str, verb: str, done: str, authority_id: str | None) -> dict[str, Any]:
-    from sojourn._pb.spire.api.server.localauthority.v1 import localauthority_pb2 as pb
+def _step(admin_socket: str | None, kind: str, step: str, authority_id: str | None) -> dict[str, Any]:
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    name = f"{verb}{_NAMES[kind]}Authority"
-    request = getattr(pb, f"{name}Request")()
-    if authority_id is not None:
-        request.authority_id = authority_id
-    path = f"/spire.api.server.localauthority.v1.LocalAuthority/{name}"
-    answer = getattr(remote.admin(admin_socket, path, request, getattr(pb, f"{name}Response")), f"{done}_authority")
-    return {"kind": str(kind), "authority_id": answer.authority_id, "not_after": moment(answer.expires_at)}
+    request = pb.ChangeAuthorityKeyRequest(kind=str(kind), step=step, authority_id=authority_id)
+    key = remote.admin(admin_socket, "/sojourn.v1.Admin/ChangeAuthorityKey", request, pb.AuthorityKey)
+    return {"kind": key.kind, "authority_id": key.authority_id, "not_after": moment(key.not_after)}

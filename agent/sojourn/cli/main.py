@@ -20,6 +20,7 @@ from sojourn.cli import (
     policy,
     policyadmin,
     provider,
+    publishing,
     residuals,
     review,
     revoking,
@@ -55,6 +56,7 @@ app.command()(inspect.validate)
 app.command()(inspect.explain)
 app.command()(inspect.status)
 
+bundle.app.command()(publishing.publish)
 fact.app.command()(delivering.deliver)
 tasktokens.add_to(task.app)
 taskadmin.add_to(task.app)

@@ -15,8 +15,10 @@ from sojourn.clock import Clock
 from sojourn.doors.approvals import reviews
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
+from sojourn.doors.localauthority import key_message
 from sojourn.doors.policies import policy_set
 from sojourn.doors.tlsdoor import Listener
+from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
 from sojourn.identity import explain, lifetime
@@ -63,9 +65,11 @@ class AdminApi:
         default_x509_svid_ttl: timedelta,
         limitations: dict[str, str],
         listeners: Sequence[Listener],
+        documents: TrustDocuments,
     ) -> None:
         """`limitations`: what this agent cannot do here, and why. `listeners`: those that are open by now."""
         self._listeners = listeners
+        self._documents = documents
         self._attestation = attestation
         self._registry = registry
         self._identities = identities
@@ -125,18 +129,7 @@ class AdminApi:
                 issuer_serial=f"{authority.issuer.serial_number:x}",
                 issuer_not_after=seconds(authority.issuer.not_valid_after_utc),
                 jwt_key_ids=list(authority.jwt_keys),
-                keys=[
-                    pb.AuthorityKey(
-                        kind=kind,
-                        authority_id=slot.id,
-                        status=slot.status,
-                        tainted=slot.tainted,
-                        created_at=seconds(slot.created),
-                        not_after=seconds(slot.not_after),
-                    )
-                    for kind in authority.kinds
-                    for slot in authority.slots(kind).all
-                ],
+                keys=[key_message(kind, slot) for kind in authority.kinds for slot in authority.slots(kind).all],
             ),
             limitations=[pb.Limitation(what=what, reason=reason) for what, reason in self._limitations.items()],
             task_types=sorted(self._engine.types),
@@ -267,4 +260,9 @@ class AdminApi:
             trust_domain=bundle.trust_domain.name,
             spiffe_bundle=json.dumps(bundle.document()),
             pem=bundle.x509_pem.decode(),
+            documents=[
+                pb.TrustDocument(path=each.path, body=each.body, max_age_seconds=each.max_age_seconds)
+                for each in self._documents.all().values()
+            ],
+            issuer=self._documents.issuer,
         )

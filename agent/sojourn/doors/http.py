@@ -15,6 +15,7 @@ from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
+from sojourn.doors.trustdocuments import key_set
 from sojourn.errors import SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.tasks.engine import TaskEngine
@@ -75,8 +76,7 @@ class HttpApi:
         """The JWK Set of JWT-SVIDs and of task tokens (RFC 7517)."""
         del request
         keys = [*self._authority.jwt_keys.values(), *self._engine.keys.published.values()]
-        jwks = {"keys": [{**key.jwk, "use": "sig", "alg": "ES256"} for key in keys]}
-        return JSONResponse(jwks, headers={"Cache-Control": "max-age=60"})
+        return JSONResponse(key_set(keys), headers={"Cache-Control": "max-age=60"})
 
     def _guard(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
         async def guarded(request: Request) -> Response:

@@ -8,7 +8,7 @@ import asyncio
 
 import structlog
 import uvicorn
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
@@ -31,7 +31,7 @@ SENDER = "sojourn.sender"  # in the scope, beside ASGI's own members
 class HttpProtocols:
     """Makes uvicorn's protocol for callers that the door hands over."""
 
-    def __init__(self, app: Starlette) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._config = uvicorn.Config(
             app,
             http="httptools",

@@ -1,14 +1,15 @@
-"""SPIRE's local authority API on the admin socket: the keys that sign, from prepared to revoked."""
+"""The keys that sign, from prepared to revoked, on the admin socket: by SPIRE's local authority API, and by ours."""
 
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from sojourn._pb.sojourn.v1 import admin_pb2 as admin
 from sojourn._pb.spire.api.server.localauthority.v1 import localauthority_pb2 as pb
 from sojourn.authority.embedded import JWT, WIT, X509, EmbeddedAuthority
 from sojourn.authority.slots import Slot
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import FailedPrecondition
+from sojourn.errors import FailedPrecondition, InvalidInput
 from sojourn.identity.issuing import Issuing
 from sojourn.oversight.audit import Audit
 
@@ -35,6 +36,30 @@ class LocalAuthorityApi:
         for method in ("TaintX509UpstreamAuthority", "RevokeX509UpstreamAuthority"):
             made[method] = self._method(method, self._upstream)
         return made
+
+    def admin_methods(self) -> dict[str, Method]:
+        return {"ChangeAuthorityKey": Method("unary", admin.ChangeAuthorityKeyRequest, self.change)}
+
+    async def change(self, call: Call, request: admin.ChangeAuthorityKeyRequest) -> admin.AuthorityKey:
+        """One step of any kind of key."""
+        kind, authority_id = request.kind, request.authority_id
+        if request.step == "prepare":
+            slot = self._authority.prepare(kind)
+            self._note(call, kind, "prepared", slot)
+        elif request.step == "activate":
+            slot = self._authority.activate(kind, authority_id)
+            self._note(call, kind, "activated", slot)
+        elif request.step == "taint":
+            before = self._authority.slots(kind).active
+            slot = self._authority.replace(kind, authority_id)
+            if before.id == slot.id:
+                self._note(call, kind, "activated", self._authority.slots(kind).active)
+            await self._tainted(kind, call, slot)
+        elif request.step == "revoke":
+            slot = await self._revoked(kind, call, authority_id)
+        else:
+            raise InvalidInput("step is none of prepare, activate, taint and revoke")
+        return key_message(kind, slot)
 
     def _method(self, name: str, answer: Callable[[Call, Any, Any], Awaitable[None]]) -> Method:
         async def handle(call: Call, request: Any) -> Any:
@@ -64,16 +89,22 @@ class LocalAuthorityApi:
 
     async def _taint(self, kind: str, call: Call, request: Any, response: Any) -> None:
         slot = self._authority.taint(kind, request.authority_id)
-        self._note(call, kind, "tainted", slot)
-        await self._issuing.replace_signed_by(kind, slot.id)
+        await self._tainted(kind, call, slot)
         response.tainted_authority.CopyFrom(_message(slot))
 
+    async def _tainted(self, kind: str, call: Call, slot: Slot[Any]) -> None:
+        self._note(call, kind, "tainted", slot)
+        await self._issuing.replace_signed_by(kind, slot.id)
+
     async def _revoke(self, kind: str, call: Call, request: Any, response: Any) -> None:
-        if request.authority_id in self._authority.slots(kind).tainted:
-            await self._issuing.replace_signed_by(kind, request.authority_id)  # another's taint may be under way
-        slot = self._authority.revoke(kind, request.authority_id)
+        response.revoked_authority.CopyFrom(_message(await self._revoked(kind, call, request.authority_id)))
+
+    async def _revoked(self, kind: str, call: Call, authority_id: str) -> Slot[Any]:
+        if authority_id in self._authority.slots(kind).tainted:
+            await self._issuing.replace_signed_by(kind, authority_id)  # another's taint may be under way
+        slot = self._authority.revoke(kind, authority_id)
         self._note(call, kind, "revoked", slot)
-        response.revoked_authority.CopyFrom(_message(slot))
+        return slot
 
     async def _upstream(self, _call: Call, _request: Any, _response: Any) -> None:
         raise FailedPrecondition("upstream authority is not configured")
@@ -84,3 +115,14 @@ class LocalAuthorityApi:
 
 def _message(slot: Slot[Any]) -> pb.AuthorityState:
     return pb.AuthorityState(authority_id=slot.id, expires_at=int(slot.not_after.timestamp()))
+
+
+def key_message(kind: str, slot: Slot[Any]) -> admin.AuthorityKey:
+    return admin.AuthorityKey(
+        kind=kind,
+        authority_id=slot.id,
+        status=slot.status,
+        tainted=slot.tainted,
+        created_at=int(slot.created.timestamp()),
+        not_after=int(slot.not_after.timestamp()),
+    )

@@ -9,13 +9,13 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.configtables import ListenConfig
 from sojourn.doors import statuslists
 from sojourn.doors.answers import NO_STORE
 from sojourn.doors.httpprotocol import SENDER
 from sojourn.errors import InvalidInput
 from sojourn.limits import METADATA_AGE_SECONDS
-from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.jose import ALGORITHMS
 from sojourn.tasks import exchange
 from sojourn.tasks.audiences import Audiences, Service
@@ -34,11 +34,12 @@ class Metadata:
     """The documents, of what `listen` opens."""
 
     def __init__(
-        self, engine: TaskEngine, audiences: Audiences, trust_domain: TrustDomain, listen: ListenConfig
+        self, engine: TaskEngine, audiences: Audiences, authority: EmbeddedAuthority, listen: ListenConfig
     ) -> None:
         self._engine = engine
         self._audiences = audiences
-        self._own_names = own_names(engine.issuer, trust_domain)
+        self._algorithms = authority.jwt_algorithms  # of what is accepted too, as it is signed here
+        self._own_names = own_names(engine.issuer, authority.trust_domain)
         self._mutual_tls = listen.https is not None
         self._mtls_base = listen.https_url or ""
         self._made: dict[bool, tuple[TypeSet, bytes]] = {}  # at the socket or not: of these types, as it is sent
@@ -68,13 +69,13 @@ class Metadata:
             "grant_types_supported": list(exchange.GRANT_TYPES),
             "response_types_supported": [],
             "subject_types_supported": ["public"],
-            "id_token_signing_alg_values_supported": ["ES256"],
+            "id_token_signing_alg_values_supported": list(self._algorithms),
             **{
                 f"{endpoint}_endpoint_{what}": list(values)
                 for endpoint in ("token", "introspection", "revocation")
                 for what, values in (
                     ("auth_methods_supported", methods),
-                    ("auth_signing_alg_values_supported", ["ES256"]),
+                    ("auth_signing_alg_values_supported", list(self._algorithms)),
                 )
             },
             "introspection_signing_alg_values_supported": ["ES256"],

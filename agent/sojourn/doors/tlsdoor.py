@@ -153,7 +153,7 @@ class TlsDoor(Doorway[TlsPeer]):
                 await asyncio.sleep(ACCEPT_RETRY_SECONDS)
                 continue
             host = str(address[0])
-            if reason := self._no_room(host):
+            if reason := self.no_room(host):
                 connection.close()
                 self._log_refusal(host, reason)
                 continue
@@ -161,7 +161,8 @@ class TlsDoor(Doorway[TlsPeer]):
             self._handshakes[task] = network_of(host)
             task.add_done_callback(self._shaken)
 
-    def _no_room(self, host: str) -> str:
+    def no_room(self, host: str) -> str:
+        """Why a new connection from there is not taken; '' if it is."""
         if self.connections + len(self._handshakes) >= self._connections:
             return "all connections are taken"
         if len(self._handshakes) >= REMOTE_HANDSHAKES:

@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from typing import Any, Final, NewType
 
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from joserfc import jws
@@ -66,15 +66,17 @@ class PublicKey:
     algorithm: str | None = None  # the only one that the key's owner allows, if the owner said so
 
     @classmethod
-    def from_key(cls, kid: str, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey) -> "PublicKey":
-        """Raise InvalidToken for a curve that no allowed algorithm has."""
+    def from_key(
+        cls, kid: str, key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, algorithm: str | None = None
+    ) -> "PublicKey":
+        """`algorithm`: the only one that it is for. Raise InvalidToken for a curve that no allowed algorithm has."""
         if isinstance(key, ec.EllipticCurvePublicKey):
             if not isinstance(key.curve, _ACCEPTED):
                 raise InvalidToken("key is of a curve that is not accepted", reason_code="invalid_key")
-            return cls._of(kid, ECKey.import_key(key))
+            return cls._of(kid, ECKey.import_key(key), algorithm)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a short key is told by `fits`, not by a warning
-            return cls._of(kid, RSAKey.import_key(key))
+            return cls._of(kid, RSAKey.import_key(key), algorithm)
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any]) -> "PublicKey":
@@ -132,12 +134,13 @@ class SigningKey:
     kid: str
     algorithm: str
     public: PublicKey
-    _key: ECKey = field(repr=False)
+    _key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = field(repr=False)
 
     @classmethod
-    def from_private(cls, kid: str, key: ec.EllipticCurvePrivateKey) -> "SigningKey":
-        """Make an ES256 signing key of a P-256 key."""
-        return cls(kid, "ES256", PublicKey.from_key(kid, key.public_key()), ECKey.import_key(key))
+    def from_private(cls, kid: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> "SigningKey":
+        """Make a signing key, for ES256 of a P-256 key and for RS256 of an RSA key, and for nothing else."""
+        algorithm = "ES256" if isinstance(key, ec.EllipticCurvePrivateKey) else "RS256"
+        return cls(kid, algorithm, PublicKey.from_key(kid, key.public_key(), algorithm), key)
 
     @classmethod
     def generate(cls, kid: str) -> "SigningKey":
@@ -149,11 +152,13 @@ class SigningKey:
         jwk = {name: value for name, value in self.public.jwk.items() if name != "kid"} if shows_key else None
         header = {"alg": self.algorithm, "typ": typ, **({"jwk": jwk} if shows_key else {"kid": self.kid})}
         signed = f"{_encode(_dump(header))}.{_encode(_dump(claims))}"
-        private = self._key.private_key
-        assert private is not None
-        r, s = decode_dss_signature(private.sign(signed.encode(), _ECDSA[self.algorithm][0]))
-        size = _ECDSA[self.algorithm][1]
-        return f"{signed}.{_encode(r.to_bytes(size, 'big') + s.to_bytes(size, 'big'))}"
+        if isinstance(self._key, rsa.RSAPrivateKey):
+            signature = self._key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
+        else:
+            r, s = decode_dss_signature(self._key.sign(signed.encode(), _ECDSA[self.algorithm][0]))
+            size = _ECDSA[self.algorithm][1]
+            signature = r.to_bytes(size, "big") + s.to_bytes(size, "big")
+        return f"{signed}.{_encode(signature)}"
 
 
 def private_jwk(key: ec.EllipticCurvePrivateKey) -> str:

@@ -8,11 +8,12 @@ from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from fakes.registrations import TRUST_DOMAIN
 from sojourn.authority import keyfile
-from sojourn.authority.embedded import JWT, X509
-from sojourn.errors import CannotStart, InvalidInput, InvalidSvid, InvalidToken, Unavailable
+from sojourn.authority.embedded import JWT, RS256, X509
+from sojourn.errors import CannotStart, FailedPrecondition, InvalidInput, InvalidSvid, InvalidToken, Unavailable
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.jose import parse_unverified
 from sojourn.spiffe.x509svid import verify_chain
 
 WEB = SpiffeId.parse("spiffe://example.org/web")
@@ -104,6 +105,12 @@ class TestJwt:
         svid = authority.issue_jwt(WEB, ["a"], HOUR)
         assert (WEB, clock.now() + HOUR) == (verify_jwt(svid, authority, clock).spiffe_id, svid.expires_at)
 
+    def test_issuer(self, folder, clock, authority):
+        """A JWT-SVID has no `iss` unless it is to have one."""
+        with_issuer = authority_in(folder, clock, jwt_issuer="https://i.example")
+        assert "iss" not in authority.issue_jwt(WEB, ["a"], HOUR).claims
+        assert "https://i.example" == with_issuer.issue_jwt(WEB, ["a"], HOUR).claims["iss"]
+
     def test_life_is_clipped(self, folder, clock):
         """A JWT-SVID does not outlive the key that signed it."""
         authority = authority_in(folder, clock, jwt_key_ttl=HOUR)
@@ -137,6 +144,39 @@ class TestAssertion:
         """What is a JWT-SVID's own is never replaced by a claim that is asked for."""
         with pytest.raises(InvalidInput, match=claim):
             authority.issue_assertion(WEB, "a", HOUR, issuer="https://i.example", claims={claim: "x"})
+
+    def test_rs256(self, folder, clock):
+        """With RSA keys an assertion by RS256 verifies by the bundle, also after a restart; others stay ES256."""
+        authority = authority_in(folder, clock, rs256=True)
+        made = [
+            authority.issue_assertion(WEB, "a", HOUR, issuer="https://i.example", algorithm="RS256"),
+            authority.issue_assertion(WEB, "a", HOUR, issuer="https://i.example"),
+            authority.issue_jwt(WEB, ["a"], HOUR),
+        ]
+        assert ["RS256", "ES256", "ES256"] == [parse_unverified(svid.token).algorithm for svid in made]
+        for each in (authority, authority_in(folder, clock, rs256=True)):
+            assert {WEB} == {verify_jwt(svid, each, clock).spiffe_id for svid in made}
+
+    def test_rs256_switched_off(self, folder, clock):
+        """When RSA keys are switched off, what they signed verifies no more, and they are there when they are on."""
+        svid = authority_in(folder, clock, rs256=True).issue_assertion(
+            WEB, "a", HOUR, issuer="https://i.example", algorithm="RS256"
+        )
+        with pytest.raises(InvalidToken):
+            verify_jwt(svid, authority_in(folder, clock), clock)
+        assert WEB == verify_jwt(svid, authority_in(folder, clock, rs256=True), clock).spiffe_id
+
+    def test_a_tainted_rsa_key(self, folder, clock):
+        """An RSA key that is tainted signs nothing from then on; when it is revoked, nothing of it verifies."""
+        authority = authority_in(folder, clock, rs256=True)
+        first = authority.slots(RS256).active.id
+        svid = authority.issue_assertion(WEB, "a", HOUR, issuer="https://i.example", algorithm="RS256")
+        assert authority.replace(RS256, first).tainted
+        after = authority.issue_assertion(WEB, "a", HOUR, issuer="https://i.example", algorithm="RS256")
+        authority.revoke(RS256, first)
+        with pytest.raises(InvalidToken):
+            verify_jwt(svid, authority, clock)
+        assert WEB == verify_jwt(after, authority, clock).spiffe_id
 
     def test_no_key_of_the_algorithm(self, authority):
         """Without RSA keys nothing is signed by RS256, and the reason is told."""
@@ -302,6 +342,11 @@ class TestLocalAuthorities:
         with pytest.raises(InvalidToken):
             verify_jwt(svid, authority, clock)
         assert WEB == verify_jwt(authority.issue_jwt(WEB, ["a"], HOUR), authority, clock).spiffe_id
+
+    def test_the_root_that_signs(self, authority):
+        """A root that signs is not replaced in one step: whoever polls the bundle must know the next one first."""
+        with pytest.raises(FailedPrecondition, match="current local authority"):
+            authority.replace(X509, authority.slots(X509).active.id)
 
     def test_each_step_is_told(self, authority):
         """Each step changes the bundle's sequence number and runs the hooks."""

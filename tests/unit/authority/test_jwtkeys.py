@@ -1,5 +1,7 @@
 """jwtkeys.py: the keys of JWT-SVIDs over restarts; one signs, the others verify until they end."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 
 import pytest
@@ -7,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fakes.clock import FakeClock
 from sojourn.authority import keyfile
-from sojourn.authority.jwtkeys import JwtKeys
+from sojourn.authority.jwtkeys import JwtKeys, RsaKeys
 from sojourn.errors import CannotStart, StoreFailed
 
 TTL = timedelta(days=30)
@@ -134,3 +136,37 @@ def test_a_write_that_fails_changes_nothing(keys, clock, monkeypatch):
     with pytest.raises(StoreFailed, match="space"):
         keys.maintain()
     assert before == kids(keys)
+
+
+class TestRsa:
+    """Keys for RS256."""
+
+    def test_over_restarts(self, path, clock):
+        """An RSA key signs by RS256, and is the same after a restart."""
+        keys = RsaKeys(path, clock, TTL)
+        assert ("RS256", 2048) == (keys.active.key.algorithm, keys.active.key._key.key_size)
+        assert dict(keys.public()) == dict(RsaKeys(path, clock, TTL).public())
+
+    def test_of_the_other_kind(self, path, keys, clock):
+        """A file with keys of another kind is refused with what to do, and left as it is."""
+        before = path.read_bytes()
+        with pytest.raises(CannotStart, match="backup"):
+            RsaKeys(path, clock, TTL)
+        assert before == path.read_bytes()
+
+    def test_made_ahead(self, path, clock):
+        """With threads at hand each key but the first is made in one of them."""
+        with ThreadPoolExecutor(1) as pool:
+            keys = RsaKeys(path, clock, TTL, None, pool)
+            made = [keys.prepare().id for _ in range(2)]
+            assert 2 == len(set(made))
+            assert made[-1] == keys.prepared.id
+
+    def test_threads_that_are_gone(self, path, clock):
+        """When the threads have ended, a key is made all the same."""
+        pool, hold = ThreadPoolExecutor(1), threading.Event()
+        pool.submit(hold.wait)
+        keys = RsaKeys(path, clock, TTL, None, pool)
+        pool.shutdown(wait=False, cancel_futures=True)
+        hold.set()
+        assert keys.prepare().id == keys.prepared.id

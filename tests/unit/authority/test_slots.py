@@ -148,3 +148,87 @@ class TestByTime:
         share(clock, slots, 1.01)
         again = JwtKeys(path, clock, TTL)
         assert ([made], [ACTIVE]) == ([each.id for each in again.all], states(again))
+
+
+class TestOverlap:
+    """For how long a key is published before it signs."""
+
+    def published(self, slots, clock):
+        """How long the key that signs next was published before it does; the active one's end."""
+        ends = slots.active.not_after
+        while slots.prepared is None:
+            clock.advance(max(1.0, (slots.next_change - clock.now()).total_seconds()))
+            slots.maintain()
+        at, made = clock.now(), slots.prepared.id
+        while slots.active.id != made:
+            clock.advance(max(1.0, (slots.next_change - clock.now()).total_seconds()))
+            slots.maintain()
+        return clock.now() - at, ends - clock.now()
+
+    @pytest.mark.parametrize("overlap", [timedelta(hours=1), timedelta(days=10)])
+    def test_by_time(self, path, clock, overlap):
+        """A key is published for as long as is asked before it signs, and signs at two thirds of the one before."""
+        slots = JwtKeys(path, clock, TTL, overlap)
+        for _ in range(3):
+            published, left = self.published(slots, clock)
+            assert (True, True) == (published >= overlap, abs(left - TTL / 3) < timedelta(minutes=1))
+
+    @pytest.mark.parametrize("ttl", [timedelta(hours=1), timedelta(hours=2), TTL])
+    def test_default(self, path, clock, ttl):
+        """By default that is an hour, or a third of a short life."""
+        slots = JwtKeys(path, clock, ttl)
+        assert min(timedelta(hours=1), ttl / 3) == slots.overlap
+        assert self.published(slots, clock)[0] >= slots.overlap
+
+    @pytest.mark.parametrize("at", [0.6, 0.91, 0.98])
+    def test_after_a_long_stop(self, path, slots, clock, at):
+        """What an agent that did not run has missed is made good: the next key is published first, all the same."""
+        share(clock, slots, at)
+        again = JwtKeys(path, clock, TTL)
+        again.maintain()
+        published, left = self.published(again, clock)
+        assert (True, True) == (published >= timedelta(hours=1), left > timedelta(minutes=9))
+
+    def test_restart_between(self, path, slots, clock):
+        """A restart while a key is published neither forgets it nor has it sign early."""
+        share(clock, slots, 0.95)
+        JwtKeys(path, clock, TTL)
+        clock.advance(1800)
+        again = JwtKeys(path, clock, TTL)
+        assert ([ACTIVE, PREPARED], timedelta(minutes=30)) == (states(again), again.next_change - clock.now())
+
+    def test_just_before_the_end(self, path, slots, clock):
+        """When a key ends before the next could be published long enough, that signs with some minutes left."""
+        clock.advance((slots.active.not_after - clock.now()).total_seconds() - 900)
+        again = JwtKeys(path, clock, TTL)
+        assert timedelta(minutes=10) == again.active.not_after - again.next_change
+
+    @pytest.mark.parametrize("days", [-400, -1, 1, 16, 29, 400])
+    def test_wall_clock_set(self, slots, clock, days):
+        """Whatever the wall clock is set to, there is a key that signs, and keys follow each other from there on."""
+        clock.step_wall(days * 86_400.0)
+        for _ in range(2):
+            slots.maintain()
+        assert slots.active.not_after > clock.now()
+        first = slots.active.id
+        while slots.active.id == first:
+            clock.advance(max(1.0, (slots.next_change - clock.now()).total_seconds()))
+            slots.maintain()
+
+    def test_a_taint_does_not_wait(self, slots):
+        """When the key that signs is to be replaced, the next signs at once."""
+        first = slots.active.id
+        assert slots.replace(first).tainted
+        assert ([OLD, ACTIVE], True) == (states(slots), slots.active.id != first)
+
+    def test_a_taint_takes_the_prepared_one(self, slots):
+        """The key that verifiers know already is the one that signs then."""
+        first, made = slots.active.id, slots.prepare().id
+        slots.replace(first)
+        assert ([OLD, ACTIVE], made) == (states(slots), slots.active.id)
+
+    def test_an_old_one_is_tainted_alone(self, slots):
+        """What signs stays when another is tainted."""
+        first = slots.active.id
+        second = slots.activate(slots.prepare().id).id
+        assert (True, second) == (slots.replace(first).tainted, slots.active.id)

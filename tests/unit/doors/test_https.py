@@ -16,9 +16,10 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms
 from sojourn.doors import https, tlsdoor
 from sojourn.doors.httpprotocol import SENDER, HttpProtocols
-from sojourn.doors.https import HttpsContext, HttpsDoor, HttpsSource
+from sojourn.doors.https import HttpsContext, HttpsDoor
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.tlsdoor import address_of, bind_tcp
+from sojourn.doors.webdoor import ShownSource
 from sojourn.identity.issuing import Issuing
 from sojourn.networks import network_of
 from sojourn.oversight.audit import Audit
@@ -72,7 +73,7 @@ class Site:
         protocols = HttpProtocols(Starlette(routes=[Route("/who", who)]))
         self.door = HttpsDoor(protocols, self.authority, self.denied, self.clock, alarms)
         self.listener = bind_tcp("127.0.0.1:0")
-        source = HttpsSource(OwnSvid(NODE, self.authority, issuing), None)
+        source = ShownSource(OwnSvid(NODE, self.authority, issuing), None)
         self._context = HttpsContext.of(source, authorize_member_of(domain), self.denied)
         self._left: list[asyncio.StreamWriter] = []
 
@@ -197,9 +198,9 @@ async def test_handshakes_of_one_network(site: Site, monkeypatch: pytest.MonkeyP
     never = [asyncio.ensure_future(asyncio.Event().wait()) for _ in range(3)]
     for number, task in enumerate(never[:2]):
         site.door._handshakes[task] = network_of(f"2001:db8::{number + 1}")  # type: ignore[index]
-    assert "this address" in site.door._no_room("2001:db8::77")
-    assert "" == site.door._no_room("2001:db8:0:1::77")
-    assert "" == site.door._no_room("::ffff:192.0.2.1")
+    assert "this address" in site.door.no_room("2001:db8::77")
+    assert "" == site.door.no_room("2001:db8:0:1::77")
+    assert "" == site.door.no_room("::ffff:192.0.2.1")
     site.door._handshakes.clear()
     for task in never:
         task.cancel()

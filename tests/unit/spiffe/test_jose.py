@@ -664,6 +664,27 @@ class TestSigningKey:
         assert claims == parsed.unverified_claims
 
 
+class TestRsaSigningKey:
+    """Of an RSA key: by RS256 and nothing else."""
+
+    KEY = SigningKey.from_private("k1", KEYS["RSA-2048"])
+
+    def test_signs(self):
+        """What it signs says RS256, and its public key verifies it."""
+        token = parse_unverified(self.KEY.sign(CLAIMS, typ="JWT"))
+        token.check_signature(self.KEY.public)
+        assert ("RS256", "RS256", CLAIMS) == (token.algorithm, self.KEY.algorithm, token.unverified_claims)
+
+    @pytest.mark.parametrize("algorithm", [each for each in ALGORITHMS if each != "RS256"])
+    def test_its_algorithm_is_its_own(self, algorithm):
+        """No signature by another algorithm is its, though the same key could make some of them."""
+        assert not self.KEY.public.fits(algorithm)
+
+    def test_repr_hides_the_key(self):
+        """Neither the key nor a private member shows."""
+        assert str(KEYS["RSA-2048"].private_numbers().d) not in repr(self.KEY)
+
+
 class TestNumericDate:
     @pytest.mark.parametrize("value", [0, 1, 1.5, 1_893_456_000, 2**53, 0.0, float(2**53)])
     def test_good(self, value):

@@ -1,6 +1,7 @@
 """What stands in a task's tokens, to what they are bound, and until when they are good."""
 
 import asyncio
+import json
 from datetime import timedelta
 
 import pytest
@@ -14,6 +15,7 @@ from sojourn.errors import Bug, InvalidInput, InvalidPolicy, InvalidToken, TaskO
 from sojourn.limits import BOUND_PARAMS_MAX_BYTES
 from sojourn.oautherrors import BindingNeeded, DigestNeeded
 from sojourn.oversight.approvals import Person
+from sojourn.spiffe.jose import private_jwk
 from sojourn.tasks import tokens
 from sojourn.tasks.bound import of_tool
 from sojourn.tasks.tokens import JKT, X5T, Binding, Proven, thumbprint_of
@@ -73,7 +75,7 @@ class TestBound:
         task = await room.begin()
         assert task.key is None
         await room.engine.token(task, TICKETS, (), agent_key=True)
-        secret = task.key._key.as_dict(private=True)["d"]
+        secret = json.loads(private_jwk(task.key._key))["d"]
         assert secret not in f"{task!r} {task.record()!r} {room.store.events!r}"
         await room.engine.complete(task, failed=False)
         assert task.key is None

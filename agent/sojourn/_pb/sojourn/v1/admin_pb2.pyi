@@ -205,6 +205,16 @@ class AuthorityKey(_message.Message):
     not_after: int
     def __init__(self, kind: _Optional[str] = ..., authority_id: _Optional[str] = ..., status: _Optional[str] = ..., tainted: _Optional[bool] = ..., created_at: _Optional[int] = ..., not_after: _Optional[int] = ...) -> None: ...
 
+class ChangeAuthorityKeyRequest(_message.Message):
+    __slots__ = ("kind", "step", "authority_id")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    STEP_FIELD_NUMBER: _ClassVar[int]
+    AUTHORITY_ID_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    step: str
+    authority_id: str
+    def __init__(self, kind: _Optional[str] = ..., step: _Optional[str] = ..., authority_id: _Optional[str] = ...) -> None: ...
+
 class ExplainRequest(_message.Message):
     __slots__ = ("pid", "selectors")
     PID_FIELD_NUMBER: _ClassVar[int]
@@ -619,14 +629,28 @@ class GetBundleRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetBundleResponse(_message.Message):
-    __slots__ = ("trust_domain", "spiffe_bundle", "pem")
+    __slots__ = ("trust_domain", "spiffe_bundle", "pem", "documents", "issuer")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_BUNDLE_FIELD_NUMBER: _ClassVar[int]
     PEM_FIELD_NUMBER: _ClassVar[int]
+    DOCUMENTS_FIELD_NUMBER: _ClassVar[int]
+    ISSUER_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     spiffe_bundle: str
     pem: str
-    def __init__(self, trust_domain: _Optional[str] = ..., spiffe_bundle: _Optional[str] = ..., pem: _Optional[str] = ...) -> None: ...
+    documents: _containers.RepeatedCompositeFieldContainer[TrustDocument]
+    issuer: str
+    def __init__(self, trust_domain: _Optional[str] = ..., spiffe_bundle: _Optional[str] = ..., pem: _Optional[str] = ..., documents: _Optional[_Iterable[_Union[TrustDocument, _Mapping]]] = ..., issuer: _Optional[str] = ...) -> None: ...
+
+class TrustDocument(_message.Message):
+    __slots__ = ("path", "body", "max_age_seconds")
+    PATH_FIELD_NUMBER: _ClassVar[int]
+    BODY_FIELD_NUMBER: _ClassVar[int]
+    MAX_AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    path: str
+    body: bytes
+    max_age_seconds: int
+    def __init__(self, path: _Optional[str] = ..., body: _Optional[bytes] = ..., max_age_seconds: _Optional[int] = ...) -> None: ...
 
 class ApplyEntriesRequest(_message.Message):
     __slots__ = ("entries", "prune", "dry_run")
