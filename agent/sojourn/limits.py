@@ -290,6 +290,7 @@ PROVIDER_TOKEN_MAX_BYTES = 64 * 1024  # of one; AWS's largest session token and 
 PROVIDER_ROLES_KEPT = (
     1_024  # of which a provider remembers that what they give can be taken back; one more costs a call
 )
+PROVIDER_STRANDED = 1_024  # tasks whose exchange broke off between two calls, of which a token is known
 PROVIDER_CALLS_AT_ONCE = 32  # of one provider: one that is slow holds no more than these
 PROVIDER_CALLS_PER_OWNER = 16  # of those, of one user or workload: the others find places
 PROVIDER_CALLS_WAITING = 1_000  # of one user or workload for one provider, behind those: each has a deadline

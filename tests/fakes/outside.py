@@ -1,5 +1,6 @@
 """The outside without sockets: answers that a test gives, and what a task wants of a provider."""
 
+import asyncio
 import json
 from datetime import timedelta
 
@@ -19,27 +20,32 @@ def answer(told=None, status=200, body=None, **headers):
 
 
 class FakeHttp:
-    """Gives the answers that it has, in turn, and keeps what was asked: (method, url, sent, headers). Meets Http."""
+    """Gives the answers that it has, in turn, and keeps what was asked: (method, url, sent, headers). Meets Http.
+
+    An exception among them is raised; an event is waited for.
+    """
 
     def __init__(self, *answers):
         self.answers = list(answers)
         self.asked = []
 
     async def get(self, url, *, step, headers=None):
-        return self._next("GET", url, {}, headers)
+        return await self._next("GET", url, {}, headers)
 
     async def post_form(self, url, form, *, step, headers=None):
         assert all(isinstance(each, str) for pair in form.items() for each in pair)
-        return self._next("POST", url, dict(form), headers)
+        return await self._next("POST", url, dict(form), headers)
 
     async def post_json(self, url, body, *, step, headers=None):
-        return self._next("POST", url, json.loads(json.dumps(body)), headers)
+        return await self._next("POST", url, json.loads(json.dumps(body)), headers)
 
-    def _next(self, method, url, sent, headers):
+    async def _next(self, method, url, sent, headers):
         self.asked.append((method, url, sent, dict(headers or {})))
         told = self.answers.pop(0)
         if isinstance(told, Exception):
             raise told
+        if isinstance(told, asyncio.Event):
+            await told.wait()
         return told
 
 

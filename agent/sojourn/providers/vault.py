@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, Table, between
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ROLES_KEPT
+from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ROLES_KEPT, PROVIDER_STRANDED
 from sojourn.providers.answers import failed, life_of, odd, table_of, token_of, unfailing
 from sojourn.providers.asks import chosen, of_actions
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
@@ -103,6 +103,7 @@ class VaultProvider:
         self._clock = clock or SystemClock()
         self._address = self._settings.address.removesuffix("/")
         self.longest = self._settings.longest_token
+        self._stranded: OrderedDict[tuple[str, str], list[str]] = OrderedDict()  # tokens that nobody got, by task
         self._able: OrderedDict[tuple[str, ...], None] = OrderedDict()  # policies by which tokens can revoke themselves
 
     def read_ask(self, ask: Mapping[str, Any], actions: tuple[str, ...]) -> VaultAsked:
@@ -132,11 +133,28 @@ class VaultProvider:
         role = chosen(wanted.ask.roles, wanted.ask.actions, wanted.actions, "roles", "a role")
         auth, life = await self._login(role, mint)
         token = token_of(auth, "client_token", _LOGIN)
+        stranded = self._stranded.setdefault((wanted.task_id, wanted.resource), [])
+        stranded.append(token)  # a deadline may come at any moment from here on
         try:
-            return await self._obtained(wanted, role, auth, life)
-        except SojournError:
-            await self._dropped(token)
+            obtained = await self._obtained(wanted, role, auth, life)
+        except SojournError as error:
+            if await self._dropped(token):
+                self._found(wanted, token)
+                if isinstance(error, ProviderUnavailable):
+                    error.sent = False  # nothing came of it
             raise
+        finally:
+            while len(self._stranded) > PROVIDER_STRANDED:
+                self._stranded.popitem(last=False)
+        self._found(wanted, token)
+        return obtained
+
+    def _found(self, wanted: Wanted, token: str) -> None:
+        """A token that is in somebody's hands again, or no more."""
+        key = (wanted.task_id, wanted.resource)
+        left = [each for each in self._stranded.pop(key, ()) if each != token]
+        if left:
+            self._stranded[key] = left
 
     async def _login(self, role: str, mint: Mint) -> tuple[dict[str, Any], timedelta]:
         body = {"role": role, "jwt": mint(self._settings.audience or self._address, algorithm="ES256")}
@@ -231,8 +249,13 @@ class VaultProvider:
         return json.dumps(data), None, True
 
     async def take_back(self, ended: Ended, mint: Mint) -> None:  # noqa: ARG002  # the token itself is what it takes
-        """Revoke the token, and with it what it leased."""
-        token = ended.handle.get("token", "")
+        """Revoke the token, and with it what it leased. A lost one too, if it is known here."""
+        token, key = ended.handle.get("token", ""), (ended.task_id, ended.resource)
+        if not token and key in self._stranded:
+            for each in tuple(self._stranded[key]):
+                await self._revoked(each)
+            self._stranded.pop(key, None)
+            return
         if not token:
             raise ProviderRefused("the token was lost, and without it there is nothing to revoke", step=_REVOKE)
         await self._revoked(token)
@@ -257,12 +280,13 @@ class VaultProvider:
             hint='allow it in the role\'s policies: path "auth/token/revoke-self" { capabilities = ["update"] }',
         )
 
-    async def _dropped(self, token: str) -> None:
+    async def _dropped(self, token: str) -> bool:
         """Revoke a token that nobody gets, if that can be."""
         try:
             await self._revoked(token)
         except SojournError:
-            return
+            return False
+        return True
 
     def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         """Ask for Vault's health; then log in, read the secret if there is one, and revoke the token."""
