@@ -50,7 +50,7 @@ class SystemClock:
 def synchronised() -> bool:
     """Whether the kernel knows of something that keeps its wall clock right."""
     try:
-        state = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+        state: int = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
     except (AttributeError, OSError):
         return False
     return 0 <= state < _TIME_ERROR

@@ -36,9 +36,7 @@ def list_(admin_socket: AdminSocketOption = None, output: OutputOption = Output.
 
 
 @app.command()
-def show(
-    name: NameArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY
-) -> None:
+def show(name: NameArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
     """Show one provider: what becomes of its credentials when a task ends, and how it fares."""
     found = next((each for each in _providers(admin_socket) if each["name"] == name), None)
     if found is None:

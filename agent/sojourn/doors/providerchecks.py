@@ -1,6 +1,7 @@
 """Of sojourn.v1.Admin: trying a provider, step by step."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.doors.calls import Call, Method
@@ -31,12 +32,13 @@ class ProviderChecksApi:
             request.resource,
             tuple(request.actions),
         )
-        async for timed in self._checking.check(asked, **call.by):
-            step = timed.step
-            yield pb.CheckStep(
-                name=step.name,
-                outcome=step.outcome,
-                told=step.told,
-                hint=step.hint,
-                milliseconds=timed.milliseconds,
-            )
+        async with aclosing(self._checking.check(asked, **call.by)) as steps:
+            async for timed in steps:
+                step = timed.step
+                yield pb.CheckStep(
+                    name=step.name,
+                    outcome=step.outcome,
+                    told=step.told,
+                    hint=step.hint,
+                    milliseconds=timed.milliseconds,
+                )

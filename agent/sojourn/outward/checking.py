@@ -7,7 +7,8 @@ whatever looks like a token: an outside system may repeat what it was sent.
 import asyncio
 import re
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final, Literal, Protocol, cast
@@ -94,16 +95,17 @@ class Checking:
         self._hanging: dict[str, asyncio.Future[None]] = {}  # checks that go on though they were told to end
         self._begun: dict[str, deque[float]] = {}
 
-    async def check(self, request: CheckRequest, **by: Any) -> AsyncIterator[TimedStep]:
+    async def check(self, request: CheckRequest, **by: Any) -> AsyncGenerator[TimedStep, None]:
         """Each step as it is done, up to one that fails. `by`: who asks, for the audit. Raise LimitExceeded."""
         self._admit(request.provider)
         self._running.add(request.provider)
         outcome, failed = "interrupted", None
         try:
-            async for timed in self._timed(request):
-                if timed.step.outcome == "failed":
-                    outcome, failed = "failed", timed.step.name
-                yield timed
+            async with aclosing(self._timed(request)) as steps:
+                async for timed in steps:
+                    if timed.step.outcome == "failed":
+                        outcome, failed = "failed", timed.step.name
+                    yield timed
             outcome = "failed" if failed else "ok"
         finally:
             self._running.discard(request.provider)
@@ -134,19 +136,16 @@ class Checking:
             )
         begun.append(now)
 
-    async def _timed(self, request: CheckRequest) -> AsyncIterator[TimedStep]:
+    async def _timed(self, request: CheckRequest) -> AsyncGenerator[TimedStep, None]:
         hidden: list[str] = []  # assertions that were made for it
         began = self._clock.boot()
-        steps = self._steps(request, hidden)
-        try:
+        async with aclosing(self._steps(request, hidden)) as steps:
             async for step in steps:
                 now = self._clock.boot()
                 yield TimedStep(_shown(step, hidden), max(0, round((now - began) * 1000)))
                 if step.outcome == "failed":
                     return
                 began = self._clock.boot()
-        finally:
-            await steps.aclose()
 
     async def _steps(self, request: CheckRequest, hidden: list[str]) -> AsyncGenerator[Step, None]:
         outlet = self._outlets.find(request.provider)
@@ -170,8 +169,9 @@ class Checking:
                 yield Step("identity", "failed", f"no entry gives {wanted.spiffe_id}", hint)
                 return
             yield Step("identity", "ok", f"{wanted.spiffe_id} is registered")
-        async for step in self._asked(outlet, wanted, hidden):
-            yield step
+        async with aclosing(self._asked(outlet, wanted, hidden)) as steps:
+            async for step in steps:
+                yield step
 
     def _clock_step(self) -> Step:
         said = f"this machine's clock says {self._clock.now().replace(microsecond=0, tzinfo=None).isoformat()}Z"
@@ -186,7 +186,9 @@ class Checking:
         naming = [(kind.name, resource) for kind, resource in _pairs(types, outlet.name)]
         if not naming and not (request.task_type or request.resource):
             hint = f'set provider = "{outlet.name}" in a [[ceiling]] of a task type'
-            return Step("task_types", "skipped", "no task type names it: nobody can ask for its credentials", hint), None
+            return Step(
+                "task_types", "skipped", "no task type names it: nobody can ask for its credentials", hint
+            ), None
         found = [
             (kind, resource)
             for kind, resource in naming
@@ -208,7 +210,9 @@ class Checking:
         try:
             route = self._outlets.route(kind, resource)
         except InvalidInput as error:
-            raise _Failed(f"task type {kind.name}: {error.public}", f"set `ask` of that [[ceiling]] in {kind.name}.toml") from error
+            raise _Failed(
+                f"task type {kind.name}: {error.public}", f"set `ask` of that [[ceiling]] in {kind.name}.toml"
+            ) from error
         assert route is not None
         wanted = Wanted(
             task_id=TASK_ID,
@@ -228,7 +232,7 @@ class Checking:
             raise _Failed(f"task type {kind.name} does not have {outside[:100]!r} there", f"it has: {', '.join(has)}")
         return tuple(sorted(set(request.actions))) or has
 
-    async def _asked(self, outlet: Outlet, wanted: Wanted | None, hidden: list[str]) -> AsyncIterator[Step]:
+    async def _asked(self, outlet: Outlet, wanted: Wanted | None, hidden: list[str]) -> AsyncGenerator[Step, None]:
         """The provider's own steps, each within its deadline."""
         told: asyncio.Queue[Step | None] = asyncio.Queue()
         trying = asyncio.ensure_future(self._try(outlet, wanted, hidden, told))
@@ -317,7 +321,9 @@ def _name(text: str) -> str:
 
 def _shown(step: Step, hidden: list[str]) -> Step:
     """A step as it may be told."""
-    return Step(_NAME.sub("_", step.name)[:64] or "check", step.outcome, _safe(step.told, hidden), _safe(step.hint, hidden))
+    return Step(
+        _NAME.sub("_", step.name)[:64] or "check", step.outcome, _safe(step.told, hidden), _safe(step.hint, hidden)
+    )
 
 
 def _safe(text: str, hidden: list[str]) -> str:
