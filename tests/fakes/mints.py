@@ -25,7 +25,7 @@ class FakeMint:
         now = int(datetime.now(UTC).timestamp())
         said = {"iss": "https://sojourn.example.org", "sub": str(self._spiffe_id), "aud": audience, "iat": now}
         said |= {"exp": now + 60, "jti": f"svid-{next(self._numbers)}", **(claims or {})}
-        parts = (_part({"alg": algorithm, "kid": "k", "typ": "JWT"}), _part(said), "c2lnbmF0dXJlLW9mLW5vYm9keQ")
+        parts = (part({"alg": algorithm, "kid": "k", "typ": "JWT"}), part(said), "c2lnbmF0dXJlLW9mLW5vYm9keQ")
         self.minted.append(".".join(parts))
         return self.minted[-1]
 
@@ -36,5 +36,5 @@ def wanted(ask: Any, *actions: str, resource: str = "https://orders.example.org"
     return Wanted("task_1", "orders", SPIFFE_ID, resource, tuple(sorted(actions)) or ("orders:read",), ask, ends)
 
 
-def _part(value: object) -> str:
+def part(value: object) -> str:
     return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()

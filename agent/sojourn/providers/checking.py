@@ -25,8 +25,9 @@ class Checked(Protocol):
 
     recall: Recall
     http: Http
-    grant_type: str
 
+    @property
+    def grant_type(self) -> str: ...
     @property
     def table(self) -> OAuthTable: ...
     async def exchange(self, wanted: Wanted, mint: Mint) -> Obtained: ...

@@ -67,6 +67,9 @@ class Http(Protocol):
         self, url: str, body: Mapping[str, Any], *, step: str, headers: Mapping[str, str] | None = None
     ) -> Answer: ...
 
+    async def close(self) -> None:
+        """Let go of the connections that are kept. Its provider does that, when it is closed itself."""
+
 
 class Reached(Protocol):
     """What of a provider's table says how it is reached: see ProviderTable."""

@@ -65,7 +65,11 @@ class OAuthProvider(Generic[TableT, AskT]):
 
     table_model: type[TableT]
     ask_model: type[AskT]
-    grant_type: str  # that `check` looks for in the metadata
+
+    @property
+    def grant_type(self) -> str:
+        """What `check` looks for in the metadata."""
+        raise NotImplementedError
 
     def __init__(self, name: str, settings: Mapping[str, Any], http: Http, clock: Clock | None = None) -> None:
         self.table = read_table(self.table_model, settings)
@@ -111,6 +115,7 @@ class OAuthProvider(Generic[TableT, AskT]):
 
     async def close(self) -> None:
         await self.server.close()
+        await self.http.close()
 
     def expected(self, wanted: Wanted) -> Expected:
         """What a token for this must be."""

@@ -13,7 +13,7 @@ TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"  # noq
 Kind = Literal["access_token", "jwt", "id_token"]
 
 
-def _absolute(value: str) -> str:
+def absolute(value: str) -> str:
     scheme, separator, rest = value.partition(":")
     if not (separator and rest and scheme.isascii() and scheme.isalnum()) or "#" in value or " " in value:
         raise ValueError("is not an absolute URI without fragment (RFC 8707, 2)")
@@ -30,7 +30,7 @@ class OidcTable(OAuthTable):
 class OidcAsk(OAuthAsk):
     """`audience` and `resource` (RFC 8693, 2.1); with neither, `resource` is what the task names."""
 
-    resource: Annotated[Text, AfterValidator(_absolute)] | None = None
+    resource: Annotated[Text, AfterValidator(absolute)] | None = None
     requested_token_type: Kind | None = None
 
 

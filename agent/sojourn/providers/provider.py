@@ -146,7 +146,8 @@ class Provider(Protocol):
         `wanted` None: there is nobody to exchange for, so the exchange itself is skipped. Never raises.
         """
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Let go of everything, the Http that it was given among it."""
 
 
 class ProviderPlugin(Protocol):

@@ -1,0 +1,159 @@
+"""One real Keycloak for all test processes of a run, each of whose tests has realms of its own.
+
+Whoever needs it first starts `python keycloak.py PARENT FOLDER`, which keeps it until the run (its controller, PARENT)
+is over, however that ends; others wait. It listens on loopback alone, at ports that are free.
+"""
+
+import contextlib
+import fcntl
+import http.server
+import json
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "deploy" / "demo"))
+sys.path.insert(0, str(ROOT / "tests"))
+
+from keycloak_realm import Realm  # noqa: E402
+from keycloak_server import READY_SECONDS, Keycloak, KeycloakFailed, distribution  # noqa: E402
+
+CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sojourn"
+
+_KEEPERS: list[subprocess.Popen[bytes]] = []
+
+
+@dataclass(frozen=True)
+class Running:
+    """The Keycloak of this run. `ca`: who signed the certificate of `secure_base`."""
+
+    base: str
+    secure_base: str
+    admin_password: str
+    ca: Path
+
+    @contextlib.contextmanager
+    def realm(self, *, token_seconds: int = 120, secure: bool = False) -> Iterator[Realm]:
+        """A realm of a test's own."""
+        base, ca = (self.secure_base, self.ca) if secure else (self.base, None)
+        realm = Realm(base, f"t-{uuid.uuid4().hex[:12]}", self.admin_password, ca=ca)
+        realm.ensure(token_seconds=token_seconds)
+        try:
+            yield realm
+        finally:
+            realm.remove()
+
+
+class BundleServer:
+    """A SPIFFE bundle endpoint on loopback, as a real one is behind the agent's own listener. Counts fetches."""
+
+    def __init__(self, document: Callable[[], bytes]) -> None:
+        self.fetched = 0
+        outer = self
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                outer.fetched += 1
+                content = document()
+                self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}/bundle"
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    def __enter__(self) -> "BundleServer":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def running_keycloak() -> Running:
+    """The Keycloak of this run. Skip the test if Keycloak was not fetched; in CI it must be there."""
+    import pytest
+
+    if not os.environ.get("CI") and not any(CACHE.glob("keycloak-*/bin/kc.sh")):
+        pytest.skip("needs Keycloak: `bash .ci/keycloak` fetches it")
+    controller = os.getppid() if os.environ.get("PYTEST_XDIST_WORKER") else os.getpid()
+    run = os.environ.get("PYTEST_XDIST_TESTRUNUID") or uuid.uuid5(uuid.NAMESPACE_OID, str(controller)).hex
+    folder = Path(tempfile.gettempdir()) / f"sojourn-keycloak-{os.getuid()}-{run}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    told = folder / "running.json"
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not told.exists():
+            _keep(controller, folder)
+            ends = time.monotonic() + READY_SECONDS + 600  # and the time to fetch it, where CI has not
+            while not told.exists():
+                if (folder / "failed").exists() or time.monotonic() > ends:
+                    failed = (folder / "failed").read_text() if (folder / "failed").exists() else "it took too long"
+                    pytest.fail(f"Keycloak did not start: {failed}")
+                time.sleep(0.1)
+    found = json.loads(told.read_text())
+    return Running(found["base"], found["secure_base"], found["admin_password"], Path(found["ca"]))
+
+
+def _keep(controller: int, folder: Path) -> None:
+    with (folder / "keeper.log").open("w") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, __file__, str(controller), str(folder)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    _KEEPERS.append(keeper)  # it outlives this process: it is not waited for
+
+
+def main() -> None:
+    from harness.tlsplace import TlsPlace
+
+    controller, folder = os.pidfd_open(int(sys.argv[1])), Path(sys.argv[2])
+    over = select.poll()
+    over.register(controller, select.POLLIN)
+    place = TlsPlace(folder / "tls")
+    try:
+        keycloak = Keycloak(distribution(), folder / "home", certificate=place.chain, key=place.key)
+        keycloak.start()
+        try:
+            keycloak.wait()
+            found = {
+                "base": keycloak.base,
+                "secure_base": keycloak.secure_base,
+                "admin_password": keycloak.admin_password,
+                "ca": str(place.ca),
+            }
+            (folder / "running.tmp").write_text(json.dumps(found))
+            (folder / "running.tmp").rename(folder / "running.json")
+            over.poll()
+        finally:
+            keycloak.stop()
+    except KeycloakFailed as error:
+        (folder / "failed").write_text(str(error))
+        over.poll()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
