@@ -138,6 +138,8 @@ class Handing:
 
         async def journal() -> Credential:
             nonlocal counted
+            await self._engine.settled(task)
+            self._engine.check_still(task, verdict)
             longest = self._engine.clock.now() + outlet.provider.longest
             asked = self._book.ask(task, outlet.name, grant, longest)
             if counted:
@@ -185,7 +187,7 @@ class Handing:
 
     def _changed(self, task: Task) -> None:
         """Another version of the task has other credentials, and one that is over has none."""
-        self._kept.forget(task.id)
+        self._kept.forget(task.id, task.version if task.live else None)
 
     def _note(self, task_id: str, kept: Kept) -> None:
         """Have a hand-out recorded: each, or those of a second together."""

@@ -80,10 +80,11 @@ class KeptCredentials:
         if len(self._kept) > PROVIDER_CREDENTIALS:
             self._drop(next(iter(self._kept)))
 
-    def forget(self, task_id: str) -> None:
-        """Drop all of a task."""
+    def forget(self, task_id: str, version: int | None = None) -> None:
+        """Drop all of a task, but those of this version of it."""
         for key in list(self._of_task.get(task_id, ())):
-            self._drop(key)
+            if key.version != version:
+                self._drop(key)
 
     def __iter__(self) -> Iterator[Kept]:
         return iter(list(self._kept.values()))
