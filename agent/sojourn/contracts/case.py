@@ -22,7 +22,8 @@ class Case:
 
     `words` has every action that the task type has, at least two, with the text by which a request asks for it: then a
     request for fewer actions must be without that of the others. It is empty for an action that the outside system
-    cannot be asked for by itself.
+    cannot be asked for by itself. `sets` are the actions that can be had at once; default: all of them, and each alone.
+    Any other set must be refused.
     """
 
     plugin: ProviderPlugin
@@ -31,10 +32,16 @@ class Case:
     words: Mapping[str, str]
     outside: Callable[[], Outside]
     ask: Mapping[str, Any] = field(default_factory=dict)  # of the task type
+    sets: tuple[tuple[str, ...], ...] = ()
 
     @property
     def actions(self) -> tuple[str, ...]:
         return tuple(sorted(self.words))
+
+    @property
+    def obtainable(self) -> tuple[tuple[str, ...], ...]:
+        """The sets of actions that can be had at once."""
+        return self.sets or (self.actions, *((each,) for each in self.actions))
 
 
 class Tried:
@@ -67,7 +74,7 @@ class Tried:
             task_type="contract",
             spiffe_id=SpiffeId.parse(SPIFFE_ID),
             resource=self.case.resource,
-            actions=self.case.actions if actions is None else actions,
+            actions=self.case.obtainable[0] if actions is None else actions,
             ask=self.ask,
             ends=datetime.now(UTC) + LEFT,
         )
@@ -127,7 +134,7 @@ class Tried:
 
     def hidden(self, error: SojournError) -> None:
         """Raise Broken if an error of the provider's tells a secret, or does not tell what it must."""
-        self.unseen("an error", repr(error), str(error), error.detail, repr(vars(error)))
+        self.unseen("an error", repr(error), str(error), error.detail, str(getattr(error, "hint", "")))
         cause = error.__cause__ or error.__context__
         while cause is not None:  # the log has them too
             self.unseen("the cause of an error", repr(cause), str(cause))

@@ -120,7 +120,7 @@ class Ending:
             expect(any(step.outcome == "skipped" for step in steps), "no step says that it is skipped")
             expect(not tried.outside.secrets, "it obtained something for nobody")
 
-    @promised("a check never raises: it ends with the step that failed, which says what to set")
+    @promised("a check never raises: it ends with the step that failed")
     async def failed_checks(self) -> None:
         bodies = await answers(self.case, Tried.check)
         for at, body in enumerate(bodies):
@@ -165,7 +165,6 @@ class Ending:
         expect(len({step.name for step in steps}) == len(steps), "two steps have one name")
         for step in steps[:-1]:
             expect(step.outcome != "failed", f"it goes on after {step.name} failed")
-        expect(steps[-1].outcome != "failed" or steps[-1].hint, f"step {steps[-1].name} failed and has no hint")
 
     def _nothing_left(self, tried: Tried) -> None:
         if tried.provider.recall == "revoke":

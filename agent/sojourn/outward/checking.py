@@ -32,6 +32,7 @@ from sojourn.tasks.types import TaskType
 log = structlog.get_logger()
 ENDS: Final = timedelta(minutes=2)  # of the task that a check stands for: what it leaves by accident is short
 TASK_ID: Final = "task_check"
+_LOOK: Final = "the provider's own log has more; what it needs to be set to is in docs/providers.md"
 _JWT: Final = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]*")
 _NAME: Final = re.compile(r"[^a-z0-9_]")
 
@@ -321,9 +322,9 @@ def _name(text: str) -> str:
 
 def _shown(step: Step, hidden: list[str]) -> Step:
     """A step as it may be told."""
-    return Step(
-        _NAME.sub("_", step.name)[:64] or "check", step.outcome, _safe(step.told, hidden), _safe(step.hint, hidden)
-    )
+    hint = step.hint or (_LOOK if step.outcome == "failed" else "")
+    name = _NAME.sub("_", step.name)[:64] or "check"
+    return Step(name, step.outcome, _safe(step.told, hidden), _safe(hint, hidden))
 
 
 def _safe(text: str, hidden: list[str]) -> str:

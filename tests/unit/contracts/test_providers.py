@@ -170,13 +170,13 @@ class TakesBackOnlyIfReadToTheEnd(Desk):
         yield Step("end", "ok", "it is taken back")
 
 
-class HasNoHint(Desk):
+class GoesOn(Desk):
     async def check(self, wanted, mint):
-        yield Step("key", "skipped", "nobody")
         try:
             await self._http.get(URL, step="look")
         except ProviderUnavailable as error:
             yield Step("look", "failed", error.public)
+        yield Step("key", "skipped", "nobody")
 
 
 class ChecksForNobody(Desk):
@@ -254,7 +254,7 @@ FOUND = [
     (LeavesAKey, "checks", "is good still"),
     (RaisesInTheCheck, "failed_checks", "check raised"),
     (TakesBackOnlyIfReadToTheEnd, "left_checks", "is good still"),
-    (HasNoHint, "failed_checks", "has no hint"),
+    (GoesOn, "failed_checks", "goes on after look failed"),
     (ChecksForNobody, "checks_for_nobody", "though all is well"),
     (RefusesWithoutAKey, "keyless", "exchange raised ProviderRefused"),
     (OutlivesCancellingAtTheEnd, "cancelled_end", "made something else of it"),
