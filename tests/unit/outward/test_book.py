@@ -275,6 +275,15 @@ class TestTheEnd:
         (event,) = ended(cascade)
         assert ({}, "unrecallable", 300_000) == (cascade.store.rows, event["how"], event["residual_ms"])
 
+    async def test_good_for_longer_than_was_expected(self, cascade, task):
+        """What a provider gives counts until it expires, however short it was expected to be good."""
+        credential = await cascade.ask(task, life=1)
+        await cascade.book.hold(credential, cascade.obtained(life=300))
+        await cascade.later(299)
+        assert HELD == credential.state
+        await cascade.later(1)
+        assert GONE == credential.state
+
     async def test_expires_while_its_task_lives(self, cascade, providers, task):
         """One that expires while its task lives is gone, and was never more than the task had."""
         await cascade.held(task, life=300)
