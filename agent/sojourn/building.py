@@ -10,6 +10,7 @@ from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms, SystemClock
 from sojourn.config import Config
+from sojourn.identity.federating import Federating
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
@@ -20,6 +21,7 @@ from sojourn.limits import BLOCKING_THREADS, DESCRIPTORS_RESERVED, HOLDERS_SHARE
 from sojourn.outward.asking import Asking
 from sojourn.outward.assertions import Assertions
 from sojourn.outward.book import CredentialBook
+from sojourn.outward.bundles import BundleEndpoints
 from sojourn.outward.giving import Giving
 from sojourn.outward.handing import Handing
 from sojourn.outward.outlets import Outlets, deadlines
@@ -83,6 +85,7 @@ class Rooms:
     issuing: Issuing
     revocations: Revocations
     foreign: ForeignBundles
+    federating: Federating
     followed: FollowedFolder | None
     identities: Identities
     engine: TaskEngine
@@ -153,6 +156,8 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         jwt_each_anew=own_names(config.issuer, trust_domain),
     )
     foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
+    endpoints = BundleEndpoints(config.federation.ca, clock, public_only=config.federation.public_only)
+    federating = Federating(foreign, authority, endpoints, audit, clock, alarms)
     revocations = Revocations(RevocationTable(database), authority, clock, alarms)
     follow = config.registration.follow
     followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
@@ -217,6 +222,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         issuing=issuing,
         revocations=revocations,
         foreign=foreign,
+        federating=federating,
         followed=followed,
         identities=identities,
         engine=engine,

@@ -19,6 +19,7 @@ from sojourn import trusted
 from sojourn.address import default_run_dir, default_state_dir, socket_path
 from sojourn.configtables import (
     Duration,
+    FederationConfig,
     LimitsConfig,
     ListenConfig,
     MetricsConfig,
@@ -131,6 +132,7 @@ class Config(Table):
     listen: ListenConfig = ListenConfig()
     services: Annotated[tuple[ServiceConfig, ...], Field(max_length=SERVICES)] = ()
     providers: Annotated[Mapping[str, Mapping[str, Any]], Field(max_length=PROVIDERS)] = Field(default_factory=dict)
+    federation: FederationConfig = FederationConfig()
     limits: LimitsConfig = LimitsConfig()
 
     @field_validator("trust_domain")
@@ -289,6 +291,7 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     """Paths in the file are relative to the file."""
     keys = (
         ("registration", "follow"),
+        ("federation", "ca"),
         *(("tasks", key) for key in ("types_dir", "shadow_types_dir")),
         *(("listen", f"{door}_{key}") for door in ("https", "trust") for key in ("certificate", "key")),
     )

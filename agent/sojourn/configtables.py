@@ -168,6 +168,13 @@ class ServiceConfig(Table):
         return spiffe_ids(value)
 
 
+class FederationConfig(Table):
+    """How the bundles of other trust domains are fetched. Which ones are is said through the admin socket."""
+
+    ca: Path | None = None  # a PEM file: the authorities for `https_web`, in the place of the system's
+    public_only: Annotated[bool, Field(strict=True)] = False  # whether endpoints at private addresses are refused
+
+
 class LimitsConfig(Table):
     """What one uid may take of the door."""
 

@@ -154,6 +154,8 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 metrics.start(config.metrics.listen, _gauges(rooms), [outside])
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
+            rooms.federating.start()
+            stack.push_async_callback(rooms.federating.close)
             process_setup.settle()
             ready({each.name: each.address for each in listeners})
             await stop.wait()
@@ -239,10 +241,11 @@ async def _open_doors(
     admin_calls = Calls(private.peers, rooms.audit, header=False)
     authority_api = localauthority.LocalAuthorityApi(rooms.authority, rooms.issuing, rooms.audit)
     entry_api = entries.EntryApi(rooms.registry, rooms.foreign, rooms.audit)
+    federation_api = federation.FederationApi(rooms.foreign, rooms.federating, rooms.audit)
     admin_services = {
         entries.SERVICE: entry_api.methods(),
         bundles.SERVICE: bundles.BundleApi(rooms.authority, rooms.foreign, rooms.audit).methods(),
-        federation.SERVICE: federation.FederationApi(rooms.foreign, rooms.audit).methods(),
+        federation.SERVICE: federation_api.methods(),
         localauthority.SERVICE: authority_api.methods(),
         agents.SERVICE: agents.AgentApi(rooms.registry.node_id, rooms.authority, version("sojourn")).methods(),
         minting.SERVICE: minting.MintingApi(
@@ -266,6 +269,8 @@ async def _open_doors(
             policies=rooms.policies,
             signals=rooms.signals,
             failures=failures,
+            federating=rooms.federating,
+            foreign=rooms.foreign,
             default_x509_svid_ttl=config.identity.x509_svid_ttl,
             limitations=process_setup.limitations(),
             listeners=listeners,
@@ -274,6 +279,7 @@ async def _open_doors(
         | authority_api.admin_methods()
         | entry_api.admin_methods()
         | approval_api.admin_methods()
+        | federation_api.admin_methods()
         | taskadmin.TaskAdminApi(
             rooms.engine, rooms.changing, rooms.blocks, message, rooms.audit, rooms.clock
         ).admin_methods()
@@ -322,6 +328,14 @@ def _services(calls: Calls, services: dict) -> dict:  # type: ignore[type-arg]
 def _gauges(rooms: Rooms) -> metrics.Gauges:
     return (
         ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
+        ("sojourn_foreign_bundles", "Bundles of other trust domains.", lambda: len(rooms.foreign)),
+        ("sojourn_federation_relationships", "Bundles that are followed.", lambda: len(rooms.federating.all())),
+        ("sojourn_federation_failing", "Of those, whose last fetch failed.", lambda: rooms.federating.failing),
+        (
+            "sojourn_federation_oldest_fetch_seconds",
+            "Since the bundle was fetched that was longest not.",
+            lambda: rooms.federating.oldest_seconds,
+        ),
         ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),
         ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.issuing.x509.kept())),
         ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.tasks)),

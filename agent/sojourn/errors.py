@@ -17,7 +17,7 @@ may go on the wire, and `detail`, which goes to the log only.
     ├── TaskOver            the task has ended, or is suspended
     │   └── ApprovalRequired    it has not begun yet: someone must agree first
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
-    │   └── AttestationFailed, StoreFailed, SvidRevoked, SvidExpired
+    │   └── AttestationFailed, BundleNotFetched, StoreFailed, SvidRevoked, SvidExpired
     ├── Unimplemented, FailedPrecondition
     ├── CannotStart         the agent cannot start here
     ├── Unreachable         (client side) nobody answers on the socket
@@ -293,6 +293,16 @@ class Unavailable(SojournError):
     code = "unavailable"
     grpc_status = "UNAVAILABLE"
     oauth_error = "temporarily_unavailable"
+
+
+class BundleNotFetched(Unavailable):
+    """A foreign trust domain's bundle could not be had from its endpoint. `reason_code` says why, stably."""
+
+    code = "bundle_not_fetched"
+
+    def __init__(self, public: str, *, reason_code: str = "unreachable", detail: str = "") -> None:
+        super().__init__(public, detail=detail)
+        self.reason_code = reason_code
 
 
 class AttestationFailed(Unavailable):

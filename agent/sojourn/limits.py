@@ -276,10 +276,35 @@ PROXY_CONNECT_SECONDS = 10.0  # for a service to accept a connection, its TLS in
 PROXY_ANSWER_SECONDS = 600.0  # for an answer to begin, and between its parts: models and event streams are slow
 PROXY_HOSTS = 64  # certificates that are kept: as many as a task has grants, and some
 
+# --- local endpoints that SDKs of clouds read ------------------------------------------------------------------------
+LOCAL_CONNECTIONS = 256  # as of the egress proxy: each thread of a program may have one
+LOCAL_CONTENT_MAX_BYTES = 64 * 1024  # of a request for credentials: a token exchange is a form of a few hundred bytes
+# That an SDK is to believe in what it is given. They renew it four minutes and more before its end, so they ask before
+# each request, which takes a millisecond, and learn at once that the task is over.
+LOCAL_CREDENTIAL_SECONDS = 200.0
+LOCAL_SUBJECT_TOKENS = 64  # that were given for an exchange which has not come yet: one a thread that renews
+LOCAL_FILE_LEAST_SECONDS = 1.0  # between two writings of a file with a token
+LOCAL_FILE_RETRY_SECONDS = 2.0  # after which one that could not be renewed is tried again
+
 # --- external authorization for Envoy: a request comes with the certificate of its connection -----------------------
 CERTIFICATE_MAX_BYTES = 32_768  # of PEM with percent escapes; an X.509-SVID has about 1,500
 CERTIFICATES_REMEMBERED = 256  # as parsed; one more costs 30 microseconds a request
 ENVOY_ROUTES_KEPT = 1_024  # of all Envoys; one more is read anew at each request
+
+# --- following the bundles of other trust domains -------------------------------------------------------------------
+FEDERATION_REFRESH_SECONDS = 300  # of a bundle that gives no hint (SPIFFE Federation 4.1)
+FEDERATION_REFRESH_MIN_SECONDS = 10  # whatever the hint says: no partner has us ask more often
+FEDERATION_REFRESH_MAX_SECONDS = 86_400  # nor less: a key that was withdrawn is trusted so long at most
+FEDERATION_RETRY_SECONDS = 5.0  # after the first failure; then twice as long each time, up to the partner's interval
+FEDERATION_JITTER_SHARE = 0.2  # by which a pause is shorter, so that a fleet does not ask as one, and none is late
+FEDERATION_DEADLINE_SECONDS = 10.0  # of one fetch, its name's resolution and TLS included
+FEDERATION_CONNECT_SECONDS = 3.0  # for each address of an endpoint to accept, so that the next one has its turn
+FEDERATION_BUNDLE_MAX_BYTES = 256 * 1024  # some 150 certificates; bundles have a few
+FEDERATION_FETCHES_AT_ONCE = 16  # on their own; partners that are dead hold no more than these
+FEDERATION_ASKED_AT_ONCE = 16  # that an operator waits for, beside those
+FEDERATION_LOOKUPS_AT_ONCE = 64  # of names, each in a thread: a resolver that hangs cannot be interrupted
+FEDERATION_CA_SECONDS = 300.0  # after which the authorities of web certificates are read again
+FEDERATION_OVERTAKEN_MAX = 3  # fetches that are done again since what vouches for the endpoint changed meanwhile
 
 # --- providers outside ----------------------------------------------------------------------------------------------
 PROVIDERS = 64

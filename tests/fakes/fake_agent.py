@@ -1,6 +1,7 @@
 """A real gRPC server on a real Unix socket, whose answers the test sets."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -24,7 +25,7 @@ class Fail(Exception):
 class FakeAgent:
     """Answers by method name.
 
-    `answers[method]` is a message or a Fail, for methods with one answer. `push(method, …)` sends a message, a Fail or
+    `answers[method]` is a message or a Fail, for methods with one answer, or a function from the request to one. `push(method, …)` sends a message, a Fail or
     None (the stream's end) on the open stream of a method, or on the next one to open. `answers["complete"]` is the
     event by which a task ends that its holder completes.
     """
@@ -46,6 +47,8 @@ class FakeAgent:
     async def _unary(self, method: str, request: Any, context: Any) -> Any:
         self._note(method, request, context)
         answer = self.answers.get(method, Fail(grpc.StatusCode.UNIMPLEMENTED, "no answer set"))
+        if inspect.isfunction(answer) or inspect.ismethod(answer):
+            answer = answer(request)
         if isinstance(answer, Fail):
             await _fail(context, answer)
         return answer

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from itertools import takewhile
@@ -11,23 +10,12 @@ from pathlib import Path
 
 import pytest
 from harness.agent import AgentProcess
+from harness.bundleserver import BundleServer, Partner
+from harness.spirecli import binary
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.x509svid import verify_chain
 
 NODE = re.compile(r"spiffe://example\.org/spire/agent/sojourn/[A-Za-z0-9._-]+")
-
-
-def binary(name: str) -> str:
-    """A SPIRE binary: on the PATH, or where `go install` puts it. CI must have it."""
-    go = shutil.which("go")
-    folder = subprocess.run([go, "env", "GOPATH"], capture_output=True, text=True).stdout.strip() if go else ""
-    found = os.environ.get(f"SOJOURN_TEST_{name.upper().replace('-', '_')}") or shutil.which(name)
-    found = found or shutil.which(name, path=f"{folder}/bin")
-    if found is None:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI must not skip SPIRE's command line: there is no {name}")
-        pytest.skip(f"needs {name}, built by `bash .ci/spire`")
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -200,18 +188,34 @@ def test_fetching(shared: AgentProcess) -> None:
     assert "token(spiffe://example.org/caller)" in workload(shared, "api", "fetch", "jwt", "-audience", "there")
 
 
-def test_federation(shared: AgentProcess) -> None:
-    """Federation relationships are created, shown, listed, updated and deleted; refreshing says that it comes later."""
-    flags = ("-trustDomain", "third.org", "-bundleEndpointURL", "https://third.org/b", "-bundleEndpointProfile")
-    assert "https_web" in server(shared, "federation", "create", *flags, "https_web")
-    assert "third.org" in server(shared, "federation", "list")
-    updated = server(
-        shared, "federation", "update", *flags, "https_spiffe", "-endpointSpiffeID", "spiffe://third.org/server"
-    )
-    assert "spiffe://third.org/server" in updated
-    assert "third.org" in server(shared, "federation", "show", "-trustDomain", "third.org")
-    assert "not fetched yet" in server(shared, "federation", "refresh", "-id", "third.org", status=1)
+def test_federation(shared: AgentProcess, tmp_path: Path) -> None:
+    """Federation relationships are created, shown, listed, updated, refreshed and deleted; a refresh that fails says why."""
+    partner = Partner("third.org", sequence=5)
+    first = tmp_path / "bundle.json"
+    first.write_bytes(partner.document())
+    with BundleServer(partner.svid(), partner.document()) as there:
+        flags = ("-trustDomain", "third.org", "-bundleEndpointURL", there.url, "-bundleEndpointProfile")
+        assert "https_web" in server(shared, "federation", "create", *flags, "https_web")
+        assert "third.org" in server(shared, "federation", "list")
+        assert "certificate is refused" in server(shared, "federation", "refresh", "-id", "third.org", status=1)
+        spiffe = (*flags, "https_spiffe", "-endpointSpiffeID", partner.endpoint_id)
+        assert partner.endpoint_id in server(shared, "federation", "update", *spiffe)
+        assert "no bundle of" in server(shared, "federation", "refresh", "-id", "third.org", status=1)
+        server(
+            shared, "federation", "update", *spiffe, "-trustDomainBundlePath", str(first),
+            "-trustDomainBundleFormat", "spiffe",
+        )  # fmt: skip
+        partner.sequence = 6
+        there.body = partner.document()
+        assert "Bundle refreshed" in server(shared, "federation", "refresh", "-id", "third.org")
+        assert (
+            6
+            == json.loads(server(shared, "bundle", "list", "-id", "third.org", "-format", "spiffe"))["spiffe_sequence"]
+        )
+        assert partner.endpoint_id in server(shared, "federation", "show", "-trustDomain", "third.org")
     assert "deleted" in server(shared, "federation", "delete", "-id", "third.org")
+    assert "no federation relationship" in server(shared, "federation", "refresh", "-id", "third.org", status=1)
+    server(shared, "bundle", "delete", "-id", "third.org")
 
 
 def test_logging(shared: AgentProcess) -> None:

@@ -75,7 +75,7 @@ def set_(
     """Set the bundle of a foreign trust domain, in the place of the one that is there. In force when this returns."""
     from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as pb
 
-    request = pb.BatchSetFederatedBundleRequest(bundle=[_message(trust_domain, _content(file))])
+    request = pb.BatchSetFederatedBundleRequest(bundle=[message_of(trust_domain, content_of(file))])
     answer = remote.admin(admin_socket, _API + "BatchSetFederatedBundle", request, pb.BatchSetFederatedBundleResponse)
     remote.check(answer.results[0].status, InvalidBundle)
     value = _value(answer.results[0].bundle)
@@ -104,7 +104,8 @@ def delete(
     emit(output, {"deleted": trust_domain}, [f"deleted the bundle of {trust_domain}"])
 
 
-def _content(file: Path) -> str:
+def content_of(file: Path) -> str:
+    """The text of a file with a bundle. Raise InvalidInput."""
     try:
         if not file.is_file() or file.stat().st_size > ADMIN_MESSAGE_MAX_BYTES:
             raise InvalidInput(f"{str(file)!r} is not a regular file of at most {ADMIN_MESSAGE_MAX_BYTES} bytes")
@@ -115,7 +116,7 @@ def _content(file: Path) -> str:
         raise InvalidInput(f"{str(file)!r} is not UTF-8") from error
 
 
-def _message(trust_domain: str, content: str) -> Any:
+def message_of(trust_domain: str, content: str) -> Any:
     """A bundle as SPIRE's API has it, of a SPIFFE bundle document or of PEM certificates."""
     from cryptography import x509
     from cryptography.hazmat.primitives.serialization import Encoding

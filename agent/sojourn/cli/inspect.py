@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import remote
+from sojourn.cli import federation, remote
 from sojourn.cli.authority import authority_value
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, emit, moment, printable, table, whole
@@ -235,6 +235,7 @@ def _status(answer: Any) -> dict[str, Any]:
         "listeners": [
             {"name": each.name, "address": each.address, "connections": each.connections} for each in answer.listeners
         ],
+        "federation": [federation.value_of(each) for each in answer.federation],
         "streams": streams,
         "svids": [{"entry_id": each.entry_id, "spiffe_id": each.spiffe_id, **_svid(each)} for each in answer.svids],
         "failures": failures,
@@ -265,6 +266,7 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
     if value["approvals_waiting"]:
         lines.append(f"{'approvals':<14} {value['approvals_waiting']} wait: `sojourn approval list`")
     lines += _signal_lines(value["signals"])
+    lines += federation.status_lines(value["federation"])
     lines += [f"{'limitation':<14} {each['what']}: {each['reason']}" for each in value["limitations"]]
     if value["svids"]:
         rows = [

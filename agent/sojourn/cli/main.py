@@ -16,6 +16,7 @@ from sojourn.cli import (
     delivering,
     entry,
     fact,
+    federation,
     inspect,
     policy,
     policyadmin,
@@ -50,6 +51,7 @@ app.add_typer(policy.app, name="policy")
 app.add_typer(provider.app, name="provider")
 app.add_typer(authority.app, name="authority")
 app.add_typer(bundle.app, name="bundle")
+app.add_typer(federation.app, name="federation")
 app.add_typer(audit.app, name="audit")
 app.add_typer(config.app, name="config")
 app.command()(inspect.validate)

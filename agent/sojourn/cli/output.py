@@ -26,6 +26,7 @@ _NEXT = {
     "invalid_issuer": "[[signals]] in the agent's configuration names the issuers; `sojourn status` lists them",
     "invalid_key": "the issuer's JWK Set, `jwks` under [[signals]], must have the key that signed the event",
     "invalid_audience": "the event's aud must be `audience` under [[signals]]; that is tasks.issuer if it is not given",
+    "bundle_not_fetched": "a bundle that was there stays in force; `sojourn federation show` tells how it fares",
     "store_full": "make room in the agent's data folder; identities are served meanwhile",
 }
 

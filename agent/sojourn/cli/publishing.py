@@ -21,6 +21,7 @@ from sojourn.limits import PUBLISHED_LOOK_SECONDS
 from sojourn.trusted import check_owner
 
 _DISCOVERY = "/.well-known/openid-configuration"
+_OPEN = 0o755
 _FILES = {_DISCOVERY: "oidc", "/keys": "oidc", "/bundle": "spiffe"}
 
 
@@ -147,7 +148,8 @@ def _write(to: Path, files: list[_File]) -> set[str]:
     written = set()
     try:
         if not to.exists():
-            os.makedirs(to, mode=0o755)
+            os.makedirs(to)
+            os.chmod(to, _OPEN)  # for the web server, whatever our umask
         with _folder(to) as base:
             # The keys first: a discovery document never leads to keys that are not there.
             for each in sorted(files, key=lambda file: file.name.startswith(".well-known")):
@@ -156,7 +158,8 @@ def _write(to: Path, files: list[_File]) -> set[str]:
                     changed = _put(base, name, each.body, to)
                 else:
                     if parent not in os.listdir(base):
-                        os.mkdir(parent, 0o755, dir_fd=base)
+                        os.mkdir(parent, dir_fd=base)
+                        os.chmod(parent, _OPEN, dir_fd=base)
                     with _folder(to / parent, parent, base) as below:
                         changed = _put(below, name, each.body, to / parent)
                 if changed:

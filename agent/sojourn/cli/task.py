@@ -63,6 +63,20 @@ def run(
         str | None,
         typer.Option("--proxy-ca", metavar="FILE", help="Authorities that services must be of. Default: the system's."),
     ] = None,
+    cloud: Annotated[
+        list[str] | None,
+        typer.Option("--cloud", metavar="RESOURCE", help="Which resource SDKs are for, if there are two of a kind."),
+    ] = None,
+    no_cloud: Annotated[
+        bool, typer.Option("--no-cloud", help="Give the command no endpoints for SDKs of clouds.")
+    ] = False,
+    vault_token_file: Annotated[
+        str | None,
+        typer.Option("--vault-token-file", metavar="FILE", help="Have the Vault token in this file too, and fresh."),
+    ] = None,
+    show_environment: Annotated[
+        bool, typer.Option("--show-environment", help="Say on standard error what is set for SDKs of clouds.")
+    ] = False,
     socket: SocketOption = None,
 ) -> None:
     """Run a command inside a task. Its exit status passes through; the task ends with it, and it with the task.
@@ -71,15 +85,22 @@ def run(
     gets tokens there. No token is in its arguments or its environment. Only the command and its descendants may use
     the task. If someone must agree first, this waits for that and says so; Ctrl-C takes the request back.
 
+    Where the task has resources of AWS, Google Cloud, Azure or Vault, their SDKs find its credentials by themselves:
+    AWS_CONTAINER_CREDENTIALS_FULL_URI, GOOGLE_APPLICATION_CREDENTIALS, IDENTITY_ENDPOINT and VAULT_ADDR lead to this
+    run, and variables by which they would find others are taken away, which is said.
+
     With --proxy not even they may: HTTP_PROXY and its like name a proxy of this run, which attaches the token and the
     proof to each request that is within the task, and refuses every other one.
     """
-    from sojourn.cli.taskrun import Proxied, run_command
+    from sojourn.cli.taskrun import Clouds, Proxied, run_command
 
     if bool(type_) == bool(ticket_file):
         raise InvalidInput("name the task type with --type, or a ticket with --ticket-file")
     if proxy_ca is not None and not proxy:
         raise InvalidInput("--proxy-ca goes with --proxy")
+    if (proxy or no_cloud) and (cloud or vault_token_file or show_environment):
+        without = "--proxy" if proxy else "--no-cloud"
+        raise InvalidInput(f"{without} goes without --cloud, --vault-token-file and --show-environment")
     if ticket_file and (param or resource or action or ttl):
         raise InvalidInput("a ticket says what the task is: leave out --param, --resource, --action and --ttl")
     ticket = _ticket(ticket_file) if ticket_file else ""
@@ -92,7 +113,12 @@ def run(
         return client.task(type_, session=not proxy, params=params, grants=grants, max_seconds=seconds, **waiting)
 
     proxied = Proxied(proxy_ca) if proxy else None
-    raise typer.Exit(remote.public(socket, lambda client: run_command(client, command, grace, begun(client), proxied)))
+    clouds = None if proxy or no_cloud else Clouds(cloud or (), vault_token_file, show_environment)
+
+    async def call(client: Any) -> int:
+        return await run_command(client, command, grace, begun(client), proxied, clouds)
+
+    raise typer.Exit(remote.public(socket, call))
 
 
 @app.command()

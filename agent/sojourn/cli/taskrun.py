@@ -26,12 +26,26 @@ class Proxied:
     ca_file: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class Clouds:
+    """That the command finds endpoints for the SDKs of clouds. `resources`: which, if there are several of a kind."""
+
+    resources: Sequence[str] = ()
+    vault_token_file: str | None = None
+    show: bool = False
+
+
 async def run_command(
-    client: Any, command: Sequence[str], grace_seconds: float, begun: Any, proxied: Proxied | None = None
+    client: Any,
+    command: Sequence[str],
+    grace_seconds: float,
+    begun: Any,
+    proxied: Proxied | None = None,
+    clouds: Clouds | None = None,
 ) -> int:
     """Begin a task by entering `begun`, run `command` in it, and return the command's exit status.
 
-    `proxied`: with an egress proxy of the task in its environment.
+    `proxied`: with an egress proxy of the task in its environment. `clouds`: with endpoints for its outside resources.
 
     That is 128 + N if signal N ended it, 127 if there is no such command, 126 if it cannot be run. If the task ends
     first the command gets SIGTERM, and after `grace_seconds` SIGKILL; the status is the command's all the same, or 1
@@ -49,6 +63,8 @@ async def run_command(
         if proxied is not None:
             _guard_memory(client.socket)
             environment = (await stack.enter_async_context(task.proxy(ca_file=proxied.ca_file))).of(environment)
+        if clouds is not None:
+            environment = await _with_clouds(client, task, stack, clouds, environment)
         with _Signals() as signals:
             try:
                 # No preexec_fn: that would fork with gRPC's threads running, which can crash the child.
@@ -68,8 +84,32 @@ async def run_command(
     return REFUSED if stopped and status == 0 else status
 
 
+async def _with_clouds(
+    client: Any, task: Any, stack: contextlib.AsyncExitStack, clouds: Clouds, environment: dict[str, str]
+) -> dict[str, str]:
+    """The environment with the endpoints, if the task has resources that they are for. Says what they displace."""
+    from sojourn.sdk.localcredentials import choosing
+
+    chosen = choosing.choose(task.status.outside, clouds.resources)
+    if not chosen and clouds.vault_token_file is None:
+        if clouds.show:
+            print("sojourn: the task has no resource that SDKs of clouds are for", file=sys.stderr)
+        return environment
+    _guard_memory(client.socket)
+    options = {"resources": clouds.resources, "vault_token_file": clouds.vault_token_file}
+    endpoints = await stack.enter_async_context(task.cloud_endpoints(**options))
+    displaced = endpoints.displaced(environment)
+    if displaced:
+        names = ", ".join(displaced)
+        print(f"sojourn: the command gets the task's credentials in the place of {names}", file=sys.stderr)
+    if clouds.show:
+        for line in endpoints.shown():
+            print(f"sojourn: {line}", file=sys.stderr)
+    return endpoints.of(environment)  # type: ignore[no-any-return]  # of the task, which is Any here
+
+
 def _guard_memory(socket_path: str) -> None:
-    """Keep what the proxy holds from the command, which runs as the same user: no core file, and no reading of this
+    """Keep what is held here from the command, which runs as the same user: no core file, and no reading of this
     process's memory where the agent does not need the same right to attest it.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))

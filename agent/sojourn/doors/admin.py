@@ -15,6 +15,7 @@ from sojourn.clock import Clock
 from sojourn.doors.approvals import reviews
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
+from sojourn.doors.federation import followed as federation
 from sojourn.doors.localauthority import key_message
 from sojourn.doors.policies import policy_set
 from sojourn.doors.tlsdoor import Listener
@@ -22,7 +23,9 @@ from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
 from sojourn.identity import explain, lifetime
+from sojourn.identity.federating import Federating
 from sojourn.identity.following import FollowedFolder
+from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
@@ -62,6 +65,8 @@ class AdminApi:
         policies: Policies,
         signals: Signals,
         failures: Failures,
+        federating: Federating,
+        foreign: ForeignBundles,
         default_x509_svid_ttl: timedelta,
         limitations: dict[str, str],
         listeners: Sequence[Listener],
@@ -85,6 +90,8 @@ class AdminApi:
         self._policies = policies
         self._signals = signals
         self._failures = failures
+        self._federating = federating
+        self._foreign = foreign
         self._default_x509_svid_ttl = default_x509_svid_ttl
         self._limitations = limitations
         self._started: datetime = clock.now()
@@ -154,6 +161,7 @@ class AdminApi:
                 pb.Listener(name=each.name, address=each.address, connections=each.door.connections)
                 for each in self._listeners
             ],
+            federation=federation(self._federating, self._foreign),
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:

@@ -1,25 +1,30 @@
-"""SPIRE's federation API on the admin socket: relationships are kept and shown; following them comes later."""
+"""SPIRE's federation API on the admin socket, and what it lacks: how each relationship fares."""
 
 import re
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 from google.protobuf.empty_pb2 import Empty
 
+from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.doors import spire_types as convert
 from sojourn.doors.calls import Call, Method
+from sojourn.doors.workload import seconds
 from sojourn.errors import (
     AlreadyExists,
+    BundleNotFetched,
     InvalidInput,
     InvalidSpiffeId,
     NotFound,
     SojournError,
-    Unimplemented,
     quoted,
 )
+from sojourn.identity.federating import Federating, Followed
 from sojourn.identity.foreign import ForeignBundles
+from sojourn.identity.relationship import Relationship
+from sojourn.limits import AUDITED_TEXT
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
@@ -30,8 +35,9 @@ _URL = re.compile(r"[!-~]{1,2048}")  # urlsplit drops newlines and tabs, and let
 class FederationApi:
     """Batch calls succeed as calls: each item has its own status."""
 
-    def __init__(self, foreign: ForeignBundles, audit: Audit) -> None:
+    def __init__(self, foreign: ForeignBundles, federating: Federating, audit: Audit) -> None:
         self._foreign = foreign
+        self._federating = federating
         self._audit = audit
 
     def methods(self) -> dict[str, Method]:
@@ -49,6 +55,10 @@ class FederationApi:
             ),
             "RefreshBundle": Method("unary", pb.RefreshBundleRequest, self.refresh),
         }
+
+    def admin_methods(self) -> dict[str, Method]:
+        """Of sojourn.v1.Admin."""
+        return {"ListFederation": Method("unary", admin_pb2.ListFederationRequest, self.list_followed)}
 
     async def list(
         self, _call: Call, request: pb.ListFederationRelationshipsRequest
@@ -78,8 +88,9 @@ class FederationApi:
         self, call: Call, request: pb.BatchUpdateFederationRelationshipRequest
     ) -> pb.BatchUpdateFederationRelationshipResponse:
         answer = pb.BatchUpdateFederationRelationshipResponse()
+        given = request.input_mask if request.HasField("input_mask") else None
         for message in request.federation_relationships:
-            await self._put(call, answer.results, message, convert.output_mask(request), new=False)
+            await self._put(call, answer.results, message, convert.output_mask(request), given, new=False)
         return answer
 
     async def delete(
@@ -99,11 +110,27 @@ class FederationApi:
             answer.results.add(status=convert.status(failure), trust_domain=text)
         return answer
 
-    async def refresh(self, _call: Call, request: pb.RefreshBundleRequest) -> Empty:
+    async def refresh(self, call: Call, request: pb.RefreshBundleRequest) -> Empty:
         domain = _domain(request.trust_domain)
-        if domain not in self._foreign.relationships:
-            raise NotFound(f"no relationship with trust domain {quoted(domain.name)}")
-        _later()
+        try:
+            await self._federating.refresh(domain)
+        except BundleNotFetched as error:
+            raise BundleNotFetched(
+                f"failed to refresh bundle: {error.public}", reason_code=error.reason_code, detail=error.detail
+            ) from error
+        self._audit.note("federation_refreshed", trust_domain=domain.name, by_uid=call.peer.uid)
+        return Empty()
+
+    async def list_followed(
+        self, _call: Call, request: admin_pb2.ListFederationRequest
+    ) -> admin_pb2.ListFederationResponse:
+        if not request.trust_domain:
+            return admin_pb2.ListFederationResponse(relationships=followed(self._federating, self._foreign))
+        domain = _domain(request.trust_domain)
+        found = self._federating.of(domain)
+        if found is None:
+            raise NotFound("federation relationship does not exist")
+        return admin_pb2.ListFederationResponse(relationships=[_followed(found, self._federating, self._foreign)])
 
     async def _put(
         self,
@@ -111,35 +138,48 @@ class FederationApi:
         results: Any,
         message: types.FederationRelationship,
         mask: types.FederationRelationshipMask | None,
+        given: types.FederationRelationshipMask | None = None,
         *,
         new: bool,
     ) -> None:
+        """`given`: which of the message's fields an update changes; None: all. A bundle that is left out stays."""
         try:
-            domain, document = _read(message)
-            known = domain in self._foreign.relationships
-            if new and known:
+            relationship = _read(message)
+            known = self._foreign.relationships.get(relationship.trust_domain)
+            if new and known is not None:
                 raise AlreadyExists("federation relationship already exists")
-            if not new and not known:
+            if not new and known is None:
                 raise NotFound("federation relationship not found")
-            await self._foreign.relate(domain, document)
-            if message.HasField("trust_domain_bundle"):
+            if known is not None and given is not None:
+                relationship = Relationship(
+                    known.trust_domain,
+                    relationship.url if given.bundle_endpoint_url else known.url,
+                    relationship.endpoint_id if given.bundle_endpoint_profile else known.endpoint_id,
+                )
+            bundle = None
+            if message.HasField("trust_domain_bundle") and (given is None or given.trust_domain_bundle):
                 bundle = convert.bundle(message.trust_domain_bundle)
-                await self._foreign.put(bundle)
-            self._audit.note("federation_set", trust_domain=domain.name, by_uid=call.peer.uid)
+            await self._foreign.relate(relationship, bundle)
+            self._audit.note(
+                "federation_set",
+                trust_domain=relationship.trust_domain.name,
+                url=relationship.url[:AUDITED_TEXT],
+                endpoint_id=None if relationship.endpoint_id is None else str(relationship.endpoint_id),
+                with_bundle=bundle is not None,
+                by_uid=call.peer.uid,
+            )
         except SojournError as error:
             results.add(status=convert.status(error))
             return
-        results.add(status=convert.status(None), federation_relationship=self._message(domain, mask))
+        results.add(status=convert.status(None), federation_relationship=self._message(relationship.trust_domain, mask))
 
     def _message(
         self, domain: TrustDomain, mask: types.FederationRelationshipMask | None
     ) -> types.FederationRelationship:
-        document = self._foreign.relationships[domain]
-        message = types.FederationRelationship(
-            trust_domain=domain.name, bundle_endpoint_url=document["bundle_endpoint_url"]
-        )
-        if document["profile"] == "https_spiffe":
-            message.https_spiffe.endpoint_spiffe_id = document["endpoint_spiffe_id"]
+        relationship = self._foreign.relationships[domain]
+        message = types.FederationRelationship(trust_domain=domain.name, bundle_endpoint_url=relationship.url)
+        if relationship.endpoint_id is not None:
+            message.https_spiffe.endpoint_spiffe_id = str(relationship.endpoint_id)
         else:
             message.https_web.SetInParent()
         bundle = self._foreign.get(domain)
@@ -156,8 +196,40 @@ class FederationApi:
         return message
 
 
-def _read(message: types.FederationRelationship) -> tuple[TrustDomain, dict[str, str]]:
-    """Check a relationship; what it is kept as. Raise InvalidInput with SPIRE's texts."""
+def followed(federating: Federating, foreign: ForeignBundles) -> list[admin_pb2.Federation]:
+    """All relationships, and how each fares."""
+    return [_followed(each, federating, foreign) for each in federating.all()]
+
+
+def _followed(one: Followed, federating: Federating, foreign: ForeignBundles) -> admin_pb2.Federation:
+    relationship = one.relationship
+    domain = relationship.trust_domain
+    bundle = foreign.get(domain)
+    message = admin_pb2.Federation(
+        trust_domain=domain.name,
+        bundle_endpoint_url=relationship.url,
+        bundle_endpoint_profile=relationship.profile,
+        endpoint_spiffe_id="" if relationship.endpoint_id is None else str(relationship.endpoint_id),
+        fetched_at=seconds(foreign.fetched_at.get(domain)),
+        next_at=seconds(federating.next_at(one)),
+        refresh_seconds=int(federating.interval(domain)),
+        failures=one.failures,
+    )
+    if one.fault is not None:
+        message.fault, message.fault_code = one.fault.public, one.fault.reason_code
+    if bundle is not None:
+        message.bundle.CopyFrom(
+            admin_pb2.FederatedBundle(
+                sequence=bundle.sequence,
+                x509_authorities=len(bundle.x509_authorities),
+                jwt_authorities=len(bundle.jwt_authorities),
+            )
+        )
+    return message
+
+
+def _read(message: types.FederationRelationship) -> Relationship:
+    """Check a relationship. Raise InvalidInput with SPIRE's texts."""
     failed = "failed to convert federation relationship: "
     domain = _domain(message.trust_domain)
     try:
@@ -173,16 +245,15 @@ def _read(message: types.FederationRelationship) -> tuple[TrustDomain, dict[str,
         raise InvalidInput(failed + "bundle endpoint URL must specify the host")
     if parts.username is not None or parts.password is not None:
         raise InvalidInput(failed + "bundle endpoint URL must not contain user info")
-    document = {"bundle_endpoint_url": message.bundle_endpoint_url, "profile": "https_web"}
     profile = message.WhichOneof("bundle_endpoint_profile")
     if profile is None:
         raise InvalidInput(failed + "unsupported bundle endpoint profile type: none")
+    endpoint = None
     if profile == "https_spiffe":
         try:
             endpoint = SpiffeId.parse(message.https_spiffe.endpoint_spiffe_id)
         except InvalidSpiffeId as error:
             raise InvalidInput(f"{failed}failed to parse endpoint SPIFFE ID: {error.public}") from error
-        document.update(profile="https_spiffe", endpoint_spiffe_id=str(endpoint))
     if message.HasField("trust_domain_bundle"):
         inner = message.trust_domain_bundle.trust_domain
         if _domain(inner) != domain:
@@ -190,7 +261,7 @@ def _read(message: types.FederationRelationship) -> tuple[TrustDomain, dict[str,
                 f"{failed}trust domain bundle ({quoted(inner)}) must match the trust domain of the federation"
                 f" relationship ({quoted(domain.name)})"
             )
-    return domain, document
+    return Relationship(domain, message.bundle_endpoint_url, endpoint)
 
 
 def _domain(text: str) -> TrustDomain:
@@ -198,7 +269,3 @@ def _domain(text: str) -> TrustDomain:
         return TrustDomain.parse(text)
     except InvalidSpiffeId as error:
         raise InvalidInput(f"failed to parse trust domain: {error.public}") from error
-
-
-def _later() -> NoReturn:
-    raise Unimplemented("bundles are not fetched yet: set one with `spire-server bundle set` or its API")

@@ -3,11 +3,21 @@
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
 
-from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidInput, LimitExceeded, NotFound
+from sojourn.errors import (
+    AlreadyExists,
+    BundleNotFetched,
+    FailedPrecondition,
+    InvalidInput,
+    LimitExceeded,
+    NotFound,
+    quoted,
+)
 from sojourn.identity.entries import Entry
 from sojourn.identity.registry import Registry
+from sojourn.identity.relationship import Relationship
 from sojourn.limits import FOREIGN_DOMAINS
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import TrustDomain
@@ -36,8 +46,16 @@ class ForeignBundles:
         self._registry = registry
         self._lock = asyncio.Lock()
         self._hooks: list[Callable[[TrustDomain], None]] = []
-        found, self.relationships = store.load()
+        self._relation_hooks: list[Callable[[TrustDomain], None]] = []
+        found, documents = store.load()
         self._bundles = {bundle.trust_domain: bundle for bundle in found}
+        self.relationships = {domain: Relationship.of(domain, each) for domain, each in documents.items()}
+        # When each was last fetched by the relationship that there is now.
+        self.fetched_at = {
+            domain: datetime.fromtimestamp(each["fetched_at"], UTC)
+            for domain, each in documents.items()
+            if "fetched_at" in each
+        }
 
     def __len__(self) -> int:
         return len(self._bundles)
@@ -58,6 +76,10 @@ class ForeignBundles:
         """Call `hook` when a bundle has changed or gone. Hooks neither block nor raise."""
         self._hooks.append(hook)
 
+    def on_relationship(self, hook: Callable[[TrustDomain], None]) -> None:
+        """Call `hook` when a relationship is there, is another one, or has gone. Hooks neither block nor raise."""
+        self._relation_hooks.append(hook)
+
     async def put(self, bundle: Bundle, *, must_exist: bool | None = None) -> Bundle:
         """Keep a bundle. `must_exist` True refuses a new one (NotFound), False refuses to replace (AlreadyExists)."""
         async with self._lock:
@@ -66,12 +88,43 @@ class ForeignBundles:
                 raise NotFound("bundle not found")
             if must_exist is False and known:
                 raise AlreadyExists("bundle already exists")
-            if not known and len(self._bundles) >= FOREIGN_DOMAINS:
-                raise LimitExceeded(f"more than {FOREIGN_DOMAINS} foreign trust domains")
-            await self._store.put_bundle(bundle)
-            self._bundles[bundle.trust_domain] = bundle
-            self._tell(bundle.trust_domain)
+            await self._put(bundle)
             return bundle
+
+    async def _put(self, bundle: Bundle) -> None:
+        known = self._bundles.get(bundle.trust_domain)
+        if known is None and len(self._bundles) >= FOREIGN_DOMAINS:
+            raise LimitExceeded(f"more than {FOREIGN_DOMAINS} foreign trust domains")
+        await self._store.put_bundle(bundle)
+        self._bundles[bundle.trust_domain] = bundle
+        if known is None or not known.same_keys(bundle):
+            self._tell(bundle.trust_domain)
+
+    async def take(
+        self, relationship: Relationship, bundle: Bundle, at: datetime, still: Callable[[], bool]
+    ) -> Literal["changed", "same", "overtaken"]:
+        """Keep a bundle that was fetched `at` by a relationship, if it is another one than the one that is there.
+
+        `overtaken`: by now there is another relationship, or `still` says no; nothing was kept. Raise BundleNotFetched
+        for a bundle that is older than the one that is there (SPIFFE Federation 4.2). An operator may set any.
+        """
+        domain = relationship.trust_domain
+        async with self._lock:
+            if self.relationships.get(domain) != relationship or not still():
+                return "overtaken"
+            known = self._bundles.get(domain)
+            if known is not None and 0 < bundle.sequence < known.sequence:
+                raise BundleNotFetched(
+                    f"the endpoint has an older bundle, of sequence {bundle.sequence}, than the one that is kept, of"
+                    f" {known.sequence}: if {quoted(domain.name)} has begun anew, set its bundle by hand",
+                    reason_code="older",
+                )
+            same = known is not None and known.document() == bundle.document()
+            if not same:
+                await self._put(bundle)
+            await self._store.put_relationship(domain, {**relationship.document(), "fetched_at": at.timestamp()})
+            self.fetched_at[domain] = at
+            return "same" if same else "changed"
 
     async def remove(self, trust_domain: TrustDomain, mode: str) -> None:
         """Forget a bundle. With entries that federate with it: `restrict` refuses, `delete` deletes them, `dissociate`
@@ -96,22 +149,37 @@ class ForeignBundles:
             del self._bundles[trust_domain]
             self._tell(trust_domain)
 
-    async def relate(self, trust_domain: TrustDomain, document: dict[str, Any]) -> None:
-        """Keep how another trust domain's bundle is to be had. Following it comes later."""
-        if trust_domain == self._own:
+    async def relate(self, relationship: Relationship, bundle: Bundle | None = None) -> None:
+        """Keep how another trust domain's bundle is to be had; `bundle`: the first one, or another in its place."""
+        domain = relationship.trust_domain
+        if domain == self._own:
             raise InvalidInput("unable to create federation relationship for server trust domain")
         async with self._lock:
-            if trust_domain not in self.relationships and len(self.relationships) >= FOREIGN_DOMAINS:
+            known = self.relationships.get(domain)
+            if known is None and len(self.relationships) >= FOREIGN_DOMAINS:
                 raise LimitExceeded(f"more than {FOREIGN_DOMAINS} foreign trust domains")
-            await self._store.put_relationship(trust_domain, document)
-            self.relationships[trust_domain] = document
+            if bundle is not None:
+                await self._put(bundle)
+            if known == relationship:
+                return
+            await self._store.put_relationship(domain, relationship.document())
+            self.relationships[domain] = relationship
+            self.fetched_at.pop(domain, None)
+            self._tell_related(domain)
 
     async def unrelate(self, trust_domain: TrustDomain) -> None:
+        """Follow a bundle no more. The bundle stays until it is removed."""
         async with self._lock:
             if trust_domain not in self.relationships:
                 raise NotFound("federation relationship not found")
             await self._store.remove_relationship(trust_domain)
             del self.relationships[trust_domain]
+            self.fetched_at.pop(trust_domain, None)
+            self._tell_related(trust_domain)
+
+    def _tell_related(self, trust_domain: TrustDomain) -> None:
+        for hook in self._relation_hooks:
+            hook(trust_domain)
 
     def _tell(self, trust_domain: TrustDomain) -> None:
         for hook in self._hooks:

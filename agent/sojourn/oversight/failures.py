@@ -22,7 +22,7 @@ _REFUSALS = frozenset(
     {"attestation_failed", "no_identity", "store_failed", "store_full", "limit_exceeded", "not_admitted"}
 )
 # What a failure is about: the first of these that the log line has.
-_SUBJECTS = ("attestor", "spiffe_id", "folder", "task", "uid", "path", "method", "logger")
+_SUBJECTS = ("attestor", "spiffe_id", "trust_domain", "folder", "task", "uid", "path", "method", "logger")
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ _SESSION_NAME_MAX: Final = 64
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]")
 _RESULT: Final = "AssumeRoleWithWebIdentityResponse/AssumeRoleWithWebIdentityResult/"
 _TAGS: Final = "https://aws.amazon.com/tags"
+_AS_XML: Final = {"Accept": "application/xml"}  # as STS's reference has its answers; it has JSON as well
 _SOURCE: Final = "https://aws.amazon.com/source_identity"
 
 
@@ -111,7 +112,7 @@ class AwsProvider:
         }
         for number, arn in enumerate(policies_of(wanted.ask, wanted.actions), 1):
             form[f"PolicyArns.member.{number}.arn"] = arn
-        answer = await self._http.post_form(self._settings.sts, form, step="assume_role")
+        answer = await self._http.post_form(self._settings.sts, form, step="assume_role", headers=_AS_XML)
         if answer.status != 200:
             raise refusal_of(answer, "assume_role")
         return self._obtained(fields_of(answer, "assume_role"), form, now + life, until)
@@ -172,7 +173,8 @@ class AwsProvider:
     async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         try:
             form = {"Action": "GetCallerIdentity", "Version": _VERSION}
-            fields_of(await self._http.post_form(self._settings.sts, form, step="endpoint"), "endpoint")
+            answer = await self._http.post_form(self._settings.sts, form, step="endpoint", headers=_AS_XML)
+            fields_of(answer, "endpoint")
             yield Step("endpoint", "ok", f"AWS STS answers at {self._settings.sts}")
         except SojournError as error:
             yield failed("endpoint", error)
@@ -196,7 +198,8 @@ class AwsProvider:
             yield Step("deny", "skipped", "the deny hook is asked at a task's end alone")
 
     async def close(self) -> None:
-        """There is nothing of its own to close."""
+        """Let go of the connections."""
+        await self._http.close()
 
     def _role(self, ask: Any) -> str:
         named = ask.role_arn if isinstance(ask, AwsAsk) else None

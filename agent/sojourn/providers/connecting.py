@@ -29,7 +29,8 @@ def tls_context(ca: Path | None) -> ssl.SSLContext:
 class Lookups:
     """Names to addresses. A name that nobody answers for holds up those who ask for it, and no other provider."""
 
-    def __init__(self) -> None:
+    def __init__(self, at_once: int = PROVIDER_LOOKUPS_AT_ONCE) -> None:
+        self._at_once = at_once
         self._running: dict[tuple[str, int], asyncio.Future[list[Address]]] = {}
 
     async def of(self, host: str, port: int) -> list[Address]:
@@ -39,7 +40,7 @@ class Lookups:
             return [literal]
         running = self._running.get((host, port))
         if running is None:
-            if len(self._running) >= PROVIDER_LOOKUPS_AT_ONCE:
+            if len(self._running) >= self._at_once:
                 raise OSError("too many lookups are under way")
             running = self._start(host, port)
         return await asyncio.shield(running)
@@ -162,8 +163,11 @@ class _Tcp(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the library's
     ) -> httpcore.AsyncNetworkStream:
+        done = False
         try:
-            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+            stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+            done = True
+            return stream
         except httpcore.TimeoutException as error:
             raise ProviderUnavailable(f"{self._host} did not answer in TLS in time", at="tls") from error
         except httpcore.NetworkError as error:
@@ -177,6 +181,9 @@ class _Tcp(httpcore.AsyncNetworkStream):
             raise ProviderUnavailable(
                 f"{self._host} does not speak TLS 1.2 or newer at this port", at="tls", detail=str(error)
             ) from error
+        finally:
+            if not done:
+                await self._stream.aclose()
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

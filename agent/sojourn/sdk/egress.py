@@ -12,8 +12,7 @@ import shutil
 import ssl
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final
@@ -25,6 +24,7 @@ from sojourn.sdk.asking import AsyncAsking
 from sojourn.sdk.egressca import EgressAuthority
 from sojourn.sdk.egressleg import USER, Leg
 from sojourn.sdk.extras import extra
+from sojourn.sdk.loopback import Serving
 
 with extra("http"):
     import anyio
@@ -37,6 +37,7 @@ _TRUST_NAMES: Final = (
     *("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "NODE_EXTRA_CA_CERTS", "GIT_SSL_CAINFO", "PIP_CERT"),
     *("AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "DENO_CERT", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"),
 )
+_log = logging.getLogger("sojourn.egress")
 _DROPPED: Final = ("NO_PROXY", "no_proxy", "SSL_CERT_DIR")  # each would lead past the proxy, or away from its authority
 
 
@@ -83,7 +84,8 @@ async def running(
         async with httpcore.AsyncConnectionPool(
             ssl_context=trusted, max_connections=PROXY_CONNECTIONS, keepalive_expiry=PROXY_IDLE_SECONDS, http2=False
         ) as pool:
-            serving = asyncio.create_task(_Serving(Leg(asking, authority, pool, secret)).run(listener, ended))
+            serve = Leg(asking, authority, pool, secret).serve
+            serving = asyncio.create_task(Serving(serve, PROXY_CONNECTIONS, _log).run(listener, ended))
             try:
                 yield Egress(f"http://{USER}:{secret}@127.0.0.1:{port}", str(file))
             finally:
@@ -92,60 +94,6 @@ async def running(
     finally:
         await listener.aclose()
         shutil.rmtree(folder, ignore_errors=True)
-
-
-_log = logging.getLogger("sojourn.egress")
-
-
-class _Serving:
-    """The connections of a proxy."""
-
-    def __init__(self, leg: Leg) -> None:
-        self._leg = leg
-        self._open: set[anyio.CancelScope] = set()  # of the command
-        self._strange: dict[anyio.CancelScope, None] = {}  # those that have not said the secret, the oldest first
-
-    async def run(
-        self, listener: anyio.abc.Listener[anyio.abc.SocketStream], ended: Callable[[], Awaitable[None]] | None
-    ) -> None:
-        async with anyio.create_task_group() as group:
-            if ended is not None:
-                group.start_soon(self._cut_off, ended)
-            await listener.serve(self._serve, group)
-
-    async def _serve(self, stream: anyio.abc.SocketStream) -> None:
-        with anyio.CancelScope() as scope:
-            try:
-                self._make_room()
-                self._strange[scope] = None
-                await self._leg.serve(stream, partial(self._known, scope))
-            except Exception as error:  # noqa: BLE001  # one connection's failure ends that one
-                _log.warning("a connection to the egress proxy failed: %s", type(error).__name__)
-            finally:
-                self._strange.pop(scope, None)
-                self._open.discard(scope)
-                with anyio.CancelScope(shield=True), suppress(OSError, anyio.BrokenResourceError):
-                    await anyio.aclose_forcefully(stream)
-
-    def _make_room(self) -> None:
-        """The command says the secret at once: whoever has waited longest does not know it."""
-        while len(self._strange) >= PROXY_CONNECTIONS:
-            oldest = next(iter(self._strange))
-            del self._strange[oldest]
-            oldest.cancel()
-
-    def _known(self, scope: anyio.CancelScope) -> bool:
-        """The connection is the command's. Say whether there is room for it."""
-        self._strange.pop(scope, None)
-        if scope not in self._open and len(self._open) >= PROXY_CONNECTIONS:
-            return False
-        self._open.add(scope)
-        return True
-
-    async def _cut_off(self, ended: Callable[[], Awaitable[None]]) -> None:
-        await ended()
-        for scope in [*self._open, *self._strange]:
-            scope.cancel()
 
 
 def _trusted(file: str | None) -> ssl.SSLContext:

@@ -109,17 +109,20 @@ class Wire:
         self._h11.start_next_cycle()
         return True
 
+    async def give(self, document: Mapping[str, Any]) -> bool:
+        """Answer 200 with JSON that is not to be kept; say whether another request may come."""
+        body = json.dumps(document).encode()
+        await self.begin(200, [*_json_headers(body)])
+        if self._method != b"HEAD":
+            await self.part(body)
+        return await self.end()
+
     async def say(self, status: int, document: Mapping[str, Any], headers: Headers = ()) -> None:
         """Answer with JSON, and let the connection go when the command has read it."""
         if self._h11.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             return
         body = json.dumps(document).encode()
-        own = [
-            (b"Content-Type", b"application/json"),
-            (b"Content-Length", str(len(body)).encode()),
-            (b"Cache-Control", b"no-store"),
-            (b"Connection", b"close"),
-        ]
+        own = [*_json_headers(body), (b"Connection", b"close")]
         said = str(document.get("error_description", ""))[:_REASON_MAX]
         reason = "".join(
             each if " " <= each <= "~" else "?" for each in said
@@ -178,6 +181,14 @@ class Wire:
                     await self.stream.receive(PROXY_CHUNK_BYTES)
         except (TimeoutError, anyio.EndOfStream, *BROKEN):
             return
+
+
+def _json_headers(body: bytes) -> Headers:
+    return (
+        (b"Content-Type", b"application/json"),
+        (b"Content-Length", str(len(body)).encode()),
+        (b"Cache-Control", b"no-store"),
+    )
 
 
 def forwarded(headers: Headers) -> list[tuple[bytes, bytes]]:

@@ -1,6 +1,6 @@
 """What a task is used with: HTTP clients that have its authority, and its egress proxy. All need `sojourn[http]`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
     from sojourn.sdk.egress import Egress
     from sojourn.sdk.httpauth import TaskAuth, Timeout
+    from sojourn.sdk.localcredentials.running import CloudEndpoints
     from sojourn.sdk.requestsauth import TaskAdapter
 
 
@@ -71,6 +72,19 @@ class AsyncUse:
 
         return egress.running(self.asking, getattr(self, "wait_ended", None), ca_file)
 
+    def cloud_endpoints(
+        self, *, resources: Sequence[str] = (), vault_token_file: str | None = None
+    ) -> "AbstractAsyncContextManager[CloudEndpoints]":
+        """Local endpoints for the SDKs of clouds and vaults: `async with task.cloud_endpoints() as endpoints`.
+
+        Start programs with `env=endpoints.of(os.environ)`: they get the credentials of the task's outside resources
+        while it lives. `resources`: which, where an SDK could be given several. `vault_token_file`: a file that is
+        made, and has the Vault token too.
+        """
+        from sojourn.sdk.localcredentials import running
+
+        return running.running(self, resources=resources, vault_token_file=vault_token_file)
+
 
 class SyncUse:
     """The same for code without an event loop."""
@@ -123,4 +137,13 @@ class SyncUse:
         """See AsyncUse: `with task.proxy() as proxy`. It is served by the client's own thread."""
         within = cast("Any", self)  # a SyncHeldTask
         context: AbstractContextManager[Egress] = within._portal.inside(within._task.proxy(ca_file=ca_file))
+        return context
+
+    def cloud_endpoints(
+        self, *, resources: Sequence[str] = (), vault_token_file: str | None = None
+    ) -> "AbstractContextManager[CloudEndpoints]":
+        """See AsyncUse: `with task.cloud_endpoints() as endpoints`. It is served by the client's own thread."""
+        within = cast("Any", self)  # a SyncHeldTask
+        endpoints = within._task.cloud_endpoints(resources=resources, vault_token_file=vault_token_file)
+        context: AbstractContextManager[CloudEndpoints] = within._portal.inside(endpoints)
         return context

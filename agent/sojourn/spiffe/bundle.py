@@ -48,6 +48,10 @@ class Bundle:
         """The WIT keys as a plain JWK Set, as the Workload API sends it."""
         return json.dumps({"keys": [dict(key.jwk) for key in self.wit_authorities.values()]})
 
+    def same_keys(self, other: "Bundle") -> bool:
+        """Whether another bundle of the same trust domain has the same authorities and keys, in the same order."""
+        return bool(self.document()["keys"] == other.document()["keys"])
+
     def document(self) -> dict[str, Any]:
         """The SPIFFE bundle document: every key with its `use`."""
         keys: list[dict[str, Any]] = [
@@ -104,9 +108,17 @@ def _certificate(x5c: object) -> x509.Certificate:
     if not isinstance(x5c, list) or not isinstance(x5c[0], str):
         raise InvalidBundle("x5c is not a list of certificates")
     try:
-        return x509.load_der_x509_certificate(base64.b64decode(x5c[0], validate=True))
+        certificate = x509.load_der_x509_certificate(base64.b64decode(x5c[0], validate=True))
+        key = certificate.public_key()
     except Exception as error:
         raise InvalidBundle("a certificate in x5c cannot be parsed", detail=str(error)) from error
+    try:
+        PublicKey.from_key("-", key)  # type: ignore[arg-type]  # whatever it is, it says
+    except Exception as error:
+        raise InvalidBundle(
+            "the key of a certificate in x5c is neither RSA nor of a curve that is accepted", detail=str(error)
+        ) from error
+    return certificate
 
 
 def _number(document: Mapping[str, Any], name: str) -> int:

@@ -22,15 +22,16 @@ type fields map[string]any
 
 var (
 	commands = map[string]func([]string) error{
-		"x509":    runX509,
-		"watch":   runWatch,
-		"jwt":     runJWT,
-		"bundles": runBundles,
-		"server":  runServer,
-		"dial":    runDial,
-		"ids":     runIDs,
-		"tasks":   runTasks,
-		"oauth":   runOAuth,
+		"x509":       runX509,
+		"watch":      runWatch,
+		"jwt":        runJWT,
+		"bundles":    runBundles,
+		"server":     runServer,
+		"dial":       runDial,
+		"ids":        runIDs,
+		"tasks":      runTasks,
+		"oauth":      runOAuth,
+		"federation": runFederation,
 	}
 	output sync.Mutex
 )
@@ -48,11 +49,11 @@ func main() {
 
 func run(arguments []string) error {
 	if len(arguments) == 0 {
-		return errors.New("name a subcommand: x509, watch, jwt, bundles, server, dial, ids, tasks or oauth")
+		return errors.New("name a subcommand: x509, watch, jwt, bundles, server, dial, ids, tasks, oauth or federation")
 	}
 	command, ok := commands[arguments[0]]
 	if !ok {
-		return fmt.Errorf("unknown subcommand %q: use x509, watch, jwt, bundles, server, dial, ids, tasks or oauth", arguments[0])
+		return fmt.Errorf("unknown subcommand %q: use x509, watch, jwt, bundles, server, dial, ids, tasks, oauth or federation", arguments[0])
 	}
 	return command(arguments[1:])
 }

@@ -3,15 +3,17 @@
 import json
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from sojourn.authority.embedded import JWT, RS256
+from sojourn.clock import Alarms
 from sojourn.doors import trust
-from sojourn.doors.httpprotocol import SENDER
-from sojourn.doors.trust import TrustApp
+from sojourn.doors.httpprotocol import SENDER, HttpProtocols
+from sojourn.doors.trust import TrustApp, TrustDoor
 from sojourn.doors.trustdocuments import BUNDLE, DISCOVERY, KEYS, TrustDocuments
 from sojourn.spiffe import bundle
 from sojourn.spiffe.jose import PublicKey
@@ -162,3 +164,14 @@ class TestApp:
         status, headers, body = await place.ask(KEYS, address="2001:db8::2")
         assert (429, "1", b"") == (status, headers["retry-after"], body)
         assert 200 == (await place.ask(KEYS, address="2001:db8:0:1::1"))[0]
+
+
+def test_new_connections_of_one_address(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who connects too often is turned away before any TLS; others, also of the next network, are not."""
+    monkeypatch.setattr("time.monotonic", lambda: 1.0)
+    denied: Any = SimpleNamespace(on_change=lambda _: None)
+    door = TrustDoor(HttpProtocols(place.app), place.authority, denied, place.clock, Alarms(place.clock))
+    assert {""} == {door.no_room("192.0.2.1") for _ in range(trust.TRUST_CONNECTIONS_PER_SECOND)}
+    assert ("too often" in door.no_room("192.0.2.1"), door.no_room("192.0.2.2")) == (True, "")
+    monkeypatch.setattr("time.monotonic", lambda: 2.0)
+    assert "" == door.no_room("192.0.2.1")

@@ -1,0 +1,20 @@
+"""SPIRE's own programs."""
+
+import os
+import shutil
+import subprocess
+
+import pytest
+
+
+def binary(name: str) -> str:
+    """A SPIRE binary: on the PATH, or where `go install` puts it. CI must have it."""
+    go = shutil.which("go")
+    folder = subprocess.run([go, "env", "GOPATH"], capture_output=True, text=True).stdout.strip() if go else ""
+    found = os.environ.get(f"SOJOURN_TEST_{name.upper().replace('-', '_')}") or shutil.which(name)
+    found = found or shutil.which(name, path=f"{folder}/bin")
+    if found is None:
+        if os.environ.get("CI"):
+            pytest.fail(f"CI must not skip SPIRE's command line: there is no {name}")
+        pytest.skip(f"needs {name}, built by `bash .ci/spire`")
+    return found

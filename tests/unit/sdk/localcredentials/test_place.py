@@ -1,0 +1,107 @@
+"""The private folder, and what becomes of it."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness.looking import until
+from sojourn.sdk.localcredentials import place
+from sojourn.sdk.localcredentials.place import private_folder, write_private
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from sojourn.sdk.localcredentials import place
+if sys.argv[2] == "python":
+    place._SHELL = "/nowhere/sh"
+with place.private_folder("sojourn-test-", [Path(sys.argv[1])]) as folder:
+    (folder / "file").write_text("x")
+    Path(sys.argv[1]).write_text("x")
+    print(folder, flush=True)
+    time.sleep(60)
+"""
+
+
+class TestFolder:
+    def test_private_and_gone(self, tmp_path: Path) -> None:
+        """It is of this user alone; afterwards it is gone, and so are the files that go with it."""
+        other = tmp_path / "other"
+        with private_folder("sojourn-test-", [other]) as folder:
+            assert 0o700 == folder.stat().st_mode & 0o777
+            (folder / "file").write_text("x")
+            other.write_text("x")
+        assert not folder.exists()
+        assert not other.exists()
+
+    def test_in_the_folder_of_the_session(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the system has a folder for the user's session, it is there; but only in one that is the user's alone."""
+        tmp_path.chmod(0o700)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+        with private_folder("sojourn-test-") as folder:
+            assert tmp_path == folder.parent
+        tmp_path.chmod(0o777)
+        with private_folder("sojourn-test-") as folder:
+            assert tmp_path != folder.parent
+
+    @pytest.mark.parametrize("waiter", ["shell", "python"])
+    def test_killed(self, tmp_path: Path, waiter: str) -> None:
+        """When the process is killed the folder goes all the same, and the file, whether there is a shell or not."""
+        other = tmp_path / "it's $other; file"
+        command = [sys.executable, "-c", HOLDER, str(other), waiter]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+            assert holder.stdout is not None
+            folder = Path(holder.stdout.readline().strip())
+            assert folder.exists()
+            assert other.exists()
+            holder.send_signal(signal.SIGKILL)
+            holder.wait(timeout=20)
+        until(lambda: not folder.exists() and not other.exists(), "both are gone")
+
+    def test_somebody_elses_file_afterwards(self, tmp_path: Path) -> None:
+        """A file that is made under the same name after the end is left alone."""
+        other = tmp_path / "other"
+        with private_folder("sojourn-test-", [other]) as folder:
+            other.write_text("ours")
+        other.write_text("theirs")
+        with private_folder("sojourn-test-"):
+            assert not folder.exists()
+        assert "theirs" == other.read_text()
+
+    def test_no_room(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """If nothing can wait for the end, there is no folder left either."""
+        made: list[str] = []
+        make = place.tempfile.mkdtemp
+        monkeypatch.setattr(place.tempfile, "mkdtemp", lambda **options: made.append(make(**options)) or made[-1])
+        monkeypatch.setattr(place, "_WAIT_IN_SHELL", "exit 3")
+        with pytest.raises(subprocess.CalledProcessError), private_folder("sojourn-test-"):
+            pass
+        assert [False] == [os.path.exists(each) for each in made]
+
+
+class TestWriting:
+    def test_whole(self, tmp_path: Path) -> None:
+        """A file is put whole into the place of the one before, of mode 0600, with nothing left beside it."""
+        path = tmp_path / "token"
+        write_private(path, b"one")
+        path.chmod(0o644)
+        write_private(path, b"two")
+        assert (b"two", 0o600) == (path.read_bytes(), path.stat().st_mode & 0o777)
+        assert [path] == list(tmp_path.iterdir())
+
+    def test_a_link(self, tmp_path: Path) -> None:
+        """A link that lies there is replaced, and what it leads to is not written."""
+        (tmp_path / "victim").write_text("kept")
+        (tmp_path / "token").symlink_to(tmp_path / "victim")
+        write_private(tmp_path / "token", b"secret")
+        assert "kept" == (tmp_path / "victim").read_text()
+        assert not (tmp_path / "token").is_symlink()
+
+    def test_nowhere(self, tmp_path: Path) -> None:
+        """Where it cannot be written nothing is left."""
+        (tmp_path / "token").mkdir()
+        with pytest.raises(OSError):
+            write_private(tmp_path / "token", b"secret")
+        assert [tmp_path / "token"] == list(tmp_path.iterdir())
