@@ -31,6 +31,7 @@ from sojourn.doors import (
     minting,
     operating,
     policies,
+    providerchecks,
     providers,
     remote,
     revoking,
@@ -287,6 +288,7 @@ async def _open_doors(
             rooms.engine, rooms.outlets, rooms.asking, rooms.book.index, rooms.clock
         ).admin_methods()
         | credentials.CredentialsApi(rooms.book, rooms.outlets).admin_methods()
+        | providerchecks.ProviderChecksApi(rooms.checking).admin_methods()
         | fact_api.admin_methods()
         | policies.PolicyApi(rooms.engine, rooms.approving, rooms.policies).admin_methods()
         | revoking.RevokingApi(

@@ -128,7 +128,6 @@ class Google(Outside):
 
     def answer(self, sent):
         if "generateAccessToken" in sent.url:
-            self.given.clear()
             return answer_of({"accessToken": self.give(), "expireTime": moment()})
         if not sent.form:
             return refused("invalid_request", 400)

@@ -124,11 +124,13 @@ class Ending:
     async def failed_checks(self) -> None:
         bodies = await answers(self.case, Tried.check)
         for at, body in enumerate(bodies):
-            for name, fault in itertools.chain(plain(), of(body)):
-                for lasting in (False, True):
-                    async with Tried(self.case, fault, at, lasting=lasting) as tried:
-                        with told(f"request {at + 1}{' and later ones' if lasting else ''}, {name}"):
-                            self._formed(await tried.check())
+            for name, fault, lasting in (
+                *((name, fault, lasting) for name, fault in plain() for lasting in (False, True)),
+                *((name, fault, False) for name, fault in of(body)),
+            ):
+                async with Tried(self.case, fault, at, lasting=lasting) as tried:
+                    with told(f"request {at + 1}{' and later ones' if lasting else ''}, {name}"):
+                        self._formed(await tried.check())
         for alone in (True, False):
             async with Tried(self.case, unreachable, 0) as tried:
                 steps = await tried.check(alone=alone)

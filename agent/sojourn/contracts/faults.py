@@ -29,7 +29,7 @@ _BODIES: Final[Mapping[str, bytes]] = {
     "HTML": b"<html><head><title>Sign in</title></head><body>please sign in</body></html>",
     "XML": b'<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><a>&b;</a>',
     "deep": b'{"access_token":' + b"[" * _DEEP + b"]" * _DEEP + b"}",
-    "huge": b'{"access_token": "' + b"x" * (PROVIDER_ANSWER_MAX_BYTES - 100) + b'"}',
+    "huge": b'{"padding": "' + b"x" * (PROVIDER_ANSWER_MAX_BYTES - 100) + b'"}',
 }
 
 
@@ -134,15 +134,14 @@ def _paths(value: Any, before: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
 
 def _with(body: bytes, path: tuple[Any, ...], wrong: Any) -> bytes:
     """The body with another member at the path, or with none for `...`. One that has no such path stays as it is."""
-    value = json.loads(body)
-    inner = value
     try:
+        inner = value = json.loads(body)
         for key in path[:-1]:
             inner = inner[key]
         if wrong is ...:
             del inner[path[-1]]
         else:
             inner[path[-1]] = wrong
-    except (KeyError, IndexError, TypeError):
+    except (ValueError, KeyError, IndexError, TypeError):
         return body
     return json.dumps(value).encode()

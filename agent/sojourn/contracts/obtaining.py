@@ -39,6 +39,13 @@ class Obtaining:
             expect(timedelta(0) < provider.longest <= ABSURD, f"longest is {provider.longest}")
             expect(not tried.http.sent, "it asks the outside while it is made")
 
+    @promised("closed, it lets go of the Http that it was given")
+    async def closes(self) -> None:
+        tried = Tried(self.case)
+        await tried.exchange()
+        await tried.provider.close()
+        expect(tried.http.closed, "its Http is open still")
+
     @promised("settings that are wrong are InvalidConfig with the key, and nothing else")
     async def settings(self) -> None:
         self._configured({**self.case.settings, "no_such_key": 1}, "no_such_key", must_fail=True)

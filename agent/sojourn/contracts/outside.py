@@ -62,6 +62,7 @@ class ScriptedHttp:
     def __init__(self, outside: Outside, fault: Fault = well, at: int = -1, *, lasting: bool = False) -> None:
         self.sent: list[Sent] = []
         self.answers: list[Answer] = []
+        self.closed = False
         self._outside = outside
         self._fault = fault
         self._at = at
@@ -83,6 +84,9 @@ class ScriptedHttp:
         self, url: str, body: Mapping[str, Any], *, step: str, headers: Mapping[str, str] | None = None
     ) -> Answer:
         return await self._ask(Sent("POST", url, step, headers or {}, body=body))
+
+    async def close(self) -> None:
+        self.closed = True
 
     async def _ask(self, sent: Sent) -> Answer:
         number = len(self.sent)

@@ -153,10 +153,10 @@ class Checking:
         if outlet is None:
             there = ", ".join(sorted(each.name for each in self._outlets.all())) or "none"
             hint = f"add [providers.{_name(request.provider)}] to the agent's configuration; there are: {there}"
-            yield Step("configuration", "failed", "the configuration has no such provider", hint)
+            yield Step("configured", "failed", "the configuration has no such provider", hint)
             return
         provider = outlet.provider
-        yield Step("configuration", "ok", f"{outlet.name} is of kind {provider.kind}; at a task's end: {_end(outlet)}")
+        yield Step("configured", "ok", f"{outlet.name} is of kind {provider.kind}; at a task's end: {_end(outlet)}")
         yield self._clock_step()
         try:
             step, wanted = self._wanted(request, outlet)
@@ -177,9 +177,9 @@ class Checking:
     def _clock_step(self) -> Step:
         said = f"this machine's clock says {self._clock.now().replace(microsecond=0, tzinfo=None).isoformat()}Z"
         if synchronised():
-            return Step("clock", "ok", f"{said}, and is kept right")
+            return Step("own_clock", "ok", f"{said}, and is kept right")
         hint = "let chrony or systemd-timesyncd keep it right: what is signed is refused by a clock that differs"
-        return Step("clock", "ok", f"{said}; the kernel does not know of anything that keeps it right", hint)
+        return Step("own_clock", "ok", f"{said}; the kernel does not know of anything that keeps it right", hint)
 
     def _wanted(self, request: CheckRequest, outlet: Outlet) -> tuple[Step, Wanted | None]:
         """What to ask for, and the step that found it. Raise _Failed."""

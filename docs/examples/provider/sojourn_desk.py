@@ -133,7 +133,7 @@ class DeskProvider:
         await self.take_back(ended, mint)
 
     async def close(self) -> None:
-        """There is nothing to close: the agent closes the Http that it gave."""
+        await self._http.close()
 
 
 def _good(answer: Answer, step: str, hint: str) -> dict[str, Any]:

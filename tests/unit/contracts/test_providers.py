@@ -208,6 +208,11 @@ class OutlivesCancellingInTheCheck(Desk):
                 yield step
 
 
+class NeverCloses(Desk):
+    async def close(self):
+        pass
+
+
 class LeavesAFileOpen(Desk):
     async def exchange(self, wanted, mint):
         os.open("/dev/null", os.O_RDONLY)
@@ -259,6 +264,7 @@ FOUND = [
     (RefusesWithoutAKey, "keyless", "exchange raised ProviderRefused"),
     (OutlivesCancellingAtTheEnd, "cancelled_end", "made something else of it"),
     (OutlivesCancellingInTheCheck, "cancelled_checks", "made something else of it"),
+    (NeverCloses, "closes", "is open still"),
     (LeavesAFileOpen, "obtains", "left files open"),
     (LeavesATask, "obtains", "left tasks running"),
     (LeavesAThread, "obtains", "left threads running"),

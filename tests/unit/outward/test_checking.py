@@ -22,7 +22,7 @@ CORP = {
     "ceiling": f'[{{resource = "{TICKETS}", actions = ["ticket:read", "ticket:write"], provider = "corp"}},'
     f' {{resource = "{WIKI}", actions = ["page:read"]}}]'
 }
-FIRST = ["configuration", "clock", "task_types", "identity"]
+FIRST = ["configured", "own_clock", "task_types", "identity"]
 
 
 class Provider:
@@ -113,7 +113,7 @@ class TestSteps:
         """Without a SPIFFE ID the provider is tried without an exchange."""
         room = Room(Provider(ok("metadata")))
         steps = await room.check(spiffe_id=None)
-        assert ["configuration", "clock", "task_types", "metadata"] == named(steps)
+        assert ["configured", "own_clock", "task_types", "metadata"] == named(steps)
         assert [None] == room.provider.wanted
 
     async def test_nothing_is_signed_for_nobody(self):
@@ -125,7 +125,7 @@ class TestSteps:
     @pytest.mark.parametrize(
         ("request_", "step", "told", "hint"),
         [
-            ({"provider": "corq"}, "configuration", "no such provider", "there are: corp"),
+            ({"provider": "corq"}, "configured", "no such provider", "there are: corp"),
             ({"task_type": "sort"}, "task_types", "there is no task type 'sort'", "there are: triage"),
             ({"resource": WIKI}, "task_types", "does not name this provider", f"--type triage --resource {TICKETS}"),
             ({"actions": ("ticket:burn",)}, "task_types", "does not have 'ticket:burn'", "ticket:read, ticket:write"),
