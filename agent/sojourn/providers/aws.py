@@ -12,7 +12,7 @@ before its deadline there is the deny hook: an operator's endpoint that denies b
 import json
 import math
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -37,6 +37,7 @@ _SESSION_NAME_MAX: Final = 64
 _NOT_IN_A_NAME: Final = re.compile(r"[^A-Za-z0-9_+=,.@-]")
 _RESULT: Final = "AssumeRoleWithWebIdentityResponse/AssumeRoleWithWebIdentityResult/"
 _TAGS: Final = "https://aws.amazon.com/tags"
+_AS_XML: Final = {"Accept": "application/xml"}  # as STS's reference has its answers; it has JSON as well
 _SOURCE: Final = "https://aws.amazon.com/source_identity"
 
 
@@ -111,7 +112,7 @@ class AwsProvider:
         }
         for number, arn in enumerate(policies_of(wanted.ask, wanted.actions), 1):
             form[f"PolicyArns.member.{number}.arn"] = arn
-        answer = await self._http.post_form(self._settings.sts, form, step="assume_role")
+        answer = await self._http.post_form(self._settings.sts, form, step="assume_role", headers=_AS_XML)
         if answer.status != 200:
             raise refusal_of(answer, "assume_role")
         return self._obtained(fields_of(answer, "assume_role"), form, now + life, until)
@@ -169,10 +170,11 @@ class AwsProvider:
         """Ask STS who asks, which it has to refuse; then a session, which is dropped, and denied from the end on."""
         return unfailing(self._steps(wanted, mint))
 
-    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
+    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
         try:
             form = {"Action": "GetCallerIdentity", "Version": _VERSION}
-            fields_of(await self._http.post_form(self._settings.sts, form, step="endpoint"), "endpoint")
+            answer = await self._http.post_form(self._settings.sts, form, step="endpoint", headers=_AS_XML)
+            fields_of(answer, "endpoint")
             yield Step("endpoint", "ok", f"AWS STS answers at {self._settings.sts}")
         except SojournError as error:
             yield failed("endpoint", error)

@@ -53,7 +53,7 @@ class TestRequest:
     async def test_is_what_sts_takes(self):
         """The request names the role, the task as the session, the SVID, a duration and a policy, and is not signed."""
         _, (method, url, form, headers), mint = await exchange(good())
-        assert ("POST", "https://sts.amazonaws.com/", {}) == (method, url, headers)
+        assert ("POST", "https://sts.amazonaws.com/", {"Accept": "application/xml"}) == (method, url, headers)
         assert {
             "Action": "AssumeRoleWithWebIdentity",
             "Version": "2011-06-15",
