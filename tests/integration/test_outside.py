@@ -2,13 +2,15 @@
 and an authorization server that are real processes and sockets.
 """
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness.agent import AgentProcess
@@ -22,6 +24,7 @@ from harness.taskcalls import unary
 from sojourn import SojournError, SyncClient
 from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn.errors import TaskOver
+from sojourn.limits import CALLS_PER_UID
 
 SECRETS = ("eyJ",)  # what every token here begins with
 
@@ -443,3 +446,38 @@ def assert_like(text: str, pattern: str) -> None:
         found = text.find(part, at)
         assert found >= 0, (part, text)
         at = found + len(part)
+
+
+class TestManyWait:
+    def test_they_hold_up_nothing_else(
+        self, shared: AgentProcess, client: SyncClient, other: AuthServer, corp: AuthServer
+    ) -> None:
+        """With more of a user's requests waiting for a provider than it may have calls, its others are answered."""
+        other.always["token"] = slow(30)
+        with ThreadPoolExecutor(2 * CALLS_PER_UID) as pool, contextlib.ExitStack() as open_tasks:
+            tasks = [open_tasks.enter_context(client.task("outside")) for _ in range(CALLS_PER_UID + 8)]
+            forms = [{"grant_type": "client_credentials", "resource": STOCK, "task_id": each.id} for each in tasks]
+            waiting = [pool.submit(fails, lambda task=each: task.token(STOCK)) for each in tasks]
+            waiting += [pool.submit(posted, shared.socket, each) for each in forms[:40]]
+            assert tasks[0].token(TICKETS).token
+            assert tasks[0].token(ORDERS).provider == "corp"
+            with http(shared.socket) as opened:
+                fields = {**forms[0], "resource": TICKETS}
+                assert 200 == opened.post("/token", data=fields).status_code
+                assert {"active": False} == opened.post("/introspect", data={"token": "x"}).json()
+            tasks[0].complete()
+            other.always.clear()
+            assert all(each.result() for each in waiting)
+
+
+def fails(ask: Callable[[], object]) -> bool:
+    try:
+        ask()
+    except SojournError as error:
+        return error.remote_code in {"provider_unavailable", "task_not_active"}
+    return True
+
+
+def posted(socket_path: str, fields: dict[str, str]) -> bool:
+    with http(socket_path) as opened:
+        return opened.post("/token", data=fields).status_code in {200, 400, 503}
