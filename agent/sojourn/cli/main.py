@@ -22,6 +22,7 @@ from sojourn.cli import (
     policyadmin,
     provider,
     publishing,
+    residuals,
     review,
     revoking,
     svid,
@@ -63,6 +64,7 @@ tasktokens.add_to(task.app)
 taskadmin.add_to(task.app)
 policy.app.command()(policyadmin.reload)
 policy.app.command("shadow-report")(policyadmin.shadow_report)
+provider.app.command()(residuals.residuals)
 svid.app.command()(revoking.rotate)
 svid.app.command()(revoking.revoke)
 svid.app.command()(revoking.revoked)
