@@ -41,7 +41,7 @@ class Row:
 NO_WIT_TAKEN = "Nothing here takes WIT-SVIDs (WIT-14); they are issued where `identity.wit_svids` is on."
 NO_WIT_SHOWN = "Our client has no calls of the WIT profile."
 BEARER = "Our client hands tokens to the workload and sends none itself."
-NO_MAP = "Waits for the federation client: bundle maps are neither written nor read."
+NO_MAP = "Bundle maps are neither written nor read: each trust domain has an endpoint of its own."
 
 ROWS = (
     # --- SPIFFE ID ---
@@ -338,15 +338,14 @@ ROWS = (
         "K",
         "Without a refresh hint a bundle is looked for often.",
         "6.1",
-        not_yet="Waits for the federation client: foreign bundles are set by the operator.",
     ),
     Row(
-        "BND-16", "MUST", "B", "A bundle map is an object that goes by names of trust domains.", "5.1.1", not_yet=NO_MAP
+        "BND-16", "MUST", "B", "A bundle map is an object that goes by names of trust domains.", "5.1.1", not_applicable=NO_MAP
     ),
-    Row("BND-17", "MUST", "B", "Its names are unique.", "5.1.1", not_yet=NO_MAP),
-    Row("BND-18", "MUST", "K", "A map with a name twice is refused.", "5.1.1, 6.3", not_yet=NO_MAP),
-    Row("BND-19", "SHOULD", "B", "The bundles in it have no refresh hint.", "5.1.1", not_yet=NO_MAP),
-    Row("BND-20", "MUST NOT", "K", "Such a hint does not change how often the map is read.", "5.1.1", not_yet=NO_MAP),
+    Row("BND-17", "MUST", "B", "Its names are unique.", "5.1.1", not_applicable=NO_MAP),
+    Row("BND-18", "MUST", "K", "A map with a name twice is refused.", "5.1.1, 6.3", not_applicable=NO_MAP),
+    Row("BND-19", "SHOULD", "B", "The bundles in it have no refresh hint.", "5.1.1", not_applicable=NO_MAP),
+    Row("BND-20", "MUST NOT", "K", "Such a hint does not change how often the map is read.", "5.1.1", not_applicable=NO_MAP),
     Row(
         "BND-21",
         "should",
