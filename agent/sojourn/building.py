@@ -18,15 +18,25 @@ from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import BLOCKING_THREADS, DESCRIPTORS_RESERVED, HOLDERS_SHARE
+from sojourn.outward.asking import Asking
+from sojourn.outward.assertions import Assertions
+from sojourn.outward.book import CredentialBook
 from sojourn.outward.bundles import BundleEndpoints
+from sojourn.outward.giving import Giving
+from sojourn.outward.handing import Handing
+from sojourn.outward.outlets import Outlets, deadlines
+from sojourn.outward.recalling import Recalling
+from sojourn.outward.sealing import Sealing
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.facts import Facts
 from sojourn.oversight.reviews import Review, Reviews
 from sojourn.oversight.signals import Issuer, Signals
+from sojourn.providers.loading import load_providers
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.replays import Replays
 from sojourn.store import wal
 from sojourn.store.audit import AuditTable
+from sojourn.store.credentials import CredentialTable
 from sojourn.store.database import open_sqlite
 from sojourn.store.entries import EntryTable
 from sojourn.store.facts import FactTable
@@ -96,6 +106,13 @@ class Rooms:
     clients: Clients
     granting: Granting
     inspecting: Inspecting
+    outlets: Outlets
+    assertions: Assertions
+    asking: Asking
+    book: CredentialBook
+    recalling: Recalling
+    handing: Handing
+    giving: Giving
 
 
 async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
@@ -152,7 +169,11 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     await facts.start()
     engine = TaskEngine({}, table, audit, keys, config.issuer, epoch, clock, alarms, holders, facts)
     changing = Changing(engine)
-    policies = Policies(engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock)
+    outlets = Outlets(load_providers(config.providers), clock, deadlines(config.providers))
+    stack.push_async_callback(outlets.close)
+    policies = Policies(
+        engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock, outlets.faults
+    )
     await policies.start()
     registry.on_change(engine.entries_changed)
     blocks = KeptList(database, journal, TASK_BLOCKS, Block)
@@ -171,7 +192,19 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     audiences = _audiences(config)
     runners = Runners(identities)
     stack.callback(runners.close)
-    granting = Granting(engine, beginning, attaching, delegating, identities, clients, runners, audiences, clock)
+    assertions = Assertions(authority, config.issuer, audit)
+    sealing = Sealing(config.data_dir / "keys" / "handles.key")
+    book = CredentialBook(engine, CredentialTable(database, journal), sealing, outlets, audit, clock, alarms)
+    recalling = Recalling(book, outlets, lambda: engine.types, assertions, alarms)
+    recalling.start()
+    stack.push_async_callback(recalling.close)
+    asking = Asking(book, assertions, clock)
+    handing = Handing(engine, outlets, book, asking, audit)
+    stack.push_async_callback(handing.close)
+    giving = Giving(engine, handing)
+    granting = Granting(
+        engine, giving, beginning, attaching, delegating, identities, clients, runners, audiences, clock
+    )
     revocations.on_revoked(lambda revoked: end_due_to(engine, [each.svid for each in revoked]))
     heard = [Issuer.of(each, config.issuer) for each in config.signals]
     signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
@@ -208,6 +241,13 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         clients=clients,
         delegating=delegating,
         granting=granting,
+        outlets=outlets,
+        assertions=assertions,
+        asking=asking,
+        book=book,
+        recalling=recalling,
+        handing=handing,
+        giving=giving,
         inspecting=Inspecting(engine, changing, audiences, identities, judging.was_used, clock),
         proving=Proving(engine, authority, revocations, replays, clock),
     )

@@ -30,6 +30,7 @@ from sojourn.doors import (
     minting,
     operating,
     policies,
+    providers,
     remote,
     revoking,
     routeguards,
@@ -51,6 +52,7 @@ from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.metadata import Metadata
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import InwardFolder, end, serve
+from sojourn.doors.taskmessages import TaskMessages
 from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
@@ -95,6 +97,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(rooms.alarms.run()),
                 group.create_task(rooms.audit.run()),
                 group.create_task(rooms.engine.journal.run()),
+                group.create_task(rooms.book.journal.run()),
                 group.create_task(Lookout(rooms.identities).run()),
                 group.create_task(rooms.policies.run()),
             ]
@@ -157,9 +160,11 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             log.info("agent_draining")
             rooms.identities.close()
             rooms.engine.close()
+            await rooms.handing.close()
             with suppress(TimeoutError):
                 async with asyncio.timeout(DRAIN_SECONDS):
                     await rooms.engine.journal.drain()
+                    await rooms.book.journal.drain()
             await stack.aclose()
             for task in upkeep:
                 task.cancel()
@@ -210,13 +215,16 @@ async def _open_doors(
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     fact_api = facts.FactApi(rooms.facts, rooms.redeciding, rooms.identities)
-    approval_api = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities)
+    message = TaskMessages(rooms.outlets)
+    approval_api = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities, message)
     public_services = {
         workload.SERVICE: workload_api.methods(),
         tasks.SERVICE: tasks.TasksApi(
-            rooms.engine, rooms.beginning, rooms.delegating, rooms.changing, rooms.attaching, rooms.identities
+            rooms.engine, rooms.beginning, rooms.delegating, rooms.changing, rooms.attaching, rooms.identities, message
         ).methods()
-        | tasktokens.TaskTokensApi(rooms.engine, rooms.attaching, rooms.identities, rooms.proving).methods()
+        | tasktokens.TaskTokensApi(
+            rooms.engine, rooms.giving, rooms.attaching, rooms.identities, rooms.proving
+        ).methods()
         | fact_api.public_methods(),
         approvals.SERVICE: approval_api.methods(),
         validation.SERVICE: validation.ValidationApi(
@@ -270,7 +278,12 @@ async def _open_doors(
         | entry_api.admin_methods()
         | approval_api.admin_methods()
         | federation_api.admin_methods()
-        | taskadmin.TaskAdminApi(rooms.engine, rooms.changing, rooms.blocks, rooms.audit, rooms.clock).admin_methods()
+        | taskadmin.TaskAdminApi(
+            rooms.engine, rooms.changing, rooms.blocks, message, rooms.audit, rooms.clock
+        ).admin_methods()
+        | providers.ProvidersApi(
+            rooms.engine, rooms.outlets, rooms.asking, rooms.book.index, rooms.clock
+        ).admin_methods()
         | fact_api.admin_methods()
         | policies.PolicyApi(rooms.engine, rooms.approving, rooms.policies).admin_methods()
         | revoking.RevokingApi(

@@ -61,6 +61,12 @@ class DigestNeeded(InvalidInput):
     code = "params_digest_needed"
 
 
+class BindingNotOffered(InvalidInput):
+    """A provider outside gives the credential, and gives none that is bound to its sender or to one request."""
+
+    code = "binding_not_offered"
+
+
 class InvalidProof(InvalidToken):
     """A DPoP proof is not good (RFC 9449, 5). `reason_code` says in what way, stably."""
 

@@ -1,7 +1,7 @@
 r"""Brings a Keycloak realm to trust an agent: it has no other secret than the admin's, and needs that only now.
 
-    python keycloak_realm.py --keycloak https://kc.example.org --realm x --trust-domain example.org \\
-        --bundle-endpoint https://node1.example.org:8443/bundle --workload spiffe://example.org/orders-agent \\
+    python keycloak_realm.py --keycloak https://kc.example.org --realm x --trust-domain example.org \
+        --bundle-endpoint https://node1.example.org:8443/bundle --workload spiffe://example.org/orders-agent \
         --audience orders --scope orders.read --scope orders.write
 
 asks for the admin's password, and does what is not done yet; run it again for the next workload. What it does, in the

@@ -10,6 +10,7 @@ from fakes.authorities import authority_in
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.journals import FakeTaskStore
+from fakes.providers import HandingRoom
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
 from fakes.revocations import FakeRevocationStore
 from fakes.task_room import beginning_of, end_all
@@ -21,6 +22,7 @@ from sojourn.identity.identities import Identities
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
+from sojourn.outward.giving import Giving
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import SigningKey
@@ -37,7 +39,7 @@ from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.running import Runners
 from sojourn.tasks.tokenkeys import TokenKeys
-from sojourn.tasks.tokens import thumbprint_of
+from sojourn.tasks.tokens import read_issued, thumbprint_of
 
 ISSUER = "https://sojourn.example.org"
 KEY = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))
@@ -51,7 +53,7 @@ SERVICES = (Service(TICKETS, frozenset({WEB_ID})), Service(WIKI, frozenset({STOR
 class Room:
     """A caller that is the triage agent, and the service that it asks."""
 
-    def __init__(self, folder, types=None):
+    def __init__(self, folder, types=None, providers=None):
         self.clock = FakeClock()
         self.alarms = Alarms(self.clock)
         self.store = FakeTaskStore()
@@ -94,8 +96,10 @@ class Room:
         clients = Clients(identities, self.used, ISSUER, self.clock)
         delegating = Delegating(self.engine, self.beginning)
         self.runners = Runners(identities)
+        self.handing = HandingRoom(self.engine, audit, providers or {})
         self.granting = Granting(
             self.engine,
+            Giving(self.engine, self.handing.handing),
             self.beginning,
             attaching,
             delegating,
@@ -123,14 +127,23 @@ class Room:
             "subject_token_type": TOKEN_TYPE_JWT,
             **fields,
         }
-        return await self.granting.grant(Sender(self.peer), Credentials(), read(list(form.items())))
+        request = read(list(form.items()), self.granting.gives_outside)
+        return self._read(await self.granting.grant(Sender(self.peer), Credentials(), request))
 
     async def ask(self, sender, *, proof=None, authorization=None, **fields):
         """Ask as `sender`, by a whole form."""
-        request = read(list(fields.items()))
-        return await self.granting.grant(
+        request = read(list(fields.items()), self.granting.gives_outside)
+        given = await self.granting.grant(
             sender, Credentials.read(request.fields, authorization), request, lambda _: proof
         )
+        return self._read(given)
+
+    def _read(self, given):
+        """What was given: a task token as it was signed, or what a provider gave."""
+        if given.provider:
+            return given
+        keys, now = self.engine.keys.published, self.clock.now()
+        return read_issued(given.token, keys=keys, issuer=ISSUER, now=now)
 
     async def derive(self, sender, token, *, proof=None, **fields):
         """Exchange a task token as `sender`."""

@@ -28,6 +28,7 @@ class FakeHttp:
     def __init__(self, *answers):
         self.answers = list(answers)
         self.asked = []
+        self.closed = False
 
     async def get(self, url, *, step, headers=None):
         return await self._next("GET", url, {}, headers)
@@ -38,6 +39,9 @@ class FakeHttp:
 
     async def post_json(self, url, body, *, step, headers=None):
         return await self._next("POST", url, json.loads(json.dumps(body)), headers)
+
+    async def close(self):
+        self.closed = True
 
     async def _next(self, method, url, sent, headers):
         self.asked.append((method, url, sent, dict(headers or {})))

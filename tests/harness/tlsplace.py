@@ -12,18 +12,28 @@ from cryptography.x509.oid import NameOID
 
 
 class TlsPlace:
-    """Files: `ca`, the authority; `chain` and `key` of a server that is localhost and 127.0.0.1."""
+    """Files: `ca`, the authority; `chain` and `key` of a server that is localhost and 127.0.0.1.
 
-    def __init__(self, folder: Path) -> None:
+    `name`: what it is instead. `ends_in`: its certificate's remaining life; below 0 it is over.
+    """
+
+    def __init__(self, folder: Path, *, name: str = "", ends_in: dt.timedelta = dt.timedelta(days=1)) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ca, self.chain, self.key = folder / "ca.pem", folder / "chain.pem", folder / "key.pem"
         authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
-        names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        names: list[x509.GeneralName] = (
+            [x509.DNSName(name)]
+            if name
+            else [
+                x509.DNSName("localhost"),
+                x509.IPAddress(ipaddress.ip_address("127.0.0.1")),
+            ]
+        )
         authority = _builder("test authority", authority_key.public_key(), "test authority").add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
         )
         signed = authority.sign(authority_key, SHA256())
-        leaf = _builder("localhost", key.public_key(), "test authority")
+        leaf = _builder("localhost", key.public_key(), "test authority", ends_in)
         leaf = leaf.add_extension(x509.SubjectAlternativeName(names), critical=False)
         leaf = leaf.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         self.ca.write_bytes(signed.public_bytes(Encoding.PEM))
@@ -31,7 +41,9 @@ class TlsPlace:
         self.key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-def _builder(subject: str, key: ec.EllipticCurvePublicKey, issuer: str) -> x509.CertificateBuilder:
+def _builder(
+    subject: str, key: ec.EllipticCurvePublicKey, issuer: str, ends_in: dt.timedelta = dt.timedelta(days=1)
+) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
 
     def name(text: str) -> x509.Name:
@@ -43,6 +55,6 @@ def _builder(subject: str, key: ec.EllipticCurvePublicKey, issuer: str) -> x509.
         .issuer_name(name(issuer))
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(now - dt.timedelta(hours=2))
+        .not_valid_after(now + ends_in)
     )

@@ -174,7 +174,10 @@ HOMES = {
     "mcp_types": ["sdk.mcpclient"],
     "httpx2": ["sdk.mcpclient"],
     "httpx": ["sdk.httpauth", "sdk.taskuse"],
-    "httpcore": ["outward.bundles", "providers.connecting", "providers.http", "sdk.egress", "sdk.egressleg"],
+    "httpcore": [
+        *("outward.bundles", "providers.connecting", "providers.http", "providers.pooling"),
+        *("sdk.egress", "sdk.egressleg", "sdk.localcredentials.vault"),
+    ],
     "h11": ["sdk.egressleg", "sdk.egresswire"],
     "requests": ["sdk.requestsauth"],
 }

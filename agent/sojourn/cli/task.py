@@ -290,4 +290,15 @@ def _status_dict(status: Any) -> dict[str, Any]:
         "expires_at": moment(status.expires_at),
         "parent_id": status.parent_id or None,
         "actors": [str(each) for each in status.actors],
+        "outside": [outside_dict(each) for each in status.outside],
+    }
+
+
+def outside_dict(outside: Any) -> dict[str, Any]:
+    """A resource whose credentials a provider outside gives: the SDK's, or the agent's own message of it."""
+    return {
+        "resource": outside.resource,
+        "provider": outside.provider,
+        "kind": outside.kind,
+        "details": {name: outside.details[name] for name in sorted(outside.details)},
     }

@@ -8,7 +8,7 @@ from sojourn.cli import remote
 from sojourn.cli.audit import record_line, record_value
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, emit, moment, table
-from sojourn.cli.task import TaskArgument
+from sojourn.cli.task import TaskArgument, outside_dict
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
 from sojourn.cli.watching import show as show_live
 from sojourn.errors import InvalidInput
@@ -201,6 +201,8 @@ def _text(name: str, value: object) -> str:
         return "; ".join(f"{use['action']}: {use['tokens']} tokens, {use['calls']} calls" for use in value)
     if name == "actors" and isinstance(value, list):
         return " for ".join(value)
+    if name == "outside" and isinstance(value, list):
+        return "; ".join(f"{each['resource']}: {each['provider']} ({each['kind']})" for each in value)
     if isinstance(value, list):
         return "; ".join(f"{grant['resource']}: {', '.join(grant['actions'])}" for grant in value)
     if isinstance(value, dict):
@@ -230,4 +232,5 @@ def _task_dict(task: Any) -> dict[str, Any]:
         "parent_id": task.parent_id or None,
         "depth": task.depth,
         "actors": list(task.actors),
+        "outside": [outside_dict(each) for each in task.outside],
     }

@@ -44,7 +44,11 @@ def token(
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Get an access token under a task, and print the token alone."""
+    """Get an access token under a task, and print the token alone.
+
+    For a resource whose credentials a provider outside gives it prints what that gave: --output json says how to read
+    it, and what becomes of it when the task ends.
+    """
     options: dict[str, Any] = {"params_digest": params_digest, "bound": "agent" if bound else None}
     if certificate is not None:
         options["certificate"] = _certificate(certificate)
@@ -52,10 +56,13 @@ def token(
     value = {
         "access_token": got.token,
         "token_type": got.token_type,
+        "issued_token_type": got.issued_type,
         "resource": got.resource,
         "actions": list(got.actions),
         "expires_at": moment(got.expires_at),
         "task_id": task,
+        "provider": got.provider or None,
+        "recall": got.recall or None,
     }
     emit(output, value, [got.token])
 

@@ -6,7 +6,7 @@ from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.doors.calls import Call, Method
-from sojourn.doors.taskmessages import grant_messages, task_message
+from sojourn.doors.taskmessages import TaskMessages, grant_messages
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
 from sojourn.limits import (
@@ -32,8 +32,9 @@ _Verdict = pb.DecideApprovalRequest
 class ApprovalsApi:
     """See and decide. Nothing is granted here that policy denies, and nobody decides their own."""
 
-    def __init__(self, engine: TaskEngine, approving: Approving, identities: Identities) -> None:
+    def __init__(self, engine: TaskEngine, approving: Approving, identities: Identities, message: TaskMessages) -> None:
         self._engine = engine
+        self._message = message
         self._approving = approving
         self._identities = identities
         approving.on_break_glass(lambda task: BREAK_GLASS.labels(task.type.name).inc())
@@ -79,7 +80,7 @@ class ApprovalsApi:
             raise InvalidInput("verdict must be approve or deny")
         reason = request.reason[:AUDITED_TEXT]
         task = await decide(request.approval_id, request.digest, person, operator=operator, reason=reason)
-        return pb.DecideApprovalResponse(task=task_message(task))
+        return pb.DecideApprovalResponse(task=self._message(task))
 
     async def _workload(self, peer: Peer) -> Person:
         entries = await self._identities.of(peer)

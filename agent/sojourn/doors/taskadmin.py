@@ -8,7 +8,7 @@ from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
-from sojourn.doors.taskmessages import task_message
+from sojourn.doors.taskmessages import TaskMessages
 from sojourn.errors import AlreadyExists, InvalidInput, InvalidSpiffeId, LimitExceeded, NotFound, SojournError
 from sojourn.limits import AUDITED_TEXT, TASK_BLOCKS
 from sojourn.oversight.audit import Audit
@@ -27,11 +27,18 @@ class TaskAdminApi:
     """See, suspend, resume, end; and the kill switch. Nothing here grants anything."""
 
     def __init__(
-        self, engine: TaskEngine, changing: Changing, blocks: KeptList[Block], audit: Audit, clock: Clock
+        self,
+        engine: TaskEngine,
+        changing: Changing,
+        blocks: KeptList[Block],
+        message: TaskMessages,
+        audit: Audit,
+        clock: Clock,
     ) -> None:
         self._engine = engine
         self._changing = changing
         self._blocks = blocks
+        self._message = message
         self._audit = audit
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -51,16 +58,16 @@ class TaskAdminApi:
 
     async def list(self, _call: Call, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
         tasks = [*(self._engine.tasks.ended() if request.include_ended else []), *self._engine.tasks.all()]
-        return pb.ListTasksResponse(tasks=[task_message(task) for task in tasks])
+        return pb.ListTasksResponse(tasks=[self._message(task) for task in tasks])
 
     async def get(self, _call: Call, request: pb.GetTaskRequest) -> tasks_pb2.Task:
-        return task_message(self._find(request.task_id))
+        return self._message(self._find(request.task_id))
 
     async def revoke_one(self, call: Call, request: pb.RevokeTaskRequest) -> tasks_pb2.Task:
         task = self._find(request.task_id)
         self._audit.note("task_revoked_by_operator", task=task.id, **call.by)
         await self._engine.revoke(task, ADMIN)
-        return task_message(task)
+        return self._message(task)
 
     async def revoke(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
         return await self._change(call, request, "revoked", lambda task: self._engine.revoke(task, ADMIN))
@@ -91,7 +98,7 @@ class TaskAdminApi:
                 self._engine.end(task, REVOKED, BLOCKED)
             event = self._audit.event("tasks_blocked", {kind: name, "reason": reason, "ended": len(ended), **call.by})
             await self._blocks.save(self._engine.blocks.all(), event)
-        return pb.BlockTasksResponse(ended=[task_message(task) for task in ended])
+        return pb.BlockTasksResponse(ended=[self._message(task) for task in ended])
 
     async def unblock(self, call: Call, request: pb.UnblockTasksRequest) -> pb.UnblockTasksResponse:
         kind, name = self._named(request.block)
@@ -125,7 +132,7 @@ class TaskAdminApi:
                 raise outcome
             if outcome is None:
                 self._audit.note(f"task_{done}_by_operator", task=task.id, reason=reason, **call.by)
-            answer.outcomes.add(task=task_message(task), error=outcome.public if outcome is not None else "")
+            answer.outcomes.add(task=self._message(task), error=outcome.public if outcome is not None else "")
         return answer
 
     def _selected(self, selection: pb.TaskSelection) -> Sequence[Task]:

@@ -3,32 +3,43 @@
 from collections.abc import Iterable
 
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
+from sojourn.outward.outlets import Outlets
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.params import text_of
 from sojourn.tasks.task import Task
 
 
-def task_message(task: Task) -> pb.Task:
-    return pb.Task(
-        id=task.id,
-        type=task.type.name,
-        spiffe_id=str(task.spiffe_id),
-        state=task.state,
-        reason=task.reason,
-        version=task.version,
-        grants=grant_messages(task.authority),
-        created_at=int(task.created_at.timestamp()),
-        expires_at=int(task.expires_at.timestamp()),
-        holder_pid=task.holder.pid,
-        tokens_issued=task.tokens_issued,
-        calls=task.calls,
-        uses=[pb.Use(**row) for row in task.usage()],
-        parent_id=task.parent_id,
-        depth=task.depth,
-        actors=map(str, task.actors),
-        params={name: text_of(value) for name, value in task.params.items()},
-        approval=_approval(task),
-    )
+class TaskMessages:
+    """Tells of tasks, and of the outlets that their credentials come from."""
+
+    def __init__(self, outlets: Outlets) -> None:
+        self._outlets = outlets
+
+    def __call__(self, task: Task) -> pb.Task:
+        return pb.Task(
+            id=task.id,
+            type=task.type.name,
+            spiffe_id=str(task.spiffe_id),
+            state=task.state,
+            reason=task.reason,
+            version=task.version,
+            grants=grant_messages(task.authority),
+            created_at=int(task.created_at.timestamp()),
+            expires_at=int(task.expires_at.timestamp()),
+            holder_pid=task.holder.pid,
+            tokens_issued=task.tokens_issued,
+            calls=task.calls,
+            uses=[pb.Use(**row) for row in task.usage()],
+            parent_id=task.parent_id,
+            depth=task.depth,
+            actors=map(str, task.actors),
+            params={name: text_of(value) for name, value in task.params.items()},
+            approval=_approval(task),
+            outside=[
+                pb.Outside(resource=resource, provider=outlet.name, kind=outlet.provider.kind, details=details)
+                for resource, outlet, details in self._outlets.described(task)
+            ],
+        )
 
 
 def _approval(task: Task) -> pb.TaskApproval | None:

@@ -8,7 +8,7 @@ from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.doors.calls import Call, Method, first_of, next_of
-from sojourn.doors.taskmessages import authority_of, task_message
+from sojourn.doors.taskmessages import TaskMessages, authority_of
 from sojourn.errors import InvalidInput, InvalidSpiffeId, PolicyDenied, Unavailable
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
@@ -36,6 +36,7 @@ class TasksApi:
         changing: Changing,
         attaching: Attaching,
         identities: Identities,
+        message: TaskMessages,
     ) -> None:
         self._engine = engine
         self._beginning = beginning
@@ -43,6 +44,7 @@ class TasksApi:
         self._changing = changing
         self._attaching = attaching
         self._identities = identities
+        self._message = message
 
     def methods(self) -> dict[str, Method]:
         return {
@@ -73,13 +75,13 @@ class TasksApi:
         try:
             pending = task.state == PENDING
             kind = "attached" if command == "attach" else "pending" if pending else "begun"
-            yield pb.TaskEvent(**{kind: task_message(task)})
+            yield pb.TaskEvent(**{kind: self._message(task)})
             async for _ in self._changes(call, task, changed):
                 kind = "changed" if not pending else "pending" if task.state == PENDING else "begun"
                 pending = kind == "pending"
-                yield pb.TaskEvent(**{kind: task_message(task)})
+                yield pb.TaskEvent(**{kind: self._message(task)})
             await self._engine.journal.written(task.id)
-            yield pb.TaskEvent(ended=task_message(task))
+            yield pb.TaskEvent(ended=self._message(task))
         finally:
             if task.live and not self._engine.closing:
                 self._engine.end(task, REVOKED, HOLDER_DISCONNECTED)
@@ -135,7 +137,7 @@ class TasksApi:
         begin = _begin_request(request)
         holder = await self._holder(call.peer, entries, request.holder_pid)
         bond = Bond(holder, PROCESS, request.session or bool(request.holder_pid))
-        return task_message(await self._beginning.begin(call.peer, entries, begin, bond))
+        return self._message(await self._beginning.begin(call.peer, entries, begin, bond))
 
     async def _holder(self, peer: Peer, entries: Sequence[Entry], pid: int) -> Process:
         """The process that a task is bound to: the caller, or an ancestor of the same user and the same identity."""
@@ -161,25 +163,25 @@ class TasksApi:
         task = await self._attaching.of_caller(call.peer, entries, request.task_id)
         if task.binding == STREAM:
             raise InvalidInput("the task is its stream: attach by RunTask")
-        return task_message(task)
+        return self._message(task)
 
     async def narrow_task(self, call: Call, request: pb.NarrowTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
         task = await self._attaching.of_caller(call.peer, entries, request.task_id)
         await self._changing.narrow(task, authority_of(request.grants), HOLDER)
-        return task_message(task)
+        return self._message(task)
 
     async def wait_task(self, call: Call, request: pb.WaitTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
         task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
         await self._engine.waiting.settled(task, TASK_WAIT_SECONDS)
-        return task_message(task)
+        return self._message(task)
 
     async def complete_task(self, call: Call, request: pb.CompleteTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)
         task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
         await self._engine.complete(task, failed=request.failed)
-        return task_message(task)
+        return self._message(task)
 
     async def delegate(self, call: Call, request: pb.DelegateRequest) -> pb.DelegationTicket:
         entries = await self._identities.of(call.peer)
@@ -197,7 +199,7 @@ class TasksApi:
         wanted = _spiffe_id(request.spiffe_id)
         holder = await self._holder(call.peer, entries, request.holder_pid)
         bond = Bond(holder, PROCESS, request.session or bool(request.holder_pid))
-        return task_message(await self._delegating.accept(call.peer, entries, request.ticket, wanted, bond))
+        return self._message(await self._delegating.accept(call.peer, entries, request.ticket, wanted, bond))
 
 
 def _begin_request(request: pb.BeginTaskRequest) -> BeginRequest:

@@ -3,6 +3,7 @@
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.doors.calls import Call, Method
 from sojourn.identity.identities import Identities
+from sojourn.outward.giving import Giving
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.proving import Proving
@@ -13,8 +14,11 @@ from sojourn.tasks.tokens import Binding
 class TaskTokensApi:
     """Get tokens, and proofs for those that are bound to a key in the agent."""
 
-    def __init__(self, engine: TaskEngine, attaching: Attaching, identities: Identities, proving: Proving) -> None:
+    def __init__(
+        self, engine: TaskEngine, giving: Giving, attaching: Attaching, identities: Identities, proving: Proving
+    ) -> None:
         self._engine = engine
+        self._giving = giving
         self._attaching = attaching
         self._identities = identities
         self._proving = proving
@@ -28,7 +32,9 @@ class TaskTokensApi:
     async def get_token(self, call: Call, request: pb.GetTokenRequest) -> pb.GetTokenResponse:
         task = await self._task(call, request.task_id)
         self._engine.check_active(task)  # before a proof is used up for nothing
-        token = await self._engine.token(
+        bound = request.WhichOneof("binding") is not None
+        self._giving.check_offered(task, request.resource, bound=bound, params_digest=request.params_digest)
+        given = await self._giving.give(
             task,
             request.resource,
             tuple(request.actions),
@@ -37,11 +43,14 @@ class TaskTokensApi:
             params_digest=request.params_digest,
         )
         return pb.GetTokenResponse(
-            access_token=token.token,
-            token_type=token.token_type,
-            expires_at=int(token.expires_at.timestamp()),
-            resource=token.resource,
-            actions=token.actions,
+            access_token=given.token,
+            token_type=given.token_type,
+            expires_at=int(given.expires_at.timestamp()),
+            resource=given.resource,
+            actions=given.actions,
+            issued_token_type=given.issued_type,
+            provider=given.provider,
+            recall=given.recall,
         )
 
     def _binding(self, call: Call, task: Task, request: pb.GetTokenRequest) -> Binding | None:

@@ -11,13 +11,14 @@ from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.turns import Turns
 from sojourn.errors import SojournError
 from sojourn.oautherrors import InvalidProof
+from sojourn.outward.given import Given
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import exchange
 from sojourn.tasks.clients import Client, Credentials, Sender
 from sojourn.tasks.exchange import TokenRequest
 from sojourn.tasks.granting import Granting
 from sojourn.tasks.proving import Proving
-from sojourn.tasks.tokens import Binding, TaskToken
+from sojourn.tasks.tokens import Binding
 
 log = structlog.get_logger()
 REQUESTS = Metric("sojourn_token_requests_total", "Requests to the token endpoint, by result.", ["result"])
@@ -39,9 +40,9 @@ class TokenRequests:
         try:
             form = await form_of(request)
             async with self._turns.one(request):
-                asked = exchange.read(form)
+                asked = exchange.read(form, self._granting.gives_outside)
                 credentials = Credentials.read(asked.fields, request.headers.get("authorization"))
-                token = await self._granting.grant(
+                given = await self._granting.grant(
                     sender, credentials, asked, lambda client: self._proof(request, client)
                 )
         except SojournError as error:
@@ -50,7 +51,7 @@ class TokenRequests:
             self._audit.denied("exchange_denied", sender.who, **sender.details, **said)
             raise
         REQUESTS.labels("issued").inc()
-        return JSONResponse(self._body(asked, token), headers=NO_STORE)
+        return JSONResponse(self._body(asked, given), headers=NO_STORE)
 
     def _proof(self, request: Request, client: Client) -> Binding | None:
         """The key of the request's DPoP proof (RFC 9449, 5), if it has one; the proof is used up."""
@@ -61,16 +62,18 @@ class TokenRequests:
             raise InvalidProof("the request has more than one DPoP header", reason_code="several_proofs")
         return self._proving.by_proof(proofs[0], client.who, at_socket=client.peer is not None)
 
-    def _body(self, asked: TokenRequest, token: TaskToken) -> dict[str, object]:
-        left = int(token.expires_at.timestamp() - self._clock.now().timestamp())
-        body = {
-            "access_token": token.token,
-            "token_type": token.token_type,
+    def _body(self, asked: TokenRequest, given: Given) -> dict[str, object]:
+        left = int(given.expires_at.timestamp() - self._clock.now().timestamp())
+        body: dict[str, object] = {
+            "access_token": given.token,
+            "token_type": given.token_type,
             "expires_in": max(left, 0),
-            "scope": " ".join(token.actions),
-            "authorization_details": token.claims["authorization_details"],
-            "task_id": token.task_id,
+            "scope": " ".join(given.actions),
+            "authorization_details": [given.details],
+            "task_id": given.task_id,
         }
-        if asked.grant_type == exchange.GRANT_TYPE:
-            body["issued_token_type"] = asked.issued_type
+        if asked.grant_type == exchange.GRANT_TYPE or given.provider:
+            body["issued_token_type"] = given.issued_type
+        if given.provider:
+            body |= {"provider": given.provider, "recall": given.recall}
         return body

@@ -2,27 +2,41 @@
 
     asking ──► held ──► ending ──► (gone: recalled | denied | expired)
        │                  │
-       └► (gone: refused) └► open ──► (gone: expired)
+       ├► (gone: refused) └► open ──► (gone: unrecallable)
+       └► open, lost ──► ending, or (gone: lost)
 
 It is `asking` before the provider is asked, so that one whose answer was lost is known of. It is `ending` when its task
 is over, or has it no more, and it is to be taken back; `open` when it cannot be: then it stays good until it expires.
+One whose answer was `lost` nobody ever had; it is taken back when its task is over, where that can be without a handle.
 What is gone is in the audit alone, with how it ended and for how long it outlived its task.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any, Final, Protocol
+from datetime import UTC, datetime
+from typing import Any, Final, Protocol, TypeVar
 
+from sojourn.errors import InvalidInput
 from sojourn.providers.provider import Obtained
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
-from sojourn.tasks.task import Task
+from sojourn.tasks.task import ACTIVE, Task
+
+Wanted = TypeVar("Wanted")
 
 ASKING: Final = "asking"
 HELD: Final = "held"
 ENDING: Final = "ending"
 OPEN: Final = "open"
+GONE: Final = "gone"
+
+# How one ended.
+RECALLED: Final = "recalled"
+DENIED: Final = "denied"
+EXPIRED: Final = "expired"  # while its task had it, or while it was still being taken back
+UNRECALLABLE: Final = "unrecallable"  # it expired, and could not be taken back
+LOST: Final = "lost"  # nobody ever had it, and it cannot be good any more
 
 
 @dataclass(slots=True, eq=False)
@@ -44,8 +58,103 @@ class Credential:
     sealed_handle: bytes = field(default=b"", repr=False)
     public: Mapping[str, str] = field(default_factory=dict)
     over_at: datetime | None = None  # when the task ended, or had it no more
-    attempts: int = 0  # to take it back
+    attempts: int = 0  # to take it back, since the agent started
     fault: str = ""  # why the last one failed
+    version: int = 0  # of its task, when it was asked for
+    lost: bool = False  # no answer came that could be noted: nobody ever had it
+    over_for: str = ""  # why it has it no more
+    over_boot: float = 0.0  # `over_at` on the boot clock, seconds: what the residual window is measured by
+
+    def covered(self, task: Task | None) -> bool:
+        """Whether its task may have it: one that nobody has is the task's until it ends."""
+        if task is None or not task.live or self.lost:
+            return task is not None and task.live
+        actions = task.authority.at(self.grant.resource)
+        return (
+            task.state == ACTIVE
+            and self.version >= task.superseded
+            and all(action in actions for action in self.grant.actions)
+        )
+
+    def record(self) -> "CredentialRecord":
+        """It as it is now, to be written."""
+        document = {
+            "task_type": self.task_type,
+            "spiffe_id": str(self.spiffe_id),
+            "resource": self.grant.resource,
+            "actions": list(self.grant.actions),
+            "asked_at": self.asked_at.timestamp(),
+            "handle": self.sealed_handle.hex(),
+            "public": dict(self.public),
+            "over_at": None if self.over_at is None else self.over_at.timestamp(),
+            "over_for": self.over_for,
+            "lost": self.lost,
+            "fault": self.fault,
+        }
+        expires_at = self.expires_at.timestamp()
+        return CredentialRecord(self.id, self.task_id, self.provider, self.state, expires_at, document)
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialRecord:
+    """A credential as it is journaled. `document` is JSON's: what is not a column. What is `gone` is removed."""
+
+    id: str
+    task_id: str
+    provider: str
+    state: str
+    expires_at: float  # seconds since the epoch
+    document: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class JournaledCredential:
+    """A credential as the journal gives it back. Nothing is checked: the file may be damaged."""
+
+    id: str
+    unverified_task_id: object
+    unverified_provider: object
+    unverified_state: object
+    unverified_expires_at: object
+    unverified_document: bytes
+
+    def parse(self) -> Credential:
+        """Read it, and each member as what it must be. Raises whatever it meets."""
+        document = _a(dict, json.loads(self.unverified_document))
+        over_at = document["over_at"]
+        state = _a(str, self.unverified_state)
+        if state not in {ASKING, HELD, ENDING, OPEN}:
+            raise InvalidInput("not a state")
+        return Credential(
+            id=self.id,
+            task_id=_a(str, self.unverified_task_id),
+            task_type=_a(str, document["task_type"]),
+            spiffe_id=SpiffeId.parse(_a(str, document["spiffe_id"])),
+            provider=_a(str, self.unverified_provider),
+            grant=Grant.parse(_a(str, document["resource"]), (_a(str, each) for each in document["actions"])),
+            asked_at=_moment(document["asked_at"]),
+            expires_at=_moment(self.unverified_expires_at),
+            state=state,
+            sealed_handle=bytes.fromhex(_a(str, document["handle"])),
+            public={_a(str, name): _a(str, value) for name, value in _a(dict, document["public"]).items()},
+            over_at=None if over_at is None else _moment(over_at),
+            over_for=_a(str, document["over_for"]),
+            lost=_a(bool, document["lost"]),
+            fault=_a(str, document["fault"]),
+        )
+
+
+def _a(kind: type[Wanted], value: object) -> Wanted:
+    """`value`, if it is exactly a `kind`."""
+    if type(value) is not kind:
+        raise InvalidInput(f"not of type {kind.__name__}")
+    return value
+
+
+def _moment(value: object) -> datetime:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise InvalidInput("not a time")
+    return datetime.fromtimestamp(value, UTC)
 
 
 class Book(Protocol):

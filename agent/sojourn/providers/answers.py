@@ -15,7 +15,10 @@ from sojourn.providers.provider import Step
 
 log = structlog.get_logger()
 
-_LONG_WORD: Final = re.compile(r"[^\s'\"]{40,}")
+_WORD: Final = re.compile(r"[^\s'\"]+")
+_WORD_MAX: Final = 40
+_SAID_MAX: Final = 1_000
+_RANDOM_MIN: Final = 20  # from here on a word with a digit may be a token: Vault's have 26 letters
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _RFC3339: Final = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?[Zz]")
 
@@ -90,7 +93,13 @@ def code_of(value: object) -> str:
 
 def said(text: object) -> str:
     """What a provider said of an error, for the log: without what may be a token or a key, escaped, and cut."""
-    return quoted(_LONG_WORD.sub("…", text)) if isinstance(text, str) and text else ""
+    return quoted(_WORD.sub(_tame, text[:_SAID_MAX])) if isinstance(text, str) and text else ""
+
+
+def _tame(word: re.Match[str]) -> str:
+    text = word[0]
+    random = len(text) >= _RANDOM_MIN and any(letter.isdigit() for letter in text)
+    return "…" if random or len(text) >= _WORD_MAX else text
 
 
 def unanswered(answer: Answer, step: str, *, detail: str = "") -> ProviderUnavailable:

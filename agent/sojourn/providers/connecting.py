@@ -163,8 +163,11 @@ class _Tcp(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the library's
     ) -> httpcore.AsyncNetworkStream:
+        done = False
         try:
-            return await self._stream.start_tls(ssl_context, server_hostname, timeout)
+            stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+            done = True
+            return stream
         except httpcore.TimeoutException as error:
             raise ProviderUnavailable(f"{self._host} did not answer in TLS in time", at="tls") from error
         except httpcore.NetworkError as error:
@@ -178,6 +181,9 @@ class _Tcp(httpcore.AsyncNetworkStream):
             raise ProviderUnavailable(
                 f"{self._host} does not speak TLS 1.2 or newer at this port", at="tls", detail=str(error)
             ) from error
+        finally:
+            if not done:
+                await self._stream.aclose()
 
     def get_extra_info(self, info: str) -> Any:
         return self._stream.get_extra_info(info)

@@ -198,7 +198,8 @@ class EntraProvider:
         yield Step("token", "ok", f"Entra gave an access token, good for {left} s", hint)
 
     async def close(self) -> None:
-        """There is nothing of its own to close."""
+        """Let go of the connections."""
+        await self._http.close()
 
 
 def refusal_of(answer: Answer, step: str) -> SojournError:

@@ -32,7 +32,7 @@ from sojourn.providers.settings import Endpoint, read_ask, read_table
 SUBJECT_MAX_BYTES: Final = 127  # of google.subject
 _HOUR: Final = timedelta(hours=1)  # the longest that Google gives without an organization's leave
 _SKEW: Final = timedelta(minutes=5)  # of Google's clock against ours, in an expiry that it states as a time
-_PLATFORM: Final = "https://www.googleapis.com/auth/cloud-platform"
+_IAM: Final = "https://www.googleapis.com/auth/iam"  # for the IAM Credentials API and no more
 _GRANT: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 _JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 _RULES_MAX: Final = 10  # of a Credential Access Boundary
@@ -143,7 +143,7 @@ class GcpProvider:
         account, scopes = self._service_account(wanted.ask), wanted.ask.of(wanted.actions)
         if wanted.ends <= self._clock.now():
             raise ProviderRefused("the task ends before a token could be used", step="exchange")
-        token, life = await self._federated(wanted, (_PLATFORM,) if account else scopes, mint)
+        token, life = await self._federated(wanted, (_IAM,) if account else scopes, mint)
         expires = self._clock.now() + life
         if account:
             needed = timedelta(seconds=max(1, math.ceil((wanted.ends - self._clock.now()).total_seconds())))
@@ -246,7 +246,8 @@ class GcpProvider:
         yield Step("exchange", "ok", f"Google gave an access token {whose}, good for {left} s", hint)
 
     async def close(self) -> None:
-        """There is nothing of its own to close."""
+        """Let go of the connections."""
+        await self._http.close()
 
     def _service_account(self, ask: Any) -> str:
         named = ask.service_account if isinstance(ask, GcpAsk) else None

@@ -15,15 +15,13 @@ import httpcore
 from sojourn.errors import InvalidConfig
 from sojourn.limits import (
     PROVIDER_ANSWER_MAX_BYTES,
-    PROVIDER_CALLS_AT_ONCE,
     PROVIDER_CONNECT_SECONDS,
     PROVIDER_HEADERS,
     PROVIDER_HEADERS_MAX_BYTES,
-    PROVIDER_IDLE_CONNECTIONS,
-    PROVIDER_IDLE_SECONDS,
 )
 from sojourn.providers.connecting import Guarded, Lookups, tls_context
 from sojourn.providers.errors import ProviderUnavailable
+from sojourn.providers.pooling import Pool
 from sojourn.providers.urls import Url, parse_url
 from sojourn.spiffe import strictjson
 
@@ -99,8 +97,8 @@ class GuardedHttp:
         except OSError as error:
             raise InvalidConfig([f"ca: {table.ca} is not a PEM file of certificates: {error.strerror}"]) from error
         lookups, networks = Lookups(), [ip_network(each) for each in table.private_networks]
-        self._secure = _pool(Guarded(lookups, networks, loopback=False), ssl_context=context)
-        self._plain = _pool(Guarded(lookups, (), loopback=True)) if table.plain_http else None
+        self._secure = Pool(Guarded(lookups, networks, loopback=False), context)
+        self._plain = Pool(Guarded(lookups, (), loopback=True)) if table.plain_http else None
 
     async def get(self, url: str, *, step: str, headers: Mapping[str, str] | None = None) -> Answer:
         return await self._ask("GET", url, None, step, headers or {})
@@ -117,9 +115,9 @@ class GuardedHttp:
         return await self._ask("POST", url, content, step, {"content-type": _JSON, **(headers or {})})
 
     async def close(self) -> None:
-        await self._secure.aclose()
+        await self._secure.close()
         if self._plain is not None:
-            await self._plain.aclose()
+            await self._plain.close()
 
     async def _ask(self, method: str, url: str, content: bytes | None, step: str, headers: Mapping[str, str]) -> Answer:
         try:
@@ -162,29 +160,39 @@ class _Call:
     def unavailable(self, why: str, *, hint: str = "") -> ProviderUnavailable:
         return ProviderUnavailable(f"{self._url.authority} {why}", step=self._step, sent=self._sent, hint=hint)
 
-    async def answer(
-        self, pool: httpcore.AsyncConnectionPool, method: str, content: bytes | None, headers: Mapping[str, str]
-    ) -> Answer:
+    async def answer(self, pool: Pool, method: str, content: bytes | None, headers: Mapping[str, str]) -> Answer:
         url = httpcore.URL(
             scheme=self._url.scheme, host=self._url.host, port=self._url.port, target=self._url.target.encode()
         )
         # An answer that is packed could unpack to any size; nothing here needs one.
         fixed = {"host": self._url.authority, "accept": _JSON, "accept-encoding": "identity", "user-agent": "sojourn"}
+        if content is not None:
+            fixed["content-length"] = str(len(content))
         named = {**fixed, **{name.lower(): value for name, value in headers.items()}}
         sent = [(name.encode(), value.encode()) for name, value in named.items()]
         extensions = {"trace": self._trace, "timeout": {"connect": PROVIDER_CONNECT_SECONDS}}
-        async with pool.stream(method, url, headers=sent, content=content, extensions=extensions) as response:
-            received = self._headers(response.headers)
-            if 300 <= response.status < 400:
-                raise self._redirected(received.get("location", ""))
-            if received.get("content-encoding", "identity").lower() != "identity":
-                raise self.unavailable("answered in an encoding that was not asked for")
-            body = bytearray()
-            async for part in response.aiter_stream():
-                body += part
-                if len(body) > PROVIDER_ANSWER_MAX_BYTES:
-                    raise self.unavailable(f"answered with more than {PROVIDER_ANSWER_MAX_BYTES} bytes")
-            return Answer(response.status, received, bytes(body))
+        request = httpcore.Request(method, url, headers=sent, content=content, extensions=extensions)
+        async with pool.connection(url) as connection:
+            response = await connection.handle_async_request(request)
+            try:
+                return await self._read(response)
+            finally:
+                await response.aclose()
+
+    async def _read(self, response: httpcore.Response) -> Answer:
+        received = self._headers(response.headers)
+        if response.status < 200:
+            raise self.unavailable("wants to speak something else than HTTP")
+        if 300 <= response.status < 400:
+            raise self._redirected(received.get("location", ""))
+        if received.get("content-encoding", "identity").lower() != "identity":
+            raise self.unavailable("answered in an encoding that was not asked for")
+        body = bytearray()
+        async for part in response.aiter_stream():
+            body += part
+            if len(body) > PROVIDER_ANSWER_MAX_BYTES:
+                raise self.unavailable(f"answered with more than {PROVIDER_ANSWER_MAX_BYTES} bytes")
+        return Answer(response.status, received, bytes(body))
 
     async def _trace(self, event: str, _info: Mapping[str, Any]) -> None:
         if event == "http11.send_request_headers.started":
@@ -202,16 +210,3 @@ class _Call:
         except ValueError:
             where = ""
         return self.unavailable(f"redirects{where}, which is not followed", hint="set the address that it leads to")
-
-
-def _pool(backend: Guarded, **more: Any) -> httpcore.AsyncConnectionPool:
-    return httpcore.AsyncConnectionPool(
-        max_connections=PROVIDER_CALLS_AT_ONCE,
-        max_keepalive_connections=PROVIDER_IDLE_CONNECTIONS,
-        keepalive_expiry=PROVIDER_IDLE_SECONDS,
-        http1=True,
-        http2=False,
-        retries=0,
-        network_backend=backend,
-        **more,
-    )

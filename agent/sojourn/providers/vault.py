@@ -332,7 +332,8 @@ class VaultProvider:
         )
 
     async def close(self) -> None:
-        """There is nothing of its own to close."""
+        """Let go of the connections."""
+        await self._http.close()
 
     async def _get(self, path: str, step: str, token: str = "") -> Answer:
         return await self._http.get(f"{self._address}/v1/{path}", step=step, headers=self._headers(token))

@@ -145,14 +145,18 @@ class Changing:
         if task.binding == ONE_SHOT:
             self._engine.end(task, REVOKED, TOKEN_REVOKED, **by)
             return
-        self._changed(task, "tokens_revoked", **by)
+        self._supersede(task, **by)
         for each in self._engine.family.descendants(task):
             if not each.live:
                 continue
             if each.binding == ONE_SHOT:
                 self._engine.end(each, CASCADED, TOKEN_REVOKED)
             else:
-                self._changed(each, "tokens_revoked", parent=task.id)
+                self._supersede(each, parent=task.id)
+
+    def _supersede(self, task: Task, **fields: Any) -> None:
+        task.superseded = task.version + 1
+        self._changed(task, "tokens_revoked", **fields)
 
     def _suspend_family(self, task: Task) -> None:
         """A task is not active: nor is what came of it, and tickets for more of it are void."""

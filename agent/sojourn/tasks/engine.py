@@ -5,6 +5,7 @@ journaled then: an end that is not on disk yet is an end all the same.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -43,6 +44,16 @@ from sojourn.tasks.tokenkeys import TokenKeys
 from sojourn.tasks.tokens import Binding, TaskToken
 from sojourn.tasks.types import TaskType, TypeSet
 from sojourn.tasks.waiting import Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """Policy's yes to a grant of a task, and what it was said of: the task's version, the facts' revision."""
+
+    grant: Grant
+    decided: Decided
+    version: int
+    revision: int
 
 
 class TaskEngine:
@@ -128,15 +139,11 @@ class TaskEngine:
         Raises TaskOver, InvalidTarget, ActionOutsideType, PolicyDenied, InvalidInput, or what the store raises; no
         token then.
         """
-        self.check_active(task)
-        await self.journal.written(task.id)  # what is written of the task now must be its newest state
-        task.check_active(self.clock.boot())
-        if task.type.max_tokens is not None and task.spent.tokens >= task.type.max_tokens:
-            raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
+        await self.settled(task)
+        self.check_budget(task)
         grant = rules.narrow(task.authority, resource, actions)
         bound = self.issuing.binding_of(task, binding, agent_key, params_digest)
-        decided = self._decide(task, grant)
-        revision, version = self.facts_revision, task.version
+        verdict = self.decide(task, grant)
         token = self.issuing.sign(task, grant, not_after, bound, params_digest)
         fields = {
             "resource": grant.resource,
@@ -144,29 +151,50 @@ class TaskEngine:
             "jti": token.claims["jti"],
             **({"cnf": token.claims["cnf"]} if bound else {}),
             **({"params_digest": params_digest} if params_digest else {}),
-            **decided.record(),
+            **verdict.decided.record(),
         }
         event = self.event("token_issued", task, expires_at=token.claims["exp"], **fields)
         task.count_token(grant)  # before the record is written: those who ask meanwhile share the budget
         self.deadlines.used(task)
         try:
-            if task.binding == ONE_SHOT:
-                await self.journal.note(event)
-            else:  # what was used must outlive the agent, as the task may
-                await self.journal.now(task.record(), event)
-            # The task may have ended, or changed, while the record was written: then the token never leaves here.
-            task.check_active(self.clock.boot())
-            if task.version != version:
-                raise TaskOver("the task has changed meanwhile: ask again")
-            if self.facts_revision != revision:
-                self._decide(task, grant)
+            await self.note_use(task, event)
+            self.check_still(task, verdict)  # if not, the token never leaves here
         except BaseException:
             task.count_token(grant, -1)
             raise
         return token
 
-    def _decide(self, task: Task, grant: Grant) -> Decided:
+    async def settled(self, task: Task) -> None:
+        """Return when what is on disk of a task that is active is its newest state. Raise TaskOver for any other."""
+        self.check_active(task)
+        await self.journal.written(task.id)
+        task.check_active(self.clock.boot())
+
+    def check_budget(self, task: Task) -> None:
+        """Raise BudgetSpent if the task may have no more tokens."""
+        if task.type.max_tokens is not None and task.spent.tokens >= task.type.max_tokens:
+            raise BudgetSpent(f"the task has had its {task.type.max_tokens} tokens")
+
+    async def note_use(self, task: Task, event: Event) -> None:
+        """Return when an audit record of what a task used is on disk. Raise what the store raises."""
+        if task.binding == ONE_SHOT:
+            await self.journal.note(event)
+        else:  # what was used must outlive the agent, as the task may
+            await self.journal.now(task.record(), event)
+
+    def decide(self, task: Task, grant: Grant) -> Verdict:
         """Ask policy for a token. Raise PolicyDenied."""
+        return Verdict(grant, self._decide(task, grant), task.version, self.facts_revision)
+
+    def check_still(self, task: Task, verdict: Verdict) -> None:
+        """Raise TaskOver if the task has ended or changed since the verdict, PolicyDenied if facts now deny it."""
+        task.check_active(self.clock.boot())
+        if task.version != verdict.version:
+            raise TaskOver("the task has changed meanwhile: ask again")
+        if self.facts_revision != verdict.revision:
+            self._decide(task, verdict.grant)
+
+    def _decide(self, task: Task, grant: Grant) -> Decided:
         decided = self.decided(task)
         try:
             rules.authorize(task.type, task.principal(), Authority((grant,)), decided.context, decided)

@@ -4,7 +4,7 @@ RFC 8693 token exchange, client_credentials (RFC 6749, 4.4) and jwt-bearer (RFC 
 Result ⊆ subject ∩ task ∩ policy ∩ request. A parameter that we do not honour is refused, never ignored.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,6 +29,7 @@ JWT_BEARER: Final = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 GRANT_TYPES: Final = (GRANT_TYPE, CLIENT_CREDENTIALS, JWT_BEARER)
 TOKEN_TYPE_JWT = "urn:ietf:params:oauth:token-type:jwt"  # noqa: S105  # a name
 TOKEN_TYPE_ACCESS = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  # a name
+OWN_TYPES: Final = frozenset({TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT})  # task tokens are both
 _CLIENT = frozenset({"grant_type", "client_id", "client_assertion", "client_assertion_type", "client_secret"})
 _WANTED = frozenset({"audience", "resource", "scope", "authorization_details", "task_id"})
 _EXCHANGE = {"subject_token", "subject_token_type", "actor_token", "actor_token_type", "requested_token_type"}
@@ -54,7 +55,7 @@ class TokenRequest:
     unverified_subject: str = field(repr=False)  # the subject token or the assertion; '': the client itself
     subject_type: str  # TOKEN_TYPE_JWT | TOKEN_TYPE_ACCESS
     unverified_actor: str = field(repr=False)  # the actor token; '': none
-    issued_type: str  # what the client calls the token that it wants
+    issued_type: str  # what the client calls the token that it wants; '' if it does not say
     target: str  # '' if the client named none
     type_name: str | None
     wanted: Authority | None
@@ -65,8 +66,11 @@ class TokenRequest:
     fields: Mapping[str, str] = field(default_factory=dict, repr=False)  # as sent: for who the client is
 
 
-def read(form: Sequence[tuple[str, str]]) -> TokenRequest:
-    """Read the form of a token request. Raise InvalidInput and its kin with the rule that is broken."""
+def read(form: Sequence[tuple[str, str]], outside: Callable[[str], bool] = lambda _target: False) -> TokenRequest:
+    """Read the form of a token request. Raise InvalidInput and its kin with the rule that is broken.
+
+    `outside`: whether a provider outside gives what is for a target; then it may be of any type.
+    """
     grant_type = _grant_type(form)
     values = forms.read(form, KNOWN[grant_type], _REPEATABLE)
     fields = forms.single({name: each for name, each in values.items() if name not in _REPEATABLE})
@@ -77,9 +81,6 @@ def read(form: Sequence[tuple[str, str]]) -> TokenRequest:
         raise InvalidInput("actor_token and actor_token_type go together")
     if actor_type not in {None, TOKEN_TYPE_JWT}:
         raise InvalidInput(f"actor_token_type is not {TOKEN_TYPE_JWT}: the actor token is the client's own JWT-SVID")
-    issued_type = fields.get("requested_token_type", TOKEN_TYPE_ACCESS)
-    if issued_type not in {TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT}:
-        raise InvalidInput(f"requested_token_type is not {TOKEN_TYPE_ACCESS}")
     targets = {value for name in _REPEATABLE for value in values.get(name, ())}
     if len(targets) > 1:
         raise InvalidTarget("audience and resource name several targets: a token has one audience")
@@ -90,6 +91,9 @@ def read(form: Sequence[tuple[str, str]]) -> TokenRequest:
         target = target or (resources[0] if len(resources) == 1 else "")
         if resources != (target,):
             raise InvalidTarget("authorization_details must have exactly the requested target as their location")
+    issued_type = fields.get("requested_token_type", "")
+    if issued_type not in {"", *OWN_TYPES} and not outside(target):
+        raise InvalidInput(f"requested_token_type is not {TOKEN_TYPE_ACCESS}")
     return TokenRequest(
         grant_type=grant_type,
         unverified_subject=subject,
@@ -132,6 +136,12 @@ def choose_type(
         raise InvalidInput(f"several task types reach the target ({names}): name one in authorization_details")
     kind = able[0]
     return kind.name, _by_scope(request, Authority((Grant(request.target, kind.ceiling.at(request.target)),)))
+
+
+def check_issued_type(request: TokenRequest, gives: Container[str]) -> None:
+    """Raise InvalidInput if the client wants a token of a type that there is none of for its target."""
+    if request.issued_type and request.issued_type not in gives:
+        raise InvalidInput("requested_token_type is not that of the tokens for this target: leave it out")
 
 
 def actions_wanted(request: TokenRequest) -> tuple[str, ...]:

@@ -21,6 +21,8 @@ from sojourn.errors import (
 from sojourn.identity.identities import Identities
 from sojourn.limits import SVIDS_PER_TASK
 from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGrant, InvalidSubject
+from sojourn.outward.given import Given
+from sojourn.outward.giving import Giving
 from sojourn.spiffe.jose import parse_unverified
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks import exchange, tokens
@@ -73,6 +75,7 @@ class Granting:
     def __init__(
         self,
         engine: TaskEngine,
+        giving: Giving,
         beginning: Beginning,
         attaching: Attaching,
         delegating: Delegating,
@@ -83,6 +86,7 @@ class Granting:
         clock: Clock,
     ) -> None:
         self._engine = engine
+        self._giving = giving
         self._beginning = beginning
         self._attaching = attaching
         self._delegating = delegating
@@ -97,15 +101,20 @@ class Granting:
         """A subject token must be for one of them and for nobody else; any other assertion for the first."""
         return own_names(self._engine.issuer, self._identities.bundle.trust_domain)
 
+    def gives_outside(self, target: str) -> bool:
+        """Whether a task type in force has a provider outside give what is for a target."""
+        return any(target in kind.outside for kind in self._engine.types.values())
+
     async def grant(
         self,
         sender: Sender,
         credentials: Credentials,
         request: TokenRequest,
         prove: Callable[[Client], Binding | None] = lambda _client: None,
-    ) -> TaskToken:
-        """Give the token that is asked for. `prove`: use up the DPoP proof that came with the request of this client,
-        if one did, and say what its key is.
+    ) -> Given:
+        """Give what is asked for, ours or a provider's.
+
+        `prove`: use up the DPoP proof that came with the request of this client, if one did, and say what its key is.
 
         Raises errors of ours, with their OAuth codes; then nothing was signed, and no task is left that nobody knows.
         """
@@ -256,7 +265,7 @@ class Granting:
 
     # --- tokens -----------------------------------------------------------------------------------------------------
 
-    async def _of_task(self, asked: _Asked) -> TaskToken:
+    async def _of_task(self, asked: _Asked) -> Given:
         """A token of a task that the client holds."""
         request, client = asked.request, asked.client
         if client.peer is not None:
@@ -267,7 +276,7 @@ class Granting:
         self._check_decided(task)
         return await self._token(task, asked, request.target, exchange.actions_wanted(request))
 
-    async def _begin(self, asked: _Asked, runner: Process | None) -> TaskToken:
+    async def _begin(self, asked: _Asked, runner: Process | None) -> Given:
         """A token of a one-shot task, which ends with it."""
         request, client = asked.request, asked.client
         name, wanted = exchange.choose_type(request, self._engine.types, client.identities)
@@ -289,7 +298,7 @@ class Granting:
             self._check_decided(task)
         return await self._first_token(task, asked, request.target, ())
 
-    async def _derive(self, asked: _Asked, subject: TaskToken, runner: Process | None) -> TaskToken:
+    async def _derive(self, asked: _Asked, subject: TaskToken, runner: Process | None) -> Given:
         """A token that is derived from a task token."""
         request, client = asked.request, asked.client
         try:
@@ -322,7 +331,7 @@ class Granting:
         )
         return await self._first_token(child, asked, grant.resource, grant.actions)
 
-    async def _first_token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> TaskToken:
+    async def _first_token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> Given:
         """The token that a task was begun for, without which it ends."""
         try:
             return await self._token(task, asked, resource, actions)
@@ -331,16 +340,20 @@ class Granting:
                 self._engine.end(task, REVOKED, NO_TOKEN)
             raise
 
-    async def _token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> TaskToken:
+    async def _token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> Given:
         self._note(task, asked)
-        return await self._engine.token(
-            task,
-            resource,
-            actions,
-            not_after=asked.ends,
-            binding=asked.binding,
-            params_digest=asked.request.params_digest,
+        binding, request = asked.binding, asked.request
+        outside = self._giving.is_outside(task, resource)
+        if outside and binding is not None and binding.kind == X5T:
+            binding = None  # nobody asked for it: it follows from how the client authenticated
+        if not outside:
+            exchange.check_issued_type(request, exchange.OWN_TYPES)
+        given = await self._giving.give(
+            task, resource, actions, not_after=asked.ends, binding=binding, params_digest=request.params_digest
         )
+        if outside:
+            exchange.check_issued_type(request, {given.issued_type})
+        return replace(given, issued_type=request.issued_type or given.issued_type)
 
     def _note(self, task: Task, asked: _Asked) -> None:
         """Remember by which SVIDs a token of the task was asked for: it ends if one is revoked."""

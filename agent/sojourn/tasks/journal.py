@@ -1,8 +1,9 @@
-"""Writing what becomes of tasks: what grants, before it is true; what takes away, once it is."""
+"""Writing what becomes of tasks, and of what they have: what grants, before it is true; what takes away, once it is."""
 
 import asyncio
 from collections import Counter, deque
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from typing import Generic, Protocol, TypeVar
 
 import structlog
 
@@ -23,29 +24,37 @@ class TaskStore(Protocol):
     async def record(self, event: Event) -> None: ...
 
 
-class Journal:
-    """Writes the changes of each task in their order; `run` must be running for those that are written `later`."""
+class Named(Protocol):
+    """What is written of a thing: its newest state, under its ID."""
 
-    def __init__(self, store: TaskStore) -> None:
-        self._store = store
-        self._queue: deque[tuple[TaskRecord, Event]] = deque()
+    @property
+    def id(self) -> str: ...
+
+
+Written = TypeVar("Written", bound=Named)
+
+
+class Changes(Generic[Written]):
+    """Writes the changes of each thing in their order; `run` must be running for those that are written `later`."""
+
+    def __init__(self, save: Callable[[Written, Event], Awaitable[None]], thing: str) -> None:
+        """`save`: writes a change with its audit record, both or none. `thing`: what it is a change of, for the log."""
+        self._save = save
+        self._thing = thing
+        self._queue: deque[tuple[Written, Event]] = deque()
         self._pending: Counter[str] = Counter()
         self._written: dict[str, asyncio.Event] = {}
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
 
-    async def now(self, record: TaskRecord, event: Event) -> None:
+    async def now(self, record: Written, event: Event) -> None:
         """Return when the change is on disk. Raise what the store raises, and StoreFailed if an earlier one waits."""
-        if self._pending[record.id]:
-            raise StoreFailed("an earlier change of the task is not on disk yet")
-        await self._store.save(record, event)
+        if record.id in self._pending:
+            raise StoreFailed(f"an earlier change of the {self._thing} is not on disk yet")
+        await self._save(record, event)
 
-    async def note(self, event: Event) -> None:
-        """Return when an audit record that changes no task is on disk. Raise what the store raises."""
-        await self._store.record(event)
-
-    def later(self, record: TaskRecord, event: Event) -> None:
+    def later(self, record: Written, event: Event) -> None:
         """Have the change written, however often that must be tried."""
         self._queue.append((record, event))
         self._pending[record.id] += 1
@@ -53,9 +62,9 @@ class Journal:
         self._quiet.clear()
         self._wake.set()
 
-    async def written(self, task_id: str) -> None:
-        """Return when all changes of a task are on disk."""
-        while (done := self._written.get(task_id)) is not None:
+    async def written(self, name: str) -> None:
+        """Return when all changes of the thing with this ID are on disk."""
+        while (done := self._written.get(name)) is not None:
             await done.wait()
 
     async def drain(self) -> None:
@@ -71,23 +80,23 @@ class Journal:
                 self._wake.clear()
                 self._quiet.set()
                 continue
-            outcomes = await asyncio.gather(*(self._store.save(*each) for each in batch), return_exceptions=True)
+            outcomes = await asyncio.gather(*(self._save(*each) for each in batch), return_exceptions=True)
             failed = [each for each, error in zip(batch, outcomes, strict=True) if error is not None]
             for (record, _), error in zip(batch, outcomes, strict=True):
                 if error is None:
                     self._done(record.id)
                 elif isinstance(error, SojournError):
-                    log.error("task_not_written", task=record.id, reason=error.public, detail=error.detail)
+                    self._not_written(record.id, reason=error.public, detail=error.detail)
                 else:
-                    log.error("task_not_written", task=record.id, exc_info=error)
+                    self._not_written(record.id, exc_info=error)
             self._queue.extendleft(reversed(failed))
             if failed:
                 await asyncio.sleep(RETRY_SECONDS)
 
-    def _next_batch(self) -> list[tuple[TaskRecord, Event]]:
-        """The oldest change of each of some tasks: those of one task never overtake each other."""
-        batch: dict[str, tuple[TaskRecord, Event]] = {}
-        later: list[tuple[TaskRecord, Event]] = []
+    def _next_batch(self) -> list[tuple[Written, Event]]:
+        """The oldest change of each of some things: those of one never overtake each other."""
+        batch: dict[str, tuple[Written, Event]] = {}
+        later: list[tuple[Written, Event]] = []
         while self._queue and len(batch) < WRITES_PER_COMMIT:
             each = self._queue.popleft()
             if each[0].id in batch:
@@ -97,8 +106,27 @@ class Journal:
         self._queue.extendleft(reversed(later))
         return list(batch.values())
 
-    def _done(self, task_id: str) -> None:
-        self._pending[task_id] -= 1
-        if not self._pending[task_id]:
-            del self._pending[task_id]
-            self._written.pop(task_id).set()
+    def _done(self, name: str) -> None:
+        self._pending[name] -= 1
+        if not self._pending[name]:
+            del self._pending[name]
+            self._written.pop(name).set()
+
+    def _not_written(self, name: str, **why: object) -> None:
+        event = f"{self._thing}_not_written"
+        log.error(event, **{self._thing: name}, **why)
+
+
+class Journal(Changes[TaskRecord]):
+    """Of tasks."""
+
+    def __init__(self, store: TaskStore) -> None:
+        self._store = store
+        super().__init__(self._save_task, "task")
+
+    async def _save_task(self, record: TaskRecord, event: Event) -> None:
+        await self._store.save(record, event)
+
+    async def note(self, event: Event) -> None:
+        """Return when an audit record that changes no task is on disk. Raise what the store raises."""
+        await self._store.record(event)

@@ -13,7 +13,7 @@ from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.reloading import Consequence, Reloading
 from sojourn.tasks.shadow import Difference, Shadow
-from sojourn.tasks.typefolder import TypeFolder
+from sojourn.tasks.typefolder import Check, TypeFolder
 from sojourn.tasks.types import TypeSet
 
 log = structlog.get_logger()
@@ -30,19 +30,26 @@ class Policies:
         candidate: Path | None,
         audit: Audit,
         clock: Clock,
+        check: Check = lambda _types: (),
     ) -> None:
-        """`folder` None: the usual one, which need not be there."""
+        """`folder` None: the usual one, which need not be there. `check`: see TypeFolder."""
         self._audit = audit
         self._engine = engine
         self.reloading = Reloading(engine, changing)
         self.folder = TypeFolder(
-            folder or usual_folder(), self.reloading.apply, audit, clock, event="policy", optional=folder is None
+            folder or usual_folder(),
+            self.reloading.apply,
+            audit,
+            clock,
+            event="policy",
+            optional=folder is None,
+            check=check,
         )
         self.candidate: TypeFolder | None = None
         if candidate is not None:
             engine.shadow = Shadow(clock, self._differs)
             self.candidate = TypeFolder(
-                candidate, self._take_candidate, audit, clock, event="shadow_policy", optional=False
+                candidate, self._take_candidate, audit, clock, event="shadow_policy", optional=False, check=check
             )
 
     async def start(self) -> None:

@@ -109,6 +109,7 @@ class Task:
     approved: bool = False  # someone has agreed to it
     key: SigningKey | None = field(default=None, repr=False)  # its own, to which tokens may be bound
     svids: dict[tuple[str, str], float] = field(default_factory=dict)  # that it is due to: (kind, ID) -> end
+    superseded: int = 0  # the version at which all that it had been given died, though it lived on
     spent: Use = field(default_factory=Use)  # of the whole family, which shares it: the budgets are for all together
 
     @property

@@ -5,7 +5,7 @@ A set that cannot be used leaves the one in force as it is, and is told: in the 
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Any
 import structlog
 
 from sojourn.clock import Clock
-from sojourn.errors import InvalidPolicy, SojournError, joined
+from sojourn.errors import Fault, InvalidPolicy, SojournError, joined
 from sojourn.folders import WatchedFolder
 from sojourn.limits import (
     AUDITED_TEXT,
@@ -30,6 +30,7 @@ from sojourn.tasks.types import TypeSet
 
 log = structlog.get_logger()
 Take = Callable[[TypeSet], Awaitable[list[Consequence]]]
+Check = Callable[[TypeSet], Sequence[Fault]]
 _FILES_PER_TYPE = 2
 _CHANGED_SHOWN = 100
 
@@ -37,16 +38,28 @@ _CHANGED_SHOWN = 100
 class TypeFolder:
     """Keeps a set of task types that of a folder. `fault` is why the newest set is not in force, empty if it is."""
 
-    def __init__(self, folder: Path, take: Take, audit: Audit, clock: Clock, *, event: str, optional: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        take: Take,
+        audit: Audit,
+        clock: Clock,
+        *,
+        event: str,
+        optional: bool,
+        check: Check = lambda _types: (),
+    ) -> None:
         """`take` brings a set into force. Events are named `event`_loaded, `event`_refused and `event`_failed.
 
-        With `optional` the folder need not be there until it has been.
+        With `optional` the folder need not be there until it has been. `check` says what else is wrong with a set, in
+        a thread: each fault names its file alone.
         """
         self.folder = Path(os.path.abspath(folder))
         self.types = TypeSet()
         self.loaded_at: datetime | None = None
         self.fault = ""
         self._take = take
+        self._check = check
         self._audit = audit
         self._clock = clock
         self._loaded_event, self._refused_event, self._failed_event = (
@@ -150,9 +163,11 @@ class TypeFolder:
         if self._optional and not self.types and not os.path.exists(folder):  # also if it may not be seen
             return TypeSet()
         try:
-            return task_types.load(folder)
+            found = task_types.load(folder)
         except InvalidPolicy as error:
             return error
+        faults = self._check(found)
+        return InvalidPolicy(task_types.placed(folder, faults)) if faults else found
 
 
 def _digest(types: TypeSet, name: str) -> str:

@@ -37,10 +37,15 @@ CASES = ".test.toml"  # files of cases are named so; they are no task types
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """A resource whose credentials a provider gives: its name in the configuration, and what it is asked with."""
+    """A resource whose credentials a provider gives: its name in the configuration, and what it is asked with.
+
+    `line` and `ask_line`: where the type's TOML file says so.
+    """
 
     provider: str
     ask: Mapping[str, Any]
+    line: int = 0
+    ask_line: int = 0
 
 
 @dataclass(frozen=True)
@@ -159,13 +164,19 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         policy=policy,
         digest=hashlib.sha256(f"{toml}\0{cedar}".encode()).hexdigest(),
         lines=line_numbers(toml),
-        outside={
-            grant.resource: Outside(each.provider, each.ask)
-            for each in file.ceiling
-            if each.provider is not None
-            for grant in (Grant.parse(each.resource, each.actions),)
-        },
+        outside=_outside(file, toml),
     )
+
+
+def _outside(file: TypeFile, toml: str) -> dict[str, Outside]:
+    lines = _lines(toml)
+    found = {}
+    for number, each in enumerate(file.ceiling):
+        if each.provider is not None:
+            places = [f"ceiling.{number}.ask", f"ceiling.{number}.provider", f"ceiling.{number}", "ceiling"]
+            at = [next((lines[place] for place in places[first:] if place in lines), 0) for first in (1, 0)]
+            found[each.resource] = Outside(each.provider, each.ask, *at)
+    return found
 
 
 def _policy(cedar: str, file: TypeFile, ceiling: Authority) -> Policy:
@@ -231,6 +242,12 @@ def not_toml(file: str, text: str, error: tomllib.TOMLDecodeError) -> Fault:
 
 def faults_of(file: str, toml: str, error: ValidationError) -> list[Fault]:
     """What is wrong with a file that is not as its model says, each with the line of its key."""
+    lines = _lines(toml)
+    return [_fault(file, each, lines) for each in error.errors()]
+
+
+def _lines(toml: str) -> dict[str, int]:
+    """Where each key stands, those of the tables of an array too, as ARRAY.NUMBER.KEY."""
     lines = line_numbers(toml)
     counts: dict[str, int] = {}
     place = ""
@@ -243,7 +260,7 @@ def faults_of(file: str, toml: str, error: ValidationError) -> list[Fault]:
             lines.setdefault(place, number)
         elif key and place:
             lines.setdefault(f"{place}.{key[1]}", number)
-    return [_fault(file, each, lines) for each in error.errors()]
+    return lines
 
 
 def _fault(file: str, fault: object, lines: Mapping[str, int]) -> Fault:

@@ -1,0 +1,73 @@
+"""The JWT-SVIDs that providers are shown: of the workload whose task a credential is for, and each for one call."""
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol
+
+from sojourn.limits import PROVIDER_ASSERTION_SECONDS
+from sojourn.oversight.audit import Audit
+from sojourn.providers.provider import Mint
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.jose import VerifiedClaims
+
+LIFE = timedelta(seconds=PROVIDER_ASSERTION_SECONDS)
+
+
+class Signed(Protocol):
+    """A JWT-SVID, as far as it concerns this."""
+
+    @property
+    def token(self) -> str: ...
+    @property
+    def expires_at(self) -> datetime: ...
+    @property
+    def claims(self) -> VerifiedClaims: ...
+
+
+class AssertionIssuer(Protocol):
+    """What signs them."""
+
+    def issue_assertion(
+        self,
+        spiffe_id: SpiffeId,
+        audience: str,
+        ttl: timedelta,
+        *,
+        issuer: str,
+        algorithm: Literal["ES256", "RS256"] = "ES256",
+        claims: Mapping[str, Any] | None = None,
+    ) -> Signed: ...
+
+
+class Assertions:
+    """Gives each workload its mint."""
+
+    def __init__(self, authority: AssertionIssuer, issuer: str, audit: Audit | None = None) -> None:
+        """`issuer`: the `iss` of what is signed. `audit`: where it is recorded."""
+        self._authority = authority
+        self._issuer = issuer
+        self._audit = audit
+
+    def of(self, spiffe_id: SpiffeId) -> Mint:
+        """What signs for one workload, whoever asks."""
+
+        def mint(
+            audience: str,
+            *,
+            algorithm: Literal["ES256", "RS256"] = "ES256",
+            claims: Mapping[str, Any] | None = None,
+        ) -> str:
+            signed = self._authority.issue_assertion(
+                spiffe_id, audience, LIFE, issuer=self._issuer, algorithm=algorithm, claims=claims
+            )
+            if self._audit is not None:
+                self._audit.note(
+                    "assertion_issued",
+                    spiffe_id=str(spiffe_id),
+                    audience=audience,
+                    jti=signed.claims["jti"],
+                    expires_at=int(signed.expires_at.timestamp()),
+                )
+            return signed.token
+
+        return mint

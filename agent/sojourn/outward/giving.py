@@ -1,0 +1,70 @@
+"""Giving a task what it asks for at a resource: a token of ours, or what a provider gives."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from sojourn.oautherrors import BindingNotOffered
+from sojourn.outward.given import Given
+from sojourn.outward.handing import Handing
+from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.task import Task
+from sojourn.tasks.tokens import Binding
+
+
+class Giving:
+    """For all doors."""
+
+    def __init__(self, engine: TaskEngine, handing: Handing) -> None:
+        self._engine = engine
+        self._handing = handing
+
+    def is_outside(self, task: Task, resource: str) -> bool:
+        """Whether a provider gives the credentials for a resource of the task; '': for its only one."""
+        if not resource and len(task.authority.grants) == 1:
+            resource = task.authority.grants[0].resource
+        return resource in task.type.outside
+
+    def check_offered(self, task: Task, resource: str, *, bound: bool, params_digest: str) -> None:
+        """Raise BindingNotOffered if what is asked for is a provider's, and is to be bound or for one request alone."""
+        if not self.is_outside(task, resource):
+            return
+        if bound:
+            raise BindingNotOffered(
+                f"a provider gives the credentials for {resource[:200] or 'it'}, and they are not bound to their"
+                " sender: ask without a key, proof or certificate"
+            )
+        if params_digest:
+            raise BindingNotOffered(
+                f"a provider gives the credentials for {resource[:200] or 'it'}, and they are not for one request"
+                " alone: ask without params_digest"
+            )
+
+    async def give(
+        self,
+        task: Task,
+        resource: str,
+        actions: Sequence[str],
+        *,
+        not_after: datetime | None = None,
+        binding: Binding | None = None,
+        agent_key: bool = False,
+        params_digest: str = "",
+    ) -> Given:
+        """A credential for one resource of a live task: see TaskEngine.token and Handing.give, and what those raise.
+
+        Raise BindingNotOffered for one of a provider that is to be bound, or for one request alone.
+        """
+        bound = agent_key or binding is not None
+        self.check_offered(task, resource, bound=bound, params_digest=params_digest)
+        if self.is_outside(task, resource):
+            return await self._handing.give(task, resource, actions, not_after=not_after)
+        token = await self._engine.token(
+            task,
+            resource,
+            actions,
+            not_after=not_after,
+            binding=binding,
+            agent_key=agent_key,
+            params_digest=params_digest,
+        )
+        return Given.of(token)

@@ -1,0 +1,52 @@
+"""An agent with providers outside: stand-ins on loopback, and task types that name them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from harness.agent import AgentProcess
+from harness.authserver import AuthServer
+from harness.taskagent import TICKETS, TRIAGE, make_agent
+
+ORDERS, STOCK = "https://orders.example.org", "https://stock.example.org"
+HELPER = "spiffe://example.org/agent/helper"
+PERMIT_ALL = '@id("all") permit (principal, action, resource);'
+ASK = 'ask = {{ audience = "{audience}", scopes = {{ "orders:read" = ["orders.read"], "orders:list" = ["orders.list"] }} }}'
+
+
+def provider(name: str, server: AuthServer, **more: object) -> str:
+    """The table of a provider of kind `oidc` in the configuration."""
+    lines = {"kind": '"oidc"', "issuer": f'"{server.issuer}"', "plain_http": "true", "timeout": '"5s"', **more}
+    return f"\n[providers.{name}]\n" + "\n".join(f"{key} = {value}" for key, value in lines.items()) + "\n"
+
+
+def outside_type(*, ask: str = ASK.format(audience="orders"), corp: str = "corp", **more: object) -> str:
+    """A task type with a resource of ours, one of provider `corp`, and one of provider `other`."""
+    head = "\n".join(f"{key} = {value}" for key, value in more.items())
+    return f"""
+allowed_workloads = ["{TRIAGE}"]
+{head}
+[delegation]
+to = ["{HELPER}"]
+[[ceiling]]
+resource = "{TICKETS}"
+actions = ["ticket:read"]
+[[ceiling]]
+resource = "{ORDERS}"
+actions = ["orders:list", "orders:read"]
+provider = "{corp}"
+{ask}
+[[ceiling]]
+resource = "{STOCK}"
+actions = ["stock:read"]
+provider = "other"
+"""
+
+
+@contextmanager
+def outside_agent(
+    corp: AuthServer, other: AuthServer, *, level: str = "info", extra: str = ""
+) -> Iterator[AgentProcess]:
+    """A running agent with the task type `outside`."""
+    tables = provider("corp", corp) + provider("other", other, timeout='"1s"') + extra
+    with make_agent(level=level, extra=tables) as made:
+        yield made
