@@ -50,10 +50,12 @@ class OpenBao:
         return self.root.get(f"/v1/{path}")
 
     def trust(self, issuer: Issuer) -> None:
-        key = issuer.key("ES256")
-        assert isinstance(key, ECKey)
-        pem = key.as_pem(private=False).decode()
-        self.write("auth/jwt/config", {"jwt_validation_pubkeys": [pem], "bound_issuer": issuer.issuer})
+        self.trust_keys([issuer.key("ES256").as_dict(private=False)], issuer.issuer)
+
+    def trust_keys(self, keys: list[dict], issuer: str) -> None:
+        """Take assertions of an issuer by these JWKs, of P-256."""
+        pems = [ECKey.import_key(key).as_pem(private=False).decode() for key in keys]
+        self.write("auth/jwt/config", {"jwt_validation_pubkeys": pems, "bound_issuer": issuer})
 
     def role(self, name: str, subject: str, **more) -> None:
         told = {
