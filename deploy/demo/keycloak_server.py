@@ -40,14 +40,27 @@ def distribution() -> Path:
 class Keycloak:
     """One Keycloak with its files in `folder`. Use as a context manager, which waits until it answers."""
 
-    def __init__(self, home: Path, folder: Path, *, certificate: Path | None = None, key: Path | None = None) -> None:
-        """With `certificate` and `key` it speaks https too, at `secure_base`."""
+    def __init__(
+        self,
+        home: Path,
+        folder: Path,
+        *,
+        certificate: Path | None = None,
+        key: Path | None = None,
+        trusted: Path | None = None,
+    ) -> None:
+        """With `certificate` and `key` it speaks https too, at `secure_base`. `trusted`: a PEM file with authorities of
+        servers that it believes, such as of the agent's bundle endpoint.
+        """
         self.admin_password = secrets.token_urlsafe(18)
         self._folder = folder
         self._port, self._secure_port = _free_port(), _free_port()
         self._certificate, self._key = certificate, key
         self._log = folder / "keycloak.log"
         self._prepare(home)
+        if trusted is not None:
+            (folder / "conf" / "truststores").mkdir(exist_ok=True)
+            shutil.copy(trusted, folder / "conf" / "truststores" / "trusted.pem")
 
     @property
     def base(self) -> str:

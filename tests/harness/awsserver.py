@@ -60,7 +60,7 @@ class AwsServer(StandIn):
         self.issuer, self.role, self.audience, self.known, self.packed_max = issuer, role, audience, known, packed_max
         self.sessions: dict[str, Session] = {}
         self.managed: dict[str, Managed] = {}
-        self.denied_tags: set[str] = set()
+        self.denied: set[tuple[str, str]] = set()  # tags, with their values
         self.skew = timedelta(0)
         super().__init__()
 
@@ -158,7 +158,7 @@ class AwsServer(StandIn):
         `named_by_resource`: the resource's own policy allows it to this session by name: no implicit denial counts.
         """
         session, at = self.sessions[access_key], at or self.now()
-        if at >= session.expires or session.tags.get("task") in self.denied_tags:
+        if at >= session.expires or self.denied & set(session.tags.items()):
             return False
         applying = [each for each in session.policy["Statement"] if _applies(each, action, resource, at)]
         if any(each["Effect"] == "Deny" for each in applying):

@@ -35,12 +35,16 @@ _KEEPERS: list[subprocess.Popen[bytes]] = []
 
 @dataclass(frozen=True)
 class Running:
-    """The Keycloak of this run. `ca`: who signed the certificate of `secure_base`."""
+    """The Keycloak of this run. `ca`: who signed the certificate of `secure_base`, and whose servers it believes;
+    `chain` and `key`: a certificate of that, for another server on loopback.
+    """
 
     base: str
     secure_base: str
     admin_password: str
     ca: Path
+    chain: Path
+    key: Path
 
     @contextlib.contextmanager
     def realm(self, *, token_seconds: int = 120, secure: bool = False) -> Iterator[Realm]:
@@ -110,7 +114,8 @@ def running_keycloak() -> Running:
                     pytest.fail(f"Keycloak did not start: {failed}")
                 time.sleep(0.1)
     found = json.loads(told.read_text())
-    return Running(found["base"], found["secure_base"], found["admin_password"], Path(found["ca"]))
+    files = (Path(found[name]) for name in ("ca", "chain", "key"))
+    return Running(found["base"], found["secure_base"], found["admin_password"], *files)
 
 
 def _keep(controller: int, folder: Path) -> None:
@@ -132,8 +137,9 @@ def main() -> None:
     over = select.poll()
     over.register(controller, select.POLLIN)
     place = TlsPlace(folder / "tls")
+    os.chmod(place.key, 0o600)
     try:
-        keycloak = Keycloak(distribution(), folder / "home", certificate=place.chain, key=place.key)
+        keycloak = Keycloak(distribution(), folder / "home", certificate=place.chain, key=place.key, trusted=place.ca)
         keycloak.start()
         try:
             keycloak.wait()
@@ -141,7 +147,7 @@ def main() -> None:
                 "base": keycloak.base,
                 "secure_base": keycloak.secure_base,
                 "admin_password": keycloak.admin_password,
-                "ca": str(place.ca),
+                **{name: str(getattr(place, name)) for name in ("ca", "chain", "key")},
             }
             (folder / "running.tmp").write_text(json.dumps(found))
             (folder / "running.tmp").rename(folder / "running.json")

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -37,9 +38,10 @@ def find_bao() -> Path:
 class OpenBao:
     """Its address, and its root's HTTP."""
 
-    def __init__(self, address: str, root: httpx.Client) -> None:
+    def __init__(self, address: str, root: httpx.Client, log: Path) -> None:
         self.address = address
         self.root = root
+        self._log = log
 
     def write(self, path: str, told: dict) -> dict:
         answer = self.root.post(f"/v1/{path}", json=told)
@@ -50,10 +52,12 @@ class OpenBao:
         return self.root.get(f"/v1/{path}")
 
     def trust(self, issuer: Issuer) -> None:
-        key = issuer.key("ES256")
-        assert isinstance(key, ECKey)
-        pem = key.as_pem(private=False).decode()
-        self.write("auth/jwt/config", {"jwt_validation_pubkeys": [pem], "bound_issuer": issuer.issuer})
+        self.trust_keys([issuer.key("ES256").as_dict(private=False)], issuer.issuer)
+
+    def trust_keys(self, keys: list[dict], issuer: str) -> None:
+        """Take assertions of an issuer by these JWKs, of P-256."""
+        pems = [ECKey.import_key(key).as_pem(private=False).decode() for key in keys]
+        self.write("auth/jwt/config", {"jwt_validation_pubkeys": pems, "bound_issuer": issuer})
 
     def role(self, name: str, subject: str, **more) -> None:
         told = {
@@ -66,6 +70,11 @@ class OpenBao:
             "token_policies": ["orders"],
         }
         self.write(f"auth/jwt/role/{name}", {**told, **more})
+
+    def unseal(self) -> None:
+        """By the key that it tells when it starts, as one for development does."""
+        (key,) = re.findall(r"Unseal Key: (\S+)", self._log.read_text())
+        self.write("sys/unseal", {"key": key})
 
     def look_up(self, token: str) -> int:
         """The status that a look-up of a token gets from root: 200 while it is good."""
@@ -86,7 +95,7 @@ def openbao(port: int) -> Iterator[OpenBao]:
         root = httpx.Client(base_url=address, headers={"X-Vault-Token": ROOT_TOKEN}, trust_env=False, timeout=20)
         try:
             wait_until(lambda: _answers(root), READY_SECONDS)
-            made = OpenBao(address, root)
+            made = OpenBao(address, root, log)
             made.write("sys/auth/jwt", {"type": "jwt"})
             rules = 'path "secret/data/orders" { capabilities = ["read"] }'
             made.write("sys/policies/acl/orders", {"policy": rules})

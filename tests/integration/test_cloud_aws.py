@@ -48,6 +48,28 @@ def ground():
         yield made
 
 
+@pytest.fixture
+def hook(ground):
+    """An operator's endpoint that has AWS deny what it is told, for those that show an SVID for it."""
+
+    def deny(request):
+        verified(
+            request.bearer,
+            ground.issuer.jwks(),
+            issuer=ground.issuer.issuer,
+            audiences={f"{server.url}/deny"},
+            algorithms={"ES256"},
+        )
+        told = request.fields
+        ground.server.denied.add(("session", told["session_id"]) if told["session_id"] else ("task", told["task_id"]))
+        return Reply(204)
+
+    server = StandIn()
+    server.instead["/deny"] = deny
+    with server:
+        yield server
+
+
 class TestSession:
     async def test_allows_what_was_asked_for_and_ends_with_the_task(self, ground):
         """A session may do what was asked for until the task's end, and nothing from then on, though STS knows it."""
@@ -76,7 +98,8 @@ class TestSession:
         """The session's name and its tag are the task's id."""
         obtained = await ground.obtain()
         session = ground.server.sessions[obtained.public["access_key_id"]]
-        assert ("task_7Qm2xV9f", {"task": "task_7Qm2xV9f"}, "") == (session.name, session.tags, session.source)
+        tags = {"task": "task_7Qm2xV9f", "session": obtained.public["session_id"]}
+        assert ("task_7Qm2xV9f", tags, "") == (session.name, session.tags, session.source)
 
     async def test_carries_a_source_identity_where_the_role_allows_it(self, ground):
         """A source identity is set if the role's trust policy allows it, and refused else."""
@@ -151,31 +174,26 @@ class TestRefusals:
 
 
 class TestEnd:
-    async def test_the_hook_denies_by_the_tag(self, ground):
-        """The hook verifies who asks, denies the task's tag, and what the session could do it can do no more."""
-        hook = StandIn()
-
-        def deny(request):
-            verified(
-                request.bearer,
-                ground.issuer.jwks(),
-                issuer=ground.issuer.issuer,
-                audiences={f"{hook.url}/deny"},
-                algorithms={"ES256"},
-            )
-            ground.server.denied_tags.add(request.fields["task_id"])
-            return Reply(204)
-
-        hook.instead["/deny"] = deny
-        with hook:
-            async with guarded() as http:
-                made = ground.provider(http, deny_hook=f"{hook.url}/deny")
-                asked = wanted(made, ASK, ACTIONS, clock=SystemClock())
-                obtained = await made.exchange(asked, ground.mint)
-                key = obtained.public["access_key_id"]
-                assert ground.server.allows(key, "s3:GetObject", OBJECT)
+    async def test_the_hook_denies_one_session(self, ground, hook):
+        """The hook verifies who asks; what the session could do it can do no more, and another of the task still can."""
+        async with guarded() as http:
+            made = ground.provider(http, deny_hook=f"{hook.url}/deny")
+            asked = wanted(made, ASK, ACTIONS, clock=SystemClock())
+            obtained, other = [await made.exchange(asked, ground.mint) for _ in range(2)]
+            key, kept = obtained.public["access_key_id"], other.public["access_key_id"]
+            assert ground.server.allows(key, "s3:GetObject", OBJECT)
+            for _ in range(2):
                 await made.take_back(ended(asked, obtained), ground.mint)
-                await made.take_back(ended(asked, obtained), ground.mint)
+        assert not ground.server.allows(key, "s3:GetObject", OBJECT)
+        assert ground.server.allows(kept, "s3:GetObject", OBJECT)
+
+    async def test_a_lost_session_is_denied_with_its_task(self, ground, hook):
+        """When a task is over a session whose answer was lost is denied by the task's tag."""
+        async with guarded() as http:
+            made = ground.provider(http, deny_hook=f"{hook.url}/deny")
+            asked = wanted(made, ASK, ACTIONS, clock=SystemClock())
+            key = (await made.exchange(asked, ground.mint)).public["access_key_id"]
+            await made.take_back(ended(asked), ground.mint)
         assert not ground.server.allows(key, "s3:GetObject", OBJECT)
 
 

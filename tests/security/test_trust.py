@@ -130,6 +130,25 @@ class TestNothingElse:
         assert "No client certificate CA names sent" in done.stdout
         assert "Client Certificate Types" not in done.stdout
 
+    @pytest.mark.parametrize(
+        ("flags", "agreed"),
+        [
+            (["-tls1_3"], True),
+            (["-tls1_2"], True),
+            (["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256"], True),
+            (["-tls1_2", "-cipher", "ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0"], False),
+            (["-tls1_2", "-cipher", "AES128-GCM-SHA256:AES128-SHA:@SECLEVEL=0"], False),
+            (["-tls1_1", "-cipher", "ALL:@SECLEVEL=0"], False),
+        ],
+    )
+    def test_tls(self, agent: AgentProcess, flags: list[str], agreed: bool) -> None:
+        """TLS is 1.2 or 1.3, with forward secrecy, and without old hashes."""
+        done = subprocess.run(
+            ["openssl", "s_client", "-connect", agent.trust, *flags],
+            input="", capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+        assert agreed == ("Cipher is (NONE)" not in done.stdout and "Cipher is " in done.stdout), done.stdout
+
     def test_what_is_told_is_public(self, agent: AgentProcess) -> None:
         """No document has a private member of a key."""
         with visitor(agent) as client:

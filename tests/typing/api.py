@@ -27,6 +27,7 @@ from sojourn.sdk.grpcclient import aio_interceptors, interceptors
 from sojourn.sdk.grpcserver import AioTaskTokenInterceptor, TaskTokenInterceptor
 from sojourn.sdk.guarded import guarded
 from sojourn.sdk.httpauth import TaskAuth
+from sojourn.sdk.localcredentials.running import CloudEndpoints
 from sojourn.sdk.mcpserver import McpGuard, McpStdioGuard
 from sojourn.sdk.parse import JwtSvid, X509Context
 from sojourn.sdk.serving import serving_token
@@ -107,6 +108,9 @@ async def tasks_of_asynchronous_code() -> None:
         async with running.proxy() as proxy:
             assert_type(proxy, Egress)
             assert_type(proxy.of({}), dict[str, str])
+        async with running.cloud_endpoints(resources=["https://a.example"]) as endpoints:
+            assert_type(endpoints, CloudEndpoints)
+            assert_type(endpoints.of({}), dict[str, str])
         assert_type(current_task(), Task | SyncTask)
         assert_type(current_task(Task), Task)
 
@@ -119,3 +123,5 @@ def tasks_of_blocking_code() -> None:
         assert_type(current_task(SyncTask), SyncTask)
         with running.proxy(ca_file="/ca.pem") as proxy:
             assert_type(proxy.url, str)
+        with running.cloud_endpoints(vault_token_file="/run/token") as endpoints:  # a name
+            assert_type(endpoints, CloudEndpoints)

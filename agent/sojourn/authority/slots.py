@@ -59,6 +59,7 @@ class Slots(ABC, Generic[Key]):
         self._path = path
         self._clock = clock
         self._overlap = overlap
+        self._made_at: dict[str, float] = {}  # by the boot clock, of those that this run has made
         content = keyfile.read(path)
         self._slots = () if content is None else self._parse(content)
         self.maintain()
@@ -106,7 +107,7 @@ class Slots(ABC, Generic[Key]):
 
     def prepare(self) -> Slot[Key]:
         """Make and publish the next key. One that was prepared and never signed gives way to it."""
-        slot = self._make(self._clock.now())
+        slot = self._new(self._clock.now())
         self._keep((*(each for each in self._slots if each.status is not Status.PREPARED), slot))
         return slot
 
@@ -165,11 +166,16 @@ class Slots(ABC, Generic[Key]):
         elif prepared is not None and self._activation(prepared) <= now:
             slots = _activated(slots)
         elif prepared is None and self._preparation() <= now:
-            slots = (*slots, self._make(now))
+            slots = (*slots, self._new(now))
         if slots == self._slots:
             return False
         self._keep(slots)
         return True
+
+    def _new(self, now: datetime) -> Slot[Key]:
+        slot = self._make(now)
+        self._made_at = {slot.id: self._clock.boot()}
+        return slot
 
     def _preparation(self) -> datetime:
         """When the next key is due to be prepared."""
@@ -182,7 +188,11 @@ class Slots(ABC, Generic[Key]):
         life = active.not_after - active.created
         published = prepared.created + life * PUBLISHED_FOR
         due = min(max(published, active.at(PREPARE_AT + PUBLISHED_FOR)), active.at(ACTIVATE_AT_LAST))
-        return min(max(due, prepared.created + self._overlap), active.not_after - min(life * LAST_SHARE, LAST))
+        known = prepared.created + self._overlap
+        if prepared.id in self._made_at:  # the wall clock may have been set since
+            shown = timedelta(seconds=self._clock.boot() - self._made_at[prepared.id])
+            known = max(known, self._clock.now() + self._overlap - shown) if shown < self._overlap else known
+        return min(max(due, known), active.not_after - min(life * LAST_SHARE, LAST))
 
     def _find(self, authority_id: str) -> Slot[Key]:
         if not authority_id:

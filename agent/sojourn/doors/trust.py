@@ -10,16 +10,14 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
-from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.clock import Alarms, Clock
+from sojourn.clock import Clock
 from sojourn.configtables import ListenConfig
 from sojourn.doors.admission import Allowance
-from sojourn.doors.httpprotocol import SENDER, HttpProtocols
+from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.tlsdoor import Listener, TlsPeer
 from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.webdoor import ShownSource, WebDoor, open_web
-from sojourn.identity.revocations import Revocations
 from sojourn.limits import (
     TRUST_CONNECTIONS,
     TRUST_CONNECTIONS_PER_ADDRESS,
@@ -27,7 +25,6 @@ from sojourn.limits import (
     TRUST_DESCRIPTORS_SHARE,
     TRUST_REQUESTS_PER_SECOND,
 )
-from sojourn.networks import network_of
 from sojourn.sdk.parse import X509Context
 from sojourn.sdk.tls import InnerContext, SpiffeContext, load_pem
 
@@ -94,21 +91,7 @@ class TrustContext(SpiffeContext):
 class TrustDoor(WebDoor):
     """The listener and its connections. Whoever comes is nobody, and an address has its share and no more."""
 
-    def __init__(
-        self,
-        protocols: HttpProtocols,
-        authority: EmbeddedAuthority,
-        revocations: Revocations,
-        clock: Clock,
-        alarms: Alarms,
-    ) -> None:
-        super().__init__(protocols, authority, revocations, clock, alarms)
-        self._often = Allowance(TRUST_CONNECTIONS_PER_SECOND)
-
-    def no_room(self, host: str) -> str:
-        if not self._often.allow(network_of(host)):
-            return "the address connects too often"
-        return super().no_room(host)
+    new_per_second = TRUST_CONNECTIONS_PER_SECOND
 
     def places(self, peer: TlsPeer, connections: int) -> int:
         del peer

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sojourn import trusted
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms, Clock
+from sojourn.doors.admission import Allowance
 from sojourn.doors.doorway import Caller
 from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.ownsvid import OwnSvid, Shown
@@ -20,6 +21,7 @@ from sojourn.doors.tlsdoor import Listener, TlsDoor, TlsPeer, address_of, bind_t
 from sojourn.errors import CannotStart, InvalidInput, SojournError
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import CERTIFICATE_LOOK_SECONDS, PEM_MAX_BYTES
+from sojourn.networks import network_of
 from sojourn.sdk.parse import X509Context
 from sojourn.sdk.tls import load_pem
 from sojourn.tasks.clients import Certificate, Sender
@@ -115,6 +117,8 @@ class ShownSource:
 class WebDoor(TlsDoor):
     """A listener and its connections. There is no gRPC here."""
 
+    new_per_second: int | None = None  # connections of one address, before any TLS; None: as many as there are places
+
     def __init__(
         self,
         protocols: HttpProtocols,
@@ -125,6 +129,12 @@ class WebDoor(TlsDoor):
     ) -> None:
         super().__init__(None, authority, revocations, clock, alarms)
         self._protocols = protocols
+        self._often = None if self.new_per_second is None else Allowance(self.new_per_second)
+
+    def no_room(self, host: str) -> str:
+        if self._often is not None and not self._often.allow(network_of(host)):
+            return "the address connects too often"
+        return super().no_room(host)
 
     def objection(self, peer: TlsPeer) -> SojournError | None:
         del peer  # whoever may not come in has been refused in the handshake

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 import structlog
 from pydantic import AfterValidator, Field
 
+from sojourn.background import Background
 from sojourn.clock import Clock
 from sojourn.configtables import Duration, between
 from sojourn.errors import SojournError
@@ -66,6 +67,7 @@ class AuthorizationServer:
         self._http = http
         self._clock = clock
         self._hints = hints
+        self._background = Background("unused_token_failed")
         self.discovery = Discovery(table.issuer, http, clock)
 
     @property
@@ -102,7 +104,7 @@ class AuthorizationServer:
         try:
             return read_token(answer, expected, step=step, asked_at=asked_at, now=now, hints=self._hints)
         except Unfit as unfit:
-            await self.discard(unfit.tokens, mint)
+            self.discard(unfit.tokens, mint)
             raise
 
     async def probe(self, form: Mapping[str, str], *, step: str) -> int:
@@ -138,13 +140,16 @@ class AuthorizationServer:
                 raise ProviderUnavailable(error.public, step=REVOKE, hint=error.hint)
             raise error
 
-    async def discard(self, tokens: Iterable[str], mint: Mint) -> None:
-        """End tokens that nobody was given. What cannot be done is logged: nobody has them."""
+    def discard(self, tokens: Iterable[str], mint: Mint) -> None:
+        """End tokens that nobody was given, behind: whoever asked for them is told at once why there is none."""
         for token in tokens:
-            try:
-                await self.revoke((token,), mint)
-            except SojournError as error:
-                log.warning("unused_token_not_revoked", issuer=self._table.issuer, reason=error.public)
+            self._background.run(self._end(token, mint))
+
+    async def _end(self, token: str, mint: Mint) -> None:
+        try:
+            await self.revoke((token,), mint)
+        except SojournError as error:
+            log.warning("unused_token_not_revoked", issuer=self._table.issuer, reason=error.public)
 
     async def is_active(self, token: str, mint: Mint) -> bool | None:
         """What introspection (RFC 7662) says of a token; None if it is not to be had."""
@@ -156,6 +161,7 @@ class AuthorizationServer:
         return active if isinstance(active, bool) else None
 
     async def close(self) -> None:
+        await self._background.quiet()
         await self.discovery.close()
 
     def _client(self, mint: Mint) -> dict[str, str]:

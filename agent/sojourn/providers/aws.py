@@ -6,12 +6,14 @@ is the JSON that AWS's SDKs read from a container credential endpoint.
 An issued session cannot be recalled. Its session policy ends with the task's deadline, to the second: after that AWS
 refuses whatever IAM decides on, though the keys themselves are known to STS for longer. Only what IAM does not decide
 on goes on until then: sts:GetCallerIdentity, and so a proof of identity made of it, as for EKS. For a task that ends
-before its deadline there is the deny hook: an operator's endpoint that denies by the session's tag `task`.
+before its deadline there is the deny hook: an operator's endpoint that denies by the session's tags. It denies one
+session and not the task, which may live on: with fewer actions, or over a restart of the agent.
 """
 
 import json
 import math
 import re
+import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
@@ -49,14 +51,16 @@ class AwsSettings(ProviderTable):
     audience: Annotated[str, Field(min_length=1, max_length=255)] = "sts.amazonaws.com"  # as IAM's provider has it
     role_arn: RoleArn | None = None  # for asks that name none
     max_session: Annotated[Duration, between(_SHORTEST, _LONGEST)] = timedelta(hours=1)  # at most the role's own
-    tag: Annotated[bool, Field(strict=True)] = True  # sessions with `task`; the role has to allow sts:TagSession
+    tag: Annotated[bool, Field(strict=True)] = (
+        True  # sessions with `task` and `session`; the role has to allow sts:TagSession
+    )
     source_identity: Literal["task", "task_type"] | None = None  # the role has to allow sts:SetSourceIdentity
     deny_hook: Endpoint | None = None  # an operator's: told to deny a session at its task's end
 
     @model_validator(mode="after")
     def _denied_by_its_tag(self) -> Self:
         if self.deny_hook is not None and not self.tag:
-            raise ValueError("deny_hook: denies by the tag `task`: set tag = true")
+            raise ValueError("deny_hook: denies by a session's tags: set tag = true")
         return self
 
     @property
@@ -95,18 +99,21 @@ class AwsProvider:
         return {**told, "region": self._settings.region} if self._settings.region is not None else told
 
     async def exchange(self, wanted: Wanted, mint: Mint) -> Obtained:
-        """One role session. Its tags are the task's id alone; its name is that too."""
+        """One role session. Its name is the task's id; its tags are that, and an ID of the session's own."""
         now, until = self._clock.now(), wanted.ends.astimezone(UTC).replace(microsecond=0)
         if until <= now:
             raise ProviderRefused("the task ends before a session could begin", step="assume_role")
         needed = timedelta(seconds=math.ceil((until - now).total_seconds()))
+        session_id = secrets.token_hex(8)
         life = min(max(needed, _SHORTEST), self._settings.max_session)
         form = {
             "Action": "AssumeRoleWithWebIdentity",
             "Version": _VERSION,
             "RoleArn": self._role(wanted.ask),
             "RoleSessionName": session_name(wanted.task_id),
-            "WebIdentityToken": mint(self._settings.audience, algorithm="ES256", claims=self._claims(wanted)),
+            "WebIdentityToken": mint(
+                self._settings.audience, algorithm="ES256", claims=self._claims(wanted, session_id)
+            ),
             "DurationSeconds": str(int(life.total_seconds())),
             "Policy": session_policy(wanted.ask, wanted.actions, until),
         }
@@ -115,10 +122,10 @@ class AwsProvider:
         answer = await self._http.post_form(self._settings.sts, form, step="assume_role", headers=_AS_XML)
         if answer.status != 200:
             raise refusal_of(answer, "assume_role")
-        return self._obtained(fields_of(answer, "assume_role"), form, now + life, until)
+        return self._obtained(fields_of(answer, "assume_role"), form, session_id, now + life, until)
 
     def _obtained(
-        self, fields: Mapping[str, Any], form: Mapping[str, str], latest: datetime, until: datetime
+        self, fields: Mapping[str, Any], form: Mapping[str, str], session_id: str, latest: datetime, until: datetime
     ) -> Obtained:
         key, secret, session = (
             token_of(fields, f"{_RESULT}Credentials/{name}", "assume_role")
@@ -137,6 +144,8 @@ class AwsProvider:
             "Expiration": f"{expires:%Y-%m-%dT%H:%M:%SZ}",
         }
         named = {"role_arn": form["RoleArn"], "session_name": form["RoleSessionName"], "access_key_id": key}
+        if self._settings.tag:
+            named["session_id"] = session_id
         return Obtained(
             token=json.dumps(credentials, separators=(",", ":")),
             expires_at=expires,
@@ -147,7 +156,10 @@ class AwsProvider:
         )
 
     async def take_back(self, ended: Ended, mint: Mint) -> None:
-        """Have the operator's hook deny the task's sessions: by the tag `task`, so a lost one too."""
+        """Have the operator's hook deny the session, by its tag `session`.
+
+        One whose answer was lost has no ID that is known: the hook is to deny all of the task then, which is over.
+        """
         hook = self._settings.deny_hook
         if hook is None:
             raise ProviderRefused("AWS cannot recall a session, and no deny_hook is set", step="deny")
@@ -155,6 +167,7 @@ class AwsProvider:
             "task_id": ended.task_id,
             "role_arn": ended.handle.get("role_arn", ""),
             "session_name": ended.handle.get("session_name", session_name(ended.task_id)),
+            "session_id": ended.handle.get("session_id", ""),
             "access_key_id": ended.handle.get("access_key_id", ""),
             "until": f"{ended.expires_at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
         }
@@ -192,7 +205,9 @@ class AwsProvider:
             "assume_role", "ok", f"{public['role_arn']} was assumed; all is denied from {public['denied_from']} on"
         )
         if self._settings.deny_hook is None:
-            hint = "for an end before that, set deny_hook to an endpoint of yours that denies by aws:PrincipalTag/task"
+            hint = (
+                "for an end before that, set deny_hook to an endpoint of yours that denies by aws:PrincipalTag/session"
+            )
             yield Step("deny", "skipped", "a session that a task leaves behind is good until its deadline", hint)
         else:
             yield Step("deny", "skipped", "the deny hook is asked at a task's end alone")
@@ -205,10 +220,11 @@ class AwsProvider:
         named = ask.role_arn if isinstance(ask, AwsAsk) else None
         return named or self._settings.role_arn or ""
 
-    def _claims(self, wanted: Wanted) -> dict[str, Any]:
+    def _claims(self, wanted: Wanted, session_id: str) -> dict[str, Any]:
         claims: dict[str, Any] = {}
         if self._settings.tag:
-            claims[_TAGS] = {"principal_tags": {"task": [wanted.task_id]}, "transitive_tag_keys": ["task"]}
+            tags = {"session": [session_id], "task": [wanted.task_id]}
+            claims[_TAGS] = {"principal_tags": tags, "transitive_tag_keys": sorted(tags)}
         if self._settings.source_identity is not None:
             source = wanted.task_id if self._settings.source_identity == "task" else wanted.task_type
             claims[_SOURCE] = session_name(source)

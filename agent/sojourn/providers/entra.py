@@ -8,22 +8,24 @@ good for 60 to 90 minutes, whatever the task's end, services accept it without a
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
 from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, Table, between
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.limits import ACTIONS_PER_GRANT
+from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ASSERTION_SECONDS, PROVIDER_TOKEN_MAX_SECONDS
 from sojourn.providers.answers import code_of, failed, life_of, odd, said, token_of, unanswered, unfailing
 from sojourn.providers.asks import chosen, of_actions
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
-from sojourn.providers.provider import Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
+from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
 from sojourn.providers.settings import Endpoint, read_ask, read_table
 
+JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 _BEARER_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+_LONGEST: Final = timedelta(seconds=PROVIDER_TOKEN_MAX_SECONDS)
 _FEDERATED: Final = "App registrations, this application, Certificates & secrets, Federated credentials"
 
 # Error codes of Entra (AADSTS…): what happened, and what to set.
@@ -80,7 +82,7 @@ class EntraSettings(ProviderTable):
     audience: Annotated[str, Field(min_length=1, max_length=600)] = (
         "api://AzureADTokenExchange"  # as the credential has
     )
-    longest_token: Annotated[Duration, between(timedelta(minutes=10), timedelta(hours=28))] = timedelta(hours=24)
+    longest_token: Annotated[Duration, between(timedelta(minutes=10), _LONGEST)] = _LONGEST
 
 
 class EntraAsk(Table):
@@ -89,6 +91,7 @@ class EntraAsk(Table):
     scope: Annotated[str, Field(pattern=r"^[!#-\[\]-~]{1,500}/\.default$")]
     client_id: _ClientId | None = None  # default: that of the settings
     clients: Annotated[Mapping[str, _ClientId], Field(max_length=ACTIONS_PER_GRANT)] = Field(default_factory=dict)
+    gives: Literal["token", "assertion"] = "token"  # an assertion: the program's SDK makes the exchange itself
 
     @model_validator(mode="after")
     def _one_of_both(self) -> "EntraAsk":
@@ -104,6 +107,7 @@ class EntraAsked:
     scope: str
     clients: Mapping[str, str]
     actions: tuple[str, ...]
+    gives: str = "token"
 
 
 class EntraProvider:
@@ -129,22 +133,25 @@ class EntraProvider:
             of_actions(read.clients, actions, "clients")
         elif client is None:
             raise InvalidInput("ask.client_id: is missing, and the provider has none")
-        return EntraAsked(read.scope, read.clients or dict.fromkeys(actions, client or ""), actions)
+        return EntraAsked(read.scope, read.clients or dict.fromkeys(actions, client or ""), actions, read.gives)
 
     def describe(self, ask: Any) -> Mapping[str, str]:
-        """`kind`, `tenant_id`, `authority`, `scope`, and `client_id` if it is one for all actions."""
+        """`kind`, `tenant_id`, `authority`, `scope`, `client_id` if it is one for all actions, `gives` an assertion."""
         told = {
             "kind": self.kind,
             "tenant_id": self._settings.tenant_id,
             "authority": self._settings.authority.removesuffix("/"),
             "scope": ask.scope,
+            **({"gives": ask.gives} if ask.gives != "token" else {}),
         }
         clients = set(ask.clients.values())
         return {**told, "client_id": clients.pop()} if len(clients) == 1 else told
 
     async def exchange(self, wanted: Wanted, mint: Mint) -> Obtained:
-        """An access token of the application that these actions are."""
+        """An access token of the application that these actions are; or an assertion, by which its SDK gets one."""
         client = chosen(wanted.ask.clients, wanted.ask.actions, wanted.actions, "clients", "an application")
+        if wanted.ask.gives == "assertion":
+            return self._assertion(client, wanted, mint)
         form = {
             "grant_type": "client_credentials",
             "client_id": client,
@@ -163,6 +170,21 @@ class EntraProvider:
             token=token_of(told, "access_token", "token"),
             expires_at=self._clock.now() + life,
             public={"tenant_id": self._settings.tenant_id, "client_id": client, "scope": wanted.ask.scope},
+        )
+
+    def _assertion(self, client: str, wanted: Wanted, mint: Mint) -> Obtained:
+        """Nothing is asked of Entra: what a program gets there by it, nobody here knows, and it outlives the task."""
+        return Obtained(
+            token=mint(self._settings.audience, algorithm="RS256"),
+            expires_at=self._clock.now() + timedelta(seconds=PROVIDER_ASSERTION_SECONDS),
+            token_type=NOT_OAUTH,
+            issued_type=JWT,
+            public={
+                "tenant_id": self._settings.tenant_id,
+                "client_id": client,
+                "scope": wanted.ask.scope,
+                "gives": "assertion",
+            },
         )
 
     async def take_back(self, ended: Ended, mint: Mint) -> None:  # noqa: ARG002  # there is nothing to do with them

@@ -9,7 +9,6 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator
 
-from sojourn.errors import SojournError
 from sojourn.providers.authserver import ClientAuth, Issuer, OAuthTable
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.oauth import EXCHANGE, OAuthAsk, OAuthProvider
@@ -60,8 +59,8 @@ class KeycloakProvider(OAuthProvider[KeycloakTable, OAuthAsk]):
         }
         try:
             granted = await self.server.token(form, mint, self.expected(wanted), step=EXCHANGE)
-        except SojournError as error:
-            await self.server.discard((first.token,), mint)
+        except BaseException as error:  # given up, too
+            self.server.discard((first.token,), mint)
             if isinstance(error, ProviderRefused) and any(each in error.public for each in _NO_TARGET):
                 error.said = "invalid_target"  # RFC 8693, 2.2.2; Keycloak says invalid_client and invalid_request
             raise

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, model_validator
 from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, Table, between
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ROLES_KEPT, PROVIDER_STRANDED
+from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ROLES_KEPT, PROVIDER_STRANDED, PROVIDER_TOKEN_MAX_SECONDS
 from sojourn.providers.answers import failed, life_of, odd, table_of, token_of, unfailing
 from sojourn.providers.asks import chosen, of_actions
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
@@ -32,6 +32,7 @@ _LOGIN, _SECRET, _RIGHTS, _REVOKE = "login", "secret", "rights", "revoke"
 _SELF: Final = ("auth/token/revoke-self", "auth/token/lookup-self")
 _PLACE: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.@+-]*)*")
 _NOT_SECRETS: Final = ("auth/", "sys/", "identity/")
+_LONGEST: Final = timedelta(seconds=PROVIDER_TOKEN_MAX_SECONDS)
 _SLACK: Final = timedelta(minutes=1)  # by which a role's tokens may outlive a task before a check says so
 
 
@@ -59,7 +60,7 @@ class VaultSettings(ProviderTable):
     namespace: _Place | None = None
     role: _Role | None = None  # for asks that name none
     audience: Annotated[str, Field(min_length=1, max_length=255)] | None = None  # default: the address
-    longest_token: Annotated[Duration, between(timedelta(seconds=1), timedelta(days=32))] = timedelta(hours=24)
+    longest_token: Annotated[Duration, between(timedelta(seconds=1), _LONGEST)] = _LONGEST
 
 
 class VaultAsk(Table):

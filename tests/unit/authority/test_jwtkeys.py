@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from fakes.clock import FakeClock
-from sojourn.authority import keyfile
+from sojourn.authority import jwtkeys, keyfile
 from sojourn.authority.jwtkeys import JwtKeys, RsaKeys
 from sojourn.errors import CannotStart, StoreFailed
 
@@ -154,13 +154,20 @@ class TestRsa:
             RsaKeys(path, clock, TTL)
         assert before == path.read_bytes()
 
-    def test_made_ahead(self, path, clock):
-        """With threads at hand each key but the first is made in one of them."""
+    def test_made_ahead(self, path, clock, monkeypatch):
+        """With threads at hand each key but the first is made in one of them: nobody waits for it."""
+        made_by, make = [], jwtkeys._rsa_key
+
+        def noted():
+            made_by.append(threading.current_thread() is threading.main_thread())
+            return make()
+
+        monkeypatch.setattr(jwtkeys, "_rsa_key", noted)
         with ThreadPoolExecutor(1) as pool:
             keys = RsaKeys(path, clock, TTL, None, pool)
-            made = [keys.prepare().id for _ in range(2)]
-            assert 2 == len(set(made))
-            assert made[-1] == keys.prepared.id
+            made = [keys.prepare().id for _ in range(3)]
+        assert (3, 1) == (len(set(made)), sum(made_by))
+        assert made[-1] == keys.prepared.id
 
     def test_threads_that_are_gone(self, path, clock):
         """When the threads have ended, a key is made all the same."""

@@ -215,6 +215,17 @@ class TestOverlap:
             clock.advance(max(1.0, (slots.next_change - clock.now()).total_seconds()))
             slots.maintain()
 
+    def test_wall_clock_set_ahead(self, slots, clock):
+        """A wall clock that is set ahead does not make a key known that was published a moment ago."""
+        first, made = slots.active.id, slots.prepare().id
+        clock.advance(10)
+        clock.step_wall(21 * 86_400.0)
+        slots.maintain()
+        assert (first, 3590.0) == (slots.active.id, (slots.next_change - clock.now()).total_seconds())
+        clock.advance(3590)
+        slots.maintain()
+        assert made == slots.active.id
+
     def test_a_taint_does_not_wait(self, slots):
         """When the key that signs is to be replaced, the next signs at once."""
         first = slots.active.id

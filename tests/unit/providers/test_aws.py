@@ -62,8 +62,16 @@ class TestRequest:
             "WebIdentityToken": "svid-1",
             "DurationSeconds": "900",
         } == {key: value for key, value in form.items() if key != "Policy"}
-        tags = {"principal_tags": {"task": [TASK]}, "transitive_tag_keys": ["task"]}
-        assert [("sts.amazonaws.com", "ES256", {"https://aws.amazon.com/tags": tags})] == mint.asked
+        ((audience, algorithm, claims),) = mint.asked
+        assert ("sts.amazonaws.com", "ES256", ["https://aws.amazon.com/tags"]) == (audience, algorithm, list(claims))
+        tags = claims["https://aws.amazon.com/tags"]
+        assert ["session", "task"] == tags["transitive_tag_keys"] == sorted(tags["principal_tags"])
+        assert [TASK] == tags["principal_tags"]["task"]
+
+    async def test_each_session_has_an_id_of_its_own(self):
+        """Two sessions of one task are told apart by a tag that no other has."""
+        ids = [(await exchange(good()))[0].public["session_id"] for _ in range(2)]
+        assert 2 == len({*ids})
 
     @pytest.mark.parametrize(("ends_in", "asked"), [(1, "900"), (900, "900"), (901, "901"), (7_200, "3600")])
     async def test_the_duration_is_as_near_to_the_end_as_aws_allows(self, ends_in, asked):
@@ -191,7 +199,7 @@ class TestAsk:
             ({"endpoint": "ftp://sts"}, "endpoint: "),
             ({"max_session": "5m"}, "max_session: is 5m: the least is 15m"),
             ({"max_session": "13h"}, "max_session: is 13h: the most is 12h"),
-            ({"deny_hook": "https://ops.example.org/deny", "tag": False}, "deny_hook: denies by the tag"),
+            ({"deny_hook": "https://ops.example.org/deny", "tag": False}, "deny_hook: denies by a session's tags"),
             ({"secret_key": "x"}, "secret_key: unknown key"),
             ({"source_identity": "me"}, "source_identity: "),
         ],
@@ -399,6 +407,7 @@ class TestEnd:
                 "task_id": TASK,
                 "role_arn": ROLE,
                 "session_name": TASK,
+                "session_id": obtained.public["session_id"],
                 "access_key_id": "ASIAEXAMPLE",
                 "until": "2030-01-01T00:10:00Z",
             },
@@ -407,11 +416,14 @@ class TestEnd:
         assert self.HOOK == mint.asked[1][0]
 
     async def test_a_lost_session_is_denied_too(self):
-        """A denial goes by the task's tag: a session whose answer was lost has it as well."""
+        """For a session whose answer was lost the hook is told the task, and no session's ID."""
         http = FakeHttp(answer(status=200, body=b""))
         made = provider(http, deny_hook=self.HOOK, role_arn=ROLE)
         await made.take_back(ended(wanted(made, ASK, ACTIONS), ask=None), FakeMint())
-        assert (TASK, ROLE, "") == tuple(http.asked[0][2][key] for key in ("task_id", "role_arn", "access_key_id"))
+        told = http.asked[0][2]
+        assert (TASK, ROLE, "", "") == tuple(
+            told[key] for key in ("task_id", "role_arn", "session_id", "access_key_id")
+        )
 
     @pytest.mark.parametrize("status", [302, 400, 401, 403, 404, 429, 500, 503])
     async def test_only_a_good_answer_confirms(self, status):

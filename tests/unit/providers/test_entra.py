@@ -53,6 +53,18 @@ class TestRequest:
             {},
         ) == http.asked[0]
 
+    async def test_an_assertion_is_not_exchanged_here(self):
+        """Where the program's SDK makes the exchange it is given the RS256 SVID, for a minute, and Entra is not asked."""
+        mint = FakeMint()
+        made, http = provider()
+        asked = wanted(made, {**ASK, "gives": "assertion"}, ACTIONS)
+        got = await made.exchange(asked, mint)
+        assert ("svid-1", "N_A", "urn:ietf:params:oauth:token-type:jwt") == (got.token, got.token_type, got.issued_type)
+        assert 60 == (got.expires_at - FakeClock().now()).total_seconds()
+        assert [("api://AzureADTokenExchange", "RS256", None)] == mint.asked
+        assert [] == http.asked
+        assert "assertion" == got.public["gives"] == made.describe(asked.ask)["gives"]
+
     async def test_sovereign_clouds_have_their_own(self):
         """Another cloud's authority and audience are the settings'."""
         mint = FakeMint()

@@ -1,11 +1,13 @@
 """What the OAuth providers ask for, on a stand-in server: parameters, client authentication, and what a task type says."""
 
+import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fakes.mints import SPIFFE_ID, FakeMint, wanted
-from harness.authserver import AuthServer, changed, drop, refuse, status
+from harness.authserver import AuthServer, changed, drop, held, refuse, status
 from sojourn.errors import InvalidInput
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.loading import load_providers
@@ -170,6 +172,21 @@ class TestKeycloak:
         (first,) = server.given()
         assert not server.active(first)
 
+    async def test_first_is_revoked_if_the_call_is_given_up(self, server: AuthServer) -> None:
+        """Nor is it if nobody waits any more."""
+        until = threading.Event()
+        server.script("token", lambda _: True, held(until))
+        made = provider(server, "keycloak")
+        asking = asyncio.create_task(made.exchange(wanted(made.read_ask({"audience": "orders"}, ())), FakeMint()))
+        while len(server.calls("token")) < 2:
+            await asyncio.sleep(0.01)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        await made.close()
+        assert not server.active(server.given()[0])
+        until.set()
+
     async def test_both_are_revoked(self, server: AuthServer) -> None:
         """The end takes both tokens back."""
         made = provider(server, "keycloak")
@@ -295,6 +312,14 @@ class TestCheck:
         server.script("token", lambda _: True, deed)
         steps = await checked(provider(server))
         assert (step, "failed") == (steps[-1].name, steps[-1].outcome)
+
+    @pytest.mark.parametrize(("tells", "told"), [(True, "and introspection says so"), (False, "the token is revoked")])
+    async def test_introspection(self, server: AuthServer, tells: bool, told: str) -> None:
+        """That introspection confirms the end is said only if it knew of the token before."""
+        if not tells:
+            server.always["introspect"] = status(200, {"active": False})
+        steps = await checked(provider(server, client_auth="jwt-spiffe"))
+        assert steps[-1].told.endswith(told)
 
     async def test_revocation_that_is_none(self, server: AuthServer) -> None:
         """A server that says that it revoked, and did not, is found out by introspection."""

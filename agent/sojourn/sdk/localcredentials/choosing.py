@@ -28,7 +28,7 @@ def choose(outside: Iterable[Outside], named: Sequence[str] = ()) -> dict[str, t
         picked = tuple(each for each in of_kind if each.resource in named) or tuple(of_kind)
         for at, each in enumerate(picked):
             for other in picked[:at]:
-                if kind != ENTRA or each.details.get("scope") == other.details.get("scope"):
+                if kind != ENTRA or _same_place(each, other):
                     raise InvalidInput(
                         f"the task has two resources of kind {kind}, {other.resource} and {each.resource}, and an SDK"
                         " looks for one: name the one that is meant (--cloud RESOURCE)"
@@ -36,6 +36,12 @@ def choose(outside: Iterable[Outside], named: Sequence[str] = ()) -> dict[str, t
         if picked:
             chosen[kind] = picked
     return chosen
+
+
+def _same_place(one: Outside, other: Outside) -> bool:
+    """Whether Azure's SDKs could not tell two apart: at the endpoint the scope says which, and not of files."""
+    files = "assertion" in {one.details.get("gives"), other.details.get("gives")}
+    return files or one.details.get("scope") == other.details.get("scope")
 
 
 def is_usable(outside: Outside) -> bool:

@@ -47,6 +47,8 @@ class TestChoose:
         assert {"entra": (ENTRA, storage)} == choose([ENTRA, storage])
         with pytest.raises(InvalidInput, match="two resources of kind entra"):
             choose([ENTRA, replace(ENTRA, resource="https://again.example.org")])
+        with pytest.raises(InvalidInput, match="two resources of kind entra"):
+            choose([ENTRA, replace(storage, details={**storage.details, "gives": "assertion"})])
 
     def test_a_vault_that_gives_a_secret(self) -> None:
         """A provider that gives a secret of a Vault and no token is nothing for Vault's clients."""
