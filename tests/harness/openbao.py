@@ -3,6 +3,7 @@
 import contextlib
 import importlib.util
 import os
+import re
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -37,9 +38,10 @@ def find_bao() -> Path:
 class OpenBao:
     """Its address, and its root's HTTP."""
 
-    def __init__(self, address: str, root: httpx.Client) -> None:
+    def __init__(self, address: str, root: httpx.Client, log: Path) -> None:
         self.address = address
         self.root = root
+        self._log = log
 
     def write(self, path: str, told: dict) -> dict:
         answer = self.root.post(f"/v1/{path}", json=told)
@@ -69,6 +71,11 @@ class OpenBao:
         }
         self.write(f"auth/jwt/role/{name}", {**told, **more})
 
+    def unseal(self) -> None:
+        """By the key that it tells when it starts, as one for development does."""
+        (key,) = re.findall(r"Unseal Key: (\S+)", self._log.read_text())
+        self.write("sys/unseal", {"key": key})
+
     def look_up(self, token: str) -> int:
         """The status that a look-up of a token gets from root: 200 while it is good."""
         return self.root.post("/v1/auth/token/lookup", json={"token": token}).status_code
@@ -88,7 +95,7 @@ def openbao(port: int) -> Iterator[OpenBao]:
         root = httpx.Client(base_url=address, headers={"X-Vault-Token": ROOT_TOKEN}, trust_env=False, timeout=20)
         try:
             wait_until(lambda: _answers(root), READY_SECONDS)
-            made = OpenBao(address, root)
+            made = OpenBao(address, root, log)
             made.write("sys/auth/jwt", {"type": "jwt"})
             rules = 'path "secret/data/orders" { capabilities = ["read"] }'
             made.write("sys/policies/acl/orders", {"policy": rules})

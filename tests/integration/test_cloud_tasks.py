@@ -156,3 +156,29 @@ class TestTasks:
         ]
         log = world.agent.log.read_text()
         assert [] == [each[:12] for each in secrets if each in log]
+
+
+@pytest.mark.timeout(180)
+def test_a_token_of_openbao_does_not_outlive_an_agent_that_was_killed():
+    """After kill -9 with a token in a task's hands the next run revokes it at a real OpenBao, which was sealed meanwhile."""
+    port = free_port()
+    issuer = Agents()
+    with openbao(port) as bao:
+        extra = f'\n[providers.vault]\nkind = "vault"\nplain_http = true\naddress = "{bao.address}"\n'
+        made = make_agent(extra=extra)
+        ask = f'[[ceiling]]\nresource = "{PLACES["vault"]}"\nactions = ["read"]\nprovider = "vault"\nask = {{ role = "reader" }}\n'
+        write_type(made.folder / "types", "cloudy", f'allowed_workloads = ["{TRIAGE}"]\n{ask}', PERMIT_ALL)
+        with made as agent:
+            issuer.socket = agent.socket
+            agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
+            bao.trust_keys(issuer.jwks()["keys"], ISSUER)
+            bao.role("reader", TRIAGE)
+            with SyncClient(agent.socket) as client:
+                token = client.begin_task("cloudy").token(PLACES["vault"]).token
+                assert 200 == bao.look_up(token)
+                agent.kill()
+            bao.write("sys/seal", {})
+            agent.start()
+            until(lambda: "external_recall_failed" in agent.log.read_text(), "the agent finds OpenBao sealed")
+            bao.unseal()
+            until(lambda: bao.look_up(token) == 403, "OpenBao knows the token no more", 60)

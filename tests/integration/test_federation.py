@@ -26,7 +26,7 @@ from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2 as pb
 from sojourn.errors import InvalidSvid
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.jose import SigningKey
-from sojourn.spiffe.x509svid import verify_chain
+from sojourn.spiffe.x509svid import X509Svid, verify_chain
 
 
 @pytest.fixture
@@ -71,35 +71,57 @@ class TestFollowing:
             stream.cancel()
 
     def test_two_agents(self, tmp_path: Path) -> None:
-        """Workloads of two agents verify each other's SVIDs, and go on to when one agent makes itself a new authority."""
-        with AgentProcess() as here, AgentProcess(config='trust_domain = "b.org"\n') as there:
-            endpoint = "spiffe://b.org/endpoint"
-            there.run("entry", "create", "--spiffe-id", endpoint, "--selector", f"unix:uid:{os.getuid()}")
-            document = there.run("bundle", "show", "--format", "spiffe").stdout
-            first = tmp_path / "first.json"
-            first.write_text(document)
-            with BundleServer(own_svid(there, tmp_path / "one", endpoint), document.encode()) as served:
-                follow_at(here, "b.org", served.url, endpoint, first)
-                fetched(here, "b.org")
-                friend(here, "b.org")
-                with Wire(here.socket) as wire:
-                    stream = wire.x509_bundles_stream()
-                    before = roots(next(stream), "b.org")
-                    svid = own_svid(there, tmp_path / "two", endpoint)
-                    verify_chain(svid.chain, before, TrustDomain("b.org"), datetime.now(UTC))
-                    there.run("authority", "rotate", "x509")
-                    served.body = there.run("bundle", "show", "--format", "spiffe").stdout.encode()
-                    here.run("federation", "refresh", "b.org")
-                    after = roots(next(stream), "b.org")
-                    assert set(before) < set(after)
-                    there.run("svid", "rotate", "--all")
-                    newest = own_svid(there, tmp_path / "three", endpoint)
-                    verify_chain(newest.chain, after, TrustDomain("b.org"), datetime.now(UTC))
-                    with pytest.raises(InvalidSvid):
-                        verify_chain(newest.chain, before, TrustDomain("b.org"), datetime.now(UTC))
-                    served.show(newest)
-                    here.run("federation", "refresh", "b.org")
-                    stream.cancel()
+        """Workloads of two agents that follow each other verify each other's SVIDs, and go on to when one agent makes
+        itself new authorities and forgets the old ones."""
+        listening = '[listen]\ntrust = "127.0.0.1:0"\n'
+        with (
+            AgentProcess(config=f'trust_domain = "a.org"\n{listening}') as here,
+            AgentProcess(config=f'trust_domain = "b.org"\n{listening}') as there,
+        ):
+            _follow_agent(here, there, "b.org", tmp_path)
+            _follow_agent(there, here, "a.org", tmp_path)
+            friend(here, "b.org", of="a.org")
+            friend(there, "a.org", of="b.org")
+            with Wire(here.socket) as wire:
+                stream = wire.x509_bundles_stream()
+                before = roots(next(stream), "b.org")
+                _verified(own_svid(there, tmp_path / "one", "spiffe://b.org/friend"), before)
+                [old] = [
+                    each["authority_id"] for each in there.json("authority", "show")["keys"] if each["kind"] == "x509"
+                ]
+                there.run("authority", "rotate", "x509")
+                here.run("federation", "refresh", "b.org")
+                both = roots(next(stream), "b.org")
+                assert set(before) < set(both)
+                there.run("authority", "taint", old)
+                newest = own_svid(there, tmp_path / "two", "spiffe://b.org/friend")
+                _verified(newest, both)
+                with pytest.raises(InvalidSvid):
+                    _verified(newest, before)
+                there.run("authority", "revoke", old)
+                here.run("federation", "refresh", "b.org")
+                after = roots(next(stream), "b.org")
+                assert set(both) - set(before) == set(after)
+                here.run("federation", "refresh", "b.org")
+                stream.cancel()
+            there.run("federation", "refresh", "a.org")
+
+    def test_two_agents_by_the_web(self, tmp_path: Path) -> None:
+        """An agent whose listener shows a web certificate is followed by https_web."""
+        place = TlsPlace(tmp_path / "tls")
+        shown = f'trust_certificate = "{place.chain}"\ntrust_key = "{place.key}"\n'
+        os.chmod(place.key, 0o600)
+        with (
+            AgentProcess(config=f'trust_domain = "a.org"\n[federation]\nca = "{place.ca}"\n') as here,
+            AgentProcess(config=f'trust_domain = "b.org"\n[listen]\ntrust = "127.0.0.1:0"\n{shown}') as there,
+        ):
+            here.run(
+                "federation", "create", "b.org", "--url", f"https://{there.trust}/bundle", "--profile", "https_web"
+            )
+            told = here.json("federation", "refresh", "b.org")
+            assert {"x509_authorities": 1, "jwt_authorities": 1} == {
+                name: told["bundle"][name] for name in ("x509_authorities", "jwt_authorities")
+            }
 
     def test_by_the_web(self, partner: Partner, tmp_path: Path) -> None:
         """By https_web the endpoint's certificate is verified by the authorities that the configuration names."""
@@ -155,6 +177,29 @@ class TestFollowing:
                 done = agent.run("federation", "refresh", spire.trust_domain, check=False)
                 assert (1, True) == (done.returncode, "not authorized" in done.stderr)
                 stream.cancel()
+
+    def test_followed_by_a_real_spire_server(self, tmp_path: Path) -> None:
+        """A SPIRE server follows this agent's bundle, from its own listener, and has its new key after it was made."""
+        listening = '[listen]\ntrust = "127.0.0.1:0"\n'
+        with SpireServer(binary("spire-server"), tmp_path / "spire") as spire, AgentProcess(config=listening) as agent:
+            first = tmp_path / "first.json"
+            first.write_text(agent.run("bundle", "show", "--format", "spiffe").stdout)
+            spire.run(
+                "federation", "create", "-trustDomain", "example.org", "-bundleEndpointURL",
+                f"https://{agent.trust}/bundle", "-bundleEndpointProfile", "https_spiffe", "-endpointSpiffeID",
+                agent.json("status")["node_id"], "-trustDomainBundlePath", str(first), "-trustDomainBundleFormat", "spiffe",
+            )  # fmt: skip
+            agent.run("authority", "rotate", "x509")
+            assert "Bundle refreshed" in spire.run("federation", "refresh", "-id", "example.org").stdout
+            held = json.loads(spire.run("bundle", "list", "-id", "example.org", "-format", "spiffe").stdout)
+            ours = json.loads(agent.run("bundle", "show", "--format", "spiffe").stdout)
+
+            def authorities(document: dict[str, Any]) -> set[str]:
+                return {key["x5c"][0] for key in document["keys"] if key["use"] == "x509-svid"}
+
+            assert 2 == len(authorities(ours))
+            assert authorities(ours) == authorities(held)
+            assert "Bundle refreshed" in spire.run("federation", "refresh", "-id", "example.org").stdout
 
 
 class TestFailing:
@@ -377,6 +422,18 @@ class TestCommands:
             assert "sojourn_federation_relationships 1.0" in text
             assert "sojourn_federation_failing 1.0" in text
             assert "sojourn_federation_oldest_fetch_seconds" in text
+
+
+def _follow_agent(agent: AgentProcess, other: AgentProcess, domain: str, folder: Path) -> None:
+    """Have an agent follow another by https_spiffe, from the other's listener."""
+    first = folder / f"{domain}.json"
+    first.write_text(other.run("bundle", "show", "--format", "spiffe").stdout)
+    follow_at(agent, domain, f"https://{other.trust}/bundle", other.json("status")["node_id"], first)
+    agent.run("federation", "refresh", domain)
+
+
+def _verified(svid: X509Svid, authorities: list[x509.Certificate]) -> None:
+    verify_chain(svid.chain, authorities, svid.spiffe_id.trust_domain, datetime.now(UTC))
 
 
 def _token(key: SigningKey, subject: str) -> str:

@@ -6,6 +6,7 @@ import os
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -328,6 +329,26 @@ class TestEnvironment:
         async with running(CloudTask(Outside("https://orders.example.org", "corp", "keycloak", {}))) as endpoints:
             assert {"AWS_PROFILE": "prod"} == endpoints.of({"AWS_PROFILE": "prod"})
             assert {} == endpoints.environment
+
+    async def test_a_long_way_to_the_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where a path is too long for a socket there is none, and Vault's clients take the URL."""
+        folder = tmp_path / ("x" * 100)
+        folder.mkdir(0o700)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+        async with running(CloudTask(VAULT)) as endpoints:
+            assert {"VAULT_ADDR", "VAULT_TOKEN"} == set(endpoints.environment)
+            assert "VAULT_AGENT_ADDR" not in endpoints.of({"VAULT_AGENT_ADDR": "http://old"})
+
+    async def test_a_task_that_hears_nothing(self, http: httpx.AsyncClient) -> None:
+        """A task that lives as long as a process has endpoints too: each request is the agent's to judge."""
+        task = CloudTask(AWS)
+        held = SimpleNamespace(status=task.status, token=task.token)
+        async with running(held) as endpoints:
+            url = endpoints.environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+            assert [200, 200] == [(await http.get(url)).status_code for _ in range(2)]
+            assert [S3, S3] == task.asked
+            task.end("revoked", "admin")
+            assert 403 == (await http.get(url)).status_code
 
     async def test_gone(self, task: CloudTask, http: httpx.AsyncClient) -> None:
         """After the block there is neither an endpoint nor a file."""
