@@ -6,13 +6,16 @@ LOCKS := .ci/locks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo test test-quick fuzz lint bench proto proto-check lock clean help
+.PHONY: demo demo-keycloak test test-quick fuzz lint bench proto proto-check lock clean help
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
 
 demo: $(VENV)/.agent ## install, then run the whole main job on real processes
 	@$(BIN)/python deploy/demo/demo.py
+
+demo-keycloak: $(VENV)/.agent ## a task's token at a real Keycloak, recalled at its end (needs Java 17; Maven to fetch Keycloak once)
+	@$(BIN)/python deploy/demo/keycloak_demo.py
 
 test: $(VENV)/.test ## install, then run the tests
 	@$(PYTEST) -n auto

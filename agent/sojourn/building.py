@@ -22,6 +22,7 @@ from sojourn.outward.asking import Asking
 from sojourn.outward.assertions import Assertions
 from sojourn.outward.book import CredentialBook
 from sojourn.outward.bundles import BundleEndpoints
+from sojourn.outward.checking import Checking
 from sojourn.outward.giving import Giving
 from sojourn.outward.handing import Handing
 from sojourn.outward.outlets import Outlets, deadlines
@@ -109,6 +110,7 @@ class Rooms:
     outlets: Outlets
     assertions: Assertions
     asking: Asking
+    checking: Checking
     book: CredentialBook
     recalling: Recalling
     handing: Handing
@@ -202,6 +204,14 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     handing = Handing(engine, outlets, book, asking, audit)
     stack.push_async_callback(handing.close)
     giving = Giving(engine, handing)
+    checking = Checking(
+        outlets,
+        lambda: engine.types,
+        lambda spiffe_id: any(registry.serves(entry) for entry in registry.registered(spiffe_id)),
+        assertions.of,
+        audit,
+        clock,
+    )
     granting = Granting(
         engine, giving, beginning, attaching, delegating, identities, clients, runners, audiences, clock
     )
@@ -244,6 +254,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         outlets=outlets,
         assertions=assertions,
         asking=asking,
+        checking=checking,
         book=book,
         recalling=recalling,
         handing=handing,

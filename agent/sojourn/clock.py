@@ -5,6 +5,7 @@ sleeps and which nobody can set: a step of the wall clock neither extends nor re
 """
 
 import asyncio
+import ctypes
 import heapq
 import itertools
 import time
@@ -22,6 +23,8 @@ LONGEST_NAP_SECONDS = 1.0
 STEP_SECONDS = 1.0  # of the wall clock against the boot clock; certificates have slack for what is less
 RINGING_SECONDS = 0.005  # of alarms that are due together, after which others have a turn
 _SWEEP_FROM = 1_000
+_TIMEX_BYTES = 512  # of the kernel's struct timex, and more: zeros ask it for nothing but how the clock is
+_TIME_ERROR = 5  # adjtimex(2): nothing keeps the clock right
 
 
 class Clock(Protocol):
@@ -42,6 +45,15 @@ class SystemClock:
 
     def boot(self) -> float:
         return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def synchronised() -> bool:
+    """Whether the kernel knows of something that keeps its wall clock right."""
+    try:
+        state: int = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(_TIMEX_BYTES))
+    except (AttributeError, OSError):
+        return False
+    return 0 <= state < _TIME_ERROR
 
 
 class Alarm:

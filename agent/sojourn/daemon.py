@@ -19,6 +19,7 @@ from sojourn.doors import (
     agents,
     approvals,
     bundles,
+    credentials,
     entries,
     events,
     extauthz,
@@ -30,6 +31,7 @@ from sojourn.doors import (
     minting,
     operating,
     policies,
+    providerchecks,
     providers,
     remote,
     revoking,
@@ -149,7 +151,8 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 stack,
             )
             if config.metrics.listen is not None:
-                metrics.start(config.metrics.listen, _gauges(rooms))
+                outside = credentials.CredentialMetrics(rooms.book, rooms.recalling, rooms.outlets, rooms.clock)
+                metrics.start(config.metrics.listen, _gauges(rooms), [outside])
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
             rooms.federating.start()
@@ -284,6 +287,8 @@ async def _open_doors(
         | providers.ProvidersApi(
             rooms.engine, rooms.outlets, rooms.asking, rooms.book.index, rooms.clock
         ).admin_methods()
+        | credentials.CredentialsApi(rooms.book, rooms.outlets).admin_methods()
+        | providerchecks.ProviderChecksApi(rooms.checking).admin_methods()
         | fact_api.admin_methods()
         | policies.PolicyApi(rooms.engine, rooms.approving, rooms.policies).admin_methods()
         | revoking.RevokingApi(

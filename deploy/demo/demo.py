@@ -88,6 +88,8 @@ class Process:
 class Demo:
     """The agent, the roles, and the steps."""
 
+    roles = HERE / "roles.py"  # the program that is every role, by its first argument
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.socket = folder / "agent.sock"
@@ -99,6 +101,7 @@ class Demo:
             "SOJOURN_ADMIN_SOCKET": str(self.admin),
             "PYTHONUNBUFFERED": "1",
         }
+        self.ready_line = ""
         self.begun = time.monotonic()
 
     def step(self, what: str, detail: str) -> None:
@@ -140,9 +143,7 @@ class Demo:
                 filter(None, [sysconfig.get_config_var("LIBDIR"), os.environ.get("LD_LIBRARY_PATH")])
             ),
         }
-        process = Process(
-            [str(program), str(HERE / "roles.py"), role, *arguments], environment, self.folder / f"{role}.log"
-        )
+        process = Process([str(program), str(self.roles), role, *arguments], environment, self.folder / f"{role}.log")
         self.processes.append(process)
         return process
 
@@ -163,6 +164,9 @@ class Demo:
         )
         return (time.monotonic() - before) * 1000
 
+    def close(self) -> None:
+        """End what `run` began, beside its processes."""
+
     # --- the steps ---
 
     def run(self) -> None:
@@ -182,7 +186,7 @@ class Demo:
             raise Failed(f"the agent ended with status {agent.status}")
         self.step("agent stopped", "drained on SIGTERM, exit status 0")
 
-    def ready(self) -> Process:
+    def ready(self, config: Path = SAMPLE) -> Process:
         before = time.monotonic()
         agent = Process(
             [
@@ -190,7 +194,7 @@ class Demo:
                 "agent",
                 "run",
                 "--config",
-                str(SAMPLE),
+                str(config),
                 "--data-dir",
                 str(self.folder / "data"),
                 "--socket",
@@ -206,6 +210,7 @@ class Demo:
         if "ready" not in line:
             raise Failed(f"the agent said {line!r}")
         who = "root" if os.geteuid() == 0 else f"uid {os.geteuid()}"
+        self.ready_line = line
         self.step("agent ready", f"in {(time.monotonic() - before) * 1000:.0f} ms, as {who}, process {agent.pid}")
         return agent
 
@@ -328,9 +333,9 @@ def folder() -> Iterator[Path]:
         shutil.rmtree(made, ignore_errors=True)
 
 
-def main() -> int:
+def main(kind: type[Demo] = Demo) -> int:
     with folder() as made:
-        demo = Demo(made)
+        demo = kind(made)
         try:
             demo.run()
         except PermissionError as error:
@@ -345,6 +350,7 @@ def main() -> int:
         finally:
             for process in reversed(demo.processes):
                 process.end()
+            demo.close()
     print("demo: ok")
     return 0
 

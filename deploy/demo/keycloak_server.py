@@ -115,7 +115,7 @@ class Keycloak:
     def wait(self) -> None:
         """Return when it answers. Raise KeycloakFailed."""
         ends = time.monotonic() + READY_SECONDS
-        while not _answers(f"{self.base}/realms/master"):
+        while not (_answers(f"{self.base}/realms/master") and _listens(self._secure_port, self._certificate)):
             if self._process.poll() is not None or time.monotonic() > ends:
                 raise KeycloakFailed(f"Keycloak did not start: {self.log[-1500:].strip()}")
             time.sleep(0.2)
@@ -147,6 +147,12 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def _listens(port: int, certificate: Path | None) -> bool:
+    """Whether somebody is at the port, if there is a certificate to listen with."""
+    with socket.socket() as probe:
+        return certificate is None or probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _free_port() -> int:

@@ -22,6 +22,7 @@ from factlines import FACT_LINES
 from figures import Figure, Line, table
 from ground import FULL, QUICK, Bench
 from lines import LINES
+from providerlines import PROVIDER_LINES
 from tokenlines import TOKEN_LINES
 
 
@@ -73,7 +74,7 @@ def main() -> int:
     with Bench(QUICK if options.quick else FULL) as bench:
         lines = [
             measured(*line, bench)
-            for line in (*LINES, *FACT_LINES, *TOKEN_LINES)
+            for line in (*LINES, *FACT_LINES, *TOKEN_LINES, *PROVIDER_LINES)
             if not options.line or line[0] in options.line
         ]
     print(table(lines))

@@ -127,12 +127,12 @@ class Room:
             "subject_token_type": TOKEN_TYPE_JWT,
             **fields,
         }
-        request = read(list(form.items()), self.granting.gives_outside)
+        request = read(list(form.items()), self.granting.provider_of)
         return self._read(await self.granting.grant(Sender(self.peer), Credentials(), request))
 
     async def ask(self, sender, *, proof=None, authorization=None, **fields):
         """Ask as `sender`, by a whole form."""
-        request = read(list(fields.items()), self.granting.gives_outside)
+        request = read(list(fields.items()), self.granting.provider_of)
         given = await self.granting.grant(
             sender, Credentials.read(request.fields, authorization), request, lambda _: proof
         )

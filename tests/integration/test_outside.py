@@ -2,15 +2,20 @@
 and an authorization server that are real processes and sockets.
 """
 
+import contextlib
 import json
 import os
 import socket
+import subprocess
+import sys
+import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness.agent import AgentProcess
-from harness.authserver import AuthServer, drop, refuse, slow, status
+from harness.authserver import AuthServer, drop, held, refuse, slow, status
 from harness.callers import Caller
 from harness.exchanges import ACCESS_TOKEN, GRANT, JWT, http
 from harness.looking import until
@@ -20,6 +25,7 @@ from harness.taskcalls import unary
 from sojourn import SojournError, SyncClient
 from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn.errors import TaskOver
+from sojourn.limits import CALLS_PER_UID, PROVIDER_CALLS_PER_OWNER
 
 SECRETS = ("eyJ",)  # what every token here begins with
 
@@ -130,6 +136,45 @@ class TestGetToken:
             assert corp.calls("token")[-1].claims["subject_token"]["sub"] == HELPER
             task.complete()
         until(lambda: not corp.active(got["token"]), "what the child had is taken back")
+
+
+class TestEndpointsBeside:
+    def test_of_a_provider_s_token_nothing_is_known(
+        self, shared: AgentProcess, client: SyncClient, corp: AuthServer
+    ) -> None:
+        """Our introspection says nothing of a provider's token, and our revocation leaves it as it is."""
+        with client.task("outside") as task:
+            token = task.token(ORDERS).token
+            with http(shared.socket) as opened:
+                said = opened.post("/introspect", data={"token": token})
+                revoked = opened.post("/revoke", data={"token": token})
+            assert {"active": False} == said.json()
+            assert 200 == revoked.status_code
+            assert corp.active(token)
+            assert token == task.token(ORDERS).token
+
+    def test_a_helper_of_a_script(self, shared: AgentProcess, corp: AuthServer) -> None:
+        """What a helper fetched by a bare request is its caller's when the helper has ended, and is good still."""
+        script = (
+            "import subprocess, sys, json, time;"
+            f"form = ['grant_type=client_credentials', 'resource={ORDERS}'];"
+            "data = [part for each in form for part in ('--data-urlencode', each)];"
+            f"command = ['curl', '-s', '--unix-socket', {shared.socket!r}, 'http://localhost/token', *data];"
+            "got = json.loads(subprocess.run(command, capture_output=True, check=True).stdout);"
+            "print(got['access_token'], flush=True); sys.stdin.read()"
+        )
+        shell = subprocess.Popen(
+            [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        try:
+            token = shell.stdout.readline().strip()
+            revoked = len(corp.calls("revoke"))
+            until(lambda: listed(shared)["corp"].held >= 1, "it is held")
+            assert corp.active(token)
+            assert revoked == len([call for call in corp.calls("revoke") if call.form.get("token") != token])
+        finally:
+            shell.communicate("")
+        until(lambda: not corp.active(token), "it is taken back when the caller has ended")
 
 
 class TestTokenEndpoint:
@@ -402,3 +447,48 @@ def assert_like(text: str, pattern: str) -> None:
         found = text.find(part, at)
         assert found >= 0, (part, text)
         at = found + len(part)
+
+
+class TestManyWait:
+    def test_they_hold_up_nothing_else(
+        self, shared: AgentProcess, client: SyncClient, other: AuthServer, corp: AuthServer
+    ) -> None:
+        """With more of a user's requests waiting for a provider than it may have calls, its others are answered."""
+        go_on = threading.Event()
+        corp.always["token"] = held(go_on)
+        before = len(corp.calls("token"))
+        with ThreadPoolExecutor(2 * CALLS_PER_UID) as pool, contextlib.ExitStack() as closing:
+            closing.callback(go_on.set)
+            tasks = [client.begin_task("outside") for _ in range(CALLS_PER_UID + 8)]  # none is a stream
+            forms = [{"grant_type": "client_credentials", "resource": ORDERS, "task_id": each.id} for each in tasks]
+            waiting = [pool.submit(fails, lambda task=each: task.token(ORDERS)) for each in tasks]
+            waiting += [pool.submit(posted, shared.socket, each) for each in forms[:40]]
+            until(lambda: len(corp.calls("token")) - before >= PROVIDER_CALLS_PER_OWNER, "as many ask as may")
+            assert tasks[0].token(TICKETS).token
+            assert tasks[0].token(STOCK).provider == "other"
+            with http(shared.socket) as opened:
+                fields = {**forms[0], "resource": TICKETS}
+                assert 200 == opened.post("/token", data=fields).status_code
+                assert {"active": False} == opened.post("/introspect", data={"token": "x"}).json()
+            tasks[0].complete()
+            go_on.set()
+            codes = {code for each in waiting if (code := each.result())}
+        assert codes <= {"", 0, "provider_unavailable", "task_not_active", 400, 503}
+        for each in tasks:
+            each.complete()
+
+
+def fails(ask: Callable[[], object]) -> str:
+    """Ask, and return the code of the error; empty if there is none."""
+    try:
+        ask()
+    except SojournError as error:
+        return error.remote_code or error.public
+    return ""
+
+
+def posted(socket_path: str, fields: dict[str, str]) -> int:
+    """Ask at the token endpoint, and return the status of the refusal; 0 if it is none."""
+    with http(socket_path) as opened:
+        answer = opened.post("/token", data=fields)
+    return 0 if answer.status_code == 200 else answer.status_code

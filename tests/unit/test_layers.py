@@ -49,6 +49,7 @@ LAYERS = [
     ["oversight.caep"],
     ["configtables", "trusted", "folders", "attestation.files"],
     ["providers"],
+    ["contracts"],
     ["config", "process_setup", "attestation.process", "tasks.params", "tasks.typefile", "tasks.types"],
     [
         "oversight.approvals",
@@ -331,6 +332,11 @@ class TestHomes:
         """Nobody imports the daemon but the command."""
         users = [name for name, tree in MODULES.items() if any(inside(each, ["daemon"]) for each in ours(tree))]
         assert ["cli.agent"] == users
+
+    def test_the_agent_has_no_use_for_contracts(self):
+        """The tests that come for plugins' authors are imported by nothing that runs."""
+        users = [name for name, tree in MODULES.items() if any(inside(each, ["contracts"]) for each in ours(tree))]
+        assert [] == [name for name in users if not inside(name, ["contracts"])]
 
     def test_attestors_use_what_a_third_party_may(self):
         """Our own attestors import the plugin interface and values, and nothing else of the daemon."""

@@ -20,7 +20,9 @@ from sojourn.cli import (
     inspect,
     policy,
     policyadmin,
+    provider,
     publishing,
+    residuals,
     review,
     revoking,
     svid,
@@ -46,6 +48,7 @@ app.add_typer(approval.app, name="approval")
 app.add_typer(review.app, name="review")
 app.add_typer(fact.app, name="fact")
 app.add_typer(policy.app, name="policy")
+app.add_typer(provider.app, name="provider")
 app.add_typer(authority.app, name="authority")
 app.add_typer(bundle.app, name="bundle")
 app.add_typer(federation.app, name="federation")
@@ -61,6 +64,7 @@ tasktokens.add_to(task.app)
 taskadmin.add_to(task.app)
 policy.app.command()(policyadmin.reload)
 policy.app.command("shadow-report")(policyadmin.shadow_report)
+provider.app.command()(residuals.residuals)
 svid.app.command()(revoking.rotate)
 svid.app.command()(revoking.revoke)
 svid.app.command()(revoking.revoked)

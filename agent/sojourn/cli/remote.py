@@ -34,6 +34,32 @@ def admin(socket: str | None, method: str, request: Any, answer: type[Answer]) -
     return asyncio.run(call())
 
 
+def admin_stream(
+    socket: str | None, method: str, request: Any, answer: type[Answer], each: Callable[[Answer], None]
+) -> None:
+    """Make one call on the admin socket that is answered in parts, and call `each` with each part as it comes.
+
+    Raise a SojournError if it does not end well.
+    """
+    import grpc
+
+    from sojourn.address import admin_socket
+    from sojourn.sdk.connection import Connection
+
+    async def call() -> None:
+        connection = Connection(admin_socket(socket), _CALL_SECONDS)
+        try:
+            parts = connection.stream(method, request, answer)  # type: ignore[type-var]  # it is a message
+            async for part in parts:
+                each(part)
+        except grpc.aio.AioRpcError as error:
+            raise connection.failure(error) from error
+        finally:
+            await connection.close()
+
+    asyncio.run(call())
+
+
 def public(socket: str | None, use: Callable[[Any], Awaitable[Answer]]) -> Answer:
     """Run `use(client)` with a client of the public socket. Raise a SojournError."""
     from sojourn.sdk.client import Client

@@ -8,10 +8,11 @@ from sojourn.cli import remote
 from sojourn.cli.audit import record_line, record_value
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, emit, moment, table
+from sojourn.cli.residuals import external_credentials, outside_lines, outside_value
 from sojourn.cli.task import TaskArgument, outside_dict
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
 from sojourn.cli.watching import show as show_live
-from sojourn.errors import InvalidInput
+from sojourn.errors import InvalidInput, SojournError
 
 _HISTORY = 1_000
 AnyTask = Annotated[str, typer.Argument(help="The task. Or select tasks by the options.")]
@@ -49,9 +50,16 @@ def list_(
 
 
 def show(task: TaskArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """Show a task (operator)."""
-    value = _get(admin_socket, task)
-    emit(output, value, _lines(value))
+    """Show a task, and the credentials of providers outside that it has or that outlive it (operator)."""
+    found, _ = external_credentials(admin_socket, task)
+    outside = outside_value(found)
+    try:
+        value = _get(admin_socket, task)
+    except SojournError as error:
+        if error.remote_code != "not_found" or not found:
+            raise
+        value = _forgotten(found[0])
+    emit(output, {**value, **outside}, [*_lines(value), *outside_lines(outside)])
 
 
 def why(task: TaskArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
@@ -183,6 +191,17 @@ def _get(admin_socket: str | None, task: str) -> dict[str, Any]:
 
     request = pb.GetTaskRequest(task_id=task)
     return _task_dict(remote.admin(admin_socket, "/sojourn.v1.Admin/GetTask", request, tasks_pb2.Task))
+
+
+def _forgotten(credential: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a task that the agent has forgotten, as it ended long ago or before a restart."""
+    return {
+        "id": credential["task_id"],
+        "type": credential["task_type"],
+        "spiffe_id": credential["spiffe_id"],
+        "state": "ended",
+        "reason": "`sojourn task why` tells more",
+    }
 
 
 def _rows(tasks: list[dict[str, Any]]) -> list[str]:

@@ -1,5 +1,6 @@
 """Requests and answers that the endpoints of the token service have in common."""
 
+import math
 import uuid
 from typing import Any
 from urllib.parse import parse_qsl
@@ -10,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from sojourn.errors import InvalidInput, InvalidToken, SojournError, TooLarge
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oautherrors import AuthorizationPending, NonceNeeded
+from sojourn.providers.errors import ProviderUnavailable
 
 FORM = "application/x-www-form-urlencoded"
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -44,7 +46,8 @@ def refusal(error: SojournError, decision_id: str, request: Request, realm: str)
         body["approval"] = {"id": error.approval_id, "approvers": list(error.approvers)}
     status = 413 if isinstance(error, TooLarge) else _STATUS.get(error.oauth_error, 400)
     if status == 503:
-        headers["Retry-After"] = str(HTTP_RETRY_SECONDS)
+        wanted = error.retry_after if isinstance(error, ProviderUnavailable) else 0
+        headers["Retry-After"] = str(max(HTTP_RETRY_SECONDS, math.ceil(wanted)))
     if status == 401:
         # By the scheme that was tried (RFC 6749, 5.2); SVIDs have none that is registered.
         tried = request.headers.get("authorization", "").partition(" ")[0].casefold()

@@ -60,12 +60,13 @@ class Method:
     """One method: how it is called, its request type, and the handler. Answers are messages or ready bytes.
 
     A `long` call waits for something: it counts among a user's streams, so that those who wait do not hold up others.
+    Whether it is may depend on the request.
     """
 
     kind: str  # unary | stream (answers) | bidi
     request: type[Message]
     handler: Unary | Streaming
-    long: bool = False
+    long: bool | Callable[[Any], bool] = False
 
 
 class Calls:
@@ -120,7 +121,8 @@ class Calls:
             try:
                 made = self._begin(path, context, _each(requests))
                 request = await self._only_request(made)
-                limit = self._streams if method.long else self._unary_calls
+                long = method.long(request) if callable(method.long) else method.long
+                limit = self._streams if long else self._unary_calls
                 with limit.one(made.visitor.who), self._peers.call():
                     answer = await method.handler(made, request)  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001  # every error becomes a status

@@ -25,9 +25,14 @@ class TaskTokensApi:
 
     def methods(self) -> dict[str, Method]:
         return {
-            "GetToken": Method("unary", pb.GetTokenRequest, self.get_token),
+            "GetToken": Method("unary", pb.GetTokenRequest, self.get_token, long=self._waits),
             "CreateProof": Method("unary", pb.CreateProofRequest, self.create_proof),
         }
+
+    def _waits(self, request: pb.GetTokenRequest) -> bool:
+        """Whether a provider may have to be asked, which may be slow."""
+        task = self._engine.tasks.find(request.task_id)
+        return task is not None and self._giving.is_outside(task, request.resource)
 
     async def get_token(self, call: Call, request: pb.GetTokenRequest) -> pb.GetTokenResponse:
         task = await self._task(call, request.task_id)

@@ -25,12 +25,13 @@ REQUESTS = Metric("sojourn_token_requests_total", "Requests to the token endpoin
 
 
 class TokenRequests:
-    """Answers requests for tokens."""
+    """Answers requests for tokens. Those for a provider outside wait in a line of their own: it may be slow."""
 
     def __init__(self, granting: Granting, proving: Proving, turns: Turns, audit: Audit, clock: Clock) -> None:
         self._granting = granting
         self._proving = proving
         self._turns = turns
+        self._outside: dict[str, Turns] = {}  # by provider; there are as many as the configuration has
         self._audit = audit
         self._clock = clock
 
@@ -38,9 +39,8 @@ class TokenRequests:
         """Give a token. Raise errors of ours; the record of a refusal has the same `decision_id` as its answer."""
         sender: Sender = request.scope[SENDER]
         try:
-            form = await form_of(request)
-            async with self._turns.one(request):
-                asked = exchange.read(form, self._granting.gives_outside)
+            asked = exchange.read(await form_of(request), self._granting.provider_of)
+            async with self._line(asked).one(request):
                 credentials = Credentials.read(asked.fields, request.headers.get("authorization"))
                 given = await self._granting.grant(
                     sender, credentials, asked, lambda client: self._proof(request, client)
@@ -52,6 +52,10 @@ class TokenRequests:
             raise
         REQUESTS.labels("issued").inc()
         return JSONResponse(self._body(asked, given), headers=NO_STORE)
+
+    def _line(self, asked: TokenRequest) -> Turns:
+        provider = self._granting.provider_of(asked.target)
+        return self._outside.setdefault(provider, Turns()) if provider else self._turns
 
     def _proof(self, request: Request, client: Client) -> Binding | None:
         """The key of the request's DPoP proof (RFC 9449, 5), if it has one; the proof is used up."""

@@ -21,6 +21,7 @@ from sojourn.errors import InvalidInput
 from sojourn.providers.provider import Obtained
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
+from sojourn.tasks.reasons import HANDOVER
 from sojourn.tasks.task import ACTIVE, Task
 
 Wanted = TypeVar("Wanted")
@@ -69,12 +70,10 @@ class Credential:
         """Whether its task may have it: one that nobody has is the task's until it ends."""
         if task is None or not task.live or self.lost:
             return task is not None and task.live
+        # While it is not known yet who holds a one-shot task, which is soon, what it has is neither given nor taken.
+        active = task.state == ACTIVE or set(task.suspensions) == {HANDOVER}
         actions = task.authority.at(self.grant.resource)
-        return (
-            task.state == ACTIVE
-            and self.version >= task.superseded
-            and all(action in actions for action in self.grant.actions)
-        )
+        return active and self.version >= task.superseded and all(each in actions for each in self.grant.actions)
 
     def record(self) -> "CredentialRecord":
         """It as it is now, to be written."""

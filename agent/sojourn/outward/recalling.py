@@ -179,7 +179,7 @@ class _Lane:
         self._failures += 1
         if self._failures == 1:
             log.warning("external_recall_failed", provider=self._outlet.name, reason=fault.why, task=credential.task_id)
-        self._alarms.after(self._pause(credential.attempts, fault.pause), lambda: self._again(credential))
+        self._alarms.after(self._pause(credential.attempts, fault.pause), lambda: self.add(credential))
         if self._failures >= PROVIDER_RECALL_FAILURES and not self._paused:
             self._paused = True
             self._alarms.after(self._pause(self._failures - PROVIDER_RECALL_FAILURES + 1, fault.pause), self._go_on)
@@ -188,10 +188,6 @@ class _Lane:
         """Seconds after the so-many-th failure: each pause is about twice the one before, and none is the same."""
         longest = min(PROVIDER_RECALL_PAUSE_SECONDS * 2.0 ** min(attempts - 1, 30), PROVIDER_RECALL_PAUSE_MAX_SECONDS)
         return max(longest * (1 - self._chance() / 2), wanted)
-
-    def _again(self, credential: Credential) -> None:
-        if credential.state == ENDING:
-            self.add(credential)
 
     def _go_on(self) -> None:
         self._paused = False

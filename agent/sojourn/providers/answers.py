@@ -1,7 +1,8 @@
 """What a provider answers: read strictly, and refused with a sentence when it is none. It may be hostile."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -123,11 +124,12 @@ def retry_after(answer: Answer) -> float:
     return min(float(value), PROVIDER_RETRY_AFTER_MAX_SECONDS)
 
 
-async def unfailing(steps: AsyncIterator[Step]) -> AsyncIterator[Step]:
-    """A check's steps, with one more if it fails in a way that nobody foresaw."""
+async def unfailing(steps: AsyncGenerator[Step, None]) -> AsyncIterator[Step]:
+    """A check's steps, with one more if it fails in a way that nobody foresaw. It is closed with this."""
     try:
-        async for step in steps:
-            yield step
+        async with aclosing(steps):
+            async for step in steps:
+                yield step
     except Exception as error:
         log.exception("check_raised")
         yield Step("check", "failed", f"it failed in a way that nobody foresaw: {type(error).__name__}")

@@ -14,7 +14,7 @@ import json
 import math
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -183,7 +183,7 @@ class AwsProvider:
         """Ask STS who asks, which it has to refuse; then a session, which is dropped, and denied from the end on."""
         return unfailing(self._steps(wanted, mint))
 
-    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
+    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
         try:
             form = {"Action": "GetCallerIdentity", "Version": _VERSION}
             answer = await self._http.post_form(self._settings.sts, form, step="endpoint", headers=_AS_XML)

@@ -1,6 +1,7 @@
 """The dry run of a provider that asks an OAuth authorization server: step by step, up to the one that fails."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
@@ -44,15 +45,16 @@ class Check:
 
     async def steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         try:
-            async for step in self._steps(wanted, mint):
-                yield step
+            async with aclosing(self._steps(wanted, mint)) as steps:
+                async for step in steps:
+                    yield step
         except SojournError as error:
             yield failed(getattr(error, "step", "") or "check", error)
         except Exception as error:
             log.exception("check_raised")
             yield Step("check", "failed", f"it failed in a way that nobody foresaw: {type(error).__name__}")
 
-    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
+    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
         table = self._provider.table
         yield Step("configuration", "ok", f"{table.issuer}, shown JWT-SVIDs for {self._server.audience}")
         async for step in self._reached(table):
@@ -66,8 +68,9 @@ class Check:
         if wanted is None:
             yield Step("exchange", "skipped", "there is no task type with this provider to exchange for")
             return
-        async for step in self._exchanged(wanted, mint):
-            yield step
+        async with aclosing(self._exchanged(wanted, mint)) as steps:
+            async for step in steps:
+                yield step
 
     async def _reached(self, table: OAuthTable) -> AsyncIterator[Step]:
         """Whether the server is there, and is who it should be."""
@@ -115,7 +118,7 @@ class Check:
             return failed("endpoint", error)
         return Step("endpoint", "ok", f"the token endpoint answers, and refuses nobody's request ({status})")
 
-    async def _exchanged(self, wanted: Wanted, mint: Mint) -> AsyncIterator[Step]:
+    async def _exchanged(self, wanted: Wanted, mint: Mint) -> AsyncGenerator[Step, None]:
         try:
             obtained = await self._provider.exchange(wanted, mint)
         except SojournError as error:
@@ -126,9 +129,15 @@ class Check:
                 yield Step("trust", "ok", f"it knows {wanted.spiffe_id}, and has this agent's keys")
             yield failed("exchange", error)
             return
-        yield Step("trust", "ok", f"it knows {wanted.spiffe_id}, and has this agent's keys")
-        yield exchanged(obtained, wanted.ends, self._clock.now())
-        yield await self._revoked(wanted, obtained, mint)
+        left = True
+        try:
+            yield Step("trust", "ok", f"it knows {wanted.spiffe_id}, and has this agent's keys")
+            yield exchanged(obtained, wanted.ends, self._clock.now())
+            left = False
+            yield await self._revoked(wanted, obtained, mint)
+        finally:
+            if left:  # nobody reads on
+                await self._revoked(wanted, obtained, mint)
 
     async def _revoked(self, wanted: Wanted, obtained: Obtained, mint: Mint) -> Step:
         if self._provider.recall == "none":

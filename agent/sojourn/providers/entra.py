@@ -5,7 +5,7 @@ Entra takes assertions signed by RS256 alone. What it gives is for all that the 
 good for 60 to 90 minutes, whatever the task's end, services accept it without asking, and it cannot be recalled.
 """
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Final, Literal
@@ -195,7 +195,7 @@ class EntraProvider:
         """Read the tenant's metadata; then get a token, which is dropped."""
         return unfailing(self._steps(wanted, mint))
 
-    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
+    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
         try:
             url = f"{self._tenant}/v2.0/.well-known/openid-configuration"
             answer = await self._http.get(url, step="tenant")

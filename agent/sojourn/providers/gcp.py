@@ -10,7 +10,7 @@ None of these can be recalled: after the task's end they are good until they exp
 
 import json
 import math
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Final
 from urllib.parse import quote
@@ -222,7 +222,7 @@ class GcpProvider:
         """Ask STS for nothing, which it has to refuse; then a token, which is dropped."""
         return unfailing(self._steps(wanted, mint))
 
-    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
+    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
         try:
             answer = await self._http.post_form(self._sts, {}, step="endpoint")
             if answer.status not in {400, 401} or not isinstance(answer.json("endpoint").get("error"), str | dict):

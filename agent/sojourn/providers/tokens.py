@@ -92,6 +92,8 @@ def read_token(
     try:
         return _granted(body, expected, answer, asked_at, now)
     except _Bad as error:
+        if not tokens:  # one may have been given all the same
+            raise ProviderUnavailable(error.public, step=step, hint=error.hint, sent=True) from None
         raise Unfit(error.public, tokens, step=step, hint=error.hint) from None
 
 

@@ -7,7 +7,7 @@ since Vault works its leases off in the background. What is not leased, as a sec
 import json
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Final, Self
@@ -293,7 +293,7 @@ class VaultProvider:
         """Ask for Vault's health; then log in, read the secret if there is one, and revoke the token."""
         return unfailing(self._steps(wanted, mint))
 
-    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
+    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
         try:
             url = f"{self._address}/v1/sys/health?standbyok=true&perfstandbyok=true"  # of no namespace
             answer = await self._http.get(url, step="health")
@@ -313,12 +313,17 @@ class VaultProvider:
         except SojournError as error:
             yield failed(getattr(error, "step", "") or _LOGIN, error)
             return
-        yield self._told(wanted, obtained)
+        told, left = self._told(wanted, obtained), True
         try:
+            yield told
+            left = False
             await self._revoked(obtained.handle["token"])
             yield Step(_REVOKE, "ok", "the token was revoked")
         except SojournError as error:
             yield failed(_REVOKE, error)
+        finally:
+            if left:  # nobody reads on
+                await self._dropped(obtained.handle["token"])
 
     def _told(self, wanted: Wanted, obtained: Obtained) -> Step:
         what = f"the secret at {wanted.ask.path}" if wanted.ask.path else "a token"

@@ -5,6 +5,7 @@ from typing import Unpack
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import InvalidInput
+from sojourn.limits import PROVIDER_DEADLINE_SECONDS
 from sojourn.sdk.connection import Connection
 from sojourn.sdk.taskvalues import AccessToken, TokenOptions
 
@@ -33,7 +34,8 @@ async def get(
         request.dpop_proof = proof
     elif certificate:
         request.certificate = certificate
-    return AccessToken.of(await connection.unary(_TASKS + "GetToken", request, tasks_pb2.GetTokenResponse))
+    seconds = connection.deadline_seconds + PROVIDER_DEADLINE_SECONDS  # it may be a provider outside that gives it
+    return AccessToken.of(await connection.unary(_TASKS + "GetToken", request, tasks_pb2.GetTokenResponse, seconds))
 
 
 async def prove(

@@ -66,7 +66,7 @@ class TokenRequest:
     fields: Mapping[str, str] = field(default_factory=dict, repr=False)  # as sent: for who the client is
 
 
-def read(form: Sequence[tuple[str, str]], outside: Callable[[str], bool] = lambda _target: False) -> TokenRequest:
+def read(form: Sequence[tuple[str, str]], outside: Callable[[str], object] = lambda _target: False) -> TokenRequest:
     """Read the form of a token request. Raise InvalidInput and its kin with the rule that is broken.
 
     `outside`: whether a provider outside gives what is for a target; then it may be of any type.

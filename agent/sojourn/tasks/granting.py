@@ -101,9 +101,10 @@ class Granting:
         """A subject token must be for one of them and for nobody else; any other assertion for the first."""
         return own_names(self._engine.issuer, self._identities.bundle.trust_domain)
 
-    def gives_outside(self, target: str) -> bool:
-        """Whether a task type in force has a provider outside give what is for a target."""
-        return any(target in kind.outside for kind in self._engine.types.values())
+    def provider_of(self, target: str) -> str:
+        """The provider outside that gives what is for a target, by a task type in force; '': there is none."""
+        found = (kind.outside[target].provider for kind in self._engine.types.values() if target in kind.outside)
+        return next(found, "")
 
     async def grant(
         self,

@@ -15,6 +15,7 @@ from sojourn.outward.credentials import ASKING, ENDING, GONE, HELD, OPEN, Journa
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
+from sojourn.tasks.reasons import HANDOVER
 
 BOTH = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")),))
 
@@ -234,6 +235,16 @@ class TestTheEnd:
         await cascade.settled()
         assert (GONE, 1, True) == (credential.state, len(providers["corp"].ended), task.state == "active")
 
+    async def test_handed_over(self, cascade, room, providers, task):
+        """While a one-shot task goes from a helper to whoever ran it, what the helper fetched stays the task's."""
+        credential = await cascade.held(task)
+        task.suspend(HANDOVER, "holder_exited")
+        room.engine.feed.publish(task)
+        assert (HELD, []) == (credential.state, providers["corp"].ended)
+        task.suspend("operator", "wait")
+        room.engine.feed.publish(task)
+        assert ENDING == credential.state
+
     async def test_narrowed(self, cascade, room, task):
         """A narrowed task keeps those alone whose actions it still has."""
         kept, lost = await cascade.held(task), await cascade.held(task, grant=BOTH.grants[0])
@@ -263,6 +274,15 @@ class TestTheEnd:
         await cascade.later(300)
         (event,) = ended(cascade)
         assert ({}, "unrecallable", 300_000) == (cascade.store.rows, event["how"], event["residual_ms"])
+
+    async def test_good_for_longer_than_was_expected(self, cascade, task):
+        """What a provider gives counts until it expires, however short it was expected to be good."""
+        credential = await cascade.ask(task, life=1)
+        await cascade.book.hold(credential, cascade.obtained(life=300))
+        await cascade.later(299)
+        assert HELD == credential.state
+        await cascade.later(1)
+        assert GONE == credential.state
 
     async def test_expires_while_its_task_lives(self, cascade, providers, task):
         """One that expires while its task lives is gone, and was never more than the task had."""

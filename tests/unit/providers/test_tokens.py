@@ -61,13 +61,19 @@ class TestReadToken:
         with pytest.raises(Unfit):
             read(token_type=kind)
 
-    @pytest.mark.parametrize(
-        "token", ["a b", "a\nb", "tok\u00e9n", "", "a\x00", "=", "a" * (TOKEN_MAX_BYTES + 1), None, 7, ...]
-    )
-    def test_no_token(self, token: object) -> None:
-        """What no header can carry, and what is too large, is no token."""
-        with pytest.raises(ProviderRefused):
+    @pytest.mark.parametrize("token", ["a b", "a\nb", "tok\u00e9n", "a\x00", "=", "a" * (TOKEN_MAX_BYTES + 1)])
+    def test_no_token(self, token: str) -> None:
+        """What no header can carry, and what is too large, is no token, and is to be taken back."""
+        with pytest.raises(Unfit) as unfit:
             read(access_token=token)
+        assert (token,) == unfit.value.tokens
+
+    @pytest.mark.parametrize("token", ["", None, 7, ...])
+    def test_none_at_all(self, token: object) -> None:
+        """An answer that says yes and has none may have given one that nobody knows."""
+        with pytest.raises(ProviderUnavailable) as unavailable:
+            read(access_token=token)
+        assert unavailable.value.sent
 
     def test_earlier_of_two_ends(self) -> None:
         """Of a JWT's `exp` and the answer's `expires_in` the earlier counts."""

@@ -9,7 +9,7 @@ from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from fakes.task_room import Room as EngineRoom
 from fakes.task_types import PERMIT_ALL, TICKETS, toml
-from sojourn.errors import CannotStart, InvalidPolicy
+from sojourn.errors import CannotStart, Fault, InvalidPolicy
 from sojourn.limits import FOLLOWED_RETRY_SECONDS
 from sojourn.oversight.audit import Audit
 from sojourn.tasks.changing import Changing
@@ -194,8 +194,8 @@ class TestPolicies:
         yield made.engine
         made.end_everything()
 
-    def policies(self, engine, room, candidate=None):
-        return Policies(engine, Changing(engine), room.path, candidate, room.audit, room.clock)
+    def policies(self, engine, room, candidate=None, check=lambda _: ()):
+        return Policies(engine, Changing(engine), room.path, candidate, room.audit, room.clock, check)
 
     async def test_start(self, engine, room):
         """At the start the set is in force, and recorded."""
@@ -224,6 +224,30 @@ class TestPolicies:
         await room.audit.flush()
         assert (["triage"], policies.candidate.types) == (list(engine.shadow.types), engine.shadow.types)
         assert ["policy_loaded", "shadow_policy_refused", "shadow_policy_loaded"] == room.journal.names
+
+    async def test_what_else_is_wrong(self, engine, room, tmp_path):
+        """A set that does not fit what is around it is refused with file and line: at the start, later, as a candidate."""
+        wrong = []
+        other = tmp_path / "candidate"
+        other.mkdir()
+        policies = self.policies(engine, room, other, lambda types: [each for each in wrong if types])
+        room.write("triage")
+        await policies.start()
+        digest, fault = engine.types.digest, Fault("triage.toml", 3, "no such provider")
+        wrong.append(fault)
+        room.write("triage", NO_WRITES)
+        with pytest.raises(InvalidPolicy, match=r"/types/triage\.toml:3: no such provider"):
+            await policies.folder.reload()
+        with pytest.raises(InvalidPolicy, match="no such provider"):
+            await policies.folder.read()
+        (other / "triage.toml").write_text(toml())
+        (other / "triage.cedar").write_text(PERMIT_ALL)
+        await policies.candidate.look()
+        assert (digest, 0) == (engine.types.digest, len(engine.shadow.types))
+        assert policies.folder.fault.endswith("/types/triage.toml:3: no such provider")
+        assert policies.candidate.fault.endswith("/candidate/triage.toml:3: no such provider")
+        with pytest.raises(CannotStart, match="no such provider"):
+            await self.policies(engine, room, None, lambda _: wrong).start()
 
     async def test_a_difference_is_recorded(self, room, tmp_path):
         """What the candidate would answer otherwise is in the audit once, with both sets' digests."""

@@ -1,0 +1,121 @@
+"""Promises: tests of a plugin that come with Sojourn, for whichever kind of plugin.
+
+A contract is a class whose coroutines are marked by `promised`. Each is run in an event loop of its own and is watched:
+whatever it tests must leave no open file, no running task and no thread behind, and make no connection by itself.
+"""
+
+import asyncio
+import gc
+import os
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Self, TypeVar
+
+PROMISE_SECONDS: Final = 60.0  # one that takes longer hangs
+_OPEN_FILES: Final = "/dev/fd"
+_MARK: Final = "__promised__"
+_Test = TypeVar("_Test", bound=Callable[[Any], Awaitable[None]])
+
+
+class Broken(AssertionError):
+    """A promise is not kept; the text says what was seen."""
+
+
+def expect(kept: object, seen: str) -> None:
+    """Raise Broken with `seen` unless `kept`."""
+    if not kept:
+        raise Broken(seen)
+
+
+def promised(sentence: str) -> Callable[[_Test], _Test]:
+    """Mark a coroutine of a contract as one of its promises. `sentence` says what holds."""
+
+    def mark(test: _Test) -> _Test:
+        setattr(test, _MARK, sentence)
+        return test
+
+    return mark
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """One promise of one plugin. `str` of it is its name."""
+
+    name: str
+    sentence: str
+    test: Callable[[], Awaitable[None]]
+
+    def run(self) -> None:
+        """Try it. Raise Broken if it is not kept."""
+        with _Connections() as connections, _threads():
+            asyncio.run(self._watched())
+        expect(not connections.made, f"it reached the outside by itself: {', '.join(connections.made)}")
+
+    async def _watched(self) -> None:
+        tasks, files = asyncio.all_tasks(), _open_files()
+        try:
+            async with asyncio.timeout(PROMISE_SECONDS):
+                await self.test()
+        except TimeoutError:
+            raise Broken(f"{self.sentence}: it hung for {PROMISE_SECONDS:g} s") from None
+        await asyncio.sleep(0)  # so that what was cancelled ends
+        left = asyncio.all_tasks() - tasks
+        expect(not left, f"it left tasks running: {sorted(each.get_name() for each in left)}")
+        gc.collect()
+        expect(_open_files() <= files, f"it left files open: {files} before, {_open_files()} after")
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def promises_of(contract: object) -> Sequence[Promise]:
+    """The promises of a contract, in the order in which they are written, those of its bases first."""
+    tests = {name: each for kind in reversed(type(contract).__mro__) for name, each in vars(kind).items()}
+    marked = [(name, each) for name, each in tests.items() if hasattr(each, _MARK)]
+    return [Promise(name, getattr(each, _MARK), getattr(contract, name)) for name, each in marked]
+
+
+@contextmanager
+def told(where: str) -> Iterator[None]:
+    """Have a Broken that is raised in the block say where it was."""
+    try:
+        yield
+    except Broken as broken:
+        raise Broken(f"{where}: {broken}") from broken
+
+
+def _open_files() -> int:
+    return len(os.listdir(_OPEN_FILES))
+
+
+@contextmanager
+def _threads() -> Iterator[None]:
+    before = set(threading.enumerate())
+    yield
+    left = [each for each in threading.enumerate() if each not in before and each.is_alive() and not each.daemon]
+    expect(not left, f"it left threads running: {sorted(each.name for each in left)}")
+
+
+class _Connections:
+    """Notes what connects anywhere, or starts a program, while it is open."""
+
+    _WATCHED: Final = frozenset({"socket.connect", "subprocess.Popen", "os.system"})
+
+    def __init__(self) -> None:
+        self.made: list[str] = []
+        self._open = False
+
+    def __enter__(self) -> Self:
+        self._open = True
+        sys.addaudithook(self._heard)  # there is no taking it back: it falls silent
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open = False
+
+    def _heard(self, event: str, _arguments: tuple[Any, ...]) -> None:
+        if self._open and event in self._WATCHED:
+            self.made.append(event)
