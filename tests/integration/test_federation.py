@@ -23,6 +23,7 @@ from harness.raw import Admin, Wire
 from harness.spirecli import binary
 from harness.tlsplace import TlsPlace
 from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2 as pb
+from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.errors import InvalidSvid
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.spiffe.jose import SigningKey
@@ -368,6 +369,32 @@ class TestCommands:
             assert (1, True) == (gone.returncode, "[not_found]" in gone.stderr)
         by = [each["by_uid"] for each in records(agent, "federation_set", "federation_refreshed", "federation_deleted")]
         assert [os.getuid()] * 4 == by
+
+    def test_a_part_of_it_by_the_api(
+        self, agent: AgentProcess, partner: Partner, server: BundleServer, tmp_path: Path
+    ) -> None:
+        """An update with an input mask changes what the mask names and leaves the rest."""
+        follow(agent, partner, server, tmp_path)
+        url = "https://elsewhere.invalid/b"
+        message = types.FederationRelationship(trust_domain=partner.name, bundle_endpoint_url=url)
+        message.https_web.SetInParent()
+        with Admin(agent.admin_socket) as admin:
+
+            def update(**mask: bool) -> types.FederationRelationship:
+                request = pb.BatchUpdateFederationRelationshipRequest(
+                    federation_relationships=[message], input_mask=types.FederationRelationshipMask(**mask)
+                )
+                method = "/spire.api.server.trustdomain.v1.TrustDomain/BatchUpdateFederationRelationship"
+                answer = admin.unary(method, request, pb.BatchUpdateFederationRelationshipResponse)
+                assert (0, "OK") == (answer.results[0].status.code, answer.results[0].status.message)
+                changed: types.FederationRelationship = answer.results[0].federation_relationship
+                return changed
+
+            first = update(bundle_endpoint_url=True)
+            assert (url, partner.endpoint_id) == (first.bundle_endpoint_url, first.https_spiffe.endpoint_spiffe_id)
+            second = update(bundle_endpoint_profile=True)
+            assert (url, "https_web") == (second.bundle_endpoint_url, second.WhichOneof("bundle_endpoint_profile"))
+            assert 1 == len(second.trust_domain_bundle.x509_authorities)
 
     @pytest.mark.parametrize(
         ("arguments", "said"),

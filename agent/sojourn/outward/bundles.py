@@ -6,6 +6,7 @@ redirect is followed, and an answer has a deadline and a size. Proxies of the en
 """
 
 import asyncio
+import os
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
@@ -213,12 +214,9 @@ def _said(error: Exception, relationship: Relationship) -> BundleNotFetched:
                 reason_code="tls",
                 detail=detail,
             )
-        if isinstance(within, OSError):
-            return BundleNotFetched(
-                f"the endpoint cannot be reached: {within.strerror or 'no connection'}",
-                reason_code="unreachable",
-                detail=detail,
-            )
+        if isinstance(within, OSError) and (within.errno or within.__cause__ is None):  # or it sums others up
+            why = os.strerror(within.errno).lower() if within.errno else "no connection"
+            return BundleNotFetched(f"the endpoint cannot be reached: {why}", reason_code="unreachable", detail=detail)
         within = within.__cause__ or within.__context__
     return BundleNotFetched("the endpoint broke off, or does not speak HTTP", reason_code="broken", detail=detail)
 

@@ -2,16 +2,18 @@
 
 import base64
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
-from sojourn.errors import InvalidToken
+from sojourn.errors import InvalidBundle, InvalidToken
 from sojourn.spiffe import jwtsvid
-from sojourn.spiffe.bundle import Bundle
+from sojourn.spiffe.bundle import Bundle, parse
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import PublicKey, SigningKey
 from sojourn.spiffe.x509svid import parse_certificates
@@ -21,14 +23,14 @@ HERE, THERE = TrustDomain("example.org"), TrustDomain("other.org")
 EC_KEY, RSA_KEY = ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)
 
 
-def self_signed(key):
+def self_signed(key, digest=hashes.SHA256()):  # noqa: B008  # it is immutable
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "root")])
     return (
         x509.CertificateBuilder(
             name, name, key.public_key(), x509.random_serial_number(), NOW, NOW + timedelta(hours=1)
         )
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
+        .sign(key, digest)
     )
 
 
@@ -41,6 +43,26 @@ PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
 def entries(use):
     return [key for key in BUNDLE.document()["keys"] if key["use"] == use]
+
+
+class TestReading:
+    def test_the_same_keys(self):
+        """A bundle that was written and read has the same keys, whatever its numbers are; one with fewer has others."""
+        read = parse(HERE, json.loads(json.dumps(BUNDLE.document())))
+        assert read.same_keys(BUNDLE)
+        assert BUNDLE.same_keys(replace(read, sequence=8, refresh_hint_seconds=1))
+        assert not BUNDLE.same_keys(replace(BUNDLE, x509_authorities=ROOTS[:1]))
+        assert not BUNDLE.same_keys(replace(BUNDLE, jwt_authorities={"k1": KEYS["k1"]}))
+        assert not BUNDLE.same_keys(EMPTY)
+
+    @pytest.mark.parametrize("key", [ed25519.Ed25519PrivateKey.generate(), ec.generate_private_key(ec.SECP256K1())])
+    def test_authorities_of_other_keys(self, key):
+        """A certificate whose key is of a kind or curve that is not accepted is refused, and what it says of it counts not."""
+        digest = None if isinstance(key, ed25519.Ed25519PrivateKey) else hashes.SHA256()
+        der = self_signed(key, digest).public_bytes(Encoding.DER)
+        jwk = {"kty": "EC", "use": "x509-svid", "x5c": [base64.b64encode(der).decode()]}
+        with pytest.raises(InvalidBundle, match="neither RSA nor"):
+            parse(HERE, {"keys": [jwk]})
 
 
 class TestX509:
