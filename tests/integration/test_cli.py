@@ -210,6 +210,7 @@ ENTRY_KEYS = {
     "additional_attributes", "disable_x509_svid_prefetch", "jwt_svid_include_jti",
 }  # fmt: skip
 TASK_KEYS = {
+    "outside",
     "id", "type", "spiffe_id", "state", "reason", "grants", "params", "created_at", "expires_at", "holder_pid",
     "tokens_issued", "version", "calls", "uses", "parent_id", "depth", "actors",
 }  # fmt: skip
@@ -493,7 +494,7 @@ def test_the_exit_status_passes_through(shared: AgentProcess, script: str, statu
     assert (status, "triage-ticket", "") == (done.returncode, type_, done.stderr)
     shown = shared.json("task", "show", task)
     assert ("completed", reason) == (shown["state"], shown["reason"])
-    assert TASK_KEYS == set(shown)
+    assert TASK_KEYS | {"external_credentials", "residual_credentials", "residual_until"} == set(shown)
 
 
 def test_standard_streams_pass_through(shared: AgentProcess) -> None:
@@ -615,7 +616,17 @@ if sojourn task token 2>&1; then exit 5; fi
     done = subprocess.run(["sh", "-c", script], env=environment, capture_output=True, text=True, timeout=60)
     assert (0, "") == (done.returncode, done.stderr), done.stdout
     value, end = json.JSONDecoder().raw_decode(done.stdout)
-    assert {"access_token", "token_type", "resource", "actions", "expires_at", "task_id"} == set(value)
+    assert {
+        "access_token",
+        "token_type",
+        "resource",
+        "actions",
+        "expires_at",
+        "task_id",
+        "issued_token_type",
+        "provider",
+        "recall",
+    } == set(value)
     assert (PLACE_A, ["doc:read"], "Bearer") == (value["resource"], value["actions"], value["token_type"])
     completed, refused, advice = done.stdout[end:].strip().splitlines()
     assert f"{value['task_id']} completed: success" == completed
@@ -626,7 +637,18 @@ if sojourn task token 2>&1; then exit 5; fi
 def test_task_begin_as_json(shared: AgentProcess) -> None:
     """`task begin` prints what the task is; the caller may name the holder."""
     begun = shared.json("task", "begin", "--type", "triage-ticket", "--ttl", "30s")
-    assert {"id", "type", "spiffe_id", "state", "reason", "grants", "expires_at", "parent_id", "actors"} == set(begun)
+    assert {
+        "id",
+        "type",
+        "spiffe_id",
+        "state",
+        "reason",
+        "grants",
+        "expires_at",
+        "parent_id",
+        "actors",
+        "outside",
+    } == set(begun)
     assert os.getpid() == shared.json("task", "show", begun["id"])["holder_pid"]
     completed = shared.json("task", "complete", begun["id"], "--failed")
     assert ("completed", "failure") == (completed["state"], completed["reason"])
