@@ -29,6 +29,10 @@ class RealmFailed(Exception):
     """Keycloak did not do what it was asked for."""
 
 
+class NotThere(RealmFailed):
+    """Keycloak has nothing at that path."""
+
+
 class Realm:
     """One realm of a Keycloak, by its admin REST API."""
 
@@ -73,9 +77,12 @@ class Realm:
             self._ask("POST", self._path("client-scopes"), wanted)
 
     def service(self, client_id: str, spiffe_id: str = "") -> None:
-        """A service that tokens are for. With a SPIFFE ID it may introspect tokens by its own JWT-SVID."""
-        federated = self._federated(spiffe_id) if spiffe_id else {"bearerOnly": True}
-        self._client(client_id, federated)
+        """A service that tokens are for. With a SPIFFE ID it may introspect tokens by its own JWT-SVID.
+
+        Without one, a client that is there stays as it is.
+        """
+        if spiffe_id or self._known(client_id) is None:
+            self._client(client_id, self._federated(spiffe_id) if spiffe_id else {"bearerOnly": True})
 
     def workload(self, client_id: str, spiffe_id: str, audiences: Sequence[str], scopes: Sequence[str] = ()) -> None:
         """A workload that exchanges its JWT-SVIDs for tokens for these services, with these scopes where it asks."""
@@ -114,6 +121,7 @@ class Realm:
     def _federated(self, spiffe_id: str) -> dict[str, Any]:
         attributes = {"jwt.credential.issuer": SPIFFE, "jwt.credential.sub": spiffe_id}
         return {
+            "bearerOnly": False,
             "clientAuthenticatorType": "federated-jwt",
             "serviceAccountsEnabled": True,
             "fullScopeAllowed": False,
@@ -127,9 +135,10 @@ class Realm:
         if known is None:
             self._ask("POST", self._path("clients"), wanted)
             return
-        self._ask("PUT", self._path("clients", known["id"]), {**known, **wanted})
-        have = {each["name"] for each in known.get("protocolMappers", ())}
-        for mapper in wanted.get("protocolMappers", ()):  # an update does not bring these
+        mappers = known.get("protocolMappers", [])  # what an update does with new ones differs from version to version
+        self._ask("PUT", self._path("clients", known["id"]), {**known, **wanted, "protocolMappers": mappers})
+        have = {each["name"] for each in mappers}
+        for mapper in wanted.get("protocolMappers", ()):
             if mapper["name"] not in have:
                 self._ask("POST", self._path("clients", known["id"], "protocol-mappers/models"), mapper)
         self._optional_scopes(known["id"], wanted.get("optionalClientScopes", ()))
@@ -150,7 +159,7 @@ class Realm:
     def _maybe(self, method: str, path: str) -> Any:
         try:
             return self._ask(method, path)
-        except FileNotFoundError:
+        except NotThere:
             return None
 
     def _ask(self, method: str, path: str, body: object = None) -> Any:
@@ -170,30 +179,38 @@ class Realm:
         except urllib.error.HTTPError as error:
             told = error.read()[:500].decode(errors="replace")
             if error.code == 404:
-                raise FileNotFoundError(url) from None
+                raise NotThere(f"{method} {url}: 404, there is nothing; is it Keycloak's base URL?") from None
             raise RealmFailed(f"{method} {url}: {error.code} {told}") from None
         except urllib.error.URLError as error:
             raise RealmFailed(f"{method} {url}: {error.reason}") from None
         return json.loads(text) if text else None
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Bring a Keycloak realm to trust a Sojourn agent.")
     for name in ("--keycloak", "--realm", "--trust-domain", "--bundle-endpoint", "--workload", "--audience"):
         parser.add_argument(name, required=True)
     parser.add_argument("--scope", action="append", default=[])
-    parser.add_argument("--client", help="the workload's client; default: the last part of its SPIFFE ID")
+    parser.add_argument("--client", help="the workload's client; default: its SPIFFE ID's path, as agent-orders")
+    parser.add_argument("--service", default="", help="the service's SPIFFE ID: it may introspect, by its JWT-SVID")
     parser.add_argument("--admin", default="admin")
     parser.add_argument("--ca", type=Path)
     parser.add_argument("--token-seconds", type=int, default=300)
-    asked = parser.parse_args()
+    asked = parser.parse_args(arguments)
+    client = asked.client or asked.workload.removeprefix("spiffe://").partition("/")[2].replace("/", "-")
+    if not client or not asked.workload.startswith(f"spiffe://{asked.trust_domain}/"):
+        parser.error(f"--workload: {asked.workload} is not a SPIFFE ID of the trust domain {asked.trust_domain}")
+    if client == asked.audience:
+        parser.error(f"the service and the workload cannot both be the client {client}: give another --client")
     password = getpass.getpass(f"password of {asked.admin} at {asked.keycloak}: ")
-    realm = Realm(asked.keycloak, asked.realm, password, admin=asked.admin, ca=asked.ca)
-    realm.ensure(token_seconds=asked.token_seconds)
-    realm.trust(asked.trust_domain, asked.bundle_endpoint)
-    realm.service(asked.audience)
-    client = asked.client or asked.workload.rpartition("/")[2]
-    realm.workload(client, asked.workload, [asked.audience], asked.scope)
+    try:
+        realm = Realm(asked.keycloak, asked.realm, password, admin=asked.admin, ca=asked.ca)
+        realm.ensure(token_seconds=asked.token_seconds)
+        realm.trust(asked.trust_domain, asked.bundle_endpoint)
+        realm.service(asked.audience, asked.service)
+        realm.workload(client, asked.workload, [asked.audience], asked.scope)
+    except (RealmFailed, OSError) as error:  # OSError: a connection that broke off, or no file at --ca
+        raise SystemExit(f"error: {error}") from None
     print(f"realm {realm.issuer} gives {asked.workload} tokens for {asked.audience}; in the agent's configuration:\n")
     print(f'[providers.{asked.realm}]\nkind = "keycloak"\nissuer = "{realm.issuer}"')
 

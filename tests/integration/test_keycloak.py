@@ -194,6 +194,16 @@ class TestEnd:
         assert not await place.is_active(obtained.token)
 
 
+class TestOwner:
+    async def test_again(self, place: Place) -> None:
+        """The owner's program, run again for another service, adds to what there is, and takes nothing away."""
+        place.realm.service("orders")
+        place.realm.workload("agent", str(AGENT), ["billing"], ["billing.read"])
+        billing = {"audience": "billing", "scopes": {each: ["billing.read"] for each in ACTIONS}}
+        assert "billing" == claims((await place.obtain(ask=billing)).token)["aud"]
+        assert await place.is_active((await place.obtain()).token)
+
+
 class TestRefusals:
     """What fails says which step, and what to set where."""
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from sojourn.cli.config import show
 from sojourn.cli.output import show_error
-from sojourn.errors import AlreadyExists, PolicyDenied, SojournError, TaskOver
+from sojourn.errors import AlreadyExists, FailedPrecondition, PolicyDenied, SojournError, TaskOver
+from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 
 
 def hint(error: SojournError, capsys: pytest.CaptureFixture[str]) -> str:
@@ -27,6 +28,17 @@ class TestHints:
     def test_denied(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A denial may come of a fact, a switch or the type's own rules; the journal says which."""
         assert "`sojourn audit tail`" in hint(PolicyDenied("no task type takes this fact"), capsys)
+
+    def test_providers(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Where a provider outside fails, the next step is the command that finds out why."""
+        for error in (ProviderRefused("no such client"), ProviderUnavailable("it does not answer")):
+            assert "`sojourn provider check NAME" in hint(error, capsys)
+
+    def test_foreign_bundles(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """An entry that wants a bundle that is not there: both ways to get one are named."""
+        missing = FailedPrecondition('failed to create entry: unable to find federated bundle "spiffe://b.example"')
+        assert "`sojourn federation create`" in hint(missing, capsys)
+        assert not hint(FailedPrecondition("not now"), capsys)
 
 
 def test_lists_in_the_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,6 +27,8 @@ _NEXT = {
     "invalid_key": "the issuer's JWK Set, `jwks` under [[signals]], must have the key that signed the event",
     "invalid_audience": "the event's aud must be `audience` under [[signals]]; that is tasks.issuer if it is not given",
     "bundle_not_fetched": "a bundle that was there stays in force; `sojourn federation show` tells how it fares",
+    "provider_refused": "`sojourn provider check NAME --spiffe-id ID` says which step fails and what to set there",
+    "provider_unavailable": "`sojourn provider check NAME --spiffe-id ID` says which step fails; it may pass by itself",
     "store_full": "make room in the agent's data folder; identities are served meanwhile",
 }
 
@@ -95,6 +97,9 @@ def show_error(error: SojournError, *, as_json: bool) -> int:
         print(f"next:  {_NEXT[code]}", file=sys.stderr)
     elif code == "already_exists" and "entry" in error.public:
         print("next:  `sojourn entry list` shows it; change it with `sojourn entry update`", file=sys.stderr)
+    elif "unable to find federated bundle" in error.public:
+        told = "`sojourn federation create` follows it, `sojourn bundle set` takes it from a file"
+        print(f"next:  {told}", file=sys.stderr)
     return _status(error)
 
 

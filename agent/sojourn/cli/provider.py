@@ -38,9 +38,11 @@ def list_(admin_socket: AdminSocketOption = None, output: OutputOption = Output.
 @app.command()
 def show(name: NameArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
     """Show one provider: what becomes of its credentials when a task ends, and how it fares."""
-    found = next((each for each in _providers(admin_socket) if each["name"] == name), None)
+    known = {each["name"]: each for each in _providers(admin_socket)}
+    found = known.get(name)
     if found is None:
-        error = NotFound(f"the agent's configuration has no provider {name[:64]!r}")
+        there = ", ".join(sorted(known)) or "none"
+        error = NotFound(f"the agent's configuration has no [providers.{name[:64]}]; there are: {there}")
         error.remote_code = error.code
         raise error
     emit(output, found, _lines(found))

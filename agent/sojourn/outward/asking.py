@@ -72,11 +72,13 @@ class Asking:
             raise ProviderUnavailable(
                 f"provider {outlet.name!r} is slow, and too many others wait for it", step="waiting"
             ) from error
-        except ProviderRefused:
+        except ProviderRefused as error:
             result = "refused"
+            _name(error, outlet)
             raise
-        except ProviderUnavailable:
+        except ProviderUnavailable as error:
             result = "unavailable"
+            _name(error, outlet)
             raise
         finally:
             outlet.exchanges += 1
@@ -158,3 +160,13 @@ class Asking:
             return obtained, ""
         kept = replace(obtained, expires_at=now + outlet.provider.longest)
         return kept, f"what provider {outlet.name!r} gave cannot be used: {fault}"
+
+
+def _name(error: ProviderRefused | ProviderUnavailable, outlet: Outlet) -> None:
+    """Have the error say of which provider it is: whoever asked has named a resource, and no provider."""
+    name, its = f"provider {outlet.name!r}", "the provider "
+    if name not in error.public:
+        error.public = (
+            f"{name} {error.public[len(its) :]}" if error.public.startswith(its) else f"{name}: {error.public}"
+        )
+        error.args = (error.public,)

@@ -74,7 +74,8 @@ _HINTS: Final = (
         "Invalid client or Invalid client credentials",
         (
             "the realm needs an identity provider of type SPIFFE with this trust domain and the agent's bundle "
-            "endpoint, which Keycloak can reach, and an enabled client with the authenticator "
+            "endpoint, which Keycloak can reach and whose certificate it trusts (--truststore-paths; if not, `sojourn "
+            "status` has a failed TLS connection), and an enabled client with the authenticator "
             '"Signed JWT - Federated" whose issuer is that provider\'s alias and whose subject is the SPIFFE ID'
         ),
     ),

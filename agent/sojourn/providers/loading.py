@@ -52,7 +52,7 @@ def _load(name: str, table: Mapping[str, Any], found: Mapping[str, EntryPoint]) 
     try:
         reached = _Common.model_validate(dict(table))
     except ValidationError as error:
-        faults = faults_of(error)
+        faults = faults_of(error, ProviderTable)
         try:
             plugin(name, table, GuardedHttp(ProviderTable(kind=kind)))  # what is wrong with its own keys is told too
         except InvalidConfig as more:

@@ -21,12 +21,15 @@ def _endpoint(value: str) -> str:
 Endpoint = Annotated[str, AfterValidator(_endpoint)]  # an absolute http or https URL; http is for loopback alone
 
 
-def faults_of(error: ValidationError) -> list[str]:
+def faults_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
     """What is wrong, one line each, beginning with the key. Values are not shown: they might be secret."""
     faults = []
     for each in error.errors(include_url=False, include_context=False, include_input=False):
         key = ".".join(str(part) for part in each["loc"])
-        message = "unknown key" if each["type"] == "extra_forbidden" else each["msg"].removeprefix("Value error, ")
+        message = each["msg"].removeprefix("Value error, ")
+        if each["type"] == "extra_forbidden":
+            there = f"; there are {', '.join(model.model_fields)}" if len(each["loc"]) == 1 else ""
+            message = f"unknown key{there}"
         faults.append(f"{key}: {message}" if key else message)
     return faults
 
@@ -36,7 +39,7 @@ def read_table(model: type[_Table], settings: Mapping[str, Any]) -> _Table:
     try:
         return model.model_validate(dict(settings))
     except ValidationError as error:
-        raise InvalidConfig(faults_of(error)) from error
+        raise InvalidConfig(faults_of(error, model)) from error
 
 
 def read_ask(model: type[_Ask], ask: Mapping[str, Any]) -> _Ask:
@@ -44,4 +47,4 @@ def read_ask(model: type[_Ask], ask: Mapping[str, Any]) -> _Ask:
     try:
         return model.model_validate(dict(ask))
     except ValidationError as error:
-        raise InvalidInput("; ".join(f"ask.{fault}" for fault in faults_of(error))) from error
+        raise InvalidInput("; ".join(f"ask.{fault}" for fault in faults_of(error, model))) from error

@@ -100,6 +100,26 @@ class TestObtain:
         assert (1, 1) == (ground.outlet.exchanges, ground.outlet.failures)
 
 
+class TestNamed:
+    @pytest.mark.parametrize("error", [ProviderRefused, ProviderUnavailable])
+    async def test_whoever_asked_is_told_which_provider(self, ground, error):
+        """Who asks names a resource alone: the error says of which provider it is, once."""
+        ground.provider.script = [error("the provider said no: invalid_client") for _ in range(PROVIDER_TRIES)]
+        with pytest.raises(error, match=r"^provider 'corp' said no: invalid_client$"):
+            await ground.obtain()
+
+    async def test_once(self, ground):
+        """What says its name already is left as it is; what does not begin with "the provider" has it before it."""
+        for told, expected in (
+            ("provider 'corp' said no", "provider 'corp' said no"),
+            (DOWN, f"provider 'corp': {DOWN}"),
+        ):
+            ground.provider.script = [ProviderRefused(told)]
+            with pytest.raises(ProviderRefused) as found:
+                await ground.obtain()
+            assert (expected, expected) == (found.value.public, str(found.value))
+
+
 class TestTryAgain:
     async def test_what_was_not_sent_is_tried_again(self, ground):
         """A connection that was refused is tried again under the same record, after pauses that grow."""

@@ -173,7 +173,7 @@ class TestAsk:
             ({"policy_resources": ["orders"]}, "is neither an ARN nor *"),
             ({"policy_resources": {"s3:read": ["*"]}}, "ask.policy_resources: says nothing of action 's3:list'"),
             ({"policy_arns": {"s3:read": ["arn:aws:iam::aws:role/x"]}}, "is not the ARN of a managed policy"),
-            ({"polcy_actions": {}}, "ask.polcy_actions: unknown key"),
+            ({"polcy_actions": {}}, "ask.polcy_actions: unknown key; there are role_arn, policy_actions"),
             ({"policy_resources": [f"arn:aws:s3:::{n:0>60}" for n in range(40)]}, "and AWS takes 2048"),
             (
                 {
