@@ -269,6 +269,14 @@ def test_parameters_and_bindings(own: AgentProcess) -> None:
 # --- the command without an agent -----------------------------------------------------------------------------------
 
 
+def test_check_of_providers(tmp_path: Path) -> None:
+    """A check without an agent says that providers were not looked at, and by what they are; only where there are any."""
+    write_type(tmp_path, "two-places", *TYPES["two-places"])
+    assert "providers" not in offline("policy", "check", tmp_path).stdout
+    write_type(tmp_path, "pay", PAY + 'provider = "corp"\nask = {}\n', PERMIT)
+    assert "`sojourn policy reload` does that (of corp)" in offline("policy", "check", tmp_path).stdout
+
+
 def test_check_warns(tmp_path: Path) -> None:
     """Warnings are printed and are no faults, unless that is wished; the injected forbid is shown."""
     write_type(tmp_path, "careful", *TYPES["careful"])

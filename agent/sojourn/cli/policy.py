@@ -74,6 +74,10 @@ def check(
     if rows:
         ours = ", ".join(clause.id for clause in OWN)
         lines.append(f"before the policies of each stands {ours}: asked, and a task that is over may do nothing")
+    asked = sorted({each.provider for kind in types.values() for each in kind.outside.values()})
+    if asked:
+        told = "providers are not looked at here, nor what they are asked with: `sojourn policy reload` does that"
+        lines.append(f"{told} (of {', '.join(map(printable, asked))})")
     lines += [f"warning: {printable(str(warning))}" for warning in warnings]
     emit(
         output,
