@@ -51,7 +51,7 @@ class Ground:
         await self.book._write()
         self.asked += 1
         now = self.clock.now()
-        made = Credential(f"ext_{self.asked}", "task_1", "triage", CALLER, "corp", GRANT, now, now)
+        made = Credential(f"ext_{self.asked}", "task_1", "triage", CALLER, "corp", GRANT, now, now, 0.0)
         self.book.written.append(("asking", made.id))
         return made
 
