@@ -109,6 +109,7 @@ class CredentialBook:
             asked_at=self._clock.now(),
             expires_at=longest,
             expires_boot=self._on_boot(longest),
+            public=self._outlets.asked_of(task, grant.resource),
             version=task.version,
         )
         if not credential.covered(task):

@@ -21,6 +21,7 @@ from sojourn.limits import (
     PROVIDER_RECALL_PAUSE_SECONDS,
     PROVIDER_RECALLS_AT_ONCE,
 )
+from sojourn.outward.asking import given_up
 from sojourn.outward.assertions import Assertions
 from sojourn.outward.book import CredentialBook
 from sojourn.outward.credentials import ENDING, Credential
@@ -91,6 +92,10 @@ class Recalling:
             self.results[name, REFUSED] += 1
             self._book.unrecallable(credential, error.public)
             return None
+        except asyncio.CancelledError:
+            if given_up():
+                raise
+            fault = _Fault("the provider's plugin gave up")
         except TimeoutError:
             fault = _Fault(f"the provider did not confirm within {seconds:g} seconds")
         except ProviderUnavailable as error:

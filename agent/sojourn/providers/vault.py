@@ -143,6 +143,8 @@ class VaultProvider:
                 self._found(wanted, token)
                 if isinstance(error, ProviderUnavailable):
                     error.sent = False  # nothing came of it
+            elif isinstance(error, ProviderRefused):
+                error.left = True
             raise
         finally:
             while len(self._stranded) > PROVIDER_STRANDED:
@@ -198,13 +200,14 @@ class VaultProvider:
         if isinstance(auth.get("accessor"), str) and auth["accessor"].replace(".", "").isalnum():
             public["accessor"] = auth["accessor"][:128]
         expires = self._clock.now() + life
+        handle = {"token": token, "address": self._address}
         if not wanted.ask.path:
-            return Obtained(token, expires, NOT_OAUTH, VAULT_TOKEN, {"token": token}, public)
+            return Obtained(token, expires, NOT_OAUTH, VAULT_TOKEN, handle, public)
         secret, leased, standing = await self._secret(wanted, token)
         if leased is not None:
             expires = min(expires, self._clock.now() + leased)
         public = {**public, "path": wanted.ask.path, **({"standing": "yes"} if standing else {})}
-        handle = {"token": token, **({"standing": "yes"} if standing else {})}
+        handle |= {"standing": "yes"} if standing else {}
         return Obtained(secret, expires, NOT_OAUTH, VAULT_SECRET, handle, public)
 
     async def _able_to_revoke(self, role: str, token: str, auth: Mapping[str, Any]) -> None:
@@ -252,6 +255,11 @@ class VaultProvider:
     async def take_back(self, ended: Ended, mint: Mint) -> None:  # noqa: ARG002  # the token itself is what it takes
         """Revoke the token, and with it what it leased. A lost one too, if it is known here."""
         token, key = ended.handle.get("token", ""), (ended.task_id, ended.resource)
+        given_by = ended.handle.get("address", self._address)
+        if given_by != self._address:  # another would refuse a token that it does not know as one that is revoked
+            raise ProviderRefused(
+                f"{given_by} gave it, and the provider is another by now", step=_REVOKE, hint="set address as it was"
+            )
         if not token and key in self._stranded:
             for each in tuple(self._stranded[key]):
                 await self._revoked(each)

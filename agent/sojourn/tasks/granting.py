@@ -350,10 +350,14 @@ class Granting:
         if not outside:
             exchange.check_issued_type(request, exchange.OWN_TYPES)
         given = await self._giving.give(
-            task, resource, actions, not_after=asked.ends, binding=binding, params_digest=request.params_digest
+            task,
+            resource,
+            actions,
+            not_after=asked.ends,
+            binding=binding,
+            params_digest=request.params_digest,
+            fits=lambda issued_type: exchange.check_issued_type(request, {issued_type}),
         )
-        if outside:
-            exchange.check_issued_type(request, {given.issued_type})
         return replace(given, issued_type=request.issued_type or given.issued_type)
 
     def _note(self, task: Task, asked: _Asked) -> None:

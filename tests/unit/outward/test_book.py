@@ -459,6 +459,15 @@ class TestNextRun:
             await after.settled()
             assert ([{}], {}) == ([dict(each.handle) for each in providers["corp"].ended], after.store.rows)
 
+    async def test_what_was_asked_for(self, cascade, next_run, room, providers, task, stopped):
+        """What a provider was asked for is known of a lost answer, whatever task types say when it is taken back."""
+        await cascade.ask(task)
+        room.engine.types = {}
+        async with next_run().running() as after:
+            room.engine.end(task, "completed", "success")
+            await after.settled()
+        assert [(None, {"audience": "tickets"})] == [(each.ask, each.public) for each in providers["corp"].ended]
+
     async def test_asking_for_a_task_that_is_over(self, cascade, next_run, room, providers, task, stopped):
         """Of a task that did not come back it is taken back at once."""
         await cascade.ask(task)

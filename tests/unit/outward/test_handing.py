@@ -9,6 +9,7 @@ from fakes.task_types import TICKETS
 from sojourn.errors import (
     ActionOutsideType,
     BudgetSpent,
+    InvalidInput,
     InvalidTarget,
     LimitExceeded,
     PolicyDenied,
@@ -67,6 +68,16 @@ class TestGive:
         """What is no OAuth token says how to read it."""
         given = await room.give(task, CLOUD)
         assert ("N_A", "urn:example:keys", "none") == (given.token_type, given.issued_type, given.recall)
+
+    async def test_of_no_use_to_who_asks(self, room, task):
+        """What whoever asks can do nothing with is not handed out, and no record says that it was."""
+
+        def fits(issued_type):
+            raise InvalidInput(f"not {issued_type}")
+
+        with pytest.raises(InvalidInput, match="urn:example:keys"):
+            await room.give(task, CLOUD, fits=fits)
+        assert [] == await room.noted("external_credential_handed_out")
 
     async def test_our_own_resources(self, room, task):
         """For a resource whose tokens are our own there is nothing to be had from a provider."""
@@ -295,7 +306,7 @@ class TestOver:
             await room.give(task)
         assert len(room.handing) == 0
 
-    @pytest.mark.parametrize("change", ["end", "suspend", "narrow", "supersede"])
+    @pytest.mark.parametrize("change", ["end", "suspend", "narrow", "supersede", "type"])
     @pytest.mark.parametrize("moment", ["asking", "exchange", "holding"])
     async def test_while_it_is_obtained(self, room, task, change, moment):
         """What was asked for before the task ended or changed is not handed out after it, whenever that comes."""
@@ -319,11 +330,16 @@ class TestOver:
             room.changing.hold(task, OPERATOR, "test")
         elif change == "narrow":
             room.changing.take(task, READ, "test")
+        elif change == "type":
+            task.type = outside_type(ceiling=CEILING.replace('audience = "orders"', 'audience = "others"'))
         else:
             room.changing.supersede(task)
         gate.set()
         with pytest.raises(TaskOver):
             await asking
+        if change == "type":
+            assert "others" == (await room.give(task, ORDERS, ("orders:read",))).public["audience"]
+            return
         assert len(room.handing) == 0
         if change in {"narrow", "supersede"}:  # it lives on, and gets another
             assert (await room.give(task, ORDERS, ("orders:read",))).token

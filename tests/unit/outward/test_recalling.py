@@ -89,7 +89,15 @@ async def test_a_type_that_does_not_ask_any_more(cascade, room, corp, task):
 
 @pytest.mark.parametrize(
     "answer",
-    [DOWN, TimeoutError(), RuntimeError("secret"), OSError(), KeyError("token"), ProviderUnavailable("x", sent=True)],
+    [
+        DOWN,
+        TimeoutError(),
+        asyncio.CancelledError(),
+        RuntimeError("secret"),
+        OSError(),
+        KeyError("token"),
+        ProviderUnavailable("x", sent=True),
+    ],
 )
 async def test_tried_again(cascade, room, corp, task, answer):
     """Whatever else a provider or its plugin answers, it is tried again, until it confirms."""

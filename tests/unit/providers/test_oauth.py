@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,6 +98,16 @@ class TestOidc:
         await made.close()
         assert not server.active(obtained.token)
         assert ["refresh-1", obtained.token] == [call.form["token"] for call in server.calls("revoke")]
+
+    async def test_of_another_issuer(self, server: AuthServer) -> None:
+        """A token of another issuer, which the provider was before, is not shown to this one, nor said to be revoked."""
+        made = provider(server)
+        obtained = await obtain(made)
+        before = replace(ended(obtained), public={"issuer": "https://before.example.org"})
+        with pytest.raises(ProviderRefused, match=r"https://before\.example\.org gave it"):
+            await made.take_back(before, FakeMint())
+        await made.close()
+        assert [] == server.calls("revoke")
 
     async def test_lost(self, server: AuthServer) -> None:
         """Of a token whose answer was lost nothing can be taken back, and that is said."""
