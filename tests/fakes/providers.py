@@ -122,6 +122,9 @@ class FakeBook:
         if over:
             raise TaskOver("the task is over")
 
+    def over(self, credential, why):
+        self.written.append(("over", credential.id))
+
     def refused(self, credential, why):
         self.written.append(("refused", credential.id))
 

@@ -160,7 +160,8 @@ class Asking:
     def sound(self, outlet: Outlet, obtained: Obtained) -> tuple[Obtained, str]:
         """What was obtained, such that it can be kept; and what is wrong with it, empty if it may be handed out."""
         fault, now = "", self._clock.now()
-        if not 0 < len(obtained.token) <= PROVIDER_ANSWER_MAX_BYTES:
+        token: object = obtained.token  # a plugin may give anything
+        if not isinstance(token, str) or not 0 < len(token) <= PROVIDER_ANSWER_MAX_BYTES:
             fault = "it gave no token, or one that is too large"
         if obtained.expires_at.tzinfo is None:
             fault = "its expiry has no time zone"

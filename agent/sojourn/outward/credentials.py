@@ -41,6 +41,8 @@ EXPIRED: Final = "expired"  # while its task had it, or while it was still being
 UNRECALLABLE: Final = "unrecallable"  # it expired, and could not be taken back
 LOST: Final = "lost"  # nobody ever had it, and it cannot be good any more
 
+UNFIT: Final = "unfit"  # why a task has one no more that could be given to nobody
+
 
 @dataclass(slots=True, eq=False)
 class Credential:
@@ -193,6 +195,9 @@ class Book(Protocol):
         `decided`: on what policy decided. Raise TaskOver if the task has ended, or has the grant no more: it is being
         taken back then.
         """
+
+    def over(self, credential: Credential, why: str) -> None:
+        """The task has one no more, though it may live on: it is taken back. It is written later."""
 
     def refused(self, credential: Credential, why: str) -> None:
         """The provider gave nothing. It is written later."""

@@ -13,7 +13,7 @@ import structlog
 
 from sojourn.errors import InvalidTarget, SojournError, TaskOver
 from sojourn.outward.asking import Asking
-from sojourn.outward.credentials import Book, Credential
+from sojourn.outward.credentials import UNFIT, Book, Credential
 from sojourn.outward.given import Given
 from sojourn.outward.kept import Kept, KeptCredentials, Key
 from sojourn.outward.outlets import Outlets, Route
@@ -172,17 +172,18 @@ class Handing:
 
         try:
             credential, obtained = await self._asking.obtain(outlet, task.owner, wanted, journal)
-            began = self._engine.clock.boot()
-            obtained, fault = self._asking.sound(outlet, obtained)
-            left = (obtained.expires_at - self._engine.clock.now()).total_seconds()
             try:
+                began = self._engine.clock.boot()
+                obtained, fault = self._asking.sound(outlet, obtained)
+                left = (obtained.expires_at - self._engine.clock.now()).total_seconds()
                 await self._book.hold(credential, obtained, **verdict.decided.record())
             except TaskOver:  # it is being taken back
                 raise
-            except BaseException as error:
+            except BaseException as error:  # also what a plugin gave that is none
                 self._book.lost(credential, error.public if isinstance(error, SojournError) else type(error).__name__)
                 raise
             if fault:
+                self._book.over(credential, UNFIT)
                 raise ProviderUnavailable(fault, step="exchange", sent=True)
         except BaseException:
             task.count_token(grant, -1)

@@ -16,6 +16,7 @@ import structlog
 from sojourn.clock import Alarms
 from sojourn.errors import SojournError
 from sojourn.limits import (
+    PROVIDER_CREDENTIALS,
     PROVIDER_RECALL_FAILURES,
     PROVIDER_RECALL_PAUSE_MAX_SECONDS,
     PROVIDER_RECALL_PAUSE_SECONDS,
@@ -163,6 +164,8 @@ class _Lane:
 
     def add(self, credential: Credential) -> None:
         self._waiting.append(credential)
+        if len(self._waiting) > 2 * PROVIDER_CREDENTIALS:  # most have expired while the provider did not answer
+            self._waiting = deque(each for each in self._waiting if each.state == ENDING)
         self._pump()
 
     def _pump(self) -> None:

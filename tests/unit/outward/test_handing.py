@@ -20,6 +20,7 @@ from sojourn.limits import PROVIDER_CREDENTIALS_PER_TASK
 from sojourn.oversight.facts import OPERATOR as SAID
 from sojourn.oversight.facts import Publication
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
+from sojourn.providers.provider import Obtained
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.types import TypeSet
@@ -465,8 +466,19 @@ class TestStore:
         with pytest.raises(LimitExceeded):
             await room.give(task)
 
+    async def test_what_is_no_credential(self, room, task):
+        """What a plugin gives that is none leaves no credential behind that nobody tells of: it is lost."""
+        room.corp.script = [Obtained("t", "tomorrow")]
+        with pytest.raises(AttributeError):
+            await room.give(task)
+        assert [("asking", "ext_1"), ("lost", "ext_1")] == room.book.written
+        room.corp.script = [Obtained(b"t", room.clock.now() + timedelta(minutes=5))]
+        with pytest.raises(ProviderUnavailable, match="no token"):
+            await room.give(task)
+        assert ("over", "ext_2") == room.book.written[-1]
+
     async def test_one_that_has_expired_already(self, room, task):
-        """What a provider whose clock is wrong gives is held, to be taken back, and not handed out."""
+        """What a provider whose clock is wrong gives is noted, taken back at once, and not handed out."""
         room.clock.advance(600)
         exchange = room.corp.exchange
 
@@ -477,7 +489,7 @@ class TestStore:
         room.corp.exchange = early
         with pytest.raises(ProviderUnavailable, match="expired already"):
             await room.give(task)
-        assert [("asking", "ext_1"), ("held", "ext_1")] == room.book.written
+        assert [("asking", "ext_1"), ("held", "ext_1"), ("over", "ext_1")] == room.book.written
         assert (0, 0) == (len(room.handing), task.tokens_issued)
 
 
