@@ -57,7 +57,7 @@ class AuthorizationServer(Outside):
 
     def token(self, form):
         shown = [form[name] for name in ("client_assertion", "subject_token", "assertion") if name in form]
-        known = [each for each in shown if each in self.given or claims_of(each)["aud"] == self.issuer]
+        known = [each for each in shown if each in self.given or self._for_us(each)]
         if not shown:
             return refused("invalid_request" if form.get("grant_type") else "invalid_client", 400)
         if known != shown:
@@ -65,6 +65,12 @@ class AuthorizationServer(Outside):
         issued = "urn:ietf:params:oauth:token-type:access_token"
         answer = {"access_token": self.give(), "token_type": "Bearer", "expires_in": LIFE, "issued_token_type": issued}
         return answer_of({**answer, **({"scope": form["scope"]} if "scope" in form else {})})
+
+    def _for_us(self, assertion):
+        try:
+            return claims_of(assertion)["aud"] == self.issuer
+        except (ValueError, LookupError):
+            return False
 
     def revoke(self, form):
         self.given.pop(form["token"], None)

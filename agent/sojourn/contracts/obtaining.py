@@ -135,6 +135,7 @@ class Obtaining:
             async with Tried(self.case, fault, at) as tried:
                 with told(f"request {at + 1}, {name}"):
                     outcome = await tried.attempt()
+                    await tried.provider.close()  # which waits for what it still takes back behind
                     if isinstance(outcome, Obtained):
                         sane(tried, outcome)
                     elif tried.outside.live() and name in unread:

@@ -32,7 +32,7 @@ from sojourn.tasks.types import TaskType
 log = structlog.get_logger()
 ENDS: Final = timedelta(minutes=2)  # of the task that a check stands for: what it leaves by accident is short
 TASK_ID: Final = "task_check"
-_LOOK: Final = "the provider's own log has more; what it needs to be set to is in docs/providers.md"
+_LOOK: Final = "see whether it runs and this machine reaches it; its own log and docs/providers.md have the rest"
 _JWT: Final = re.compile(r"eyJ[\w-]{8,}\.[\w-]+\.[\w-]*")
 _NAME: Final = re.compile(r"[^a-z0-9_]")
 

@@ -66,7 +66,7 @@ class Check:
         if step.outcome == "failed":
             return
         if wanted is None:
-            yield Step("exchange", "skipped", "there is no task type with this provider to exchange for")
+            yield Step("exchange", "skipped", "there is nobody to exchange for")
             return
         async with aclosing(self._exchanged(wanted, mint)) as steps:
             async for step in steps:

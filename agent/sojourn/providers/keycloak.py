@@ -69,6 +69,7 @@ class KeycloakProvider(OAuthProvider[KeycloakTable, OAuthAsk]):
 
 _NO_TARGET: Final = ("Audience not found", "Requested audience not available")
 _HINTS: Final = (
+    ("Client disabled", "enable the client of the service, which is ask.audience"),
     (
         "Invalid client or Invalid client credentials",
         (
