@@ -132,12 +132,10 @@ def endings(bench: Bench) -> Iterator[Figure | str]:
     found: list[tuple[list[float], list[float], list[float]]] = []
     left = []
     count = ENDING if bench.effort.calls > 100 else ENDING // 10
-    with ground(SLOW_SECONDS) as (agent, _):
-        for _ in range(bench.effort.repetitions):
+    for _ in range(bench.effort.repetitions):
+        with ground(SLOW_SECONDS) as (agent, _port):  # anew: nothing waits from the repetition before
             found.append(asyncio.run(_endings(agent, count)))
             left.append(float(agent.json("provider", "show", "outside")["residual"]))
-            agent.stop()  # so that the next repetition begins with none that wait
-            agent.start()
     for share in (50, 99):
         for title, which in (
             (f"end of a task without, beside {count:,} without", 0),

@@ -33,6 +33,7 @@ _SELF: Final = ("auth/token/revoke-self", "auth/token/lookup-self")
 _PLACE: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.@+-]*)*")
 _NOT_SECRETS: Final = ("auth/", "sys/", "identity/")
 _LONGEST: Final = timedelta(seconds=PROVIDER_TOKEN_MAX_SECONDS)
+_EVER: Final = timedelta(days=36_500)  # of what Vault may say of a life: added to a date it is still one
 _SLACK: Final = timedelta(minutes=1)  # by which a role's tokens may outlive a task before a check says so
 
 
@@ -173,7 +174,7 @@ class VaultProvider:
                 step=_LOGIN,
                 hint="set the role's token_ttl and token_max_ttl",
             )
-        return auth, life_of(auth, "lease_duration", _LOGIN, timedelta.max)
+        return auth, life_of(auth, "lease_duration", _LOGIN, _EVER)
 
     async def _obtained(self, wanted: Wanted, role: str, auth: dict[str, Any], life: timedelta) -> Obtained:
         token = token_of(auth, "client_token", _LOGIN)
@@ -243,7 +244,7 @@ class VaultProvider:
         told = answer.json(_SECRET)
         data = table_of(told, "data", _SECRET)
         if told.get("lease_id"):
-            return json.dumps(data), life_of(told, "lease_duration", _SECRET, timedelta.max), False
+            return json.dumps(data), life_of(told, "lease_duration", _SECRET, _EVER), False
         if not wanted.ask.standing:
             raise ProviderRefused(
                 "the secret is not leased: Vault cannot take it back, and it stays good after the task",

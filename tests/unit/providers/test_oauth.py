@@ -139,6 +139,25 @@ class TestOidc:
         await other.close()
 
     @pytest.mark.parametrize(
+        ("deeds", "error"),
+        [
+            ([refuse("unsupported_token_type")], ProviderRefused),
+            ([status(503)], ProviderUnavailable),
+            ([status(503), refuse("unsupported_token_type")], ProviderUnavailable),
+        ],
+    )
+    async def test_each_is_revoked(self, server: AuthServer, deeds: list[Any], error: type[Exception]) -> None:
+        """A refresh token that the server does not revoke leaves no access token behind; what may yet come is told."""
+        server.script("token", changed(refresh_token="refresh"))
+        made = provider(server)
+        obtained = await obtain(made)
+        server.script("revoke", *deeds)
+        with pytest.raises(error):
+            await made.take_back(ended(obtained), FakeMint())
+        assert ["refresh", obtained.token] == [call.form["token"] for call in server.calls("revoke")]
+        await made.close()
+
+    @pytest.mark.parametrize(
         "members", [{"scope": "read admin"}, {"expires_in": None}, {"token_type": "DPoP"}, {"expires_in": "300"}]
     )
     async def test_unfit_is_revoked(self, server: AuthServer, members: dict[str, object]) -> None:

@@ -91,6 +91,7 @@ class TestAnswer:
             login(lease_duration=True),
             login(lease_duration="soon"),
             login(lease_duration=1e300),
+            login(lease_duration=86_400_000_000_000),
         ],
     )
     async def test_what_is_no_answer_is_refused(self, reply):
@@ -145,10 +146,12 @@ class TestAnswer:
             answer({"data": None}),
             answer({"data": [], "lease_id": "x"}),
             answer({"data": {}, "lease_id": "x"}),
+            answer({"data": {}, "lease_id": "x", "lease_duration": 8e13}),
+            answer({"data": {}, "lease_id": "x", "lease_duration": 86_400_000_000_000}),
         ],
     )
     async def test_a_secret_that_is_none_is_refused(self, reply):
-        """An answer without data, or with a lease of no length, is no secret."""
+        """An answer without data, or with a lease of no length or one beyond all dates, is no secret."""
         with pytest.raises(ProviderUnavailable):
             await exchange(login(), rights(), reply, answer(status=204, body=b""), ask={"path": "database/creds/x"})
 
