@@ -18,6 +18,16 @@ class Giving:
         self._engine = engine
         self._handing = handing
 
+    def provider_of(self, target: str, task_id: str = "") -> str:
+        """The provider that gives what is for a target, by a task type in force, or for a task's only resource if no
+        target is named; '': there is none.
+        """
+        task = self._engine.tasks.find(task_id) if task_id and not target else None
+        if task is not None and len(task.authority.grants) == 1:
+            target = task.authority.grants[0].resource
+        found = (kind.outside[target].provider for kind in self._engine.types.values() if target in kind.outside)
+        return next(found, "")
+
     def is_outside(self, task: Task, resource: str) -> bool:
         """Whether a provider gives the credentials for a resource of the task; '': for its only one."""
         if not resource and len(task.authority.grants) == 1:

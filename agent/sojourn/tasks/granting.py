@@ -95,16 +95,12 @@ class Granting:
         self._runners = runners
         self._audiences = audiences
         self._clock = clock
+        self.provider_of = giving.provider_of
 
     @property
     def own_names(self) -> tuple[str, ...]:
         """A subject token must be for one of them and for nobody else; any other assertion for the first."""
         return own_names(self._engine.issuer, self._identities.bundle.trust_domain)
-
-    def provider_of(self, target: str) -> str:
-        """The provider outside that gives what is for a target, by a task type in force; '': there is none."""
-        found = (kind.outside[target].provider for kind in self._engine.types.values() if target in kind.outside)
-        return next(found, "")
 
     async def grant(
         self,
