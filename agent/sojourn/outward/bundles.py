@@ -176,6 +176,7 @@ def _read(trust_domain: TrustDomain, body: bytes) -> Bundle:
         bundle = bundles.parse(trust_domain, strictjson.loads(body.decode()))
         for certificate in bundle.x509_authorities:
             _check_member(certificate, trust_domain)
+        bundle.document()  # it is compared with the one before: what it takes to make is spent here, beside the loop
     except InvalidBundle as error:
         raise BundleNotFetched(
             f"the endpoint's answer is no bundle: {error.public}", reason_code="invalid_bundle", detail=error.detail

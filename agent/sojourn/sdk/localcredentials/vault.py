@@ -26,6 +26,7 @@ NO_TOKEN: Final = "added-by-sojourn"  # noqa: S105  # in the place of a token, f
 _TOKEN, _AUTHORIZATION, _NAMESPACE = b"x-vault-token", b"authorization", b"x-vault-namespace"
 _WRAP: Final = b"x-vault-wrap-ttl"
 _TELLING: Final = ("auth/token/lookup", "auth/token/renew")  # paths whose answers have the token itself
+_HANDED_BACK: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})  # a server in between may answer with the token
 _OURS: Final = frozenset({b"host", b"content-length", b"expect", b"accept-encoding"})
 _TIMEOUT: Final = {
     "connect": PROXY_CONNECT_SECONDS,
@@ -145,8 +146,8 @@ def _errors(why: str) -> dict[str, Any]:
 
 def _steps(request: Any, rest: str) -> list[str]:
     """The steps of the path behind /v1/, as Vault reads them. Raise InvalidInput for what is not of Vault's API."""
-    if request.method == b"CONNECT":
-        raise InvalidInput("Vault's API has no CONNECT")
+    if request.method.upper() in _HANDED_BACK:
+        raise InvalidInput(f"Vault's API has no {request.method.decode('ascii')}")
     steps = unquote(rest.partition("?")[0]).split("/")
     if not rest.startswith("/v1/") or not {".", ".."}.isdisjoint(steps):  # beside it may be who is to have no token
         raise InvalidInput("Vault's API is below /v1/")

@@ -133,9 +133,10 @@ class TestOnTheWay:
         assert b" 400 " in await sent(endpoints, f"GET SECRET{path}")
         assert [] == upstream.seen
 
-    async def test_connect(self, upstream: Upstream, endpoints: CloudEndpoints) -> None:
-        """There is no tunnel to Vault."""
-        assert b" 400 " in await sent(endpoints, "CONNECT SECRET/v1/x")
+    @pytest.mark.parametrize("method", ["CONNECT", "TRACE", "trace", "TRACK"])
+    async def test_methods_that_hand_back(self, upstream: Upstream, endpoints: CloudEndpoints, method: str) -> None:
+        """There is no tunnel to Vault, and nothing by which a server before it would show the token."""
+        assert b" 400 " in await sent(endpoints, f"{method} SECRET/v1/x")
         assert [] == upstream.seen
 
     async def test_the_unix_socket(self, upstream: Upstream, endpoints: CloudEndpoints) -> None:
