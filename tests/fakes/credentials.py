@@ -3,6 +3,7 @@
 import asyncio
 import json
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 
 from fakes.journals import FakeAuditStore, FakeTaskStore
@@ -32,10 +33,11 @@ class FakeCredentialStore(FakeAuditStore):
         super().__init__()
         self.rows = {}
         self.gate = None
+        self.boot_id = "this boot"
         self._turn = asyncio.Lock()  # first come, first written
 
     async def save(self, record, event):
-        document = json.dumps(record.document).encode()
+        document = json.dumps({**record.document, "boot_id": self.boot_id}).encode()
         await asyncio.shield(asyncio.ensure_future(self._save(record, document, event)))
 
     async def _save(self, record, document, event):
@@ -47,11 +49,11 @@ class FakeCredentialStore(FakeAuditStore):
                 self.rows.pop(record.id, None)
             else:
                 self.rows[record.id] = JournaledCredential(
-                    record.id, record.task_id, record.provider, record.state, record.expires_at, document
+                    record.id, record.task_id, record.provider, record.state, record.expires_at, document, self.boot_id
                 )
 
     def load(self):
-        return list(self.rows.values())
+        return [replace(row, boot_id=self.boot_id) for row in self.rows.values()]
 
     @property
     def states(self):

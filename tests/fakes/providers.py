@@ -106,7 +106,8 @@ class FakeBook:
     async def ask(self, task, provider, grant, longest):
         await self._write()
         number, now = len(self.credentials) + 1, self.engine.clock.now()
-        made = Credential(f"ext_{number}", task.id, task.type.name, task.spiffe_id, provider, grant, now, longest)
+        ends = self.engine.clock.boot() + (longest - now).total_seconds()
+        made = Credential(f"ext_{number}", task.id, task.type.name, task.spiffe_id, provider, grant, now, longest, ends)
         self.credentials.append(made)
         self.written.append(("asking", made.id))
         return made
@@ -120,6 +121,9 @@ class FakeBook:
         self.written.append((credential.state, credential.id))
         if over:
             raise TaskOver("the task is over")
+
+    def over(self, credential, why):
+        self.written.append(("over", credential.id))
 
     def refused(self, credential, why):
         self.written.append(("refused", credential.id))

@@ -107,7 +107,7 @@ class TestToken:
         obtained = await obtain(vault, mint, {"role": "orders"})
         assert {"role", "mount", "accessor"} == set(obtained.public)
         assert obtained.token not in repr(obtained) + json.dumps(dict(obtained.public))
-        assert {"token": obtained.token} == obtained.handle
+        assert obtained.token == obtained.handle["token"]
 
     async def test_other_actions_are_other_roles(self, vault, mint):
         """The role is that of the actions asked for; for fewer than a role gives there is nothing."""

@@ -17,7 +17,7 @@ import pytest
 from harness.agent import AgentProcess
 from harness.authserver import AuthServer, drop, held, refuse, slow, status
 from harness.callers import Caller
-from harness.exchanges import ACCESS_TOKEN, GRANT, JWT, http
+from harness.exchanges import ACCESS_TOKEN, GRANT, JWT, http, post
 from harness.looking import until
 from harness.outside import ASK, HELPER, ORDERS, PERMIT_ALL, STOCK, outside_agent, outside_type, provider
 from harness.taskagent import ISSUER, OTHER_UID, TICKETS, TRIAGE, make_agent, write_type
@@ -26,6 +26,7 @@ from sojourn import SojournError, SyncClient
 from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn.errors import TaskOver
 from sojourn.limits import CALLS_PER_UID, PROVIDER_CALLS_PER_OWNER
+from sojourn.tasks.grants import Grant
 
 SECRETS = ("eyJ",)  # what every token here begins with
 
@@ -475,6 +476,27 @@ class TestManyWait:
             codes = {code for each in waiting if (code := each.result())}
         assert codes <= {"", 0, "provider_unavailable", "task_not_active", 400, 503}
         for each in tasks:
+            each.complete()
+
+    def test_nor_do_those_that_name_no_resource(
+        self, shared: AgentProcess, client: SyncClient, corp: AuthServer
+    ) -> None:
+        """A request for the only resource of a task, which need not name it, waits with those for its provider."""
+        go_on = threading.Event()
+        corp.always["token"] = held(go_on)
+        with ThreadPoolExecutor(40) as pool, contextlib.ExitStack() as closing:
+            closing.callback(go_on.set)
+            tasks = [client.begin_task("outside", grants=[Grant.parse(ORDERS, ["orders:read"])]) for _ in range(40)]
+            ours = client.begin_task("outside")
+            before = len(corp.calls("token"))
+            forms = [{"grant_type": "client_credentials", "task_id": each.id} for each in tasks]
+            waiting = [pool.submit(posted, shared.socket, each) for each in forms]
+            until(lambda: len(corp.calls("token")) - before >= PROVIDER_CALLS_PER_OWNER, "as many ask as may")
+            assert 200 == post(shared.socket, {**forms[0], "task_id": ours.id, "resource": TICKETS}).status_code
+            assert not any(each.done() for each in waiting)
+            go_on.set()
+            assert {0} == {each.result() for each in waiting}
+        for each in (*tasks, ours):
             each.complete()
 
 

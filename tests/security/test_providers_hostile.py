@@ -16,6 +16,7 @@ import structlog
 from fakes.mints import FakeMint, wanted
 from harness.authserver import (
     AuthServer,
+    Exchange,
     bomb,
     changed,
     drop,
@@ -29,7 +30,12 @@ from harness.authserver import (
     status,
 )
 from harness.tlsplace import TlsPlace
-from sojourn.limits import PROVIDER_ANSWER_MAX_BYTES, PROVIDER_CALLS_AT_ONCE
+from sojourn.limits import (
+    PROVIDER_ANSWER_MAX_BYTES,
+    PROVIDER_CALLS_AT_ONCE,
+    PROVIDER_READ_BYTES,
+    PROVIDER_WIRE_MAX_BYTES,
+)
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import GuardedHttp
 from sojourn.providers.loading import load_providers
@@ -130,6 +136,56 @@ class TestAnswers:
         answer = await made.post_form(server.token_endpoint, {"a": "b"}, step="s")
         await made.close()
         assert PROVIDER_ANSWER_MAX_BYTES == len(answer.body)
+
+
+ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n"
+PLENTY = [
+    b"HTTP/1.1 102 \r\n\r\n" * 50_000 + ANSWER + b"{}",
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 100_000 + b"0\r\n\r\n",
+]
+
+
+def two_answers(exchange: Exchange) -> bool:
+    exchange.connection.sendall(ANSWER + b"{}" + ANSWER + b"[]")
+    return False
+
+
+class TestConnections:
+    async def test_what_comes_behind_an_answer(self, server: AuthServer) -> None:
+        """What comes behind an answer is not taken for that of the next request, which may be another task's."""
+        server.always["token"] = two_answers
+        made = http()
+        answers = [await made.post_form(server.token_endpoint, {"a": "b"}, step="s") for _ in range(2)]
+        await made.close()
+        assert [b"{}", b"{}"] == [each.body for each in answers]
+
+    @pytest.mark.parametrize("content", PLENTY, ids=["interim", "chunks"])
+    async def test_small_pieces(self, server: AuthServer, content: bytes) -> None:
+        """Interim answers and small chunks without end are cut off soon, and all else goes on meanwhile."""
+        server.always["token"] = raw(content)
+        made, turns = http(timeout="60s"), 0
+
+        async def turning() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0)
+
+        other = asyncio.create_task(turning())
+        error = await asked(made, server)
+        other.cancel()
+        await made.close()
+        assert error.sent
+        assert turns >= PROVIDER_WIRE_MAX_BYTES // PROVIDER_READ_BYTES
+
+    async def test_kept(self, server: AuthServer) -> None:
+        """A connection on which an answer was read to its end is used again."""
+        server.always["token"] = status(200, b"{}")
+        made = http()
+        for _ in range(2):
+            await made.post_form(server.token_endpoint, {"a": "b"}, step="s")
+        assert 1 == made._plain.idle
+        await made.close()
 
 
 class TestTime:

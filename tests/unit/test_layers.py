@@ -188,6 +188,7 @@ SEES_PROC = [
     "process_setup",
     "store.tasks",
     "store.facts",
+    "store.credentials",
     "doors.servers",
     "sdk.tls",
     "sdk.localcredentials.peers",

@@ -54,7 +54,7 @@ class TokenRequests:
         return JSONResponse(self._body(asked, given), headers=NO_STORE)
 
     def _line(self, asked: TokenRequest) -> Turns:
-        provider = self._granting.provider_of(asked.target)
+        provider = self._granting.provider_of(asked.target, asked.task_id)
         return self._outside.setdefault(provider, Turns()) if provider else self._turns
 
     def _proof(self, request: Request, client: Client) -> Binding | None:

@@ -143,9 +143,11 @@ class Federating:
             followed.fetching = None
         elif followed.fetching is not None:  # it may have been answered before the caller looked at the partner
             await asyncio.wait({followed.fetching})
-        if self._followed.get(trust_domain) is followed:
+        while self._followed.get(trust_domain) is followed:
             fetching = followed.fetching or self._begin(followed, self._asked)
             await asyncio.wait({fetching})
+            if not fetching.cancelled():  # by another who asked: then it was not fetched
+                break
         if self._followed.get(trust_domain) is not followed:
             raise BundleNotFetched("the relationship was changed meanwhile", reason_code="overtaken")
         if followed.fault is not None:

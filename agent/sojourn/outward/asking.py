@@ -17,11 +17,17 @@ from sojourn.limits import PROVIDER_ANSWER_MAX_BYTES, PROVIDER_RETRY_SECONDS, PR
 from sojourn.outward.assertions import Assertions
 from sojourn.outward.credentials import Book, Credential
 from sojourn.outward.outlets import Outlet
-from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
+from sojourn.providers.errors import ProviderRefused, ProviderUnavailable, wordless
 from sojourn.providers.provider import Obtained, Wanted
 
 log = structlog.get_logger()
 Heard = Callable[[str, str, float], None]  # a provider, how an exchange ended, after how many seconds
+
+
+def given_up() -> bool:
+    """Whether what runs now was cancelled: a plugin may raise CancelledError by itself."""
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
 
 
 class Asking:
@@ -113,7 +119,7 @@ class Asking:
                         self._book.lost(asked, error.public)
                         asked, sent = None, False
                 except BaseException as error:
-                    sent = not isinstance(error, ProviderRefused)
+                    sent = not isinstance(error, ProviderRefused) or error.left
                     raise
                 await self._pause(wait)
         except BaseException as error:
@@ -133,8 +139,14 @@ class Asking:
                 ) from error
             except SojournError:
                 raise
+            except asyncio.CancelledError as error:
+                if given_up():
+                    raise
+                raise ProviderUnavailable(
+                    f"provider {outlet.name!r} failed: it gave up", step="exchange", sent=True
+                ) from error
             except Exception as error:
-                log.exception("provider_raised", provider=outlet.name, task=wanted.task_id)
+                log.error("provider_raised", provider=outlet.name, task=wanted.task_id, exc_info=wordless(error))
                 raise ProviderUnavailable(
                     f"provider {outlet.name!r} failed: {type(error).__name__}", step="exchange", sent=True
                 ) from error
@@ -150,7 +162,8 @@ class Asking:
     def sound(self, outlet: Outlet, obtained: Obtained) -> tuple[Obtained, str]:
         """What was obtained, such that it can be kept; and what is wrong with it, empty if it may be handed out."""
         fault, now = "", self._clock.now()
-        if not 0 < len(obtained.token) <= PROVIDER_ANSWER_MAX_BYTES:
+        token: object = obtained.token  # a plugin may give anything
+        if not isinstance(token, str) or not 0 < len(token) <= PROVIDER_ANSWER_MAX_BYTES:
             fault = "it gave no token, or one that is too large"
         if obtained.expires_at.tzinfo is None:
             fault = "its expiry has no time zone"

@@ -3,7 +3,7 @@
 import json
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Protocol
 
 import structlog
@@ -108,6 +108,8 @@ class CredentialBook:
             grant=grant,
             asked_at=self._clock.now(),
             expires_at=longest,
+            expires_boot=self._on_boot(longest),
+            public=self._outlets.asked_of(task, grant.resource),
             version=task.version,
         )
         if not credential.covered(task):
@@ -136,7 +138,8 @@ class CredentialBook:
             self.lost(credential, "what the provider told of it is too large to be noted")
             raise LimitExceeded("what the provider told of the credential is too large to be noted")
         task = self._engine.tasks.find(credential.task_id)
-        credential.expires_at, credential.public = obtained.expires_at, public
+        credential.expires_at, credential.expires_boot = obtained.expires_at, self._on_boot(obtained.expires_at)
+        credential.public = public
         credential.sealed_handle = self._sealing.seal(credential.id, handle)
         self._watch(credential)
         if credential.over_at is not None:
@@ -178,6 +181,7 @@ class CredentialBook:
             same = (each.provider, each.grant.resource) == (credential.provider, credential.grant.resource)
             if each.lost and same and each.over_at is None:
                 credential.expires_at = max(credential.expires_at, each.expires_at)
+                credential.expires_boot = max(credential.expires_boot, each.expires_boot)
                 self._gone(each, LOST)
         credential.lost, credential.fault = True, why[:AUDITED_TEXT]
         self.index.move(credential, OPEN)
@@ -253,10 +257,13 @@ class CredentialBook:
     def _watch(self, credential: Credential) -> None:
         """Have it go when it expires. By then who asked for it has told what came of that."""
         self._forget_alarm(credential)
-        left = (credential.expires_at - self._clock.now()).total_seconds()
+        left = credential.expires_boot - self._clock.boot()
         if credential.state == ASKING and not credential.sealed_handle:
             left = max(left, 2 * PROVIDER_DEADLINE_MAX_SECONDS)
         self._expiries[credential.id] = self._alarms.after(left, lambda: self._expired(credential))
+
+    def _on_boot(self, moment: datetime) -> float:
+        return self._clock.boot() + (moment - self._clock.now()).total_seconds()
 
     def _forget_alarm(self, credential: Credential) -> None:
         alarm = self._expiries.pop(credential.id, None)
@@ -277,7 +284,7 @@ class CredentialBook:
         if credential.over_at is not None:
             window = self._clock.boot() - credential.over_boot
             if not taken_back:  # it may have expired before we looked
-                window = min(window, max(0.0, (credential.expires_at - credential.over_at).total_seconds()))
+                window = min(window, max(0.0, credential.expires_boot - credential.over_boot))
             number, seconds = self.windows.get((credential.provider, how), (0, 0.0))
             self.windows[credential.provider, how] = (number + 1, seconds + window)
         event = self._event(
@@ -303,7 +310,7 @@ class CredentialBook:
     def _read(self, journaled: JournaledCredential) -> Credential | None:
         """A row as it must be; None of one that is damaged, which is told and removed: nothing can be made of it."""
         try:
-            return journaled.parse()
+            return journaled.parse(self._clock)
         except Exception as error:  # noqa: BLE001  # a damaged row may raise anything, and must not stop the agent
             name, said = (
                 str(journaled.id)[:64],
@@ -321,13 +328,10 @@ class CredentialBook:
         return None
 
     def _take_over(self, credential: Credential) -> None:
-        now = self._clock.now()
         self.index.add(credential)
         if credential.over_at is not None:
-            ago = max(timedelta(), now - credential.over_at).total_seconds()
-            credential.over_boot = self._clock.boot() - ago
             self.index.outlives(credential)
-        if credential.expires_at <= now:
+        if credential.expires_boot <= self._clock.boot():
             self._expired(credential)
             return
         self._watch(credential)

@@ -28,7 +28,7 @@ from sojourn.limits import (
     PEM_MAX_BYTES,
 )
 from sojourn.providers.addresses import is_public
-from sojourn.providers.connecting import Lookups
+from sojourn.providers.connecting import Bounded, Lookups
 from sojourn.sdk.authorize import Authorize, authorize_id
 from sojourn.sdk.parse import X509Context
 from sojourn.sdk.peer import PeerCheck
@@ -91,7 +91,7 @@ class BundleEndpoints:
                 )
             if answer.status != 200:
                 raise BundleNotFetched(f"the endpoint answers with status {answer.status}", reason_code="status")
-            coding = dict(answer.headers).get(b"Content-Encoding", b"identity")
+            coding = {name.lower(): value for name, value in answer.headers}.get(b"content-encoding", b"identity")
             body = b""
             async for part in answer.aiter_stream():
                 body += part
@@ -176,6 +176,7 @@ def _read(trust_domain: TrustDomain, body: bytes) -> Bundle:
         bundle = bundles.parse(trust_domain, strictjson.loads(body.decode()))
         for certificate in bundle.x509_authorities:
             _check_member(certificate, trust_domain)
+        bundle.document()  # it is compared with the one before: what it takes to make is spent here, beside the loop
     except InvalidBundle as error:
         raise BundleNotFetched(
             f"the endpoint's answer is no bundle: {error.public}", reason_code="invalid_bundle", detail=error.detail
@@ -250,7 +251,7 @@ class _Network(httpcore.AnyIOBackend):
             )
         for address in addresses[:-1]:
             with suppress(httpcore.ConnectError, httpcore.ConnectTimeout):
-                return await super().connect_tcp(
-                    address, port, FEDERATION_CONNECT_SECONDS, local_address, socket_options
+                return Bounded(
+                    await super().connect_tcp(address, port, FEDERATION_CONNECT_SECONDS, local_address, socket_options)
                 )
-        return await super().connect_tcp(addresses[-1], port, timeout, local_address, socket_options)
+        return Bounded(await super().connect_tcp(addresses[-1], port, timeout, local_address, socket_options))

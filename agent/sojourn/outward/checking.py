@@ -25,6 +25,7 @@ from sojourn.limits import (
 )
 from sojourn.outward.outlets import Outlet, Route
 from sojourn.oversight.audit import Audit
+from sojourn.providers.errors import wordless
 from sojourn.providers.provider import Mint, Step, Wanted
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.types import TaskType
@@ -274,7 +275,7 @@ class Checking:
         except SojournError as error:
             told.put_nowait(_broken(error.public, getattr(error, "hint", "")))
         except Exception as error:
-            log.exception("provider_raised", provider=outlet.name)
+            log.error("provider_raised", provider=outlet.name, exc_info=wordless(error))
             told.put_nowait(_broken(f"it failed: {type(error).__name__}"))
         finally:
             await steps.aclose()

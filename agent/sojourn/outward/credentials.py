@@ -12,11 +12,13 @@ What is gone is in the audit alone, with how it ended and for how long it outliv
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, TypeVar
 
+from sojourn.clock import Clock
 from sojourn.errors import InvalidInput
 from sojourn.providers.provider import Obtained
 from sojourn.spiffe.ids import SpiffeId
@@ -39,6 +41,8 @@ EXPIRED: Final = "expired"  # while its task had it, or while it was still being
 UNRECALLABLE: Final = "unrecallable"  # it expired, and could not be taken back
 LOST: Final = "lost"  # nobody ever had it, and it cannot be good any more
 
+UNFIT: Final = "unfit"  # why a task has one no more that could be given to nobody
+
 
 @dataclass(slots=True, eq=False)
 class Credential:
@@ -54,6 +58,7 @@ class Credential:
     grant: Grant
     asked_at: datetime
     expires_at: datetime  # while `asking`: at the latest
+    expires_boot: float  # the same on the boot clock, seconds, which no step of the wall clock moves
     state: str = ASKING
     obtained: Obtained | None = field(default=None, repr=False)
     sealed_handle: bytes = field(default=b"", repr=False)
@@ -86,6 +91,8 @@ class Credential:
             "handle": self.sealed_handle.hex(),
             "public": dict(self.public),
             "over_at": None if self.over_at is None else self.over_at.timestamp(),
+            "expires_boot": self.expires_boot,
+            "over_boot": self.over_boot,
             "over_for": self.over_for,
             "lost": self.lost,
             "fault": self.fault,
@@ -108,7 +115,10 @@ class CredentialRecord:
 
 @dataclass(frozen=True, slots=True)
 class JournaledCredential:
-    """A credential as the journal gives it back. Nothing is checked: the file may be damaged."""
+    """A credential as the journal gives it back. Nothing is checked: the file may be damaged.
+
+    `boot_id` is that of this boot of the machine; the document has that of the boot whose clock it counts by.
+    """
 
     id: str
     unverified_task_id: object
@@ -116,11 +126,22 @@ class JournaledCredential:
     unverified_state: object
     unverified_expires_at: object
     unverified_document: bytes
+    boot_id: str
 
-    def parse(self) -> Credential:
-        """Read it, and each member as what it must be. Raises whatever it meets."""
+    def parse(self, clock: Clock) -> Credential:
+        """Read it, and each member as what it must be. Raises whatever it meets.
+
+        Of another boot nothing but the wall clock tells how long ago something was.
+        """
         document = _a(dict, json.loads(self.unverified_document))
-        over_at = document["over_at"]
+        expires_at = _moment(self.unverified_expires_at)
+        over_at = None if document["over_at"] is None else _moment(document["over_at"])
+        if document.get("boot_id") == self.boot_id:
+            expires_boot, over_boot = _seconds(document["expires_boot"]), _seconds(document["over_boot"])
+        else:
+            now, boot = clock.now(), clock.boot()
+            expires_boot = boot + (expires_at - now).total_seconds()
+            over_boot = 0.0 if over_at is None else boot - max(0.0, (now - over_at).total_seconds())
         state = _a(str, self.unverified_state)
         if state not in {ASKING, HELD, ENDING, OPEN}:
             raise InvalidInput("not a state")
@@ -132,11 +153,13 @@ class JournaledCredential:
             provider=_a(str, self.unverified_provider),
             grant=Grant.parse(_a(str, document["resource"]), (_a(str, each) for each in document["actions"])),
             asked_at=_moment(document["asked_at"]),
-            expires_at=_moment(self.unverified_expires_at),
+            expires_at=expires_at,
+            expires_boot=expires_boot,
             state=state,
             sealed_handle=bytes.fromhex(_a(str, document["handle"])),
             public={_a(str, name): _a(str, value) for name, value in _a(dict, document["public"]).items()},
-            over_at=None if over_at is None else _moment(over_at),
+            over_at=over_at,
+            over_boot=over_boot,
             over_for=_a(str, document["over_for"]),
             lost=_a(bool, document["lost"]),
             fault=_a(str, document["fault"]),
@@ -150,10 +173,14 @@ def _a(kind: type[Wanted], value: object) -> Wanted:
     return value
 
 
-def _moment(value: object) -> datetime:
-    if not isinstance(value, int | float) or isinstance(value, bool):
+def _seconds(value: object) -> float:
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise InvalidInput("not a time")
-    return datetime.fromtimestamp(value, UTC)
+    return value
+
+
+def _moment(value: object) -> datetime:
+    return datetime.fromtimestamp(_seconds(value), UTC)
 
 
 class Book(Protocol):
@@ -168,6 +195,9 @@ class Book(Protocol):
         `decided`: on what policy decided. Raise TaskOver if the task has ended, or has the grant no more: it is being
         taken back then.
         """
+
+    def over(self, credential: Credential, why: str) -> None:
+        """The task has one no more, though it may live on: it is taken back. It is written later."""
 
     def refused(self, credential: Credential, why: str) -> None:
         """The provider gave nothing. It is written later."""

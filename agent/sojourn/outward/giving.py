@@ -1,6 +1,6 @@
 """Giving a task what it asks for at a resource: a token of ours, or what a provider gives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sojourn.oautherrors import BindingNotOffered
@@ -17,6 +17,16 @@ class Giving:
     def __init__(self, engine: TaskEngine, handing: Handing) -> None:
         self._engine = engine
         self._handing = handing
+
+    def provider_of(self, target: str, task_id: str = "") -> str:
+        """The provider that gives what is for a target, by a task type in force, or for a task's only resource if no
+        target is named; '': there is none.
+        """
+        task = self._engine.tasks.find(task_id) if task_id and not target else None
+        if task is not None and len(task.authority.grants) == 1:
+            target = task.authority.grants[0].resource
+        found = (kind.outside[target].provider for kind in self._engine.types.values() if target in kind.outside)
+        return next(found, "")
 
     def is_outside(self, task: Task, resource: str) -> bool:
         """Whether a provider gives the credentials for a resource of the task; '': for its only one."""
@@ -49,15 +59,17 @@ class Giving:
         binding: Binding | None = None,
         agent_key: bool = False,
         params_digest: str = "",
+        fits: Callable[[str], None] = lambda _issued_type: None,
     ) -> Given:
         """A credential for one resource of a live task: see TaskEngine.token and Handing.give, and what those raise.
 
-        Raise BindingNotOffered for one of a provider that is to be bound, or for one request alone.
+        `fits` is of those of a provider alone: the type of ours is known. Raise BindingNotOffered for one of a provider
+        that is to be bound, or for one request alone.
         """
         bound = agent_key or binding is not None
         self.check_offered(task, resource, bound=bound, params_digest=params_digest)
         if self.is_outside(task, resource):
-            return await self._handing.give(task, resource, actions, not_after=not_after)
+            return await self._handing.give(task, resource, actions, not_after=not_after, fits=fits)
         token = await self._engine.token(
             task,
             resource,

@@ -5,7 +5,7 @@ is obtained behind it while it is still good. Nothing is handed out that is not 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 
@@ -13,7 +13,7 @@ import structlog
 
 from sojourn.errors import InvalidTarget, SojournError, TaskOver
 from sojourn.outward.asking import Asking
-from sojourn.outward.credentials import Book, Credential
+from sojourn.outward.credentials import UNFIT, Book, Credential
 from sojourn.outward.given import Given
 from sojourn.outward.kept import Kept, KeptCredentials, Key
 from sojourn.outward.outlets import Outlets, Route
@@ -47,11 +47,18 @@ class Handing:
         return len(self._kept)
 
     async def give(
-        self, task: Task, resource: str, actions: Sequence[str], *, not_after: datetime | None = None
+        self,
+        task: Task,
+        resource: str,
+        actions: Sequence[str],
+        *,
+        not_after: datetime | None = None,
+        fits: Callable[[str], None] = lambda _issued_type: None,
     ) -> Given:
         """Hand out a credential for one resource of a live task, whose credentials a provider gives.
 
-        It is told to end with the credential, the task, or `not_after`. Raises TaskOver, BudgetSpent, InvalidTarget,
+        It is told to end with the credential, the task, or `not_after`. `fits` raises if whoever asks can do nothing
+        with one of this type; none is handed out then. Raises TaskOver, BudgetSpent, InvalidTarget,
         ActionOutsideType, PolicyDenied, ProviderRefused, ProviderUnavailable, or what the store raises.
         """
         await self._engine.settled(task)
@@ -63,8 +70,9 @@ class Handing:
         kept = await self._credential(task, verdict, route)
         # It may have ended, or changed, while a provider was asked: then the credential never leaves here.
         self._engine.check_active(task)
-        self._engine.check_still(task, verdict)
+        self._check_still(task, verdict)
         ends = self._ends(task, kept, not_after)
+        fits(kept.obtained.issued_type)
         self._engine.deadlines.used(task)
         self._note(task.id, kept)
         return Given(
@@ -83,7 +91,7 @@ class Handing:
 
     async def _credential(self, task: Task, verdict: Verdict, route: Route) -> Kept:
         """One that is good: that which is there, or another one if it is about to end."""
-        key = Key(task.id, verdict.grant, verdict.version, task.type.digest)
+        key = Key(task.id, verdict.grant, verdict.version, verdict.digest)
         boot = self._engine.clock.boot()
         kept = self._kept.find(key, boot, self._engine.clock.now())
         outlived = kept is not None and kept.ends < task.deadline  # else there is none that is good for longer
@@ -95,6 +103,12 @@ class Handing:
                 with suppress(SojournError):  # what is there is good for a moment still
                     return await asyncio.shield(flight)
         return kept
+
+    def _check_still(self, task: Task, verdict: Verdict) -> None:
+        """Raise what the engine does, and TaskOver if the provider was to be asked by another task type."""
+        self._engine.check_still(task, verdict)
+        if task.type.digest != verdict.digest:
+            raise TaskOver("the task's type has changed meanwhile: ask again")
 
     def _ends(self, task: Task, kept: Kept, not_after: datetime | None) -> datetime:
         """Until when a credential may be used. Raise TaskOver if that is less than a second away."""
@@ -131,7 +145,7 @@ class Handing:
 
         def wanted() -> Wanted:
             self._engine.check_active(task)
-            self._engine.check_still(task, verdict)
+            self._check_still(task, verdict)
             left = timedelta(seconds=task.deadline - self._engine.clock.boot())
             ends = self._engine.clock.now() + left
             return Wanted(task.id, task.type.name, task.spiffe_id, grant.resource, grant.actions, route.ask, ends)
@@ -139,7 +153,7 @@ class Handing:
         async def journal() -> Credential:
             nonlocal counted
             await self._engine.settled(task)
-            self._engine.check_still(task, verdict)
+            self._check_still(task, verdict)
             longest = self._engine.clock.now() + outlet.provider.longest
             asked = self._book.ask(task, outlet.name, grant, longest)
             if counted:
@@ -158,17 +172,18 @@ class Handing:
 
         try:
             credential, obtained = await self._asking.obtain(outlet, task.owner, wanted, journal)
-            began = self._engine.clock.boot()
-            obtained, fault = self._asking.sound(outlet, obtained)
-            left = (obtained.expires_at - self._engine.clock.now()).total_seconds()
             try:
+                began = self._engine.clock.boot()
+                obtained, fault = self._asking.sound(outlet, obtained)
+                left = (obtained.expires_at - self._engine.clock.now()).total_seconds()
                 await self._book.hold(credential, obtained, **verdict.decided.record())
             except TaskOver:  # it is being taken back
                 raise
-            except BaseException as error:
+            except BaseException as error:  # also what a plugin gave that is none
                 self._book.lost(credential, error.public if isinstance(error, SojournError) else type(error).__name__)
                 raise
             if fault:
+                self._book.over(credential, UNFIT)
                 raise ProviderUnavailable(fault, step="exchange", sent=True)
         except BaseException:
             task.count_token(grant, -1)

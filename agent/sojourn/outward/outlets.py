@@ -132,6 +132,16 @@ class Outlets:
                     log.exception("resource_not_described", task=task.id, resource=resource)
         return found
 
+    def asked_of(self, task: Task, resource: str) -> Mapping[str, str]:
+        """What a provider is asked for, so that it is known of a lost answer whatever task types say by then."""
+        try:
+            route = self.route(task.type, resource)
+            told = {} if route is None else route.outlet.provider.describe(route.ask)
+            return {str(name): str(value) for name, value in told.items()}
+        except Exception:
+            log.exception("resource_not_described", task=task.id, resource=resource)
+            return {}
+
     def types_of(self, name: str, types: Mapping[str, TaskType]) -> list[str]:
         """The names of the task types that name a provider, sorted."""
         return sorted(

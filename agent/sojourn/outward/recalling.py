@@ -16,11 +16,13 @@ import structlog
 from sojourn.clock import Alarms
 from sojourn.errors import SojournError
 from sojourn.limits import (
+    PROVIDER_CREDENTIALS,
     PROVIDER_RECALL_FAILURES,
     PROVIDER_RECALL_PAUSE_MAX_SECONDS,
     PROVIDER_RECALL_PAUSE_SECONDS,
     PROVIDER_RECALLS_AT_ONCE,
 )
+from sojourn.outward.asking import given_up
 from sojourn.outward.assertions import Assertions
 from sojourn.outward.book import CredentialBook
 from sojourn.outward.credentials import ENDING, Credential
@@ -91,6 +93,10 @@ class Recalling:
             self.results[name, REFUSED] += 1
             self._book.unrecallable(credential, error.public)
             return None
+        except asyncio.CancelledError:
+            if given_up():
+                raise
+            fault = _Fault("the provider's plugin gave up")
         except TimeoutError:
             fault = _Fault(f"the provider did not confirm within {seconds:g} seconds")
         except ProviderUnavailable as error:
@@ -158,6 +164,8 @@ class _Lane:
 
     def add(self, credential: Credential) -> None:
         self._waiting.append(credential)
+        if len(self._waiting) > 2 * PROVIDER_CREDENTIALS:  # most have expired while the provider did not answer
+            self._waiting = deque(each for each in self._waiting if each.state == ENDING)
         self._pump()
 
     def _pump(self) -> None:

@@ -129,16 +129,26 @@ class AuthorizationServer:
                 step=REVOKE,
                 hint="set revocation_endpoint if it has one that its metadata do not name",
             )
-        for token in tokens:
-            form = {"token": token, **self._client(mint)}
-            answer = await self._http.post_form(endpoint, form, step=REVOKE)
-            if answer.status == 200:
-                continue
-            error = refusal(answer, step=REVOKE, now=self._clock.now(), hints=self._hints)
-            if isinstance(error, ProviderRefused) and error.said == "invalid_client":
-                # It may know the client again before the token expires, and then the token is good again.
-                raise ProviderUnavailable(error.public, step=REVOKE, hint=error.hint)
-            raise error
+        failed: SojournError | None = None
+        for token in tokens:  # each, whatever becomes of the others
+            try:
+                await self._revoke(endpoint, token, mint)
+            except ProviderRefused as error:
+                failed = failed or error
+            except ProviderUnavailable as error:  # it may yet come
+                failed = error
+        if failed is not None:
+            raise failed
+
+    async def _revoke(self, endpoint: str, token: str, mint: Mint) -> None:
+        answer = await self._http.post_form(endpoint, {"token": token, **self._client(mint)}, step=REVOKE)
+        if answer.status == 200:
+            return
+        error = refusal(answer, step=REVOKE, now=self._clock.now(), hints=self._hints)
+        if isinstance(error, ProviderRefused) and error.said == "invalid_client":
+            # It may know the client again before the token expires, and then the token is good again.
+            raise ProviderUnavailable(error.public, step=REVOKE, hint=error.hint)
+        raise error
 
     def discard(self, tokens: Iterable[str], mint: Mint) -> None:
         """End tokens that nobody was given, behind: whoever asked for them is told at once why there is none."""

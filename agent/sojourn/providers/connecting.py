@@ -10,7 +10,12 @@ from typing import Any
 
 import httpcore
 
-from sojourn.limits import PROVIDER_ADDRESSES_TRIED, PROVIDER_LOOKUPS_AT_ONCE
+from sojourn.limits import (
+    PROVIDER_ADDRESSES_TRIED,
+    PROVIDER_LOOKUPS_AT_ONCE,
+    PROVIDER_READ_BYTES,
+    PROVIDER_WIRE_MAX_BYTES,
+)
 from sojourn.providers.addresses import Address, Network, may_connect, parse_address
 from sojourn.providers.errors import ProviderUnavailable
 
@@ -141,17 +146,27 @@ class Guarded(httpcore.AsyncNetworkBackend):
         await asyncio.sleep(seconds)
 
 
-class _Tcp(httpcore.AsyncNetworkStream):
-    """A TCP connection, whose TLS says in a sentence what it does not like."""
+class Bounded(httpcore.AsyncNetworkStream):
+    """A connection whose other end may send small pieces without end: there is an end, and all else goes on meanwhile.
 
-    def __init__(self, stream: httpcore.AsyncNetworkStream, host: str) -> None:
+    What the HTTP library skips, interim answers and the frames of chunks, counts here.
+    """
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
-        self._host = host
+        self._received = 0  # since something was last sent
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # the library's
-        return await self._stream.read(max_bytes, timeout)
+        """Raise RemoteProtocolError for more than any answer has."""
+        await asyncio.sleep(0)  # what is there already would be read without a pause
+        data = await self._stream.read(min(max_bytes, PROVIDER_READ_BYTES), timeout)
+        self._received += len(data)
+        if self._received > PROVIDER_WIRE_MAX_BYTES:
+            raise httpcore.RemoteProtocolError("more than any answer has")
+        return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the library's
+        self._received = 0
         await self._stream.write(buffer, timeout)
 
     async def aclose(self) -> None:
@@ -163,9 +178,28 @@ class _Tcp(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109  # the library's
     ) -> httpcore.AsyncNetworkStream:
+        return Bounded(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
+
+
+class _Tcp(Bounded):
+    """A TCP connection, whose TLS says in a sentence what it does not like."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream, host: str) -> None:
+        super().__init__(stream)
+        self._host = host
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109  # the library's
+    ) -> httpcore.AsyncNetworkStream:
         done = False
         try:
-            stream = await self._stream.start_tls(ssl_context, server_hostname, timeout)
+            stream = await super().start_tls(ssl_context, server_hostname, timeout)
             done = True
             return stream
         except httpcore.TimeoutException as error:
@@ -184,6 +218,3 @@ class _Tcp(httpcore.AsyncNetworkStream):
         finally:
             if not done:
                 await self._stream.aclose()
-
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)

@@ -7,10 +7,16 @@ from sojourn.errors import SojournError
 At = Literal["", "address", "tls"]
 
 
+def wordless(error: Exception) -> Exception:
+    """What a plugin raised, for the log: its type and where it was raised, without its words. They may be a token."""
+    return RuntimeError(type(error).__name__).with_traceback(error.__traceback__)
+
+
 class ProviderRefused(SojournError):
     """A provider understood, and said no: asking again changes nothing. `step` is the call that it refused.
 
-    `said`: the provider's own code for it, if it gave one.
+    `said`: the provider's own code for it, if it gave one. `left`: it had given something before that, which could not
+    be taken back at once.
     """
 
     code = "provider_refused"
@@ -23,6 +29,7 @@ class ProviderRefused(SojournError):
         self.step = step
         self.hint = hint
         self.said = said
+        self.left = False
 
 
 class ProviderUnavailable(SojournError):

@@ -103,6 +103,11 @@ class OAuthProvider(Generic[TableT, AskT]):
         raise NotImplementedError
 
     async def take_back(self, ended: Ended, mint: Mint) -> None:
+        given_by = ended.public.get("issuer", self.table.issuer)
+        if given_by != self.table.issuer:  # another would say that it is revoked, of a token that it does not know
+            raise ProviderRefused(
+                f"{given_by} gave it, and the provider is another by now", step="revoke", hint="set issuer as it was"
+            )
         tokens = [
             ended.handle[name] for name in ("refresh_token", "access_token", "first_token") if name in ended.handle
         ]

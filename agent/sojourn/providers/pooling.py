@@ -49,7 +49,7 @@ class Pool:
             try:
                 yield connection
             finally:
-                if connection.is_available() and not self._closed:
+                if connection.is_available() and _is_drained(connection) and not self._closed:
                     self._idle.append((key, connection))
                     if len(self._idle) > PROVIDER_IDLE_CONNECTIONS:
                         await self._idle.pop(0)[1].aclose()
@@ -72,3 +72,9 @@ class Pool:
             await connection.aclose()
             return await self._kept(key)
         return None
+
+
+def _is_drained(connection: httpcore.AsyncHTTPConnection) -> bool:
+    """Whether nothing has come behind the answer: the next request, which may be another task's, would get it."""
+    within = getattr(getattr(connection, "_connection", None), "_h11_state", None)  # the library does not look
+    return within is not None and within.trailing_data[0] == b""

@@ -33,6 +33,7 @@ _SELF: Final = ("auth/token/revoke-self", "auth/token/lookup-self")
 _PLACE: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_.@+-]*)*")
 _NOT_SECRETS: Final = ("auth/", "sys/", "identity/")
 _LONGEST: Final = timedelta(seconds=PROVIDER_TOKEN_MAX_SECONDS)
+_EVER: Final = timedelta(days=36_500)  # of what Vault may say of a life: added to a date it is still one
 _SLACK: Final = timedelta(minutes=1)  # by which a role's tokens may outlive a task before a check says so
 
 
@@ -143,6 +144,8 @@ class VaultProvider:
                 self._found(wanted, token)
                 if isinstance(error, ProviderUnavailable):
                     error.sent = False  # nothing came of it
+            elif isinstance(error, ProviderRefused):
+                error.left = True
             raise
         finally:
             while len(self._stranded) > PROVIDER_STRANDED:
@@ -171,7 +174,7 @@ class VaultProvider:
                 step=_LOGIN,
                 hint="set the role's token_ttl and token_max_ttl",
             )
-        return auth, life_of(auth, "lease_duration", _LOGIN, timedelta.max)
+        return auth, life_of(auth, "lease_duration", _LOGIN, _EVER)
 
     async def _obtained(self, wanted: Wanted, role: str, auth: dict[str, Any], life: timedelta) -> Obtained:
         token = token_of(auth, "client_token", _LOGIN)
@@ -198,13 +201,14 @@ class VaultProvider:
         if isinstance(auth.get("accessor"), str) and auth["accessor"].replace(".", "").isalnum():
             public["accessor"] = auth["accessor"][:128]
         expires = self._clock.now() + life
+        handle = {"token": token, "address": self._address}
         if not wanted.ask.path:
-            return Obtained(token, expires, NOT_OAUTH, VAULT_TOKEN, {"token": token}, public)
+            return Obtained(token, expires, NOT_OAUTH, VAULT_TOKEN, handle, public)
         secret, leased, standing = await self._secret(wanted, token)
         if leased is not None:
             expires = min(expires, self._clock.now() + leased)
         public = {**public, "path": wanted.ask.path, **({"standing": "yes"} if standing else {})}
-        handle = {"token": token, **({"standing": "yes"} if standing else {})}
+        handle |= {"standing": "yes"} if standing else {}
         return Obtained(secret, expires, NOT_OAUTH, VAULT_SECRET, handle, public)
 
     async def _able_to_revoke(self, role: str, token: str, auth: Mapping[str, Any]) -> None:
@@ -240,7 +244,7 @@ class VaultProvider:
         told = answer.json(_SECRET)
         data = table_of(told, "data", _SECRET)
         if told.get("lease_id"):
-            return json.dumps(data), life_of(told, "lease_duration", _SECRET, timedelta.max), False
+            return json.dumps(data), life_of(told, "lease_duration", _SECRET, _EVER), False
         if not wanted.ask.standing:
             raise ProviderRefused(
                 "the secret is not leased: Vault cannot take it back, and it stays good after the task",
@@ -252,6 +256,11 @@ class VaultProvider:
     async def take_back(self, ended: Ended, mint: Mint) -> None:  # noqa: ARG002  # the token itself is what it takes
         """Revoke the token, and with it what it leased. A lost one too, if it is known here."""
         token, key = ended.handle.get("token", ""), (ended.task_id, ended.resource)
+        given_by = ended.handle.get("address", self._address)
+        if given_by != self._address:  # another would refuse a token that it does not know as one that is revoked
+            raise ProviderRefused(
+                f"{given_by} gave it, and the provider is another by now", step=_REVOKE, hint="set address as it was"
+            )
         if not token and key in self._stranded:
             for each in tuple(self._stranded[key]):
                 await self._revoked(each)

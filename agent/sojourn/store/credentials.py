@@ -2,6 +2,7 @@
 
 import json
 import math
+from pathlib import Path
 
 from sqlalchemy import Connection, LargeBinary, bindparam, cast, select
 
@@ -23,6 +24,7 @@ class CredentialTable:
     def __init__(self, database: Database, audit: AuditTable) -> None:
         self._database = database
         self._audit = audit
+        self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
 
     async def save(self, record: CredentialRecord, event: Event | None) -> None:
         row = {
@@ -30,7 +32,7 @@ class CredentialTable:
             "provider": record.provider,
             "state": record.state,
             "expires_at": math.ceil(record.expires_at),
-            "document": json.dumps(record.document),
+            "document": json.dumps({**record.document, "boot_id": self._boot_id}),
         }
 
         def work(connection: Connection) -> None:
@@ -52,7 +54,9 @@ class CredentialTable:
 
         def work(connection: Connection) -> list[JournaledCredential]:
             return [
-                JournaledCredential(row.id, row.task_id, row.provider, row.state, row.expires_at, row.document or b"")
+                JournaledCredential(
+                    row.id, row.task_id, row.provider, row.state, row.expires_at, row.document or b"", self._boot_id
+                )
                 for row in connection.execute(found)
             ]
 

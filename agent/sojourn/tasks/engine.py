@@ -48,11 +48,12 @@ from sojourn.tasks.waiting import Waiting
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Policy's yes to a grant of a task, and what it was said of: the task's version, the facts' revision."""
+    """Policy's yes to a grant of a task, and what it was said of: the task's version and type, the facts' revision."""
 
     grant: Grant
     decided: Decided
     version: int
+    digest: str  # of the task's type
     revision: int
 
 
@@ -184,14 +185,14 @@ class TaskEngine:
 
     def decide(self, task: Task, grant: Grant) -> Verdict:
         """Ask policy for a token. Raise PolicyDenied."""
-        return Verdict(grant, self._decide(task, grant), task.version, self.facts_revision)
+        return Verdict(grant, self._decide(task, grant), task.version, task.type.digest, self.facts_revision)
 
     def check_still(self, task: Task, verdict: Verdict) -> None:
-        """Raise TaskOver if the task has ended or changed since the verdict, PolicyDenied if facts now deny it."""
+        """Raise TaskOver if the task has ended or changed since the verdict, PolicyDenied if policy now denies it."""
         task.check_active(self.clock.boot())
         if task.version != verdict.version:
             raise TaskOver("the task has changed meanwhile: ask again")
-        if self.facts_revision != verdict.revision:
+        if (task.type.digest, self.facts_revision) != (verdict.digest, verdict.revision):
             self._decide(task, verdict.grant)
 
     def _decide(self, task: Task, grant: Grant) -> Decided:

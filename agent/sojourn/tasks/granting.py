@@ -95,16 +95,12 @@ class Granting:
         self._runners = runners
         self._audiences = audiences
         self._clock = clock
+        self.provider_of = giving.provider_of
 
     @property
     def own_names(self) -> tuple[str, ...]:
         """A subject token must be for one of them and for nobody else; any other assertion for the first."""
         return own_names(self._engine.issuer, self._identities.bundle.trust_domain)
-
-    def provider_of(self, target: str) -> str:
-        """The provider outside that gives what is for a target, by a task type in force; '': there is none."""
-        found = (kind.outside[target].provider for kind in self._engine.types.values() if target in kind.outside)
-        return next(found, "")
 
     async def grant(
         self,
@@ -350,10 +346,14 @@ class Granting:
         if not outside:
             exchange.check_issued_type(request, exchange.OWN_TYPES)
         given = await self._giving.give(
-            task, resource, actions, not_after=asked.ends, binding=binding, params_digest=request.params_digest
+            task,
+            resource,
+            actions,
+            not_after=asked.ends,
+            binding=binding,
+            params_digest=request.params_digest,
+            fits=lambda issued_type: exchange.check_issued_type(request, {issued_type}),
         )
-        if outside:
-            exchange.check_issued_type(request, {given.issued_type})
         return replace(given, issued_type=request.issued_type or given.issued_type)
 
     def _note(self, task: Task, asked: _Asked) -> None:

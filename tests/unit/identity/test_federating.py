@@ -15,6 +15,7 @@ from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.registry import Registry
 from sojourn.identity.relationship import Relationship
 from sojourn.limits import (
+    FEDERATION_ASKED_AT_ONCE,
     FEDERATION_FETCHES_AT_ONCE,
     FEDERATION_REFRESH_MAX_SECONDS,
     FEDERATION_REFRESH_MIN_SECONDS,
@@ -307,6 +308,28 @@ class TestRefresh:
         assert 1 == room.endpoints.count(OTHER)
         gate.set()
         await asyncio.gather(*asked)
+        assert 2 == room.endpoints.count(OTHER)
+
+    async def test_two_that_wait(self, room):
+        """A refresh whose waiting fetch gives way to that of another refresh is done when that has fetched."""
+        dead = [TrustDomain(f"dead{number}.org") for number in range(FEDERATION_ASKED_AT_ONCE)]
+        room.endpoints.answers[OTHER] = room.bundle(sequence=1)
+        for domain in dead:
+            room.failed(domain=domain)
+        for domain in (*dead, OTHER):
+            await room.foreign.relate(web(domain))
+        await room.quiet()
+        for domain in dead:
+            del room.endpoints.answers[domain]
+        hanging = [asyncio.ensure_future(room.federating.refresh(domain)) for domain in dead]
+        await room.quiet()
+        asked = [asyncio.ensure_future(room.federating.refresh(OTHER)) for _ in range(2)]
+        await room.quiet()
+        assert [False, False] == [each.done() for each in asked]
+        for domain in dead:
+            await room.foreign.unrelate(domain)
+        await asyncio.gather(*asked)
+        await asyncio.gather(*hanging, return_exceptions=True)
         assert 2 == room.endpoints.count(OTHER)
 
     async def test_not_behind_dead_partners(self, room):

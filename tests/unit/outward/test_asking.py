@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pytest
+import structlog
 from fakes.clock import FakeClock
 from fakes.providers import Ask, FakeAssertions, FakeBook, ScriptedProvider
 from fakes.task_types import TRIAGE
@@ -51,7 +52,7 @@ class Ground:
         await self.book._write()
         self.asked += 1
         now = self.clock.now()
-        made = Credential(f"ext_{self.asked}", "task_1", "triage", CALLER, "corp", GRANT, now, now)
+        made = Credential(f"ext_{self.asked}", "task_1", "triage", CALLER, "corp", GRANT, now, now, 0.0)
         self.book.written.append(("asking", made.id))
         return made
 
@@ -252,6 +253,35 @@ class TestFaults:
             await ground.obtain()
         assert "s3cret" not in found.value.public
         assert ("lost", "ext_1") in ground.book.written
+
+    async def test_the_log_has_not_its_words(self, ground):
+        """What a plugin says when it raises may be a token: the log has where it was raised, and not that."""
+        ground.provider.script = [ValueError("s3cret"), ValueError("s3cret")]
+        renderer = structlog.processors.ExceptionRenderer(
+            structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        )
+        with structlog.testing.capture_logs(processors=[renderer]) as logged, pytest.raises(ProviderUnavailable):
+            await ground.obtain()
+        assert ["provider_raised"] * 2 == [each["event"] for each in logged]
+        assert (False, True, True) == tuple(
+            each in str(logged) for each in ("s3cret", "ValueError", "tests/fakes/providers.py")
+        )
+
+    async def test_a_plugin_that_gives_up_by_itself(self, ground):
+        """A plugin that raises CancelledError cancels nobody: it is unavailable, and its answer is lost."""
+        ground.provider.script = [asyncio.CancelledError(), asyncio.CancelledError()]
+        with pytest.raises(ProviderUnavailable, match="gave up"):
+            await ground.obtain()
+        assert ("lost", "ext_1") in ground.book.written
+
+    async def test_a_refusal_that_leaves_something(self, ground):
+        """What a provider had given before it refused, and could not be taken back, is known of."""
+        refusal = ProviderRefused("tokens of this role cannot be revoked")
+        refusal.left = True
+        ground.provider.script = [refusal]
+        with pytest.raises(ProviderRefused):
+            await ground.obtain()
+        assert [("asking", "ext_1"), ("lost", "ext_1")] == ground.book.written
 
     async def test_one_that_is_cancelled(self, ground):
         """When the agent stops during an exchange, its answer is lost, and the book knows."""

@@ -17,6 +17,7 @@ from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.reasons import HANDOVER
 
+YEAR = 365 * 86_400
 BOTH = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")),))
 
 
@@ -284,6 +285,17 @@ class TestTheEnd:
         await cascade.later(1)
         assert GONE == credential.state
 
+    @pytest.mark.parametrize("step", [-YEAR, -600, 600, YEAR])
+    async def test_the_wall_clock_is_set(self, cascade, room, task, step):
+        """What a credential outlives its task by is measured by the clock that nobody can set."""
+        await cascade.held(task, "mute", life=100)
+        cascade.clock.step_wall(step)
+        room.engine.end(task, "completed", "success")
+        await cascade.later(99)
+        assert [] == ended(cascade)
+        await cascade.later(1)
+        assert ("unrecallable", 100_000) == tuple(ended(cascade)[0][name] for name in ("how", "residual_ms"))
+
     async def test_expires_while_its_task_lives(self, cascade, providers, task):
         """One that expires while its task lives is gone, and was never more than the task had."""
         await cascade.held(task, life=300)
@@ -447,6 +459,15 @@ class TestNextRun:
             await after.settled()
             assert ([{}], {}) == ([dict(each.handle) for each in providers["corp"].ended], after.store.rows)
 
+    async def test_what_was_asked_for(self, cascade, next_run, room, providers, task, stopped):
+        """What a provider was asked for is known of a lost answer, whatever task types say when it is taken back."""
+        await cascade.ask(task)
+        room.engine.types = {}
+        async with next_run().running() as after:
+            room.engine.end(task, "completed", "success")
+            await after.settled()
+        assert [(None, {"audience": "tickets"})] == [(each.ask, each.public) for each in providers["corp"].ended]
+
     async def test_asking_for_a_task_that_is_over(self, cascade, next_run, room, providers, task, stopped):
         """Of a task that did not come back it is taken back at once."""
         await cascade.ask(task)
@@ -484,6 +505,37 @@ class TestNextRun:
             await after.settled()
         (event,) = ended(cascade)
         assert ("expired", 100_000, tried) == (event["how"], event["residual_ms"], len(providers["corp"].ended))
+
+    @pytest.mark.parametrize("step", [-YEAR, -600, 600, YEAR])
+    async def test_the_wall_clock_was_set(self, cascade, next_run, room, providers, task, step):
+        """A step of the wall clock between two runs neither forgets a recall nor makes the residual window smaller."""
+        providers["corp"].down = ProviderUnavailable("down")
+        await cascade.held(task)
+        room.engine.end(task, "completed", "success")
+        await cascade.settled()
+        await cascade.recalling.close()
+        providers["corp"].down = None
+        cascade.clock.advance(40)
+        cascade.clock.step_wall(step)
+        async with next_run().running() as after:
+            await after.settled()
+        (event,) = ended(cascade)
+        assert ("recalled", 40_000) == (event["how"], event["residual_ms"])
+
+    async def test_the_machine_was_started_again(self, cascade, next_run, room, providers, task):
+        """Over a start of the machine, whose boot clock begins anew, windows count by the wall clock."""
+        providers["corp"].down = ProviderUnavailable("down")
+        await cascade.held(task, life=100)
+        room.engine.end(task, "completed", "success")
+        await cascade.settled()
+        await cascade.recalling.close()
+        cascade.store.boot_id = "the next boot"
+        cascade.clock.advance(40)
+        cascade.clock._boot = 3.0
+        async with next_run().running() as after:
+            await after.later(60)
+        (event,) = ended(cascade)
+        assert ("expired", 100_000) == (event["how"], event["residual_ms"])
 
     async def test_a_provider_that_is_not_configured_any_more(self, cascade, next_run, task, providers, stopped):
         """Its credentials are open until they expire, and told as such; when it is back they are taken back."""

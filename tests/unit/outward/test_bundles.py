@@ -71,6 +71,13 @@ class TestSpiffe:
         assert b"uthorization" not in asked
         assert b"ookie" not in asked
 
+    async def test_compared_at_no_cost(self, server, partner, monkeypatch):
+        """What a bundle of many certificates is compared and kept by is made beside the loop, and once."""
+        bundle = await endpoints().fetch(spiffe(server), partner.bundle)
+        monkeypatch.setattr("sojourn.spiffe.bundle._coordinates", None)
+        assert bundle.document()["keys"]
+        assert bundle.same_keys(bundle)
+
     async def test_no_bundle_to_begin_with(self, server, partner):
         """Without a first bundle of the endpoint's trust domain the fetch fails and says how to give one; nobody is asked."""
         code, said = await refused(spiffe(server))

@@ -6,8 +6,10 @@ from fakes.task_types import TICKETS
 from sojourn.errors import InvalidInput
 from sojourn.oautherrors import BindingNotOffered
 from sojourn.providers.provider import ACCESS_TOKEN
+from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.tokens import JKT, Binding
 
+NAMED = ((ORDERS, "orders:read"), (TICKETS, "ticket:read"))
 BINDING = Binding(JKT, "A" * 43)
 
 
@@ -48,6 +50,22 @@ async def test_the_only_resource():
         assert (await room.giving.give(task, "", ())).provider == "corp"
         with pytest.raises(BindingNotOffered):
             await room.giving.give(task, "", (), agent_key=True)
+
+
+async def test_whose_answer_is_waited_for(room):
+    """A request names the provider by its target, or by a task that has one resource alone."""
+    task, ours = [await room.begin(wanted=Authority((Grant(at, (action,)),))) for at, action in NAMED]
+    assert ["corp", "", "corp", "", "cloud", ""] == [
+        room.giving.provider_of(*each)
+        for each in (
+            (ORDERS,),
+            (TICKETS,),
+            ("", task.id),
+            ("", ours.id),
+            (CLOUD, task.id),
+            ("", (await room.begin()).id),
+        )
+    ]
 
 
 async def test_several_resources(room):

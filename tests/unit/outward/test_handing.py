@@ -9,6 +9,7 @@ from fakes.task_types import TICKETS
 from sojourn.errors import (
     ActionOutsideType,
     BudgetSpent,
+    InvalidInput,
     InvalidTarget,
     LimitExceeded,
     PolicyDenied,
@@ -19,6 +20,7 @@ from sojourn.limits import PROVIDER_CREDENTIALS_PER_TASK
 from sojourn.oversight.facts import OPERATOR as SAID
 from sojourn.oversight.facts import Publication
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
+from sojourn.providers.provider import Obtained
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.types import TypeSet
@@ -67,6 +69,16 @@ class TestGive:
         """What is no OAuth token says how to read it."""
         given = await room.give(task, CLOUD)
         assert ("N_A", "urn:example:keys", "none") == (given.token_type, given.issued_type, given.recall)
+
+    async def test_of_no_use_to_who_asks(self, room, task):
+        """What whoever asks can do nothing with is not handed out, and no record says that it was."""
+
+        def fits(issued_type):
+            raise InvalidInput(f"not {issued_type}")
+
+        with pytest.raises(InvalidInput, match="urn:example:keys"):
+            await room.give(task, CLOUD, fits=fits)
+        assert [] == await room.noted("external_credential_handed_out")
 
     async def test_our_own_resources(self, room, task):
         """For a resource whose tokens are our own there is nothing to be had from a provider."""
@@ -295,7 +307,7 @@ class TestOver:
             await room.give(task)
         assert len(room.handing) == 0
 
-    @pytest.mark.parametrize("change", ["end", "suspend", "narrow", "supersede"])
+    @pytest.mark.parametrize("change", ["end", "suspend", "narrow", "supersede", "type"])
     @pytest.mark.parametrize("moment", ["asking", "exchange", "holding"])
     async def test_while_it_is_obtained(self, room, task, change, moment):
         """What was asked for before the task ended or changed is not handed out after it, whenever that comes."""
@@ -319,11 +331,16 @@ class TestOver:
             room.changing.hold(task, OPERATOR, "test")
         elif change == "narrow":
             room.changing.take(task, READ, "test")
+        elif change == "type":
+            task.type = outside_type(ceiling=CEILING.replace('audience = "orders"', 'audience = "others"'))
         else:
             room.changing.supersede(task)
         gate.set()
         with pytest.raises(TaskOver):
             await asking
+        if change == "type":
+            assert "others" == (await room.give(task, ORDERS, ("orders:read",))).public["audience"]
+            return
         assert len(room.handing) == 0
         if change in {"narrow", "supersede"}:  # it lives on, and gets another
             assert (await room.give(task, ORDERS, ("orders:read",))).token
@@ -449,8 +466,19 @@ class TestStore:
         with pytest.raises(LimitExceeded):
             await room.give(task)
 
+    async def test_what_is_no_credential(self, room, task):
+        """What a plugin gives that is none leaves no credential behind that nobody tells of: it is lost."""
+        room.corp.script = [Obtained("t", "tomorrow")]
+        with pytest.raises(AttributeError):
+            await room.give(task)
+        assert [("asking", "ext_1"), ("lost", "ext_1")] == room.book.written
+        room.corp.script = [Obtained(b"t", room.clock.now() + timedelta(minutes=5))]
+        with pytest.raises(ProviderUnavailable, match="no token"):
+            await room.give(task)
+        assert ("over", "ext_2") == room.book.written[-1]
+
     async def test_one_that_has_expired_already(self, room, task):
-        """What a provider whose clock is wrong gives is held, to be taken back, and not handed out."""
+        """What a provider whose clock is wrong gives is noted, taken back at once, and not handed out."""
         room.clock.advance(600)
         exchange = room.corp.exchange
 
@@ -461,7 +489,7 @@ class TestStore:
         room.corp.exchange = early
         with pytest.raises(ProviderUnavailable, match="expired already"):
             await room.give(task)
-        assert [("asking", "ext_1"), ("held", "ext_1")] == room.book.written
+        assert [("asking", "ext_1"), ("held", "ext_1"), ("over", "ext_1")] == room.book.written
         assert (0, 0) == (len(room.handing), task.tokens_issued)
 
 

@@ -21,7 +21,7 @@ def key(task="task_1", action="read", version=1, digest="d"):
 
 def kept(began=0.0, ends=100.0, token="t"):
     grant = Grant(ORDERS, ("read",))
-    credential = Credential("ext_1", "task_1", "triage", SpiffeId.parse(TRIAGE), "corp", grant, NOW, NOW)
+    credential = Credential("ext_1", "task_1", "triage", SpiffeId.parse(TRIAGE), "corp", grant, NOW, NOW, 0.0)
     return Kept(credential, Obtained(token, NOW + timedelta(seconds=ends - began)), "corp", began, ends)
 
 

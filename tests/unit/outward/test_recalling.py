@@ -14,6 +14,7 @@ from sojourn.limits import (
     PROVIDER_RECALL_PAUSE_SECONDS,
     PROVIDER_RECALLS_AT_ONCE,
 )
+from sojourn.outward import recalling
 from sojourn.outward.credentials import ENDING, GONE, OPEN
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 
@@ -89,7 +90,15 @@ async def test_a_type_that_does_not_ask_any_more(cascade, room, corp, task):
 
 @pytest.mark.parametrize(
     "answer",
-    [DOWN, TimeoutError(), RuntimeError("secret"), OSError(), KeyError("token"), ProviderUnavailable("x", sent=True)],
+    [
+        DOWN,
+        TimeoutError(),
+        asyncio.CancelledError(),
+        RuntimeError("secret"),
+        OSError(),
+        KeyError("token"),
+        ProviderUnavailable("x", sent=True),
+    ],
 )
 async def test_tried_again(cascade, room, corp, task, answer):
     """Whatever else a provider or its plugin answers, it is tried again, until it confirms."""
@@ -196,6 +205,19 @@ class TestDeadline:
 
 
 class TestCrowds:
+    async def test_what_expires_while_a_provider_is_down(self, cascade, room, corp, monkeypatch):
+        """Those that have expired do not pile up while a provider is down."""
+        monkeypatch.setattr(recalling, "PROVIDER_CREDENTIALS", 5)
+        corp.down = DOWN
+        first = await cascade.held(await room.begin(wanted=READ_TICKETS), life=100_000)
+        room.engine.end(room.engine.tasks.find(first.task_id), "completed", "success")
+        for _ in range(40):
+            task = await room.begin(wanted=READ_TICKETS)
+            await cascade.held(task, life=0.01)
+            room.engine.end(task, "completed", "success")
+            await cascade.later(0.02)
+        assert (1, True) == (cascade.book.index.outliving("corp"), len(cascade.recalling._lanes["corp"]._waiting) <= 11)
+
     async def test_so_many_at_once(self, cascade, room, corp):
         """A provider is asked to take back so many at once and no more, and all are taken back."""
         corp.hanging = asyncio.Event()

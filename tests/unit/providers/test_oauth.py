@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -98,6 +99,16 @@ class TestOidc:
         assert not server.active(obtained.token)
         assert ["refresh-1", obtained.token] == [call.form["token"] for call in server.calls("revoke")]
 
+    async def test_of_another_issuer(self, server: AuthServer) -> None:
+        """A token of another issuer, which the provider was before, is not shown to this one, nor said to be revoked."""
+        made = provider(server)
+        obtained = await obtain(made)
+        before = replace(ended(obtained), public={"issuer": "https://before.example.org"})
+        with pytest.raises(ProviderRefused, match=r"https://before\.example\.org gave it"):
+            await made.take_back(before, FakeMint())
+        await made.close()
+        assert [] == server.calls("revoke")
+
     async def test_lost(self, server: AuthServer) -> None:
         """Of a token whose answer was lost nothing can be taken back, and that is said."""
         made = provider(server)
@@ -126,6 +137,25 @@ class TestOidc:
         with pytest.raises(ProviderRefused, match="no revocation endpoint"):
             await other.take_back(ended(obtained), FakeMint())
         await other.close()
+
+    @pytest.mark.parametrize(
+        ("deeds", "error"),
+        [
+            ([refuse("unsupported_token_type")], ProviderRefused),
+            ([status(503)], ProviderUnavailable),
+            ([status(503), refuse("unsupported_token_type")], ProviderUnavailable),
+        ],
+    )
+    async def test_each_is_revoked(self, server: AuthServer, deeds: list[Any], error: type[Exception]) -> None:
+        """A refresh token that the server does not revoke leaves no access token behind; what may yet come is told."""
+        server.script("token", changed(refresh_token="refresh"))
+        made = provider(server)
+        obtained = await obtain(made)
+        server.script("revoke", *deeds)
+        with pytest.raises(error):
+            await made.take_back(ended(obtained), FakeMint())
+        assert ["refresh", obtained.token] == [call.form["token"] for call in server.calls("revoke")]
+        await made.close()
 
     @pytest.mark.parametrize(
         "members", [{"scope": "read admin"}, {"expires_in": None}, {"token_type": "DPoP"}, {"expires_in": "300"}]

@@ -91,6 +91,7 @@ class TestAnswer:
             login(lease_duration=True),
             login(lease_duration="soon"),
             login(lease_duration=1e300),
+            login(lease_duration=86_400_000_000_000),
         ],
     )
     async def test_what_is_no_answer_is_refused(self, reply):
@@ -145,10 +146,12 @@ class TestAnswer:
             answer({"data": None}),
             answer({"data": [], "lease_id": "x"}),
             answer({"data": {}, "lease_id": "x"}),
+            answer({"data": {}, "lease_id": "x", "lease_duration": 8e13}),
+            answer({"data": {}, "lease_id": "x", "lease_duration": 86_400_000_000_000}),
         ],
     )
     async def test_a_secret_that_is_none_is_refused(self, reply):
-        """An answer without data, or with a lease of no length, is no secret."""
+        """An answer without data, or with a lease of no length or one beyond all dates, is no secret."""
         with pytest.raises(ProviderUnavailable):
             await exchange(login(), rights(), reply, answer(status=204, body=b""), ask={"path": "database/creds/x"})
 
@@ -167,6 +170,14 @@ class TestEnd:
         )
         await made.take_back(ended(wanted(made, {}, ACTIONS), handle={"token": "s.token"}), FakeMint())
         assert [("POST", "s.token"), ("GET", "s.token")] == [(m, h["X-Vault-Token"]) for m, _, _, h in http.asked]
+
+    async def test_of_another_vault(self):
+        """A token of another Vault, which the provider was before, is not shown to this one, nor said to be gone."""
+        made, http = provider()
+        handle = {"token": "s.token", "address": "https://before.example.org"}
+        with pytest.raises(ProviderRefused, match="is another by now"):
+            await made.take_back(ended(wanted(made, {}, ACTIONS), handle=handle), FakeMint())
+        assert [] == http.asked
 
     async def test_a_look_up_that_fails_confirms_nothing(self):
         """When the look-up is not answered the end stays open."""
@@ -201,6 +212,17 @@ class TestEnd:
         with pytest.raises(ProviderUnavailable) as caught:
             await made.exchange(asked, FakeMint())
         assert caught.value.sent
+        await made.take_back(ended(asked), FakeMint())
+        assert "s.token" == http.asked[-1][3]["X-Vault-Token"]
+
+    async def test_a_refused_token_that_could_not_be_revoked_is_left(self):
+        """A token that is of no use, and could not be revoked at once, is said to be there, and is revoked at the end."""
+        batch = login(num_uses=3)
+        made, http = provider(batch, answer(status=500, body=b""), answer(status=204, body=b""))
+        asked = wanted(made, {}, ACTIONS)
+        with pytest.raises(ProviderRefused) as caught:
+            await made.exchange(asked, FakeMint())
+        assert caught.value.left
         await made.take_back(ended(asked), FakeMint())
         assert "s.token" == http.asked[-1][3]["X-Vault-Token"]
 

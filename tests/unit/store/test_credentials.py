@@ -4,6 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 
 import pytest
+from fakes.clock import FakeClock
 from fakes.credentials import FakeCredentialStore
 from fakes.databases import BlockedWriter, opened
 from fakes.registrations import entry
@@ -17,6 +18,7 @@ from sojourn.tasks.grants import Grant
 from sqlalchemy import select
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
+CLOCK = FakeClock()
 SAID = Event(1, "said", "{}")
 
 
@@ -51,6 +53,7 @@ def make(name):
         grant=Grant(TICKETS, ("ticket:read", "ticket:write")),
         asked_at=NOW,
         expires_at=NOW,
+        expires_boot=7.5,
     )
 
 
@@ -65,7 +68,7 @@ async def test_given_back(store, credential):
     credential.over_at, credential.over_for, credential.fault, credential.lost = NOW, "success", "down", True
     await store.save(credential.record(), SAID)
     (found,) = store.load()
-    assert credential.record() == found.parse().record()
+    assert credential.record() == found.parse(CLOCK).record()
 
 
 async def test_never_too_early(store, credential):
@@ -73,7 +76,7 @@ async def test_never_too_early(store, credential):
     credential.expires_at = datetime.fromtimestamp(NOW.timestamp() + 0.25, UTC)
     await store.save(credential.record(), None)
     (found,) = store.load()
-    assert 0 <= (found.parse().expires_at - credential.expires_at).total_seconds() < 1
+    assert 0 <= (found.parse(CLOCK).expires_at - credential.expires_at).total_seconds() < 1
 
 
 async def test_gone(store, journal, credential):

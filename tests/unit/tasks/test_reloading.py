@@ -225,6 +225,18 @@ class TestRaces:
             await asking
         await applying
 
+    async def test_a_token_meanwhile_of_a_task_that_waits(self, room):
+        """Nor does it while the task has its new type and waits to be decided again."""
+        task = await room.begin()
+        room.store.gate = asyncio.Event()
+        room.store.writing.clear()
+        asking = asyncio.ensure_future(room.engine.token(task, TICKETS, ["ticket:write"]))
+        await room.store.writing.wait()
+        task.type = types(NO_WRITES)["triage"]
+        room.store.gate.set()
+        with pytest.raises(PolicyDenied):
+            await asking
+
     async def test_not_by_the_old_set_while_others_wait(self, room, reloading, monkeypatch):
         """From the first moment no token is decided by the old set, though most tasks wait to be decided again."""
         monkeypatch.setattr(reloading_module, "REDECIDED_AT_ONCE", 1)

@@ -2,8 +2,9 @@
 
 import os
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
+from urllib.parse import unquote
 
 from sojourn.errors import InvalidInput, SojournError, Unavailable
 from sojourn.limits import PROXY_ANSWER_SECONDS, PROXY_CONNECT_SECONDS, PROXY_CONTENT_SECONDS
@@ -23,6 +24,9 @@ REPLACED: Final = (
 )
 NO_TOKEN: Final = "added-by-sojourn"  # noqa: S105  # in the place of a token, for programs that look whether there is one
 _TOKEN, _AUTHORIZATION, _NAMESPACE = b"x-vault-token", b"authorization", b"x-vault-namespace"
+_WRAP: Final = b"x-vault-wrap-ttl"
+_TELLING: Final = ("auth/token/lookup", "auth/token/renew")  # paths whose answers have the token itself
+_HANDED_BACK: Final = frozenset({b"CONNECT", b"TRACE", b"TRACK"})  # a server in between may answer with the token
 _OURS: Final = frozenset({b"host", b"content-length", b"expect", b"accept-encoding"})
 _TIMEOUT: Final = {
     "connect": PROXY_CONNECT_SECONDS,
@@ -68,9 +72,10 @@ class VaultLeg:
 
     async def serve(self, wire: Wire, request: Any, rest: str) -> bool:
         try:
-            if not rest.startswith("/v1/"):
-                raise InvalidInput("Vault's API is below /v1/")
+            steps = _steps(request, rest)
             token = await self._token(request)
+            if token and any(name == _WRAP for name, _ in request.headers) and _tells(steps):
+                raise InvalidInput("an answer that has the task's token is not wrapped: the command has none")
             return await self._carry(wire, request, rest, token)
         except SojournError as error:
             await wire.say(status_of(error), _errors(error.public))
@@ -137,6 +142,20 @@ def connections() -> httpcore.AsyncConnectionPool:
 
 def _errors(why: str) -> dict[str, Any]:
     return {"errors": [why]}
+
+
+def _steps(request: Any, rest: str) -> list[str]:
+    """The steps of the path behind /v1/, as Vault reads them. Raise InvalidInput for what is not of Vault's API."""
+    if request.method.upper() in _HANDED_BACK:
+        raise InvalidInput(f"Vault's API has no {request.method.decode('ascii')}")
+    steps = unquote(rest.partition("?")[0]).split("/")
+    if not rest.startswith("/v1/") or not {".", ".."}.isdisjoint(steps):  # beside it may be who is to have no token
+        raise InvalidInput("Vault's API is below /v1/")
+    return [each for each in steps if each]
+
+
+def _tells(steps: Sequence[str]) -> bool:
+    return any(each in "/".join(steps) for each in _TELLING)
 
 
 def _length(request: Any) -> Headers:

@@ -1,5 +1,6 @@
 """The way to a Vault: its token is added on the way, and is not told on the way back."""
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -55,6 +56,17 @@ async def http(endpoints: CloudEndpoints) -> AsyncIterator[httpx.AsyncClient]:
     base = endpoints.environment["VAULT_ADDR"]
     async with httpx.AsyncClient(base_url=base, trust_env=False) as client:
         yield client
+
+
+async def sent(endpoints: CloudEndpoints, line: str) -> bytes:
+    """The first line of the answer to a request with this line; SECRET in it is the path of the endpoint."""
+    place, _, secret = endpoints.environment["VAULT_ADDR"].removeprefix("http://").partition("/")
+    host, port = place.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(f"{line.replace('SECRET', '/' + secret)} HTTP/1.1\r\nHost: {place}\r\n\r\n".encode())
+    answer = await reader.readline()
+    writer.close()
+    return answer
 
 
 class TestOnTheWay:
@@ -115,6 +127,18 @@ class TestOnTheWay:
         assert (400, {"errors": ["Vault's API is below /v1/"]}) == (answer.status_code, answer.json())
         assert [] == upstream.seen
 
+    @pytest.mark.parametrize("path", ["/v1/../ui", "/v1/%2e%2e/ui", "/v1/x/..%2F..%2Fother", "/v1/./x"])
+    async def test_a_path_that_leads_out(self, upstream: Upstream, endpoints: CloudEndpoints, path: str) -> None:
+        """A path with steps up or in place is not sent on: beside Vault, at the same address, may be others."""
+        assert b" 400 " in await sent(endpoints, f"GET SECRET{path}")
+        assert [] == upstream.seen
+
+    @pytest.mark.parametrize("method", ["CONNECT", "TRACE", "trace", "TRACK"])
+    async def test_methods_that_hand_back(self, upstream: Upstream, endpoints: CloudEndpoints, method: str) -> None:
+        """There is no tunnel to Vault, and nothing by which a server before it would show the token."""
+        assert b" 400 " in await sent(endpoints, f"{method} SECRET/v1/x")
+        assert [] == upstream.seen
+
     async def test_the_unix_socket(self, upstream: Upstream, endpoints: CloudEndpoints) -> None:
         """Clients made of Vault's Go library come by a Unix socket that is the user's alone."""
         path = endpoints.environment["VAULT_AGENT_ADDR"].removeprefix("unix://")
@@ -130,6 +154,16 @@ class TestOnTheWayBack:
         answer = await http.get("/v1/auth/token/lookup-self")
         assert TOKEN == upstream.seen[0][2]["x-vault-token"]
         assert "*" * len(TOKEN) == answer.json()["data"]["id"]
+
+    @pytest.mark.parametrize(
+        "path", ["token/lookup-self", "token/renew-self", "token//lookup-self", "%74oken/lookup", "token/renew"]
+    )
+    async def test_the_token_is_not_wrapped(self, upstream: Upstream, http: httpx.AsyncClient, path: str) -> None:
+        """An answer that tells the token is not wrapped, as who unwraps it with what Vault gives would have it."""
+        wrap = {"X-Vault-Wrap-TTL": "60s"}
+        answer = await http.get(f"/v1/auth/{path}", headers=wrap)
+        assert (400, []) == (answer.status_code, upstream.seen)
+        assert 200 == (await http.get("/v1/secret/data/x", headers=wrap)).status_code
 
     async def test_errors(self, http: httpx.AsyncClient) -> None:
         """Vault's own answer comes back with its status."""
