@@ -213,6 +213,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(f"error: {error}") from None
     print(f"realm {realm.issuer} gives {asked.workload} tokens for {asked.audience}; in the agent's configuration:\n")
     print(f'[providers.{asked.realm}]\nkind = "keycloak"\nissuer = "{realm.issuer}"')
+    if realm.base.startswith("http:"):
+        print("plain_http = true  # to loopback alone")
+    if asked.ca:
+        print(f'ca = "{asked.ca.resolve()}"')
+    print(f"\nthen: sojourn provider check {asked.realm} --spiffe-id {asked.workload}")
 
 
 if __name__ == "__main__":

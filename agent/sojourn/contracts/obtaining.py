@@ -118,7 +118,8 @@ class Obtaining:
                 for action, word in words.items():
                     if word:
                         asked = re.search(rf"(?<![\w.:/-]){re.escape(word)}(?![\w.:/-])", said) is not None
-                        expect(asked == (action in wanted), f"for {wanted} it asks for {word!r}: {asked}")
+                        expect(not asked or action in wanted, f"for {wanted} it asks for {word!r} too")
+                        expect(asked or action not in wanted, f"for {wanted} nothing that it sends has {word!r} in it")
 
     @promised("two tasks never share a credential, however they interleave")
     async def apart(self) -> None:

@@ -59,6 +59,11 @@ class AsksForAll(Desk):
         return await super().exchange(wanted, mint)
 
 
+class AsksForTooLittle(Desk):
+    async def exchange(self, wanted, mint):
+        return await super().exchange(replace(wanted, actions=wanted.actions[:1]), mint)
+
+
 class Remembers(Desk):
     kept = None
 
@@ -243,7 +248,8 @@ class GoesItsOwnWay(Desk):
 FOUND = [
     (TellsTheAnswer, "garbage", "has a secret in it"),
     (TrustsTheAnswer, "garbage", "exchange raised KeyError"),
-    (AsksForAll, "narrows", "it asks for"),
+    (AsksForAll, "narrows", "' too"),
+    (AsksForTooLittle, "narrows", "nothing that it sends has '"),
     (Remembers, "apart", "given the same credential"),
     (ForgetsTheTimeZone, "obtains", "not in UTC"),
     (ShowsTheKey, "obtains", "has a secret in it"),
