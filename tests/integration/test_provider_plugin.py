@@ -214,7 +214,7 @@ def test_no_such_provider(agent: AgentProcess) -> None:
     assert "there are: helpdesk" in done.stdout
     shown = agent.run("provider", "show", "other", check=False)
     assert 1 == shown.returncode
-    assert "no provider 'other'" in shown.stderr
+    assert "has no [providers.other]; there are: helpdesk" in shown.stderr
 
 
 def test_its_own_test(installed: Path) -> None:
