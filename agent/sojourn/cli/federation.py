@@ -60,16 +60,10 @@ def create(
     """Follow the bundle of a trust domain. It is fetched in the background; `federation refresh` waits for it."""
     from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2 as pb
 
-    request = pb.BatchCreateFederationRelationshipRequest(
-        federation_relationships=[_message(trust_domain, url, profile, endpoint_id, bundle)]
-    )
-    answer = remote.admin(
-        admin_socket,
-        _API + "BatchCreateFederationRelationship",
-        request,
-        pb.BatchCreateFederationRelationshipResponse,
-    )
-    _said(output, "following", admin_socket, answer)
+    wanted = _message(trust_domain, url, profile, endpoint_id, bundle)
+    request = pb.BatchCreateFederationRelationshipRequest(federation_relationships=[wanted])
+    answer_type = pb.BatchCreateFederationRelationshipResponse
+    _put(output, admin_socket, "BatchCreateFederationRelationship", request, answer_type)
 
 
 @app.command()
@@ -85,16 +79,10 @@ def update(
     """Change how a bundle is had; all of it is said anew. Without --bundle the bundle that is there stays."""
     from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2 as pb
 
-    request = pb.BatchUpdateFederationRelationshipRequest(
-        federation_relationships=[_message(trust_domain, url, profile, endpoint_id, bundle)]
-    )
-    answer = remote.admin(
-        admin_socket,
-        _API + "BatchUpdateFederationRelationship",
-        request,
-        pb.BatchUpdateFederationRelationshipResponse,
-    )
-    _said(output, "following", admin_socket, answer)
+    wanted = _message(trust_domain, url, profile, endpoint_id, bundle)
+    request = pb.BatchUpdateFederationRelationshipRequest(federation_relationships=[wanted])
+    answer_type = pb.BatchUpdateFederationRelationshipResponse
+    _put(output, admin_socket, "BatchUpdateFederationRelationship", request, answer_type)
 
 
 @app.command("list")
@@ -214,11 +202,13 @@ def _message(trust_domain: str, url: str, profile: Profile, endpoint_id: str | N
     return message
 
 
-def _said(output: Output, verb: str, admin_socket: str | None, answer: Any) -> None:
+def _put(output: Output, admin_socket: str | None, method: str, request: Any, answer_type: Any) -> None:
+    """Have a relationship made or changed, and say what there is then."""
+    answer = remote.admin(admin_socket, _API + method, request, answer_type)
     remote.check(answer.results[0].status, InvalidInput)
     name = answer.results[0].federation_relationship.trust_domain
     [value] = _followed(admin_socket, name)
-    said = [f"{verb} {name} at {value['url']} ({value['profile']}); its bundle is fetched in the background"]
+    said = [f"following {name} at {value['url']} ({value['profile']}); its bundle is fetched in the background"]
     emit(output, value, [*said, f"`sojourn federation refresh {name}` waits for it and says what is wrong"])
 
 

@@ -23,16 +23,11 @@ class Giving:
         target is named; '': there is none.
         """
         task = self._engine.tasks.find(task_id) if task_id and not target else None
-        if task is not None and len(task.authority.grants) == 1:
-            target = task.authority.grants[0].resource
-        found = (kind.outside[target].provider for kind in self._engine.types.values() if target in kind.outside)
-        return next(found, "")
+        return self._engine.types.providers.get(task.authority.named(target) if task is not None else target, "")
 
     def is_outside(self, task: Task, resource: str) -> bool:
         """Whether a provider gives the credentials for a resource of the task; '': for its only one."""
-        if not resource and len(task.authority.grants) == 1:
-            resource = task.authority.grants[0].resource
-        return resource in task.type.outside
+        return task.authority.named(resource) in task.type.outside
 
     def check_offered(self, task: Task, resource: str, *, bound: bool, params_digest: str) -> None:
         """Raise BindingNotOffered if what is asked for is a provider's, and is to be bound or for one request alone."""

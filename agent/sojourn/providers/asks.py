@@ -16,6 +16,18 @@ def of_actions(told: Mapping[str, Any], actions: tuple[str, ...], key: str) -> N
         raise InvalidInput(joined(faults))
 
 
+def by_action(
+    told: Mapping[str, str], one: str | None, actions: tuple[str, ...], key: str, one_key: str
+) -> Mapping[str, str]:
+    """What to ask with for each action: as the ask's table says, or `one` for all. Raise InvalidInput."""
+    if told:
+        of_actions(told, actions, key)
+        return told
+    if one is None:
+        raise InvalidInput(f"ask.{one_key}: is missing, and the provider has none")
+    return dict.fromkeys(actions, one)
+
+
 def chosen(told: Mapping[str, str], whole: tuple[str, ...], asked: tuple[str, ...], key: str, what: str) -> str:
     """What to ask with for the actions `asked`, where the provider cannot narrow: the one that has them and no more.
 

@@ -14,10 +14,10 @@ from pydantic import Field, model_validator
 
 from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, Table, between
-from sojourn.errors import InvalidInput, SojournError
+from sojourn.errors import SojournError
 from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ASSERTION_SECONDS, PROVIDER_TOKEN_MAX_SECONDS
 from sojourn.providers.answers import code_of, failed, life_of, odd, said, token_of, unanswered, unfailing
-from sojourn.providers.asks import chosen, of_actions
+from sojourn.providers.asks import by_action, chosen
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
@@ -128,12 +128,8 @@ class EntraProvider:
     def read_ask(self, ask: Mapping[str, Any], actions: tuple[str, ...]) -> EntraAsked:
         """See EntraAsk. Raise InvalidInput."""
         read = read_ask(EntraAsk, ask)
-        client = read.client_id or self._settings.client_id
-        if read.clients:
-            of_actions(read.clients, actions, "clients")
-        elif client is None:
-            raise InvalidInput("ask.client_id: is missing, and the provider has none")
-        return EntraAsked(read.scope, read.clients or dict.fromkeys(actions, client or ""), actions, read.gives)
+        clients = by_action(read.clients, read.client_id or self._settings.client_id, actions, "clients", "client_id")
+        return EntraAsked(read.scope, clients, actions, read.gives)
 
     def describe(self, ask: Any) -> Mapping[str, str]:
         """`kind`, `tenant_id`, `authority`, `scope`, `client_id` if it is one for all actions, `gives` an assertion."""

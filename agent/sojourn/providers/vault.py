@@ -16,10 +16,10 @@ from pydantic import AfterValidator, Field, model_validator
 
 from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, Table, between
-from sojourn.errors import InvalidInput, SojournError
+from sojourn.errors import SojournError
 from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ROLES_KEPT, PROVIDER_STRANDED, PROVIDER_TOKEN_MAX_SECONDS
 from sojourn.providers.answers import failed, life_of, odd, table_of, token_of, unfailing
-from sojourn.providers.asks import chosen, of_actions
+from sojourn.providers.asks import by_action, chosen
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
@@ -111,12 +111,8 @@ class VaultProvider:
     def read_ask(self, ask: Mapping[str, Any], actions: tuple[str, ...]) -> VaultAsked:
         """See VaultAsk. Raise InvalidInput."""
         read = read_ask(VaultAsk, ask)
-        role = read.role or self._settings.role
-        if read.roles:
-            of_actions(read.roles, actions, "roles")
-        elif role is None:
-            raise InvalidInput("ask.role: is missing, and the provider has none")
-        return VaultAsked(read.roles or dict.fromkeys(actions, role or ""), actions, read.path or "", read.standing)
+        roles = by_action(read.roles, read.role or self._settings.role, actions, "roles", "role")
+        return VaultAsked(roles, actions, read.path or "", read.standing)
 
     def describe(self, ask: Any) -> Mapping[str, str]:
         """`kind`, `address`, `mount`, `gives` (token or secret), and if there are such `namespace` and `path`."""

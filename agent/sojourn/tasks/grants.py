@@ -82,6 +82,10 @@ class Authority:
         """As JSON."""
         return [{"resource": grant.resource, "actions": list(grant.actions)} for grant in self.grants]
 
+    def named(self, resource: str) -> str:
+        """The resource, or if none is named the only one that there is; '' if there are several."""
+        return resource or (self.grants[0].resource if len(self.grants) == 1 else "")
+
     def at(self, resource: str) -> tuple[str, ...]:
         """The actions at a resource; empty if there is no grant for it."""
         return next((grant.actions for grant in self.grants if grant.resource == resource), ())

@@ -165,10 +165,9 @@ def narrow(held: Authority, resource: str, actions: Sequence[str]) -> Grant:
 
     `resource` may be empty if there is only one. Raise InvalidInput, InvalidTarget or ActionOutsideType.
     """
+    resource = held.named(resource)
     if not resource:
-        if len(held.grants) != 1:
-            raise InvalidInput("the task has several resources: name one")
-        resource = held.grants[0].resource
+        raise InvalidInput("the task has several resources: name one")
     there = held.at(resource)
     if not there:
         raise InvalidTarget(f"the task has no grant at {resource[:200]!r}")

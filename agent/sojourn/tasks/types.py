@@ -116,6 +116,15 @@ class TypeSet(dict[str, TaskType]):
         """SHA-256 over the names and digests of all, lower-case hex."""
         return hashlib.sha256("".join(f"{name} {self[name].digest}\n" for name in sorted(self)).encode()).hexdigest()
 
+    @cached_property
+    def providers(self) -> Mapping[str, str]:
+        """The provider of each resource for which one gives credentials; of several, that of the first type."""
+        found: dict[str, str] = {}
+        for kind in self.values():
+            for resource, outside in kind.outside.items():
+                found.setdefault(resource, outside.provider)
+        return found
+
 
 def parse(name: str, toml: str, cedar: str) -> TaskType:
     """Make a task type of its two files. Raise InvalidPolicy with all that is wrong."""
