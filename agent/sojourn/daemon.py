@@ -157,6 +157,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             rooms.recovery.open_window()
             rooms.federating.start()
             stack.push_async_callback(rooms.federating.close)
+            stack.push_async_callback(rooms.attestation.close)
             process_setup.settle()
             ready({each.name: each.address for each in listeners})
             await stop.wait()

@@ -1,16 +1,36 @@
 """What an attestor is, for those that come with Sojourn and for anyone's own.
 
 A plugin is a class, registered under the entry-point group `sojourn.attestors`. The entry point's name is the name of
-the attestor and the type of every selector that it gives. It is made once, with its table of the configuration, and
-asked about processes from then on. Whatever it raises, or if it takes too long, counts as "could not tell".
+the attestor and the type of every selector that it gives. It is made once, with its table of the configuration, which
+it reads with `read_settings`, and asked about processes from then on. Whatever it raises, or if it takes too long,
+counts as "could not tell".
 """
 
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from sojourn.attestation.cgroups import Cgroup, parse_cgroups
 from sojourn.attestation.selectors import Selector
+from sojourn.configtables import Duration, Table, between
+from sojourn.errors import AttestationFailed
+from sojourn.settings import read_settings
+
+__all__ = [
+    "Answer",
+    "AttestationFailed",
+    "Attestor",
+    "AttestorPlugin",
+    "Cgroup",
+    "Closing",
+    "Duration",
+    "Subject",
+    "Table",
+    "between",
+    "parse_cgroups",
+    "read_settings",
+]
 
 
 class Subject(Protocol):
@@ -32,13 +52,25 @@ class Subject(Protocol):
     @property
     def groups(self) -> frozenset[int]: ...
 
+    @property
+    def pidfd(self) -> int:
+        """The kernel's own handle on the process. Not yours: good while you are asked, and to be closed by nobody."""
+
+    @property
+    def cgroup(self) -> str:
+        """/proc/PID/cgroup as it was read first, for `parse_cgroups`. A process that moves meanwhile is refused."""
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What an attestor found. `withheld` names kinds of selectors that it could not prove, each with the reason."""
+    """What an attestor found. `withheld` names kinds of selectors that it could not prove, each with the reason.
+
+    `age`: seconds since the oldest part of it was asked for; 0 if all of it was asked for now.
+    """
 
     values: frozenset[str]
     withheld: Mapping[str, str] = field(default_factory=dict)
+    age: float = 0.0
 
 
 class Attestor(Protocol):
@@ -48,10 +80,26 @@ class Attestor(Protocol):
         """Say what is provably so of `subject`. Raise if that cannot be told: an empty answer means "nothing is so"."""
 
 
+@runtime_checkable
+class Closing(Protocol):
+    """What an attestor has too if it holds connections or the like: it is called once, when the agent ends."""
+
+    async def close(self) -> None: ...
+
+
 class AttestorPlugin(Protocol):
     """How an attestor is made. `settings` is its own table of the configuration; blocking work goes to `pool`."""
 
     def __call__(self, settings: Mapping[str, Any], pool: Executor) -> Attestor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How one attestor answered: in how many seconds, with how many selectors, and of which age (seconds)."""
+
+    seconds: float
+    selectors: int = 0
+    age: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +111,4 @@ class Attested:
     failures: Mapping[str, str]  # attestor -> why it could not tell
     at: float
     cgroup: str = ""
+    asked: Mapping[str, Asked] = field(default_factory=dict)  # attestor -> how it answered, also if it could not tell

@@ -76,6 +76,11 @@ class Process:
         return Process(self.pid, os.dup(self._pidfd), self.start_time)
 
     @property
+    def pidfd(self) -> int:
+        """The kernel's handle on the process, for whoever may use it while this is open; -1 once it is closed."""
+        return self._pidfd
+
+    @property
     def exited(self) -> bool:
         """Whether the process has ended. Never answers for another process of the same pid."""
         if self._pidfd < 0:

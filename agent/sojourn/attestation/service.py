@@ -5,12 +5,12 @@ from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint
 from typing import Any
 
 import structlog
 
-from sojourn.attestation.attestor import Answer, Attested, Attestor
+from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Closing
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Clock
@@ -21,6 +21,7 @@ from sojourn.limits import (
     ATTESTOR_DEADLINE_SECONDS,
     SELECTORS_PER_CALLER,
 )
+from sojourn.plugins import make_plugins
 
 log = structlog.get_logger()
 
@@ -31,6 +32,8 @@ class _Subject:
     uid: int
     gid: int
     groups: frozenset[int]
+    pidfd: int
+    cgroup: str
 
 
 class _Turns:
@@ -84,7 +87,7 @@ class Attestation:
     async def _attest(self, peer: Peer) -> Attested:
         peer.check_unchanged()
         cgroup = peer.process.cgroup()
-        subject = _Subject(peer.process.pid, peer.uid, peer.gid, peer.groups)
+        subject = _Subject(peer.process.pid, peer.uid, peer.gid, peer.groups, peer.process.pidfd, cgroup)
         async with self._turns.of(peer.uid):
             answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
         if peer.process.cgroup() != cgroup:
@@ -93,20 +96,38 @@ class Attestation:
         selectors: set[Selector] = set()
         withheld: dict[str, str] = {}
         failures: dict[str, str] = {}
-        for name, answer in zip(self._attestors, answers, strict=True):
+        asked: dict[str, Asked] = {}
+        for name, (answer, seconds) in zip(self._attestors, answers, strict=True):
             if isinstance(answer, str):
                 failures[name] = answer
+                asked[name] = Asked(seconds)
                 continue
+            asked[name] = Asked(seconds, len(answer.values), answer.age)
             selectors.update(Selector.from_parts(name, value) for value in answer.values)
             withheld.update({f"{name}:{kind}": reason for kind, reason in answer.withheld.items()})
         if self._attestors and len(failures) == len(self._attestors):
             reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(failures.items()))
             raise AttestationFailed(detail=reasons)
-        peer.attested = Attested(frozenset(selectors), withheld, failures, self._clock.boot(), cgroup)
+        peer.attested = Attested(frozenset(selectors), withheld, failures, self._clock.boot(), cgroup, asked)
         return peer.attested
 
-    async def _ask(self, name: str, subject: _Subject) -> Answer | str:
-        """One attestor's answer, or the reason why it has none."""
+    async def close(self) -> None:
+        """Have every attestor let go of what it holds."""
+        for name, attestor in self._attestors.items():
+            if isinstance(attestor, Closing):
+                try:
+                    async with asyncio.timeout(ATTESTOR_DEADLINE_SECONDS):
+                        await attestor.close()
+                except Exception:
+                    log.exception("attestor_not_closed", attestor=name)
+
+    async def _ask(self, name: str, subject: _Subject) -> tuple[Answer | str, float]:
+        """One attestor's answer, or the reason why it has none, and how many seconds it took."""
+        begun = self._clock.boot()
+        answer = await self._answer(name, subject)
+        return answer, self._clock.boot() - begun
+
+    async def _answer(self, name: str, subject: _Subject) -> Answer | str:
         try:
             async with asyncio.timeout(ATTESTOR_DEADLINE_SECONDS):
                 answer = await self._attestors[name].attest(subject)
@@ -130,21 +151,12 @@ class Attestation:
 
 
 def load_attestors(tables: Mapping[str, Mapping[str, Any]], pool: Executor) -> dict[str, Attestor]:
-    """Make every attestor that `tables` names, from the entry-point group `sojourn.attestors`. Raise InvalidConfig."""
-    found = {point.name: point for point in entry_points(group="sojourn.attestors")}
-    made: dict[str, Attestor] = {}
-    faults: list[str] = []
-    for name, settings in tables.items():
+    """Make every attestor that `tables` names. Raise InvalidConfig with all faults of all tables."""
+
+    def make(name: str, settings: Mapping[str, Any], found: Mapping[str, EntryPoint]) -> Attestor:
         if name not in found:
-            faults.append(f"attestors.{name}: no such attestor is installed; there are: {', '.join(sorted(found))}")
-            continue
-        try:
-            made[name] = found[name].load()(settings, pool)
-        except InvalidConfig as error:
-            faults += [f"attestors.{name}.{fault}" for fault in error.faults]
-        except Exception as error:
-            log.exception("attestor_not_loaded", attestor=name)
-            faults.append(f"attestors.{name}: cannot be loaded: {type(error).__name__}")
-    if faults:
-        raise InvalidConfig(faults)
-    return made
+            raise InvalidConfig([f": no such attestor is installed; there are: {', '.join(sorted(found))}"])
+        made: Attestor = found[name].load()(settings, pool)
+        return made
+
+    return make_plugins("attestors", tables, make)

@@ -29,7 +29,8 @@ from sojourn.providers.awspolicy import AwsAsk, RoleArn, policies_of, session_po
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.http import Http
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
-from sojourn.providers.settings import Endpoint, read_ask, read_table
+from sojourn.providers.settings import Endpoint, read_ask
+from sojourn.settings import read_settings
 
 AWS_CREDENTIALS: Final = "urn:sojourn:token-type:aws-credentials"
 _VERSION: Final = "2011-06-15"  # of the STS API
@@ -80,7 +81,7 @@ class AwsProvider:
 
     def __init__(self, name: str, settings: Mapping[str, Any], http: Http, clock: Clock | None = None) -> None:
         self.name = name
-        self._settings = read_table(AwsSettings, settings)
+        self._settings = read_settings(AwsSettings, settings)
         self._http = http
         self._clock = clock or SystemClock()
         self.recall: Recall = "deny" if self._settings.deny_hook is not None else "none"

@@ -21,7 +21,8 @@ from sojourn.providers.asks import by_action, chosen
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
-from sojourn.providers.settings import Endpoint, read_ask, read_table
+from sojourn.providers.settings import Endpoint, read_ask
+from sojourn.settings import read_settings
 
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
 _BEARER_ASSERTION: Final = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
@@ -119,7 +120,7 @@ class EntraProvider:
 
     def __init__(self, name: str, settings: Mapping[str, Any], http: Http, clock: Clock | None = None) -> None:
         self.name = name
-        self._settings = read_table(EntraSettings, settings)
+        self._settings = read_settings(EntraSettings, settings)
         self._http = http
         self._clock = clock or SystemClock()
         self._tenant = f"{self._settings.authority.removesuffix('/')}/{self._settings.tenant_id}"

@@ -27,7 +27,8 @@ from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.gcpanswers import refusal_of, sts_refusal_of
 from sojourn.providers.http import Http
 from sojourn.providers.provider import ACCESS_TOKEN, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
-from sojourn.providers.settings import Endpoint, read_ask, read_table
+from sojourn.providers.settings import Endpoint, read_ask
+from sojourn.settings import read_settings
 
 SUBJECT_MAX_BYTES: Final = 127  # of google.subject
 _HOUR: Final = timedelta(hours=1)  # the longest that Google gives without an organization's leave
@@ -110,7 +111,7 @@ class GcpProvider:
 
     def __init__(self, name: str, settings: Mapping[str, Any], http: Http, clock: Clock | None = None) -> None:
         self.name = name
-        self._settings = read_table(GcpSettings, settings)
+        self._settings = read_settings(GcpSettings, settings)
         self._http = http
         self._clock = clock or SystemClock()
         domain = self._settings.universe_domain

@@ -1,20 +1,16 @@
 """Makes the providers that the configuration names, each with an HTTP client of its own."""
 
 from collections.abc import Mapping
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Final
+from importlib.metadata import EntryPoint
+from typing import Any
 
-import structlog
 from pydantic import ValidationError
 
 from sojourn.errors import InvalidConfig
+from sojourn.plugins import make_plugins
 from sojourn.providers.http import GuardedHttp
 from sojourn.providers.provider import Provider, ProviderTable
-from sojourn.providers.settings import faults_of
-
-log = structlog.get_logger()
-
-GROUP: Final = "sojourn.providers"
+from sojourn.settings import faults_of
 
 
 class _Common(ProviderTable):
@@ -24,24 +20,8 @@ class _Common(ProviderTable):
 
 
 def load_providers(tables: Mapping[str, Mapping[str, Any]]) -> dict[str, Provider]:
-    """Make every provider of `tables` (name to its table), from the entry-point group `sojourn.providers`.
-
-    Raise InvalidConfig with all faults of all tables, each beginning with `providers.NAME.`.
-    """
-    found = {point.name: point for point in entry_points(group=GROUP)}
-    made: dict[str, Provider] = {}
-    faults: list[str] = []
-    for name, table in tables.items():
-        try:
-            made[name] = _load(name, table, found)
-        except InvalidConfig as error:
-            faults += [f"providers.{name}.{fault}" for fault in error.faults]
-        except Exception as error:
-            log.exception("provider_not_loaded", provider=name)
-            faults.append(f"providers.{name}.kind: cannot be loaded: {type(error).__name__}")
-    if faults:
-        raise InvalidConfig(faults)
-    return made
+    """Make every provider of `tables` (name to its table). Raise InvalidConfig with all faults of all tables."""
+    return make_plugins("providers", tables, _load)
 
 
 def _load(name: str, table: Mapping[str, Any], found: Mapping[str, EntryPoint]) -> Provider:

@@ -13,8 +13,9 @@ from sojourn.providers.checking import Check
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.http import Http
 from sojourn.providers.provider import Ended, Mint, Obtained, Recall, Step, Wanted
-from sojourn.providers.settings import read_ask, read_table
+from sojourn.providers.settings import read_ask
 from sojourn.providers.tokens import Expected, Granted
+from sojourn.settings import read_settings
 
 EXCHANGE: Final = "exchange"
 
@@ -72,7 +73,7 @@ class OAuthProvider(Generic[TableT, AskT]):
         raise NotImplementedError
 
     def __init__(self, name: str, settings: Mapping[str, Any], http: Http, clock: Clock | None = None) -> None:
-        self.table = read_table(self.table_model, settings)
+        self.table = read_settings(self.table_model, settings)
         self.kind = self.table.kind
         self.name = name
         self.http = http

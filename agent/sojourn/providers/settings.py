@@ -1,15 +1,14 @@
-"""Reads what an operator wrote for a provider: its table of the configuration, and a task type's `ask`."""
+"""Reads what an operator wrote for a provider in a task type, `ask`, and the addresses in its table."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ValidationError
 
-from sojourn.errors import InvalidConfig, InvalidInput
-from sojourn.providers.provider import ProviderTable
+from sojourn.errors import InvalidInput
 from sojourn.providers.urls import parse_url
+from sojourn.settings import faults_of
 
-_Table = TypeVar("_Table", bound=ProviderTable)
 _Ask = TypeVar("_Ask", bound=BaseModel)
 
 
@@ -19,27 +18,6 @@ def _endpoint(value: str) -> str:
 
 
 Endpoint = Annotated[str, AfterValidator(_endpoint)]  # an absolute http or https URL; http is for loopback alone
-
-
-def faults_of(error: ValidationError, model: type[BaseModel]) -> list[str]:
-    """What is wrong, one line each, beginning with the key. Values are not shown: they might be secret."""
-    faults = []
-    for each in error.errors(include_url=False, include_context=False, include_input=False):
-        key = ".".join(str(part) for part in each["loc"])
-        message = each["msg"].removeprefix("Value error, ")
-        if each["type"] == "extra_forbidden":
-            there = f"; there are {', '.join(model.model_fields)}" if len(each["loc"]) == 1 else ""
-            message = f"unknown key{there}"
-        faults.append(f"{key}: {message}" if key else message)
-    return faults
-
-
-def read_table(model: type[_Table], settings: Mapping[str, Any]) -> _Table:
-    """The table of a provider as its kind reads it. Raise InvalidConfig with all its faults."""
-    try:
-        return model.model_validate(dict(settings))
-    except ValidationError as error:
-        raise InvalidConfig(faults_of(error, model)) from error
 
 
 def read_ask(model: type[_Ask], ask: Mapping[str, Any]) -> _Ask:

@@ -23,8 +23,9 @@ from sojourn.providers.asks import by_action, chosen
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
 from sojourn.providers.provider import NOT_OAUTH, Ended, Mint, Obtained, ProviderTable, Recall, Step, Wanted
-from sojourn.providers.settings import Endpoint, read_ask, read_table
+from sojourn.providers.settings import Endpoint, read_ask
 from sojourn.providers.vaultanswers import refusal_of
+from sojourn.settings import read_settings
 
 VAULT_TOKEN: Final = "urn:sojourn:token-type:vault-token"  # noqa: S105  # a name
 VAULT_SECRET: Final = "urn:sojourn:token-type:vault-secret"  # noqa: S105  # a name
@@ -100,7 +101,7 @@ class VaultProvider:
 
     def __init__(self, name: str, settings: Mapping[str, Any], http: Http, clock: Clock | None = None) -> None:
         self.name = name
-        self._settings = read_table(VaultSettings, settings)
+        self._settings = read_settings(VaultSettings, settings)
         self._http = http
         self._clock = clock or SystemClock()
         self._address = self._settings.address.removesuffix("/")

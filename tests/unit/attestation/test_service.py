@@ -8,7 +8,8 @@ from fakes.attestations import FakeAttestor
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.registrations import selectors
-from sojourn.attestation import service as service_module
+from sojourn import plugins
+from sojourn.attestation import service
 from sojourn.attestation.process import Process, Program
 from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.errors import AttestationFailed, InvalidConfig
@@ -90,7 +91,7 @@ class TestAttest:
 
     async def test_one_that_is_too_slow(self, attestation, docker, peer, monkeypatch):
         """An attestor that takes too long could not tell."""
-        monkeypatch.setattr(service_module, "ATTESTOR_DEADLINE_SECONDS", 0.01)
+        monkeypatch.setattr(service, "ATTESTOR_DEADLINE_SECONDS", 0.01)
         docker.gate = asyncio.Event()
         assert "did not answer" in (await attestation.attest(peer)).failures["docker"]
 
@@ -252,6 +253,6 @@ class TestLoad:
             def load(self):
                 raise ImportError("secret")
 
-        monkeypatch.setattr(service_module, "entry_points", lambda group: [Broken()])
+        monkeypatch.setattr(plugins, "entry_points", lambda group: [Broken()])
         with pytest.raises(InvalidConfig, match=r"attestors\.broken: cannot be loaded: ImportError"):
             load_attestors({"broken": {}}, pool)
