@@ -1,9 +1,13 @@
-"""What holds for all tests."""
+"""What holds for all tests, and the container engines that they share."""
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from harness.clients import BUILD_SECONDS, TOOLS
+from harness.dockerd import Dockerd
+from harness.engines import Engine
+from harness.podman import Podman
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,3 +23,65 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.xfail(reason="CI must run as root", run=False, strict=True))
             else:
                 item.add_marker(pytest.mark.skip(reason="needs root: acts as other users or in namespaces"))
+
+
+@pytest.fixture(scope="session")
+def _docker() -> Iterator[Dockerd]:
+    with Dockerd() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def _docker_v2() -> Iterator[Dockerd]:
+    with Dockerd(v2=True) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def _podman() -> Iterator[Podman]:
+    with Podman() as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def _podman_v2() -> Iterator[Podman]:
+    with Podman(v2=True) as engine:
+        yield engine
+
+
+def _lent(engine: Engine) -> Iterator[Engine]:
+    """For one test, whose containers are removed after it."""
+    yield engine
+    if engine.process is None:
+        engine.start()
+    engine.remove_containers()
+
+
+@pytest.fixture
+def docker(_docker: Dockerd) -> Iterator[Engine]:
+    """A real Docker Engine on this machine's cgroups."""
+    yield from _lent(_docker)
+
+
+@pytest.fixture
+def docker_v2(_docker_v2: Dockerd) -> Iterator[Engine]:
+    """A real Docker Engine where there is cgroup v2 alone."""
+    yield from _lent(_docker_v2)
+
+
+@pytest.fixture
+def podman(_podman: Podman) -> Iterator[Engine]:
+    """A real Podman on this machine's cgroups."""
+    yield from _lent(_podman)
+
+
+@pytest.fixture
+def podman_v2(_podman_v2: Podman) -> Iterator[Engine]:
+    """A real Podman where there is cgroup v2 alone."""
+    yield from _lent(_podman_v2)
+
+
+@pytest.fixture(params=["_docker", "_docker_v2", "_podman", "_podman_v2"])
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Each of the four."""
+    yield from _lent(request.getfixturevalue(request.param))
