@@ -3,7 +3,7 @@
 import os
 import select
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from sojourn.attestation.attestor import Cgroup, Subject
@@ -54,7 +54,7 @@ def first_of(container: str, cgroups: frozenset[Cgroup], folders: CgroupFolders)
     first = min(roots, key=lambda pid: (births[pid], pid))
     with _pinned(first):
         theirs = _mount_namespace(first)
-        if 1 not in parents and theirs == _mount_namespace(1):
+        if theirs in _machines(parents):
             raise NotInside("the oldest process in the container's cgroup is in no container")
         if any(_mount_namespace(pid) not in {theirs, None} for pid in roots):
             raise NotInside("there are processes in the container's cgroup that are not the container's")
@@ -103,6 +103,15 @@ def _parent_and_birth(pid: int) -> tuple[int, int]:
         text = file.read()
     fields = text[text.rfind(b")") + 2 :].split()
     return int(fields[1]), int(fields[19])
+
+
+def _machines(members: Mapping[int, int]) -> set[Namespace]:
+    """The mount namespaces that no other container has: this agent's own, and that of what started the machine."""
+    found: set[Namespace] = set()
+    for pid in {1, os.getpid()} - members.keys():
+        with suppress(OSError):  # not even root may look at process 1 everywhere
+            found.add(namespace_of(pid, "mnt"))
+    return found
 
 
 def _mount_namespace(pid: int) -> Namespace | None:
