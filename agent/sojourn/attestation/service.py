@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Closing
+from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Closing, PinnedSubject
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
 from sojourn.attestation.tally import Tally
@@ -27,16 +27,6 @@ from sojourn.limits import (
 from sojourn.plugins import make_plugins
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    pid: int
-    uid: int
-    gid: int
-    groups: frozenset[int]
-    pidfd: int
-    cgroup: str
 
 
 class _Turns:
@@ -133,7 +123,7 @@ class Attestation:
     async def _attest(self, peer: Peer) -> Attested:
         peer.check_unchanged()
         cgroup = peer.process.cgroup()
-        subject = _Subject(peer.process.pid, peer.uid, peer.gid, peer.groups, peer.process.pidfd, cgroup)
+        subject = PinnedSubject(peer.process.pid, peer.uid, peer.gid, peer.groups, peer.process.pidfd, cgroup)
         async with self._turns.of(peer.uid):
             answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
         if peer.process.cgroup() != cgroup:
@@ -161,7 +151,7 @@ class Attestation:
                 except Exception:
                     log.exception("attestor_not_closed", attestor=name)
 
-    async def _ask(self, name: str, subject: _Subject) -> tuple[Answer | str, float]:
+    async def _ask(self, name: str, subject: PinnedSubject) -> tuple[Answer | str, float]:
         """One attestor's answer, or the reason why it has none, and how many seconds it took."""
         begun = self._clock.boot()
         answer = await self._answer(name, subject)
@@ -169,7 +159,7 @@ class Attestation:
         self.tally.note(name, seconds, answer if isinstance(answer, str) else "")
         return answer, seconds
 
-    async def _answer(self, name: str, subject: _Subject) -> Answer | str:
+    async def _answer(self, name: str, subject: PinnedSubject) -> Answer | str:
         detail = ""
         try:
             async with asyncio.timeout(ATTESTOR_DEADLINE_SECONDS):
