@@ -3,6 +3,7 @@
 import os
 import stat
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 from sojourn.attestation.attestor import Cgroup
@@ -36,14 +37,20 @@ def owners_down_to(folders: CgroupFolders, cgroup: Cgroup, unit: str) -> set[int
     AttestationFailed if that cannot be told.
     """
     path = unit if cgroup.unified else cgroup.path
-    found = folders.find(cgroup, path)
-    if found is None:
+    folder = folders.folder(replace(cgroup, path=path))
+    if folder is None:
         raise AttestationFailed("this agent does not see the cgroups of systemd: it takes /sys/fs/cgroup", detail=path)
-    folder, names = found
-    owners = _owners(folder)
-    for name in names:
-        folder = f"{folder.rstrip('/')}/{name}"
-        owners |= _owners(folder)
+    owners: set[int] = set()
+    try:
+        device = os.lstat(folder).st_dev
+        for _ in range(path.count("/") + 1):
+            status = os.lstat(folder)
+            if status.st_dev != device:  # above where they are mounted
+                break
+            owners |= _owners(folder, status)
+            folder = os.path.dirname(folder)
+    except FileNotFoundError as error:
+        raise AttestationFailed("the process's cgroup has gone", detail=str(error)) from error
     return owners
 
 
@@ -51,11 +58,9 @@ def _within(path: str, unit: str) -> bool:
     return len(unit) > 1 and (path == unit or path.startswith(f"{unit}/"))
 
 
-def _owners(folder: str) -> set[int]:
-    try:
-        found = [os.lstat(folder), os.lstat(f"{folder}/cgroup.procs")]
-    except OSError as error:
-        raise AttestationFailed("the process's cgroup has gone", detail=str(error)) from error
-    if any(each.st_mode & _OTHERS_WRITE for each in found):
+def _owners(folder: str, status: os.stat_result) -> set[int]:
+    """The users who may put processes into a cgroup, or move its folder."""
+    procs = os.lstat(f"{folder}/cgroup.procs")
+    if (status.st_mode | procs.st_mode) & _OTHERS_WRITE:
         raise AttestationFailed("others than its owner may write to the process's cgroup", detail=folder)
-    return {each.st_uid for each in found}
+    return {status.st_uid, procs.st_uid}

@@ -70,26 +70,23 @@ class Folders:
         self._root = root
         self.visible = True
 
-    def find(self, cgroup, path):
+    def folder(self, cgroup):
         if not self.visible:
             return None
+        return str(self.make(cgroup.path))
+
+    def make(self, path):
         names = [name for name in path.split("/") if name]
         for length in range(len(names) + 1):
-            self.folder(*names[:length])
-        return str(self._root), names
-
-    def folder(self, *names):
-        folder = self._root.joinpath(*names)
-        if not folder.exists():
-            folder.mkdir()
-            folder.chmod(0o755)
-            (folder / "cgroup.procs").touch(0o644)
-            self._give(folder, 0)
+            folder = self._root.joinpath(*names[:length])
+            if not folder.exists():
+                folder.mkdir(mode=0o755)
+                (folder / "cgroup.procs").touch(0o644)
+                self._give(folder, 0)
         return folder
 
     def give(self, path, uid):
-        self.find(None, path)
-        self._give(self._root.joinpath(path.strip("/")), uid)
+        self._give(self.make(path), uid)
 
     @staticmethod
     def _give(folder, uid):
@@ -270,8 +267,7 @@ class TestTheKernelsWord:
 
     async def test_cgroups_that_all_may_write(self, attestor, bus, cgroups, process):
         """A cgroup that others than its owner may write to says nothing."""
-        cgroups.find(None, CGROUP)
-        cgroups.folder("system.slice", "web.service").joinpath("cgroup.procs").chmod(0o666)
+        (cgroups.make(CGROUP) / "cgroup.procs").chmod(0o666)
         bus.unit("web.service", process.pid, CGROUP)
         assert "others than its owner may write" in await reason_of(attestor, process)
 
@@ -438,6 +434,7 @@ class TestTheBus:
         bus.answers[method] = lambda *_: SILENT
         assert "systemd did not answer within 0.3 s" == await reason_of(attestor, process)
         bus.answers[method] = known
+        monkeypatch.undo()
         assert VALUES == (await attestor.attest(subject(process))).values
 
     async def test_does_not_even_authenticate(self, attestor, bus, process, monkeypatch):
