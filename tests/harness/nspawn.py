@@ -31,6 +31,14 @@ WORK = "/mnt/work"  # where the machine has `Machine.folder`
 PYTHON = sys.executable
 PARTS = {"systemd-nspawn": "systemd-container", "dbus-daemon": "dbus", "/lib/systemd/systemd": "systemd-sysv"}
 _NAMES = ("mnt", "pid", "uts", "ipc", "net", "cgroup")
+_ON_THE_BUS = (
+    *("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"),
+    *("NameHasOwner", "s", "org.freedesktop.systemd1"),
+)
+_USER_MANAGER = """[Service]
+PAMName=
+Environment=XDG_RUNTIME_DIR=/run/user/%i
+"""
 _BOOT = """
 set -e
 umount -R /sys/fs/cgroup
@@ -94,7 +102,9 @@ class Machine:
         while time.monotonic() < ends and boot.poll() is None:
             self.init = self.init or self._find_init(boot.pid)
             if self.init and Path(f"/proc/{self.init}/root/run/dbus/system_bus_socket").exists():
-                return
+                looking = ("busctl", "--system", "call", *_ON_THE_BUS)
+                if "true" in self.run(*looking, check=False):
+                    return
             time.sleep(0.02)
         said = (self.folder / "boot.log").read_text(errors="replace")[-4000:]
         raise RuntimeError(f"the machine did not come up: {said}")
@@ -159,6 +169,20 @@ class Machine:
 
     def main_pid(self, name: str) -> int:
         return int(self.run("systemctl", "show", "--property=MainPID", "--value", name))
+
+    def user(self, uid: int) -> str:
+        """A user of that number, who has a systemd of their own: its unit."""
+        self.run("sh", "-c", f"echo u{uid}:x:{uid}:{uid}::/run/user/{uid}:/bin/sh >>/etc/passwd")
+        self.run("sh", "-c", f"echo u{uid}:x:{uid}: >>/etc/group")
+        self.write("/run/systemd/system/user@.service.d/50-test.conf", _USER_MANAGER)  # this machine has no PAM files
+        self.run("systemctl", "daemon-reload")
+        self.run("systemctl", "start", f"user@{uid}.service")
+        return f"user@{uid}.service"
+
+    def as_user(self, uid: int, *command: str, check: bool = True) -> str:
+        """What `command` says, run by a user with what it takes to reach their own systemd."""
+        run_as = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
+        return self.run(*run_as, "env", f"XDG_RUNTIME_DIR=/run/user/{uid}", *command, check=check)
 
     def write(self, path: str, text: str) -> None:
         """Put a file into the machine."""
