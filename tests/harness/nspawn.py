@@ -31,6 +31,9 @@ WORK = "/mnt/work"  # where the machine has `Machine.folder`
 PYTHON = sys.executable
 PARTS = {"systemd-nspawn": "systemd-container", "dbus-daemon": "dbus", "/lib/systemd/systemd": "systemd-sysv"}
 _NAMES = ("mnt", "pid", "uts", "ipc", "net", "cgroup")
+# What is shown to it at the same place, besides /usr: this checkout and the Python that runs it.
+_PLACES = {str(ROOT), sys.prefix, sys.base_prefix, "/usr"}
+_SHOWN = sorted(each for each in _PLACES - {"/usr"} if not any(str(parent) in _PLACES for parent in Path(each).parents))
 _ON_THE_BUS = (
     *("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"),
     *("NameHasOwner", "s", "org.freedesktop.systemd1"),
@@ -72,9 +75,7 @@ class Machine:
         self.init = 0
 
     def __enter__(self) -> Self:
-        shown = {str(ROOT), sys.prefix, sys.base_prefix}
-        shown = {each for each in shown if not each.startswith("/usr/") and each != "/usr"}
-        binds = [f"--bind-ro={each}" for each in sorted(shown)]
+        binds = [f"--bind-ro={each}" for each in _SHOWN]
         # It must not outlive this process, however that ends.
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
         command += ["bash", "-c", _BOOT, "boot", *binds, f"--bind={self.folder}:{WORK}"]
@@ -104,6 +105,8 @@ class Machine:
             if self.init and Path(f"/proc/{self.init}/root/run/dbus/system_bus_socket").exists():
                 looking = ("busctl", "--system", "call", *_ON_THE_BUS)
                 if "true" in self.run(*looking, check=False):
+                    parents = {str(parent) for each in _SHOWN for parent in Path(each).parents}
+                    self.run("chmod", "a+rx", *sorted(parents))  # its own folders: other users are to run Python
                     return
             time.sleep(0.02)
         said = (self.folder / "boot.log").read_text(errors="replace")[-4000:]
