@@ -91,6 +91,7 @@ CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
 
 # --- attestation ----------------------------------------------------------------------------------------------------
 ATTESTOR_DEADLINE_SECONDS = 5.0
+ATTESTOR_REASON_MAX = 300  # characters of why an attestor could not tell: others than ours may say anything
 ATTESTATION_FRESH_SECONDS = 60.0  # after that the whole attestation is done again
 STREAM_ATTESTED_SECONDS = 60.0  # an open stream that nothing is pushed to is attested again after that
 ATTESTOR_RETRY_SECONDS = 5.0  # or after that, if an attestor could not tell
@@ -103,6 +104,26 @@ PROGRAM_MAX_BYTES = 256 * 1024 * 1024  # no larger program is hashed: that would
 PROGRAM_DIGESTS_KEPT = 4_096
 BLOCKING_THREADS = 8
 ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
+
+# Attestors that do not come with Sojourn have a process each.
+HOST_START_SECONDS = 10.0  # to import it and to make it of its settings
+HOST_SILENT_SECONDS = 2.0  # in which its event loop does not come to answering: it stands still, and is ended
+HOST_CLOSE_SECONDS = 2.0
+HOST_UNANSWERED_MAX = 8  # questions in a row that it let pass the deadline: then it is started anew
+HOST_REQUESTS_AT_ONCE = 64  # more wait
+HOST_MESSAGE_MAX_BYTES = 1024 * 1024  # read in about 10 ms; 2,000 selectors are less than 200 KiB as they are
+HOST_DETAIL_MAX = 4_096  # characters of a traceback
+HOST_MEMORY_MAX_BYTES = 512 * 1024 * 1024
+HOST_FILES_MAX = 1_024
+HOST_READ_BYTES = 16 * 1024  # of what it prints, at once
+HOST_READ_PAUSE_SECONDS = 1 / 64  # between two of these: 1 MiB a second; a flood waits in its process
+HOST_LINE_MAX = 1_000  # characters of a line that it prints
+HOST_LINES_PER_SECOND = 20  # that are logged
+HOST_RESTART_FIRST_SECONDS = 0.1  # after it ended a second time; at first it is started at once
+HOST_RESTART_MAX_SECONDS = 5.0
+HOST_RESTART_WAITED_SECONDS = 1.0  # a caller waits for a start that is no farther away
+HOST_STEADY_SECONDS = 60.0  # without an end: then the next start is at once again
+HOST_STUCK_MAX = 4  # processes that cannot be ended, since they wait for a file system: then no other is started
 
 # --- files ----------------------------------------------------------------------------------------------------------
 CONFIG_MAX_BYTES = 1024 * 1024  # also of a task type or its policy
@@ -119,6 +140,7 @@ ENTRIES_PER_BATCH = 10_000
 ENTRY_ID_MAX_BYTES = 255
 ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, and JSON and int32 hold it
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
+BLIND_INDEXES_KEPT = 8  # one for each set of attestors that failed together; each may hold all entries
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 
 REVOCATION_WRITE_SECONDS = 3.0  # that a client waits for its revocation, which is in force, to be on disk

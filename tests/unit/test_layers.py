@@ -89,7 +89,16 @@ LAYERS = [
     ],
     ["tasks.statuslist"],
     ["tasks.issuing"],
-    ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
+    ["attestation.tally", "attestation.frames", "attestation.host", "attestation.hosted", "attestation.hostprocess"],
+    [
+        "attestation.loading",
+        "attestation.service",
+        "authority",
+        "identity.registry",
+        "identity.svids",
+        "identity.jwtsvids",
+        "identity.issued",
+    ],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],
     ["identity.lookout"],
@@ -194,6 +203,7 @@ HOMES = {
     "requests": ["sdk.requestsauth"],
 }
 SEES_PROC = [
+    "attestation.host",
     "contracts.attestorcase",
     "attestation.attestor",
     "attestation.cgroups",
