@@ -102,6 +102,9 @@ SELECTOR_TYPE_MAX_BYTES = 255
 SELECTOR_VALUE_MAX_BYTES = 4_096
 PROGRAM_MAX_BYTES = 256 * 1024 * 1024  # no larger program is hashed: that would take about a second
 PROGRAM_DIGESTS_KEPT = 4_096
+SYSTEM_BUS_SECONDS = 4.0  # for all that systemd is asked of one process: less than an attestor's deadline, to say so
+SYSTEMD_ABSENT_SECONDS = 1.0  # it leaves its bus for a moment where it is updated, and comes back
+BUS_ANSWER_MAX_BYTES = 65_536  # an answer of systemd's to what is asked has some hundreds
 BLOCKING_THREADS = 8
 ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
 
