@@ -100,7 +100,15 @@ SELECTORS_PER_CALLER = 2_000
 SELECTOR_TYPE_MAX_BYTES = 255
 SELECTOR_VALUE_MAX_BYTES = 4_096
 PROGRAM_MAX_BYTES = 256 * 1024 * 1024  # no larger program is hashed: that would take about a second
+PROGRAM_SIZE_LIMIT_MAX_BYTES = 64 * 1024**3  # the most that an operator may set instead
 PROGRAM_DIGESTS_KEPT = 4_096
+PROGRAM_SETTLED_SECONDS = 2.0  # a file changed less than that ago is read anew: old file systems count whole seconds
+PROGRAM_READ_SECONDS = 4.0  # of ATTESTOR_DEADLINE_SECONDS: what else is known of the process is told then
+SLOW_PROGRAMS_AT_ONCE = 4  # threads for file systems that may stand still: the other half is for those that do not
+NAMES_WAITED_FOR_SECONDS = 2.0  # of a user or group, from wherever this machine has them
+NAMES_ASKED_AT_ONCE = 2  # threads
+NAMES_KEPT = 4_096
+NAMES_FRESH_SECONDS = 60.0
 BLOCKING_THREADS = 8
 ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
 

@@ -78,12 +78,15 @@ class PinnedSubject:
 class Answer:
     """What an attestor found. `withheld` names kinds of selectors that it could not prove, each with the reason.
 
-    `age`: seconds since the oldest part of it was asked for; 0 if all of it was asked for now.
+    `age`: seconds since the oldest part of it was asked for; 0 if all of it was asked for now. `untold`: kinds of
+    selectors about which nothing could be said this time, each with the reason, as if an attestor of these alone had
+    failed. Not what is withheld: that is not so, and asking again does not change it.
     """
 
     values: frozenset[str]
     withheld: Mapping[str, str] = field(default_factory=dict)
     age: float = 0.0
+    untold: Mapping[str, str] = field(default_factory=dict)
 
 
 class Attestor(Protocol):
@@ -121,7 +124,7 @@ class Attested:
 
     selectors: frozenset[Selector]
     withheld: Mapping[str, str]  # `unix:path` -> why it could not be proved
-    failures: Mapping[str, str]  # attestor -> why it could not tell
+    failures: Mapping[str, str]  # attestor, or `attestor:kind` of some selectors of it -> why it could not tell
     at: float
     cgroup: str = ""
     asked: Mapping[str, Asked] = field(default_factory=dict)  # attestor -> how it answered, also if it could not tell

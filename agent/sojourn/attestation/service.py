@@ -94,7 +94,8 @@ class Attestation:
             asked[name] = Asked(seconds, len(answer.values), answer.age)
             selectors.update(Selector.from_parts(name, value) for value in answer.values)
             withheld.update({f"{name}:{kind}": reason for kind, reason in answer.withheld.items()})
-        if self._attestors and len(failures) == len(self._attestors):
+            failures.update({f"{name}:{kind}": reason for kind, reason in answer.untold.items()})
+        if self._attestors and len(failures.keys() & self._attestors.keys()) == len(self._attestors):
             reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(failures.items()))
             raise AttestationFailed(detail=reasons)
         peer.attested = Attested(frozenset(selectors), withheld, failures, self._clock.boot(), cgroup, asked)
