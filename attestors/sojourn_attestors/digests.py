@@ -73,12 +73,15 @@ class Digests:
             return result, True
 
     def compute(self, file: FileStatus, descriptor: int, result: "Future[str]") -> None:
-        """Read an open file, and set the result: Changed or OSError if that cannot be had."""
+        """Read an open file, close it, and set the result: Changed or OSError if that cannot be had."""
         settled = self._settled(file)
         try:
-            digest = self._read(descriptor, file.size)
-            if FileStatus.of(descriptor).key != file.key:
-                raise Changed
+            try:
+                digest = self._read(descriptor, file.size)
+                if FileStatus.of(descriptor).key != file.key:
+                    raise Changed
+            finally:
+                os.close(descriptor)
         except (OSError, Changed, MemoryError) as error:
             self.give_up(file, result, error)
             return

@@ -199,10 +199,7 @@ class Programs:
                 return
             finally:
                 os.close(descriptor)
-            try:
-                self._digests.compute(file, reading, coming)
-            finally:
-                os.close(reading)
+            self._digests.compute(file, reading, coming)
 
         try:
             await self._threads.start(uid, pid, compute, long=file.size > PROGRAM_MAX_BYTES)

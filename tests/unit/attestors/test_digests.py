@@ -45,7 +45,7 @@ def digest_of(digests, descriptor, status=settled):
         return known
     coming, ours = digests.begin(file)
     if ours:
-        digests.compute(file, descriptor, coming)
+        digests.compute(file, os.dup(descriptor), coming)
     return coming.result(20)
 
 
