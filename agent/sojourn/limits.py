@@ -110,6 +110,9 @@ NAMES_WAITED_FOR_SECONDS = 2.0  # of a user or group, from wherever this machine
 NAMES_ASKED_AT_ONCE = 2  # threads
 NAMES_KEPT = 4_096
 NAMES_FRESH_SECONDS = 60.0
+SYSTEM_BUS_SECONDS = 4.0  # for all that systemd is asked of one process: less than an attestor's deadline, to say so
+SYSTEMD_ABSENT_SECONDS = 1.0  # it leaves its bus for a moment where it is updated, and comes back
+BUS_ANSWER_MAX_BYTES = 65_536  # an answer of systemd's to what is asked has some hundreds
 BLOCKING_THREADS = 8
 ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
 
