@@ -26,7 +26,7 @@ _TOKEN_MAX_BYTES: Final = 64 * 1024
 _WHAT: Final = "the kubelet"
 _REFUSED: Final = {
     401: "it does not know the token or certificate that is shown to it",
-    403: "whose token or certificate this is needs the right `get` on `nodes/pods` (before Kubernetes 1.33 `nodes/proxy`)",
+    403: "it takes the right to `get` `nodes/pods`, before Kubernetes 1.33 `nodes/proxy`",
 }
 
 

@@ -238,7 +238,7 @@ class _Values:
     def add_pair(self, kind: str, key: str, text: str) -> None:
         """`KIND:KEY:TEXT`, where the text may be empty but the key may not hold a colon."""
         if not key or ":" in key:
-            self.withheld[kind] = f"the name {key[:100]!r} holds a colon or nothing: with it, a selector has two meanings"
+            self.withheld[kind] = f"the name {key[:100]!r} is empty or holds a colon, so it could be read in two ways"
         else:
             self._add(kind, f"{kind}:{key}:{text}")
 

@@ -4,16 +4,12 @@ Nothing of it reaches the machine: its ports are its own loopback's, its folders
 settings that a kubelet makes are files that already hold them. Pods run in the namespace of its network. Needs root.
 """
 
-import base64
 import contextlib
-import hashlib
-import io
 import json
 import os
 import shutil
 import signal
 import subprocess
-import tarfile
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -23,16 +19,24 @@ from typing import Any
 import pytest
 
 from harness.agent import COMMAND, AgentProcess, clean_environment
+from harness.kubernetesfiles import (
+    ADMIN_TOKEN,
+    BUSYBOX,
+    IMAGE,
+    KUBELET_PORT,
+    NODE,
+    TOKEN,
+    TOKENS,
+    USER,
+    containerd_settings,
+    image,
+    kubeconfig,
+    kubelet_settings,
+    pod,
+)
 from harness.looking import until
 from harness.tlsplace import TlsPlace
 
-NODE = "node1"
-KUBELET_PORT, READ_ONLY_PORT = 10250, 10255
-USER = "sojourn"  # who may ask the kubelet for its pods
-TOKEN, USELESS_TOKEN, ADMIN_TOKEN = "podreader-token", "stranger-token", "admin-token"
-IMAGE = "localhost/app:1"
-_BUSYBOX = "/bin/busybox"
-_APPLETS = ("sh", "sleep", "ls", "cat", "id", "true")
 _READY_SECONDS = 60.0
 # What a kubelet sets: as files that hold it, so that the machine's own settings stay.
 _KERNEL = {
@@ -50,7 +54,7 @@ def find_kubernetes() -> Path:
     named = os.environ.get("SOJOURN_TEST_KUBERNETES")
     if not named:
         pytest.skip("needs a real Kubernetes, which is too long for every run: make test-kubernetes")
-    for program in ("etcd", "containerd", "runc", "ctr", "nsenter", "curl", _BUSYBOX):
+    for program in ("etcd", "containerd", "runc", "ctr", "nsenter", "curl", BUSYBOX):
         if shutil.which(program) is None:
             pytest.fail(f"needs {program}: install docker.io, etcd-server, util-linux, curl and busybox-static")
     return Path(named)
@@ -87,8 +91,8 @@ class Cluster:
     def __exit__(self, *_: object) -> None:
         with contextlib.suppress(Exception):
             shutil.rmtree(self.static_pods)
-            for pod in self.get("/api/v1/pods")["items"]:
-                self.delete(pod["metadata"]["name"], wait=False)
+            for each in self.get("/api/v1/pods")["items"]:
+                self.delete(each["metadata"]["name"], each["metadata"]["namespace"], wait=False)
             until(lambda: not self.get("/api/v1/pods")["items"], "all pods deleted", 20)
         for part in reversed(self._parts[1:]):
             part.terminate()
@@ -120,35 +124,66 @@ class Cluster:
     def _write_files(self) -> None:
         self.static_pods.mkdir()
         files = {
-            "tokens.csv": f'{ADMIN_TOKEN},admin,1,"system:masters"\nnode-token,system:node:{NODE},2,"system:nodes"\n'
-            f'{TOKEN},{USER},3,""\n{USELESS_TOKEN},stranger,4,""\n',
-            "node.kubeconfig": json.dumps(self._kubeconfig()),
-            "kubelet.json": json.dumps(self._kubelet_settings()),
-            "containerd.toml": self._containerd_settings(),
+            "tokens.csv": TOKENS,
+            "node.kubeconfig": json.dumps(kubeconfig(self._api.ca)),
+            "kubelet.json": json.dumps(kubelet_settings(self._containerd, self.clients.ca, self.static_pods)),
+            "containerd.toml": containerd_settings(self.folder, self._containerd),
         }
         for name, text in files.items():
             (self.folder / name).write_text(text)
         for name, command in (("localhost/pause:1", "2147483647"), (IMAGE, "3600")):
-            (self.folder / f"{name[10:-2]}.tar").write_bytes(_image(name, ["/bin/sleep", command]))
+            (self.folder / f"{name[10:-2]}.tar").write_bytes(image(name, ["/bin/sleep", command]))
 
     def _start(self) -> None:
         etcd = "http://127.0.0.1:2379"
         self._run(
-            ["etcd", "--data-dir", f"{self.folder}/etcd", "--unsafe-no-fsync", "--listen-peer-urls"]
-            + ["http://127.0.0.1:2380", "--listen-client-urls", etcd, "--advertise-client-urls", etcd]
+            [
+                "etcd",
+                "--data-dir",
+                f"{self.folder}/etcd",
+                "--unsafe-no-fsync",
+                "--listen-peer-urls",
+                "http://127.0.0.1:2380",
+                "--listen-client-urls",
+                etcd,
+                "--advertise-client-urls",
+                etcd,
+            ]
         )
         self._run(["containerd", "-c", f"{self.folder}/containerd.toml"])
         subprocess.run(["openssl", "genrsa", "-out", f"{self.folder}/sa.key", "2048"], check=True, capture_output=True)
         self._run(
-            [f"{self._programs}/kube-apiserver", "--etcd-servers", etcd, "--secure-port", "6443"]
-            + ["--bind-address", "127.0.0.1", "--advertise-address", "127.0.0.1"]
-            + ["--tls-cert-file", f"{self._api.chain}", "--tls-private-key-file", f"{self._api.key}"]
-            + ["--service-account-issuer", "https://127.0.0.1:6443"]
-            + ["--service-account-key-file", f"{self.folder}/sa.key"]
-            + ["--service-account-signing-key-file", f"{self.folder}/sa.key"]
-            + ["--token-auth-file", f"{self.folder}/tokens.csv", "--authorization-mode", "Node,RBAC"]
-            + ["--service-cluster-ip-range", "10.96.0.0/16", "--endpoint-reconciler-type", "none"]
-            + ["--disable-admission-plugins", "ServiceAccount"]
+            [
+                f"{self._programs}/kube-apiserver",
+                "--etcd-servers",
+                etcd,
+                "--secure-port",
+                "6443",
+                "--bind-address",
+                "127.0.0.1",
+                "--advertise-address",
+                "127.0.0.1",
+                "--tls-cert-file",
+                f"{self._api.chain}",
+                "--tls-private-key-file",
+                f"{self._api.key}",
+                "--service-account-issuer",
+                "https://127.0.0.1:6443",
+                "--service-account-key-file",
+                f"{self.folder}/sa.key",
+                "--service-account-signing-key-file",
+                f"{self.folder}/sa.key",
+                "--token-auth-file",
+                f"{self.folder}/tokens.csv",
+                "--authorization-mode",
+                "Node,RBAC",
+                "--service-cluster-ip-range",
+                "10.96.0.0/16",
+                "--endpoint-reconciler-type",
+                "none",
+                "--disable-admission-plugins",
+                "ServiceAccount",
+            ]
         )
         until(self._containerd.exists, "containerd's socket", _READY_SECONDS)
         for name in ("pause", "app"):
@@ -161,9 +196,21 @@ class Cluster:
     def start_kubelet(self) -> None:
         """Start the kubelet, and wait until it answers for its pods."""
         self._kubelet = self._run(
-            [f"{self._programs}/kubelet", "--config", f"{self.folder}/kubelet.json", "--kubeconfig"]
-            + [f"{self.folder}/node.kubeconfig", "--hostname-override", NODE, "--node-ip", "127.0.0.1"]
-            + ["--cert-dir", f"{self.pki}", "--root-dir", "/var/lib/kubelet"]
+            [
+                f"{self._programs}/kubelet",
+                "--config",
+                f"{self.folder}/kubelet.json",
+                "--kubeconfig",
+                f"{self.folder}/node.kubeconfig",
+                "--hostname-override",
+                NODE,
+                "--node-ip",
+                "127.0.0.1",
+                "--cert-dir",
+                f"{self.pki}",
+                "--root-dir",
+                "/var/lib/kubelet",
+            ]
         )
         until(lambda: self.ask_kubelet(TOKEN)[0] == 200, "the kubelet answers", _READY_SECONDS)
         until(lambda: self._ask("GET", f"/api/v1/nodes/{NODE}", check=False), "the node is known", _READY_SECONDS)
@@ -215,9 +262,14 @@ class Cluster:
     def patch(self, path: str, document: Mapping[str, Any]) -> Any:
         return json.loads(self._ask("PATCH", path, document))
 
-    def run_pod(self, name: str, *, labels: Mapping[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-        """Run a pod, and return it once it runs. `spec` as in a PodSpec; without it, one container `main` sleeps."""
-        self.post("/api/v1/namespaces/default/pods", pod(name, labels=labels, **spec))
+    def start_pod(self, name: str, **fields: Any) -> str:
+        """Make a pod, as `kubernetesfiles.pod` does; its uid."""
+        made = self.post("/api/v1/namespaces/default/pods", pod(name, **fields))
+        return str(made["metadata"]["uid"])
+
+    def run_pod(self, name: str, **fields: Any) -> dict[str, Any]:
+        """Make a pod, and return it once it runs."""
+        self.start_pod(name, **fields)
         return self.wait_for(name, lambda found: found["status"].get("phase") == "Running")
 
     def wait_for(self, name: str, holds: Any, namespace: str = "default") -> dict[str, Any]:
@@ -232,11 +284,12 @@ class Cluster:
         assert found is not None
         return found
 
-    def delete(self, name: str, *, wait: bool = True) -> None:
+    def delete(self, name: str, namespace: str = "default", *, wait: bool = True) -> None:
         """Delete a pod at once, and wait until the kubelet has let go of it."""
-        self._ask("DELETE", f"/api/v1/namespaces/default/pods/{name}", {"gracePeriodSeconds": 1}, check=False)
+        path = f"/api/v1/namespaces/{namespace}/pods/{name}"
+        self._ask("DELETE", path, {"gracePeriodSeconds": 1}, check=False)
         if wait:
-            until(lambda: all(each["metadata"]["name"] != name for each in self.get("/api/v1/pods")["items"]), name, 30)
+            until(lambda: '"NotFound"' in self._ask("GET", path, check=False), f"pod {name} is gone", 30)
 
     def pods_of_kubelet(self) -> dict[str, Any]:
         """The kubelet's own list."""
@@ -257,7 +310,16 @@ class Cluster:
 
     def pid_of(self, container: str) -> int:
         """The first process of a container, by its 64 hex digits: as the machine sees it."""
-        return until(lambda: _in_cgroup(container), f"a process of {container}")
+        return until(lambda: next(iter(_members(f"/{container}/")), 0), f"a process of {container}")
+
+    def process_in(self, uid: str, image_command: str) -> int:
+        """A process in a pod that runs `image_command`, whether the kubelet knows of it yet or not; 0: there is none."""
+        return next((pid for pid in _members(f"/pod{uid}/") if image_command in _command_of(pid)), 0)
+
+    def log_of(self, name: str) -> str:
+        """What the containers of a pod have printed."""
+        logs = Path(f"/proc/{self._parts[0].pid}/root/var/log/pods")
+        return "".join(file.read_text() for file in logs.glob(f"default_{name}_*/*/*.log"))
 
     def agent(self, settings: str, *, more: str = "") -> "AgentInside":
         """An agent in the namespace of the network, with `settings` for its attestor `k8s`."""
@@ -286,49 +348,6 @@ class Cluster:
         self.post(f"{group}/clusterrolebindings", binding)
         self.post("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "web"}})
 
-    def _kubeconfig(self) -> dict[str, Any]:
-        authority = base64.b64encode(self._api.ca.read_bytes()).decode()
-        return {
-            **{"apiVersion": "v1", "kind": "Config", "current-context": "x"},
-            "clusters": [
-                {"name": "x", "cluster": {"server": "https://127.0.0.1:6443", "certificate-authority-data": authority}}
-            ],
-            "users": [{"name": "x", "user": {"token": "node-token"}}],
-            "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}],
-        }
-
-    def _kubelet_settings(self) -> dict[str, Any]:
-        return {
-            **{"apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration"},
-            **{"failCgroupV1": False, "failSwapOn": False, "cgroupDriver": "cgroupfs", "cgroupsPerQOS": True},
-            **{"enforceNodeAllocatable": [], "oomScoreAdj": 0, "makeIPTablesUtilChains": False},
-            **{"protectKernelDefaults": True, "containerRuntimeEndpoint": f"unix://{self._containerd}"},
-            "authentication": {
-                "anonymous": {"enabled": False},
-                "webhook": {"enabled": True, "cacheTTL": "1s"},
-                "x509": {"clientCAFile": str(self.clients.ca)},
-            },
-            "authorization": {"mode": "Webhook"},
-            **{"readOnlyPort": READ_ONLY_PORT, "port": KUBELET_PORT, "resolvConf": "", "evictionHard": {}},
-            **{"localStorageCapacityIsolation": False, "imageGCHighThresholdPercent": 100},
-            **{"volumePluginDir": "/var/lib/kubelet/vp", "staticPodPath": str(self.static_pods)},
-            "fileCheckFrequency": "1s",
-        }
-
-    def _containerd_settings(self) -> str:
-        return f"""version = 2
-root = "{self.folder}/containerd"
-state = "{self.folder}/containerd-state"
-[grpc]
-address = "{self._containerd}"
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "localhost/pause:1"
-restrict_oom_score_adj = true
-disable_apparmor = true
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "native"
-"""
-
 
 class AgentInside(AgentProcess):
     """An agent that reaches the cluster; its sockets and files are the machine's."""
@@ -350,62 +369,6 @@ class AgentInside(AgentProcess):
             )
 
 
-def pod(name: str, *, labels: Mapping[str, str] | None = None, **spec: Any) -> dict[str, Any]:
-    """A pod of node `node1` that needs neither scheduler nor network plug-in nor registry."""
-    fixed = {
-        **{"nodeName": NODE, "hostNetwork": True, "restartPolicy": "Never", "terminationGracePeriodSeconds": 1},
-        **{"automountServiceAccountToken": False, "enableServiceLinks": False, "serviceAccountName": "web"},
-        "tolerations": [{"operator": "Exists"}],
-        "containers": [container("main")],
-    }
-    metadata = {"name": name, "namespace": "default", "labels": dict(labels or {})}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {**fixed, **spec}}
-
-
-def container(name: str, *command: str, **more: Any) -> dict[str, Any]:
-    """One container that runs `command`, or sleeps."""
-    fixed = {"name": name, "image": IMAGE, "imagePullPolicy": "Never", "command": list(command) or ["sleep", "3600"]}
-    return {**fixed, **more}
-
-
-def container_id(found: Mapping[str, Any], name: str = "main", kind: str = "containerStatuses") -> str:
-    """The 64 hex digits of a container of a pod."""
-    (text,) = (each["containerID"] for each in found["status"][kind] if each["name"] == name)
-    return str(text).partition("://")[2]
-
-
-def _image(name: str, command: list[str]) -> bytes:
-    """A docker archive with busybox."""
-    layer = _tar({"bin/busybox": Path(_BUSYBOX).read_bytes()}, {f"bin/{each}": "busybox" for each in _APPLETS})
-    settings = {
-        **{"architecture": "amd64", "os": "linux", "config": {"Cmd": command, "Env": ["PATH=/bin"]}},
-        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
-    }
-    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
-    return _tar(
-        {
-            "config.json": json.dumps(settings).encode(),
-            "layer.tar": layer,
-            "manifest.json": json.dumps(manifest).encode(),
-        },
-        {},
-    )
-
-
-def _tar(files: Mapping[str, bytes], links: Mapping[str, str]) -> bytes:
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as archive:
-        for name, content in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o755
-            archive.addfile(entry, io.BytesIO(content))
-        for name, target in links.items():
-            entry = tarfile.TarInfo(name)
-            entry.type, entry.linkname = tarfile.SYMTYPE, target
-            archive.addfile(entry)
-    return made.getvalue()
-
-
 def _namespace(pid: int, kind: str) -> str:
     try:
         return os.readlink(f"/proc/{pid}/ns/{kind}")
@@ -413,15 +376,21 @@ def _namespace(pid: int, kind: str) -> str:
         return ""
 
 
-def _in_cgroup(name: str) -> int:
-    """The lowest pid in a cgroup whose path ends with `name`, in whichever hierarchy; 0 if there is none."""
+def _members(part: str) -> list[int]:
+    """The processes in cgroups whose path has `part`, in whichever hierarchy, by pid."""
     found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdecimal():
-            with contextlib.suppress(OSError), open(f"/proc/{entry}/cgroup") as file:
-                if any(line.rstrip().endswith(name) for line in file):
-                    found.append(int(entry))
-    return min(found, default=0)
+    for entry in filter(str.isdecimal, os.listdir("/proc")):
+        with contextlib.suppress(OSError), open(f"/proc/{entry}/cgroup") as file:
+            if any(part in f"{line.rstrip()}/" for line in file):
+                found.append(int(entry))
+    return sorted(found)
+
+
+def _command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def _remove_cgroups() -> None:
