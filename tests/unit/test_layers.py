@@ -50,7 +50,6 @@ LAYERS = [
     ["oversight.caep"],
     ["configtables", "plugins", "settings", "trusted", "folders", "attestation.files"],
     ["providers"],
-    ["contracts"],
     ["config", "process_setup", "attestation.process", "tasks.params", "tasks.typefile", "tasks.types"],
     [
         "oversight.approvals",
@@ -64,6 +63,7 @@ LAYERS = [
     ["tasks.asking"],
     ["tasks.cases", "tasks.explaining"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
+    ["contracts"],
     ["oversight.publications"],
     ["oversight.readings"],
     ["oversight.facts"],
@@ -89,6 +89,7 @@ LAYERS = [
     ],
     ["tasks.statuslist"],
     ["tasks.issuing"],
+    ["attestation.tally"],
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],
@@ -194,6 +195,7 @@ HOMES = {
     "requests": ["sdk.requestsauth"],
 }
 SEES_PROC = [
+    "contracts.attestorcase",
     "attestation.attestor",
     "attestation.cgroups",
     "attestation.process",
