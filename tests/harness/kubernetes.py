@@ -11,12 +11,13 @@ import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from harness.agent import COMMAND, AgentProcess, clean_environment
 from harness.kubernetesfiles import (
@@ -66,6 +67,7 @@ class Cluster:
     def __init__(self, programs: Path) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sojourn-test-k8s-", dir="/tmp"))
         self.folder.chmod(0o755)
+        self.cgroup_root = f"/{self.folder.name}"
         self.static_pods = self.folder / "static"
         self.pki = self.folder / "pki"  # of the kubelet: `kubelet.crt` is the certificate that it made for itself
         self.clients = TlsPlace(self.folder / "clients", name=USER, common_name=USER)
@@ -102,7 +104,7 @@ class Cluster:
         for part in self._parts:
             part.kill()
             part.wait()
-        _remove_cgroups()
+        self._remove_cgroups()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _hold_namespaces(self) -> None:
@@ -113,6 +115,7 @@ class Cluster:
         lines = ["set -e", "ip link set lo up", f"mkdir -p {folders}"]
         lines += [f"mount -t tmpfs tmpfs {each}" for each in folders.split()]
         lines += ["mount --make-rshared /var/lib/kubelet"]
+        self._make_cgroups()
         kernel = self.folder / "kernel"
         kernel.mkdir()
         for name, value in _KERNEL.items():
@@ -121,12 +124,35 @@ class Cluster:
             lines.append(f"mount --bind {file} /proc/sys/{name}")
         subprocess.run([*self.inside, "sh", "-c", "\n".join(lines)], check=True)
 
+    def _make_cgroups(self) -> None:
+        """A cgroup of its own in every hierarchy: a kubelet ends all pods below its root that are not its own."""
+        for hierarchy in filter(Path.is_dir, Path("/sys/fs/cgroup").iterdir()):
+            made = hierarchy / self.cgroup_root.lstrip("/")
+            made.mkdir()
+            for name in ("cpuset.cpus", "cpuset.mems"):
+                if (made / name).exists():
+                    (made / name).write_text((hierarchy / name).read_text())
+
+    def _remove_cgroups(self) -> None:
+        """Remove them, once what was in them has ended."""
+
+        def left() -> list[Path]:
+            roots = list(Path("/sys/fs/cgroup").glob(f"*{self.cgroup_root}"))
+            for folder in (folder for root in roots for folder, _, _ in os.walk(root, topdown=False)):
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+            return [root for root in roots if root.exists()]
+
+        until(lambda: not left(), "the cgroups are empty")
+
     def _write_files(self) -> None:
         self.static_pods.mkdir()
         files = {
             "tokens.csv": TOKENS,
             "node.kubeconfig": json.dumps(kubeconfig(self._api.ca)),
-            "kubelet.json": json.dumps(kubelet_settings(self._containerd, self.clients.ca, self.static_pods)),
+            "kubelet.json": json.dumps(
+                kubelet_settings(self._containerd, self.clients.ca, self.static_pods, self.cgroup_root)
+            ),
             "containerd.toml": containerd_settings(self.folder, self._containerd),
         }
         for name, text in files.items():
@@ -151,7 +177,9 @@ class Cluster:
             ]
         )
         self._run(["containerd", "-c", f"{self.folder}/containerd.toml"])
-        subprocess.run(["openssl", "genrsa", "-out", f"{self.folder}/sa.key", "2048"], check=True, capture_output=True)
+        key = rsa.generate_private_key(65_537, 2048)
+        pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (self.folder / "sa.key").write_bytes(pem)
         self._run(
             [
                 f"{self._programs}/kube-apiserver",
@@ -391,20 +419,6 @@ def _command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
-
-
-def _remove_cgroups() -> None:
-    """Remove the empty cgroups of pods, in every hierarchy."""
-    ends = time.monotonic() + 5
-    while time.monotonic() < ends:
-        roots = [each for each in Path("/sys/fs/cgroup").glob("*/kubepods") if each.is_dir()]
-        if not roots:
-            return
-        for root in roots:
-            for folder, _, _ in os.walk(root, topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
-        time.sleep(0.05)
 
 
 @contextlib.contextmanager

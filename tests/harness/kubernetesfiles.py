@@ -38,7 +38,7 @@ def kubeconfig(authority_file: Path) -> dict[str, Any]:
     }
 
 
-def kubelet_settings(runtime: Path, clients: Path, static_pods: Path) -> dict[str, Any]:
+def kubelet_settings(runtime: Path, clients: Path, static_pods: Path, cgroup_root: str) -> dict[str, Any]:
     """`runtime`: containerd's socket. `clients`: who vouches for client certificates."""
     return {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
@@ -47,6 +47,7 @@ def kubelet_settings(runtime: Path, clients: Path, static_pods: Path) -> dict[st
         "failSwapOn": False,
         "cgroupDriver": "cgroupfs",
         "cgroupsPerQOS": True,
+        "cgroupRoot": cgroup_root,
         "enforceNodeAllocatable": [],
         "oomScoreAdj": 0,
         "makeIPTablesUtilChains": False,
