@@ -11,7 +11,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from harness.agent import COMMAND, AgentProcess, clean_environment
+from harness.agent import clean_environment
+from harness.agentinside import AgentInside
 from harness.kubernetesfiles import (
     ADMIN_TOKEN,
     BUSYBOX,
@@ -282,17 +283,15 @@ class Cluster:
         return "\n".join(f"{file.name}:\n{file.read_text()[-2000:]}" for file in sorted(self.folder.glob("*.log")))
 
     def get(self, path: str) -> Any:
-        return json.loads(self._ask("GET", path))
+        return self.send("GET", path)
 
-    def post(self, path: str, document: Mapping[str, Any]) -> Any:
-        return json.loads(self._ask("POST", path, document))
-
-    def patch(self, path: str, document: Mapping[str, Any]) -> Any:
-        return json.loads(self._ask("PATCH", path, document))
+    def send(self, method: str, path: str, document: Mapping[str, Any] | None = None) -> Any:
+        """Ask the API server, as its administrator."""
+        return json.loads(self._ask(method, path, document))
 
     def start_pod(self, name: str, **fields: Any) -> str:
         """Make a pod, as `kubernetesfiles.pod` does; its uid."""
-        made = self.post("/api/v1/namespaces/default/pods", pod(name, **fields))
+        made = self.send("POST", "/api/v1/namespaces/default/pods", pod(name, **fields))
         return str(made["metadata"]["uid"])
 
     def run_pod(self, name: str, **fields: Any) -> dict[str, Any]:
@@ -369,32 +368,12 @@ class Cluster:
         """Accounts and rights. For a kubelet of 1.33 or newer `get nodes/pods` is all that it takes."""
         group = "/apis/rbac.authorization.k8s.io/v1"
         rule = {"apiGroups": [""], "resources": ["nodes/pods"], "verbs": ["get"]}
-        self.post(f"{group}/clusterroles", {"metadata": {"name": "pods-of-node"}, "rules": [rule]})
+        self.send("POST", f"{group}/clusterroles", {"metadata": {"name": "pods-of-node"}, "rules": [rule]})
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "pods-of-node"}
         user = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": USER}
         binding = {"metadata": {"name": "pods-of-node"}, "roleRef": role, "subjects": [user]}
-        self.post(f"{group}/clusterrolebindings", binding)
-        self.post("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "web"}})
-
-
-class AgentInside(AgentProcess):
-    """An agent that reaches the cluster; its sockets and files are the machine's."""
-
-    def __init__(self, network: list[str], config: str) -> None:
-        super().__init__(config=config)
-        self._network = network
-
-    def spawn(self, *extra: str) -> "subprocess.Popen[str]":
-        places = ["--data-dir", str(self.data_dir), "--socket", self.socket, "--admin-socket", self.admin_socket]
-        with self.log.open("a") as log:
-            return subprocess.Popen(
-                [*self._network, *COMMAND, "agent", "run", "--config", str(self.config), *places, *extra],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=clean_environment(),
-                start_new_session=True,
-            )
+        self.send("POST", f"{group}/clusterrolebindings", binding)
+        self.send("POST", "/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "web"}})
 
 
 def _namespace(pid: int, kind: str) -> str:
@@ -419,10 +398,3 @@ def _command_of(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
-
-
-@contextlib.contextmanager
-def cluster() -> Iterator[Cluster]:
-    """A running cluster."""
-    with Cluster(find_kubernetes()) as running:
-        yield running

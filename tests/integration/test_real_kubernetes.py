@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 from harness.agent import AgentProcess
-from harness.kubernetes import AgentInside, Cluster, find_kubernetes
+from harness.agentinside import AgentInside
+from harness.kubernetes import Cluster, find_kubernetes
 from harness.kubernetesfiles import IMAGE, NODE, READ_ONLY_PORT, TOKEN, USELESS_TOKEN, container, container_id
 from harness.looking import until
 from harness.program import published
@@ -54,7 +55,7 @@ def web(cluster: Cluster) -> dict[str, Any]:
         labels={"app.kubernetes.io/name": "web", "empty": ""},
         initContainers=[container("first", "true"), container("side", restartPolicy="Always")],
     )
-    cluster.patch("/api/v1/namespaces/default/pods/web/ephemeralcontainers", {"spec": DEBUG})
+    cluster.send("PATCH", "/api/v1/namespaces/default/pods/web/ephemeralcontainers", {"spec": DEBUG})
     return cluster.wait_for("web", lambda pod: made(pod, "ephemeralContainerStatuses"))
 
 
@@ -238,9 +239,11 @@ class TestAccess:
         group = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings"
         role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "pods-of-node"}
         who = {"kind": "ServiceAccount", "name": "web", "namespace": "default"}
-        cluster.post(group, {"metadata": {"name": "web"}, "roleRef": role, "subjects": [who]})
+        cluster.send("POST", group, {"metadata": {"name": "web"}, "roleRef": role, "subjects": [who]})
         path = "/api/v1/namespaces/default/serviceaccounts/web/token"
-        issued = cluster.post(path, {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}})
+        issued = cluster.send(
+            "POST", path, {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}}
+        )
         text = settings(cluster, 'max_age = "0s"', token="renewed")
         with cluster.agent(text) as agent:
             assert "(401)" in failure(agent, pid)
