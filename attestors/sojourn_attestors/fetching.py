@@ -1,4 +1,4 @@
-"""Asks a container engine or a kubelet: JSON over HTTP, through a Unix socket or TLS, with a limit to everything.
+"""Asks a kubelet or the like over HTTP, through TLS, with a limit to everything; what an answer in JSON holds.
 
 Whatever answers there may be slow, wrong, huge or gone: that is an AttestationFailed that says so, and nothing else.
 """
@@ -16,34 +16,32 @@ ANSWER_MAX_BYTES: Final = 32 * 1024 * 1024  # 500 pods with all their fields are
 _CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=30)
 
 
-class Answered(AttestationFailed):
-    """It answered with an HTTP status that is no success."""
-
-    def __init__(self, reason: str, status: int, *, detail: str = "") -> None:
-        super().__init__(reason, detail=detail)
-        self.status = status
-
-
-class NotThere(Answered):
+class NotThere(AttestationFailed):
     """There is no such thing (404)."""
 
 
-class JsonClient:
-    """Fetches JSON documents from one server. Redirects are not followed; proxies of the environment are not used."""
+class Unwell(AttestationFailed):
+    """Nobody answers there, or they hung up before the end, or they say themselves that they cannot (5xx)."""
+
+
+class Late(AttestationFailed):
+    """There was no whole answer in time."""
+
+
+class HttpClient:
+    """Asks one server. Redirects are not followed; proxies of the environment are not used."""
 
     def __init__(
         self,
         what: str,
         url: str,
         *,
-        socket: str = "",
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
         answer_max_bytes: int = ANSWER_MAX_BYTES,
     ) -> None:
-        """`what` names the server in errors, such as `the container engine`. `url`: its base. `socket`: a path, if it
-        listens on a Unix socket. `tls`: how its certificate is checked, and ours shown, for https; `server_name`: whose
-        it must be, if it is not the URL's host.
+        """`what` names the server in errors, such as `the kubelet`. `url`: its base. `tls`: how its certificate is
+        checked, and ours shown, for https; `server_name`: whose it must be, if it is not the URL's host.
         """
         self._what = what
         self._limit = answer_max_bytes
@@ -51,45 +49,25 @@ class JsonClient:
         self._client = httpx.AsyncClient(
             base_url=url,
             transport=httpx.AsyncHTTPTransport(
-                verify=tls or ssl.create_default_context(), uds=socket or None, limits=_CONNECTIONS, trust_env=False
+                verify=tls or ssl.create_default_context(), limits=_CONNECTIONS, trust_env=False
             ),
             timeout=None,  # noqa: S113  # the caller's deadline is the only one, and holds for the whole
         )
 
-    async def get(self, path: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> Any:
-        """The document at `path`, within `seconds`. Raise NotThere, or AttestationFailed if it cannot be had."""
-        body = await self.fetch(path, seconds, headers=headers)
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise AttestationFailed(f"{self._what} answered what is not JSON", detail=repr(body[:200])) from error
-
-    async def fetch(self, path: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> bytes:
-        """As `get`, but as it came. For what takes long to read: that is better done in a thread."""
+    async def get(self, path: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+        """The status and the whole of what is at `path`, within `seconds`. Raise Late or Unwell if there is none."""
+        all_headers = {"accept-encoding": "identity", **(headers or {})}
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._client.stream(
-                    "GET",
-                    path,
-                    headers={"accept-encoding": "identity", **(headers or {})},
-                    extensions=self._extensions,
-                ) as answer,
+                self._client.stream("GET", path, headers=all_headers, extensions=self._extensions) as answer,
             ):
-                body = await self._body(answer)
+                return answer.status_code, await self._body(answer)
         except TimeoutError:
-            raise AttestationFailed(f"{self._what} did not answer within {seconds:g} s") from None
+            raise Late(f"{self._what} did not answer within {seconds:.2g} s") from None
         except (httpx.HTTPError, OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
-            raise AttestationFailed(
-                f"{self._what} cannot be asked", detail=f"{type(error).__name__}: {reason}"
-            ) from error
-        status = answer.status_code
-        if status == httpx.codes.NOT_FOUND:
-            raise NotThere(f"{self._what} knows nothing of it", status)
-        if status != httpx.codes.OK:
-            raise Answered(f"{self._what} answered {status}", status, detail=repr(body[:200]))
-        return body
+            raise Unwell(f"{self._what} cannot be asked", detail=f"{type(error).__name__}: {reason}") from error
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -101,3 +79,24 @@ class JsonClient:
             if len(body) > self._limit:
                 raise AttestationFailed(f"{self._what} answered more than {self._limit} bytes")
         return bytes(body)
+
+
+def document(what: str, status: int, body: bytes) -> Any:
+    """The JSON document of a whole answer. Raise NotThere, Unwell or AttestationFailed if it is none.
+
+    `what`: who answered.
+    """
+    succeeded(what, status, body)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise AttestationFailed(f"{what} answered what is not JSON", detail=repr(body[:200])) from error
+
+
+def succeeded(what: str, status: int, body: bytes) -> None:
+    """Raise NotThere, Unwell or AttestationFailed unless that is the status of success."""
+    if status == httpx.codes.NOT_FOUND:
+        raise NotThere(f"{what} knows nothing of it")
+    if status != httpx.codes.OK:
+        kind = Unwell if httpx.codes.is_server_error(status) else AttestationFailed
+        raise kind(f"{what} answered {status}", detail=repr(body[:200]))

@@ -17,7 +17,7 @@ from typing import Final
 from sojourn.errors import AttestationFailed
 from sojourn.limits import PEM_MAX_BYTES
 
-from sojourn_attestors.fetching import Answered, JsonClient
+from sojourn_attestors.fetching import HttpClient, succeeded
 from sojourn_attestors.pods import NotPods, Pods, parse_pods
 
 REQUEST_SECONDS: Final = 4.0  # leaves time to say so before the attestor's own deadline
@@ -61,7 +61,7 @@ class Kubelet:
     def __init__(self, access: Access, pool: Executor) -> None:
         self._access = access
         self._pool = pool
-        self._client: JsonClient | None = None
+        self._client: HttpClient | None = None
         self._digest = b""
 
     async def pods(self) -> Pods:
@@ -69,14 +69,12 @@ class Kubelet:
         loop = asyncio.get_running_loop()
         shown = await loop.run_in_executor(self._pool, self._read)
         client = await self._client_with(shown)
-        try:
-            body = await client.fetch("/pods", REQUEST_SECONDS, headers=shown.headers)
-        except Answered as error:
-            if error.status in {401, 403}:
-                raise AttestationFailed(
-                    f"the kubelet refuses this agent ({error.status}): {_REFUSED[error.status]}", detail=error.detail
-                ) from error
-            raise
+        status, body = await client.get("/pods", REQUEST_SECONDS, headers=shown.headers)
+        if status in _REFUSED:
+            raise AttestationFailed(
+                f"the kubelet refuses this agent ({status}): {_REFUSED[status]}", detail=repr(body[:200])
+            )
+        succeeded(_WHAT, status, body)
         try:
             return await loop.run_in_executor(self._pool, parse_pods, body)
         except NotPods as error:
@@ -87,7 +85,7 @@ class Kubelet:
             await self._client.close()
             self._client = None
 
-    async def _client_with(self, shown: _Shown) -> JsonClient:
+    async def _client_with(self, shown: _Shown) -> HttpClient:
         """A client with the authority and certificate of now; connections with earlier ones are closed."""
         if self._client is None or shown.digest != self._digest:
             await self.close()
@@ -96,7 +94,7 @@ class Kubelet:
                 tls = await asyncio.get_running_loop().run_in_executor(self._pool, self._tls, shown.authority)
             host = f"[{self._access.address}]" if ":" in self._access.address else self._access.address
             url = f"{'https' if tls else 'http'}://{host}:{self._access.port}"
-            self._client = JsonClient(_WHAT, url, tls=tls, server_name=self._access.name)
+            self._client = HttpClient(_WHAT, url, tls=tls, server_name=self._access.name)
             self._digest = shown.digest
         return self._client
 
