@@ -3,6 +3,7 @@
 Pods and containers of the recording stand for processes of a test: see `listing`.
 """
 
+import datetime as dt
 import json
 import ssl
 import threading
@@ -54,8 +55,15 @@ class Kubelet:
     was, and `at_once`: how many requests it had at the most.
     """
 
-    def __init__(self, folder: Path, *, plain: bool = False, name: str = "node1", port: int = 0) -> None:
-        self.tls = TlsPlace(folder / "kubelet", name=name)
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        plain: bool = False,
+        port: int = 0,
+        ends_in: dt.timedelta = dt.timedelta(days=1),
+    ) -> None:
+        self.tls = TlsPlace(folder / "kubelet", name="node1", ends_in=ends_in)
         self.clients = TlsPlace(folder / "clients", name="sojourn", common_name="sojourn")
         self.token = TOKEN
         self.pods: Mapping[str, Any] = listing()

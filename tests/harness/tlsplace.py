@@ -40,9 +40,12 @@ class TlsPlace:
         authority = _builder("test authority", authority_key.public_key(), "test authority").add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
         )
+        public = authority_key.public_key()
+        authority = authority.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         signed = authority.sign(authority_key, SHA256())
         leaf = _builder(common_name, key.public_key(), "test authority", ends_in)
         leaf = leaf.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        leaf = leaf.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         leaf = leaf.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         self.ca.write_bytes(signed.public_bytes(Encoding.PEM))
         self.chain.write_bytes(leaf.sign(authority_key, SHA256()).public_bytes(Encoding.PEM))
