@@ -70,15 +70,15 @@ class TestWorkloads:
     def test_a_pod_is_served(self, engine: Engine, kubelet: Kubelet, agent: AgentProcess, admin: Admin) -> None:
         """A workload in a pod gets the SVID of its service account; one in another pod, of the same user, does not."""
         admin.register("/ns/default/sa/web", *WEB)
+        pod_of(kubelet.pods, "done")["spec"]["serviceAccountName"] = "other"
         web, done = (
             engine.caller(agent.socket, flags=["--cgroup-parent", parent(kubelet, pod)]) for pod in ("web", "done")
         )
         with web, done:
-            for caller, pod in ((web, "web"), (done, "done")):
+            for pod in ("web", "done"):
                 pid = until(lambda pod=pod: member(parent(kubelet, pod)), f"a process of {pod}")
                 listed(kubelet.pods, pod, "main", container_of(pid))
             assert ["spiffe://example.org/ns/default/sa/web"] == ids(web)
-            pod_of(kubelet.pods, "done")["spec"]["serviceAccountName"] = "other"
             assert "no identity issued" in done.ask("x509")["message"]
 
     def test_of_each_kind_of_container(self, engine: Engine, kubelet: Kubelet, admin: Admin) -> None:
