@@ -230,8 +230,10 @@ class AdminApi:
 
     def _explained(self, attested: Attested, has: str) -> pb.ExplainResponse:
         served = self._registry.match(attested.selectors)
-        possible = self._registry.possible(attested.selectors, attested.untold)
-        possible = that_matter(unique_hints(served), possible) if possible else ()
+        possible = sorted(
+            that_matter(unique_hints(served), self._registry.possible(attested.selectors, attested.untold)),
+            key=lambda entry: entry.order,
+        )
         found = explain.verdicts(self._registry, served, possible, attested, self._registry.node_ids)
         needs = (
             explain.needs(filter(self._registry.serves, self._registry), possible, attested) if attested.untold else {}
