@@ -30,7 +30,8 @@ def answer_lines(value: dict[str, Any]) -> list[str]:
         said = f"{number} selector{'' if number == 1 else 's'} in {took}"
         age = f", up to {value['age_seconds']:.0f} s old" if value["age_seconds"] >= 1 else ""
         return [f"{value['name']}: {said}{age}"]
-    lines = [f"{value['name']}: could not tell, after {took}: {printable(value['failure'])}"]
+    after = f", after {took}" if value["seconds"] else ""  # nothing: of a kind of selectors alone
+    lines = [f"{value['name']}: could not tell{after}: {printable(value['failure'])}"]
     needed = value["needed"]
     if needed is not None:
         wanted = printable(", ".join(needed["selectors"]))

@@ -50,16 +50,13 @@ def states(tally: Tally) -> list[pb.AttestorState]:
 
 
 def answers(attested: Attested, needs: Mapping[str, Need]) -> list[pb.AttestorAnswer]:
-    """What each said, by name."""
+    """What each said, by name; and, as `unix:user`, each kind of selectors of which it could say nothing."""
     found = []
-    for name, asked in sorted(attested.asked.items()):
-        answer = pb.AttestorAnswer(
-            name=name,
-            seconds=asked.seconds,
-            selectors=asked.selectors,
-            age_seconds=asked.age,
-            failure=attested.failures.get(name, ""),
-        )
+    for name in sorted(attested.asked.keys() | attested.failures.keys()):
+        answer = pb.AttestorAnswer(name=name, failure=attested.failures.get(name, ""))
+        asked = attested.asked.get(name)
+        if asked is not None:
+            answer.seconds, answer.selectors, answer.age_seconds = asked.seconds, asked.selectors, asked.age
         need = needs.get(name)
         if need is not None:
             answer.needed.extend(need.selectors)

@@ -70,7 +70,8 @@ def verdicts(
 
 
 def needs(entries: Iterable[Entry], possible: Sequence[Entry], attested: Attested) -> dict[str, Need]:
-    """For each attestor of which nothing is known: what it would have had to say for the nearest entry to match.
+    """For each attestor, or kind of its selectors, of which nothing is known: what it would have had to say for the
+    nearest entry to match.
 
     `entries`: those that this node would serve. That is the first of those that are `possible`, if it asks for any of
     the attestor's selectors, or else the one that lacks the fewest.
@@ -79,12 +80,12 @@ def needs(entries: Iterable[Entry], possible: Sequence[Entry], attested: Atteste
     for name in attested.untold:
 
         def lacks(entry: Entry, name: str = name) -> bool:
-            return any(selector.type == name for selector in entry.selectors - attested.selectors)
+            return any(selector.within({name}) for selector in entry.selectors - attested.selectors)
 
         best = [entry for entry in possible if lacks(entry)][:1]
         for entry in best or nearest(filter(lacks, entries), attested.selectors, (), 1):
             missing = entry.selectors - attested.selectors
-            its = {selector for selector in missing if selector.type == name}
+            its = {selector for selector in missing if selector.within({name})}
             found[name] = Need(entry, tuple(text_of(its)), tuple(text_of(missing - its)))
     return found
 
@@ -109,8 +110,12 @@ def conclusion(found: list[Verdict], attested: Attested, has: str = "the process
 def _undecided(unsure: list[Verdict], attested: Attested, proved: str) -> str:
     first = unsure[0]
     more = f", and {len(unsure) - 1} more entries might match" if len(unsure) > 1 else ""
-    asked = {missing.partition(":")[0] for verdict in unsure for missing in verdict.missing}
-    why = "; ".join(f"{name}: {reason}" for name, reason in sorted(attested.failures.items()) if name in asked)
+    asked = [missing for verdict in unsure for missing in verdict.missing]
+    why = "; ".join(
+        f"{name}: {reason}"
+        for name, reason in sorted(attested.failures.items())
+        if name in attested.untold and any(missing.startswith(f"{name}:") for missing in asked)
+    )
     return (
         f"not now: an attestor could not tell ({why}), and the entry for {first.entry.spiffe_id} would match if it said"
         f" {', '.join(first.missing)}{more}. New calls get UNAVAILABLE until it can tell; open streams keep what they"

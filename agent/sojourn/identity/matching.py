@@ -12,7 +12,7 @@ from sojourn.limits import BLIND_INDEXES_KEPT
 class _Drawers:
     """Entries, each filed under one of its selectors: the one under which the fewest others are filed.
 
-    `blind` to some types of selectors: only entries that ask for such are filed, by what else they ask for.
+    `blind` to some types or kinds of selectors: only entries that ask for such are filed, by what else they ask for.
     """
 
     def __init__(self, blind: frozenset[str] = frozenset()) -> None:
@@ -25,7 +25,7 @@ class _Drawers:
         self.remove(entry.id)
         asked = entry.selectors
         if self._blind:
-            asked = frozenset(selector for selector in entry.selectors if selector.type not in self._blind)
+            asked = frozenset(selector for selector in entry.selectors if not selector.within(self._blind))
             if len(asked) == len(entry.selectors):
                 return
         key = min(sorted(asked), key=lambda selector: len(self._filed.get(selector, ())), default=None)
@@ -88,9 +88,9 @@ class EntryIndex:
 
 
 def might_match(entry: Entry, selectors: frozenset[Selector], untold: frozenset[str]) -> bool:
-    """Whether an entry does not match, and might if all selectors of the types `untold` were known."""
+    """Whether an entry does not match, and might if all selectors of the kinds `untold` were known."""
     missing = entry.selectors - selectors
-    return bool(missing) and all(selector.type in untold for selector in missing)
+    return bool(missing) and all(selector.within(untold) for selector in missing)
 
 
 def nearest(

@@ -102,7 +102,7 @@ class Registry:
         return tuple(entry for entry in self._index.match(selectors) if not self._expired(entry))
 
     def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> Iterator[Entry]:
-        """The entries that such a caller has not, and might have if more of the types `untold` were known."""
+        """The entries that such a caller has not, and might have if more of the kinds `untold` were known."""
         return (entry for entry in self._index.possible(selectors, untold) if not self._expired(entry))
 
     def registered(self, spiffe_id: SpiffeId) -> tuple[Entry, ...]:

@@ -143,6 +143,13 @@ class TestNeeds:
             "k8s": Need(mixed, ("k8s:ns:a",), ("docker:label:a",)),
         } == needs([mixed], [mixed], state)
 
+    def test_of_a_kind(self):
+        """A kind of selectors that alone could not be told has its own."""
+        named = entry("/named", "unix:user:web", "unix:uid:1")
+        assert {"unix:user": Need(named, ("unix:user:web",), ("unix:uid:1",))} == needs(
+            [named], [], attested(failures={"unix:user": "slow"})
+        )
+
     def test_not_of_what_holds(self):
         """One whose earlier answer holds needs nothing."""
         assert {} == needs([BETTER], [], attested(failures={"docker": "down"}, carried={"docker": 1.0}))
