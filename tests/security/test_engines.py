@@ -122,7 +122,7 @@ async def test_containers_that_are_started_again(docker: Engine, pool: Executor)
                 if found:
                     right += 1
                     assert found == {name} or now != running[name].id, (name, found)
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(0.005)
 
     asking = [asyncio.ensure_future(ask(name)) for name in names]
     loop = asyncio.get_running_loop()
