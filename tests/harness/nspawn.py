@@ -34,6 +34,7 @@ _NAMES = ("mnt", "pid", "uts", "ipc", "net", "cgroup")
 # What is shown to it at the same place, besides /usr: this checkout and the Python that runs it.
 _PLACES = {str(ROOT), sys.prefix, sys.base_prefix, "/usr"}
 _SHOWN = sorted(each for each in _PLACES - {"/usr"} if not any(str(parent) in _PLACES for parent in Path(each).parents))
+_NAME = "sojourn-nspawn-"
 _ON_THE_BUS = (
     *("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"),
     *("NameHasOwner", "s", "org.freedesktop.systemd1"),
@@ -70,7 +71,7 @@ class Machine:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sojourn-nspawn-"))
         self.folder.chmod(0o755)
-        self.name = f"sojourn-nspawn-{os.getpid()}"
+        self.name = f"{_NAME}{os.getpid()}"
         self._boot: subprocess.Popen[bytes] | None = None
         self.init = 0
 
@@ -139,11 +140,14 @@ class Machine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _remove_cgroup(self) -> None:
+        """Its cgroups, and those of one whose tests were killed."""
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in [fields[1] for fields in mounts if fields[2] == "cgroup2"][:1]:
-            for folder, _, _ in os.walk(f"{mount}/{self.name}", topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+            for each in Path(mount).glob(f"{_NAME}*"):
+                if each.name == self.name or not Path(f"/proc/{each.name.removeprefix(_NAME)}").exists():
+                    for folder, _, _ in os.walk(each, topdown=False):
+                        with contextlib.suppress(OSError):
+                            os.rmdir(folder)
 
     # --- use ---
 
@@ -173,10 +177,14 @@ class Machine:
     def main_pid(self, name: str) -> int:
         return int(self.run("systemctl", "show", "--property=MainPID", "--value", name))
 
-    def user(self, uid: int) -> str:
-        """A user of that number, who has a systemd of their own: its unit."""
+    def account(self, uid: int) -> None:
+        """Let there be a user of that number."""
         self.run("sh", "-c", f"echo u{uid}:x:{uid}:{uid}::/run/user/{uid}:/bin/sh >>/etc/passwd")
         self.run("sh", "-c", f"echo u{uid}:x:{uid}: >>/etc/group")
+
+    def user(self, uid: int) -> str:
+        """A user of that number, who has a systemd of their own: its unit."""
+        self.account(uid)
         self.write("/run/systemd/system/user@.service.d/50-test.conf", _USER_MANAGER)  # this machine has no PAM files
         self.run("systemctl", "daemon-reload")
         self.run("systemctl", "start", f"user@{uid}.service")

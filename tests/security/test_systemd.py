@@ -50,13 +50,20 @@ class Attacker:
 
     def __init__(self, machine: Machine, uid: int, **properties: str) -> None:
         self._machine, self._uid = machine, uid
+        machine.account(uid)
         self.unit = f"attacker-{uid}.service"
         self.pid = machine.unit(self.unit, user=str(uid), **properties)
 
     def run(self, *command: str) -> bool:
         """Run something as that user. Return whether it succeeded."""
         run_as = ("setpriv", f"--reuid={self._uid}", f"--regid={self._uid}", "--clear-groups")
-        done = subprocess.run(self._machine.entered(*run_as, *command), capture_output=True, timeout=30, check=False)
+        done = subprocess.run(
+            self._machine.entered(*run_as, *command),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
         return done.returncode == 0
 
     def join(self, folder: str) -> bool:
@@ -86,7 +93,7 @@ class TestAUserWhoWantsIntoAUnit:
         pid = str(attacker.pid)
         scope = ("evil.scope", "fail", "1", "PIDs", "au", "1", pid, "0")
         tries = [(*ATTACH, GOOD, "", "1", pid), (*ATTACH, attacker.unit, "", "1", pid), (*BEGIN_UNIT, *scope)]
-        tries.append(("systemd-run", "--scope", "--unit=evil2", "true"))
+        tries.append(("systemd-run", "--no-ask-password", "--scope", "--unit=evil2", "true"))
         assert [False] * len(tries) == [attacker.run(*each) for each in tries]
         assert [f"id:{attacker.unit}"] == ids(attesting, attacker.pid)
 
@@ -142,6 +149,7 @@ class TestAUserWhoWantsIntoAUnit:
     def test_by_namespaces(self, machine: Machine, attesting: Helper, uid: int) -> None:
         """A process with a user, mount, cgroup and process namespace of its own is of the unit that it is of."""
         unit = f"shut-{uid}"
+        machine.account(uid)
         script = "mount --bind /etc/hostname /proc/self/cgroup; mount -t cgroup2 none /sys/fs/cgroup; exec sleep 1000"
         command = ("unshare", "--user", "--map-root-user", "--mount", "--cgroup", "--pid", "--fork", "sh", "-c", script)
         machine.unit(unit, *command, user=str(uid))
