@@ -28,7 +28,7 @@ class Connection:
             authenticator.feed(self._socket.recv(4096))
         self._socket.sendall(BEGIN)
         self._parser, self._serial = Parser(), 0
-        self.ask("Hello")
+        self.name = self.ask("Hello")
 
     def send(self, message, files=0):
         self._serial += 1
@@ -44,7 +44,9 @@ class Connection:
         serial = self.send(new_method_call(BUS, method))
         while True:
             while (message := self._parser.get_next_message()) is None:
-                self._parser.add_data(self._socket.recv(65536))
+                if not (part := self._socket.recv(65536)):
+                    raise ConnectionResetError
+                self._parser.add_data(part)
             if message.header.fields.get(HeaderFields.reply_serial) == serial:
                 return message.body[0] if message.body else None
 
@@ -75,7 +77,7 @@ def main(uid, seconds):
             sent["connections"] += 1
             while time.monotonic() < ends:
                 for name in connection.ask("ListNames"):
-                    if not name.startswith(":"):
+                    if not name.startswith(":") or name == connection.name:
                         continue
                     for size, files in ((10, 16), (1_000_000, 0), (10, 0)):
                         body = (bytes(size),)
