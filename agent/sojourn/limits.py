@@ -118,6 +118,11 @@ DNS_NAMES_PER_ENTRY = 100
 ENTRIES_PER_BATCH = 10_000
 ENTRY_ID_MAX_BYTES = 255
 ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, and JSON and int32 hold it
+TEMPLATE_PLACEHOLDERS = 16  # of one SPIFFE ID, or of the claims of one entry: each is looked for in all selectors
+JWT_CLAIMS_PER_ENTRY = 32
+JWT_CLAIMS_MAX_BYTES = 4_096  # as JSON, also once filled: headers have room for 8 KiB
+JWT_CLAIMS_NESTED_MAX = 5  # lists and objects in each other
+JWT_CLAIM_NAME_MAX_BYTES = 255
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 

@@ -15,7 +15,7 @@ from sojourn.errors import (
     NotFound,
     quoted,
 )
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import Entry, Registration
 from sojourn.identity.registry import Registry
 from sojourn.identity.relationship import Relationship
 from sojourn.limits import FOREIGN_DOMAINS
@@ -186,7 +186,7 @@ class ForeignBundles:
             hook(trust_domain)
 
 
-def _without(trust_domain: TrustDomain) -> Callable[[Entry], Entry]:
+def _without(trust_domain: TrustDomain) -> Callable[[Registration], Registration]:
     return lambda entry: replace(
         entry, federates_with=tuple(domain for domain in entry.federates_with if domain != trust_domain)
     )

@@ -13,7 +13,7 @@ from sojourn.attestation.service import Attestation
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, NoIdentity, SojournError, SvidRevoked, Unavailable
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.issued import IssuedSvid
 from sojourn.identity.issuing import Issuing
@@ -212,13 +212,14 @@ class Identities:
         """Put SVIDs on the deny list, replace them on the streams that have them, and end those. Return new ones."""
         fresh = await self._revocations.revoke(svids)
         gone = {each.svid.id for each in fresh}
-        lost = {kept.entry.id for kept in self._issuing.x509.kept() if kept.svid.serial in gone}
-        lost |= {kept.entry.id for kept in self._issuing.wit.kept() if kept.svid.serial in gone}
-        for entry_id in lost:
-            self._issuing.forget(entry_id)
-        self._issuing.jwt.forget({each.svid.entry_id for each in fresh})
+        lost = {kept.entry.key for kept in self._issuing.x509.kept() if kept.svid.serial in gone}
+        lost |= {kept.entry.key for kept in self._issuing.wit.kept() if kept.svid.serial in gone}
+        for key in lost:
+            self._issuing.forget(key)
+        named = {(each.svid.entry_id, each.svid.spiffe_id) for each in fresh}
+        self._issuing.jwt.forget(lambda key: (key.entry_id, str(key.spiffe_id)) in named)
         for stream in self._streams:
-            if any(entry.id in lost for entry in stream.entries):
+            if any(entry.key in lost for entry in stream.entries):
                 stream.revoked = True
                 stream.changed.set()
         return fresh
@@ -292,15 +293,15 @@ class Identities:
 
     def _set_entries(self, stream: Stream, entries: tuple[Entry, ...]) -> None:
         for entry in entries:
-            self._issuing.watch(entry.id)
+            self._issuing.watch(entry.key)
         for entry in stream.entries:
-            self._issuing.unwatch(entry.id)
+            self._issuing.unwatch(entry.key)
         stream.entries = entries
 
     def _registered(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.old is not None:
-                self._issuing.forget(change.old.id)
+                self._issuing.forget_entry(change.old.id)
         before, after = EntryIndex(), EntryIndex()
         for change in changes:
             if change.old is not None:
@@ -313,9 +314,9 @@ class Identities:
                 self._set_entries(stream, self._match(stream.attested))
                 stream.changed.set()
 
-    def _rotated(self, entry_id: str) -> None:
+    def _rotated(self, key: IdentityKey) -> None:
         for stream in self._streams:
-            if any(entry.id == entry_id for entry in stream.entries):
+            if any(entry.id == key.entry_id and entry.spiffe_id == key.spiffe_id for entry in stream.entries):
                 stream.changed.set()
 
     def _foreign_changed(self, trust_domain: TrustDomain) -> None:

@@ -4,17 +4,17 @@ import heapq
 from collections.abc import Iterable
 
 from sojourn.attestation.selectors import Selector
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import Entry, Registration
 
 
 class EntryIndex:
     """Entries, each filed under one of its selectors: the one under which the fewest others are filed."""
 
     def __init__(self) -> None:
-        self._filed: dict[Selector, dict[str, Entry]] = {}
+        self._filed: dict[Selector, dict[str, Registration]] = {}
         self._selector_of: dict[str, Selector] = {}
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Registration) -> None:
         """File `entry`, in the place of an earlier one with the same ID."""
         self.remove(entry.id)
         key = min(sorted(entry.selectors), key=lambda selector: len(self._filed.get(selector, ())))
@@ -30,7 +30,7 @@ class EntryIndex:
         if not drawer:
             del self._filed[key]
 
-    def match(self, selectors: frozenset[Selector]) -> tuple[Entry, ...]:
+    def match(self, selectors: frozenset[Selector]) -> tuple[Registration, ...]:
         """The entries whose selectors are all among `selectors`, in the stated order."""
         found = [
             entry
@@ -42,14 +42,14 @@ class EntryIndex:
 
 
 def nearest(
-    entries: Iterable[Entry], selectors: frozenset[Selector], unproved: Iterable[str], limit: int
-) -> list[Entry]:
+    entries: Iterable[Registration], selectors: frozenset[Selector], unproved: Iterable[str], limit: int
+) -> list[Registration]:
     """Entries that do not match, the nearest first: the fewest missing selectors; of those, the ones that lack what
     could not be proved (`unproved`: kinds such as `unix:path`), then the ones of which most is there.
     """
     kinds = tuple(f"{kind}:" for kind in unproved)
 
-    def distance(entry: Entry) -> tuple[int, int, int, tuple[int, int, int, str, str]]:
+    def distance(entry: Registration) -> tuple[int, int, int, tuple[int, int, int, str, str]]:
         missing = entry.selectors - selectors
         lacking_proof = sum(str(selector).startswith(kinds) for selector in missing)
         return (len(missing), -lacking_proof, -len(entry.selectors & selectors), entry.order)

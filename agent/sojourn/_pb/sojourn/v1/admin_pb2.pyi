@@ -296,20 +296,26 @@ class ExplainResponse(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., exe: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., withheld: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., failed_attestors: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., verdicts: _Optional[_Iterable[_Union[EntryVerdict, _Mapping]]] = ..., conclusion: _Optional[str] = ...) -> None: ...
 
 class EntryVerdict(_message.Message):
-    __slots__ = ("entry_id", "spiffe_id", "verdict", "missing", "x509_svid", "priority")
+    __slots__ = ("entry_id", "spiffe_id", "verdict", "missing", "x509_svid", "priority", "template", "reason", "jwt_claims")
     ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     X509_SVID_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    JWT_CLAIMS_FIELD_NUMBER: _ClassVar[int]
     entry_id: str
     spiffe_id: str
     verdict: str
     missing: _containers.RepeatedScalarFieldContainer[str]
     x509_svid: Svid
     priority: int
-    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., verdict: _Optional[str] = ..., missing: _Optional[_Iterable[str]] = ..., x509_svid: _Optional[_Union[Svid, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
+    template: str
+    reason: str
+    jwt_claims: _struct_pb2.Struct
+    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., verdict: _Optional[str] = ..., missing: _Optional[_Iterable[str]] = ..., x509_svid: _Optional[_Union[Svid, _Mapping]] = ..., priority: _Optional[int] = ..., template: _Optional[str] = ..., reason: _Optional[str] = ..., jwt_claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
     __slots__ = ("include_ended",)
