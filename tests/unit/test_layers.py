@@ -53,7 +53,6 @@ LAYERS = [
     ["oversight.caep"],
     ["configtables", "plugins", "settings", "trusted", "folders", "attestation.files"],
     ["providers"],
-    ["contracts"],
     ["config", "process_setup", "attestation.process", "tasks.params", "tasks.typefile", "tasks.types"],
     [
         "oversight.approvals",
@@ -67,6 +66,7 @@ LAYERS = [
     ["tasks.asking"],
     ["tasks.cases", "tasks.explaining"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
+    ["contracts"],
     ["oversight.publications"],
     ["oversight.readings"],
     ["oversight.facts"],
@@ -197,6 +197,7 @@ HOMES = {
     "requests": ["sdk.requestsauth"],
 }
 SEES_PROC = [
+    "contracts.attestorcase",
     "attestation.attestor",
     "attestation.cgroups",
     "attestation.process",

@@ -25,6 +25,7 @@ __all__ = [
     "Cgroup",
     "Closing",
     "Duration",
+    "PinnedSubject",
     "Subject",
     "Table",
     "between",
@@ -59,6 +60,18 @@ class Subject(Protocol):
     @property
     def cgroup(self) -> str:
         """/proc/PID/cgroup as it was read first, for `parse_cgroups`. A process that moves meanwhile is refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class PinnedSubject:
+    """A Subject as a value. Whoever has the pidfd open makes it."""
+
+    pid: int
+    uid: int
+    gid: int
+    groups: frozenset[int]
+    pidfd: int
+    cgroup: str
 
 
 @dataclass(frozen=True, slots=True)

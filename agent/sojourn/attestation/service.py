@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import Any
 
 import structlog
 
-from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Closing
+from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Closing, PinnedSubject
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Clock
@@ -24,16 +23,6 @@ from sojourn.limits import (
 from sojourn.plugins import make_plugins
 
 log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class _Subject:
-    pid: int
-    uid: int
-    gid: int
-    groups: frozenset[int]
-    pidfd: int
-    cgroup: str
 
 
 class _Turns:
@@ -87,7 +76,7 @@ class Attestation:
     async def _attest(self, peer: Peer) -> Attested:
         peer.check_unchanged()
         cgroup = peer.process.cgroup()
-        subject = _Subject(peer.process.pid, peer.uid, peer.gid, peer.groups, peer.process.pidfd, cgroup)
+        subject = PinnedSubject(peer.process.pid, peer.uid, peer.gid, peer.groups, peer.process.pidfd, cgroup)
         async with self._turns.of(peer.uid):
             answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
         if peer.process.cgroup() != cgroup:
@@ -121,13 +110,13 @@ class Attestation:
                 except Exception:
                     log.exception("attestor_not_closed", attestor=name)
 
-    async def _ask(self, name: str, subject: _Subject) -> tuple[Answer | str, float]:
+    async def _ask(self, name: str, subject: PinnedSubject) -> tuple[Answer | str, float]:
         """One attestor's answer, or the reason why it has none, and how many seconds it took."""
         begun = self._clock.boot()
         answer = await self._answer(name, subject)
         return answer, self._clock.boot() - begun
 
-    async def _answer(self, name: str, subject: _Subject) -> Answer | str:
+    async def _answer(self, name: str, subject: PinnedSubject) -> Answer | str:
         try:
             async with asyncio.timeout(ATTESTOR_DEADLINE_SECONDS):
                 answer = await self._attestors[name].attest(subject)

@@ -1,7 +1,8 @@
 """Promises: tests of a plugin that come with Sojourn, for whichever kind of plugin.
 
 A contract is a class whose coroutines are marked by `promised`. Each is run in an event loop of its own and is watched:
-whatever it tests must leave no open file, no running task and no thread behind, and make no connection by itself.
+whatever it tests must leave no open file, no running task and no thread behind, and make no connection by itself. If
+the contract's `connects` is true, it may connect, and it is for the contract to look where it must not: `Outward`.
 """
 
 import asyncio
@@ -47,12 +48,13 @@ class Promise:
     name: str
     sentence: str
     test: Callable[[], Awaitable[None]]
+    connects: bool = False
 
     def run(self) -> None:
         """Try it. Raise Broken if it is not kept."""
-        with _Connections() as connections, _threads():
+        with Outward() as outward, _threads():
             asyncio.run(self._watched())
-        expect(not connections.made, f"it reached the outside by itself: {', '.join(connections.made)}")
+        expect(self.connects or not outward.seen, f"it reached the outside by itself: {', '.join(outward.seen)}")
 
     async def _watched(self) -> None:
         tasks, files = asyncio.all_tasks(), _open_files()
@@ -75,7 +77,8 @@ def promises_of(contract: object) -> Sequence[Promise]:
     """The promises of a contract, in the order in which they are written, those of its bases first."""
     tests = {name: each for kind in reversed(type(contract).__mro__) for name, each in vars(kind).items()}
     marked = [(name, each) for name, each in tests.items() if hasattr(each, _MARK)]
-    return [Promise(name, getattr(each, _MARK), getattr(contract, name)) for name, each in marked]
+    connects = bool(getattr(contract, "connects", False))
+    return [Promise(name, getattr(each, _MARK), getattr(contract, name), connects) for name, each in marked]
 
 
 @contextmanager
@@ -99,13 +102,15 @@ def _threads() -> Iterator[None]:
     expect(not left, f"it left threads running: {sorted(each.name for each in left)}")
 
 
-class _Connections:
-    """Notes what connects anywhere, or starts a program, while it is open."""
+class Outward:
+    """Notes what connects anywhere, or starts a program, while it is open: the audit events of Python, by `seen`."""
 
-    _WATCHED: Final = frozenset({"socket.connect", "subprocess.Popen", "os.system"})
+    CONNECTS: Final = frozenset({"socket.connect"})
+    STARTS: Final = frozenset({"subprocess.Popen", "os.system", "os.exec", "os.fork", "os.forkpty", "os.posix_spawn"})
 
-    def __init__(self) -> None:
-        self.made: list[str] = []
+    def __init__(self, watched: frozenset[str] = CONNECTS | {"subprocess.Popen", "os.system"}) -> None:
+        self.seen: list[str] = []
+        self._watched = watched
         self._open = False
 
     def __enter__(self) -> Self:
@@ -117,5 +122,5 @@ class _Connections:
         self._open = False
 
     def _heard(self, event: str, _arguments: tuple[Any, ...]) -> None:
-        if self._open and event in self._WATCHED:
-            self.made.append(event)
+        if self._open and event in self._watched:
+            self.seen.append(event)
