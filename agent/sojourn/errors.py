@@ -315,9 +315,8 @@ class AttestationFailed(Unavailable):
 
     def __init__(self, reason: str = "", *, detail: str = "") -> None:
         said = "workload attestation failed"
-        if not reason.startswith(said):  # on the client side it does already
-            reason = f"{said}: {reason}" if reason else said
-        super().__init__(reason, detail=detail)
+        self.reason = reason.removeprefix(said).removeprefix(": ")  # on the client side it begins so already
+        super().__init__(f"{said}: {self.reason}" if self.reason else said, detail=detail)
 
 
 class SvidRevoked(Unavailable):

@@ -91,6 +91,7 @@ CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
 
 # --- attestation ----------------------------------------------------------------------------------------------------
 ATTESTOR_DEADLINE_SECONDS = 5.0
+ATTESTOR_REASON_MAX = 300  # characters of why an attestor could not tell: others than ours may say anything
 ATTESTATION_FRESH_SECONDS = 60.0  # after that the whole attestation is done again
 STREAM_ATTESTED_SECONDS = 60.0  # an open stream that nothing is pushed to is attested again after that
 ATTESTOR_RETRY_SECONDS = 5.0  # or after that, if an attestor could not tell
@@ -124,6 +125,7 @@ JWT_CLAIMS_MAX_BYTES = 4_096  # as JSON, also once filled: headers have room for
 JWT_CLAIMS_NESTED_MAX = 5  # lists and objects in each other
 JWT_CLAIM_NAME_MAX_BYTES = 255
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
+BLIND_INDEXES_KEPT = 8  # one for each set of attestors that failed together; each may hold all entries
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 
 REVOCATION_WRITE_SECONDS = 3.0  # that a client waits for its revocation, which is in force, to be on disk

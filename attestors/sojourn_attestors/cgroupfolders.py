@@ -21,16 +21,17 @@ class CgroupFolders:
         self._lock = threading.Lock()
         self._mounts: tuple[Mount, ...] = ()
 
-    def find(self, cgroup: Cgroup, path: str) -> tuple[str, Sequence[str]] | None:
-        """Where the hierarchy of `cgroup` is mounted, and the names from there down to `path`; None if out of sight."""
-        return self._find(self._mounts, cgroup, path) or self._find(self._again(), cgroup, path)
+    def folder(self, cgroup: Cgroup) -> str | None:
+        """Where the folder of a cgroup is; None if it is out of sight."""
+        found = self._find(cgroup)
+        return None if found is None else "/".join((found[0].rstrip("/"), *found[1]))
 
-    def owner(self, cgroup: Cgroup, path: str) -> int | None:
-        """The uid of whoever could have given the cgroup at `path` its name: 0 if it is root alone.
+    def owner(self, cgroup: Cgroup) -> int | None:
+        """The uid of whoever could have given a cgroup its name: 0 if it is root alone.
 
         None if its folders are out of sight. Raise AttestationFailed if it may have been several users.
         """
-        found = self.find(cgroup, path)
+        found = self._find(cgroup)
         if found is None:
             return None
         folder, names = found
@@ -43,27 +44,32 @@ class CgroupFolders:
             raise AttestationFailed("the process's cgroup lies in folders of several users")
         return owners.pop() if owners else 0
 
+    def _find(self, cgroup: Cgroup) -> tuple[str, Sequence[str]] | None:
+        """Where its hierarchy is mounted, and the names from there down to it."""
+        return _find(self._mounts, cgroup) or _find(self._again(), cgroup)
+
     def _again(self) -> tuple[Mount, ...]:
         mounts = tuple(each for each in mounts_of("self") if each.kind in {"cgroup", "cgroup2"})
         with self._lock:
             self._mounts = mounts
         return mounts
 
-    def _find(self, mounts: Sequence[Mount], cgroup: Cgroup, path: str) -> tuple[str, Sequence[str]] | None:
-        above, names = _steps(path)
-        for mount in mounts:
-            if not _same_hierarchy(mount, cgroup):
-                continue
-            root_above, root_names = _steps(mount.root)
-            if root_above != above or names[: len(root_names)] != root_names or len(names) == len(root_names):
-                continue
-            inside = names[len(root_names) :]
-            try:
-                if os.stat("/".join((mount.point.rstrip("/"), *inside))).st_dev == mount.device:
-                    return mount.point, inside
-            except OSError:
-                continue
-        return None
+
+def _find(mounts: Sequence[Mount], cgroup: Cgroup) -> tuple[str, Sequence[str]] | None:
+    above, names = _steps(cgroup.path)
+    for mount in mounts:
+        if not _same_hierarchy(mount, cgroup):
+            continue
+        root_above, root = _steps(mount.root)
+        if root_above != above or names[: len(root)] != root or names == root:
+            continue
+        inside = names[len(root) :]
+        try:
+            if os.stat("/".join((mount.point.rstrip("/"), *inside))).st_dev == mount.device:
+                return mount.point, inside
+        except OSError:
+            continue
+    return None
 
 
 def _same_hierarchy(mount: Mount, cgroup: Cgroup) -> bool:

@@ -4,8 +4,11 @@ A name alone proves nothing, as whoever may make a cgroup chooses its name. What
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Final
+
+from sojourn.attestation.cgroups import Cgroup, parse_cgroups
 
 _ID: Final = "(?P<id>[0-9a-f]{64})"
 _RUNTIMES: Final = "(?P<runtime>docker|libpod|cri-containerd|crio|nerdctl)"
@@ -74,6 +77,19 @@ def containers_of(path: str) -> tuple[Named, ...]:
         found.append(Named(parts["id"], runtime, _pod(parent), "/" + "/".join(names[: at + 1]), sure))
         sure = False  # inside a container, names are the container's
     return tuple(found)
+
+
+def named_in(text: str) -> Iterator[tuple[Cgroup, tuple[Named, ...]]]:
+    """Each line of a /proc/PID/cgroup with the containers that it names. Raise ValueError if that is not one."""
+    for cgroup in parse_cgroups(text):
+        yield cgroup, containers_of(cgroup.path)
+
+
+def cgroups_named(container: str, text: str) -> frozenset[Cgroup]:
+    """The cgroups of a container, by its id, that a /proc/PID/cgroup tells of. Raise ValueError as `named_in` does."""
+    return frozenset(
+        replace(cgroup, path=named.path) for cgroup, found in named_in(text) for named in found if named.id == container
+    )
 
 
 def _pod(name: str) -> str:

@@ -22,8 +22,8 @@ class FakeIdentities:
     def __init__(self, entries):
         self.entries = entries
 
-    async def of_process(self, pid):
-        return self.entries
+    async def process_has(self, pid, spiffe_ids):
+        return any(entry.spiffe_id in spiffe_ids for entry in self.entries)
 
 
 class NextRun:

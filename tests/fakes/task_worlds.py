@@ -1,7 +1,7 @@
 """All that changes tasks, on one engine: a family's room with facts, approvals, reloads, the kill switch, and restarts."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection
 from typing import Any
 
 from fakes.clock import FakeClock
@@ -52,8 +52,8 @@ class Turnstile:
 
 
 class _EveryIdentity:
-    async def of_process(self, _pid: int) -> Sequence[Any]:
-        return ENTRIES
+    async def process_has(self, _pid: int, spiffe_ids: Collection[Any]) -> bool:
+        return any(entry.spiffe_id in spiffe_ids for entry in ENTRIES)
 
 
 class World(FamilyRoom):

@@ -199,24 +199,54 @@ class TestAnotherCgroup:
         assert "UNAVAILABLE" == soon(lambda: refusal(lambda: next(stream)))[0]
 
 
-def test_an_attestor_that_failed_at_first(
-    agent: CgroupAgent,
-    admin: Admin,
-    uid: int,
-    place: Cgroup,
-    workload: Borrowed,
-    wire: Wire,
-    switched_off: Callable[[], None],
-) -> None:
-    """With some identity a stream begins although an attestor fails; what that would have earned comes by itself."""
-    place.take(workload.pid)
-    admin.register(f"/in/{uid}", f"unix:uid:{uid}", place.selector)
-    admin.register(f"/w/{uid}", f"unix:uid:{uid}")
-    switched_off()
-    stream = wire.x509_stream()
-    assert [f"{ID}/w/{uid}"] == ids(next(stream))
-    agent.switch.unlink()
-    assert [f"{ID}/in/{uid}", f"{ID}/w/{uid}"] == ids(next(stream))
+class TestAnAttestorThatFails:
+    def test_at_first(
+        self,
+        agent: CgroupAgent,
+        admin: Admin,
+        uid: int,
+        place: Cgroup,
+        workload: Borrowed,
+        wire: Wire,
+        switched_off: Callable[[], None],
+    ) -> None:
+        """While it cannot be told whether a caller has more it is "not now", with the reason; then it has all."""
+        place.take(workload.pid)
+        admin.register(f"/in/{uid}", f"unix:uid:{uid}", place.selector)
+        admin.register(f"/w/{uid}", f"unix:uid:{uid}")
+        switched_off()
+        status, text = refusal(wire.x509)
+        assert ("UNAVAILABLE", True) == (status, "(cgroup: failed: RuntimeError)" in text)
+        agent.switch.unlink()
+        assert [f"{ID}/in/{uid}", f"{ID}/w/{uid}"] == sorted(wire.x509_ids())
+
+    def test_where_it_cannot_matter(
+        self, admin: Admin, uid: int, workload: Borrowed, wire: Wire, switched_off: Callable[[], None]
+    ) -> None:
+        """A caller for whom no entry asks what it would say is served meanwhile, and one without any is refused."""
+        admin.register(f"/w/{uid}", f"unix:uid:{uid}")
+        admin.register(f"/in/{uid}", f"unix:uid:{uid + 100}", "cgroup:name:x")
+        switched_off()
+        assert [f"{ID}/w/{uid}"] == wire.x509_ids()
+
+    def test_while_a_connection_lasts(
+        self,
+        admin: Admin,
+        uid: int,
+        place: Cgroup,
+        workload: Borrowed,
+        wire: Wire,
+        switched_off: Callable[[], None],
+    ) -> None:
+        """What it said before holds for the same process in the same place: its stream goes on, with what is new."""
+        place.take(workload.pid)
+        admin.register(f"/in/{uid}", f"unix:uid:{uid}", place.selector)
+        stream = wire.x509_stream()
+        assert [f"{ID}/in/{uid}"] == ids(next(stream))
+        switched_off()
+        admin.register(f"/more/{uid}", f"unix:uid:{uid}", place.selector)
+        assert [f"{ID}/in/{uid}", f"{ID}/more/{uid}"] == ids(next(stream))
+        assert [f"{ID}/in/{uid}", f"{ID}/more/{uid}"] == sorted(wire.x509_ids())
 
 
 def test_nothing_new(admin: Admin, uid: int, workload: Borrowed, wire: Wire) -> None:

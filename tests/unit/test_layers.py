@@ -92,6 +92,7 @@ LAYERS = [
     ],
     ["tasks.statuslist"],
     ["tasks.issuing"],
+    ["attestation.tally"],
     ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],

@@ -108,7 +108,10 @@ class AttestorPlugin(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How one attestor answered: in how many seconds, with how many selectors, and of which age (seconds)."""
+    """How one attestor answered: in how many seconds, with how many selectors, and of which age (seconds).
+
+    Of one that could not tell: what it said before, if that holds still.
+    """
 
     seconds: float
     selectors: int = 0
@@ -117,7 +120,11 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Attested:
-    """All that is proved of a process at one moment (seconds on the boot clock). `cgroup`: where it was then."""
+    """All that is proved of a process at one moment (seconds on the boot clock). `cgroup`: where it was then.
+
+    `carried`: attestors that could not tell now, and that told before, when the process was already what and where it
+    is (seconds on the boot clock): what they said then is among `selectors` and `withheld`.
+    """
 
     selectors: frozenset[Selector]
     withheld: Mapping[str, str]  # `unix:path` -> why it could not be proved
@@ -125,3 +132,9 @@ class Attested:
     at: float
     cgroup: str = ""
     asked: Mapping[str, Asked] = field(default_factory=dict)  # attestor -> how it answered, also if it could not tell
+    carried: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def untold(self) -> frozenset[str]:
+        """The attestors, which are types of selectors too, of which nothing is known."""
+        return frozenset(self.failures).difference(self.carried)

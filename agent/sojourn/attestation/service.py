@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Executor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint
 from typing import Any
 
@@ -12,12 +13,15 @@ import structlog
 from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Closing, PinnedSubject
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
+from sojourn.attestation.tally import Tally
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidConfig, InvalidSelector, SojournError
 from sojourn.limits import (
     ATTESTATION_FRESH_SECONDS,
     ATTESTATIONS_PER_UID,
     ATTESTOR_DEADLINE_SECONDS,
+    ATTESTOR_REASON_MAX,
+    ATTESTOR_RETRY_SECONDS,
     SELECTORS_PER_CALLER,
 )
 from sojourn.plugins import make_plugins
@@ -47,26 +51,69 @@ class _Turns:
                 del self._of_uid[uid]
 
 
+@dataclass(slots=True)
+class _Found:
+    """What the attestors said, as it is put together."""
+
+    selectors: set[Selector] = field(default_factory=set)
+    withheld: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    asked: dict[str, Asked] = field(default_factory=dict)
+    carried: dict[str, float] = field(default_factory=dict)
+
+    def take(self, name: str, answer: Answer, seconds: float) -> None:
+        self.asked[name] = Asked(seconds, len(answer.values), answer.age)
+        self.selectors.update(Selector.from_parts(name, value) for value in answer.values)
+        self.withheld.update({f"{name}:{kind}": reason for kind, reason in answer.withheld.items()})
+
+    def carry(self, name: str, before: Attested, seconds: float, now: float) -> None:
+        """What an attestor said before holds while it cannot tell: the process is the same, in the same place."""
+        if name not in before.asked or name in before.untold:
+            return
+        held = {selector for selector in before.selectors if selector.type == name}
+        told = self.carried[name] = before.carried.get(name, before.at - before.asked[name].age)
+        self.asked[name] = Asked(seconds, len(held), now - told)
+        self.selectors |= held
+        self.withheld.update({kind: why for kind, why in before.withheld.items() if kind.startswith(f"{name}:")})
+
+    def attested(self, at: float, cgroup: str) -> Attested:
+        return Attested(frozenset(self.selectors), self.withheld, self.failures, at, cgroup, self.asked, self.carried)
+
+
 class Attestation:
-    """Turns a Peer into what is proved of it."""
+    """Turns a Peer into what is proved of it. `tally` has how each attestor fares."""
 
     def __init__(self, attestors: Mapping[str, Attestor], clock: Clock) -> None:
         self._attestors = dict(attestors)
         self._clock = clock
+        self.tally = Tally(self._attestors, clock)
         self._turns = _Turns(ATTESTATIONS_PER_UID)
         self._running: dict[Peer, asyncio.Future[Attested]] = {}
+
+    @property
+    def types(self) -> frozenset[str]:
+        """The types of the selectors that there can be: the names of the attestors."""
+        return frozenset(self._attestors)
 
     async def attest(self, peer: Peer) -> Attested:
         """Return what is proved of `peer` now. Raise AttestationFailed if it has gone, changed, or nothing can tell.
 
         What was proved within ATTESTATION_FRESH_SECONDS is used again if the process still runs the same program in the
-        same cgroup.
+        same cgroup; for ATTESTOR_RETRY_SECONDS if an attestor could not tell then, and what it said before holds.
         """
+        attested = await self.examine(peer)
+        if self._attestors and len(attested.untold) == len(self._attestors):
+            raise cannot_tell(attested)
+        return attested
+
+    async def examine(self, peer: Peer) -> Attested:
+        """As `attest`, also if nothing can tell. Raise AttestationFailed if the process has gone or changed."""
         peer.check_unchanged()
         kept = peer.attested
-        fresh = self._clock.boot() - ATTESTATION_FRESH_SECONDS
-        if kept is not None and not kept.failures and kept.at > fresh and kept.cgroup == peer.process.cgroup():
-            return kept
+        if kept is not None and not kept.untold:
+            fresh = ATTESTOR_RETRY_SECONDS if kept.failures else ATTESTATION_FRESH_SECONDS
+            if kept.at > self._clock.boot() - fresh and kept.cgroup == peer.process.cgroup():
+                return kept
         running = self._running.get(peer)
         if running is None:
             running = self._running[peer] = asyncio.ensure_future(self._attest(peer))
@@ -82,22 +129,16 @@ class Attestation:
         if peer.process.cgroup() != cgroup:
             raise AttestationFailed("the process moved to another cgroup while it was attested")
         peer.check_unchanged()
-        selectors: set[Selector] = set()
-        withheld: dict[str, str] = {}
-        failures: dict[str, str] = {}
-        asked: dict[str, Asked] = {}
+        found = _Found()
         for name, (answer, seconds) in zip(self._attestors, answers, strict=True):
-            if isinstance(answer, str):
-                failures[name] = answer
-                asked[name] = Asked(seconds)
-                continue
-            asked[name] = Asked(seconds, len(answer.values), answer.age)
-            selectors.update(Selector.from_parts(name, value) for value in answer.values)
-            withheld.update({f"{name}:{kind}": reason for kind, reason in answer.withheld.items()})
-        if self._attestors and len(failures) == len(self._attestors):
-            reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(failures.items()))
-            raise AttestationFailed(detail=reasons)
-        peer.attested = Attested(frozenset(selectors), withheld, failures, self._clock.boot(), cgroup, asked)
+            if isinstance(answer, Answer):
+                found.take(name, answer, seconds)
+            else:
+                found.failures[name] = answer
+                found.asked[name] = Asked(seconds)
+                if peer.attested is not None and peer.attested.cgroup == cgroup:
+                    found.carry(name, peer.attested, seconds, self._clock.boot())
+        peer.attested = found.attested(self._clock.boot(), cgroup)
         return peer.attested
 
     async def close(self) -> None:
@@ -114,29 +155,47 @@ class Attestation:
         """One attestor's answer, or the reason why it has none, and how many seconds it took."""
         begun = self._clock.boot()
         answer = await self._answer(name, subject)
-        return answer, self._clock.boot() - begun
+        seconds = self._clock.boot() - begun
+        self.tally.note(name, seconds, answer if isinstance(answer, str) else "")
+        return answer, seconds
 
     async def _answer(self, name: str, subject: PinnedSubject) -> Answer | str:
+        detail = ""
         try:
             async with asyncio.timeout(ATTESTOR_DEADLINE_SECONDS):
                 answer = await self._attestors[name].attest(subject)
             if len(answer.values) > SELECTORS_PER_CALLER:
-                return f"gave more than {SELECTORS_PER_CALLER} selectors"
+                raise AttestationFailed(f"gave more than {SELECTORS_PER_CALLER} selectors")
             for value in answer.values:
                 Selector.from_parts(name, value)
         except TimeoutError:
             reason = f"did not answer within {ATTESTOR_DEADLINE_SECONDS:g} s"
         except InvalidSelector as error:
             reason = f"gave a malformed selector: {error.public}"
+        except AttestationFailed as error:
+            reason, detail = error.reason or "could not tell", error.detail
         except SojournError as error:
-            reason = error.public
+            reason, detail = error.public, error.detail
         except Exception as error:
             log.exception("attestor_raised", attestor=name, pid=subject.pid)
             reason = f"failed: {type(error).__name__}"
         else:
             return answer
-        log.warning("attestor_failed", attestor=name, pid=subject.pid, reason=reason)
+        reason = _plain(reason)
+        log.warning("attestor_failed", attestor=name, pid=subject.pid, reason=reason, detail=detail)
         return reason
+
+
+def cannot_tell(attested: Attested) -> AttestationFailed:
+    """That attestors could not tell, which they were, and why."""
+    untold = attested.untold
+    reasons = "; ".join(f"{name}: {why}" for name, why in sorted(attested.failures.items()) if name in untold)
+    return AttestationFailed(f"an attestor could not tell ({reasons})")
+
+
+def _plain(reason: str) -> str:
+    """A reason that callers may be shown, whoever made it up."""
+    return "".join(char if char.isprintable() else "?" for char in reason[:ATTESTOR_REASON_MAX])
 
 
 def load_attestors(tables: Mapping[str, Mapping[str, Any]], pool: Executor) -> dict[str, Attestor]:

@@ -150,8 +150,7 @@ class TasksApi:
         try:
             if pid == 1 or holder.credentials().uid != peer.uid or not caller.descends_from(holder):
                 raise PolicyDenied("holder_pid is neither the caller nor an ancestor of it that runs as the same user")
-            theirs = {entry.spiffe_id for entry in await self._identities.of_process(pid)}
-            if not any(entry.spiffe_id in theirs for entry in entries):
+            if not await self._identities.process_has(pid, {entry.spiffe_id for entry in entries}):
                 raise PolicyDenied("the process that holder_pid names has none of the caller's identities")
         except BaseException:
             holder.close()

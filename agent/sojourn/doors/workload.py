@@ -83,9 +83,8 @@ class WorkloadApi:
             raise InvalidInput("svid must be specified")
         # Any process on this machine may ask, as at SPIRE: the answer is about the token. Tokens of other trust domains
         # are for those who federate with them.
-        entries = await self._identities.entries_of(call.peer)
         try:
-            svid = self._identities.verify_jwt_svid(request.svid, [request.audience], entries)
+            svid = await self._identities.verify_for(call.peer, request.svid, [request.audience])
             answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
             claims.put(answer.claims, {**svid.claims, "aud": list(svid.audience)})
         except InvalidToken as error:

@@ -2,22 +2,22 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
-from sojourn.attestation.service import Attestation
+from sojourn.attestation.service import Attestation, cannot_tell
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
-from sojourn.errors import AttestationFailed, NoIdentity, SojournError, SvidRevoked, Unavailable
-from sojourn.identity.entries import Entry, IdentityKey
+from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, SojournError, SvidRevoked, Unavailable
+from sojourn.identity.entries import Entry, IdentityKey, Registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.issued import IssuedSvid
 from sojourn.identity.issuing import Issuing
-from sojourn.identity.matching import EntryIndex, unique_hints
+from sojourn.identity.matching import EntryIndex, that_matter, unique_hints
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.revocations import Revocations, RevokedSvid
 from sojourn.limits import (
@@ -130,7 +130,7 @@ class Identities:
         """DER lists of our X.509-SVIDs that are revoked; none while nothing is."""
         return self._revocations.crls
 
-    def bundles_of(self, entries: Sequence[Entry]) -> dict[TrustDomain, Bundle]:
+    def bundles_of(self, entries: Sequence[Registration]) -> dict[TrustDomain, Bundle]:
         """The bundles that callers with these entries may have: our own first, then those they federate with."""
         own = self._authority.bundle
         return {own.trust_domain: own, **self._foreign.of(entries)}
@@ -148,29 +148,32 @@ class Identities:
         return found.values()
 
     async def of(self, peer: Peer) -> tuple[Entry, ...]:
-        """The entries of a caller, in the stated order. Raise NoIdentity, or AttestationFailed if it cannot be told."""
-        attested = await self._attestation.attest(peer)
-        entries = self._match(attested)
+        """The entries of a caller, in the stated order. Raise NoIdentity, or AttestationFailed if it cannot be told:
+        also if an attestor could not tell by which the caller might have more.
+        """
+        entries = self._settled(await self._attestation.attest(peer))
         if not entries:
-            raise self._nothing(attested)
+            raise NoIdentity("no identity issued")
         return entries
 
-    async def entries_of(self, peer: Peer) -> tuple[Entry, ...]:
-        """The entries of a caller, which may be none. Raise AttestationFailed."""
-        return self._match(await self._attestation.attest(peer))
-
     async def of_process(self, pid: int) -> tuple[Entry, ...]:
-        """The entries that a process would have if it called; none if it cannot be attested."""
-        try:
-            peer = Peer.of_pid(pid)
-        except AttestationFailed:
-            return ()
-        try:
-            return await self.entries_of(peer)
-        except AttestationFailed:
-            return ()
-        finally:
-            peer.close()
+        """The entries that a process would have if it called; none if there is none. Raise AttestationFailed."""
+        with _peer_of(pid) as peer:
+            return self._settled(await self._attestation.attest(peer)) if peer is not None else ()
+
+    async def has(self, peer: Peer, spiffe_ids: Collection[SpiffeId]) -> bool:
+        """Whether a caller has one of these SPIFFE IDs. Raise AttestationFailed if that cannot be told."""
+        attested = await self._attestation.attest(peer)
+        if any(entry.spiffe_id in spiffe_ids for entry in self._match(attested)):
+            return True
+        if any(entry.expanded_to(each) for entry in self._possible(attested) for each in spiffe_ids):
+            raise cannot_tell(attested)
+        return False
+
+    async def process_has(self, pid: int, spiffe_ids: Collection[SpiffeId]) -> bool:
+        """Whether a process would have one of these if it called. Raise AttestationFailed if that cannot be told."""
+        with _peer_of(pid) as peer:
+            return peer is not None and await self.has(peer, spiffe_ids)
 
     def registered(self, spiffe_id: SpiffeId) -> tuple[Entry, ...]:
         """The entries for one SPIFFE ID, for a workload that is known by its SVID; none if it is not registered."""
@@ -181,10 +184,16 @@ class Identities:
         return self._revocations.names(kind, svid_id)
 
     async def entry_for(self, peer: Peer, spiffe_id: SpiffeId) -> Entry:
-        """The caller's entry for one SPIFFE ID. Raise NoIdentity if it has none."""
-        for entry in await self.of(peer):
+        """The caller's entry for one SPIFFE ID. Raise NoIdentity if it has none, AttestationFailed if that cannot be
+        told.
+        """
+        attested = await self._attestation.attest(peer)
+        entries = self._match(attested)
+        for entry in entries:
             if entry.spiffe_id == spiffe_id:
                 return entry
+        if any(entry.expanded_to(spiffe_id) for entry in self._possible(attested)):
+            raise cannot_tell(attested)
         raise NoIdentity("no identity issued")
 
     def x509_svid(self, entry: Entry) -> X509Svid:
@@ -199,7 +208,7 @@ class Identities:
         """The WIT-SVID of an entry, as good as it gets now. Raise Unimplemented if that is switched off."""
         return self._issuing.wit.get(entry)
 
-    def verify_jwt_svid(self, token: str, audience: Sequence[str], entries: Sequence[Entry] = ()) -> JwtSvid:
+    def verify_jwt_svid(self, token: str, audience: Sequence[str], entries: Sequence[Registration] = ()) -> JwtSvid:
         """Validate a JWT-SVID for a caller with these entries: of our own trust domain, or one they federate with.
 
         Raise InvalidToken.
@@ -207,6 +216,22 @@ class Identities:
         keys = {domain: bundle.jwt_authorities for domain, bundle in self.bundles_of(entries).items()}
         svid = jwtsvid.verify(token, audience, keys, self._clock.now(), self._signatures)
         return self._revocations.check(svid) if svid.spiffe_id.trust_domain == self.bundle.trust_domain else svid
+
+    async def verify_for(self, peer: Peer, token: str, audience: Sequence[str]) -> JwtSvid:
+        """Validate a JWT-SVID for a caller. Raise InvalidToken, or AttestationFailed if that depends on what the caller
+        may have beside what it has.
+        """
+        attested = await self._attestation.attest(peer)
+        entries = self._match(attested)
+        try:
+            return self.verify_jwt_svid(token, audience, entries)
+        except InvalidToken:
+            possible = self._possible(attested)
+            if any(entry.federates_with for entry in possible):
+                with contextlib.suppress(InvalidToken):
+                    self.verify_jwt_svid(token, audience, (*entries, *possible))
+                    raise cannot_tell(attested) from None
+            raise
 
     async def revoke(self, svids: Sequence[IssuedSvid]) -> list[RevokedSvid]:
         """Put SVIDs on the deny list, replace them on the streams that have them, and end those. Return new ones."""
@@ -227,6 +252,7 @@ class Identities:
     @asynccontextmanager
     async def stream(self, peer: Peer, method: str, *, required: bool = True) -> AsyncIterator[Stream]:
         """Hold a stream for a caller. One without identity waits UNMATCHED_HOLD_SECONDS, then NoIdentity is raised.
+        Raise AttestationFailed if it cannot be told what the caller has, be that less or more.
 
         When the caller's entries or their SVIDs or the bundle change, `stream.changed` is set; `stream.entries` is what
         the caller has now, and empty once it has nothing any more. Without `required` a caller that has nothing gets
@@ -239,7 +265,7 @@ class Identities:
         self._streams.add(stream)
         try:
             stream.check_closing()
-            self._set_entries(stream, self._match(attested))
+            self._set_entries(stream, self._settled(attested))
             if required and not stream.entries:
                 await self._hold(stream)
             yield stream
@@ -251,17 +277,14 @@ class Identities:
         """Attest a stream's caller again, as cheaply as can be: before each answer. Raise AttestationFailed.
 
         Because an attestor cannot tell, nothing is taken away: while the process is the same in the same cgroup, what
-        was proved before holds; otherwise that it cannot be told is raised.
+        it said before holds; otherwise that it cannot be told is raised. And nothing is given that might be second to
+        what cannot be told.
         """
         attested = await self._attestation.attest(stream.peer)
         if attested is stream.attested and not any(entry.expires_at for entry in stream.entries):
             return
-        entries = self._match(attested)
+        entries = self._settled(attested, stream.entries)
         stream.unsure = bool(attested.failures)
-        if stream.unsure and not set(stream.entries) <= set(entries):
-            if attested.cgroup != stream.attested.cgroup:
-                raise self._cannot_tell(attested)
-            attested, entries = stream.attested, self._match(stream.attested)
         stream.attested = attested
         if entries != stream.entries:
             self._set_entries(stream, entries)
@@ -278,18 +301,32 @@ class Identities:
                 while not stream.entries:
                     await stream.next_change()
         except TimeoutError:
-            raise self._nothing(stream.attested) from None
+            self._settled(stream.attested)  # it may have become more than one can tell
+            raise NoIdentity("no identity issued") from None
 
     def _match(self, attested: Attested) -> tuple[Entry, ...]:
         return unique_hints(self._registry.match(attested.selectors))
 
-    def _nothing(self, attested: Attested) -> NoIdentity | AttestationFailed:
-        # An attestor that could not tell might have earned the caller an identity: that is not a no.
-        return self._cannot_tell(attested) if attested.failures else NoIdentity("no identity issued")
+    def _possible(self, attested: Attested) -> tuple[Registration, ...]:
+        """What the caller might have beside what it has, if all attestors could tell."""
+        found = self._registry.possible(attested.selectors, attested.untold)
+        return that_matter(self._match(attested), found) if found else ()
 
-    def _cannot_tell(self, attested: Attested) -> AttestationFailed:
-        reasons = "; ".join(f"{name} {reason}" for name, reason in sorted(attested.failures.items()))
-        return AttestationFailed(detail=reasons)
+    def _settled(self, attested: Attested, held: Sequence[Entry] | None = None) -> tuple[Entry, ...]:
+        """What the caller has. Raise AttestationFailed if it might have more, since that might come first.
+
+        To a caller who holds entries already, what is left of them is given then, unless one that is not left might be.
+        """
+        entries = self._match(attested)
+        possible = self._possible(attested)
+        if not possible:
+            return entries
+        mine = {entry.key for entry in held or ()}
+        kept = tuple(entry for entry in entries if entry.key in mine)
+        lost = {key.entry_id for key in mine}.intersection(entry.id for entry in possible)
+        if held is None or lost or (mine and not kept):
+            raise cannot_tell(attested)
+        return kept
 
     def _set_entries(self, stream: Stream, entries: tuple[Entry, ...]) -> None:
         for entry in entries:
@@ -309,9 +346,12 @@ class Identities:
             if change.new is not None:
                 after.add(change.new)
         for stream in self._streams:
-            held = stream.attested.selectors
-            if before.match(held) or after.match(held):
-                self._set_entries(stream, self._match(stream.attested))
+            held, untold = stream.attested.selectors, stream.attested.untold
+            if any(each.match(held) or each.possible(held, untold) for each in (before, after)):
+                try:
+                    self._set_entries(stream, self._settled(stream.attested, stream.entries))
+                except AttestationFailed as error:
+                    stream.end(error)
                 stream.changed.set()
 
     def _rotated(self, key: IdentityKey) -> None:
@@ -327,6 +367,20 @@ class Identities:
     def _bundle_changed(self) -> None:
         for stream in self._streams:
             stream.changed.set()
+
+
+@contextmanager
+def _peer_of(pid: int) -> Iterator[Peer | None]:
+    """A process that is asked about, or None if there is none, or no more."""
+    try:
+        peer = Peer.of_pid(pid)
+    except AttestationFailed:
+        yield None
+        return
+    try:
+        yield peer
+    finally:
+        peer.close()
 
 
 def _closing() -> Unavailable:

@@ -1,44 +1,105 @@
 """Finding the entries of a caller without looking at all of them."""
 
 import heapq
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from sojourn.attestation.selectors import Selector
-from sojourn.identity.entries import Entry, Registration
+from sojourn.identity.entries import Registration
+from sojourn.identity.templates import Unfilled, values_of
+from sojourn.limits import BLIND_INDEXES_KEPT
+
+Kind = TypeVar("Kind", bound=Registration)
 
 
-class EntryIndex:
-    """Entries, each filed under one of its selectors: the one under which the fewest others are filed."""
+class _Drawers:
+    """Entries, each filed under one of its selectors: the one under which the fewest others are filed.
 
-    def __init__(self) -> None:
-        self._filed: dict[Selector, dict[str, Registration]] = {}
-        self._selector_of: dict[str, Selector] = {}
+    `blind` to some types of selectors: only entries that hang on such are filed, by what else they ask for.
+    """
+
+    def __init__(self, blind: frozenset[str] = frozenset()) -> None:
+        self._blind = blind
+        self._filed: dict[Selector | None, dict[str, tuple[frozenset[Selector], Registration]]] = {}
+        self._selector_of: dict[str, Selector | None] = {}
 
     def add(self, entry: Registration) -> None:
         """File `entry`, in the place of an earlier one with the same ID."""
         self.remove(entry.id)
-        key = min(sorted(entry.selectors), key=lambda selector: len(self._filed.get(selector, ())))
-        self._filed.setdefault(key, {})[entry.id] = entry
+        asked = entry.selectors
+        if self._blind:
+            asked = frozenset(selector for selector in entry.selectors if selector.type not in self._blind)
+            if self._blind.isdisjoint(entry.attestors):
+                return
+        key = min(sorted(asked), key=lambda selector: len(self._filed.get(selector, ())), default=None)
+        self._filed.setdefault(key, {})[entry.id] = (asked, entry)
         self._selector_of[entry.id] = key
 
     def remove(self, entry_id: str) -> None:
-        key = self._selector_of.pop(entry_id, None)
-        if key is None:
+        if entry_id not in self._selector_of:
             return
+        key = self._selector_of.pop(entry_id)
         drawer = self._filed[key]
         del drawer[entry_id]
         if not drawer:
             del self._filed[key]
 
+    def among(self, selectors: frozenset[Selector]) -> list[Registration]:
+        """The entries that ask for nothing else, but for what this is blind to."""
+        return [
+            entry
+            for selector in (*selectors, None)
+            for asked, entry in self._filed.get(selector, {}).values()
+            if asked <= selectors
+        ]
+
+
+class EntryIndex:
+    """Entries by what they ask for."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Registration] = {}
+        self._drawers = _Drawers()
+        self._blind: OrderedDict[frozenset[str], _Drawers] = OrderedDict()  # made when they are needed
+
+    def add(self, entry: Registration) -> None:
+        """File `entry`, in the place of an earlier one with the same ID."""
+        self._entries[entry.id] = entry
+        for drawers in (self._drawers, *self._blind.values()):
+            drawers.add(entry)
+
+    def remove(self, entry_id: str) -> None:
+        self._entries.pop(entry_id, None)
+        for drawers in (self._drawers, *self._blind.values()):
+            drawers.remove(entry_id)
+
     def match(self, selectors: frozenset[Selector]) -> tuple[Registration, ...]:
         """The entries whose selectors are all among `selectors`, in the stated order."""
-        found = [
-            entry
-            for selector in selectors
-            for entry in self._filed.get(selector, {}).values()
-            if entry.selectors <= selectors
-        ]
+        return tuple(sorted(self._drawers.among(selectors), key=lambda entry: entry.order))
+
+    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> tuple[Registration, ...]:
+        """The entries that give nothing, and might if more of the types `untold` were known, in the stated order."""
+        if not untold:
+            return ()
+        drawers = self._blind.get(untold)
+        if drawers is None:
+            drawers = self._blind[untold] = _Drawers(untold)
+            for entry in self._entries.values():
+                drawers.add(entry)
+            if len(self._blind) > BLIND_INDEXES_KEPT:
+                self._blind.popitem(last=False)
+        self._blind.move_to_end(untold)
+        found = [entry for entry in drawers.among(selectors) if _might(entry, selectors, untold)]
         return tuple(sorted(found, key=lambda entry: entry.order))
+
+
+def _might(entry: Registration, selectors: frozenset[Selector], untold: frozenset[str]) -> bool:
+    """Whether an entry that hangs on types of which too little is known lacks anything, and of those alone."""
+    told = [each for each in entry.placeholders if each.type not in untold]
+    if isinstance(values_of(told, selectors), Unfilled):
+        return False
+    return not entry.selectors <= selectors or isinstance(entry.expand(selectors), Unfilled)
 
 
 def nearest(
@@ -57,11 +118,11 @@ def nearest(
     return heapq.nsmallest(limit, (entry for entry in entries if not entry.selectors <= selectors), key=distance)
 
 
-def unique_hints(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+def unique_hints(entries: Iterable[Kind]) -> tuple[Kind, ...]:
     """Of entries that share a hint keep one, since hints are unique (Workload API 5.2.1): the one with the highest
     priority, then the oldest, then the one with the smallest ID.
     """
-    kept: dict[str, Entry] = {}
+    kept: dict[str, Kind] = {}
     entries = tuple(entries)
     for entry in entries:
         if entry.hint:
@@ -71,5 +132,14 @@ def unique_hints(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(entry for entry in entries if not entry.hint or kept[entry.hint] is entry)
 
 
-def _precedence(entry: Entry) -> tuple[int, int, str]:
+def that_matter(entries: Sequence[Registration], possible: Iterable[Registration]) -> tuple[Registration, ...]:
+    """Of entries that may match too, those that would change what a caller with `entries` has: whose hint is not taken
+    by one of these that goes before.
+    """
+    return tuple(
+        each for each in possible if not each.hint or any(kept is each for kept in unique_hints((*entries, each)))
+    )
+
+
+def _precedence(entry: Registration) -> tuple[int, int, str]:
     return (-entry.priority, entry.created_at, entry.id)

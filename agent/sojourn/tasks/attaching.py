@@ -64,10 +64,8 @@ class Attaching:
 
     async def _check_holder(self, peer: Peer, task: Task) -> None:
         """The caller has the task's identity; if it is not the holder itself, the holder must have it too."""
-        if not _is_holder(peer, task):
-            entries = await self._identities.of_process(task.holder.pid)
-            if not any(entry.spiffe_id == task.spiffe_id for entry in entries):
-                raise PolicyDenied("the process that holds the task has not the task's identity any more")
+        if not _is_holder(peer, task) and not await self._identities.process_has(task.holder.pid, {task.spiffe_id}):
+            raise PolicyDenied("the process that holds the task has not the task's identity any more")
 
     async def _resume_once(self, task: Task) -> None:
         """Resume, or wait for whoever does already."""

@@ -59,8 +59,7 @@ class Runners:
         if runner.uid != caller.uid or runner.process.start_time > caller.process.start_time:
             runner.check_unchanged()
             return None
-        entries = await self._identities.entries_of(runner)
-        return runner.process.again() if any(entry.spiffe_id == spiffe_id for entry in entries) else None
+        return runner.process.again() if await self._identities.has(runner, {spiffe_id}) else None
 
     def _keep(self, runner: Peer) -> None:
         before = self._kept.pop(runner.process.pid, None)

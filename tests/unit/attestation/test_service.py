@@ -13,7 +13,7 @@ from sojourn.attestation import service
 from sojourn.attestation.process import Process, Program
 from sojourn.attestation.service import Attestation, load_attestors
 from sojourn.errors import AttestationFailed, InvalidConfig
-from sojourn.limits import ATTESTATION_FRESH_SECONDS
+from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTOR_REASON_MAX, ATTESTOR_RETRY_SECONDS
 
 
 @pytest.fixture
@@ -180,6 +180,119 @@ class TestKept:
         await asyncio.gather(leaves, return_exceptions=True)
         unix.gate.set()
         assert (await stays).selectors
+
+
+class TestCarried:
+    """What `docker` said before holds while it cannot tell."""
+
+    @pytest.fixture
+    async def failing(self, attestation, docker, peer, clock):
+        await attestation.attest(peer)
+        clock.advance(ATTESTATION_FRESH_SECONDS)
+        docker.failure = AttestationFailed("the engine is down", detail="errno 111")
+        return docker
+
+    async def test_in_the_same_place(self, attestation, failing, peer, clock):
+        """An attestor that cannot tell now takes away nothing, and how old that is is told."""
+        told = clock.boot() - ATTESTATION_FRESH_SECONDS
+        found = await attestation.attest(peer)
+        assert selectors("unix:uid:1", "unix:gid:1", "docker:label:a") == found.selectors
+        assert ({"docker": "the engine is down"}, {"docker": told}) == (found.failures, found.carried)
+        assert (1, ATTESTATION_FRESH_SECONDS) == (found.asked["docker"].selectors, found.asked["docker"].age)
+        assert frozenset() == found.untold
+
+    async def test_for_as_long_as_it_takes(self, attestation, failing, peer, clock):
+        """That holds over any number of failures, and its age grows from when it was said."""
+        for _ in range(3):
+            found = await attestation.attest(peer)
+            clock.advance(ATTESTATION_FRESH_SECONDS)
+        assert selectors("docker:label:a") < found.selectors
+        assert 3 * ATTESTATION_FRESH_SECONDS == found.asked["docker"].age
+
+    async def test_only_what_was_said(self, attestation, failing, unix, peer):
+        """What other attestors say meanwhile counts: nothing of theirs is kept."""
+        unix.values, unix.withheld = frozenset({"uid:2"}), {}
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:2", "docker:label:a"), {}) == (found.selectors, found.withheld)
+
+    async def test_what_was_withheld(self, attestation, unix, peer, clock):
+        """What could not be proved before stays so, with the reason."""
+        await attestation.attest(peer)
+        clock.advance(ATTESTATION_FRESH_SECONDS)
+        unix.failure = RuntimeError("down")
+        assert {"unix:path": "no capability"} == (await attestation.attest(peer)).withheld
+
+    async def test_not_in_another_cgroup(self, attestation, failing, peer, monkeypatch):
+        """Of a process that has moved nothing is known any more."""
+        monkeypatch.setattr(Process, "cgroup", lambda _: "0::/elsewhere")
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:1", "unix:gid:1"), {"docker"}) == (found.selectors, found.untold)
+
+    async def test_not_for_another_connection(self, attestation, failing, peer, running):
+        """What was proved of a process on one connection is not proved on another."""
+        other = peer_of(running)
+        try:
+            assert {"docker"} == (await attestation.attest(other)).untold
+        finally:
+            other.close()
+
+    async def test_asked_again_soon(self, attestation, failing, peer, clock):
+        """It is asked again every few seconds, and not at each call: a call may have to wait for its deadline."""
+        before = len(failing.asked)
+        for _ in range(3):
+            await attestation.attest(peer)
+        assert before + 1 == len(failing.asked)
+        failing.failure, failing.values = None, frozenset({"label:b"})
+        clock.advance(ATTESTOR_RETRY_SECONDS)
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:1", "unix:gid:1", "docker:label:b"), {}) == (found.selectors, found.carried)
+
+    async def test_when_all_fail(self, attestation, failing, unix, peer):
+        """That holds although no attestor at all can tell."""
+        unix.failure = RuntimeError("down")
+        assert selectors("unix:uid:1", "unix:gid:1", "docker:label:a") == (await attestation.attest(peer)).selectors
+
+
+class TestReasons:
+    async def test_are_told(self, attestation, unix, docker, peer):
+        """If nothing can be told, the caller hears which attestors failed and why, and nothing of their details."""
+        unix.failure = AttestationFailed("the program cannot be read", detail="errno 5")
+        docker.failure = RuntimeError("secret")
+        with pytest.raises(AttestationFailed) as caught:
+            await attestation.attest(peer)
+        assert (
+            "workload attestation failed: an attestor could not tell (docker: failed: RuntimeError;"
+            " unix: the program cannot be read)" == caught.value.public
+        )
+
+    async def test_are_bounded(self, attestation, docker, peer):
+        """A reason that is endless, or would move a terminal's cursor, is cut and made plain."""
+        docker.failure = AttestationFailed("\x1b[2J\n" + "x" * 10_000)
+        reason = (await attestation.attest(peer)).failures["docker"]
+        assert (ATTESTOR_REASON_MAX, True) == (len(reason), reason.isprintable())
+
+
+class TestTally:
+    async def test_counts(self, attestation, docker, peer, clock):
+        """Each answer is counted and told, and the last failure is kept after it is over."""
+        heard = []
+        attestation.tally.on_answer(lambda *answer: heard.append(answer))
+        docker.failure = AttestationFailed("down")
+        await attestation.attest(peer)
+        failed_at = clock.now()
+        record = attestation.tally.records["docker"]
+        assert (1, 1, True, "down", failed_at) == (
+            *(record.asked, record.failed, record.failing, record.failure, record.failed_at),
+        )
+        docker.failure = None
+        clock.advance(1)
+        await attestation.attest(peer)
+        assert (2, 1, False, "down", failed_at) == (
+            *(record.asked, record.failed, record.failing, record.failure, record.failed_at),
+        )
+        assert [("docker", ""), ("docker", "down"), ("unix", ""), ("unix", "")] == sorted(
+            (name, failure) for name, _, failure in heard
+        )
 
 
 class TestChange:

@@ -12,7 +12,7 @@ from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, 
 from sojourn.attestation.attestor import Answer
 from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
-from sojourn.errors import Bug, InvalidEntry, NoIdentity
+from sojourn.errors import AttestationFailed, Bug, InvalidEntry, NoIdentity
 from sojourn.identity.claims import JwtClaims
 from sojourn.identity.entries import Entry, Registration, changed, check, registration
 from sojourn.identity.registry import Registry
@@ -177,9 +177,12 @@ class Fleet(Room):
     def __init__(self, folder, entries):
         super().__init__(folder, entries)
         self.said = {}
+        self.broken = False
         self.identities._attestation = Attestation({"unix": self.attestor, "k8s": self}, self.clock)
 
     async def attest(self, subject):
+        if self.broken:
+            raise AttestationFailed("the kubelet does not answer")
         return Answer(frozenset(self.said.get(subject.pid, ())))
 
     def caller(self, *values):
@@ -340,3 +343,35 @@ class TestFleet:
             assert [] == fleet.issuing.x509.kept()
         finally:
             fleet.close()
+
+
+class TestAnAttestorThatCannotTell:
+    async def test_is_no_refusal(self, fleet):
+        """While what would fill the placeholders in cannot be told, a caller is told that, not that it has nothing."""
+        peer = fleet.caller("ns:prod", "sa:web")
+        fleet.broken = True
+        with pytest.raises(AttestationFailed, match="could not tell"):
+            await fleet.identities.of(peer)
+
+    async def test_asked_for_by_its_id(self, fleet):
+        """Whether it has one ID of the template's cannot be told either; that it has not another can."""
+        peer = fleet.caller("ns:prod", "sa:web")
+        fleet.broken = True
+        with pytest.raises(AttestationFailed):
+            await fleet.identities.entry_for(peer, SpiffeId.parse(ONE))
+        with pytest.raises(NoIdentity):
+            await fleet.identities.entry_for(peer, spiffe_id("/elsewhere"))
+
+    async def test_a_stream_keeps_what_it_has(self, fleet):
+        """A stream keeps its identity while the attestor fails, and has the next one when that says so."""
+        peer = fleet.caller("ns:prod", "sa:web")
+        async with fleet.stream_of(peer) as stream:
+            fleet.broken = True
+            fleet.clock.advance(ATTESTATION_FRESH_SECONDS)
+            await fleet.identities.refresh(stream)
+            assert [ONE] == [str(each.spiffe_id) for each in stream.entries]
+            fleet.said[peer.process.pid] = ("ns:prod", "sa:shop")
+            fleet.broken = False
+            fleet.clock.advance(ATTESTATION_FRESH_SECONDS)
+            await fleet.identities.refresh(stream)
+            assert [TWO] == [str(each.spiffe_id) for each in stream.entries]

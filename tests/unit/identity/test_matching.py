@@ -2,11 +2,15 @@
 
 from dataclasses import replace
 
+import pytest
 from fakes.registrations import entry, selectors
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.attestation.selectors import Selector
-from sojourn.identity.matching import EntryIndex, nearest, unique_hints
+from sojourn.identity.entries import registration
+from sojourn.identity.matching import EntryIndex, nearest, that_matter, unique_hints
+from sojourn.identity.templates import parse_id
+from sojourn.limits import BLIND_INDEXES_KEPT
 
 few = st.sets(st.integers(0, 5).map(lambda number: Selector("t", str(number))), max_size=5).map(frozenset)
 entries = st.lists(
@@ -49,7 +53,100 @@ def test_removing_leaves_nothing():
     index.add(replace(entry("/a"), selectors=selectors("unix:uid:2")))
     index.remove("entry-a")
     index.remove("entry-a")
-    assert ({}, {}) == (index._filed, index._selector_of)
+    index.possible(selectors("unix:uid:1"), frozenset({"unix"}))
+    assert ({}, {}, {}) == (index._entries, index._drawers._filed, index._drawers._selector_of)
+    assert [{}] == [each._filed for each in index._blind.values()]
+
+
+kinds = st.sampled_from(["a", "b", "c"])
+mixed = st.sets(st.builds(Selector, kinds, st.sampled_from("12")), max_size=4).map(frozenset)
+
+
+class TestPossible:
+    @given(
+        st.lists(
+            st.tuples(
+                st.booleans(),
+                st.builds(lambda n, s: entry(f"/n{n}", selectors=s), st.integers(0, 5), mixed.filter(bool)),
+            ),
+            max_size=12,
+        ),
+        mixed,
+        st.lists(st.sets(kinds).map(frozenset), min_size=1, max_size=4),
+    )
+    def test_equals_looking_at_all(self, history, held, asked):
+        """What might match is exactly what lacks nothing but selectors of the types that are not known, at any time."""
+        index, left = EntryIndex(), {}
+        for adding, each in history:
+            if adding:
+                index.add(each)
+                left[each.id] = each
+            else:
+                index.remove(each.id)
+                left.pop(each.id, None)
+            for untold in asked:
+                missing = {entry_id: {s.type for s in each.selectors - held} for entry_id, each in left.items()}
+                expected = {entry_id for entry_id, types in missing.items() if types and types <= untold}
+                assert expected == {each.id for each in index.possible(held, untold)}
+
+    def test_in_the_stated_order(self):
+        """What comes first of it stands first."""
+        index = EntryIndex()
+        for each in (entry("/b", "x:1"), entry("/a", "x:1"), entry("/c", "x:2", "x:1"), entry("/d", "x:3", priority=1)):
+            index.add(each)
+        found = index.possible(frozenset(), frozenset({"x"}))
+        assert ["/d", "/c", "/a", "/b"] == [each.spiffe_id.path for each in found]
+
+    @pytest.mark.parametrize(
+        ("held", "untold", "expected"),
+        [
+            (("a:1", "k:n:x"), {"k"}, []),  # it has it
+            (("a:1",), {"k"}, ["fleet"]),
+            (("a:1",), {"z"}, []),  # what is missing was told: that there is none
+            ((), {"a"}, []),
+            ((), {"a", "k"}, ["fleet"]),
+            (("k:n:x",), {"a"}, ["fleet"]),
+            (("k:n:x/y",), {"a"}, []),  # it would not be filled in either
+            (("k:n:x", "k:n:y"), {"a"}, []),
+            (("a:2",), {"k"}, []),
+        ],
+    )
+    def test_of_a_template(self, held, untold, expected):
+        """One whose placeholders are not known might match too, and not if what is known of them does not fit."""
+        index = EntryIndex()
+        index.add(
+            registration(
+                {
+                    "id": "fleet",
+                    "spiffe_id": parse_id("spiffe://example.org/{k.n}"),
+                    "parent_id": entry("/a").parent_id,
+                    "selectors": selectors("a:1"),
+                }
+            )
+        )
+        found = index.possible(frozenset(map(Selector.parse, held)), frozenset(untold))
+        assert expected == [each.id for each in found]
+
+    def test_does_not_grow(self):
+        """However the attestors fail together, only so many indexes are kept."""
+        index = EntryIndex()
+        index.add(entry("/a", "t0:1"))
+        for number in range(3 * BLIND_INDEXES_KEPT):
+            index.possible(frozenset(), frozenset({f"t{number}"}))
+        assert BLIND_INDEXES_KEPT == len(index._blind)
+
+
+class TestThatMatter:
+    def test_one_whose_hint_is_taken(self):
+        """What would lose its hint to an identity that the caller has changes nothing; what would take it does."""
+        held = entry("/held", hint="h", created_at=2)
+        younger, older = entry("/younger", hint="h", created_at=3), entry("/older", hint="h", created_at=1)
+        assert (older,) == that_matter([held], [younger, older])
+
+    def test_one_without_hint(self):
+        """Whatever has no hint, or one of its own, matters."""
+        possible = (entry("/plain"), entry("/own", hint="o"))
+        assert possible == that_matter([entry("/held", hint="h")], possible)
 
 
 def test_nearest():
