@@ -69,11 +69,6 @@ class Registration:
         own = self.spiffe_id.placeholders if isinstance(self.spiffe_id, IdTemplate) else ()
         return own + self.jwt_claims.placeholders
 
-    @property
-    def attestors(self) -> frozenset[str]:
-        """The attestors whose selectors decide what a caller has by it."""
-        return frozenset({each.type for each in self.selectors} | {each.type for each in self.placeholders})
-
     def expand(self, selectors: frozenset[Selector]) -> "Entry | Unfilled":
         """What a caller that has all its selectors, among these, has by it; or why that is nothing."""
         if isinstance(self, Entry) and not self.jwt_claims.placeholders:

@@ -94,4 +94,4 @@ def conclusion(found: list[Verdict], attested: Attested, has: str = "the process
 
 def _asked(verdict: Verdict) -> set[str]:
     """The kinds of selectors, such as `k8s:ns`, that an entry's placeholders stand for."""
-    return {f"{each.type}:{each.key.partition(':')[0]}" for each in verdict.entry.placeholders}
+    return {each.kind for each in verdict.entry.placeholders}

@@ -16,7 +16,7 @@ Kind = TypeVar("Kind", bound=Registration)
 class _Drawers:
     """Entries, each filed under one of its selectors: the one under which the fewest others are filed.
 
-    `blind` to some types of selectors: only entries that hang on such are filed, by what else they ask for.
+    `blind` to some types or kinds of selectors: only entries that hang on such are filed, by what else they ask for.
     """
 
     def __init__(self, blind: frozenset[str] = frozenset()) -> None:
@@ -29,8 +29,8 @@ class _Drawers:
         self.remove(entry.id)
         asked = entry.selectors
         if self._blind:
-            asked = frozenset(selector for selector in entry.selectors if selector.type not in self._blind)
-            if self._blind.isdisjoint(entry.attestors):
+            asked = frozenset(selector for selector in entry.selectors if not selector.within(self._blind))
+            if len(asked) == len(entry.selectors) and not any(each.within(self._blind) for each in entry.placeholders):
                 return
         key = min(sorted(asked), key=lambda selector: len(self._filed.get(selector, ())), default=None)
         self._filed.setdefault(key, {})[entry.id] = (asked, entry)
@@ -79,7 +79,7 @@ class EntryIndex:
         return tuple(sorted(self._drawers.among(selectors), key=lambda entry: entry.order))
 
     def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> tuple[Registration, ...]:
-        """The entries that give nothing, and might if more of the types `untold` were known, in the stated order."""
+        """The entries that give nothing, and might if more of the kinds `untold` were known, in the stated order."""
         if not untold:
             return ()
         drawers = self._blind.get(untold)
@@ -95,8 +95,8 @@ class EntryIndex:
 
 
 def _might(entry: Registration, selectors: frozenset[Selector], untold: frozenset[str]) -> bool:
-    """Whether an entry that hangs on types of which too little is known lacks anything, and of those alone."""
-    told = [each for each in entry.placeholders if each.type not in untold]
+    """Whether an entry that hangs on kinds of which too little is known lacks anything, and of those alone."""
+    told = [each for each in entry.placeholders if not each.within(untold)]
     if isinstance(values_of(told, selectors), Unfilled):
         return False
     return not entry.selectors <= selectors or isinstance(entry.expand(selectors), Unfilled)

@@ -7,7 +7,7 @@ text.
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -36,6 +36,15 @@ class Placeholder:
         if not dot or not _TYPE.fullmatch(kind) or not _KEY.fullmatch(key) or key[0] == ":" or key[-1] == ":":
             raise InvalidInput(f"{quoted('{' + inner + '}')} is not a placeholder such as {{k8s.ns}}")
         return cls(kind, key)
+
+    @property
+    def kind(self) -> str:
+        """The kind of the selectors that it stands for, such as `k8s:ns`."""
+        return f"{self.type}:{self.key.partition(':')[0]}"
+
+    def within(self, kinds: Collection[str]) -> bool:
+        """Whether those are of one of these types, or kinds of a type."""
+        return self.type in kinds or self.kind in kinds
 
     def __str__(self) -> str:
         return f"{{{self.type}.{self.key}}}"

@@ -251,6 +251,67 @@ class TestCarried:
         assert selectors("unix:uid:1", "unix:gid:1", "docker:label:a") == (await attestation.attest(peer)).selectors
 
 
+class TestUntold:
+    """Kinds of selectors of which an attestor that could tell all else could say nothing."""
+
+    @pytest.fixture
+    async def partial(self, attestation, unix, peer, clock):
+        """`unix` told all of it a while ago, and now cannot tell the kind `gid`."""
+        await attestation.attest(peer)
+        clock.advance(ATTESTATION_FRESH_SECONDS)
+        unix.values, unix.untold = frozenset({"uid:1"}), {"gid": "too slow"}
+
+    async def test_is_a_failure_of_its_own(self, attestation, unix, peer):
+        """It is among the failures by its kind, and what was told counts."""
+        unix.values, unix.untold = frozenset({"uid:1"}), {"gid": "too\nslow"}
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:1", "docker:label:a"), {"unix:gid": "too?slow"}) == (
+            found.selectors,
+            found.failures,
+        )
+        assert {"unix:gid"} == found.untold
+
+    async def test_not_when_kept(self, attestation, unix, peer):
+        """It is asked for again at each call."""
+        unix.untold = {"gid": "too slow"}
+        await attestation.attest(peer)
+        unix.untold = {}
+        assert {} == (await attestation.attest(peer)).failures
+
+    async def test_what_was_said_before_holds(self, attestation, partial, peer, clock):
+        """What was said of that kind before is carried, and nothing else of that attestor."""
+        told = clock.boot() - ATTESTATION_FRESH_SECONDS
+        found = await attestation.attest(peer)
+        assert selectors("unix:uid:1", "unix:gid:1", "docker:label:a") == found.selectors
+        assert ({"unix:gid": told}, frozenset()) == (found.carried, found.untold)
+
+    async def test_then_nothing_can_be_told(self, attestation, partial, unix, peer, clock):
+        """If the whole attestor fails then, all that was said holds, as old as its oldest part."""
+        told = clock.boot() - ATTESTATION_FRESH_SECONDS
+        await attestation.attest(peer)
+        clock.advance(ATTESTOR_RETRY_SECONDS)
+        unix.failure = RuntimeError("down")
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:1", "unix:gid:1", "docker:label:a"), told) == (
+            found.selectors,
+            found.carried["unix"],
+        )
+
+    async def test_what_was_never_told(self, attestation, unix, peer):
+        """If the whole attestor fails then, what it could not tell before is as unknown as it was."""
+        unix.values, unix.untold = frozenset({"uid:1"}), {"gid": "too slow"}
+        await attestation.attest(peer)
+        unix.failure = RuntimeError("down")
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:1", "docker:label:a"), {"unix:gid"}) == (found.selectors, found.untold)
+
+    @pytest.mark.parametrize("untold", [{"": "x"}, {"a\0": "x"}, {str(number): "" for number in range(3_000)}])
+    async def test_that_is_malformed(self, attestation, unix, peer, untold):
+        """An attestor that names no kinds, or floods with them, could not tell."""
+        unix.untold = untold
+        assert {"unix"} == (await attestation.attest(peer)).untold
+
+
 class TestReasons:
     async def test_are_told(self, attestation, unix, docker, peer):
         """If nothing can be told, the caller hears which attestors failed and why, and nothing of their details."""

@@ -71,11 +71,6 @@ class TestRegistration:
         only = entry("/web")
         assert only is only.expand(selectors("unix:uid:1000"))
 
-    def test_whose_answers_it_needs(self):
-        """It hangs on the attestors of its selectors and of its placeholders, in its ID or its claims."""
-        made = template(jwt_claims=JwtClaims.parse({"team": "{docker.label:team}"}))
-        assert {"unix", "k8s", "docker"} == made.attestors
-
     def test_known_by_its_id_alone(self):
         """The entry for an ID that it makes keeps the placeholders of its claims, so that none of them is signed."""
         made = template(jwt_claims=JwtClaims.parse({"team": "{docker.label:team}"}))
