@@ -7,14 +7,15 @@ from sojourn.attestation.attestor import Attested
 from sojourn.attestation.selectors import Selector, text_of
 from sojourn.identity.entries import Entry, Registration
 from sojourn.identity.matching import nearest, unique_hints
-from sojourn.identity.templates import IdTemplate, Unfilled
+from sojourn.identity.templates import IdTemplate, Unfilled, values_of
 from sojourn.limits import EXPLAINED_ENTRIES
 from sojourn.spiffe.ids import SpiffeId
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one entry says to a caller: matched, hint_taken, unfilled, missing_selectors, other_parent or expired.
+    """What one entry says to a caller: matched, cannot_tell, hint_taken, unfilled, missing_selectors, other_parent or
+    expired.
 
     `entry`: as the caller has it, or would have; with placeholders where they are not filled. `template`: the text of
     which its SPIFFE ID was made, if it was. `reason`: why a placeholder cannot be filled.
@@ -27,24 +28,50 @@ class Verdict:
     reason: str = ""
 
 
-def verdicts(
-    entries: Iterable[Registration], served: Iterable[Entry], attested: Attested, node_ids: Sequence[SpiffeId]
-) -> list[Verdict]:
-    """The entries that the caller has, in their order, then those that match and give nothing, then the nearest misses.
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What an attestor that could not tell would have had to say for `entry` to match; `others`: what that also asks
+    for, and is not so.
+    """
 
-    `served`: those that match and are this node's to serve now.
+    entry: Registration
+    selectors: tuple[str, ...]
+    others: tuple[str, ...] = ()
+
+
+def verdicts(
+    entries: Iterable[Registration],
+    served: Iterable[Entry],
+    possible: Iterable[Registration],
+    attested: Attested,
+    node_ids: Sequence[SpiffeId],
+) -> list[Verdict]:
+    """The entries that the caller has, in their order, then those that it may have, those that match and give nothing,
+    and the nearest misses.
+
+    `served`: those that match and are this node's to serve now. `possible`: those that might, and would change what the
+    caller has, if all attestors could tell.
     """
     entries, selectors, served = list(entries), attested.selectors, list(served)
+    unsure = {entry.id: entry for entry in possible}
     here = {entry.id for entry in served}
     had = {entry.id for entry in unique_hints(served)}
     matching = sorted((entry for entry in entries if entry.selectors <= selectors), key=lambda entry: entry.order)
     templates = {entry.id: _template(entry) for entry in matching}
     found = [Verdict(entry, "matched", template=templates[entry.id]) for entry in served if entry.id in had]
+    found += [
+        Verdict(entry, "cannot_tell", tuple(sorted(_lacked(entry, selectors))), _template(entry))
+        for entry in list(unsure.values())[:EXPLAINED_ENTRIES]
+    ]
     found += [Verdict(entry, "hint_taken", template=templates[entry.id]) for entry in served if entry.id not in had]
-    found += [_not_served(entry, selectors, node_ids) for entry in matching if entry.id not in here]
+    found += [
+        _not_served(entry, selectors, node_ids) for entry in matching if entry.id not in here and entry.id not in unsure
+    ]
     found += [
         Verdict(entry, "missing_selectors", tuple(text_of(entry.selectors - selectors)), _template(entry))
-        for entry in nearest(entries, selectors, attested.withheld, EXPLAINED_ENTRIES)
+        for entry in nearest(
+            (entry for entry in entries if entry.id not in unsure), selectors, attested.withheld, EXPLAINED_ENTRIES
+        )
     ]
     return found
 
@@ -63,22 +90,79 @@ def _template(entry: Registration) -> str:
     return str(entry.spiffe_id) if isinstance(entry.spiffe_id, IdTemplate) else ""
 
 
+def _lacked(entry: Registration, selectors: frozenset[Selector]) -> dict[str, Selector]:
+    """What an entry asks for and a caller has not, for people; `k8s:ns:…` for what fills a placeholder in."""
+    missing = {str(selector): selector for selector in entry.selectors - selectors}
+    for each in entry.placeholders:
+        if isinstance(values_of([each], selectors), Unfilled):
+            missing[f"{each.type}:{each.key}:…"] = Selector(each.type, f"{each.key}:…")
+    return missing
+
+
+def needs(entries: Iterable[Registration], possible: Sequence[Registration], attested: Attested) -> dict[str, Need]:
+    """For each attestor, or kind of its selectors, of which nothing is known: what it would have had to say for the
+    nearest entry to match.
+
+    `entries`: those that this node would serve. That is the first of those that are `possible`, if it asks for any of
+    the attestor's selectors, or else the one that lacks the fewest.
+    """
+    entries, found = list(entries), {}
+    for name in attested.untold:
+
+        def lacks(entry: Registration, name: str = name) -> bool:
+            return any(selector.within({name}) for selector in _lacked(entry, attested.selectors).values())
+
+        best = [entry for entry in possible if lacks(entry)][:1]
+        for entry in best or nearest(filter(lacks, entries), attested.selectors, (), 1):
+            missing = _lacked(entry, attested.selectors).items()
+            its = sorted(text for text, selector in missing if selector.within({name}))
+            others = sorted(text for text, selector in missing if not selector.within({name}))
+            found[name] = Need(entry, tuple(its), tuple(others))
+    return found
+
+
 def conclusion(found: list[Verdict], attested: Attested, has: str = "the process has") -> str:
     """One or two sentences: what the process gets, or what is missing. `has`: who has what is found."""
     matched = [verdict.entry for verdict in found if verdict.verdict == "matched"]
+    unsure = [verdict for verdict in found if verdict.verdict == "cannot_tell"]
+    ids = ", ".join(str(entry.spiffe_id) for entry in matched)
+    if unsure:
+        return _undecided(unsure, attested, f"; proved so far: {ids}" if ids else "")
+    failed = (
+        f"; {_names(attested)} could not tell, but no entry that might match asks for it" if attested.untold else ""
+    )
     if matched:
-        ids = ", ".join(str(entry.spiffe_id) for entry in matched)
-        return f"{has} {len(matched)} {'identity' if len(matched) == 1 else 'identities'}: {ids}"
-    if attested.failures:
-        names = ", ".join(sorted(attested.failures))
-        return f"no entry matches, but it cannot be said that none would: attestor {names} could not tell"
+        return f"{has} {len(matched)} {'identity' if len(matched) == 1 else 'identities'}: {ids}{failed}"
     if not found:
-        return "no identity: there are no entries; register one with `sojourn entry create`"
-    first = found[0]
+        return f"no identity: there are no entries; register one with `sojourn entry create`{failed}"
+    return _nothing(found[0], attested) + failed
+
+
+def _undecided(unsure: list[Verdict], attested: Attested, proved: str) -> str:
+    first = unsure[0]
+    more = f", and {len(unsure) - 1} more entries might match" if len(unsure) > 1 else ""
+    asked = [missing for verdict in unsure for missing in verdict.missing]
+    why = "; ".join(
+        f"{name}: {reason}"
+        for name, reason in sorted(attested.failures.items())
+        if name in attested.untold and any(missing.startswith(f"{name}:") for missing in asked)
+    )
+    return (
+        f"not now: an attestor could not tell ({why}), and the entry for {first.entry.spiffe_id} would match if it said"
+        f" {', '.join(first.missing)}{more}. New calls get UNAVAILABLE until it can tell; open streams keep what they"
+        f" have{proved}"
+    )
+
+
+def _names(attested: Attested) -> str:
+    names = sorted(attested.untold)
+    return f"attestor {names[0]}" if len(names) == 1 else f"attestors {', '.join(names)}"
+
+
+def _nothing(first: Verdict, attested: Attested) -> str:
     if first.verdict == "unfilled":
-        reasons = [
-            f"{name} could not be proved: {why}" for name, why in attested.withheld.items() if name in _asked(first)
-        ]
+        kinds = {each.kind for each in first.entry.placeholders}
+        reasons = [f"{name} could not be proved: {why}" for name, why in attested.withheld.items() if name in kinds]
         return f"no identity: the entry for {first.entry.spiffe_id} matches but {'; '.join([first.reason, *reasons])}"
     if first.verdict == "missing_selectors":
         why = "; ".join(
@@ -90,8 +174,3 @@ def conclusion(found: list[Verdict], attested: Attested, has: str = "the process
         return f"{text} ({why})" if why else text
     reason = "has expired" if first.verdict == "expired" else "belongs to another node (its parent is not this agent)"
     return f"no identity: the entry for {first.entry.spiffe_id} matches but {reason}"
-
-
-def _asked(verdict: Verdict) -> set[str]:
-    """The kinds of selectors, such as `k8s:ns`, that an entry's placeholders stand for."""
-    return {each.kind for each in verdict.entry.placeholders}

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from sojourn.attestation.selectors import Selector
@@ -45,14 +45,12 @@ class _Drawers:
         if not drawer:
             del self._filed[key]
 
-    def among(self, selectors: frozenset[Selector]) -> list[Registration]:
+    def among(self, selectors: frozenset[Selector]) -> Iterator[Registration]:
         """The entries that ask for nothing else, but for what this is blind to."""
-        return [
-            entry
-            for selector in (*selectors, None)
-            for asked, entry in self._filed.get(selector, {}).values()
-            if asked <= selectors
-        ]
+        for selector in (*selectors, None):
+            for asked, entry in self._filed.get(selector, {}).values():
+                if asked <= selectors:
+                    yield entry
 
 
 class EntryIndex:
@@ -78,10 +76,10 @@ class EntryIndex:
         """The entries whose selectors are all among `selectors`, in the stated order."""
         return tuple(sorted(self._drawers.among(selectors), key=lambda entry: entry.order))
 
-    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> tuple[Registration, ...]:
-        """The entries that give nothing, and might if more of the kinds `untold` were known, in the stated order."""
+    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> Iterator[Registration]:
+        """The entries that `might_match`, in no order: there may be many, and one may do."""
         if not untold:
-            return ()
+            return iter(())
         drawers = self._blind.get(untold)
         if drawers is None:
             drawers = self._blind[untold] = _Drawers(untold)
@@ -90,16 +88,16 @@ class EntryIndex:
             if len(self._blind) > BLIND_INDEXES_KEPT:
                 self._blind.popitem(last=False)
         self._blind.move_to_end(untold)
-        found = [entry for entry in drawers.among(selectors) if _might(entry, selectors, untold)]
-        return tuple(sorted(found, key=lambda entry: entry.order))
+        return (entry for entry in drawers.among(selectors) if might_match(entry, selectors, untold))
 
 
-def _might(entry: Registration, selectors: frozenset[Selector], untold: frozenset[str]) -> bool:
-    """Whether an entry that hangs on kinds of which too little is known lacks anything, and of those alone."""
+def might_match(entry: Registration, selectors: frozenset[Selector], untold: frozenset[str]) -> bool:
+    """Whether an entry gives nothing, and might if all selectors of the kinds `untold` were known."""
+    missing = entry.selectors - selectors
     told = [each for each in entry.placeholders if not each.within(untold)]
-    if isinstance(values_of(told, selectors), Unfilled):
+    if not all(selector.within(untold) for selector in missing) or isinstance(values_of(told, selectors), Unfilled):
         return False
-    return not entry.selectors <= selectors or isinstance(entry.expand(selectors), Unfilled)
+    return bool(missing) or isinstance(entry.expand(selectors), Unfilled)
 
 
 def nearest(
@@ -132,13 +130,11 @@ def unique_hints(entries: Iterable[Kind]) -> tuple[Kind, ...]:
     return tuple(entry for entry in entries if not entry.hint or kept[entry.hint] is entry)
 
 
-def that_matter(entries: Sequence[Registration], possible: Iterable[Registration]) -> tuple[Registration, ...]:
+def that_matter(entries: Sequence[Registration], possible: Iterable[Registration]) -> Iterator[Registration]:
     """Of entries that may match too, those that would change what a caller with `entries` has: whose hint is not taken
     by one of these that goes before.
     """
-    return tuple(
-        each for each in possible if not each.hint or any(kept is each for kept in unique_hints((*entries, each)))
-    )
+    return (each for each in possible if not each.hint or any(kept is each for kept in unique_hints((*entries, each))))
 
 
 def _precedence(entry: Registration) -> tuple[int, int, str]:

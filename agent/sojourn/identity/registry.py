@@ -114,9 +114,9 @@ class Registry:
         found = self._entries.get(entry_id)
         return found.expanded_to(spiffe_id) if found is not None else None
 
-    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> tuple[Registration, ...]:
-        """The entries that such a caller has not, and might have if more of the types `untold` were known."""
-        return tuple(entry for entry in self._index.possible(selectors, untold) if not self._expired(entry))
+    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> Iterator[Registration]:
+        """The entries that such a caller has not, and might have if more of the kinds `untold` were known."""
+        return (entry for entry in self._index.possible(selectors, untold) if not self._expired(entry))
 
     def registered(self, spiffe_id: SpiffeId) -> tuple[Entry, ...]:
         """The entries for one SPIFFE ID that have not ended, of whichever node, in the stated order: those that say it,
