@@ -33,6 +33,12 @@ class Cgroups:
         for folder in reversed(self._made):
             until(lambda folder=folder: _removed(folder), f"{folder} is empty")
 
+    def adopt(self, folder: Path, path: str) -> None:
+        """Remove in the end what others made below a folder, at this path."""
+        for step in path.split("/"):
+            folder /= step
+            self._made.append(folder)
+
     @staticmethod
     def every_root() -> list[Path]:
         """The top of each hierarchy of cgroups that this machine has."""

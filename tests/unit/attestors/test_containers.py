@@ -145,7 +145,7 @@ class TestOwners:
             made = own / f"docker-{name}.scope"
             become = f"mkdir {made} && echo {process.pid} > {made}/cgroup.procs"
             subprocess.run(["setpriv", f"--reuid={USER}", "--clear-groups", "sh", "-c", become], check=True)
-            cgroups._made.append(made)
+            cgroups.adopt(own, made.name)
             with pytest.raises(OfUser):
                 await containers.locate(process.subject)
 
