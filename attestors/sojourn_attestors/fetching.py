@@ -1,4 +1,4 @@
-"""Asks a container engine or a kubelet: JSON over HTTP, through a Unix socket or TLS, with a limit to everything.
+"""Asks a kubelet or the like: JSON over HTTP, through TLS, with a limit to everything.
 
 Whatever answers there may be slow, wrong, huge or gone: that is an AttestationFailed that says so, and nothing else.
 """
@@ -20,6 +20,14 @@ class NotThere(AttestationFailed):
     """There is no such thing (404)."""
 
 
+class Unwell(AttestationFailed):
+    """Nobody answers there, or they hung up before the end, or they say themselves that they cannot (5xx)."""
+
+
+class Late(AttestationFailed):
+    """There was no whole answer in time."""
+
+
 class JsonClient:
     """Fetches JSON documents from one server. Redirects are not followed; proxies of the environment are not used."""
 
@@ -28,19 +36,18 @@ class JsonClient:
         what: str,
         url: str,
         *,
-        socket: str = "",
         tls: ssl.SSLContext | None = None,
         answer_max_bytes: int = ANSWER_MAX_BYTES,
     ) -> None:
-        """`what` names the server in errors, such as `the container engine`. `url`: its base. `socket`: a path, if it
-        listens on a Unix socket. `tls`: how its certificate is checked, and ours shown, for https.
+        """`what` names the server in errors, such as `the kubelet`. `url`: its base. `tls`: how its certificate is
+        checked, and ours shown, for https.
         """
         self._what = what
         self._limit = answer_max_bytes
         self._client = httpx.AsyncClient(
             base_url=url,
             transport=httpx.AsyncHTTPTransport(
-                verify=tls or ssl.create_default_context(), uds=socket or None, limits=_CONNECTIONS, trust_env=False
+                verify=tls or ssl.create_default_context(), limits=_CONNECTIONS, trust_env=False
             ),
             timeout=None,  # noqa: S113  # the caller's deadline is the only one, and holds for the whole
         )
@@ -54,20 +61,11 @@ class JsonClient:
             ):
                 body = await self._body(answer)
         except TimeoutError:
-            raise AttestationFailed(f"{self._what} did not answer within {seconds:g} s") from None
+            raise Late(f"{self._what} did not answer within {seconds:.2g} s") from None
         except (httpx.HTTPError, OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
-            raise AttestationFailed(
-                f"{self._what} cannot be asked", detail=f"{type(error).__name__}: {reason}"
-            ) from error
-        if answer.status_code == httpx.codes.NOT_FOUND:
-            raise NotThere(f"{self._what} knows nothing of it")
-        if answer.status_code != httpx.codes.OK:
-            raise AttestationFailed(f"{self._what} answered {answer.status_code}", detail=repr(body[:200]))
-        try:
-            return json.loads(body)
-        except (ValueError, RecursionError) as error:
-            raise AttestationFailed(f"{self._what} answered what is not JSON", detail=repr(body[:200])) from error
+            raise Unwell(f"{self._what} cannot be asked", detail=f"{type(error).__name__}: {reason}") from error
+        return document(self._what, answer.status_code, body)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -79,3 +77,16 @@ class JsonClient:
             if len(body) > self._limit:
                 raise AttestationFailed(f"{self._what} answered more than {self._limit} bytes")
         return bytes(body)
+
+
+def document(what: str, status: int, body: bytes) -> Any:
+    """The JSON document of a whole answer. Raise as `get` does. `what`: who answered."""
+    if status == httpx.codes.NOT_FOUND:
+        raise NotThere(f"{what} knows nothing of it")
+    if status != httpx.codes.OK:
+        kind = Unwell if httpx.codes.is_server_error(status) else AttestationFailed
+        raise kind(f"{what} answered {status}", detail=repr(body[:200]))
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise AttestationFailed(f"{what} answered what is not JSON", detail=repr(body[:200])) from error

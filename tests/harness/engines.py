@@ -145,7 +145,10 @@ class Engine(abc.ABC):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def start(self) -> None:
-        """Start the engine, and wait until it answers. Containers that were there are there again."""
+        """Start the engine, and wait until it answers. Containers that were there are there again.
+
+        It ends with the thread that started it.
+        """
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 self.inside("setpriv", "--pdeathsig", "TERM", *self._engine_argv()),
@@ -222,7 +225,7 @@ class Engine(abc.ABC):
 
     def ask(self, path: str) -> Any:
         """What the API answers at a path such as /containers/json."""
-        connection = _UnixConnection(str(self.socket))
+        connection = UnixConnection(str(self.socket))
         try:
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -249,9 +252,9 @@ class Engine(abc.ABC):
         found: str = self.command("image", "inspect", "--format", "{{.Id}}", name)
         return found if found.startswith("sha256:") else f"sha256:{found}"
 
-    def run(self, *command: str, image: str = IMAGE, flags: Sequence[str] = ()) -> Container:
+    def run(self, *command: str, image: str = IMAGE, flags: Sequence[str] = (), network: str = "none") -> Container:
         """Start a container that goes on. `flags` are those of `docker run`."""
-        arguments = ["run", "--detach", "--network", "none", *self.run_flags, *flags, image, *command]
+        arguments = ["run", "--detach", "--network", network, *self.run_flags, *flags, image, *command]
         container_id = self.command(*arguments)
         return Container(self, container_id, self.pid_of(container_id))
 
@@ -299,7 +302,7 @@ class Engine(abc.ABC):
             return False
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
     """HTTP over a Unix socket."""
 
     def __init__(self, path: str) -> None:

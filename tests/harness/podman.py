@@ -1,6 +1,9 @@
 """A real Podman, without a registry and without a network, and its service that speaks Docker's API."""
 
-from harness.engines import Engine, clean_path, find_programs
+import os
+
+from harness.engines import IMAGE, Engine, clean_path, find_programs
+from harness.looking import until
 
 _PODMAN = "/usr/bin/podman"
 
@@ -9,6 +12,7 @@ driver = "vfs"
 runroot = "{folder}/run"
 graphroot = "{folder}/graph"
 """
+_ROOTLESS = 'rootless_storage_path = "{folder}/graph"\n'
 
 # the limits are lower than Podman's own: whoever lacks CAP_SYS_RESOURCE cannot raise any
 _CONTAINERS = """[containers]
@@ -52,3 +56,49 @@ class Podman(Engine):
             "CONTAINERS_CONF": str(self.folder / "containers.conf"),
         }
         return {**clean_path(), **settings}
+
+
+class RootlessPodman(Podman):
+    """Podman of a user who is not root, where there is cgroup v2 alone, in a cgroup of that user's own."""
+
+    def __init__(self, uid: int) -> None:
+        super().__init__(v2=True)
+        self.uid = uid
+        home = self.folder / str(uid)
+        home.mkdir()
+        self.socket = home / "podman.sock"
+        os.chown(home, uid, uid)
+        for name, text in (("storage.conf", _STORAGE + _ROOTLESS), ("containers.conf", _CONTAINERS)):
+            (self.folder / name).write_text(text.format(folder=home))
+        self._cgroup = f"/sojourn-test-rootless-{os.getpid()}-{uid}"
+
+    @property
+    def cgroup_parents(self) -> tuple[str, ...]:
+        return (self._cgroup,)
+
+    def inside(self, *command: str) -> list[str]:
+        """A command as that user, in the cgroup that is the user's."""
+        become = f"setpriv --reuid={self.uid} --regid={self.uid} --clear-groups"
+        steps = f'echo $$ >"/sys/fs/cgroup{self._cgroup}/user/session/cgroup.procs" && exec {become} "$@"'
+        return super().inside("sh", "-c", steps, "sh", *command)
+
+    def _make_namespace(self) -> None:
+        super()._make_namespace()
+        own = self.cgroup_root / self._cgroup.lstrip("/") / "user"
+        for folder in (own, own / "session"):
+            folder.mkdir(parents=True)
+            for each in (folder, *folder.glob("cgroup.*")):
+                os.chown(each, self.uid, self.uid)
+
+    def _remove_cgroups(self) -> None:
+        whole = self.cgroup_root / self._cgroup.lstrip("/")
+        (whole / "cgroup.kill").write_text("1")
+        until(lambda: "populated 0" in (whole / "cgroup.events").read_text(), "all have ended")
+        super()._remove_cgroups()
+
+    def _make_images(self) -> None:
+        self.make_image(IMAGE, labels={"app": "web"}, environment={"FOO": "bar"})
+
+    def _environment(self) -> dict[str, str]:
+        home = str(self.folder / str(self.uid))
+        return {**super()._environment(), "HOME": home, "XDG_RUNTIME_DIR": home, "USER": f"u{self.uid}"}

@@ -1,0 +1,230 @@
+"""The `docker` attestor: which container the process is in, as Docker Engine or Podman tells.
+
+Selector values, as SPIRE has them: `label:KEY:VALUE env:KEY=VALUE image_id:NAME image_config_digest:sha256:HEX`; and
+`image_digest:sha256:HEX image_digest:REPOSITORY@sha256:HEX`, which no tag can be moved under. Those of a user's own
+engine, which says what they like, all begin `rootless:UID:`.
+
+The kernel tells which container to ask about, and whether the process truly is inside; the engine, what that container
+is. It is asked once for each container: what it says of one does not change while that runs.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, TypeVar
+
+from pydantic import AfterValidator, Field
+from sojourn.attestation.attestor import Answer, AttestationFailed, Subject, Table, read_settings
+from sojourn.errors import InvalidConfig
+from sojourn.limits import SOCKET_PATH_MAX_BYTES
+
+from sojourn_attestors.containers import Containers, NotInside, OfUser, Place
+from sojourn_attestors.enginefacts import KINDS, Found, parse_container, parse_image
+from sojourn_attestors.engines import Engine, Engines
+from sojourn_attestors.fetching import NotThere
+from sojourn_attestors.localfetching import SocketFinder
+
+ENGINE_SECONDS: Final = 4.0  # for all that is asked about a container; the agent gives an attestor a second more
+CONTAINERS_KEPT: Final = 1_024  # at about 10 KiB each
+UNKNOWN_SECONDS: Final = 60.0  # that an engine is not asked again about a container that it does not know
+NESTED_MAX: Final = 4  # containers around a container that are asked about
+_Value = TypeVar("_Value")
+
+
+def _socket(value: str) -> str:
+    path = value.removeprefix("unix://")
+    if path and not path.startswith("/"):
+        raise ValueError("is not the absolute path of a Unix socket, nor empty")
+    if len(path.encode()) > SOCKET_PATH_MAX_BYTES:
+        raise ValueError(f"is longer than {SOCKET_PATH_MAX_BYTES} bytes")
+    return path
+
+
+def _user_socket(value: str) -> str:
+    path = _socket(value)
+    if path and "{uid}" not in path:
+        raise ValueError("does not hold {uid}: each user has an engine of their own")
+    return path
+
+
+_Socket = Annotated[str, AfterValidator(_socket)]
+_UserSocket = Annotated[str, AfterValidator(_user_socket)]
+_Switch = Annotated[bool, Field(strict=True)]
+
+
+class Settings(Table):
+    """`[attestors.docker]`. A socket that is empty: there is no such engine here."""
+
+    docker_socket: _Socket = "/var/run/docker.sock"
+    podman_socket: _Socket = "/run/podman/podman.sock"
+    rootless: _Switch = False  # whether users' own engines are asked too
+    docker_rootless_socket: _UserSocket = "/run/user/{uid}/docker.sock"
+    podman_rootless_socket: _UserSocket = "/run/user/{uid}/podman/podman.sock"
+    env: _Switch | tuple[str, ...] = False  # whether variables are told, which often are secrets; or the names of those
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What an engine said of a container (at a moment of our clock), and its first process."""
+
+    found: Found
+    pid: int
+    birth: int
+    at: float
+
+
+_Key = tuple[str, str, str, int]  # of a place: what its engine is asked by
+
+
+class DockerAttestor:
+    """Settings: see `Settings`."""
+
+    def __init__(self, settings: Mapping[str, Any], pool: Executor) -> None:
+        table = read_settings(Settings, settings)
+        machine = {"docker": table.docker_socket, "podman": table.podman_socket}
+        of_users = {"docker": table.docker_rootless_socket, "podman": table.podman_rootless_socket}
+        machine = {kind: path for kind, path in machine.items() if path}
+        of_users = {kind: path for kind, path in of_users.items() if path and table.rootless}
+        if not machine and not of_users:
+            raise InvalidConfig(["docker_socket: neither this nor another engine's socket is given"])
+        self._env = table.env
+        self._containers = Containers(pool, rootless=table.rootless)
+        self._engines = Engines(machine, of_users, SocketFinder(pool), _now)
+        self._known: OrderedDict[_Key, _Known] = OrderedDict()
+        self._unknown: OrderedDict[_Key, float] = OrderedDict()  # until when an engine is not asked again
+        self._asking: dict[_Key, asyncio.Task[_Known | None]] = {}
+
+    async def attest(self, subject: Subject) -> Answer:
+        """Empty, without asking anybody, if the process is in no container."""
+        try:
+            place = await self._containers.locate(subject)
+        except OfUser as error:
+            return self._nothing(f"the container is one of user {error.uid}'s own engine: `rootless` is off")
+        if place is None:
+            return Answer(frozenset())
+        for each in (place, *place.enclosing[:NESTED_MAX]):
+            begun = _now()
+            known = await self._of(each)
+            if known is not None:
+                return await self._answer(subject, each, known, begun)
+        if self._engines.of(place):
+            return self._nothing(f"the process is in container {place.id[:12]}, which no engine that is asked knows")
+        whose = place.runtime if not place.owner else f"user {place.owner}"
+        return self._nothing(f"the process is in container {place.id[:12]} of {whose}, which is not asked here")
+
+    async def close(self) -> None:
+        """Ask no more."""
+        asking = list(self._asking.values())
+        for task in asking:
+            task.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    async def _answer(self, subject: Subject, place: Place, known: _Known, begun: float) -> Answer:
+        outside = ""
+        try:
+            await self._containers.check_inside(subject, place, known.pid)
+        except NotInside as error:
+            outside = _reason(error)
+        if _birth(known.pid) != known.birth:
+            self._known.pop(_key(place), None)
+            raise AttestationFailed("the container was started again, or ended, meanwhile")
+        if outside:
+            return self._nothing(outside)
+        prefix = f"rootless:{place.owner}:" if place.owner else ""
+        values = frozenset(f"{prefix}{value}" for value in known.found.values)
+        withheld = {f"{prefix}{kind}": reason for kind, reason in known.found.withheld.items()}
+        return Answer(values, withheld, max(begun - known.at, 0.0))
+
+    def _nothing(self, reason: str) -> Answer:
+        return Answer(frozenset(), dict.fromkeys((*KINDS, "env") if self._env else KINDS, reason))
+
+    async def _of(self, place: Place) -> _Known | None:
+        """What the engines say of a container; None if none of those that could know it does."""
+        key = _key(place)
+        known = self._known.get(key)
+        if known is not None:
+            if _birth(known.pid) == known.birth:
+                self._known.move_to_end(key)
+                return known
+            del self._known[key]
+        if self._unknown.get(key, 0.0) > _now():
+            return None
+        task = self._asking.get(key)
+        if task is None:
+            task = self._asking[key] = asyncio.create_task(self._ask(place))
+            task.add_done_callback(lambda done: self._asked(key, done))
+        return await asyncio.shield(task)
+
+    def _asked(self, key: _Key, task: "asyncio.Task[_Known | None]") -> None:
+        del self._asking[key]
+        if task.cancelled() or task.exception() is not None:
+            return
+        known = task.result()
+        if known is not None:
+            _keep(self._known, key, known)
+        else:
+            _keep(self._unknown, key, _now() + UNKNOWN_SECONDS)
+
+    async def _ask(self, place: Place) -> _Known | None:
+        begun = _now()
+        failures: list[AttestationFailed] = []
+        for engine in self._engines.of(place):
+            try:
+                return await self._ask_one(engine, place.id, begun)
+            except NotThere:
+                continue
+            except AttestationFailed as error:
+                failures.append(error)
+        if failures:
+            raise AttestationFailed(
+                "; ".join(map(_reason, failures)), detail="; ".join(error.detail for error in failures if error.detail)
+            )
+        return None
+
+    async def _ask_one(self, engine: Engine, container_id: str, begun: float) -> _Known:
+        ends = begun + ENGINE_SECONDS
+        container = parse_container(await engine.container(container_id, ends), container_id, self._env)
+        birth = _birth(container.pid)
+        if birth < 0:
+            raise AttestationFailed(
+                "the container's first process has gone, or this agent cannot see it from its own PID namespace"
+            )
+        try:
+            image = parse_image(await engine.image(container.image, ends), container)
+        except NotThere:
+            reason = "the engine has the container's image no more"
+            image = Found(withheld={"image_config_digest": reason, "image_digest": reason})
+        found = Found(container.found.values | image.values, {**container.found.withheld, **image.withheld})
+        return _Known(found, container.pid, birth, begun)
+
+
+def _key(place: Place) -> _Key:
+    return (place.id, place.runtime, place.pod, place.owner)
+
+
+def _keep(kept: "OrderedDict[_Key, _Value]", key: _Key, value: _Value) -> None:
+    kept[key] = value
+    kept.move_to_end(key)
+    if len(kept) > CONTAINERS_KEPT:
+        kept.popitem(last=False)
+
+
+def _reason(error: AttestationFailed) -> str:
+    return error.public.removeprefix("workload attestation failed: ")
+
+
+def _birth(pid: int) -> int:
+    """When a process was started, in clock ticks since boot (proc_pid_stat(5)); -1 if there is none."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            text = file.read()
+    except OSError:
+        return -1
+    return int(text[text.rfind(b")") + 2 :].split()[19])
+
+
+def _now() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

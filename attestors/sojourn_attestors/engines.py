@@ -1,0 +1,112 @@
+"""The container engines of this machine: which to ask about a container, how often, and when to leave one alone."""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from sojourn.errors import AttestationFailed
+
+from sojourn_attestors.containers import Place
+from sojourn_attestors.fetching import Late, NotThere, Unwell
+from sojourn_attestors.localfetching import LocalJsonClient, SocketFinder
+
+ENGINE_ANSWER_MAX_BYTES: Final = 1024 * 1024  # about a container; usually that is some 10 KiB
+FAILURES_MAX: Final = 3  # in a row, after which an engine is left alone, so that nobody waits in line for it
+LEFT_ALONE_SECONDS: Final = 2.0  # whoever asks meanwhile is told at once
+USERS_KEPT: Final = 256  # whose engines are known
+_PAUSES: Final = (0.1, 0.3, 0.9, 0.0)  # after each try, of an engine that is being started again
+_NO_SUCH: Final = frozenset({"cri-containerd", "crio", "nerdctl"})  # runtimes that are neither of the two
+
+
+class Engine:
+    """One engine, by its socket."""
+
+    def __init__(self, what: str, path: str, owner: int, finder: SocketFinder, now: Callable[[], float]) -> None:
+        """`what`: its name, for people. `owner`: the uid that must own the socket and listen. `now`: in seconds."""
+        self._what = what
+        self._client = LocalJsonClient(what, path, owner, finder, answer_max_bytes=ENGINE_ANSWER_MAX_BYTES)
+        self._now = now
+        self._failures = 0
+        self._again = 0.0
+
+    async def container(self, container_id: str, ends: float) -> Any:
+        """What it says of a container, before the moment `ends`. Raise NotThere or AttestationFailed."""
+        return await self._get(f"/containers/{container_id}/json", ends)
+
+    async def image(self, image: str, ends: float) -> Any:
+        """The same for an image, by its id."""
+        return await self._get(f"/images/{image}/json", ends)
+
+    async def _get(self, path: str, ends: float) -> Any:
+        if self._failures >= FAILURES_MAX and self._now() < self._again:
+            raise AttestationFailed(f"{self._what} did not answer a moment ago, again and again")
+        try:
+            answer = await self._try(path, ends)
+        except (Late, Unwell):
+            self._failures += 1
+            self._again = self._now() + LEFT_ALONE_SECONDS
+            raise
+        except NotThere:
+            self._failures = 0
+            raise
+        self._failures = 0
+        return answer
+
+    async def _try(self, path: str, ends: float) -> Any:
+        for pause in _PAUSES:
+            try:
+                return await self._client.get(path, max(ends - self._now(), 0.0))
+            except Unwell:
+                if not pause or self._now() + pause >= ends:
+                    raise
+                await asyncio.sleep(pause)
+        raise AssertionError
+
+
+class Engines:
+    """Docker Engine and Podman of this machine, and of its users."""
+
+    def __init__(
+        self,
+        machine: Mapping[str, str],
+        of_users: Mapping[str, str],
+        finder: SocketFinder,
+        now: Callable[[], float],
+    ) -> None:
+        """`machine`: `docker` and `podman`, if they are to be asked, with their sockets. `of_users`: the same, where
+        `{uid}` stands for the user.
+        """
+        self._finder = finder
+        self._now = now
+        self._of_users = of_users
+        self._machine = {kind: self._engine(kind, path, 0) for kind, path in machine.items()}
+        self._users: OrderedDict[int, dict[str, Engine]] = OrderedDict()
+
+    def of(self, place: Place) -> list[Engine]:
+        """The engines that could know a container, the likeliest first; none if neither kind names containers so."""
+        if place.runtime in _NO_SUCH:
+            return []
+        engines = self._of_user(place.owner) if place.owner else self._machine
+        if place.runtime == "libpod":
+            kinds = ["podman"]
+        elif place.runtime == "docker" or place.pod:  # Podman does not work for a kubelet
+            kinds = ["docker"]
+        else:
+            kinds = ["docker", "podman"]
+        return [engines[kind] for kind in kinds if kind in engines]
+
+    def _of_user(self, uid: int) -> dict[str, Engine]:
+        engines = self._users.pop(uid, None)
+        if engines is None:
+            engines = {kind: self._engine(kind, path, uid) for kind, path in self._of_users.items()}
+        self._users[uid] = engines
+        if len(self._users) > USERS_KEPT:
+            self._users.popitem(last=False)
+        return engines
+
+    def _engine(self, kind: str, path: str, uid: int) -> Engine:
+        what = {"docker": "Docker Engine", "podman": "Podman"}[kind]
+        if uid:
+            return Engine(f"{what} of user {uid}", path.replace("{uid}", str(uid)), uid, self._finder, self._now)
+        return Engine(what, path, 0, self._finder, self._now)
