@@ -102,6 +102,9 @@ SELECTOR_TYPE_MAX_BYTES = 255
 SELECTOR_VALUE_MAX_BYTES = 4_096
 PROGRAM_MAX_BYTES = 256 * 1024 * 1024  # no larger program is hashed: that would take about a second
 PROGRAM_DIGESTS_KEPT = 4_096
+CONTAINERS_NESTED_MAX = 8  # containers in containers: the folders of all are looked at
+CONTAINER_PROCESSES_MAX = 20_000  # more cannot be looked through within the time that an attestor has
+MOUNT_TABLE_MAX_BYTES = 8 * 1024 * 1024  # of a process: some 40,000 mounts; anyone may make 100,000
 BLOCKING_THREADS = 8
 ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
 

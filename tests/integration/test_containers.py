@@ -1,10 +1,14 @@
 """In which container a process is, with real engines: Docker and Podman, cgroup v1 and v2."""
 
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from harness.disguises import entering
 from harness.engines import Container, Engine
 from harness.inmates import Cgroups, inmate, subject_of
 from sojourn.attestation.process import stat_of
@@ -98,6 +102,41 @@ async def test_outside_its_cgroup(engine: Engine, containers: Containers) -> Non
             assert container.id == place.id
             with pytest.raises(NotInside):
                 await containers.check_inside(process.subject, place, container.pid)
+
+
+_AGENT = """
+import asyncio, json, sys
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from sojourn_attestors.containers import Containers
+
+async def main(pid):
+    with open(f"/proc/{pid}/cgroup") as file:
+        subject = SimpleNamespace(pid=pid, cgroup=file.read())
+    with ThreadPoolExecutor(1) as pool:
+        containers = Containers(pool)
+        place = await containers.locate(subject)
+        first = await containers.first_process(place)
+        await containers.check_inside(subject, place, first)
+    print(json.dumps([place.id, place.pod, place.owner, first, sorted(each.path for each in place.cgroups)]))
+
+asyncio.run(main(int(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("mounting", ["true", "umount /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup"])
+def test_from_a_container_of_the_agents(docker_v2: Engine, mounting: str) -> None:
+    """From a cgroup namespace of the agent's own too, whether it sees all of the machine's cgroups or its own alone."""
+    container = docker_v2.run(flags=["--cgroup-parent", f"/kubepods/besteffort/pod{POD}"])
+    later = container.start_process("sleep", "100")
+    with Cgroups() as cgroups:
+        (folder,) = cgroups.make(f"/sojourn-test-{os.getpid()}/agent", "cgroup2")
+        program = [sys.executable, "-c", _AGENT, str(later)]
+        own = ["unshare", "--cgroup", "--mount", "sh", "-c", f'{mounting} && exec "$@"', "sh", *program]
+        argv = ["sh", "-c", entering([folder]), "sh", *docker_v2.inside(*own)]
+        done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30)
+    path = f"/../../kubepods/besteffort/pod{POD}/{container.id}"
+    assert [container.id, POD, 0, container.pid, [path]] == json.loads(done.stdout)
 
 
 async def test_once_it_is_gone(engine: Engine, containers: Containers) -> None:

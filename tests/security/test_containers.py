@@ -10,10 +10,10 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from harness.disguises import Ground, entering
 from harness.engines import HOST_IMAGE, Container, Engine
 from harness.inmates import Cgroups, Inmate, inmate, subject_of
 from harness.looking import until
@@ -67,32 +67,6 @@ async def until_refused(containers: Containers, process: Inmate, place: Place, f
             await containers.check_inside(process.subject, place, first)
 
 
-@dataclass(frozen=True, slots=True)
-class Ground:
-    """What there is of a container to get into."""
-
-    container: Container
-    folders: list[Path]  # of its cgroups
-    kinds: dict[str, str]  # namespaces that are not this machine's, and the flags of nsenter(1) to join them
-
-    @classmethod
-    def of(cls, container: Container) -> "Ground":
-        paths = {line.split(":", 2)[2] for line in Path(f"/proc/{container.pid}/cgroup").read_text().splitlines()}
-        (path,) = {path for path in paths if container.id in path}
-        folders = [root / path.lstrip("/") for root in Cgroups.every_root()]
-        flags = {kind: f"--{kind}" for kind in ("cgroup", "ipc", "net", "pid", "user", "uts")} | {"mnt": "--mount"}
-        own = {kind: os.readlink(f"/proc/self/ns/{kind}") for kind in flags}
-        foreign = [kind for kind in flags if os.readlink(f"/proc/{container.pid}/ns/{kind}") != own[kind]]
-        return cls(container, [each for each in folders if each.is_dir()], {kind: flags[kind] for kind in foreign})
-
-    @contextlib.contextmanager
-    def disguised(self, folders: list[Path], kinds: list[str], *unshare: str) -> Iterator[Inmate]:
-        """A process of this machine in these of the container's cgroups and namespaces, and in new ones by `unshare`."""
-        join = [f"--target={self.container.pid}", *(self.kinds[kind] for kind in kinds)] if kinds else []
-        with inmate(folders, *unshare, join=join) as process:
-            yield process
-
-
 class TestDisguises:
     async def test_one_thing_missing(self, engine: Engine, containers: Containers, target: Container) -> None:
         """Whoever has all of a container's cgroups and namespaces but one is not inside; with all of them it would be."""
@@ -126,7 +100,7 @@ class TestDisguises:
         """Whoever makes the container's root folder its own, from its cgroup, is not inside."""
         ground = Ground.of(target)
         argv = ["chroot", f"/proc/{target.pid}/root", "/bin/sleep", "600"]
-        process = subprocess.Popen(["sh", "-c", _entering(ground.folders), "sh", *argv])
+        process = subprocess.Popen(["sh", "-c", entering(ground.folders), "sh", *argv])
         try:
             until(lambda: os.readlink(f"/proc/{process.pid}/exe").endswith("busybox"), "it runs in there")
             assert target.id in subject_of(process.pid).cgroup
@@ -293,10 +267,6 @@ class TestContainersInContainers:
 def _with_programs(engine: Engine) -> Container:
     """A container that has this machine's programs."""
     return engine.run("sleep", "1000", image=HOST_IMAGE, flags=["--volume", "/usr:/usr:ro"])
-
-
-def _entering(folders: list[Path]) -> str:
-    return " && ".join(["true", *(f"echo 0 > {folder}/cgroup.procs" for folder in folders), 'exec "$@"'])
 
 
 def _members(folders: list[Path]) -> set[int]:
