@@ -101,12 +101,43 @@ SELECTORS_PER_CALLER = 2_000
 SELECTOR_TYPE_MAX_BYTES = 255
 SELECTOR_VALUE_MAX_BYTES = 4_096
 PROGRAM_MAX_BYTES = 256 * 1024 * 1024  # no larger program is hashed: that would take about a second
+PROGRAM_SIZE_LIMIT_MAX_BYTES = 64 * 1024**3  # the most that an operator may set instead
 PROGRAM_DIGESTS_KEPT = 4_096
 CONTAINERS_NESTED_MAX = 8  # containers in containers: the folders of all are looked at
 CONTAINER_PROCESSES_MAX = 20_000  # more cannot be looked through within the time that an attestor has
 MOUNT_TABLE_MAX_BYTES = 8 * 1024 * 1024  # of a process: some 40,000 mounts; anyone may make 100,000
+PROGRAM_SETTLED_SECONDS = 2.0  # a file changed less than that ago is read anew: old file systems count whole seconds
+PROGRAM_READ_SECONDS = 4.0  # of ATTESTOR_DEADLINE_SECONDS: what else is known of the process is told then
+SLOW_PROGRAMS_AT_ONCE = 4  # threads for file systems that may stand still: the other half is for those that do not
+NAMES_WAITED_FOR_SECONDS = 2.0  # of a user or group, from wherever this machine has them
+NAMES_ASKED_AT_ONCE = 2  # threads
+NAMES_KEPT = 4_096
+NAMES_FRESH_SECONDS = 60.0
+SYSTEM_BUS_SECONDS = 4.0  # for all that systemd is asked of one process: less than an attestor's deadline, to say so
+SYSTEMD_ABSENT_SECONDS = 1.0  # it leaves its bus for a moment where it is updated, and comes back
+BUS_ANSWER_MAX_BYTES = 65_536  # an answer of systemd's to what is asked has some hundreds
 BLOCKING_THREADS = 8
 ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
+
+# Attestors that do not come with Sojourn have a process each.
+HOST_START_SECONDS = 10.0  # to import it and to make it of its settings
+HOST_SILENT_SECONDS = 2.0  # in which its event loop does not come to answering: it stands still, and is ended
+HOST_CLOSE_SECONDS = 2.0
+HOST_UNANSWERED_MAX = 8  # questions in a row that it let pass the deadline: then it is started anew
+HOST_REQUESTS_AT_ONCE = 64  # more wait
+HOST_MESSAGE_MAX_BYTES = 1024 * 1024  # read in about 10 ms; 2,000 selectors are less than 200 KiB as they are
+HOST_DETAIL_MAX = 4_096  # characters of a traceback
+HOST_MEMORY_MAX_BYTES = 512 * 1024 * 1024
+HOST_FILES_MAX = 1_024
+HOST_READ_BYTES = 16 * 1024  # of what it prints, at once
+HOST_READ_PAUSE_SECONDS = 1 / 64  # between two of these: 1 MiB a second; a flood waits in its process
+HOST_LINE_MAX = 1_000  # characters of a line that it prints
+HOST_LINES_PER_SECOND = 20  # that are logged
+HOST_RESTART_FIRST_SECONDS = 0.1  # after it ended a second time; at first it is started at once
+HOST_RESTART_MAX_SECONDS = 5.0
+HOST_RESTART_WAITED_SECONDS = 1.0  # a caller waits for a start that is no farther away
+HOST_STEADY_SECONDS = 60.0  # without an end: then the next start is at once again
+HOST_STUCK_MAX = 4  # processes that cannot be ended, since they wait for a file system: then no other is started
 
 # --- files ----------------------------------------------------------------------------------------------------------
 CONFIG_MAX_BYTES = 1024 * 1024  # also of a task type or its policy

@@ -12,6 +12,7 @@ class FakeAttestor:
     def __init__(self, values: Iterable[str] = (), withheld: dict[str, str] | None = None) -> None:
         self.values = frozenset(values)
         self.withheld = withheld or {}
+        self.untold: dict[str, str] = {}
         self.failure: BaseException | None = None
         self.gate: asyncio.Event | None = None
         self.asked: list[Subject] = []
@@ -24,4 +25,4 @@ class FakeAttestor:
             await self.gate.wait()
         if self.failure is not None:
             raise self.failure
-        return Answer(self.values, self.withheld)
+        return Answer(self.values, self.withheld, untold=self.untold)

@@ -76,7 +76,8 @@ def caller_on(slow: Disk, path: str) -> Iterator[socket.socket]:
 
 @pytest.mark.root
 def test_a_file_system_that_stands_still(slow: Disk) -> None:
-    """Programs on a file system that answers no more make their own user's attestation fail, and nobody else's.
+    """Programs on a file system that answers no more keep an identity that may hang on them from their own user, and
+    nothing from anybody else.
 
     The agent's loop does not wait, its threads do not run out, and it still closes its doors when it is told to.
     """
@@ -84,6 +85,7 @@ def test_a_file_system_that_stands_still(slow: Disk) -> None:
         assert agent.process is not None
         stack.callback(slow.end)
         admin.register("/slow", f"unix:uid:{SLOW}")
+        admin.register("/slower", f"unix:uid:{SLOW}", f"unix:sha256:{'0' * 64}")
         admin.register("/other", f"unix:uid:{OTHER}")
         admin.register("/late", f"unix:uid:{OTHER + 1}")
         wires = [stack.enter_context(over(stack.enter_context(caller_on(slow, agent.socket)))) for _ in range(12)]

@@ -78,12 +78,15 @@ class PinnedSubject:
 class Answer:
     """What an attestor found. `withheld` names kinds of selectors that it could not prove, each with the reason.
 
-    `age`: seconds since the oldest part of it was asked for; 0 if all of it was asked for now.
+    `age`: seconds since the oldest part of it was asked for; 0 if all of it was asked for now. `untold`: kinds of
+    selectors about which nothing could be said this time, each with the reason, as if an attestor of these alone had
+    failed. Not what is withheld: that is not so, and asking again does not change it.
     """
 
     values: frozenset[str]
     withheld: Mapping[str, str] = field(default_factory=dict)
     age: float = 0.0
+    untold: Mapping[str, str] = field(default_factory=dict)
 
 
 class Attestor(Protocol):
@@ -122,13 +125,13 @@ class Asked:
 class Attested:
     """All that is proved of a process at one moment (seconds on the boot clock). `cgroup`: where it was then.
 
-    `carried`: attestors that could not tell now, and that told before, when the process was already what and where it
-    is (seconds on the boot clock): what they said then is among `selectors` and `withheld`.
+    `carried`: those of `failures` that told before, when the process was already what and where it is (seconds on the
+    boot clock): what they said then is among `selectors` and `withheld`.
     """
 
     selectors: frozenset[Selector]
     withheld: Mapping[str, str]  # `unix:path` -> why it could not be proved
-    failures: Mapping[str, str]  # attestor -> why it could not tell
+    failures: Mapping[str, str]  # attestor, or `attestor:kind` of some selectors of it -> why it could not tell
     at: float
     cgroup: str = ""
     asked: Mapping[str, Asked] = field(default_factory=dict)  # attestor -> how it answered, also if it could not tell
@@ -136,5 +139,5 @@ class Attested:
 
     @property
     def untold(self) -> frozenset[str]:
-        """The attestors, which are types of selectors too, of which nothing is known."""
+        """The attestors, which are types of selectors too, and the kinds of selectors, of which nothing is known."""
         return frozenset(self.failures).difference(self.carried)

@@ -1,6 +1,6 @@
 """Selectors: one proved property of a process, such as `unix:uid:1000`."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,6 +39,10 @@ class Selector:
         if len(value.encode(errors="surrogateescape")) > SELECTOR_VALUE_MAX_BYTES:
             raise InvalidSelector(f"selector value is longer than {SELECTOR_VALUE_MAX_BYTES} bytes")
         return cls(kind, value)
+
+    def within(self, kinds: Collection[str]) -> bool:
+        """Whether it is of one of these types, or kinds of a type, such as `unix` or `unix:path`."""
+        return self.type in kinds or f"{self.type}:{self.value.partition(':')[0]}" in kinds
 
     def __str__(self) -> str:
         return f"{self.type}:{self.value}"

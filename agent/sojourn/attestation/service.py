@@ -2,11 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint
-from typing import Any
 
 import structlog
 
@@ -15,7 +12,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
 from sojourn.attestation.tally import Tally
 from sojourn.clock import Clock
-from sojourn.errors import AttestationFailed, InvalidConfig, InvalidSelector, SojournError
+from sojourn.errors import AttestationFailed, InvalidSelector, SojournError
 from sojourn.limits import (
     ATTESTATION_FRESH_SECONDS,
     ATTESTATIONS_PER_UID,
@@ -24,7 +21,6 @@ from sojourn.limits import (
     ATTESTOR_RETRY_SECONDS,
     SELECTORS_PER_CALLER,
 )
-from sojourn.plugins import make_plugins
 
 log = structlog.get_logger()
 
@@ -61,20 +57,35 @@ class _Found:
     asked: dict[str, Asked] = field(default_factory=dict)
     carried: dict[str, float] = field(default_factory=dict)
 
-    def take(self, name: str, answer: Answer, seconds: float) -> None:
+    def take(self, name: str, answer: Answer | str, seconds: float) -> None:
+        """What an attestor said, or why it could not."""
+        if isinstance(answer, str):
+            self.failures[name] = answer
+            self.asked[name] = Asked(seconds)
+            return
         self.asked[name] = Asked(seconds, len(answer.values), answer.age)
         self.selectors.update(Selector.from_parts(name, value) for value in answer.values)
         self.withheld.update({f"{name}:{kind}": reason for kind, reason in answer.withheld.items()})
+        self.failures.update({f"{name}:{kind}": _plain(reason) for kind, reason in answer.untold.items()})
 
-    def carry(self, name: str, before: Attested, seconds: float, now: float) -> None:
-        """What an attestor said before holds while it cannot tell: the process is the same, in the same place."""
-        if name not in before.asked or name in before.untold:
-            return
-        held = {selector for selector in before.selectors if selector.type == name}
-        told = self.carried[name] = before.carried.get(name, before.at - before.asked[name].age)
-        self.asked[name] = Asked(seconds, len(held), now - told)
-        self.selectors |= held
-        self.withheld.update({kind: why for kind, why in before.withheld.items() if kind.startswith(f"{name}:")})
+    def carry(self, before: Attested, now: float) -> None:
+        """What was said before holds while it cannot be told: the process is the same, in the same place."""
+        for what in tuple(self.failures):
+            name = what.partition(":")[0]
+            if name not in before.asked or not before.untold.isdisjoint({name, what}):
+                continue
+            for other in before.untold:  # what it could not tell then is as unknown now
+                if other.startswith(f"{what}:"):
+                    self.failures[other] = before.failures[other]
+            held = {selector for selector in before.selectors if selector.within({what})}
+            earlier = [at for each, at in before.carried.items() if f"{each}:".startswith(f"{what}:")]
+            told = self.carried[what] = min([before.at - before.asked[name].age, *earlier])
+            if what == name:
+                self.asked[name] = Asked(self.asked[name].seconds, len(held), now - told)
+            self.selectors |= held
+            self.withheld.update(
+                {kind: why for kind, why in before.withheld.items() if f"{kind}:".startswith(f"{what}:")}
+            )
 
     def attested(self, at: float, cgroup: str) -> Attested:
         return Attested(frozenset(self.selectors), self.withheld, self.failures, at, cgroup, self.asked, self.carried)
@@ -102,7 +113,7 @@ class Attestation:
         same cgroup; for ATTESTOR_RETRY_SECONDS if an attestor could not tell then, and what it said before holds.
         """
         attested = await self.examine(peer)
-        if self._attestors and len(attested.untold) == len(self._attestors):
+        if self._attestors and attested.untold >= self._attestors.keys():
             raise cannot_tell(attested)
         return attested
 
@@ -123,21 +134,21 @@ class Attestation:
     async def _attest(self, peer: Peer) -> Attested:
         peer.check_unchanged()
         cgroup = peer.process.cgroup()
-        subject = PinnedSubject(peer.process.pid, peer.uid, peer.gid, peer.groups, peer.process.pidfd, cgroup)
-        async with self._turns.of(peer.uid):
-            answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
+        process = peer.process.again()  # the caller may leave, and its handle be closed, while attestors use theirs
+        try:
+            subject = PinnedSubject(process.pid, peer.uid, peer.gid, peer.groups, process.pidfd, cgroup)
+            async with self._turns.of(peer.uid):
+                answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
+        finally:
+            process.close()
         if peer.process.cgroup() != cgroup:
             raise AttestationFailed("the process moved to another cgroup while it was attested")
         peer.check_unchanged()
         found = _Found()
         for name, (answer, seconds) in zip(self._attestors, answers, strict=True):
-            if isinstance(answer, Answer):
-                found.take(name, answer, seconds)
-            else:
-                found.failures[name] = answer
-                found.asked[name] = Asked(seconds)
-                if peer.attested is not None and peer.attested.cgroup == cgroup:
-                    found.carry(name, peer.attested, seconds, self._clock.boot())
+            found.take(name, answer, seconds)
+        if peer.attested is not None and peer.attested.cgroup == cgroup:
+            found.carry(peer.attested, self._clock.boot())
         peer.attested = found.attested(self._clock.boot(), cgroup)
         return peer.attested
 
@@ -164,9 +175,9 @@ class Attestation:
         try:
             async with asyncio.timeout(ATTESTOR_DEADLINE_SECONDS):
                 answer = await self._attestors[name].attest(subject)
-            if len(answer.values) > SELECTORS_PER_CALLER:
+            if len(answer.values) + len(answer.withheld) + len(answer.untold) > SELECTORS_PER_CALLER:
                 raise AttestationFailed(f"gave more than {SELECTORS_PER_CALLER} selectors")
-            for value in answer.values:
+            for value in (*answer.values, *answer.withheld, *answer.untold):
                 Selector.from_parts(name, value)
         except TimeoutError:
             reason = f"did not answer within {ATTESTOR_DEADLINE_SECONDS:g} s"
@@ -180,6 +191,8 @@ class Attestation:
             log.exception("attestor_raised", attestor=name, pid=subject.pid)
             reason = f"failed: {type(error).__name__}"
         else:
+            for kind, reason in answer.untold.items():
+                log.warning("attestor_failed", attestor=f"{name}:{kind}", pid=subject.pid, reason=_plain(reason))
             return answer
         reason = _plain(reason)
         log.warning("attestor_failed", attestor=name, pid=subject.pid, reason=reason, detail=detail)
@@ -196,15 +209,3 @@ def cannot_tell(attested: Attested) -> AttestationFailed:
 def _plain(reason: str) -> str:
     """A reason that callers may be shown, whoever made it up."""
     return "".join(char if char.isprintable() else "?" for char in reason[:ATTESTOR_REASON_MAX])
-
-
-def load_attestors(tables: Mapping[str, Mapping[str, Any]], pool: Executor) -> dict[str, Attestor]:
-    """Make every attestor that `tables` names. Raise InvalidConfig with all faults of all tables."""
-
-    def make(name: str, settings: Mapping[str, Any], found: Mapping[str, EntryPoint]) -> Attestor:
-        if name not in found:
-            raise InvalidConfig([f": no such attestor is installed; there are: {', '.join(sorted(found))}"])
-        made: Attestor = found[name].load()(settings, pool)
-        return made
-
-    return make_plugins("attestors", tables, make)

@@ -12,7 +12,7 @@ from sojourn.limits import BLIND_INDEXES_KEPT
 class _Drawers:
     """Entries, each filed under one of its selectors: the one under which the fewest others are filed.
 
-    `blind` to some types of selectors: only entries that ask for such are filed, by what else they ask for.
+    `blind` to some types or kinds of selectors: only entries that ask for such are filed, by what else they ask for.
     """
 
     def __init__(self, blind: frozenset[str] = frozenset()) -> None:
@@ -25,7 +25,7 @@ class _Drawers:
         self.remove(entry.id)
         asked = entry.selectors
         if self._blind:
-            asked = frozenset(selector for selector in entry.selectors if selector.type not in self._blind)
+            asked = frozenset(selector for selector in entry.selectors if not selector.within(self._blind))
             if len(asked) == len(entry.selectors):
                 return
         key = min(sorted(asked), key=lambda selector: len(self._filed.get(selector, ())), default=None)
@@ -75,7 +75,7 @@ class EntryIndex:
         return tuple(sorted(self._drawers.among(selectors), key=lambda entry: entry.order))
 
     def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> tuple[Entry, ...]:
-        """The entries that do not match, and might if more of the types `untold` were known, in the stated order."""
+        """The entries that do not match, and might if more of the kinds `untold` were known, in the stated order."""
         if not untold:
             return ()
         drawers = self._blind.get(untold)

@@ -1,18 +1,16 @@
 """attestation/service.py: attestors side by side, and nothing said of a process that changed meanwhile."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.attestations import FakeAttestor
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.registrations import selectors
-from sojourn import plugins
 from sojourn.attestation import service
 from sojourn.attestation.process import Process, Program
-from sojourn.attestation.service import Attestation, load_attestors
-from sojourn.errors import AttestationFailed, InvalidConfig
+from sojourn.attestation.service import Attestation
+from sojourn.errors import AttestationFailed
 from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTOR_REASON_MAX, ATTESTOR_RETRY_SECONDS
 
 
@@ -253,6 +251,67 @@ class TestCarried:
         assert selectors("unix:uid:1", "unix:gid:1", "docker:label:a") == (await attestation.attest(peer)).selectors
 
 
+class TestUntold:
+    """Kinds of selectors of which an attestor that could tell all else could say nothing."""
+
+    @pytest.fixture
+    async def partial(self, attestation, unix, peer, clock):
+        """`unix` told all of it a while ago, and now cannot tell the kind `gid`."""
+        await attestation.attest(peer)
+        clock.advance(ATTESTATION_FRESH_SECONDS)
+        unix.values, unix.untold = frozenset({"uid:1"}), {"gid": "too slow"}
+
+    async def test_is_a_failure_of_its_own(self, attestation, unix, peer):
+        """It is among the failures by its kind, and what was told counts."""
+        unix.values, unix.untold = frozenset({"uid:1"}), {"gid": "too\nslow"}
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:1", "docker:label:a"), {"unix:gid": "too?slow"}) == (
+            found.selectors,
+            found.failures,
+        )
+        assert {"unix:gid"} == found.untold
+
+    async def test_not_when_kept(self, attestation, unix, peer):
+        """It is asked for again at each call."""
+        unix.untold = {"gid": "too slow"}
+        await attestation.attest(peer)
+        unix.untold = {}
+        assert {} == (await attestation.attest(peer)).failures
+
+    async def test_what_was_said_before_holds(self, attestation, partial, peer, clock):
+        """What was said of that kind before is carried, and nothing else of that attestor."""
+        told = clock.boot() - ATTESTATION_FRESH_SECONDS
+        found = await attestation.attest(peer)
+        assert selectors("unix:uid:1", "unix:gid:1", "docker:label:a") == found.selectors
+        assert ({"unix:gid": told}, frozenset()) == (found.carried, found.untold)
+
+    async def test_then_nothing_can_be_told(self, attestation, partial, unix, peer, clock):
+        """If the whole attestor fails then, all that was said holds, as old as its oldest part."""
+        told = clock.boot() - ATTESTATION_FRESH_SECONDS
+        await attestation.attest(peer)
+        clock.advance(ATTESTOR_RETRY_SECONDS)
+        unix.failure = RuntimeError("down")
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:1", "unix:gid:1", "docker:label:a"), told) == (
+            found.selectors,
+            found.carried["unix"],
+        )
+
+    async def test_what_was_never_told(self, attestation, unix, peer):
+        """If the whole attestor fails then, what it could not tell before is as unknown as it was."""
+        unix.values, unix.untold = frozenset({"uid:1"}), {"gid": "too slow"}
+        await attestation.attest(peer)
+        unix.failure = RuntimeError("down")
+        found = await attestation.attest(peer)
+        assert (selectors("unix:uid:1", "docker:label:a"), {"unix:gid"}) == (found.selectors, found.untold)
+
+    @pytest.mark.parametrize("untold", [{"": "x"}, {"a\0": "x"}, {str(number): "" for number in range(3_000)}])
+    async def test_that_is_malformed(self, attestation, unix, peer, untold):
+        """An attestor that names no kinds, or floods with them, could not tell."""
+        unix.untold = untold
+        assert {"unix"} == (await attestation.attest(peer)).untold
+
+
 class TestReasons:
     async def test_are_told(self, attestation, unix, docker, peer):
         """If nothing can be told, the caller hears which attestors failed and why, and nothing of their details."""
@@ -335,37 +394,3 @@ class TestChange:
             peer.uid += 1
 
         await self.meanwhile(attestation, unix, peer, change)
-
-
-class TestLoad:
-    @pytest.fixture
-    def pool(self):
-        with ThreadPoolExecutor(1) as pool:
-            yield pool
-
-    def test_by_name(self, pool):
-        """Attestors are found by their entry point, with their table of the configuration."""
-        assert {"unix"} == set(load_attestors({"unix": {"path": False}}, pool))
-        assert {} == load_attestors({}, pool)
-
-    def test_all_faults(self, pool):
-        """All that is wrong with any of them is told at once, under its key."""
-        with pytest.raises(InvalidConfig) as caught:
-            load_attestors({"unix": {"colour": True, "path": "yes"}, "nowhere": {}}, pool)
-        assert ["attestors.nowhere", "attestors.unix.colour", "attestors.unix.path"] == sorted(
-            fault.partition(": ")[0] for fault in caught.value.faults
-        )
-        assert "there are: " in str(caught.value)
-
-    def test_one_that_cannot_be_loaded(self, pool, monkeypatch):
-        """A plugin that cannot be imported is a fault of the configuration."""
-
-        class Broken:
-            name = "broken"
-
-            def load(self):
-                raise ImportError("secret")
-
-        monkeypatch.setattr(plugins, "entry_points", lambda group: [Broken()])
-        with pytest.raises(InvalidConfig, match=r"attestors\.broken: cannot be loaded: ImportError"):
-            load_attestors({"broken": {}}, pool)

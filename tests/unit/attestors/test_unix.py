@@ -1,12 +1,11 @@
 """unix.py: who runs a process, and which program it runs. Processes and files are real."""
 
-import asyncio
-import contextlib
 import grp
 import hashlib
 import os
 import pwd
 import shutil
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -14,15 +13,18 @@ from types import SimpleNamespace
 import pytest
 from fakes.children import child
 from sojourn.errors import AttestationFailed, InvalidConfig
-from sojourn.limits import ATTESTATIONS_PER_UID
-from sojourn_attestors import unix
-from sojourn_attestors.unix import Digests, UnixAttestor
+from sojourn_attestors import programs, unix
+from sojourn_attestors.names import Names
+from sojourn_attestors.unix import UnixAttestor
 
 
 @pytest.fixture
 def pool():
     with ThreadPoolExecutor(2) as pool:
         yield pool
+
+
+names_pool = pool
 
 
 @pytest.fixture
@@ -40,8 +42,20 @@ def running(program):
 
 
 def subject(pid, **changes):
-    fields = {"pid": pid, "uid": os.geteuid(), "gid": os.getegid(), "groups": frozenset(os.getgroups())}
+    fields = {"pid": pid, "uid": os.geteuid(), "gid": os.getegid(), "groups": frozenset(os.getgroups()), "cgroup": ""}
     return SimpleNamespace(**{**fields, **changes})
+
+
+def refuse_to_open(monkeypatch, what):
+    """Have files whose path holds `what` refused by their permissions."""
+    real = os.open
+
+    def refuse(path, *arguments):
+        if what in str(path):
+            raise PermissionError(13, "no")
+        return real(path, *arguments)
+
+    monkeypatch.setattr(programs.os, "open", refuse)
 
 
 def kinds(answer):
@@ -130,7 +144,9 @@ class TestProgram:
         """A process in another mount namespace has no path: there it could be forged."""
         real = os.readlink
         monkeypatch.setattr(
-            unix.os, "readlink", lambda path: "mnt:[1]" if str(path).endswith(f"{running.pid}/ns/mnt") else real(path)
+            programs.os,
+            "readlink",
+            lambda path: "mnt:[1]" if str(path).endswith(f"{running.pid}/ns/mnt") else real(path),
         )
         answer = await UnixAttestor({}, pool).attest(subject(running.pid))
         assert ("path" not in kinds(answer), "sha256" in kinds(answer)) == (True, True)
@@ -138,42 +154,24 @@ class TestProgram:
 
     async def test_no_privilege(self, pool, running, monkeypatch):
         """Where the agent may not look, path and digest are withheld, with what it takes."""
-        real = os.open
-
-        def refuse(path, *arguments):
-            if str(path).endswith("/exe"):
-                raise PermissionError(13, "no")
-            return real(path, *arguments)
-
-        monkeypatch.setattr(unix.os, "open", refuse)
+        refuse_to_open(monkeypatch, "/exe")
         answer = await UnixAttestor({"path": False}, pool).attest(subject(running.pid))
         assert ({"sha256"}, True) == (set(answer.withheld) & {"path", "sha256"}, "uid" in kinds(answer))
         assert "CAP_SYS_PTRACE" in answer.withheld["sha256"]
+
+    async def test_no_privilege_to_read(self, pool, program, running, monkeypatch):
+        """Where the agent may look at the program and not read it, its path is proved, and the digest withheld."""
+        refuse_to_open(monkeypatch, "/proc/self/fd/")
+        answer = await UnixAttestor({}, pool).attest(subject(running.pid))
+        assert f"path:{program}" in answer.values
+        assert "CAP_DAC_READ_SEARCH" in answer.withheld["sha256"]
 
     async def test_gone(self, pool, running):
         """For a process that has gone it cannot be told: that is an error and not an empty answer."""
         running.kill()
         running.wait()
-        with pytest.raises(AttestationFailed, match="the program cannot be read"):
+        with pytest.raises(AttestationFailed, match="gone or runs no program"):
             await UnixAttestor({}, pool).attest(subject(running.pid))
-
-    async def test_one_users_slow_programs(self, pool, running, monkeypatch):
-        """While programs of a user are still being read, though nobody waits any more, that user gets no more threads."""
-        going_on = threading.Event()
-        monkeypatch.setattr(UnixAttestor, "_program", lambda *_: going_on.wait(20))
-        attestor = UnixAttestor({}, pool)
-        for _ in range(ATTESTATIONS_PER_UID):
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.05):
-                    await attestor.attest(subject(running.pid))
-        with pytest.raises(AttestationFailed, match="still being read"):
-            await attestor.attest(subject(running.pid))
-        going_on.set()
-        async with asyncio.timeout(10):
-            assert await attestor.attest(subject(running.pid, uid=77)) is not None
-            while attestor._reading:
-                await asyncio.sleep(0.01)
-            assert await attestor.attest(subject(running.pid)) is not None
 
     async def test_descriptors(self, pool, running):
         """Looking at a program leaves no descriptor behind."""
@@ -184,122 +182,125 @@ class TestProgram:
         assert before == len(os.listdir("/proc/self/fd"))
 
 
+class TestScripts:
+    async def test_of_an_interpreter(self, pool):
+        """What an interpreter runs is withheld: its command line and its memory are its own to write."""
+        with child(sys.executable, "-c", "import sys; sys.stdin.read()") as process:
+            answer = await UnixAttestor({}, pool).attest(subject(process.pid))
+        assert not {"script_path", "script_sha256"} & kinds(answer)
+        for kind in ("script_path", "script_sha256"):
+            assert "does not record which script" in answer.withheld[kind]
+
+    async def test_of_another_program(self, pool, running):
+        """Of what is no interpreter nothing is said of scripts."""
+        assert "script_path" not in (await UnixAttestor({}, pool).attest(subject(running.pid))).withheld
+
+
+class TestCgroups:
+    async def found(self, pool, running, text, **settings):
+        attestor = UnixAttestor({"path": False, "sha256": False, **settings}, pool)
+        attestor._sees_whole_cgroups = True
+        answer = await attestor.attest(subject(running.pid, cgroup=text))
+        return {each for each in answer.values if each.startswith("cgroup:")}, answer.withheld.get("cgroup", "")
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            ("0::/system.slice/web.service\n", {"cgroup:/system.slice/web.service"}),
+            ("0::/\n", set()),
+            ("", set()),
+            (
+                "5:cpu,cpuacct:/a\n1:name=systemd:/b\n0::/\n",
+                {"cgroup:cpu:/a", "cgroup:cpuacct:/a", "cgroup:name=systemd:/b"},
+            ),
+            ("0::/a:b/memory:/c\n", {"cgroup:/a:b/memory:/c"}),
+        ],
+    )
+    async def test_values(self, pool, running, text, expected):
+        """Each cgroup is a value by its whole path; of version 1 with its controller, which no path begins with."""
+        assert (expected, "") == await self.found(pool, running, text)
+
+    @pytest.mark.parametrize(
+        ("path", "reason"),
+        [
+            ("/../x", "namespace of its own"),
+            ("/..", "namespace of its own"),
+            ("/a (deleted)", "removed"),
+            ("/a\x1b[2J", "no text"),
+            ("/a\udcff", "no text"),
+            ("/" + "a" * 5000, "too long"),
+        ],
+    )
+    async def test_doubtful(self, pool, running, path, reason):
+        """A path that could be read two ways is withheld."""
+        values, withheld = await self.found(pool, running, f"0::{path}\n")
+        assert (set(), True) == (values, reason in withheld)
+
+    async def test_like_one_above(self, pool, running):
+        """A cgroup whose name only begins like the way up is a cgroup."""
+        assert ({"cgroup:/..x"}, "") == await self.found(pool, running, "0::/..x\n")
+
+    async def test_seen_from_a_namespace(self, pool, running):
+        """An agent that does not see whole paths gives none."""
+        attestor = UnixAttestor({}, pool)
+        attestor._sees_whole_cgroups = False
+        answer = await attestor.attest(subject(running.pid, cgroup="0::/a\n"))
+        assert ("cgroup" not in kinds(answer), True) == (True, "namespace" in answer.withheld["cgroup"])
+
+    async def test_off(self, pool, running):
+        """What is switched off is not given."""
+        assert (set(), "") == await self.found(pool, running, "0::/a\n", cgroup=False)
+
+    async def test_garbage(self, pool, running):
+        """What no kernel writes is a failure, not an empty answer."""
+        with pytest.raises(AttestationFailed, match="list of cgroups"):
+            await self.found(pool, running, "nothing like it\n")
+
+
+class TestNames:
+    async def test_that_cannot_be_told(self, pool, names_pool, running, monkeypatch):
+        """A name that is not told in time is neither there nor withheld: it is not known, and all else is."""
+        going_on = threading.Event()
+        attestor = UnixAttestor({}, pool)
+        attestor._names = Names(names_pool, lambda *_: going_on.wait(20) and None)
+        monkeypatch.setattr(unix, "NAMES_WAITED_FOR_SECONDS", 0.05)
+        answer = await attestor.attest(subject(running.pid))
+        going_on.set()
+        assert {"user", "group"} <= answer.untold.keys()
+        assert not {"user", "group"} & (kinds(answer) | answer.withheld.keys())
+        assert {"uid", "gid", "path", "sha256"} <= kinds(answer)
+
+    async def test_off(self, pool, running):
+        """What is switched off is not given."""
+        answer = await UnixAttestor({"names": False}, pool).attest(subject(running.pid))
+        assert not {"user", "group"} & (kinds(answer) | answer.withheld.keys())
+
+
 class TestSettings:
     @pytest.mark.parametrize(
         ("settings", "faults"),
-        [({"colour": True}, 1), ({"path": "yes"}, 1), ({"sha256": 1}, 1), ({"a": 1, "path": None}, 3)],
+        [
+            ({"colour": True}, 1),
+            ({"path": "yes"}, 1),
+            ({"sha256": 1}, 1),
+            ({"a": 1, "path": None}, 2),
+            ({"sha256_max_bytes": 0}, 1),
+            ({"sha256_max_bytes": 2**40}, 1),
+            ({"sha256_max_bytes": True}, 1),
+        ],
     )
     def test_faults(self, pool, settings, faults):
-        """All that is wrong with the settings is told at once."""
+        """All that is wrong with the settings is told at once, by its key."""
         with pytest.raises(InvalidConfig) as caught:
             UnixAttestor(settings, pool)
         assert faults == len(caught.value.faults)
+        assert set(settings) == {each.partition(":")[0] for each in caught.value.faults}
 
-
-class TestDigests:
-    @pytest.fixture
-    def file(self, tmp_path):
-        path = tmp_path / "file"
-        path.write_bytes(b"x" * 3_000_000)
-        descriptor = os.open(path, os.O_RDWR)
-        yield descriptor
-        os.close(descriptor)
-
-    def test_of_a_file(self, file):
-        """The digest is of the whole file."""
-        assert (hashlib.sha256(b"x" * 3_000_000).hexdigest(), "") == Digests().of(file, os.fstat(file))
-
-    def test_once(self, file, monkeypatch):
-        """A file that did not change is read once."""
-        digests = Digests()
-        first = digests.of(file, os.fstat(file))
-        monkeypatch.setattr(digests, "_compute", lambda *_: pytest.fail("read again"))
-        assert first == digests.of(file, os.fstat(file))
-
-    def test_again_when_it_changed(self, file):
-        """A file that was written to has another digest."""
-        digests = Digests()
-        first = digests.of(file, os.fstat(file))
-        os.pwrite(file, b"y", 0)
-        os.utime(file, ns=(1, 1))
-        assert first != digests.of(file, os.fstat(file))
-
-    def test_written_to_meanwhile(self, file, monkeypatch):
-        """A file that is written to while it is read has no digest."""
-        digests = Digests()
-        real = digests._compute
-
-        def write(descriptor, size):
-            os.ftruncate(descriptor, 10)
-            return real(descriptor, size)
-
-        monkeypatch.setattr(digests, "_compute", write)
-        assert ("", "the program was written to while it was read") == digests.of(file, os.fstat(file))
-        assert {} == digests._kept
-
-    def test_too_large(self, file, monkeypatch):
-        """A file beyond the limit is not read."""
-        monkeypatch.setattr(unix, "PROGRAM_MAX_BYTES", 10)
-        digest, reason = Digests().of(file, os.fstat(file))
-        assert ("", True) == (digest, "larger" in reason)
-
-    def test_not_a_file(self):
-        """What is no regular file is not read."""
-        reader, writer = os.pipe()
-        digest, reason = Digests().of(reader, os.fstat(reader))
-        assert ("", "the program is not a regular file") == (digest, reason)
-        os.close(reader)
-        os.close(writer)
-
-    def test_a_bounded_number_is_kept(self, tmp_path, monkeypatch):
-        """Of all digests a bounded number is kept."""
-        monkeypatch.setattr(unix, "PROGRAM_DIGESTS_KEPT", 2)
-        digests = Digests()
-        for number in range(4):
-            path = tmp_path / str(number)
-            path.write_bytes(bytes([number]))
-            with path.open("rb") as file:
-                digests.of(file.fileno(), os.fstat(file.fileno()))
-        assert 2 == len(digests._kept)
-
-    @pytest.mark.parametrize(
-        "how",
-        [
-            "well",
-            pytest.param("written to"),
-            pytest.param("unreadable"),
-        ],
-    )
-    def test_nothing_but_the_digest_is_kept(self, file, monkeypatch, how):
-        """However computing a digest went, nothing else is left of it."""
-        digests = Digests()
-
-        def compute(descriptor, _size):
-            if how == "written to":
-                os.ftruncate(descriptor, 10)
-            if how == "unreadable":
-                raise OSError(5, "Input/output error")
-            return "x"
-
-        monkeypatch.setattr(digests, "_compute", compute)
-        with contextlib.suppress(OSError):
-            digests.of(file, os.fstat(file))
-        assert {} == digests._computing
-
-    def test_side_by_side(self, file, monkeypatch):
-        """Whoever asks for a digest that is being computed waits for it instead of computing it too."""
-        digests, computed, begun, go_on = Digests(), [], threading.Event(), threading.Event()
-
-        def slow(*_):
-            computed.append(1)
-            begun.set()
-            go_on.wait(20)
-            return "x"
-
-        monkeypatch.setattr(digests, "_compute", slow)
-        with ThreadPoolExecutor(3) as pool:
-            found = [pool.submit(digests.of, file, os.fstat(file)) for _ in range(3)]
-            begun.wait(20)
-            go_on.set()
-            assert [("x", "")] * 3 == [each.result() for each in found]
-        assert [1] == computed
+    async def test_size_limit(self, pool, program, running):
+        """A program over the set limit has no digest, with the limit as the reason, and has its path."""
+        answer = await UnixAttestor({"sha256_max_bytes": 1000}, pool).attest(subject(running.pid))
+        assert ("sha256" not in kinds(answer), "larger than 1000 bytes") == (
+            True,
+            answer.withheld["sha256"].removeprefix("the program is "),
+        )
+        assert f"path:{program}" in answer.values

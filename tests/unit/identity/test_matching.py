@@ -43,6 +43,21 @@ def test_names_are_compared_byte_for_byte():
         assert () == index.match(selectors(other))
 
 
+def test_kinds_that_nobody_can_tell():
+    """Of entries that ask for a kind of selectors that could not be told, those that ask for nothing else may match."""
+    index = EntryIndex()
+    for name, asked in {
+        "of-kind": ("unix:uid:1", "unix:user:a"),
+        "same-kind": ("unix:user:b", "unix:user:a"),
+        "like-it": ("unix:uid:1", "unix:username:a"),
+        "other": ("unix:uid:2", "unix:user:a"),
+        "matches": ("unix:uid:1",),
+    }.items():
+        index.add(entry(f"/{name}", selectors=selectors(*asked)))
+    found = index.possible(selectors("unix:uid:1"), frozenset({"unix:user"}))
+    assert {"entry-of-kind", "entry-same-kind"} == {each.id for each in found}
+
+
 def test_removing_leaves_nothing():
     """An index from which everything was removed is empty."""
     index = EntryIndex()

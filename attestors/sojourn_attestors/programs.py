@@ -1,0 +1,235 @@
+"""Which program a process runs: the path at which this machine has it, and the SHA-256 of what runs.
+
+Reading a file may take as long as its file system likes, for ever even. So it is done by threads, of which neither one
+user nor all file systems that may stand still can take too many, and nobody waits longer than a given time.
+"""
+
+import asyncio
+import os
+import stat
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from typing import Final, TypeVar
+
+from sojourn.errors import AttestationFailed
+from sojourn.limits import ATTESTATIONS_PER_UID, PROGRAM_MAX_BYTES, SLOW_PROGRAMS_AT_ONCE
+
+from sojourn_attestors.digests import Changed, Digests, GivenUp
+from sojourn_attestors.filestatus import FileStatus, served_by_this_kernel
+
+_NO_TRACE: Final = "this agent may not look at the program of this process: that takes CAP_SYS_PTRACE, as root has"
+_NO_READ: Final = "this agent may not read the file of the program: that takes CAP_DAC_READ_SEARCH, as root has"
+_GONE: Final = "the program was deleted or replaced after it started"
+_T = TypeVar("_T")
+
+
+class Busy(Exception):
+    """There is no thread for it."""
+
+
+@dataclass(slots=True)
+class Found:
+    """What is known of a program. `withheld`: what cannot be proved. `untold`: what could not be told this time."""
+
+    values: set[str] = field(default_factory=set)
+    withheld: dict[str, str] = field(default_factory=dict)
+    untold: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Opened:
+    """The file that a process runs, open but not for reading. Owns the descriptor."""
+
+    descriptor: int
+    file: FileStatus
+
+    def close(self) -> None:
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+            self.descriptor = -1
+
+
+class Threads:
+    """Threads of the pool for reading programs. Belongs to one event loop."""
+
+    def __init__(self, pool: Executor, served: Callable[[int], bool] = served_by_this_kernel) -> None:
+        self._pool = pool
+        self._served = served
+        self._of_uid: Counter[int] = Counter()
+        self._slots = asyncio.Semaphore(SLOW_PROGRAMS_AT_ONCE)
+
+    async def start(self, uid: int, pid: int, work: Callable[[], _T], *, long: bool = False) -> "Future[_T]":
+        """Have `work` done for a process. Raise Busy if earlier work for its user is still going on.
+
+        While many threads are taken, what is on a file system that may stand still, or is `long`, waits for its turn.
+        """
+        if self._of_uid[uid] >= ATTESTATIONS_PER_UID:
+            raise Busy
+        self._of_uid[uid] += 1
+        slot = False
+        try:
+            if not self._slots.locked() or long or not self._served(pid):
+                await self._slots.acquire()
+                slot = True
+            doing = self._pool.submit(work)
+        except BaseException:
+            self._ended(uid, slot)
+            raise
+        # A thread is taken until it has ended, also when nobody waits for it any more.
+        loop = asyncio.get_running_loop()
+        doing.add_done_callback(lambda _: _call(loop, lambda: self._ended(uid, slot)))
+        return doing
+
+    def _ended(self, uid: int, slot: bool) -> None:
+        if slot:
+            self._slots.release()
+        self._of_uid[uid] -= 1
+        if not self._of_uid[uid]:
+            del self._of_uid[uid]
+
+
+def _call(loop: asyncio.AbstractEventLoop, action: Callable[[], None]) -> None:
+    try:
+        loop.call_soon_threadsafe(action)
+    except RuntimeError:  # the loop is closed: the agent ends
+        return
+
+
+class Programs:
+    """Looks at the programs of processes."""
+
+    def __init__(self, pool: Executor, *, path: bool, sha256: bool, max_bytes: int = PROGRAM_MAX_BYTES) -> None:
+        self._path = path
+        self._sha256 = sha256
+        self._max_bytes = max_bytes
+        self._threads = Threads(pool)
+        self._digests = Digests()
+
+    async def of(self, pid: int, uid: int, seconds: float) -> Found:
+        """What the process runs, as far as it can be told within `seconds`. Raise AttestationFailed if it has gone."""
+        found = Found()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._look(pid, uid, found)
+        except TimeoutError:
+            reason = f"the program was not read within {seconds:g} s"
+        except Busy:
+            reason = "earlier programs of this user are still being read"
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise AttestationFailed("the process has gone or runs no program", detail=str(error)) from error
+        except Changed:
+            reason = "the program was written to while it was read"
+        except OSError as error:
+            reason = f"the program cannot be read: {os.strerror(error.errno or 0)}"
+        else:
+            return found
+        told = {value.partition(":")[0] for value in found.values} | found.withheld.keys()
+        found.untold.update({kind: reason for kind in self._wanted if kind not in told})
+        return found
+
+    @property
+    def _wanted(self) -> list[str]:
+        return [kind for kind, on in (("path", self._path), ("sha256", self._sha256)) if on]
+
+    async def _look(self, pid: int, uid: int, found: Found) -> None:
+        opening = await self._threads.start(uid, pid, lambda: self._open(pid))
+        try:
+            opened, path, reason = await asyncio.wrap_future(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_let_go)
+            raise
+        except PermissionError:
+            found.withheld.update(dict.fromkeys(self._wanted, _NO_TRACE))
+            return
+        try:
+            if path:
+                found.values.add(f"path:{path}")
+            elif self._path:
+                found.withheld["path"] = reason
+            if self._sha256:
+                await self._digest(opened, pid, uid, found)
+        finally:
+            opened.close()
+
+    def _open(self, pid: int) -> tuple[_Opened, str, str]:
+        """In a thread: the open file, its path on this machine or '', and why there is none."""
+        descriptor = os.open(f"/proc/{pid}/exe", os.O_PATH | os.O_CLOEXEC)
+        try:
+            file = FileStatus.of(descriptor)
+            path, reason = _host_path(pid, file) if self._path else ("", "")
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return _Opened(descriptor, file), path, reason
+
+    async def _digest(self, opened: _Opened, pid: int, uid: int, found: Found) -> None:
+        file = opened.file
+        if not stat.S_ISREG(file.mode):
+            found.withheld["sha256"] = "the program is not a regular file"
+            return
+        if file.size > self._max_bytes:
+            found.withheld["sha256"] = f"the program is larger than {self._max_bytes} bytes"
+            return
+        digest = self._digests.known(file)
+        while digest is None:
+            coming, ours = self._digests.begin(file)
+            if ours:
+                await self._compute(opened, pid, uid, coming)
+            try:
+                digest = await asyncio.wrap_future(coming)
+            except PermissionError:
+                found.withheld["sha256"] = _NO_READ
+                return
+            except GivenUp:
+                continue
+        found.values.add(f"sha256:{digest}")
+
+    async def _compute(self, opened: _Opened, pid: int, uid: int, coming: "Future[str]") -> None:
+        """Have the digest computed. That goes on also when nobody waits for it any more."""
+        file, descriptor = opened.file, os.dup(opened.descriptor)
+
+        def compute() -> None:
+            try:
+                # By the descriptor, not by the process: that may run another program by now.
+                reading = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:
+                self._digests.give_up(file, coming, error)
+                return
+            finally:
+                os.close(descriptor)
+            self._digests.compute(file, reading, coming)
+
+        try:
+            await self._threads.start(uid, pid, compute, long=file.size > PROGRAM_MAX_BYTES)
+        except BaseException:
+            os.close(descriptor)
+            self._digests.give_up(file, coming)
+            raise
+
+
+def _let_go(opening: "Future[tuple[_Opened, str, str]]") -> None:
+    """Close what was opened after nobody waited for it any more."""
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[0].close()
+
+
+def _host_path(pid: int, running: FileStatus) -> tuple[str, str]:
+    """The path at which this host has the file that the process runs, or '' and the reason why there is none."""
+    path = os.readlink(f"/proc/{pid}/exe")
+    if os.readlink(f"/proc/{pid}/ns/mnt") != os.readlink("/proc/self/ns/mnt"):
+        return "", "the process is in another mount namespace, where paths can be forged"
+    try:
+        host = os.lstat(path)
+    except OSError:
+        return "", _GONE
+    if (host.st_dev, host.st_ino) != running.identity:
+        return "", _GONE
+    if not path.startswith("/"):
+        return "", "the program has no path on this machine"
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return "", "the program's path is not UTF-8"
+    return path, ""

@@ -1,0 +1,201 @@
+"""programs.py: threads for programs that may never be read. Processes, files and threads are real."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from fakes.children import child
+from sojourn.limits import ATTESTATIONS_PER_UID, BLOCKING_THREADS, SLOW_PROGRAMS_AT_ONCE
+from sojourn_attestors.digests import Digests
+from sojourn_attestors.filestatus import served_by_this_kernel
+from sojourn_attestors.programs import Busy, Programs, Threads
+
+PATIENCE = 20.0
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(BLOCKING_THREADS) as pool:
+        yield pool
+
+
+@pytest.fixture
+def running(tmp_path):
+    path = tmp_path / "program"
+    shutil.copy(shutil.which("sleep"), path)
+    with child(str(path), "60") as process:
+        yield process
+
+
+@pytest.fixture
+def stalled(monkeypatch):
+    """Programs whose reading goes on once this is set."""
+    going_on = threading.Event()
+    real = Digests._read
+
+    def read(*arguments):
+        going_on.wait(PATIENCE)
+        return real(*arguments)
+
+    monkeypatch.setattr(Digests, "_read", staticmethod(read))
+    yield going_on
+    going_on.set()
+
+
+def kinds(found):
+    return {value.partition(":")[0] for value in found.values}
+
+
+async def idle(threads):
+    """Wait until no thread is taken."""
+    async with asyncio.timeout(PATIENCE):
+        while threads._of_uid:
+            await asyncio.sleep(0.01)
+
+
+class TestPrograms:
+    async def test_that_is_not_read_in_time(self, pool, running, stalled):
+        """What takes too long is not known, which is not the same as not so; the path, which needs no reading, is."""
+        programs = Programs(pool, path=True, sha256=True)
+        found = await programs.of(running.pid, 1, 0.1)
+        assert ({"path"}, {"sha256"}, {}) == (kinds(found), set(found.untold), found.withheld)
+        assert "not read within" in found.untold["sha256"]
+
+    async def test_that_was_read_at_last(self, pool, running, stalled):
+        """A program that took too long is read to its end, and no thread or descriptor is left over."""
+        programs = Programs(pool, path=True, sha256=True)
+        before = len(os.listdir("/proc/self/fd"))
+        await programs.of(running.pid, 1, 0.1)
+        stalled.set()
+        await idle(programs._threads)
+        assert {"path", "sha256"} == kinds(await programs.of(running.pid, 1, PATIENCE))
+        await idle(programs._threads)
+        assert (before, {}) == (len(os.listdir("/proc/self/fd")), programs._digests._computing)
+
+    async def test_one_users(self, pool, running, stalled):
+        """While programs of a user are still being read, though nobody waits any more, that user gets no more threads.
+
+        Nobody else is told so.
+        """
+        programs = Programs(pool, path=True, sha256=True)
+        for _ in range(ATTESTATIONS_PER_UID):
+            await programs.of(running.pid, 1, 0.05)
+        found = await programs.of(running.pid, 1, PATIENCE)
+        assert {"path", "sha256"} == set(found.untold)
+        assert "still being read" in found.untold["path"]
+        stalled.set()
+        assert {"path", "sha256"} == kinds(await programs.of(running.pid, 2, PATIENCE))
+        await idle(programs._threads)
+        assert {"path", "sha256"} == kinds(await programs.of(running.pid, 1, PATIENCE))
+
+    async def test_that_cannot_be_read(self, pool, running, monkeypatch):
+        """If reading fails, that is not known this time, with the kernel's reason."""
+
+        def fail(*_):
+            raise OSError(5, "Input/output error")
+
+        monkeypatch.setattr(Digests, "_read", staticmethod(fail))
+        found = await Programs(pool, path=True, sha256=True).of(running.pid, 1, PATIENCE)
+        assert ({"path"}, {"sha256": "the program cannot be read: Input/output error"}) == (kinds(found), found.untold)
+
+    async def test_nobody_waits_any_more(self, pool, running, monkeypatch):
+        """Callers that go away while a program is opened leave no descriptor behind."""
+        programs = Programs(pool, path=True, sha256=True)
+        opened, going_on = threading.Event(), threading.Event()
+        real = programs._open
+
+        def slowly(pid):
+            result = real(pid)
+            opened.set()
+            going_on.wait(PATIENCE)
+            return result
+
+        monkeypatch.setattr(programs, "_open", slowly)
+        before = len(os.listdir("/proc/self/fd"))
+        asking = asyncio.ensure_future(programs.of(running.pid, 1, PATIENCE))
+        await asyncio.to_thread(opened.wait, PATIENCE)
+        assert before < len(os.listdir("/proc/self/fd"))
+        asking.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asking
+        going_on.set()
+        await idle(programs._threads)
+        assert before == len(os.listdir("/proc/self/fd"))
+
+
+class TestThreads:
+    async def test_of_file_systems_that_stand_still(self, pool):
+        """Programs of many users on file systems that stand still take half of the threads, and the others go on."""
+        going_on = threading.Event()
+        threads = Threads(pool, served=lambda pid: pid == 1)
+        async with asyncio.timeout(PATIENCE):
+            for number in range(SLOW_PROGRAMS_AT_ONCE):
+                await threads.start(number, 2, lambda: going_on.wait(PATIENCE))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await threads.start(50, 2, lambda: True)
+            for number in range(60, 70):
+                assert 7 == await asyncio.wrap_future(await threads.start(number, 1, lambda: 7))
+            going_on.set()
+            assert 8 == await asyncio.wrap_future(await threads.start(50, 2, lambda: 8))
+        await idle(threads)
+        assert SLOW_PROGRAMS_AT_ONCE == threads._slots._value
+
+    async def test_what_is_long(self, pool):
+        """What takes long by its size is among those, wherever it lies."""
+        going_on = threading.Event()
+        threads = Threads(pool, served=lambda _: True)
+        for number in range(SLOW_PROGRAMS_AT_ONCE):
+            await threads.start(number, 1, lambda: going_on.wait(PATIENCE), long=True)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await threads.start(50, 1, lambda: True, long=True)
+        assert 7 == await asyncio.wrap_future(await threads.start(51, 1, lambda: 7))
+        going_on.set()
+        await idle(threads)
+
+    async def test_of_one_user(self, pool):
+        """One user has few of them, and is told so."""
+        going_on = threading.Event()
+        threads = Threads(pool)
+        for _ in range(ATTESTATIONS_PER_UID):
+            await threads.start(1, 1, lambda: going_on.wait(PATIENCE))
+        with pytest.raises(Busy):
+            await threads.start(1, 1, lambda: True)
+        going_on.set()
+        await idle(threads)
+
+
+class TestServedByThisKernel:
+    def test_an_ordinary_program(self, running):
+        """A program on a disk of this machine is."""
+        assert served_by_this_kernel(running.pid)
+
+    def test_a_program_in_memory(self):
+        """A program in memory is on no mount that could be looked up: it is not said to be."""
+        descriptor = os.memfd_create("program", 0)
+        with open(shutil.which("sleep"), "rb") as file:
+            os.write(descriptor, file.read())
+        with child(f"/proc/{os.getpid()}/fd/{descriptor}", "60") as process:
+            assert not served_by_this_kernel(process.pid)
+        os.close(descriptor)
+
+    @pytest.mark.root
+    def test_a_user_namespace(self):
+        """Who is root of a user namespace of their own may have mounted anything: it is not."""
+        with child("unshare", "-Ur", "sleep", "60") as process:
+            for _ in range(500):
+                if os.readlink(f"/proc/{process.pid}/exe").endswith("sleep"):
+                    break
+                threading.Event().wait(0.01)
+            assert not served_by_this_kernel(process.pid)
+
+    def test_gone(self, running):
+        """A process that has gone is not."""
+        running.kill()
+        running.wait()
+        assert not served_by_this_kernel(running.pid)
