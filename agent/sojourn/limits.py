@@ -121,7 +121,7 @@ ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
 
 # Attestors that do not come with Sojourn have a process each.
 HOST_START_SECONDS = 10.0  # to import it and to make it of its settings
-HOST_SILENT_SECONDS = 2.0  # in which its event loop does not come to answering: it stands still, and is ended
+HOST_SILENT_SECONDS = 1.5  # in which its event loop does not come to answering: it stands still, and is ended
 HOST_CLOSE_SECONDS = 2.0
 HOST_UNANSWERED_MAX = 8  # questions in a row that it let pass the deadline: then it is started anew
 HOST_REQUESTS_AT_ONCE = 64  # more wait
@@ -133,10 +133,9 @@ HOST_READ_BYTES = 16 * 1024  # of what it prints, at once
 HOST_READ_PAUSE_SECONDS = 1 / 64  # between two of these: 1 MiB a second; a flood waits in its process
 HOST_LINE_MAX = 1_000  # characters of a line that it prints
 HOST_LINES_PER_SECOND = 20  # that are logged
-HOST_RESTART_FIRST_SECONDS = 0.1  # after it ended a second time; at first it is started at once
-HOST_RESTART_MAX_SECONDS = 5.0
+HOST_RESTARTS_AT_ONCE = 10  # in a row without waiting: each takes the processor for a third of a second
+HOST_RESTART_EVERY_SECONDS = 5.0  # in the long run
 HOST_RESTART_WAITED_SECONDS = 1.0  # a caller waits for a start that is no farther away
-HOST_STEADY_SECONDS = 60.0  # without an end: then the next start is at once again
 HOST_STUCK_MAX = 4  # processes that cannot be ended, since they wait for a file system: then no other is started
 
 # --- files ----------------------------------------------------------------------------------------------------------

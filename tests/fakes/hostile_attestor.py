@@ -1,6 +1,6 @@
-"""An attestor that does to its own process whatever a test asks for, by the text of the subject's cgroup.
+"""An attestor that does to its own process whatever a test asks for, and otherwise gives `pid:N`.
 
-Where the text is none of its deeds it gives `pid:N`.
+What it does is the text of the subject's cgroup, or with the setting `deeds`, a folder, that of the file PID there.
 """
 
 import asyncio
@@ -30,6 +30,9 @@ class HostileAttestor:
 
     async def attest(self, subject):
         deed = subject.cgroup.strip().removeprefix("0::/")
+        if "deeds" in self._settings:
+            file = Path(self._settings["deeds"], str(subject.pid))
+            deed = file.read_text() if file.exists() else ""
         done = getattr(self, deed, None) if deed.isidentifier() else None
         if done is None:
             await asyncio.sleep(0)

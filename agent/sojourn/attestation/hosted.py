@@ -8,7 +8,7 @@ comes out on which process an attestor breaks, and nobody else goes without an a
 import asyncio
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -23,12 +23,11 @@ from sojourn.limits import (
     HOST_CLOSE_SECONDS,
     HOST_MEMORY_MAX_BYTES,
     HOST_REQUESTS_AT_ONCE,
-    HOST_RESTART_FIRST_SECONDS,
-    HOST_RESTART_MAX_SECONDS,
+    HOST_RESTART_EVERY_SECONDS,
     HOST_RESTART_WAITED_SECONDS,
+    HOST_RESTARTS_AT_ONCE,
     HOST_SILENT_SECONDS,
     HOST_START_SECONDS,
-    HOST_STEADY_SECONDS,
     HOST_STUCK_MAX,
     HOST_UNANSWERED_MAX,
 )
@@ -81,15 +80,20 @@ class HostedAttestor:
         self._pinged_at = 0.0
         self._tick: asyncio.TimerHandle | None = None
         self._unanswered = 0  # in a row
-        self._ends = 0  # in a row
-        self._started_at = self._starts_at = 0.0  # on the boot clock
+        self._starts_at = 0.0  # on the boot clock, the next time
+        self._due = -math.inf  # on the boot clock, if starts were evenly spread
         self._why = ""
+        self._end_hooks: list[Callable[[str], None]] = []
         self.starts = 0
 
     @property
     def pid(self) -> int:
         """Of its process; 0 while there is none."""
         return self._process.pid if self._process is not None else 0
+
+    def on_end(self, hook: Callable[[str], None]) -> None:
+        """Call `hook` with the attestor's name when its process ended while the agent runs."""
+        self._end_hooks.append(hook)
 
     async def start(self) -> None:
         """Start its process for the first time. Raise InvalidConfig with faults that begin with the key."""
@@ -267,13 +271,10 @@ class HostedAttestor:
 
     def _start_again(self) -> None:
         now = self._clock.boot()
-        if now - self._started_at > HOST_STEADY_SECONDS:
-            self._ends = 0
-        self._ends += 1
-        again = self._ends - 2
-        delay = 0.0 if again < 0 else min(HOST_RESTART_FIRST_SECONDS * 2 ** min(again, 20), HOST_RESTART_MAX_SECONDS)
-        self._starts_at = now + delay
-        self._starting = asyncio.ensure_future(self._restart(delay))
+        self._due = max(self._due, now - (HOST_RESTARTS_AT_ONCE - 1) * HOST_RESTART_EVERY_SECONDS)
+        self._starts_at = max(now, self._due)
+        self._due += HOST_RESTART_EVERY_SECONDS
+        self._starting = asyncio.ensure_future(self._restart(self._starts_at - now))
 
     async def _restart(self, delay: float) -> None:
         try:
@@ -293,7 +294,6 @@ class HostedAttestor:
         if len(self._ended) >= HOST_STUCK_MAX:
             raise _NotStarted(f"{HOST_STUCK_MAX} of its processes cannot be ended: they wait for a file system")
         self._pong = None
-        self._started_at = self._clock.boot()
         made = self._made = asyncio.get_running_loop().create_future()
         try:
             process = HostProcess(self._point.name, self._heard, self._is_over, self._clock)
@@ -348,6 +348,8 @@ class HostedAttestor:
         if not self._closed:
             asked = sorted({each.pid for each in questions.values()})
             log.error("attestor_ended", attestor=self._point.name, reason=why, asked_about=asked)
+            for hook in self._end_hooks:
+                hook(self._point.name)
             self._start_again()
 
 
