@@ -316,8 +316,13 @@ class Cluster:
         return int(status or 0), text
 
     def pid_of(self, container: str) -> int:
-        """The first process of a container, by its 64 hex digits: as the machine sees it."""
-        return until(lambda: next(iter(_members(f"/{container}/")), 0), f"a process of {container}")
+        """The first process of a container, by its 64 hex digits, once it runs its own program: as the machine sees it."""
+
+        def look() -> int:
+            first = next(iter(_members(f"/{container}/")), 0)
+            return first if _command_of(first) and "runc" not in _command_of(first) else 0
+
+        return until(look, f"a process of {container}")
 
     def process_in(self, uid: str, image_command: str) -> int:
         """A process in a pod that runs `image_command`, whether the kubelet knows of it yet or not; 0: there is none."""
