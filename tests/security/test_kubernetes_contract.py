@@ -10,7 +10,6 @@ from harness.inmates import Cgroups
 from harness.kubeletstandin import Kubelet
 from harness.podlike import CGROUP_ROOT, PodContainer
 from harness.subjects import subject_of
-from sojourn.attestation.attestor import PinnedSubject
 from sojourn.contracts.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.kubernetes import KubernetesAttestor
 
@@ -51,7 +50,7 @@ class Ground:
                     container.list()
                     self.kubelet = kubelet
                     with container.process() as process, subject_of(process.pid) as subject:
-                        yield PinnedSubject(**vars(subject))
+                        yield subject
             finally:
                 self.folder.unlink()
 
