@@ -6,7 +6,7 @@ LOCKS := .ci/locks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo demo-keycloak test test-quick fuzz lint bench proto proto-check lock clean help
+.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz lint bench proto proto-check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -19,6 +19,9 @@ demo-keycloak: $(VENV)/.agent ## a task's token at a real Keycloak, recalled at 
 
 test: $(VENV)/.test ## install, then run the tests
 	@$(PYTEST) -n auto
+
+test-kubernetes: $(VENV)/.test ## the tests with a real Kubernetes of one node (as root; builds it once with Go: 10 minutes)
+	@SOJOURN_TEST_KUBERNETES="$$(bash .ci/kubernetes)" $(PYTEST) tests/integration/test_real_kubernetes.py
 
 test-quick: $(VENV)/.test ## the unit tests alone
 	@$(PYTEST) -n auto tests/unit

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from sojourn.attestation.service import Attestation, load_attestors
+from sojourn.attestation.loading import load_attestors
+from sojourn.attestation.service import Attestation
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms, SystemClock
 from sojourn.config import Config
@@ -131,7 +132,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     epoch = await next_epoch(database)
     pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-    attestation = Attestation(load_attestors(config.attestors, pool), clock)
+    attestation = Attestation(await load_attestors(config.attestors, pool, clock), clock)
     authority = EmbeddedAuthority(
         trust_domain,
         config.data_dir / "keys",

@@ -18,6 +18,7 @@ from sojourn.doors import (
     admin,
     agents,
     approvals,
+    attestors,
     bundles,
     credentials,
     entries,
@@ -242,6 +243,7 @@ async def _open_doors(
     envoy_calls = Calls(public.peers, rooms.audit, header=False)
     admin_calls = Calls(private.peers, rooms.audit, header=False)
     authority_api = localauthority.LocalAuthorityApi(rooms.authority, rooms.issuing, rooms.audit)
+    attestors.measure(rooms.attestation.tally)
     entry_api = entries.EntryApi(rooms.registry, rooms.foreign, rooms.audit)
     federation_api = federation.FederationApi(rooms.foreign, rooms.federating, rooms.audit)
     admin_services = {

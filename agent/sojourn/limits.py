@@ -116,6 +116,25 @@ BUS_ANSWER_MAX_BYTES = 65_536  # an answer of systemd's to what is asked has som
 BLOCKING_THREADS = 8
 ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
 
+# Attestors that do not come with Sojourn have a process each.
+HOST_START_SECONDS = 10.0  # to import it and to make it of its settings
+HOST_SILENT_SECONDS = 1.5  # in which its event loop does not come to answering: it stands still, and is ended
+HOST_CLOSE_SECONDS = 2.0
+HOST_UNANSWERED_MAX = 8  # questions in a row that it let pass the deadline: then it is started anew
+HOST_REQUESTS_AT_ONCE = 64  # more wait
+HOST_MESSAGE_MAX_BYTES = 1024 * 1024  # read in about 10 ms; 2,000 selectors are less than 200 KiB as they are
+HOST_DETAIL_MAX = 4_096  # characters of a traceback
+HOST_MEMORY_MAX_BYTES = 512 * 1024 * 1024
+HOST_FILES_MAX = 1_024
+HOST_READ_BYTES = 16 * 1024  # of what it prints, at once
+HOST_READ_PAUSE_SECONDS = 1 / 64  # between two of these: 1 MiB a second; a flood waits in its process
+HOST_LINE_MAX = 1_000  # characters of a line that it prints
+HOST_LINES_PER_SECOND = 20  # that are logged
+HOST_RESTARTS_AT_ONCE = 10  # in a row without waiting: each takes the processor for a third of a second
+HOST_RESTART_EVERY_SECONDS = 5.0  # in the long run
+HOST_RESTART_WAITED_SECONDS = 1.0  # a caller waits for a start that is no farther away
+HOST_STUCK_MAX = 4  # processes that cannot be ended, since they wait for a file system: then no other is started
+
 # --- files ----------------------------------------------------------------------------------------------------------
 CONFIG_MAX_BYTES = 1024 * 1024  # also of a task type or its policy
 ENTRIES_FILE_MAX_BYTES = 32 * 1024 * 1024  # more than ENTRIES_PER_BATCH entries take

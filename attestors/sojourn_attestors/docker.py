@@ -27,7 +27,7 @@ from sojourn_attestors.engines import Engine, Engines
 from sojourn_attestors.fetching import NotThere
 from sojourn_attestors.localfetching import SocketFinder
 
-ENGINE_SECONDS: Final = 4.0  # for all that is asked about a container; the agent gives an attestor a second more
+ENGINE_SECONDS: Final = 3.0  # for all that is asked about a container: the agent gives an attestor five
 CONTAINERS_KEPT: Final = 1_024  # at about 10 KiB each
 UNKNOWN_SECONDS: Final = 60.0  # that an engine is not asked again about a container that it does not know
 NESTED_MAX: Final = 4  # containers around a container that are asked about

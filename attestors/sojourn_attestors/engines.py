@@ -12,8 +12,11 @@ from sojourn_attestors.fetching import Late, NotThere, Unwell
 from sojourn_attestors.localfetching import LocalJsonClient, SocketFinder
 
 ENGINE_ANSWER_MAX_BYTES: Final = 1024 * 1024  # about a container; usually that is some 10 KiB
-FAILURES_MAX: Final = 3  # in a row, after which an engine is left alone, so that nobody waits in line for it
-LEFT_ALONE_SECONDS: Final = 2.0  # whoever asks meanwhile is told at once
+FAILURES_MAX: Final = 2  # in a row, after which one question at a time is asked, so that nobody waits in line for it
+LATE_AGAIN_SECONDS: Final = (
+    5.0  # before it is asked again about what it did not answer in time: one container may be stuck
+)
+LATE_KEPT: Final = 1_024  # questions
 USERS_KEPT: Final = 256  # whose engines are known
 _PAUSES: Final = (0.1, 0.3, 0.9, 0.0)  # after each try, of an engine that is being started again
 _NO_SUCH: Final = frozenset({"cri-containerd", "crio", "nerdctl"})  # runtimes that are neither of the two
@@ -28,7 +31,8 @@ class Engine:
         self._client = LocalJsonClient(what, path, owner, finder, answer_max_bytes=ENGINE_ANSWER_MAX_BYTES)
         self._now = now
         self._failures = 0
-        self._again = 0.0
+        self._under_way = 0
+        self._late: OrderedDict[str, float] = OrderedDict()  # until when it is not asked again
 
     async def container(self, container_id: str, ends: float) -> Any:
         """What it says of a container, before the moment `ends`. Raise NotThere or AttestationFailed."""
@@ -39,19 +43,31 @@ class Engine:
         return await self._get(f"/images/{image}/json", ends)
 
     async def _get(self, path: str, ends: float) -> Any:
-        if self._failures >= FAILURES_MAX and self._now() < self._again:
-            raise AttestationFailed(f"{self._what} did not answer a moment ago, again and again")
+        if self._late.get(path, 0.0) > self._now():
+            raise AttestationFailed(f"{self._what} did not answer a moment ago")
+        if self._failures >= FAILURES_MAX and self._under_way:
+            raise AttestationFailed(f"{self._what} did not answer a moment ago, and is being asked again")
+        self._under_way += 1
         try:
             answer = await self._try(path, ends)
-        except (Late, Unwell):
+        except (Late, Unwell) as error:
             self._failures += 1
-            self._again = self._now() + LEFT_ALONE_SECONDS
+            if isinstance(error, Late):
+                self._put_off(path)
             raise
         except NotThere:
             self._failures = 0
             raise
+        finally:
+            self._under_way -= 1
         self._failures = 0
         return answer
+
+    def _put_off(self, path: str) -> None:
+        self._late[path] = self._now() + LATE_AGAIN_SECONDS
+        self._late.move_to_end(path)
+        if len(self._late) > LATE_KEPT:
+            self._late.popitem(last=False)
 
     async def _try(self, path: str, ends: float) -> Any:
         for pause in _PAUSES:

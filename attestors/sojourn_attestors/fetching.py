@@ -1,4 +1,4 @@
-"""Asks a kubelet or the like: JSON over HTTP, through TLS, with a limit to everything.
+"""Asks a kubelet or the like over HTTP, through TLS, with a limit to everything; what an answer in JSON holds.
 
 Whatever answers there may be slow, wrong, huge or gone: that is an AttestationFailed that says so, and nothing else.
 """
@@ -28,8 +28,8 @@ class Late(AttestationFailed):
     """There was no whole answer in time."""
 
 
-class JsonClient:
-    """Fetches JSON documents from one server. Redirects are not followed; proxies of the environment are not used."""
+class HttpClient:
+    """Asks one server. Redirects are not followed; proxies of the environment are not used."""
 
     def __init__(
         self,
@@ -37,13 +37,15 @@ class JsonClient:
         url: str,
         *,
         tls: ssl.SSLContext | None = None,
+        server_name: str = "",
         answer_max_bytes: int = ANSWER_MAX_BYTES,
     ) -> None:
         """`what` names the server in errors, such as `the kubelet`. `url`: its base. `tls`: how its certificate is
-        checked, and ours shown, for https.
+        checked, and ours shown, for https; `server_name`: whose it must be, if it is not the URL's host.
         """
         self._what = what
         self._limit = answer_max_bytes
+        self._extensions = {"sni_hostname": server_name} if server_name else {}
         self._client = httpx.AsyncClient(
             base_url=url,
             transport=httpx.AsyncHTTPTransport(
@@ -52,20 +54,20 @@ class JsonClient:
             timeout=None,  # noqa: S113  # the caller's deadline is the only one, and holds for the whole
         )
 
-    async def get(self, path: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> Any:
-        """The document at `path`, within `seconds`. Raise NotThere, or AttestationFailed if it cannot be had."""
+    async def get(self, path: str, seconds: float, *, headers: Mapping[str, str] | None = None) -> tuple[int, bytes]:
+        """The status and the whole of what is at `path`, within `seconds`. Raise Late or Unwell if there is none."""
+        all_headers = {"accept-encoding": "identity", **(headers or {})}
         try:
             async with (
                 asyncio.timeout(seconds),
-                self._client.stream("GET", path, headers={"accept-encoding": "identity", **(headers or {})}) as answer,
+                self._client.stream("GET", path, headers=all_headers, extensions=self._extensions) as answer,
             ):
-                body = await self._body(answer)
+                return answer.status_code, await self._body(answer)
         except TimeoutError:
             raise Late(f"{self._what} did not answer within {seconds:.2g} s") from None
         except (httpx.HTTPError, OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
             raise Unwell(f"{self._what} cannot be asked", detail=f"{type(error).__name__}: {reason}") from error
-        return document(self._what, answer.status_code, body)
 
     async def close(self) -> None:
         await self._client.aclose()
@@ -80,13 +82,21 @@ class JsonClient:
 
 
 def document(what: str, status: int, body: bytes) -> Any:
-    """The JSON document of a whole answer. Raise as `get` does. `what`: who answered."""
+    """The JSON document of a whole answer. Raise NotThere, Unwell or AttestationFailed if it is none.
+
+    `what`: who answered.
+    """
+    succeeded(what, status, body)
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise AttestationFailed(f"{what} answered what is not JSON", detail=repr(body[:200])) from error
+
+
+def succeeded(what: str, status: int, body: bytes) -> None:
+    """Raise NotThere, Unwell or AttestationFailed unless that is the status of success."""
     if status == httpx.codes.NOT_FOUND:
         raise NotThere(f"{what} knows nothing of it")
     if status != httpx.codes.OK:
         kind = Unwell if httpx.codes.is_server_error(status) else AttestationFailed
         raise kind(f"{what} answered {status}", detail=repr(body[:200]))
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise AttestationFailed(f"{what} answered what is not JSON", detail=repr(body[:200])) from error

@@ -55,6 +55,11 @@ class Cgroup:
         self._folder = folder
 
     @property
+    def folder(self) -> Path:
+        """Where it is in the file system."""
+        return self._folder
+
+    @property
     def selector(self) -> str:
         return f"cgroup:name:{self._folder.name}"
 

@@ -4,6 +4,7 @@ import os
 
 from harness.engines import IMAGE, Engine, clean_path, find_programs
 from harness.looking import until
+from harness.program import as_user
 
 _PODMAN = "/usr/bin/podman"
 
@@ -26,7 +27,10 @@ tmp_dir = "{folder}/tmp"
 
 
 class Podman(Engine):
-    """Podman, for root. While its service is stopped its containers go on."""
+    """Podman, for root. While its service is stopped its containers go on.
+
+    With `v2` it runs in a cgroup of its own: at the root of the hierarchy it would move every process of this machine.
+    """
 
     kind = "podman"
     remove_flags = ("--force", "--time", "0")
@@ -35,6 +39,8 @@ class Podman(Engine):
         """`v2`: with cgroup v2 alone, where containers have cgroup namespaces. Skip the test if it is not installed."""
         find_programs(_PODMAN, "/usr/sbin/runc")
         super().__init__(v2=v2)
+        self._cgroup = f"/{self.folder.name}"
+        self._session = f"{self._cgroup}/session"
         for name, text in (("storage.conf", _STORAGE), ("containers.conf", _CONTAINERS)):
             (self.folder / name).write_text(text.format(folder=self.folder))
         if v2:
@@ -42,7 +48,26 @@ class Podman(Engine):
 
     @property
     def cgroup_parents(self) -> tuple[str, ...]:
-        return ("/libpod_parent", "/kubepods")
+        return ("/libpod_parent", "/kubepods", self._cgroup)
+
+    def inside(self, *command: str) -> list[str]:
+        if not self.v2:
+            return super().inside(*command)
+        return super().inside(
+            "sh", "-c", f'echo $$ >"/sys/fs/cgroup{self._session}/cgroup.procs" && exec "$@"', "sh", *command
+        )
+
+    def _make_namespace(self) -> None:
+        super()._make_namespace()
+        if self.v2:
+            (self.cgroup_root / self._session.lstrip("/")).mkdir(parents=True)
+
+    def _remove_cgroups(self) -> None:
+        if self.v2:
+            own = self.cgroup_root / self._cgroup.lstrip("/")
+            (own / "cgroup.kill").write_text("1")
+            until(lambda: "populated 0" in (own / "cgroup.events").read_text(), "all have ended")
+        super()._remove_cgroups()
 
     def _engine_argv(self) -> list[str]:
         return [_PODMAN, "system", "service", "--time=0", f"unix://{self.socket}"]
@@ -64,13 +89,14 @@ class RootlessPodman(Podman):
     def __init__(self, uid: int) -> None:
         super().__init__(v2=True)
         self.uid = uid
+        self._own = f"{self._cgroup}/user"
+        self._session = f"{self._own}/session"
         home = self.folder / str(uid)
         home.mkdir()
         self.socket = home / "podman.sock"
         os.chown(home, uid, uid)
         for name, text in (("storage.conf", _STORAGE + _ROOTLESS), ("containers.conf", _CONTAINERS)):
             (self.folder / name).write_text(text.format(folder=home))
-        self._cgroup = f"/sojourn-test-rootless-{os.getpid()}-{uid}"
 
     @property
     def cgroup_parents(self) -> tuple[str, ...]:
@@ -78,23 +104,14 @@ class RootlessPodman(Podman):
 
     def inside(self, *command: str) -> list[str]:
         """A command as that user, in the cgroup that is the user's."""
-        become = f"setpriv --reuid={self.uid} --regid={self.uid} --clear-groups"
-        steps = f'echo $$ >"/sys/fs/cgroup{self._cgroup}/user/session/cgroup.procs" && exec {become} "$@"'
-        return super().inside("sh", "-c", steps, "sh", *command)
+        return super().inside(*as_user(self.uid), *command)
 
     def _make_namespace(self) -> None:
         super()._make_namespace()
-        own = self.cgroup_root / self._cgroup.lstrip("/") / "user"
-        for folder in (own, own / "session"):
-            folder.mkdir(parents=True)
+        for cgroup in (self._own, self._session):
+            folder = self.cgroup_root / cgroup.lstrip("/")
             for each in (folder, *folder.glob("cgroup.*")):
                 os.chown(each, self.uid, self.uid)
-
-    def _remove_cgroups(self) -> None:
-        whole = self.cgroup_root / self._cgroup.lstrip("/")
-        (whole / "cgroup.kill").write_text("1")
-        until(lambda: "populated 0" in (whole / "cgroup.events").read_text(), "all have ended")
-        super()._remove_cgroups()
 
     def _make_images(self) -> None:
         self.make_image(IMAGE, labels={"app": "web"}, environment={"FOO": "bar"})

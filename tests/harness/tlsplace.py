@@ -14,10 +14,18 @@ from cryptography.x509.oid import NameOID
 class TlsPlace:
     """Files: `ca`, the authority; `chain` and `key` of a server that is localhost and 127.0.0.1.
 
-    `name`: what it is instead. `ends_in`: its certificate's remaining life; below 0 it is over.
+    `name`: what it is instead. `ends_in`: its certificate's remaining life; below 0 it is over. `common_name`: its
+    subject, by which a kubelet knows a client.
     """
 
-    def __init__(self, folder: Path, *, name: str = "", ends_in: dt.timedelta = dt.timedelta(days=1)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        name: str = "",
+        ends_in: dt.timedelta = dt.timedelta(days=1),
+        common_name: str = "localhost",
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.ca, self.chain, self.key = folder / "ca.pem", folder / "chain.pem", folder / "key.pem"
         authority_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
@@ -32,9 +40,12 @@ class TlsPlace:
         authority = _builder("test authority", authority_key.public_key(), "test authority").add_extension(
             x509.BasicConstraints(ca=True, path_length=0), critical=True
         )
+        public = authority_key.public_key()
+        authority = authority.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
         signed = authority.sign(authority_key, SHA256())
-        leaf = _builder("localhost", key.public_key(), "test authority", ends_in)
+        leaf = _builder(common_name, key.public_key(), "test authority", ends_in)
         leaf = leaf.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        leaf = leaf.add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(public), critical=False)
         leaf = leaf.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         self.ca.write_bytes(signed.public_bytes(Encoding.PEM))
         self.chain.write_bytes(leaf.sign(authority_key, SHA256()).public_bytes(Encoding.PEM))

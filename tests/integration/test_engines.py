@@ -27,3 +27,11 @@ def test_callers_in_containers(engine, agent):
         assert ["spiffe://example.org/x"] == [each["spiffe_id"] for each in caller.ask("x509")["svids"]]
         assert 1 == caller.pid
         assert "caller.py" in Path(f"/proc/{engine.pid_of('caller')}/cmdline").read_text()
+
+
+def test_this_machine(engine):
+    """An engine leaves the processes of this machine in the cgroups in which they are."""
+    before = Path("/proc/self/cgroup").read_text()
+    engine.run()
+    engine.restart()
+    assert before == Path("/proc/self/cgroup").read_text()

@@ -89,8 +89,16 @@ LAYERS = [
     ],
     ["tasks.statuslist"],
     ["tasks.issuing"],
-    ["attestation.tally"],
-    ["attestation.service", "authority", "identity.registry", "identity.svids", "identity.jwtsvids", "identity.issued"],
+    ["attestation.tally", "attestation.frames", "attestation.host", "attestation.hosted", "attestation.hostprocess"],
+    [
+        "attestation.loading",
+        "attestation.service",
+        "authority",
+        "identity.registry",
+        "identity.svids",
+        "identity.jwtsvids",
+        "identity.issued",
+    ],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],
     ["identity.lookout"],
@@ -195,6 +203,7 @@ HOMES = {
     "requests": ["sdk.requestsauth"],
 }
 SEES_PROC = [
+    "attestation.host",
     "contracts.attestorcase",
     "attestation.attestor",
     "attestation.cgroups",

@@ -2,20 +2,18 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import Executor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from importlib.metadata import EntryPoint
-from typing import Any
 
 import structlog
 
 from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Closing, PinnedSubject
+from sojourn.attestation.hosted import HostedAttestor
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
 from sojourn.attestation.tally import Tally
 from sojourn.clock import Clock
-from sojourn.errors import AttestationFailed, InvalidConfig, InvalidSelector, SojournError
+from sojourn.errors import AttestationFailed, InvalidSelector, SojournError
 from sojourn.limits import (
     ATTESTATION_FRESH_SECONDS,
     ATTESTATIONS_PER_UID,
@@ -24,7 +22,6 @@ from sojourn.limits import (
     ATTESTOR_RETRY_SECONDS,
     SELECTORS_PER_CALLER,
 )
-from sojourn.plugins import make_plugins
 
 log = structlog.get_logger()
 
@@ -102,6 +99,9 @@ class Attestation:
         self._attestors = dict(attestors)
         self._clock = clock
         self.tally = Tally(self._attestors, clock)
+        for attestor in self._attestors.values():
+            if isinstance(attestor, HostedAttestor):
+                attestor.on_end(self.tally.note_end)
         self._turns = _Turns(ATTESTATIONS_PER_UID)
         self._running: dict[Peer, asyncio.Future[Attested]] = {}
 
@@ -138,9 +138,13 @@ class Attestation:
     async def _attest(self, peer: Peer) -> Attested:
         peer.check_unchanged()
         cgroup = peer.process.cgroup()
-        subject = PinnedSubject(peer.process.pid, peer.uid, peer.gid, peer.groups, peer.process.pidfd, cgroup)
-        async with self._turns.of(peer.uid):
-            answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
+        process = peer.process.again()  # the caller may leave, and its handle be closed, while attestors use theirs
+        try:
+            subject = PinnedSubject(process.pid, peer.uid, peer.gid, peer.groups, process.pidfd, cgroup)
+            async with self._turns.of(peer.uid):
+                answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
+        finally:
+            process.close()
         if peer.process.cgroup() != cgroup:
             raise AttestationFailed("the process moved to another cgroup while it was attested")
         peer.check_unchanged()
@@ -209,15 +213,3 @@ def cannot_tell(attested: Attested) -> AttestationFailed:
 def _plain(reason: str) -> str:
     """A reason that callers may be shown, whoever made it up."""
     return "".join(char if char.isprintable() else "?" for char in reason[:ATTESTOR_REASON_MAX])
-
-
-def load_attestors(tables: Mapping[str, Mapping[str, Any]], pool: Executor) -> dict[str, Attestor]:
-    """Make every attestor that `tables` names. Raise InvalidConfig with all faults of all tables."""
-
-    def make(name: str, settings: Mapping[str, Any], found: Mapping[str, EntryPoint]) -> Attestor:
-        if name not in found:
-            raise InvalidConfig([f": no such attestor is installed; there are: {', '.join(sorted(found))}"])
-        made: Attestor = found[name].load()(settings, pool)
-        return made
-
-    return make_plugins("attestors", tables, make)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import federation, remote
+from sojourn.cli import attesting, federation, remote
 from sojourn.cli.authority import authority_value
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, emit, moment, printable, table, whole
@@ -92,7 +92,7 @@ def explain(
     def get() -> dict[str, Any]:
         return _explanation(remote.admin(admin_socket, "/sojourn.v1.Admin/Explain", request, pb.ExplainResponse))
 
-    show(output, get, _explained, watch=watch, interval=interval)
+    show(output, get, _explained, watch=watch, interval=interval, apart_from=_still)
 
 
 def _explanation(answer: Any) -> dict[str, Any]:
@@ -115,8 +115,16 @@ def _explanation(answer: Any) -> dict[str, Any]:
             }
             for each in answer.verdicts
         ],
+        "attestors": [attesting.answer_value(each) for each in answer.attestors],
         "conclusion": answer.conclusion,
     }
+
+
+def _still(value: dict[str, Any]) -> dict[str, Any]:
+    """Without what is never the same twice: how often attestors were asked, and how long that took."""
+    moving = {"asked", "seconds", "age_seconds"}
+    still = [{name: each[name] for name in each.keys() - moving} for each in value["attestors"]]
+    return {**value, "attestors": still}
 
 
 def _explained(value: dict[str, Any]) -> list[str]:
@@ -127,11 +135,8 @@ def _explained(value: dict[str, Any]) -> list[str]:
     lines += ["selectors", *(f"  {printable(selector)}" for selector in value["selectors"])]
     if value["withheld"]:
         lines += ["not proved", *(f"  {each['what']}: {each['reason']}" for each in value["withheld"])]
-    if value["failed_attestors"]:
-        lines += [
-            "attestors that failed",
-            *(f"  {each['what']}: {each['reason']}" for each in value["failed_attestors"]),
-        ]
+    if value["attestors"]:
+        lines += ["attestors", *(f"  {line}" for each in value["attestors"] for line in attesting.answer_lines(each))]
     lines.append("entries" if value["verdicts"] else "entries: none")
     for each in value["verdicts"]:
         missing = f": {printable(', '.join(each['missing']))}" if each["missing"] else ""
@@ -171,7 +176,7 @@ def status(
     def get() -> dict[str, Any]:
         return _status(remote.admin(admin_socket, "/sojourn.v1.Admin/GetStatus", request, pb.GetStatusResponse))
 
-    show(output, get, _status_lines, watch=watch, interval=interval)
+    show(output, get, _status_lines, watch=watch, interval=interval, apart_from=_still)
 
 
 def _status(answer: Any) -> dict[str, Any]:
@@ -236,6 +241,7 @@ def _status(answer: Any) -> dict[str, Any]:
             {"name": each.name, "address": each.address, "connections": each.connections} for each in answer.listeners
         ],
         "federation": [federation.value_of(each) for each in answer.federation],
+        "attestors": [attesting.state_value(each) for each in answer.attestors],
         "streams": streams,
         "svids": [{"entry_id": each.entry_id, "spiffe_id": each.spiffe_id, **_svid(each)} for each in answer.svids],
         "failures": failures,
@@ -267,6 +273,7 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
         lines.append(f"{'approvals':<14} {value['approvals_waiting']} wait: `sojourn approval list`")
     lines += _signal_lines(value["signals"])
     lines += federation.status_lines(value["federation"])
+    lines += [f"{'attestor':<14} {attesting.state_line(each)}" for each in value["attestors"]]
     lines += [f"{'limitation':<14} {each['what']}: {each['reason']}" for each in value["limitations"]]
     if value["svids"]:
         rows = [

@@ -13,7 +13,7 @@ from sojourn.errors import CannotStart, InvalidConfig, InvalidPolicy, SojournErr
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
 _NEXT = {
     "no_identity": "see why with `sojourn explain --pid PID`; register with `sojourn entry create`",
-    "attestation_failed": "the agent's log says which attestor failed and why",
+    "attestation_failed": "`sojourn explain --pid PID` and `sojourn status` say which attestor failed and why",
     "unknown_task_type": "`sojourn status` lists the task types that the agent has",
     "policy_denied": "the task type, facts and switches decide: `sojourn audit tail` has the record",
     "action_outside_type": "the task type's ceiling is what tasks may have; `sojourn task show` is what one has",

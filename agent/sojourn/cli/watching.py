@@ -29,9 +29,11 @@ def show(
     *,
     watch: bool,
     interval: str,
+    apart_from: Callable[[dict[str, Any]], object] = lambda value: value,
 ) -> None:
     """Print what `get` returns; with `watch` again whenever it has changed: on a terminal the screen is drawn anew,
-    otherwise each change is one more block of lines, or one line of JSON.
+    otherwise each change is one more block of lines, or one line of JSON. `apart_from` leaves out of a value what is no
+    change.
 
     What `get` raises the first time is raised. Later an agent that does not answer is waited for, and what is not there
     any more ends the view.
@@ -60,7 +62,7 @@ def show(
                     _note(f"waiting: {error.public}", drawn=drawn)
                 waiting = True
             else:
-                if value != shown or waiting:
+                if shown is None or apart_from(value) != apart_from(shown) or waiting:
                     _print(output, value, lines(value), drawn=drawn, first=shown is None)
                 shown, waiting = value, False
             time.sleep(seconds)

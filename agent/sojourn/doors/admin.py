@@ -12,6 +12,7 @@ from sojourn.attestation.selectors import Selector, text_of
 from sojourn.attestation.service import Attestation
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
+from sojourn.doors import attestors
 from sojourn.doors.approvals import reviews
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
@@ -28,6 +29,7 @@ from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.issuing import Issuing
+from sojourn.identity.matching import that_matter, unique_hints
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import Kept
 from sojourn.limits import SELECTORS_PER_CALLER
@@ -162,6 +164,7 @@ class AdminApi:
                 for each in self._listeners
             ],
             federation=federation(self._federating, self._foreign),
+            attestors=attestors.states(self._attestation.tally),
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:
@@ -208,7 +211,7 @@ class AdminApi:
         except AttestationFailed as error:
             raise NotFound(f"there is no process {request.pid}") from error
         try:
-            attested = await self._attestation.attest(peer)
+            attested = await self._attestation.examine(peer)
             answer = self._explained(attested, "the process has")
             answer.pid, answer.uid, answer.gid = request.pid, peer.uid, peer.gid
             answer.exe = peer.process.program_path()
@@ -227,7 +230,14 @@ class AdminApi:
 
     def _explained(self, attested: Attested, has: str) -> pb.ExplainResponse:
         served = self._registry.match(attested.selectors)
-        found = explain.verdicts(self._registry, served, attested, self._registry.node_ids)
+        possible = sorted(
+            that_matter(unique_hints(served), self._registry.possible(attested.selectors, attested.untold)),
+            key=lambda entry: entry.order,
+        )
+        found = explain.verdicts(self._registry, served, possible, attested, self._registry.node_ids)
+        needs = (
+            explain.needs(filter(self._registry.serves, self._registry), possible, attested) if attested.untold else {}
+        )
         kept = {each.entry.id: each for each in self._issuing.x509.kept()}
         return pb.ExplainResponse(
             selectors=text_of(attested.selectors),
@@ -247,6 +257,7 @@ class AdminApi:
                 for verdict in found
             ],
             conclusion=explain.conclusion(found, attested, has),
+            attestors=attestors.answers(attested, needs),
         )
 
     async def list_audit(self, _call: Call, request: pb.ListAuditRequest) -> pb.ListAuditResponse:

@@ -17,7 +17,7 @@ from sojourn.identity.entries import Entry
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.issued import IssuedSvid
 from sojourn.identity.issuing import Issuing
-from sojourn.identity.matching import EntryIndex, that_matter, unique_hints
+from sojourn.identity.matching import EntryIndex, might_match, that_matter, unique_hints
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.revocations import Revocations, RevokedSvid
 from sojourn.limits import (
@@ -166,8 +166,7 @@ class Identities:
         attested = await self._attestation.attest(peer)
         if any(entry.spiffe_id in spiffe_ids for entry in self._match(attested)):
             return True
-        if any(entry.spiffe_id in spiffe_ids for entry in self._possible(attested)):
-            raise cannot_tell(attested)
+        self._check_told(attested, spiffe_ids)
         return False
 
     async def process_has(self, pid: int, spiffe_ids: Collection[SpiffeId]) -> bool:
@@ -192,8 +191,7 @@ class Identities:
         for entry in entries:
             if entry.spiffe_id == spiffe_id:
                 return entry
-        if any(entry.spiffe_id == spiffe_id for entry in self._possible(attested)):
-            raise cannot_tell(attested)
+        self._check_told(attested, {spiffe_id})
         raise NoIdentity("no identity issued")
 
     def x509_svid(self, entry: Entry) -> X509Svid:
@@ -226,8 +224,8 @@ class Identities:
         try:
             return self.verify_jwt_svid(token, audience, entries)
         except InvalidToken:
-            possible = self._possible(attested)
-            if any(entry.federates_with for entry in possible):
+            possible = [entry for entry in self._possible(attested, entries) if entry.federates_with]
+            if possible:
                 with contextlib.suppress(InvalidToken):
                     self.verify_jwt_svid(token, audience, (*entries, *possible))
                     raise cannot_tell(attested) from None
@@ -306,10 +304,19 @@ class Identities:
     def _match(self, attested: Attested) -> tuple[Entry, ...]:
         return unique_hints(self._registry.match(attested.selectors))
 
-    def _possible(self, attested: Attested) -> tuple[Entry, ...]:
-        """What the caller might have beside what it has, if all attestors could tell."""
-        found = self._registry.possible(attested.selectors, attested.untold)
-        return that_matter(self._match(attested), found) if found else ()
+    def _possible(self, attested: Attested, entries: Sequence[Entry]) -> Iterator[Entry]:
+        """What a caller that has these entries might have beside, if all attestors could tell."""
+        return that_matter(entries, self._registry.possible(attested.selectors, attested.untold))
+
+    def _check_told(self, attested: Attested, spiffe_ids: Collection[SpiffeId]) -> None:
+        """Raise AttestationFailed if a caller that has none of these might have one, if all attestors could tell."""
+        if not attested.untold:
+            return
+        found = [entry for each in spiffe_ids for entry in self._registry.registered(each)]
+        if any(
+            might_match(entry, attested.selectors, attested.untold) for entry in found if self._registry.serves(entry)
+        ):
+            raise cannot_tell(attested)
 
     def _settled(self, attested: Attested, held: Sequence[Entry] | None = None) -> tuple[Entry, ...]:
         """What the caller has. Raise AttestationFailed if it might have more, since that might come first.
@@ -317,12 +324,16 @@ class Identities:
         To a caller who holds entries already, what is left of them is given then, unless one that is not left might be.
         """
         entries = self._match(attested)
-        possible = self._possible(attested)
-        if not possible:
+        if not any(True for _ in self._possible(attested, entries)):
             return entries
         mine = {entry.id for entry in held or ()}
         kept = tuple(entry for entry in entries if entry.id in mine)
-        if held is None or any(entry.id in mine for entry in possible) or (mine and not kept):
+        lost = [self._registry.get(entry_id) for entry_id in mine.difference(entry.id for entry in kept)]
+        if (
+            held is None
+            or (held and not kept)
+            or any(might_match(each, attested.selectors, attested.untold) for each in lost if each is not None)
+        ):
             raise cannot_tell(attested)
         return kept
 
@@ -345,7 +356,7 @@ class Identities:
                 after.add(change.new)
         for stream in self._streams:
             held, untold = stream.attested.selectors, stream.attested.untold
-            if any(each.match(held) or each.possible(held, untold) for each in (before, after)):
+            if any(each.match(held) or any(each.possible(held, untold)) for each in (before, after)):
                 try:
                     self._set_entries(stream, self._settled(stream.attested, stream.entries))
                 except AttestationFailed as error:

@@ -2,7 +2,7 @@
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sojourn.attestation.selectors import Selector
 from sojourn.identity.entries import Entry
@@ -41,14 +41,12 @@ class _Drawers:
         if not drawer:
             del self._filed[key]
 
-    def among(self, selectors: frozenset[Selector]) -> list[Entry]:
+    def among(self, selectors: frozenset[Selector]) -> Iterator[Entry]:
         """The entries that ask for nothing else, but for what this is blind to."""
-        return [
-            entry
-            for selector in (*selectors, None)
-            for asked, entry in self._filed.get(selector, {}).values()
-            if asked <= selectors
-        ]
+        for selector in (*selectors, None):
+            for asked, entry in self._filed.get(selector, {}).values():
+                if asked <= selectors:
+                    yield entry
 
 
 class EntryIndex:
@@ -74,10 +72,10 @@ class EntryIndex:
         """The entries whose selectors are all among `selectors`, in the stated order."""
         return tuple(sorted(self._drawers.among(selectors), key=lambda entry: entry.order))
 
-    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> tuple[Entry, ...]:
-        """The entries that do not match, and might if more of the kinds `untold` were known, in the stated order."""
+    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> Iterator[Entry]:
+        """The entries that `might_match`, in no order: there may be many, and one may do."""
         if not untold:
-            return ()
+            return iter(())
         drawers = self._blind.get(untold)
         if drawers is None:
             drawers = self._blind[untold] = _Drawers(untold)
@@ -86,8 +84,13 @@ class EntryIndex:
             if len(self._blind) > BLIND_INDEXES_KEPT:
                 self._blind.popitem(last=False)
         self._blind.move_to_end(untold)
-        found = [entry for entry in drawers.among(selectors) if not entry.selectors <= selectors]
-        return tuple(sorted(found, key=lambda entry: entry.order))
+        return (entry for entry in drawers.among(selectors) if might_match(entry, selectors, untold))
+
+
+def might_match(entry: Entry, selectors: frozenset[Selector], untold: frozenset[str]) -> bool:
+    """Whether an entry does not match, and might if all selectors of the kinds `untold` were known."""
+    missing = entry.selectors - selectors
+    return bool(missing) and all(selector.within(untold) for selector in missing)
 
 
 def nearest(
@@ -120,13 +123,11 @@ def unique_hints(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(entry for entry in entries if not entry.hint or kept[entry.hint] is entry)
 
 
-def that_matter(entries: Sequence[Entry], possible: Iterable[Entry]) -> tuple[Entry, ...]:
+def that_matter(entries: Sequence[Entry], possible: Iterable[Entry]) -> Iterator[Entry]:
     """Of entries that may match too, those that would change what a caller with `entries` has: whose hint is not taken
     by one of these that goes before.
     """
-    return tuple(
-        each for each in possible if not each.hint or any(kept is each for kept in unique_hints((*entries, each)))
-    )
+    return (each for each in possible if not each.hint or any(kept is each for kept in unique_hints((*entries, each))))
 
 
 def _precedence(entry: Entry) -> tuple[int, int, str]:

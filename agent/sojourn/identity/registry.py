@@ -101,9 +101,9 @@ class Registry:
         """The entries that a caller with these selectors has here, in the stated order."""
         return tuple(entry for entry in self._index.match(selectors) if not self._expired(entry))
 
-    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> tuple[Entry, ...]:
-        """The entries that such a caller has not, and might have if more of the types `untold` were known."""
-        return tuple(entry for entry in self._index.possible(selectors, untold) if not self._expired(entry))
+    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> Iterator[Entry]:
+        """The entries that such a caller has not, and might have if more of the kinds `untold` were known."""
+        return (entry for entry in self._index.possible(selectors, untold) if not self._expired(entry))
 
     def registered(self, spiffe_id: SpiffeId) -> tuple[Entry, ...]:
         """The entries for one SPIFFE ID that have not ended, of whichever node, in the stated order."""

@@ -1,18 +1,16 @@
 """attestation/service.py: attestors side by side, and nothing said of a process that changed meanwhile."""
 
 import asyncio
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.attestations import FakeAttestor
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.registrations import selectors
-from sojourn import plugins
 from sojourn.attestation import service
 from sojourn.attestation.process import Process, Program
-from sojourn.attestation.service import Attestation, load_attestors
-from sojourn.errors import AttestationFailed, InvalidConfig
+from sojourn.attestation.service import Attestation
+from sojourn.errors import AttestationFailed
 from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTOR_REASON_MAX, ATTESTOR_RETRY_SECONDS
 
 
@@ -396,37 +394,3 @@ class TestChange:
             peer.uid += 1
 
         await self.meanwhile(attestation, unix, peer, change)
-
-
-class TestLoad:
-    @pytest.fixture
-    def pool(self):
-        with ThreadPoolExecutor(1) as pool:
-            yield pool
-
-    def test_by_name(self, pool):
-        """Attestors are found by their entry point, with their table of the configuration."""
-        assert {"unix"} == set(load_attestors({"unix": {"path": False}}, pool))
-        assert {} == load_attestors({}, pool)
-
-    def test_all_faults(self, pool):
-        """All that is wrong with any of them is told at once, under its key."""
-        with pytest.raises(InvalidConfig) as caught:
-            load_attestors({"unix": {"colour": True, "path": "yes"}, "nowhere": {}}, pool)
-        assert ["attestors.nowhere", "attestors.unix.colour", "attestors.unix.path"] == sorted(
-            fault.partition(": ")[0] for fault in caught.value.faults
-        )
-        assert "there are: " in str(caught.value)
-
-    def test_one_that_cannot_be_loaded(self, pool, monkeypatch):
-        """A plugin that cannot be imported is a fault of the configuration."""
-
-        class Broken:
-            name = "broken"
-
-            def load(self):
-                raise ImportError("secret")
-
-        monkeypatch.setattr(plugins, "entry_points", lambda group: [Broken()])
-        with pytest.raises(InvalidConfig, match=r"attestors\.broken: cannot be loaded: ImportError"):
-            load_attestors({"broken": {}}, pool)

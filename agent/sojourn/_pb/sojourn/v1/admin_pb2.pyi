@@ -16,7 +16,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "approvals_waiting", "reviews", "signals", "listeners", "federation")
+    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -39,6 +39,7 @@ class GetStatusResponse(_message.Message):
     SIGNALS_FIELD_NUMBER: _ClassVar[int]
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
+    ATTESTORS_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     node_id: str
     version: str
@@ -61,7 +62,26 @@ class GetStatusResponse(_message.Message):
     signals: _containers.RepeatedCompositeFieldContainer[SignalIssuer]
     listeners: _containers.RepeatedCompositeFieldContainer[Listener]
     federation: _containers.RepeatedCompositeFieldContainer[Federation]
-    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ...) -> None: ...
+    attestors: _containers.RepeatedCompositeFieldContainer[AttestorState]
+    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ...) -> None: ...
+
+class AttestorState(_message.Message):
+    __slots__ = ("name", "asked", "failed", "seconds", "failing", "failure", "failed_at")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    ASKED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FAILING_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    FAILED_AT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    asked: int
+    failed: int
+    seconds: float
+    failing: bool
+    failure: str
+    failed_at: int
+    def __init__(self, name: _Optional[str] = ..., asked: _Optional[int] = ..., failed: _Optional[int] = ..., seconds: _Optional[float] = ..., failing: _Optional[bool] = ..., failure: _Optional[str] = ..., failed_at: _Optional[int] = ...) -> None: ...
 
 class ListFederationRequest(_message.Message):
     __slots__ = ("trust_domain",)
@@ -274,7 +294,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., selectors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("pid", "uid", "gid", "exe", "selectors", "withheld", "failed_attestors", "verdicts", "conclusion")
+    __slots__ = ("pid", "uid", "gid", "exe", "selectors", "withheld", "failed_attestors", "verdicts", "conclusion", "attestors")
     PID_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +304,7 @@ class ExplainResponse(_message.Message):
     FAILED_ATTESTORS_FIELD_NUMBER: _ClassVar[int]
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
     CONCLUSION_FIELD_NUMBER: _ClassVar[int]
+    ATTESTORS_FIELD_NUMBER: _ClassVar[int]
     pid: int
     uid: int
     gid: int
@@ -293,7 +314,30 @@ class ExplainResponse(_message.Message):
     failed_attestors: _containers.RepeatedCompositeFieldContainer[Limitation]
     verdicts: _containers.RepeatedCompositeFieldContainer[EntryVerdict]
     conclusion: str
-    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., exe: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., withheld: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., failed_attestors: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., verdicts: _Optional[_Iterable[_Union[EntryVerdict, _Mapping]]] = ..., conclusion: _Optional[str] = ...) -> None: ...
+    attestors: _containers.RepeatedCompositeFieldContainer[AttestorAnswer]
+    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., exe: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., withheld: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., failed_attestors: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., verdicts: _Optional[_Iterable[_Union[EntryVerdict, _Mapping]]] = ..., conclusion: _Optional[str] = ..., attestors: _Optional[_Iterable[_Union[AttestorAnswer, _Mapping]]] = ...) -> None: ...
+
+class AttestorAnswer(_message.Message):
+    __slots__ = ("name", "seconds", "selectors", "age_seconds", "failure", "needed", "entry_id", "spiffe_id", "also_missing")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SECONDS_FIELD_NUMBER: _ClassVar[int]
+    SELECTORS_FIELD_NUMBER: _ClassVar[int]
+    AGE_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    NEEDED_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    ALSO_MISSING_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    seconds: float
+    selectors: int
+    age_seconds: float
+    failure: str
+    needed: _containers.RepeatedScalarFieldContainer[str]
+    entry_id: str
+    spiffe_id: str
+    also_missing: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., seconds: _Optional[float] = ..., selectors: _Optional[int] = ..., age_seconds: _Optional[float] = ..., failure: _Optional[str] = ..., needed: _Optional[_Iterable[str]] = ..., entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., also_missing: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EntryVerdict(_message.Message):
     __slots__ = ("entry_id", "spiffe_id", "verdict", "missing", "x509_svid", "priority")

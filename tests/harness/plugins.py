@@ -1,0 +1,40 @@
+"""Attestors of somebody's own, installed beside an agent as pip would install them."""
+
+import shutil
+from pathlib import Path
+
+from harness.agent import AgentProcess
+from harness.looking import until
+
+
+def install(agent: AgentProcess, name: str, module: Path, plugin: str) -> None:
+    """Have `agent`, not started yet, find the attestor `name`: the class `plugin` of a file."""
+    folder = agent.folder / "plugins"
+    about = folder / f"{name}_attestor-1.0.dist-info"
+    about.mkdir(parents=True)
+    shutil.copy(module, folder)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}-attestor\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text(f"[sojourn.attestors]\n{name} = {module.stem}:{plugin}\n")
+    agent.extra_environment["PYTHONPATH"] = str(folder)
+
+
+def hosts(agent: AgentProcess) -> list[int]:
+    """The processes of the agent's attestors."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if fields[1] == str(agent.pid) and fields[0] != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
+def host_of(agent: AgentProcess, *, other_than: int = 0) -> int:
+    """The one process of its one attestor, as soon as it is there and is another."""
+    return until(lambda: [each for each in hosts(agent) if each != other_than], "its process is there")[0]
+
+
+def gone(pid: int) -> bool:
+    return not Path(f"/proc/{pid}").exists() or ") Z " in Path(f"/proc/{pid}/stat").read_text()
