@@ -187,7 +187,7 @@ class Programs:
         found.values.add(f"sha256:{digest}")
 
     async def _compute(self, opened: _Opened, pid: int, uid: int, coming: "Future[str]") -> None:
-        """Have the digest computed. That goes on also when nobody waits for it any more."""
+        """Have the digest computed, and wait for the thread. It goes on also when nobody waits for it any more."""
         file, descriptor = opened.file, os.dup(opened.descriptor)
 
         def compute() -> None:
@@ -202,11 +202,12 @@ class Programs:
             self._digests.compute(file, reading, coming)
 
         try:
-            await self._threads.start(uid, pid, compute, long=file.size > PROGRAM_MAX_BYTES)
+            doing = await self._threads.start(uid, pid, compute, long=file.size > PROGRAM_MAX_BYTES)
         except BaseException:
             os.close(descriptor)
             self._digests.give_up(file, coming)
             raise
+        await asyncio.shield(asyncio.wrap_future(doing))
 
 
 def _let_go(opening: "Future[tuple[_Opened, str, str]]") -> None:

@@ -92,6 +92,13 @@ class TestPrograms:
         await idle(programs._threads)
         assert {"path", "sha256"} == kinds(await programs.of(running.pid, 1, PATIENCE))
 
+    async def test_one_after_the_other(self, pool, running, monkeypatch):
+        """A user whose programs are read one after the other is never told that they are still being read."""
+        monkeypatch.setattr(Digests, "known", lambda *_: None)
+        programs = Programs(pool, path=True, sha256=True)
+        for _ in range(200):
+            assert {} == (await programs.of(running.pid, 1, PATIENCE)).untold
+
     async def test_that_cannot_be_read(self, pool, running, monkeypatch):
         """If reading fails, that is not known this time, with the kernel's reason."""
 
