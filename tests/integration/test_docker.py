@@ -1,6 +1,7 @@
 """The attestor `docker` before real engines: Docker Engine and Podman, cgroup v1 and v2, and engines that fail."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import time
@@ -309,7 +310,7 @@ class TestFaults:
         theirs again.
         """
         monkeypatch.setattr(attestor_module, "ENGINE_SECONDS", 0.3)
-        monkeypatch.setattr(engines_module, "LATE_AGAIN_SECONDS", 0.5)
+        monkeypatch.setattr(engines_module, "ENGINE_LATE_AGAIN_SECONDS", 0.5)
         containers = [docker.run() for _ in range(5)]
         docker_proxy.fault = lambda connection, _: docker_proxy.hold(connection)
         asked = attestor(docker, pool, path=docker_proxy.path)
@@ -335,6 +336,7 @@ class TestFaults:
     async def test_one_container_that_is_stuck(self, docker, pool, docker_proxy, monkeypatch):
         """Where an engine never answers about one container, whose callers come again and again, others are told."""
         monkeypatch.setattr(attestor_module, "ENGINE_SECONDS", 0.2)
+        monkeypatch.setattr(engines_module, "ENGINE_LATE_AGAIN_SECONDS", 60.0)
         stuck = docker.run()
         docker_proxy.fault = lambda connection, answer: (
             docker_proxy.hold(connection) if stuck.id in docker_proxy.asked[-1] else connection.sendall(answer)
@@ -380,9 +382,9 @@ class TestFaults:
         named = "ab" * 32
         docker.run(flags=["--name", named, "--label", "team=admin"])
         with subject_of(container.pid) as subject:
-            subject.cgroup = subject.cgroup.replace(container.id, named)
+            forged = dataclasses.replace(subject, cgroup=subject.cgroup.replace(container.id, named))
             with pytest.raises(AttestationFailed, match="another container"):
-                await attestor(docker, pool).attest(subject)
+                await attestor(docker, pool).attest(forged)
 
     async def test_hostile_labels(self, docker, pool):
         """Labels that could be read as others, or that no selector can hold, are withheld; the rest is given."""
