@@ -7,6 +7,7 @@ from sojourn.contracts.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.unix import UnixAttestor
 
 UNIX = {"uid", "gid", "user", "group", "supplementary_gid", "supplementary_group", "path", "sha256"}
+UNIX |= {"cgroup", "script_path", "script_sha256"}
 
 
 def unix():

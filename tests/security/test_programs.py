@@ -214,7 +214,7 @@ class TestRenamed:
 
     @pytest.mark.parametrize("mode", [0o700, 0o711, 0o744])
     def test_by_who_may_not(self, agent: AgentProcess, admin: Admin, renamed: Path, mode: int) -> None:
-        """Who may not both read and run a program cannot be taken for it."""
+        """Who may not both read and run a program cannot have the kernel name it."""
         program = published(SLEEP, agent.folder, f"guarded-{mode:o}")
         program.chmod(mode)
         command = [*as_user(4951), str(renamed), str(program), agent.socket]

@@ -365,10 +365,14 @@ def _answer(message: Mapping[str, Any]) -> Answer:
         raise AttestationFailed(str(message["failed"]), detail=str(message.get("detail", "")))
     if "raised" in message:
         raise AttestationFailed(f"failed: {message['raised']}")
-    values, withheld, age = message["values"], message["withheld"], message["age"]
-    texts = [*values, *withheld, *withheld.values()] if isinstance(withheld, dict) else [None]
-    if not isinstance(values, list) or not all(isinstance(each, str) for each in texts):
-        raise TypeError("values and what is withheld are texts")
+    values, withheld, untold, age = (message[key] for key in ("values", "withheld", "untold", "age"))
+    reasons = [withheld, untold]
+    if not isinstance(values, list) or not all(isinstance(each, dict) for each in reasons):
+        raise TypeError("values are a list; what is withheld or not told is a table")
+    if not all(
+        isinstance(each, str) for part in (values, *reasons, *(table.values() for table in reasons)) for each in part
+    ):
+        raise TypeError("values, kinds and reasons are texts")
     if isinstance(age, bool) or not isinstance(age, int | float) or not (math.isfinite(age) and age >= 0):
         raise ValueError("an age is a number of seconds")
-    return Answer(frozenset(values), withheld, float(age))
+    return Answer(frozenset(values), withheld, float(age), untold)

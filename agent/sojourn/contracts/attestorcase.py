@@ -133,7 +133,7 @@ def check_answer(answer: object, kinds: Collection[str]) -> None:
             raise Broken(f"{value[:100]!r} is no value of a selector: {error}") from error
         kind, _, rest = value.partition(":")
         expect(kind in kinds and rest, f"{value[:100]!r} is not KIND:VALUE with a kind of {sorted(kinds)}")
-    for kind, reason in answer.withheld.items():
+    for kind, reason in (*answer.withheld.items(), *answer.untold.items()):
         expect(kind.partition(":")[0] in kinds, f"it withholds {kind!r}, which is none of {sorted(kinds)}")
         expect(
             reason and reason.isprintable() and len(reason) <= REASON_MAX,
