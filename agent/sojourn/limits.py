@@ -150,6 +150,8 @@ ENTRIES_PER_BATCH = 10_000
 ENTRY_ID_MAX_BYTES = 255
 ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, and JSON and int32 hold it
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
+CAUTIONS_SECONDS = 5.0  # to look at the programs that new entries ask for; the entries are registered meanwhile
+INTERPRETER_MAX_BYTES = 256 * 1024 * 1024  # of a program that is compared by its digest
 BLIND_INDEXES_KEPT = 8  # one for each set of attestors that failed together; each may hold all entries
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 

@@ -29,6 +29,7 @@ LAYERS = [
     [
         "attestation.cgroups",
         "attestation.selectors",
+        "identity.cautions",
         "identity.declared",
         "identity.entries",
         "identity.lifetime",
@@ -100,6 +101,7 @@ LAYERS = [
         "identity.issued",
     ],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
+    ["identity.programs"],
     ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],
     ["identity.lookout"],
     ["tasks.asker", "tasks.evidence"],
@@ -128,6 +130,7 @@ PURE = [
     "spiffe",
     "attestation.cgroups",
     "attestation.selectors",
+    "identity.cautions",
     "identity.declared",
     "identity.entries",
     "identity.matching",

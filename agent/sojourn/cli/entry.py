@@ -1,5 +1,6 @@
 """`sojourn entry`: which processes get which SPIFFE ID."""
 
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -8,7 +9,7 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, option_seconds
-from sojourn.cli.output import REFUSED, emit, moment, table
+from sojourn.cli.output import REFUSED, emit, moment, printable, table
 from sojourn.errors import CannotStart, InvalidInput, SojournError
 
 app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
@@ -94,8 +95,7 @@ def create(
         pb.BatchCreateEntryResponse,
     )
     remote.check(answer.results[0].status)
-    made = _dict(answer.results[0].entry)
-    emit(output, made, _lines(made))
+    _made(answer.results[0], output)
 
 
 @app.command("list")
@@ -180,8 +180,7 @@ def update(
         pb.BatchUpdateEntryResponse,
     )
     remote.check(answer.results[0].status)
-    made = _dict(answer.results[0].entry)
-    emit(output, made, _lines(made))
+    _made(answer.results[0], output)
 
 
 @app.command()
@@ -238,7 +237,13 @@ def apply(
     request = pb.ApplyEntriesRequest(entries=entryfiles.read(file), prune=prune, dry_run=dry_run)
     answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ApplyEntries", request, pb.ApplyEntriesResponse)
     steps: list[dict[str, Any]] = [
-        {"action": step.action, "entry": _dict(step.entry), "changed": list(step.changed)} for step in answer.steps
+        {
+            "action": step.action,
+            "entry": _dict(step.entry),
+            "changed": list(step.changed),
+            "warnings": list(step.warnings),
+        }
+        for step in answer.steps
     ]
     signs = {"create": "+", "update": "~", "delete": "-"}
     lines = []
@@ -249,6 +254,9 @@ def apply(
     would = "would change" if dry_run else "changed"
     lines.append(f"{len(steps)} {would}, {answer.unchanged} as they are")
     emit(output, {"dry_run": dry_run, "steps": steps, "unchanged": answer.unchanged}, lines)
+    if output is Output.PRETTY:
+        for step in steps:
+            _warn(step["warnings"], f"{step['entry']['spiffe_id']}: ")
 
 
 @app.command()
@@ -273,6 +281,20 @@ def export(
     except ModuleNotFoundError:
         raise CannotStart("printing YAML needs PyYAML: pip install 'sojourn[agent]', or --output json") from None
     print(yaml.safe_dump({"entries": found}, sort_keys=False, allow_unicode=True), end="")
+
+
+def _made(result: Any, output: Output) -> None:
+    """Print an entry as it is registered now, and what is to be said of it."""
+    value = _dict(result.entry)
+    warnings = list(result.warnings)
+    emit(output, {**value, "warnings": warnings}, _lines(value))
+    if output is Output.PRETTY:
+        _warn(warnings)
+
+
+def _warn(warnings: list[str], of: str = "") -> None:
+    for each in warnings:
+        print(printable(f"warning: {of}{each}"), file=sys.stderr)
 
 
 def _list(socket: str | None, spiffe_id: str | None, selectors: list[str] | None) -> list[dict[str, Any]]:
