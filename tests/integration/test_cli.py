@@ -231,7 +231,8 @@ def test_the_life_of_an_entry(shared: AgentProcess) -> None:
     made = shared.register(
         "/life", "unix:uid:77", "unix:gid:78", x509_svid_ttl="10s", jwt_svid_ttl="5m", hint="h", dns_name="a.example"
     )
-    assert ENTRY_KEYS == keys_of(made)
+    assert ENTRY_KEYS | {"warnings"} == keys_of(made)
+    assert [] == made.pop("warnings")
     assert (["unix:gid:78", "unix:uid:77"], 10, 300, "h", ["a.example"], 0) == (
         sorted(made["selectors"]), made["x509_svid_ttl"], made["jwt_svid_ttl"], made["hint"], made["dns_names"],
         made["revision"],
@@ -240,7 +241,7 @@ def test_the_life_of_an_entry(shared: AgentProcess) -> None:
     assert [made] == shared.json("entry", "list", "--spiffe-id", "spiffe://example.org/life")["entries"]
     assert [made] == shared.json("entry", "show", "--selector", "unix:uid:77")["entries"]
     changed = shared.json("entry", "update", made["id"], "--hint", "other")
-    assert {**made, "hint": "other", "revision": 1} == changed
+    assert {**made, "hint": "other", "revision": 1, "warnings": []} == changed
     assert "spiffe://example.org/life" in shared.run("entry", "list").stdout
     count = shared.json("entry", "count")["count"]
     twin = shared.run(
