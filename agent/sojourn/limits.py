@@ -103,6 +103,9 @@ SELECTOR_VALUE_MAX_BYTES = 4_096
 PROGRAM_MAX_BYTES = 256 * 1024 * 1024  # no larger program is hashed: that would take about a second
 PROGRAM_SIZE_LIMIT_MAX_BYTES = 64 * 1024**3  # the most that an operator may set instead
 PROGRAM_DIGESTS_KEPT = 4_096
+CONTAINERS_NESTED_MAX = 8  # containers in containers: the folders of all are looked at
+CONTAINER_PROCESSES_MAX = 20_000  # more cannot be looked through within the time that an attestor has
+MOUNT_TABLE_MAX_BYTES = 8 * 1024 * 1024  # of a process: some 40,000 mounts; anyone may make 100,000
 PROGRAM_SETTLED_SECONDS = 2.0  # a file changed less than that ago is read anew: old file systems count whole seconds
 PROGRAM_READ_SECONDS = 4.0  # of ATTESTOR_DEADLINE_SECONDS: what else is known of the process is told then
 SLOW_PROGRAMS_AT_ONCE = 4  # threads for file systems that may stand still: the other half is for those that do not
@@ -135,6 +138,19 @@ HOST_RESTART_EVERY_SECONDS = 5.0  # in the long run
 HOST_RESTART_WAITED_SECONDS = 1.0  # a caller waits for a start that is no farther away
 HOST_STUCK_MAX = 4  # processes that cannot be ended, since they wait for a file system: then no other is started
 
+# --- container engines ----------------------------------------------------------------------------------------------
+ENGINE_SECONDS = 3.0  # for all that is asked about a container, of the five that an attestor has
+ENGINE_ANSWER_MAX_BYTES = 1024 * 1024  # about a container; usually that is some 10 KiB
+ENGINE_FAILURES = 2  # in a row, after which one question at a time is asked: nobody waits in line for it
+ENGINE_LATE_AGAIN_SECONDS = 1.5  # before it is asked again what it did not answer in time: one container may be stuck
+ENGINE_LATE_KEPT = 1_024  # of those questions
+ENGINE_USERS = 256  # whose own engines are known
+CONTAINERS_KEPT = 1_024  # that engines told of, at about 10 KiB each
+CONTAINER_UNKNOWN_SECONDS = 60.0  # that an engine is not asked again about a container that it does not know
+CONTAINERS_NESTED = 4  # around a container, that are asked about if it is not known
+CONTAINER_WITHHELD = 100  # labels and variables that are told with the reason why they are not given
+USER_SOCKETS_AT_ONCE = 3  # threads that look for them: a user's folder may be on a file system that never answers
+
 # --- files ----------------------------------------------------------------------------------------------------------
 CONFIG_MAX_BYTES = 1024 * 1024  # also of a task type or its policy
 ENTRIES_FILE_MAX_BYTES = 32 * 1024 * 1024  # more than ENTRIES_PER_BATCH entries take
@@ -149,6 +165,11 @@ DNS_NAMES_PER_ENTRY = 100
 ENTRIES_PER_BATCH = 10_000
 ENTRY_ID_MAX_BYTES = 255
 ENTRY_PRIORITY_MAX = 1_000_000  # and as much below 0: room for every scheme, and JSON and int32 hold it
+TEMPLATE_PLACEHOLDERS = 16  # of one SPIFFE ID, or of the claims of one entry: each is looked for in all selectors
+JWT_CLAIMS_PER_ENTRY = 32
+JWT_CLAIMS_MAX_BYTES = 4_096  # as JSON, also once filled: headers have room for 8 KiB
+JWT_CLAIMS_NESTED_MAX = 5  # lists and objects in each other
+JWT_CLAIM_NAME_MAX_BYTES = 255
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 CAUTIONS_SECONDS = 5.0  # to look at the programs that new entries ask for; the entries are registered meanwhile
 INTERPRETER_MAX_BYTES = 256 * 1024 * 1024  # of a program that is compared by its digest

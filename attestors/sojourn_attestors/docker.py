@@ -14,12 +14,18 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, Field
 from sojourn.attestation.attestor import Answer, AttestationFailed, Subject, Table, read_settings
 from sojourn.errors import InvalidConfig
-from sojourn.limits import SOCKET_PATH_MAX_BYTES
+from sojourn.limits import (
+    CONTAINER_UNKNOWN_SECONDS,
+    CONTAINERS_KEPT,
+    CONTAINERS_NESTED,
+    ENGINE_SECONDS,
+    SOCKET_PATH_MAX_BYTES,
+)
 
 from sojourn_attestors.containers import Containers, NotInside, OfUser, Place
 from sojourn_attestors.enginefacts import KINDS, Found, parse_container, parse_image
@@ -27,10 +33,6 @@ from sojourn_attestors.engines import Engine, Engines
 from sojourn_attestors.fetching import NotThere
 from sojourn_attestors.localfetching import SocketFinder
 
-ENGINE_SECONDS: Final = 3.0  # for all that is asked about a container: the agent gives an attestor five
-CONTAINERS_KEPT: Final = 1_024  # at about 10 KiB each
-UNKNOWN_SECONDS: Final = 60.0  # that an engine is not asked again about a container that it does not know
-NESTED_MAX: Final = 4  # containers around a container that are asked about
 _Value = TypeVar("_Value")
 
 
@@ -105,15 +107,15 @@ class DockerAttestor:
             return self._nothing(f"the container is one of user {error.uid}'s own engine: `rootless` is off")
         if place is None:
             return Answer(frozenset())
-        for each in (place, *place.enclosing[:NESTED_MAX]):
+        for each in (place, *place.enclosing[:CONTAINERS_NESTED]):
             begun = _now()
             known = await self._of(each)
             if known is not None:
                 return await self._answer(subject, each, known, begun)
         if self._engines.of(place):
             return self._nothing(f"the process is in container {place.id[:12]}, which no engine that is asked knows")
-        whose = place.runtime if not place.owner else f"user {place.owner}"
-        return self._nothing(f"the process is in container {place.id[:12]} of {whose}, which is not asked here")
+        whose = f"user {place.owner}'s engine" if place.owner else place.runtime or "its engine"
+        return self._nothing(f"the process is in container {place.id[:12]}, and {whose} is not asked here")
 
     async def close(self) -> None:
         """Ask no more."""
@@ -166,7 +168,7 @@ class DockerAttestor:
         if known is not None:
             _keep(self._known, key, known)
         else:
-            _keep(self._unknown, key, _now() + UNKNOWN_SECONDS)
+            _keep(self._unknown, key, _now() + CONTAINER_UNKNOWN_SECONDS)
 
     async def _ask(self, place: Place) -> _Known | None:
         begun = _now()

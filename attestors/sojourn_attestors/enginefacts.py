@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import AttestationFailed, InvalidSelector
+from sojourn.limits import CONTAINER_WITHHELD
 
 KINDS: Final = ("label", "image_id", "image_config_digest", "image_digest")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _REPOSITORY: Final = re.compile(r"[a-z0-9]([a-z0-9._:/-]*[a-z0-9])?")
 _PID_MAX: Final = 2**22  # Linux has no higher ones
-_WITHHELD_MAX: Final = 100  # that are told one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,7 @@ def _give(kind: str, value: str, values: set[str], withheld: dict[str, str]) -> 
 
 
 def _withhold(kind: str, reason: str, withheld: dict[str, str]) -> None:
-    if len(withheld) < _WITHHELD_MAX:
+    if len(withheld) < CONTAINER_WITHHELD:
         withheld[kind.encode(errors="backslashreplace").decode().replace("\0", r"\x00")[:300]] = reason
 
 

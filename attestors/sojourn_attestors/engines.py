@@ -6,18 +6,18 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from sojourn.errors import AttestationFailed
+from sojourn.limits import (
+    ENGINE_ANSWER_MAX_BYTES,
+    ENGINE_FAILURES,
+    ENGINE_LATE_AGAIN_SECONDS,
+    ENGINE_LATE_KEPT,
+    ENGINE_USERS,
+)
 
 from sojourn_attestors.containers import Place
 from sojourn_attestors.fetching import Late, NotThere, Unwell
 from sojourn_attestors.localfetching import LocalJsonClient, SocketFinder
 
-ENGINE_ANSWER_MAX_BYTES: Final = 1024 * 1024  # about a container; usually that is some 10 KiB
-FAILURES_MAX: Final = 2  # in a row, after which one question at a time is asked, so that nobody waits in line for it
-LATE_AGAIN_SECONDS: Final = (
-    5.0  # before it is asked again about what it did not answer in time: one container may be stuck
-)
-LATE_KEPT: Final = 1_024  # questions
-USERS_KEPT: Final = 256  # whose engines are known
 _PAUSES: Final = (0.1, 0.3, 0.9, 0.0)  # after each try, of an engine that is being started again
 _NO_SUCH: Final = frozenset({"cri-containerd", "crio", "nerdctl"})  # runtimes that are neither of the two
 
@@ -27,6 +27,7 @@ class Engine:
 
     def __init__(self, what: str, path: str, owner: int, finder: SocketFinder, now: Callable[[], float]) -> None:
         """`what`: its name, for people. `owner`: the uid that must own the socket and listen. `now`: in seconds."""
+        self.path = path
         self._what = what
         self._client = LocalJsonClient(what, path, owner, finder, answer_max_bytes=ENGINE_ANSWER_MAX_BYTES)
         self._now = now
@@ -45,7 +46,7 @@ class Engine:
     async def _get(self, path: str, ends: float) -> Any:
         if self._late.get(path, 0.0) > self._now():
             raise AttestationFailed(f"{self._what} did not answer a moment ago")
-        if self._failures >= FAILURES_MAX and self._under_way:
+        if self._failures >= ENGINE_FAILURES and self._under_way:
             raise AttestationFailed(f"{self._what} did not answer a moment ago, and is being asked again")
         self._under_way += 1
         try:
@@ -64,9 +65,9 @@ class Engine:
         return answer
 
     def _put_off(self, path: str) -> None:
-        self._late[path] = self._now() + LATE_AGAIN_SECONDS
+        self._late[path] = self._now() + ENGINE_LATE_AGAIN_SECONDS
         self._late.move_to_end(path)
-        if len(self._late) > LATE_KEPT:
+        if len(self._late) > ENGINE_LATE_KEPT:
             self._late.popitem(last=False)
 
     async def _try(self, path: str, ends: float) -> Any:
@@ -117,7 +118,7 @@ class Engines:
         if engines is None:
             engines = {kind: self._engine(kind, path, uid) for kind, path in self._of_users.items()}
         self._users[uid] = engines
-        if len(self._users) > USERS_KEPT:
+        if len(self._users) > ENGINE_USERS:
             self._users.popitem(last=False)
         return engines
 

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import h11
 from sojourn.errors import AttestationFailed
+from sojourn.limits import USER_SOCKETS_AT_ONCE
 
 from sojourn_attestors.fetching import Late, Unwell, document
 
-FINDING_FOR_USERS: Final = 3  # threads at once: a folder of a user's may be on a file system that never answers
 _BLOCK: Final = 64 * 1024
 _FULL_SECONDS: Final = 0.01  # until the next try, where the line of those who connect is full
 _HEADERS: Final = [("host", "localhost"), ("accept", "application/json"), ("accept-encoding", "identity")]
@@ -39,7 +39,7 @@ class SocketFinder:
     async def find(self, path: str, owner: int) -> int:
         """A descriptor that names the socket (O_PATH), to be closed. Raise AttestationFailed if it is not `owner`'s."""
         if owner:
-            if owner in self._for_users or len(self._for_users) >= FINDING_FOR_USERS:
+            if owner in self._for_users or len(self._for_users) >= USER_SOCKETS_AT_ONCE:
                 raise Unwell(f"the folders of users, of {path} or before it, do not answer")
             self._for_users.add(owner)
         finding = self._pool.submit(_open, path, owner)

@@ -10,8 +10,9 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 
+from sojourn.attestation.loading import load_attestors
 from sojourn.attestation.process import Process
-from sojourn.attestation.service import load_attestors
+from sojourn.clock import SystemClock
 from sojourn.errors import SojournError
 
 
@@ -43,12 +44,12 @@ async def answer(attestor, asked):
 async def main(name, settings):
     loop = asyncio.get_running_loop()
     with ThreadPoolExecutor(2) as pool:
-        attestor = load_attestors({name: settings}, pool)[name]
+        attestor = (await load_attestors({name: settings}, pool, SystemClock()))[name]
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             asked = json.loads(line)
             if "settings" in asked:
                 await attestor.close()
-                attestor = load_attestors({name: asked["settings"]}, pool)[name]
+                attestor = (await load_attestors({name: asked["settings"]}, pool, SystemClock()))[name]
                 print(json.dumps({}), flush=True)
                 continue
             print(json.dumps(await answer(attestor, asked)), flush=True)

@@ -25,6 +25,7 @@ class EngineProxy:
     def __init__(self, path: Path, engine: Path | None, owner: int = 0) -> None:
         self.path = path
         self.asked: list[str] = []
+        self.answered: list[tuple[str, Any]] = []  # path and document, of those that were changed
         self.change: Callable[[str, Any], Any] | None = None
         self.fault: Fault | None = None
         self._engine = engine
@@ -43,12 +44,16 @@ class EngineProxy:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
         self.path.unlink(missing_ok=True)
-        for each in self._held:
-            each.close()
+        self.let_go()
 
     def hold(self, connection: socket.socket) -> None:
-        """Keep a connection open until the end, and say nothing (more) on it."""
+        """Keep a connection open, and say nothing (more) on it."""
         self._held.append(connection.dup())
+
+    def let_go(self) -> None:
+        """Hang up on those that are held."""
+        while self._held:
+            self._held.pop().close()
 
     def _accept(self, listener: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -85,7 +90,9 @@ class EngineProxy:
         finally:
             upstream.close()
         if self.change is not None and status == 200:
-            body = json.dumps(self.change(path, json.loads(body))).encode()
+            document = self.change(path, json.loads(body))
+            self.answered.append((path, document))
+            body = json.dumps(document).encode()
         return on_the_wire(status, body)
 
 

@@ -2,25 +2,17 @@
 
 import contextlib
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any
 
+from sojourn.attestation.attestor import PinnedSubject
 from sojourn.attestation.process import Process
 
 
 @contextlib.contextmanager
-def subject_of(pid: int) -> Iterator[Any]:
+def subject_of(pid: int) -> Iterator[PinnedSubject]:
     """What the agent would show an attestor of a process that calls now."""
     process = Process.open(pid)
     try:
         ids = process.credentials()
-        yield SimpleNamespace(
-            pid=pid,
-            uid=ids.uid,
-            gid=ids.gid,
-            groups=ids.groups,
-            pidfd=process.pidfd,
-            cgroup=process.cgroup(),
-        )
+        yield PinnedSubject(pid, ids.uid, ids.gid, ids.groups, process.pidfd, process.cgroup())
     finally:
         process.close()

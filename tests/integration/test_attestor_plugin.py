@@ -15,7 +15,7 @@ from harness.looking import until
 from harness.plugins import gone, host_of
 
 EXAMPLE = ROOT / "docs" / "examples" / "attestor"
-CONFIG = '[attestors.unix]\n[attestors.slurm]\nscope = "{scope}"\n'
+SCOPE = "/system.slice/slurmstepd.scope"
 ID = "spiffe://example.org/jobs/train"
 
 
@@ -61,6 +61,13 @@ def scope(job: Path) -> str:
     return path.partition("/job_4711/")[0]
 
 
+def config_of(scope: str) -> str:
+    """The sample, with another place for the jobs."""
+    sample = (EXAMPLE / "agent.toml").read_text()
+    assert SCOPE in sample
+    return sample.replace(SCOPE, scope)
+
+
 def inside(job: Path, *command: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run a command in the cgroup of the job."""
     script = f'echo $$ > {job}/cgroup.procs && exec "$@"'
@@ -75,7 +82,7 @@ def inside(job: Path, *command: str, **environment: str) -> "subprocess.Complete
 
 @pytest.fixture(scope="module")
 def agent(installed: Path, scope: str) -> Iterator[AgentProcess]:
-    agent = AgentProcess(config=CONFIG.format(scope=scope))
+    agent = AgentProcess(config=config_of(scope))
     agent.extra_environment["PYTHONPATH"] = str(installed)
     with agent:
         agent.register("/jobs/train", "slurm:job:4711", f"unix:uid:{os.getuid()}")
@@ -106,7 +113,7 @@ class TestBesideAnAgent:
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_it_ends_with_the_agent(self, installed: Path, number: int) -> None:
         """Its process ends with the agent, however that ends."""
-        other = AgentProcess(config=CONFIG.format(scope="/nowhere"))
+        other = AgentProcess(config=config_of(SCOPE))
         other.extra_environment["PYTHONPATH"] = str(installed)
         with other:
             process = host_of(other)

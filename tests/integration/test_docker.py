@@ -1,6 +1,7 @@
 """The attestor `docker` before real engines: Docker Engine and Podman, cgroup v1 and v2, and engines that fail."""
 
 import asyncio
+import dataclasses
 import json
 import os
 import time
@@ -157,6 +158,15 @@ class TestAnswers:
         container = docker.run(flags=["--pid", "host", "--ipc", "host"], network="host")
         assert "label:app:web" in (await ask(attestor(docker, pool), container.pid)).values
 
+    async def test_a_user_namespace_of_its_own(self, podman_v2, pool):
+        """A container of root's whose users are mapped is root's container."""
+        container = podman_v2.run(flags=["--uidmap", "0:100000:5000", "--gidmap", "0:100000:5000"])
+        asked = attestor(podman_v2, pool)
+        for pid in (container.pid, container.start_process("sleep", "100")):
+            with subject_of(pid) as subject:
+                assert 100_000 == subject.uid
+                assert "label:app:web" in (await asked.attest(subject)).values
+
     @pytest.mark.parametrize("kind", ["docker", "podman_v2"])
     async def test_containers_that_share_namespaces(self, kind, request, pool):
         """Where containers share them, as in a pod, each is told for itself."""
@@ -309,7 +319,7 @@ class TestFaults:
         theirs again.
         """
         monkeypatch.setattr(attestor_module, "ENGINE_SECONDS", 0.3)
-        monkeypatch.setattr(engines_module, "LATE_AGAIN_SECONDS", 0.5)
+        monkeypatch.setattr(engines_module, "ENGINE_LATE_AGAIN_SECONDS", 0.5)
         containers = [docker.run() for _ in range(5)]
         docker_proxy.fault = lambda connection, _: docker_proxy.hold(connection)
         asked = attestor(docker, pool, path=docker_proxy.path)
@@ -335,6 +345,7 @@ class TestFaults:
     async def test_one_container_that_is_stuck(self, docker, pool, docker_proxy, monkeypatch):
         """Where an engine never answers about one container, whose callers come again and again, others are told."""
         monkeypatch.setattr(attestor_module, "ENGINE_SECONDS", 0.2)
+        monkeypatch.setattr(engines_module, "ENGINE_LATE_AGAIN_SECONDS", 60.0)
         stuck = docker.run()
         docker_proxy.fault = lambda connection, answer: (
             docker_proxy.hold(connection) if stuck.id in docker_proxy.asked[-1] else connection.sendall(answer)
@@ -380,9 +391,9 @@ class TestFaults:
         named = "ab" * 32
         docker.run(flags=["--name", named, "--label", "team=admin"])
         with subject_of(container.pid) as subject:
-            subject.cgroup = subject.cgroup.replace(container.id, named)
+            forged = dataclasses.replace(subject, cgroup=subject.cgroup.replace(container.id, named))
             with pytest.raises(AttestationFailed, match="another container"):
-                await attestor(docker, pool).attest(subject)
+                await attestor(docker, pool).attest(forged)
 
     async def test_hostile_labels(self, docker, pool):
         """Labels that could be read as others, or that no selector can hold, are withheld; the rest is given."""

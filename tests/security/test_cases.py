@@ -56,8 +56,8 @@ def test_each_number_is_in_its_row() -> None:
 
 
 def test_cases_are_complete() -> None:
-    """The cases of who calls, of programs and of the wire are there, each once."""
-    assert list(map(str, range(1, 41))) == [row[0] for row in ROWS if row[0].isdecimal()]
+    """The cases of who calls, of programs and of the wire are there, and that of others' attestors, each once."""
+    assert [*map(str, range(1, 41)), "110"] == [row[0] for row in ROWS if row[0].isdecimal()]
 
 
 def test_cases_of_tasks_are_complete() -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Closing, PinnedSubject
+from sojourn.attestation.hosted import HostedAttestor
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
 from sojourn.attestation.tally import Tally
@@ -98,6 +99,9 @@ class Attestation:
         self._attestors = dict(attestors)
         self._clock = clock
         self.tally = Tally(self._attestors, clock)
+        for attestor in self._attestors.values():
+            if isinstance(attestor, HostedAttestor):
+                attestor.on_end(self.tally.note_end)
         self._turns = _Turns(ATTESTATIONS_PER_UID)
         self._running: dict[Peer, asyncio.Future[Attested]] = {}
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from sojourn.clock import Clock
 
 Hook = Callable[[str, float, str], None]  # attestor, seconds, why it could not tell ('': it could)
+EndHook = Callable[[str], None]  # attestor
 
 
 @dataclass(slots=True)
@@ -28,6 +29,7 @@ class Tally:
         self.records = {name: Record() for name in names}
         self._clock = clock
         self._hooks: list[Hook] = []
+        self._end_hooks: list[EndHook] = []
 
     def on_answer(self, hook: Hook) -> None:
         """Call `hook` with each answer. Hooks neither block nor raise."""
@@ -44,3 +46,12 @@ class Tally:
             record.failure, record.failed_at = failure, self._clock.now()
         for hook in self._hooks:
             hook(name, seconds, failure)
+
+    def on_end(self, hook: EndHook) -> None:
+        """Call `hook` when the process of an attestor ended. Hooks neither block nor raise."""
+        self._end_hooks.append(hook)
+
+    def note_end(self, name: str) -> None:
+        """Tell that the process of an attestor ended."""
+        for hook in self._end_hooks:
+            hook(name)

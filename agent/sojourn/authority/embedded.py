@@ -25,7 +25,7 @@ from sojourn.authority.roots import Roots
 from sojourn.authority.sequence import BundleSequence
 from sojourn.authority.slots import Slot, Slots
 from sojourn.clock import Clock
-from sojourn.errors import CannotStart, Unavailable, Unimplemented
+from sojourn.errors import Bug, CannotStart, InvalidSpiffeId, Unavailable, Unimplemented
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe import jwtsvid, witsvid
 from sojourn.spiffe.bundle import Bundle
@@ -111,6 +111,7 @@ class EmbeddedAuthority:
         dns_names: Sequence[str] = (),
     ) -> tuple[x509.Certificate, ...]:
         """Sign a leaf for somebody else's key and return the chain, leaf first."""
+        _check_signable(spiffe_id)
         now = self._clock.now()
         self._ready(now)
         leaf = self._issuer.sign_leaf(
@@ -122,8 +123,14 @@ class EmbeddedAuthority:
         )
         return (leaf, self._issuer.certificate)
 
-    def issue_jwt(self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: timedelta) -> JwtSvid:
-        """Sign a JWT-SVID. Its life is `ttl`, or what the key has left if that is less."""
+    def issue_jwt(
+        self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: timedelta, claims: Mapping[str, Any] | None = None
+    ) -> JwtSvid:
+        """Sign a JWT-SVID. Its life is `ttl`, or what the key has left if that is less.
+
+        `claims`: more, none of a JWT-SVID's own (InvalidInput).
+        """
+        _check_signable(spiffe_id)
         now = self._clock.now()
         self._ready(now)
         active = self._jwt.active
@@ -134,6 +141,7 @@ class EmbeddedAuthority:
             issued_at=now,
             expires_at=min(now + ttl, active.not_after),
             issuer=self._jwt_issuer,
+            more=claims,
         )
 
     def issue_assertion(
@@ -150,6 +158,7 @@ class EmbeddedAuthority:
 
         `claims`: more, none of a JWT-SVID's own (InvalidInput). Raise Unavailable if there is no key for `algorithm`.
         """
+        _check_signable(spiffe_id)
         now = self._clock.now()
         self._ready(now)
         if algorithm == "RS256" and self._rsa is None:
@@ -162,6 +171,7 @@ class EmbeddedAuthority:
 
     def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta) -> WitSvid:
         """Make a key and sign a WIT-SVID for it. Raise Unimplemented if that is switched off."""
+        _check_signable(spiffe_id)
         now = self._clock.now()
         self._ready(now)
         active = self.slots(WIT).active
@@ -324,3 +334,13 @@ class EmbeddedAuthority:
 def _half_life(certificate: x509.Certificate) -> datetime:
     life = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     return certificate.not_valid_before_utc + life / 2
+
+
+def _check_signable(spiffe_id: SpiffeId) -> None:
+    """Raise Bug for what is no SPIFFE ID: a template that was not filled in, whatever its type says."""
+    try:
+        same = SpiffeId.parse(str(spiffe_id)) == spiffe_id
+    except InvalidSpiffeId as error:
+        raise Bug("what is no SPIFFE ID would have been signed", detail=error.public) from error
+    if not same:
+        raise Bug("what is no SPIFFE ID would have been signed")

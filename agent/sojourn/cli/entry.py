@@ -1,5 +1,6 @@
 """`sojourn entry`: which processes get which SPIFFE ID."""
 
+import json
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from sojourn.cli import entrymessages as messages
 from sojourn.cli import remote
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption, option_seconds
-from sojourn.cli.output import REFUSED, emit, moment, printable, table
-from sojourn.errors import CannotStart, InvalidInput, SojournError
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.output import REFUSED, emit, printable, table
+from sojourn.errors import CannotStart, InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
 _SERVICE = "/spire.api.server.entry.v1.Entry/"
@@ -52,11 +54,25 @@ FederatesOption = Annotated[
         "--federates-with", metavar="TRUST_DOMAIN", help="A foreign trust domain whose bundle it gets. May be repeated."
     ),
 ]
+ClaimOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--jwt-claim",
+        metavar="NAME=TEXT",
+        help="A further claim of its JWT-SVIDs; NAME:=JSON for what is no text. May be repeated.",
+    ),
+]
 
 
 @app.command()
 def create(
-    spiffe_id: Annotated[str, typer.Option("--spiffe-id", help="The SPIFFE ID to give.")],
+    spiffe_id: Annotated[
+        str,
+        typer.Option(
+            "--spiffe-id",
+            help="The SPIFFE ID to give. {TYPE.KEY} stands for what is attested: {k8s.ns} for that of k8s:ns:….",
+        ),
+    ],
     selector: SelectorOption = None,
     parent_id: ParentOption = None,
     x509_svid_ttl: X509TtlOption = None,
@@ -66,6 +82,7 @@ def create(
     entry_expiry: ExpiryOption = None,
     priority: PriorityOption = None,
     federates_with: FederatesOption = None,
+    jwt_claim: ClaimOption = None,
     entry_id: Annotated[str, typer.Option("--entry-id", help="The entry's own ID. Default: a new one.")] = "",
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
@@ -75,7 +92,7 @@ def create(
 
     if not selector:
         raise InvalidInput("at least one --selector TYPE:VALUE is needed, such as unix:uid:1000")
-    entry = _message(
+    entry = messages.message(
         spiffe_id,
         selector,
         parent_id,
@@ -86,6 +103,7 @@ def create(
         entry_expiry,
         priority,
         federates_with,
+        jwt_claim,
     )
     entry.id = entry_id
     answer = remote.admin(
@@ -138,6 +156,7 @@ def update(
     entry_expiry: ExpiryOption = None,
     priority: PriorityOption = None,
     federates_with: FederatesOption = None,
+    jwt_claim: ClaimOption = None,
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -145,7 +164,7 @@ def update(
     from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
     from sojourn._pb.spire.api.types import types_pb2 as types
 
-    entry = _message(
+    entry = messages.message(
         spiffe_id,
         selector,
         parent_id,
@@ -156,6 +175,7 @@ def update(
         entry_expiry,
         priority,
         federates_with,
+        jwt_claim,
     )
     entry.id = entry_id
     given = {
@@ -169,6 +189,7 @@ def update(
         "expires_at": entry_expiry,
         "priority": priority,
         "federates_with": federates_with,
+        "jwt_claims": jwt_claim,
     }
     mask = types.EntryMask(**{name: True for name, value in given.items() if value is not None})
     if mask == types.EntryMask():
@@ -239,7 +260,7 @@ def apply(
     steps: list[dict[str, Any]] = [
         {
             "action": step.action,
-            "entry": _dict(step.entry),
+            "entry": messages.value_of(step.entry),
             "changed": list(step.changed),
             "warnings": list(step.warnings),
         }
@@ -285,7 +306,7 @@ def export(
 
 def _made(result: Any, output: Output) -> None:
     """Print an entry as it is registered now, and what is to be said of it."""
-    value = _dict(result.entry)
+    value = messages.value_of(result.entry)
     warnings = list(result.warnings)
     emit(output, {**value, "warnings": warnings}, _lines(value))
     if output is Output.PRETTY:
@@ -303,14 +324,14 @@ def _list(socket: str | None, spiffe_id: str | None, selectors: list[str] | None
 
     request = pb.ListEntriesRequest(page_size=_PAGE)
     if spiffe_id:
-        request.filter.by_spiffe_id.CopyFrom(_spiffe_id(spiffe_id))
+        request.filter.by_spiffe_id.CopyFrom(messages.id_or_template(spiffe_id))
     if selectors:
-        request.filter.by_selectors.selectors.extend(_selectors(selectors))
+        request.filter.by_selectors.selectors.extend(messages.selectors(selectors))
         request.filter.by_selectors.match = types.SelectorMatch.MATCH_SUPERSET
     found: list[dict[str, Any]] = []
     while True:
         answer = remote.admin(socket, _SERVICE + "ListEntries", request, pb.ListEntriesResponse)
-        found += [_dict(entry) for entry in answer.entries]
+        found += [messages.value_of(entry) for entry in answer.entries]
         if not answer.next_page_token:
             return found
         request.page_token = answer.next_page_token
@@ -320,96 +341,15 @@ def _get(socket: str | None, entry_id: str) -> dict[str, Any]:
     from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
     from sojourn._pb.spire.api.types import types_pb2 as types
 
-    return _dict(remote.admin(socket, _SERVICE + "GetEntry", pb.GetEntryRequest(id=entry_id), types.Entry))
-
-
-def _message(
-    spiffe_id: str | None,
-    selectors: list[str] | None,
-    parent_id: str | None,
-    x509_svid_ttl: str | None,
-    jwt_svid_ttl: str | None,
-    hint: str | None,
-    dns_names: list[str] | None,
-    expires_at: int | None,
-    priority: int | None,
-    federates_with: list[str] | None,
-) -> Any:
-    from sojourn._pb.spire.api.types import types_pb2 as types
-
-    return types.Entry(
-        spiffe_id=_spiffe_id(spiffe_id) if spiffe_id else None,
-        parent_id=_spiffe_id(parent_id) if parent_id else None,
-        selectors=_selectors(selectors or []),
-        x509_svid_ttl=_seconds("--x509-svid-ttl", x509_svid_ttl),
-        jwt_svid_ttl=_seconds("--jwt-svid-ttl", jwt_svid_ttl),
-        hint=hint or "",
-        dns_names=dns_names or [],
-        expires_at=expires_at or 0,
-        priority=priority,
-        federates_with=federates_with or [],
-    )
-
-
-def _spiffe_id(text: str) -> Any:
-    from sojourn._pb.spire.api.types import types_pb2 as types
-    from sojourn.spiffe.ids import SpiffeId
-
-    try:
-        value = SpiffeId.parse(text)
-    except SojournError as error:
-        raise InvalidInput(f"{text[:200]!r} is not a SPIFFE ID: {error.public}") from error
-    return types.SPIFFEID(trust_domain=value.trust_domain.name, path=value.path)
-
-
-def _selectors(texts: list[str]) -> list[Any]:
-    from sojourn._pb.spire.api.types import types_pb2 as types
-    from sojourn.attestation.selectors import Selector
-
-    made = (Selector.parse(text) for text in texts)
-    return [types.Selector(type=each.type, value=each.value) for each in made]
-
-
-def _seconds(option: str, text: str | None) -> int:
-    if text is None:
-        return 0
-    seconds = option_seconds(option, text)
-    if seconds != int(seconds) or seconds > 2**31 - 1:
-        raise InvalidInput(f"{option}: {text[:50]!r} is not a whole number of seconds")
-    return int(seconds)
-
-
-def _dict(entry: Any) -> dict[str, Any]:
-    return {
-        "id": entry.id,
-        "spiffe_id": f"spiffe://{entry.spiffe_id.trust_domain}{entry.spiffe_id.path}",
-        "parent_id": f"spiffe://{entry.parent_id.trust_domain}{entry.parent_id.path}",
-        "selectors": [f"{each.type}:{each.value}" for each in entry.selectors],
-        "x509_svid_ttl": entry.x509_svid_ttl,
-        "jwt_svid_ttl": entry.jwt_svid_ttl,
-        "hint": entry.hint,
-        "dns_names": list(entry.dns_names),
-        "federates_with": list(entry.federates_with),
-        "admin": entry.admin,
-        "downstream": entry.downstream,
-        "store_svid": entry.store_svid,
-        "additional_attributes": {
-            "disable_x509_svid_prefetch": entry.additional_attributes.disable_x509_svid_prefetch,
-            "jwt_svid_include_jti": entry.additional_attributes.jwt_svid_include_jti,
-        },
-        "expires_at": moment(entry.expires_at),
-        "priority": entry.priority,
-        "origin": entry.origin,
-        "revision": entry.revision_number,
-        "created_at": moment(entry.created_at),
-    }
+    return messages.value_of(remote.admin(socket, _SERVICE + "GetEntry", pb.GetEntryRequest(id=entry_id), types.Entry))
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:
     set_attributes = [name for name, value in entry["additional_attributes"].items() if value]
-    shown = {**entry, "additional_attributes": set_attributes}
+    claims = [f"{name}:={json.dumps(value, ensure_ascii=False)}" for name, value in entry["jwt_claims"].items()]
+    shown = {**entry, "additional_attributes": set_attributes, "jwt_claims": claims}
     return [
         f"{name:<21} {' '.join(value) if isinstance(value, list) else value}"
         for name, value in shown.items()
-        if value not in (None, "", [], 0) or name == "revision"
+        if value not in (None, "", [], {}, 0) or name == "revision"
     ]

@@ -38,6 +38,8 @@ def _message(fields: Mapping[str, Any]) -> Any:
             case "spiffe_id" | "parent_id":
                 id_message = types.SPIFFEID(trust_domain=value.trust_domain.name, path=value.path)
                 getattr(message, name).CopyFrom(id_message)
+            case "jwt_claims":
+                message.jwt_claims.update(value.declared)
             case "selectors":
                 message.selectors.extend(types.Selector(type=each.type, value=each.value) for each in sorted(value))
             case "federates_with":

@@ -96,6 +96,8 @@ def explain(
 
 
 def _explanation(answer: Any) -> dict[str, Any]:
+    from google.protobuf.json_format import MessageToDict
+
     return {
         "pid": answer.pid or None,
         "uid": answer.uid if answer.pid else None,
@@ -111,6 +113,9 @@ def _explanation(answer: Any) -> dict[str, Any]:
                 "verdict": each.verdict,
                 "missing": list(each.missing),
                 "priority": each.priority,
+                "template": each.template,
+                "reason": each.reason,
+                "jwt_claims": whole(MessageToDict(each.jwt_claims)),
                 "x509_svid": _svid(each.x509_svid) if each.HasField("x509_svid") else None,
             }
             for each in answer.verdicts
@@ -140,10 +145,16 @@ def _explained(value: dict[str, Any]) -> list[str]:
     lines.append("entries" if value["verdicts"] else "entries: none")
     for each in value["verdicts"]:
         missing = f": {printable(', '.join(each['missing']))}" if each["missing"] else ""
+        if each["reason"]:
+            missing = f": {printable(each['reason'])}"
         priority = f", priority {each['priority']}" if each["priority"] else ""
         lines.append(
             f"  {each['spiffe_id']} ({each['entry_id']}{priority}): {each['verdict'].replace('_', ' ')}{missing}"
         )
+        if each["template"] not in ("", each["spiffe_id"]):
+            lines.append(f"    made of {printable(each['template'])}")
+        if each["jwt_claims"]:
+            lines.append(f"    JWT claims: {printable(json.dumps(each['jwt_claims'], ensure_ascii=False))}")
         svid = each["x509_svid"]
         if svid is not None:
             lines.append(f"    X.509-SVID {svid['serial']}, ends {svid['not_after']}, next at {svid['rotate_at']}")

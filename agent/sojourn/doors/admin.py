@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
+from google.protobuf.struct_pb2 import Struct
+
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
@@ -24,6 +26,7 @@ from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
 from sojourn.identity import explain, lifetime
+from sojourn.identity.entries import Entry
 from sojourn.identity.federating import Federating
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
@@ -238,7 +241,7 @@ class AdminApi:
         needs = (
             explain.needs(filter(self._registry.serves, self._registry), possible, attested) if attested.untold else {}
         )
-        kept = {each.entry.id: each for each in self._issuing.x509.kept()}
+        kept = {each.entry.key: each for each in self._issuing.x509.kept()}
         return pb.ExplainResponse(
             selectors=text_of(attested.selectors),
             withheld=[pb.Limitation(what=what, reason=reason) for what, reason in attested.withheld.items()],
@@ -250,8 +253,13 @@ class AdminApi:
                     verdict=verdict.verdict,
                     missing=verdict.missing,
                     priority=verdict.entry.priority,
-                    x509_svid=self._svid(kept[verdict.entry.id])
-                    if verdict.verdict == "matched" and verdict.entry.id in kept
+                    template=verdict.template,
+                    reason=verdict.reason,
+                    jwt_claims=_claims(verdict),
+                    x509_svid=self._svid(svid)
+                    if verdict.verdict == "matched"
+                    and isinstance(verdict.entry, Entry)
+                    and (svid := kept.get(verdict.entry.key))
                     else None,
                 )
                 for verdict in found
@@ -285,3 +293,12 @@ class AdminApi:
             ],
             issuer=self._documents.issuer,
         )
+
+
+def _claims(verdict: explain.Verdict) -> Struct | None:
+    """The custom claims of a matched entry, if it has any."""
+    if verdict.verdict != "matched" or not verdict.entry.jwt_claims:
+        return None
+    made = Struct()
+    made.update(verdict.entry.jwt_claims.declared)
+    return made

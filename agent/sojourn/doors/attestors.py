@@ -17,6 +17,9 @@ SECONDS = Histogram(
     ["attestor"],
     buckets=(0.0001, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5),
 )
+ENDED = Counter(
+    "sojourn_attestor_processes_ended_total", "Processes of attestors that ended and were started again.", ["attestor"]
+)
 
 
 def measure(tally: Tally) -> None:
@@ -31,6 +34,7 @@ def measure(tally: Tally) -> None:
         SECONDS.labels(name).observe(took)
 
     tally.on_answer(count)
+    tally.on_end(lambda name: ENDED.labels(name).inc())
 
 
 def states(tally: Tally) -> list[pb.AttestorState]:

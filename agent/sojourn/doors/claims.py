@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.struct_pb2 import Struct
+from google.protobuf.struct_pb2 import Struct, Value
 
 from sojourn.errors import InvalidToken
 from sojourn.limits import CLAIMS_NESTED_MAX
@@ -18,6 +18,23 @@ def put(target: Struct, claims: Mapping[str, Any]) -> None:
         raise InvalidToken(
             "token has a claim that cannot be told", reason_code="malformed", detail=str(error)[:200]
         ) from error
+
+
+def read(source: Struct) -> dict[str, Any]:
+    """What is in a Struct, as JSON has it; its numbers are doubles."""
+    return {name: _value(each) for name, each in source.fields.items()}
+
+
+def _value(message: Value) -> Any:
+    match message.WhichOneof("kind"):
+        case "struct_value":
+            return read(message.struct_value)
+        case "list_value":
+            return [_value(each) for each in message.list_value.values]
+        case "null_value" | None:
+            return None
+        case kind:
+            return getattr(message, kind)
 
 
 def _check_depth(value: object, left: int) -> None:

@@ -17,7 +17,7 @@ from sojourn.errors import (
     SojournError,
     quoted,
 )
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import Registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.programs import Cautions
 from sojourn.identity.registry import Outcome, Registry
@@ -120,10 +120,10 @@ class EntryApi:
             message.warnings.extend(said)
         return answer
 
-    def _new(self, message: types.Entry) -> Entry:
+    def _new(self, message: types.Entry) -> Registration:
         return self._known(convert.new_entry(message, self._registry.node_id))
 
-    def _known(self, entry: Entry) -> Entry:
+    def _known(self, entry: Registration) -> Registration:
         """The entry, if we have the bundle of every trust domain that it federates with. Raise FailedPrecondition."""
         for domain in entry.federates_with:
             if self._foreign.get(domain) is None:
@@ -158,10 +158,10 @@ class EntryApi:
 
 
 def _each(
-    items: Sequence[types.Entry], make: Callable[[types.Entry], Entry]
-) -> tuple[list[Entry], dict[int, SojournError]]:
+    items: Sequence[types.Entry], make: Callable[[types.Entry], Registration]
+) -> tuple[list[Registration], dict[int, SojournError]]:
     """Convert each item; those that cannot be are kept apart with their place."""
-    made: list[Entry] = []
+    made: list[Registration] = []
     failed: dict[int, SojournError] = {}
     for place, item in enumerate(items):
         try:
@@ -185,9 +185,9 @@ def _page_token(text: str) -> tuple[int, str] | None:
     return int(created), entry_id
 
 
-def _filter(message: Any) -> Callable[[Entry], bool]:
+def _filter(message: Any) -> Callable[[Registration], bool]:
     """What a list or count filter lets through. Raise InvalidInput if it is malformed."""
-    tests: list[Callable[[Entry], bool]] = []
+    tests: list[Callable[[Registration], bool]] = []
     for name, field, what in (
         ("by_parent_id", "parent_id", "parent ID"),
         ("by_spiffe_id", "spiffe_id", "SPIFFE ID"),
@@ -207,15 +207,15 @@ def _filter(message: Any) -> Callable[[Entry], bool]:
     return lambda entry: all(test(entry) for test in tests)
 
 
-def _by_id(message: types.SPIFFEID, field: str, what: str) -> Callable[[Entry], bool]:
+def _by_id(message: types.SPIFFEID, field: str, what: str) -> Callable[[Registration], bool]:
     try:
-        wanted = convert.spiffe_id(message)
+        wanted = convert.id_or_template(message) if field == "spiffe_id" else convert.spiffe_id(message)
     except SojournError as error:
         raise InvalidInput(f"malformed {what} filter: {error.public}") from error
     return lambda entry: bool(getattr(entry, field) == wanted)
 
 
-def _by_selectors(message: types.SelectorMatch) -> Callable[[Entry], bool]:
+def _by_selectors(message: types.SelectorMatch) -> Callable[[Registration], bool]:
     try:
         wanted = convert.selectors(message.selectors)
     except SojournError as error:
@@ -227,7 +227,7 @@ def _by_selectors(message: types.SelectorMatch) -> Callable[[Entry], bool]:
     return lambda entry: _matches(entry.selectors, wanted, message.match)
 
 
-def _by_federates_with(message: types.FederatesWithMatch) -> Callable[[Entry], bool]:
+def _by_federates_with(message: types.FederatesWithMatch) -> Callable[[Registration], bool]:
     if not message.trust_domains:
         raise InvalidInput("malformed federates with filter: empty trust domain set")
     if message.match not in types.FederatesWithMatch.MatchBehavior.values():

@@ -40,7 +40,7 @@ class OwnSvid:
 
     def watch(self) -> None:
         """Renew it in time from now on."""
-        self._issuing.x509.watch(ENTRY_ID)
+        self._issuing.x509.watch(self._entry.key)
 
     @property
     def present(self) -> Shown:

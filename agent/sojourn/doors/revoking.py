@@ -51,13 +51,17 @@ class RevokingApi:
         if which == "entry_id":
             self._check_entry(request.entry_id)
             entry_ids = {request.entry_id}
+            count = await self._issuing.rotate(lambda key: key.entry_id == request.entry_id)
         elif which == "pid":
-            entry_ids = {entry.id for entry in await self._identities.of_process(request.pid)}
-            if not entry_ids:
+            keys = {entry.key for entry in await self._identities.of_process(request.pid)}
+            if not keys:
                 raise NotFound(f"process {request.pid} has no identity: see `sojourn explain --pid {request.pid}`")
-        elif not request.all:
+            entry_ids = {key.entry_id for key in keys}
+            count = await self._issuing.rotate(lambda key: key in keys)
+        elif request.all:
+            count = await self._issuing.rotate(lambda _: True)
+        else:
             raise InvalidInput("which SVIDs must be specified: an entry, a process, or all")
-        count = await self._issuing.rotate(entry_ids)
         listed = sorted(entry_ids) if entry_ids is not None else None
         self._audit.note("svids_rotated", entry_ids=listed, x509_svids=count, **call.by)
         return pb.RotateSvidsResponse(rotated=count)

@@ -1,7 +1,6 @@
 """SPIRE's wire types and ours."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
@@ -14,6 +13,7 @@ from google.protobuf.message import Message
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.attestation.selectors import Selector
 from sojourn.authority.profile import key_id
+from sojourn.doors import claims
 from sojourn.errors import (
     InvalidBundle,
     InvalidEntry,
@@ -24,7 +24,10 @@ from sojourn.errors import (
     SojournError,
     quoted,
 )
-from sojourn.identity.entries import Entry
+from sojourn.identity import entries
+from sojourn.identity.claims import JwtClaims
+from sojourn.identity.entries import Registration
+from sojourn.identity.templates import IdTemplate
 from sojourn.spiffe.bundle import NUMBER_END, Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import PublicKey
@@ -51,6 +54,7 @@ MASKED = (
     "additional_attributes",
     "priority",
     "origin",
+    "jwt_claims",
     *_PLAIN,
 )
 
@@ -70,8 +74,15 @@ def spiffe_id(message: types.SPIFFEID) -> SpiffeId:
     return SpiffeId.from_parts(message.trust_domain, message.path)
 
 
-def spiffe_id_message(value: SpiffeId) -> types.SPIFFEID:
+def spiffe_id_message(value: SpiffeId | IdTemplate) -> types.SPIFFEID:
     return types.SPIFFEID(trust_domain=value.trust_domain.name, path=value.path)
+
+
+def id_or_template(message: types.SPIFFEID) -> SpiffeId | IdTemplate:
+    """What an entry may have as its SPIFFE ID. Raise InvalidSpiffeId."""
+    if "{" in message.path or "}" in message.path:
+        return IdTemplate.from_parts(message.trust_domain, message.path)
+    return spiffe_id(message)
 
 
 def selectors(messages: Iterable[types.Selector]) -> frozenset[Selector]:
@@ -99,7 +110,7 @@ def page_of(found: Sequence[Item], size: int) -> tuple[Sequence[Item], Item | No
     return found[:size], found[size - 1]
 
 
-def entry_message(entry: Entry, mask: types.EntryMask | None = None) -> types.Entry:
+def entry_message(entry: Registration, mask: types.EntryMask | None = None) -> types.Entry:
     """An entry as SPIRE's message; without a mask, all of it. The ID is always there."""
     message = types.Entry(
         id=entry.id,
@@ -114,31 +125,35 @@ def entry_message(entry: Entry, mask: types.EntryMask | None = None) -> types.En
         origin=entry.origin,
         **{name: getattr(entry, name) for name in _PLAIN},
     )
+    if entry.jwt_claims:
+        message.jwt_claims.update(entry.jwt_claims.declared)
     if entry.disable_x509_svid_prefetch or entry.jwt_svid_include_jti:
         message.additional_attributes.disable_x509_svid_prefetch = entry.disable_x509_svid_prefetch
         message.additional_attributes.jwt_svid_include_jti = entry.jwt_svid_include_jti
     return masked(message, mask, MASKED)
 
 
-def new_entry(message: types.Entry, node_id: SpiffeId) -> Entry:
+def new_entry(message: types.Entry, node_id: SpiffeId) -> Registration:
     """An entry of SPIRE's message. A parent that is left out is this node. Raise InvalidEntry with SPIRE's texts."""
     changed = _changes(message, None)
     changed.setdefault("parent_id", node_id)
     if "spiffe_id" not in changed:
         raise InvalidEntry("failed to convert entry: invalid spiffe ID: request must specify SPIFFE ID")
-    return Entry(id=message.id, **changed)
+    return entries.registration({"id": message.id, **changed})
 
 
-def entry_change(message: types.Entry, mask: types.EntryMask | None, node_id: SpiffeId) -> Callable[[Entry], Entry]:
+def entry_change(
+    message: types.Entry, mask: types.EntryMask | None, node_id: SpiffeId
+) -> Callable[[Registration], Registration]:
     """The change that an update asks for: the masked fields, or without a mask all of them."""
 
-    def change(old: Entry) -> Entry:
+    def change(old: Registration) -> Registration:
         changed = _changes(message, mask)
         if mask is None or mask.parent_id:
             changed.setdefault("parent_id", node_id)
         if (mask is None or mask.spiffe_id) and "spiffe_id" not in changed:
             raise InvalidEntry("failed to convert entry: invalid spiffe ID: request must specify SPIFFE ID")
-        return replace(old, **changed)
+        return entries.changed(old, changed)
 
     return change
 
@@ -150,11 +165,14 @@ def _changes(message: types.Entry, mask: types.EntryMask | None) -> dict[str, An
         for name, what in (("spiffe_id", "spiffe ID"), ("parent_id", "parent ID")):
             if name in wanted and message.HasField(name):
                 try:
-                    changed[name] = spiffe_id(getattr(message, name))
+                    read = id_or_template if name == "spiffe_id" else spiffe_id
+                    changed[name] = read(getattr(message, name))
                 except InvalidSpiffeId as error:
                     raise InvalidEntry(f"failed to convert entry: invalid {what}: {error.public}") from error
         if "priority" in wanted and (mask is not None or message.HasField("priority")):
             changed["priority"] = message.priority
+        if "jwt_claims" in wanted and (mask is not None or message.HasField("jwt_claims")):
+            changed["jwt_claims"] = JwtClaims.parse(claims.read(message.jwt_claims))
         if "selectors" in wanted:
             changed["selectors"] = selectors(message.selectors)
         if "dns_names" in wanted:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Collection, Iterable
 
 from sojourn.attestation.selectors import Selector
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import Registration
 
 _UNMAPPED = re.compile(r"(uid|gid|supplementary_gid):65534|user:nobody|(group|supplementary_group):(nogroup|nobody)")
 _IMAGE_NAMES = {
@@ -15,12 +15,13 @@ _BY_DIGEST = {"docker": "docker:image_digest or docker:image_config_digest", "k8
 _SCRIPTS = ("script_path:", "script_sha256:")
 
 
-def of_selectors(entry: Entry, types: Collection[str]) -> list[str]:
+def of_selectors(entry: Registration, types: Collection[str]) -> list[str]:
     """What its selectors alone tell. `types`: those that this agent's attestors give."""
+    asked = {each.type for each in entry.selectors} | {each.type for each in entry.placeholders}
     found = [
         f"no attestor of this agent gives selectors of type {kind!r}: until its configuration has [attestors.{kind}]"
         " no process matches"
-        for kind in sorted({selector.type for selector in entry.selectors}.difference(types))
+        for kind in sorted(asked.difference(types))
     ]
     for selector in sorted(entry.selectors):
         if selector.type == "unix":

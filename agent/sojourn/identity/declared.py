@@ -3,7 +3,8 @@
 A text holds entries: one document with `entries:`, a list, or several documents of one entry each. An entry has
 `spiffe_id` and `selectors` (each `TYPE:VALUE`, or SPIRE's `type` and `value`), and may have `id`, `parent_id`,
 `x509_svid_ttl`, `jwt_svid_ttl` (a duration, or seconds), `hint`, `dns_names`, `federates_with`, `expires_at` (seconds
-since the epoch), `priority`, `admin`, `downstream`, `store_svid`, `additional_attributes`.
+since the epoch), `priority`, `admin`, `downstream`, `store_svid`, `additional_attributes`, `jwt_claims` (by name). The
+SPIFFE ID and the texts in `jwt_claims` may have placeholders such as `{k8s.ns}`.
 """
 
 import json
@@ -15,6 +16,8 @@ from typing import Any
 from sojourn.attestation.selectors import Selector
 from sojourn.durations import parse_duration
 from sojourn.errors import CannotStart, InvalidConfig, InvalidInput, SojournError, quoted
+from sojourn.identity.claims import JwtClaims
+from sojourn.identity.templates import parse_id
 from sojourn.limits import ENTRIES_PER_BATCH
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
@@ -28,6 +31,7 @@ _ALIASES = {"entry_id": "id", "entry_expiry": "expires_at", "entryExpiry": "expi
 _IGNORED = frozenset({"revision", "revision_number", "created_at", "origin"})
 _KNOWN = frozenset(
     {"id", "spiffe_id", "parent_id", "selectors", "hint", "dns_names", "federates_with", "additional_attributes"}
+    | {"jwt_claims"}
     | {*_WHOLE_MAX, *_FLAGS, *_TTLS}
 )
 
@@ -145,9 +149,9 @@ def _fields(document: Any) -> dict[str, Any]:
         raise InvalidInput(f"unknown key {unknown[0][:64]!r}")
     if "spiffe_id" not in given or not given.get("selectors"):
         raise InvalidInput("spiffe_id and selectors are needed")
-    made: dict[str, Any] = {"spiffe_id": _spiffe_id("spiffe_id", given["spiffe_id"])}
+    made: dict[str, Any] = {"spiffe_id": parse_id(_id_text("spiffe_id", given["spiffe_id"]))}
     if given.get("parent_id"):
-        made["parent_id"] = _spiffe_id("parent_id", given["parent_id"])
+        made["parent_id"] = SpiffeId.parse(_id_text("parent_id", given["parent_id"]))
     if not isinstance(given["selectors"], list):
         raise InvalidInput("selectors is not a list")
     made["selectors"] = frozenset(_selector(each) for each in given["selectors"])
@@ -155,6 +159,7 @@ def _fields(document: Any) -> dict[str, Any]:
         "id": _text,
         "hint": _text,
         "dns_names": _texts,
+        "jwt_claims": lambda _, value: JwtClaims.parse(value),
         "federates_with": lambda name, value: tuple(TrustDomain.parse(each) for each in _texts(name, value)),
         **dict.fromkeys(_TTLS, _seconds),
         **dict.fromkeys(_FLAGS, _flag),
@@ -201,10 +206,10 @@ def _attributes(value: Any) -> dict[str, bool]:
     return {name: _flag(name, each) for name, each in value.items()}
 
 
-def _spiffe_id(name: str, value: Any) -> SpiffeId:
+def _id_text(name: str, value: Any) -> str:
     if isinstance(value, dict):  # as SPIRE's API has it
         value = f"spiffe://{value.get('trust_domain')}{value.get('path', '')}"
-    return SpiffeId.parse(_text(name, value))
+    return _text(name, value)
 
 
 def _selector(value: Any) -> Selector:

@@ -2,11 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
 
 from sojourn.attestation.selectors import Selector, text_of
-from sojourn.errors import InvalidEntry, InvalidSpiffeId, quoted
+from sojourn.errors import Bug, InvalidEntry, InvalidSpiffeId, quoted
+from sojourn.identity.claims import NO_CLAIMS, JwtClaims
+from sojourn.identity.templates import IdTemplate, Placeholder, Unfilled, values_of
 from sojourn.limits import (
     DNS_NAMES_PER_ENTRY,
     ENTRY_ID_MAX_BYTES,
@@ -24,15 +27,23 @@ _TIME_MAX = 2**53
 _STORED = "failed to create entry: datastore-validation: invalid registration entry: "
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One registration. TTLs: seconds, 0 for the agent's default. Times: seconds since the epoch, 0 for none.
+class IdentityKey(NamedTuple):
+    """One identity: an entry with a template has many, of one SPIFFE ID each."""
 
+    entry_id: str
+    spiffe_id: SpiffeId
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """What is registered. TTLs: seconds, 0 for the agent's default. Times: seconds since the epoch, 0 for none.
+
+    `spiffe_id` and `jwt_claims` may hold placeholders: what a caller has by it is an Entry, which `expand` makes.
     `origin` is the followed folder that it comes from; empty: it was made through the API.
     """
 
     id: str
-    spiffe_id: SpiffeId
+    spiffe_id: SpiffeId | IdTemplate
     parent_id: SpiffeId
     selectors: frozenset[Selector]
     x509_svid_ttl: int = 0
@@ -50,6 +61,36 @@ class Entry:
     created_at: int = 0
     priority: int = 0
     origin: str = ""
+    jwt_claims: JwtClaims = NO_CLAIMS
+
+    @property
+    def placeholders(self) -> tuple[Placeholder, ...]:
+        """What must be attested beside the selectors, so that there is anything to give."""
+        own = self.spiffe_id.placeholders if isinstance(self.spiffe_id, IdTemplate) else ()
+        return own + self.jwt_claims.placeholders
+
+    def expand(self, selectors: frozenset[Selector]) -> "Entry | Unfilled":
+        """What a caller that has all its selectors, among these, has by it; or why that is nothing."""
+        if isinstance(self, Entry) and not self.jwt_claims.placeholders:
+            return self
+        values = values_of(self.placeholders, selectors)
+        if isinstance(values, Unfilled):
+            return values
+        spiffe_id = self.spiffe_id.fill(values) if isinstance(self.spiffe_id, IdTemplate) else self.spiffe_id
+        jwt_claims = self.jwt_claims.fill(values)
+        for made in (spiffe_id, jwt_claims):
+            if isinstance(made, Unfilled):
+                return made
+        return Entry(**{**_fields(self), "spiffe_id": spiffe_id, "jwt_claims": jwt_claims})
+
+    def expanded_to(self, spiffe_id: SpiffeId) -> "Entry | None":
+        """The entry of a workload that is known by its SPIFFE ID alone, if it may have that by this registration.
+
+        Claims keep their placeholders, so that nothing is signed with them.
+        """
+        if not isinstance(self.spiffe_id, IdTemplate):
+            return self if isinstance(self, Entry) and self.spiffe_id == spiffe_id else None
+        return Entry(**{**_fields(self), "spiffe_id": spiffe_id}) if self.spiffe_id.makes(spiffe_id) else None
 
     @property
     def order(self) -> tuple[int, int, int, str, str]:
@@ -64,12 +105,44 @@ class Entry:
         return identity_digest(self.spiffe_id, self.parent_id, self.selectors)
 
 
-def identity_digest(spiffe_id: SpiffeId, parent_id: SpiffeId, selectors: Iterable[Selector]) -> str:
+@dataclass(frozen=True, slots=True)
+class Entry(Registration):
+    """A registration whose SPIFFE ID is said outright, or has been filled in for one caller: one identity.
+
+    What is signed is made of this and of nothing else.
+    """
+
+    spiffe_id: SpiffeId
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.spiffe_id, SpiffeId):
+            raise Bug("an entry would have had a SPIFFE ID that was not filled in")
+
+    @property
+    def key(self) -> IdentityKey:
+        return IdentityKey(self.id, self.spiffe_id)
+
+
+def registration(given: Mapping[str, Any]) -> Registration:
+    """Make a registration of its fields: an Entry if its SPIFFE ID is said outright."""
+    return Registration(**given) if isinstance(given["spiffe_id"], IdTemplate) else Entry(**given)
+
+
+def changed(old: Registration, changes: Mapping[str, Any]) -> Registration:
+    """The registration with other values in some fields."""
+    return registration({**_fields(old), **changes})
+
+
+def _fields(of: Registration) -> dict[str, Any]:
+    return {each.name: getattr(of, each.name) for each in fields(of)}
+
+
+def identity_digest(spiffe_id: SpiffeId | IdTemplate, parent_id: SpiffeId, selectors: Iterable[Selector]) -> str:
     parts = [str(spiffe_id), str(parent_id), *text_of(selectors)]
     return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
-def check(entry: Entry, trust_domain: TrustDomain) -> None:
+def check(entry: Registration, trust_domain: TrustDomain) -> None:
     """Raise InvalidEntry, naming the field and the rule, unless `entry` may be registered in `trust_domain`."""
     if not _ENTRY_ID.fullmatch(entry.id):
         raise InvalidEntry(_STORED + "entry ID contains invalid characters")

@@ -4,20 +4,28 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from sojourn.attestation.attestor import Attested
-from sojourn.attestation.selectors import text_of
-from sojourn.identity.entries import Entry
+from sojourn.attestation.selectors import Selector, text_of
+from sojourn.identity.entries import Entry, Registration
 from sojourn.identity.matching import nearest, unique_hints
+from sojourn.identity.templates import IdTemplate, Unfilled, values_of
 from sojourn.limits import EXPLAINED_ENTRIES
 from sojourn.spiffe.ids import SpiffeId
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one entry says to a caller: matched, cannot_tell, hint_taken, missing_selectors, other_parent or expired."""
+    """What one entry says to a caller: matched, cannot_tell, hint_taken, unfilled, missing_selectors, other_parent or
+    expired.
 
-    entry: Entry
+    `entry`: as the caller has it, or would have; with placeholders where they are not filled. `template`: the text of
+    which its SPIFFE ID was made, if it was. `reason`: why a placeholder cannot be filled.
+    """
+
+    entry: Registration
     verdict: str
     missing: tuple[str, ...] = ()
+    template: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,15 +34,15 @@ class Need:
     for, and is not so.
     """
 
-    entry: Entry
+    entry: Registration
     selectors: tuple[str, ...]
     others: tuple[str, ...] = ()
 
 
 def verdicts(
-    entries: Iterable[Entry],
+    entries: Iterable[Registration],
     served: Iterable[Entry],
-    possible: Iterable[Entry],
+    possible: Iterable[Registration],
     attested: Attested,
     node_ids: Sequence[SpiffeId],
 ) -> list[Verdict]:
@@ -49,19 +57,18 @@ def verdicts(
     here = {entry.id for entry in served}
     had = {entry.id for entry in unique_hints(served)}
     matching = sorted((entry for entry in entries if entry.selectors <= selectors), key=lambda entry: entry.order)
-    found = [Verdict(entry, "matched") for entry in matching if entry.id in had]
+    templates = {entry.id: _template(entry) for entry in matching}
+    found = [Verdict(entry, "matched", template=templates[entry.id]) for entry in served if entry.id in had]
     found += [
-        Verdict(entry, "cannot_tell", tuple(text_of(entry.selectors - selectors)))
+        Verdict(entry, "cannot_tell", tuple(sorted(_lacked(entry, selectors))), _template(entry))
         for entry in list(unsure.values())[:EXPLAINED_ENTRIES]
     ]
-    found += [Verdict(entry, "hint_taken") for entry in matching if entry.id in here - had]
+    found += [Verdict(entry, "hint_taken", template=templates[entry.id]) for entry in served if entry.id not in had]
     found += [
-        Verdict(entry, "expired" if entry.parent_id in node_ids else "other_parent")
-        for entry in matching
-        if entry.id not in here
+        _not_served(entry, selectors, node_ids) for entry in matching if entry.id not in here and entry.id not in unsure
     ]
     found += [
-        Verdict(entry, "missing_selectors", tuple(text_of(entry.selectors - selectors)))
+        Verdict(entry, "missing_selectors", tuple(text_of(entry.selectors - selectors)), _template(entry))
         for entry in nearest(
             (entry for entry in entries if entry.id not in unsure), selectors, attested.withheld, EXPLAINED_ENTRIES
         )
@@ -69,7 +76,30 @@ def verdicts(
     return found
 
 
-def needs(entries: Iterable[Entry], possible: Sequence[Entry], attested: Attested) -> dict[str, Need]:
+def _not_served(entry: Registration, selectors: frozenset[Selector], node_ids: Sequence[SpiffeId]) -> Verdict:
+    """Why an entry that has all its selectors gives nothing."""
+    if entry.parent_id not in node_ids:
+        return Verdict(entry, "other_parent", template=_template(entry))
+    made = entry.expand(selectors)
+    if isinstance(made, Unfilled):
+        return Verdict(entry, "unfilled", template=_template(entry), reason=made.reason)
+    return Verdict(made, "expired", template=_template(entry))
+
+
+def _template(entry: Registration) -> str:
+    return str(entry.spiffe_id) if isinstance(entry.spiffe_id, IdTemplate) else ""
+
+
+def _lacked(entry: Registration, selectors: frozenset[Selector]) -> dict[str, Selector]:
+    """What an entry asks for and a caller has not, for people; `k8s:ns:…` for what fills a placeholder in."""
+    missing = {str(selector): selector for selector in entry.selectors - selectors}
+    for each in entry.placeholders:
+        if isinstance(values_of([each], selectors), Unfilled):
+            missing[f"{each.type}:{each.key}:…"] = Selector(each.type, f"{each.key}:…")
+    return missing
+
+
+def needs(entries: Iterable[Registration], possible: Sequence[Registration], attested: Attested) -> dict[str, Need]:
     """For each attestor, or kind of its selectors, of which nothing is known: what it would have had to say for the
     nearest entry to match.
 
@@ -79,14 +109,15 @@ def needs(entries: Iterable[Entry], possible: Sequence[Entry], attested: Atteste
     entries, found = list(entries), {}
     for name in attested.untold:
 
-        def lacks(entry: Entry, name: str = name) -> bool:
-            return any(selector.within({name}) for selector in entry.selectors - attested.selectors)
+        def lacks(entry: Registration, name: str = name) -> bool:
+            return any(selector.within({name}) for selector in _lacked(entry, attested.selectors).values())
 
         best = [entry for entry in possible if lacks(entry)][:1]
         for entry in best or nearest(filter(lacks, entries), attested.selectors, (), 1):
-            missing = entry.selectors - attested.selectors
-            its = {selector for selector in missing if selector.within({name})}
-            found[name] = Need(entry, tuple(text_of(its)), tuple(text_of(missing - its)))
+            missing = _lacked(entry, attested.selectors).items()
+            its = sorted(text for text, selector in missing if selector.within({name}))
+            others = sorted(text for text, selector in missing if not selector.within({name}))
+            found[name] = Need(entry, tuple(its), tuple(others))
     return found
 
 
@@ -129,6 +160,10 @@ def _names(attested: Attested) -> str:
 
 
 def _nothing(first: Verdict, attested: Attested) -> str:
+    if first.verdict == "unfilled":
+        kinds = {each.kind for each in first.entry.placeholders}
+        reasons = [f"{name} could not be proved: {why}" for name, why in attested.withheld.items() if name in kinds]
+        return f"no identity: the entry for {first.entry.spiffe_id} matches but {'; '.join([first.reason, *reasons])}"
     if first.verdict == "missing_selectors":
         why = "; ".join(
             f"{name} could not be proved: {reason}"

@@ -16,7 +16,7 @@ from sojourn.errors import InvalidConfig, InvalidInput, SojournError, joined, qu
 from sojourn.folders import WatchedFolder
 from sojourn.identity import declared
 from sojourn.identity.declared import Declared
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.plan import Plan
 from sojourn.identity.programs import Cautions
@@ -88,7 +88,7 @@ class FollowedFolder:
             self._refused("internal error; the log has it")
 
     async def _apply(self, found: list[Declared]) -> Plan:
-        wanted = [Entry(**{"id": "", "parent_id": self._registry.node_id, **each.fields}) for each in found]
+        wanted = [registration({"id": "", "parent_id": self._registry.node_id, **each.fields}) for each in found]
         faults = [
             f"{each.place}: there is no bundle of the trust domain {quoted(domain.name)} that it federates with"
             for each, entry in zip(found, wanted, strict=True)

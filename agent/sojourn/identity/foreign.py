@@ -15,7 +15,7 @@ from sojourn.errors import (
     NotFound,
     quoted,
 )
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import Registration
 from sojourn.identity.registry import Registry
 from sojourn.identity.relationship import Relationship
 from sojourn.limits import FOREIGN_DOMAINS
@@ -67,7 +67,7 @@ class ForeignBundles:
     def get(self, trust_domain: TrustDomain) -> Bundle | None:
         return self._bundles.get(trust_domain)
 
-    def of(self, entries: Sequence[Entry]) -> dict[TrustDomain, Bundle]:
+    def of(self, entries: Sequence[Registration]) -> dict[TrustDomain, Bundle]:
         """The foreign bundles that callers with these entries may have."""
         wanted = sorted({domain for entry in entries for domain in entry.federates_with})
         return {domain: self._bundles[domain] for domain in wanted if domain in self._bundles}
@@ -186,7 +186,7 @@ class ForeignBundles:
             hook(trust_domain)
 
 
-def _without(trust_domain: TrustDomain) -> Callable[[Entry], Entry]:
+def _without(trust_domain: TrustDomain) -> Callable[[Registration], Registration]:
     return lambda entry: replace(
         entry, federates_with=tuple(domain for domain in entry.federates_with if domain != trust_domain)
     )

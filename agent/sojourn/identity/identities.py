@@ -13,7 +13,7 @@ from sojourn.attestation.service import Attestation, cannot_tell
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, SojournError, SvidRevoked, Unavailable
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import Entry, IdentityKey, Registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.issued import IssuedSvid
 from sojourn.identity.issuing import Issuing
@@ -130,7 +130,7 @@ class Identities:
         """DER lists of our X.509-SVIDs that are revoked; none while nothing is."""
         return self._revocations.crls
 
-    def bundles_of(self, entries: Sequence[Entry]) -> dict[TrustDomain, Bundle]:
+    def bundles_of(self, entries: Sequence[Registration]) -> dict[TrustDomain, Bundle]:
         """The bundles that callers with these entries may have: our own first, then those they federate with."""
         own = self._authority.bundle
         return {own.trust_domain: own, **self._foreign.of(entries)}
@@ -206,7 +206,7 @@ class Identities:
         """The WIT-SVID of an entry, as good as it gets now. Raise Unimplemented if that is switched off."""
         return self._issuing.wit.get(entry)
 
-    def verify_jwt_svid(self, token: str, audience: Sequence[str], entries: Sequence[Entry] = ()) -> JwtSvid:
+    def verify_jwt_svid(self, token: str, audience: Sequence[str], entries: Sequence[Registration] = ()) -> JwtSvid:
         """Validate a JWT-SVID for a caller with these entries: of our own trust domain, or one they federate with.
 
         Raise InvalidToken.
@@ -235,13 +235,14 @@ class Identities:
         """Put SVIDs on the deny list, replace them on the streams that have them, and end those. Return new ones."""
         fresh = await self._revocations.revoke(svids)
         gone = {each.svid.id for each in fresh}
-        lost = {kept.entry.id for kept in self._issuing.x509.kept() if kept.svid.serial in gone}
-        lost |= {kept.entry.id for kept in self._issuing.wit.kept() if kept.svid.serial in gone}
-        for entry_id in lost:
-            self._issuing.forget(entry_id)
-        self._issuing.jwt.forget({each.svid.entry_id for each in fresh})
+        lost = {kept.entry.key for kept in self._issuing.x509.kept() if kept.svid.serial in gone}
+        lost |= {kept.entry.key for kept in self._issuing.wit.kept() if kept.svid.serial in gone}
+        for key in lost:
+            self._issuing.forget(key)
+        named = {(each.svid.entry_id, each.svid.spiffe_id) for each in fresh}
+        self._issuing.jwt.forget(lambda key: (key.entry_id, str(key.spiffe_id)) in named)
         for stream in self._streams:
-            if any(entry.id in lost for entry in stream.entries):
+            if any(entry.key in lost for entry in stream.entries):
                 stream.revoked = True
                 stream.changed.set()
         return fresh
@@ -304,7 +305,7 @@ class Identities:
     def _match(self, attested: Attested) -> tuple[Entry, ...]:
         return unique_hints(self._registry.match(attested.selectors))
 
-    def _possible(self, attested: Attested, entries: Sequence[Entry]) -> Iterator[Entry]:
+    def _possible(self, attested: Attested, entries: Sequence[Entry]) -> Iterator[Registration]:
         """What a caller that has these entries might have beside, if all attestors could tell."""
         return that_matter(entries, self._registry.possible(attested.selectors, attested.untold))
 
@@ -312,7 +313,8 @@ class Identities:
         """Raise AttestationFailed if a caller that has none of these might have one, if all attestors could tell."""
         if not attested.untold:
             return
-        found = [entry for each in spiffe_ids for entry in self._registry.registered(each)]
+        named = {entry.id for each in spiffe_ids for entry in self._registry.registered(each)}
+        found = [entry for entry in map(self._registry.get, named) if entry is not None]
         if any(
             might_match(entry, attested.selectors, attested.untold) for entry in found if self._registry.serves(entry)
         ):
@@ -339,15 +341,15 @@ class Identities:
 
     def _set_entries(self, stream: Stream, entries: tuple[Entry, ...]) -> None:
         for entry in entries:
-            self._issuing.watch(entry.id)
+            self._issuing.watch(entry.key)
         for entry in stream.entries:
-            self._issuing.unwatch(entry.id)
+            self._issuing.unwatch(entry.key)
         stream.entries = entries
 
     def _registered(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.old is not None:
-                self._issuing.forget(change.old.id)
+                self._issuing.forget_entry(change.old.id)
         before, after = EntryIndex(), EntryIndex()
         for change in changes:
             if change.old is not None:
@@ -363,9 +365,9 @@ class Identities:
                     stream.end(error)
                 stream.changed.set()
 
-    def _rotated(self, entry_id: str) -> None:
+    def _rotated(self, key: IdentityKey) -> None:
         for stream in self._streams:
-            if any(entry.id == entry_id for entry in stream.entries):
+            if any(entry.id == key.entry_id and entry.spiffe_id == key.spiffe_id for entry in stream.entries):
                 stream.changed.set()
 
     def _foreign_changed(self, trust_domain: TrustDomain) -> None:

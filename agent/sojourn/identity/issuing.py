@@ -6,7 +6,7 @@ from datetime import timedelta
 from sojourn.authority.embedded import JWT, WIT, X509, EmbeddedAuthority
 from sojourn.authority.profile import signer_id
 from sojourn.clock import Alarms, Clock
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.identity.jwtsvids import JwtSvids
 from sojourn.identity.svids import WitSvids, X509Svids
 from sojourn.oversight.audit import Audit
@@ -37,35 +37,40 @@ class Issuing:
         self.wit = WitSvids(authority, clock, alarms, jwt_ttl, self._wit_issued)
         self.jwt = JwtSvids(authority, clock, jwt_ttl, jwt_each_anew)
 
-    def on_rotation(self, hook: Callable[[str], None]) -> None:
-        """Call `hook` with the entry's ID when it has a new SVID. Hooks neither block nor raise."""
+    def on_rotation(self, hook: Callable[[IdentityKey], None]) -> None:
+        """Call `hook` with an identity when it has a new SVID. Hooks neither block nor raise."""
         self.x509.on_rotation(hook)
         self.wit.on_rotation(hook)
 
-    def watch(self, entry_id: str) -> None:
-        """Renew the entry's SVIDs in time, until `unwatch` was called as often."""
-        self.x509.watch(entry_id)
-        self.wit.watch(entry_id)
+    def watch(self, key: IdentityKey) -> None:
+        """Renew an identity's SVIDs in time, until `unwatch` was called as often."""
+        self.x509.watch(key)
+        self.wit.watch(key)
 
-    def unwatch(self, entry_id: str) -> None:
-        self.x509.unwatch(entry_id)
-        self.wit.unwatch(entry_id)
+    def unwatch(self, key: IdentityKey) -> None:
+        self.x509.unwatch(key)
+        self.wit.unwatch(key)
 
     def check_clock(self) -> None:
         """The wall clock was set: what is not good by it is renewed."""
         self.x509.check_clock()
         self.wit.check_clock()
 
-    def forget(self, entry_id: str) -> None:
-        """Drop the keys of an entry that has changed or is gone. Its JWT-SVIDs are not asked for any more."""
-        self.x509.forget(entry_id)
-        self.wit.forget(entry_id)
+    def forget(self, key: IdentityKey) -> None:
+        """Drop the keys of an identity, so that it gets others."""
+        self.x509.forget(key)
+        self.wit.forget(key)
 
-    async def rotate(self, entry_ids: Collection[str] | None) -> int:
-        """Replace the SVIDs of these entries, or all, now. Return how many X.509-SVIDs were in use."""
-        self.jwt.forget(entry_ids)
-        await self.wit.reissue(lambda kept: entry_ids is None or kept.entry.id in entry_ids)
-        return await self.x509.reissue(lambda kept: entry_ids is None or kept.entry.id in entry_ids)
+    def forget_entry(self, entry_id: str) -> None:
+        """Drop the keys of an entry that has changed or is gone. Its JWT-SVIDs are not asked for any more."""
+        self.x509.forget_entry(entry_id)
+        self.wit.forget_entry(entry_id)
+
+    async def rotate(self, which: Callable[[IdentityKey], bool]) -> int:
+        """Replace the SVIDs of these identities now. Return how many X.509-SVIDs were in use."""
+        self.jwt.forget(which)
+        await self.wit.reissue(lambda kept: which(kept.entry.key))
+        return await self.x509.reissue(lambda kept: which(kept.entry.key))
 
     async def replace_signed_by(self, kind: str, authority_id: str) -> None:
         """Replace all that this authority signed: when this returns, nothing of it is served any more."""

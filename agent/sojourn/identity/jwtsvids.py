@@ -1,14 +1,15 @@
-"""JWT-SVIDs in use: one for each entry and audience, served until it has half of its life left, then made anew."""
+"""JWT-SVIDs in use: one for each identity, its claims and audience, served for half of its life, then made anew."""
 
 from collections import OrderedDict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import structlog
 
 from sojourn.clock import Clock
-from sojourn.identity.entries import Entry
+from sojourn.identity.claims import JwtClaims
+from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.limits import JWT_SVIDS_KEPT, NOT_BEFORE_SLACK_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jwtsvid import JwtSvid
@@ -19,11 +20,19 @@ log = structlog.get_logger()
 class JwtIssuer(Protocol):
     """What signs JWT-SVIDs."""
 
-    def issue_jwt(self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: timedelta) -> JwtSvid: ...
+    def issue_jwt(
+        self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: timedelta, claims: Mapping[str, Any] | None = None
+    ) -> JwtSvid: ...
+
+
+class _Key(NamedTuple):
+    identity: IdentityKey
+    claims: JwtClaims
+    audience: tuple[str, ...]
 
 
 class JwtSvids:
-    """The last JWT-SVID of each entry and audience, JWT_SVIDS_KEPT in all."""
+    """The last JWT-SVID of each identity and audience, JWT_SVIDS_KEPT in all."""
 
     def __init__(
         self, issuer: JwtIssuer, clock: Clock, default_ttl: timedelta, each_anew: Collection[str] = ()
@@ -33,14 +42,14 @@ class JwtSvids:
         self._clock = clock
         self._default_ttl = default_ttl
         self._each_anew = frozenset(each_anew)
-        self._kept: OrderedDict[tuple[str, tuple[str, ...]], tuple[Entry, JwtSvid]] = OrderedDict()
+        self._kept: OrderedDict[_Key, tuple[Entry, JwtSvid]] = OrderedDict()
 
     def get(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
         """The JWT-SVID of an entry for these audiences, in their order.
 
         Past half of its life it is made anew; if that fails, the one at hand is served while it is good.
         """
-        key = (entry.id, tuple(audience))
+        key = _Key(entry.key, entry.jwt_claims, tuple(audience))
         if not self._each_anew.isdisjoint(audience):
             return self._sign(key, entry)
         held, kept = self._kept.get(key, (None, None))
@@ -56,16 +65,16 @@ class JwtSvids:
             log.exception("jwt_svid_not_renewed", entry_id=entry.id, spiffe_id=str(entry.spiffe_id))
             return kept
 
-    def forget(self, entry_ids: Collection[str] | None = None) -> None:
-        """Drop those of these entries, or all: the next ones that are asked for are new."""
-        for key in [key for key in self._kept if entry_ids is None or key[0] in entry_ids]:
+    def forget(self, which: Callable[[IdentityKey], bool] = lambda _: True) -> None:
+        """Drop those of some identities: the next ones that are asked for are new."""
+        for key in [key for key in self._kept if which(key.identity)]:
             del self._kept[key]
 
-    def _sign(self, key: tuple[str, tuple[str, ...]], entry: Entry) -> JwtSvid:
+    def _sign(self, key: _Key, entry: Entry) -> JwtSvid:
         ttl = timedelta(seconds=entry.jwt_svid_ttl) if entry.jwt_svid_ttl else self._default_ttl
-        return self._issuer.issue_jwt(entry.spiffe_id, key[1], ttl)
+        return self._issuer.issue_jwt(entry.spiffe_id, key.audience, ttl, entry.jwt_claims.signable)
 
-    def _issue(self, key: tuple[str, tuple[str, ...]], entry: Entry) -> JwtSvid:
+    def _issue(self, key: _Key, entry: Entry) -> JwtSvid:
         svid = self._sign(key, entry)
         self._kept[key] = (entry, svid)
         self._kept.move_to_end(key)

@@ -3,30 +3,34 @@
 import heapq
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
 
 from sojourn.attestation.selectors import Selector
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import Registration
+from sojourn.identity.templates import Unfilled, values_of
 from sojourn.limits import BLIND_INDEXES_KEPT
+
+Kind = TypeVar("Kind", bound=Registration)
 
 
 class _Drawers:
     """Entries, each filed under one of its selectors: the one under which the fewest others are filed.
 
-    `blind` to some types or kinds of selectors: only entries that ask for such are filed, by what else they ask for.
+    `blind` to some types or kinds of selectors: only entries that hang on such are filed, by what else they ask for.
     """
 
     def __init__(self, blind: frozenset[str] = frozenset()) -> None:
         self._blind = blind
-        self._filed: dict[Selector | None, dict[str, tuple[frozenset[Selector], Entry]]] = {}
+        self._filed: dict[Selector | None, dict[str, tuple[frozenset[Selector], Registration]]] = {}
         self._selector_of: dict[str, Selector | None] = {}
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Registration) -> None:
         """File `entry`, in the place of an earlier one with the same ID."""
         self.remove(entry.id)
         asked = entry.selectors
         if self._blind:
             asked = frozenset(selector for selector in entry.selectors if not selector.within(self._blind))
-            if len(asked) == len(entry.selectors):
+            if len(asked) == len(entry.selectors) and not any(each.within(self._blind) for each in entry.placeholders):
                 return
         key = min(sorted(asked), key=lambda selector: len(self._filed.get(selector, ())), default=None)
         self._filed.setdefault(key, {})[entry.id] = (asked, entry)
@@ -41,7 +45,7 @@ class _Drawers:
         if not drawer:
             del self._filed[key]
 
-    def among(self, selectors: frozenset[Selector]) -> Iterator[Entry]:
+    def among(self, selectors: frozenset[Selector]) -> Iterator[Registration]:
         """The entries that ask for nothing else, but for what this is blind to."""
         for selector in (*selectors, None):
             for asked, entry in self._filed.get(selector, {}).values():
@@ -53,11 +57,11 @@ class EntryIndex:
     """Entries by what they ask for."""
 
     def __init__(self) -> None:
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Registration] = {}
         self._drawers = _Drawers()
         self._blind: OrderedDict[frozenset[str], _Drawers] = OrderedDict()  # made when they are needed
 
-    def add(self, entry: Entry) -> None:
+    def add(self, entry: Registration) -> None:
         """File `entry`, in the place of an earlier one with the same ID."""
         self._entries[entry.id] = entry
         for drawers in (self._drawers, *self._blind.values()):
@@ -68,11 +72,11 @@ class EntryIndex:
         for drawers in (self._drawers, *self._blind.values()):
             drawers.remove(entry_id)
 
-    def match(self, selectors: frozenset[Selector]) -> tuple[Entry, ...]:
+    def match(self, selectors: frozenset[Selector]) -> tuple[Registration, ...]:
         """The entries whose selectors are all among `selectors`, in the stated order."""
         return tuple(sorted(self._drawers.among(selectors), key=lambda entry: entry.order))
 
-    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> Iterator[Entry]:
+    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> Iterator[Registration]:
         """The entries that `might_match`, in no order: there may be many, and one may do."""
         if not untold:
             return iter(())
@@ -87,21 +91,24 @@ class EntryIndex:
         return (entry for entry in drawers.among(selectors) if might_match(entry, selectors, untold))
 
 
-def might_match(entry: Entry, selectors: frozenset[Selector], untold: frozenset[str]) -> bool:
-    """Whether an entry does not match, and might if all selectors of the kinds `untold` were known."""
+def might_match(entry: Registration, selectors: frozenset[Selector], untold: frozenset[str]) -> bool:
+    """Whether an entry gives nothing, and might if all selectors of the kinds `untold` were known."""
     missing = entry.selectors - selectors
-    return bool(missing) and all(selector.within(untold) for selector in missing)
+    told = [each for each in entry.placeholders if not each.within(untold)]
+    if not all(selector.within(untold) for selector in missing) or isinstance(values_of(told, selectors), Unfilled):
+        return False
+    return bool(missing) or isinstance(entry.expand(selectors), Unfilled)
 
 
 def nearest(
-    entries: Iterable[Entry], selectors: frozenset[Selector], unproved: Iterable[str], limit: int
-) -> list[Entry]:
+    entries: Iterable[Registration], selectors: frozenset[Selector], unproved: Iterable[str], limit: int
+) -> list[Registration]:
     """Entries that do not match, the nearest first: the fewest missing selectors; of those, the ones that lack what
     could not be proved (`unproved`: kinds such as `unix:path`), then the ones of which most is there.
     """
     kinds = tuple(f"{kind}:" for kind in unproved)
 
-    def distance(entry: Entry) -> tuple[int, int, int, tuple[int, int, int, str, str]]:
+    def distance(entry: Registration) -> tuple[int, int, int, tuple[int, int, int, str, str]]:
         missing = entry.selectors - selectors
         lacking_proof = sum(str(selector).startswith(kinds) for selector in missing)
         return (len(missing), -lacking_proof, -len(entry.selectors & selectors), entry.order)
@@ -109,11 +116,11 @@ def nearest(
     return heapq.nsmallest(limit, (entry for entry in entries if not entry.selectors <= selectors), key=distance)
 
 
-def unique_hints(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+def unique_hints(entries: Iterable[Kind]) -> tuple[Kind, ...]:
     """Of entries that share a hint keep one, since hints are unique (Workload API 5.2.1): the one with the highest
     priority, then the oldest, then the one with the smallest ID.
     """
-    kept: dict[str, Entry] = {}
+    kept: dict[str, Kind] = {}
     entries = tuple(entries)
     for entry in entries:
         if entry.hint:
@@ -123,12 +130,12 @@ def unique_hints(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(entry for entry in entries if not entry.hint or kept[entry.hint] is entry)
 
 
-def that_matter(entries: Sequence[Entry], possible: Iterable[Entry]) -> Iterator[Entry]:
+def that_matter(entries: Sequence[Registration], possible: Iterable[Registration]) -> Iterator[Registration]:
     """Of entries that may match too, those that would change what a caller with `entries` has: whose hint is not taken
     by one of these that goes before.
     """
     return (each for each in possible if not each.hint or any(kept is each for kept in unique_hints((*entries, each))))
 
 
-def _precedence(entry: Entry) -> tuple[int, int, str]:
+def _precedence(entry: Registration) -> tuple[int, int, str]:
     return (-entry.priority, entry.created_at, entry.id)

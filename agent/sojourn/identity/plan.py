@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 
 from sojourn.errors import FailedPrecondition, InvalidEntry, SojournError, joined
-from sojourn.identity.entries import Entry, check
+from sojourn.identity.entries import Registration, check
 from sojourn.spiffe.ids import TrustDomain
 
 
@@ -13,8 +13,8 @@ class Step:
     """One change: `create` has no `old`, `delete` no `new`; of an `update` `changed` names the fields."""
 
     action: str  # create | update | delete
-    old: Entry | None
-    new: Entry | None
+    old: Registration | None
+    new: Registration | None
     changed: tuple[str, ...] = ()
 
     @property
@@ -32,12 +32,12 @@ class Plan:
 
 
 def make(
-    existing: Iterable[Entry],
-    wanted: Sequence[Entry],
+    existing: Iterable[Registration],
+    wanted: Sequence[Registration],
     trust_domain: TrustDomain,
     *,
-    prune: Callable[[Entry], bool] | None,
-    locked: Callable[[Entry], str] = lambda _: "",
+    prune: Callable[[Registration], bool] | None,
+    locked: Callable[[Registration], str] = lambda _: "",
     places: Sequence[str] = (),
 ) -> Plan:
     """Compare what is there with what is wanted. Raise InvalidEntry with the faults of all wanted entries.
@@ -73,7 +73,9 @@ def make(
         kept.add(old.id)
         origin = entry.origin or old.origin
         new = replace(entry, id=old.id, revision=old.revision, created_at=old.created_at, origin=origin)
-        changed = tuple(each.name for each in fields(Entry) if getattr(old, each.name) != getattr(new, each.name))
+        changed = tuple(
+            each.name for each in fields(Registration) if getattr(old, each.name) != getattr(new, each.name)
+        )
         if changed and (reason := locked(old)):
             faults.append(f"{places[place]} ({entry.spiffe_id}): {reason}")
         elif changed:
@@ -86,7 +88,7 @@ def make(
     return Plan(tuple(steps), len(wanted) - changed_count)
 
 
-def _fault(entry: Entry, trust_domain: TrustDomain) -> str:
+def _fault(entry: Registration, trust_domain: TrustDomain) -> str:
     try:
         check(entry if entry.id else replace(entry, id="new"), trust_domain)
     except SojournError as error:

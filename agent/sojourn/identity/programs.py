@@ -15,7 +15,7 @@ import structlog
 
 from sojourn.attestation.selectors import Selector
 from sojourn.identity import cautions
-from sojourn.identity.entries import Entry
+from sojourn.identity.entries import Registration
 from sojourn.limits import CAUTIONS_SECONDS, INTERPRETER_MAX_BYTES
 from sojourn.spiffe.ids import SpiffeId
 
@@ -44,7 +44,7 @@ class Cautions:
         self._stuck = False
         self._digests: dict[_Key, str] = {}
 
-    async def of(self, entries: Sequence[Entry]) -> list[list[str]]:
+    async def of(self, entries: Sequence[Registration]) -> list[list[str]]:
         """What is to be said of each. Of other nodes' entries nothing is: their files and attestors are elsewhere."""
         ours = [entry.parent_id in self._node_ids for entry in entries]
         found = [
@@ -61,7 +61,7 @@ class Cautions:
                 found[place] += more
         return found
 
-    async def _look(self, entries: Sequence[Entry]) -> list[list[str]]:
+    async def _look(self, entries: Sequence[Registration]) -> list[list[str]]:
         """What files tell, from a thread: a file system may not answer for hours."""
         try:
             async with asyncio.timeout(0 if self._stuck else CAUTIONS_SECONDS):
@@ -71,7 +71,7 @@ class Cautions:
             self._stuck = self._turn.locked()
             return [["its program was not looked at: the files of this machine do not answer"] for _ in entries]
 
-    def _begin(self, entries: Sequence[Entry]) -> asyncio.Future[list[list[str]]]:
+    def _begin(self, entries: Sequence[Registration]) -> asyncio.Future[list[list[str]]]:
         """Look in a thread, which gives the turn back."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[list[str]]] = loop.create_future()
@@ -123,7 +123,7 @@ class Cautions:
         return kept[key]
 
 
-def _of_programs(entry: Entry, interpreters: Callable[[], Mapping[str, str]]) -> list[str]:
+def _of_programs(entry: Registration, interpreters: Callable[[], Mapping[str, str]]) -> list[str]:
     """What is to be said of the programs that an entry asks for. `interpreters`: this machine's, by digest."""
     found: list[str] = []
     anybody = cautions.of_program_alone(entry.selectors)

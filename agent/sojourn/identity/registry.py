@@ -5,17 +5,19 @@ A change is on disk before it is answered, and those who hold streams hear of it
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidEntry, NotFound, SojournError, quoted
-from sojourn.identity.entries import Entry, check
+from sojourn.identity.entries import Entry, Registration, check
 from sojourn.identity.matching import EntryIndex
 from sojourn.identity.plan import Plan, Step
 from sojourn.identity.plan import make as make_plan
+from sojourn.identity.shapes import IdShapes
+from sojourn.identity.templates import IdTemplate
 from sojourn.limits import ENTRIES_PER_BATCH
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
@@ -25,9 +27,9 @@ Result = TypeVar("Result")
 class EntryStore(Protocol):
     """Where entries are kept."""
 
-    def load(self) -> list[Entry]: ...
+    def load(self) -> list[Registration]: ...
 
-    async def write(self, put: Sequence[Entry], remove: Sequence[str]) -> None: ...
+    async def write(self, put: Sequence[Registration], remove: Sequence[str]) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +39,8 @@ class Change:
     `served` says whether `new` is this node's to serve now.
     """
 
-    old: Entry | None
-    new: Entry | None
+    old: Registration | None
+    new: Registration | None
     served: bool = True
 
 
@@ -46,7 +48,7 @@ class Change:
 class Outcome:
     """The result for one item of a batch: `error` is None if it was done."""
 
-    entry: Entry | None
+    entry: Registration | None
     error: SojournError | None = None
 
 
@@ -64,10 +66,11 @@ class Registry:
         self._alarms = alarms
         self._lock = asyncio.Lock()
         self._hooks: list[Callable[[Sequence[Change]], None]] = []
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Registration] = {}
         self._by_digest: dict[str, str] = {}
         self._index = EntryIndex()
         self._of_id: dict[SpiffeId, dict[str, Entry]] = {}  # that have not ended, also another node's
+        self._shapes = IdShapes()  # the same, of those with a template
         self._ends: dict[str, tuple[float, Alarm]] = {}  # when at the latest, on the boot clock
         self._following = False
         for entry in store.load():
@@ -87,28 +90,40 @@ class Registry:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[Registration]:
         return iter(self._entries.values())
 
-    def get(self, entry_id: str) -> Entry | None:
+    def get(self, entry_id: str) -> Registration | None:
         return self._entries.get(entry_id)
 
-    def serves(self, entry: Entry) -> bool:
+    def serves(self, entry: Registration) -> bool:
         """Whether `entry` is this node's to serve, now."""
         return entry.parent_id in self._node_ids and not self._expired(entry)
 
     def match(self, selectors: frozenset[Selector]) -> tuple[Entry, ...]:
-        """The entries that a caller with these selectors has here, in the stated order."""
-        return tuple(entry for entry in self._index.match(selectors) if not self._expired(entry))
+        """The entries that a caller with these selectors has here, in the stated order: placeholders are filled.
 
-    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> Iterator[Entry]:
+        A registration whose placeholders cannot be filled gives nothing.
+        """
+        matching = [each for each in self._index.match(selectors) if not self._expired(each)]
+        made = [each.expand(selectors) for each in matching]
+        return _ordered(entry for entry in made if isinstance(entry, Entry))
+
+    def known(self, entry_id: str, spiffe_id: SpiffeId) -> Entry | None:
+        """The entry with this ID as it is for one SPIFFE ID; None if that cannot be had by it (any more)."""
+        found = self._entries.get(entry_id)
+        return found.expanded_to(spiffe_id) if found is not None else None
+
+    def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> Iterator[Registration]:
         """The entries that such a caller has not, and might have if more of the kinds `untold` were known."""
         return (entry for entry in self._index.possible(selectors, untold) if not self._expired(entry))
 
     def registered(self, spiffe_id: SpiffeId) -> tuple[Entry, ...]:
-        """The entries for one SPIFFE ID that have not ended, of whichever node, in the stated order."""
-        found = [entry for entry in self._of_id.get(spiffe_id, {}).values() if not self._expired(entry)]
-        return tuple(sorted(found, key=lambda entry: entry.order))
+        """The entries for one SPIFFE ID that have not ended, of whichever node, in the stated order: those that say it,
+        and those that make it of a template.
+        """
+        found = [*self._of_id.get(spiffe_id, {}).values(), *self._shapes.find(spiffe_id)]
+        return _ordered(entry for entry in found if not self._expired(entry))
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
@@ -116,17 +131,17 @@ class Registry:
         """Call `hook` with each change as soon as it is durable. Hooks neither block nor raise."""
         self._hooks.append(hook)
 
-    async def create(self, wanted: Sequence[Entry]) -> list[Outcome]:
+    async def create(self, wanted: Sequence[Registration]) -> list[Outcome]:
         """Register entries; an empty ID gets a new one. Items fail one by one; what is done is on disk."""
         _check_batch(wanted)
         return await _whole(self._create(wanted))
 
-    async def _create(self, wanted: Sequence[Entry]) -> list[Outcome]:
+    async def _create(self, wanted: Sequence[Registration]) -> list[Outcome]:
         async with self._lock:
             now = int(self._clock.now().timestamp())
             outcomes: list[Outcome] = []
-            fresh: dict[str, Entry] = {}
-            digests: dict[str, Entry] = {}
+            fresh: dict[str, Registration] = {}
+            digests: dict[str, Registration] = {}
             for item in wanted:
                 entry = replace(item, id=item.id or str(uuid.uuid4()), revision=0, created_at=now)
                 twin = self._twin(entry) or digests.get(entry.identity_digest)
@@ -145,12 +160,12 @@ class Registry:
             await self._apply([Change(None, entry) for entry in fresh.values()])
             return outcomes
 
-    async def update(self, wanted: Sequence[tuple[str, Callable[[Entry], Entry]]]) -> list[Outcome]:
+    async def update(self, wanted: Sequence[tuple[str, Callable[[Registration], Registration]]]) -> list[Outcome]:
         """Change entries, each by its ID and a function from what is there to what shall be."""
         _check_batch(wanted)
         return await _whole(self._update(wanted))
 
-    async def _update(self, wanted: Sequence[tuple[str, Callable[[Entry], Entry]]]) -> list[Outcome]:
+    async def _update(self, wanted: Sequence[tuple[str, Callable[[Registration], Registration]]]) -> list[Outcome]:
         async with self._lock:
             outcomes: list[Outcome] = []
             changes: dict[str, Change] = {}
@@ -198,7 +213,7 @@ class Registry:
             await self._apply(list(changes.values()))
             return outcomes
 
-    async def apply(self, wanted: Sequence[Entry], *, prune: bool, dry_run: bool) -> Plan:
+    async def apply(self, wanted: Sequence[Registration], *, prune: bool, dry_run: bool) -> Plan:
         """Make the entries the wanted ones, all or nothing, and return what that took.
 
         With `prune`, entries that this node serves and that are not wanted go, but for those of a followed folder. With
@@ -207,7 +222,7 @@ class Registry:
         """
         _check_batch(wanted)
 
-        def ours(entry: Entry) -> bool:
+        def ours(entry: Registration) -> bool:
             return entry.parent_id in self._node_ids and not self._followed(entry)
 
         def plan() -> Plan:
@@ -246,7 +261,7 @@ class Registry:
         """From now on entries that come from a folder are changed by `apply_folder` alone."""
         self._following = True
 
-    async def apply_folder(self, wanted: Sequence[Entry], folder: str, places: Sequence[str]) -> Plan:
+    async def apply_folder(self, wanted: Sequence[Registration], folder: str, places: Sequence[str]) -> Plan:
         """Make the entries that come from a folder the wanted ones, all or nothing; the others stay.
 
         `places` says where the wanted entries stand. Raise as `apply` does; FailedPrecondition if one that was made by
@@ -262,13 +277,13 @@ class Registry:
 
         return await _whole(self._apply_plan(plan, dry_run=False))
 
-    def check_by_hand(self, entry: Entry) -> None:
+    def check_by_hand(self, entry: Registration) -> None:
         """Raise FailedPrecondition if an entry comes from a folder that is followed."""
         reason = self._followed(entry)
         if reason:
             raise FailedPrecondition(reason)
 
-    def _followed(self, entry: Entry) -> str:
+    def _followed(self, entry: Registration) -> str:
         if not self._following or not entry.origin:
             return ""
         return f"entry {entry.id} comes from the followed folder {quoted(entry.origin)}: change it there"
@@ -291,12 +306,15 @@ class Registry:
         for hook in self._hooks:
             hook(changes)
 
-    def _hold(self, entry: Entry) -> None:
+    def _hold(self, entry: Registration) -> None:
         self._entries[entry.id] = entry
         self._by_digest[entry.identity_digest] = entry.id
         if self._expired(entry):
             return
-        self._of_id.setdefault(entry.spiffe_id, {})[entry.id] = entry
+        if isinstance(entry.spiffe_id, IdTemplate):
+            self._shapes.add(entry, entry.spiffe_id)
+        elif isinstance(entry, Entry):
+            self._of_id.setdefault(entry.spiffe_id, {})[entry.id] = entry
         if entry.parent_id in self._node_ids:
             self._index.add(entry)
         if entry.expires_at:
@@ -308,38 +326,45 @@ class Registry:
             alarm.cancel()
             self._end_by(self._entries[entry_id], latest)
 
-    def _end_of(self, entry: Entry) -> float:
+    def _end_of(self, entry: Registration) -> float:
         """When an entry ends by the wall clock, on the boot clock."""
         return self._clock.boot() + entry.expires_at - self._clock.now().timestamp()
 
-    def _end_by(self, entry: Entry, latest: float) -> None:
+    def _end_by(self, entry: Registration, latest: float) -> None:
         alarm = self._alarms.at(min(latest, self._end_of(entry)), lambda: self._expire(entry))
         self._ends[entry.id] = (latest, alarm)
 
-    def _drop(self, entry: Entry) -> None:
+    def _drop(self, entry: Registration) -> None:
         del self._entries[entry.id]
         del self._by_digest[entry.identity_digest]
         self._unserve(entry)
 
-    def _unserve(self, entry: Entry) -> None:
+    def _unserve(self, entry: Registration) -> None:
         self._index.remove(entry.id)
-        of_id = self._of_id.get(entry.spiffe_id, {})
-        if of_id.pop(entry.id, None) is not None and not of_id:
-            del self._of_id[entry.spiffe_id]
+        if isinstance(entry.spiffe_id, IdTemplate):
+            self._shapes.remove(entry, entry.spiffe_id)
+        else:
+            of_id = self._of_id.get(entry.spiffe_id, {})
+            if of_id.pop(entry.id, None) is not None and not of_id:
+                del self._of_id[entry.spiffe_id]
         _, alarm = self._ends.pop(entry.id, (0.0, None))
         if alarm is not None:
             alarm.cancel()
 
-    def _expire(self, entry: Entry) -> None:
+    def _expire(self, entry: Registration) -> None:
         if self._entries.get(entry.id) is entry:
             self._unserve(entry)
             self._tell([Change(entry, None)])
 
-    def _expired(self, entry: Entry) -> bool:
+    def _expired(self, entry: Registration) -> bool:
         return bool(entry.expires_at) and entry.expires_at <= self._clock.now().timestamp()
 
-    def _twin(self, entry: Entry) -> Entry | None:
+    def _twin(self, entry: Registration) -> Registration | None:
         return self._entries.get(self._by_digest.get(entry.identity_digest, ""))
+
+
+def _ordered(entries: Iterable[Entry]) -> tuple[Entry, ...]:
+    return tuple(sorted(entries, key=lambda entry: entry.order))
 
 
 async def _whole(change: Coroutine[Any, Any, Result]) -> Result:
@@ -352,7 +377,7 @@ def _check_batch(items: Sequence[object]) -> None:
         raise InvalidEntry(f"more than {ENTRIES_PER_BATCH} entries in one call")
 
 
-def _by_hand(entry: Entry) -> str:
+def _by_hand(entry: Registration) -> str:
     if entry.origin:
         return ""
     return f"is the same as the entry {entry.id}, which was made by hand: delete that, or take this out of the folder"

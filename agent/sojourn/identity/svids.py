@@ -4,7 +4,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Generic, Protocol, TypeVar
 
@@ -12,7 +12,8 @@ import structlog
 
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import Unavailable
-from sojourn.identity.entries import Entry
+from sojourn.identity.claims import NO_CLAIMS
+from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.limits import REISSUED_AT_ONCE, ROTATION_JITTER_SHARE
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.witsvid import WitSvid
@@ -59,7 +60,7 @@ class Kept(Generic[Kind]):
 
 
 class Svids(Generic[Kind]):
-    """One SVID for each entry that somebody watches, or watched a while ago."""
+    """One SVID for each identity that somebody watches, or watched a while ago."""
 
     def __init__(
         self,
@@ -75,13 +76,14 @@ class Svids(Generic[Kind]):
         self._alarms = alarms
         self._default_ttl = default_ttl
         self._issued = issued
-        self._kept: dict[str, Kept[Kind]] = {}
-        self._watchers: Counter[str] = Counter()
-        self._hooks: list[Callable[[str], None]] = []
+        self._kept: dict[IdentityKey, Kept[Kind]] = {}
+        self._of_entry: dict[str, set[IdentityKey]] = {}  # the same, by the entry
+        self._watchers: Counter[IdentityKey] = Counter()
+        self._hooks: list[Callable[[IdentityKey], None]] = []
         self._forgotten: list[Callable[[], None]] = []
 
-    def on_rotation(self, hook: Callable[[str], None]) -> None:
-        """Call `hook` with the entry's ID when it has a new SVID. Hooks neither block nor raise."""
+    def on_rotation(self, hook: Callable[[IdentityKey], None]) -> None:
+        """Call `hook` with an identity when it has a new SVID. Hooks neither block nor raise."""
         self._hooks.append(hook)
 
     def on_forget(self, hook: Callable[[], None]) -> None:
@@ -90,35 +92,47 @@ class Svids(Generic[Kind]):
 
     def get(self, entry: Entry) -> Kind:
         """The SVID of an entry; one is issued if there is none that is good. Raise Unavailable if none can be."""
-        kept = self._kept.get(entry.id)
+        if entry.jwt_claims:  # callers that differ in nothing else are the same identity
+            entry = replace(entry, jwt_claims=NO_CLAIMS)
+        kept = self._kept.get(entry.key)
         if kept is None or kept.entry != entry:
             return self._issue(entry).svid
         if not self._good(kept.svid):
             kept = self._issue(entry)
-            self._tell(entry.id)
+            self._tell(entry.key)
         return kept.svid
 
-    def watch(self, entry_id: str) -> None:
-        self._watchers[entry_id] += 1
+    def watch(self, key: IdentityKey) -> None:
+        self._watchers[key] += 1
 
-    def unwatch(self, entry_id: str) -> None:
-        self._watchers[entry_id] -= 1
-        if self._watchers[entry_id] <= 0:
-            del self._watchers[entry_id]
+    def unwatch(self, key: IdentityKey) -> None:
+        self._watchers[key] -= 1
+        if self._watchers[key] <= 0:
+            del self._watchers[key]
 
-    def forget(self, entry_id: str) -> None:
-        """Drop the SVID of an entry that has changed or is gone."""
-        kept = self._kept.pop(entry_id, None)
-        if kept is not None:
-            kept.alarm.cancel()
-            for hook in self._forgotten:
-                hook()
+    def forget(self, key: IdentityKey) -> None:
+        """Drop the SVID of an identity."""
+        kept = self._kept.pop(key, None)
+        if kept is None:
+            return
+        others = self._of_entry[key.entry_id]
+        others.discard(key)
+        if not others:
+            del self._of_entry[key.entry_id]
+        kept.alarm.cancel()
+        for hook in self._forgotten:
+            hook()
+
+    def forget_entry(self, entry_id: str) -> None:
+        """Drop the SVIDs of an entry that has changed or is gone."""
+        for key in list(self._of_entry.get(entry_id, ())):
+            self.forget(key)
 
     async def reissue(self, which: Callable[[Kept[Kind]], bool]) -> int:
         """Replace SVIDs now, whatever they have left, and return how many; those that nobody watches are dropped."""
-        found = [kept.entry.id for kept in self._kept.values() if which(kept)]
-        for place, entry_id in enumerate(found, 1):
-            self._rotate(entry_id)
+        found = [key for key, kept in self._kept.items() if which(kept)]
+        for place, key in enumerate(found, 1):
+            self._rotate(key)
             if place % REISSUED_AT_ONCE == 0:
                 await asyncio.sleep(0)
         return len(found)
@@ -129,57 +143,58 @@ class Svids(Generic[Kind]):
     def check_clock(self) -> None:
         """The wall clock was set: renew what is not good by it, and let nothing end before its renewal is due."""
         now, boot = self._clock.now(), self._clock.boot()
-        for kept in self._kept.values():
+        for key, kept in self._kept.items():
             planned = kept.alarm.due - boot
             left = (kept.rotate_at - now).total_seconds() if self._good(kept.svid) else 0.0
             if left < planned:  # never later than planned: a clock that is set back prolongs nothing
                 kept.alarm.cancel()
-                kept.alarm = self._alarms.after(left, self._rotation(kept.entry.id))
+                kept.alarm = self._alarms.after(left, self._rotation(key))
             kept.rotate_at = now + timedelta(seconds=min(left, planned))
 
     def _good(self, svid: Kind) -> bool:
         return svid.not_before <= self._clock.now() < svid.not_after
 
-    def _tell(self, entry_id: str) -> None:
+    def _tell(self, key: IdentityKey) -> None:
         for hook in self._hooks:
-            hook(entry_id)
+            hook(key)
 
-    def _rotation(self, entry_id: str) -> Callable[[], None]:
-        return lambda: self._rotate(entry_id)
+    def _rotation(self, key: IdentityKey) -> Callable[[], None]:
+        return lambda: self._rotate(key)
 
     def _issue(self, entry: Entry) -> Kept[Kind]:
         self._alarms.look_at_wall()  # a step must not be taken back unnoticed, once something was signed by it
         svid = self._sign(entry, self._default_ttl)
         if not self._good(svid):
             raise Unavailable("no SVID can be issued that is valid now: is the clock right?")
-        self.forget(entry.id)
+        self.forget(entry.key)
         now = self._clock.now()
         life = (svid.not_after - now).total_seconds()
         # Drawn once for each SVID, so that a fleet that started as one does not rotate as one.
         wait = life * (0.5 + random.uniform(-0.5, 0.5) * ROTATION_JITTER_SHARE)  # noqa: S311
-        alarm = self._alarms.after(wait, self._rotation(entry.id))
-        kept = self._kept[entry.id] = Kept(entry, svid, now + timedelta(seconds=wait), alarm)
+        alarm = self._alarms.after(wait, self._rotation(entry.key))
+        kept = self._kept[entry.key] = Kept(entry, svid, now + timedelta(seconds=wait), alarm)
+        self._of_entry.setdefault(entry.id, set()).add(entry.key)
         self._issued(entry, svid)
         return kept
 
-    def _rotate(self, entry_id: str) -> None:
-        kept = self._kept.get(entry_id)
+    def _rotate(self, key: IdentityKey) -> None:
+        kept = self._kept.get(key)
         if kept is None:
             return
         kept.alarm.cancel()
-        if entry_id not in self._watchers:
-            self.forget(entry_id)
+        if key not in self._watchers:
+            self.forget(key)
             return
         try:
             self._issue(kept.entry)
         except Exception:
             # While the SVID in use is good it is served on; renewing is tried again.
-            log.exception("svid_not_rotated", entry_id=entry_id, spiffe_id=str(kept.entry.spiffe_id))
-            kept.alarm = self._alarms.after(RETRY_SECONDS, self._rotation(entry_id))
+            log.exception("svid_not_rotated", entry_id=key.entry_id, spiffe_id=str(key.spiffe_id))
+            kept.alarm = self._alarms.after(RETRY_SECONDS, self._rotation(key))
             if not self._good(kept.svid):
-                self._tell(entry_id)  # streams end: they hold what is worth nothing
+                self._tell(key)  # streams end: they hold what is worth nothing
             return
-        self._tell(entry_id)
+        self._tell(key)
 
 
 class X509Svids(Svids[X509Svid]):

@@ -9,7 +9,9 @@ from sqlalchemy.exc import IntegrityError
 
 from sojourn.attestation.selectors import Selector, text_of
 from sojourn.errors import AlreadyExists
-from sojourn.identity.entries import Entry
+from sojourn.identity.claims import JwtClaims
+from sojourn.identity.entries import Registration, registration
+from sojourn.identity.templates import parse_id
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.store.database import Database
 from sojourn.store.tables import entries
@@ -36,15 +38,15 @@ class EntryTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def load(self) -> list[Entry]:
+    def load(self) -> list[Registration]:
         """All entries, read in the calling thread: for the start."""
 
-        def work(connection: Connection) -> list[Entry]:
+        def work(connection: Connection) -> list[Registration]:
             return [_entry(row.id, json.loads(row.document)) for row in connection.execute(select(entries))]
 
         return self._database.read_now(work)
 
-    async def write(self, put: Sequence[Entry], remove: Sequence[str]) -> None:
+    async def write(self, put: Sequence[Registration], remove: Sequence[str]) -> None:
         """Replace and remove entries in one transaction. Raise AlreadyExists if one has a twin."""
 
         def work(connection: Connection) -> None:
@@ -64,26 +66,30 @@ class EntryTable:
         await self._database.write(work)
 
 
-def _document(entry: Entry) -> str:
+def _document(entry: Registration) -> str:
     document: dict[str, Any] = {
         "spiffe_id": str(entry.spiffe_id),
         "parent_id": str(entry.parent_id),
         "selectors": text_of(entry.selectors),
         "dns_names": list(entry.dns_names),
         "federates_with": [domain.name for domain in entry.federates_with],
+        "jwt_claims": entry.jwt_claims.declared,
     }
     document.update({name: getattr(entry, name) for name in (*_PLAIN, *_LATER)})
     return json.dumps(document)
 
 
-def _entry(entry_id: str, document: dict[str, Any]) -> Entry:
-    return Entry(
-        id=entry_id,
-        spiffe_id=SpiffeId.parse(document["spiffe_id"]),
-        parent_id=SpiffeId.parse(document["parent_id"]),
-        selectors=frozenset(Selector.parse(text) for text in document["selectors"]),
-        dns_names=tuple(document["dns_names"]),
-        federates_with=tuple(TrustDomain(name) for name in document["federates_with"]),
-        **{name: document[name] for name in _PLAIN},
-        **{name: document.get(name, absent) for name, absent in _LATER.items()},
+def _entry(entry_id: str, document: dict[str, Any]) -> Registration:
+    return registration(
+        {
+            "id": entry_id,
+            "spiffe_id": parse_id(document["spiffe_id"]),
+            "parent_id": SpiffeId.parse(document["parent_id"]),
+            "selectors": frozenset(Selector.parse(text) for text in document["selectors"]),
+            "dns_names": tuple(document["dns_names"]),
+            "federates_with": tuple(TrustDomain(name) for name in document["federates_with"]),
+            "jwt_claims": JwtClaims.parse(document.get("jwt_claims", {})),
+            **{name: document[name] for name in _PLAIN},
+            **{name: document.get(name, absent) for name, absent in _LATER.items()},
+        }
     )

@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
 
-SCHEMA = "0007"  # the newest migration in store/migrations/versions; a test compares
+SCHEMA = "0008"  # the newest migration in store/migrations/versions; a test compares
 
 metadata = MetaData()
 

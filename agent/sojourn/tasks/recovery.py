@@ -148,8 +148,8 @@ class Recovery:
             self._engine.blocks.check(kind.name, left.fields["spiffe_id"])
         except PolicyDenied:
             return REVOKED, BLOCKED
-        entry = self._registry.get(left.fields["entry_id"])
-        if entry is None or not self._registry.serves(entry) or entry.spiffe_id != left.fields["spiffe_id"]:
+        entry = self._registry.known(left.fields["entry_id"], left.fields["spiffe_id"])
+        if entry is None or not self._registry.serves(entry):
             return REVOKED, ATTESTATION_CHANGED
         return None
 

@@ -223,11 +223,14 @@ class TestFaults:
         await good(attestor, subject)
 
     async def test_killed_while_idle(self, attestor, subject):
-        """A process that somebody kills is started again, whether or not anybody asks."""
+        """A process that somebody kills is started again, whether or not anybody asks, and is counted."""
+        ends = []
+        attestor.on_end(ends.append)
         os.kill(attestor.pid, signal.SIGKILL)
         while attestor.starts < 2:
             await asyncio.sleep(0.01)
         await good(attestor, subject)
+        assert ["hostile"] == ends
 
     async def test_what_it_started_ends_too(self, attestor, subject):
         """Programs that it started end with its process."""

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from harness.engineproxy import EngineProxy, on_the_wire
 from sojourn.errors import AttestationFailed
+from sojourn.limits import USER_SOCKETS_AT_ONCE
 from sojourn_attestors.fetching import Late, NotThere, Unwell
-from sojourn_attestors.localfetching import FINDING_FOR_USERS, LocalJsonClient, SocketFinder
+from sojourn_attestors.localfetching import LocalJsonClient, SocketFinder
 
 LIMIT = 100_000
 
@@ -166,9 +167,9 @@ class TestFolders:
 
         monkeypatch.setattr("sojourn_attestors.localfetching._open", blocking)
         before = len(os.listdir("/proc/self/fd"))
-        waiting = [asyncio.ensure_future(finder.find("/x", uid)) for uid in range(1, FINDING_FOR_USERS + 1)]
+        waiting = [asyncio.ensure_future(finder.find("/x", uid)) for uid in range(1, USER_SOCKETS_AT_ONCE + 1)]
         await asyncio.sleep(0)
-        for uid in (1, FINDING_FOR_USERS + 1):
+        for uid in (1, USER_SOCKETS_AT_ONCE + 1):
             with pytest.raises(Unwell, match="do not answer"):
                 await finder.find("/x", uid)
         os.close(await finder.find("/x", 0))

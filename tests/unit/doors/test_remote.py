@@ -302,7 +302,7 @@ class TestOwnSvid:
             first.context.default.spiffe_id,
             list(first.context.bundles),
         )
-        site.issuing.forget(ENTRY_ID)
+        site.issuing.forget_entry(ENTRY_ID)
         second = site.own.present
         assert (first.version + 1, True) == (
             second.version,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.doors.spire_types import MASKED, entry_change, entry_message, new_entry, spiffe_id, status
 from sojourn.errors import AlreadyExists, Bug, InvalidEntry, InvalidSpiffeId, NotFound, SojournError, StoreFailed
+from sojourn.identity.claims import JwtClaims
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
@@ -30,6 +31,7 @@ FULL = entry(
     jwt_svid_include_jti=True,
     expires_at=99,
     priority=-5,
+    jwt_claims=JwtClaims.parse({"team": "{docker.label:team}", "level": 3, "more": {"a": [True, 1.5]}}),
 )
 
 
@@ -112,6 +114,7 @@ class TestChange:
         message = entry_message(entry("/web"))
         message.ClearField("parent_id")
         message.priority = 0
+        message.jwt_claims.SetInParent()
         assert replace(entry("/web"), id="old", revision=4, created_at=7) == entry_change(message, None, NODE)(self.OLD)
 
     def test_without_mask_and_priority(self):

@@ -203,7 +203,17 @@ def test_any_text(text):
 @given(
     st.dictionaries(
         st.sampled_from(
-            ["spiffe_id", "selectors", "hint", "priority", "dns_names", "x509_svid_ttl", "id", "parent_id"]
+            [
+                "spiffe_id",
+                "selectors",
+                "hint",
+                "priority",
+                "dns_names",
+                "x509_svid_ttl",
+                "id",
+                "parent_id",
+                "jwt_claims",
+            ]
         ),
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import pytest
 from fakes.registrations import entry, selectors
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.attestation.selectors import Selector
+from sojourn.identity.entries import registration
 from sojourn.identity.matching import EntryIndex, nearest, that_matter, unique_hints
+from sojourn.identity.templates import parse_id
 from sojourn.limits import BLIND_INDEXES_KEPT
 
 few = st.sets(st.integers(0, 5).map(lambda number: Selector("t", str(number))), max_size=5).map(frozenset)
@@ -100,6 +103,38 @@ class TestPossible:
                 missing = {entry_id: {s.type for s in each.selectors - held} for entry_id, each in left.items()}
                 expected = {entry_id for entry_id, types in missing.items() if types and types <= untold}
                 assert expected == {each.id for each in index.possible(held, untold)}
+
+    @pytest.mark.parametrize(
+        ("held", "untold", "expected"),
+        [
+            (("a:1", "k:n:x"), {"k"}, []),  # it has it
+            (("a:1",), {"k"}, ["fleet"]),
+            (("a:1",), {"k:n"}, ["fleet"]),  # of all that the attestor says this kind is not known
+            (("a:1",), {"k:m"}, []),
+            (("a:1",), {"z"}, []),  # what is missing was told: that there is none
+            ((), {"a"}, []),
+            ((), {"a", "k"}, ["fleet"]),
+            (("k:n:x",), {"a"}, ["fleet"]),
+            (("k:n:x/y",), {"a"}, []),  # it would not be filled in either
+            (("k:n:x", "k:n:y"), {"a"}, []),
+            (("a:2",), {"k"}, []),
+        ],
+    )
+    def test_of_a_template(self, held, untold, expected):
+        """One whose placeholders are not known might match too, and not if what is known of them does not fit."""
+        index = EntryIndex()
+        index.add(
+            registration(
+                {
+                    "id": "fleet",
+                    "spiffe_id": parse_id("spiffe://example.org/{k.n}"),
+                    "parent_id": entry("/a").parent_id,
+                    "selectors": selectors("a:1"),
+                }
+            )
+        )
+        found = index.possible(frozenset(map(Selector.parse, held)), frozenset(untold))
+        assert expected == [each.id for each in found]
 
     def test_does_not_grow(self):
         """However the attestors fail together, only so many indexes are kept."""

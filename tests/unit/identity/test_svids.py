@@ -77,26 +77,26 @@ class TestGet:
     def test_forgotten(self, room):
         """Whoever asks after an entry's SVID was forgotten gets a new one, and the old alarm is off."""
         old = room.svids.get(WEB)
-        room.svids.forget(WEB.id)
+        room.svids.forget_entry(WEB.id)
         assert [] == room.svids.kept()
         assert old is not room.svids.get(WEB)
-        room.svids.forget("nobody")
+        room.svids.forget_entry("nobody")
 
 
 class TestRotation:
     def test_at_half_of_its_life(self, room):
         """A watched SVID is renewed around half of its life, by at most the jitter earlier or later."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         old = room.svids.get(WEB)
         room.goes_by(TTL * EARLIEST - timedelta(seconds=1))
         assert (old, []) == (room.svids.get(WEB), room.rotated)
         room.goes_by(TTL * (LATEST - EARLIEST) + timedelta(seconds=2))
-        assert [WEB.id] == room.rotated
+        assert [WEB.key] == room.rotated
         assert old is not room.svids.get(WEB)
 
     def test_again_and_again(self, room):
         """A watched SVID is renewed for as long as somebody watches; old and new overlap."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         before = room.svids.get(WEB)
         for count in range(1, 6):
             room.goes_by(TTL * LATEST + timedelta(seconds=1))
@@ -108,7 +108,7 @@ class TestRotation:
     def test_shortest_life(self, room):
         """An SVID of ten seconds is renewed with seconds to spare."""
         short = replace(WEB, x509_svid_ttl=10)
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         room.svids.get(short)
         for _ in range(10):
             room.goes_by(timedelta(seconds=10 * LATEST + 0.01))
@@ -116,7 +116,7 @@ class TestRotation:
 
     def test_is_told_once_the_new_one_is_there(self, room):
         """Whoever hears of a rotation can fetch the new SVID at once."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         old = room.svids.get(WEB)
         seen = []
         room.svids.on_rotation(lambda _: seen.append(room.svids.get(WEB)))
@@ -141,19 +141,19 @@ class TestRotation:
     def test_the_last_watcher_leaves(self, room):
         """An SVID is renewed until the last of its watchers has gone."""
         for _ in range(2):
-            room.svids.watch(WEB.id)
+            room.svids.watch(WEB.key)
         room.svids.get(WEB)
-        room.svids.unwatch(WEB.id)
+        room.svids.unwatch(WEB.key)
         room.goes_by(TTL * LATEST + timedelta(seconds=1))
         assert 1 == len(room.rotated)
-        room.svids.unwatch(WEB.id)
+        room.svids.unwatch(WEB.key)
         room.goes_by(TTL * LATEST + timedelta(seconds=1))
         assert (1, []) == (len(room.rotated), room.svids.kept())
 
     @pytest.mark.parametrize("step", [-86_400 * 30, 3_000])
     def test_a_step_of_the_wall_clock(self, room, step):
         """A wall clock that is set does not move a rotation: its alarm is on the boot clock."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         room.svids.get(WEB)
         room.clock.step_wall(step)
         room.alarms.ring_due()
@@ -167,13 +167,13 @@ class TestRotation:
 
     def test_said_and_done(self, room):
         """An SVID is renewed when `kept` says so."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         room.svids.get(WEB)
         (kept,) = room.svids.kept()
         room.goes_by(kept.rotate_at - room.clock.now() - timedelta(milliseconds=1))
         assert [] == room.rotated
         room.goes_by(timedelta(milliseconds=2))
-        assert [WEB.id] == room.rotated
+        assert [WEB.key] == room.rotated
 
 
 class TestSteps:
@@ -196,10 +196,10 @@ class TestSteps:
     def test_of_a_day(self, room, stepped, step):
         """What is no longer, or not yet, valid is renewed at once, and those who watch are told."""
         room.clock.advance(2 * 86_400)  # the root is older than the step
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         old = room.svids.get(WEB)
         stepped(step)
-        assert [WEB.id] == room.rotated
+        assert [WEB.key] == room.rotated
         new = room.svids.get(WEB)
         assert (False, True, old.serial != new.serial) == (self.valid(room, old), self.valid(room, new), True)
         assert self.valid(room, new)
@@ -208,17 +208,17 @@ class TestSteps:
     def test_before_it_was_noticed(self, room, step):
         """Who asks just after a step gets what is valid, and those who watch are told then."""
         room.clock.advance(2 * 86_400)
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         room.svids.get(WEB)
         room.clock.step_wall(step)
         assert self.valid(room, room.svids.get(WEB))
-        assert [WEB.id] == room.rotated
+        assert [WEB.key] == room.rotated
 
     @pytest.mark.parametrize("step", [86_400, -86_400], ids=["ahead", "back"])
     def test_the_next_rotation(self, room, stepped, step):
         """After a step renewal goes on as before, on the boot clock."""
         room.clock.advance(2 * 86_400)
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         room.svids.get(WEB)
         stepped(step)
         room.goes_by(TTL * EARLIEST - timedelta(seconds=1))
@@ -228,25 +228,25 @@ class TestSteps:
 
     def test_of_less_than_its_life(self, room, stepped):
         """One that is brought nearer to its end is renewed sooner, so that it does not end before."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         old = room.svids.get(WEB)
         stepped(20 * 60)
         assert ([], old) == (room.rotated, room.svids.get(WEB))
         room.goes_by(TTL * LATEST - timedelta(minutes=20) + timedelta(seconds=1))
-        assert [WEB.id] == room.rotated
+        assert [WEB.key] == room.rotated
 
     def test_back_within_the_slack(self, room, stepped):
         """A small step back renews nothing, and puts no renewal off."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         old = room.svids.get(WEB)
         stepped(-5)
         assert ([], old) == (room.rotated, room.svids.get(WEB))
         room.goes_by(TTL * LATEST + timedelta(seconds=1))
-        assert [WEB.id] == room.rotated
+        assert [WEB.key] == room.rotated
 
     def test_there_and_back(self, room, stepped):
         """A clock that is set ahead and corrected leaves what is valid."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         room.svids.get(WEB)
         for step in (86_400, -86_400):
             stepped(step)
@@ -256,20 +256,20 @@ class TestSteps:
     def test_there_and_back_between_two_looks(self, room, stepped):
         """One that was signed while the clock was wrong is renewed, even if that was for a moment only."""
         room.clock.step_wall(86_400)
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         wrong = room.svids.get(WEB)
         stepped(-86_400)
-        assert [WEB.id] == room.rotated
+        assert [WEB.key] == room.rotated
         assert (False, True) == (self.valid(room, wrong), self.valid(room, room.svids.get(WEB)))
 
     def test_many_at_once(self, room, stepped):
         """Every one that needs it is renewed, and said and done is the same."""
         entries = [entry(f"/n{number}") for number in range(50)]
         for each in entries:
-            room.svids.watch(each.id)
+            room.svids.watch(each.key)
             room.svids.get(each)
         stepped(86_400)
-        assert {each.id for each in entries} == set(room.rotated)
+        assert {each.key for each in entries} == set(room.rotated)
         assert all(self.valid(room, kept.svid) for kept in room.svids.kept())
         assert all(kept.rotate_at > room.clock.now() for kept in room.svids.kept())
 
@@ -281,10 +281,10 @@ class TestSteps:
 
     def test_before_the_root(self, room, stepped):
         """On a clock that stands before the root certificate nothing is served, and those who watch are told."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         room.svids.get(WEB)
         stepped(-86_400)
-        assert [WEB.id] == room.rotated
+        assert [WEB.key] == room.rotated
         with pytest.raises(Unavailable, match="clock"):
             room.svids.get(WEB)
         room.clock.step_wall(86_400)
@@ -295,11 +295,11 @@ class TestSleep:
     @pytest.mark.parametrize("asleep", [3_700, 86_400, 86_400 * 40], ids=["an hour", "a day", "forty days"])
     def test_of_the_machine(self, room, asleep):
         """After a sleep that outlasts the certificate, or the keys that signed it, what is pushed is valid at once."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         room.svids.get(WEB)
         room.clock.advance(asleep)
         room.alarms.ring_due()
-        assert [WEB.id] == room.rotated
+        assert [WEB.key] == room.rotated
         (kept,) = room.svids.kept()
         assert kept.svid.leaf.not_valid_before_utc <= room.clock.now() < kept.svid.not_after
 
@@ -307,7 +307,7 @@ class TestSleep:
 class TestFailure:
     def test_the_old_one_is_served_on(self, room):
         """If renewing fails, the SVID that is still good is served, nobody is told, and it is tried again soon."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         old = room.svids.get(WEB)
         room.issuer.failing = True
         room.goes_by(TTL * LATEST + timedelta(seconds=1))
@@ -316,12 +316,12 @@ class TestFailure:
         assert old is room.svids.get(WEB)
         room.issuer.failing = False
         room.goes_by(timedelta(seconds=RETRY_SECONDS))
-        assert [WEB.id] == room.rotated
+        assert [WEB.key] == room.rotated
         assert old is not room.svids.get(WEB)
 
     def test_never_beyond_its_end(self, room):
         """If renewing fails until the SVID ends, there is an error and not an expired SVID."""
-        room.svids.watch(WEB.id)
+        room.svids.watch(WEB.key)
         room.svids.get(WEB)
         room.issuer.failing = True
         room.goes_by(TTL)

@@ -9,6 +9,7 @@ from fakes.databases import BlockedWriter, opened
 from fakes.registrations import FakeEntryStore, entry, selectors
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import AlreadyExists
+from sojourn.identity.claims import JwtClaims
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.ids import TrustDomain
 from sojourn.store.entries import EntryTable
@@ -35,6 +36,7 @@ FULL = Entry(
     created_at=123,
     priority=-3,
     origin="/etc/sojourn/entries",
+    jwt_claims=JwtClaims.parse({"team": "{docker.label:team}", "level": 3, "more": {"a": [True, 1.5]}}),
 )
 
 

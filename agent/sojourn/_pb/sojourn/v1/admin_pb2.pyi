@@ -340,20 +340,26 @@ class AttestorAnswer(_message.Message):
     def __init__(self, name: _Optional[str] = ..., seconds: _Optional[float] = ..., selectors: _Optional[int] = ..., age_seconds: _Optional[float] = ..., failure: _Optional[str] = ..., needed: _Optional[_Iterable[str]] = ..., entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., also_missing: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class EntryVerdict(_message.Message):
-    __slots__ = ("entry_id", "spiffe_id", "verdict", "missing", "x509_svid", "priority")
+    __slots__ = ("entry_id", "spiffe_id", "verdict", "missing", "x509_svid", "priority", "template", "reason", "jwt_claims")
     ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     MISSING_FIELD_NUMBER: _ClassVar[int]
     X509_SVID_FIELD_NUMBER: _ClassVar[int]
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
+    TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    JWT_CLAIMS_FIELD_NUMBER: _ClassVar[int]
     entry_id: str
     spiffe_id: str
     verdict: str
     missing: _containers.RepeatedScalarFieldContainer[str]
     x509_svid: Svid
     priority: int
-    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., verdict: _Optional[str] = ..., missing: _Optional[_Iterable[str]] = ..., x509_svid: _Optional[_Union[Svid, _Mapping]] = ..., priority: _Optional[int] = ...) -> None: ...
+    template: str
+    reason: str
+    jwt_claims: _struct_pb2.Struct
+    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., verdict: _Optional[str] = ..., missing: _Optional[_Iterable[str]] = ..., x509_svid: _Optional[_Union[Svid, _Mapping]] = ..., priority: _Optional[int] = ..., template: _Optional[str] = ..., reason: _Optional[str] = ..., jwt_claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
     __slots__ = ("include_ended",)

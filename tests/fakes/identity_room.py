@@ -1,0 +1,62 @@
+"""A caller, and everything that its identity hangs on, in memory but for the keys and the process."""
+
+from contextlib import ExitStack
+from datetime import timedelta
+
+from fakes.attestations import FakeAttestor
+from fakes.authorities import authority_in
+from fakes.children import child, peer_of
+from fakes.clock import FakeClock
+from fakes.journals import FakeAuditStore
+from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore
+from fakes.revocations import FakeRevocationStore
+from sojourn.attestation.service import Attestation
+from sojourn.clock import Alarms
+from sojourn.identity.foreign import ForeignBundles
+from sojourn.identity.identities import Identities
+from sojourn.identity.issuing import Issuing
+from sojourn.identity.registry import Registry
+from sojourn.identity.revocations import Revocations
+from sojourn.oversight.audit import Audit
+
+TTL = timedelta(hours=1)
+
+
+class Room:
+    """A caller that is `unix:uid:1000`, and everything that its identity hangs on."""
+
+    def __init__(self, folder, entries):
+        self.clock = FakeClock()
+        self.alarms = Alarms(self.clock)
+        self.attestor = FakeAttestor({"uid:1000", "gid:1000"})
+        self.registry = Registry(FakeEntryStore(entries), TRUST_DOMAIN, [NODE], self.clock, self.alarms)
+        self.authority = authority_in(folder, self.clock)
+        self.audit = FakeAuditStore()
+        self.issuing = Issuing(
+            self.authority,
+            self.clock,
+            self.alarms,
+            Audit(self.audit, self.clock),
+            x509_ttl=TTL,
+            jwt_ttl=timedelta(minutes=5),
+        )
+        self.foreign = ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, self.registry)
+        self.identities = Identities(
+            Attestation({"unix": self.attestor}, self.clock),
+            self.registry,
+            self.authority,
+            self.issuing,
+            Revocations(FakeRevocationStore(), self.authority, self.clock, self.alarms),
+            self.foreign,
+            self.clock,
+        )
+        self._closing = ExitStack()
+        self.process = self._closing.enter_context(child())
+        self.peer = peer_of(self.process)
+        self._closing.callback(self.peer.close)
+
+    def stream(self):
+        return self.identities.stream(self.peer, "FetchX509SVID")
+
+    def close(self):
+        self._closing.close()
