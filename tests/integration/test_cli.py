@@ -207,7 +207,7 @@ def test_output_that_nobody_reads(shared: AgentProcess) -> None:
 ENTRY_KEYS = {
     "id", "spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "jwt_svid_ttl", "hint", "dns_names",
     "federates_with", "expires_at", "revision", "created_at", "priority", "origin", "admin", "downstream", "store_svid",
-    "additional_attributes", "disable_x509_svid_prefetch", "jwt_svid_include_jti",
+    "additional_attributes", "disable_x509_svid_prefetch", "jwt_svid_include_jti", "jwt_claims",
 }  # fmt: skip
 TASK_KEYS = {
     "outside",
@@ -291,7 +291,8 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
         (["explain", "--pid", str(os.getpid())], {"pid", "uid", "gid", "exe", "selectors", "withheld",
                                                   "failed_attestors", "verdicts", "entry_id", "spiffe_id", "verdict",
                                                   "missing", "priority", "x509_svid", "conclusion", "attestors",
-                                                  "name", "seconds", "age_seconds", "failure", "needed"}),
+                                                  "name", "seconds", "age_seconds", "failure", "needed", "template",
+                                                  "reason"}),
         (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions", "action", "tokens"}),
         (["task", "blocks"], {"blocks"}),
         (["config", "show"], {"values"}),
