@@ -185,7 +185,7 @@ def _content(answer: Answer) -> dict[str, Any]:
     """An answer as JSON. Raise an error of the attestor's if it is none."""
     if not isinstance(answer, Answer):
         raise TypeError(f"attest gave {type(answer).__name__}, not an Answer")
-    if max(len(answer.values), len(answer.withheld), len(answer.untold)) > SELECTORS_PER_CALLER:
+    if len(answer.values) + len(answer.withheld) + len(answer.untold) > SELECTORS_PER_CALLER:
         raise ValueError(f"it gave more than {SELECTORS_PER_CALLER} selectors")
     told = {"values": list(answer.values), "withheld": dict(answer.withheld), "untold": dict(answer.untold)}
     return {**told, "age": answer.age}
