@@ -31,8 +31,7 @@ _PLAIN: Final = f"{_HEX}{{32}}"  # of a static pod: the hash of its file
 _SLICE: Final = "(?:[A-Za-z0-9_.]+-)*kubepods(?:-besteffort|-burstable)?"
 _POD: Final = re.compile(rf"pod(?P<uid>{_DASHED}|{_PLAIN})|{_SLICE}-pod(?P<slice>{_UNDERSCORED}|{_PLAIN})\.slice")
 _SURE_PARENT: Final = re.compile(
-    r"docker|libpod_parent|system\.slice|machine\.slice|kubepods|besteffort|burstable"
-    r"|kubepods(?:-besteffort|-burstable)?\.slice"
+    rf"docker|libpod_parent|(?:system|machine|kubelet)\.slice|kubepods|besteffort|burstable|{_SLICE}\.slice"
 )
 
 

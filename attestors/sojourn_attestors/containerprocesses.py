@@ -8,12 +8,12 @@ from typing import Final
 
 from sojourn.attestation.attestor import Cgroup, Subject
 from sojourn.errors import AttestationFailed
+from sojourn.limits import CONTAINER_PROCESSES_MAX
 
 from sojourn_attestors.cgroupfolders import CgroupFolders
 from sojourn_attestors.containerpaths import cgroups_named
 from sojourn_attestors.namespaces import Namespace, namespace_of, namespaces_of
 
-PROCESSES_MAX: Final = 20_000  # in one container: to look through more takes longer than a caller may wait
 _UNREADABLE: Final = "the process's namespaces cannot be read: that takes CAP_SYS_PTRACE, as root has"
 
 
@@ -75,8 +75,8 @@ def _members(
             parents[pid], births[pid] = _parent_and_birth(pid)
         except (OSError, ValueError):
             continue  # it has ended
-        if len(parents) > PROCESSES_MAX:
-            raise AttestationFailed(f"the container has more than {PROCESSES_MAX} processes")
+        if len(parents) > CONTAINER_PROCESSES_MAX:
+            raise AttestationFailed(f"the container has more than {CONTAINER_PROCESSES_MAX} processes")
     return {pid: parent for pid, parent in parents.items() if pid in births}, births
 
 

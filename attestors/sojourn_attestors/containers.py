@@ -9,10 +9,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Final, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from sojourn.attestation.attestor import Cgroup, Subject
 from sojourn.errors import AttestationFailed
+from sojourn.limits import CONTAINERS_NESTED_MAX
 
 from sojourn_attestors.cgroupfolders import CgroupFolders
 from sojourn_attestors.containermounts import container_of_mounts
@@ -23,7 +24,6 @@ from sojourn_attestors.namespaces import namespace_of, user_namespace_owner
 
 __all__ = ["Containers", "NotInside", "OfUser", "Place"]
 
-NESTED_MAX: Final = 8  # containers in containers; the folders of each are looked at
 _Found = TypeVar("_Found")
 
 
@@ -102,8 +102,8 @@ class Containers:
             return None
         if len({tuple((each.id, each.runtime, each.pod) for each in named) for _, named in lines}) > 1:
             raise AttestationFailed("the process's cgroups name different containers", detail=text[:2000])
-        if len(lines[0][1]) > NESTED_MAX:
-            raise AttestationFailed(f"the process's cgroup is nested in more than {NESTED_MAX} containers")
+        if len(lines[0][1]) > CONTAINERS_NESTED_MAX:
+            raise AttestationFailed(f"the process's cgroup is nested in more than {CONTAINERS_NESTED_MAX} containers")
         places: tuple[Place, ...] = ()
         for depth, named in enumerate(lines[0][1]):
             owner = self._owner([(cgroup, each[depth]) for cgroup, each in lines])
@@ -121,7 +121,7 @@ class Containers:
         owner = self._folders.owner(cgroup)
         if owner is None and not named.sure:
             raise AttestationFailed(
-                "this agent cannot see whose the process's cgroup is: let it see the machine's /sys/fs/cgroup",
+                "this agent cannot see whose the process's cgroup is: let it run in the machine's cgroup namespace",
                 detail=cgroup.path,
             )
         return owner or 0

@@ -114,8 +114,8 @@ class DockerAttestor:
                 return await self._answer(subject, each, known, begun)
         if self._engines.of(place):
             return self._nothing(f"the process is in container {place.id[:12]}, which no engine that is asked knows")
-        whose = place.runtime if not place.owner else f"user {place.owner}"
-        return self._nothing(f"the process is in container {place.id[:12]} of {whose}, which is not asked here")
+        whose = f"user {place.owner}'s engine" if place.owner else place.runtime or "its engine"
+        return self._nothing(f"the process is in container {place.id[:12]}, and {whose} is not asked here")
 
     async def close(self) -> None:
         """Ask no more."""

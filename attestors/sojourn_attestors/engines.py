@@ -27,6 +27,7 @@ class Engine:
 
     def __init__(self, what: str, path: str, owner: int, finder: SocketFinder, now: Callable[[], float]) -> None:
         """`what`: its name, for people. `owner`: the uid that must own the socket and listen. `now`: in seconds."""
+        self.path = path
         self._what = what
         self._client = LocalJsonClient(what, path, owner, finder, answer_max_bytes=ENGINE_ANSWER_MAX_BYTES)
         self._now = now

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from sojourn.errors import AttestationFailed
+from sojourn.limits import MOUNT_TABLE_MAX_BYTES
 
-MOUNT_TABLE_MAX_BYTES: Final = 8 * 1024 * 1024  # some 40,000 mounts
 _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 
 

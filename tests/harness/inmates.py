@@ -33,6 +33,18 @@ class Cgroups:
         for folder in reversed(self._made):
             until(lambda folder=folder: _removed(folder), f"{folder} is empty")
 
+    def adopt(self, folder: Path, path: str) -> None:
+        """Remove in the end what others made below a folder, at this path."""
+        for step in path.split("/"):
+            folder /= step
+            self._made.append(folder)
+
+    @staticmethod
+    def every_root() -> list[Path]:
+        """The top of each hierarchy of cgroups that this machine has."""
+        lines = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
+        return [Path(mount) for _, mount, kind, *_ in lines if kind in {"cgroup", "cgroup2"}]
+
     def make(self, path: str, *hierarchies: str) -> list[Path]:
         """A cgroup at this path in each hierarchy, or in these only; their folders. Those above it are made too."""
         folders = []
@@ -47,6 +59,12 @@ class Cgroups:
         return folders
 
 
+def subject_of(pid: int) -> SimpleNamespace:
+    """A process as an attestor sees it."""
+    text = Path(f"/proc/{pid}/cgroup").read_text("utf-8", "surrogateescape")
+    return SimpleNamespace(pid=pid, cgroup=text)
+
+
 class Inmate:
     """A process that sleeps. `pid` is as this machine knows it."""
 
@@ -57,8 +75,7 @@ class Inmate:
     @property
     def subject(self) -> SimpleNamespace:
         """The process as an attestor sees it."""
-        text = Path(f"/proc/{self.pid}/cgroup").read_text("utf-8", "surrogateescape")
-        return SimpleNamespace(pid=self.pid, cgroup=text)
+        return subject_of(self.pid)
 
     def end(self) -> None:
         """Kill it and all that it started."""

@@ -158,6 +158,15 @@ class TestAnswers:
         container = docker.run(flags=["--pid", "host", "--ipc", "host"], network="host")
         assert "label:app:web" in (await ask(attestor(docker, pool), container.pid)).values
 
+    async def test_a_user_namespace_of_its_own(self, podman_v2, pool):
+        """A container of root's whose users are mapped is root's container."""
+        container = podman_v2.run(flags=["--uidmap", "0:100000:5000", "--gidmap", "0:100000:5000"])
+        asked = attestor(podman_v2, pool)
+        for pid in (container.pid, container.start_process("sleep", "100")):
+            with subject_of(pid) as subject:
+                assert 100_000 == subject.uid
+                assert "label:app:web" in (await asked.attest(subject)).values
+
     @pytest.mark.parametrize("kind", ["docker", "podman_v2"])
     async def test_containers_that_share_namespaces(self, kind, request, pool):
         """Where containers share them, as in a pod, each is told for itself."""

@@ -65,15 +65,14 @@ class Asked:
             away.rename(self.proxy.path)
 
 
-@pytest.fixture(params=["docker", "podman_v2"])
-def asked(request: pytest.FixtureRequest) -> Iterator[Asked]:
-    engine: Engine = request.getfixturevalue(request.param)
-    container = engine.run(flags=["--label", "team=blue"])
-    with EngineProxy(engine.folder / "contract.sock", engine.socket) as proxy:
+@pytest.fixture
+def asked(docker: Engine) -> Iterator[Asked]:
+    container = docker.run(flags=["--label", "team=blue"])
+    with EngineProxy(docker.folder / "contract.sock", docker.socket) as proxy:
         yield Asked(container, proxy)
 
 
 def test_contract(asked):
-    """It keeps each promise, before Docker Engine and before Podman."""
+    """It keeps each promise."""
     for promise in AttestorContract(asked.case()).promises:
         promise.run()

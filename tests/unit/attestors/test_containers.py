@@ -145,7 +145,7 @@ class TestOwners:
             made = own / f"docker-{name}.scope"
             become = f"mkdir {made} && echo {process.pid} > {made}/cgroup.procs"
             subprocess.run(["setpriv", f"--reuid={USER}", "--clear-groups", "sh", "-c", become], check=True)
-            cgroups._made.append(made)
+            cgroups.adopt(own, made.name)
             with pytest.raises(OfUser):
                 await containers.locate(process.subject)
 
@@ -199,6 +199,7 @@ class TestOwners:
             "/../../kubepods-besteffort-pod{pod}.slice/cri-containerd-{name}.scope",
             "/../cri-containerd-{name}.scope",
             "/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{pod}.slice/crio-{name}.scope/x",
+            "/../../kubelet-kubepods-burstable.slice/kubelet-kubepods-burstable-pod{pod}.slice/crio-{name}.scope",
             "/../../docker/{name}",
             "/../../system.slice/docker-{name}.scope",
         ],
@@ -218,7 +219,7 @@ class TestOwners:
     )
     async def test_out_of_sight_of_any_name(self, rootless, name, path):
         """Else it is refused, with what to do about it."""
-        with pytest.raises(AttestationFailed, match="/sys/fs/cgroup"):
+        with pytest.raises(AttestationFailed, match="machine's cgroup namespace"):
             await rootless.locate(seen("0::" + path.format(name=name, pod=UID)))
 
 
@@ -527,7 +528,7 @@ class TestFirstProcess:
 
     async def test_of_very_many(self, containers, folders, monkeypatch):
         """A container with more processes than can be looked through is refused."""
-        monkeypatch.setattr(containerprocesses, "PROCESSES_MAX", 2)
+        monkeypatch.setattr(containerprocesses, "CONTAINER_PROCESSES_MAX", 2)
         with (
             inmate(folders, "--mount", prepare="sleep 500 & sleep 500 & true") as first,
             pytest.raises(AttestationFailed, match="more than 2 processes"),

@@ -1,0 +1,100 @@
+"""docker.py and engines.py: settings, and which engine is asked. Real engines are in integration/test_docker.py."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from sojourn.errors import InvalidConfig
+from sojourn_attestors.containers import Place
+from sojourn_attestors.docker import DockerAttestor
+from sojourn_attestors.engines import Engines
+from sojourn_attestors.localfetching import SocketFinder
+
+ID = "ab" * 32
+POD = "8f1c6b0e-0b3d-4c3e-9f53-0d9d4f0e6a11"
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(1) as pool:
+        yield pool
+
+
+class TestSettings:
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {},
+            {"docker_socket": "unix:///run/docker.sock"},
+            {"docker_socket": "", "podman_socket": "/run/p.sock"},
+            {"docker_socket": "", "podman_socket": "", "rootless": True},
+            {"env": True},
+            {"env": ["APP", "STAGE"]},
+            {"rootless": True, "docker_rootless_socket": ""},
+        ],
+    )
+    def test_good(self, pool, settings):
+        """It is made of these."""
+        assert DockerAttestor(settings, pool)
+
+    @pytest.mark.parametrize(
+        ("settings", "key"),
+        [
+            ({"docker_sock": "/x"}, "docker_sock"),
+            ({"docker_socket": "run/docker.sock"}, "docker_socket"),
+            ({"docker_socket": "tcp://127.0.0.1:2375"}, "docker_socket"),
+            ({"podman_socket": f"/{'x' * 200}"}, "podman_socket"),
+            ({"docker_socket": 1}, "docker_socket"),
+            ({"podman_rootless_socket": "/run/user/1000/podman.sock"}, "podman_rootless_socket"),
+            ({"rootless": "yes"}, "rootless"),
+            ({"env": "APP"}, "env"),
+            ({"env": [1]}, "env"),
+            ({"docker_socket": "", "podman_socket": ""}, "docker_socket"),
+            (
+                {
+                    "docker_socket": "",
+                    "podman_socket": "",
+                    "rootless": True,
+                    "docker_rootless_socket": "",
+                    "podman_rootless_socket": "",
+                },
+                "docker_socket",
+            ),
+        ],
+    )
+    def test_faults(self, pool, settings, key):
+        """Each fault begins with its key."""
+        with pytest.raises(InvalidConfig) as caught:
+            DockerAttestor(settings, pool)
+        assert all(fault.startswith(key) for fault in caught.value.faults)
+
+
+class TestWhichEngine:
+    @pytest.mark.parametrize(
+        ("runtime", "pod", "asked"),
+        [
+            ("docker", "", ["docker"]),
+            ("libpod", "", ["podman"]),
+            ("", "", ["docker", "podman"]),
+            ("", POD, ["docker"]),
+            ("docker", POD, ["docker"]),
+            ("cri-containerd", POD, []),
+            ("crio", POD, []),
+            ("nerdctl", "", []),
+        ],
+    )
+    @pytest.mark.parametrize("owner", [0, 1_000])
+    def test_by_the_name_of_the_cgroup(self, pool, runtime, pod, owner, asked):
+        """The engine that names containers so; both, if the name does not tell; none, if neither names them so. Those of
+        a user are that user's, and never the machine's.
+        """
+        machine = {"docker": "/d", "podman": "/p"}
+        users = {"docker": "/run/{uid}/d", "podman": "/run/{uid}/p"}
+        engines = Engines(machine, users, SocketFinder(pool), lambda: 0.0)
+        place = Place(ID, runtime, pod, "cgroup", frozenset(), owner)
+        expected = [users[kind].replace("{uid}", "1000") if owner else machine[kind] for kind in asked]
+        assert expected == [engine.path for engine in engines.of(place)]
+
+    def test_users_without_engines(self, pool):
+        """Where users' engines are not asked, nobody is asked about their containers."""
+        engines = Engines({"docker": "/d"}, {}, SocketFinder(pool), lambda: 0.0)
+        assert [] == engines.of(Place(ID, "", "", "cgroup", frozenset(), 1_000))
