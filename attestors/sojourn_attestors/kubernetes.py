@@ -24,6 +24,7 @@ from sojourn.limits import ATTESTOR_DEADLINE_SECONDS
 
 from sojourn_attestors.containers import Containers, Place
 from sojourn_attestors.kubelet import Access, Kubelet, Listing, PodList
+from sojourn_attestors.podpaths import made_by_kubelet
 from sojourn_attestors.pods import PodContainer, selectors_of
 
 WAIT_SECONDS: Final = ATTESTOR_DEADLINE_SECONDS - 0.5  # in all, so that the reason is told before the deadline
@@ -62,6 +63,7 @@ class KubernetesSettings(Table):
     private_key_path: Path | None = None
     node_name: Host | None = None  # pods of other nodes are refused
     node_name_env: Annotated[str, Field(min_length=1)] | None = None  # or the variable that has it
+    cgroup_root: Path = "/"  # the kubelet's `cgroupRoot`, below which it makes the cgroups of pods
     max_age: Annotated[Duration, between(timedelta(), timedelta(minutes=1))] = timedelta(seconds=5)
 
     @model_validator(mode="after")
@@ -98,6 +100,7 @@ class KubernetesAttestor:
     def __init__(self, settings: Mapping[str, Any], pool: Executor) -> None:
         read = read_settings(KubernetesSettings, settings)
         self._node = read.node_name or _of_environment(read.node_name_env)
+        self._cgroup_root = read.cgroup_root
         self._max_age = read.max_age.total_seconds()
         self._kubelet = Kubelet(read.access(self._node), pool)
         self._pods = PodList(self._kubelet.pods, _boot)
@@ -109,7 +112,7 @@ class KubernetesAttestor:
         the process is not truly inside, or the kubelet does not tell in time.
         """
         begun = _boot()
-        place = _in_pod(await self._containers.locate(subject))
+        place = self._in_pod(await self._containers.locate(subject))
         if place is None:
             return Answer(frozenset())
         first = await self._first_processes.of(place)
@@ -121,6 +124,24 @@ class KubernetesAttestor:
     async def close(self) -> None:
         await self._pods.close()
         await self._kubelet.close()
+
+    def _in_pod(self, place: Place | None) -> Place | None:
+        """The pod's container that the process is in, if it is in one. Raise AttestationFailed if it only looks so.
+
+        Of containers within each other that is the outermost: names within a container are the container's to give.
+        """
+        if place is None:
+            return None
+        outermost = place.enclosing[-1] if place.enclosing else place
+        if not outermost.pod:
+            return None
+        if not all(made_by_kubelet(cgroup.path, self._cgroup_root) for cgroup in outermost.cgroups):
+            raise AttestationFailed(
+                "the process's cgroup looks like a pod's, but is not where a kubelet makes those with cgroup_root "
+                f"{self._cgroup_root!r}",
+                detail=str(sorted(cgroup.path for cgroup in outermost.cgroups)),
+            )
+        return outermost
 
     async def _find(self, place: Place, begun: float) -> tuple[PodContainer, Listing]:
         """The container as the kubelet lists it. One that was made just now is waited for."""
@@ -178,13 +199,6 @@ class _FirstProcesses:
             if len(self._kept) > _FIRST_PROCESSES_KEPT:
                 self._kept.popitem(last=False)
         return pid
-
-
-def _in_pod(place: Place | None) -> Place | None:
-    """The innermost container that is a pod's, of those that the process is in one within the other."""
-    if place is None:
-        return None
-    return next((each for each in (place, *place.enclosing) if each.pod), None)
 
 
 def _missed(place: Place, listing: Listing | None) -> str:

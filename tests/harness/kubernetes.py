@@ -39,6 +39,7 @@ from harness.kubernetesfiles import (
 from harness.looking import until
 from harness.tlsplace import TlsPlace
 
+_WITH_US = ["setpriv", "--pdeathsig", "KILL"]  # so that a test that is killed leaves none of it
 _READY_SECONDS = 60.0
 # What a kubelet sets: as files that hold it, so that the machine's own settings stay.
 _KERNEL = {
@@ -110,7 +111,9 @@ class Cluster:
 
     def _hold_namespaces(self) -> None:
         """A process that does nothing but keep the namespaces; the mounts in them."""
-        self._parts.append(subprocess.Popen(["unshare", "-m", "-n", "--propagation", "private", "sleep", "3600"]))
+        self._parts.append(
+            subprocess.Popen([*_WITH_US, "unshare", "-m", "-n", "--propagation", "private", "sleep", "3600"])
+        )
         until(lambda: _namespace(self._parts[0].pid, "net") != _namespace(os.getpid(), "net"), "own namespaces")
         folders = "/var/lib/kubelet /var/log/pods /var/log/containers /run/containerd"
         lines = ["set -e", "ip link set lo up", f"mkdir -p {folders}"]
@@ -166,15 +169,11 @@ class Cluster:
         self._run(
             [
                 "etcd",
-                "--data-dir",
-                f"{self.folder}/etcd",
+                f"--data-dir={self.folder}/etcd",
                 "--unsafe-no-fsync",
-                "--listen-peer-urls",
-                "http://127.0.0.1:2380",
-                "--listen-client-urls",
-                etcd,
-                "--advertise-client-urls",
-                etcd,
+                "--listen-peer-urls=http://127.0.0.1:2380",
+                f"--listen-client-urls={etcd}",
+                f"--advertise-client-urls={etcd}",
             ]
         )
         self._run(["containerd", "-c", f"{self.folder}/containerd.toml"])
@@ -184,34 +183,20 @@ class Cluster:
         self._run(
             [
                 f"{self._programs}/kube-apiserver",
-                "--etcd-servers",
-                etcd,
-                "--secure-port",
-                "6443",
-                "--bind-address",
-                "127.0.0.1",
-                "--advertise-address",
-                "127.0.0.1",
-                "--tls-cert-file",
-                f"{self._api.chain}",
-                "--tls-private-key-file",
-                f"{self._api.key}",
-                "--service-account-issuer",
-                "https://127.0.0.1:6443",
-                "--service-account-key-file",
-                f"{self.folder}/sa.key",
-                "--service-account-signing-key-file",
-                f"{self.folder}/sa.key",
-                "--token-auth-file",
-                f"{self.folder}/tokens.csv",
-                "--authorization-mode",
-                "Node,RBAC",
-                "--service-cluster-ip-range",
-                "10.96.0.0/16",
-                "--endpoint-reconciler-type",
-                "none",
-                "--disable-admission-plugins",
-                "ServiceAccount",
+                f"--etcd-servers={etcd}",
+                "--secure-port=6443",
+                "--bind-address=127.0.0.1",
+                "--advertise-address=127.0.0.1",
+                f"--tls-cert-file={self._api.chain}",
+                f"--tls-private-key-file={self._api.key}",
+                "--service-account-issuer=https://127.0.0.1:6443",
+                f"--service-account-key-file={self.folder}/sa.key",
+                f"--service-account-signing-key-file={self.folder}/sa.key",
+                f"--token-auth-file={self.folder}/tokens.csv",
+                "--authorization-mode=Node,RBAC",
+                "--service-cluster-ip-range=10.96.0.0/16",
+                "--endpoint-reconciler-type=none",
+                "--disable-admission-plugins=ServiceAccount",
             ]
         )
         until(self._containerd.exists, "containerd's socket", _READY_SECONDS)
@@ -227,18 +212,12 @@ class Cluster:
         self._kubelet = self._run(
             [
                 f"{self._programs}/kubelet",
-                "--config",
-                f"{self.folder}/kubelet.json",
-                "--kubeconfig",
-                f"{self.folder}/node.kubeconfig",
-                "--hostname-override",
-                NODE,
-                "--node-ip",
-                "127.0.0.1",
-                "--cert-dir",
-                f"{self.pki}",
-                "--root-dir",
-                "/var/lib/kubelet",
+                f"--config={self.folder}/kubelet.json",
+                f"--kubeconfig={self.folder}/node.kubeconfig",
+                f"--hostname-override={NODE}",
+                "--node-ip=127.0.0.1",
+                f"--cert-dir={self.pki}",
+                "--root-dir=/var/lib/kubelet",
             ]
         )
         until(lambda: self.ask_kubelet(TOKEN)[0] == 200, "the kubelet answers", _READY_SECONDS)
@@ -253,7 +232,9 @@ class Cluster:
         """Start a part inside, by its own pid: `nsenter` becomes it."""
         name = Path(command[0]).name
         with (self.folder / f"{name}.log").open("ab") as log:
-            part = subprocess.Popen([*self.inside, *command], stdout=log, stderr=log, env=clean_environment())
+            part = subprocess.Popen(
+                [*_WITH_US, *self.inside, *command], stdout=log, stderr=log, env=clean_environment()
+            )
         self._parts.append(part)
         return part
 
@@ -295,7 +276,6 @@ class Cluster:
         return str(made["metadata"]["uid"])
 
     def run_pod(self, name: str, **fields: Any) -> dict[str, Any]:
-        """Make a pod, and return it once it runs."""
         self.start_pod(name, **fields)
         return self.wait_for(name, lambda found: found["status"].get("phase") == "Running")
 
@@ -336,8 +316,13 @@ class Cluster:
         return int(status or 0), text
 
     def pid_of(self, container: str) -> int:
-        """The first process of a container, by its 64 hex digits: as the machine sees it."""
-        return until(lambda: next(iter(_members(f"/{container}/")), 0), f"a process of {container}")
+        """The first process of a container, by its 64 hex digits, once it runs its own program: as the machine sees it."""
+
+        def look() -> int:
+            first = next(iter(_members(f"/{container}/")), 0)
+            return first if _command_of(first) and "runc" not in _command_of(first) else 0
+
+        return until(look, f"a process of {container}")
 
     def process_in(self, uid: str, image_command: str) -> int:
         """A process in a pod that runs `image_command`, whether the kubelet knows of it yet or not; 0: there is none."""

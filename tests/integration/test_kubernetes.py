@@ -4,14 +4,18 @@ With a real kubelet: test_real_kubernetes.py.
 """
 
 import os
+import secrets
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness.agent import AgentProcess
+from harness.agentinside import AgentInside
 from harness.callers import Caller
 from harness.engines import Container, Engine
+from harness.inmates import Cgroups
 from harness.kubeletstandin import Kubelet, listed, pod_of
 from harness.looking import until
 from harness.raw import Admin
@@ -115,6 +119,24 @@ class TestWorkloads:
         asked = kubelet.asked
         assert all(found(admin, pid) == found(admin, container.pid) for pid in pids)
         assert kubelet.asked - asked <= 1
+
+
+class TestAnAgentInAPod:
+    @pytest.fixture
+    def agent(self, kubelet: Kubelet, tmp_path: Path) -> Iterator[AgentProcess]:
+        """An agent with the node's processes in sight, in the cgroups of a pod and a cgroup namespace of its own."""
+        name = f"/sojourn-test-{secrets.token_hex(8)}/kubepods/besteffort/pod{uuid.uuid4()}/{secrets.token_hex(32)}"
+        with Cgroups() as cgroups:
+            enter = [f"echo 0 > {folder}/cgroup.procs" for folder in cgroups.make(name)]
+            before = ["sh", "-c", " && ".join([*enter, 'exec unshare --cgroup -- "$@"']), "sh"]
+            with AgentInside(before, f"[attestors.unix]\n{kubelet.toml(tmp_path)}\n") as agent:
+                yield agent
+
+    def test_serves_pods(self, engine: Engine, kubelet: Kubelet, agent: AgentProcess, admin: Admin) -> None:
+        """It sees the cgroups of other pods from its own, and tells those pods all the same."""
+        container = in_pod(engine, kubelet)
+        assert {"k8s:pod-name:web", "k8s:container-name:main"} <= found(admin, container.pid)
+        assert (set(), "") == (found(admin, os.getpid()), failure(admin, os.getpid()))
 
 
 class TestFailures:

@@ -31,6 +31,7 @@ def settings(cluster: Cluster, *lines: str, token: str = TOKEN) -> str:
     file = cluster.folder / f"token-of-{token}"
     file.write_text(token)
     kubelet = cluster.pki / "kubelet.crt"
+    lines = (f'cgroup_root = "{cluster.cgroup_root}"', *lines)
     return "\n".join([f'kubelet_ca_path = "{kubelet}"', f'node_name = "{NODE}"', f'token_path = "{file}"', *lines])
 
 
@@ -190,7 +191,11 @@ class TestAccess:
     def test_by_client_certificate(self, cluster: Cluster, pid: int) -> None:
         """A client certificate that the kubelet knows is enough."""
         lines = [f'kubelet_ca_path = "{cluster.pki / "kubelet.crt"}"', f'kubelet_name = "{NODE}"']
-        lines += [f'certificate_path = "{cluster.clients.chain}"', f'private_key_path = "{cluster.clients.key}"']
+        lines += [
+            f'cgroup_root = "{cluster.cgroup_root}"',
+            f'certificate_path = "{cluster.clients.chain}"',
+            f'private_key_path = "{cluster.clients.key}"',
+        ]
         with cluster.agent("\n".join(lines)) as agent, Admin(agent.admin_socket) as admin:
             assert "pod-name:web" in found(admin, pid)
 
@@ -198,13 +203,18 @@ class TestAccess:
         """A client certificate of somebody else's authority is refused by the kubelet, which is told."""
         foreign = cluster.foreign_clients
         lines = [f'kubelet_ca_path = "{cluster.pki / "kubelet.crt"}"', f'kubelet_name = "{NODE}"']
-        lines += [f'certificate_path = "{foreign.chain}"', f'private_key_path = "{foreign.key}"']
+        lines += [
+            f'cgroup_root = "{cluster.cgroup_root}"',
+            f'certificate_path = "{foreign.chain}"',
+            f'private_key_path = "{foreign.key}"',
+        ]
         with cluster.agent("\n".join(lines)) as agent:
             assert "refuses this agent (401)" in failure(agent, pid)
 
     def test_by_read_only_port(self, cluster: Cluster, pid: int) -> None:
         """The read-only port is asked if it is configured."""
-        with cluster.agent(f"kubelet_read_only_port = {READ_ONLY_PORT}") as agent, Admin(agent.admin_socket) as admin:
+        text = f'kubelet_read_only_port = {READ_ONLY_PORT}\ncgroup_root = "{cluster.cgroup_root}"'
+        with cluster.agent(text) as agent, Admin(agent.admin_socket) as admin:
             assert "pod-name:web" in found(admin, pid)
 
     @pytest.mark.parametrize(

@@ -8,9 +8,8 @@ import pytest
 from harness.envoy import free_port
 from harness.inmates import Cgroups
 from harness.kubeletstandin import Kubelet
-from harness.podlike import PodContainer
+from harness.podlike import CGROUP_ROOT, PodContainer
 from harness.subjects import subject_of
-from sojourn.attestation.attestor import PinnedSubject
 from sojourn.contracts.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.kubernetes import KubernetesAttestor
 
@@ -32,7 +31,13 @@ class Ground:
     @property
     def settings(self) -> dict[str, object]:
         paths = {"kubelet_ca_path": str(self.folder / "kubelet" / "ca.pem"), "token_path": str(self.folder / "token")}
-        return {"kubelet_secure_port": self.port, "node_name": "node1", "max_age": "0s", **paths}
+        return {
+            "kubelet_secure_port": self.port,
+            "node_name": "node1",
+            "max_age": "0s",
+            "cgroup_root": CGROUP_ROOT,
+            **paths,
+        }
 
     @contextlib.contextmanager
     def known(self):
@@ -45,7 +50,7 @@ class Ground:
                     container.list()
                     self.kubelet = kubelet
                     with container.process() as process, subject_of(process.pid) as subject:
-                        yield PinnedSubject(**vars(subject))
+                        yield subject
             finally:
                 self.folder.unlink()
 

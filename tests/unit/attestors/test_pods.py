@@ -1,6 +1,8 @@
 """pods.py: what a kubelet's list says, and what is made of it. The list was recorded from a real kubelet."""
 
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness.kubeletstandin import listing, pod_of, status_of
@@ -46,6 +48,21 @@ class TestParsing:
         pods = listing()
         texts = [json.dumps(pods), json.dumps(pods, indent=3), json.dumps(pods, separators=(",", ":"))]
         assert 1 == len({repr(parse_pods(text.encode())) for text in texts})
+
+    async def test_hundreds_hold_nobody_up(self):
+        """While a list of 500 pods is read in a thread, others have their turns."""
+        pods = listing()
+        pod_of(pods, "web")["metadata"]["annotations"]["filler"] = "x" * 15_000
+        pods["items"] *= 125
+        body = json.dumps(pods).encode()
+        with ThreadPoolExecutor(1) as pool:
+            reading = asyncio.get_running_loop().run_in_executor(pool, parse_pods, body)
+            turns = 0
+            while not reading.done():
+                await asyncio.sleep(0)
+                turns += 1
+        assert len((await reading).claimed_twice) > 0
+        assert turns > 10
 
     @pytest.mark.parametrize("items", [None, []])
     def test_no_pods(self, items):
