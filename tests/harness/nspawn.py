@@ -24,6 +24,7 @@ from typing import Any, Self
 import pytest
 
 from harness.agent import ROOT, clean_environment
+from harness.looking import until
 
 READY_SECONDS = 30.0
 ANSWER_SECONDS = 30.0
@@ -126,10 +127,9 @@ class Machine:
         """Stop it, and leave nothing."""
         boot = self._boot
         if boot is not None and boot.poll() is None:
-            if self.init:
-                # SIGRTMIN+4: power off (systemd(1), SIGNALS)
+            if self.init:  # all in it go with it, and nothing of it is kept: there is nothing to end in order
                 with contextlib.suppress(ProcessLookupError):
-                    os.kill(self.init, signal.SIGRTMIN + 4)
+                    os.kill(self.init, signal.SIGKILL)
             try:
                 boot.wait(timeout=15 if self.init else 1)
             except subprocess.TimeoutExpired:
@@ -145,9 +145,9 @@ class Machine:
         for mount in [fields[1] for fields in mounts if fields[2] == "cgroup2"][:1]:
             for each in Path(mount).glob(f"{_NAME}*"):
                 if each.name == self.name or not Path(f"/proc/{each.name.removeprefix(_NAME)}").exists():
-                    for folder, _, _ in os.walk(each, topdown=False):
-                        with contextlib.suppress(OSError):
-                            os.rmdir(folder)
+                    with contextlib.suppress(OSError):
+                        (each / "cgroup.kill").write_text("1")
+                    until(lambda each=each: _removed(each), "the machine's cgroups are empty")
 
     # --- use ---
 
@@ -198,6 +198,13 @@ class Machine:
     def write(self, path: str, text: str) -> None:
         """Put a file into the machine."""
         self.run("sh", "-c", 'mkdir -p "$(dirname "$1")" && cat >"$1"', "sh", path, text=text)
+
+
+def _removed(cgroup: Path) -> bool:
+    for folder, _, _ in os.walk(cgroup, topdown=False):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+    return not cgroup.exists()
 
 
 class Helper:
