@@ -50,7 +50,7 @@ class HostileAttestor:
         fdinfo = Path(f"/proc/self/fdinfo/{subject.pidfd}").read_text()
         of = next(int(line[4:]) for line in fdinfo.splitlines() if line.startswith("Pid:"))
         values = {f"ids:{subject.uid},{subject.gid},{sorted(subject.groups)}", f"pidfd:{of}", "odd:\udcff"}
-        return Answer(frozenset(values), {"colour": "not seen"}, 2.5)
+        return Answer(frozenset(values), {"colour": "not seen"}, 2.5, {"shape": "it is dark"})
 
     def look(self, _subject):
         links = {each: _link(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")}

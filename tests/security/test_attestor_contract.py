@@ -1,4 +1,4 @@
-"""Every attestor that comes with Sojourn keeps what sojourn.contracts asks of anyone's."""
+"""What sojourn.contracts asks of anyone's attestor, asked of `unix`; the others have it tried beside what they ask."""
 
 import os
 
@@ -6,24 +6,27 @@ import pytest
 from sojourn.contracts.attestors import AttestorCase, AttestorContract
 from sojourn_attestors.unix import UnixAttestor
 
-UNIX = {"uid", "gid", "user", "group", "supplementary_gid", "supplementary_group", "path", "sha256"}
+IDS = {"uid", "gid", "user", "group", "supplementary_gid", "supplementary_group"}
 
 
-def unix():
+def unix(**settings):
     return AttestorCase(
         plugin=UnixAttestor,
-        kinds=UNIX,
-        settings={"path": True, "sha256": True},
+        kinds=IDS | {"path", "sha256", "cgroup", "script_path", "script_sha256"},
+        settings=settings,
         expected=lambda subject: {f"uid:{os.getuid()}", f"path:{os.readlink(f'/proc/{subject.pid}/exe')}"},
     )
 
 
-CASES = {"unix": unix}
+CASES = {
+    "unix": unix(),
+    "unix, all said": unix(path=True, sha256=True, sha256_max_bytes=2**28, names=True, cgroup=True),
+}
 
 
 def promises():
     for name, case in CASES.items():
-        for promise in AttestorContract(case()).promises:
+        for promise in AttestorContract(case).promises:
             yield pytest.param(promise, id=f"{name}: {promise}")
 
 

@@ -1,6 +1,7 @@
-"""Engines that lie at random, and containers that come and go: nobody has another container's selectors."""
+"""Engines that fail or lie, and containers that come and go: nobody has another container's selectors."""
 
 import asyncio
+import dataclasses
 import os
 import random
 from collections.abc import Iterator
@@ -8,10 +9,12 @@ from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from harness.asking import ask, attestor
 from harness.engineproxy import EngineProxy, on_the_wire
 from harness.engines import Container, Engine
 from harness.subjects import subject_of
 from sojourn.errors import AttestationFailed
+from sojourn_attestors import docker as attestor_module
 from sojourn_attestors import engines as engines_module
 from sojourn_attestors.docker import DockerAttestor
 
@@ -24,6 +27,121 @@ RESTARTS = 10
 def pool() -> Iterator[Executor]:
     with ThreadPoolExecutor(8) as pool:
         yield pool
+
+
+@pytest.fixture
+def docker_proxy(docker: Engine) -> Iterator[EngineProxy]:
+    with EngineProxy(docker.folder / "proxy.sock", docker.socket) as proxy:
+        yield proxy
+
+
+class TestFaults:
+    @pytest.mark.parametrize(
+        ("wire", "said"),
+        [
+            (b"", "hung up"),
+            (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{", "hung up"),
+            (b"garbage\r\n\r\n", "does not speak HTTP"),
+            (on_the_wire(500, b"{}"), "answered 500"),
+            (on_the_wire(200, b"[]"), "cannot be read"),
+            (on_the_wire(200, b"nul"), "not JSON"),
+            (on_the_wire(200, b" " * 1_100_000), "more than"),
+        ],
+    )
+    async def test_wrong(self, docker, pool, docker_proxy, wire, said):
+        """An engine that dies mid-answer, or answers garbage, or without end, is one that could not tell."""
+        docker_proxy.fault = lambda connection, _: connection.sendall(wire)
+        with pytest.raises(AttestationFailed, match=said):
+            await ask(attestor(docker, pool, path=docker_proxy.path), docker.run().pid)
+
+    async def test_silent(self, docker, pool, docker_proxy, monkeypatch):
+        """While one does not answer, one caller at a time waits for it and others are told at once; then all have
+        theirs again.
+        """
+        monkeypatch.setattr(attestor_module, "ENGINE_SECONDS", 0.3)
+        monkeypatch.setattr(engines_module, "ENGINE_LATE_AGAIN_SECONDS", 0.5)
+        containers = [docker.run() for _ in range(5)]
+        docker_proxy.fault = lambda connection, _: docker_proxy.hold(connection)
+        asked = attestor(docker, pool, path=docker_proxy.path)
+        for container in containers[:2]:
+            with pytest.raises(AttestationFailed, match=r"did not answer within 0\.3 s"):
+                await ask(asked, container.pid)
+            with pytest.raises(AttestationFailed, match="a moment ago"):
+                await ask(asked, container.pid)
+        answers = await asyncio.gather(*(ask(asked, each.pid) for each in containers), return_exceptions=True)
+        assert 1 == sum("within" in str(each) for each in answers)
+        assert 3 == len(docker_proxy.asked)
+        docker_proxy.fault = None
+        for container in containers:
+            while True:
+                try:
+                    answer = await ask(asked, container.pid)
+                except AttestationFailed:
+                    await asyncio.sleep(0.05)
+                else:
+                    break
+            assert "label:app:web" in answer.values
+
+    async def test_one_container_that_is_stuck(self, docker, pool, docker_proxy, monkeypatch):
+        """Where an engine never answers about one container, whose callers come again and again, others are told."""
+        monkeypatch.setattr(attestor_module, "ENGINE_SECONDS", 0.2)
+        monkeypatch.setattr(engines_module, "ENGINE_LATE_AGAIN_SECONDS", 60.0)
+        stuck = docker.run()
+        docker_proxy.fault = lambda connection, answer: (
+            docker_proxy.hold(connection) if stuck.id in docker_proxy.asked[-1] else connection.sendall(answer)
+        )
+        asked = attestor(docker, pool, path=docker_proxy.path)
+        for _ in range(3):
+            for _ in range(5):
+                with pytest.raises(AttestationFailed, match="did not answer"):
+                    await ask(asked, stuck.pid)
+            assert "label:app:web" in (await ask(asked, docker.run().pid)).values
+        assert 1 == sum(stuck.id in path for path in docker_proxy.asked)
+
+    async def test_another_first_process(self, docker, pool, docker_proxy):
+        """Whichever pid an engine lies about, the caller has no selector by it."""
+        container, other = docker.run(), docker.run(flags=["--label", "team=admin"])
+        for pid in (1, os.getpid(), other.pid, container.start_process("sleep", "100"), 2**22):
+            docker_proxy.change = lambda _, told, pid=pid: (
+                {**told, "State": {**told["State"], "Pid": pid}} if "State" in told else told
+            )
+            asked = attestor(docker, pool, path=docker_proxy.path)
+            inside = pid not in {1, os.getpid(), other.pid, 2**22}
+            try:
+                answer = await ask(asked, container.pid)
+            except AttestationFailed:
+                assert not inside
+            else:
+                assert inside == bool(answer.values)
+
+    async def test_another_containers_answer(self, docker, pool, docker_proxy):
+        """An answer about another container, or another image, is refused."""
+        container, other = docker.run(), docker.run(flags=["--label", "team=admin"])
+        wrong = docker.ask(f"/containers/{other.id}/json")
+        docker_proxy.change = lambda path, told: wrong if "/containers/" in path else told
+        with pytest.raises(AttestationFailed, match="another container"):
+            await ask(attestor(docker, pool, path=docker_proxy.path), container.pid)
+        docker_proxy.change = lambda path, told: {**told, "Id": f"sha256:{'0' * 64}"} if "/images/" in path else told
+        with pytest.raises(AttestationFailed, match="another image"):
+            await ask(attestor(docker, pool, path=docker_proxy.path), container.pid)
+
+    async def test_a_name_like_an_id(self, docker, pool):
+        """Engines take names for ids: a container named as another's id is not that container."""
+        container = docker.run()
+        named = "ab" * 32
+        docker.run(flags=["--name", named, "--label", "team=admin"])
+        with subject_of(container.pid) as subject:
+            forged = dataclasses.replace(subject, cgroup=subject.cgroup.replace(container.id, named))
+            with pytest.raises(AttestationFailed, match="another container"):
+                await attestor(docker, pool).attest(forged)
+
+    async def test_hostile_labels(self, docker, pool):
+        """Labels that could be read as others, or that no selector can hold, are withheld; the rest is given."""
+        flags = [f"--label={each}" for each in ("a:b=c", "a=b:c", f"long={'x' * 5_000}", "n\nl=x\ny", "é=ü")]
+        answer = await ask(attestor(docker, pool), docker.run(flags=flags).pid)
+        labels = {value for value in answer.values if value.startswith("label:")}
+        assert {"label:app:web", "label:a:b:c", "label:n\nl:x\ny", "label:é:ü"} == labels
+        assert {"label:a:b", "label:long"} < set(answer.withheld)
 
 
 async def names_of(attestor: DockerAttestor, pid: int) -> set[str]:

@@ -185,9 +185,10 @@ def _content(answer: Answer) -> dict[str, Any]:
     """An answer as JSON. Raise an error of the attestor's if it is none."""
     if not isinstance(answer, Answer):
         raise TypeError(f"attest gave {type(answer).__name__}, not an Answer")
-    if max(len(answer.values), len(answer.withheld)) > SELECTORS_PER_CALLER:
+    if len(answer.values) + len(answer.withheld) + len(answer.untold) > SELECTORS_PER_CALLER:
         raise ValueError(f"it gave more than {SELECTORS_PER_CALLER} selectors")
-    return {"values": list(answer.values), "withheld": dict(answer.withheld), "age": answer.age}
+    told = {"values": list(answer.values), "withheld": dict(answer.withheld), "untold": dict(answer.untold)}
+    return {**told, "age": answer.age}
 
 
 def _detail(error: BaseException) -> str:

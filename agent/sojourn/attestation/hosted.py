@@ -365,10 +365,11 @@ def _answer(message: Mapping[str, Any]) -> Answer:
         raise AttestationFailed(str(message["failed"]), detail=str(message.get("detail", "")))
     if "raised" in message:
         raise AttestationFailed(f"failed: {message['raised']}")
-    values, withheld, age = message["values"], message["withheld"], message["age"]
-    texts = [*values, *withheld, *withheld.values()] if isinstance(withheld, dict) else [None]
-    if not isinstance(values, list) or not all(isinstance(each, str) for each in texts):
-        raise TypeError("values and what is withheld are texts")
+    values, withheld, untold, age = (message[name] for name in ("values", "withheld", "untold", "age"))
+    if not (isinstance(values, list) and isinstance(withheld, dict) and isinstance(untold, dict)):
+        raise TypeError("values are a list, and why others are missing is a table")
+    if not all(isinstance(each, str) for each in (*values, *withheld.values(), *untold.values())):
+        raise TypeError("values and reasons are texts")
     if isinstance(age, bool) or not isinstance(age, int | float) or not (math.isfinite(age) and age >= 0):
         raise ValueError("an age is a number of seconds")
-    return Answer(frozenset(values), withheld, float(age))
+    return Answer(frozenset(values), withheld, float(age), untold)

@@ -53,7 +53,7 @@ class HostProcess:
         self._channel, theirs = socket.socketpair()
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
-            self._process = _start(theirs.fileno(), writing)
+            self._process = _start(name, theirs.fileno(), writing)
             self._pidfd = os.pidfd_open(self._process.pid)
         except OSError:
             self._channel.close()
@@ -224,10 +224,14 @@ class _Output:
                 self._log.warning("attestor_says_too_much")
 
 
-def _start(channel: int, output: int) -> "subprocess.Popen[bytes]":
+def _start(name: str, channel: int, output: int) -> "subprocess.Popen[bytes]":
     path = json.dumps([each for each in sys.path if os.path.isabs(each)])
     return subprocess.Popen(  # noqa: S603  # this interpreter, and nothing that anybody could choose
-        [*(sys.executable, "-I", "-B", "-u", "-X", "faulthandler"), "-c", _BEGIN, path, str(channel), str(os.getpid())],
+        [
+            *(sys.executable, "-I", "-B", "-u", "-X", "faulthandler"),
+            *("-c", _BEGIN, path, str(channel), str(os.getpid())),
+            f"attestor:{name}",  # for whoever looks at a list of processes
+        ],
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,

@@ -133,12 +133,10 @@ def check_answer(answer: object, kinds: Collection[str]) -> None:
             raise Broken(f"{value[:100]!r} is no value of a selector: {error}") from error
         kind, _, rest = value.partition(":")
         expect(kind in kinds and rest, f"{value[:100]!r} is not KIND:VALUE with a kind of {sorted(kinds)}")
-    for kind, reason in answer.withheld.items():
+    for kind, reason in (*answer.withheld.items(), *answer.untold.items()):
         expect(kind.partition(":")[0] in kinds, f"it withholds {kind!r}, which is none of {sorted(kinds)}")
-        expect(
-            reason and reason.isprintable() and len(reason) <= REASON_MAX,
-            f"why {kind} is withheld is not one printable line: {reason!r}",
-        )
+        seen = f"why nothing is said of {kind} is not one printable line: {reason!r}"
+        expect(reason and reason.isprintable() and len(reason) <= REASON_MAX, seen)
     expect(math.isfinite(answer.age) and answer.age >= 0, f"its age is {answer.age}")
 
 

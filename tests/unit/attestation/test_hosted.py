@@ -5,13 +5,14 @@ import os
 import signal
 import subprocess
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import date
 from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 from sojourn.attestation import hosted
+from sojourn.attestation.attestor import Answer
 from sojourn.attestation.hosted import HostedAttestor
 from sojourn.clock import SystemClock
 from sojourn.contracts.processes import child
@@ -92,7 +93,8 @@ class TestAnswers:
         answer = await attestor.attest(doing(subject, "tell"))
         ids = f"ids:{subject.uid},{subject.gid},{sorted(subject.groups)}"
         assert frozenset({ids, f"pidfd:{subject.pid}", "odd:\udcff"}) == answer.values
-        assert ({"colour": "not seen"}, 2.5) == (answer.withheld, answer.age)
+        assert ({"colour": "not seen"}, {"shape": "it is dark"}, 2.5) == (answer.withheld, answer.untold, answer.age)
+        assert {"values", "withheld", "untold", "age"} == {each.name for each in fields(Answer)}
 
     async def test_many_at_once(self, attestor):
         """Of each of many that are asked about at once it says what is so of that one."""

@@ -1,6 +1,10 @@
 """containerpaths.py: what the path of a cgroup names, by the grammar of engines and kubelet."""
 
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from sojourn_attestors.containerpaths import containers_of
 
 ID, OTHER = "0123456789abcdef" * 4, "f" * 64
@@ -104,3 +108,35 @@ class TestPods:
     def test_no_pod(self, folder):
         """A folder that is not the kubelet's by its whole name names no pod."""
         assert [(ID, "", "")] == found(f"/kubepods/{folder}/{ID}")
+
+
+_PARTS = st.one_of(
+    st.sampled_from(
+        [
+            *("", ".", "..", "docker", "kubepods", "burstable", "system.slice", "user.slice", f"pod{UID}", SLICE, ID),
+            *(OTHER, f"docker-{ID}.scope", f"libpod-{OTHER}", f"{SLICE}:crio:{ID}", f"crio-conmon-{ID}.scope"),
+        ]
+    ),
+    st.text("0123456789abcdef-.:_ dockerlibpsn\udcff", max_size=80),
+)
+
+
+class TestAnyPath:
+    @given(st.lists(_PARTS, max_size=8).map("/".join))
+    def test_ours_or_nothing(self, path):
+        """Of whatever path, either nothing is told, or whole names of it that hold a container's id each."""
+        with contextlib.suppress(ValueError):
+            for each in containers_of(path):
+                assert each.path == path or path.startswith(f"{each.path}/")
+                name = each.path.rpartition("/")[2]
+                assert name.removesuffix(".scope").endswith(each.id)
+                assert set(each.id) <= set("0123456789abcdef")
+                assert 64 == len(each.id)
+                assert not each.pod or each.pod in each.path.replace("_", "-")
+
+    @given(st.lists(_PARTS, min_size=1, max_size=8))
+    def test_sure_names(self, parts):
+        """No name below a user's folder, or inside a container, is one that only root could have made."""
+        path = "/".join(["", "user.slice", "user@1000.service", *parts])
+        with contextlib.suppress(ValueError):
+            assert not any(each.sure for each in containers_of(path))

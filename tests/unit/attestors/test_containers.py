@@ -12,6 +12,7 @@ from harness.inmates import Cgroups, inmate
 from harness.looking import until
 from sojourn.errors import AttestationFailed
 from sojourn_attestors import containerprocesses, mounts
+from sojourn_attestors import containers as module
 from sojourn_attestors.cgroupfolders import CgroupFolders
 from sojourn_attestors.containers import Containers, NotInside, OfUser, Place
 
@@ -223,6 +224,10 @@ class TestOwners:
             await rootless.locate(seen("0::" + path.format(name=name, pod=UID)))
 
 
+def not_allowed(*_):
+    raise PermissionError
+
+
 def shows(source, target):
     """Shell text by which a process has a file mounted."""
     return f"mount --bind '{source}' '{target}'"
@@ -317,6 +322,16 @@ class TestMounts:
         monkeypatch.setattr(mounts, "MOUNT_TABLE_MAX_BYTES", 100)
         with inmate((), "--mount") as process, pytest.raises(AttestationFailed, match="larger than 100 bytes"):
             await containers.locate(process.subject)
+
+    async def test_where_the_agent_may_not_look(self, containers, lent, name, monkeypatch):
+        """An agent that may not look at namespaces goes by the mounts, which anyone may: and tells no container by them."""
+        monkeypatch.setattr(module, "namespace_of", not_allowed)
+        monkeypatch.setattr(module, "user_namespace_owner", not_allowed)
+        prepare = shows(lent / f"docker/containers/{name}/hostname", "/etc/hostname")
+        with inmate((), "--mount") as plain, inmate((), "--mount", prepare=prepare) as process:
+            assert await containers.locate(plain.subject) is None
+            with pytest.raises(AttestationFailed, match="namespaces cannot be read"):
+                await containers.locate(process.subject)
 
     async def test_of_one_that_has_gone(self, containers):
         """A process that ends meanwhile is refused."""
@@ -451,6 +466,14 @@ class TestInside:
             first.process.wait()
             with pytest.raises(AttestationFailed, match="first process has gone"):
                 await containers.check_inside(second.subject, place, first.pid)
+
+    async def test_where_the_agent_may_not_look(self, containers, folders, monkeypatch):
+        """An agent that may not look at namespaces says what it takes."""
+        with inmate(folders) as process:
+            place = await containers.locate(process.subject)
+            monkeypatch.setattr(containerprocesses, "namespaces_of", not_allowed)
+            with pytest.raises(AttestationFailed, match="CAP_SYS_PTRACE"):
+                await containers.check_inside(process.subject, place, process.pid)
 
     @pytest.mark.parametrize("pid", [0, -1, 2**31 - 1, 2**80])
     async def test_no_pid(self, containers, folders, pid):

@@ -246,7 +246,7 @@ FAULTS = {
     LeavesTasks: ("tidy", "tasks"),
     LeavesThreads: ("tidy", "threads"),
     GivesAList: ("tells", "not a frozenset"),
-    WithholdsWithoutReason: ("tells", "withheld is not"),
+    WithholdsWithoutReason: ("tells", "not one printable line"),
     IsNoCoroutine: ("tells", "not a coroutine"),
     CannotClose: ("made", "close raised RuntimeError"),
 }
