@@ -16,6 +16,7 @@ from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.issuing import Issuing
+from sojourn.identity.programs import Cautions
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import BLOCKING_THREADS, DESCRIPTORS_RESERVED, HOLDERS_SHARE
@@ -90,6 +91,7 @@ class Rooms:
     federating: Federating
     followed: FollowedFolder | None
     identities: Identities
+    cautions: Cautions
     engine: TaskEngine
     approving: Approving
     beginning: Beginning
@@ -163,7 +165,8 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     federating = Federating(foreign, authority, endpoints, audit, clock, alarms)
     revocations = Revocations(RevocationTable(database), authority, clock, alarms)
     follow = config.registration.follow
-    followed = None if follow is None else FollowedFolder(follow, registry, foreign, audit, clock)
+    cautions = Cautions(attestation.types, registry.node_ids)
+    followed = None if follow is None else FollowedFolder(follow, registry, foreign, cautions, audit, clock)
     identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
     table = TaskTable(database, journal)
     keys = TokenKeys(alarms, config.tasks.token_key_ttl.total_seconds())
@@ -236,6 +239,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         federating=federating,
         followed=followed,
         identities=identities,
+        cautions=cautions,
         engine=engine,
         approving=approving,
         beginning=beginning,

@@ -244,7 +244,7 @@ async def _open_doors(
     admin_calls = Calls(private.peers, rooms.audit, header=False)
     authority_api = localauthority.LocalAuthorityApi(rooms.authority, rooms.issuing, rooms.audit)
     attestors.measure(rooms.attestation.tally)
-    entry_api = entries.EntryApi(rooms.registry, rooms.foreign, rooms.audit)
+    entry_api = entries.EntryApi(rooms.registry, rooms.foreign, rooms.cautions, rooms.audit)
     federation_api = federation.FederationApi(rooms.foreign, rooms.federating, rooms.audit)
     admin_services = {
         entries.SERVICE: entry_api.methods(),

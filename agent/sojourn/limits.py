@@ -171,6 +171,8 @@ JWT_CLAIMS_MAX_BYTES = 4_096  # as JSON, also once filled: headers have room for
 JWT_CLAIMS_NESTED_MAX = 5  # lists and objects in each other
 JWT_CLAIM_NAME_MAX_BYTES = 255
 FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
+CAUTIONS_SECONDS = 5.0  # to look at the programs that new entries ask for; the entries are registered meanwhile
+INTERPRETER_MAX_BYTES = 256 * 1024 * 1024  # of a program that is compared by its digest
 BLIND_INDEXES_KEPT = 8  # one for each set of attestors that failed together; each may hold all entries
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 

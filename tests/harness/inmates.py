@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
+
 from harness.looking import until
 
 _HIERARCHIES = ("cgroup2", "name=systemd", "pids")  # two of v1, as real containers are in several
@@ -33,6 +35,12 @@ class Cgroups:
         for folder in reversed(self._made):
             until(lambda folder=folder: _removed(folder), f"{folder} is empty")
 
+    def need(self, *hierarchies: str) -> None:
+        """Skip the test if this machine has not all of these: many have cgroup v2 alone."""
+        missing = [name for name in hierarchies if name not in self.roots]
+        if missing:
+            pytest.skip(f"needs a machine that has the hierarchies of cgroups {', '.join(missing)}")
+
     def adopt(self, folder: Path, path: str) -> None:
         """Remove in the end what others made below a folder, at this path."""
         for step in path.split("/"):
@@ -47,6 +55,7 @@ class Cgroups:
 
     def make(self, path: str, *hierarchies: str) -> list[Path]:
         """A cgroup at this path in each hierarchy, or in these only; their folders. Those above it are made too."""
+        self.need(*hierarchies)
         folders = []
         for name in hierarchies or tuple(self.roots):
             folder = self.roots[name]

@@ -207,7 +207,7 @@ def test_output_that_nobody_reads(shared: AgentProcess) -> None:
 ENTRY_KEYS = {
     "id", "spiffe_id", "parent_id", "selectors", "x509_svid_ttl", "jwt_svid_ttl", "hint", "dns_names",
     "federates_with", "expires_at", "revision", "created_at", "priority", "origin", "admin", "downstream", "store_svid",
-    "additional_attributes", "disable_x509_svid_prefetch", "jwt_svid_include_jti",
+    "additional_attributes", "disable_x509_svid_prefetch", "jwt_svid_include_jti", "jwt_claims",
 }  # fmt: skip
 TASK_KEYS = {
     "outside",
@@ -231,7 +231,8 @@ def test_the_life_of_an_entry(shared: AgentProcess) -> None:
     made = shared.register(
         "/life", "unix:uid:77", "unix:gid:78", x509_svid_ttl="10s", jwt_svid_ttl="5m", hint="h", dns_name="a.example"
     )
-    assert ENTRY_KEYS == keys_of(made)
+    assert ENTRY_KEYS | {"warnings"} == keys_of(made)
+    assert [] == made.pop("warnings")
     assert (["unix:gid:78", "unix:uid:77"], 10, 300, "h", ["a.example"], 0) == (
         sorted(made["selectors"]), made["x509_svid_ttl"], made["jwt_svid_ttl"], made["hint"], made["dns_names"],
         made["revision"],
@@ -240,7 +241,7 @@ def test_the_life_of_an_entry(shared: AgentProcess) -> None:
     assert [made] == shared.json("entry", "list", "--spiffe-id", "spiffe://example.org/life")["entries"]
     assert [made] == shared.json("entry", "show", "--selector", "unix:uid:77")["entries"]
     changed = shared.json("entry", "update", made["id"], "--hint", "other")
-    assert {**made, "hint": "other", "revision": 1} == changed
+    assert {**made, "hint": "other", "revision": 1, "warnings": []} == changed
     assert "spiffe://example.org/life" in shared.run("entry", "list").stdout
     count = shared.json("entry", "count")["count"]
     twin = shared.run(
@@ -290,7 +291,8 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
         (["explain", "--pid", str(os.getpid())], {"pid", "uid", "gid", "exe", "selectors", "withheld",
                                                   "failed_attestors", "verdicts", "entry_id", "spiffe_id", "verdict",
                                                   "missing", "priority", "x509_svid", "conclusion", "attestors",
-                                                  "name", "seconds", "age_seconds", "failure", "needed"}),
+                                                  "name", "seconds", "age_seconds", "failure", "needed", "template",
+                                                  "reason"}),
         (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions", "action", "tokens"}),
         (["task", "blocks"], {"blocks"}),
         (["config", "show"], {"values"}),

@@ -29,6 +29,7 @@ LAYERS = [
     [
         "attestation.cgroups",
         "attestation.selectors",
+        "identity.cautions",
         "identity.claims",
         "identity.declared",
         "identity.entries",
@@ -103,6 +104,7 @@ LAYERS = [
         "identity.issued",
     ],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
+    ["identity.programs"],
     ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],
     ["identity.lookout"],
     ["tasks.asker", "tasks.evidence"],
@@ -131,6 +133,7 @@ PURE = [
     "spiffe",
     "attestation.cgroups",
     "attestation.selectors",
+    "identity.cautions",
     "identity.declared",
     "identity.entries",
     "identity.matching",

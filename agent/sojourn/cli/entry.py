@@ -1,6 +1,7 @@
 """`sojourn entry`: which processes get which SPIFFE ID."""
 
 import json
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 from sojourn.cli import entrymessages as messages
 from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import REFUSED, emit, table
+from sojourn.cli.output import REFUSED, emit, printable, table
 from sojourn.errors import CannotStart, InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
@@ -112,8 +113,7 @@ def create(
         pb.BatchCreateEntryResponse,
     )
     remote.check(answer.results[0].status)
-    made = messages.value_of(answer.results[0].entry)
-    emit(output, made, _lines(made))
+    _made(answer.results[0], output)
 
 
 @app.command("list")
@@ -201,8 +201,7 @@ def update(
         pb.BatchUpdateEntryResponse,
     )
     remote.check(answer.results[0].status)
-    made = messages.value_of(answer.results[0].entry)
-    emit(output, made, _lines(made))
+    _made(answer.results[0], output)
 
 
 @app.command()
@@ -259,7 +258,12 @@ def apply(
     request = pb.ApplyEntriesRequest(entries=entryfiles.read(file), prune=prune, dry_run=dry_run)
     answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ApplyEntries", request, pb.ApplyEntriesResponse)
     steps: list[dict[str, Any]] = [
-        {"action": step.action, "entry": messages.value_of(step.entry), "changed": list(step.changed)}
+        {
+            "action": step.action,
+            "entry": messages.value_of(step.entry),
+            "changed": list(step.changed),
+            "warnings": list(step.warnings),
+        }
         for step in answer.steps
     ]
     signs = {"create": "+", "update": "~", "delete": "-"}
@@ -271,6 +275,9 @@ def apply(
     would = "would change" if dry_run else "changed"
     lines.append(f"{len(steps)} {would}, {answer.unchanged} as they are")
     emit(output, {"dry_run": dry_run, "steps": steps, "unchanged": answer.unchanged}, lines)
+    if output is Output.PRETTY:
+        for step in steps:
+            _warn(step["warnings"], f"{step['entry']['spiffe_id']}: ")
 
 
 @app.command()
@@ -295,6 +302,20 @@ def export(
     except ModuleNotFoundError:
         raise CannotStart("printing YAML needs PyYAML: pip install 'sojourn[agent]', or --output json") from None
     print(yaml.safe_dump({"entries": found}, sort_keys=False, allow_unicode=True), end="")
+
+
+def _made(result: Any, output: Output) -> None:
+    """Print an entry as it is registered now, and what is to be said of it."""
+    value = messages.value_of(result.entry)
+    warnings = list(result.warnings)
+    emit(output, {**value, "warnings": warnings}, _lines(value))
+    if output is Output.PRETTY:
+        _warn(warnings)
+
+
+def _warn(warnings: list[str], of: str = "") -> None:
+    for each in warnings:
+        print(printable(f"warning: {of}{each}"), file=sys.stderr)
 
 
 def _list(socket: str | None, spiffe_id: str | None, selectors: list[str] | None) -> list[dict[str, Any]]:

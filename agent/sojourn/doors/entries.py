@@ -19,6 +19,7 @@ from sojourn.errors import (
 )
 from sojourn.identity.entries import Registration
 from sojourn.identity.foreign import ForeignBundles
+from sojourn.identity.programs import Cautions
 from sojourn.identity.registry import Outcome, Registry
 from sojourn.oversight.audit import Audit
 
@@ -29,8 +30,9 @@ _SECONDS_MAX_DIGITS = 16
 class EntryApi:
     """Batch calls succeed as calls: each item has its own status."""
 
-    def __init__(self, registry: Registry, foreign: ForeignBundles, audit: Audit) -> None:
+    def __init__(self, registry: Registry, foreign: ForeignBundles, cautions: Cautions, audit: Audit) -> None:
         self._registry = registry
+        self._cautions = cautions
         self._foreign = foreign
         self._audit = audit
 
@@ -77,8 +79,7 @@ class EntryApi:
         outcomes = _merge(await self._registry.create(wanted), failed, len(request.entries))
         self._record(call, "entry_created", outcomes)
         answer = pb.BatchCreateEntryResponse()
-        for outcome in outcomes:
-            self._add(answer.results, outcome, convert.output_mask(request), "failed to convert entry: ")
+        await self._answer(answer.results, outcomes, convert.output_mask(request))
         return answer
 
     async def update(self, call: Call, request: pb.BatchUpdateEntryRequest) -> pb.BatchUpdateEntryResponse:
@@ -89,8 +90,7 @@ class EntryApi:
         outcomes = await self._registry.update(wanted)
         self._record(call, "entry_updated", outcomes)
         answer = pb.BatchUpdateEntryResponse()
-        for outcome in outcomes:
-            self._add(answer.results, outcome, convert.output_mask(request), "failed to convert entry: ")
+        await self._answer(answer.results, outcomes, convert.output_mask(request))
         return answer
 
     async def delete(self, call: Call, request: pb.BatchDeleteEntryRequest) -> pb.BatchDeleteEntryResponse:
@@ -114,6 +114,10 @@ class EntryApi:
             answer.steps.add(action=step.action, entry=convert.entry_message(entry), changed=step.changed)
             if not request.dry_run:
                 self._record(call, step.event, [Outcome(entry)])
+        kept = [(message, step.new) for message, step in zip(answer.steps, plan.steps, strict=True) if step.new]
+        warnings = await self._cautions.of([entry for _, entry in kept])
+        for (message, _), said in zip(kept, warnings, strict=True):
+            message.warnings.extend(said)
         return answer
 
     def _new(self, message: types.Entry) -> Registration:
@@ -127,14 +131,19 @@ class EntryApi:
                 raise FailedPrecondition(f"failed to create entry: unable to find federated bundle {name}")
         return entry
 
-    @staticmethod
-    def _add(results: Any, outcome: Outcome, mask: types.EntryMask | None, prefix: str) -> None:
-        status = convert.status(outcome.error)
-        if isinstance(outcome.error, InvalidEntry) and not status.message.startswith("failed to "):
-            status.message = prefix + status.message
-        result = results.add(status=status)
-        if outcome.entry is not None:
-            result.entry.CopyFrom(convert.entry_message(outcome.entry, mask))
+    async def _answer(self, results: Any, outcomes: Sequence[Outcome], mask: types.EntryMask | None) -> None:
+        """Add each outcome, and what is to be said of an entry that was registered."""
+        made = [outcome.entry for outcome in outcomes if outcome.error is None and outcome.entry is not None]
+        warnings = iter(await self._cautions.of(made))
+        for outcome in outcomes:
+            status = convert.status(outcome.error)
+            if isinstance(outcome.error, InvalidEntry) and not status.message.startswith("failed to "):
+                status.message = "failed to convert entry: " + status.message
+            result = results.add(status=status)
+            if outcome.entry is not None:
+                result.entry.CopyFrom(convert.entry_message(outcome.entry, mask))
+                if outcome.error is None:
+                    result.warnings.extend(next(warnings))
 
     def _record(self, call: Call, event: str, outcomes: Sequence[Outcome]) -> None:
         for outcome in outcomes:

@@ -19,6 +19,7 @@ from sojourn.identity.declared import Declared
 from sojourn.identity.entries import registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.plan import Plan
+from sojourn.identity.programs import Cautions
 from sojourn.identity.registry import Registry
 from sojourn.limits import (
     AUDITED_TEXT,
@@ -40,12 +41,15 @@ class FollowedFolder:
     force, empty if it is.
     """
 
-    def __init__(self, folder: Path, registry: Registry, foreign: ForeignBundles, audit: Audit, clock: Clock) -> None:
+    def __init__(
+        self, folder: Path, registry: Registry, foreign: ForeignBundles, cautions: Cautions, audit: Audit, clock: Clock
+    ) -> None:
         self.folder = Path(os.path.abspath(folder))
         self.applied_at: datetime | None = None
         self.fault = ""
         self._registry = registry
         self._foreign = foreign
+        self._cautions = cautions
         self._audit = audit
         self._clock = clock
         self._watched = WatchedFolder(self.folder, declared.is_ours, FOLLOWED_FILES)
@@ -72,7 +76,9 @@ class FollowedFolder:
                 return
             if isinstance(found, InvalidConfig):
                 raise found
-            self._applied(await self._apply(found))
+            plan = await self._apply(found)
+            self._applied(plan)
+            await self._warn(plan)
         except InvalidConfig as error:
             self._refused(joined(error.faults))
         except SojournError as error:
@@ -110,6 +116,13 @@ class FollowedFolder:
             actions = [step.action for step in plan.steps]
             counts = {f"{action}d": actions.count(action) for action in ("create", "update", "delete")}
             log.info("followed_folder_applied", folder=str(self.folder), unchanged=plan.unchanged, **counts)
+
+    async def _warn(self, plan: Plan) -> None:
+        """Tell the log what is to be said of entries that are new or have changed."""
+        made = [step.new for step in plan.steps if step.new is not None]
+        for entry, said in zip(made, await self._cautions.of(made), strict=True):
+            for warning in said:
+                log.info("entry_doubtful", entry_id=entry.id, spiffe_id=str(entry.spiffe_id), warning=warning)
 
     def _refused(self, fault: str) -> None:
         """Tell why a set is not in force: once, and again when the reason is another."""

@@ -72,6 +72,8 @@ def values_of(placeholders: Iterable[Placeholder], selectors: frozenset[Selector
             return Unfilled(f"{each}: no selector {each.type}:{begin}… is attested")
         if len(rests) > 1:
             return Unfilled(f"{each}: {len(rests)} selectors {each.type}:{begin}… are attested, and one is wanted")
+        if rests[0] in {".", ".."}:
+            return Unfilled(f"{each}: {quoted(rests[0])} is a dot segment")
         if not _VALUE.fullmatch(rests[0]):
             return Unfilled(f"{each}: {quoted(rests[0][:100])} has other characters than A-Z, a-z, 0-9, '.', '_', '-'")
         found[each] = rests[0]

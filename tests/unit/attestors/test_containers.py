@@ -409,8 +409,9 @@ class TestInside:
             with pytest.raises(NotInside, match="not in the cgroups"):
                 await containers.check_inside(process.subject, place, first.pid)
 
-    async def test_who_is_in_one_of_the_cgroups(self, containers, folders):
+    async def test_who_is_in_one_of_the_cgroups(self, containers, cgroups, folders):
         """To be in the container's cgroup in one hierarchy and not in the others is not enough."""
+        cgroups.need("cgroup2", "pids")
         with (
             inmate(folders, "--mount") as first,
             inmate(folders[:1], join=[f"--target={first.pid}", "--mount"]) as process,
@@ -532,8 +533,9 @@ class TestFirstProcess:
         with inmate(folders) as stranger, pytest.raises(NotInside, match="in no container"):
             await containers.first_process(await containers.locate(stranger.subject))
 
-    async def test_in_a_part_of_the_cgroups(self, containers, folders, sight):
+    async def test_in_a_part_of_the_cgroups(self, containers, cgroups, folders, sight):
         """A process that is in some of the container's cgroups is none of the container's."""
+        cgroups.need("cgroup2", "pids")
         with inmate(folders[:1], "--mount") as stranger, inmate(folders, "--mount") as first:
             assert stranger.pid != first.pid == await containers.first_process(await containers.locate(first.subject))
 

@@ -14,6 +14,7 @@ from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidInput, Stor
 from sojourn.identity import following
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
+from sojourn.identity.programs import Cautions
 from sojourn.identity.registry import Registry
 from sojourn.limits import FOLLOWED_RETRY_SECONDS
 from sojourn.oversight.audit import Audit
@@ -45,7 +46,9 @@ class Room:
         """Come up anew on the same store."""
         self.registry = Registry(self.store, TRUST_DOMAIN, [NODE], self.clock, Alarms(self.clock))
         self.foreign = ForeignBundles(FakeForeignStore(), TRUST_DOMAIN, self.registry)
-        self.folder = FollowedFolder(path or self.path, self.registry, self.foreign, self.audit, self.clock)
+        self.folder = FollowedFolder(
+            path or self.path, self.registry, self.foreign, Cautions({"unix"}, [NODE]), self.audit, self.clock
+        )
 
     async def says(self, **files):
         """Make the folder's files these, and look. A text of None leaves the file as it is."""

@@ -72,7 +72,8 @@ class TestValues:
             (["k8s:ns:a%2fb"], "has other characters"),
             (["k8s:ns:a\n"], "has other characters"),
             (["k8s:ns:{k8s.sa}"], "has other characters"),
-            (["k8s:ns:"], "has other characters"),
+            (["k8s:ns:."], "is a dot segment"),
+            (["k8s:ns:.."], "is a dot segment"),
         ],
     )
     def test_none(self, held, says):

@@ -771,14 +771,16 @@ class ApplyEntriesResponse(_message.Message):
     def __init__(self, steps: _Optional[_Iterable[_Union[EntryStep, _Mapping]]] = ..., unchanged: _Optional[int] = ...) -> None: ...
 
 class EntryStep(_message.Message):
-    __slots__ = ("action", "entry", "changed")
+    __slots__ = ("action", "entry", "changed", "warnings")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     CHANGED_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
     action: str
     entry: _types_pb2.Entry
     changed: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, action: _Optional[str] = ..., entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ..., changed: _Optional[_Iterable[str]] = ...) -> None: ...
+    warnings: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, action: _Optional[str] = ..., entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ..., changed: _Optional[_Iterable[str]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RotateSvidsRequest(_message.Message):
     __slots__ = ("entry_id", "pid", "all")

@@ -90,12 +90,14 @@ class BatchCreateEntryRequest(_message.Message):
 class BatchCreateEntryResponse(_message.Message):
     __slots__ = ("results",)
     class Result(_message.Message):
-        __slots__ = ("status", "entry")
+        __slots__ = ("status", "entry", "warnings")
         STATUS_FIELD_NUMBER: _ClassVar[int]
         ENTRY_FIELD_NUMBER: _ClassVar[int]
+        WARNINGS_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         entry: _types_pb2.Entry
-        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ...) -> None: ...
+        warnings: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchCreateEntryResponse.Result]
     def __init__(self, results: _Optional[_Iterable[_Union[BatchCreateEntryResponse.Result, _Mapping]]] = ...) -> None: ...
@@ -113,12 +115,14 @@ class BatchUpdateEntryRequest(_message.Message):
 class BatchUpdateEntryResponse(_message.Message):
     __slots__ = ("results",)
     class Result(_message.Message):
-        __slots__ = ("status", "entry")
+        __slots__ = ("status", "entry", "warnings")
         STATUS_FIELD_NUMBER: _ClassVar[int]
         ENTRY_FIELD_NUMBER: _ClassVar[int]
+        WARNINGS_FIELD_NUMBER: _ClassVar[int]
         status: _types_pb2.Status
         entry: _types_pb2.Entry
-        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ...) -> None: ...
+        warnings: _containers.RepeatedScalarFieldContainer[str]
+        def __init__(self, status: _Optional[_Union[_types_pb2.Status, _Mapping]] = ..., entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
     RESULTS_FIELD_NUMBER: _ClassVar[int]
     results: _containers.RepeatedCompositeFieldContainer[BatchUpdateEntryResponse.Result]
     def __init__(self, results: _Optional[_Iterable[_Union[BatchUpdateEntryResponse.Result, _Mapping]]] = ...) -> None: ...
