@@ -7,7 +7,6 @@ user nor all file systems that may stand still can take too many, and nobody wai
 import asyncio
 import os
 import stat
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
@@ -25,8 +24,12 @@ _GONE: Final = "the program was deleted or replaced after it started"
 _T = TypeVar("_T")
 
 
-class Busy(Exception):
-    """There is no thread for it."""
+@dataclass(slots=True)
+class _Turn:
+    """Of one user: threads that are free, and how many hold one or wait for it."""
+
+    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ATTESTATIONS_PER_UID))
+    users: int = 0
 
 
 @dataclass(slots=True)
@@ -57,36 +60,44 @@ class Threads:
     def __init__(self, pool: Executor, served: Callable[[int], bool] = served_by_this_kernel) -> None:
         self._pool = pool
         self._served = served
-        self._of_uid: Counter[int] = Counter()
+        self._of_uid: dict[int, _Turn] = {}
         self._slots = asyncio.Semaphore(SLOW_PROGRAMS_AT_ONCE)
 
     async def start(self, uid: int, pid: int, work: Callable[[], _T], *, long: bool = False) -> "Future[_T]":
-        """Have `work` done for a process. Raise Busy if earlier work for its user is still going on.
+        """Have `work` done for a process, once no more than so many threads are taken for its user.
 
         While many threads are taken, what is on a file system that may stand still, or is `long`, waits for its turn.
         """
-        if self._of_uid[uid] >= ATTESTATIONS_PER_UID:
-            raise Busy
-        self._of_uid[uid] += 1
-        slot = False
+        turn = self._of_uid.setdefault(uid, _Turn())
+        turn.users += 1
+        held = slot = False
         try:
+            await turn.free.acquire()
+            held = True
             if not self._slots.locked() or long or not self._served(pid):
                 await self._slots.acquire()
                 slot = True
             doing = self._pool.submit(work)
         except BaseException:
-            self._ended(uid, slot)
+            self._ended(uid, held, slot)
             raise
         # A thread is taken until it has ended, also when nobody waits for it any more.
         loop = asyncio.get_running_loop()
-        doing.add_done_callback(lambda _: _call(loop, lambda: self._ended(uid, slot)))
+        doing.add_done_callback(lambda _: _call(loop, lambda: self._ended(uid, True, slot)))
         return doing
 
-    def _ended(self, uid: int, slot: bool) -> None:
+    def are_taken(self, uid: int) -> bool:
+        """Whether a user has as many threads as there are for one."""
+        return uid in self._of_uid and self._of_uid[uid].free.locked()
+
+    def _ended(self, uid: int, held: bool, slot: bool) -> None:
+        turn = self._of_uid[uid]
         if slot:
             self._slots.release()
-        self._of_uid[uid] -= 1
-        if not self._of_uid[uid]:
+        if held:
+            turn.free.release()
+        turn.users -= 1
+        if not turn.users:
             del self._of_uid[uid]
 
 
@@ -115,8 +126,8 @@ class Programs:
                 await self._look(pid, uid, found)
         except TimeoutError:
             reason = f"the program was not read within {seconds:g} s"
-        except Busy:
-            reason = "earlier programs of this user are still being read"
+            if self._threads.are_taken(uid):
+                reason += ": earlier programs of this user are still being read"
         except (FileNotFoundError, ProcessLookupError) as error:
             raise AttestationFailed("the process has gone or runs no program", detail=str(error)) from error
         except Changed:
@@ -187,7 +198,7 @@ class Programs:
         found.values.add(f"sha256:{digest}")
 
     async def _compute(self, opened: _Opened, pid: int, uid: int, coming: "Future[str]") -> None:
-        """Have the digest computed. That goes on also when nobody waits for it any more."""
+        """Have the digest computed, and wait for the thread. It goes on also when nobody waits for it any more."""
         file, descriptor = opened.file, os.dup(opened.descriptor)
 
         def compute() -> None:
@@ -202,11 +213,12 @@ class Programs:
             self._digests.compute(file, reading, coming)
 
         try:
-            await self._threads.start(uid, pid, compute, long=file.size > PROGRAM_MAX_BYTES)
+            doing = await self._threads.start(uid, pid, compute, long=file.size > PROGRAM_MAX_BYTES)
         except BaseException:
             os.close(descriptor)
             self._digests.give_up(file, coming)
             raise
+        await asyncio.shield(asyncio.wrap_future(doing))
 
 
 def _let_go(opening: "Future[tuple[_Opened, str, str]]") -> None:

@@ -236,12 +236,12 @@ def _malformed(error: Exception) -> AttestationFailed:
 
 def _size_of(head: bytes) -> int:
     try:
-        size = calc_msg_size(head)
-    except KeyError as error:
+        size = int(calc_msg_size(head))
+        if size > _MESSAGE_MAX_BYTES:
+            raise ValueError(f"a message of {size} bytes")
+    except (KeyError, ValueError) as error:
         raise _malformed(error) from error
-    if size > _MESSAGE_MAX_BYTES:
-        raise AttestationFailed(f"the system bus sent a message of {size} bytes")
-    return int(size)
+    return size
 
 
 def _parse(frame: bytes) -> tuple[Header, tuple[Any, ...]]:

@@ -18,6 +18,7 @@ from time import monotonic
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from attestlines import ATTEST_LINES
 from factlines import FACT_LINES
 from figures import Figure, Line, table
 from ground import FULL, QUICK, Bench
@@ -74,7 +75,7 @@ def main() -> int:
     with Bench(QUICK if options.quick else FULL) as bench:
         lines = [
             measured(*line, bench)
-            for line in (*LINES, *FACT_LINES, *TOKEN_LINES, *PROVIDER_LINES)
+            for line in (*LINES, *FACT_LINES, *TOKEN_LINES, *PROVIDER_LINES, *ATTEST_LINES)
             if not options.line or line[0] in options.line
         ]
     print(table(lines))

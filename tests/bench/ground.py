@@ -37,8 +37,8 @@ QUICK = Effort(starts=1, repetitions=2, seconds=0.2, tries=8, calls=30)
 class Helper(Caller):
     """A process of the bench's own: worker.py, bare.py or holders.py."""
 
-    def __init__(self, socket: str, script: str = "worker.py") -> None:
-        super().__init__(socket, argv=[sys.executable, str(HERE / script)])
+    def __init__(self, socket: str, script: str = "worker.py", program: Sequence[str] = (sys.executable,)) -> None:
+        super().__init__(socket, argv=[*program, str(HERE / script)])
 
     def wait_for(self, event: str) -> dict[str, Any]:
         heard = self.hear(event, "error", seconds=CALL_SECONDS)

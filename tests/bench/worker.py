@@ -103,6 +103,20 @@ class Worker:
 
         return await repeat(methods, seconds, once)
 
+    async def fetch_anew(self, concurrent, seconds, socket=None):
+        """The same over a new connection each time."""
+        path = socket or self.socket
+
+        async def once(_):
+            options = [("grpc.use_local_subchannel_pool", 1)]
+            async with grpc.aio.insecure_channel(f"unix:{path}", options=options) as channel:
+                call = channel.unary_stream(FETCH)(b"", metadata=METADATA)
+                if await call.read() is grpc.aio.EOF:
+                    raise RuntimeError("a stream ended without a message")
+                call.cancel()
+
+        return await repeat(range(concurrent), seconds, once)
+
     async def unary(self, method, request, concurrent, seconds):
         await self.connect(concurrent)
         body = bytes.fromhex(request)

@@ -3,8 +3,11 @@
 Usage: as_user.py UID /path/to/sojourn ARGUMENTS…
 """
 
+import ctypes
 import os
 import sys
+
+_PR_SET_DUMPABLE = 4
 
 
 def main() -> None:
@@ -27,6 +30,7 @@ def main() -> None:
     os.setgroups([])
     os.setgid(uid)
     os.setuid(uid)
+    ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # as if it had been started by that user
     sys.argv = sys.argv[2:]
     run()
 

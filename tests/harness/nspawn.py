@@ -31,6 +31,18 @@ WORK = "/mnt/work"  # where the machine has `Machine.folder`
 PYTHON = sys.executable
 PARTS = {"systemd-nspawn": "systemd-container", "dbus-daemon": "dbus", "/lib/systemd/systemd": "systemd-sysv"}
 _NAMES = ("mnt", "pid", "uts", "ipc", "net", "cgroup")
+# What is shown to it at the same place, besides /usr: this checkout and the Python that runs it.
+_PLACES = {str(ROOT), sys.prefix, sys.base_prefix, "/usr"}
+_SHOWN = sorted(each for each in _PLACES - {"/usr"} if not any(str(parent) in _PLACES for parent in Path(each).parents))
+_NAME = "sojourn-nspawn-"
+_ON_THE_BUS = (
+    *("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus"),
+    *("NameHasOwner", "s", "org.freedesktop.systemd1"),
+)
+_USER_MANAGER = """[Service]
+PAMName=
+Environment=XDG_RUNTIME_DIR=/run/user/%i
+"""
 _BOOT = """
 set -e
 umount -R /sys/fs/cgroup
@@ -59,14 +71,12 @@ class Machine:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="sojourn-nspawn-"))
         self.folder.chmod(0o755)
-        self.name = f"sojourn-nspawn-{os.getpid()}"
+        self.name = f"{_NAME}{os.getpid()}"
         self._boot: subprocess.Popen[bytes] | None = None
         self.init = 0
 
     def __enter__(self) -> Self:
-        shown = {str(ROOT), sys.prefix, sys.base_prefix}
-        shown = {each for each in shown if not each.startswith("/usr/") and each != "/usr"}
-        binds = [f"--bind-ro={each}" for each in sorted(shown)]
+        binds = [f"--bind-ro={each}" for each in _SHOWN]
         # It must not outlive this process, however that ends.
         command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--propagation", "private"]
         command += ["bash", "-c", _BOOT, "boot", *binds, f"--bind={self.folder}:{WORK}"]
@@ -94,7 +104,11 @@ class Machine:
         while time.monotonic() < ends and boot.poll() is None:
             self.init = self.init or self._find_init(boot.pid)
             if self.init and Path(f"/proc/{self.init}/root/run/dbus/system_bus_socket").exists():
-                return
+                looking = ("busctl", "--system", "call", *_ON_THE_BUS)
+                if "true" in self.run(*looking, check=False):
+                    parents = {str(parent) for each in _SHOWN for parent in Path(each).parents}
+                    self.run("chmod", "a+rx", *sorted(parents))  # its own folders: other users are to run Python
+                    return
             time.sleep(0.02)
         said = (self.folder / "boot.log").read_text(errors="replace")[-4000:]
         raise RuntimeError(f"the machine did not come up: {said}")
@@ -126,11 +140,14 @@ class Machine:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _remove_cgroup(self) -> None:
+        """Its cgroups, and those of one whose tests were killed."""
         mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
         for mount in [fields[1] for fields in mounts if fields[2] == "cgroup2"][:1]:
-            for folder, _, _ in os.walk(f"{mount}/{self.name}", topdown=False):
-                with contextlib.suppress(OSError):
-                    os.rmdir(folder)
+            for each in Path(mount).glob(f"{_NAME}*"):
+                if each.name == self.name or not Path(f"/proc/{each.name.removeprefix(_NAME)}").exists():
+                    for folder, _, _ in os.walk(each, topdown=False):
+                        with contextlib.suppress(OSError):
+                            os.rmdir(folder)
 
     # --- use ---
 
@@ -159,6 +176,24 @@ class Machine:
 
     def main_pid(self, name: str) -> int:
         return int(self.run("systemctl", "show", "--property=MainPID", "--value", name))
+
+    def account(self, uid: int) -> None:
+        """Let there be a user of that number."""
+        self.run("sh", "-c", f"echo u{uid}:x:{uid}:{uid}::/run/user/{uid}:/bin/sh >>/etc/passwd")
+        self.run("sh", "-c", f"echo u{uid}:x:{uid}: >>/etc/group")
+
+    def user(self, uid: int) -> str:
+        """A user of that number, who has a systemd of their own: its unit."""
+        self.account(uid)
+        self.write("/run/systemd/system/user@.service.d/50-test.conf", _USER_MANAGER)  # this machine has no PAM files
+        self.run("systemctl", "daemon-reload")
+        self.run("systemctl", "start", f"user@{uid}.service")
+        return f"user@{uid}.service"
+
+    def as_user(self, uid: int, *command: str, check: bool = True) -> str:
+        """What `command` says, run by a user with what it takes to reach their own systemd."""
+        run_as = ("setpriv", f"--reuid={uid}", f"--regid={uid}", "--clear-groups")
+        return self.run(*run_as, "env", f"XDG_RUNTIME_DIR=/run/user/{uid}", *command, check=check)
 
     def write(self, path: str, text: str) -> None:
         """Put a file into the machine."""

@@ -12,7 +12,7 @@ from fakes.children import child
 from sojourn.limits import ATTESTATIONS_PER_UID, BLOCKING_THREADS, SLOW_PROGRAMS_AT_ONCE
 from sojourn_attestors.digests import Digests
 from sojourn_attestors.filestatus import served_by_this_kernel
-from sojourn_attestors.programs import Busy, Programs, Threads
+from sojourn_attestors.programs import Programs, Threads
 
 PATIENCE = 20.0
 
@@ -84,13 +84,26 @@ class TestPrograms:
         programs = Programs(pool, path=True, sha256=True)
         for _ in range(ATTESTATIONS_PER_UID):
             await programs.of(running.pid, 1, 0.05)
-        found = await programs.of(running.pid, 1, PATIENCE)
+        found = await programs.of(running.pid, 1, 0.05)
         assert {"path", "sha256"} == set(found.untold)
         assert "still being read" in found.untold["path"]
         stalled.set()
         assert {"path", "sha256"} == kinds(await programs.of(running.pid, 2, PATIENCE))
         await idle(programs._threads)
         assert {"path", "sha256"} == kinds(await programs.of(running.pid, 1, PATIENCE))
+
+    async def test_many_at_once(self, pool, running):
+        """Of many processes of a user that are asked about at once each is read in its turn."""
+        programs = Programs(pool, path=True, sha256=True)
+        found = await asyncio.gather(*(programs.of(running.pid, 1, PATIENCE) for _ in range(50)))
+        assert [{"path", "sha256"}] * 50 == [kinds(each) for each in found]
+
+    async def test_one_after_the_other(self, pool, running, monkeypatch):
+        """A user whose programs are read one after the other is never told that they are still being read."""
+        monkeypatch.setattr(Digests, "known", lambda *_: None)
+        programs = Programs(pool, path=True, sha256=True)
+        for _ in range(200):
+            assert {} == (await programs.of(running.pid, 1, PATIENCE)).untold
 
     async def test_that_cannot_be_read(self, pool, running, monkeypatch):
         """If reading fails, that is not known this time, with the kernel's reason."""
@@ -159,14 +172,17 @@ class TestThreads:
         await idle(threads)
 
     async def test_of_one_user(self, pool):
-        """One user has few of them, and is told so."""
+        """One user has few of them; more waits until one has ended."""
         going_on = threading.Event()
         threads = Threads(pool)
         for _ in range(ATTESTATIONS_PER_UID):
             await threads.start(1, 1, lambda: going_on.wait(PATIENCE))
-        with pytest.raises(Busy):
-            await threads.start(1, 1, lambda: True)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await threads.start(1, 1, lambda: True)
+        assert (True, False) == (threads.are_taken(1), threads.are_taken(2))
         going_on.set()
+        assert 7 == await asyncio.wrap_future(await threads.start(1, 1, lambda: 7))
         await idle(threads)
 
 

@@ -1,0 +1,226 @@
+"""What attestation costs: by attestor, beside SPIRE, and with many containers at once."""
+
+import asyncio
+import hashlib
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from figures import Figure, cpu_seconds, percentile, ratios
+from ground import FULL, Admin, Bench, Helper, entry
+from harness.agent import AgentProcess
+from harness.dockerd import Dockerd
+from harness.engineproxy import EngineProxy
+from harness.engines import HOST_IMAGE
+from harness.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, call_headers, frame, message
+from harness.looking import until
+from harness.subjects import subject_of
+from sojourn.attestation.attestor import Attestor
+from sojourn_attestors.docker import DockerAttestor
+from sojourn_attestors.unix import UnixAttestor
+from spire import binaries, spire
+
+CALL = (
+    PREFACE
+    + frame(SETTINGS)
+    + frame(HEADERS, END_HEADERS, 1, call_headers("/SpiffeWorkloadAPI/FetchX509SVID"))
+    + frame(DATA, END_STREAM, 1, message(b""))
+)
+CONTAINERS = 100
+PROGRAM_BYTES = 32 * 1024 * 1024
+_FLAGS = ("--volume", "/usr:/usr:ro", "--volume", "/etc/ld.so.cache:/etc/ld.so.cache:ro")
+
+
+def has_docker() -> str:
+    """Why there can be no containers, or ''."""
+    if os.geteuid() != 0:
+        return "needs root, for containers"
+    if not all(
+        Path(each).exists() for each in ("/usr/sbin/dockerd", "/usr/bin/docker", "/usr/sbin/runc", "/bin/busybox")
+    ):
+        return "needs the packages docker.io, runc and busybox-static"
+    return ""
+
+
+# --- 22 ---
+
+
+def by_attestor(bench: Bench) -> Iterator[Figure | str]:
+    with ThreadPoolExecutor(8) as pool:
+        yield from _times(bench, "unix", lambda: UnixAttestor({}, pool), [os.getpid()])
+        without = {"path": False, "sha256": False}
+        yield from _times(bench, "unix without path and sha256", lambda: UnixAttestor(without, pool), [os.getpid()])
+        missing = has_docker()
+        if missing:
+            yield f"docker: {missing}"
+            return
+        with Dockerd() as engine:
+            containers = [engine.run() for _ in range(3)]
+            settings = {"docker_socket": str(engine.socket), "podman_socket": ""}
+            pids = [container.pid for container in containers]
+            yield from _times(bench, "docker, in a container", lambda: DockerAttestor(settings, pool), pids)
+            yield from _times(bench, "docker, outside", lambda: DockerAttestor(settings, pool), [os.getpid()])
+            yield from _times(bench, "unix, in a container of this second", lambda: UnixAttestor({}, pool), pids)
+
+
+def _times(bench: Bench, name: str, make: Callable[[], Attestor], pids: list[int]) -> Iterator[Figure]:
+    cold, warm = asyncio.run(_measured(make, pids, bench.effort.tries))
+    yield Figure.of(f"{name}: cold", "ms", [each * 1000 for each in cold])
+    yield Figure.of(f"{name}: warm", "ms", [each * 1000 for each in warm])
+
+
+async def _measured(make: Callable[[], Attestor], pids: list[int], tries: int) -> tuple[list[float], list[float]]:
+    """The times of a first question to a new attestor, and of the next ones."""
+    cold: list[float] = []
+    warm: list[float] = []
+    for number in range(tries):
+        attestor = make()
+        with subject_of(pids[number % len(pids)]) as subject:
+            for times, again in ((cold, 1), (warm, 5)):
+                for _ in range(again):
+                    begun = time.perf_counter()
+                    answer = await attestor.attest(subject)
+                    times.append(time.perf_counter() - begun)
+                    if answer.untold:
+                        raise RuntimeError(f"could not tell: {dict(answer.untold)}")
+        closing = getattr(attestor, "close", None)
+        if closing is not None:
+            await closing()
+    return cold, warm
+
+
+# --- 23 ---
+
+
+def beside_spire(bench: Bench) -> Iterator[Figure | str]:
+    """Both with an entry that asks for user, path and sha256 of the worker's program, which both look at.
+
+    The program is this interpreter, made as large as many are that are built as one file.
+    """
+    own = Path(sys.executable).resolve()
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        program = Path(folder) / "program"
+        shutil.copy(own, program)
+        os.truncate(program, PROGRAM_BYTES)
+        digest = hashlib.sha256(program.read_bytes()).hexdigest()
+        selectors = (f"path:{program}", f"sha256:{digest}")
+        modules = ":".join(sys.path)
+        command = ["env", f"PYTHONHOME={sys.base_prefix}", f"PYTHONPATH={modules}", str(program)]
+        with AgentProcess() as agent, Admin(agent.admin_socket) as admin:
+            admin.create([entry("/w", *selectors)])
+            with Helper(agent.socket, program=command) as worker:
+                yield from _beside_spire(bench, worker, agent, selectors)
+
+
+def _beside_spire(
+    bench: Bench, worker: Helper, agent: AgentProcess, selectors: tuple[str, ...]
+) -> Iterator[Figure | str]:
+    ours = _fetches(bench, worker, agent.socket, agent.pid)
+    yield from _rates("ours", ours)
+    programs = binaries()
+    if programs is None:
+        yield "SPIRE: there is no spire-server and spire-agent: build them with `bash .ci/spire`"
+        return
+    asked = [f"unix:{each}" for each in (f"uid:{os.getuid()}", *selectors)]
+    with spire(programs, *asked) as (path, pid):
+        until(lambda: _is_served(worker, path), "SPIRE's agent has the entry", 30)
+        theirs = _fetches(bench, worker, path, pid)
+    yield from _rates("SPIRE", theirs)
+    for how in ours:
+        both = ([run["rate"] for run in ours[how]], [run["rate"] for run in theirs[how]])
+        yield Figure.of(f"ours : SPIRE, {how}", "ratio", ratios(*both))
+
+
+def _is_served(worker: Helper, socket: str) -> bool:
+    try:
+        worker.call("fetch", concurrent=1, seconds=0.01, socket=socket)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _fetches(bench: Bench, worker: Helper, socket: str, pid: int) -> Mapping[str, list[dict[str, Any]]]:
+    worker.call("fetch", concurrent=8, seconds=0.3, socket=socket)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for how, command, concurrent in (
+        ("kept connections, 1 at once", "fetch", 1),
+        ("kept connections, 8 at once", "fetch", 8),
+        ("a new connection each, 8 at once", "fetch_anew", 8),
+    ):
+        for _ in range(bench.effort.repetitions):
+            before = cpu_seconds(pid)
+            run = worker.call(command, concurrent=concurrent, seconds=max(bench.effort.seconds, 0.5), socket=socket)
+            run["cpu"] = (cpu_seconds(pid) - before) / run["calls"] * 1e3
+            found.setdefault(how, []).append(run)
+    return found
+
+
+def _rates(whose: str, found: Mapping[str, list[dict[str, Any]]]) -> Iterator[Figure]:
+    for how, runs in found.items():
+        yield Figure.of(f"{whose}, {how}: fetches", "/s", [run["rate"] for run in runs])
+        yield Figure.of(f"{whose}, {how}: p99", "ms", [run["p99"] for run in runs])
+        yield Figure.of(f"{whose}, {how}: agent CPU a fetch", "ms", [run["cpu"] for run in runs])
+
+
+# --- 24 ---
+
+
+def many_containers(bench: Bench) -> Iterator[Figure | str]:
+    if missing := has_docker():
+        yield missing
+        return
+    count = CONTAINERS if bench.effort is FULL else 10
+    with Dockerd() as engine, EngineProxy(engine.folder / "counted.sock", engine.socket) as counted:
+        config = f'[attestors.unix]\n[attestors.docker]\ndocker_socket = "{counted.path}"\npodman_socket = ""\n'
+        with AgentProcess(config=config) as agent:
+            agent.register("/box", "docker:label:bench:yes")
+            shared = agent.folder / "shared"
+            shared.mkdir()
+            (shared / "call").write_bytes(CALL)
+            (shared / "incontainer.py").write_bytes(Path(__file__).with_name("incontainer.py").read_bytes())
+            folder = str(agent.folder)
+            for _ in range(count):
+                engine.run(
+                    "/usr/bin/python3",
+                    "-I",
+                    "-S",
+                    f"{shared}/incontainer.py",
+                    agent.socket,
+                    str(shared),
+                    image=HOST_IMAGE,
+                    flags=[*_FLAGS, "--label", "bench=yes", "--volume", f"{folder}:{folder}"],
+                )
+            until(lambda: len(list(shared.glob("ready-*"))) == count, "all containers run", 120)
+            counted.asked.clear()
+            before = cpu_seconds(agent.pid)
+            (shared / "go").touch()
+            until(lambda: len(list(shared.glob("done-????????????"))) == count, "all containers have fetched", 60)
+            found = [tuple(map(float, each.read_text().split())) for each in shared.glob("done-????????????")]
+            asked, used = list(counted.asked), cpu_seconds(agent.pid) - before
+    if not all(served for _, _, served in found):
+        raise RuntimeError(f"{sum(not served for *_, served in found)} of {count} containers were not served")
+    took = [(done - begun) * 1000 for begun, done, _ in found]
+    whole = max(done for _, done, _ in found) - min(begun for begun, _, _ in found)
+    yield Figure.of(f"{count} containers at once: until all are served", "ms", [whole * 1000])
+    yield Figure.of("connect to SVID: p50", "ms", [percentile(took, 50)])
+    yield Figure.of("connect to SVID: p99", "ms", [percentile(took, 99)])
+    yield Figure.of("questions to the engine about containers, for each", "", [_about(asked, "/containers/") / count])
+    yield Figure.of("questions to the engine about images, in all", "", [_about(asked, "/images/")])
+    yield Figure.of("agent CPU a container", "ms", [used * 1000 / count])
+
+
+def _about(asked: list[str], what: str) -> int:
+    return sum(what in each for each in asked)
+
+
+ATTEST_LINES = (
+    (22, "attestation of a process, by attestor", by_attestor),
+    (23, "FetchX509SVID with path and sha256 of a program of 32 MiB, beside SPIRE", beside_spire),
+    (24, "containers that fetch at once, one engine", many_containers),
+)
