@@ -292,7 +292,7 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
                                                   "failed_attestors", "verdicts", "entry_id", "spiffe_id", "verdict",
                                                   "missing", "priority", "x509_svid", "conclusion", "attestors",
                                                   "name", "seconds", "age_seconds", "failure", "needed", "template",
-                                                  "reason"}),
+                                                  "jwt_claims"}),
         (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions", "action", "tokens"}),
         (["task", "blocks"], {"blocks"}),
         (["config", "show"], {"values"}),

@@ -10,12 +10,14 @@ import gc
 import os
 import sys
 import threading
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 PROMISE_SECONDS: Final = 60.0  # one that takes longer hangs
+THREADS_END_SECONDS: Final = 2.0  # what takes longer was left
 _OPEN_FILES: Final = "/dev/fd"
 _MARK: Final = "__promised__"
 _Test = TypeVar("_Test", bound=Callable[[Any], Awaitable[None]])
@@ -98,7 +100,10 @@ def _open_files() -> int:
 def _threads() -> Iterator[None]:
     before = set(threading.enumerate())
     yield
-    left = [each for each in threading.enumerate() if each not in before and each.is_alive() and not each.daemon]
+    ends = time.monotonic() + THREADS_END_SECONDS
+    for each in [each for each in threading.enumerate() if each not in before and not each.daemon]:
+        each.join(max(0.0, ends - time.monotonic()))  # one of a pool that was shut down ends in a moment
+    left = [each for each in threading.enumerate() if each not in before and not each.daemon]
     expect(not left, f"it left threads running: {sorted(each.name for each in left)}")
 
 
