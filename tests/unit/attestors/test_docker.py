@@ -3,7 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sojourn.errors import InvalidConfig
+from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn_attestors.containers import Place
 from sojourn_attestors.docker import DockerAttestor
 from sojourn_attestors.engines import Engines
@@ -66,6 +66,23 @@ class TestSettings:
         with pytest.raises(InvalidConfig) as caught:
             DockerAttestor(settings, pool)
         assert all(fault.startswith(key) for fault in caught.value.faults)
+
+    @pytest.mark.parametrize("variables", ["APP", [1], 1, {"APP": True}])
+    def test_variables(self, pool, variables):
+        """What may stand there is said in one line, whatever stands there."""
+        with pytest.raises(InvalidConfig) as caught:
+            DockerAttestor({"env": variables}, pool)
+        [fault] = caught.value.faults
+        assert 'env: is neither true or false, nor the names of variables, as in ["APP"]' == fault
+
+
+async def test_no_time_left(pool):
+    """An engine that is not asked, as another took all the time, is not said to be slow."""
+    [engine] = Engines({"podman": "/p"}, {}, SocketFinder(pool), lambda: 7.0).of(
+        Place(ID, "", "", "cgroup", frozenset(), 0)
+    )
+    with pytest.raises(AttestationFailed, match="Podman was not asked: there was no time left"):
+        await engine.container(ID, 7.0)
 
 
 class TestWhichEngine:
