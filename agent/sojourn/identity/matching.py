@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from sojourn.attestation.selectors import Selector
 from sojourn.identity.entries import Registration
-from sojourn.identity.templates import Unfilled, values_of
+from sojourn.identity.templates import fillable
 from sojourn.limits import BLIND_INDEXES_KEPT
 
 Kind = TypeVar("Kind", bound=Registration)
@@ -94,10 +94,11 @@ class EntryIndex:
 def might_match(entry: Registration, selectors: frozenset[Selector], untold: frozenset[str]) -> bool:
     """Whether an entry gives nothing, and might if all selectors of the kinds `untold` were known."""
     missing = entry.selectors - selectors
-    told = [each for each in entry.placeholders if not each.within(untold)]
-    if not all(selector.within(untold) for selector in missing) or isinstance(values_of(told, selectors), Unfilled):
+    if not all(selector.within(untold) for selector in missing):
         return False
-    return bool(missing) or isinstance(entry.expand(selectors), Unfilled)
+    if not missing and not any(each.within(untold) for each in entry.placeholders):
+        return False
+    return fillable(entry.placeholders, selectors, untold)
 
 
 def nearest(

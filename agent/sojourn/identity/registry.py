@@ -100,13 +100,14 @@ class Registry:
         """Whether `entry` is this node's to serve, now."""
         return entry.parent_id in self._node_ids and not self._expired(entry)
 
-    def match(self, selectors: frozenset[Selector]) -> tuple[Entry, ...]:
+    def match(self, selectors: frozenset[Selector], untold: frozenset[str] = frozenset()) -> tuple[Entry, ...]:
         """The entries that a caller with these selectors has here, in the stated order: placeholders are filled.
 
-        A registration whose placeholders cannot be filled gives nothing.
+        A registration whose placeholders cannot be filled, also as there may be more of the kinds `untold`, gives
+        nothing.
         """
         matching = [each for each in self._index.match(selectors) if not self._expired(each)]
-        made = [each.expand(selectors) for each in matching]
+        made = [each.expand(selectors, untold) for each in matching]
         return _ordered(entry for entry in made if isinstance(entry, Entry))
 
     def known(self, entry_id: str, spiffe_id: SpiffeId) -> Entry | None:

@@ -107,7 +107,10 @@ class TestPossible:
     @pytest.mark.parametrize(
         ("held", "untold", "expected"),
         [
-            (("a:1", "k:n:x"), {"k"}, []),  # it has it
+            (("a:1", "k:n:x"), {"z"}, []),  # it has it
+            (("a:1", "k:n:x"), {"k"}, ["fleet"]),  # it may have another such selector too, and then it has nothing
+            (("a:1", "k:n:x", "k:n:y"), {"k"}, []),  # one more would not help
+            (("a:1", "k:n:x/y"), {"k"}, []),
             (("a:1",), {"k"}, ["fleet"]),
             (("a:1",), {"k:n"}, ["fleet"]),  # of all that the attestor says this kind is not known
             (("a:1",), {"k:m"}, []),
