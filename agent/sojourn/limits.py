@@ -55,6 +55,7 @@ HTTP_REQUEST_SECONDS = 10.0  # for a request to arrive whole
 DRAIN_SECONDS = 5.0  # for what must be written before the end
 GRACE_SECONDS = 1.0  # for calls that are under way
 JWT_SVIDS_KEPT = 10_000  # ready to be served again; each is about 1 KiB
+SVIDS_UNWATCHED_KEPT = 10_000  # with keys, that nobody watches: a fleet's past identities; each is about 10 KiB
 REISSUED_AT_ONCE = 50  # X.509-SVIDs, before others have a turn: about 10 ms
 REVOKED_SVIDS = 20_000  # on the list at once: a CRL with all of them, 40 bytes each, fits into an answer
 QUIET_SECONDS = 0.05  # after which no more answers are expected

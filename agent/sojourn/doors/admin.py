@@ -232,7 +232,7 @@ class AdminApi:
         return self._explained(attested, "a process with these selectors has")
 
     def _explained(self, attested: Attested, has: str) -> pb.ExplainResponse:
-        served = self._registry.match(attested.selectors)
+        served = self._registry.match(attested.selectors, attested.untold)
         possible = sorted(
             that_matter(unique_hints(served), self._registry.possible(attested.selectors, attested.untold)),
             key=lambda entry: entry.order,

@@ -69,11 +69,14 @@ class Registration:
         own = self.spiffe_id.placeholders if isinstance(self.spiffe_id, IdTemplate) else ()
         return own + self.jwt_claims.placeholders
 
-    def expand(self, selectors: frozenset[Selector]) -> "Entry | Unfilled":
-        """What a caller that has all its selectors, among these, has by it; or why that is nothing."""
+    def expand(self, selectors: frozenset[Selector], untold: frozenset[str] = frozenset()) -> "Entry | Unfilled":
+        """What a caller that has all its selectors, among these, has by it; or why that is nothing.
+
+        `untold`: types and kinds of selectors of which it may have others too.
+        """
         if isinstance(self, Entry) and not self.jwt_claims.placeholders:
             return self
-        values = values_of(self.placeholders, selectors)
+        values = values_of(self.placeholders, selectors, untold)
         if isinstance(values, Unfilled):
             return values
         spiffe_id = self.spiffe_id.fill(values) if isinstance(self.spiffe_id, IdTemplate) else self.spiffe_id
@@ -90,7 +93,11 @@ class Registration:
         """
         if not isinstance(self.spiffe_id, IdTemplate):
             return self if isinstance(self, Entry) and self.spiffe_id == spiffe_id else None
-        return Entry(**{**_fields(self), "spiffe_id": spiffe_id}) if self.spiffe_id.makes(spiffe_id) else None
+        return self.named(spiffe_id) if self.spiffe_id.makes(spiffe_id) else None
+
+    def named(self, spiffe_id: SpiffeId) -> "Entry":
+        """The entry for a SPIFFE ID that this is known to make."""
+        return Entry(**{**_fields(self), "spiffe_id": spiffe_id})
 
     @property
     def order(self) -> tuple[int, int, int, str, str]:

@@ -60,12 +60,12 @@ def verdicts(
     templates = {entry.id: _template(entry) for entry in matching}
     found = [Verdict(entry, "matched", template=templates[entry.id]) for entry in served if entry.id in had]
     found += [
-        Verdict(entry, "cannot_tell", tuple(sorted(_lacked(entry, selectors))), _template(entry))
+        Verdict(entry, "cannot_tell", tuple(sorted(_lacked(entry, attested))), _template(entry))
         for entry in list(unsure.values())[:EXPLAINED_ENTRIES]
     ]
     found += [Verdict(entry, "hint_taken", template=templates[entry.id]) for entry in served if entry.id not in had]
     found += [
-        _not_served(entry, selectors, node_ids) for entry in matching if entry.id not in here and entry.id not in unsure
+        _not_served(entry, attested, node_ids) for entry in matching if entry.id not in here and entry.id not in unsure
     ]
     found += [
         Verdict(entry, "missing_selectors", tuple(text_of(entry.selectors - selectors)), _template(entry))
@@ -76,11 +76,11 @@ def verdicts(
     return found
 
 
-def _not_served(entry: Registration, selectors: frozenset[Selector], node_ids: Sequence[SpiffeId]) -> Verdict:
+def _not_served(entry: Registration, attested: Attested, node_ids: Sequence[SpiffeId]) -> Verdict:
     """Why an entry that has all its selectors gives nothing."""
     if entry.parent_id not in node_ids:
         return Verdict(entry, "other_parent", template=_template(entry))
-    made = entry.expand(selectors)
+    made = entry.expand(attested.selectors, attested.untold)
     if isinstance(made, Unfilled):
         return Verdict(entry, "unfilled", template=_template(entry), reason=made.reason)
     return Verdict(made, "expired", template=_template(entry))
@@ -90,11 +90,11 @@ def _template(entry: Registration) -> str:
     return str(entry.spiffe_id) if isinstance(entry.spiffe_id, IdTemplate) else ""
 
 
-def _lacked(entry: Registration, selectors: frozenset[Selector]) -> dict[str, Selector]:
+def _lacked(entry: Registration, attested: Attested) -> dict[str, Selector]:
     """What an entry asks for and a caller has not, for people; `k8s:ns:…` for what fills a placeholder in."""
-    missing = {str(selector): selector for selector in entry.selectors - selectors}
+    missing = {str(selector): selector for selector in entry.selectors - attested.selectors}
     for each in entry.placeholders:
-        if isinstance(values_of([each], selectors), Unfilled):
+        if isinstance(values_of([each], attested.selectors, attested.untold), Unfilled):
             missing[f"{each.type}:{each.key}:…"] = Selector(each.type, f"{each.key}:…")
     return missing
 
@@ -110,11 +110,11 @@ def needs(entries: Iterable[Registration], possible: Sequence[Registration], att
     for name in attested.untold:
 
         def lacks(entry: Registration, name: str = name) -> bool:
-            return any(selector.within({name}) for selector in _lacked(entry, attested.selectors).values())
+            return any(selector.within({name}) for selector in _lacked(entry, attested).values())
 
         best = [entry for entry in possible if lacks(entry)][:1]
         for entry in best or nearest(filter(lacks, entries), attested.selectors, (), 1):
-            missing = _lacked(entry, attested.selectors).items()
+            missing = _lacked(entry, attested).items()
             its = sorted(text for text, selector in missing if selector.within({name}))
             others = sorted(text for text, selector in missing if not selector.within({name}))
             found[name] = Need(entry, tuple(its), tuple(others))

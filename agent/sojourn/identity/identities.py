@@ -303,7 +303,7 @@ class Identities:
             raise NoIdentity("no identity issued") from None
 
     def _match(self, attested: Attested) -> tuple[Entry, ...]:
-        return unique_hints(self._registry.match(attested.selectors))
+        return unique_hints(self._registry.match(attested.selectors, attested.untold))
 
     def _possible(self, attested: Attested, entries: Sequence[Entry]) -> Iterator[Registration]:
         """What a caller that has these entries might have beside, if all attestors could tell."""
@@ -313,10 +313,11 @@ class Identities:
         """Raise AttestationFailed if a caller that has none of these might have one, if all attestors could tell."""
         if not attested.untold:
             return
-        named = {entry.id for each in spiffe_ids for entry in self._registry.registered(each)}
-        found = [entry for entry in map(self._registry.get, named) if entry is not None]
         if any(
-            might_match(entry, attested.selectors, attested.untold) for entry in found if self._registry.serves(entry)
+            might_match(entry, attested.selectors, attested.untold)
+            for each in spiffe_ids
+            for entry in self._registry.that_make(each)
+            if self._registry.serves(entry)
         ):
             raise cannot_tell(attested)
 
@@ -328,9 +329,9 @@ class Identities:
         entries = self._match(attested)
         if not any(True for _ in self._possible(attested, entries)):
             return entries
-        mine = {entry.id for entry in held or ()}
-        kept = tuple(entry for entry in entries if entry.id in mine)
-        lost = [self._registry.get(entry_id) for entry_id in mine.difference(entry.id for entry in kept)]
+        mine = {entry.key for entry in held or ()}  # by another SPIFFE ID of the same template it would be new
+        kept = tuple(entry for entry in entries if entry.key in mine)
+        lost = [self._registry.get(key.entry_id) for key in mine.difference(entry.key for entry in kept)]
         if (
             held is None
             or (held and not kept)

@@ -7,6 +7,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from sojourn.attestation.selectors import Selector
@@ -100,13 +101,14 @@ class Registry:
         """Whether `entry` is this node's to serve, now."""
         return entry.parent_id in self._node_ids and not self._expired(entry)
 
-    def match(self, selectors: frozenset[Selector]) -> tuple[Entry, ...]:
+    def match(self, selectors: frozenset[Selector], untold: frozenset[str] = frozenset()) -> tuple[Entry, ...]:
         """The entries that a caller with these selectors has here, in the stated order: placeholders are filled.
 
-        A registration whose placeholders cannot be filled gives nothing.
+        A registration whose placeholders cannot be filled, also as there may be more of the kinds `untold`, gives
+        nothing.
         """
         matching = [each for each in self._index.match(selectors) if not self._expired(each)]
-        made = [each.expand(selectors) for each in matching]
+        made = [each.expand(selectors, untold) for each in matching]
         return _ordered(entry for entry in made if isinstance(entry, Entry))
 
     def known(self, entry_id: str, spiffe_id: SpiffeId) -> Entry | None:
@@ -122,8 +124,14 @@ class Registry:
         """The entries for one SPIFFE ID that have not ended, of whichever node, in the stated order: those that say it,
         and those that make it of a template.
         """
-        found = [*self._of_id.get(spiffe_id, {}).values(), *self._shapes.find(spiffe_id)]
-        return _ordered(entry for entry in found if not self._expired(entry))
+        said = self._of_id.get(spiffe_id, {}).values()
+        made = (each.named(spiffe_id) for each in self._shapes.find(spiffe_id) if not self._expired(each))
+        return _ordered((*(entry for entry in said if not self._expired(entry)), *made))
+
+    def that_make(self, spiffe_id: SpiffeId) -> Iterator[Registration]:
+        """The same as they are registered, in no order."""
+        found = chain(self._of_id.get(spiffe_id, {}).values(), self._shapes.find(spiffe_id))
+        return (each for each in found if not self._expired(each))
 
     # --- changing ---------------------------------------------------------------------------------------------------
 

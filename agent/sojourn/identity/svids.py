@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,7 +14,7 @@ from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import Unavailable
 from sojourn.identity.claims import NO_CLAIMS
 from sojourn.identity.entries import Entry, IdentityKey
-from sojourn.limits import REISSUED_AT_ONCE, ROTATION_JITTER_SHARE
+from sojourn.limits import REISSUED_AT_ONCE, ROTATION_JITTER_SHARE, SVIDS_UNWATCHED_KEPT
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
@@ -60,7 +60,7 @@ class Kept(Generic[Kind]):
 
 
 class Svids(Generic[Kind]):
-    """One SVID for each identity that somebody watches, or watched a while ago."""
+    """One SVID for each identity that somebody watches, or watched a while ago: of those SVIDS_UNWATCHED_KEPT."""
 
     def __init__(
         self,
@@ -79,6 +79,7 @@ class Svids(Generic[Kind]):
         self._kept: dict[IdentityKey, Kept[Kind]] = {}
         self._of_entry: dict[str, set[IdentityKey]] = {}  # the same, by the entry
         self._watchers: Counter[IdentityKey] = Counter()
+        self._unwatched: OrderedDict[IdentityKey, None] = OrderedDict()  # of those that are kept, the latest last
         self._hooks: list[Callable[[IdentityKey], None]] = []
         self._forgotten: list[Callable[[], None]] = []
 
@@ -100,19 +101,32 @@ class Svids(Generic[Kind]):
         if not self._good(kept.svid):
             kept = self._issue(entry)
             self._tell(entry.key)
+        if entry.key in self._unwatched:
+            self._unwatched.move_to_end(entry.key)
         return kept.svid
 
     def watch(self, key: IdentityKey) -> None:
         self._watchers[key] += 1
+        self._unwatched.pop(key, None)
 
     def unwatch(self, key: IdentityKey) -> None:
         self._watchers[key] -= 1
         if self._watchers[key] <= 0:
             del self._watchers[key]
+            if key in self._kept:
+                self._leave(key)
+
+    def _leave(self, key: IdentityKey) -> None:
+        """Nobody watches this one: without a limit a template whose values change for ever would fill the memory."""
+        self._unwatched[key] = None
+        self._unwatched.move_to_end(key)
+        if len(self._unwatched) > SVIDS_UNWATCHED_KEPT:
+            self.forget(next(iter(self._unwatched)))
 
     def forget(self, key: IdentityKey) -> None:
         """Drop the SVID of an identity."""
         kept = self._kept.pop(key, None)
+        self._unwatched.pop(key, None)
         if kept is None:
             return
         others = self._of_entry[key.entry_id]
@@ -174,6 +188,8 @@ class Svids(Generic[Kind]):
         alarm = self._alarms.after(wait, self._rotation(entry.key))
         kept = self._kept[entry.key] = Kept(entry, svid, now + timedelta(seconds=wait), alarm)
         self._of_entry.setdefault(entry.id, set()).add(entry.key)
+        if entry.key not in self._watchers:
+            self._leave(entry.key)
         self._issued(entry, svid)
         return kept
 

@@ -37,6 +37,11 @@ class Placeholder:
             raise InvalidInput(f"{quoted('{' + inner + '}')} is not a placeholder such as {{k8s.ns}}")
         return cls(kind, key)
 
+    @classmethod
+    def filled_by(cls, selector: Selector) -> Self:
+        """The one that this selector can fill: no value has a colon."""
+        return cls(selector.type, selector.value.rpartition(":")[0])
+
     @property
     def kind(self) -> str:
         """The kind of the selectors that it stands for, such as `k8s:ns`."""
@@ -60,24 +65,47 @@ class Unfilled:
     reason: str
 
 
-def values_of(placeholders: Iterable[Placeholder], selectors: frozenset[Selector]) -> Values | Unfilled:
-    """What each placeholder stands for, of a process with these selectors."""
+def values_of(
+    placeholders: Iterable[Placeholder], selectors: frozenset[Selector], untold: frozenset[str] = frozenset()
+) -> Values | Unfilled:
+    """What each placeholder stands for, of a process with these selectors.
+
+    Of the types and kinds `untold` it may have others too, so that the one which is known need not be the only one.
+    """
     found: dict[Placeholder, str] = {}
     for each in placeholders:
         if each in found:
             continue
-        begin = f"{each.key}:"
-        rests = [one.value[len(begin) :] for one in selectors if one.type == each.type and one.value.startswith(begin)]
-        if not rests:
-            return Unfilled(f"{each}: no selector {each.type}:{begin}… is attested")
-        if len(rests) > 1:
-            return Unfilled(f"{each}: {len(rests)} selectors {each.type}:{begin}… are attested, and one is wanted")
-        if rests[0] in {".", ".."}:
-            return Unfilled(f"{each}: {quoted(rests[0])} is a dot segment")
-        if not _VALUE.fullmatch(rests[0]):
-            return Unfilled(f"{each}: {quoted(rests[0][:100])} has other characters than A-Z, a-z, 0-9, '.', '_', '-'")
-        found[each] = rests[0]
+        value = _value_of(each, selectors)
+        if isinstance(value, Unfilled):
+            return value
+        if each.within(untold):
+            return Unfilled(f"{each}: which selectors {each.type}:{each.key}:… there are could not be told")
+        if value is None:
+            return Unfilled(f"{each}: no selector {each.type}:{each.key}:… is attested")
+        found[each] = value
     return found
+
+
+def fillable(placeholders: Iterable[Placeholder], selectors: frozenset[Selector], untold: frozenset[str]) -> bool:
+    """Whether all could be filled if what is `untold` were known: what is known does not stand against it."""
+    values = ((each, _value_of(each, selectors)) for each in placeholders)
+    return all(each.within(untold) if value is None else isinstance(value, str) for each, value in values)
+
+
+def _value_of(placeholder: Placeholder, selectors: frozenset[Selector]) -> str | Unfilled | None:
+    """What one stands for, or why it can stand for nothing; None if there is no such selector."""
+    each, begin = placeholder, f"{placeholder.key}:"
+    rests = [one.value[len(begin) :] for one in selectors if one.type == each.type and one.value.startswith(begin)]
+    if not rests:
+        return None
+    if len(rests) > 1:
+        return Unfilled(f"{each}: {len(rests)} selectors {each.type}:{begin}… are attested, and one is wanted")
+    if rests[0] in {".", ".."}:
+        return Unfilled(f"{each}: {quoted(rests[0])} is a dot segment")
+    if not _VALUE.fullmatch(rests[0]):
+        return Unfilled(f"{each}: {quoted(rests[0][:100])} has other characters than A-Z, a-z, 0-9, '.', '_', '-'")
+    return rests[0]
 
 
 @dataclass(frozen=True, slots=True)

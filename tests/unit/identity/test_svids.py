@@ -9,6 +9,7 @@ from fakes.clock import FakeClock
 from fakes.registrations import entry
 from sojourn.clock import Alarms
 from sojourn.errors import Unavailable
+from sojourn.identity import svids as svids_module
 from sojourn.identity.svids import RETRY_SECONDS, X509Svids
 from sojourn.limits import ROTATION_JITTER_SHARE
 
@@ -174,6 +175,61 @@ class TestRotation:
         assert [] == room.rotated
         room.goes_by(timedelta(milliseconds=2))
         assert [WEB.key] == room.rotated
+
+
+class TestUnwatched:
+    """A template has as many identities as there are values, and values may change for ever."""
+
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch):
+        monkeypatch.setattr(svids_module, "SVIDS_UNWATCHED_KEPT", 3)
+
+    def kept(self, room):
+        return [each.entry.spiffe_id.path for each in room.svids.kept()]
+
+    def test_do_not_pile_up(self, room):
+        """Of identities that nobody watches the last ones that were used are kept, and no trace of the others."""
+        room.svids.get(WEB)
+        for number in range(100):
+            room.svids.get(entry(f"/{number}"))
+            room.svids.get(WEB)
+        assert {"/web", "/98", "/99"} == set(self.kept(room))
+        assert 3 == len(room.svids._of_entry) == len(room.svids._unwatched)
+
+    def test_once_they_were_watched(self, room):
+        """Those whose streams have ended count too."""
+        for number in range(100):
+            each = entry(f"/{number}")
+            room.svids.watch(each.key)
+            room.svids.get(each)
+            room.svids.unwatch(each.key)
+        assert ["/97", "/98", "/99"] == self.kept(room)
+
+    def test_no_copy_stays(self, room):
+        """Whoever keeps copies of keys hears of each that is dropped."""
+        dropped = []
+        room.svids.on_forget(lambda: dropped.append(1))
+        for number in range(10):
+            room.svids.get(entry(f"/{number}"))
+        assert 7 == len(dropped)
+
+    def test_not_what_is_watched(self, room):
+        """What somebody watches is kept, however many others come and go."""
+        watched = [entry(f"/w{number}") for number in range(10)]
+        for each in watched:
+            room.svids.watch(each.key)
+        served = [room.svids.get(each) for each in watched]
+        for number in range(10):
+            room.svids.get(entry(f"/{number}"))
+        assert served == [room.svids.get(each) for each in watched]
+        assert 13 == len(self.kept(room))
+
+    def test_that_are_forgotten(self, room):
+        """One that is dropped in another way takes no place."""
+        for number in range(10):
+            room.svids.get(entry(f"/{number}"))
+            room.svids.forget(entry(f"/{number}").key)
+        assert not room.svids._unwatched
 
 
 class TestSteps:
