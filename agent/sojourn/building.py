@@ -211,7 +211,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     checking = Checking(
         outlets,
         lambda: engine.types,
-        lambda spiffe_id: any(registry.serves(entry) for entry in registry.registered(spiffe_id)),
+        lambda spiffe_id: any(map(registry.serves, registry.that_make(spiffe_id))),
         assertions.of,
         audit,
         clock,

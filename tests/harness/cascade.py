@@ -26,7 +26,7 @@ _PROVIDER = """
 kind = "oidc"
 issuer = "{issuer}"
 plain_http = true
-timeout = "2s"
+timeout = "5s"
 """
 
 

@@ -160,7 +160,7 @@ class TestTheEnd:
     def test_refused_for_good(self, agent: AgentProcess, client: SyncClient, server: AuthServer) -> None:
         """What the provider will not revoke is open until it expires, and is shown and recorded as that."""
         server.always["revoke"] = refuse("unsupported_token_type")
-        server.lifetime = 4
+        server.lifetime = 10
         task = client.begin_task("orders").id
         client.get_token(task, ORDERS, READ)
         client.complete_task(task)

@@ -198,6 +198,8 @@ class TestCommand:
         )  # fmt: skip
         claims = {"ns": "{k8s.ns}", "level": 3, "list": ["a", {"b": True}]}
         assert (text, claims) == (made["spiffe_id"], made["jwt_claims"])
+        (warning,) = made.pop("warnings")
+        assert "[attestors.k8s]" in warning
         assert [made] == agent.json("entry", "show", "--spiffe-id", text)["entries"]
         assert 'level:=3 list:=["a", {"b": true}] ns:="{k8s.ns}"' in agent.run("entry", "show", made["id"]).stdout
         exported = agent.json("entry", "export")

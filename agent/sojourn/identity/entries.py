@@ -93,7 +93,11 @@ class Registration:
         """
         if not isinstance(self.spiffe_id, IdTemplate):
             return self if isinstance(self, Entry) and self.spiffe_id == spiffe_id else None
-        return Entry(**{**_fields(self), "spiffe_id": spiffe_id}) if self.spiffe_id.makes(spiffe_id) else None
+        return self.named(spiffe_id) if self.spiffe_id.makes(spiffe_id) else None
+
+    def named(self, spiffe_id: SpiffeId) -> "Entry":
+        """The entry for a SPIFFE ID that this is known to make."""
+        return Entry(**{**_fields(self), "spiffe_id": spiffe_id})
 
     @property
     def order(self) -> tuple[int, int, int, str, str]:

@@ -313,10 +313,11 @@ class Identities:
         """Raise AttestationFailed if a caller that has none of these might have one, if all attestors could tell."""
         if not attested.untold:
             return
-        named = {entry.id for each in spiffe_ids for entry in self._registry.registered(each)}
-        found = [entry for entry in map(self._registry.get, named) if entry is not None]
         if any(
-            might_match(entry, attested.selectors, attested.untold) for entry in found if self._registry.serves(entry)
+            might_match(entry, attested.selectors, attested.untold)
+            for each in spiffe_ids
+            for entry in self._registry.that_make(each)
+            if self._registry.serves(entry)
         ):
             raise cannot_tell(attested)
 

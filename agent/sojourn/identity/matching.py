@@ -7,48 +7,54 @@ from typing import TypeVar
 
 from sojourn.attestation.selectors import Selector
 from sojourn.identity.entries import Registration
-from sojourn.identity.templates import fillable
+from sojourn.identity.templates import Placeholder, fillable
 from sojourn.limits import BLIND_INDEXES_KEPT
 
 Kind = TypeVar("Kind", bound=Registration)
+_Key = Selector | Placeholder | None
 
 
 class _Drawers:
-    """Entries, each filed under one of its selectors: the one under which the fewest others are filed.
+    """Entries, each filed under one of its selectors or placeholders: the one under which the fewest others are filed.
 
     `blind` to some types or kinds of selectors: only entries that hang on such are filed, by what else they ask for.
     """
 
     def __init__(self, blind: frozenset[str] = frozenset()) -> None:
         self._blind = blind
-        self._filed: dict[Selector | None, dict[str, tuple[frozenset[Selector], Registration]]] = {}
-        self._selector_of: dict[str, Selector | None] = {}
+        self._filed: dict[_Key, dict[str, tuple[frozenset[Selector], Registration]]] = {}
+        self._key_of: dict[str, _Key] = {}
 
     def add(self, entry: Registration) -> None:
         """File `entry`, in the place of an earlier one with the same ID."""
         self.remove(entry.id)
-        asked = entry.selectors
+        asked, placeholders = entry.selectors, entry.placeholders
         if self._blind:
             asked = frozenset(selector for selector in entry.selectors if not selector.within(self._blind))
-            if len(asked) == len(entry.selectors) and not any(each.within(self._blind) for each in entry.placeholders):
+            placeholders = tuple(each for each in entry.placeholders if not each.within(self._blind))
+            if len(asked) == len(entry.selectors) and len(placeholders) == len(entry.placeholders):
                 return
-        key = min(sorted(asked), key=lambda selector: len(self._filed.get(selector, ())), default=None)
+        keys: list[_Key] = [*sorted(asked), *placeholders]
+        key = min(keys, key=lambda each: len(self._filed.get(each, ())), default=None)
         self._filed.setdefault(key, {})[entry.id] = (asked, entry)
-        self._selector_of[entry.id] = key
+        self._key_of[entry.id] = key
 
     def remove(self, entry_id: str) -> None:
-        if entry_id not in self._selector_of:
+        if entry_id not in self._key_of:
             return
-        key = self._selector_of.pop(entry_id)
+        key = self._key_of.pop(entry_id)
         drawer = self._filed[key]
         del drawer[entry_id]
         if not drawer:
             del self._filed[key]
 
     def among(self, selectors: frozenset[Selector]) -> Iterator[Registration]:
-        """The entries that ask for nothing else, but for what this is blind to."""
-        for selector in (*selectors, None):
-            for asked, entry in self._filed.get(selector, {}).values():
+        """The entries that ask for nothing else, but for what this is blind to.
+
+        Those with a placeholder for which there is no selector may be left out.
+        """
+        for key in (*selectors, *{Placeholder.filled_by(each) for each in selectors}, None):
+            for asked, entry in self._filed.get(key, {}).values():
                 if asked <= selectors:
                     yield entry
 
@@ -73,7 +79,10 @@ class EntryIndex:
             drawers.remove(entry_id)
 
     def match(self, selectors: frozenset[Selector]) -> tuple[Registration, ...]:
-        """The entries whose selectors are all among `selectors`, in the stated order."""
+        """The entries whose selectors are all among `selectors`, in the stated order.
+
+        Those of which a placeholder cannot be filled may be left out.
+        """
         return tuple(sorted(self._drawers.among(selectors), key=lambda entry: entry.order))
 
     def possible(self, selectors: frozenset[Selector], untold: frozenset[str]) -> Iterator[Registration]:

@@ -7,6 +7,7 @@ import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Protocol, TypeVar
 
 from sojourn.attestation.selectors import Selector
@@ -123,8 +124,14 @@ class Registry:
         """The entries for one SPIFFE ID that have not ended, of whichever node, in the stated order: those that say it,
         and those that make it of a template.
         """
-        found = [*self._of_id.get(spiffe_id, {}).values(), *self._shapes.find(spiffe_id)]
-        return _ordered(entry for entry in found if not self._expired(entry))
+        said = self._of_id.get(spiffe_id, {}).values()
+        made = (each.named(spiffe_id) for each in self._shapes.find(spiffe_id) if not self._expired(each))
+        return _ordered((*(entry for entry in said if not self._expired(entry)), *made))
+
+    def that_make(self, spiffe_id: SpiffeId) -> Iterator[Registration]:
+        """The same as they are registered, in no order."""
+        found = chain(self._of_id.get(spiffe_id, {}).values(), self._shapes.find(spiffe_id))
+        return (each for each in found if not self._expired(each))
 
     # --- changing ---------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from sojourn.identity.entries import Entry, Registration
+from sojourn.identity.entries import Registration
 from sojourn.identity.templates import IdTemplate, Segment
 from sojourn.spiffe.ids import SpiffeId
 
@@ -13,7 +13,7 @@ class _Node:
 
     plain: dict[str, "_Node"] = field(default_factory=dict)
     open: dict[tuple[str, str], "_Node"] = field(default_factory=dict)
-    here: dict[str, Registration] = field(default_factory=dict)
+    here: dict[IdTemplate, dict[str, Registration]] = field(default_factory=dict)
 
     def next(self, segment: Segment) -> "_Node":
         if segment.placeholder is None:
@@ -41,25 +41,32 @@ class IdShapes:
         node = self._root
         for segment in template.segments:
             node = node.next(segment)
-        node.here[registration.id] = registration
+        node.here.setdefault(template, {})[registration.id] = registration
 
     def remove(self, registration: Registration, template: IdTemplate) -> None:
         """Take it out, if it is there."""
         way = [self._root]
         for segment in template.segments:
             way.append(way[-1].next(segment))
-        way[-1].here.pop(registration.id, None)
+        of_template = way[-1].here.get(template, {})
+        if of_template.pop(registration.id, None) is not None and not of_template:
+            del way[-1].here[template]
         for parent, segment in zip(reversed(way[:-1]), reversed(template.segments), strict=True):
             if parent.next(segment).empty:
                 parent.drop(segment)
 
-    def find(self, spiffe_id: SpiffeId) -> list[Entry]:
-        """The entries for this ID that registrations make."""
+    def find(self, spiffe_id: SpiffeId) -> list[Registration]:
+        """The registrations that make this ID."""
         nodes = [self._root]
         for text in spiffe_id.path[1:].split("/"):
             nodes = [after for node in nodes for after in _after(node, text)]
-        made = (each.expanded_to(spiffe_id) for node in nodes for each in node.here.values())
-        return [entry for entry in made if entry is not None]
+        return [
+            each
+            for node in nodes
+            for template, registrations in node.here.items()
+            if template.makes(spiffe_id)
+            for each in registrations.values()
+        ]
 
 
 def _after(node: _Node, text: str) -> list[_Node]:

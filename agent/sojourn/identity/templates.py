@@ -37,6 +37,11 @@ class Placeholder:
             raise InvalidInput(f"{quoted('{' + inner + '}')} is not a placeholder such as {{k8s.ns}}")
         return cls(kind, key)
 
+    @classmethod
+    def filled_by(cls, selector: Selector) -> Self:
+        """The one that this selector can fill: no value has a colon."""
+        return cls(selector.type, selector.value.rpartition(":")[0])
+
     @property
     def kind(self) -> str:
         """The kind of the selectors that it stands for, such as `k8s:ns`."""

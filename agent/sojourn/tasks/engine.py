@@ -298,6 +298,7 @@ class TaskEngine:
                 or not change.served
                 or change.new.spiffe_id != change.old.spiffe_id
                 or not change.new.selectors <= change.old.selectors
+                or not set(change.new.placeholders) <= set(change.old.placeholders)
             )
         }
         for task in [task for task in self.tasks.all() if task.entry_id in lost]:

@@ -7,8 +7,8 @@ from fakes.registrations import entry, selectors
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.attestation.selectors import Selector
-from sojourn.identity.entries import registration
-from sojourn.identity.matching import EntryIndex, nearest, that_matter, unique_hints
+from sojourn.identity.entries import Entry, registration
+from sojourn.identity.matching import EntryIndex, might_match, nearest, that_matter, unique_hints
 from sojourn.identity.templates import parse_id
 from sojourn.limits import BLIND_INDEXES_KEPT
 
@@ -61,6 +61,60 @@ def test_kinds_that_nobody_can_tell():
     assert {"entry-of-kind", "entry-same-kind"} == {each.id for each in found}
 
 
+def fleet(name, path, *asked):
+    return registration(
+        {
+            "id": name,
+            "spiffe_id": parse_id(f"spiffe://example.org{path}"),
+            "parent_id": entry("/a").parent_id,
+            "selectors": selectors(*asked),
+        }
+    )
+
+
+def test_templates_that_differ_in_nothing_else():
+    """Of many templates that ask for the same, those are looked at for which the caller has something."""
+    index = EntryIndex()
+    for number in range(1_000):
+        index.add(fleet(f"n{number}", f"/t/{{k8s.pod-label:l{number}}}", "k8s:node-name:n"))
+    index.add(fleet("both", "/t/{k8s.pod-label:l0}/{k8s.pod-label:l2}", "k8s:node-name:n"))
+    held = selectors("k8s:node-name:n", "k8s:pod-label:l0:a", "k8s:pod-label:l2:b", "k8s:pod-label:l3:x:y")
+    assert {"n0", "n2", "both"} == {each.id for each in index.match(held)}
+    assert 3 >= len(list(index._drawers.among(held)))
+    assert {"n0", "n2", "both"} == {each.id for each in index.match(held | selectors("k8s:sa:web"))}
+    untold = frozenset({"k8s:node-name"})
+    assert {"n0", "n2", "both"} == {each.id for each in index.possible(held - selectors("k8s:node-name:n"), untold)}
+    index.remove("n0")
+    assert {"n2", "both"} == {each.id for each in index.match(held)}
+
+
+values = st.sampled_from(["k:a:x", "k:a:y", "k:b:x", "k:b:c:x", "m:a:x", "m:a:x/y", "t:1", "t:2"])
+templates = st.builds(
+    lambda number, path, asked: fleet(f"n{number}", path, *asked),
+    st.integers(0, 9),
+    st.sampled_from(["/{k.a}", "/{k.b}", "/{k.b:c}", "/{m.a}", "/{k.a}/{m.a}", "/{k.a}/{k.b}/{k.a}"]),
+    st.sets(values, min_size=1, max_size=2),
+)
+
+
+@given(
+    st.lists(templates, max_size=12),
+    st.sets(values).map(lambda held: selectors(*held)),
+    st.sets(st.sampled_from(["k", "k:a", "k:b", "m", "t"])).map(frozenset),
+)
+def test_templates_equal_looking_at_all(added, held, untold):
+    """What a caller has by templates, and what it might have, is what looking at every one finds, filed as they may be."""
+    index, left = EntryIndex(), {}
+    for each in added:
+        index.add(each)
+        left[each.id] = each
+    filled = {each.id for each in left.values() if each.selectors <= held and isinstance(each.expand(held), Entry)}
+    assert filled == {each.id for each in index.match(held) if isinstance(each.expand(held), Entry)}
+    assert {each.id for each in left.values() if might_match(each, held, untold)} == {
+        each.id for each in index.possible(held, untold)
+    }
+
+
 def test_removing_leaves_nothing():
     """An index from which everything was removed is empty."""
     index = EntryIndex()
@@ -69,7 +123,7 @@ def test_removing_leaves_nothing():
     index.remove("entry-a")
     index.remove("entry-a")
     index.possible(selectors("unix:uid:1"), frozenset({"unix"}))
-    assert ({}, {}, {}) == (index._entries, index._drawers._filed, index._drawers._selector_of)
+    assert ({}, {}, {}) == (index._entries, index._drawers._filed, index._drawers._key_of)
     assert [{}] == [each._filed for each in index._blind.values()]
 
 

@@ -52,11 +52,16 @@ def test_find(path, expected):
     assert expected == found(shapes, path)
 
 
-def test_what_is_found():
-    """What is found is the entry for that ID, under the registration's own ID."""
-    shapes, (only,) = filed("/ns/{k.n}")
-    (entry,) = shapes.find(SpiffeId.from_parts("example.org", "/ns/a"))
-    assert (only.id, "spiffe://example.org/ns/a") == (entry.id, str(entry.spiffe_id))
+def test_of_one_template():
+    """Registrations of one template are all found, and the template is looked at once for all of them."""
+    shapes = IdShapes()
+    made = [template("/ns/{k.n}", f"e{number}") for number in range(3)]
+    for each in made:
+        shapes.add(each, each.spiffe_id)
+    assert ["e0", "e1", "e2"] == found(shapes, "/ns/a")
+    assert [1] == [len(node.here) for node in shapes._root.plain["ns"].open.values()]
+    shapes.remove(made[1], made[1].spiffe_id)
+    assert ["e0", "e2"] == found(shapes, "/ns/a")
 
 
 def test_of_one_shape():

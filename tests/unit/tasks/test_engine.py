@@ -37,6 +37,7 @@ from sojourn.errors import (
     TaskOver,
     UnknownTaskType,
 )
+from sojourn.identity.claims import JwtClaims
 from sojourn.identity.registry import Change, Registry
 from sojourn.oversight.audit import Audit
 from sojourn.sdk.feed import TaskFeed
@@ -517,6 +518,9 @@ class TestEntriesChanged:
             pytest.param(entry("/web", id=TRIAGE_ENTRY.id), id="other SPIFFE ID"),
             pytest.param(entry("/agent/triage", "unix:uid:1001"), id="other selectors"),
             pytest.param(entry("/agent/triage", "unix:uid:1000", "unix:gid:5"), id="more selectors"),
+            pytest.param(
+                entry("/agent/triage", jwt_claims=JwtClaims.parse({"team": "{docker.label:team}"})), id="claims to fill"
+            ),
         ],
     )
     async def test_identity_lost(self, room, task, new):
@@ -528,6 +532,9 @@ class TestEntriesChanged:
         "changes",
         [
             pytest.param([Change(TRIAGE_ENTRY, entry("/agent/triage", hint="x"))], id="hint"),
+            pytest.param(
+                [Change(TRIAGE_ENTRY, entry("/agent/triage", jwt_claims=JwtClaims.parse({"team": "a"})))], id="claims"
+            ),
             pytest.param([Change(None, entry("/agent/other"))], id="another is new"),
             pytest.param([Change(entry("/agent/other"), None)], id="another is gone"),
         ],
