@@ -16,6 +16,7 @@ from sojourn.errors import AttestationFailed
 
 ANSWER_MAX_BYTES: Final = 32 * 1024 * 1024  # 500 pods with all their fields are about 10 MiB
 _UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EACCES, errno.EPERM})
+_HUNG_UP: Final = (httpx.RemoteProtocolError, httpx.ReadError)
 _CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=30)
 
 
@@ -91,7 +92,7 @@ class HttpClient:
             if isinstance(cause, OSError) and cause.errno in _UNREACHABLE:
                 return f": {at} cannot be reached: {os.strerror(cause.errno)}"
             cause = cause.__cause__ or cause.__context__
-        return ""
+        return f": at {at} nobody speaks HTTP, or they hung up" if isinstance(error, _HUNG_UP) else ""
 
     async def _body(self, answer: httpx.Response) -> bytes:
         body = bytearray()

@@ -253,7 +253,7 @@ class TestLies:
             ({"status": 500}, "answered 500"),
             ({"status": 302}, "answered 302"),
             ({"status": 404}, "knows nothing of it"),
-            ({"short": True}, "cannot be asked"),
+            ({"short": True}, "nobody speaks HTTP, or they hung up"),
             ({"answer": b" " * (33 * 1024 * 1024)}, "answered more than"),
         ],
         ids=["HTML", "empty", "nested", "nothing", "500", "302", "404", "short", "huge"],
