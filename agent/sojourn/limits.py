@@ -116,16 +116,19 @@ NAMES_KEPT = 4_096
 NAMES_FRESH_SECONDS = 60.0
 SYSTEM_BUS_SECONDS = 4.0  # for all that systemd is asked of one process: less than an attestor's deadline, to say so
 SYSTEMD_ABSENT_SECONDS = 1.0  # it leaves its bus for a moment where it is updated, and comes back
+SYSTEMD_ASKED_AT_ONCE = 16  # about processes, with up to 7 calls: a bus lets one connection wait for 128 answers
 BUS_ANSWER_MAX_BYTES = 65_536  # an answer of systemd's to what is asked has some hundreds
 BLOCKING_THREADS = 8
-ATTESTATIONS_PER_UID = 2  # at once: one user cannot take all threads
+ATTESTATIONS_PER_CGROUP = 2  # at once, of one uid
+ATTESTATIONS_PER_UID = 64  # at once: containers share uids, and the runtime of one may keep it waiting
+PROGRAMS_PER_UID = 2  # threads that read them, and as many for those that no slow file system is asked for
 
 # Attestors that do not come with Sojourn have a process each.
 HOST_START_SECONDS = 10.0  # to import it and to make it of its settings
 HOST_SILENT_SECONDS = 1.5  # in which its event loop does not come to answering: it stands still, and is ended
 HOST_CLOSE_SECONDS = 2.0
 HOST_UNANSWERED_MAX = 8  # questions in a row that it let pass the deadline: then it is started anew
-HOST_REQUESTS_AT_ONCE = 64  # more wait
+HOST_REQUESTS_AT_ONCE = 256  # more wait: several times what one uid can ask at once
 HOST_MESSAGE_MAX_BYTES = 1024 * 1024  # read in about 10 ms; 2,000 selectors are less than 200 KiB as they are
 HOST_DETAIL_MAX = 4_096  # characters of a traceback
 HOST_MEMORY_MAX_BYTES = 512 * 1024 * 1024

@@ -21,6 +21,7 @@ from sojourn_attestors.containerpaths import Named, named_in
 from sojourn_attestors.containerprocesses import NotInside, check_shared, first_of
 from sojourn_attestors.mounts import mounts_of
 from sojourn_attestors.namespaces import namespace_of, user_namespace_owner
+from sojourn_attestors.programs import Threads
 
 __all__ = ["Containers", "NotInside", "OfUser", "Place"]
 
@@ -56,6 +57,9 @@ class Containers:
 
     def __init__(self, pool: Executor, *, rootless: bool = False) -> None:
         self._pool = pool
+        self._threads = Threads(
+            pool, served=lambda _: True
+        )  # anyone may make mounts that take a second to look through
         self._rootless = rootless
         self._folders = CgroupFolders()
 
@@ -67,7 +71,8 @@ class Containers:
         """
         place = self._by_cgroups(subject.cgroup)
         if place is None:
-            place = await self._in_pool(lambda: _by_mounts(subject.pid))
+            looking = await self._threads.start(subject.uid, subject.pid, lambda: _by_mounts(subject.pid))
+            place = await asyncio.wrap_future(looking)
         if place is not None and place.owner and not self._rootless:
             raise OfUser(place.owner)
         return place

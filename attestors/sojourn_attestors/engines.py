@@ -32,7 +32,10 @@ class Engine:
         self._client = LocalJsonClient(what, path, owner, finder, answer_max_bytes=ENGINE_ANSWER_MAX_BYTES)
         self._now = now
         self._failures = 0
-        self._under_way = 0
+        self._under_way = {
+            False: 0,
+            True: 0,
+        }  # of what it answered before or was not asked, and of what it did not answer
         self._late: OrderedDict[str, float] = OrderedDict()  # until when it is not asked again
 
     async def container(self, container_id: str, ends: float) -> Any:
@@ -46,9 +49,10 @@ class Engine:
     async def _get(self, path: str, ends: float) -> Any:
         if self._late.get(path, 0.0) > self._now():
             raise AttestationFailed(f"{self._what} did not answer a moment ago")
-        if self._failures >= ENGINE_FAILURES and self._under_way:
+        again = path in self._late  # it may be stuck about that alone: others do not wait for it
+        if self._failures >= ENGINE_FAILURES and self._under_way[again]:
             raise AttestationFailed(f"{self._what} did not answer a moment ago, and is being asked again")
-        self._under_way += 1
+        self._under_way[again] += 1
         try:
             answer = await self._try(path, ends)
         except (Late, Unwell) as error:
@@ -60,8 +64,9 @@ class Engine:
             self._failures = 0
             raise
         finally:
-            self._under_way -= 1
+            self._under_way[again] -= 1
         self._failures = 0
+        self._late.pop(path, None)
         return answer
 
     def _put_off(self, path: str) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from sojourn.errors import AttestationFailed
-from sojourn.limits import ATTESTATIONS_PER_UID, PROGRAM_MAX_BYTES, SLOW_PROGRAMS_AT_ONCE
+from sojourn.limits import PROGRAM_MAX_BYTES, PROGRAMS_PER_UID, SLOW_PROGRAMS_AT_ONCE
 
 from sojourn_attestors.digests import Changed, Digests, GivenUp
 from sojourn_attestors.filestatus import FileStatus, served_by_this_kernel
@@ -26,9 +26,14 @@ _T = TypeVar("_T")
 
 @dataclass(slots=True)
 class _Turn:
-    """Of one user: threads that are free, and how many hold one or wait for it."""
+    """Of one user: threads that are free, and how many hold one or wait for it.
 
-    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(ATTESTATIONS_PER_UID))
+    `quick`: more of them, for what no slow file system is asked for. Containers share users, and what one of them
+    keeps a thread with does not keep the others waiting.
+    """
+
+    free: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROGRAMS_PER_UID))
+    quick: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(PROGRAMS_PER_UID))
     users: int = 0
 
 
@@ -70,11 +75,15 @@ class Threads:
         """
         turn = self._of_uid.setdefault(uid, _Turn())
         turn.users += 1
-        held = slot = False
+        held: asyncio.Semaphore | None = None
+        slot = False
         try:
-            await turn.free.acquire()
-            held = True
-            if not self._slots.locked() or long or not self._served(pid):
+            busy = turn.free.locked() or self._slots.locked()
+            quick = busy and not long and self._served(pid)
+            free = turn.quick if quick and turn.free.locked() else turn.free
+            await free.acquire()
+            held = free
+            if not quick:
                 await self._slots.acquire()
                 slot = True
             doing = self._pool.submit(work)
@@ -83,19 +92,19 @@ class Threads:
             raise
         # A thread is taken until it has ended, also when nobody waits for it any more.
         loop = asyncio.get_running_loop()
-        doing.add_done_callback(lambda _: _call(loop, lambda: self._ended(uid, True, slot)))
+        doing.add_done_callback(lambda _: _call(loop, lambda: self._ended(uid, held, slot)))
         return doing
 
     def are_taken(self, uid: int) -> bool:
         """Whether a user has as many threads as there are for one."""
         return uid in self._of_uid and self._of_uid[uid].free.locked()
 
-    def _ended(self, uid: int, held: bool, slot: bool) -> None:
+    def _ended(self, uid: int, held: asyncio.Semaphore | None, slot: bool) -> None:
         turn = self._of_uid[uid]
         if slot:
             self._slots.release()
-        if held:
-            turn.free.release()
+        if held is not None:
+            held.release()
         turn.users -= 1
         if not turn.users:
             del self._of_uid[uid]

@@ -8,7 +8,7 @@ from typing import Any, Final, Self
 from jeepney import DBusAddress
 from sojourn.attestation.attestor import Subject
 from sojourn.errors import AttestationFailed
-from sojourn.limits import SYSTEMD_ABSENT_SECONDS
+from sojourn.limits import SYSTEMD_ABSENT_SECONDS, SYSTEMD_ASKED_AT_ONCE
 
 from sojourn_attestors.systembus import Call, ErrorAnswer, SystemBus
 from sojourn_attestors.units import INTERFACES, kind_of, name_of
@@ -53,6 +53,7 @@ class Manager:
         self._bus = bus
         self._unique_name = unique_name
         self._same_numbers = same_numbers
+        self._turns = asyncio.Semaphore(SYSTEMD_ASKED_AT_ONCE)
         self._takes_pidfd = True  # systemd 254 and newer: found out by the first call
 
     @classmethod
@@ -86,8 +87,9 @@ class Manager:
         Raise SystemdLeft, or AttestationFailed if that cannot be told.
         """
         try:
-            path = await self._path_of(subject)
-            return await self._unit(path)
+            async with self._turns:
+                path = await self._path_of(subject)
+                return await self._unit(path)
         except ErrorAnswer as error:
             if error.name == _NO_UNIT:
                 return None

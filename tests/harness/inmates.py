@@ -71,7 +71,7 @@ class Cgroups:
 def subject_of(pid: int) -> SimpleNamespace:
     """A process as an attestor sees it."""
     text = Path(f"/proc/{pid}/cgroup").read_text("utf-8", "surrogateescape")
-    return SimpleNamespace(pid=pid, cgroup=text)
+    return SimpleNamespace(pid=pid, uid=os.stat(f"/proc/{pid}").st_uid, cgroup=text)
 
 
 class Inmate:

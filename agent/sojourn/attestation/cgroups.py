@@ -1,6 +1,10 @@
 """The cgroups of a process, as the kernel lists them in /proc/PID/cgroup."""
 
+import re
 from dataclasses import dataclass
+from typing import Final
+
+_CONTAINER: Final = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,12 @@ class Cgroup:
 def parse_cgroups(text: str) -> tuple[Cgroup, ...]:
     """The lines of /proc/PID/cgroup. Raise ValueError if that is what no kernel writes."""
     return tuple(_parse(line) for line in text.split("\n") if line)
+
+
+def outermost(text: str) -> str:
+    """A /proc/PID/cgroup up to the first name of a container in it: the same for all cgroups that are made inside."""
+    found = _CONTAINER.search(text)
+    return text[: found.end()] if found else text
 
 
 def _parse(line: str) -> Cgroup:

@@ -1,13 +1,15 @@
 """Runs the attestors: side by side, each with a deadline, around two checks that the process stayed what it was."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections import Counter
+from collections.abc import AsyncIterator, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
 from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Closing, PinnedSubject
+from sojourn.attestation.cgroups import outermost
 from sojourn.attestation.hosted import HostedAttestor
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
@@ -16,10 +18,12 @@ from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidSelector, SojournError
 from sojourn.limits import (
     ATTESTATION_FRESH_SECONDS,
+    ATTESTATIONS_PER_CGROUP,
     ATTESTATIONS_PER_UID,
     ATTESTOR_DEADLINE_SECONDS,
     ATTESTOR_REASON_MAX,
     ATTESTOR_RETRY_SECONDS,
+    REFUSALS_LOGGED_PER_SECOND,
     SELECTORS_PER_CALLER,
 )
 
@@ -27,25 +31,43 @@ log = structlog.get_logger()
 
 
 class _Turns:
-    """So many at once for each uid: one user's slow programs keep nobody else waiting."""
+    """So many at once for each of those who ask: nobody else waits for what one has to wait for."""
 
     def __init__(self, at_once: int) -> None:
         self._at_once = at_once
-        self._of_uid: dict[int, tuple[asyncio.Semaphore, int]] = {}  # and how many have it or wait for it
+        self._of: dict[Hashable, tuple[asyncio.Semaphore, int]] = {}  # and how many have it or wait for it
 
     @asynccontextmanager
-    async def of(self, uid: int) -> AsyncIterator[None]:
-        turn, users = self._of_uid.get(uid, (asyncio.Semaphore(self._at_once), 0))
-        self._of_uid[uid] = (turn, users + 1)
+    async def of(self, who: Hashable) -> AsyncIterator[None]:
+        turn, users = self._of.get(who, (asyncio.Semaphore(self._at_once), 0))
+        self._of[who] = (turn, users + 1)
         try:
             async with turn:
                 yield
         finally:
-            turn, users = self._of_uid[uid]
+            turn, users = self._of[who]
             if users > 1:
-                self._of_uid[uid] = (turn, users - 1)
+                self._of[who] = (turn, users - 1)
             else:
-                del self._of_uid[uid]
+                del self._of[who]
+
+
+class _Allowance:
+    """So many a second for each uid: whoever can make attestors fail does not flood the log."""
+
+    def __init__(self, per_second: int, clock: Clock) -> None:
+        self._per_second = per_second
+        self._clock = clock
+        self._second = 0
+        self._used: Counter[int] = Counter()
+
+    def allow(self, uid: int) -> bool:
+        second = int(self._clock.boot())
+        if second != self._second:
+            self._second = second
+            self._used.clear()
+        self._used[uid] += 1
+        return self._used[uid] <= self._per_second
 
 
 @dataclass(slots=True)
@@ -66,7 +88,7 @@ class _Found:
             return
         self.asked[name] = Asked(seconds, len(answer.values), answer.age)
         self.selectors.update(Selector.from_parts(name, value) for value in answer.values)
-        self.withheld.update({f"{name}:{kind}": reason for kind, reason in answer.withheld.items()})
+        self.withheld.update({f"{name}:{kind}": _plain(reason) for kind, reason in answer.withheld.items()})
         for what, reason in answer.untold.items():  # of a part of a kind, such as `label:team`, the whole is unknown
             self.failures[f"{name}:{what.partition(':')[0]}"] = _plain(reason)
 
@@ -104,6 +126,8 @@ class Attestation:
             if isinstance(attestor, HostedAttestor):
                 attestor.on_end(self.tally.note_end)
         self._turns = _Turns(ATTESTATIONS_PER_UID)
+        self._cgroup_turns = _Turns(ATTESTATIONS_PER_CGROUP)
+        self._logged = _Allowance(REFUSALS_LOGGED_PER_SECOND, clock)
         self._running: dict[Peer, asyncio.Future[Attested]] = {}
 
     @property
@@ -142,7 +166,8 @@ class Attestation:
         process = peer.process.again()  # the caller may leave, and its handle be closed, while attestors use theirs
         try:
             subject = PinnedSubject(process.pid, peer.uid, peer.gid, peer.groups, process.pidfd, cgroup)
-            async with self._turns.of(peer.uid):
+            # A container that its runtime does not tell of holds up itself, and not all others of its uid.
+            async with self._cgroup_turns.of((peer.uid, outermost(cgroup))), self._turns.of(peer.uid):
                 answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
         finally:
             process.close()
@@ -184,24 +209,31 @@ class Attestation:
                 raise AttestationFailed(f"gave more than {SELECTORS_PER_CALLER} selectors")
             for value in (*answer.values, *answer.withheld, *answer.untold):
                 Selector.from_parts(name, value)
+                value.encode()
         except TimeoutError:
             reason = f"did not answer within {ATTESTOR_DEADLINE_SECONDS:g} s"
         except InvalidSelector as error:
             reason = f"gave a malformed selector: {error.public}"
+        except UnicodeEncodeError:
+            reason = "gave a malformed selector: it is not Unicode"
         except AttestationFailed as error:
             reason, detail = error.reason or "could not tell", error.detail
         except SojournError as error:
             reason, detail = error.public, error.detail
         except Exception as error:
-            log.exception("attestor_raised", attestor=name, pid=subject.pid)
+            if self._logged.allow(subject.uid):
+                log.exception("attestor_raised", attestor=name, pid=subject.pid)
             reason = f"failed: {type(error).__name__}"
         else:
             for kind, reason in answer.untold.items():
-                log.warning("attestor_failed", attestor=f"{name}:{kind}", pid=subject.pid, reason=_plain(reason))
+                self._log_failure(f"{name}:{kind}", subject, reason)
             return answer
-        reason = _plain(reason)
-        log.warning("attestor_failed", attestor=name, pid=subject.pid, reason=reason, detail=detail)
-        return reason
+        self._log_failure(name, subject, reason, detail)
+        return _plain(reason)
+
+    def _log_failure(self, what: str, subject: PinnedSubject, reason: str, detail: str = "") -> None:
+        if self._logged.allow(subject.uid):
+            log.warning("attestor_failed", attestor=what, pid=subject.pid, reason=_plain(reason), detail=detail)
 
 
 def cannot_tell(attested: Attested) -> AttestationFailed:

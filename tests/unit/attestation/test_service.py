@@ -1,17 +1,26 @@
 """attestation/service.py: attestors side by side, and nothing said of a process that changed meanwhile."""
 
 import asyncio
+import dataclasses
 
 import pytest
+import structlog
 from fakes.attestations import FakeAttestor
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.registrations import selectors
 from sojourn.attestation import service
+from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process, Program
 from sojourn.attestation.service import Attestation
 from sojourn.errors import AttestationFailed
-from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTOR_REASON_MAX, ATTESTOR_RETRY_SECONDS
+from sojourn.limits import (
+    ATTESTATION_FRESH_SECONDS,
+    ATTESTATIONS_PER_CGROUP,
+    ATTESTOR_REASON_MAX,
+    ATTESTOR_RETRY_SECONDS,
+    REFUSALS_LOGGED_PER_SECOND,
+)
 
 
 @pytest.fixture
@@ -312,6 +321,56 @@ class TestUntold:
         assert {"unix"} == (await attestation.attest(peer)).untold
 
 
+class TestTurns:
+    @pytest.fixture
+    def of_two_containers(self, running, peer, monkeypatch):
+        """Many connections of a container and one of another, all of one user."""
+        with child() as process:
+            outside = peer_of(process)
+            inside = [peer_of(running) for _ in range(20)]
+            names = {running.pid: "a" * 64 + "/below", process.pid: "b" * 64}
+            monkeypatch.setattr(Process, "cgroup", lambda self: f"0::/docker/{names[self.pid]}\n")
+            yield inside, outside
+            for each in (*inside, outside):
+                each.close()
+
+    async def test_of_one_container(self, attestation, unix, of_two_containers):
+        """A container that an attestor waits for has few turns, and leaves those of others of its user alone."""
+        inside, outside = of_two_containers
+        gate = asyncio.Event()
+        real = unix.attest
+
+        async def attest(subject):
+            answer = await real(subject)
+            if subject.pid != outside.process.pid:
+                await gate.wait()
+            return answer
+
+        unix.attest = attest
+        waiting = [asyncio.ensure_future(attestation.attest(each)) for each in inside]
+        await asyncio.sleep(0)
+        async with asyncio.timeout(2):
+            assert selectors("unix:uid:1") <= (await attestation.attest(outside)).selectors
+        assert ATTESTATIONS_PER_CGROUP == sum(each.pid != outside.process.pid for each in unix.asked)
+        gate.set()
+        await asyncio.gather(*waiting)
+        assert len(inside) + 1 == len(unix.asked)
+
+    async def test_of_cgroups_that_a_container_makes(self, attestation, unix, of_two_containers, monkeypatch):
+        """Cgroups that a container makes inside of its own give it no further turns."""
+        inside, _ = of_two_containers
+        numbers = {id(each.process): number for number, each in enumerate(inside)}
+        monkeypatch.setattr(Process, "cgroup", lambda self: f"0::/docker/{'a' * 64}/{numbers.get(id(self), 0):064x}\n")
+        unix.gate = asyncio.Event()
+        waiting = [asyncio.ensure_future(attestation.attest(each)) for each in inside]
+        await asyncio.wait_for(unix.asking.wait(), 2)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert ATTESTATIONS_PER_CGROUP == len(unix.asked)
+        unix.gate.set()
+        await asyncio.gather(*waiting)
+
+
 class TestReasons:
     async def test_are_told(self, attestation, unix, docker, peer):
         """If nothing can be told, the caller hears which attestors failed and why, and nothing of their details."""
@@ -329,6 +388,32 @@ class TestReasons:
         docker.failure = AttestationFailed("\x1b[2J\n" + "x" * 10_000)
         reason = (await attestation.attest(peer)).failures["docker"]
         assert (ATTESTOR_REASON_MAX, True) == (len(reason), reason.isprintable())
+
+    async def test_of_what_is_withheld(self, attestation, docker, peer):
+        """So is why something is withheld."""
+        docker.withheld = {"label": "a\nb\udc80" + "x" * 1_000_000}
+        reason = (await attestation.attest(peer)).withheld["docker:label"]
+        assert (True, ATTESTOR_REASON_MAX) == (reason.isprintable(), len(reason))
+
+    @pytest.mark.parametrize("number", [0xDC80, 0xD800])
+    async def test_of_what_is_no_text(self, attestation, docker, peer, number):
+        """What is no Unicode is no selector, nor a kind of them: nothing could show it."""
+        odd = f"label:{chr(number)}"
+        docker.values = frozenset({odd})
+        assert "malformed" in (await attestation.attest(peer)).failures["docker"]
+        peer.attested, docker.values, docker.withheld = None, frozenset(), {odd: "why"}
+        assert "malformed" in (await attestation.attest(peer)).failures["docker"]
+
+    async def test_nobody_floods_the_log(self, attestation, docker, running, monkeypatch):
+        """What cannot be told of one user's processes is logged a few times a second, and what of another's too."""
+        monkeypatch.setattr(Peer, "check_unchanged", lambda _: None)
+        docker.failure = AttestationFailed("why")
+        with structlog.testing.capture_logs() as logged:
+            for uid in [1] * 100 + [2]:
+                peer = dataclasses.replace(peer_of(running), uid=uid)
+                await attestation.attest(peer)
+                peer.close()
+        assert REFUSALS_LOGGED_PER_SECOND + 1 == len(logged)
 
 
 class TestTally:

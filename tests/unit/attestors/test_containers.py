@@ -1,8 +1,10 @@
 """containers.py: in which container a process is, and whether it truly is. Processes, cgroups and namespaces are real."""
 
+import asyncio
 import os
 import secrets
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,7 +63,7 @@ def hand_over(folder, uid):
 
 def seen(text):
     """A process whose cgroups read so, and are out of this machine's sight."""
-    return SimpleNamespace(pid=os.getpid(), cgroup=text)
+    return SimpleNamespace(pid=os.getpid(), uid=0, cgroup=text)
 
 
 class TestCgroups:
@@ -252,6 +254,26 @@ def lent(tmp_path, name):
 
 
 class TestMounts:
+    async def test_of_one_user(self, monkeypatch):
+        """Whose mounts take long to look through does not take the threads of all others."""
+        going_on = threading.Event()
+        monkeypatch.setattr(module, "_by_mounts", lambda pid: None if pid == 2 else slowly())
+
+        def slowly():
+            going_on.wait(10)
+
+        with ThreadPoolExecutor(8) as pool:
+            containers = Containers(pool)
+            slow = SimpleNamespace(pid=1, uid=USER, cgroup="0::/\n")
+            waiting = [asyncio.ensure_future(containers.locate(slow)) for _ in range(64)]
+            await asyncio.sleep(0.05)
+            other = SimpleNamespace(pid=2, uid=0, cgroup="0::/\n")
+            try:
+                assert await asyncio.wait_for(containers.locate(other), 5) is None
+            finally:
+                going_on.set()
+            assert [None] * 64 == await asyncio.gather(*waiting)
+
     async def test_of_docker(self, containers, lent, name):
         """Where no cgroup names a container, Docker's own files in the mount table do."""
         prepare = shows(lent / f"docker/containers/{name}/hostname", "/etc/hostname")
@@ -315,7 +337,7 @@ class TestMounts:
         with inmate((), "--user", "--map-root-user", "--mount", uid=USER, prepare=inner) as process:
             children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
             deep = until(lambda: sleepers(children.read_text()), "the inner one sleeps")[0]
-            assert USER == (await rootless.locate(SimpleNamespace(pid=deep, cgroup="0::/\n"))).owner
+            assert USER == (await rootless.locate(SimpleNamespace(pid=deep, uid=USER, cgroup="0::/\n"))).owner
 
     async def test_very_many(self, containers, monkeypatch):
         """A mount table over the limit is refused."""

@@ -1,12 +1,15 @@
 """docker.py and engines.py: settings, and which engine is asked. Real engines are in integration/test_docker.py."""
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sojourn.errors import InvalidConfig
+from sojourn.errors import AttestationFailed, InvalidConfig
+from sojourn.limits import ENGINE_FAILURES, ENGINE_LATE_AGAIN_SECONDS
 from sojourn_attestors.containers import Place
 from sojourn_attestors.docker import DockerAttestor
-from sojourn_attestors.engines import Engines
+from sojourn_attestors.engines import Engine, Engines
+from sojourn_attestors.fetching import Late
 from sojourn_attestors.localfetching import SocketFinder
 
 ID = "ab" * 32
@@ -66,6 +69,35 @@ class TestSettings:
         with pytest.raises(InvalidConfig) as caught:
             DockerAttestor(settings, pool)
         assert all(fault.startswith(key) for fault in caught.value.faults)
+
+
+class TestOneThatIsStuck:
+    async def test_about_one_container(self, pool):
+        """While an engine does not answer about one container, which is asked about again, others are asked about."""
+        asked = []
+
+        class Client:
+            async def get(self, path, seconds):
+                asked.append(path)
+                if "stuck" in path:
+                    await asyncio.sleep(seconds)
+                    raise Late("no answer")
+                return {}
+
+        now = [0.0]
+        engine = Engine("Docker Engine", "/d", 0, SocketFinder(pool), lambda: now[0])
+        engine._client = Client()
+        for _ in range(ENGINE_FAILURES):
+            with pytest.raises(Late):
+                await engine.container("stuck", now[0])
+            now[0] += ENGINE_LATE_AGAIN_SECONDS + 1
+        again = asyncio.ensure_future(engine.container("stuck", now[0] + 60))
+        while len(asked) <= ENGINE_FAILURES:
+            await asyncio.sleep(0)
+        with pytest.raises(AttestationFailed, match="being asked again"):
+            await engine.container("stuck", now[0] + 60)
+        assert {} == await engine.container("other", now[0] + 60)
+        again.cancel()
 
 
 class TestWhichEngine:

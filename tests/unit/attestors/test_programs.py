@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from fakes.children import child
-from sojourn.limits import ATTESTATIONS_PER_UID, BLOCKING_THREADS, SLOW_PROGRAMS_AT_ONCE
+from sojourn.limits import BLOCKING_THREADS, PROGRAMS_PER_UID, SLOW_PROGRAMS_AT_ONCE
 from sojourn_attestors.digests import Digests
 from sojourn_attestors.filestatus import served_by_this_kernel
 from sojourn_attestors.programs import Programs, Threads
@@ -82,7 +82,7 @@ class TestPrograms:
         Nobody else is told so.
         """
         programs = Programs(pool, path=True, sha256=True)
-        for _ in range(ATTESTATIONS_PER_UID):
+        for _ in range(2 * PROGRAMS_PER_UID):
             await programs.of(running.pid, 1, 0.05)
         found = await programs.of(running.pid, 1, 0.05)
         assert {"path", "sha256"} == set(found.untold)
@@ -174,8 +174,8 @@ class TestThreads:
     async def test_of_one_user(self, pool):
         """One user has few of them; more waits until one has ended."""
         going_on = threading.Event()
-        threads = Threads(pool)
-        for _ in range(ATTESTATIONS_PER_UID):
+        threads = Threads(pool, served=lambda _: False)
+        for _ in range(PROGRAMS_PER_UID):
             await threads.start(1, 1, lambda: going_on.wait(PATIENCE))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
@@ -183,6 +183,24 @@ class TestThreads:
         assert (True, False) == (threads.are_taken(1), threads.are_taken(2))
         going_on.set()
         assert 7 == await asyncio.wrap_future(await threads.start(1, 1, lambda: 7))
+        await idle(threads)
+
+    async def test_of_one_user_in_many_containers(self, pool):
+        """What of a user's is on file systems that stand still does not hold up what is not, nor that all others."""
+        going_on = threading.Event()
+        threads = Threads(pool, served=lambda pid: pid == 1)
+        async with asyncio.timeout(PATIENCE):
+            for _ in range(PROGRAMS_PER_UID):
+                await threads.start(0, 2, lambda: going_on.wait(PATIENCE))
+            for _ in range(20):
+                assert 7 == await asyncio.wrap_future(await threads.start(0, 1, lambda: 7))
+            for _ in range(PROGRAMS_PER_UID):
+                await threads.start(0, 1, lambda: going_on.wait(PATIENCE))
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.05):
+                    await threads.start(0, 1, lambda: True)
+            assert 8 == await asyncio.wrap_future(await threads.start(1, 2, lambda: 8))
+        going_on.set()
         await idle(threads)
 
 

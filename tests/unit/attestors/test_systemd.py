@@ -379,6 +379,20 @@ class TestTheBus:
         bus.owner = SYSTEMD_NAME
         assert VALUES == (await attesting).values
 
+    async def test_lets_one_connection_wait_for_few_answers(self, attestor, bus, process):
+        """However many ask at once of a systemd that is slow, no more answers are waited for than a bus allows (128)."""
+        bus.unit("web.service", process.pid, CGROUP)
+        most, slow = [0], bus.answers["Get"]
+
+        def get(*arguments):
+            most[0] = max(most[0], len(attestor._manager._bus._waiting))
+            return slow(*arguments)
+
+        bus.answers["Get"] = get
+        answers = await asyncio.gather(*(attestor.attest(subject(process)) for _ in range(60)))
+        assert [VALUES] * 60 == [answer.values for answer in answers]
+        assert 7 < most[0] <= 128
+
     async def test_has_a_systemd_of_a_users(self, attestor, bus, process):
         """What has systemd's name on the bus must be root's."""
         bus.uid = 4711
