@@ -110,10 +110,12 @@ def needs(entries: Iterable[Registration], possible: Sequence[Registration], att
     for name in attested.untold:
 
         def lacks(entry: Registration, name: str = name) -> bool:
+            if not any(each.within({name}) for each in (*entry.selectors, *entry.placeholders)):
+                return False  # of ten thousand entries, most
             return any(selector.within({name}) for selector in _lacked(entry, attested).values())
 
-        best = [entry for entry in possible if lacks(entry)][:1]
-        for entry in best or nearest(filter(lacks, entries), attested.selectors, (), 1):
+        best = next(filter(lacks, possible), None)
+        for entry in [best] if best is not None else nearest(filter(lacks, entries), attested.selectors, (), 1):
             missing = _lacked(entry, attested).items()
             its = sorted(text for text, selector in missing if selector.within({name}))
             others = sorted(text for text, selector in missing if not selector.within({name}))
