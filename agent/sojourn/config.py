@@ -42,6 +42,7 @@ from sojourn.limits import (
     SVID_TTL_MIN_SECONDS,
     TOKEN_KEY_SECONDS,
 )
+from sojourn.settings import plain
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 
@@ -317,7 +318,7 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
 
 def _fault(path: Path | None, origins: Mapping[str, str], fault: Any) -> str:
     key = ".".join(str(part) for part in fault["loc"])
-    message = str(fault["msg"]).removeprefix("Value error, ")
+    message = plain(fault["type"], fault["msg"])
     if fault["type"] == "extra_forbidden":
         message = "unknown key"
     where = origins.get(key) or next((origins[k] for k in origins if key.startswith(f"{k}.")), str(path or "default"))

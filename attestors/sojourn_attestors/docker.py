@@ -14,9 +14,9 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from sojourn.attestation.attestor import Answer, AttestationFailed, Subject, Table, read_settings
 from sojourn.errors import InvalidConfig
 from sojourn.limits import (
@@ -34,6 +34,7 @@ from sojourn_attestors.fetching import NotThere
 from sojourn_attestors.localfetching import SocketFinder
 
 _Value = TypeVar("_Value")
+_ENGINES: Final = {"libpod": "Podman", "docker": "Docker Engine"}  # by the runtime that a container's cgroup names
 
 
 def _socket(value: str) -> str:
@@ -52,6 +53,12 @@ def _user_socket(value: str) -> str:
     return path
 
 
+def _variables(value: Any) -> Any:
+    if isinstance(value, bool) or (isinstance(value, list | tuple) and all(isinstance(each, str) for each in value)):
+        return value
+    raise ValueError('is neither true or false, nor the names of variables, as in ["APP"]')
+
+
 _Socket = Annotated[str, AfterValidator(_socket)]
 _UserSocket = Annotated[str, AfterValidator(_user_socket)]
 _Switch = Annotated[bool, Field(strict=True)]
@@ -65,7 +72,8 @@ class Settings(Table):
     rootless: _Switch = False  # whether users' own engines are asked too
     docker_rootless_socket: _UserSocket = "/run/user/{uid}/docker.sock"
     podman_rootless_socket: _UserSocket = "/run/user/{uid}/podman/podman.sock"
-    env: _Switch | tuple[str, ...] = False  # whether variables are told, which often are secrets; or the names of those
+    # Whether variables are told, which often are secrets; or the names of those.
+    env: Annotated[bool | tuple[str, ...], BeforeValidator(_variables)] = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +122,8 @@ class DockerAttestor:
                 return await self._answer(subject, each, known, begun)
         if self._engines.of(place):
             return self._nothing(f"the process is in container {place.id[:12]}, which no engine that is asked knows")
-        whose = f"user {place.owner}'s engine" if place.owner else place.runtime or "its engine"
+        engine = _ENGINES.get(place.runtime, place.runtime) or "its engine"
+        whose = f"user {place.owner}'s engine" if place.owner else engine
         return self._nothing(f"the process is in container {place.id[:12]}, and {whose} is not asked here")
 
     async def close(self) -> None:

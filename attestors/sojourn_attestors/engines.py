@@ -77,8 +77,11 @@ class Engine:
 
     async def _try(self, path: str, ends: float) -> Any:
         for pause in _PAUSES:
+            seconds = ends - self._now()
+            if seconds <= 0:
+                raise AttestationFailed(f"{self._what} was not asked: there was no time left")
             try:
-                return await self._client.get(path, max(ends - self._now(), 0.0))
+                return await self._client.get(path, seconds)
             except Unwell:
                 if not pause or self._now() + pause >= ends:
                     raise

@@ -4,7 +4,9 @@ Whatever answers there may be slow, wrong, huge or gone: that is an AttestationF
 """
 
 import asyncio
+import errno
 import json
+import os
 import ssl
 from collections.abc import Mapping
 from typing import Any, Final
@@ -13,6 +15,7 @@ import httpx
 from sojourn.errors import AttestationFailed
 
 ANSWER_MAX_BYTES: Final = 32 * 1024 * 1024  # 500 pods with all their fields are about 10 MiB
+_UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EACCES, errno.EPERM})
 _CONNECTIONS: Final = httpx.Limits(max_connections=8, max_keepalive_connections=4, keepalive_expiry=30)
 
 
@@ -67,10 +70,28 @@ class HttpClient:
             raise Late(f"{self._what} did not answer within {seconds:.2g} s") from None
         except (httpx.HTTPError, OSError, ValueError) as error:
             reason = str(error) or type(error).__name__
-            raise Unwell(f"{self._what} cannot be asked", detail=f"{type(error).__name__}: {reason}") from error
+            raise Unwell(
+                f"{self._what} cannot be asked{self._why(error)}", detail=f"{type(error).__name__}: {reason}"
+            ) from error
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    def _why(self, error: BaseException) -> str:
+        """What is to be seen to, as far as that is clear, behind a colon."""
+        at = f"{self._client.base_url.host}:{self._client.base_url.port}"
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                return f": its certificate is not accepted: {cause.verify_message}"
+            if isinstance(cause, ssl.SSLError):
+                return f": no TLS with {at}: {cause.reason or 'it hung up'}"
+            if isinstance(cause, ConnectionRefusedError):
+                return f": nobody listens at {at}"
+            if isinstance(cause, OSError) and cause.errno in _UNREACHABLE:
+                return f": {at} cannot be reached: {os.strerror(cause.errno)}"
+            cause = cause.__cause__ or cause.__context__
+        return ""
 
     async def _body(self, answer: httpx.Response) -> bytes:
         body = bytearray()

@@ -6,6 +6,7 @@ one that was called: the bus vouches for senders.
 """
 
 import asyncio
+import errno
 import os
 import socket
 import struct
@@ -30,6 +31,12 @@ _LOST: Final = "the connection to the system bus was lost"
 _RETRY_SECONDS: Final = 0.01
 _UCRED: Final = struct.Struct("3i")
 _AUTHENTICATION_BYTES: Final = 4_096
+_WHY: Final = {
+    errno.ENOENT: "there is no socket at {}",
+    errno.ENOTDIR: "there is no socket at {}",
+    errno.ECONNREFUSED: "nobody listens at {}",
+    errno.EACCES: "this agent may not use {}",
+}
 
 
 class ErrorAnswer(AttestationFailed):
@@ -88,7 +95,8 @@ class SystemBus:
             await _authenticate(connection)
         except (OSError, ValueError) as error:
             connection.close()
-            raise AttestationFailed("the system bus cannot be reached", detail=f"{path}: {error}") from error
+            why = _WHY.get(getattr(error, "errno", 0) or 0, "the connection to {} broke").format(path)
+            raise AttestationFailed(f"the system bus cannot be reached: {why}", detail=str(error)) from error
         except BaseException:
             connection.close()
             raise

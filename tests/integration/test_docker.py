@@ -243,6 +243,13 @@ class TestSeveralEngines:
         with pytest.raises(AttestationFailed, match="Docker Engine cannot be asked: there is no socket at"):
             await ask(both, docker.run().pid)
 
+    async def test_one_that_is_not_asked(self, docker, podman, pool):
+        """Of a container of an engine that the configuration leaves out nothing is so, and it is said which that is."""
+        attestor = DockerAttestor({"docker_socket": str(docker.socket), "podman_socket": ""}, pool)
+        answer = await ask(attestor, podman.run().pid)
+        assert frozenset() == answer.values
+        assert "Podman is not asked here" in answer.withheld["label"]
+
     async def test_unknown_to_all(self, docker, pool, docker_proxy):
         """A container of an engine that is not asked has nothing, with the reason, and they are not asked each time."""
         container = docker.run()

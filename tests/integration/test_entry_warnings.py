@@ -23,7 +23,7 @@ def agent() -> Iterator[AgentProcess]:
 class TestTheCommand:
     def test_create_and_update(self, agent: AgentProcess) -> None:
         """It registers all the same, and says on standard error what to think of; as JSON among the rest."""
-        arguments = ("--selector", "docker:label:a", "--selector", f"unix:path:{SHELL}")
+        arguments = ("--selector", "docker:label:a:b", "--selector", f"unix:path:{SHELL}")
         done = agent.run("entry", "create", "--spiffe-id", "spiffe://example.org/both", *arguments)
         first, second = done.stderr.splitlines()
         assert first.startswith("warning: no attestor of this agent gives selectors of type 'docker'")

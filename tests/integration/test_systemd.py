@@ -204,7 +204,7 @@ class TestSystemdThatIsAway:
         machine.run("systemctl", "stop", "dbus.socket", "dbus.service")
         answer = attesting.ask(pid=pid)
         machine.run("systemctl", "start", "dbus.socket", "dbus.service")
-        assert "workload attestation failed: the system bus cannot be reached" == answer["error"]
+        assert answer["error"].startswith("workload attestation failed: the system bus cannot be reached: ")
         until(lambda: "values" in attesting.ask(pid=pid), "systemd is on the bus again")
         assert before == values(attesting, pid)
 

@@ -63,6 +63,23 @@ class TestDefaults:
         assert load(sample, {}, {}).config
 
 
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[[attestors.unix]]", "attestors.unix: must be a table"),
+        ('attestors = ["unix"]', "attestors: must be a table"),
+        ("[log]\nlevel = 1", "log.level: "),
+        ("[identity]\nwit_svids = 'maybe'", "identity.wit_svids: must be true or false"),
+        ("trust_domain = 1", "trust_domain: must be text, in quotes"),
+    ],
+)
+def test_wrong_types(write, text, fault):
+    """What is of another type is told in words of TOML, with file and key."""
+    [found] = faults(write(text))
+    assert fault in found
+    assert "dictionary" not in found
+
+
 class TestPrecedence:
     FILE = 'trust_domain = "file.example"\n[log]\nlevel = "error"\n'
 

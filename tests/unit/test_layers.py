@@ -29,6 +29,7 @@ LAYERS = [
     [
         "attestation.cgroups",
         "attestation.selectors",
+        "identity.spelling",
         "identity.cautions",
         "identity.claims",
         "identity.declared",
@@ -134,6 +135,7 @@ PURE = [
     "attestation.cgroups",
     "attestation.selectors",
     "identity.cautions",
+    "identity.spelling",
     "identity.declared",
     "identity.entries",
     "identity.matching",

@@ -251,6 +251,7 @@ class HostedAttestor:
                 "attestor_raised",
                 attestor=self._point.name,
                 pid=question.pid,
+                reason=f"attest raised {message['raised']}",
                 error=str(message["raised"]),
                 traceback=str(message.get("detail", "")),
             )

@@ -56,9 +56,13 @@ def state_value(state: Any) -> dict[str, Any]:
 
 def state_line(value: dict[str, Any]) -> str:
     mean = f", {value['seconds'] / value['asked'] * 1000:.1f} ms each" if value["asked"] else ""
-    line = f"{value['name']}: asked {value['asked']} times{mean}"
+    line = f"{value['name']}: asked {_times(value['asked'])}{mean}"
     if not value["failed"]:
         return line
     how = "FAILS now" if value["failing"] else "failed last"
     at = value["failed_at"]
-    return f"{line}, failed {value['failed']} times; {how}: {printable(value['failure'])} (at {at})"
+    return f"{line}, failed {_times(value['failed'])}; {how}: {printable(value['failure'])} (at {at})"
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"

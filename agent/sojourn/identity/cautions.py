@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable
 
 from sojourn.attestation.selectors import Selector
 from sojourn.identity.entries import Registration
+from sojourn.identity.spelling import OURS, misspelled, unknown_kind
 
 _UNMAPPED = re.compile(r"(uid|gid|supplementary_gid):65534|user:nobody|(group|supplementary_group):(nogroup|nobody)")
 _IMAGE_NAMES = {
@@ -18,12 +19,13 @@ _SCRIPTS = ("script_path:", "script_sha256:")
 def of_selectors(entry: Registration, types: Collection[str]) -> list[str]:
     """What its selectors alone tell. `types`: those that this agent's attestors give."""
     asked = {each.type for each in entry.selectors} | {each.type for each in entry.placeholders}
-    found = [
-        f"no attestor of this agent gives selectors of type {kind!r}: until its configuration has [attestors.{kind}]"
-        " no process matches"
-        for kind in sorted(asked.difference(types))
-    ]
+    found = [_of_type(each) for each in sorted(asked.difference(types))]
+    for placeholder in sorted(set(entry.placeholders), key=str):
+        unknown = unknown_kind(placeholder.type, placeholder.key.partition(":")[0])
+        found += [f"{placeholder}: {unknown}"] if unknown else []
     for selector in sorted(entry.selectors):
+        wrong = misspelled(selector.type, selector.value)
+        found += [f"{selector}: {wrong}"] if wrong else []
         if selector.type == "unix":
             found += _of_unix(selector.value)
         pattern = _IMAGE_NAMES.get(selector.type)
@@ -45,11 +47,16 @@ def of_program_alone(selectors: Iterable[Selector]) -> bool:
     return all(each.type == "unix" and each.value.startswith(("path:", "sha256:")) for each in selectors)
 
 
+def _of_type(type_: str) -> str:
+    said = f"no attestor of this agent gives selectors of type {type_!r}"
+    if type_ in OURS:
+        return f"{said}: until its configuration has [attestors.{type_}] no process matches"
+    return f"{said}, so no process matches: Sojourn's own are {', '.join(OURS)}; another's package has to be installed"
+
+
 def _of_unix(value: str) -> list[str]:
     if _UNMAPPED.fullmatch(value):
         return [f"unix:{value}: 65534 is shown for every id that cannot be mapped, and unrelated programs share it"]
     if value.startswith(_SCRIPTS):
         return [f"unix:{value}: the kernel vouches for no script that an interpreter runs, so no process matches"]
-    if value.startswith("path:") and not value.startswith("path:/"):
-        return [f"unix:{value}: is no absolute path, so no process matches"]
     return []

@@ -110,7 +110,8 @@ def needs(entries: Iterable[Registration], possible: Sequence[Registration], att
     for name in attested.untold:
 
         def lacks(entry: Registration, name: str = name) -> bool:
-            if not any(each.within({name}) for each in (*entry.selectors, *entry.placeholders)):
+            concerned = any(each.within({name}) for each in entry.selectors)
+            if not concerned and not any(each.within({name}) for each in entry.placeholders):
                 return False  # of ten thousand entries, most
             return any(selector.within({name}) for selector in _lacked(entry, attested).values())
 

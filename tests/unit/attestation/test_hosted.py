@@ -180,6 +180,14 @@ class TestFaults:
                     await attestor.attest(doing(subject, "raises"))
         assert HOST_LINES_PER_SECOND == sum(each["event"] == "attestor_raised" for each in logged)
 
+    async def test_what_it_raised(self, attestor, subject):
+        """The log has what it raised, as a reason that `sojourn status` shows, and the traceback for its author."""
+        with capture_logs() as logs, pytest.raises(AttestationFailed):
+            await attestor.attest(doing(subject, "raises"))
+        [raised] = [each for each in logs if each["event"] == "attestor_raised"]
+        assert "attest raised RuntimeError" == raised["reason"]
+        assert "RuntimeError" in raised["traceback"]
+
     async def test_a_million_selectors(self, attestor, subject):
         """So many selectors are none, whether it gets to giving them or stands still over them."""
         with pytest.raises(AttestationFailed, match=f"failed: ValueError|{STOOD}"):

@@ -70,6 +70,23 @@ class TestSettings:
             DockerAttestor(settings, pool)
         assert all(fault.startswith(key) for fault in caught.value.faults)
 
+    @pytest.mark.parametrize("variables", ["APP", [1], 1, {"APP": True}])
+    def test_variables(self, pool, variables):
+        """What may stand there is said in one line, whatever stands there."""
+        with pytest.raises(InvalidConfig) as caught:
+            DockerAttestor({"env": variables}, pool)
+        [fault] = caught.value.faults
+        assert 'env: is neither true or false, nor the names of variables, as in ["APP"]' == fault
+
+
+async def test_no_time_left(pool):
+    """An engine that is not asked, as another took all the time, is not said to be slow."""
+    [engine] = Engines({"podman": "/p"}, {}, SocketFinder(pool), lambda: 7.0).of(
+        Place(ID, "", "", "cgroup", frozenset(), 0)
+    )
+    with pytest.raises(AttestationFailed, match="Podman was not asked: there was no time left"):
+        await engine.container(ID, 7.0)
+
 
 class TestOneThatIsStuck:
     async def test_about_one_container(self, pool):
@@ -89,7 +106,7 @@ class TestOneThatIsStuck:
         engine._client = Client()
         for _ in range(ENGINE_FAILURES):
             with pytest.raises(Late):
-                await engine.container("stuck", now[0])
+                await engine.container("stuck", now[0] + 0.001)
             now[0] += ENGINE_LATE_AGAIN_SECONDS + 1
         again = asyncio.ensure_future(engine.container("stuck", now[0] + 60))
         while len(asked) <= ENGINE_FAILURES:

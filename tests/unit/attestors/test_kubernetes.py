@@ -369,13 +369,16 @@ class TestAccess:
         else:
             with Kubelet(tmp_path / "late", ends_in=-dt.timedelta(hours=1)) as late:
                 attestor = KubernetesAttestor(late.settings(tmp_path, cgroup_root=CGROUP_ROOT), pool)
-                assert "cannot be asked" in await reason(attestor, process.pid)
+                told = await reason(attestor, process.pid)
                 await attestor.close()
+                assert "cannot be asked: its certificate is not accepted: certificate has expired" in told
                 assert [] == late.shown
             return
         attestor = KubernetesAttestor(settings, pool)
-        assert "cannot be asked" in await reason(attestor, process.pid)
+        told = await reason(attestor, process.pid)
         await attestor.close()
+        assert "cannot be asked: its certificate is not accepted: " in told
+        assert (wrong == "name") == ("not valid for 'node2'" in told)
         assert [] == kubelet.shown
 
     async def test_the_kubelets_own_certificate(self, kubelet, make, process):
@@ -398,7 +401,7 @@ class TestAccess:
             {"kubelet_read_only_port": port, "max_age": "0s", "cgroup_root": CGROUP_ROOT}, pool
         )
         kubelet.close()
-        assert "cannot be asked" in await reason(attestor, process.pid)
+        assert f"cannot be asked: nobody listens at 127.0.0.1:{port}" in await reason(attestor, process.pid)
         with Kubelet(tmp_path, plain=True, port=port) as back:
             back.pods = pods
             await asyncio.sleep(FAILED_SECONDS)

@@ -361,7 +361,8 @@ class TestTheBus:
     async def test_is_not_there(self, bus, cgroups, process, tmp_path):
         """Without a bus nothing can be told, which is no empty answer."""
         attestor = made(bus, cgroups, socket=str(tmp_path / "nobody"))
-        assert "the system bus cannot be reached" == await reason_of(attestor, process)
+        told = await reason_of(attestor, process)
+        assert f"the system bus cannot be reached: there is no socket at {tmp_path}/nobody" == told
 
     async def test_has_no_systemd(self, attestor, bus, process):
         """A bus without systemd is waited for a moment, and then nothing can be told."""

@@ -10,7 +10,9 @@ import pytest
 from fakes.registrations import NODE, OTHER_NODE, entry
 from sojourn.identity import programs
 from sojourn.identity.cautions import by_digest, of_selectors
+from sojourn.identity.entries import Registration
 from sojourn.identity.programs import Cautions
+from sojourn.identity.templates import parse_id
 
 TYPES = frozenset({"unix", "docker", "k8s"})
 DIGEST = "sha256:" + "a" * 64
@@ -48,7 +50,7 @@ class TestSelectors:
             ("unix:group:nogroup", "shown for every id that cannot be mapped"),
             ("unix:script_path:/a.py", "vouches for no script"),
             ("unix:script_sha256:0", "vouches for no script"),
-            ("unix:path:web", "is no absolute path"),
+            ("unix:path:web", "such a selector is unix:path: and /ABSOLUTE/PATH"),
             ("docker:image_id:web:1", "can be moved to another image: ask for docker:image_digest"),
             ("docker:rootless:1000:image_id:web", "can be moved to another image"),
             (f"docker:image_id:web@{DIGEST}0", "can be moved to another image"),
@@ -66,13 +68,27 @@ class TestSelectors:
         "selector",
         [
             *("unix:uid:6553", "unix:uid:655340", "unix:user:nobody2", "unix:path:/a", "docker:label:image_id:web"),
-            *(f"docker:image_id:web@{DIGEST}", f"docker:image_id:{DIGEST}", "docker:image_digest:web"),
+            *(f"docker:image_id:web@{DIGEST}", f"docker:image_id:{DIGEST}", f"docker:image_digest:web@{DIGEST}"),
             *(f"k8s:container-image:registry.example.org/web@{DIGEST}", "k8s:pod-image-count:2"),
         ],
     )
     def test_that_do_not(self, selector):
         """Of others nothing is said."""
         assert [] == of_selectors(entry("/a", selector), TYPES)
+
+    @pytest.mark.parametrize("type_", ["kubernetes", "podman"])
+    def test_a_type_of_nobody(self, type_):
+        """A type that no attestor of Sojourn's has is told, with those that there are, and no table that is refused."""
+        [found] = of_selectors(entry("/a", f"{type_}:a:b"), TYPES)
+        assert "Sojourn's own are docker, k8s, systemd, unix" in found
+        assert "[" not in found
+
+    def test_a_placeholder_of_nothing(self):
+        """A template that asks for a kind of selectors that there is not is told."""
+        made = entry("/a", "k8s:ns:a")
+        template = parse_id("spiffe://example.org/{k8s.namespace}/{k8s.ns}")
+        [found] = of_selectors(Registration(made.id, template, made.parent_id, made.selectors), TYPES)
+        assert found.startswith("{k8s.namespace}: no process matches")
 
     def test_each_type_once(self):
         """A type that no attestor gives is told once, however many selectors have it."""

@@ -47,7 +47,7 @@ class TestLoad:
         faults = wrong.value.faults
         for expected in (
             "providers.a.isuer: unknown key",
-            "providers.a.issuer: Field required",
+            "providers.a.issuer: is missing",
             "providers.a.timeout: is 1h",
             "providers.b.kind: is none that is installed",
             "providers.c.kind: is none that is installed",
