@@ -1,14 +1,16 @@
 """A process that connects to a socket, hands the connection on, and then does as it is told.
 
 Usage: connector.py SOCKET DESCRIPTOR [UID [GROUP…]]. The connection goes out over DESCRIPTOR, a Unix socket. Commands
-on standard input, a line each: `exec PATH ARG…`, `user UID`, `name NAME` (as `ps` shows it), `exit`. Each is answered
-by a line `done` before an `exec` and after all else.
+on standard input, a line each: `exec PATH ARG…`, `user UID`, `name NAME` (as `ps` shows it), `leave` (its first thread ends, and
+another lives on), `exit`. Each is answered by a line `done` before an `exec` or a `leave`, and after all else.
 """
 
 import ctypes
 import os
 import socket
 import sys
+import threading
+import time
 
 _PR_SET_NAME = 15
 
@@ -35,6 +37,10 @@ def main(path: str, descriptor: int, numbers: list[int]) -> None:
                 os.setuid(int(rest))
             case "name":
                 libc.prctl(_PR_SET_NAME, rest.encode(), 0, 0, 0)
+            case "leave":
+                threading.Thread(target=time.sleep, args=(600,)).start()
+                print("done", flush=True)
+                libc.pthread_exit(None)
             case "exit":
                 os._exit(0)
         print("done", flush=True)

@@ -354,6 +354,19 @@ class TestExplain:
             wait_until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
             assert refusal(lambda: admin.explain(process.pid))[0] in {"NOT_FOUND", "UNAVAILABLE"}
 
+    def test_of_one_whose_first_thread_has_ended(self, agent: AgentProcess, admin: Admin, uid: int) -> None:
+        """A process whose first thread has ended, so that the kernel tells no program of it, is refused, and nothing breaks."""
+        admin.register(f"/left/{uid}", f"unix:uid:{uid}")
+        with Borrowed(agent.socket, uid) as borrowed, borrowed.wire() as wire:
+            assert [f"spiffe://example.org/left/{uid}"] == wire.x509_ids()
+            borrowed.tell("leave")
+            stat = Path(f"/proc/{borrowed.pid}/stat")
+            wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
+            assert len(os.listdir(f"/proc/{borrowed.pid}/task")) > 1
+            assert "UNAVAILABLE" == refusal(wire.x509)[0]
+            assert refusal(lambda: admin.explain(borrowed.pid))[0] in {"NOT_FOUND", "UNAVAILABLE"}
+        assert [] == [line for line in agent.log_lines() if line["event"] in {"attestor_raised", "call_failed"}]
+
     def test_of_a_near_miss(self, agent: AgentProcess, admin: Admin, uid: int) -> None:
         """The nearest entry is named, with what the process lacks for it."""
         made = admin.register(f"/near/{uid}", f"unix:uid:{uid}", f"unix:gid:{uid}", "unix:supplementary_gid:1")

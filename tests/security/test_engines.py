@@ -1,6 +1,7 @@
 """Engines that fail or lie, and containers that come and go: nobody has another container's selectors."""
 
 import asyncio
+import contextlib
 import dataclasses
 import os
 import random
@@ -13,6 +14,10 @@ from harness.asking import ask, attestor
 from harness.engineproxy import EngineProxy, on_the_wire
 from harness.engines import Container, Engine
 from harness.subjects import subject_of
+from sojourn.attestation.peer import Peer
+from sojourn.attestation.selectors import Selector
+from sojourn.attestation.service import Attestation
+from sojourn.clock import SystemClock
 from sojourn.errors import AttestationFailed
 from sojourn_attestors import docker as attestor_module
 from sojourn_attestors import engines as engines_module
@@ -97,6 +102,27 @@ class TestFaults:
                     await ask(asked, stuck.pid)
             assert "label:app:web" in (await ask(asked, docker.run().pid)).values
         assert 1 == sum(stuck.id in path for path in docker_proxy.asked)
+
+    async def test_many_connections_of_one_that_is_stuck(self, docker, pool, docker_proxy):
+        """While many connections of a container wait for its engine, another container of that user does not."""
+        stuck, other = docker.run(), docker.run()
+        docker_proxy.fault = lambda connection, answer: (
+            docker_proxy.hold(connection) if stuck.id in docker_proxy.asked[-1] else connection.sendall(answer)
+        )
+        attestation = Attestation({"docker": attestor(docker, pool, path=docker_proxy.path)}, SystemClock())
+        peers = [Peer.of_pid(stuck.pid) for _ in range(20)]
+        with contextlib.closing(Peer.of_pid(other.pid)) as peer:
+            assert {peer.uid} == {each.uid for each in peers}
+            waiting = [asyncio.ensure_future(attestation.attest(each)) for each in peers]
+            while not any(stuck.id in path for path in docker_proxy.asked):
+                await asyncio.sleep(0.01)
+            found = await attestation.attest(peer)
+            assert Selector("docker", "label:app:web") in found.selectors
+            assert not any(each.done() for each in waiting)
+        docker_proxy.let_go()
+        assert {AttestationFailed} == {type(each) for each in await asyncio.gather(*waiting, return_exceptions=True)}
+        for each in peers:
+            each.close()
 
     async def test_another_first_process(self, docker, pool, docker_proxy):
         """Whichever pid an engine lies about, the caller has no selector by it."""

@@ -1,5 +1,7 @@
 """Of a template's placeholder more may be attested than is known just now: then it is not filled in."""
 
+from contextlib import closing
+
 import pytest
 from fakes.attestations import FakeAttestor
 from fakes.identity_room import Room
@@ -99,3 +101,18 @@ class TestAStream:
             move("b")
             await room.identities.refresh(stream)
             assert ["spiffe://example.org/web"] == [str(each.spiffe_id) for each in stream.entries]
+
+
+@pytest.mark.parametrize("what", ["label", "label:team", "label:team:a"])
+async def test_a_part_of_a_kind(tmp_path, what):
+    """An attestor that cannot tell one label of many leaves nobody with a lesser identity, by a selector or a template."""
+    asks = fleet("/best", id="best", selectors=selectors("unix:uid:1000", "docker:label:team:a"))
+    for better in (asks, fleet("/team/{docker.label:team}")):
+        with closing(Room(tmp_path / better.id, [better, fleet("/web", id="web")])) as room:
+            docker = FakeAttestor({"label:env:prod"})
+            docker.untold = {what: "the engine was interrupted"}
+            room.identities._attestation = Attestation({"unix": room.attestor, "docker": docker}, room.clock)
+            with pytest.raises(AttestationFailed, match="the engine was interrupted"):
+                await room.identities.of(room.peer)
+            docker.untold = {}
+            assert ["web"] == [each.id for each in await room.identities.of(room.peer)]

@@ -21,6 +21,7 @@ from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn.limits import (
     HOST_CLOSE_SECONDS,
+    HOST_LINES_PER_SECOND,
     HOST_MEMORY_MAX_BYTES,
     HOST_REQUESTS_AT_ONCE,
     HOST_RESTART_EVERY_SECONDS,
@@ -84,6 +85,8 @@ class HostedAttestor:
         self._due = -math.inf  # on the boot clock, if starts were evenly spread
         self._why = ""
         self._end_hooks: list[Callable[[str], None]] = []
+        self._second = 0
+        self._tracebacks = 0  # in that second
         self.starts = 0
 
     @property
@@ -243,7 +246,7 @@ class HostedAttestor:
             question.answer.set_exception(error)
         except (KeyError, TypeError, ValueError):
             question.answer.set_exception(AttestationFailed("it gave what is no answer"))
-        if "raised" in message:
+        if "raised" in message and self._may_log():
             log.error(
                 "attestor_raised",
                 attestor=self._point.name,
@@ -252,8 +255,15 @@ class HostedAttestor:
                 error=str(message["raised"]),
                 traceback=str(message.get("detail", "")),
             )
-            if message["raised"] == "MemoryError":
-                process.end(f"it took more than {HOST_MEMORY_MAX_BYTES} bytes of memory")
+        if message.get("raised") == "MemoryError":
+            process.end(f"it took more than {HOST_MEMORY_MAX_BYTES} bytes of memory")
+
+    def _may_log(self) -> bool:
+        """Whether one more traceback in this second is not too many: who is asked about may have it raise at will."""
+        if int(self._clock.boot()) != self._second:
+            self._second, self._tracebacks = int(self._clock.boot()), 0
+        self._tracebacks += 1
+        return self._tracebacks <= HOST_LINES_PER_SECOND
 
     # --- its process ---
 

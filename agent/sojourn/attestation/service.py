@@ -89,7 +89,8 @@ class _Found:
         self.asked[name] = Asked(seconds, len(answer.values), answer.age)
         self.selectors.update(Selector.from_parts(name, value) for value in answer.values)
         self.withheld.update({f"{name}:{kind}": _plain(reason) for kind, reason in answer.withheld.items()})
-        self.failures.update({f"{name}:{kind}": _plain(reason) for kind, reason in answer.untold.items()})
+        for what, reason in answer.untold.items():  # of a part of a kind, such as `label:team`, the whole is unknown
+            self.failures[f"{name}:{what.partition(':')[0]}"] = _plain(reason)
 
     def carry(self, before: Attested, now: float) -> None:
         """What was said before holds while it cannot be told: the process is the same, in the same place."""

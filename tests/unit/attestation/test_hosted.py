@@ -17,7 +17,7 @@ from sojourn.attestation.hosted import HostedAttestor
 from sojourn.clock import SystemClock
 from sojourn.contracts.processes import child
 from sojourn.errors import AttestationFailed
-from sojourn.limits import HOST_FILES_MAX, HOST_MEMORY_MAX_BYTES, HOST_STUCK_MAX
+from sojourn.limits import HOST_FILES_MAX, HOST_LINES_PER_SECOND, HOST_MEMORY_MAX_BYTES, HOST_STUCK_MAX
 from structlog.testing import capture_logs
 
 STOOD = "stood still for"
@@ -170,6 +170,15 @@ class TestFaults:
             assert "secret" not in str(caught.value)
         await good(attestor, subject)
         assert pid == attestor.pid
+
+    async def test_tracebacks_do_not_flood_the_log(self, attestor, subject, monkeypatch):
+        """Of what it raises time and again a few tracebacks a second are logged."""
+        monkeypatch.setattr(attestor._clock, "boot", lambda: 7.0)
+        with capture_logs() as logged:
+            for _ in range(2 * HOST_LINES_PER_SECOND):
+                with pytest.raises(AttestationFailed, match="RuntimeError"):
+                    await attestor.attest(doing(subject, "raises"))
+        assert HOST_LINES_PER_SECOND == sum(each["event"] == "attestor_raised" for each in logged)
 
     async def test_what_it_raised(self, attestor, subject):
         """The log has what it raised, as a reason that `sojourn status` shows, and the traceback for its author."""
