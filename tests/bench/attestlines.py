@@ -19,10 +19,15 @@ from harness.dockerd import Dockerd
 from harness.engineproxy import EngineProxy
 from harness.engines import HOST_IMAGE
 from harness.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, call_headers, frame, message
+from harness.kubeletstandin import Kubelet, listed, pod_of
 from harness.looking import until
+from harness.nspawn import Helper as MachineHelper
+from harness.nspawn import Machine
+from harness.podman import Podman
 from harness.subjects import subject_of
 from sojourn.attestation.attestor import Attestor
 from sojourn_attestors.docker import DockerAttestor
+from sojourn_attestors.kubernetes import KubernetesAttestor
 from sojourn_attestors.unix import UnixAttestor
 from spire import binaries, spire
 
@@ -39,12 +44,22 @@ _FLAGS = ("--volume", "/usr:/usr:ro", "--volume", "/etc/ld.so.cache:/etc/ld.so.c
 
 def has_docker() -> str:
     """Why there can be no containers, or ''."""
+    return _lacks("/usr/sbin/dockerd", "/usr/bin/docker", "/usr/sbin/runc", "/bin/busybox")
+
+
+def has_podman() -> str:
+    return _lacks("/usr/bin/podman", "/usr/sbin/runc", "/bin/busybox")
+
+
+def has_systemd() -> str:
+    return _lacks("/usr/bin/systemd-nspawn", "/usr/bin/dbus-daemon", "/lib/systemd/systemd")
+
+
+def _lacks(*programs: str) -> str:
     if os.geteuid() != 0:
-        return "needs root, for containers"
-    if not all(
-        Path(each).exists() for each in ("/usr/sbin/dockerd", "/usr/bin/docker", "/usr/sbin/runc", "/bin/busybox")
-    ):
-        return "needs the packages docker.io, runc and busybox-static"
+        return "needs root, for namespaces of its own"
+    if not all(Path(each).exists() for each in programs):
+        return f"needs {', '.join(programs)}: .ci/run names the packages"
     return ""
 
 
@@ -56,21 +71,65 @@ def by_attestor(bench: Bench) -> Iterator[Figure | str]:
         yield from _times(bench, "unix", lambda: UnixAttestor({}, pool), [os.getpid()])
         without = {"path": False, "sha256": False}
         yield from _times(bench, "unix without path and sha256", lambda: UnixAttestor(without, pool), [os.getpid()])
-        missing = has_docker()
-        if missing:
-            yield f"docker: {missing}"
-            return
-        with Dockerd() as engine:
-            containers = [engine.run() for _ in range(3)]
-            settings = {"docker_socket": str(engine.socket), "podman_socket": ""}
-            pids = [container.pid for container in containers]
-            yield from _times(bench, "docker, in a container", lambda: DockerAttestor(settings, pool), pids)
-            yield from _times(bench, "docker, outside", lambda: DockerAttestor(settings, pool), [os.getpid()])
-            yield from _times(bench, "unix, in a container of this second", lambda: UnixAttestor({}, pool), pids)
+        for name, missing, measure in (
+            ("systemd", has_systemd(), _of_units),
+            ("docker and k8s", has_docker(), _of_docker),
+            ("podman", has_podman(), _of_podman),
+        ):
+            if missing:
+                yield f"{name}: {missing}"
+            else:
+                yield from measure(bench, pool)
+
+
+def _of_units(bench: Bench, _pool: ThreadPoolExecutor) -> Iterator[Figure]:
+    """In a machine of its own: the attestor runs there."""
+    with Machine() as machine, MachineHelper(machine, "attesting.py", "systemd") as attesting:
+        pid = machine.unit("measured")
+
+        def asked() -> float:
+            answer = attesting.ask(pid=pid)
+            if "error" in answer:
+                raise RuntimeError(f"could not tell: {answer}")
+            return float(answer["seconds"])
+
+        cold: list[float] = []
+        warm: list[float] = []
+        for _ in range(bench.effort.tries):
+            attesting.ask(settings={})  # another attestor
+            cold.append(asked())
+            warm += [asked() for _ in range(5)]
+    yield from _both("systemd", cold, warm)
+
+
+def _of_docker(bench: Bench, pool: ThreadPoolExecutor) -> Iterator[Figure]:
+    with Dockerd() as engine:
+        pids = [engine.run().pid for _ in range(3)]
+        settings = {"docker_socket": str(engine.socket), "podman_socket": ""}
+        yield from _times(bench, "docker, in a container", lambda: DockerAttestor(settings, pool), pids)
+        yield from _times(bench, "docker, outside", lambda: DockerAttestor(settings, pool), [os.getpid()])
+        yield from _times(bench, "unix, in a container of this second", lambda: UnixAttestor({}, pool), pids)
+        with tempfile.TemporaryDirectory() as folder, Kubelet(Path(folder)) as kubelet:
+            pod = pod_of(kubelet.pods, "web")["metadata"]["uid"]
+            container = engine.run(flags=["--cgroup-parent", f"/kubepods/besteffort/pod{pod}"])
+            listed(kubelet.pods, "web", "main", container.id)
+            of_pods = kubelet.settings(Path(folder))
+            name = f"k8s, a stand-in kubelet with {len(kubelet.pods['items'])} pods"
+            yield from _times(bench, name, lambda: KubernetesAttestor(of_pods, pool), [container.pid])
+
+
+def _of_podman(bench: Bench, pool: ThreadPoolExecutor) -> Iterator[Figure]:
+    with Podman() as engine:
+        pids = [engine.run().pid for _ in range(3)]
+        settings = {"docker_socket": "", "podman_socket": str(engine.socket)}
+        yield from _times(bench, "podman, in a container", lambda: DockerAttestor(settings, pool), pids)
 
 
 def _times(bench: Bench, name: str, make: Callable[[], Attestor], pids: list[int]) -> Iterator[Figure]:
-    cold, warm = asyncio.run(_measured(make, pids, bench.effort.tries))
+    yield from _both(name, *asyncio.run(_measured(make, pids, bench.effort.tries)))
+
+
+def _both(name: str, cold: list[float], warm: list[float]) -> Iterator[Figure]:
     yield Figure.of(f"{name}: cold", "ms", [each * 1000 for each in cold])
     yield Figure.of(f"{name}: warm", "ms", [each * 1000 for each in warm])
 
