@@ -496,12 +496,10 @@ def test_what_a_file_makes_a_terminal_do(agent: AgentProcess, tmp_path: Path) ->
     assert "error: " == done.stderr[:7]
 
 
-@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "folder"])
-def test_what_is_no_file(agent: AgentProcess, tmp_path: Path, kind: str) -> None:
-    """What is no regular file is not waited for; a folder without files holds no entries and prunes nothing by itself."""
+def no_file(path: Path, kind: str) -> None:
+    """Put something at `path` that is no regular file."""
     import socket
 
-    path = tmp_path / "entries.yaml"
     match kind:
         case "fifo":
             os.mkfifo(path)
@@ -512,10 +510,30 @@ def test_what_is_no_file(agent: AgentProcess, tmp_path: Path, kind: str) -> None
             path.symlink_to("/dev/zero")
         case "folder":
             path.mkdir()
-            (path / "in.yaml").symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "folder"])
+def test_what_is_no_file(agent: AgentProcess, tmp_path: Path, kind: str) -> None:
+    """What is no regular file is not waited for; a folder without files holds no entries and prunes nothing by itself."""
+    path = tmp_path / "entries.yaml"
+    no_file(path, kind)
+    if kind == "folder":
+        (path / "in.yaml").symlink_to("/dev/zero")
     done = agent.run("entry", "apply", "-f", str(path), check=False)
     assert 2 == done.returncode
     assert "not a regular file" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["fifo", "socket", "device", "folder"])
+def test_what_is_no_configuration_and_no_bundle(agent: AgentProcess, tmp_path: Path, kind: str) -> None:
+    """A configuration or a bundle that is no regular file is not waited for, and refused with its name."""
+    path = tmp_path / "file"
+    no_file(path, kind)
+    for command in (["config", "show", "--config", str(path)], ["bundle", "set", "other.example", str(path)]):
+        done = agent.run(*command, check=False, timeout=20)
+        assert 2 == done.returncode, command
+        assert str(path) in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_a_huge_file(agent: AgentProcess, tmp_path: Path) -> None:
