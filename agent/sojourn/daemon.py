@@ -159,6 +159,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             rooms.federating.start()
             stack.push_async_callback(rooms.federating.close)
             stack.push_async_callback(rooms.attestation.close)
+            upkeep.append(group.create_task(rooms.attestation.check()))
             process_setup.settle()
             ready({each.name: each.address for each in listeners})
             await stop.wait()

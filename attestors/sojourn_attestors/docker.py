@@ -11,7 +11,7 @@ is. It is asked once for each container: what it says of one does not change whi
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
@@ -126,6 +126,12 @@ class DockerAttestor:
         whose = f"user {place.owner}'s engine" if place.owner else engine
         return self._nothing(f"the process is in container {place.id[:12]}, and {whose} is not asked here")
 
+    async def check(self) -> None:
+        """Raise AttestationFailed if no engine of the machine answers."""
+        failures = await self._engines.faults(ENGINE_SECONDS)
+        if failures:
+            raise _together(failures)
+
     async def close(self) -> None:
         """Ask no more."""
         asking = list(self._asking.values())
@@ -190,9 +196,7 @@ class DockerAttestor:
             except AttestationFailed as error:
                 failures.append(error)
         if failures:
-            raise AttestationFailed(
-                "; ".join(map(_reason, failures)), detail="; ".join(error.detail for error in failures if error.detail)
-            )
+            raise _together(failures)
         return None
 
     async def _ask_one(self, engine: Engine, container_id: str, begun: float) -> _Known:
@@ -221,6 +225,12 @@ def _keep(kept: "OrderedDict[_Key, _Value]", key: _Key, value: _Value) -> None:
     kept.move_to_end(key)
     if len(kept) > CONTAINERS_KEPT:
         kept.popitem(last=False)
+
+
+def _together(failures: Sequence[AttestationFailed]) -> AttestationFailed:
+    return AttestationFailed(
+        "; ".join(map(_reason, failures)), detail="; ".join(error.detail for error in failures if error.detail)
+    )
 
 
 def _reason(error: AttestationFailed) -> str:

@@ -46,6 +46,14 @@ class Engine:
         """The same for an image, by its id."""
         return await self._get(f"/images/{image}/json", ends)
 
+    async def fault(self, seconds: float) -> AttestationFailed | None:
+        """Why it does not answer within `seconds`, if it does not."""
+        try:
+            await self._client.get("/version", seconds)
+        except AttestationFailed as error:
+            return error
+        return None
+
     async def _get(self, path: str, ends: float) -> Any:
         if self._late.get(path, 0.0) > self._now():
             raise AttestationFailed(f"{self._what} did not answer a moment ago")
@@ -120,6 +128,12 @@ class Engines:
         else:
             kinds = ["docker", "podman"]
         return [engines[kind] for kind in kinds if kind in engines]
+
+    async def faults(self, seconds: float) -> list[AttestationFailed]:
+        """Why none of the machine's engines answers within `seconds`; nothing if one does, or there are to be none."""
+        tried = await asyncio.gather(*(each.fault(seconds) for each in self._machine.values()))
+        faults = [each for each in tried if each is not None]
+        return faults if len(faults) == len(tried) else []
 
     def _of_user(self, uid: int) -> dict[str, Engine]:
         engines = self._users.pop(uid, None)

@@ -22,10 +22,10 @@ from sojourn.attestation.attestor import Answer, Duration, Subject, Table, betwe
 from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn.limits import ATTESTOR_DEADLINE_SECONDS
 
-from sojourn_attestors.containers import Containers, Place
+from sojourn_attestors.containers import Containers, OfUser, Place
 from sojourn_attestors.kubelet import Access, Kubelet, Listing, PodList
 from sojourn_attestors.podpaths import made_by_kubelet
-from sojourn_attestors.pods import PodContainer, selectors_of
+from sojourn_attestors.pods import KINDS, PodContainer, selectors_of
 
 WAIT_SECONDS: Final = ATTESTOR_DEADLINE_SECONDS - 0.5  # in all, so that the reason is told before the deadline
 LOOK_SECONDS: Final = (0.1, 0.2, 0.3, 0.5)  # between lists while a container is waited for; then as the last
@@ -112,7 +112,11 @@ class KubernetesAttestor:
         the process is not truly inside, or the kubelet does not tell in time.
         """
         begun = _boot()
-        place = self._in_pod(await self._containers.locate(subject))
+        try:
+            place = self._in_pod(await self._containers.locate(subject))
+        except OfUser as error:
+            reason = f"the process is in a cgroup of user {error.uid}: a kubelet's are root's"
+            return Answer(frozenset(), dict.fromkeys(KINDS, reason))
         if place is None:
             return Answer(frozenset())
         first = await self._first_processes.of(place)
@@ -120,6 +124,10 @@ class KubernetesAttestor:
         container, listing = await self._find(place, begun)
         values, withheld = selectors_of(container)
         return Answer(values, withheld, age=_boot() - listing.asked_at)
+
+    async def check(self) -> None:
+        """Raise AttestationFailed if the kubelet does not list its pods to this agent."""
+        await self._pods.since(_boot())
 
     async def close(self) -> None:
         await self._pods.close()

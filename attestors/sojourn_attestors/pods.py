@@ -13,6 +13,10 @@ from sojourn.limits import SELECTOR_VALUE_MAX_BYTES
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*")
 _CONTAINER: Final = re.compile(r"[a-z][a-z0-9+.-]*://([0-9a-f]{64})")  # such as containerd://HEX, cri-o://HEX
+KINDS: Final = (
+    *("ns", "sa", "node-name", "pod-name", "pod-uid", "pod-label", "pod-owner", "pod-owner-uid", "container-name"),
+    *("container-image", "pod-image", "pod-image-count", "pod-init-image", "pod-init-image-count"),
+)
 _STATUSES: Final = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
 
 

@@ -68,6 +68,14 @@ class SystemdAttestor:
         _check_alive(subject)
         return answer
 
+    async def check(self) -> None:
+        """Raise AttestationFailed if there is no bus with a systemd on it."""
+        try:
+            async with asyncio.timeout(SYSTEM_BUS_SECONDS):
+                await self._connected()
+        except TimeoutError:
+            raise AttestationFailed(f"systemd did not answer within {SYSTEM_BUS_SECONDS:g} s") from None
+
     async def close(self) -> None:
         if self._manager is not None:
             self._manager.close()

@@ -6,8 +6,10 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
 from harness.cgroups import CgroupAgent
+from harness.looking import until
 from harness.raw import Admin, refusal
 from harness.watching import Watch
 
@@ -143,3 +145,21 @@ class TestStatus:
         )
         assert after["asked"] == measured("sojourn_attestor_seconds_count", 'attestor="cgroup"')
         assert counted + 1 == measured("sojourn_attestor_answers_total", 'attestor="cgroup",result="failed"')
+
+    def test_one_that_could_not_tell_at_the_start(self) -> None:
+        """An agent starts without what an attestor depends on, and says in log and status what is not there."""
+        config = '[attestors.unix]\n[attestors.docker]\ndocker_socket = "/nowhere/docker.sock"\npodman_socket = ""\n'
+        with AgentProcess(config=config) as agent:
+            docker = until(lambda: unfit(agent, "docker"), "the attestor is told to fail")
+            assert (0, 0) == (docker["asked"], docker["failed"])
+            assert "/nowhere/docker.sock" in docker["failure"]
+            text = agent.run("status").stdout
+            assert "docker: asked 0 times; FAILS now: " in text
+            (line,) = [each for each in agent.log_lines() if each["event"] == "attestor_unfit"]
+            assert ("docker", docker["failure"]) == (line["attestor"], line["reason"])
+
+
+def unfit(agent: AgentProcess, name: str) -> dict | None:
+    """An attestor of the status, once that says that it fails."""
+    found = attestors(agent.json("status"))[name]
+    return found if found["failing"] else None

@@ -23,6 +23,7 @@ __all__ = [
     "Attestor",
     "AttestorPlugin",
     "Cgroup",
+    "Checking",
     "Closing",
     "Duration",
     "PinnedSubject",
@@ -101,6 +102,18 @@ class Closing(Protocol):
     """What an attestor has too if it holds connections or the like: it is called once, when the agent ends."""
 
     async def close(self) -> None: ...
+
+
+@runtime_checkable
+class Checking(Protocol):
+    """What an attestor has too if it depends on something that may not be there: it is looked at when the agent starts.
+
+    Nothing hangs on the result but a word to the operator. (Of those that come with Sojourn: others are made as the
+    agent starts, and may raise then.)
+    """
+
+    async def check(self) -> None:
+        """Raise AttestationFailed, with what is amiss, if nothing could be told now."""
 
 
 class AttestorPlugin(Protocol):

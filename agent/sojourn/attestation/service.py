@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Closing, PinnedSubject
+from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Checking, Closing, PinnedSubject
 from sojourn.attestation.cgroups import outermost
 from sojourn.attestation.hosted import HostedAttestor
 from sojourn.attestation.peer import Peer
@@ -181,6 +181,30 @@ class Attestation:
             found.carry(peer.attested, self._clock.boot())
         peer.attested = found.attested(self._clock.boot(), cgroup)
         return peer.attested
+
+    async def check(self) -> None:
+        """Look at the start whether attestors could tell, so that the operator hears of it before a process asks."""
+        await asyncio.gather(*(self._check(name, each) for name, each in self._attestors.items()))
+
+    async def _check(self, name: str, attestor: Attestor) -> None:
+        if not isinstance(attestor, Checking):
+            return
+        detail = ""
+        try:
+            async with asyncio.timeout(ATTESTOR_DEADLINE_SECONDS):
+                await attestor.check()
+        except TimeoutError:
+            reason = f"did not answer within {ATTESTOR_DEADLINE_SECONDS:g} s"
+        except AttestationFailed as error:
+            reason, detail = error.reason or "could not tell", error.detail
+        except Exception as error:
+            log.exception("attestor_raised", attestor=name)
+            reason = f"failed: {type(error).__name__}"
+        else:
+            return
+        if not self.tally.records[name].asked:  # else what it said since is newer
+            self.tally.note_unfit(name, _plain(reason))
+        log.warning("attestor_unfit", attestor=name, reason=_plain(reason), detail=detail)
 
     async def close(self) -> None:
         """Have every attestor let go of what it holds."""

@@ -47,6 +47,11 @@ class Tally:
         for hook in self._hooks:
             hook(name, seconds, failure)
 
+    def note_unfit(self, name: str, failure: str) -> None:
+        """Note why an attestor that was not asked yet could not tell."""
+        record = self.records[name]
+        record.failing, record.failure, record.failed_at = True, failure, self._clock.now()
+
     def on_end(self, hook: EndHook) -> None:
         """Call `hook` when the process of an attestor ended. Hooks neither block nor raise."""
         self._end_hooks.append(hook)

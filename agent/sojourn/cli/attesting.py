@@ -57,11 +57,11 @@ def state_value(state: Any) -> dict[str, Any]:
 def state_line(value: dict[str, Any]) -> str:
     mean = f", {value['seconds'] / value['asked'] * 1000:.1f} ms each" if value["asked"] else ""
     line = f"{value['name']}: asked {_times(value['asked'])}{mean}"
-    if not value["failed"]:
+    if not value["failure"]:
         return line
     how = "FAILS now" if value["failing"] else "failed last"
-    at = value["failed_at"]
-    return f"{line}, failed {_times(value['failed'])}; {how}: {printable(value['failure'])} (at {at})"
+    failed = f", failed {_times(value['failed'])}" if value["failed"] else ""
+    return f"{line}{failed}; {how}: {printable(value['failure'])} (at {value['failed_at']})"
 
 
 def _times(number: int) -> str:

@@ -479,3 +479,56 @@ class TestChange:
             peer.uid += 1
 
         await self.meanwhile(attestation, unix, peer, change)
+
+
+class TestCheck:
+    @pytest.fixture
+    def checked(self, docker):
+        """What the check of the attestor docker does."""
+
+        async def fine():
+            pass
+
+        docker.check = fine
+        return docker
+
+    async def test_one_that_could_not_tell(self, attestation, checked):
+        """At the start the operator hears, by log and status, which attestor could not tell, and why."""
+
+        async def missing():
+            raise AttestationFailed("there is no socket", detail="errno 2")
+
+        checked.check = missing
+        with structlog.testing.capture_logs() as logged:
+            await attestation.check()
+        record = attestation.tally.records["docker"]
+        assert (0, 0, True, "there is no socket") == (record.asked, record.failed, record.failing, record.failure)
+        assert record.failed_at is not None
+        (line,) = [each for each in logged if each["event"] == "attestor_unfit"]
+        assert ("docker", "there is no socket", "errno 2") == (line["attestor"], line["reason"], line["detail"])
+
+    async def test_one_that_could(self, attestation, checked):
+        """Of one that could tell, and of one that depends on nothing, nothing is said."""
+        with structlog.testing.capture_logs() as logged:
+            await attestation.check()
+        assert [] == logged
+        assert {""} == {each.failure for each in attestation.tally.records.values()}
+
+    @pytest.mark.parametrize("error", [RuntimeError("secret"), AttestationFailed("down")])
+    async def test_after_an_answer(self, attestation, checked, peer, error):
+        """What one has answered meanwhile is newer than its check; one that breaks in it harms nobody."""
+
+        async def broken():
+            await attestation.attest(peer)
+            raise error
+
+        checked.check = broken
+        await attestation.check()
+        assert (1, False) == (attestation.tally.records["docker"].asked, attestation.tally.records["docker"].failing)
+
+    async def test_one_that_hangs(self, attestation, checked, monkeypatch):
+        """A check has no more time than an answer."""
+        monkeypatch.setattr(service, "ATTESTOR_DEADLINE_SECONDS", 0.01)
+        checked.check = asyncio.Event().wait
+        await attestation.check()
+        assert attestation.tally.records["docker"].failure == "did not answer within 0.01 s"

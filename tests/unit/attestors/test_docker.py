@@ -88,6 +88,15 @@ async def test_no_time_left(pool):
         await engine.container(ID, 7.0)
 
 
+async def test_no_engine(pool, tmp_path):
+    """Where no engine answers, a check says why for each; it is no fault that users' own are not there."""
+    sockets = {"docker_socket": str(tmp_path / "d.sock"), "podman_socket": str(tmp_path / "p.sock")}
+    with pytest.raises(AttestationFailed) as missing:
+        await DockerAttestor(sockets, pool).check()
+    assert all(text in missing.value.public for text in ("Docker Engine", "Podman", *sockets.values()))
+    await DockerAttestor({"docker_socket": "", "podman_socket": "", "rootless": True}, pool).check()
+
+
 class TestOneThatIsStuck:
     async def test_about_one_container(self, pool):
         """While an engine does not answer about one container, which is asked about again, others are asked about."""

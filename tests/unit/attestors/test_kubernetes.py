@@ -85,6 +85,24 @@ class TestAnswers:
         assert {f"container-name:{name}"} == {each for each in answer.values if each.startswith("container-name:")}
         assert "pod-name:web" in answer.values
 
+    async def test_a_check(self, kubelet, make):
+        """A check is fine while the kubelet lists its pods, and says why where it does not."""
+        await make().check()
+        kubelet.token = "another"
+        with pytest.raises(AttestationFailed, match="401"):
+            await make().check()
+
+    async def test_in_a_cgroup_of_a_users_own(self, cgroups, kubelet, make):
+        """A container of a user's own engine is in no pod, whatever its name: nothing is so, with the reason."""
+        container = PodContainer(cgroups, kubelet)
+        container.list()
+        for folder in container.folders:
+            os.chown(folder.parent, 4711, 4711)
+        with container.process() as process:
+            answer = await ask(make(), process.pid)
+        assert (frozenset(), 0) == (answer.values, kubelet.asked)
+        assert "of user 4711" in answer.withheld["pod-name"]
+
     async def test_outside_of_pods(self, cgroups, kubelet, make):
         """Of a process outside of pods nothing is so, and the kubelet is not asked, nor if it is in another container."""
         attestor = make()
@@ -473,7 +491,8 @@ class TestAttacks:
                 for each in folder.parents:
                     if each.name == elsewhere[1:]:
                         os.chown(each, 61_234, 61_234)
-            assert "of user 61234" in await reason(make(), forged.pid)
+            answer = await ask(make(), forged.pid)
+        assert (frozenset(), True) == (answer.values, "of user 61234" in answer.withheld["ns"])
 
     @pytest.mark.parametrize("apart", [True, False])
     async def test_a_container_that_names_another_pod(self, cgroups, kubelet, make, apart):

@@ -358,6 +358,13 @@ class TestUsersOwnUnits:
 
 @pytest.mark.root
 class TestTheBus:
+    async def test_a_check(self, bus, attestor, cgroups, tmp_path):
+        """A check is fine with a bus and a systemd on it, and says at which socket there is none."""
+        await attestor.check()
+        missing = SystemdAttestor({"socket": str(tmp_path / "none")}, None)
+        with pytest.raises(AttestationFailed, match=str(tmp_path / "none")):
+            await missing.check()
+
     async def test_is_not_there(self, bus, cgroups, process, tmp_path):
         """Without a bus nothing can be told, which is no empty answer."""
         attestor = made(bus, cgroups, socket=str(tmp_path / "nobody"))
