@@ -348,12 +348,12 @@ class TestConfiguration:
 
     def test_attestors(self, agent: AgentProcess) -> None:
         """Attestors check their own tables: all faults of all of them are told, and which ones are installed."""
-        status, lines = configured(agent, '[attestors.unix]\npaths = true\nsha256 = "yes"\n[attestors.docker]\n')
+        status, lines = configured(agent, '[attestors.unix]\npaths = true\nsha256 = "yes"\n[attestors.slurm]\n')
         assert 2 == status
         assert [
-            "error: attestors.docker: no such attestor is installed; there are: unix",
-            "error: attestors.unix.paths: unknown key",
-            "error: attestors.unix.sha256: is not true or false",
+            "error: attestors.slurm: no such attestor is installed; there are: docker, k8s, systemd, unix",
+            "error: attestors.unix.paths: unknown key; there are path, sha256, sha256_max_bytes, names, cgroup",
+            "error: attestors.unix.sha256: must be true or false",
         ] == sorted(lines)
 
     @pytest.mark.parametrize("kind", ["missing", "FIFO", "not UTF-8"])
