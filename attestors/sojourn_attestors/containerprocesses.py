@@ -1,7 +1,6 @@
 """The processes in a container's cgroup: which was first, and who shares all with it."""
 
 import os
-import select
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -13,6 +12,7 @@ from sojourn.limits import CONTAINER_PROCESSES_MAX
 from sojourn_attestors.cgroupfolders import CgroupFolders
 from sojourn_attestors.containerpaths import cgroups_named
 from sojourn_attestors.namespaces import Namespace, namespace_of, namespaces_of
+from sojourn_attestors.processes import has_ended, parent_and_birth
 
 _UNREADABLE: Final = "the process's namespaces cannot be read: that takes CAP_SYS_PTRACE, as root has"
 
@@ -72,7 +72,7 @@ def _members(
             text = _cgroup_text(pid)
             if container not in text or cgroups_named(container, text) != cgroups:
                 continue
-            parents[pid], births[pid] = _parent_and_birth(pid)
+            parents[pid], births[pid] = parent_and_birth(pid)
         except (OSError, ValueError):
             continue  # it has ended
         if len(parents) > CONTAINER_PROCESSES_MAX:
@@ -95,14 +95,6 @@ def _in_folder(folder: str) -> Iterator[int]:
                 yield from map(int, file)
         except OSError:  # it has gone, or its processes are listed above
             continue
-
-
-def _parent_and_birth(pid: int) -> tuple[int, int]:
-    """The parent's pid and the moment of birth in clock ticks since boot, from /proc/PID/stat (proc_pid_stat(5))."""
-    with open(f"/proc/{pid}/stat", "rb") as file:
-        text = file.read()
-    fields = text[text.rfind(b")") + 2 :].split()
-    return int(fields[1]), int(fields[19])
 
 
 def _machines(members: Mapping[int, int]) -> set[Namespace]:
@@ -145,7 +137,5 @@ def _pinned(pid: int) -> Iterator[None]:
 
 
 def _check_alive(pidfd: int) -> None:
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    if poll.poll(0):
+    if has_ended(pidfd):
         raise AttestationFailed("the container's first process has gone")

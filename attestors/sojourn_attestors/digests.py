@@ -12,6 +12,7 @@ from typing import Final
 
 from sojourn.limits import PROGRAM_DIGESTS_KEPT, PROGRAM_SETTLED_SECONDS
 
+from sojourn_attestors.bootclock import boot_seconds
 from sojourn_attestors.filestatus import FileStatus
 
 _BLOCK: Final = 1024 * 1024
@@ -39,10 +40,8 @@ class Digests:
     one before which the clock was set back, is read anew.
     """
 
-    def __init__(
-        self, wall: Callable[[], float] = time.time, boot: Callable[[], float] = lambda: time.clock_gettime(7)
-    ) -> None:
-        """`wall` and `boot`: clocks in seconds. 7 is CLOCK_BOOTTIME."""
+    def __init__(self, wall: Callable[[], float] = time.time, boot: Callable[[], float] = boot_seconds) -> None:
+        """`wall` and `boot`: clocks in seconds."""
         self._wall = wall
         self._boot = boot
         self._lock = Lock()

@@ -9,7 +9,6 @@ is. It is asked once for each container: what it says of one does not change whi
 """
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
@@ -27,11 +26,13 @@ from sojourn.limits import (
     SOCKET_PATH_MAX_BYTES,
 )
 
+from sojourn_attestors.bootclock import boot_seconds
 from sojourn_attestors.containers import Containers, NotInside, OfUser, Place
 from sojourn_attestors.enginefacts import KINDS, Found, parse_container, parse_image
 from sojourn_attestors.engines import Engine, Engines
 from sojourn_attestors.fetching import NotThere
 from sojourn_attestors.localfetching import SocketFinder
+from sojourn_attestors.processes import birth_of
 
 _Value = TypeVar("_Value")
 _ENGINES: Final = {"libpod": "Podman", "docker": "Docker Engine"}  # by the runtime that a container's cgroup names
@@ -102,7 +103,7 @@ class DockerAttestor:
             raise InvalidConfig(["docker_socket: neither this nor another engine's socket is given"])
         self._env = table.env
         self._containers = Containers(pool, rootless=table.rootless)
-        self._engines = Engines(machine, of_users, SocketFinder(pool), _now)
+        self._engines = Engines(machine, of_users, SocketFinder(pool), boot_seconds)
         self._known: OrderedDict[_Key, _Known] = OrderedDict()
         self._unknown: OrderedDict[_Key, float] = OrderedDict()  # until when an engine is not asked again
         self._asking: dict[_Key, asyncio.Task[_Known | None]] = {}
@@ -116,7 +117,7 @@ class DockerAttestor:
         if place is None:
             return Answer(frozenset())
         for each in (place, *place.enclosing[:CONTAINERS_NESTED]):
-            begun = _now()
+            begun = boot_seconds()
             known = await self._of(each)
             if known is not None:
                 return await self._answer(subject, each, known, begun)
@@ -144,8 +145,8 @@ class DockerAttestor:
         try:
             await self._containers.check_inside(subject, place, known.pid)
         except NotInside as error:
-            outside = _reason(error)
-        if _birth(known.pid) != known.birth:
+            outside = error.reason
+        if birth_of(known.pid) != known.birth:
             self._known.pop(_key(place), None)
             raise AttestationFailed("the container was started again, or ended, meanwhile")
         if outside:
@@ -163,11 +164,11 @@ class DockerAttestor:
         key = _key(place)
         known = self._known.get(key)
         if known is not None:
-            if _birth(known.pid) == known.birth:
+            if birth_of(known.pid) == known.birth:
                 self._known.move_to_end(key)
                 return known
             del self._known[key]
-        if self._unknown.get(key, 0.0) > _now():
+        if self._unknown.get(key, 0.0) > boot_seconds():
             return None
         task = self._asking.get(key)
         if task is None:
@@ -183,10 +184,10 @@ class DockerAttestor:
         if known is not None:
             _keep(self._known, key, known)
         else:
-            _keep(self._unknown, key, _now() + CONTAINER_UNKNOWN_SECONDS)
+            _keep(self._unknown, key, boot_seconds() + CONTAINER_UNKNOWN_SECONDS)
 
     async def _ask(self, place: Place) -> _Known | None:
-        begun = _now()
+        begun = boot_seconds()
         failures: list[AttestationFailed] = []
         for engine in self._engines.of(place):
             try:
@@ -202,8 +203,8 @@ class DockerAttestor:
     async def _ask_one(self, engine: Engine, container_id: str, begun: float) -> _Known:
         ends = begun + ENGINE_SECONDS
         container = parse_container(await engine.container(container_id, ends), container_id, self._env)
-        birth = _birth(container.pid)
-        if birth < 0:
+        birth = birth_of(container.pid)
+        if birth is None:
             raise AttestationFailed(
                 "the container's first process has gone, or this agent cannot see it from its own PID namespace"
             )
@@ -229,23 +230,6 @@ def _keep(kept: "OrderedDict[_Key, _Value]", key: _Key, value: _Value) -> None:
 
 def _together(failures: Sequence[AttestationFailed]) -> AttestationFailed:
     return AttestationFailed(
-        "; ".join(map(_reason, failures)), detail="; ".join(error.detail for error in failures if error.detail)
+        "; ".join(error.reason for error in failures),
+        detail="; ".join(error.detail for error in failures if error.detail),
     )
-
-
-def _reason(error: AttestationFailed) -> str:
-    return error.public.removeprefix("workload attestation failed: ")
-
-
-def _birth(pid: int) -> int:
-    """When a process was started, in clock ticks since boot (proc_pid_stat(5)); -1 if there is none."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
-    except OSError:
-        return -1
-    return int(text[text.rfind(b")") + 2 :].split()[19])
-
-
-def _now() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

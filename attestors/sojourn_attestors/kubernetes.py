@@ -10,7 +10,6 @@ What it says is never older than `max_age`. A container that it does not list ye
 
 import asyncio
 import os
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from concurrent.futures import Executor
@@ -22,10 +21,12 @@ from sojourn.attestation.attestor import Answer, Duration, Subject, Table, betwe
 from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn.limits import ATTESTOR_DEADLINE_SECONDS
 
+from sojourn_attestors.bootclock import boot_seconds
 from sojourn_attestors.containers import Containers, OfUser, Place
 from sojourn_attestors.kubelet import Access, Kubelet, Listing, PodList
 from sojourn_attestors.podpaths import made_by_kubelet
 from sojourn_attestors.pods import KINDS, PodContainer, selectors_of
+from sojourn_attestors.processes import birth_of
 
 WAIT_SECONDS: Final = ATTESTOR_DEADLINE_SECONDS - 0.5  # in all, so that the reason is told before the deadline
 LOOK_SECONDS: Final = (0.1, 0.2, 0.3, 0.5)  # between lists while a container is waited for; then as the last
@@ -103,7 +104,7 @@ class KubernetesAttestor:
         self._cgroup_root = read.cgroup_root
         self._max_age = read.max_age.total_seconds()
         self._kubelet = Kubelet(read.access(self._node), pool)
-        self._pods = PodList(self._kubelet.pods, _boot)
+        self._pods = PodList(self._kubelet.pods, boot_seconds)
         self._containers = Containers(pool)
         self._first_processes = _FirstProcesses(self._containers)
 
@@ -111,7 +112,7 @@ class KubernetesAttestor:
         """Nothing is so of a process outside of pods: the kubelet is not asked about it. Raise AttestationFailed if
         the process is not truly inside, or the kubelet does not tell in time.
         """
-        begun = _boot()
+        begun = boot_seconds()
         try:
             place = self._in_pod(await self._containers.locate(subject))
         except OfUser as error:
@@ -123,11 +124,11 @@ class KubernetesAttestor:
         await self._containers.check_inside(subject, place, first)
         container, listing = await self._find(place, begun)
         values, withheld = selectors_of(container)
-        return Answer(values, withheld, age=_boot() - listing.asked_at)
+        return Answer(values, withheld, age=boot_seconds() - listing.asked_at)
 
     async def check(self) -> None:
         """Raise AttestationFailed if the kubelet does not list its pods to this agent."""
-        await self._pods.since(_boot())
+        await self._pods.since(boot_seconds())
 
     async def close(self) -> None:
         await self._pods.close()
@@ -155,13 +156,13 @@ class KubernetesAttestor:
         """The container as the kubelet lists it. One that was made just now is waited for."""
         listing = None
         try:
-            async with asyncio.timeout(begun + WAIT_SECONDS - _boot()):
+            async with asyncio.timeout(begun + WAIT_SECONDS - boot_seconds()):
                 listing = await self._pods.since(begun - self._max_age)
                 looks = 0
                 while (found := self._checked(place, listing)) is None:
                     pause = LOOK_SECONDS[min(looks, len(LOOK_SECONDS) - 1)]
                     looks += 1
-                    await asyncio.sleep(listing.asked_at + pause - _boot())
+                    await asyncio.sleep(listing.asked_at + pause - boot_seconds())
                     listing = await self._pods.since(listing.asked_at + pause)
         except TimeoutError:
             raise AttestationFailed(_missed(place, listing)) from None
@@ -192,16 +193,16 @@ class _FirstProcesses:
 
     def __init__(self, containers: Containers) -> None:
         self._containers = containers
-        self._kept: OrderedDict[Place, tuple[int, bytes]] = OrderedDict()
+        self._kept: OrderedDict[Place, tuple[int, int]] = OrderedDict()
 
     async def of(self, place: Place) -> int:
         """Its pid. Raise AttestationFailed if it cannot be told."""
         kept = self._kept.get(place)
-        if kept is not None and _birth(kept[0]) == kept[1]:
+        if kept is not None and birth_of(kept[0]) == kept[1]:
             self._kept.move_to_end(place)
             return kept[0]
         pid = await self._containers.first_process(place)
-        if birth := _birth(pid):
+        if (birth := birth_of(pid)) is not None:
             self._kept[place] = (pid, birth)
             self._kept.move_to_end(place)
             if len(self._kept) > _FIRST_PROCESSES_KEPT:
@@ -218,16 +219,6 @@ def _missed(place: Place, listing: Listing | None) -> str:
     return f"the kubelet does not list the process's pod{unread}"
 
 
-def _birth(pid: int) -> bytes:
-    """When a process began, in clock ticks since boot; empty if there is no such process."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            text = file.read()
-    except OSError:
-        return b""
-    return text[text.rfind(b")") + 2 :].split()[19]
-
-
 def _of_environment(name: str | None) -> str:
     if name is None:
         return ""
@@ -235,7 +226,3 @@ def _of_environment(name: str | None) -> str:
     if not value:
         raise InvalidConfig([f"node_name_env: the environment has no {name}"])
     return value
-
-
-def _boot() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)

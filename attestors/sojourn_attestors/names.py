@@ -7,7 +7,6 @@ time and kept for a while, and whoever wants a name waits no longer than a given
 import asyncio
 import ctypes
 import errno
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
@@ -16,6 +15,8 @@ from threading import Lock
 from typing import Final
 
 from sojourn.limits import NAMES_ASKED_AT_ONCE, NAMES_FRESH_SECONDS, NAMES_KEPT
+
+from sojourn_attestors.bootclock import boot_seconds
 
 _NOT_FOUND: Final = frozenset({0, errno.ENOENT, errno.ESRCH})
 _BUFFER_BYTES: Final = 4096
@@ -38,10 +39,10 @@ class Names:
         self,
         pool: Executor,
         look_up: "LookUp | None" = None,
-        boot: Callable[[], float] = lambda: time.clock_gettime(7),
+        boot: Callable[[], float] = boot_seconds,
     ) -> None:
         """`look_up` gives a name, or None if there is none, and raises OSError if that cannot be told; it may block.
-        `boot`: seconds on the boot clock (7 is CLOCK_BOOTTIME).
+        `boot`: seconds on the boot clock.
         """
         self._pool = pool
         self._look_up = look_up or name_of

@@ -10,7 +10,6 @@ the cgroup of a user's own systemd is that user's word, and says so: it begins w
 """
 
 import asyncio
-import select
 from collections.abc import Mapping
 from concurrent.futures import Executor
 from typing import Annotated, Any, Final
@@ -21,6 +20,7 @@ from sojourn.errors import AttestationFailed
 from sojourn.limits import SELECTOR_VALUE_MAX_BYTES, SYSTEM_BUS_SECONDS
 
 from sojourn_attestors.cgroupfolders import CgroupFolders
+from sojourn_attestors.processes import has_ended
 from sojourn_attestors.systemdmanager import Manager, SystemdLeft, Unit
 from sojourn_attestors.unitcgroups import cgroup_within, owners_down_to
 from sojourn_attestors.units import template_of, user_of, user_unit
@@ -60,10 +60,10 @@ class SystemdAttestor:
             async with asyncio.timeout(SYSTEM_BUS_SECONDS):
                 unit = await self._unit_of(subject, used)
         except TimeoutError:
-            reason = f"systemd did not answer within {SYSTEM_BUS_SECONDS:g} s"
+            silent = _silent()
             for manager in used[-1:]:
-                manager.close(reason)
-            raise AttestationFailed(reason) from None
+                manager.close(silent.reason)
+            raise silent from None
         answer = self._answer(unit, subject)
         _check_alive(subject)
         return answer
@@ -74,7 +74,7 @@ class SystemdAttestor:
             async with asyncio.timeout(SYSTEM_BUS_SECONDS):
                 await self._connected()
         except TimeoutError:
-            raise AttestationFailed(f"systemd did not answer within {SYSTEM_BUS_SECONDS:g} s") from None
+            raise _silent() from None
 
     async def close(self) -> None:
         if self._manager is not None:
@@ -137,6 +137,10 @@ class SystemdAttestor:
         return Answer(frozenset(values), withheld)
 
 
+def _silent() -> AttestationFailed:
+    return AttestationFailed(f"systemd did not answer within {SYSTEM_BUS_SECONDS:g} s")
+
+
 def _nothing(reason: str) -> Answer:
     return Answer(frozenset(), dict.fromkeys(_OF_UNITS, reason))
 
@@ -167,7 +171,5 @@ def _values_of(unit: Unit) -> tuple[set[str], dict[str, str]]:
 
 
 def _check_alive(subject: Subject) -> None:
-    poll = select.poll()
-    poll.register(subject.pidfd, select.POLLIN)
-    if poll.poll(0):
+    if has_ended(subject.pidfd):
         raise AttestationFailed("the process has gone")

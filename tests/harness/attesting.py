@@ -11,26 +11,16 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 from sojourn.attestation.loading import load_attestors
-from sojourn.attestation.process import Process
 from sojourn.clock import SystemClock
 from sojourn.errors import SojournError
-
-
-class Subject:
-    def __init__(self, process):
-        self.pid, self.pidfd, self.cgroup = process.pid, process.pidfd, process.cgroup()
-        found = process.credentials()
-        self.uid, self.gid, self.groups = found.uid, found.gid, found.groups
+from subjects import subject_of
 
 
 async def answer(attestor, asked):
     begun = time.monotonic()
     try:
-        process = Process.open(asked["pid"])
-        try:
-            found = await attestor.attest(Subject(process))
-        finally:
-            process.close()
+        with subject_of(asked["pid"]) as subject:
+            found = await attestor.attest(subject)
     except SojournError as error:
         return {"error": error.public, "detail": error.detail, "seconds": time.monotonic() - begun}
     return {

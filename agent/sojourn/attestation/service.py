@@ -189,17 +189,13 @@ class Attestation:
     async def _check(self, name: str, attestor: Attestor) -> None:
         if not isinstance(attestor, Checking):
             return
-        detail = ""
         try:
             async with asyncio.timeout(ATTESTOR_DEADLINE_SECONDS):
                 await attestor.check()
-        except TimeoutError:
-            reason = f"did not answer within {ATTESTOR_DEADLINE_SECONDS:g} s"
-        except AttestationFailed as error:
-            reason, detail = error.reason or "could not tell", error.detail
         except Exception as error:
-            log.exception("attestor_raised", attestor=name)
-            reason = f"failed: {type(error).__name__}"
+            reason, detail, foreseen = _why(error)
+            if not foreseen:
+                log.exception("attestor_raised", attestor=name)
         else:
             return
         if not self.tally.records[name].asked:  # else what it said since is newer
@@ -225,7 +221,6 @@ class Attestation:
         return answer, seconds
 
     async def _answer(self, name: str, subject: PinnedSubject) -> Answer | str:
-        detail = ""
         try:
             async with asyncio.timeout(ATTESTOR_DEADLINE_SECONDS):
                 answer = await self._attestors[name].attest(subject)
@@ -234,20 +229,10 @@ class Attestation:
             for value in (*answer.values, *answer.withheld, *answer.untold):
                 Selector.from_parts(name, value)
                 value.encode()
-        except TimeoutError:
-            reason = f"did not answer within {ATTESTOR_DEADLINE_SECONDS:g} s"
-        except InvalidSelector as error:
-            reason = f"gave a malformed selector: {error.public}"
-        except UnicodeEncodeError:
-            reason = "gave a malformed selector: it is not Unicode"
-        except AttestationFailed as error:
-            reason, detail = error.reason or "could not tell", error.detail
-        except SojournError as error:
-            reason, detail = error.public, error.detail
         except Exception as error:
-            if self._logged.allow(subject.uid):
+            reason, detail, foreseen = _why(error)
+            if not foreseen and self._logged.allow(subject.uid):
                 log.exception("attestor_raised", attestor=name, pid=subject.pid)
-            reason = f"failed: {type(error).__name__}"
         else:
             for kind, reason in answer.untold.items():
                 self._log_failure(f"{name}:{kind}", subject, reason)
@@ -265,6 +250,22 @@ def cannot_tell(attested: Attested) -> AttestationFailed:
     untold = attested.untold
     reasons = "; ".join(f"{name}: {why}" for name, why in sorted(attested.failures.items()) if name in untold)
     return AttestationFailed(f"an attestor could not tell ({reasons})")
+
+
+def _why(error: Exception) -> tuple[str, str, bool]:
+    """Why an attestor could not tell, what the log has besides, and whether it may end so."""
+    match error:
+        case TimeoutError():
+            return f"did not answer within {ATTESTOR_DEADLINE_SECONDS:g} s", "", True
+        case InvalidSelector():
+            return f"gave a malformed selector: {error.public}", "", True
+        case UnicodeEncodeError():
+            return "gave a malformed selector: it is not Unicode", "", True
+        case AttestationFailed():
+            return error.reason or "could not tell", error.detail, True
+        case SojournError():
+            return error.public, error.detail, True
+    return f"failed: {type(error).__name__}", "", False
 
 
 def _plain(reason: str) -> str:
