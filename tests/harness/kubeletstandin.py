@@ -3,12 +3,15 @@
 Pods and containers of the recording stand for processes of a test: see `listing`.
 """
 
+import contextlib
 import datetime as dt
 import json
+import socket
 import ssl
 import threading
 import time
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,6 +28,16 @@ _UNAUTHORIZED, _FORBIDDEN = (
 def listing() -> dict[str, Any]:
     """The recorded list, to be changed at will."""
     pods: dict[str, Any] = json.loads((FOLDER / "pods.json").read_text())
+    return pods
+
+
+def renewed() -> dict[str, Any]:
+    """The recorded list with pods of its own: their cgroups, which their uids name, are not those of another test."""
+    pods = listing()
+    for pod in pods["items"]:
+        fresh = uuid.uuid4()
+        dashed = "-" in pod["metadata"]["uid"]  # a static pod's is without
+        pod["metadata"]["uid"] = str(fresh) if dashed else fresh.hex
     return pods
 
 
@@ -66,7 +79,7 @@ class Kubelet:
         self.tls = TlsPlace(folder / "kubelet", name="node1", ends_in=ends_in)
         self.clients = TlsPlace(folder / "clients", name="sojourn", common_name="sojourn")
         self.token = TOKEN
-        self.pods: Mapping[str, Any] = listing()
+        self.pods: Mapping[str, Any] = renewed()
         self.answer: bytes | None = None
         self.status = 200
         self.delay = 0.0
@@ -78,8 +91,10 @@ class Kubelet:
         self.shown: list[str] = []
         self._now = 0
         self._lock = threading.Lock()
+        self._open: set[socket.socket] = set()
+        self._closing = False
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
-        self._server.daemon_threads = True
+        self._server.daemon_threads = False  # so that `close` waits for them
         if not plain:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(self.tls.chain, self.tls.key)
@@ -110,8 +125,14 @@ class Kubelet:
         return "\n".join(["[attestors.k8s]", *(f"{name} = {json.dumps(value)}" for name, value in settings.items())])
 
     def close(self) -> None:
+        """Hang up, and leave no connection and no thread behind."""
         self.gate.set()
         self._server.shutdown()
+        with self._lock:
+            self._closing = True
+            for connection in self._open:
+                with contextlib.suppress(OSError):
+                    socket.socket.shutdown(connection, socket.SHUT_RDWR)
         self._server.server_close()
         self._thread.join()
 
@@ -120,6 +141,19 @@ class Kubelet:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @contextlib.contextmanager
+    def connected(self, connection: socket.socket) -> Iterator[None]:
+        """While a client is."""
+        with self._lock:
+            if self._closing:
+                raise ConnectionAbortedError
+            self._open.add(connection)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._open.discard(connection)
 
     def reply(self, header: str, certificate: object) -> tuple[int, bytes]:
         """What it answers to who shows this."""
@@ -162,8 +196,9 @@ def _handler(kubelet: Kubelet) -> type[BaseHTTPRequestHandler]:
 
         def handle(self) -> None:
             try:
-                super().handle()
-            except OSError:
+                with kubelet.connected(self.connection):
+                    super().handle()
+            except (OSError, ValueError):  # hung up
                 self.close_connection = True
 
         def log_message(self, *_: object) -> None:
