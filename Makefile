@@ -6,7 +6,7 @@ LOCKS := .ci/locks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz lint bench proto proto-check lock clean help
+.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz lint bench bench-quick bench-peers proto proto-check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -26,8 +26,14 @@ test-kubernetes: $(VENV)/.test ## the tests with a real Kubernetes of one node (
 test-quick: $(VENV)/.test ## the unit tests alone
 	@$(PYTEST) -n auto tests/unit
 
-bench: $(VENV)/.test ## measure what exists
+bench-peers: $(VENV)/.test ## build or fetch the peers of the bench: SPIRE, Keycloak, a load client (needs Go, Java, Maven; 5 minutes, once)
+	@$(BIN)/python tests/bench/peers.py
+
+bench: $(VENV)/.test ## measure Sojourn beside the peers that are here; about 25 minutes, figures to bench.json
 	@$(BIN)/python tests/bench/bench.py
+
+bench-quick: $(VENV)/.test ## a little of each measurement, to see that it runs; under 3 minutes
+	@$(BIN)/python tests/bench/bench.py --quick
 
 fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), a million broken messages, ten thousand impostors; about 30 minutes
 	@PYTHONPATH=tests $(BIN)/python -m harness.id_grammar 1000000

@@ -1,19 +1,15 @@
-"""What attestation costs: by attestor, beside SPIRE, and with many containers at once."""
+"""What attestation costs: by attestor, and with many containers at once. Beside SPIRE: workloadlines.py."""
 
 import asyncio
-import hashlib
 import os
-import shutil
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
-from figures import Figure, cpu_seconds, percentile, ratios
-from ground import FULL, Admin, Bench, Helper, entry
+from figures import Figure, percentile
+from ground import FULL, Bench
 from harness.agent import AgentProcess
 from harness.dockerd import Dockerd
 from harness.engineproxy import EngineProxy
@@ -25,11 +21,11 @@ from harness.nspawn import Helper as MachineHelper
 from harness.nspawn import Machine
 from harness.podman import Podman
 from harness.subjects import subject_of
+from processes import cpu_seconds
 from sojourn.attestation.attestor import Attestor
 from sojourn_attestors.docker import DockerAttestor
 from sojourn_attestors.kubernetes import KubernetesAttestor
 from sojourn_attestors.unix import UnixAttestor
-from spire import binaries, spire
 
 CALL = (
     PREFACE
@@ -38,7 +34,6 @@ CALL = (
     + frame(DATA, END_STREAM, 1, message(b""))
 )
 CONTAINERS = 100
-PROGRAM_BYTES = 32 * 1024 * 1024
 _FLAGS = ("--volume", "/usr:/usr:ro", "--volume", "/etc/ld.so.cache:/etc/ld.so.cache:ro")
 
 
@@ -154,79 +149,6 @@ async def _measured(make: Callable[[], Attestor], pids: list[int], tries: int) -
     return cold, warm
 
 
-# --- 23 ---
-
-
-def beside_spire(bench: Bench) -> Iterator[Figure | str]:
-    """Both with an entry that asks for user, path and sha256 of the worker's program, which both look at.
-
-    The program is this interpreter, made as large as many are that are built as one file.
-    """
-    own = Path(sys.executable).resolve()
-    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
-        program = Path(folder) / "program"
-        shutil.copy(own, program)
-        os.truncate(program, PROGRAM_BYTES)
-        digest = hashlib.sha256(program.read_bytes()).hexdigest()
-        selectors = (f"path:{program}", f"sha256:{digest}")
-        modules = ":".join(sys.path)
-        command = ["env", f"PYTHONHOME={sys.base_prefix}", f"PYTHONPATH={modules}", str(program)]
-        with AgentProcess() as agent, Admin(agent.admin_socket) as admin:
-            admin.create([entry("/w", *selectors)])
-            with Helper(agent.socket, program=command) as worker:
-                yield from _beside_spire(bench, worker, agent, selectors)
-
-
-def _beside_spire(
-    bench: Bench, worker: Helper, agent: AgentProcess, selectors: tuple[str, ...]
-) -> Iterator[Figure | str]:
-    ours = _fetches(bench, worker, agent.socket, agent.pid)
-    yield from _rates("ours", ours)
-    programs = binaries()
-    if programs is None:
-        yield "SPIRE: there is no spire-server and spire-agent: build them with `bash .ci/spire`"
-        return
-    asked = [f"unix:{each}" for each in (f"uid:{os.getuid()}", *selectors)]
-    with spire(programs, *asked) as (path, pid):
-        until(lambda: _is_served(worker, path), "SPIRE's agent has the entry", 30)
-        theirs = _fetches(bench, worker, path, pid)
-    yield from _rates("SPIRE", theirs)
-    for how in ours:
-        both = ([run["rate"] for run in ours[how]], [run["rate"] for run in theirs[how]])
-        yield Figure.of(f"ours : SPIRE, {how}", "ratio", ratios(*both))
-
-
-def _is_served(worker: Helper, socket: str) -> bool:
-    try:
-        worker.call("fetch", concurrent=1, seconds=0.01, socket=socket)
-    except RuntimeError:
-        return False
-    return True
-
-
-def _fetches(bench: Bench, worker: Helper, socket: str, pid: int) -> Mapping[str, list[dict[str, Any]]]:
-    worker.call("fetch", concurrent=8, seconds=0.3, socket=socket)
-    found: dict[str, list[dict[str, Any]]] = {}
-    for how, command, concurrent in (
-        ("kept connections, 1 at once", "fetch", 1),
-        ("kept connections, 8 at once", "fetch", 8),
-        ("a new connection each, 8 at once", "fetch_anew", 8),
-    ):
-        for _ in range(bench.effort.repetitions):
-            before = cpu_seconds(pid)
-            run = worker.call(command, concurrent=concurrent, seconds=max(bench.effort.seconds, 0.5), socket=socket)
-            run["cpu"] = (cpu_seconds(pid) - before) / run["calls"] * 1e3
-            found.setdefault(how, []).append(run)
-    return found
-
-
-def _rates(whose: str, found: Mapping[str, list[dict[str, Any]]]) -> Iterator[Figure]:
-    for how, runs in found.items():
-        yield Figure.of(f"{whose}, {how}: fetches", "/s", [run["rate"] for run in runs])
-        yield Figure.of(f"{whose}, {how}: p99", "ms", [run["p99"] for run in runs])
-        yield Figure.of(f"{whose}, {how}: agent CPU a fetch", "ms", [run["cpu"] for run in runs])
-
-
 # --- 24 ---
 
 
@@ -280,6 +202,5 @@ def _about(asked: list[str], what: str) -> int:
 
 ATTEST_LINES = (
     (22, "attestation of a process, by attestor", by_attestor),
-    (23, "FetchX509SVID with path and sha256 of a program of 32 MiB, beside SPIRE", beside_spire),
     (24, "containers that fetch at once, one engine", many_containers),
 )

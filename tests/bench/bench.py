@@ -1,91 +1,128 @@
-"""Measures what exists: `make bench`.
+"""Measures Sojourn, beside the peers that are on this machine: `make bench`.
 
-Usage: bench.py [--quick] [--json FILE] [--line NUMBER …]. Prints a table; progress goes to standard error. No figure
-fails the run. A line that could not be measured says why, the others go on, and the exit status is 1. To compare with a
-running Keycloak, name its folder in SOJOURN_BENCH_KEYCLOAK (tokenlines.py says what must lie there).
+Prints a table and writes all figures to a file; progress goes to standard error. No figure fails the run. What needs a
+part that is not here says which, and the run goes on. A line that breaks says why, the others go on, and the exit
+status is 1.
 """
 
 import argparse
 import json
-import os
-import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from attestlines import ATTEST_LINES
-from factlines import FACT_LINES
-from figures import Figure, Line, table
+from catalogue import Spec, catalogue
+from figures import Figure, Growth, Line, Missing
 from ground import FULL, QUICK, Bench
-from lines import LINES
-from providerlines import PROVIDER_LINES
-from tokenlines import TOKEN_LINES
+from machine import machine, versions
+from plots import write_plots
+from table import text
+
+FORMAT = 2  # of the file
 
 
-def measured(number: int, title: str, measure: Callable[[Bench], Iterator[Figure | str]], bench: Bench) -> Line:
+def measured(group: str, spec: Spec, bench: Bench) -> Line:
     """One line, with what it gave before it failed, if it did."""
-    print(f"bench: {number}. {title} ...", file=sys.stderr, flush=True)
+    number, title, measure = spec
+    bench.say(f"{title} ...", line=number)
     begun = monotonic()
-    found: list[Figure | str] = []
-    failure = ""
+    found: list[Figure | Growth | str] = []
+    failure = missing = ""
     try:
         found.extend(measure(bench))
+        _distinct(found)
+    except Missing as error:
+        missing = str(error)
+        bench.say(f"missing: {missing}")
     except Exception as error:
         failure = reason(error)
-        print(f"bench: {number}. failed: {failure}", file=sys.stderr, flush=True)
-    figures = tuple(each for each in found if isinstance(each, Figure))
-    notes = tuple(each for each in found if isinstance(each, str))
-    return Line(number, title, figures, failure, monotonic() - begun, notes)
+        bench.say(f"FAILED: {failure}")
+    return Line(
+        number,
+        title,
+        tuple(each for each in found if isinstance(each, Figure)),
+        failure,
+        monotonic() - begun,
+        tuple(each for each in found if isinstance(each, str)),
+        missing,
+        tuple(each for each in found if isinstance(each, Growth)),
+        group,
+    )
+
+
+def _distinct(found: list[Figure | Growth | str]) -> None:
+    """Two figures of one name and subject would hide each other in the table."""
+    names = [(each.name, each.subject) for each in found if isinstance(each, Figure)]
+    if twice := {each for each in names if names.count(each) > 1}:
+        raise ValueError(f"there is more than one figure of this name and subject: {sorted(twice)}")
 
 
 def reason(error: Exception) -> str:
     """One sentence."""
     said = str(error)
-    if isinstance(error, subprocess.CalledProcessError):
-        said = f"{said} {error.stderr.decode(errors='replace')}"
+    if isinstance(error, subprocess.CalledProcessError) and error.stderr:
+        stderr = error.stderr
+        said = f"{said} {stderr.decode(errors='replace') if isinstance(stderr, bytes) else stderr}"
     return " ".join(f"{type(error).__name__}: {said}".split())[:300]
-
-
-def machine() -> dict[str, object]:
-    return {
-        "cpus": len(os.sched_getaffinity(0)),
-        "load": round(os.getloadavg()[0], 2),
-        "python": platform.python_version(),
-        "kernel": platform.release(),
-    }
 
 
 def terminated(*_: object) -> None:
     raise SystemExit(143)  # so that all that was started is ended on the way out
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Measure the agent, the SDK and the command.")
-    parser.add_argument("--quick", action="store_true", help="fewer repetitions: under 20 s")
-    parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures there too")
-    parser.add_argument("--line", metavar="NUMBER", type=int, action="append", help="this line only; may be repeated")
-    options = parser.parse_args()
-    signal.signal(signal.SIGTERM, terminated)
-    begun, before = monotonic(), machine()
-    with Bench(QUICK if options.quick else FULL) as bench:
-        lines = [
-            measured(*line, bench)
-            for line in (*LINES, *FACT_LINES, *TOKEN_LINES, *PROVIDER_LINES, *ATTEST_LINES)
-            if not options.line or line[0] in options.line
-        ]
-    print(table(lines))
-    print(
-        f"{before['cpus']} CPUs, load {before['load']} before, Python {before['python']}, Linux {before['kernel']};"
-        f" {monotonic() - begun:.0f} s"
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench.py",
+        description="Measure Sojourn, beside the real peers that are on this machine (`make bench-peers` gets them).",
+        epilog="Each figure is a median with minimum and maximum over repetitions, in which the subjects take turns.",
     )
-    if options.json:
-        report = {"quick": options.quick, "machine": before, "lines": [line.json() for line in lines]}
-        options.json.write_text(json.dumps(report, indent=1) + "\n")
+    parser.add_argument("--quick", action="store_true", help="less of everything, to see that it runs: under 3 minutes")
+    parser.add_argument(
+        "--json", metavar="FILE", type=Path, default=Path("bench.json"), help="where all figures go (bench.json)"
+    )
+    parser.add_argument("--plots", metavar="FOLDER", type=Path, help="write an SVG there for each growth")
+    parser.add_argument("--line", metavar="N", type=int, action="append", help="this line only; may be repeated")
+    parser.add_argument("--list", action="store_true", help="only say which lines there are")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    wanted = [each for each in catalogue() if not options.line or each[1][0] in options.line]
+    if options.list:
+        for group, (number, title, _) in wanted:
+            print(f"{number:3}  {group}: {title}")
+        return 0
+    if unknown := set(options.line or ()) - {spec[0] for _, spec in wanted}:
+        print(f"bench: there is no line {', '.join(map(str, sorted(unknown)))}: see --list", file=sys.stderr)
+        return 2
+    signal.signal(signal.SIGTERM, terminated)
+    begun, before, made_of = monotonic(), machine(), versions()
+    with Bench(QUICK if options.quick else FULL) as bench:
+        lines = [measured(group, spec, bench) for group, spec in wanted]
+    report = {
+        "format": FORMAT,
+        "quick": options.quick,
+        "machine": before,
+        "versions": made_of,
+        "seconds": round(monotonic() - begun, 1),
+        "lines": [line.json() for line in lines],
+    }
+    print(text(lines))
+    print(
+        f"{before['cpus']} CPUs ({before['cpu']}), load {before['load_before'][0]} before, Linux {before['kernel']},"
+        f" clock {before['clock']}, {before['file_system']}; {report['seconds']:.0f} s"
+    )
+    print("; ".join(f"{name} {which}" for name, which in made_of.items()))
+    options.json.write_text(json.dumps(report, indent=1) + "\n")
+    print(f"all figures: {options.json}")
+    if options.plots:
+        for path in write_plots(lines, options.plots):
+            print(f"plot: {path}")
     return 1 if any(line.failure for line in lines) else 0
 
 

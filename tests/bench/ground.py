@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +29,12 @@ class Effort:
     seconds: float  # for one repetition of a rate
     tries: int  # of what is timed one by one
     calls: int  # for one percentile
+    alternations: int  # repetitions in which several subjects take turns
+    load_seconds: float  # for one load on one of them
 
 
-FULL = Effort(starts=3, repetitions=3, seconds=0.8, tries=30, calls=150)
-QUICK = Effort(starts=1, repetitions=2, seconds=0.2, tries=8, calls=30)
+FULL = Effort(starts=3, repetitions=3, seconds=0.8, tries=30, calls=150, alternations=5, load_seconds=1.2)
+QUICK = Effort(starts=1, repetitions=2, seconds=0.2, tries=8, calls=30, alternations=2, load_seconds=0.2)
 
 
 class Helper(Caller):
@@ -121,6 +124,17 @@ class Bench:
         self.effort = effort
         self._open = contextlib.ExitStack()
         self._site: Site | None = None
+        self._line = 0
+        self._began = time.monotonic()
+
+    @property
+    def full(self) -> bool:
+        return self.effort is FULL
+
+    def say(self, what: str, *, line: int | None = None) -> None:
+        """Progress, for whoever waits. `line`: a new one begins."""
+        self._line = self._line if line is None else line
+        print(f"bench: {time.monotonic() - self._began:5.0f} s  {self._line}. {what}", file=sys.stderr, flush=True)
 
     @contextlib.contextmanager
     def site(self) -> Iterator[Site]:

@@ -11,10 +11,11 @@ from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
 
-from figures import Figure, cpu_seconds, percentile, ratios, resident_mib
+from figures import Figure, percentile, ratios
 from ground import CALL_SECONDS, FULL, TRIAGE, Admin, Bench, Helper, Site, entry
 from harness.agent import COMMAND, AgentProcess
 from harness.exchanges import part
+from processes import cpu_seconds, resident_mib
 from sojourn._pb import workload_pb2
 from sojourn.attestation.selectors import Selector
 from sojourn.identity.entries import Entry

@@ -3,16 +3,21 @@
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
+from beside import Subject
+from ground import Admin
 from harness.agent import clean_environment
 from harness.looking import until
+from peers import SPIRE
+from sojourn._pb.spire.api.types import types_pb2 as types
 
+SERVED_SECONDS = 30.0  # its agent asks its server for entries every five
 _SERVER = """
 server {{
   bind_address = "127.0.0.1"
@@ -22,6 +27,7 @@ server {{
   data_dir = "{folder}/server"
   log_level = "WARN"
   default_x509_svid_ttl = "1h"
+  ratelimit {{ signing = {limited} }}
 }}
 plugins {{
   DataStore "sql" {{ plugin_data {{ database_type = "sqlite3", connection_string = "{folder}/server/entries.sqlite3" }} }}
@@ -42,26 +48,55 @@ agent {{
 plugins {{
   NodeAttestor "join_token" {{ plugin_data {{}} }}
   KeyManager "memory" {{ plugin_data {{}} }}
-  WorkloadAttestor "unix" {{ plugin_data {{ discover_workload_path = true }} }}
+  WorkloadAttestor "unix" {{ plugin_data {{ discover_workload_path = {path} }} }}
 }}
 """
 
 
-def binaries() -> tuple[str, str] | None:
-    """spire-server and spire-agent: on the PATH, or where `bash .ci/spire` puts them. None if they are not there."""
-    go = shutil.which("go")
-    folder = subprocess.run([go, "env", "GOPATH"], capture_output=True, text=True).stdout.strip() if go else ""
-    places = f"{os.environ.get('PATH', '')}:{folder}/bin"
-    found = [shutil.which(name, path=places) for name in ("spire-server", "spire-agent")]
-    return (found[0], found[1]) if found[0] and found[1] else None
+@dataclass(frozen=True, slots=True)
+class Spire:
+    """One that runs. `parent`: the SPIFFE ID of its agent, which all entries name."""
+
+    folder: Path
+    parent: str
+    pids: dict[str, int]
+
+    @property
+    def socket(self) -> str:
+        return f"{self.folder}/agent.sock"
+
+    @property
+    def subject(self) -> Subject:
+        return Subject("SPIRE", self.pids, self.socket)
+
+    def admin(self) -> Admin:
+        """Its server's registration, over the server's local socket: the same API as the agent's of Sojourn."""
+        return Admin(f"{self.folder}/server.sock")
+
+    def entry(self, path: str, *selectors: str) -> types.Entry:
+        """For its admin(). Selectors are "uid:0", "path:/bin/x": the `unix` before them goes without saying."""
+        return types.Entry(
+            spiffe_id=types.SPIFFEID(trust_domain="example.org", path=path),
+            parent_id=types.SPIFFEID(trust_domain="example.org", path=self.parent.removeprefix("spiffe://example.org")),
+            selectors=[types.Selector(type="unix", value=value) for value in selectors],
+        )
 
 
 @contextlib.contextmanager
-def spire(programs: tuple[str, str], *selectors: str) -> Iterator[tuple[str, int]]:
-    """Its agent's socket and pid, once it serves an entry with these selectors to this user. It takes the path and the
-    SHA-256 of each caller's program into account.
+def spire(
+    *selectors: str,
+    path: bool = False,
+    limited: bool = False,
+    served: Callable[[str], bool] | None = None,
+) -> Iterator[Spire]:
+    """One that serves an entry with this user and these selectors ("path:/bin/x"). Raise Missing if there is no SPIRE.
+
+    `path`: whether it looks at callers' programs, for selectors `path` and `sha256` (`discover_workload_path`).
+    `limited`: whether its server signs no more than 500 a second for an agent, which is its default.
+    `served`: says of its agent's socket whether the entry is served, if the selectors are no other program's of this user.
     """
-    server, agent = programs
+    server, agent = map(str, SPIRE.there())
+    settings = {"path": str(path).lower(), "limited": str(limited).lower()}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", prefix="sojourn-spire-")))
         with socket.socket() as free:
@@ -69,31 +104,35 @@ def spire(programs: tuple[str, str], *selectors: str) -> Iterator[tuple[str, int
             port = free.getsockname()[1]
         for name, text in (("server", _SERVER), ("agent", _AGENT)):
             (folder / name).mkdir()
-            (folder / f"{name}.conf").write_text(text.format(folder=folder, port=port))
-        at_server = ["-socketPath", f"{folder}/server.sock"]
+            (folder / f"{name}.conf").write_text(text.format(folder=folder, port=port, **settings))
 
         def ask(*command: str) -> str:
-            done = subprocess.run([server, *command, *at_server], capture_output=True, text=True, check=True)
-            return done.stdout
+            argv = [server, *command, "-socketPath", f"{folder}/server.sock"]
+            return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
-        _start(stack, folder, "server", server)
+        pids = {"agent": 0, "server": _start(stack, folder, "server", server)}
         until(lambda: _answers(server, f"{folder}/server.sock"), "SPIRE's server is up", 60)
         (folder / "bundle.pem").write_text(ask("bundle", "show"))
         token = json.loads(ask("token", "generate", "-output", "json"))["value"]
-        parent = f"spiffe://example.org/spire/agent/join_token/{token}"
-        asked = [part for selector in selectors for part in ("-selector", selector)]
-        ask("entry", "create", "-spiffeID", "spiffe://example.org/w", "-parentID", parent, *asked)
-        process = _start(stack, folder, "agent", agent, "-joinToken", token)
-        path = f"{folder}/agent.sock"
-        until(lambda: _answers(agent, path), "SPIRE's agent is up", 60)
-        yield path, process.pid
+        found = Spire(folder, f"spiffe://example.org/spire/agent/join_token/{token}", pids)
+        with found.admin() as admin:
+            admin.create([found.entry("/w", f"uid:{os.getuid()}", *selectors)])
+        pids["agent"] = _start(stack, folder, "agent", agent, "-joinToken", token)
+        until(lambda: _answers(agent, found.socket), "SPIRE's agent is up", 60)
+        look = served or (lambda socket: _fetches(agent, socket))
+        until(lambda: look(found.socket), "SPIRE's agent has the entry", SERVED_SECONDS)
+        yield found
 
 
 def _answers(program: str, path: str) -> bool:
     return subprocess.run([program, "healthcheck", "-socketPath", path], capture_output=True).returncode == 0
 
 
-def _start(stack: contextlib.ExitStack, folder: Path, name: str, *command: str) -> "subprocess.Popen[bytes]":
+def _fetches(agent: str, path: str) -> bool:
+    return subprocess.run([agent, "api", "fetch", "x509", "-socketPath", path], capture_output=True).returncode == 0
+
+
+def _start(stack: contextlib.ExitStack, folder: Path, name: str, *command: str) -> int:
     log = stack.enter_context((folder / f"{name}.log").open("wb"))
     program, *options = command
     process = subprocess.Popen(
@@ -104,4 +143,4 @@ def _start(stack: contextlib.ExitStack, folder: Path, name: str, *command: str) 
     )
     stack.callback(process.wait)
     stack.callback(process.terminate)
-    return process
+    return process.pid

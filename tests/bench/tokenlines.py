@@ -24,13 +24,14 @@ from urllib.request import urlopen
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from figures import Figure, cpu_seconds, ratios
+from figures import Figure, ratios
 from ground import FULL, TRIAGE, Admin, Bench, entry
 from harness.agent import AgentProcess
 from harness.exchanges import form
 from harness.taskagent import CONFIG, ISSUER, PLACE_A, write_type
 from harness.taskagent import TRIAGE as TRIAGE_ID
 from load import Load, run
+from processes import cpu_seconds
 from sojourn import Client, SyncClient, TaskVerifier
 from sojourn.sdk.asgi import TaskTokenMiddleware
 

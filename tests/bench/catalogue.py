@@ -1,0 +1,36 @@
+"""Which lines there are, and in which order they are measured and shown.
+
+A line is a number for good, a title, and a generator that is given the bench and yields what it finds.
+"""
+
+from collections.abc import Callable, Iterator
+
+from attestlines import ATTEST_LINES
+from factlines import FACT_LINES
+from figures import Figure, Growth
+from ground import Bench
+from lines import LINES
+from providerlines import PROVIDER_LINES
+from tokenlines import TOKEN_LINES
+from workloadlines import WORKLOAD_LINES
+
+Measure = Callable[[Bench], Iterator[Figure | Growth | str]]
+Spec = tuple[int, str, Measure]
+
+_ALL: tuple[Spec, ...] = (*WORKLOAD_LINES, *LINES, *FACT_LINES, *TOKEN_LINES, *PROVIDER_LINES, *ATTEST_LINES)
+BY_NUMBER: dict[int, Spec] = {line[0]: line for line in _ALL}
+GROUPS: dict[str, tuple[int, ...]] = {
+    "Workload API": (30, 31, 23, 32, 33, 2, 3),
+    "Attestation": (22, 24),
+    "Pushes": (4, 5),
+    "The agent and the command": (1, 10),
+    "Token service": (13, 14, 15, 19),
+    "Tasks": (6, 7, 20, 21),
+    "In the services": (16, 8, 17, 18),
+    "Growth": (9, 11, 12),
+}
+
+
+def catalogue() -> list[tuple[str, Spec]]:
+    """Every line with its group."""
+    return [(group, BY_NUMBER[number]) for group, numbers in GROUPS.items() for number in numbers]
