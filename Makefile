@@ -6,7 +6,7 @@ LOCKS := .ci/locks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz lint bench bench-quick bench-peers proto proto-check lock clean help
+.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz lint bench bench-quick bench-peers bench-report proto proto-check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -31,6 +31,9 @@ bench-peers: $(VENV)/.test ## build or fetch the peers of the bench: SPIRE, Keyc
 
 bench: $(VENV)/.test ## measure Sojourn beside the peers that are here; about 25 minutes, figures to bench.json
 	@$(BIN)/python tests/bench/bench.py
+
+bench-report: $(VENV)/.test ## put bench.json into docs/performance.md
+	@$(BIN)/python tests/bench/report.py
 
 bench-quick: $(VENV)/.test ## a little of each measurement, to see that it runs; under 3 minutes
 	@$(BIN)/python tests/bench/bench.py --quick

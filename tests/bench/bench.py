@@ -6,10 +6,12 @@ status is 1.
 """
 
 import argparse
+import itertools
 import json
 import signal
 import subprocess
 import sys
+from operator import itemgetter
 from pathlib import Path
 from time import monotonic
 
@@ -41,6 +43,7 @@ def measured(group: str, spec: Spec, bench: Bench) -> Line:
     except Exception as error:
         failure = reason(error)
         bench.say(f"FAILED: {failure}")
+        bench.end_group()
     return Line(
         number,
         title,
@@ -103,7 +106,10 @@ def main() -> int:
     signal.signal(signal.SIGTERM, terminated)
     begun, before, made_of = monotonic(), machine(), versions()
     with Bench(QUICK if options.quick else FULL) as bench:
-        lines = [measured(group, spec, bench) for group, spec in wanted]
+        lines = []
+        for group, each in itertools.groupby(wanted, key=itemgetter(0)):
+            lines += [measured(group, spec, bench) for _, spec in each]
+            bench.end_group()
     report = {
         "format": FORMAT,
         "quick": options.quick,

@@ -20,7 +20,8 @@ Spec = tuple[int, str, Measure]
 _ALL: tuple[Spec, ...] = (*WORKLOAD_LINES, *LINES, *FACT_LINES, *TOKEN_LINES, *PROVIDER_LINES, *ATTEST_LINES)
 BY_NUMBER: dict[int, Spec] = {line[0]: line for line in _ALL}
 GROUPS: dict[str, tuple[int, ...]] = {
-    "Workload API": (30, 31, 23, 32, 33, 2, 3),
+    "Workload API, users and groups attested": (30, 32, 33),
+    "Workload API, programs attested too": (31, 23, 2, 3),
     "Attestation": (22, 24),
     "Pushes": (4, 5),
     "The agent and the command": (1, 10),

@@ -8,7 +8,7 @@ from time import monotonic
 
 import grpc
 from figures import Figure
-from ground import CALL_SECONDS, FULL, TRIAGE, Admin, Bench, Helper, entry
+from ground import CALL_SECONDS, TRIAGE, Admin, Bench, Helper, entry
 from harness.agent import AgentProcess
 from harness.facttypes import CEILING, PERMIT, write_types
 from harness.taskagent import CONFIG, PLACE_A, write_type
@@ -66,25 +66,26 @@ def _agent() -> Iterator[AgentProcess]:
 
 def decided_again(bench: Bench) -> Iterator[Figure]:
     tries = max(3, bench.effort.tries // 3)
+    crowd = CROWD if bench.full else CROWD // 10
     with _agent() as agent, Helper(agent.socket) as worker, Operator(agent.admin_socket) as operator:
-        worker.call("begin_many", task_type="risky", count=CROWD)
+        worker.call("begin_many", task_type="risky", count=crowd)
         took = [operator.took("level_risky", next(_VALUES)) for _ in range(tries)]
-        yield Figure.of(f"{CROWD:,} live tasks decided again, all kept", "ms", took)
+        yield Figure.of(f"{crowd:,} live tasks decided again, all kept", "ms", took)
     with _agent() as agent, Helper(agent.socket) as worker, Operator(agent.admin_socket) as operator:
-        worker.call("begin_many", task_type="suspended", count=CROWD)
+        worker.call("begin_many", task_type="suspended", count=crowd)
         suspended, back = [], []
         for _ in range(tries):
             suspended.append(operator.took("freeze", True))
             back.append(operator.took("freeze", False))
-        yield Figure.of(f"{CROWD:,} live tasks suspended by a fact", "ms", suspended)
-        yield Figure.of(f"{CROWD:,} tasks given back, on disk", "ms", back)
+        yield Figure.of(f"{crowd:,} live tasks suspended by a fact", "ms", suspended)
+        yield Figure.of(f"{crowd:,} tasks given back, on disk", "ms", back)
 
 
 def growth(bench: Bench) -> Iterator[Figure]:
     with _agent() as agent, Helper(agent.socket) as worker, Operator(agent.admin_socket) as operator:
         worker.call("begin_many", task_type="few", count=10)
         alive = 10
-        for count in (10, 1_000, 10_000) if bench.effort is FULL else (10, 1_000):
+        for count in (10, 1_000, 10_000) if bench.full else (10, 200):
             if count > alive:
                 worker.call("begin_many", task_type="risky", count=count - alive - 1)  # one is that of the tokens
                 alive = count - 1

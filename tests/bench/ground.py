@@ -4,10 +4,10 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 from harness.agent import AgentProcess
@@ -18,6 +18,7 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 HERE = Path(__file__).resolve().parent
 TRIAGE = "/agent/triage"  # the workload of the sample's task type
 CALL_SECONDS = 60.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class Effort:
     load_seconds: float  # for one load on one of them
 
 
-FULL = Effort(starts=3, repetitions=3, seconds=0.8, tries=30, calls=150, alternations=5, load_seconds=1.2)
-QUICK = Effort(starts=1, repetitions=2, seconds=0.2, tries=8, calls=30, alternations=2, load_seconds=0.2)
+FULL = Effort(starts=3, repetitions=3, seconds=0.8, tries=30, calls=150, alternations=5, load_seconds=1.0)
+QUICK = Effort(starts=1, repetitions=1, seconds=0.15, tries=6, calls=20, alternations=2, load_seconds=0.15)
 
 
 class Helper(Caller):
@@ -123,6 +124,8 @@ class Bench:
     def __init__(self, effort: Effort) -> None:
         self.effort = effort
         self._open = contextlib.ExitStack()
+        self._of_group = contextlib.ExitStack()
+        self._shared: dict[str, Any] = {}
         self._site: Site | None = None
         self._line = 0
         self._began = time.monotonic()
@@ -147,6 +150,18 @@ class Bench:
             self.close()
             raise
 
+    def shared(self, what: str, make: Callable[[], contextlib.AbstractContextManager[T]]) -> T:
+        """What `make` opens, the first time that a group of lines asks for it: it stays until the group is through."""
+        if what not in self._shared:
+            self._shared[what] = self._of_group.enter_context(make())
+        found: T = self._shared[what]
+        return found
+
+    def end_group(self) -> None:
+        """Close what is shared: after a group, and after a failure, which may have broken it."""
+        self._shared.clear()
+        self._of_group.close()
+
     def close(self) -> None:
         self._site = None
         self._open.close()
@@ -155,4 +170,5 @@ class Bench:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end_group()
         self.close()

@@ -24,6 +24,7 @@ path = false
 sha256 = false
 cgroup = false
 """
+ONLY_FULL = "only in a full run"
 SAME_CALLS = (
     "the same client on both, in turns; SPIRE's server is told not to limit signatures, by default it makes 500/s"
 )
@@ -69,10 +70,12 @@ def _sha256(program: Path) -> str:
 def _loads(
     bench: Bench, subjects: Sequence[Subject], calls: Sequence[str], at_once: Sequence[int], program: Path | None = None
 ) -> Iterator[Figure | str]:
+    repetitions = bench.effort.alternations if program is None else bench.effort.repetitions
     for call in calls:
         for clients in at_once:
             what = f"{CALLS[call]}, {clients} client{'' if clients == 1 else 's'}"
-            yield from beside(bench, subjects, what, go_load(call, clients, program), client=True)
+            load = go_load(call, clients, program)
+            yield from beside(bench, subjects, what, load, repetitions=repetitions, client=True)
 
 
 # --- 30 ---
@@ -80,10 +83,10 @@ def _loads(
 
 def workload_api(bench: Bench) -> Iterator[Figure | str]:
     CLIENT.there()
-    with both() as (subjects, notes):
-        yield from memory(subjects, "idle")
-        yield from _loads(bench, subjects, tuple(CALLS), AT_ONCE)
-        yield from memory(subjects, "after all of it")
+    subjects, notes = bench.shared("ids alone", both)
+    yield from memory(subjects, "idle")
+    yield from _loads(bench, subjects, tuple(CALLS), AT_ONCE if bench.full else (8, 64))
+    yield from memory(subjects, "after all of it")
     yield from notes
 
 
@@ -101,8 +104,11 @@ def of_a_program(bench: Bench) -> Iterator[Figure | str]:
 
 def of_a_large_program(bench: Bench) -> Iterator[Figure | str]:
     """As large as many are that are built as one file."""
+    if not bench.full:
+        yield ONLY_FULL
+        return
     with _copied(LARGE_BYTES) as program, both(program) as (subjects, notes):
-        yield from _loads(bench, subjects, ("x509", "connect"), (1, 8) if bench.full else (8,), program)
+        yield from _loads(bench, subjects, ("x509", "connect"), (1, 8), program)
         yield from memory(subjects, "after all of it")
     yield from notes
 
@@ -122,15 +128,23 @@ def _copied(size: int | None) -> Iterator[Path]:
 
 
 def from_python(bench: Bench) -> Iterator[Figure | str]:
-    with both() as (subjects, notes):
-        for library, name in (("sojourn", "Sojourn's SDK"), ("spiffe", "PyPI's spiffe")):
-            for call in CALLS if bench.full else ("x509", "jwt-new"):
-                for clients in (1, 8) if bench.full else (8,):
-                    what = f"{name}: {CALLS[call]}, {clients} client{'' if clients == 1 else 's'}"
-                    load = python_load(library, call, clients)
-                    yield from beside(bench, subjects, what, load, repetitions=bench.effort.repetitions, client=True)
+    subjects, notes = bench.shared("ids alone", both)
+    for library, name in (("sojourn", "Sojourn's SDK"), ("spiffe", "PyPI's spiffe")):
+        for call in CALLS if bench.full else ("connect",):
+            for clients in (1, 8) if bench.full else (8,):
+                what = f"{name}: {CALLS[call]}, {clients} client{'' if clients == 1 else 's'}"
+                load = python_load(library, call, clients)
+                yield from beside(
+                    bench,
+                    subjects,
+                    what,
+                    load,
+                    seconds=bench.effort.load_seconds * 0.6,
+                    repetitions=bench.effort.repetitions,
+                    client=True,
+                )
     yield from notes
-    yield "a client in Python takes a core for itself before either agent does: see the client's CPU a call"
+    yield "a client in Python can take as much of a core as an agent: see the client's CPU a call"
 
 
 # --- 33 ---
@@ -138,12 +152,15 @@ def from_python(bench: Bench) -> Iterator[Figure | str]:
 
 def limited(bench: Bench) -> Iterator[Figure | str]:
     """SPIRE as it comes: its server holds an agent to so many signatures a second."""
+    if not bench.full:
+        yield ONLY_FULL
+        return
     with AgentProcess(config=IDS_ALONE) as agent, Admin(agent.admin_socket) as admin, spire(limited=True) as other:
         admin.create([entry("/w")])
         subjects = [Subject("Sojourn", {"agent": agent.pid}, agent.socket), other.subject]
         what = f"{CALLS['jwt-new']}, 8 clients"
         load = go_load("jwt-new", 8)
-        yield from beside(bench, subjects, what, load, seconds=4 if bench.full else None, repetitions=3)
+        yield from beside(bench, subjects, what, load, seconds=6, repetitions=3)
     yield "SPIRE's server with its default, ratelimit { signing = true }: 500 signatures a second, of which 500 may be saved up"
 
 
