@@ -4,10 +4,9 @@ import os
 import socket
 import struct
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sojourn.attestation.attestor import Attested
-from sojourn.attestation.process import Process, Program
+from sojourn.attestation.process import Process, Program, content_of
 from sojourn.errors import AttestationFailed
 
 SO_PEERPIDFD = 77  # Linux 6.5; not in the socket module
@@ -72,7 +71,7 @@ class Peer:
         found = self.process.credentials()
         program = self.process.program()
         self.process.check_alive()
-        if (found.uid, found.gid, found.groups) != (self.uid, self.gid, self.groups):
+        if found.uid != self.uid or found.gid != self.gid or found.groups != self.groups:
             raise AttestationFailed("the process has changed its user or groups since it connected")
         if program != self.program:
             raise AttestationFailed("the process runs another program than when it connected: connect again")
@@ -117,7 +116,7 @@ def _groups(connection: socket.socket, process: Process) -> frozenset[int]:
 
 
 def _fdinfo_pid(pidfd: int) -> int:
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text(encoding="ascii").splitlines():
-        if line.startswith("Pid:"):
+    for line in content_of("self", f"fdinfo/{pidfd}").splitlines():
+        if line.startswith(b"Pid:"):
             return int(line[4:])
     return -1

@@ -43,7 +43,7 @@ class Credentials:
 class Process:
     """One living process. Owns a pidfd; `close` it."""
 
-    __slots__ = ("_loop", "_pidfd", "pid", "start_time")
+    __slots__ = ("_cgroup", "_credentials", "_loop", "_pidfd", "_poll", "pid", "start_time")
 
     def __init__(self, pid: int, pidfd: int, start_time: int | None = None) -> None:
         """Take ownership of `pidfd`. Raise AttestationFailed if the process has gone already.
@@ -53,6 +53,10 @@ class Process:
         self.pid = pid
         self._pidfd = pidfd
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._poll: select.poll | None = None
+        # What was read last, and what it says: what has not changed by a byte is not read again.
+        self._credentials: tuple[bytes, bytes, Credentials] | None = None
+        self._cgroup: tuple[bytes, str] | None = None
         try:
             self.start_time = stat_of(pid).start_time if start_time is None else start_time
             self.check_alive()
@@ -85,9 +89,10 @@ class Process:
         """Whether the process has ended. Never answers for another process of the same pid."""
         if self._pidfd < 0:
             return True
-        poll = select.poll()
-        poll.register(self._pidfd, select.POLLIN)
-        return bool(poll.poll(0))
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self._pidfd, select.POLLIN)
+        return bool(self._poll.poll(0))
 
     def check_alive(self) -> None:
         if self.exited:
@@ -139,25 +144,33 @@ class Process:
     def cgroup(self) -> str:
         """The cgroups that the process is in, one line for each hierarchy, as /proc tells them: only to compare."""
         try:
-            return _content(self.pid, "cgroup").decode("utf-8", "surrogateescape")
+            content = content_of(self.pid, "cgroup")
         except FileNotFoundError as error:
             if not os.path.exists("/proc/self/cgroup"):  # this kernel has no cgroups
                 return ""
             raise AttestationFailed("the process has gone", detail=str(error)) from error
         except OSError as error:
             raise AttestationFailed("the process has gone", detail=str(error)) from error
+        if self._cgroup is None or self._cgroup[0] != content:
+            self._cgroup = (content, content.decode("utf-8", "surrogateescape"))
+        return self._cgroup[1]
 
     def credentials(self) -> Credentials:
         """Effective uid, gid and supplementary groups, from /proc/PID/status."""
-        text = _read(self.pid, "status")
         try:
-            uids, gids, groups = (
-                [int(number) for number in text.split(f"\n{name}:", 1)[1].partition("\n")[0].split()]
-                for name in ("Uid", "Gid", "Groups")
-            )
-            return Credentials(uids[1], gids[1], frozenset(groups))
-        except IndexError as error:
-            raise AttestationFailed("the process has gone") from error
+            content = content_of(self.pid, "status")
+            # The lines of all user and group ids follow each other; a name of several lines is escaped.
+            uids = content.index(b"\nUid:")
+            ids = content[uids : content.index(b"\n", content.index(b"\nGid:", uids) + 1)]
+            groups = content.index(b"\nGroups:", uids)
+            others = content[groups : content.index(b"\n", groups + 1)]
+            if self._credentials is None or self._credentials[:2] != (ids, others):
+                uid, gid = (int(line.split()[2]) for line in ids[1:].split(b"\n"))
+                members = frozenset(map(int, others.split()[1:]))
+                self._credentials = (ids, others, Credentials(uid, gid, members))
+            return self._credentials[2]
+        except (OSError, ValueError, IndexError) as error:
+            raise AttestationFailed("the process has gone", detail=str(error)) from error
 
     def login_uid(self) -> int | None:
         """The user who logged in (kernel audit's loginuid), whatever the process has become since; None: not known.
@@ -229,12 +242,12 @@ def stat_of(pid: int) -> Stat:
 
 def _read(pid: int, name: str) -> str:
     try:
-        return _content(pid, name).decode("ascii", "replace")
+        return content_of(pid, name).decode("ascii", "replace")
     except OSError as error:
         raise AttestationFailed("the process has gone", detail=str(error)) from error
 
 
-def _content(pid: int, name: str) -> bytes:
+def content_of(pid: int | str, name: str) -> bytes:
     """A whole file of /proc/PID. Python's own files take twice as long, and each request has several read."""
     descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:

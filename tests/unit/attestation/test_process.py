@@ -175,6 +175,34 @@ class TestWhatItRuns:
         found = pinned.credentials()
         assert (os.geteuid(), os.getegid(), frozenset(os.getgroups())) == (found.uid, found.gid, found.groups)
 
+    @pytest.mark.root
+    @pytest.mark.parametrize("change", ["os.setegid(4001)", "os.setgroups([4001])", "os.seteuid(4001)"])
+    def test_credentials_that_change(self, change):
+        """Each look is a new one: ids that a process takes on are seen by the next, and so is their return."""
+        code = f"import os,sys; print(); sys.stdin.readline(); {change}; print('', flush=True); sys.stdin.readline()"
+        with child(sys.executable, "-u", "-c", code) as process:
+            process.stdout.readline()
+            pinned = holder_of(process)
+            before = [pinned.credentials() for _ in range(2)]
+            process.stdin.write(b"\n")
+            process.stdin.flush()
+            process.stdout.readline()
+            after = pinned.credentials()
+            pinned.close()
+        assert before[0] == before[1]
+        assert before[0] != after
+        assert 4001 in {after.uid, after.gid, *after.groups}
+
+    @pytest.mark.parametrize("name", ["Uid:\t7\t7\t7\t7", "a\nUid:\t7\t7"])
+    def test_a_name_that_looks_like_ids(self, tmp_path, name):
+        """A program whose name looks like a line of ids has those of its user all the same."""
+        shutil.copy(shutil.which("sleep"), tmp_path / name)
+        with child(str(tmp_path / name), "60") as process:
+            pinned = holder_of(process)
+            found = pinned.credentials()
+            pinned.close()
+        assert (os.geteuid(), os.getegid(), frozenset(os.getgroups())) == (found.uid, found.gid, found.groups)
+
     @pytest.mark.parametrize("name", [") Z 1 1 1 1", "a b) S (", "x\ny", "((((", "é"])
     def test_a_name_that_lies(self, tmp_path, name):
         """A program may be called anything: the fields after its name are read all the same."""
