@@ -105,7 +105,7 @@ LAYERS = [
         "identity.issued",
     ],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
-    ["identity.programs"],
+    ["identity.programs", "identity.streams"],
     ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],
     ["identity.lookout"],
     ["tasks.asker", "tasks.evidence"],

@@ -137,12 +137,13 @@ class Attestation:
 
     async def attest(self, peer: Peer) -> Attested:
         """Return what is proved of `peer` now. Raise AttestationFailed if it has gone, changed, or nothing can tell.
+        Whether it has gone or changed is looked at each time, in the very step in which this returns.
 
         What was proved within ATTESTATION_FRESH_SECONDS is used again if the process still runs the same program in the
         same cgroup; for ATTESTOR_RETRY_SECONDS if an attestor could not tell then, and what it said before holds.
         """
         attested = await self.examine(peer)
-        if self._attestors and attested.untold >= self._attestors.keys():
+        if attested.failures and attested.untold >= self._attestors.keys():
             raise cannot_tell(attested)
         return attested
 
@@ -150,7 +151,7 @@ class Attestation:
         """As `attest`, also if nothing can tell. Raise AttestationFailed if the process has gone or changed."""
         peer.check_unchanged()
         kept = peer.attested
-        if kept is not None and not kept.untold:
+        if kept is not None and not (kept.failures and kept.untold):
             fresh = ATTESTOR_RETRY_SECONDS if kept.failures else ATTESTATION_FRESH_SECONDS
             if kept.at > self._clock.boot() - fresh and kept.cgroup == peer.process.cgroup():
                 return kept
@@ -158,7 +159,9 @@ class Attestation:
         if running is None:
             running = self._running[peer] = asyncio.ensure_future(self._attest(peer))
             running.add_done_callback(lambda _: self._running.pop(peer, None))
-        return await asyncio.shield(running)
+        attested = await asyncio.shield(running)
+        peer.check_unchanged()  # others had their turn since the attestation ended
+        return attested
 
     async def _attest(self, peer: Peer) -> Attested:
         peer.check_unchanged()

@@ -22,7 +22,8 @@ from sojourn.doors.admission import Allowance
 from sojourn.doors.calls import Call, Method, next_of
 from sojourn.doors.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
 from sojourn.errors import InvalidInput
-from sojourn.identity.identities import Identities, Stream
+from sojourn.identity.identities import Identities
+from sojourn.identity.streams import Stream
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND, SECRETS_PER_STREAM, SPIFFE_ID_MAX_BYTES
 
 log = structlog.get_logger()

@@ -11,7 +11,8 @@ from sojourn.clock import Clock
 from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput
-from sojourn.identity.identities import Identities, Stream
+from sojourn.identity.identities import Identities
+from sojourn.identity.streams import Stream
 from sojourn.limits import (
     FEED_DELTAS_KEPT,
     HEARTBEAT_SECONDS,

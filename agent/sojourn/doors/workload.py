@@ -11,7 +11,8 @@ from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity, Unimplemented
 from sojourn.identity.entries import Entry
-from sojourn.identity.identities import Identities, Stream
+from sojourn.identity.identities import Identities
+from sojourn.identity.streams import Stream
 from sojourn.limits import AUDIENCE_MAX_BYTES, AUDIENCES_PER_JWT_SVID, AUDITED_TEXT
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.bundle import Bundle
@@ -112,7 +113,6 @@ class WorkloadApi:
         last = b""
         async with self._identities.stream(peer, method) as stream:
             while True:
-                await self._identities.refresh(stream)
                 stream.check_open()
                 answer = make(stream)
                 if answer != last:
@@ -121,6 +121,7 @@ class WorkloadApi:
                     yield answer
                 stream.check_revoked()
                 await stream.next_change()
+                await self._identities.refresh(stream)
 
     def forget_answers(self) -> None:
         """Drop the ready-made answers: a key in them is no longer in use."""

@@ -2,17 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Collection, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.service import Attestation, cannot_tell
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
-from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, SojournError, SvidRevoked, Unavailable
+from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, Unavailable
 from sojourn.identity.entries import Entry, IdentityKey, Registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.issued import IssuedSvid
@@ -20,12 +18,8 @@ from sojourn.identity.issuing import Issuing
 from sojourn.identity.matching import EntryIndex, might_match, that_matter, unique_hints
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.revocations import Revocations, RevokedSvid
-from sojourn.limits import (
-    ATTESTOR_RETRY_SECONDS,
-    JWT_SVID_SIGNATURES_KEPT,
-    STREAM_ATTESTED_SECONDS,
-    UNMATCHED_HOLD_SECONDS,
-)
+from sojourn.identity.streams import Stream
+from sojourn.limits import JWT_SVID_SIGNATURES_KEPT, UNMATCHED_HOLD_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -33,63 +27,6 @@ from sojourn.spiffe.jose import Signatures
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
-
-
-@dataclass(slots=True, eq=False)
-class Stream:
-    """One open stream and what its caller has. `entries` is in the stated order, hints unique.
-
-    `unsure`: an attestor could not tell when it was last asked, so it is asked again soon.
-    """
-
-    method: str
-    peer: Peer
-    attested: Attested
-    entries: tuple[Entry, ...]
-    since: datetime
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
-    last_push: datetime | None = None
-    pushes: int = 0
-    ending: SojournError | None = None  # why the stream ends at the next occasion
-    unsure: bool = False
-    revoked: bool = False  # an SVID that it was sent: it ends when it was sent the next one
-
-    def pushed(self, at: datetime) -> None:
-        """Note that the caller was sent something."""
-        self.last_push = at
-        self.pushes += 1
-
-    async def next_change(self) -> None:
-        """Return when something may have changed since the last time this returned, or it is time to attest again.
-
-        Raise what the stream ends with, if it does.
-        """
-        self.check_closing()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ATTESTOR_RETRY_SECONDS if self.unsure else STREAM_ATTESTED_SECONDS):
-                await self.changed.wait()
-        self.changed.clear()
-        self.check_closing()
-
-    def end(self, error: SojournError) -> None:
-        """Let the stream end with this error."""
-        self.ending = error
-        self.changed.set()
-
-    def check_revoked(self) -> None:
-        """Raise SvidRevoked if an SVID that the caller was sent is revoked: to call once another one was sent."""
-        if self.revoked:
-            raise SvidRevoked("the SVID was revoked, and replaced: connect again")
-
-    def check_closing(self) -> None:
-        if self.ending is not None:
-            raise self.ending
-
-    def check_open(self) -> None:
-        """Raise NoIdentity when the caller has nothing any more, or what the stream ends with."""
-        self.check_closing()
-        if not self.entries:
-            raise NoIdentity("no identity issued")
 
 
 class Identities:
@@ -247,15 +184,19 @@ class Identities:
                 stream.changed.set()
         return fresh
 
-    @asynccontextmanager
-    async def stream(self, peer: Peer, method: str, *, required: bool = True) -> AsyncIterator[Stream]:
+    def stream(self, peer: Peer, method: str, *, required: bool = True) -> AbstractAsyncContextManager[Stream]:
         """Hold a stream for a caller. One without identity waits UNMATCHED_HOLD_SECONDS, then NoIdentity is raised.
         Raise AttestationFailed if it cannot be told what the caller has, be that less or more.
 
         When the caller's entries or their SVIDs or the bundle change, `stream.changed` is set; `stream.entries` is what
         the caller has now, and empty once it has nothing any more. Without `required` a caller that has nothing gets
-        its stream at once, for what anybody may have.
+        its stream at once, for what anybody may have. As the stream begins, its caller was looked at just now: the
+        first answer needs no `refresh`, if nothing else was waited for.
         """
+        return _Holding(self, peer, method, required=required)
+
+    async def begin(self, peer: Peer, method: str, *, required: bool) -> Stream:
+        """Begin a stream, as `stream` says. Whoever has it calls `leave`."""
         attested = await self._attestation.attest(peer)
         stream = Stream(method, peer, attested, (), self._clock.now(), unsure=bool(attested.failures))
         if self._closing:
@@ -266,10 +207,17 @@ class Identities:
             self._set_entries(stream, self._settled(attested))
             if required and not stream.entries:
                 await self._hold(stream)
-            yield stream
-        finally:
-            self._streams.discard(stream)
-            self._set_entries(stream, ())
+                await self.refresh(stream)
+                stream.check_open()
+        except BaseException:
+            self.leave(stream)
+            raise
+        return stream
+
+    def leave(self, stream: Stream) -> None:
+        """A stream has ended."""
+        self._streams.discard(stream)
+        self._set_entries(stream, ())
 
     async def refresh(self, stream: Stream) -> None:
         """Attest a stream's caller again, as cheaply as can be: before each answer. Raise AttestationFailed.
@@ -379,6 +327,27 @@ class Identities:
     def _bundle_changed(self) -> None:
         for stream in self._streams:
             stream.changed.set()
+
+
+class _Holding(AbstractAsyncContextManager[Stream]):
+    """A stream from its beginning to its end. Short ones are many: a generator would take twice as long."""
+
+    __slots__ = ("_identities", "_method", "_peer", "_required", "_stream")
+
+    def __init__(self, identities: Identities, peer: Peer, method: str, *, required: bool) -> None:
+        self._identities = identities
+        self._peer = peer
+        self._method = method
+        self._required = required
+        self._stream: Stream | None = None
+
+    async def __aenter__(self) -> Stream:
+        self._stream = await self._identities.begin(self._peer, self._method, required=self._required)
+        return self._stream
+
+    async def __aexit__(self, *_: object) -> None:
+        assert self._stream is not None  # set by __aenter__
+        self._identities.leave(self._stream)
 
 
 @contextmanager

@@ -152,6 +152,20 @@ class TestKept:
         with pytest.raises(AttestationFailed, match="connect again"):
             await attestation.attest(peer)
 
+    async def test_not_for_a_program_that_came_as_attestation_ended(self, attestation, peer, monkeypatch):
+        """A process that was attested, and changed before whoever waits for that had its turn, is refused."""
+
+        async def attest(peer):
+            try:
+                return await found(peer)
+            finally:
+                monkeypatch.setattr(Process, "program", lambda _: Program(1, 2))
+
+        found = attestation._attest
+        monkeypatch.setattr(attestation, "_attest", attest)
+        with pytest.raises(AttestationFailed, match="connect again"):
+            await attestation.attest(peer)
+
     async def test_not_in_another_cgroup(self, attestation, unix, peer, monkeypatch):
         """When the process has moved to another cgroup everything is proved again, and that is kept."""
         await attestation.attest(peer)

@@ -14,6 +14,7 @@ from sojourn.attestation.process import Process
 from sojourn.attestation.service import Attestation
 from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, Unavailable
 from sojourn.identity import identities as identities_module
+from sojourn.identity import streams as streams_module
 from sojourn.limits import ATTESTATION_FRESH_SECONDS
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
@@ -203,6 +204,26 @@ class TestStream:
             with pytest.raises(Unavailable):
                 await stream.next_change()
 
+    async def test_begins_with_a_look(self, room, monkeypatch):
+        """As a stream begins its caller was looked at in that very step, also if it was attested before that."""
+        await room.identities.of(room.peer)
+        monkeypatch.setattr(Process, "program", lambda _: None)
+        with pytest.raises(AttestationFailed, match="connect again"):
+            async with room.stream():
+                pass
+        assert [] == room.identities.streams
+
+    async def test_looks_again_at_one_that_waited(self, empty, monkeypatch):
+        """A caller that is registered while its stream waits is looked at again before it has anything."""
+        beginning = asyncio.ensure_future(empty.identities.begin(empty.peer, "FetchX509SVID", required=True))
+        while not empty.identities.streams:
+            await asyncio.sleep(0)
+        monkeypatch.setattr(Process, "program", lambda _: None)
+        await empty.registry.create([WEB])
+        with pytest.raises(AttestationFailed, match="connect again"):
+            await beginning
+        assert [] == empty.identities.streams
+
     async def test_none_begins_after_closing(self, room):
         """A client that comes back before the agent is gone is sent away again."""
         room.identities.close()
@@ -310,7 +331,7 @@ class TestAttestorsThatCannotTell:
 
     async def test_are_asked_again_soon(self, room, docker, later, monkeypatch):
         """A stream about which an attestor could not tell does not wait as long as others for the next look."""
-        monkeypatch.setattr(identities_module, "ATTESTOR_RETRY_SECONDS", 0.01)
+        monkeypatch.setattr(streams_module, "ATTESTOR_RETRY_SECONDS", 0.01)
         async with room.stream() as stream:
             docker.failure = RuntimeError("down")
             assert ({"entry-web", "entry-docker"}, True) == (await later(stream), stream.unsure)

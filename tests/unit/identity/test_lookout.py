@@ -7,8 +7,8 @@ from fakes.children import child, peer_of
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.process import Process
 from sojourn.identity import lookout as lookout_module
-from sojourn.identity.identities import Stream
 from sojourn.identity.lookout import Lookout
+from sojourn.identity.streams import Stream
 
 DEADLINE_SECONDS = 20
 
