@@ -9,8 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from figures import Missing
@@ -23,12 +23,15 @@ BUILD_SECONDS = 1800.0
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """`find` returns its programs or folders, or None; `get` fetches or builds it; `version` says which it is."""
+    """`find` returns its programs or folders, or None; `get` fetches or builds it, and does nothing if it is there;
+    `version` says which it is; `needs` are the programs without which it can not be got, and what has them.
+    """
 
     name: str
     find: Callable[[], tuple[Path, ...] | None]
     get: Callable[[], None]
     version: Callable[[tuple[Path, ...]], str]
+    needs: Mapping[str, str] = field(default_factory=dict)
 
     def there(self) -> tuple[Path, ...]:
         """Its programs. Raise Missing if it is not here."""
@@ -36,6 +39,14 @@ class Peer:
             raise Missing(f"there is no {self.name} on this machine: `make bench-peers` gets it")
         return found
 
+    def fetch(self) -> None:
+        """Get it. Raise Missing if this machine has not what that needs."""
+        if lacking := sorted({advice for program, advice in self.needs.items() if not shutil.which(program)}):
+            raise Missing(f"it can not be got: install {', '.join(lacking)}")
+        self.get()
+
+
+GO, JAVA, MAVEN = {"go": "Go 1.24 or newer"}, {"java": "a JDK 17 or newer"}, {"mvn": "Maven"}
 
 # --- SPIRE ---
 
@@ -59,7 +70,7 @@ def _spire_version(programs: tuple[Path, ...]) -> str:
     return _said(str(programs[1]), "--version")
 
 
-SPIRE = Peer("SPIRE", _find_spire, lambda: _run("bash", str(ROOT / ".ci" / "spire")), _spire_version)
+SPIRE = Peer("SPIRE", _find_spire, lambda: _run("bash", str(ROOT / ".ci" / "spire")), _spire_version, GO)
 
 
 # --- Keycloak ---
@@ -76,7 +87,9 @@ def _keycloak_version(found: tuple[Path, ...]) -> str:
     return f"{found[0].name.removeprefix('keycloak-')} ({java[0] if java else 'no Java'})"
 
 
-KEYCLOAK = Peer("Keycloak", _find_keycloak, lambda: _run("bash", str(ROOT / ".ci" / "keycloak")), _keycloak_version)
+KEYCLOAK = Peer(
+    "Keycloak", _find_keycloak, lambda: _run("bash", str(ROOT / ".ci" / "keycloak")), _keycloak_version, JAVA | MAVEN
+)
 
 
 # --- the load client in Go ---
@@ -123,15 +136,15 @@ def _client_version(found: tuple[Path, ...]) -> str:
     return ", ".join([*said, *told.split()[1:2]])
 
 
-CLIENT = Peer("load client in Go (it needs Go 1.24 or newer)", _find_client, _build_client, _client_version)
+CLIENT = Peer("load client in Go", _find_client, _build_client, _client_version, GO)
 
 PEERS = (CLIENT, SPIRE, KEYCLOAK)
 
 
 def versions() -> dict[str, str]:
     """What is here of it, and which."""
-    found = {peer.name.partition(" (")[0]: (peer, peer.find()) for peer in PEERS}
-    return {name: peer.version(there) if there else "not here" for name, (peer, there) in found.items()}
+    found = [(peer, peer.find()) for peer in PEERS]
+    return {peer.name: peer.version(there) if there else "not here" for peer, there in found}
 
 
 def _said(*command: str) -> str:
@@ -151,9 +164,8 @@ def main() -> int:
     failed = 0
     for peer in PEERS:
         try:
-            if peer.find() is None:
-                print(f"bench-peers: getting {peer.name} ...", flush=True)
-                peer.get()
+            print(f"bench-peers: {peer.name} ...", flush=True)
+            peer.fetch()
             print(f"bench-peers: {peer.name}: {peer.version(peer.there())}", flush=True)
         except Exception as error:
             failed += 1

@@ -1,6 +1,7 @@
 """bench.py, catalogue.py and peers.py: every line is measured, and what breaks or is missing stops no other."""
 
 import subprocess
+from pathlib import Path
 
 import peers
 import pytest
@@ -73,9 +74,23 @@ def test_a_peer_that_is_not_here(monkeypatch):
         peers.SPIRE.there()
 
 
+def test_what_getting_a_peer_needs(monkeypatch, capsys):
+    """What is to be installed is said, the others are got, and the exit status tells."""
+    got = []
+    there = (Path("/x"),)
+    lacking = peers.Peer("X", lambda: None, lambda: got.append("X"), lambda _: "1", {"no-such-program": "a compiler"})
+    other = peers.Peer("Y", lambda: there, lambda: got.append("Y"), lambda _: "2")
+    monkeypatch.setattr(peers, "PEERS", (lacking, other))
+    assert 1 == peers.main()
+    said = capsys.readouterr()
+    assert "X: it can not be got: install a compiler" in said.err
+    assert "Y: 2" in said.out
+    assert ["Y"] == got
+
+
 def test_versions_name_what_is_not_here(monkeypatch):
     """Nobody takes a run without a peer for one with it."""
-    monkeypatch.setattr(peers, "PEERS", (peers.Peer("X (it needs Y)", lambda: None, lambda: None, lambda _: "1"),))
+    monkeypatch.setattr(peers, "PEERS", (peers.Peer("X", lambda: None, lambda: None, lambda _: "1"),))
     assert {"X": "not here"} == peers.versions()
 
 
