@@ -48,14 +48,15 @@ class Keycloak:
         certificate: Path | None = None,
         key: Path | None = None,
         trusted: Path | None = None,
+        heap: str = HEAP,
     ) -> None:
         """With `certificate` and `key` it speaks https too, at `secure_base`. `trusted`: a PEM file with authorities of
-        servers that it believes, such as of the agent's bundle endpoint.
+        servers that it believes, such as of the agent's bundle endpoint. `heap`: options of the JVM.
         """
         self.admin_password = secrets.token_urlsafe(18)
         self._folder = folder
         self._port, self._secure_port = _free_port(), _free_port()
-        self._certificate, self._key = certificate, key
+        self._certificate, self._key, self._heap = certificate, key, heap
         self._log = folder / "keycloak.log"
         self._prepare(home)
         if trusted is not None:
@@ -101,7 +102,7 @@ class Keycloak:
             options += [f"--https-certificate-file={self._certificate}", f"--https-certificate-key-file={self._key}"]
         environment = {name: os.environ[name] for name in ("PATH", "HOME", "JAVA_HOME", "LANG") if name in os.environ}
         environment |= {"KC_BOOTSTRAP_ADMIN_USERNAME": ADMIN, "KC_BOOTSTRAP_ADMIN_PASSWORD": self.admin_password}
-        environment |= {"JAVA_OPTS_KC_HEAP": HEAP}
+        environment |= {"JAVA_OPTS_KC_HEAP": self._heap}
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
                 ["sh", str(self._folder / "bin" / "kc.sh"), "start", "--optimized", *options],

@@ -9,6 +9,7 @@ from attestlines import ATTEST_LINES
 from factlines import FACT_LINES
 from figures import Figure, Growth
 from ground import Bench
+from keycloaklines import KEYCLOAK_LINES
 from lines import LINES
 from providerlines import PROVIDER_LINES
 from tokenlines import TOKEN_LINES
@@ -17,7 +18,15 @@ from workloadlines import WORKLOAD_LINES
 Measure = Callable[[Bench], Iterator[Figure | Growth | str]]
 Spec = tuple[int, str, Measure]
 
-_ALL: tuple[Spec, ...] = (*WORKLOAD_LINES, *LINES, *FACT_LINES, *TOKEN_LINES, *PROVIDER_LINES, *ATTEST_LINES)
+_ALL: tuple[Spec, ...] = (
+    *WORKLOAD_LINES,
+    *LINES,
+    *FACT_LINES,
+    *KEYCLOAK_LINES,
+    *TOKEN_LINES,
+    *PROVIDER_LINES,
+    *ATTEST_LINES,
+)
 BY_NUMBER: dict[int, Spec] = {line[0]: line for line in _ALL}
 GROUPS: dict[str, tuple[int, ...]] = {
     "Workload API, users and groups attested": (30, 32, 33),
@@ -25,7 +34,7 @@ GROUPS: dict[str, tuple[int, ...]] = {
     "Attestation": (22, 24),
     "Pushes": (4, 5),
     "The agent and the command": (1, 10),
-    "Token service": (13, 14, 15, 19),
+    "Token service": (50,),
     "Tasks": (6, 7, 20, 21),
     "In the services": (16, 8, 17, 18),
     "Growth": (9, 11, 12),

@@ -92,35 +92,36 @@ KEYCLOAK = Peer(
 )
 
 
-# --- the load client in Go ---
+# --- the load clients in Go ---
 
 
-def _client() -> Path:
+def _client(folder: str) -> Path:
     """Where the client of these very sources is: another one is built when they change."""
     digest = hashlib.sha256()
-    for path in sorted((HERE / "go").iterdir()):
+    for path in sorted((HERE / folder).iterdir()):
         digest.update(f"{path.name} {path.stat().st_size}\n".encode() + path.read_bytes())
-    return CACHE / "bench" / f"load-{digest.hexdigest()[:16]}"
+    return CACHE / "bench" / f"{folder}-{digest.hexdigest()[:16]}"
 
 
-def _find_client() -> tuple[Path, ...] | None:
+def _find_client(folder: str) -> tuple[Path, ...] | None:
     """Built on the spot if there is a Go to do it."""
-    if not _client().exists() and shutil.which("go"):
-        _build_client()
-    return (_client(),) if _client().exists() else None
+    target = _client(folder)
+    if not target.exists() and shutil.which("go"):
+        _build_client(folder)
+    return (target,) if target.exists() else None
 
 
-def _build_client() -> None:
-    target = _client()
+def _build_client(folder: str) -> None:
+    target = _client(folder)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with (target.parent / "load.lock").open("w") as lock:
+    with (target.parent / f"{folder}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.exists():
             return
         made = target.with_suffix(".new")
         environment = {**os.environ, "CGO_ENABLED": "0"}
-        _run("go", "build", "-trimpath", "-o", str(made), ".", folder=HERE / "go", environment=environment)
-        for old in target.parent.glob("load-????????????????"):
+        _run("go", "build", "-trimpath", "-o", str(made), ".", folder=HERE / folder, environment=environment)
+        for old in target.parent.glob(f"{folder}-{'?' * 16}"):
             old.unlink()
         made.rename(target)
 
@@ -136,9 +137,29 @@ def _client_version(found: tuple[Path, ...]) -> str:
     return ", ".join([*said, *told.split()[1:2]])
 
 
-CLIENT = Peer("load client in Go", _find_client, _build_client, _client_version, GO)
+def _in_go(name: str, folder: str) -> Peer:
+    return Peer(name, lambda: _find_client(folder), lambda: _build_client(folder), _client_version, GO)
 
-PEERS = (CLIENT, SPIRE, KEYCLOAK)
+
+CLIENT = _in_go("load client in Go", "go")
+HTTP_CLIENT = _in_go("HTTP load client in Go", "gohttp")
+
+
+# --- OPA ---
+
+
+def _find_opa() -> tuple[Path, ...] | None:
+    found = sorted((CACHE / "bench").glob("opa-v*"))
+    return (found[-1],) if found else None
+
+
+def _opa_version(found: tuple[Path, ...]) -> str:
+    return found[0].name.removeprefix("opa-v")
+
+
+OPA = Peer("OPA", _find_opa, lambda: _run("bash", str(ROOT / ".ci" / "opa")), _opa_version, GO)
+
+PEERS = (CLIENT, HTTP_CLIENT, SPIRE, KEYCLOAK, OPA)
 
 
 def versions() -> dict[str, str]:

@@ -99,6 +99,6 @@ def test_the_client_is_another_when_its_sources_change(monkeypatch, tmp_path):
     (tmp_path / "go").mkdir()
     (tmp_path / "go" / "main.go").write_text("package main\n")
     monkeypatch.setattr(peers, "HERE", tmp_path)
-    before = peers._client()
+    before = peers._client("go")
     (tmp_path / "go" / "main.go").write_text("package main\n\n")
-    assert before != peers._client()
+    assert before != peers._client("go")

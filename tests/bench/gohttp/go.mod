@@ -1,0 +1,3 @@
+module sojourn.test/httpload
+
+go 1.24.0

@@ -1,0 +1,86 @@
+"""The token service beside Keycloak: the same clients on both, in turns."""
+
+import contextlib
+from collections.abc import Iterator, Mapping
+
+from beside import Subject, beside, memory
+from figures import Figure, Missing
+from ground import Bench
+from httpload import Work, http_load
+from keycloakpeer import KeycloakPeer, keycloak_beside
+from peers import HTTP_CLIENT
+from tokenground import ONCE, TokenGround, token_ground
+
+AT_ONCE = (1, 8, 64)
+EXCHANGED = "access token exchanged"
+INTROSPECTED = "introspection"
+FIRST = "JWT-SVID to a first token, one call"
+WHOLE = "JWT-SVID to the service's token"  # one call of Sojourn, two of Keycloak
+TLS = "over TLS: "
+CREDENTIALS = "client_credentials"
+NOTES = (
+    "Sojourn: on its Unix socket, callers attested, each decision and each task recorded on disk; over TLS by X.509-SVID",
+    "Keycloak: plain HTTP on loopback, a JWT-SVID as client authentication in each call; dev-mem, its default heap",
+    f"{WHOLE}: one call of Sojourn, which begins a task; two of Keycloak, to which an SVID is client authentication alone",
+)
+
+
+def _loads(
+    bench: Bench, subjects: list[Subject], what: str, works: Mapping[str, Work], at_once: tuple[int, ...] = AT_ONCE
+) -> Iterator[Figure | str]:
+    for connections in at_once if bench.full else (8,):
+        named = f"{what}, {connections} connection{'' if connections == 1 else 's'}"
+        with http_load(works, connections) as load:
+            yield from beside(bench, subjects, named, load, client=True)
+
+
+def beside_keycloak(bench: Bench) -> Iterator[Figure | str]:
+    HTTP_CLIENT.there()
+    with contextlib.ExitStack() as stack:
+        site = stack.enter_context(token_ground())
+        subjects, works = [site.subject], _ours(site)
+        try:
+            bench.say("Keycloak starts")
+            keycloak = stack.enter_context(keycloak_beside(site))
+        except Missing as error:
+            yield f"missing: {error}"
+        else:
+            yield f"Keycloak: ready after {keycloak.start_seconds:.0f} s, and warmed up by {keycloak.warm(bench):,} calls"
+            subjects.append(keycloak.subject)
+            for what, work in _theirs(keycloak).items():
+                works[what]["Keycloak"] = work
+        yield from memory(subjects, "before")
+        for what, each in works.items():
+            at_once = (8,) if what.startswith(TLS) else AT_ONCE
+            yield from _loads(bench, [one for one in subjects if one.name in each], what, each, at_once)
+        yield from memory(subjects, "after all of it")
+    yield from NOTES
+
+
+def _ours(site: TokenGround) -> dict[str, dict[str, Work]]:
+    from_svid = site.work(site.from_svid(ONCE, "doc:read"))
+    credentials = site.client_credentials("docs", "doc:read", "doc:write")
+    works = {
+        EXCHANGED: site.work(site.narrower(), before=[site.wider()]),
+        INTROSPECTED: site.work(site.introspection(), before=[site.wider()]),
+        FIRST: from_svid,
+        WHOLE: from_svid,
+        f"{TLS}{EXCHANGED}": site.work(site.narrower(), before=[credentials], tls=True),
+        f"{TLS}{CREDENTIALS}": site.work(site.client_credentials(ONCE, "doc:read"), tls=True),
+    }
+    return {what: {site.subject.name: work} for what, work in works.items()}
+
+
+def _theirs(keycloak: KeycloakPeer) -> dict[str, Work]:
+    first, exchange, secure = keycloak.first(), keycloak.exchange(), keycloak.first(tls=True)
+    return {
+        EXCHANGED: keycloak.work(exchange, before=[first]),
+        INTROSPECTED: keycloak.work(keycloak.introspection(), before=[first, exchange]),
+        FIRST: keycloak.work(first),
+        WHOLE: keycloak.work(first, exchange),
+        f"{TLS}{EXCHANGED}": keycloak.work(keycloak.exchange(tls=True), before=[secure], tls=True),
+        f"{TLS}{CREDENTIALS}": keycloak.work(secure, tls=True),
+    }
+
+
+KEYCLOAK_LINES = ((50, "token service: Sojourn beside Keycloak, HTTP client in Go", beside_keycloak),)
