@@ -97,6 +97,7 @@ ATTESTATION_FRESH_SECONDS = 60.0  # after that the whole attestation is done aga
 STREAM_ATTESTED_SECONDS = 60.0  # an open stream that nothing is pushed to is attested again after that
 ATTESTOR_RETRY_SECONDS = 5.0  # or after that, if an attestor could not tell
 STREAMS_LOOKED_AT_SECONDS = 1.0  # program and cgroup of each process that holds streams
+STREAMS_WOKEN_AT_ONCE = 32  # for which something has changed, before others have a turn: about 5 ms
 PROCESSES_LOOKED_AT_ONCE = 64  # at about 12 us each, before others have a turn
 SELECTORS_PER_CALLER = 2_000
 SELECTOR_TYPE_MAX_BYTES = 255

@@ -106,6 +106,7 @@ LAYERS = [
     ],
     ["identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.programs", "identity.streams"],
+    ["identity.subscriptions"],
     ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],
     ["identity.lookout"],
     ["tasks.asker", "tasks.evidence"],

@@ -191,8 +191,8 @@ class _Attested:
         self._stream = stream
 
     async def check(self, *, anew: bool) -> None:
-        if anew or self._stream.changed.is_set():
-            self._stream.changed.clear()
+        if anew or self._stream.changed:
+            self._stream.changed = False
             await self._identities.refresh(self._stream)
         self._stream.check_open()
 

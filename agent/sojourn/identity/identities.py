@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager, contextmanager
 
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
+from sojourn.attestation.selectors import Selector
 from sojourn.attestation.service import Attestation, cannot_tell
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
@@ -19,6 +20,7 @@ from sojourn.identity.matching import EntryIndex, might_match, that_matter, uniq
 from sojourn.identity.registry import Change, Registry
 from sojourn.identity.revocations import Revocations, RevokedSvid
 from sojourn.identity.streams import Stream
+from sojourn.identity.subscriptions import Streams
 from sojourn.limits import JWT_SVID_SIGNATURES_KEPT, UNMATCHED_HOLD_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
@@ -50,7 +52,7 @@ class Identities:
         self._foreign = foreign
         self._clock = clock
         self._signatures = Signatures(JWT_SVID_SIGNATURES_KEPT)
-        self._streams: set[Stream] = set()
+        self._streams = Streams(issuing.watch, issuing.unwatch)
         self._closing = False
         registry.on_change(self._registered)
         issuing.on_rotation(self._rotated)
@@ -74,15 +76,12 @@ class Identities:
 
     @property
     def streams(self) -> list[Stream]:
-        return sorted(self._streams, key=lambda stream: stream.since)
+        """All that are open, the oldest first."""
+        return list(self._streams)
 
-    def by_process(self) -> Collection[Sequence[Stream]]:
+    def by_process(self) -> Iterator[Collection[Stream]]:
         """The open streams of each process that holds any."""
-        found: dict[tuple[int, int], list[Stream]] = {}
-        for stream in self._streams:
-            process = stream.peer.process
-            found.setdefault((process.pid, process.start_time), []).append(stream)
-        return found.values()
+        return self._streams.by_process()
 
     async def of(self, peer: Peer) -> tuple[Entry, ...]:
         """The entries of a caller, in the stated order. Raise NoIdentity, or AttestationFailed if it cannot be told:
@@ -178,17 +177,17 @@ class Identities:
             self._issuing.forget(key)
         named = {(each.svid.entry_id, each.svid.spiffe_id) for each in fresh}
         self._issuing.jwt.forget(lambda key: (key.entry_id, str(key.spiffe_id)) in named)
-        for stream in self._streams:
-            if any(entry.key in lost for entry in stream.entries):
+        for key in lost:
+            for stream in self._streams.having(key):
                 stream.revoked = True
-                stream.changed.set()
+                stream.wake()
         return fresh
 
     def stream(self, peer: Peer, method: str, *, required: bool = True) -> AbstractAsyncContextManager[Stream]:
         """Hold a stream for a caller. One without identity waits UNMATCHED_HOLD_SECONDS, then NoIdentity is raised.
         Raise AttestationFailed if it cannot be told what the caller has, be that less or more.
 
-        When the caller's entries or their SVIDs or the bundle change, `stream.changed` is set; `stream.entries` is what
+        When the caller's entries or their SVIDs or the bundle change, `stream.changed` is so; `stream.entries` is what
         the caller has now, and empty once it has nothing any more. Without `required` a caller that has nothing gets
         its stream at once, for what anybody may have. As the stream begins, its caller was looked at just now: the
         first answer needs no `refresh`, if nothing else was waited for.
@@ -198,13 +197,12 @@ class Identities:
     async def begin(self, peer: Peer, method: str, *, required: bool) -> Stream:
         """Begin a stream, as `stream` says. Whoever has it calls `leave`."""
         attested = await self._attestation.attest(peer)
-        stream = Stream(method, peer, attested, (), self._clock.now(), unsure=bool(attested.failures))
+        stream = self._streams.open(method, peer, attested, self._clock.now())
         if self._closing:
             stream.end(_closing())
-        self._streams.add(stream)
         try:
             stream.check_closing()
-            self._set_entries(stream, self._settled(attested))
+            self._streams.give(stream, self._settled(attested))
             if required and not stream.entries:
                 await self._hold(stream)
                 await self.refresh(stream)
@@ -216,8 +214,7 @@ class Identities:
 
     def leave(self, stream: Stream) -> None:
         """A stream has ended."""
-        self._streams.discard(stream)
-        self._set_entries(stream, ())
+        self._streams.close(stream)
 
     async def refresh(self, stream: Stream) -> None:
         """Attest a stream's caller again, as cheaply as can be: before each answer. Raise AttestationFailed.
@@ -233,7 +230,7 @@ class Identities:
         stream.unsure = bool(attested.failures)
         stream.attested = attested
         if entries != stream.entries:
-            self._set_entries(stream, entries)
+            self._streams.give(stream, entries)
 
     def close(self) -> None:
         """End every stream, also those that come still, with Unavailable, so that clients come back."""
@@ -288,13 +285,6 @@ class Identities:
             raise cannot_tell(attested)
         return kept
 
-    def _set_entries(self, stream: Stream, entries: tuple[Entry, ...]) -> None:
-        for entry in entries:
-            self._issuing.watch(entry.key)
-        for entry in stream.entries:
-            self._issuing.unwatch(entry.key)
-        stream.entries = entries
-
     def _registered(self, changes: Sequence[Change]) -> None:
         for change in changes:
             if change.old is not None:
@@ -305,28 +295,43 @@ class Identities:
                 before.add(change.old)
             if change.new is not None:
                 after.add(change.new)
+        # Callers of whom the same is proved, and all of it could be told, have the same: it is found once.
+        found: dict[frozenset[Selector], tuple[Entry, ...] | None] = {}
         for stream in self._streams:
             held, untold = stream.attested.selectors, stream.attested.untold
-            if any(each.match(held) or any(each.possible(held, untold)) for each in (before, after)):
-                try:
-                    self._set_entries(stream, self._settled(stream.attested, stream.entries))
-                except AttestationFailed as error:
-                    stream.end(error)
-                stream.changed.set()
+            if untold:
+                touched = any(each.match(held) or any(each.possible(held, untold)) for each in (before, after))
+                if touched:
+                    self._settle(stream)
+            else:
+                if held not in found:
+                    touched = bool(before.match(held) or after.match(held))
+                    found[held] = self._match(stream.attested) if touched else None
+                entries = found[held]
+                if entries is not None:
+                    self._streams.give(stream, entries)
+                    stream.wake()
+
+    def _settle(self, stream: Stream) -> None:
+        """Give a stream what its caller has now, or end it if that cannot be told."""
+        try:
+            self._streams.give(stream, self._settled(stream.attested, stream.entries))
+            stream.wake()
+        except AttestationFailed as error:
+            stream.end(error)
 
     def _rotated(self, key: IdentityKey) -> None:
-        for stream in self._streams:
-            if any(entry.id == key.entry_id and entry.spiffe_id == key.spiffe_id for entry in stream.entries):
-                stream.changed.set()
+        for stream in self._streams.having(key):
+            stream.wake()
 
     def _foreign_changed(self, trust_domain: TrustDomain) -> None:
         for stream in self._streams:
             if any(trust_domain in entry.federates_with for entry in stream.entries):
-                stream.changed.set()
+                stream.wake()
 
     def _bundle_changed(self) -> None:
         for stream in self._streams:
-            stream.changed.set()
+            stream.wake()
 
 
 class _Holding(AbstractAsyncContextManager[Stream]):

@@ -1,6 +1,7 @@
 """Looks after the processes that hold streams: calls attest their callers, but a stream may be silent for days."""
 
 import asyncio
+from time import monotonic
 from typing import NoReturn
 
 from sojourn.errors import AttestationFailed
@@ -9,7 +10,9 @@ from sojourn.limits import PROCESSES_LOOKED_AT_ONCE, STREAMS_LOOKED_AT_SECONDS
 
 
 class Lookout:
-    """Wakes the streams of a process that runs another program, or is in another cgroup, than when it was attested."""
+    """Wakes the streams of a process that runs another program, or is in another cgroup, than when it was attested; and
+    those that have been silent for so long that their callers are to be attested again.
+    """
 
     def __init__(self, identities: Identities) -> None:
         self._identities = identities
@@ -23,13 +26,16 @@ class Lookout:
     async def look(self) -> None:
         """Look at each process once, however many streams it holds."""
         for number, streams in enumerate(self._identities.by_process(), 1):
-            process = streams[0].peer.process
+            if not streams:  # it has closed them since
+                continue
+            process = next(iter(streams)).peer.process
             try:
                 program, cgroup = process.program(), process.cgroup()
             except AttestationFailed:  # it has gone: the door closes what it held
                 continue
+            now = monotonic()
             for stream in streams:
-                if stream.peer.program != program or stream.attested.cgroup != cgroup:
-                    stream.changed.set()
+                if stream.due <= now or stream.peer.program != program or stream.attested.cgroup != cgroup:
+                    stream.wake()
             if number % PROCESSES_LOOKED_AT_ONCE == 0:
                 await asyncio.sleep(0)

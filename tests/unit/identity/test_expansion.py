@@ -262,7 +262,7 @@ class TestFleet:
         fleet.alarms.ring_due()
         after = fleet.serials()
         changed_ids = {each for each in before if before[each] != after[each]}
-        woken = {str(stream.entries[0].spiffe_id) for stream in two if stream.changed.is_set()}
+        woken = {str(stream.entries[0].spiffe_id) for stream in two if stream.changed}
         assert {str(due.entry.spiffe_id)} == changed_ids == woken
 
     async def test_only_whose_stream_is_open(self, fleet):
@@ -292,7 +292,7 @@ class TestFleet:
         await fleet.registry.update([("fleet", lambda old: changed(old, {"spiffe_id": parse_id(text)}))])
         assert [["/web"], ["/shop"]] == [[each.spiffe_id.path for each in stream.entries] for stream in two]
         assert {} == fleet.serials()
-        assert all(stream.changed.is_set() for stream in two)
+        assert all(stream.changed for stream in two)
 
     async def test_deleted(self, fleet, two):
         """When the registration goes all of the fleet lose what they had by it."""

@@ -3,6 +3,8 @@
 import asyncio
 from dataclasses import replace
 from datetime import timedelta
+from math import inf
+from time import monotonic
 
 import pytest
 from fakes.attestations import FakeAttestor
@@ -14,8 +16,7 @@ from sojourn.attestation.process import Process
 from sojourn.attestation.service import Attestation
 from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, Unavailable
 from sojourn.identity import identities as identities_module
-from sojourn.identity import streams as streams_module
-from sojourn.limits import ATTESTATION_FRESH_SECONDS
+from sojourn.limits import ATTESTATION_FRESH_SECONDS, ATTESTOR_RETRY_SECONDS, STREAM_ATTESTED_SECONDS
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 DEADLINE_SECONDS = 20
@@ -110,13 +111,13 @@ class TestStream:
         """When registration returns, the streams of those who gain an identity have it."""
         async with room.stream() as stream:
             await room.registry.create([entry("/more")])
-            assert (True, ["entry-web", "entry-more"]) == (stream.changed.is_set(), sorted(ids(stream.entries))[::-1])
+            assert (True, ["entry-web", "entry-more"]) == (stream.changed, sorted(ids(stream.entries))[::-1])
 
     async def test_hears_nothing_of_others(self, room):
         """An entry that does not match the caller wakes nobody."""
         async with room.stream() as stream:
             await room.registry.create([entry("/other", "unix:uid:1")])
-            assert not stream.changed.is_set()
+            assert not stream.changed
 
     async def test_hears_of_a_change(self, room):
         """When an entry changes its SVID is made anew, and the stream hears of it."""
@@ -173,7 +174,7 @@ class TestStream:
                 room.identities.x509_svid(WEB)
             room.clock.advance(TTL.total_seconds() * 0.6)
             room.alarms.ring_due()
-            assert stays.changed.is_set()
+            assert stays.changed
 
     async def test_hears_of_the_bundle(self, room):
         """When the bundle changes every stream hears of it."""
@@ -191,7 +192,7 @@ class TestStream:
             await change_of(stream)
             await room.registry.create([entry("/b")])
             await change_of(stream)
-            assert not stream.changed.is_set()
+            assert not stream.changed
 
     async def test_closing_ends_them(self, room):
         """When the agent closes, streams end as unavailable, so that their clients come back."""
@@ -329,15 +330,19 @@ class TestAttestorsThatCannotTell:
             monkeypatch.setattr(Process, "cgroup", lambda _: "0::/elsewhere")
             assert {"entry-web"} == await later(stream)
 
-    async def test_are_asked_again_soon(self, room, docker, later, monkeypatch):
+    async def test_are_asked_again_soon(self, room, docker, later):
         """A stream about which an attestor could not tell does not wait as long as others for the next look."""
-        monkeypatch.setattr(streams_module, "ATTESTOR_RETRY_SECONDS", 0.01)
         async with room.stream() as stream:
-            docker.failure = RuntimeError("down")
-            assert ({"entry-web", "entry-docker"}, True) == (await later(stream), stream.unsure)
-            await change_of(stream)
-            docker.failure = None
-            assert ({"entry-web", "entry-docker"}, False) == (await later(stream), stream.unsure)
+            for failure, seconds in ((RuntimeError("down"), ATTESTOR_RETRY_SECONDS), (None, STREAM_ATTESTED_SECONDS)):
+                docker.failure = failure
+                assert ({"entry-web", "entry-docker"}, failure is not None) == (await later(stream), stream.unsure)
+                waiting = asyncio.ensure_future(stream.next_change())
+                begun = monotonic()
+                await asyncio.sleep(0)
+                assert begun + seconds <= stream.due < begun + seconds + 1
+                stream.wake()
+                await waiting
+                assert inf == stream.due
 
 
 class TestNoSilentDowngrade:

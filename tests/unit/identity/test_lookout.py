@@ -1,6 +1,7 @@
 """lookout.py: a process that changes is noticed, however long its streams stay silent."""
 
 import asyncio
+from time import monotonic
 
 import pytest
 from fakes.children import child, peer_of
@@ -21,7 +22,7 @@ class Held:
         self.streams = [Stream("FetchX509SVID", peer, attested, (), None) for _ in range(count)]
 
     def woken(self):
-        return [stream.changed.is_set() for stream in self.streams]
+        return [stream.changed for stream in self.streams]
 
 
 class Everyone:
@@ -87,6 +88,21 @@ async def test_one_that_has_gone(held, other, running, monkeypatch):
     assert ([False] * 3, [True]) == (held.woken(), other.woken())
 
 
+async def test_one_that_was_silent_for_long(held, monkeypatch):
+    """A stream whose caller is due to be attested again is woken, and no other of its process."""
+    held.streams[1].due = monotonic()
+    await Lookout(Everyone(held)).look()
+    assert [False, True, False] == held.woken()
+
+
+async def test_one_that_has_closed_all(held, other, monkeypatch):
+    """A process that has closed its streams while others were looked at is passed over."""
+    monkeypatch.setattr(other.streams[0].peer, "program", None)
+    held.streams.clear()
+    await Lookout(Everyone(held, other)).look()
+    assert [True] == other.woken()
+
+
 async def test_each_process_once(held, monkeypatch):
     """However many streams a process holds, it is looked at once."""
     looked = []
@@ -113,6 +129,6 @@ async def test_again_and_again(held, monkeypatch):
     await asyncio.sleep(0.02)
     monkeypatch.setattr(held.streams[0].peer, "program", None)
     async with asyncio.timeout(DEADLINE_SECONDS):
-        await held.streams[0].changed.wait()
+        await held.streams[0].next_change()
     running.cancel()
     await asyncio.wait([running])
