@@ -25,6 +25,7 @@ from plots import write_plots
 from table import text
 
 FORMAT = 2  # of the file
+QUIET = 0.05  # a machine that is busier than that before the run has others on it
 
 
 def measured(group: str, spec: Spec, bench: Bench) -> Line:
@@ -105,6 +106,8 @@ def main() -> int:
         return 2
     signal.signal(signal.SIGTERM, terminated)
     begun, before, made_of = monotonic(), machine(), versions()
+    if float(str(before["busy_before"])) > QUIET and not options.quick:
+        print(f"bench: the machine is {before['busy_before']:.0%} busy: its figures will say so", file=sys.stderr)
     with Bench(QUICK if options.quick else FULL) as bench:
         lines = []
         for group, each in itertools.groupby(wanted, key=itemgetter(0)):
@@ -120,7 +123,7 @@ def main() -> int:
     }
     print(text(lines))
     print(
-        f"{before['cpus']} CPUs ({before['cpu']}), load {before['load_before'][0]} before, Linux {before['kernel']},"
+        f"{before['cpus']} CPUs ({before['cpu']}), {before['busy_before']:.0%} busy before (load {before['load_before'][0]}), Linux {before['kernel']},"
         f" clock {before['clock']}, {before['file_system']}; {report['seconds']:.0f} s"
     )
     print("; ".join(f"{name} {which}" for name, which in made_of.items()))

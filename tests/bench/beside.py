@@ -84,14 +84,16 @@ def beside(
     seconds: float | None = None,
     repetitions: int | None = None,
     client: bool = False,
+    warm: bool = True,
 ) -> Iterator[Figure | str]:
     """Rate, p50, p99 and CPU time a call of each subject, and the first one's ratios to the others.
 
-    Each is warmed up before. `client`: with the client's own CPU time too. Failed calls are counted, shown and marked.
+    Each is warmed up before, unless `warm` is false. `client`: with the client's own CPU time too. Failed calls are
+    counted, shown and marked.
     """
     seconds = seconds or bench.effort.load_seconds
-    for subject in subjects:
-        bench.say(f"{what}: {subject.name}, warming up")
+    bench.say(what)
+    for subject in subjects if warm else ():
         load(subject, seconds / 4)
     runs = alternate(subjects, repetitions or bench.effort.alternations, lambda each: metered(each, load, seconds))
     columns: list[tuple[str, str, Callable[[Run], float]]] = [

@@ -7,6 +7,7 @@ import subprocess
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from time import sleep
 
 import peers
 
@@ -21,6 +22,7 @@ def machine() -> dict[str, object]:
         "cpu": _field("/proc/cpuinfo", "model name"),
         "memory_gib": round(int(_field("/proc/meminfo", "MemTotal").split()[0]) / 2**20, 1),
         "load_before": [round(each, 2) for each in os.getloadavg()],
+        "busy_before": round(_busy(), 3),
         "kernel": platform.release(),
         "clock": _read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         "file_system": _file_system("/tmp"),
@@ -40,10 +42,24 @@ def versions() -> dict[str, str]:
     }
 
 
+def _busy() -> float:
+    """The share of all CPUs' time that somebody used over a second."""
+
+    def times() -> tuple[int, int]:
+        fields = [int(each) for each in _field("/proc/stat", "cpu ").split()]
+        return sum(fields[:8]), fields[3] + fields[4]  # all, and idle or waiting for disks
+
+    before = times()
+    sleep(1)
+    everything, idle = (now - then for now, then in zip(times(), before, strict=True))
+    return 1 - idle / everything
+
+
 def _field(path: str, name: str) -> str:
+    """What stands behind a name, with a colon or without."""
     for line in _read(path).splitlines():
         if line.startswith(name):
-            return line.partition(":")[2].strip()
+            return line.removeprefix(name).lstrip(" \t:").strip()
     return "0 unknown"
 
 

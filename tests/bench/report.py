@@ -40,7 +40,7 @@ def machine_of(run: Mapping[str, Any]) -> str:
     rows = [
         ("Machine", f"{machine['cpus']} CPUs ({machine['cpu']}), {machine['memory_gib']} GiB"),
         ("System", f"Linux {machine['kernel']}, clock source {machine['clock']}, data on {machine['file_system']}"),
-        ("Load before (1, 5, 15 minutes)", load),
+        ("Before the run", f"load {load} (1, 5, 15 minutes); CPUs {machine['busy_before']:.0%} busy"),
         ("Run", f"{machine['began']}, {run['seconds'] / 60:.0f} minutes{', quick' if run['quick'] else ''}"),
         *versions.items(),
     ]

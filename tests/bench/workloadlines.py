@@ -142,6 +142,7 @@ def from_python(bench: Bench) -> Iterator[Figure | str]:
                     seconds=bench.effort.load_seconds * 0.6,
                     repetitions=bench.effort.repetitions,
                     client=True,
+                    warm=clients > 1,  # the daemons are, of the call before; a client in Python is new each time
                 )
     yield from notes
     yield "a client in Python can take as much of a core as an agent: see the client's CPU a call"

@@ -12,7 +12,7 @@ RUN = {
     "quick": False,
     "seconds": 90.0,
     "machine": {
-        "cpus": 2, "cpu": "a CPU", "memory_gib": 4.0, "load_before": [0.1, 0.2, 0.3], "kernel": "6.1", "clock": "tsc",
+        "cpus": 2, "cpu": "a CPU", "memory_gib": 4.0, "load_before": [0.1, 0.2, 0.3], "busy_before": 0.02, "kernel": "6.1", "clock": "tsc",
         "file_system": "ext4", "began": "2026-11-26T12:00:00+00:00",
     },
     "versions": {"Sojourn": "1", "SPIRE": "not here"},
