@@ -12,6 +12,7 @@ from ground import Bench
 from keycloaklines import KEYCLOAK_LINES
 from lines import LINES
 from providerlines import PROVIDER_LINES
+from stormlines import STORM_LINES
 from tokenlines import TOKEN_LINES
 from workloadlines import WORKLOAD_LINES
 
@@ -20,6 +21,7 @@ Spec = tuple[int, str, Measure]
 
 _ALL: tuple[Spec, ...] = (
     *WORKLOAD_LINES,
+    *STORM_LINES,
     *LINES,
     *FACT_LINES,
     *KEYCLOAK_LINES,
@@ -32,7 +34,8 @@ GROUPS: dict[str, tuple[int, ...]] = {
     "Workload API, users and groups attested": (30, 32, 33),
     "Workload API, programs attested too": (31, 23, 2, 3),
     "Attestation": (22, 24),
-    "Pushes": (4, 5),
+    "Pushes": (40, 41, 42, 4, 5),
+    "Many clients": (43, 44),
     "The agent and the command": (1, 10),
     "Token service": (50,),
     "Tasks": (6, 7, 20, 21),

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import grpc
 from harness.agent import AgentProcess
 from harness.callers import Caller
+from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn._pb.spire.api.server.entry.v1 import entry_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
 
@@ -67,9 +68,19 @@ class Admin:
         return [result.entry.id for result in answer.results]
 
     def set_ttl(self, entry_id: str, seconds: int) -> None:
-        entry = types.Entry(id=entry_id, x509_svid_ttl=seconds)
+        self.set_ttls([entry_id], seconds)
+
+    def set_ttls(self, ids: Sequence[str], seconds: int) -> None:
+        entries = [types.Entry(id=each, x509_svid_ttl=seconds) for each in ids]
         mask = types.EntryMask(x509_svid_ttl=True)
-        self._call("BatchUpdateEntry", entry_pb2.BatchUpdateEntryRequest(entries=[entry], input_mask=mask))
+        self._call("BatchUpdateEntry", entry_pb2.BatchUpdateEntryRequest(entries=entries, input_mask=mask))
+
+    def rotate_all(self) -> None:
+        """Replace every SVID that is in use (Sojourn's own API)."""
+        call = self._channel.unary_unary(
+            "/sojourn.v1.Admin/RotateSvids", request_serializer=admin_pb2.RotateSvidsRequest.SerializeToString
+        )
+        call(admin_pb2.RotateSvidsRequest(all=True), timeout=CALL_SECONDS)
 
     def delete(self, ids: Sequence[str]) -> None:
         self._call("BatchDeleteEntry", entry_pb2.BatchDeleteEntryRequest(ids=ids))

@@ -115,8 +115,15 @@ func run() error {
 	})
 }
 
+// commands are what it can do beside putting load on: these are named first.
+var commands = map[string]func(arguments []string) error{"hold": hold, "restart": restart}
+
 func main() {
-	if err := run(); err != nil {
+	does := run
+	if len(os.Args) > 1 && commands[os.Args[1]] != nil {
+		does = func() error { return commands[os.Args[1]](os.Args[2:]) }
+	}
+	if err := does(); err != nil {
 		fmt.Fprintln(os.Stderr, "load:", err)
 		os.Exit(1)
 	}
