@@ -18,6 +18,11 @@ _SECONDS = 30.0
 _ANSWER_MAX = 64 * 1024
 
 
+def add_to(app: typer.Typer) -> None:
+    """Add the command to `sojourn fact`."""
+    app.command()(deliver)
+
+
 def deliver(
     file: Annotated[str, typer.Argument(help="A file with one signed event, or - to read it from standard input.")],
     socket: SocketOption = None,

@@ -7,7 +7,6 @@ from sojourn.attestation.selectors import Selector
 from sojourn.cli.options import option_seconds
 from sojourn.cli.output import moment, whole
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.identity.claims import JwtClaims
 from sojourn.identity.templates import parse_id
 from sojourn.spiffe.ids import SpiffeId
 
@@ -48,6 +47,8 @@ def message(
 
 def _claims(texts: list[str]) -> dict[str, Any]:
     """Claims by name: NAME=TEXT, or NAME:=JSON. One empty text: none."""
+    from sojourn.identity.claims import JwtClaims  # with it come JOSE and cryptography, which few commands need
+
     found: dict[str, Any] = {}
     for text in texts if texts != [""] else []:
         name, sign, value = text.partition("=")

@@ -12,6 +12,12 @@ from sojourn.cli.policy import word
 from sojourn.errors import InvalidInput
 
 
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `sojourn policy`."""
+    app.command()(reload)
+    app.command("shadow-report")(shadow_report)
+
+
 def reload(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Only say which live tasks it would end or narrow.")

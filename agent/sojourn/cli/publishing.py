@@ -55,6 +55,11 @@ class _File:
     max_age_seconds: int
 
 
+def add_to(app: typer.Typer) -> None:
+    """Add the command to `sojourn bundle`."""
+    app.command()(publish)
+
+
 def publish(
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="The folder; it is made if it is not there.")],
     format_: FormatOption = Documents.ALL,

@@ -22,10 +22,22 @@ _CALL_SECONDS = 30.0
 def admin(socket: str | None, method: str, request: Any, answer: type[Answer]) -> Answer:
     """Make one call on the admin socket. Raise a SojournError."""
     from sojourn.address import admin_socket
+
+    return _unary(admin_socket(socket), method, request, answer)
+
+
+def workload(socket: str | None, method: str, request: Any, answer: type[Answer]) -> Answer:
+    """Make one call on the public socket. Raise a SojournError."""
+    from sojourn.address import public_socket
+
+    return _unary(public_socket(socket), method, request, answer)
+
+
+def _unary(path: str, method: str, request: Any, answer: type[Answer]) -> Answer:
     from sojourn.sdk.connection import Connection
 
     async def call() -> Answer:
-        connection = Connection(admin_socket(socket), _CALL_SECONDS)
+        connection = Connection(path, _CALL_SECONDS)
         try:
             return await connection.unary(method, request, answer)  # type: ignore[type-var]  # it is a message
         finally:

@@ -11,6 +11,11 @@ from sojourn.cli.output import emit, moment, table
 TaskOption = Annotated[str, typer.Option("--task", metavar="TASK", help="Of this task alone.")]
 
 
+def add_to(app: typer.Typer) -> None:
+    """Add the command to `sojourn provider`."""
+    app.command()(residuals)
+
+
 def residuals(
     task: TaskOption = "",
     limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many, the oldest first.")] = 1_000,

@@ -10,6 +10,12 @@ from sojourn.cli.output import emit, moment, table
 from sojourn.errors import InvalidInput
 
 
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to `sojourn svid`."""
+    for command in (rotate, revoke, revoked):
+        app.command()(command)
+
+
 def rotate(
     entry: Annotated[str, typer.Option("--entry", metavar="ENTRY_ID", help="Those of this entry.")] = "",
     pid: Annotated[int, typer.Option("--pid", help="Those of the identities that this process has.")] = 0,

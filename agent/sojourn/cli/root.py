@@ -1,0 +1,83 @@
+"""The command's nouns. Each is imported when it is asked for: all of them take longer than what most of them do."""
+
+from importlib import import_module
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperGroup
+
+# Commands without a noun, by the first line of their help.
+COMMANDS: Final = {
+    "validate": "Validate a JWT-SVID or a task token.",
+    "explain": "Explain which identities a process gets, or would get, and what is missing for those",
+    "status": "Show the agent: entries, streams, SVIDs, tasks, recent failures, and what it cannot do here.",
+}
+# Nouns: what they are about, and which modules beside the one of their name have commands of them.
+NOUNS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "agent": ("The daemon.", ()),
+    "entry": ("Register which processes get which SPIFFE ID.", ()),
+    "svid": ("Fetch SVIDs as any workload would; as operator, rotate and revoke.", ("revoking",)),
+    "task": ("Begin, use, end and see tasks.", ("tasktokens", "taskadmin")),
+    "approval": ("See which tasks wait for someone to agree, and decide.", ()),
+    "review": ("Look at what was done behind broken glass.", ()),
+    "fact": ("What is so in the world, for task types to read.", ("delivering",)),
+    "policy": ("Task types: policy-as-code.", ("policyadmin",)),
+    "provider": ("See the providers outside that tasks have credentials of, and try them.", ("residuals",)),
+    "authority": ("The keys that sign: prepared, active, old, tainted, revoked.", ()),
+    "bundle": ("This trust domain's bundle, and those of foreign trust domains.", ("publishing",)),
+    "federation": ("Foreign trust domains whose bundles are fetched, and fetched again.", ()),
+    "audit": ("The journal of issues, denials and task transitions.", ()),
+    "config": ("The configuration.", ()),
+}
+
+
+class _Nouns(TyperGroup):
+    """Knows its commands by name and help, and what they are made of when one is to run or to be completed."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        helps = COMMANDS | {noun: said for noun, (said, _) in NOUNS.items()}
+        self.commands.update({name: TyperGroup(name=name, help=said) for name, said in helps.items()})
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name, known, rest = super().resolve_command(ctx, args)
+        return name, known if name is None else load(name), rest
+
+
+def load(name: str) -> Any:
+    """The command or noun itself."""
+    one = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
+    one.callback()(lambda: None)  # so that it is a group, which makes it of the same form as the root's
+    if name in COMMANDS:
+        one.command(name)(getattr(import_module("sojourn.cli.inspect"), name))
+    else:
+        noun = import_module(f"sojourn.cli.{name}").app
+        for more in NOUNS[name][1]:
+            import_module(f"sojourn.cli.{more}").add_to(noun)
+        one.add_typer(noun, name=name)
+    return typer.main.get_group(one).commands[name]
+
+
+app = typer.Typer(
+    cls=_Nouns,
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="A node-local SPIFFE agent: identities for processes, and access tokens that live as long as a task.",
+)
+
+
+@app.callback(invoke_without_command=True)
+def _root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        print(f"sojourn {installed('sojourn')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit(2)
