@@ -13,7 +13,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
-    ["errors", "limits"],
+    ["errors", "limits", "lean"],
     ["oautherrors"],
     [
         "background",

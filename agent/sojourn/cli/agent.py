@@ -32,7 +32,10 @@ def run(
     follow: FollowOption = None,
 ) -> None:
     """Run the agent in the foreground. Prints one line with the word `ready` when both sockets answer."""
+    from sojourn.lean import import_structlog
+
     try:
+        import_structlog()
         from sojourn import config as configuration
         from sojourn import daemon
     except ModuleNotFoundError as error:

@@ -300,14 +300,21 @@ def _migrate(engine: Engine) -> None:
                 raise CannotStart(
                     f"the database was written by a newer Sojourn (schema {version}, this one knows {tables.SCHEMA})"
                 )
-        # Alembic takes a while to import, so only when there is something to migrate.
-        from alembic import command
-        from alembic.config import Config
+        if names:
+            upgrade(connection)
+        else:
+            tables.create(connection)
 
-        config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+
+def upgrade(connection: Connection) -> None:
+    """Run the migrations that are missing. Alembic takes long to import: only where there is something to migrate."""
+    from alembic import command
+    from alembic.config import Config
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
 
 
 def _sentence(error: Exception) -> str:

@@ -1,6 +1,6 @@
 """The tables. What an operator filters by is a column; the rest of a thing is one JSON document."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, MetaData, String, Table, Text
+from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, MetaData, String, Table, Text, text
 
 SCHEMA = "0008"  # the newest migration in store/migrations/versions; a test compares
 
@@ -106,3 +106,10 @@ settings = Table(
     Column("name", String(64), primary_key=True),
     Column("value", Text, nullable=False),
 )
+
+
+def create(connection: Connection) -> None:
+    """Make the tables of a new database, as all migrations together would; a test compares."""
+    metadata.create_all(connection)
+    connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+    connection.execute(text("INSERT INTO alembic_version VALUES (:schema)"), {"schema": SCHEMA})

@@ -1,6 +1,8 @@
 """Migrations: the schema that is migrated to is the one that the code expects, and nothing else is touched."""
 
 import sqlite3
+import subprocess
+import sys
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -11,6 +13,7 @@ from fakes.databases import opened
 from sojourn.errors import CannotStart
 from sojourn.store import database as database_module
 from sojourn.store import tables
+from sqlalchemy import create_engine
 
 
 @pytest.fixture
@@ -36,16 +39,61 @@ def test_the_constant_is_the_newest_migration():
     assert [tables.SCHEMA] == ScriptDirectory.from_config(config).get_heads()
 
 
+def migrated(path):
+    """A database that the migrations alone have made, from the first to the newest."""
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        database_module.upgrade(connection)
+    return engine
+
+
+def schema(path):
+    """Tables, columns with type and key, and indexes, as SQLite has them; the order of columns is nobody's business."""
+    connection = sqlite3.connect(path)
+    names = connection.execute("SELECT type, name, tbl_name FROM sqlite_master").fetchall()
+    columns = {
+        name: sorted(row[1:] for row in connection.execute(f"PRAGMA table_info({name})"))
+        for kind, name, _ in names
+        if kind == "table"
+    }
+    indexes = {
+        name: (table, [row[2] for row in connection.execute(f"PRAGMA index_info({name})")])
+        for kind, name, table in names
+        if kind == "index"
+    }
+    unique = {row[1] for _, _, table in names for row in connection.execute(f"PRAGMA index_list({table})") if row[2]}
+    connection.close()
+    return columns, indexes, unique
+
+
 def test_migrations_make_the_tables(path):
     """Migrations lead to the tables that the code uses: Alembic finds no difference."""
-    with opened(path) as database:
-        found = database.read_now(
-            lambda connection: compare_metadata(
-                MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True}),
-                tables.metadata,
-            )
+    engine = migrated(path)
+    with engine.connect() as connection:
+        found = compare_metadata(
+            MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True}),
+            tables.metadata,
         )
+    engine.dispose()
     assert [] == found
+
+
+def test_a_new_database_is_as_the_migrations_make_it(path, tmp_path):
+    """A new database, which is made without them, has the schema that migrations lead to, and its version."""
+    with opened(path):
+        pass
+    migrated(tmp_path / "migrated.db").dispose()
+    assert schema(tmp_path / "migrated.db") == schema(path)
+
+
+def test_a_new_database_needs_no_alembic(path):
+    """Neither a new database nor one that is up to date has Alembic imported."""
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom sojourn.store.database import open_sqlite\n"
+        f"for _ in range(2):\n    open_sqlite(Path({str(path)!r})).close()\nprint('alembic' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert "False" == done.stdout.strip()
 
 
 def test_opening_again_changes_nothing(path):
