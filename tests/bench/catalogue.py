@@ -11,6 +11,7 @@ from figures import Figure, Growth
 from ground import Bench
 from keycloaklines import KEYCLOAK_LINES
 from lines import LINES
+from policylines import POLICY_LINES
 from providerlines import PROVIDER_LINES
 from stormlines import STORM_LINES
 from tokenlines import TOKEN_LINES
@@ -25,6 +26,7 @@ _ALL: tuple[Spec, ...] = (
     *LINES,
     *FACT_LINES,
     *KEYCLOAK_LINES,
+    *POLICY_LINES,
     *TOKEN_LINES,
     *PROVIDER_LINES,
     *ATTEST_LINES,
@@ -38,9 +40,10 @@ GROUPS: dict[str, tuple[int, ...]] = {
     "Many clients": (43, 44),
     "The agent and the command": (1, 10),
     "Token service": (50,),
+    "Policy": (51,),
     "Tasks": (6, 7, 20, 21),
     "In the services": (16, 8, 17, 18),
-    "Growth": (9, 11, 12),
+    "Growth": (9, 52, 11, 12),
 }
 
 
