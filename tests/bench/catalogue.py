@@ -9,6 +9,7 @@ from attestlines import ATTEST_LINES
 from factlines import FACT_LINES
 from figures import Figure, Growth
 from ground import Bench
+from growthlines import GROWTH_LINES
 from keycloaklines import KEYCLOAK_LINES
 from lines import LINES
 from policylines import POLICY_LINES
@@ -27,6 +28,7 @@ _ALL: tuple[Spec, ...] = (
     *FACT_LINES,
     *KEYCLOAK_LINES,
     *POLICY_LINES,
+    *GROWTH_LINES,
     *TOKEN_LINES,
     *PROVIDER_LINES,
     *ATTEST_LINES,
@@ -41,9 +43,9 @@ GROUPS: dict[str, tuple[int, ...]] = {
     "The agent and the command": (1, 10),
     "Token service": (50,),
     "Policy": (51,),
-    "Tasks": (6, 7, 20, 21),
+    "Tasks": (6, 7, 11, 20, 21),
     "In the services": (16, 8, 17, 18),
-    "Growth": (9, 52, 11, 12),
+    "Growth": (53, 54, 52, 12),
 }
 
 

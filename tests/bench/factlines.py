@@ -1,22 +1,19 @@
 """What the bench measures of facts: live tasks decided again, and how that and tokens grow with tasks and policies."""
 
 import itertools
-import timeit
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
 
 import grpc
-from figures import Figure
+from figures import Figure, Growth
 from ground import CALL_SECONDS, TRIAGE, Admin, Bench, Helper, entry
 from harness.agent import AgentProcess
 from harness.facttypes import CEILING, PERMIT, write_types
-from harness.taskagent import CONFIG, PLACE_A, write_type
+from harness.taskagent import CONFIG, write_type
 from harness.taskagent import TRIAGE as TRIAGE_ID
 from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn.sdk.facts import fact_value
-from sojourn.tasks.policy import Context, Principal
-from sojourn.tasks.types import parse
 
 CROWD = 1_000
 _VALUES = itertools.count(1)  # that are no risk yet: each is another one
@@ -81,46 +78,20 @@ def decided_again(bench: Bench) -> Iterator[Figure]:
         yield Figure.of(f"{crowd:,} tasks given back, on disk", "ms", back)
 
 
-def growth(bench: Bench) -> Iterator[Figure]:
+def growth(bench: Bench) -> Iterator[Growth]:
+    """Ten tasks' policies read the fact; those of all the others read another one."""
+    took: list[tuple[float, Sequence[float]]] = []
     with _agent() as agent, Helper(agent.socket) as worker, Operator(agent.admin_socket) as operator:
         worker.call("begin_many", task_type="few", count=10)
         alive = 10
-        for count in (10, 1_000, 10_000) if bench.full else (10, 200):
-            if count > alive:
-                worker.call("begin_many", task_type="risky", count=count - alive - 1)  # one is that of the tokens
-                alive = count - 1
-            worker.call("tokens_of", task_type="risky", tries=5)
-            runs = [worker.call("tokens_of", task_type="risky", tries=bench.effort.calls) for _ in range(2)]
-            yield Figure.of(f"GetToken beside {count:,} live tasks: p50", "ms", [run["p50"] for run in runs])
-            took = [operator.took("level_few", next(_VALUES)) for _ in range(bench.effort.tries)]
-            yield Figure.of(f"a fact that concerns 10 of {count:,} live tasks", "ms", took)
-    for count in (10, 50, 500):
-        yield _decision(count, bench)
-
-
-def _decision(count: int, bench: Bench) -> Figure:
-    """One decision of a type with that many policies, about another task each time."""
-    forbids = "\n".join(
-        f'@id("f{number}") forbid (principal, action == Sojourn::Action::"{"doc:read" if number % 10 == 0 else "doc:write"}",'
-        f" resource) when {{ principal.calls > {1_000_000 + number} }};"
-        for number in range(count - 1)
-    )
-    kind = parse("many", f'allowed_workloads = ["{TRIAGE_ID}"]\n{CEILING}', PERMIT + forbids)
-    numbers = itertools.count()
-
-    def decide() -> None:
-        principal = Principal("tsk_" + "A" * 22, "many", TRIAGE_ID, "active", next(numbers), 0)
-        if not kind.policy.decide(principal, "doc:read", PLACE_A, Context()):
-            raise RuntimeError("the decision is a deny")
-
-    loops = 500
-    times = timeit.repeat(decide, number=loops, repeat=bench.effort.repetitions)
-    return Figure.of(
-        f"a decision at {count} policies, a tenth of them about the action", "µs", [t / loops * 1e6 for t in times]
-    )
+        for count in (10, 100, 1_000, 9_900) if bench.full else (10, 100):
+            worker.call("begin_many", task_type="risky", count=count - alive)
+            alive = count
+            took.append((count, [operator.took("level_few", next(_VALUES)) for _ in range(bench.effort.tries)]))
+    yield Growth("a fact that concerns ten of them", "ms", "live tasks", {"Sojourn": took})
 
 
 FACT_LINES = (
     (11, "facts: live tasks decided again", decided_again),
-    (12, "facts: growth with tasks and policies", growth),
+    (12, "facts: growth with live tasks", growth),
 )

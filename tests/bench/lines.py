@@ -5,7 +5,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import timeit
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from time import monotonic, sleep
@@ -17,10 +16,6 @@ from harness.agent import COMMAND, AgentProcess
 from harness.exchanges import part
 from processes import cpu_seconds, resident_mib
 from sojourn._pb import workload_pb2
-from sojourn.attestation.selectors import Selector
-from sojourn.identity.entries import Entry
-from sojourn.identity.matching import EntryIndex
-from sojourn.spiffe.ids import SpiffeId
 
 STREAMS = 1_000
 OTHERS = 1_000
@@ -282,29 +277,6 @@ def verification(bench: Bench) -> Iterator[Figure]:
         yield Figure.of("ASGI middleware, added to a request", "µs", added)
 
 
-# --- 9 ---
-
-
-def matching(bench: Bench) -> Iterator[Figure]:
-    """Each entry names the user and a program; the caller has eight selectors and matches one of them."""
-    node = SpiffeId.parse("spiffe://example.org/spire/agent/sojourn/bench")
-    user = Selector.parse("unix:uid:1000")
-    for count in (100, 1_000, 10_000):
-        index = EntryIndex()
-        for number in range(count):
-            program = Selector.parse(f"unix:path:/opt/program/{number}")
-            spiffe_id = SpiffeId.parse(f"spiffe://example.org/program/{number}")
-            index.add(Entry(str(number), spiffe_id, node, frozenset({user, program})))
-        others = ("gid:1000", "user:app", "group:app", "supplementary_gid:27", "supplementary_group:sudo", "sha256:00")
-        has = {user, Selector.parse(f"unix:path:/opt/program/{count // 2}")}
-        caller = frozenset(has | {Selector.parse(f"unix:{value}") for value in others})
-        if len(index.match(caller)) != 1:
-            raise RuntimeError("the caller does not match its one entry")
-        loops = 2_000
-        times = timeit.repeat(lambda i=index, c=caller: i.match(c), number=loops, repeat=bench.effort.repetitions)
-        yield Figure.of(f"EntryIndex.match, {count:,} entries", "µs", [each / loops * 1e6 for each in times])
-
-
 # --- 10 ---
 
 
@@ -333,6 +305,5 @@ LINES = (
     (6, "tasks", task),
     (7, "holder killed to token refused in another process", kill),
     (8, "verification in the SDK", verification),
-    (9, "entry matching, in process", matching),
     (10, "the command as a shell sees it", command),
 )
