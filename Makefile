@@ -26,7 +26,7 @@ test-kubernetes: $(VENV)/.test ## the tests with a real Kubernetes of one node (
 test-quick: $(VENV)/.test ## the unit tests alone
 	@$(PYTEST) -n auto tests/unit
 
-bench-peers: $(VENV)/.test ## build or fetch the peers of the bench: SPIRE, Keycloak, a load client (needs Go, Java, Maven; 5 minutes, once)
+bench-peers: $(VENV)/.test ## build or fetch the peers of the bench: SPIRE, Keycloak, OPA, load clients (needs Go, Java, Maven; 5 minutes, once)
 	@$(BIN)/python tests/bench/peers.py
 
 bench: $(VENV)/.test ## measure Sojourn beside the peers that are here; about 25 minutes, figures to bench.json

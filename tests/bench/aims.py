@@ -45,6 +45,7 @@ def _latency(call: str, what: str) -> Aim:
     return Aim(f"{what}: p50 at 1 client, to SPIRE's", 30, f"{call}, 1 client: p50", at_most=1.0)
 
 
+_EXCHANGE = "access token exchanged, 8 connections"
 AIMS = (
     *_beside_spire("FetchX509SVID", "FetchX509SVID", 1.0),
     _latency("FetchX509SVID", "FetchX509SVID"),
@@ -64,5 +65,14 @@ AIMS = (
         "new connection and FetchX509SVID, 8 clients: calls",
         at_least=0.8,
     ),
+    Aim("Token exchange: rate at 8 connections, to Keycloak's", 50, f"{_EXCHANGE}: calls", TO_KEYCLOAK, at_least=4.0),
+    Aim(
+        "Token exchange: CPU a call at 8 connections, to Keycloak's",
+        50,
+        f"{_EXCHANGE}: daemons' CPU a call",
+        TO_KEYCLOAK,
+        at_most=1 / 5,
+    ),
+    Aim("Memory after the load, to Keycloak's", 50, "after all of it: RSS of all daemons", TO_KEYCLOAK, at_most=1 / 6),
     Aim("RSS idle, MiB", 30, "idle: RSS of all daemons", OURS, at_most=100.0),
 )
