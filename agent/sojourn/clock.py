@@ -164,8 +164,8 @@ class Alarms:
         while True:
             nap = self.ring_due()
             self._earlier.clear()
+            over = asyncio.get_running_loop().call_later(nap, self._earlier.set)
             try:
-                async with asyncio.timeout(nap):
-                    await self._earlier.wait()
-            except TimeoutError:
-                continue
+                await self._earlier.wait()
+            finally:
+                over.cancel()

@@ -127,7 +127,7 @@ class Audit:
         """Write what is noted, until cancelled."""
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(1.0):
+                async with asyncio.timeout(1.0 if self._denials else None):  # then their number may be to be told
                     await self._wake.wait()
             self._wake.clear()
             try:

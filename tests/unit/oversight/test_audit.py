@@ -129,6 +129,22 @@ class TestDenied:
         await audit.flush()
         assert [{"uid": 1000, "count": 5}] == store.fields("denials_suppressed")
 
+    async def test_waits_no_second_for_nothing(self, audit, store, monkeypatch):
+        """Whoever writes the journal wakes each second only while there may be a number of refusals to tell."""
+        waits, timeout = asyncio.Queue(), asyncio.timeout
+        monkeypatch.setattr(
+            audit_module.asyncio, "timeout", lambda seconds: waits.put_nowait(seconds) or timeout(seconds)
+        )
+        writing = asyncio.ensure_future(audit.run())
+        try:
+            async with timeout(DEADLINE_SECONDS):
+                quiet = await waits.get()
+                audit.denied("no", 1000)
+                assert (None, 1.0) == (quiet, await waits.get())
+        finally:
+            writing.cancel()
+            await asyncio.wait([writing])
+
     async def test_on_the_boot_clock(self, audit, store, clock):
         """A step of the wall clock opens no new second."""
         for _ in range(DENIALS_PER_SECOND + 5):
