@@ -60,6 +60,12 @@ AIMS = (
         at_least=6.0,
     ),
     Aim(
+        "FetchJWTSVID, new audience: rate at 8 clients, to SPIRE's with that limit turned off",
+        30,
+        "FetchJWTSVID, a new audience each, 8 clients: calls",
+        at_least=6.0,
+    ),
+    Aim(
         "New connections: rate at 8 clients, to SPIRE's",
         30,
         "new connection and FetchX509SVID, 8 clients: calls",
@@ -75,4 +81,7 @@ AIMS = (
     ),
     Aim("Memory after the load, to Keycloak's", 50, "after all of it: RSS of all daemons", TO_KEYCLOAK, at_most=1 / 6),
     Aim("RSS idle, MiB", 30, "idle: RSS of all daemons", OURS, at_most=100.0),
+    Aim("Start to ready, new data folder, ms", 1, "start to `ready`, new data folder", "", at_most=1000.0),
+    Aim("`sojourn entry list` from the shell, ms", 10, "sojourn entry list", "", at_most=300.0),
+    Aim("`sojourn svid jwt` from the shell, ms", 10, "sojourn svid jwt", "", at_most=300.0),
 )

@@ -85,7 +85,7 @@ def workload_api(bench: Bench) -> Iterator[Figure | str]:
     CLIENT.there()
     subjects, notes = bench.shared("ids alone", both)
     yield from memory(subjects, "idle")
-    yield from _loads(bench, subjects, tuple(CALLS), AT_ONCE if bench.full else (8, 64))
+    yield from _loads(bench, subjects, tuple(CALLS), AT_ONCE if bench.full else (8,))
     yield from memory(subjects, "after all of it")
     yield from notes
 
