@@ -184,6 +184,8 @@ FOREIGN_DOMAINS = 1_000  # bundles of other trust domains
 CAUTIONS_SECONDS = 5.0  # to look at the programs that new entries ask for; the entries are registered meanwhile
 INTERPRETER_MAX_BYTES = 256 * 1024 * 1024  # of a program that is compared by its digest
 BLIND_INDEXES_KEPT = 8  # one for each set of attestors that failed together; each may hold all entries
+MATCHES_KEPT = 1_024  # sets of selectors whose entries are known, until an entry changes
+MATCHED_SELECTORS_MAX = 64  # in such a set: all of them take some 10 MiB at most
 EXPLAINED_ENTRIES = 20  # nearest misses shown
 
 REVOCATION_WRITE_SECONDS = 3.0  # that a client waits for its revocation, which is in force, to be on disk

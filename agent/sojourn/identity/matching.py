@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeVar
 
 from sojourn.attestation.selectors import Selector
-from sojourn.identity.entries import Registration
+from sojourn.identity.entries import Entry, Registration
 from sojourn.identity.templates import Placeholder, fillable
-from sojourn.limits import BLIND_INDEXES_KEPT
+from sojourn.limits import BLIND_INDEXES_KEPT, MATCHED_SELECTORS_MAX, MATCHES_KEPT
 
 Kind = TypeVar("Kind", bound=Registration)
 _Key = Selector | Placeholder | None
@@ -98,6 +98,29 @@ class EntryIndex:
                 self._blind.popitem(last=False)
         self._blind.move_to_end(untold)
         return (entry for entry in drawers.among(selectors) if might_match(entry, selectors, untold))
+
+
+class Matches:
+    """What callers with some set of selectors have, until an entry changes: MATCHES_KEPT sets of moderate size."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[frozenset[Selector], tuple[Entry, ...]] = OrderedDict()
+
+    def get(self, selectors: frozenset[Selector]) -> tuple[Entry, ...] | None:
+        kept = self._kept.get(selectors)
+        if kept is not None:
+            self._kept.move_to_end(selectors)
+        return kept
+
+    def put(self, selectors: frozenset[Selector], entries: tuple[Entry, ...]) -> None:
+        if len(selectors) <= MATCHED_SELECTORS_MAX:
+            self._kept[selectors] = entries
+            if len(self._kept) > MATCHES_KEPT:
+                self._kept.popitem(last=False)
+
+    def clear(self) -> None:
+        """An entry has changed: what was found may not be so any more."""
+        self._kept.clear()
 
 
 def might_match(entry: Registration, selectors: frozenset[Selector], untold: frozenset[str]) -> bool:

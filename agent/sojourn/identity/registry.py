@@ -14,7 +14,7 @@ from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidEntry, NotFound, SojournError, quoted
 from sojourn.identity.entries import Entry, Registration, check
-from sojourn.identity.matching import EntryIndex
+from sojourn.identity.matching import EntryIndex, Matches
 from sojourn.identity.plan import Plan, Step
 from sojourn.identity.plan import make as make_plan
 from sojourn.identity.shapes import IdShapes
@@ -70,6 +70,7 @@ class Registry:
         self._entries: dict[str, Registration] = {}
         self._by_digest: dict[str, str] = {}
         self._index = EntryIndex()
+        self._matches = Matches()  # of callers of whom all is known
         self._of_id: dict[SpiffeId, dict[str, Entry]] = {}  # that have not ended, also another node's
         self._shapes = IdShapes()  # the same, of those with a template
         self._ends: dict[str, tuple[float, Alarm]] = {}  # when at the latest, on the boot clock
@@ -105,11 +106,16 @@ class Registry:
         """The entries that a caller with these selectors has here, in the stated order: placeholders are filled.
 
         A registration whose placeholders cannot be filled, also as there may be more of the kinds `untold`, gives
-        nothing.
+        nothing. What was found is kept until any entry changes.
         """
-        matching = [each for each in self._index.match(selectors) if not self._expired(each)]
-        made = [each.expand(selectors, untold) for each in matching]
-        return _ordered(entry for entry in made if isinstance(entry, Entry))
+        if not untold and (kept := self._matches.get(selectors)) is not None:
+            return kept
+        filed = self._index.match(selectors)
+        made = [each.expand(selectors, untold) for each in filed if not self._expired(each)]
+        found = _ordered(entry for entry in made if isinstance(entry, Entry))
+        if not untold and not any(each.expires_at for each in filed):  # those are looked at each time
+            self._matches.put(selectors, found)
+        return found
 
     def known(self, entry_id: str, spiffe_id: SpiffeId) -> Entry | None:
         """The entry with this ID as it is for one SPIFFE ID; None if that cannot be had by it (any more)."""
@@ -325,6 +331,7 @@ class Registry:
             self._of_id.setdefault(entry.spiffe_id, {})[entry.id] = entry
         if entry.parent_id in self._node_ids:
             self._index.add(entry)
+            self._matches.clear()
         if entry.expires_at:
             self._end_by(entry, self._end_of(entry))
 
@@ -349,6 +356,7 @@ class Registry:
 
     def _unserve(self, entry: Registration) -> None:
         self._index.remove(entry.id)
+        self._matches.clear()
         if isinstance(entry.spiffe_id, IdTemplate):
             self._shapes.remove(entry, entry.spiffe_id)
         else:

@@ -95,14 +95,15 @@ class Svids(Generic[Kind]):
         """The SVID of an entry; one is issued if there is none that is good. Raise Unavailable if none can be."""
         if entry.jwt_claims:  # callers that differ in nothing else are the same identity
             entry = replace(entry, jwt_claims=NO_CLAIMS)
-        kept = self._kept.get(entry.key)
-        if kept is None or kept.entry != entry:
+        key = entry.key
+        kept = self._kept.get(key)
+        if kept is None or (kept.entry is not entry and kept.entry != entry):
             return self._issue(entry).svid
         if not self._good(kept.svid):
             kept = self._issue(entry)
-            self._tell(entry.key)
-        if entry.key in self._unwatched:
-            self._unwatched.move_to_end(entry.key)
+            self._tell(key)
+        if key not in self._watchers and key in self._unwatched:
+            self._unwatched.move_to_end(key)
         return kept.svid
 
     def watch(self, key: IdentityKey) -> None:
