@@ -94,7 +94,14 @@ LAYERS = [
     ],
     ["tasks.statuslist"],
     ["tasks.issuing"],
-    ["attestation.tally", "attestation.frames", "attestation.host", "attestation.hosted", "attestation.hostprocess"],
+    [
+        "attestation.recent",
+        "attestation.tally",
+        "attestation.frames",
+        "attestation.host",
+        "attestation.hosted",
+        "attestation.hostprocess",
+    ],
     [
         "attestation.loading",
         "attestation.service",

@@ -12,6 +12,7 @@ from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Chec
 from sojourn.attestation.cgroups import outermost
 from sojourn.attestation.hosted import HostedAttestor
 from sojourn.attestation.peer import Peer
+from sojourn.attestation.recent import Recent
 from sojourn.attestation.selectors import Selector
 from sojourn.attestation.tally import Tally
 from sojourn.clock import Clock
@@ -128,6 +129,7 @@ class Attestation:
         self._turns = _Turns(ATTESTATIONS_PER_UID)
         self._cgroup_turns = _Turns(ATTESTATIONS_PER_CGROUP)
         self._logged = _Allowance(REFUSALS_LOGGED_PER_SECOND, clock)
+        self._recent = Recent(clock)
         self._running: dict[Peer, asyncio.Future[Attested]] = {}
 
     @property
@@ -140,8 +142,11 @@ class Attestation:
         Whether it has gone or changed is looked at each time, in the very step in which this returns.
 
         What was proved within ATTESTATION_FRESH_SECONDS is used again if the process still runs the same program in the
-        same cgroup; for ATTESTOR_RETRY_SECONDS if an attestor could not tell then, and what it said before holds.
+        same cgroup; for ATTESTOR_RETRY_SECONDS if an attestor could not tell then, and what it said before holds. On
+        another connection of the process, it is used again if it was proved within ATTESTATION_SHARED_SECONDS.
         """
+        if peer.attested is None:
+            peer.attested = self._recent.get(peer)
         attested = await self.examine(peer)
         if attested.failures and attested.untold >= self._attestors.keys():
             raise cannot_tell(attested)
@@ -183,6 +188,7 @@ class Attestation:
         if peer.attested is not None and peer.attested.cgroup == cgroup:
             found.carry(peer.attested, self._clock.boot())
         peer.attested = found.attested(self._clock.boot(), cgroup)
+        self._recent.put(peer, peer.attested)
         return peer.attested
 
     async def check(self) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -78,7 +78,7 @@ class Svids(Generic[Kind]):
         self._issued = issued
         self._kept: dict[IdentityKey, Kept[Kind]] = {}
         self._of_entry: dict[str, set[IdentityKey]] = {}  # the same, by the entry
-        self._watchers: Counter[IdentityKey] = Counter()
+        self._watchers: dict[IdentityKey, int] = {}  # how many
         self._unwatched: OrderedDict[IdentityKey, None] = OrderedDict()  # of those that are kept, the latest last
         self._hooks: list[Callable[[IdentityKey], None]] = []
         self._forgotten: list[Callable[[], None]] = []
@@ -107,15 +107,15 @@ class Svids(Generic[Kind]):
         return kept.svid
 
     def watch(self, key: IdentityKey) -> None:
-        self._watchers[key] += 1
+        self._watchers[key] = self._watchers.get(key, 0) + 1
         self._unwatched.pop(key, None)
 
     def unwatch(self, key: IdentityKey) -> None:
-        self._watchers[key] -= 1
-        if self._watchers[key] <= 0:
-            del self._watchers[key]
-            if key in self._kept:
-                self._leave(key)
+        left = self._watchers.pop(key) - 1
+        if left > 0:
+            self._watchers[key] = left
+        elif key in self._kept:
+            self._leave(key)
 
     def _leave(self, key: IdentityKey) -> None:
         """Nobody watches this one: without a limit a template whose values change for ever would fill the memory."""

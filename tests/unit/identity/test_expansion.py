@@ -14,7 +14,7 @@ from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
 from sojourn.errors import AttestationFailed, Bug, InvalidEntry, NoIdentity
 from sojourn.identity.claims import JwtClaims
-from sojourn.identity.entries import Entry, Registration, changed, check, registration
+from sojourn.identity.entries import Entry, IdentityKey, Registration, changed, check, registration
 from sojourn.identity.registry import Registry
 from sojourn.identity.templates import Unfilled, parse_id
 from sojourn.limits import ATTESTATION_FRESH_SECONDS
@@ -75,7 +75,7 @@ class TestRegistration:
         """The entry for an ID that it makes keeps the placeholders of its claims, so that none of them is signed."""
         made = template(jwt_claims=JwtClaims.parse({"team": "{docker.label:team}"}))
         found = made.expanded_to(spiffe_id("/ns/a/sa/b"))
-        assert ("fleet", spiffe_id("/ns/a/sa/b")) == found.key
+        assert IdentityKey("fleet", spiffe_id("/ns/a/sa/b")) == found.key
         with pytest.raises(Bug):
             _ = found.jwt_claims.signable
         assert made.expanded_to(spiffe_id("/ns/a")) is None
@@ -123,7 +123,7 @@ class TestRegistry:
         soon = int(clock.now().timestamp()) + 60
         registry = Registry(FakeEntryStore([template(expires_at=soon)]), TRUST_DOMAIN, [NODE], clock, alarms)
         one = spiffe_id("/ns/a/sa/b")
-        assert [("fleet", one)] == [each.key for each in registry.registered(one)]
+        assert [IdentityKey("fleet", one)] == [each.key for each in registry.registered(one)]
         await registry.update([("fleet", lambda old: changed(old, {"spiffe_id": parse_id(POD + "/x")}))])
         assert ((), 1) == (registry.registered(one), len(registry.registered(spiffe_id("/ns/a/sa/b/x"))))
         clock.advance(60)
@@ -136,7 +136,7 @@ class TestRegistry:
     def test_known(self):
         """An entry is known as it is for an ID that can be had by it, and not for another."""
         registry = registry_of(template(), entry("/web"))
-        assert ("fleet", spiffe_id("/ns/a/sa/b")) == registry.known("fleet", spiffe_id("/ns/a/sa/b")).key
+        assert IdentityKey("fleet", spiffe_id("/ns/a/sa/b")) == registry.known("fleet", spiffe_id("/ns/a/sa/b")).key
         assert registry.known("fleet", spiffe_id("/web")) is None
         assert entry("/web") == registry.known("entry-web", spiffe_id("/web"))
         assert registry.known("nobody", spiffe_id("/web")) is None
