@@ -19,6 +19,7 @@ from sojourn.limits import ANCESTORS_WALKED
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes): struct pidfd_info, first version
 _PIDFD_INFO_EXIT = 1 << 3
 _BLOCK_BYTES = 8_192  # more than most files of /proc have
+_KEPT_OPEN = ("status", "cgroup")
 _NO_LOGIN = 2**32 - 1
 _PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup id, pid tgid ppid and eight ids, exit code
 
@@ -43,7 +44,7 @@ class Credentials:
 class Process:
     """One living process. Owns a pidfd; `close` it."""
 
-    __slots__ = ("_cgroup", "_credentials", "_loop", "_pidfd", "_poll", "pid", "start_time")
+    __slots__ = ("_cgroup", "_credentials", "_loop", "_open", "_pidfd", "_poll", "pid", "start_time")
 
     def __init__(self, pid: int, pidfd: int, start_time: int | None = None) -> None:
         """Take ownership of `pidfd`. Raise AttestationFailed if the process has gone already.
@@ -54,6 +55,7 @@ class Process:
         self._pidfd = pidfd
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poll: select.poll | None = None
+        self._open: dict[str, int] = {}  # files of /proc/PID
         # What was read last, and what it says: what has not changed by a byte is not read again.
         self._credentials: tuple[bytes, bytes, Credentials] | None = None
         self._cgroup: tuple[bytes, str] | None = None
@@ -144,7 +146,7 @@ class Process:
     def cgroup(self) -> str:
         """The cgroups that the process is in, one line for each hierarchy, as /proc tells them: only to compare."""
         try:
-            content = content_of(self.pid, "cgroup")
+            content = self._content("cgroup")
         except FileNotFoundError as error:
             if not os.path.exists("/proc/self/cgroup"):  # this kernel has no cgroups
                 return ""
@@ -158,7 +160,7 @@ class Process:
     def credentials(self) -> Credentials:
         """Effective uid, gid and supplementary groups, from /proc/PID/status."""
         try:
-            content = content_of(self.pid, "status")
+            content = self._content("status")
             # The lines of all user and group ids follow each other; a name of several lines is escaped.
             uids = content.index(b"\nUid:")
             ids = content[uids : content.index(b"\n", content.index(b"\nGid:", uids) + 1)]
@@ -171,6 +173,35 @@ class Process:
             return self._credentials[2]
         except (OSError, ValueError, IndexError) as error:
             raise AttestationFailed("the process has gone", detail=str(error)) from error
+
+    def keep_open(self) -> None:
+        """Keep the files open that `credentials` and `cgroup` read, until `let_go`: the kernel then need not find them.
+
+        An open file of /proc/PID stays that of its process: once that has gone there is nothing to read in it. If they
+        cannot be opened they are read as ever.
+        """
+        self.let_go()
+        opened: dict[str, int] = {}
+        try:
+            for name in _KEPT_OPEN:
+                opened[name] = os.open(f"/proc/{self.pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            self.check_alive()  # so that they are its own
+        except (OSError, AttestationFailed):
+            for descriptor in opened.values():
+                os.close(descriptor)
+            return
+        self._open = opened
+
+    def let_go(self) -> None:
+        """Close the files that were kept open."""
+        opened, self._open = self._open, {}
+        for descriptor in opened.values():
+            os.close(descriptor)
+
+    def _content(self, name: str) -> bytes:
+        """A file of /proc/PID: from its beginning, whether it is open already or not."""
+        descriptor = self._open.get(name)
+        return content_of(self.pid, name) if descriptor is None else _whole(descriptor)
 
     def login_uid(self) -> int | None:
         """The user who logged in (kernel audit's loginuid), whatever the process has become since; None: not known.
@@ -213,6 +244,7 @@ class Process:
         return False
 
     def close(self) -> None:
+        self.let_go()
         if self._pidfd >= 0:
             if self._loop is not None:
                 self._loop.remove_reader(self._pidfd)
@@ -251,10 +283,14 @@ def content_of(pid: int | str, name: str) -> bytes:
     """A whole file of /proc/PID. Python's own files take twice as long, and each request has several read."""
     descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        content = part = os.read(descriptor, _BLOCK_BYTES)
-        while len(part) == _BLOCK_BYTES:  # the kernel makes such a file in one piece, so less is its end
-            part = os.read(descriptor, _BLOCK_BYTES)
-            content += part
-        return content
+        return _whole(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _whole(descriptor: int) -> bytes:
+    content = part = os.pread(descriptor, _BLOCK_BYTES, 0)
+    while len(part) == _BLOCK_BYTES:  # the kernel makes such a file in one piece, so less is its end
+        part = os.pread(descriptor, _BLOCK_BYTES, len(content))
+        content += part
+    return content

@@ -11,6 +11,7 @@ import structlog
 from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Checking, Closing, PinnedSubject
 from sojourn.attestation.cgroups import outermost
 from sojourn.attestation.hosted import HostedAttestor
+from sojourn.attestation.keptopen import KeptOpen
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.recent import Recent
 from sojourn.attestation.selectors import Selector
@@ -130,6 +131,7 @@ class Attestation:
         self._cgroup_turns = _Turns(ATTESTATIONS_PER_CGROUP)
         self._logged = _Allowance(REFUSALS_LOGGED_PER_SECOND, clock)
         self._recent = Recent(clock)
+        self._callers = KeptOpen()
         self._running: dict[Peer, asyncio.Future[Attested]] = {}
 
     @property
@@ -159,6 +161,7 @@ class Attestation:
         if kept is not None and not (kept.failures and kept.untold):
             fresh = ATTESTOR_RETRY_SECONDS if kept.failures else ATTESTATION_FRESH_SECONDS
             if kept.at > self._clock.boot() - fresh and kept.cgroup == peer.process.cgroup():
+                self._callers.note(peer.process)
                 return kept
         running = self._running.get(peer)
         if running is None:

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 from fakes.children import child, holder_of, waiting_child
+from harness.cgroups import cgroup
+from sojourn.attestation import process as process_module
 from sojourn.attestation.process import Process, Program, stat_of
 from sojourn.errors import AttestationFailed
 
 DEADLINE_SECONDS = 20
+EXECS = "os.execv(sys.argv[1], sys.argv[1:2])"  # a program that is set to run as another user
 
 
 @pytest.fixture
@@ -104,6 +107,52 @@ class TestCgroup:
             pinned.cgroup()
 
 
+class TestKeptOpen:
+    def test_of_one_that_has_gone(self, running, pinned):
+        """Files that were kept open tell nothing once their process has gone."""
+        pinned.keep_open()
+        assert (os.geteuid(), Path("/proc/self/cgroup").read_text()) == (pinned.credentials().uid, pinned.cgroup())
+        end(running)
+        with pytest.raises(AttestationFailed):
+            pinned.credentials()
+        with pytest.raises(AttestationFailed):
+            pinned.cgroup()
+
+    @pytest.mark.root
+    def test_a_cgroup_that_changes(self, running, pinned):
+        """A process that is moved is seen to be elsewhere by the next look."""
+        pinned.keep_open()
+        before = pinned.cgroup()
+        with cgroup("kept-open") as elsewhere:
+            elsewhere.take(running.pid)
+            assert before != pinned.cgroup() == Path(f"/proc/{running.pid}/cgroup").read_text()
+            end(running)
+
+    def test_more_than_a_block(self, pinned, monkeypatch):
+        """What does not fit into one read is read whole."""
+        monkeypatch.setattr(process_module, "_BLOCK_BYTES", 16)
+        whole = pinned.cgroup()
+        pinned.keep_open()
+        assert whole == pinned.cgroup()
+
+    def test_descriptors(self, running):
+        """They are closed when they are let go of, with the handle, and if the process had gone."""
+        before = descriptors()
+        process = holder_of(running)
+        process.keep_open()
+        process.keep_open()
+        process.let_go()
+        assert before + 1 == descriptors()
+        process.keep_open()
+        process.close()
+        assert before == descriptors()
+        process = holder_of(running)
+        end(running)
+        process.keep_open()
+        process.close()
+        assert before == descriptors()
+
+
 class TestExit:
     async def test_is_told_once(self, running, pinned):
         """The action runs once when the process ends."""
@@ -176,15 +225,21 @@ class TestWhatItRuns:
         assert (os.geteuid(), os.getegid(), frozenset(os.getgroups())) == (found.uid, found.gid, found.groups)
 
     @pytest.mark.root
-    @pytest.mark.parametrize("change", ["os.setegid(4001)", "os.setgroups([4001])", "os.seteuid(4001)"])
-    def test_credentials_that_change(self, change):
+    @pytest.mark.parametrize("kept_open", [False, True])
+    @pytest.mark.parametrize("change", ["os.setegid(4001)", "os.setgroups([4001])", "os.seteuid(4001)", EXECS])
+    def test_credentials_that_change(self, tmp_path, change, kept_open):
         """Each look is a new one: ids that a process takes on are seen by the next, and so is their return."""
-        code = f"import os,sys; print(); sys.stdin.readline(); {change}; print('', flush=True); sys.stdin.readline()"
-        with child(sys.executable, "-u", "-c", code) as process:
+        setuid = shutil.copy(shutil.which("cat"), tmp_path / "setuid")
+        os.chown(setuid, 4001, 4001)
+        os.chmod(setuid, 0o4755)
+        code = f"import os,sys; print(); os.read(0, 1); {change}; print('', flush=True); os.read(0, 1)"
+        with child(sys.executable, "-u", "-c", code, setuid) as process:
             process.stdout.readline()
             pinned = holder_of(process)
+            if kept_open:
+                pinned.keep_open()
             before = [pinned.credentials() for _ in range(2)]
-            process.stdin.write(b"\n")
+            process.stdin.write(b"\n\n")
             process.stdin.flush()
             process.stdout.readline()
             after = pinned.credentials()
