@@ -95,6 +95,7 @@ LAYERS = [
     ["tasks.statuslist"],
     ["tasks.issuing"],
     [
+        "attestation.keptopen",
         "attestation.recent",
         "attestation.tally",
         "attestation.frames",
