@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator, Mapping
 
 from beside import Subject, beside, memory
+from checkedtokens import checked_tokens
 from figures import Figure, Missing
 from ground import Bench
 from httpload import Work, http_load
@@ -37,6 +38,7 @@ def _loads(
 def beside_keycloak(bench: Bench) -> Iterator[Figure | str]:
     HTTP_CLIENT.there()
     with contextlib.ExitStack() as stack:
+        keycloak = None
         site = stack.enter_context(token_ground())
         subjects, works = [site.subject], _ours(site)
         try:
@@ -54,6 +56,8 @@ def beside_keycloak(bench: Bench) -> Iterator[Figure | str]:
             at_once = (8,) if what.startswith(TLS) else AT_ONCE
             yield from _loads(bench, [one for one in subjects if one.name in each], what, each, at_once)
         yield from memory(subjects, "after all of it")
+        if keycloak is not None:
+            yield from checked_tokens(bench, site, keycloak)
     yield from NOTES
 
 

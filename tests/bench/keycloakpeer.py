@@ -21,15 +21,13 @@ from httpload import Step, Work, http_load
 from keycloak_realm import Realm
 from keycloak_server import Keycloak
 from peers import KEYCLOAK
-from sojourn._pb.spire.api.types import types_pb2 as types
-from tokenground import ACCESS_TOKEN, EXCHANGE, TRIAGE_ID, TokenGround
+from tokenground import ACCESS_TOKEN, EXCHANGE, SVID_SECONDS, TRIAGE_ID, TokenGround
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 WORKLOAD, SERVICE = "agent", "orders"  # clients of the realm
 SERVICE_PATH = "/service/orders"
 SCOPE = "orders.read"
 TOKEN_SECONDS = 900
-SVID_SECONDS = 900
 JAVA_LEAST = 17
 HEAP = "-Xms64m -Xmx512m"  # its own default
 WARM_CALLS, WARM_SECONDS = 12_000, 60.0  # it compiles what is called often, and is slow until then
@@ -135,7 +133,7 @@ def keycloak_beside(site: TokenGround) -> Iterator[KeycloakPeer]:
 def _svid(site: TokenGround, path: str, audience: str) -> str:
     """A JWT-SVID of this SPIFFE ID, for which this process has an entry no longer than that takes."""
     made = entry(path, f"gid:{site.gid}")
-    made.MergeFrom(types.Entry(jwt_svid_ttl=SVID_SECONDS))
+    made.jwt_svid_ttl = SVID_SECONDS
     with Admin(site.agent.admin_socket) as admin:
         ids = admin.create([made])
         try:

@@ -29,6 +29,7 @@ max_duration = "{{longest}}"
 resource = "{{resource}}"
 actions = ["doc:read", "doc:write"]
 """
+SVID_SECONDS = 3600  # longer than any line takes: one JWT-SVID is shown again and again
 POLICY = '@id("all") permit (principal, action, resource);'
 
 
@@ -99,7 +100,9 @@ def token_ground(resource: str = PLACE_A) -> Iterator[TokenGround]:
         for kind, longest in TYPES.items():
             write_type(types, kind, TYPE.format(longest=longest, resource=resource), POLICY)
         with agent, Admin(agent.admin_socket) as admin, SyncClient(agent.socket) as client:
-            admin.create([entry(TRIAGE)])
+            workload = entry(TRIAGE)
+            workload.jwt_svid_ttl = SVID_SECONDS
+            admin.create([workload])
             agent.run("svid", "x509", "--write", str(folder))
             pair = folder / "pair.pem"
             pair.write_bytes(b"".join((folder / each).read_bytes() for each in ("svid.0.pem", "svid.0.key")))
