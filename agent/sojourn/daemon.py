@@ -54,7 +54,7 @@ from sojourn.doors.http import HttpApi
 from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.metadata import Metadata
 from sojourn.doors.ownsvid import OwnSvid
-from sojourn.doors.servers import InwardFolder, end, serve
+from sojourn.doors.servers import serve
 from sojourn.doors.taskmessages import TaskMessages
 from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.tokenrequests import TokenRequests
@@ -112,11 +112,9 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 await rooms.followed.look()
                 upkeep.append(group.create_task(rooms.followed.run()))
             rooms.engine.holding.look()
-            inward = InwardFolder(config.data_dir / "inward")
-            stack.callback(inward.close)
             api, listeners = _http_api(config, rooms), list[Listener]()
             documents = TrustDocuments(rooms.authority, config.issuer, config.listen.trust_url)
-            await _open_doors(config, rooms, api, documents, listeners, level, failures, inward, descriptors, stack)
+            await _open_doors(config, rooms, api, documents, listeners, level, failures, descriptors, stack)
             own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
             remote_http = HttpProtocols(api.app(statuslists.routes(rooms.engine)))
             listeners += https.open_https(
@@ -141,9 +139,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             stack.callback(trust_http.close)
             listeners += await remote.open_listener(
                 config.listen,
-                remote.RemoteDoor(
-                    inward.socket("remote.sock"), own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms
-                ),
+                remote.RemoteDoor(own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
                 lambda callers: validation.ValidationApi(
                     rooms.judging, rooms.engine, rooms.audiences, rooms.clock, callers
                 ),
@@ -198,7 +194,6 @@ async def _open_doors(
     listeners: Sequence[Listener],
     level: Level,
     failures: Failures,
-    inward: InwardFolder,
     descriptors: int,
     stack: AsyncExitStack,
 ) -> None:
@@ -208,16 +203,15 @@ async def _open_doors(
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     lists = statuslists.routes(rooms.engine)
     http = HttpProtocols(api.app([*events.EventsApi(rooms.signals, rooms.identities).routes(), *lists]))
-    outer, inner = inward.socket("public.sock"), inward.socket("admin.sock")
-    public = Door(outer, admission, http=http.of_peer)
+    public = Door(admission, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
     operators = Admission(
         rooms.clock, connections=ADMIN_CONNECTIONS, per_uid=ADMIN_CONNECTIONS, per_uid_per_second=ADMIN_CONNECTIONS
     )
-    private = Door(inner, operators, admit=owners)
+    private = Door(operators, admit=owners)
 
-    calls = Calls(public.peers, rooms.audit, header=True)
+    calls = Calls(rooms.audit, header=True)
     workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
     rooms.issuing.x509.on_forget(workload_api.forget_answers)
     fact_api = facts.FactApi(rooms.facts, rooms.redeciding, rooms.identities)
@@ -241,8 +235,8 @@ async def _open_doors(
             validation.AttestedCallers(rooms.identities, rooms.clock),
         ).methods(),
     }
-    envoy_calls = Calls(public.peers, rooms.audit, header=False)
-    admin_calls = Calls(private.peers, rooms.audit, header=False)
+    envoy_calls = Calls(rooms.audit, header=False)
+    admin_calls = Calls(rooms.audit, header=False)
     authority_api = localauthority.LocalAuthorityApi(rooms.authority, rooms.issuing, rooms.audit)
     attestors.measure(rooms.attestation.tally)
     entry_api = entries.EntryApi(rooms.registry, rooms.foreign, rooms.cautions, rooms.audit)
@@ -314,14 +308,14 @@ async def _open_doors(
     envoy = _services(envoy_calls, envoy_services)
     own = _services(calls, public_services) | envoy
     administration = _services(admin_calls, admin_services)
-    for door, behind, path, mode, made, common, maximum in (
-        (public, outer, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),
-        (private, inner, config.admin_socket, 0o600, administration, admin_calls, ADMIN_MESSAGE_MAX_BYTES),
+    for door, path, mode, made, common, maximum in (
+        (public, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),
+        (private, config.admin_socket, 0o600, administration, admin_calls, ADMIN_MESSAGE_MAX_BYTES),
     ):
         listener = bind(path, mode)
         stack.callback(unbind, path, listener)
-        server = await serve(behind, made, common, message_max_bytes=maximum)
-        stack.push_async_callback(end, door, server)
+        door.server = serve(made, common, message_max_bytes=maximum)
+        stack.push_async_callback(door.drain)
         await door.open(listener)
         stack.callback(door.stop_accepting)
     stack.callback(http.close)

@@ -22,10 +22,8 @@ ROTATION_JITTER_SHARE = 0.1  # of the lifetime, drawn once for each SVID, so tha
 
 # --- the door -------------------------------------------------------------------------------------------------------
 FIRST_BYTES_SECONDS = 5.0  # a silent connection is closed
-INWARD_CONNECT_SECONDS = 2.0
-INWARD_RETRY_SECONDS = 0.002  # a full backlog answers EAGAIN at once
-HELD_BYTES_MAX = 256 * 1024  # sent by a caller before the inward side is up
-DESCRIPTORS_PER_CONNECTION = 4  # outer, inward both ends, pidfd
+HELD_BYTES_MAX = 256 * 1024  # sent by a caller of the SDK's TLS bridge before the inner side is up
+DESCRIPTORS_PER_CONNECTION = 2  # its socket and the pidfd
 DESCRIPTORS_RESERVED = 384  # database, logs, listeners, attestation, runners
 PROCESSES_KEPT_OPEN = 64  # callers that come again and again, two descriptors each and a page of the kernel's for each
 RUNNERS_KEPT = 64  # processes that ran callers, a descriptor each: those of callers that come again and again
@@ -38,7 +36,17 @@ STREAMS_PER_CONNECTION = 100
 STREAMS_PER_UID = 5_000  # at about 28 KiB each
 SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
 CALLS_PER_UID = 64  # that are being answered at once; over that a caller is told to come back
-CALLS_UNSEEN = 10_000  # that came at once, as when all come back; gRPC's own 1,000 would cancel some without a word
+FRAMES_PER_TURN = 64  # of one connection, before others have a turn: with a new call in each second one about 5 ms
+HEADER_BLOCK_FRAMES = 8  # a caller that sends more of them sends nothing else
+HEADER_BLOCK_MAX_BYTES = 64 * 1024  # packed or unpacked; over METADATA_MAX_BYTES the call is refused, over that all
+HEADS_KEPT = 32  # of calls on a connection that begin the same again and again
+HEADS_KEPT_BYTES = 64
+REQUEST_WINDOW_BYTES = (
+    256 * 1024
+)  # of a call's request, sent ahead of what is read of it; of a connection's, four times
+REQUESTS_HELD_BYTES = 64 * 1024 * 1024  # of one user's requests that are not read yet or not whole: two of the largest
+RESET_STREAMS_KEPT = 100  # of which more may come although they are over
+STATUS_TEXT_MAX_BYTES = 4_096  # of an error's text: it goes into a single frame, with up to three bytes for one
 REFUSALS_LOGGED_PER_SECOND = 10  # of one user, so that nobody floods the log
 REQUEST_SECONDS = 10.0  # for the request of a gRPC call to come
 PUBLIC_REQUEST_MAX_BYTES = 256 * 1024  # two tokens, or the node of an Envoy
@@ -65,8 +73,7 @@ UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is no
 # --- the listener for validators on other machines ------------------------------------------------------------------
 REMOTE_CONNECTIONS = 1_000  # with those whose handshake is under way
 REMOTE_CONNECTIONS_PER_ID = 500  # of one SPIFFE ID, which all replicas of a service share
-REMOTE_DESCRIPTORS_SHARE = 0.2  # of the descriptors: where there are few, there are fewer connections
-REMOTE_DESCRIPTORS_PER_CONNECTION = 3  # outer, inward both ends
+REMOTE_DESCRIPTORS_SHARE = 0.2  # of the descriptors: where there are few, there are fewer connections; each takes one
 REMOTE_STREAMS_PER_ID = 1_000
 REMOTE_HANDSHAKES = 256  # under way: whoever is not known yet takes no place of those who are
 REMOTE_HANDSHAKES_PER_ADDRESS = 64

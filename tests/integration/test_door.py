@@ -14,7 +14,7 @@ import httpx
 import pytest
 from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
-from harness.raw import ENTRY_API, Admin, Wire, module_agent, over, refusal, wait_until
+from harness.raw import ENTRY_API, Admin, Wire, module_agent, refusal, wait_until
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 CLOSED_SECONDS = 25.0  # the longest limit is ten; on a busy machine its end comes later
@@ -56,6 +56,9 @@ def served(agent: AgentProcess) -> bool:
     """Whether a good client is served."""
     with Wire(agent.socket) as wire:
         return wire.x509_ids() == ["spiffe://example.org/root"]
+
+
+ACCEPTING = 0x10000  # __SO_ACCEPTCON, in /proc/net/unix
 
 
 class TestProtocols:
@@ -204,8 +207,8 @@ class TestSockets:
             assert (True, mode) == (stat.S_ISSOCK(status.st_mode), stat.S_IMODE(status.st_mode))
 
     def test_folders(self, agent: AgentProcess) -> None:
-        """The data folder, the keys and the inward sockets are the agent's alone."""
-        for path in (agent.data_dir, agent.data_dir / "keys", agent.data_dir / "inward"):
+        """The data folder and the keys are the agent's alone."""
+        for path in (agent.data_dir, agent.data_dir / "keys"):
             assert 0o700 == stat.S_IMODE(path.stat().st_mode)
         for path in (*(agent.data_dir / "keys").iterdir(), *agent.data_dir.glob("sojourn.db*")):
             assert 0o600 == stat.S_IMODE(path.stat().st_mode)
@@ -220,18 +223,12 @@ class TestSockets:
         finally:
             os.chmod(agent.admin_socket, 0o600)
 
-    @pytest.mark.root
-    @pytest.mark.parametrize("name", ["sojourn-" + "0123456789abcdef" * 2, "sojourn-", "x", None])
-    @pytest.mark.parametrize("inward", ["public.sock", "admin.sock"])
-    def test_the_inward_sockets_know_only_the_door(self, agent: AgentProcess, inward: str, name: str | None) -> None:
-        """Even root gets nothing by connecting past the door, whatever name its socket has."""
-        connection = socket.socket(socket.AF_UNIX)
-        if name is not None:
-            connection.bind("\0" + name)
-        connection.connect(str(agent.data_dir / "inward" / inward))
-        method = "/SpiffeWorkloadAPI/FetchX509SVID" if inward == "public.sock" else ENTRY_API + "ListEntries"
-        with over(connection) as wire:
-            assert ("UNAVAILABLE", "workload attestation failed") == refusal(lambda: wire.first(method, b""))
+    def test_the_doors_are_the_only_way_in(self, agent: AgentProcess) -> None:
+        """The agent listens on its two sockets and on no other, neither in a file nor under an abstract name."""
+        held = {os.readlink(each) for each in Path(f"/proc/{agent.pid}/fd").iterdir() if each.is_symlink()}
+        lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()[1:]]
+        listening = [line for line in lines if int(line[3], 16) & ACCEPTING and f"socket:[{line[6]}]" in held]
+        assert {agent.socket, agent.admin_socket} == {"".join(line[7:]).removesuffix(".new") for line in listening}
 
     @pytest.mark.root
     def test_streams_end_with_a_killed_caller(self, agent: AgentProcess, admin: Admin) -> None:

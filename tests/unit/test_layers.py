@@ -186,7 +186,9 @@ IMPURE_LIBRARIES = {
 HOMES = {
     "alembic": ["store"],
     "sqlalchemy": ["store"],
-    "grpc": ["doors", "sdk", "cli"],
+    "grpc": ["doors.spire_types", "sdk", "cli"],
+    "hpack": ["doors.http2"],
+    "hyperframe": ["doors.http2"],
     "grpc_health": ["doors.servers"],
     "grpc_reflection": ["doors.servers"],
     "google": ["doors", "sdk", "cli", "_pb"],
@@ -230,7 +232,6 @@ SEES_PROC = [
     "store.tasks",
     "store.facts",
     "store.credentials",
-    "doors.servers",
     "sdk.tls",
     "sdk.localcredentials.peers",
 ]

@@ -1,4 +1,4 @@
-"""Between gRPC and the handlers: who calls, the security header, and errors as status codes.
+"""Between the streams of gRPC and the handlers: who calls, the security header, and errors as status codes.
 
 Handlers raise `sojourn.errors`; only this file talks status codes. An error's stable code goes into the trailing
 metadata `sojourn-code`, and the nonce that a DPoP proof needs into `dpop-nonce`.
@@ -7,18 +7,19 @@ metadata `sojourn-code`, and the nonce that a DPoP proof needs into `dpop-nonce`
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
-import grpc
 import structlog
 from google.protobuf.message import Message
 from prometheus_client import Counter as Metric
 
 from sojourn.attestation.peer import Peer
 from sojourn.doors.admission import Allowance, Concurrency
-from sojourn.doors.doorway import Peers, Visitor
+from sojourn.doors.http2.server import Handler
+from sojourn.doors.http2.stream import Stream
+from sojourn.doors.visitor import Visitor
 from sojourn.errors import Bug, InvalidInput, Refused, SojournError
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID
 from sojourn.oautherrors import NonceNeeded
@@ -28,6 +29,57 @@ log = structlog.get_logger()
 CALLS = Metric("sojourn_calls_total", "gRPC calls that ended, by method and status.", ["method", "code"])
 Request = TypeVar("Request", bound=Message)
 HEADER = "workload.spiffe.io"
+_HEADER = HEADER.encode()
+STATUSES = {  # google.rpc.Code
+    name: number
+    for number, name in enumerate(
+        (
+            "OK",
+            "CANCELLED",
+            "UNKNOWN",
+            "INVALID_ARGUMENT",
+            "DEADLINE_EXCEEDED",
+            "NOT_FOUND",
+            "ALREADY_EXISTS",
+            "PERMISSION_DENIED",
+            "RESOURCE_EXHAUSTED",
+            "FAILED_PRECONDITION",
+            "ABORTED",
+            "OUT_OF_RANGE",
+            "UNIMPLEMENTED",
+            "INTERNAL",
+            "UNAVAILABLE",
+            "DATA_LOSS",
+            "UNAUTHENTICATED",
+        )
+    )
+}
+
+
+class Requests:
+    """The requests of one call, as messages of their type."""
+
+    def __init__(self, stream: Stream, kind: type[Message]) -> None:
+        self._stream = stream
+        self._kind = kind
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the next one has yet to come."""
+        return self._stream.waiting
+
+    def __aiter__(self) -> "Requests":
+        return self
+
+    async def __anext__(self) -> Any:
+        """Raise InvalidInput for what is no message of the type."""
+        data = await self._stream.message()
+        if data is None:
+            raise StopAsyncIteration
+        try:
+            return self._kind.FromString(data)
+        except Exception:  # noqa: BLE001  # hostile input: whatever the library raises
+            raise InvalidInput("request is not a message of the method's type") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +88,7 @@ class Call:
 
     visitor: Visitor
     method: str
-    requests: AsyncIterator[Any]
+    requests: Requests
 
     @property
     def peer(self) -> Peer:
@@ -74,7 +126,6 @@ class Calls:
 
     def __init__(
         self,
-        peers: Peers,
         audit: Audit,
         *,
         header: bool,
@@ -86,7 +137,6 @@ class Calls:
         `streams`: how many streams one caller may hold. `check` raises what a caller's call is refused with.
         """
         self._check = check
-        self._peers = peers
         self._audit = audit
         self._header = header
         self._unary_calls = Concurrency(CALLS_PER_UID, "calls under way")
@@ -94,132 +144,86 @@ class Calls:
         self._silent = Concurrency(streams, "calls without a request")
         self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
 
-    def service(self, name: str, methods: dict[str, Method]) -> grpc.GenericRpcHandler:
-        handlers = {short: self._handler(f"{name}/{short}", method) for short, method in methods.items()}
-        return grpc.method_handlers_generic_handler(name, handlers)
+    def service(self, name: str, methods: dict[str, Method]) -> dict[str, Handler]:
+        """Its methods by path."""
+        make = {"unary": self._unary, "stream": self._streaming, "bidi": self._streaming}
+        return {f"/{name}/{short}": make[method.kind](f"{name}/{short}", method) for short, method in methods.items()}
 
-    def _handler(self, path: str, method: Method) -> "grpc.RpcMethodHandler[Any, Any]":
-        # A single request is read as a stream's first. gRPC would wait for it without end and without telling us: calls
-        # that begin and say no more would be held in any number.
-        made = (
-            grpc.stream_unary_rpc_method_handler(
-                self._unary(path, method),
-                request_deserializer=_parser(method.request),
-                response_serializer=_serialize,
-            )
-            if method.kind == "unary"
-            else grpc.stream_stream_rpc_method_handler(
-                self._streaming(path, method),
-                request_deserializer=_parser(method.request),
-                response_serializer=_serialize,
-            )
-        )
-        return cast("grpc.RpcMethodHandler[Any, Any]", made)
+    def _unary(self, path: str, method: Method) -> Handler:
+        ended_well = CALLS.labels(path, "OK")
 
-    def _unary(self, path: str, method: Method) -> Callable[..., Awaitable[Any]]:
-        async def call(requests: AsyncIterator[Any], context: "grpc.aio.ServicerContext[Any, Any]") -> Any:
+        async def call(stream: Stream) -> None:
             try:
-                made = self._begin(path, context, _each(requests))
+                made = self._begin(path, stream, method)
                 request = await self._only_request(made)
                 long = method.long(request) if callable(method.long) else method.long
                 limit = self._streams if long else self._unary_calls
-                with limit.one(made.visitor.who), self._peers.call():
-                    answer = await method.handler(made, request)  # type: ignore[misc]
+                with limit.one(made.visitor.who):
+                    answer = _serialize(await method.handler(made, request))  # type: ignore[misc]
             except Exception as error:  # noqa: BLE001  # every error becomes a status
-                await self._abort(path, context, error)
-            CALLS.labels(path, "OK").inc()
-            return answer
+                self._fail(path, stream, error)
+                return
+            ended_well.inc()
+            await stream.answer(answer)
 
         return call
 
-    def _streaming(self, path: str, method: Method) -> Callable[..., AsyncIterator[Any]]:
-        async def call(
-            requests: AsyncIterator[Any], context: "grpc.aio.ServicerContext[Any, Any]"
-        ) -> AsyncIterator[Any]:
+    def _streaming(self, path: str, method: Method) -> Handler:
+        ended_well = CALLS.labels(path, "OK")
+
+        async def call(stream: Stream) -> None:
             try:
-                made = self._begin(path, context, _each(requests))
+                made = self._begin(path, stream, method)
                 request = None if method.kind == "bidi" else await self._only_request(made)
                 with self._streams.one(made.visitor.who):
-                    answers = method.handler(made, request)
-                    async for answer in answers:  # type: ignore[union-attr]
-                        yield answer
+                    answers: Any = method.handler(made, request)
+                    async with aclosing(answers):
+                        async for answer in answers:
+                            await stream.send(_serialize(answer))
             except Exception as error:  # noqa: BLE001  # every error becomes a status
-                await self._abort(path, context, error)
-            CALLS.labels(path, "OK").inc()
+                self._fail(path, stream, error)
+                return
+            ended_well.inc()
+            stream.end()
 
         return call
 
-    def _begin(self, path: str, context: "grpc.aio.ServicerContext[Any, Any]", requests: AsyncIterator[Any]) -> Call:
-        if self._header:
-            values = [value for name, value in context.invocation_metadata() or () if name == HEADER]
-            if values != ["true"]:
-                raise InvalidInput("security header missing from request")
-        visitor = self._peers.of_call(context.peer())
+    def _begin(self, path: str, stream: Stream, method: Method) -> Call:
+        if self._header and stream.head.values(_HEADER) != [b"true"]:
+            raise InvalidInput("security header missing from request")
         if self._check is not None:
-            self._check(visitor)
-        return Call(visitor, path, requests)
+            self._check(stream.visitor)
+        return Call(stream.visitor, path, Requests(stream, method.request))
 
     async def _only_request(self, call: Call) -> Any:
+        if not call.requests.waiting:
+            return await first_of(call, REQUEST_SECONDS)
         with self._silent.one(call.visitor.who):
             return await first_of(call, REQUEST_SECONDS)
 
-    async def _abort(self, path: str, context: "grpc.aio.ServicerContext[Any, Any]", error: Exception) -> None:
-        if isinstance(error, grpc.aio.AbortError):
-            raise error
+    def _fail(self, path: str, stream: Stream, error: Exception) -> None:
+        by = stream.visitor
         if not isinstance(error, SojournError):
             reference = uuid.uuid4().hex[:12]
             log.error("call_failed", method=path, reference=reference, exc_info=error)
             code, text, ours = "INTERNAL", f"internal error; the log has it under {reference}", "internal"
         else:
             code, text, ours = error.grpc_status, error.public, error.code
-            by = self._by(context)
-            said = {} if by is None else {**named(by.who), **by.details}
-            if self._refusals.allow(-1 if by is None else by.who):
-                log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **said)
-            if isinstance(error, Refused) and by is not None:
+            if self._refusals.allow(by.who):
+                who = {**named(by.who), **by.details}
+                log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **who)
+            if isinstance(error, Refused):
                 self._audit.denied("call_denied", by.who, **by.details, method=path, code=ours, reason=text)
         CALLS.labels(path, code).inc()
         said_too = [("sojourn-code", ours), *([("dpop-nonce", error.nonce)] if isinstance(error, NonceNeeded) else [])]
-        await context.abort(grpc.StatusCode[code], text, trailing_metadata=tuple(said_too))
-
-    def _by(self, context: "grpc.aio.ServicerContext[Any, Any]") -> Visitor | None:
-        """Who makes a call, or None if its connection is gone or is none of ours."""
-        try:
-            return self._peers.of_call(context.peer())
-        except SojournError:
-            return None
-
-
-class _Malformed:
-    """Stands for a request that could not be parsed: parsing must not raise inside gRPC, which would say INTERNAL."""
-
-
-def _parser(kind: type[Message]) -> Callable[[bytes], Message | _Malformed]:
-    def parse(data: bytes) -> Message | _Malformed:
-        try:
-            return kind.FromString(data)
-        except Exception:  # noqa: BLE001  # hostile input: whatever the library raises
-            return _Malformed()
-
-    return parse
-
-
-def _parsed(request: Any) -> Any:
-    if isinstance(request, _Malformed):
-        raise InvalidInput("request is not a message of the method's type")
-    return request
-
-
-async def _each(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _parsed(request)
+        stream.fail(STATUSES[code], text, said_too)
 
 
 def _serialize(answer: Message | bytes) -> bytes:
     return answer if isinstance(answer, bytes) else answer.SerializeToString()
 
 
-async def next_of(requests: AsyncIterator[Any]) -> Any:
+async def next_of(requests: Requests) -> Any:
     """The next request of a stream, or None if the caller has no more."""
     with suppress(StopAsyncIteration):
         return await anext(requests)
@@ -229,6 +233,8 @@ async def next_of(requests: AsyncIterator[Any]) -> Any:
 async def first_of(call: Call, deadline_seconds: float) -> Any:
     """The first request of a call. Raise InvalidInput if none comes."""
     try:
+        if not call.requests.waiting:
+            return await anext(call.requests)
         async with asyncio.timeout(deadline_seconds):
             return await anext(call.requests)
     except (TimeoutError, StopAsyncIteration):

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 
@@ -22,14 +21,13 @@ class Door(Doorway[Peer]):
 
     def __init__(
         self,
-        inward: Path,
         admission: Admission,
         *,
         http: HttpFactory | None = None,
         admit: frozenset[int] | None = None,
     ) -> None:
-        """`inward` is the socket that gRPC listens on. `admit`: the uids that may use this door; None: all."""
-        super().__init__(inward)
+        """`admit`: the uids that may use this door; None: all."""
+        super().__init__()
         self._admission = admission
         self._http = http
         self._admit = admit

@@ -1,29 +1,27 @@
 """The door for validators on other machines: mutual TLS on TCP, with SPIFFE IDs at both ends.
 
-TLS ends here. Who is at the other end is known, and checked by our own rules, before a byte goes inward to gRPC.
+TLS ends here. Who is at the other end is known, and checked by our own rules, before a byte is read as HTTP/2.
 """
 
 import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms, Clock
 from sojourn.configtables import ListenConfig
 from sojourn.doors.calls import Call, Calls
-from sojourn.doors.doorway import Visitor
 from sojourn.doors.ownsvid import OwnSvid
-from sojourn.doors.servers import end, serve
+from sojourn.doors.servers import serve
 from sojourn.doors.tlsdoor import Listener, TlsDoor, TlsPeer, address_of, bind_tcp, expired
 from sojourn.doors.validation import SERVICE, Callers, Standing, ValidationApi
+from sojourn.doors.visitor import Visitor
 from sojourn.errors import Refused, SojournError, Unavailable
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import (
     PUBLIC_REQUEST_MAX_BYTES,
     REMOTE_CONNECTIONS,
     REMOTE_CONNECTIONS_PER_ID,
-    REMOTE_DESCRIPTORS_PER_CONNECTION,
     REMOTE_DESCRIPTORS_SHARE,
     REMOTE_STREAMS_PER_ID,
 )
@@ -38,14 +36,13 @@ class RemoteDoor(TlsDoor):
 
     def __init__(
         self,
-        inward: Path,
         own: OwnSvid,
         authority: EmbeddedAuthority,
         revocations: Revocations,
         clock: Clock,
         alarms: Alarms,
     ) -> None:
-        super().__init__(inward, authority, revocations, clock, alarms)
+        super().__init__(authority, revocations, clock, alarms)
         self._own = own
         self._allowed: frozenset[SpiffeId] | None = None
         self._trust_domain = authority.trust_domain
@@ -116,15 +113,15 @@ async def open_listener(
 
     `api` makes the service for the door's callers. Of `descriptors` it takes REMOTE_DESCRIPTORS_SHARE.
     """
-    if listen.tcp is None or door.inward is None:
+    if listen.tcp is None:
         return []
-    calls = Calls(door.peers, audit, header=False, streams=REMOTE_STREAMS_PER_ID, check=door.check)
+    calls = Calls(audit, header=False, streams=REMOTE_STREAMS_PER_ID, check=door.check)
     listener = bind_tcp(listen.tcp)
     stack.callback(listener.close)
     services = {SERVICE: calls.service(SERVICE, api(door).methods())}
-    server = await serve(door.inward, services, calls, message_max_bytes=PUBLIC_REQUEST_MAX_BYTES, reflects=False)
-    stack.push_async_callback(end, door, server)
-    share = int(descriptors * REMOTE_DESCRIPTORS_SHARE / REMOTE_DESCRIPTORS_PER_CONNECTION)
+    door.server = serve(services, calls, message_max_bytes=PUBLIC_REQUEST_MAX_BYTES, reflects=False)
+    stack.push_async_callback(door.drain)
+    share = int(descriptors * REMOTE_DESCRIPTORS_SHARE)
     allowed = None if listen.allowed is None else [SpiffeId.parse(each) for each in listen.allowed]
     door.listen(listener, allowed=allowed, connections=min(REMOTE_CONNECTIONS, max(1, share)))
     stack.callback(door.end_all, Unavailable("the agent is shutting down"))

@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 
 import structlog
 from cryptography import x509
@@ -85,13 +84,12 @@ class TlsDoor(Doorway[TlsPeer]):
 
     def __init__(
         self,
-        inward: Path | None,
         authority: EmbeddedAuthority,
         revocations: Revocations,
         clock: Clock,
         alarms: Alarms,
     ) -> None:
-        super().__init__(inward)
+        super().__init__()
         self._context: ssl.SSLContext | None = None
         self._authority = authority
         self._revocations = revocations

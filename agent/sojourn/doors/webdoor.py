@@ -127,7 +127,7 @@ class WebDoor(TlsDoor):
         clock: Clock,
         alarms: Alarms,
     ) -> None:
-        super().__init__(None, authority, revocations, clock, alarms)
+        super().__init__(authority, revocations, clock, alarms)
         self._protocols = protocols
         self._often = None if self.new_per_second is None else Allowance(self.new_per_second)
 

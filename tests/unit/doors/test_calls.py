@@ -1,4 +1,4 @@
-"""calls.py: errors become statuses, whatever they are, and nothing leaks. By a real gRPC server."""
+"""calls.py: errors become statuses, whatever they are, and nothing leaks. By real gRPC on a real socket."""
 
 import asyncio
 import json
@@ -9,14 +9,15 @@ import grpc
 import pytest
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
+from fakes.doorways import served
 from fakes.journals import FakeAuditStore
 from sojourn import errors
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.doors import calls
 from sojourn.doors.admission import Concurrency
 from sojourn.doors.calls import HEADER, Calls, Method, first_of
-from sojourn.doors.doorway import KEY_PREFIX, Peers
-from sojourn.errors import AttestationFailed, InvalidInput, SojournError
+from sojourn.doors.http2.server import Server
+from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oversight.audit import Audit
 
@@ -28,53 +29,37 @@ LEAVES = sorted(
 )
 
 
-class OnePeer(Peers):
-    """Every call is the one peer's, as long as there is one."""
-
-    def __init__(self, peer):
-        super().__init__()
-        self.peer = peer
-
-    def of_call(self, grpc_peer):
-        if self.peer is None:
-            return super().of_call(grpc_peer)
-        return self.peer
-
-
-class Server:
-    """A gRPC server whose handlers the test sets."""
+class Served:
+    """A service whose handlers the test sets."""
 
     def __init__(self, folder, *, header=True):
         self.path = folder / "s.sock"
         self.store = FakeAuditStore()
         self.audit = Audit(self.store, FakeClock())
         self.process = child()
-        self.peers = OnePeer(peer_of(self.process.__enter__()))
-        self.peer = self.peers.peer
+        self.peer = self.visitor = peer_of(self.process.__enter__())
         self.handler = None
         methods = {
             "Unary": Method("unary", types.Selector, self.handle),
             "Stream": Method("stream", types.Selector, self.handle),
             "Bidi": Method("bidi", types.Selector, self.handle),
         }
-        self.calls = Calls(self.peers, self.audit, header=header)
-        self.service = self.calls.service("test.Service", methods)
+        self.calls = Calls(self.audit, header=header)
+        self.server = Server(self.calls.service("test.Service", methods), message_max=1024 * 1024)
 
     def handle(self, call, request):
         return self.handler(call, request)
 
     @asynccontextmanager
     async def running(self):
-        server = grpc.aio.server()
-        server.add_generic_rpc_handlers((self.service,))
-        server.add_insecure_port(f"unix:{self.path}")
-        await server.start()
         try:
-            async with grpc.aio.insecure_channel(f"unix:{self.path}") as channel:
+            async with (
+                served(self.server, self.visitor, self.path),
+                grpc.aio.insecure_channel(f"unix:{self.path}") as channel,
+            ):
                 self.channel = channel
                 yield self
         finally:
-            await server.stop(None)
             self.peer.close()
             self.process.__exit__(None, None, None)
 
@@ -105,7 +90,7 @@ class Server:
 
 @pytest.fixture
 async def server(tmp_path):
-    async with Server(tmp_path).running() as running:
+    async with Served(tmp_path).running() as running:
         yield running
 
 
@@ -195,7 +180,7 @@ class TestHeader:
         async def handler(_call, request):
             return request
 
-        async with Server(tmp_path, header=False).running() as server:
+        async with Served(tmp_path, header=False).running() as server:
             server.handler = handler
             assert ASKED == await server.unary(metadata=())
 
@@ -255,12 +240,6 @@ class TestErrors:
         server.handler = handler
         assert "INVALID_ARGUMENT" == (await status_of(server.bidi(b"\xff")))[0]
 
-    async def test_unknown_connection(self, server):
-        """A call on a connection that nobody registered has no peer and gets no answer."""
-        server.peers.peer = None
-        server.handler = raising(AssertionError("not to be reached"))
-        assert ("UNAVAILABLE", "workload attestation failed", "attestation_failed") == await status_of(server.unary())
-
 
 class TestSilentCalls:
     @pytest.mark.parametrize("kind", ["Unary", "Stream"])
@@ -309,12 +288,15 @@ async def silent(server, kind):
 
 class TestFirst:
     class Silent:
-        def __init__(self, *requests):
-            self.requests = self.each(requests)
+        """A call whose request does not come."""
 
-        async def each(self, requests):
-            for request in requests:
-                yield request
+        waiting = True
+
+        @property
+        def requests(self):
+            return self
+
+        async def __anext__(self):
             await asyncio.Event().wait()
 
     async def test_of_a_silent_stream(self):
@@ -340,14 +322,22 @@ class Elsewhere:
 
 
 class TestFromElsewhere:
-    async def test_it_is_named(self, server):
+    @pytest.fixture
+    async def elsewhere(self, tmp_path):
+        made = Served(tmp_path)
+        made.visitor = Elsewhere()
+        async with made.running() as running:
+            yield running
+
+    async def test_it_is_named(self, elsewhere):
         """A caller over the network is recorded by its SPIFFE ID, and has no process to be asked for."""
 
         async def handler(call, _request):
             assert "spiffe://example.org/web" == call.visitor.who
             return call.peer
 
-        server.handler, server.peers.peer = handler, Elsewhere()
+        server = elsewhere
+        server.handler = handler
         assert "INTERNAL" == (await status_of(server.unary()))[0]
 
         async def refuse(_call, _request):
@@ -371,23 +361,3 @@ class TestFromElsewhere:
 
         server.handler, server.calls._check = handler, check
         assert ("PERMISSION_DENIED", "the SVID is revoked") == (await status_of(server.unary()))[:2]
-
-
-class TestPeers:
-    def test_by_random_names(self, server):
-        """A peer is found by the name that it was registered under, until that is forgotten."""
-        peers = Peers()
-        names = [peers.register(server.peer) for _ in range(2)]
-        assert 2 == len(set(names))
-        assert {len(KEY_PREFIX) + 32} == {len(name) for name in names}
-        assert server.peer is peers.of_call(f"unix-abstract:{names[0]}")
-        peers.forget(names[0])
-        peers.forget(names[0])
-        with pytest.raises(AttestationFailed):
-            peers.of_call(f"unix-abstract:{names[0]}")
-
-    @pytest.mark.parametrize("name", ["", "unix:", "unix-abstract:", "unix-abstract:sojourn-", "ipv4:127.0.0.1:1"])
-    def test_unknown_names(self, name):
-        """A name that was not registered is nobody's."""
-        with pytest.raises(AttestationFailed):
-            Peers().of_call(name)

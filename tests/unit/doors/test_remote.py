@@ -46,7 +46,7 @@ class NothingRevoked:
 
 
 class Site:
-    """A door whose inward side nobody listens on: what comes in waits there."""
+    """A door that serves nothing: what comes in waits."""
 
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()
@@ -61,7 +61,6 @@ class Site:
         self.revoked = NothingRevoked()
         self.own = OwnSvid(NODE, self.authority, self.issuing)
         self.door = RemoteDoor(
-            folder / "inward.sock",
             self.own,
             self.authority,
             self.revoked,  # type: ignore[arg-type]  # what it needs of it

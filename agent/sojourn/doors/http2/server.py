@@ -1,0 +1,43 @@
+"""What is served on the connections of one door."""
+
+from collections import Counter
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+from sojourn.doors.http2.heads import Head
+from sojourn.doors.http2.stream import Stream
+from sojourn.limits import METADATA_MAX_BYTES
+
+Handler = Callable[[Stream], Coroutine[Any, Any, None]]
+_RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 8, 12
+
+
+class Server:
+    """Handlers by path, and what counts over all connections."""
+
+    def __init__(self, handlers: Mapping[str, Handler], *, message_max: int) -> None:
+        """`handlers` by path. `message_max`: bytes of one message of a request."""
+        self._handlers = handlers
+        self.message_max = message_max
+        self.streams = 0  # calls under way
+        self.deaf = False  # nothing more is heard of callers
+        self.held: Counter[int | str] = Counter()  # bytes of requests, by whose they are
+
+    def handler(self, head: Head) -> Handler:
+        if head.method != b"POST" or not head.content_type.startswith(b"application/grpc"):
+            return _no_grpc
+        if head.oversized:
+            return _oversized
+        return self._handlers.get(head.path, _unknown)
+
+
+async def _no_grpc(stream: Stream) -> None:
+    stream.refuse(405 if stream.head.method != b"POST" else 415)
+
+
+async def _oversized(stream: Stream) -> None:
+    stream.fail(_RESOURCE_EXHAUSTED, f"the call's metadata takes more than {METADATA_MAX_BYTES} bytes")
+
+
+async def _unknown(stream: Stream) -> None:
+    stream.fail(_UNIMPLEMENTED, f"unknown method {stream.head.path[:200]}")
