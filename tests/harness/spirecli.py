@@ -1,4 +1,4 @@
-"""SPIRE's own programs."""
+"""SPIRE's own programs, and h2spec."""
 
 import os
 import shutil
@@ -8,13 +8,13 @@ import pytest
 
 
 def binary(name: str) -> str:
-    """A SPIRE binary: on the PATH, or where `go install` puts it. CI must have it."""
+    """A binary: on the PATH, or where `go install` puts it. CI must have it."""
     go = shutil.which("go")
     folder = subprocess.run([go, "env", "GOPATH"], capture_output=True, text=True).stdout.strip() if go else ""
     found = os.environ.get(f"SOJOURN_TEST_{name.upper().replace('-', '_')}") or shutil.which(name)
     found = found or shutil.which(name, path=f"{folder}/bin")
     if found is None:
         if os.environ.get("CI"):
-            pytest.fail(f"CI must not skip SPIRE's command line: there is no {name}")
-        pytest.skip(f"needs {name}, built by `bash .ci/spire`")
+            pytest.fail(f"CI must not skip what needs {name}: it is not there")
+        pytest.skip(f"needs {name}, built by `bash .ci/{name.partition('-')[0]}`")
     return found

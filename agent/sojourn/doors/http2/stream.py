@@ -123,6 +123,7 @@ class Stream:
             at = begins + length
         held += len(self._part)
         if held and not self._connection.hold(held):
+            self._drop()
             self._fault = LimitExceeded("too much is held of requests that are under way")
 
     def _unpacked(self, flag: int, data: bytes) -> bytes:
@@ -266,6 +267,9 @@ class Stream:
         """Free what is held of the request."""
         if self.timer is not None:
             self.timer.cancel()
+        self._drop()
+
+    def _drop(self) -> None:
         if self._messages or self._part:
             self._connection.hold(-sum(map(len, self._messages)) - len(self._part))
             self._messages.clear()

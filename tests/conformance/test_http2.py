@@ -1,0 +1,64 @@
+"""The door's HTTP/2 by h2spec, the conformance suite of RFC 9113's forerunner and HPACK, in its strict mode."""
+
+import asyncio
+import subprocess
+import threading
+from collections.abc import Iterator
+
+import pytest
+import uvloop
+from fakes.doorways import OneVisitor
+from harness.spirecli import binary
+from sojourn.doors.doorway import Caller
+from sojourn.doors.http2.server import Server
+from sojourn.doors.http2.stream import Stream
+from sojourn.errors import SojournError
+
+
+class _Anything(Server):
+    """Answers whatever is asked, a moment after the request is whole: what h2spec sends is not of gRPC."""
+
+    def handler(self, _head: object) -> object:  # type: ignore[override]  # a coroutine function
+        return self._answer
+
+    async def _answer(self, stream: Stream) -> None:
+        try:
+            while await stream.message() is not None:
+                pass
+        except SojournError:
+            while not stream.ended:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        await stream.send(b"answer")
+        stream.end()
+
+
+class _Visitor:
+    who = 1
+    details: dict[str, str] = {}  # noqa: RUF012
+
+
+@pytest.fixture(scope="module")
+def port() -> Iterator[int]:
+    """Of a listener on loopback, whose loop runs in a thread."""
+    loop = uvloop.new_event_loop()
+
+    async def listen() -> int:
+        door = OneVisitor(_Anything({}, message_max=1 << 20), _Visitor())
+        listening = await loop.create_server(lambda: Caller(door), "127.0.0.1", 0)
+        return int(listening.sockets[0].getsockname()[1])
+
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    yield asyncio.run_coroutine_threadsafe(listen(), loop).result(20)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    loop.close()
+
+
+def test_h2spec(port: int) -> None:
+    """All 146 cases pass."""
+    command = [binary("h2spec"), "-h", "127.0.0.1", "-p", str(port), "--strict", "--timeout", "20"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert 0 == done.returncode, done.stdout[done.stdout.find("Failures:") :]
+    assert "146 tests, 146 passed, 0 skipped, 0 failed" in done.stdout
