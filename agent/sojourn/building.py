@@ -23,7 +23,7 @@ from sojourn.limits import BLOCKING_THREADS, DESCRIPTORS_RESERVED, HOLDERS_SHARE
 from sojourn.outward.asking import Asking
 from sojourn.outward.assertions import Assertions
 from sojourn.outward.book import CredentialBook
-from sojourn.outward.bundles import BundleEndpoints
+from sojourn.outward.bundlesource import BundleSource
 from sojourn.outward.checking import Checking
 from sojourn.outward.giving import Giving
 from sojourn.outward.handing import Handing
@@ -161,7 +161,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         jwt_each_anew=own_names(config.issuer, trust_domain),
     )
     foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
-    endpoints = BundleEndpoints(config.federation.ca, clock, public_only=config.federation.public_only)
+    endpoints = BundleSource(config.federation.ca, clock, public_only=config.federation.public_only)
     federating = Federating(foreign, authority, endpoints, audit, clock, alarms)
     revocations = Revocations(RevocationTable(database), authority, clock, alarms)
     follow = config.registration.follow

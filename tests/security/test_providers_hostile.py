@@ -37,7 +37,7 @@ from sojourn.limits import (
     PROVIDER_WIRE_MAX_BYTES,
 )
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-from sojourn.providers.http import GuardedHttp
+from sojourn.providers.guardedhttp import GuardedHttp
 from sojourn.providers.loading import load_providers
 from sojourn.providers.provider import Provider, ProviderTable
 

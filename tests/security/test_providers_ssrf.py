@@ -13,7 +13,7 @@ from harness.authserver import AuthServer, redirect
 from harness.tlsplace import TlsPlace
 from sojourn.providers import connecting
 from sojourn.providers.errors import ProviderUnavailable
-from sojourn.providers.http import GuardedHttp
+from sojourn.providers.guardedhttp import GuardedHttp
 from sojourn.providers.loading import load_providers
 from sojourn.providers.provider import ProviderTable
 

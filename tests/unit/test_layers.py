@@ -196,7 +196,7 @@ HOMES = {
     "cedarpy": ["tasks.clauses", "tasks.policy", "tasks.standing"],
     "yaml": ["identity.declared", "cli.entry"],
     "starlette": ["doors"],
-    "uvicorn": ["doors.httpprotocol", "sdk.uvicorn_tls"],
+    "uvicorn": ["doors.conversation", "sdk.uvicorn_tls"],
     "uvloop": ["daemon"],
     "typer": ["cli"],
     "pydantic": [
@@ -215,7 +215,7 @@ HOMES = {
     "httpx2": ["sdk.mcpclient"],
     "httpx": ["sdk.httpauth", "sdk.taskuse"],
     "httpcore": [
-        *("outward.bundles", "providers.connecting", "providers.http", "providers.pooling"),
+        *("outward.bundles", "providers.connecting", "providers.guardedhttp", "providers.pooling"),
         *("sdk.egress", "sdk.egressleg", "sdk.localcredentials.vault"),
     ],
     "h11": ["sdk.egressleg", "sdk.egresswire"],
@@ -410,6 +410,19 @@ class TestSdk:
         modules = {name.removeprefix("sojourn.") for name in loaded if name.startswith("sojourn.")}
         packages = {"tasks"}
         assert set() == {name for name in modules if not inside(name, SDK_SEES)} - packages
+
+
+class TestDaemon:
+    def test_starting_loads_nothing_that_is_not_used(self):
+        """The daemon is imported without what only some need: migrations, HTTP in and out, tracebacks in colour."""
+        loaded = loaded_by("from sojourn.lean import import_structlog; import_structlog(); import sojourn.daemon")
+        later = {"alembic", "attr", "click", "h11", "httpcore", "httptools", "multiprocessing", "pygments", "rich"}
+        assert set() == loaded & {*later, "typer", "uvicorn", "yaml"}
+
+    def test_hidden_packages_come_back(self):
+        """What was hidden from one import can be imported after it."""
+        loaded = loaded_by("from sojourn.lean import import_structlog; import_structlog(); import rich.text")
+        assert "rich.text" in loaded
 
 
 def loaded_by(statement):

@@ -4,54 +4,33 @@ There is no inward connection: uvicorn's protocol gets the caller's own transpor
 scope, under SENDER.
 """
 
-import asyncio
+from typing import TYPE_CHECKING
 
-import structlog
-import uvicorn
 from starlette.types import ASGIApp
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.server import ServerState
 
 from sojourn.attestation.peer import Peer
-from sojourn.doors.admission import Allowance
-from sojourn.limits import (
-    HTTP_BODY_MAX_BYTES,
-    HTTP_KEEP_ALIVE_SECONDS,
-    HTTP_PIPELINE,
-    HTTP_REQUEST_SECONDS,
-    METADATA_MAX_BYTES,
-    REFUSALS_LOGGED_PER_SECOND,
-)
+from sojourn.doors.scope import SENDER
 from sojourn.tasks.clients import Sender
 
-log = structlog.get_logger()
-SENDER = "sojourn.sender"  # in the scope, beside ASGI's own members
+if TYPE_CHECKING:
+    from sojourn.doors.conversation import Conversation, Conversations
+
+__all__ = ["SENDER", "HttpProtocols"]
 
 
 class HttpProtocols:
     """Makes uvicorn's protocol for callers that the door hands over."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._config = uvicorn.Config(
-            app,
-            http="httptools",
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            date_header=False,
-            proxy_headers=False,
-            timeout_keep_alive=HTTP_KEEP_ALIVE_SECONDS,
-            h11_max_incomplete_event_size=METADATA_MAX_BYTES,
-            log_level="error",  # below that it has a line or two for each request that is malformed
-        )
-        self._config.load()
-        self._state = ServerState()
-        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self._app = app
+        self._conversations: Conversations | None = None
 
     def make(self, sender: Sender) -> "Conversation":
-        return Conversation(sender, self._config, self._state, self._logged)
+        if self._conversations is None:
+            from sojourn.doors.conversation import Conversations
+
+            self._conversations = Conversations(self._app)
+        return self._conversations.make(sender)
 
     def of_peer(self, peer: Peer) -> "Conversation":
         """For a process of this machine."""
@@ -59,66 +38,5 @@ class HttpProtocols:
 
     def close(self) -> None:
         """Close idle connections; those that are being answered close after it."""
-        for connection in list(self._state.connections):
-            connection.shutdown()
-
-
-class Conversation(HttpToolsProtocol):
-    """uvicorn's protocol, with the Sender in each request's scope, and limits that it lacks."""
-
-    def __init__(self, sender: Sender, config: uvicorn.Config, state: ServerState, logged: Allowance) -> None:
-        super().__init__(config=config, server_state=state, app_state={})
-        self._sender = sender
-        self._logged = logged
-        self._head_bytes = 0
-        self._deadline: asyncio.TimerHandle | None = None
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's always is
-        super().connection_made(transport)
-        self._expect()
-
-    def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
-            return
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._head_bytes > METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES:
-            self.transport.abort()  # a head without end; the body has its own limit
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._unexpect()
-        super().connection_lost(exc)
-
-    def send_400_response(self, msg: str) -> None:
-        if self._logged.allow(self._sender.who):
-            log.info("http_malformed", who=self._sender.who, **self._sender.details)
-        super().send_400_response(msg)
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        if len(self.pipeline) > HTTP_PIPELINE:  # each waits with an object of its own
-            self.transport.abort()
-        self._head_bytes = 0
-        self._expect()
-
-    def on_headers_complete(self) -> None:
-        self.scope[SENDER] = self._sender  # type: ignore[literal-required]  # ours, beside ASGI's
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._unexpect()
-        self._head_bytes = 0
-        super().on_message_complete()
-
-    def _expect(self) -> None:
-        """A request must be complete by then."""
-        self._unexpect()
-        self._deadline = asyncio.get_running_loop().call_later(HTTP_REQUEST_SECONDS, self._late)
-
-    def _unexpect(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
-
-    def _late(self) -> None:
-        self.transport.abort()
+        if self._conversations is not None:
+            self._conversations.close()

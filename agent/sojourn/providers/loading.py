@@ -8,7 +8,6 @@ from pydantic import ValidationError
 
 from sojourn.errors import InvalidConfig
 from sojourn.plugins import make_plugins
-from sojourn.providers.http import GuardedHttp
 from sojourn.providers.provider import Provider, ProviderTable
 from sojourn.settings import faults_of
 
@@ -28,6 +27,8 @@ def _load(name: str, table: Mapping[str, Any], found: Mapping[str, EntryPoint]) 
     kind = table.get("kind")
     if not isinstance(kind, str) or kind not in found:
         raise InvalidConfig([f"kind: is none that is installed; there are: {', '.join(sorted(found))}"])
+    from sojourn.providers.guardedhttp import GuardedHttp  # with it comes an HTTP library: for those who use it
+
     plugin = found[kind].load()
     try:
         reached = _Common.model_validate(dict(table))
