@@ -4,7 +4,9 @@ Usage: as_user.py UID /path/to/sojourn ARGUMENTS…
 """
 
 import ctypes
+import importlib
 import os
+import pkgutil
 import sys
 
 _PR_SET_DUMPABLE = 4
@@ -25,6 +27,9 @@ def main() -> None:
     import uvloop
     from sojourn.cli.main import run
 
+    for each in pkgutil.walk_packages(sojourn.__path__, "sojourn."):  # what is imported only where it is used, too
+        if not each.name.endswith("__main__"):
+            importlib.import_module(each.name)
     del concurrent, encodings, sqlite3, alembic, cedarpy, sqlalchemy, uvloop, sojourn, sojourn_attestors
     uid = int(sys.argv[1])
     os.setgroups([])
