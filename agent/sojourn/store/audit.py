@@ -9,10 +9,11 @@ from sojourn.limits import AUDIT_LISTED
 from sojourn.oversight.audit import FIRST, Event, Record, digest_of
 from sojourn.store import settings
 from sojourn.store.database import Database
+from sojourn.store.prepared import Prepared
 from sojourn.store.tables import audit
 
 _HEAD = "audit_head"
-_INSERT = audit.insert()  # made once: every token is a record, and making a statement takes longer than running it
+_INSERT = Prepared(audit.insert(), ("seq", "at_ms", "event", "fields", "digest"))
 
 
 class AuditTable:
@@ -49,7 +50,7 @@ class AuditTable:
 
     def _write(self, connection: Connection) -> None:
         if self._rows and self._head is not None:
-            connection.execute(_INSERT, self._rows)
+            _INSERT.run_for_each(connection, self._rows)
             seq, digest = self._head
             settings.put(connection, _HEAD, f"{seq} {digest}")  # apart from the journal: cutting that short shows
             self._rows = []

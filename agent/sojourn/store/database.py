@@ -24,10 +24,12 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sojourn.errors import Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
 from sojourn.limits import WRITES_PER_COMMIT, WRITES_WAITING
 from sojourn.store import tables
+from sojourn.store.prepared import Prepared
 from sojourn.store.wal import TornTail, torn_tail
 
 T = TypeVar("T")
 BUSY_MS = 5_000
+_BEGIN, _BEGIN_WRITING = Prepared(text("BEGIN")), Prepared(text("BEGIN IMMEDIATE"))
 
 
 @dataclass(slots=True)
@@ -48,6 +50,7 @@ class Database:
         self._engine = engine
         self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING)
         self._closed = False
+        self._writing: Connection | None = None  # the writer thread's own, kept until something fails
         self._rolled_back: list[Callable[[], None]] = []
         self._finishing: list[Callable[[Connection], None]] = []
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
@@ -94,6 +97,7 @@ class Database:
         self._closed = True
         self._queue.put(None)
         self._thread.join()
+        self._let_go()
         self._engine.dispose()
 
     def _run(self) -> None:
@@ -124,10 +128,14 @@ class Database:
             for write in batch:
                 write.error = write.error or _told(error)
             self._roll_back()
+            self._let_go()
 
     def _together(self, batch: list[_Write]) -> bool:
         """Commit writes as if they were one. False: one of several has failed, and nothing was written."""
-        with self._engine.connect() as connection, connection.begin() as transaction:
+        if self._writing is None:
+            self._writing = self._engine.connect()
+        connection = self._writing
+        with connection.begin() as transaction:
             try:
                 for write in batch:
                     write.result = write.work(connection)
@@ -142,9 +150,10 @@ class Database:
 
     def _apart(self, batch: list[_Write]) -> None:
         """Commit those of the writes that do not fail. It takes longer: a savepoint for each."""
-        with self._engine.begin() as connection:
+        assert self._writing is not None
+        with self._writing.begin():
             for write in batch:
-                self._behind_savepoint(connection, write)
+                self._behind_savepoint(self._writing, write)
 
     def _behind_savepoint(self, connection: Connection, write: _Write) -> None:
         savepoint = connection.begin_nested()
@@ -162,6 +171,12 @@ class Database:
                 raise write.error from error
             return
         savepoint.commit()
+
+    def _let_go(self) -> None:
+        connection, self._writing = self._writing, None
+        if connection is not None:
+            with suppress(SQLAlchemyError):
+                connection.close()
 
     def _finish(self, connection: Connection) -> None:
         for hook in self._finishing:
@@ -234,7 +249,7 @@ def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
 
     @event.listens_for(engine, "begin")
     def begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if threading.current_thread().name == "store-writer" else "BEGIN")
+        (_BEGIN_WRITING if threading.current_thread().name == "store-writer" else _BEGIN).run(connection, {})
 
     try:
         _migrate(engine)

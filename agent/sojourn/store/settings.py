@@ -3,11 +3,11 @@
 from sqlalchemy import Connection, bindparam, select
 
 from sojourn.store.database import Database
+from sojourn.store.prepared import Prepared
 from sojourn.store.tables import settings
 
-# Made once: every token puts one, and making a statement takes longer than running it.
 _GET = select(settings.c.value).where(settings.c.name == bindparam("named"))
-_SET = settings.update().where(settings.c.name == bindparam("named")).values(value=bindparam("text"))
+_SET = Prepared(settings.update().where(settings.c.name == bindparam("named")).values(value=bindparam("text")))
 
 
 def get(connection: Connection, name: str) -> str | None:
@@ -18,7 +18,7 @@ def get(connection: Connection, name: str) -> str | None:
 
 def put(connection: Connection, name: str, value: str) -> None:
     """Put a value in the place of the one before."""
-    if connection.execute(_SET, {"named": name, "text": value}).rowcount == 0:
+    if _SET.run(connection, {"named": name, "text": value}).rowcount == 0:
         connection.execute(settings.insert().values(name=name, value=value))
 
 

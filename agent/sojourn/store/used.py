@@ -3,19 +3,20 @@
 from collections.abc import Sequence
 
 from sqlalchemy import Connection, bindparam, func, select
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError
 
 from sojourn.errors import LimitExceeded, SojournError
 from sojourn.limits import JWT_LEEWAY_SECONDS, USED_TOKENS, USED_TOKENS_KEPT_SECONDS, USED_TOKENS_PURGE_SECONDS
 from sojourn.oautherrors import InvalidGrant
 from sojourn.store import settings
 from sojourn.store.database import Database
+from sojourn.store.prepared import Prepared
 from sojourn.store.tables import used_tokens
 from sojourn.tasks.assertions import Assertion
 
 _FORGOTTEN = "used_tokens_forgotten"  # the latest end of one that was forgotten, seconds since the epoch
-_KNOWN = select(used_tokens.c.digest).where(used_tokens.c.digest == bindparam("named"))
-_INSERT = used_tokens.insert()
+_KNOWN = Prepared(select(used_tokens.c.digest).where(used_tokens.c.digest == bindparam("named")))
+_INSERT = Prepared(used_tokens.insert(), ("digest", "expires_at"))
 
 
 class UsedTable:
@@ -56,15 +57,16 @@ class UsedTable:
         for each in assertions:
             if each.expires_at <= self._forgotten:
                 return _used("it is as old as others that are forgotten, so it may have been used")
-            if connection.execute(_KNOWN, {"named": each.digest}).first() is not None:
+            if _KNOWN.run(connection, {"named": each.digest}).fetchone() is not None:
                 return _used("it was used before: get a new one for each request")
         try:
-            with connection.begin_nested():
-                connection.execute(
-                    _INSERT, [{"digest": each.digest, "expires_at": each.expires_at} for each in assertions]
-                )
-        except IntegrityError:  # another node was first
-            return _used("it was used before: get a new one for each request")
+            _INSERT.run_for_each(
+                connection, [{"digest": each.digest, "expires_at": each.expires_at} for each in assertions]
+            )
+        except DBAPIError as error:
+            if isinstance(error.orig, connection.dialect.loaded_dbapi.IntegrityError):  # another node was first
+                raise _used("it was used before: get a new one for each request") from error
+            raise
         self._count += len(assertions)
         return None
 
