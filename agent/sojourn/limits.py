@@ -218,6 +218,7 @@ GRANTS_PARSED_KEPT = 1_024  # at about 500 bytes each
 SPIFFE_IDS_PARSED_KEPT = 4_096  # at about 300 bytes each
 HEADERS_KEPT = 256  # of tokens, parsed: one of each key and kind, at most TOKEN_MAX_BYTES each
 SIGNATURES_KEPT = 4_096  # of tokens that a service saw last, at about 1 KiB each
+TASK_SIGNATURES_KEPT = 2_048  # of task tokens that the agent signed or saw last, at about 1 KiB each
 JWT_SVID_SIGNATURES_KEPT = 512  # of JWT-SVIDs that the agent saw last, at most TOKEN_MAX_BYTES each
 JWT_KEY_OVERLAP_SECONDS = 3_600  # that a JWT authority is published before it signs: who keeps keys looks hourly
 OVERLAP_SHARE = 1 / 3  # of the life of those, at the most: the rest is for what is signed to end

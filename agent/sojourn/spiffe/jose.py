@@ -214,7 +214,11 @@ class Signatures:
             self._good.move_to_end(unverified.text)
             return
         unverified.check_signature(key)
-        self._good[unverified.text] = key
+        self.made(unverified.text, key)
+
+    def made(self, token: str, key: PublicKey) -> None:
+        """The signature of a token is good, and was made by this key."""
+        self._good[token] = key
         if len(self._good) > self._room:
             self._good.popitem(last=False)
 

@@ -213,16 +213,18 @@ class Granting:
     def _task_token(self, client: Client, request: TokenRequest, proof: Binding | None) -> TaskToken:
         """Verify a task token of ours whose sender must hold what it is bound to (for DPoP: the key of `proof`)."""
         try:
-            cnf = parse_unverified(request.unverified_subject).unverified_claims.get("cnf")
+            unverified = parse_unverified(request.unverified_subject)
+            cnf = unverified.unverified_claims.get("cnf")
             jkt = proof.thumbprint if proof is not None and isinstance(cnf, dict) and JKT in cnf else ""
             x5t = client.certificate.thumbprint if client.certificate is not None else ""
             return tokens.verify(
-                request.unverified_subject,
+                unverified,
                 keys=self._engine.keys.published,
                 issuer=self._engine.issuer,
                 audience=None,
                 now=self._clock.now(),
                 proven=Proven(jkt=jkt, x5t=x5t),
+                signatures=self._engine.issuing.signatures,
             )
         except InvalidToken as error:
             raise InvalidToken(

@@ -16,7 +16,7 @@ from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.limits import REVOCATION_WRITE_SECONDS
 from sojourn.oautherrors import UnsupportedTokenType
-from sojourn.spiffe.jose import audiences, parse_unverified
+from sojourn.spiffe.jose import UnverifiedJws, audiences, parse_unverified
 from sojourn.tasks import tokens
 from sojourn.tasks.audiences import Audiences
 from sojourn.tasks.changing import Changing
@@ -87,9 +87,10 @@ class Inspecting:
     def introspect(self, client: Client, query: TokenQuery) -> Mapping[str, Any]:
         """The answer of RFC 7662, 2.2: INACTIVE for whoever is neither holder nor audience. Never raises."""
         try:
-            if parse_unverified(query.unverified_token).typ != tokens.TYP:
-                return self._of_jwt_svid(client, query.unverified_token)
-            token = self._read(query.unverified_token)
+            unverified = parse_unverified(query.unverified_token)
+            if unverified.typ != tokens.TYP:
+                return self._of_jwt_svid(client, unverified)
+            token = self._read(unverified)
         except SojournError:
             return INACTIVE
         is_audience = self._audiences.serves(client.entries, token.resource)
@@ -117,11 +118,11 @@ class Inspecting:
         }
         return self._engine.keys.active.sign(claims, typ=INTROSPECTION_TYP)
 
-    def _of_jwt_svid(self, client: Client, unverified_token: str) -> Mapping[str, Any]:
+    def _of_jwt_svid(self, client: Client, unverified: UnverifiedJws) -> Mapping[str, Any]:
         """Of a JWT-SVID, for its own subject and for whoever it is for. Raises InvalidToken."""
-        named = audiences(parse_unverified(unverified_token).unverified_claims)
+        named = audiences(unverified.unverified_claims)
         ours = [each for each in named if self._is_audience(client.entries, each)]
-        svid = self._identities.verify_jwt_svid(unverified_token, ours or named, client.entries)
+        svid = self._identities.verify_jwt_svid(unverified.text, ours or named, client.entries)
         if not ours and not client.has(svid.spiffe_id):
             return INACTIVE
         if svid.expires_at <= self._now:
@@ -142,9 +143,10 @@ class Inspecting:
         UnsupportedTokenType, or StoreFailed if it is in force and not on disk.
         """
         try:
-            if parse_unverified(query.unverified_token).typ != tokens.TYP:
+            unverified = parse_unverified(query.unverified_token)
+            if unverified.typ != tokens.TYP:
                 raise UnsupportedTokenType("only task tokens can be revoked: an SVID is revoked by an operator")
-            token = self._read(query.unverified_token)
+            token = self._read(unverified)
         except InvalidToken:
             return None
         is_holder = client.has(token.actor)
@@ -175,9 +177,13 @@ class Inspecting:
     def _now(self) -> datetime:
         return self._clock.now()
 
-    def _read(self, unverified_token: str) -> TaskToken:
+    def _read(self, unverified: UnverifiedJws) -> TaskToken:
         return tokens.read_issued(
-            unverified_token, keys=self._engine.keys.published, issuer=self._engine.issuer, now=self._now
+            unverified,
+            keys=self._engine.keys.published,
+            issuer=self._engine.issuer,
+            now=self._now,
+            signatures=self._engine.issuing.signatures,
         )
 
     def _state(self, token: TaskToken) -> str:

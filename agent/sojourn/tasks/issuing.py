@@ -4,8 +4,9 @@ from datetime import datetime, timedelta
 
 from sojourn.clock import Clock
 from sojourn.errors import Bug, InvalidInput, TaskOver
+from sojourn.limits import TASK_SIGNATURES_KEPT
 from sojourn.oautherrors import BindingNeeded, DigestNeeded
-from sojourn.spiffe.jose import SigningKey
+from sojourn.spiffe.jose import Signatures, SigningKey
 from sojourn.tasks import tokens
 from sojourn.tasks.grants import DIGEST, Grant
 from sojourn.tasks.statuslist import StatusLists
@@ -23,6 +24,7 @@ class TokenIssuing:
         self.keys = keys
         self.issuer = issuer
         self.lists = StatusLists(keys, issuer, epoch, clock)
+        self.signatures = Signatures(TASK_SIGNATURES_KEPT)  # of the tokens that come back: a signature is checked once
         self._clock = clock
 
     def binding_of(self, task: Task, binding: Binding | None, agent_key: bool, params_digest: str) -> Binding | None:
@@ -62,8 +64,9 @@ class TokenIssuing:
         )
         if int(ends.timestamp()) <= now.timestamp():
             raise TaskOver("less than a second is left for a token")
-        return tokens.issue(
-            self.keys.active,
+        key = self.keys.active
+        token = tokens.issue(
+            key,
             issuer=self.issuer,
             spiffe_id=task.subject,
             actors=task.actors,
@@ -80,6 +83,8 @@ class TokenIssuing:
             status=self.lists.claim(task),
             acr=APPROVED if task.approved else "",
         )
+        self.signatures.made(token.token, key.public)
+        return token
 
 
 def own_key(task: Task) -> SigningKey:

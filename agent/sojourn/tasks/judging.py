@@ -9,7 +9,7 @@ from sojourn.errors import InvalidInput, InvalidToken, SojournError, TaskOver
 from sojourn.identity.identities import Identities
 from sojourn.limits import TOKEN_USE_CALLS_MAX, TOKEN_USE_LATE_SECONDS
 from sojourn.oautherrors import NonceNeeded
-from sojourn.spiffe.jose import PublicKey, parse_unverified
+from sojourn.spiffe.jose import PublicKey, UnverifiedJws, parse_unverified
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import tokens
 from sojourn.tasks.engine import TaskEngine
@@ -68,10 +68,10 @@ class Judging:
         token that is good once.
         """
         try:
-            found = kind or (TASK if parse_unverified(token).typ == tokens.TYP else JWT_SVID)
-            if found == JWT_SVID:
+            unverified = parse_unverified(token)
+            if (kind or (TASK if unverified.typ == tokens.TYP else JWT_SVID)) == JWT_SVID:
                 return self._jwt_svid(token, audience, action, sender, params_digest)
-            verified = self._task_token(token, audience, action, sender, params_digest, use)
+            verified = self._task_token(unverified, audience, action, sender, params_digest, use)
             actors = tuple(map(str, verified.actors))
             return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
         except NonceNeeded as error:
@@ -103,6 +103,7 @@ class Judging:
                 now=self._clock.now(),
                 proven=None,
                 late_seconds=TOKEN_USE_LATE_SECONDS,
+                signatures=self._engine.issuing.signatures,
             )
             task = self._engine.tasks.find(verified.task_id)
             if task is None or action not in verified.actions or not may_report(verified.resource):
@@ -112,7 +113,7 @@ class Judging:
             return False
         return True
 
-    def examine(self, token: str, audience: str, proven: Proven) -> TaskToken:
+    def examine(self, token: str | UnverifiedJws, audience: str, proven: Proven) -> TaskToken:
         """Return a task token that is good now, whatever it is for. Raise InvalidToken, or TaskOver."""
         verified = tokens.verify(
             token,
@@ -121,6 +122,7 @@ class Judging:
             audience=audience,
             now=self._clock.now(),
             proven=proven,
+            signatures=self._engine.issuing.signatures,
         )
         self._engine.check_token(verified)
         return verified
@@ -148,10 +150,10 @@ class Judging:
         return Verdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
 
     def _task_token(
-        self, token: str, audience: str, action: str, sender: Sender, params_digest: str, use: bool
+        self, unverified: UnverifiedJws, audience: str, action: str, sender: Sender, params_digest: str, use: bool
     ) -> TaskToken:
-        proven, proof = sender.prove(token, self._clock.now())
-        verified = self.examine(token, audience, proven)
+        proven, proof = sender.prove(unverified.text, self._clock.now())
+        verified = self.examine(unverified, audience, proven)
         if action and action not in verified.actions:
             raise InvalidToken(f"the token does not grant {action[:100]!r}", reason_code="action_not_granted")
         check_digest(verified, params_digest)

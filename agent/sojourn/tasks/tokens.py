@@ -17,6 +17,7 @@ from sojourn.spiffe.jose import (
     PublicKey,
     Signatures,
     SigningKey,
+    UnverifiedJws,
     VerifiedClaims,
     audiences,
     numeric_date,
@@ -184,7 +185,7 @@ def issue(
 
 
 def verify(
-    token: str,
+    token: str | UnverifiedJws,
     *,
     keys: Mapping[str, PublicKey],
     issuer: str,
@@ -200,29 +201,37 @@ def verify(
     `late_seconds`: so long ago it may have expired.
     This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
     """
-    claims = _signed(token, keys, issuer, signatures)
+    unverified = parse_unverified(token) if isinstance(token, str) else token
+    claims = _signed(unverified, keys, issuer, signatures)
     if audience is None:
         audience = next(iter(audiences(claims)), "")
-    return read_vouched(token, claims, audience, now, proven, late_seconds)
+    return read_vouched(unverified.text, claims, audience, now, proven, late_seconds)
 
 
-def read_issued(token: str, *, keys: Mapping[str, PublicKey], issuer: str, now: datetime) -> TaskToken:
+def read_issued(
+    token: str | UnverifiedJws,
+    *,
+    keys: Mapping[str, PublicKey],
+    issuer: str,
+    now: datetime,
+    signatures: Signatures | None = None,
+) -> TaskToken:
     """Read a token that `issuer` signed, for whomever, for whatever time, and bound to whatever it is.
 
     For the issuer alone, which knows whom it may tell of it: nobody may act on what this returns. Raises InvalidToken.
     """
-    claims = _signed(token, keys, issuer)
+    unverified = parse_unverified(token) if isinstance(token, str) else token
+    claims = _signed(unverified, keys, issuer, signatures)
     audience = audiences(claims)
     if len(audience) != 1:
         raise InvalidToken("token is for more than one audience, or none", reason_code="malformed")
-    return _read(token, claims, audience[0], now, _binding(claims))
+    return _read(unverified.text, claims, audience[0], now, _binding(claims))
 
 
 def _signed(
-    token: str, keys: Mapping[str, PublicKey], issuer: str, signatures: Signatures | None = None
+    unverified: UnverifiedJws, keys: Mapping[str, PublicKey], issuer: str, signatures: Signatures | None
 ) -> VerifiedClaims:
     """The claims of a token that one of `keys` signed for `issuer`. Raise InvalidToken."""
-    unverified = parse_unverified(token)
     if unverified.typ != TYP:
         raise InvalidToken(
             f"token is not a task token: its type is {(unverified.typ or '')[:32]!r}", reason_code="wrong_type"

@@ -796,6 +796,17 @@ class TestSignatures:
                 signatures.check(jws, by)
         assert 4 == len(checked)
 
+    def test_of_a_token_that_was_just_made(self, monkeypatch):
+        """What was signed here need not be checked, by the key that signed it; by another it is, and is not good."""
+        signatures, key, other = Signatures(), signing_key("k1"), signing_key("k1")
+        parsed = parse_unverified(key.sign({"a": 1}, typ="JWT"))
+        signatures.made(parsed.text, key.public)
+        with monkeypatch.context() as patch:
+            patch.setattr(UnverifiedJws, "check_signature", lambda self, key: pytest.fail("it was checked"))
+            signatures.check(parsed, key.public)
+        with pytest.raises(InvalidToken):
+            signatures.check(parsed, other.public)
+
     def test_bounded(self):
         """The tokens that were seen last are remembered, and no more of them than there is room for."""
         signatures, key = Signatures(2), signing_key("k1")

@@ -86,6 +86,33 @@ def key():
     return signing_key()
 
 
+class TestSignaturesRemembered:
+    async def test_nothing_but_the_signature(self, court):
+        """A token whose signature is known is judged as any other: its audience, its time, its task."""
+        token = await court.token()
+        assert "" == court.code(token)
+        assert "wrong_audience" == court.judging.validate(token, WIKI).code
+        head, _, signature = token.rpartition(".")
+        assert "bad_signature" == court.code(f"{head}.{signature[::-1].replace('-', 'A')}")
+        court.clock.advance(3600)
+        assert "expired" == court.code(token)
+
+    async def test_of_a_key_that_is_withdrawn(self, court):
+        """Once its key is not published any more, a token is refused though its signature was good."""
+        token = await court.token()
+        assert "" == court.code(token)
+        court.engine.keys.published = {}
+        assert "unknown_key" == court.code(token)
+
+    async def test_of_a_task_that_ended(self, court):
+        """The end of a task is heard at once."""
+        token = await court.token()
+        assert "" == court.code(token)
+        (task,) = court.engine.tasks.all()
+        await court.engine.revoke(task, "by hand")
+        assert "task_over" == court.code(token)
+
+
 class TestValidate:
     async def test_a_task_token(self, court):
         """A token of a live task is good for its audience and its actions."""
