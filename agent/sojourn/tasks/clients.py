@@ -128,7 +128,8 @@ class Client:
 
     def as_only(self, spiffe_id: SpiffeId) -> "Client":
         """The same client, as one of its identities."""
-        return replace(self, entries=tuple(entry for entry in self.entries if entry.spiffe_id == spiffe_id))
+        own = tuple(entry for entry in self.entries if entry.spiffe_id == spiffe_id)
+        return self if len(own) == len(self.entries) else replace(self, entries=own)
 
 
 class Identifying(Protocol):
@@ -212,7 +213,7 @@ class Clients:
         entries = tuple(entry for entry in client.entries if (entry.id, entry.revision) in now)
         if not entries:
             raise InvalidClient("the client's registration has changed meanwhile: ask again")
-        return replace(client, entries=entries)
+        return client if len(entries) == len(client.entries) else replace(client, entries=entries)
 
     def remote(self, spiffe_id: SpiffeId) -> tuple[Entry, ...]:
         """The registrations of a workload that is not at the socket. Raise InvalidClient if it has none (any more)."""

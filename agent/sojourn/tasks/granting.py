@@ -52,12 +52,18 @@ class _Asked:
     shown: tuple[Shown, ...]
     once: tuple[Assertion, ...]
     subject: TaskToken | None = None
+    held: bool = False  # whether the subject is a token of the client's own task
 
     @property
     def ends(self) -> datetime | None:
         """When the first of what was shown ends: no token may be good for longer."""
         ends = [each.expires_at for each in self.shown]
         return min([*ends, self.subject.expires_at] if self.subject is not None else ends, default=None)
+
+    @property
+    def of_live_task(self) -> bool:
+        """Whether it is for a token of a task that its client has: then none begins, which its runner would inherit."""
+        return self.held or self.of_held_task
 
     @property
     def of_held_task(self) -> bool:
@@ -124,11 +130,13 @@ class Granting:
             asked = self._by_task_token(client, request, proof)
         else:
             asked = self._by_identity(client, request, proof)
-        runner = None if asked.of_held_task else await self._runner(asked.client)
+        runner = None if asked.of_live_task else await self._runner(asked.client)
         try:
             await self._claim(asked)
             # Nothing that was verified may have been taken away while others had a turn.
-            asked = replace(asked, client=self._clients.check_still(asked.client, asked.shown))
+            client = self._clients.check_still(asked.client, asked.shown)
+            if client is not asked.client:
+                asked = replace(asked, client=client)
             if asked.subject is not None:
                 return await self._derive(asked, asked.subject, runner)
             if asked.of_held_task:
@@ -189,7 +197,8 @@ class Granting:
         subject = self._task_token(client, request, proof)
         once = [client.assertion] if client.assertion is not None else []
         seen = [client.svid] if client.svid is not None else []
-        if self._held_by(client, subject) is None:
+        held = self._held_by(client, subject) is not None
+        if not held:
             serving = tuple(each for each in client.entries if self._audiences.serves([each], subject.resource))
             if not serving and client.has(subject.actor):
                 raise InvalidSubject("subject_token: its task is over, or another process of this workload holds it")
@@ -203,12 +212,12 @@ class Granting:
             if not client.has(actor.spiffe_id):
                 raise InvalidInput("actor_token: it is not the client's as which it has subject_token")
             seen.append(shown(actor))
-        if subject.params_digest and (subject.task_class == HIGH or self._held_by(client, subject) is None):
+        if subject.params_digest and (subject.task_class == HIGH or not held):
             raise InvalidSubject("subject_token is for one request: no other token is derived from it")
         binding = _binding(client, proof)
         if binding is None and subject.binding is not None and client.certificate is not None:
             binding = _to_certificate(client)
-        return _Asked(client, request, binding, tuple(seen), tuple(once), subject)
+        return _Asked(client, request, binding, tuple(seen), tuple(once), subject, held)
 
     def _task_token(self, client: Client, request: TokenRequest, proof: Binding | None) -> TaskToken:
         """Verify a task token of ours whose sender must hold what it is bound to (for DPoP: the key of `proof`)."""
@@ -307,10 +316,11 @@ class Granting:
         task = self._held_by(client, subject)
         if task is not None:
             grant = exchange.narrowed(request, subject, task.authority)
-            asked = replace(
-                asked, request=replace(request, params_digest=request.params_digest or subject.params_digest)
-            )
+            if subject.params_digest and not request.params_digest:
+                asked = replace(asked, request=replace(request, params_digest=subject.params_digest))
             return await self._token(task, asked, grant.resource, grant.actions)
+        if asked.held:  # nobody has looked whether the token is for the client
+            raise InvalidSubject("subject_token: its task has passed to another process")
         parent = self._engine.tasks.find(subject.task_id)
         if parent is None:
             raise InvalidSubject("subject_token: the task is over")
@@ -356,7 +366,7 @@ class Granting:
             params_digest=request.params_digest,
             fits=lambda issued_type: exchange.check_issued_type(request, {issued_type}),
         )
-        return replace(given, issued_type=request.issued_type or given.issued_type)
+        return replace(given, issued_type=request.issued_type) if request.issued_type else given
 
     def _note(self, task: Task, asked: _Asked) -> None:
         """Remember by which SVIDs a token of the task was asked for: it ends if one is revoked."""

@@ -101,7 +101,8 @@ class Holders:
         try:
             if held is None and (len(self._held) >= self._maximum or self._per_uid[uid] * 2 >= self._maximum):
                 raise LimitExceeded("too many processes hold tasks")
-            program, cgroup = process.program(), process.cgroup()
+            # One that is held already is judged by what it was when it was first held.
+            program, cgroup = (process.program(), process.cgroup()) if held is None else (held.program, held.cgroup)
             process.check_alive()
         except BaseException:
             process.close()

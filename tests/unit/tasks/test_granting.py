@@ -17,7 +17,7 @@ from sojourn.errors import (
     PolicyDenied,
     StoreFailed,
 )
-from sojourn.oautherrors import InvalidGrant
+from sojourn.oautherrors import InvalidGrant, InvalidSubject
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.tasks.clients import Sender
 
@@ -55,6 +55,23 @@ class TestExchange:
         task = await room.begin()
         token = await room.exchange(audience=TICKETS, task_id=task.id, scope="ticket:read")
         assert (task.id, ("ticket:read",), [task]) == (token.task_id, token.actions, room.engine.tasks.all())
+
+    async def test_of_its_own_task_looks_for_no_runner(self, room, monkeypatch):
+        """Who ran the caller is not looked for when no task begins that it might inherit."""
+        task = await room.begin()
+        held = await room.engine.token(task, TICKETS, ["ticket:read"])
+        monkeypatch.setattr(room.runners, "of", lambda *_: pytest.fail("it was looked for"))
+        assert task.id == (await room.derive(Sender(room.peer), held.token)).task_id
+
+    async def test_of_a_task_that_passes_to_another_meanwhile(self, room, monkeypatch):
+        """A holder whose task is another's by the time that it is answered is not taken for a service."""
+        task = await room.begin()
+        held = await room.engine.token(task, TICKETS, ["ticket:read"])
+        answers = iter([task, None])
+        monkeypatch.setattr(room.granting, "_held_by", lambda *_: next(answers))
+        with pytest.raises(InvalidSubject, match="passed to another"):
+            await room.derive(Sender(room.peer), held.token)
+        assert [task] == room.engine.tasks.all()
 
     @pytest.mark.parametrize("audience", [ISSUER, f"{ISSUER}/token", "spiffe://example.org"])
     async def test_our_own_names(self, room, audience):
