@@ -7,9 +7,10 @@ forbid vanish; so a decision with any error in its diagnostics is a deny.
 import json
 import re
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
+from operator import attrgetter
 from typing import Any
 
 import cedarpy
@@ -102,6 +103,9 @@ class Fields:
 
 
 NO_FIELDS = Fields()
+_SEEN = tuple(each.name for each in fields(Principal))
+_SEEN_OF: Callable[[Principal], tuple[object, ...]] = attrgetter(*_SEEN)
+_Question = tuple[object, ...]
 
 
 class Policy:
@@ -135,7 +139,8 @@ class Policy:
         self._alike: dict[str, Any] = {} if names_tasks else {"task_id": _SOME_TASK}
         self._alike |= {count: 0 for count in ("tokens_issued", "calls") if count not in read}
         self._made = lru_cache(ENTITIES_KEPT)(self._entities)
-        self._allowed: OrderedDict[str, Allow] = OrderedDict()  # by the question
+        self._alike_at = [(_SEEN.index(name), like) for name, like in self._alike.items()]
+        self._allowed: OrderedDict[_Question, Allow] = OrderedDict()
         # Scopes name actions outright, so that what is left out could not match: the answer is the same, but sooner.
         cuts = {action: tuple(each for each in every if _is_about(each, action)) for action in actions}
         made = {tuple(each.id for each in cut): cut for cut in cuts.values()}  # many actions have the same
@@ -163,24 +168,32 @@ class Policy:
             return Deny(lacking)
         # Cedar has no clock and no memory: to the very same question it says the same again. Only a clean yes is kept.
         question = self._question(principal, action, resource, context)
-        kept = self._allowed.get(question)
-        if kept is not None:
+        kept = self._allowed.get(question) if question is not None else None
+        if kept is not None and question is not None:
             self._allowed.move_to_end(question)
             return kept
         decision = self.ask(self._cut.get(action, self.whole), principal, action, resource, context)
-        if question and isinstance(decision, Allow):
+        if question is not None and isinstance(decision, Allow):
             self._allowed[question] = decision
             if len(self._allowed) > ALLOWED_KEPT:
                 self._allowed.popitem(last=False)
         return decision
 
-    def _question(self, principal: Principal, action: str, resource: str, context: Context) -> str:
-        """All that Cedar reads beside policies and schema, as text; '': it cannot be told, and asking will say why."""
+    def _question(self, principal: Principal, action: str, resource: str, context: Context) -> _Question | None:
+        """All that Cedar reads beside policies and schema. None: it cannot be told, and asking will say why."""
         try:
-            entity = _entity(self._as_told_apart(principal))
-            return json.dumps([entity, action, resource, context.document()], allow_nan=False)
+            seen = list(_SEEN_OF(principal))
+            for place, like in self._alike_at:
+                if type(seen[place]) is type(like):
+                    seen[place] = like
+            # With their types: in Python 1 and true are equal.
+            facts = tuple([(name, type(fact.value), fact.value) for name, fact in context.facts.items()])
+            params = tuple([(name, type(value), value) for name, value in context.params.items()])
+            question = (*seen, *map(type, seen), action, resource, params, facts)
+            hash(question)
         except Exception:  # noqa: BLE001  # whatever it is, `ask` meets it too, and denies
-            return ""
+            return None
+        return question
 
     def ask(
         self,
