@@ -22,6 +22,7 @@ from sojourn.tasks.tokens import Binding
 
 log = structlog.get_logger()
 REQUESTS = Metric("sojourn_token_requests_total", "Requests to the token endpoint, by result.", ["result"])
+ISSUED = REQUESTS.labels("issued")
 
 
 class TokenRequests:
@@ -50,7 +51,7 @@ class TokenRequests:
             said = {"code": error.code, "reason": error.public, "decision_id": decision_of(request)}
             self._audit.denied("exchange_denied", sender.who, **sender.details, **said)
             raise
-        REQUESTS.labels("issued").inc()
+        ISSUED.inc()
         return JSONResponse(self._body(asked, given), headers=NO_STORE)
 
     def _line(self, asked: TokenRequest) -> Turns:

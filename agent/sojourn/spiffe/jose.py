@@ -135,6 +135,7 @@ class SigningKey:
     algorithm: str
     public: PublicKey
     _key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = field(repr=False)
+    _headers: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_private(cls, kid: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> "SigningKey":
@@ -149,9 +150,7 @@ class SigningKey:
 
     def sign(self, claims: Mapping[str, Any], *, typ: str, shows_key: bool = False) -> str:
         """Return `claims` as a compact JWS with the headers `alg`, `typ` and `kid`: or `jwk`, if it shows its key."""
-        jwk = {name: value for name, value in self.public.jwk.items() if name != "kid"} if shows_key else None
-        header = {"alg": self.algorithm, "typ": typ, **({"jwk": jwk} if shows_key else {"kid": self.kid})}
-        signed = f"{_encode(_dump(header))}.{_encode(_dump(claims))}"
+        signed = f"{self._header_of(typ) if not shows_key else self._showing(typ)}.{_encode(_dump(claims))}"
         if isinstance(self._key, rsa.RSAPrivateKey):
             signature = self._key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
         else:
@@ -159,6 +158,16 @@ class SigningKey:
             size = _ECDSA[self.algorithm][1]
             signature = r.to_bytes(size, "big") + s.to_bytes(size, "big")
         return f"{signed}.{_encode(signature)}"
+
+    def _header_of(self, typ: str) -> str:
+        made = self._headers.get(typ)  # there are as many as kinds of tokens
+        if made is None:
+            made = self._headers[typ] = _encode(_dump({"alg": self.algorithm, "typ": typ, "kid": self.kid}))
+        return made
+
+    def _showing(self, typ: str) -> str:
+        jwk = {name: value for name, value in self.public.jwk.items() if name != "kid"}
+        return _encode(_dump({"alg": self.algorithm, "typ": typ, "jwk": jwk}))
 
 
 def private_jwk(key: ec.EllipticCurvePrivateKey) -> str:

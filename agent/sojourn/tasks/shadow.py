@@ -21,6 +21,7 @@ from sojourn.tasks.task import Task
 from sojourn.tasks.types import TaskType, TypeSet
 
 log = structlog.get_logger()
+_CANONICAL = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=True)
 _SEEN = tuple(each.name for each in fields(Principal))
 Read = Callable[[Task, TaskType], Context]  # what the policies of a type may read about a task
 
@@ -152,7 +153,7 @@ class Decided:
             "params": self.context.params,
             "facts": {name: fact.value for name, fact in read.items()},
         }
-        text = json.dumps(inputs, separators=(",", ":"), sort_keys=True, ensure_ascii=True)
+        text = _CANONICAL.encode(inputs)
         facts = {
             name: {"value": fact.value, "source": fact.source, "age_seconds": round(fact.age, 3)}
             for name, fact in read.items()
