@@ -19,6 +19,7 @@ from sojourn.oautherrors import InvalidClient
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks.assertions import Assertion
+from sojourn.tasks.tokens import X5T, Binding
 
 SOCKET, ASSERTION, CERTIFICATE = "socket", "assertion", "certificate"  # how a client authenticated
 ASSERTION_TYPES: Final = (
@@ -284,3 +285,16 @@ def _named(client: Client, client_id: str) -> Client:
     if not own:
         raise InvalidClient("client_id is not the client's: leave it out, or give its SPIFFE ID")
     return replace(client, entries=own)
+
+
+def bound_to(client: Client, proof: Binding | None) -> Binding | None:
+    """To what the token is bound: the key of a proof, or the certificate that the client authenticated by."""
+    if proof is not None or client.method != CERTIFICATE:
+        return proof
+    return to_certificate(client)
+
+
+def to_certificate(client: Client) -> Binding:
+    """Of a client that has a certificate, the binding to that."""
+    assert client.certificate is not None
+    return Binding(X5T, client.certificate.thumbprint, client.certificate.not_after)

@@ -30,7 +30,17 @@ from sojourn.tasks.assertions import Assertion
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.audiences import Audiences
 from sojourn.tasks.beginning import Beginning, BeginRequest
-from sojourn.tasks.clients import CERTIFICATE, Client, Clients, Credentials, Sender, Shown, own_names, shown
+from sojourn.tasks.clients import (
+    Client,
+    Clients,
+    Credentials,
+    Sender,
+    Shown,
+    bound_to,
+    own_names,
+    shown,
+    to_certificate,
+)
 from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.exchange import GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
@@ -52,18 +62,13 @@ class _Asked:
     shown: tuple[Shown, ...]
     once: tuple[Assertion, ...]
     subject: TaskToken | None = None
-    held: bool = False  # whether the subject is a token of the client's own task
+    held: bool = False  # whether the subject is a token of the client's own task: then none begins either
 
     @property
     def ends(self) -> datetime | None:
         """When the first of what was shown ends: no token may be good for longer."""
         ends = [each.expires_at for each in self.shown]
         return min([*ends, self.subject.expires_at] if self.subject is not None else ends, default=None)
-
-    @property
-    def of_live_task(self) -> bool:
-        """Whether it is for a token of a task that its client has: then none begins, which its runner would inherit."""
-        return self.held or self.of_held_task
 
     @property
     def of_held_task(self) -> bool:
@@ -130,7 +135,8 @@ class Granting:
             asked = self._by_task_token(client, request, proof)
         else:
             asked = self._by_identity(client, request, proof)
-        runner = None if asked.of_live_task else await self._runner(asked.client)
+        peer = None if asked.held or asked.of_held_task else asked.client.peer
+        runner = await self._runners.of(peer, asked.client.identities[0]) if peer is not None else None
         try:
             await self._claim(asked)
             # Nothing that was verified may have been taken away while others had a turn.
@@ -145,9 +151,6 @@ class Granting:
         finally:
             if runner is not None:
                 runner.close()
-
-    async def _runner(self, client: Client) -> Process | None:
-        return await self._runners.of(client.peer, client.identities[0]) if client.peer is not None else None
 
     # --- who, and by what -------------------------------------------------------------------------------------------
 
@@ -170,7 +173,7 @@ class Granting:
                     " handed its task"
                 )
             seen.append(shown(actor))
-        return _Asked(client, request, _binding(client, proof), tuple(seen), tuple(once))
+        return _Asked(client, request, bound_to(client, proof), tuple(seen), tuple(once))
 
     def _own_svid(self, client: Client, request: TokenRequest) -> JwtSvid:
         bearer = request.grant_type == JWT_BEARER
@@ -214,9 +217,9 @@ class Granting:
             seen.append(shown(actor))
         if subject.params_digest and (subject.task_class == HIGH or not held):
             raise InvalidSubject("subject_token is for one request: no other token is derived from it")
-        binding = _binding(client, proof)
+        binding = bound_to(client, proof)
         if binding is None and subject.binding is not None and client.certificate is not None:
-            binding = _to_certificate(client)
+            binding = to_certificate(client)
         return _Asked(client, request, binding, tuple(seen), tuple(once), subject, held)
 
     def _task_token(self, client: Client, request: TokenRequest, proof: Binding | None) -> TaskToken:
@@ -396,15 +399,3 @@ class Granting:
             approvers=wanted.approvers,
             seconds=max(0, int(task.deadline - self._engine.clock.boot())),
         )
-
-
-def _binding(client: Client, proof: Binding | None) -> Binding | None:
-    """To what the token is bound: the key of a proof, or the certificate that the client authenticated by."""
-    if proof is not None or client.method != CERTIFICATE:
-        return proof
-    return _to_certificate(client)
-
-
-def _to_certificate(client: Client) -> Binding:
-    assert client.certificate is not None
-    return Binding(X5T, client.certificate.thumbprint, client.certificate.not_after)
