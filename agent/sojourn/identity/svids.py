@@ -102,7 +102,7 @@ class Svids(Generic[Kind]):
         if not self._good(kept.svid):
             kept = self._issue(entry)
             self._tell(key)
-        if key not in self._watchers and key in self._unwatched:
+        if key in self._unwatched:
             self._unwatched.move_to_end(key)
         return kept.svid
 

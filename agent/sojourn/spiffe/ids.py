@@ -75,6 +75,9 @@ class SpiffeId:
     trust_domain: TrustDomain
     path: str
 
+    def __hash__(self) -> int:  # as the dataclass's own, without a call for the trust domain's
+        return hash((self.trust_domain.name, self.path))
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse `spiffe://trust-domain/path` (SPIFFE-ID.md 2). Raise InvalidSpiffeId with the rule that it breaks."""

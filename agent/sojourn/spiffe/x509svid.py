@@ -42,16 +42,16 @@ class X509Svid:
     def leaf(self) -> x509.Certificate:
         return self.chain[0]
 
-    @property
+    @cached_property
     def serial(self) -> str:
         """The serial number, lower-case hex."""
         return f"{self.leaf.serial_number:x}"
 
-    @property
+    @cached_property
     def not_before(self) -> datetime:
         return self.leaf.not_valid_before_utc
 
-    @property
+    @cached_property
     def not_after(self) -> datetime:
         return self.leaf.not_valid_after_utc
 
