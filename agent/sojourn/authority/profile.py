@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sojourn.errors import Bug, Unavailable
@@ -23,6 +24,7 @@ class Signer:
     def __init__(self, certificate: x509.Certificate, key: ec.EllipticCurvePrivateKey) -> None:
         self.certificate = certificate
         self._key = key
+        self._draft_key = ec.generate_private_key(key.curve)  # signs what the linter looks at, and nothing else
         self._key_identifier = x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(
             certificate.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
         )
@@ -59,9 +61,18 @@ class Signer:
             )
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
         )
-        if check_leaf(builder.sign(_THROW_AWAY, hashes.SHA256())) != spiffe_id:
+        draft = builder.sign(self._draft_key, _digest(self._key))
+        if check_leaf(draft) != spiffe_id:
             raise Bug("a leaf would have had another SPIFFE ID than its entry's")
-        return builder.sign(self._key, _digest(self._key))
+        return self._signed_anew(draft)
+
+    def _signed_anew(self, draft: x509.Certificate) -> x509.Certificate:
+        """The certificate of the very bytes that the linter has read (RFC 5280, 4.1), with this key's signature."""
+        content, whole = draft.tbs_certificate_bytes, draft.public_bytes(Encoding.DER)
+        after = whole[whole.index(content) + len(content) :]
+        algorithm = after[: 2 + after[1]]  # the same: both keys are of one curve
+        signature = self._key.sign(content, ec.ECDSA(_digest(self._key)))
+        return x509.load_der_x509_certificate(_der(0x30, content + algorithm + _der(0x03, b"\0" + signature)))
 
     def sign_authority(
         self,
@@ -183,6 +194,15 @@ def _usage(*, signs_certificates: bool) -> x509.KeyUsage:
 def _digest(key: ec.EllipticCurvePrivateKey) -> hashes.SHA256 | hashes.SHA384:
     """A digest as strong as the key."""
     return hashes.SHA384() if key.curve.key_size > 256 else hashes.SHA256()
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    """One DER value (X.690, 8.1): a SEQUENCE (0x30) or a BIT STRING (0x03)."""
+    size = len(content)
+    if size < 0x80:
+        return bytes((tag, size)) + content
+    octets = size.to_bytes((size.bit_length() + 7) // 8)
+    return bytes((tag, 0x80 | len(octets))) + octets + content
 
 
 def _serial() -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from sojourn.authority.embedded import JWT, WIT, X509, EmbeddedAuthority
-from sojourn.authority.profile import signer_id
+from sojourn.authority.profile import key_id
 from sojourn.clock import Alarms, Clock
 from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.identity.jwtsvids import JwtSvids
@@ -88,7 +88,7 @@ class Issuing:
             spiffe_id=str(svid.spiffe_id),
             serial=svid.serial,
             expires_at=int(svid.not_after.timestamp()),
-            issuer_id=signer_id(svid.leaf),
+            issuer_id=key_id(svid.chain[1]),
             root_id=self._authority.root_of(svid),
         )
 

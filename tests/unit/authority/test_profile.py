@@ -4,9 +4,12 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from sojourn.authority import profile as profile_module
 from sojourn.authority.profile import Signer, self_sign
 from sojourn.errors import SojournError, Unavailable
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -101,6 +104,25 @@ class TestLeaf:
         """A leaf that would break a rule is refused before the real key signs it."""
         with pytest.raises(SojournError):
             leaf_of(issuer, key, spiffe_id=spiffe_id)
+
+    def test_what_was_read_is_signed(self, issuer, key, monkeypatch):
+        """The bytes that the linter has read are those that are signed, and what it read was signed by no real key."""
+        read = []
+        monkeypatch.setattr(profile_module, "check_leaf", lambda draft: read.append(draft) or check_leaf(draft))
+        leaf = leaf_of(issuer, key)
+        (draft,) = read
+        assert draft.tbs_certificate_bytes == leaf.tbs_certificate_bytes
+        assert draft.signature_algorithm_oid == leaf.signature_algorithm_oid
+        leaf.verify_directly_issued_by(issuer.certificate)
+        with pytest.raises(InvalidSignature):
+            draft.verify_directly_issued_by(issuer.certificate)
+
+    @pytest.mark.parametrize("names", [0, 1, 20])
+    def test_of_any_length(self, issuer, key, names):
+        """A leaf is whole, and is read back as it is, however long it gets."""
+        leaf = leaf_of(issuer, key, dns_names=[f"{'a' * 60}.{number}.example.org" for number in range(names)])
+        leaf.verify_directly_issued_by(issuer.certificate)
+        assert leaf == x509.load_der_x509_certificate(leaf.public_bytes(Encoding.DER))
 
     def test_serials_are_random(self, issuer, key):
         """Serial numbers are positive, of one length, and differ."""
