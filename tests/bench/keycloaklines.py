@@ -1,9 +1,9 @@
 """The token service beside Keycloak: the same clients on both, in turns."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
-from beside import Subject, beside, memory
+from beside import beside, memory
 from checkedtokens import checked_tokens
 from figures import Figure, Missing
 from ground import Bench
@@ -26,21 +26,12 @@ NOTES = (
 )
 
 
-def _loads(
-    bench: Bench, subjects: list[Subject], what: str, works: Mapping[str, Work], at_once: tuple[int, ...] = AT_ONCE
-) -> Iterator[Figure | str]:
-    for connections in at_once if bench.full else (8,):
-        named = f"{what}, {connections} connection{'' if connections == 1 else 's'}"
-        with http_load(works, connections) as load:
-            yield from beside(bench, subjects, named, load, client=True)
-
-
 def beside_keycloak(bench: Bench) -> Iterator[Figure | str]:
     HTTP_CLIENT.there()
     with contextlib.ExitStack() as stack:
         keycloak = None
         site = stack.enter_context(token_ground())
-        subjects, works = [site.subject], _ours(site)
+        subjects, ours = [site.subject], _ours(site)
         try:
             bench.say("Keycloak starts")
             keycloak = stack.enter_context(keycloak_beside(site))
@@ -49,22 +40,29 @@ def beside_keycloak(bench: Bench) -> Iterator[Figure | str]:
         else:
             yield f"Keycloak: ready after {keycloak.start_seconds:.0f} s, and warmed up by {keycloak.warm(bench):,} calls"
             subjects.append(keycloak.subject)
-            for what, work in _theirs(keycloak).items():
-                works[what]["Keycloak"] = work
         yield from memory(subjects, "before")
-        for what, each in works.items():
-            at_once = (8,) if what.startswith(TLS) else AT_ONCE
-            yield from _loads(bench, [one for one in subjects if one.name in each], what, each, at_once)
+        for what, work in ours.items():
+            for connections in _at_once(bench, what):
+                works = {site.subject.name: work}
+                if keycloak is not None:
+                    works[keycloak.subject.name] = _theirs(keycloak)[what]
+                named = f"{what}, {connections} connection{'' if connections == 1 else 's'}"
+                with http_load(works, connections) as load:
+                    yield from beside(bench, subjects, named, load, client=True)
         yield from memory(subjects, "after all of it")
         if keycloak is not None:
             yield from checked_tokens(bench, site, keycloak)
     yield from NOTES
 
 
-def _ours(site: TokenGround) -> dict[str, dict[str, Work]]:
+def _at_once(bench: Bench, what: str) -> tuple[int, ...]:
+    return AT_ONCE if bench.full and not what.startswith(TLS) else (8,)
+
+
+def _ours(site: TokenGround) -> dict[str, Work]:
     from_svid = site.work(site.from_svid(ONCE, "doc:read"))
     credentials = site.client_credentials("docs", "doc:read", "doc:write")
-    works = {
+    return {
         EXCHANGED: site.work(site.narrower(), before=[site.wider()]),
         INTROSPECTED: site.work(site.introspection(), before=[site.wider()]),
         FIRST: from_svid,
@@ -72,7 +70,6 @@ def _ours(site: TokenGround) -> dict[str, dict[str, Work]]:
         f"{TLS}{EXCHANGED}": site.work(site.narrower(), before=[credentials], tls=True),
         f"{TLS}{CREDENTIALS}": site.work(site.client_credentials(ONCE, "doc:read"), tls=True),
     }
-    return {what: {site.subject.name: work} for what, work in works.items()}
 
 
 def _theirs(keycloak: KeycloakPeer) -> dict[str, Work]:

@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
@@ -15,17 +15,18 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "deploy" / "demo"))
 
 from beside import Subject
 from figures import Missing
-from ground import TRIAGE, Admin, Bench, entry
+from ground import Admin, Bench, entry
 from harness.keycloak import BundleServer
 from httpload import Step, Work, http_load
 from keycloak_realm import Realm
 from keycloak_server import Keycloak
 from peers import KEYCLOAK
-from tokenground import ACCESS_TOKEN, EXCHANGE, SVID_SECONDS, TRIAGE_ID, TokenGround
+from tokenground import ACCESS_TOKEN, EXCHANGE, TokenGround
 
 ASSERTION = "urn:ietf:params:oauth:client-assertion-type:jwt-spiffe"
 WORKLOAD, SERVICE = "agent", "orders"  # clients of the realm
-SERVICE_PATH = "/service/orders"
+WORKLOAD_PATH, SERVICE_PATH = "/agent/orders", "/service/orders"
+FRESH_SECONDS = 60.0
 SCOPE = "orders.read"
 TOKEN_SECONDS = 900
 JAVA_LEAST = 17
@@ -45,13 +46,14 @@ def _check_java() -> None:
 
 @dataclass(frozen=True)
 class KeycloakPeer:
-    """A running one. `svids`: JWT-SVIDs of WORKLOAD and SERVICE, for the realm as it is called in plain HTTP and by TLS."""
+    """A running one, which refuses JWT-SVIDs that were made some minutes ago: steps are for a load that begins now."""
 
     keycloak: Keycloak
     realm: Realm
     certificate: str
-    svids: Mapping[tuple[str, bool], str] = field(repr=False)
+    site: TokenGround
     start_seconds: float
+    _made: dict[str, tuple[float, str]] = field(default_factory=dict, repr=False)  # by path and audience
 
     @property
     def subject(self) -> Subject:
@@ -68,19 +70,29 @@ class KeycloakPeer:
 
     def first(self, *, tls: bool = False) -> Step:
         """A JWT-SVID for a token of the workload's client."""
-        return Step.form(self._path, {"grant_type": "client_credentials", **_client(self.svids[WORKLOAD, tls])})
+        return Step.form(self._path, {"grant_type": "client_credentials", **self._client(WORKLOAD_PATH, tls=tls)})
 
     def exchange(self, *, tls: bool = False) -> Step:
         """Such a token for one for the service, with a scope that is asked for."""
         fields = {"grant_type": EXCHANGE, "subject_token": "{token}", "subject_token_type": ACCESS_TOKEN}
         return Step.form(
-            self._path, {**fields, "audience": SERVICE, "scope": SCOPE, **_client(self.svids[WORKLOAD, tls])}
+            self._path, {**fields, "audience": SERVICE, "scope": SCOPE, **self._client(WORKLOAD_PATH, tls=tls)}
         )
 
     def introspection(self) -> Step:
         """By the service that the token is for."""
-        fields = {"token": "{token}", **_client(self.svids[SERVICE, False])}
+        fields = {"token": "{token}", **self._client(SERVICE_PATH)}
         return Step.form(f"{self._path}/introspect", fields, want='"active":true')
+
+    def _client(self, path: str, *, tls: bool = False) -> dict[str, str]:
+        """Client authentication by this SPIFFE ID. The realm has another name by TLS."""
+        secure = _by_name(self.keycloak.secure_base)
+        audience = self.realm.issuer.replace(self.keycloak.base, secure) if tls else self.realm.issuer
+        made_at, svid = self._made.get(path + audience, (0.0, ""))
+        if monotonic() - made_at > FRESH_SECONDS:
+            svid = _svid(self.site, path, audience)
+            self._made[path + audience] = monotonic(), svid
+        return {"client_assertion_type": ASSERTION, "client_assertion": svid}
 
     def warm(self, bench: Bench) -> int:
         """Have it do all that will be measured, and return how often it did."""
@@ -101,10 +113,6 @@ def _by_name(base: str) -> str:
     return base.replace("127.0.0.1", "localhost")  # which is what the certificate says
 
 
-def _client(svid: str) -> dict[str, str]:
-    return {"client_assertion_type": ASSERTION, "client_assertion": svid}
-
-
 @contextlib.contextmanager
 def keycloak_beside(site: TokenGround) -> Iterator[KeycloakPeer]:
     """One that trusts the agent of `site`, with the web certificate of that. Raise Missing."""
@@ -120,22 +128,14 @@ def keycloak_beside(site: TokenGround) -> Iterator[KeycloakPeer]:
             realm.ensure(token_seconds=TOKEN_SECONDS)
             realm.trust("example.org", bundles.url)
             realm.service(SERVICE, f"spiffe://example.org{SERVICE_PATH}")
-            realm.workload(WORKLOAD, TRIAGE_ID, [SERVICE], [SCOPE])
-            secure = realm.issuer.replace(keycloak.base, _by_name(keycloak.secure_base))
-            svids = {
-                (client, tls): _svid(site, path, secure if tls else realm.issuer)
-                for client, path in ((WORKLOAD, TRIAGE), (SERVICE, SERVICE_PATH))
-                for tls in (False, True)
-            }
-            yield KeycloakPeer(keycloak, realm, site.roots, svids, ready)
+            realm.workload(WORKLOAD, f"spiffe://example.org{WORKLOAD_PATH}", [SERVICE], [SCOPE])
+            yield KeycloakPeer(keycloak, realm, site.roots, site, ready)
 
 
 def _svid(site: TokenGround, path: str, audience: str) -> str:
-    """A JWT-SVID of this SPIFFE ID, for which this process has an entry no longer than that takes."""
-    made = entry(path, f"gid:{site.gid}")
-    made.jwt_svid_ttl = SVID_SECONDS
+    """A new JWT-SVID of this SPIFFE ID, for which this process has an entry no longer than that takes."""
     with Admin(site.agent.admin_socket) as admin:
-        ids = admin.create([made])
+        ids = admin.create([entry(path, f"gid:{site.gid}")])
         try:
             return site.client.fetch_jwt_svid(audience, f"spiffe://example.org{path}").token
         finally:
