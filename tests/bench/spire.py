@@ -110,13 +110,18 @@ def spire(
             argv = [server, *command, "-socketPath", f"{folder}/server.sock"]
             return subprocess.run(argv, capture_output=True, text=True, check=True).stdout
 
-        pids = {"agent": 0, "server": _start(stack, folder, "server", server)}
-        until(lambda: _answers(server, f"{folder}/server.sock"), "SPIRE's server is up", 60)
+        at_server, pids = f"{folder}/server.sock", {"agent": 0, "server": 0}
+        with contextlib.ExitStack() as first:
+            _start(first, folder, "server", server)
+            until(lambda: _answers(server, at_server), "SPIRE's server is up", 60)
+            token = json.loads(ask("token", "generate", "-output", "json"))["value"]
+            found = Spire(folder, f"spiffe://example.org/spire/agent/join_token/{token}", pids)
+            with found.admin() as admin:
+                admin.create([found.entry("/w", f"uid:{os.getuid()}", *selectors)])
+        # Begun anew it has the entry from the start; the other way it reads its entries again after five seconds.
+        pids["server"] = _start(stack, folder, "server", server)
+        until(lambda: _answers(server, at_server), "SPIRE's server is up", 60)
         (folder / "bundle.pem").write_text(ask("bundle", "show"))
-        token = json.loads(ask("token", "generate", "-output", "json"))["value"]
-        found = Spire(folder, f"spiffe://example.org/spire/agent/join_token/{token}", pids)
-        with found.admin() as admin:
-            admin.create([found.entry("/w", f"uid:{os.getuid()}", *selectors)])
         pids["agent"] = _start(stack, folder, "agent", agent, "-joinToken", token)
         until(lambda: _answers(agent, found.socket), "SPIRE's agent is up", 60)
         look = served or (lambda socket: _fetches(agent, socket))
