@@ -416,7 +416,18 @@ class TestDaemon:
     def test_starting_loads_nothing_that_is_not_used(self):
         """The daemon is imported without what only some need: migrations, HTTP in and out, tracebacks in colour."""
         loaded = loaded_by("from sojourn.lean import import_structlog; import_structlog(); import sojourn.daemon")
-        later = {"alembic", "attr", "click", "h11", "httpcore", "httptools", "multiprocessing", "pygments", "rich"}
+        later = {
+            "alembic",
+            "attr",
+            "click",
+            "grpc",
+            "h11",
+            "httpcore",
+            "httptools",
+            "multiprocessing",
+            "pygments",
+            "rich",
+        }
         assert set() == loaded & {*later, "typer", "uvicorn", "yaml"}
 
     def test_hidden_packages_come_back(self):

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-import grpc
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, load_der_public_key
@@ -14,6 +13,7 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.attestation.selectors import Selector
 from sojourn.authority.profile import key_id
 from sojourn.doors import claims
+from sojourn.doors.calls import STATUSES
 from sojourn.errors import (
     InvalidBundle,
     InvalidEntry,
@@ -63,8 +63,7 @@ def status(error: SojournError | None) -> types.Status:
     """The status of one item of a batch."""
     if error is None:
         return types.Status(code=0, message="OK")
-    code: int = grpc.StatusCode[error.grpc_status].value[0]
-    return types.Status(code=code, message=error.public)
+    return types.Status(code=STATUSES[error.grpc_status], message=error.public)
 
 
 def spiffe_id(message: types.SPIFFEID) -> SpiffeId:

@@ -1,9 +1,13 @@
 """What a workload says of the world."""
 
+from typing import TYPE_CHECKING
+
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import InvalidInput
 from sojourn.limits import LONG_MAX
-from sojourn.sdk.connection import Connection
+
+if TYPE_CHECKING:
+    from sojourn.sdk.connection import Connection  # grpcio comes with it, which the agent does without
 
 
 def fact_value(value: str | int | bool) -> tasks_pb2.FactValue:
@@ -18,7 +22,7 @@ def fact_value(value: str | int | bool) -> tasks_pb2.FactValue:
 
 
 async def publish(
-    connection: Connection,
+    connection: "Connection",
     name: str,
     value: str | int | bool,
     subject: str,

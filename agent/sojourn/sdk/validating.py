@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, Unpack
 
 from google.protobuf import json_format
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
-from sojourn.sdk.connection import Connection
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.senders import Sender
+
+if TYPE_CHECKING:
+    from sojourn.sdk.connection import Connection  # grpcio comes with it, which the agent does without
 
 _KINDS: Final = {pb.TOKEN_KIND_JWT_SVID: "jwt_svid", pb.TOKEN_KIND_TASK: "task"}
 
@@ -49,7 +51,7 @@ class Agent(Protocol):
     """An agent that tells which tasks live and judges tokens: this machine's (Client), or another's (RemoteAgent)."""
 
     @property
-    def connection(self) -> Connection: ...
+    def connection(self) -> "Connection": ...
 
     async def validate_token(
         self, token: str, audience: str, action: str = "", **options: Unpack[ValidateOptions]
@@ -57,7 +59,7 @@ class Agent(Protocol):
 
 
 async def validate_token(
-    connection: Connection, token: str, audience: str, action: str, **options: Unpack[ValidateOptions]
+    connection: "Connection", token: str, audience: str, action: str, **options: Unpack[ValidateOptions]
 ) -> TokenVerdict:
     """Ask the agent. Raise a SojournError; a token that is not good is a verdict."""
     request = pb.ValidateTokenRequest(
