@@ -158,7 +158,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         audit,
         x509_ttl=config.identity.x509_svid_ttl,
         jwt_ttl=config.identity.jwt_svid_ttl,
-        jwt_each_anew=own_names(config.issuer, trust_domain),
+        jwt_each_anew=(*own_names(config.issuer, trust_domain), *config.identity.jwt_svid_anew),
     )
     foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
     endpoints = BundleSource(config.federation.ca, clock, public_only=config.federation.public_only)

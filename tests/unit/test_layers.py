@@ -19,6 +19,7 @@ LAYERS = [
         "background",
         "clock",
         "durations",
+        "recent",
         "spiffe",
         "address",
         "networks",

@@ -59,6 +59,7 @@ class Identities:
         authority.on_change(self._bundle_changed)
         foreign.on_change(self._foreign_changed)
         revocations.on_change(self._bundle_changed)
+        revocations.on_revoked(issuing.forget_revoked)
 
     @property
     def bundle(self) -> Bundle:
@@ -175,8 +176,6 @@ class Identities:
         lost |= {kept.entry.key for kept in self._issuing.wit.kept() if kept.svid.serial in gone}
         for key in lost:
             self._issuing.forget(key)
-        named = {(each.svid.entry_id, each.svid.spiffe_id) for each in fresh}
-        self._issuing.jwt.forget(lambda key: (key.entry_id, str(key.spiffe_id)) in named)
         for key in lost:
             for stream in self._streams.having(key):
                 stream.revoked = True

@@ -1,6 +1,6 @@
 """The SVIDs of entries, of every kind: issued, kept while they are in use, replaced, and recorded."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from datetime import timedelta
 
 from sojourn.authority.embedded import JWT, WIT, X509, EmbeddedAuthority
@@ -8,6 +8,7 @@ from sojourn.authority.profile import key_id
 from sojourn.clock import Alarms, Clock
 from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.identity.jwtsvids import JwtSvids
+from sojourn.identity.revocations import RevokedSvid
 from sojourn.identity.svids import WitSvids, X509Svids
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.witsvid import WitSvid
@@ -36,6 +37,7 @@ class Issuing:
         self.x509 = X509Svids(authority, clock, alarms, x509_ttl, self._x509_issued)
         self.wit = WitSvids(authority, clock, alarms, jwt_ttl, self._wit_issued)
         self.jwt = JwtSvids(authority, clock, jwt_ttl, jwt_each_anew)
+        authority.on_change(self.jwt.forget)
 
     def on_rotation(self, hook: Callable[[IdentityKey], None]) -> None:
         """Call `hook` with an identity when it has a new SVID. Hooks neither block nor raise."""
@@ -53,6 +55,7 @@ class Issuing:
 
     def check_clock(self) -> None:
         """The wall clock was set: what is not good by it is renewed."""
+        self.jwt.forget()
         self.x509.check_clock()
         self.wit.check_clock()
 
@@ -62,13 +65,19 @@ class Issuing:
         self.wit.forget(key)
 
     def forget_entry(self, entry_id: str) -> None:
-        """Drop the keys of an entry that has changed or is gone. Its JWT-SVIDs are not asked for any more."""
+        """Drop the SVIDs of an entry that has changed or is gone."""
+        self.jwt.forget_entry(entry_id)
         self.x509.forget_entry(entry_id)
         self.wit.forget_entry(entry_id)
 
+    def forget_revoked(self, revoked: Sequence[RevokedSvid]) -> None:
+        """Drop the JWT-SVIDs of those whose SVIDs are revoked, so that none of these is served again."""
+        named = {(each.svid.entry_id, each.svid.spiffe_id) for each in revoked}
+        self.jwt.forget_some(lambda key: (key.entry_id, str(key.spiffe_id)) in named)
+
     async def rotate(self, which: Callable[[IdentityKey], bool]) -> int:
         """Replace the SVIDs of these identities now. Return how many X.509-SVIDs were in use."""
-        self.jwt.forget(which)
+        self.jwt.forget_some(which)
         await self.wit.reissue(lambda kept: which(kept.entry.key))
         return await self.x509.reissue(lambda kept: which(kept.entry.key))
 

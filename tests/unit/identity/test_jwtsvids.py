@@ -8,6 +8,7 @@ from fakes.authorities import authority_in
 from fakes.clock import FakeClock
 from fakes.registrations import entry
 from sojourn.identity import jwtsvids
+from sojourn.identity.claims import JwtClaims
 from sojourn.identity.jwtsvids import JwtSvids
 
 TTL = timedelta(minutes=5)
@@ -91,17 +92,21 @@ def test_a_step_of_the_wall_clock(svids, clock, step):
 
 
 def test_forgetting(svids):
-    """What is forgotten is made anew: of some entries, or of all."""
+    """What is forgotten is made anew: of some identities, of an entry, or of all."""
     web, db = svids.get(WEB, ["a"]), svids.get(DB, ["a"])
-    svids.forget(lambda key: key == WEB.key)
+    svids.forget_some(lambda key: key == WEB.key)
+    assert (False, True) == (web is svids.get(WEB, ["a"]), db is svids.get(DB, ["a"]))
+    web = svids.get(WEB, ["a"])
+    svids.forget_entry(WEB.id)
     assert (False, True) == (web is svids.get(WEB, ["a"]), db is svids.get(DB, ["a"]))
     svids.forget()
     assert db is not svids.get(DB, ["a"])
 
 
-def test_a_limit(svids, monkeypatch):
+def test_a_limit(issuer, clock, monkeypatch):
     """Of many audiences those that were used last are kept."""
     monkeypatch.setattr(jwtsvids, "JWT_SVIDS_KEPT", 3)
+    svids = JwtSvids(issuer, clock, TTL)
     kept = [svids.get(WEB, [each]) for each in "abc"]
     svids.get(WEB, ["a"])
     svids.get(WEB, ["d"])
@@ -109,10 +114,47 @@ def test_a_limit(svids, monkeypatch):
     assert kept[1] is not svids.get(WEB, ["b"])
 
 
+@pytest.mark.parametrize("limit", ["JWT_SVIDS_KEPT_PER_ENTRY", "JWT_SVIDS_KEPT_PER_ENTRY_BYTES"])
+def test_one_entry_does_not_take_the_room_of_others(issuer, clock, monkeypatch, limit):
+    """Who asks for ever other audiences loses its own tokens by that, and nobody else's."""
+    monkeypatch.setattr(jwtsvids, limit, 3 if limit == "JWT_SVIDS_KEPT_PER_ENTRY" else 1_200)
+    svids = JwtSvids(issuer, clock, TTL)
+    db = svids.get(DB, ["a"])
+    first = svids.get(WEB, ["a0"])
+    for number in range(1, 50):
+        svids.get(WEB, [f"a{number}"])
+    assert db is svids.get(DB, ["a"])
+    assert first is not svids.get(WEB, ["a0"])
+    assert len(svids) <= 4
+
+
+def test_a_long_one_is_not_kept(issuer, clock, monkeypatch):
+    """A token that is more than an entry's share is made each time."""
+    monkeypatch.setattr(jwtsvids, "JWT_SVIDS_KEPT_PER_ENTRY_BYTES", 1_000)
+    svids = JwtSvids(issuer, clock, TTL)
+    long = ["a" * 800]
+    assert svids.get(WEB, long) is not svids.get(WEB, long)
+
+
+def test_other_claims(svids):
+    """Callers with other claims, by what is attested of them, get tokens of their own."""
+    of = [replace(WEB, jwt_claims=JwtClaims.parse({"pod": each})) for each in "ab"]
+    tokens = [svids.get(each, ["x"]) for each in of]
+    assert ["a", "b"] == [each.claims["pod"] for each in tokens]
+    assert tokens == [svids.get(each, ["x"]) for each in of]
+
+
+def test_all_anew(issuer, clock):
+    """Told that every audience takes a JWT-SVID once, none is kept."""
+    svids = JwtSvids(issuer, clock, TTL, each_anew=[jwtsvids.ALL_AUDIENCES])
+    assert 3 == len({svids.get(WEB, ["a"]).claims["jti"] for _ in range(3)})
+    assert 0 == len(svids)
+
+
 def test_each_anew(issuer, clock):
     """For an audience that takes a JWT-SVID once, also among others, each is another, and none is kept."""
     svids = JwtSvids(issuer, clock, TTL, each_anew=["once"])
     for audience in (["once"], ["once", "often"]):
         assert 3 == len({svids.get(WEB, audience).claims["jti"] for _ in range(3)})
-    assert {} == dict(svids._kept)
+    assert 0 == len(svids)
     assert svids.get(WEB, ["often"]) is svids.get(WEB, ["often"])

@@ -1,0 +1,122 @@
+"""identities.py, issuing.py: nothing that made a kept JWT-SVID, or a kept validation, untrue leaves it in use."""
+
+from dataclasses import replace
+
+import pytest
+from fakes.authorities import authority_in
+from fakes.children import child, peer_of
+from fakes.identity_room import TTL, Room
+from fakes.registrations import entry
+from sojourn.authority.embedded import JWT
+from sojourn.errors import AttestationFailed, InvalidToken
+from sojourn.identity.issued import JWT as OF_JWT
+from sojourn.identity.issued import IssuedSvid
+from sojourn.spiffe import jwtsvid
+from sojourn.spiffe.ids import SpiffeId, TrustDomain
+
+WEB, OTHER = entry("/web"), entry("/other", "unix:uid:1")
+PARTNER = TrustDomain("partner.example")
+
+
+@pytest.fixture
+async def room(tmp_path):
+    room = Room(tmp_path / "keys", [WEB, OTHER])
+    room.alarms.on_step(room.issuing.check_clock)  # as the daemon does
+    yield room
+    room.close()
+
+
+@pytest.fixture
+def partner(room, tmp_path):
+    return authority_in(tmp_path / "partner", room.clock, trust_domain=PARTNER)
+
+
+def of_partner(partner):
+    return partner.issue_jwt(SpiffeId.parse("spiffe://partner.example/x"), ["a"], TTL).token
+
+
+async def refusal(room, token, audience="a", peer=None):
+    with pytest.raises(InvalidToken) as caught:
+        await room.identities.verify_for(peer or room.peer, token, [audience])
+    return caught.value.reason_code
+
+
+class TestKept:
+    """A JWT-SVID that was handed out is handed out again until something is another."""
+
+    @pytest.fixture
+    def kept(self, room):
+        web, other = room.identities.jwt_svid(WEB, ["a"]), room.identities.jwt_svid(OTHER, ["a"])
+        assert (web, other) == (room.identities.jwt_svid(WEB, ["a"]), room.identities.jwt_svid(OTHER, ["a"]))
+        return web, other
+
+    def again(self, room, kept):
+        """Which of the two are handed out again."""
+        web, other = kept
+        return room.identities.jwt_svid(WEB, ["a"]) is web, room.identities.jwt_svid(OTHER, ["a"]) is other
+
+    async def test_an_entry_that_changes(self, room, kept):
+        """When an entry has changed, what was made of it before is dropped, and nothing else."""
+        await room.registry.update([(WEB.id, lambda old: replace(old, jwt_svid_ttl=60))])
+        assert 1 == len(room.issuing.jwt)
+        (changed,) = await room.identities.of(room.peer)
+        svid = room.identities.jwt_svid(changed, ["a"])
+        assert (60, True) == ((svid.expires_at - svid.issued_at).total_seconds(), self.again(room, kept)[1])
+
+    async def test_an_entry_that_goes(self, room, kept):
+        """When an entry has gone, its tokens are dropped."""
+        await room.registry.delete([WEB.id])
+        assert (1, (False, True)) == (len(room.issuing.jwt), self.again(room, kept))
+
+    @pytest.mark.parametrize("step", [3, -3, 86_400, -86_400])
+    async def test_a_step_of_the_clock(self, room, kept, step):
+        """When the wall clock was set, be it by little, all are made anew."""
+        room.clock.step_wall(step)
+        room.alarms.look_at_wall()
+        assert (False, False) == self.again(room, kept)
+
+    async def test_keys_that_are_prepared_activated_and_tainted(self, room, kept):
+        """Each change of the authority's keys has all made anew, by the key that signs then."""
+        first = room.authority.slots(JWT).active.id
+        prepared = room.authority.prepare(JWT)
+        assert (False, False) == self.again(room, kept)
+        room.identities.jwt_svid(WEB, ["a"])
+        room.authority.activate(JWT, prepared.id)
+        by_new = room.identities.jwt_svid(WEB, ["a"])
+        jwtsvid.verify(by_new.token, ["a"], {WEB.spiffe_id.trust_domain: keys(room, prepared.id)}, room.clock.now())
+        room.authority.taint(JWT, first)
+        assert by_new is not room.identities.jwt_svid(WEB, ["a"])
+
+    async def test_the_key_that_signs_is_replaced(self, room, kept):
+        """When the key that signs is tainted, nothing that it signed is handed out again."""
+        tainted = room.authority.slots(JWT).active.id
+        room.authority.replace(JWT, tainted)
+        await room.issuing.replace_signed_by(JWT, tainted)
+        found = room.identities.jwt_svid(WEB, ["a"])
+        room.authority.revoke(JWT, tainted)
+        room.identities.verify_jwt_svid(found.token, ["a"])
+
+    async def test_revoked(self, room, kept, monkeypatch):
+        """One that is revoked is dropped as soon as that is in force, before it is on disk; others are not."""
+        seen = []
+        revocations = room.identities._revocations
+
+        async def put(_):
+            seen.append(self.again(room, kept))
+
+        monkeypatch.setattr(revocations._store, "put", put)
+        await room.identities.revoke([issued(kept[0], WEB)])
+        assert [(False, True)] == seen
+
+    async def test_rotated_by_hand(self, room, kept):
+        """`rotate now` of an entry makes its tokens anew."""
+        await room.issuing.rotate(lambda key: key.entry_id == WEB.id)
+        assert (False, True) == self.again(room, kept)
+
+
+def keys(room, kid):
+    return {kid: room.authority.jwt_keys[kid]}
+
+
+def issued(svid, of):
+    return IssuedSvid(OF_JWT, svid.claims["jti"], str(svid.spiffe_id), of.id, svid.claims["exp"])
