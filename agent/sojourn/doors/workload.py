@@ -13,10 +13,18 @@ from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdenti
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import Stream
-from sojourn.limits import AUDIENCE_MAX_BYTES, AUDIENCES_PER_JWT_SVID, AUDITED_TEXT
+from sojourn.limits import (
+    AUDIENCE_MAX_BYTES,
+    AUDIENCES_PER_JWT_SVID,
+    AUDITED_TEXT,
+    VALIDATIONS_KEPT,
+    VALIDATIONS_KEPT_BYTES,
+)
 from sojourn.oversight.audit import Audit
+from sojourn.recent import Recent, Room
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.jwtsvid import JwtSvid
 
 SERVICE = "SpiffeWorkloadAPI"
 _ANSWERS_KEPT = 1_024
@@ -33,6 +41,9 @@ class WorkloadApi:
         self._audit = audit
         self._clock = clock
         self._answers: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+        self._validated: Recent[str, bytes] = Recent(
+            Room(VALIDATIONS_KEPT, VALIDATIONS_KEPT_BYTES), Room(VALIDATIONS_KEPT // 4, VALIDATIONS_KEPT_BYTES // 4)
+        )
 
     def methods(self) -> dict[str, Method]:
         return {
@@ -62,13 +73,14 @@ class WorkloadApi:
         else:
             entries = await self._identities.of(call.peer)
         answer = pb.JWTSVIDResponse()
+        audited = [each[:AUDITED_TEXT] for each in audience[:AUDITED_AUDIENCES]]
         for entry in entries:
             svid = self._identities.jwt_svid(entry, audience)
-            self._audit.note(
+            self._audit.note(  # each time that it is handed out, also one that is served again
                 "jwt_svid_issued",
                 spiffe_id=str(svid.spiffe_id),
                 entry_id=entry.id,
-                audience=[each[:AUDITED_TEXT] for each in audience[:AUDITED_AUDIENCES]],
+                audience=audited,
                 jti=svid.claims["jti"],
                 expires_at=svid.claims["exp"],
                 pid=call.peer.process.pid,
@@ -77,7 +89,7 @@ class WorkloadApi:
             answer.svids.add(spiffe_id=str(svid.spiffe_id), svid=svid.token, hint=entry.hint)
         return answer
 
-    async def validate_jwt_svid(self, call: Call, request: pb.ValidateJWTSVIDRequest) -> pb.ValidateJWTSVIDResponse:
+    async def validate_jwt_svid(self, call: Call, request: pb.ValidateJWTSVIDRequest) -> bytes:
         if not request.audience:
             raise InvalidInput("audience must be specified")
         if not request.svid:
@@ -86,12 +98,20 @@ class WorkloadApi:
         # are for those who federate with them.
         try:
             svid = await self._identities.verify_for(call.peer, request.svid, [request.audience])
-            answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
-            claims.put(answer.claims, {**svid.claims, "aud": list(svid.audience)})
+            return self._told(svid)
         except InvalidToken as error:
             self._audit.denied("jwt_svid_rejected", call.peer.uid, pid=call.peer.process.pid, reason=error.reason_code)
             raise
-        return answer
+
+    def _told(self, svid: JwtSvid) -> bytes:
+        """What is said of a token that is good, ready to be sent: it is the same for whoever may ask."""
+        told = self._validated.get(svid.token)
+        if told is None:
+            answer = pb.ValidateJWTSVIDResponse(spiffe_id=str(svid.spiffe_id))
+            claims.put(answer.claims, {**svid.claims, "aud": list(svid.audience)})
+            told = answer.SerializeToString()
+            self._validated.put(svid.token, told, str(svid.spiffe_id), len(svid.token) + len(told))
+        return told
 
     def fetch_wit_svid(self, call: Call, request: pb.WITSVIDRequest) -> AsyncIterator[bytes]:
         self._check_wit()

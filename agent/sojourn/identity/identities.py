@@ -21,12 +21,11 @@ from sojourn.identity.registry import Change, Registry
 from sojourn.identity.revocations import Revocations, RevokedSvid
 from sojourn.identity.streams import Stream
 from sojourn.identity.subscriptions import Streams
-from sojourn.limits import JWT_SVID_SIGNATURES_KEPT, UNMATCHED_HOLD_SECONDS
+from sojourn.limits import UNMATCHED_HOLD_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import Signatures
-from sojourn.spiffe.jwtsvid import JwtSvid
+from sojourn.spiffe.jwtsvid import JwtSvid, ReadTokens
 from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
 
@@ -51,7 +50,7 @@ class Identities:
         self._revocations = revocations
         self._foreign = foreign
         self._clock = clock
-        self._signatures = Signatures(JWT_SVID_SIGNATURES_KEPT)
+        self._read = ReadTokens()
         self._streams = Streams(issuing.watch, issuing.unwatch)
         self._closing = False
         registry.on_change(self._registered)
@@ -144,19 +143,21 @@ class Identities:
         return self._issuing.wit.get(entry)
 
     def verify_jwt_svid(self, token: str, audience: Sequence[str], entries: Sequence[Registration] = ()) -> JwtSvid:
-        """Validate a JWT-SVID for a caller with these entries: of our own trust domain, or one they federate with.
-
-        Raise InvalidToken.
+        """Validate a JWT-SVID for a caller with these entries, of our trust domain or one they federate with, or raise
+        InvalidToken.
         """
         keys = {domain: bundle.jwt_authorities for domain, bundle in self.bundles_of(entries).items()}
-        svid = jwtsvid.verify(token, audience, keys, self._clock.now(), self._signatures)
+        svid = jwtsvid.verify(token, audience, keys, self._clock.now(), self._read)
         return self._revocations.check(svid) if svid.spiffe_id.trust_domain == self.bundle.trust_domain else svid
 
     async def verify_for(self, peer: Peer, token: str, audience: Sequence[str]) -> JwtSvid:
-        """Validate a JWT-SVID for a caller. Raise InvalidToken, or AttestationFailed if that depends on what the caller
-        may have beside what it has.
-        """
+        """Validate a JWT-SVID for a caller. Raise InvalidToken, or AttestationFailed if what else it has matters."""
         attested = await self._attestation.attest(peer)
+        try:
+            return self.verify_jwt_svid(token, audience)  # of our own trust domain: for whoever asks
+        except InvalidToken as error:
+            if error.reason_code != jwtsvid.UNKNOWN_TRUST_DOMAIN:
+                raise
         entries = self._match(attested)
         try:
             return self.verify_jwt_svid(token, audience, entries)
@@ -324,11 +325,13 @@ class Identities:
             stream.wake()
 
     def _foreign_changed(self, trust_domain: TrustDomain) -> None:
+        self._read.clear()
         for stream in self._streams:
             if any(trust_domain in entry.federates_with for entry in stream.entries):
                 stream.wake()
 
     def _bundle_changed(self) -> None:
+        self._read.clear()
         for stream in self._streams:
             stream.wake()
 

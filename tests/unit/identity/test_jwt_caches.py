@@ -120,3 +120,100 @@ def keys(room, kid):
 
 def issued(svid, of):
     return IssuedSvid(OF_JWT, svid.claims["jti"], str(svid.spiffe_id), of.id, svid.claims["exp"])
+
+
+class TestValidated:
+    """A token that was good is remembered, and answered for only while everything that made it good is so."""
+
+    @pytest.fixture
+    async def token(self, room):
+        token = room.identities.jwt_svid(WEB, ["a"]).token
+        first = await room.identities.verify_for(room.peer, token, ["a"])
+        assert first is await room.identities.verify_for(room.peer, token, ["a"])
+        return token
+
+    async def test_another_audience(self, room, token):
+        """It is good for its audiences and no other."""
+        assert "wrong_audience" == await refusal(room, token, "b")
+
+    async def test_its_end(self, room, token):
+        """It ends when it ends."""
+        room.clock.advance(300 + 60)
+        assert "expired" == await refusal(room, token)
+
+    async def test_a_clock_that_is_set(self, room, token):
+        """It is not good before its time, nor after it, however the clock came there."""
+        room.clock.step_wall(-3_600)
+        assert "not_yet_valid" == await refusal(room, token)
+        room.clock.step_wall(7_200)
+        assert "expired" == await refusal(room, token)
+
+    async def test_revoked(self, room, token):
+        """It is refused once it is revoked."""
+        await room.identities.revoke([issued(await room.identities.verify_for(room.peer, token, ["a"]), WEB)])
+        assert "revoked" == await refusal(room, token)
+
+    async def test_a_key_that_is_revoked(self, room, token):
+        """It is good after its key was tainted, and no more once that is revoked."""
+        tainted = room.authority.slots(JWT).active.id
+        room.authority.replace(JWT, tainted)
+        await room.identities.verify_for(room.peer, token, ["a"])
+        room.authority.revoke(JWT, tainted)
+        assert "unknown_key" == await refusal(room, token)
+
+    async def test_a_caller_that_has_gone(self, room, token):
+        """A caller that has ended has no answer, whatever is remembered."""
+        room.process.kill()
+        room.process.wait()
+        with pytest.raises(AttestationFailed):
+            await room.identities.verify_for(room.peer, token, ["a"])
+
+
+class TestOfOthers:
+    """A token of a partner is answered for to those who federate with it, whoever had it validated before."""
+
+    @pytest.fixture
+    async def token(self, room, partner):
+        await room.foreign.put(partner.bundle)
+        await room.registry.update([(WEB.id, lambda old: replace(old, federates_with=(PARTNER,)))])
+        token = of_partner(partner)
+        first = await room.identities.verify_for(room.peer, token, ["a"])
+        assert first is await room.identities.verify_for(room.peer, token, ["a"])
+        return token
+
+    async def test_another_caller(self, room, token):
+        """One who does not federate is refused what another one was told."""
+        room.attestor.values = frozenset({"uid:1"})  # of callers that are attested from now on
+        with child() as process:
+            peer = peer_of(process)
+            assert "unknown_trust_domain" == await refusal(room, token, peer=peer)
+            peer.close()
+        await room.identities.verify_for(room.peer, token, ["a"])
+
+    async def test_who_federates_no_more(self, room, token):
+        """The same caller is refused once its entry federates no more."""
+        await room.registry.update([(WEB.id, lambda old: replace(old, federates_with=()))])
+        assert "unknown_trust_domain" == await refusal(room, token)
+
+    async def test_a_bundle_that_goes(self, room, token):
+        """All are refused once the partner's bundle is gone."""
+        await room.registry.update([(WEB.id, lambda old: replace(old, hint="new"))])
+        await room.foreign.remove(PARTNER, "dissociate")
+        assert "unknown_trust_domain" == await refusal(room, token)
+
+    async def test_another_bundle(self, room, token, tmp_path):
+        """A bundle with other keys has no good word for it, be there one of the same id."""
+        twin = authority_in(tmp_path / "twin", room.clock, trust_domain=PARTNER)
+        await room.foreign.put(twin.bundle)
+        assert "unknown_key" == await refusal(room, token)
+        (known,) = room.identities.bundles_of(await room.identities.of(room.peer))[PARTNER].jwt_authorities
+        bundle = replace(twin.bundle, jwt_authorities={})
+        await room.foreign.put(bundle)
+        assert (True, "unknown_key") == (bool(known), await refusal(room, token))
+
+    async def test_another_key_of_the_same_id(self, room, partner, token, tmp_path):
+        """A key that is another under the same id is asked, and did not sign it."""
+        (kid,) = partner.jwt_keys
+        (other,) = authority_in(tmp_path / "twin", room.clock, trust_domain=PARTNER).jwt_keys.values()
+        await room.foreign.put(replace(partner.bundle, jwt_authorities={kid: replace(other, kid=kid)}))
+        assert "bad_signature" == await refusal(room, token)

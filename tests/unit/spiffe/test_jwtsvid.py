@@ -10,10 +10,11 @@ from fakes.jws import joined
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sojourn.errors import InvalidToken
-from sojourn.limits import JWT_LEEWAY_SECONDS
+from sojourn.limits import JWT_LEEWAY_SECONDS, JWT_SVIDS_READ_SECONDS
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.jose import Signatures, SigningKey
+from sojourn.spiffe.jose import SigningKey
+from sojourn.spiffe.jwtsvid import ReadTokens
 from sojourn.tasks import tokens
 from sojourn.tasks.grants import Grant
 
@@ -457,12 +458,83 @@ class TestTokenKinds:
 
 
 class TestSeenBefore:
-    """A signature that was found good is not checked again; all else is, each time."""
+    """A token that was good is not read again, nor its signature checked; all else is, each time."""
 
-    def test_all_else_is_checked(self):
+    @pytest.fixture
+    def read(self):
+        return ReadTokens()
+
+    def test_not_read_again(self, read, monkeypatch):
+        """The very same token gives the same again, without being read."""
+        text = token({"nbf": SECONDS, "iat": SECONDS})
+        first = jwtsvid.verify(text, ["db"], BUNDLES, NOW, read)
+        monkeypatch.setattr(jwtsvid, "parse_unverified", lambda _: pytest.fail("read again"))
+        assert first is jwtsvid.verify("".join(text), ["web", "db"], BUNDLES, NOW, read)
+
+    @pytest.mark.parametrize("seconds", [-1, JWT_SVIDS_READ_SECONDS])
+    def test_not_for_ever(self, read, seconds):
+        """After a while, or when the clock was set back behind its reading, a token is read again."""
+        text = token({"exp": SECONDS + 86_400})
+        first = jwtsvid.verify(text, ["db"], BUNDLES, NOW, read)
+        then = NOW + timedelta(seconds=seconds)
+        assert first is not jwtsvid.verify(text, ["db"], BUNDLES, then, read)
+
+    def test_nothing_of_what_was_refused(self, read):
+        """A token that was refused is not remembered, so a reason that is gone does not last."""
+        for text, audience, bundles in (
+            (token(), ["other"], BUNDLES),
+            (token(), ["db"], {}),
+            (token({"exp": SECONDS - 3_600}), ["db"], BUNDLES),
+            (token(key=FOREIGN), ["db"], BUNDLES),
+            (token({"nbf": SECONDS + 3_600}), ["db"], BUNDLES),
+        ):
+            with pytest.raises(InvalidToken):
+                jwtsvid.verify(text, audience, bundles, NOW, read)
+        assert 0 == len(read)
+
+    def test_another_token_by_one_bit(self, read):
+        """A token is known by all of its text: one whose signature was changed is refused."""
+        text = token()
+        jwtsvid.verify(text, ["db"], BUNDLES, NOW, read)
+        other = text[:-4] + ("AAAA" if text[-4:] != "AAAA" else "BBBB")
+        with pytest.raises(InvalidToken):
+            jwtsvid.verify(other, ["db"], BUNDLES, NOW, read)
+
+    def test_before_its_time(self, read):
+        """A token that was good is refused where the clock was set back before its beginning."""
+        text = token({"nbf": SECONDS})
+        jwtsvid.verify(text, ["db"], BUNDLES, NOW, read)
+        early = NOW - timedelta(seconds=JWT_LEEWAY_SECONDS + 1)
+        with pytest.raises(InvalidToken) as caught:
+            jwtsvid.verify(text, ["db"], BUNDLES, early, read)
+        assert "not_yet_valid" == caught.value.reason_code
+
+    def test_ended_ones_go(self, read):
+        """A token that has ended is not kept once it was shown again."""
+        text = token()
+        jwtsvid.verify(text, ["db"], BUNDLES, NOW, read)
+        late = NOW + timedelta(seconds=300 + JWT_LEEWAY_SECONDS)
+        with pytest.raises(InvalidToken):
+            jwtsvid.verify(text, ["db"], BUNDLES, late, read)
+        assert 0 == len(read)
+
+    def test_a_limit(self, monkeypatch):
+        """So many are remembered, and of one SPIFFE ID no more than its share."""
+        monkeypatch.setattr(jwtsvid, "JWT_SVIDS_READ_KEPT_PER_ID", 3)
+        read = ReadTokens()
+        others = token({"sub": "spiffe://example.org/other"})
+        first = jwtsvid.verify(others, ["db"], BUNDLES, NOW, read)
+        for number in range(9):
+            jwtsvid.verify(token({"jti": f"j{number}"}), ["db"], BUNDLES, NOW, read)
+        assert 4 == len(read)
+        assert first is jwtsvid.verify(others, ["db"], BUNDLES, NOW, read)
+        read.clear()
+        assert 0 == len(read)
+
+    def test_all_else_is_checked(self, read):
         """A token whose signature is known is for its audience, until its end, and by a key of its trust domain."""
-        signatures, text = Signatures(), token()
-        assert WEB == jwtsvid.verify(text, ["db"], BUNDLES, NOW, signatures).spiffe_id
+        text = token()
+        assert WEB == jwtsvid.verify(text, ["db"], BUNDLES, NOW, read).spiffe_id
         late = NOW + timedelta(seconds=300 + JWT_LEEWAY_SECONDS)
         other = SigningKey.from_private("k1", ec.generate_private_key(ec.SECP256R1()))
         for audience, bundles, now, reason in (
@@ -472,5 +544,5 @@ class TestSeenBefore:
             (["db"], {HERE: {"k1": other.public}}, NOW, "bad_signature"),
         ):
             with pytest.raises(InvalidToken) as caught:
-                jwtsvid.verify(text, audience, bundles, now, signatures)
+                jwtsvid.verify(text, audience, bundles, now, read)
             assert reason == caught.value.reason_code
