@@ -219,6 +219,7 @@ USED_TOKENS_KEPT_SECONDS = 86_400  # past their end: a day for a clock that was 
 USED_TOKENS_PURGE_SECONDS = 60
 
 GRANTS_PARSED_KEPT = 1_024  # at about 500 bytes each
+SPIFFE_IDS_SIGNED_KEPT = 4_096  # that are SPIFFE IDs, of those that the authority signed last
 SPIFFE_IDS_PARSED_KEPT = 4_096  # at about 300 bytes each
 HEADERS_KEPT = 256  # of tokens, parsed: one of each key and kind, at most TOKEN_MAX_BYTES each
 SIGNATURES_KEPT = 4_096  # of tokens that a service saw last, at about 1 KiB each

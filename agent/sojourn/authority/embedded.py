@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ from sojourn.authority.sequence import BundleSequence
 from sojourn.authority.slots import Slot, Slots
 from sojourn.clock import Clock
 from sojourn.errors import Bug, CannotStart, InvalidSpiffeId, Unavailable, Unimplemented
-from sojourn.limits import NOT_BEFORE_SLACK_SECONDS
+from sojourn.limits import NOT_BEFORE_SLACK_SECONDS, SPIFFE_IDS_SIGNED_KEPT
 from sojourn.spiffe import jwtsvid, witsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -336,10 +337,15 @@ def _half_life(certificate: x509.Certificate) -> datetime:
     return certificate.not_valid_before_utc + life / 2
 
 
+@lru_cache(SPIFFE_IDS_SIGNED_KEPT)
+def _parsed(text: str) -> SpiffeId:
+    return SpiffeId.parse(text)
+
+
 def _check_signable(spiffe_id: SpiffeId) -> None:
     """Raise Bug for what is no SPIFFE ID: a template that was not filled in, whatever its type says."""
     try:
-        same = SpiffeId.parse(str(spiffe_id)) == spiffe_id
+        same = _parsed(str(spiffe_id)) == spiffe_id
     except InvalidSpiffeId as error:
         raise Bug("what is no SPIFFE ID would have been signed", detail=error.public) from error
     if not same:

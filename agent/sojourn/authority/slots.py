@@ -61,7 +61,8 @@ class Slots(ABC, Generic[Key]):
         self._overlap = overlap
         self._made_at: dict[str, float] = {}  # by the boot clock, of those that this run has made
         content = keyfile.read(path)
-        self._slots = () if content is None else self._parse(content)
+        self._slots: tuple[Slot[Key], ...] = ()
+        self._hold(() if content is None else self._parse(content))
         self.maintain()
 
     @abstractmethod
@@ -84,7 +85,7 @@ class Slots(ABC, Generic[Key]):
 
     @property
     def active(self) -> Slot[Key]:
-        return next(slot for slot in self._slots if slot.status is Status.ACTIVE)
+        return self._active
 
     @property
     def prepared(self) -> Slot[Key] | None:
@@ -207,7 +208,13 @@ class Slots(ABC, Generic[Key]):
             keyfile.write_new(self._path, b"".join(_block(slot) for slot in slots))
         except OSError as error:
             raise StoreFailed(f"the keys cannot be written: {error.strerror}", detail=str(self._path)) from error
+        self._hold(slots)
+
+    def _hold(self, slots: tuple[Slot[Key], ...]) -> None:
         self._slots = slots
+        for slot in slots:
+            if slot.status is Status.ACTIVE:
+                self._active = slot  # each token that is signed asks for it
 
     def _blocks(self, content: bytes) -> list[bytes]:
         return content.removeprefix(b"# ").split(b"\n# ")

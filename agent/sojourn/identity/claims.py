@@ -89,6 +89,8 @@ class JwtClaims:
     @property
     def signable(self) -> dict[str, Any]:
         """What may stand in a token. Raise Bug if a placeholder is left."""
+        if not self.text and not self.placeholders:
+            return {}
         if self.placeholders or "{" in "".join(_texts(self.declared, JWT_CLAIMS_NESTED_MAX + 1)):
             raise Bug("a claim of a JWT-SVID would have been signed with its placeholder")
         return self.declared

@@ -5,7 +5,6 @@ non-canonical base64. Keys and signatures by RSA keys are the library's; ECDSA, 
 goes straight to `cryptography`, which is twice as fast.
 """
 
-import base64
 import binascii
 import json
 import warnings
@@ -36,6 +35,7 @@ _ACCEPTED: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HEADERS: Final = frozenset({"alg", "kid", "typ"})
 # base64url as base64; what is of the other alphabet becomes what is of none
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
+_TO_BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
 _PADDING: Final = (b"", b"", b"==", b"=")
 _LAST: Final = ("", "", "AQgw", "AEIMQUYcgkosw048")
 _ECDSA: Final = {
@@ -327,7 +327,7 @@ def _decode(segment: str, what: str) -> bytes:
 
 
 def _encode(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+    return binascii.b2a_base64(data, newline=False).translate(_TO_BASE64URL, b"=").decode()
 
 
 def _dump(value: Mapping[str, Any]) -> bytes:
