@@ -37,7 +37,8 @@ class Issuing:
         self.x509 = X509Svids(authority, clock, alarms, x509_ttl, self._x509_issued)
         self.wit = WitSvids(authority, clock, alarms, jwt_ttl, self._wit_issued)
         self.jwt = JwtSvids(authority, clock, jwt_ttl, jwt_each_anew)
-        authority.on_change(self.jwt.forget)
+        self._vouching = self._unblemished()
+        authority.on_change(self._keys_changed)
 
     def on_rotation(self, hook: Callable[[IdentityKey], None]) -> None:
         """Call `hook` with an identity when it has a new SVID. Hooks neither block nor raise."""
@@ -69,6 +70,17 @@ class Issuing:
         self.jwt.forget_entry(entry_id)
         self.x509.forget_entry(entry_id)
         self.wit.forget_entry(entry_id)
+
+    def _unblemished(self) -> frozenset[str]:
+        """The JWT keys by whose signature a token is good, and stays so."""
+        bundle = self._authority.bundle
+        return frozenset(bundle.jwt_authorities.keys() - bundle.tainted)
+
+    def _keys_changed(self) -> None:
+        """Drop JWT-SVIDs if a key is tainted, revoked or has ended: what it signed is not served again."""
+        before, self._vouching = self._vouching, self._unblemished()
+        if not before <= self._vouching:
+            self.jwt.forget()
 
     def forget_revoked(self, revoked: Sequence[RevokedSvid]) -> None:
         """Drop the JWT-SVIDs of those whose SVIDs are revoked, so that none of these is served again."""

@@ -1,8 +1,8 @@
 """JWT-SVIDs in use: one for each identity, its claims and audience, served for half of its life, then made anew.
 
 One is served again only while nothing is another than when it was made: the entry, its claims, the audiences in their
-order. It is dropped when the authority's keys change, when the wall clock is set, when its entry changes or goes, and
-when it, or its entry's or SPIFFE ID's SVIDs, are revoked.
+order. It is dropped when a key of the authority is tainted or goes, when the wall clock is set, when its entry changes
+or goes, and when it, or its entry's or SPIFFE ID's SVIDs, are revoked.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
