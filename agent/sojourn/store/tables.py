@@ -110,6 +110,7 @@ settings = Table(
 
 def create(connection: Connection) -> None:
     """Make the tables of a new database, as all migrations together would; a test compares."""
-    metadata.create_all(connection)
+    # First, as there: a file whose beginning is damaged is seen to be, before anything is written to it.
     connection.execute(text("CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL PRIMARY KEY)"))
+    metadata.create_all(connection)
     connection.execute(text("INSERT INTO alembic_version VALUES (:schema)"), {"schema": SCHEMA})
