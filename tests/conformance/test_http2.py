@@ -1,6 +1,7 @@
 """The door's HTTP/2 by h2spec, the conformance suite of RFC 9113's forerunner and HPACK, in its strict mode."""
 
 import asyncio
+import queue
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -38,22 +39,26 @@ class _Visitor:
     details: dict[str, str] = {}  # noqa: RUF012
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def port() -> Iterator[int]:
     """Of a listener on loopback, whose loop runs in a thread."""
-    loop = uvloop.new_event_loop()
+    ports, stop = queue.Queue[int](), asyncio.Event()
 
-    async def listen() -> int:
+    async def listen() -> None:
+        loops.append(asyncio.get_running_loop())
         door = OneVisitor(_Anything({}, message_max=1 << 20), _Visitor())
-        listening = await loop.create_server(lambda: Caller(door), "127.0.0.1", 0)
-        return int(listening.sockets[0].getsockname()[1])
+        listening = await asyncio.get_running_loop().create_server(lambda: Caller(door), "127.0.0.1", 0)
+        ports.put(listening.sockets[0].getsockname()[1])
+        await stop.wait()
+        listening.close()
+        await door.drain()
 
-    thread = threading.Thread(target=loop.run_forever)
+    loops: list[asyncio.AbstractEventLoop] = []
+    thread = threading.Thread(target=lambda: uvloop.run(listen()))
     thread.start()
-    yield asyncio.run_coroutine_threadsafe(listen(), loop).result(20)
-    loop.call_soon_threadsafe(loop.stop)
+    yield ports.get(timeout=20)
+    loops[0].call_soon_threadsafe(stop.set)
     thread.join()
-    loop.close()
 
 
 def test_h2spec(port: int) -> None:

@@ -56,6 +56,7 @@ class Connection(asyncio.Protocol):
         self._over = False
         self._rest = b""  # received, and not read yet
         self._later: asyncio.Handle | None = None
+        self._unsent = b""  # answers to frames of this turn, which go with the answers to its calls if there are some
         self._reading = True
         self._credit = _CONNECTION_WINDOW_BYTES
         self._first_window = WINDOW_BYTES  # of a new stream, for what we send
@@ -96,8 +97,8 @@ class Connection(asyncio.Protocol):
             self._take_turn()
 
     def eof_received(self) -> bool:
-        """A caller that sends no more may still wait for its answers."""
-        return bool(self._streams)
+        """Whoever sends no more hears no more: gRPC keeps both directions open as long as it asks."""
+        return False
 
     def pause_writing(self) -> None:
         self.free = False
@@ -115,7 +116,9 @@ class Connection(asyncio.Protocol):
     # --- for streams ------------------------------------------------------------------------------------------------
 
     def write(self, data: bytes) -> None:
-        if not self._over:
+        if self._unsent:
+            data, self._unsent = self._unsent + data, b""
+        if data and not self._over:
             self._transport.write(data)
 
     async def freed(self) -> None:
@@ -177,6 +180,8 @@ class Connection(asyncio.Protocol):
             self._finish(Code.PROTOCOL_ERROR)
         else:
             self._rest = data[at:] if at else data
+            if self._unsent:  # behind the first steps of the calls that this turn has begun
+                self._loop.call_soon(self.write, b"")
             self._read_on(on=self._later is None and self.free)
 
     def _on_frame(self, frame: http2.Frame, length: int) -> None:
@@ -212,7 +217,7 @@ class Connection(asyncio.Protocol):
         if self._credit < 0:
             raise _Broken(Code.FLOW_CONTROL_ERROR)
         if self._credit < _CONNECTION_WINDOW_BYTES // 2:
-            self.write(frames.more(0, _CONNECTION_WINDOW_BYTES - self._credit))
+            self._unsent += frames.more(0, _CONNECTION_WINDOW_BYTES - self._credit)
             self._credit = _CONNECTION_WINDOW_BYTES
         stream = self._opened(frame.stream_id)
         if stream is None or stream.ended:
@@ -311,11 +316,11 @@ class Connection(asyncio.Protocol):
                 if stream.window > WINDOW_MAX_BYTES:
                     raise _Broken(Code.FLOW_CONTROL_ERROR)
             self._wake()
-        self.write(frames.SETTINGS_ACK)
+        self._unsent += frames.SETTINGS_ACK
 
     def _on_ping(self, frame: http2.PingFrame) -> None:
         if "ACK" not in frame.flags:
-            self.write(frames.pong(frame.opaque_data))
+            self._unsent += frames.pong(frame.opaque_data)
 
     def _on_priority(self, frame: http2.PriorityFrame) -> None:
         if frame.depends_on == frame.stream_id:
@@ -337,7 +342,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self, code: int) -> None:
         """End the connection, and say why."""
-        self._transport.write(frames.go_away(self._last, code))
+        self.write(frames.go_away(self._last, code))
         self._end()
         self._transport.close()
 
