@@ -17,6 +17,7 @@ from sojourn.limits import (
     AUDIENCE_MAX_BYTES,
     AUDIENCES_PER_JWT_SVID,
     AUDITED_TEXT,
+    JWT_SVIDS_KEPT,
     VALIDATIONS_KEPT,
     VALIDATIONS_KEPT_BYTES,
 )
@@ -41,6 +42,7 @@ class WorkloadApi:
         self._audit = audit
         self._clock = clock
         self._answers: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
+        self._given: OrderedDict[tuple[str, int, int, int], None] = OrderedDict()  # JWT-SVIDs, and to which processes
         self._validated: Recent[str, bytes] = Recent(
             Room(VALIDATIONS_KEPT, VALIDATIONS_KEPT_BYTES), Room(VALIDATIONS_KEPT // 4, VALIDATIONS_KEPT_BYTES // 4)
         )
@@ -73,21 +75,32 @@ class WorkloadApi:
         else:
             entries = await self._identities.of(call.peer)
         answer = pb.JWTSVIDResponse()
-        audited = [each[:AUDITED_TEXT] for each in audience[:AUDITED_AUDIENCES]]
         for entry in entries:
             svid = self._identities.jwt_svid(entry, audience)
-            self._audit.note(  # each time that it is handed out, also one that is served again
-                "jwt_svid_issued",
-                spiffe_id=str(svid.spiffe_id),
-                entry_id=entry.id,
-                audience=audited,
-                jti=svid.claims["jti"],
-                expires_at=svid.claims["exp"],
-                pid=call.peer.process.pid,
-                uid=call.peer.uid,
-            )
+            self._record(call.peer, entry, svid)
             answer.svids.add(spiffe_id=str(svid.spiffe_id), svid=svid.token, hint=entry.hint)
         return answer
+
+    def _record(self, peer: Peer, entry: Entry, svid: JwtSvid) -> None:
+        """Record which process has which JWT-SVID: once, however often it is served the same."""
+        process = peer.process
+        given = (svid.claims["jti"], process.pid, process.start_time, peer.uid)
+        if given in self._given:
+            self._given.move_to_end(given)
+            return
+        self._audit.note(
+            "jwt_svid_issued",
+            spiffe_id=str(svid.spiffe_id),
+            entry_id=entry.id,
+            audience=[each[:AUDITED_TEXT] for each in svid.audience[:AUDITED_AUDIENCES]],
+            jti=svid.claims["jti"],
+            expires_at=svid.claims["exp"],
+            pid=process.pid,
+            uid=peer.uid,
+        )
+        self._given[given] = None
+        if len(self._given) > JWT_SVIDS_KEPT:
+            self._given.popitem(last=False)
 
     async def validate_jwt_svid(self, call: Call, request: pb.ValidateJWTSVIDRequest) -> bytes:
         if not request.audience:

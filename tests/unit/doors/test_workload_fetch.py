@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from fakes.authorities import authority_in
-from fakes.children import child
+from fakes.children import child, peer_of
 from fakes.identity_room import TTL, Room
 from fakes.registrations import entry
 from sojourn._pb import workload_pb2 as pb
@@ -241,3 +241,29 @@ async def test_other_ids(fetch, change):
                 await fetch()
         finally:
             fetch.room.peer.close()
+
+
+async def test_records_of_jwt_svids(fetch):
+    """The journal has one record of each JWT-SVID for each process that has it, however often that asks."""
+    audit = Audit(fetch.room.audit, fetch.room.clock)
+    api = WorkloadApi(fetch.room.identities, audit, fetch.room.clock, wit=False)
+
+    async def given(peer, audience):
+        answer = await api.fetch_jwt_svid(Call(peer), pb.JWTSVIDRequest(audience=[audience]))
+        return answer.svids[0].svid
+
+    with child() as process:
+        other = peer_of(process)
+        first = await given(fetch.room.peer, "a")
+        assert {first} == {await given(peer, "a") for peer in (fetch.room.peer, other, fetch.room.peer, other)}
+        second = await given(fetch.room.peer, "b")
+        await audit.flush()
+        records = [(each["pid"], each["audience"]) for each in fetch.room.audit.fields("jwt_svid_issued")]
+        assert first != second
+        pid = fetch.room.peer.process.pid
+        assert [(pid, ["a"]), (other.process.pid, ["a"]), (pid, ["b"])] == records
+        fetch.room.clock.advance(180)
+        assert first != await given(other, "a")
+        await audit.flush()
+        assert 4 == len(fetch.room.audit.fields("jwt_svid_issued"))
+        other.close()
