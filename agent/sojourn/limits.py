@@ -106,6 +106,7 @@ CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
 # New objects before Python looks for cycles among them. Its own 700 has it look 250 times at what imports make, all of
 # which stays; 20,000 young objects are looked through in a millisecond or two.
 COLLECTED_AFTER = 20_000
+THREAD_TURN_SECONDS = 0.0005  # that one thread keeps another of the agent waiting for the interpreter
 
 # --- attestation ----------------------------------------------------------------------------------------------------
 ATTESTOR_DEADLINE_SECONDS = 5.0

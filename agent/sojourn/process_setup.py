@@ -6,9 +6,11 @@ import gc
 import os
 import resource
 import stat
+import sys
 from pathlib import Path
 
 from sojourn.errors import CannotStart
+from sojourn.limits import THREAD_TURN_SECONDS
 
 _PR_SET_DUMPABLE = 4
 _CAP_SYS_PTRACE = 19
@@ -27,9 +29,11 @@ def harden() -> int:
 
 def settle() -> None:
     """Spare the garbage collector all that was made by now, since it stays: a round over it takes tens of milliseconds,
-    in which nobody is answered.
+    in which nobody is answered. And let the thread that writes have the interpreter soon after the disk has answered:
+    those whose records it writes wait for it.
     """
     gc.freeze()
+    sys.setswitchinterval(THREAD_TURN_SECONDS)
 
 
 def check_proc() -> None:

@@ -9,6 +9,7 @@ import sys
 import pytest
 from sojourn import process_setup
 from sojourn.errors import CannotStart
+from sojourn.limits import THREAD_TURN_SECONDS
 from sojourn.process_setup import claim_data_dir, limitations
 
 
@@ -123,12 +124,14 @@ class TestLimitations:
 
 
 def test_settle():
-    """What was made by then is spared by the garbage collector, what is made later is not."""
-    settled = [object()]
+    """What was made by then is spared by the garbage collector, what is made later is not; threads take short turns."""
+    settled, before = [object()], sys.getswitchinterval()
     process_setup.settle()
     try:
+        assert THREAD_TURN_SECONDS == pytest.approx(sys.getswitchinterval())
         later = [object()]
         tracked = {id(each) for each in gc.get_objects()}
         assert [False, True] == [id(settled) in tracked, id(later) in tracked]
     finally:
         gc.unfreeze()
+        sys.setswitchinterval(before)
