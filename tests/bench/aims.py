@@ -71,6 +71,14 @@ AIMS = (
         "new connection and FetchX509SVID, 8 clients: calls",
         at_least=0.8,
     ),
+    Aim(
+        "Registration to the SVID on an open stream: time, to SPIRE's",
+        40,
+        "entry create: the first stream has the SVID",
+        at_most=1 / 100,
+    ),
+    Aim("Registration to the SVID on 1,000 streams: time, to SPIRE's", 41, "entry create: the last", at_most=1 / 70),
+    Aim("Restart with 1,000 clients: errors but UNAVAILABLE", 44, "errors but UNAVAILABLE", "", at_most=0),
     Aim("Token exchange: rate at 8 connections, to Keycloak's", 50, f"{_EXCHANGE}: calls", TO_KEYCLOAK, at_least=4.0),
     Aim(
         "Token exchange: CPU a call at 8 connections, to Keycloak's",

@@ -269,6 +269,7 @@ def restarted(bench: Bench) -> Iterator[Figure | str]:
     for how, values_of in found.items():
         for name, values in values_of.items():
             yield Figure.of(f"{how}: {name}", "ms", values, failed=bool(wrong))
+    yield Figure.of("errors but UNAVAILABLE", "", [sum(codes[code] for code in wrong)])
     yield f"errors that the clients saw: {_told(codes)}"
     yield "clients as go-spiffe makes them: they come back a second after their stream has ended, then after two, three ..."
 
