@@ -1,7 +1,6 @@
 """HTTP/1.1 on connections that a door hands over.
 
-There is no inward connection: uvicorn's protocol gets the caller's own transport, and who it is travels in the ASGI
-scope, under SENDER.
+uvicorn's protocol gets the caller's own transport, and who it is travels in the ASGI scope, under SENDER.
 """
 
 from typing import TYPE_CHECKING
