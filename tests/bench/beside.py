@@ -108,11 +108,13 @@ def beside(
         values = {subject: list(map(read, each)) for subject, each in runs.items()}
         yield from compared(f"{what}: {name}", unit, values, failed=[n for n, each in runs.items() if _failures(each)])
     for subject in subjects:
+        failures = _failures(runs[subject.name])
         shares = {daemon: [run.microseconds(daemon) for run in runs[subject.name]] for daemon in subject.daemons}
         if sum(max(spent) >= NOTABLE_MICROSECONDS for spent in shares.values()) > 1:
             for daemon, spent in shares.items():
-                yield Figure.of(f"{what}: of that the {daemon}'s", "µs", spent, subject=subject.name)
-        if failures := _failures(runs[subject.name]):
+                name = f"{what}: of that the {daemon}'s"
+                yield Figure.of(name, "µs", spent, subject=subject.name, failed=bool(failures))
+        if failures:
             calls = sum(run.calls for run in runs[subject.name])
             codes = ", ".join(f"{number:,} {code}" for code, number in failures.items())
             yield f"{what}: calls to {subject.name} FAILED: {codes}, beside {calls:,} that were answered"

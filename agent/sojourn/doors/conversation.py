@@ -10,6 +10,7 @@ from uvicorn.server import ServerState
 
 from sojourn.doors.admission import Allowance
 from sojourn.doors.scope import SENDER
+from sojourn.errors import LimitExceeded
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
     HTTP_KEEP_ALIVE_SECONDS,
@@ -81,14 +82,17 @@ class Conversation(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:
+        if self.transport.is_closing():
+            return
         if self._logged.allow(self._sender.who):
             log.info("http_malformed", who=self._sender.who, **self._sender.details)
         super().send_400_response(msg)
 
     def on_message_begin(self) -> None:
-        super().on_message_begin()
         if len(self.pipeline) > HTTP_PIPELINE:  # each waits with an object of its own
             self.transport.abort()
+            raise LimitExceeded("too many requests were sent ahead")  # or the parser would go on with what has come
+        super().on_message_begin()
         self._head_bytes = 0
         self._expect()
 
