@@ -36,7 +36,9 @@ class Recent:
 
     def get(self, peer: Peer) -> Attested | None:
         """What was proved of the process of `peer` just now, when it was what it was at this connect."""
-        kept = self._kept.get(self._same(peer)) if self._kept else None
+        if not self._kept or peer.process.pidfd < 0:  # it has left: what is asked for it next will find that
+            return None
+        kept = self._kept.get(self._same(peer))
         return kept if kept is not None and kept.at > self._clock.boot() - ATTESTATION_SHARED_SECONDS else None
 
     def put(self, peer: Peer, attested: Attested) -> None:

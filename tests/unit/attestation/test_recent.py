@@ -159,3 +159,12 @@ async def test_is_bounded(room, monkeypatch):
     monkeypatch.setattr(recent_module, "ATTESTATIONS_SHARED", 10)
     await room.attest()
     assert 1 == len(room.attestation._recent._kept)
+
+
+async def test_a_connection_that_was_closed(room):
+    """Of a caller that has left before its call is looked at it is said that it has gone, and nothing fails."""
+    await room.attest()
+    peer = room.connection()
+    peer.close()
+    with pytest.raises(AttestationFailed, match="gone"):
+        await room.attestation.attest(peer)
