@@ -70,6 +70,7 @@ class Audit:
         self._store = store
         self._clock = clock
         self._waiting: deque[Event] = deque()
+        self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
         self._denials: dict[int | str, int] = {}  # who -> denials in this second
         self._second = 0
@@ -105,15 +106,16 @@ class Audit:
         return Event(int(self._clock.now().timestamp() * 1000), event, _CANONICAL.encode(kept))
 
     async def flush(self) -> None:
-        """Write what waits. Raises what the store raises; nothing is lost then."""
-        self._note_suppressed()
-        batch, self._waiting = self._waiting, deque()
-        try:
-            if batch:
-                await self._store.append(tuple(batch))
-        except BaseException:
-            self._waiting.extendleft(reversed(batch))
-            raise
+        """Write what waits, and what another began to write. Raises what the store raises; nothing is lost then."""
+        async with self._writing:
+            self._note_suppressed()
+            batch, self._waiting = self._waiting, deque()
+            try:
+                if batch:
+                    await self._store.append(tuple(batch))
+            except BaseException:
+                self._waiting.extendleft(reversed(batch))
+                raise
 
     async def finish(self) -> None:
         """Write that the agent has stopped, and what waits. If that cannot be, the log says so."""

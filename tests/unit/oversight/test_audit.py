@@ -88,6 +88,27 @@ class TestNote:
         assert ["b", "c"] == store.names
         assert "audit_record_lost" in capsys.readouterr().out
 
+    async def test_flush_waits_for_what_is_being_written(self, audit, store):
+        """What another has begun to write is written too when this returns: a revocation then looks for it."""
+        begun, goes_on = asyncio.Event(), asyncio.Event()
+        append = store.append
+
+        async def slowly(events):
+            begun.set()
+            await goes_on.wait()
+            await append(events)
+
+        store.append = slowly
+        audit.note("a")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(audit.flush())
+            await begun.wait()
+            second = group.create_task(audit.flush())
+            await asyncio.sleep(0)
+            assert not second.done()
+            goes_on.set()
+        assert ["a"] == store.names
+
     async def test_run_writes_by_itself(self, audit, store):
         """The background writer writes what is noted."""
         running = asyncio.ensure_future(audit.run())
