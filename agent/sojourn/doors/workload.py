@@ -42,7 +42,7 @@ class WorkloadApi:
         self._audit = audit
         self._clock = clock
         self._answers: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
-        self._given: OrderedDict[tuple[str, int, int, int], None] = OrderedDict()  # JWT-SVIDs, and to which processes
+        self._given: OrderedDict[tuple[str, int, int, int, int], None] = OrderedDict()  # JWT-SVIDs, to which processes
         self._validated: Recent[str, bytes] = Recent(
             Room(VALIDATIONS_KEPT, VALIDATIONS_KEPT_BYTES), Room(VALIDATIONS_KEPT // 4, VALIDATIONS_KEPT_BYTES // 4)
         )
@@ -82,9 +82,9 @@ class WorkloadApi:
         return answer
 
     def _record(self, peer: Peer, entry: Entry, svid: JwtSvid) -> None:
-        """Record which process has which JWT-SVID: once, however often it is served the same."""
+        """Record which process has which JWT-SVID: once, however often it is served the same, if no record was lost."""
         process = peer.process
-        given = (svid.claims["jti"], process.pid, process.start_time, peer.uid)
+        given = (svid.claims["jti"], process.pid, process.start_time, peer.uid, self._audit.lost)
         if given in self._given:
             self._given.move_to_end(given)
             return

@@ -69,6 +69,7 @@ class Audit:
     def __init__(self, store: AuditStore, clock: Clock) -> None:
         self._store = store
         self._clock = clock
+        self.lost = 0  # records so far, of those that waited
         self._waiting: deque[Event] = deque()
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -79,6 +80,7 @@ class Audit:
         """Record something that need not wait for the disk. What the disk does not take stays here for a while."""
         if len(self._waiting) >= WRITES_WAITING:
             self._waiting.popleft()
+            self.lost += 1
             log.error("audit_record_lost", reason="the journal cannot be written and too many records wait")
         self._waiting.append(self.event(event, fields))
         self._wake.set()

@@ -19,6 +19,7 @@ from sojourn.doors.workload import WorkloadApi
 from sojourn.errors import AttestationFailed, NoIdentity, Unavailable
 from sojourn.identity import identities as identities_module
 from sojourn.identity.issued import IssuedSvid
+from sojourn.oversight import audit as audit_module
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import TrustDomain
@@ -267,3 +268,16 @@ async def test_records_of_jwt_svids(fetch):
         await audit.flush()
         assert 4 == len(fetch.room.audit.fields("jwt_svid_issued"))
         other.close()
+
+
+async def test_records_again_when_records_were_lost(fetch, monkeypatch):
+    """A JWT-SVID whose record the journal may have lost is recorded again: by that it is found to be revoked."""
+    monkeypatch.setattr(audit_module, "WRITES_WAITING", 1)
+    audit = Audit(fetch.room.audit, fetch.room.clock)
+    api = WorkloadApi(fetch.room.identities, audit, fetch.room.clock, wit=False)
+    for _ in range(2):
+        await api.fetch_jwt_svid(Call(fetch.room.peer), pb.JWTSVIDRequest(audience=["a"]))
+        audit.note("another")
+    await api.fetch_jwt_svid(Call(fetch.room.peer), pb.JWTSVIDRequest(audience=["a"]))
+    await audit.flush()
+    assert 1 == len(fetch.room.audit.fields("jwt_svid_issued"))

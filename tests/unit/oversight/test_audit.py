@@ -88,6 +88,13 @@ class TestNote:
         assert ["b", "c"] == store.names
         assert "audit_record_lost" in capsys.readouterr().out
 
+    async def test_counts_what_is_lost(self, audit, monkeypatch):
+        """Whoever records something once can tell that its record may have gone."""
+        monkeypatch.setattr(audit_module, "WRITES_WAITING", 2)
+        for name in "abc":
+            audit.note(name)
+        assert 1 == audit.lost
+
     async def test_flush_waits_for_what_is_being_written(self, audit, store):
         """What another has begun to write is written too when this returns: a revocation then looks for it."""
         begun, goes_on = asyncio.Event(), asyncio.Event()
