@@ -78,7 +78,10 @@ class Process:
         return cls(pid, pidfd)
 
     def again(self) -> "Process":
-        """A second handle on the same process, with a life of its own."""
+        """A second handle on the same process, with a life of its own. Raise AttestationFailed if it has gone, or this
+        one is closed.
+        """
+        self.check_alive()
         return Process(self.pid, os.dup(self._pidfd), self.start_time)
 
     @property

@@ -86,6 +86,13 @@ class TestPin:
         assert (True, False) == (pinned.exited, second.exited)
         second.close()
 
+    def test_not_again_once_closed(self, running):
+        """Of a handle that was closed meanwhile, as its caller has left, there is no second one."""
+        process = Process.open(running.pid)
+        process.close()
+        with pytest.raises(AttestationFailed, match="gone"):
+            process.again()
+
     def test_close(self, running):
         """Closing gives the descriptor back, once."""
         before = descriptors()
