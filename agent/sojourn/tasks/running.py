@@ -87,11 +87,18 @@ def asker_of(client: Client) -> Asker:
 def bond_of(client: Client, runner: Process | None, *, waits: bool) -> Bond:
     """With what a one-shot task lives: the caller, which may be a helper of its runner; nothing, on another machine.
 
-    One that waits for approval is its runner's from the beginning, and may be asked for by any helper of that.
+    One that waits for approval is its runner's from the beginning, and may be asked for by any helper of that. Raise
+    AttestationFailed if either has gone.
     """
     if client.peer is None:
         return Bond(NoProcess(), ONE_SHOT)
     caller = client.peer.process
     if waits:
         return Bond((runner or caller).again(), ONE_SHOT, session=True)
-    return Bond(caller.again(), ONE_SHOT, heir=runner.again() if runner is not None else None)
+    heir = runner.again() if runner is not None else None
+    try:
+        return Bond(caller.again(), ONE_SHOT, heir=heir)
+    except BaseException:
+        if heir is not None:
+            heir.close()
+        raise

@@ -7,12 +7,15 @@ from contextlib import contextmanager
 
 import pytest
 from fakes.attestations import FakeAttestor
+from fakes.children import child, holder_of, peer_of
 from fakes.granting_room import TRIAGE_ID, Room
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import stat_of
+from sojourn.errors import AttestationFailed
 from sojourn.limits import ATTESTATION_FRESH_SECONDS, RUNNERS_KEPT
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import running as module
+from sojourn.tasks.clients import SOCKET, Client
 
 OTHER_ID = SpiffeId.parse("spiffe://example.org/other")
 RUNNER = "import subprocess, sys; helper = subprocess.Popen(['sleep', '3600']); print(helper.pid, flush=True); {then}"
@@ -108,3 +111,21 @@ class TestRunners:
             asked = [await found(room, each) for each in (its, others, its)]
             assert [one.pid, other.pid, one.pid] == asked == room.asked
             assert 1 == len(room.runners)
+
+
+def test_a_runner_that_has_gone_meanwhile():
+    """With a runner that has ended since it was found no task is bound, and no handle stays open: whoever has helpers
+    run by processes that end at once would take all of them.
+    """
+    with child() as process, child() as other:
+        peer, runner = peer_of(process), holder_of(other)
+        client = Client(SOCKET, (), peer)
+        other.kill()
+        other.wait()
+        before = set(os.listdir("/proc/self/fd"))
+        with pytest.raises(AttestationFailed, match="gone") as caught:
+            module.bond_of(client, runner, waits=False)
+        del caught
+        assert before == set(os.listdir("/proc/self/fd"))
+        peer.close()
+        runner.close()
