@@ -90,8 +90,9 @@ class TasksApi:
         if begin.holder_pid or begin.idempotency_key:
             raise InvalidInput("holder_pid and idempotency_key have no place here: the task is the stream")
         entries = await self._identities.of(peer)
+        wanted = _begin_request(begin)  # before there is a handle: it may be malformed
         bond = Bond(peer.process.again(), STREAM, begin.session)
-        return await self._beginning.begin(peer, entries, _begin_request(begin), bond)
+        return await self._beginning.begin(peer, entries, wanted, bond)
 
     async def _accept_stream(self, peer: Peer, accept: pb.AcceptDelegationRequest) -> Task:
         if accept.holder_pid:
