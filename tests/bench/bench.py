@@ -14,6 +14,7 @@ import sys
 from operator import itemgetter
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -74,6 +75,13 @@ def reason(error: Exception) -> str:
     return " ".join(f"{type(error).__name__}: {said}".split())[:300]
 
 
+def kept(report: dict[str, Any], path: Path) -> None:
+    """Write it whole, or leave what was there."""
+    fresh = path.with_name(path.name + ".new")
+    fresh.write_text(json.dumps(report, indent=1) + "\n")
+    fresh.replace(path)
+
+
 def terminated(*_: object) -> None:
     raise SystemExit(143)  # so that all that was started is ended on the way out
 
@@ -109,25 +117,20 @@ def main() -> int:
     if float(str(before["busy_before"])) > QUIET and not options.quick:
         print(f"bench: the machine is {before['busy_before']:.0%} busy: its figures will say so", file=sys.stderr)
     with Bench(QUICK if options.quick else FULL) as bench:
-        lines = []
+        lines: list[Line] = []
+        report: dict[str, Any] = {"format": FORMAT, "quick": options.quick, "machine": before, "versions": made_of}
         for group, each in itertools.groupby(wanted, key=itemgetter(0)):
-            lines += [measured(group, spec, bench) for _, spec in each]
+            for _, spec in each:
+                lines.append(measured(group, spec, bench))
+                report |= {"seconds": round(monotonic() - begun, 1), "lines": [line.json() for line in lines]}
+                kept(report, options.json)  # whoever ends the run has what was measured by then
             bench.end_group()
-    report = {
-        "format": FORMAT,
-        "quick": options.quick,
-        "machine": before,
-        "versions": made_of,
-        "seconds": round(monotonic() - begun, 1),
-        "lines": [line.json() for line in lines],
-    }
     print(text(lines))
     print(
         f"{before['cpus']} CPUs ({before['cpu']}), {before['busy_before']:.0%} busy before (load {before['load_before'][0]}), Linux {before['kernel']},"
         f" clock {before['clock']}, {before['file_system']}; {report['seconds']:.0f} s"
     )
     print("; ".join(f"{name} {which}" for name, which in made_of.items()))
-    options.json.write_text(json.dumps(report, indent=1) + "\n")
     print(f"all figures: {options.json}")
     if options.plots:
         for path in write_plots(lines, options.plots):
