@@ -305,7 +305,9 @@ def test_SPIRE_1143_GO_2024_2978_nothing_secret_is_logged(agent: AgentProcess, a
 def test_CVE_2024_8365_no_token_in_the_audit(agent: AgentProcess, wire: Wire) -> None:
     """The audit names a token by its `jti` and does not hold it."""
     svid = (
-        wire.unary(WORKLOAD_API + "FetchJWTSVID", pb.JWTSVIDRequest(audience=["a"]), pb.JWTSVIDResponse).svids[0].svid
+        wire.unary(WORKLOAD_API + "FetchJWTSVID", pb.JWTSVIDRequest(audience=["audited"]), pb.JWTSVIDResponse)
+        .svids[0]
+        .svid
     )
     payload = json.loads(base64.urlsafe_b64decode(svid.split(".")[1] + "=="))
     shown = agent.run("audit", "tail", "--output", "json").stdout
