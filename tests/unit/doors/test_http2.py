@@ -1,6 +1,7 @@
 """doors/http2: calls of gRPC over HTTP/2, frame by frame, on a real socket."""
 
 import asyncio
+import gc
 import gzip
 import os
 import random
@@ -514,6 +515,28 @@ class TestLimits:
 
         async with site(tmp_path) as here:
             assert await here.within(work) < 10 << 20
+
+    async def test_answers_that_nobody_takes_any_more(self, tmp_path: Path) -> None:
+        """Calls whose answers wait for a window, and that are reset, leave nothing behind."""
+        waiting = asyncio.Semaphore(0)
+        loop = asyncio.get_running_loop()
+
+        async def full(stream: Stream) -> None:
+            waiting.release()
+            await stream.answer(b"a")
+
+        def work(connection: Connection) -> int:
+            for number in range(1, 401, 2):
+                connection.call(PATH, b"", number)
+                asyncio.run_coroutine_threadsafe(waiting.acquire(), loop).result(20)
+                connection.send(frame(RST_STREAM, 0, number, (8).to_bytes(4, "big")))
+            connection.send(frame(PING, body=b"12345678"))
+            connection.until(PING)
+            gc.collect()
+            return sum(type(each) is asyncio.Future for each in gc.get_objects())
+
+        async with site(tmp_path, full) as here:
+            assert await here.within(work, b"\x00\x04" + bytes(4)) < 50
 
     async def test_silence(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A connection that says no more than the preface is closed."""

@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._block: tuple[int, bool, list[bytes]] | None = None  # a header block that goes on
         self._greeted = False
         self._deadline: asyncio.TimerHandle | None = None
-        self._waiters: list[asyncio.Future[None]] = []
+        self._waiters: set[asyncio.Future[None]] = set()
         self._read: dict[type[http2.Frame], Callable[[Any], None]] = {
             http2.DataFrame: self._on_data,
             http2.HeadersFrame: self._on_headers,
@@ -124,8 +124,11 @@ class Connection(asyncio.Protocol):
     async def freed(self) -> None:
         """Return when the peer has said that it takes more, or the transport has."""
         waiter = self._loop.create_future()
-        self._waiters.append(waiter)
-        await waiter
+        self._waiters.add(waiter)
+        try:
+            await waiter
+        finally:
+            self._waiters.discard(waiter)
 
     def hold(self, size: int) -> bool:
         """Count so many bytes more, or fewer, that are held of requests. Return whether that is still allowed."""
@@ -360,8 +363,7 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def _wake(self) -> None:
-        waiters, self._waiters = self._waiters, []
-        for waiter in waiters:
+        for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
 
