@@ -5,6 +5,8 @@ import gc
 import gzip
 import os
 import random
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -273,7 +275,7 @@ class TestCalls:
             assert "12" == (await here.within(lambda c: (c.call("/a/c", b""), answer(c))[1]))[1]["grpc-status"]
 
     async def test_packed_requests(self, tmp_path: Path) -> None:
-        """gzip is unpacked up to the limit; what is not gzip, or packed otherwise, is refused."""
+        """gzip and deflate are unpacked up to the limit; what is not whole, or packed otherwise, is refused."""
         packed = {b"grpc-encoding": b"gzip"}
 
         def asking(content: bytes, extra: dict[bytes, bytes]) -> Callable[[Connection], Any]:
@@ -287,10 +289,15 @@ class TestCalls:
             return work
 
         async with site(tmp_path) as here:
-            assert message(b"a" * 60_000) == (await here.within(asking(gzip.compress(b"a" * 60_000), packed)))[0]
+            for content, extra in (
+                (gzip.compress(b"a" * 60_000), packed),
+                (zlib.compress(b"a" * 60_000), {b"grpc-encoding": b"deflate"}),
+            ):
+                assert message(b"a" * 60_000) == (await here.within(asking(content, extra)))[0]
             for content, extra, code in (
                 (gzip.compress(b"a" * (MESSAGE_MAX + 1)), packed, "limit_exceeded"),
                 (b"no gzip", packed, "invalid_input"),
+                (gzip.compress(b"abc")[:-3], packed, "invalid_input"),
                 (gzip.compress(b"a"), {}, "unimplemented"),
                 (gzip.compress(b"a"), {b"grpc-encoding": b"br"}, "unimplemented"),
             ):
@@ -485,14 +492,68 @@ class TestLimits:
             assert (3).to_bytes(4, "big") == await here.within(work)
             assert not here.server.held
 
+    @pytest.mark.parametrize(
+        "piece", [message(b"ab"), message(gzip.compress(b"a" * MESSAGE_MAX), flag=1)], ids=["small", "packed"]
+    )
+    async def test_messages_that_are_not_read(self, tmp_path: Path, piece: bytes) -> None:
+        """Messages that are sent ahead take the room that they took on the wire, however many they are or become."""
+
+        async def deaf(stream: Stream) -> None:
+            await stream.message()
+            await asyncio.Event().wait()
+
+        def work(connection: Connection) -> tuple[int, int]:
+            pieces = piece * (16_000 // len(piece))
+            tracemalloc.start()
+            try:
+                for number in (1, 3, 5, 7):
+                    connection.send(
+                        frame(HEADERS, END_HEADERS, number, call_headers(PATH, {b"grpc-encoding": b"gzip"}))
+                    )
+                    for _ in range(REQUEST_WINDOW_BYTES // 16_000):
+                        connection.send(frame(DATA, 0, number, pieces))
+                connection.send(frame(PING, body=b"12345678"))
+                connection.until(PING)
+                return here.server.held[7], tracemalloc.get_traced_memory()[0]
+            finally:
+                tracemalloc.stop()
+
+        async with site(tmp_path, deaf) as here:
+            held, taken = await here.within(work)
+        assert held > 4 * (REQUEST_WINDOW_BYTES - 17_000)
+        assert taken < 2 * held
+
+    async def test_turns_within_a_call(self, tmp_path: Path) -> None:
+        """A call of very many messages that are there already lets others have their turn in between."""
+        order: list[str] = []
+
+        async def count(stream: Stream) -> None:
+            while await stream.message() is not None:
+                order.append("message")
+            stream.end()
+
+        def work(connection: Connection) -> None:
+            connection.send(
+                frame(HEADERS, END_HEADERS, 1, call_headers(PATH)), frame(DATA, END_STREAM, 1, message(b"") * 3_000)
+            )
+            answer(connection)
+
+        async with site(tmp_path, count) as here:
+            counting = asyncio.create_task(here.within(work))
+            while not order:
+                await asyncio.sleep(0)
+            order.append("other")
+            await counting
+        assert order.index("other") < 100
+
     async def test_what_one_user_may_have_held(self, tmp_path: Path) -> None:
         """Where too much is held of one user's requests, the next is refused, and others are not counted with it."""
         async with site(tmp_path) as here:
-            here.server.held[7] = REQUESTS_HELD_BYTES - 10
+            here.server.held[7] = REQUESTS_HELD_BYTES - len(message(b"a" * 10))
             here.server.held[8] = REQUESTS_HELD_BYTES
             assert message(b"a" * 10) == (await here.within(lambda c: (c.call(PATH, b"a" * 10), answer(c))[1]))[0]
             _, fields = await here.within(lambda c: (c.call(PATH, b"a" * 11), answer(c))[1])
-            assert REQUESTS_HELD_BYTES - 10 == here.server.held[7]
+            assert REQUESTS_HELD_BYTES - len(message(b"a" * 10)) == here.server.held[7]
         assert ("limit_exceeded", None) == (fields.get("sojourn-code"), fields.get("closed"))
 
     async def test_a_peer_that_reads_nothing(self, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import zlib
-from collections import deque
 from collections.abc import Iterable
 from typing import Protocol
 from urllib.parse import quote
@@ -15,7 +14,7 @@ from sojourn.errors import InvalidInput, LimitExceeded, SojournError, Unimplemen
 from sojourn.limits import REQUEST_WINDOW_BYTES, STATUS_TEXT_MAX_BYTES
 
 _PREFIX = 5  # of a message: whether it is compressed, and its length
-_GZIP = 16 + zlib.MAX_WBITS
+_PACKINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # as zlib names them
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")  # in grpc-message
 DEADLINE_EXCEEDED = 4
 
@@ -42,9 +41,9 @@ class Stream:
         "_connection",
         "_credit",
         "_fault",
+        "_got",
+        "_heard",
         "_left",
-        "_messages",
-        "_part",
         "_waiter",
         "ended",
         "head",
@@ -69,8 +68,8 @@ class Stream:
         self._fault: SojournError | None = None
         self._left = head.length  # bytes that are still to come, if the head says
         self._credit = REQUEST_WINDOW_BYTES  # bytes that the peer may send
-        self._messages: deque[bytes] = deque()
-        self._part = b""
+        self._got = bytearray()  # of the request, and not read yet
+        self._heard = False  # a message has been read
         self._waiter: asyncio.Future[None] | None = None
 
     @property
@@ -88,65 +87,63 @@ class Stream:
             self._left -= len(data)
             if self._left < 0 or (ended and self._left):
                 return Code.PROTOCOL_ERROR
-        if not self.over and self._fault is None:
-            self._take(data)
+        if data and not self.over and self._fault is None:
+            self._keep(data)
         if ended:
             self.finish()
         else:
             self._wake()
-            if not self._messages:
+            if not self._whole():
                 self._grant()
         return None
 
-    def _take(self, data: bytes) -> None:
-        """Part what has come into messages, and keep the rest."""
-        held = -len(self._part)
-        if self._part:
-            data, self._part = self._part + data, b""
-        at = 0
-        while at < len(data):
-            begins = at + _PREFIX
-            length = int.from_bytes(data[at + 1 : begins], "big") if begins <= len(data) else 0
-            if length > self._connection.message_max:
-                self._fault = LimitExceeded(f"a request is larger than {self._connection.message_max} bytes")
-                break
-            if begins + length > len(data):
-                self._part = data[at:]
-                break
-            try:
-                message = self._unpacked(data[at], data[begins : begins + length])
-            except SojournError as error:
-                self._fault = error
-                break
-            self._messages.append(message)
-            held += len(message)
-            at = begins + length
-        held += len(self._part)
-        if held and not self._connection.hold(held):
+    def _keep(self, data: bytes) -> None:
+        """Keep what has come until it is read: many small messages as they came are much less than each for itself."""
+        self._got += data
+        if not self._connection.hold(len(data)):
             self._drop()
             self._fault = LimitExceeded("too much is held of requests that are under way")
 
+    def _whole(self) -> bool:
+        """Whether the next message has come whole, or what is wrong with it is known."""
+        got = self._got
+        if len(got) < _PREFIX or self._fault is not None:
+            return self._fault is not None
+        length = int.from_bytes(got[1:_PREFIX], "big")
+        if length > self._connection.message_max:
+            self._fault = LimitExceeded(f"a request is larger than {self._connection.message_max} bytes")
+            return True
+        return len(got) >= _PREFIX + length
+
+    def _taken(self) -> bytes:
+        """The next message, which has come whole. Raise SojournError for what cannot be unpacked."""
+        got = self._got
+        ends = _PREFIX + int.from_bytes(got[1:_PREFIX], "big")
+        flag, data = got[0], bytes(memoryview(got)[_PREFIX:ends])
+        del got[:ends]
+        self._connection.hold(-ends)
+        return data if flag == 0 else self._unpacked(flag, data)
+
     def _unpacked(self, flag: int, data: bytes) -> bytes:
         """Raise SojournError."""
-        if flag == 0:
-            return data
-        if flag > 1 or self.head.encoding != b"gzip":
-            raise Unimplemented("a message is packed in a way that is not known: gzip is, and identity")
+        packing = _PACKINGS.get(self.head.encoding)
+        if flag > 1 or packing is None:
+            raise Unimplemented("a message is packed in a way that is not known: gzip and deflate are, and identity")
         most = self._connection.message_max
         try:
-            unpacking = zlib.decompressobj(wbits=_GZIP)
+            unpacking = zlib.decompressobj(wbits=packing)
             found = unpacking.decompress(data, most + 1)
         except zlib.error:
-            raise InvalidInput("a message that is said to be packed by gzip is not") from None
+            raise InvalidInput("a message is not packed as its call says") from None
         if len(found) > most:
             raise LimitExceeded(f"a request is larger than {most} bytes")
+        if not unpacking.eof:
+            raise InvalidInput("a packed message ends in the middle")
         return found
 
     def finish(self) -> None:
         """The peer sends no more."""
         self.ended = True
-        if self._part and self._fault is None:
-            self._fault = InvalidInput("the request ended in the middle of a message")
         self._wake()
 
     def cancel(self) -> None:
@@ -169,24 +166,32 @@ class Stream:
     @property
     def waiting(self) -> bool:
         """Whether `message` would have to wait."""
-        return not self._messages and not self.ended and self._fault is None
+        return not self.ended and not self._whole()
 
     async def message(self) -> bytes | None:
         """The next message of the request, or None if there are no more. Raise SojournError for a malformed one."""
-        while not self._messages:
-            if self._fault is not None:
-                raise self._fault
+        if self._heard and not self.waiting:
+            await asyncio.sleep(0)  # others have their turn between the messages of a call
+        while not self._whole():
             if self.ended:
+                if self._got:
+                    self._fault = InvalidInput("the request ended in the middle of a message")
+                    continue
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
-        message = self._messages.popleft()
-        if message:
-            self._connection.hold(-len(message))
-        if not self._messages and not self.ended:
+        if self._fault is not None:
+            raise self._fault
+        self._heard = True
+        try:
+            message = self._taken()
+        except SojournError as error:
+            self._fault = error
+            raise
+        if not self.ended and not self._whole():
             self._grant()
         return message
 
@@ -270,10 +275,9 @@ class Stream:
         self._drop()
 
     def _drop(self) -> None:
-        if self._messages or self._part:
-            self._connection.hold(-sum(map(len, self._messages)) - len(self._part))
-            self._messages.clear()
-            self._part = b""
+        if self._got:
+            self._connection.hold(-len(self._got))
+            self._got.clear()
 
     def _grant(self) -> None:
         """Let the peer send as much as it might at first, once it has sent half of that."""
