@@ -36,7 +36,10 @@ STREAMS_PER_CONNECTION = 100
 STREAMS_PER_UID = 5_000  # at about 8 KiB each
 SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
 CALLS_PER_UID = 64  # that are being answered at once; over that a caller is told to come back
-FRAMES_PER_TURN = 64  # of one connection, before others have a turn: with a new call in each second one about 5 ms
+FRAMES_PER_TURN = (
+    64  # of one caller's connections, before others have a turn: with a new call in each second about 5 ms
+)
+TURN_SECONDS = 0.005  # or for so long, where reading them takes longer than that
 HEADER_BLOCK_FRAMES = 8  # a caller that sends more of them sends nothing else
 HEADER_BLOCK_MAX_BYTES = 64 * 1024  # packed or unpacked; over METADATA_MAX_BYTES the call is refused, over that all
 HEADS_KEPT = 32  # of calls on a connection that begin the same again and again

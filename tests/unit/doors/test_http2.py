@@ -7,8 +7,9 @@ import os
 import random
 import tracemalloc
 import zlib
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,14 @@ class TestHeads:
         """A block that cannot be decoded ends the connection, since what follows stands on it."""
         with pytest.raises(BadBlock):
             Heads().read(b"\xff\xff\xff\xff\xff\xff")
+
+    def test_a_table_that_is_resized_again_and_again(self) -> None:
+        """A block may change the size of the table twice (RFC 7541, 4.2), and not ten thousand times."""
+        block = Encoder().encode(REQUEST)
+        assert Heads().read(b"\x20" + b"\x3f\xe1\x1f" + block).path == "/a/b"
+        for size in (b"\x20", b"\x3f\xe1\x1f", b"\x3e"):
+            with pytest.raises(BadBlock):
+                Heads().read(size * 3 + block)
 
 
 class TestCalls:
@@ -453,6 +462,31 @@ class TestLimits:
             await flooding
         assert "flood" in order[order.index("other") :]
 
+    @pytest.mark.parametrize(
+        ("connections", "fields", "most"), [(20, 0, FRAMES_PER_TURN), (1, 400, FRAMES_PER_TURN // 2)]
+    )
+    async def test_turns_of_one_user(self, tmp_path: Path, connections: int, fields: int, most: int) -> None:
+        """However many connections a user has, and however long their frames take, others have turns in between."""
+        rounds, begun = 0, Counter[int]()
+
+        async def note(stream: Stream) -> None:
+            begun[rounds] += 1
+            await stream.answer(b"")
+
+        block = call_headers(PATH) + b"\x00\x01x\x00" * fields
+        calls = b"".join(frame(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * n, block) for n in range(FRAMES_PER_TURN - 2))
+        async with site(tmp_path, note) as here, AsyncExitStack() as stack:
+            for _ in range(connections):  # all are there before the loop sees the first
+                connection = stack.enter_context(Connection(str(tmp_path / "s.sock")))
+                connection.open()
+                connection.send(calls)
+            async with asyncio.timeout(20):
+                while begun.total() < connections * (FRAMES_PER_TURN - 2):
+                    await asyncio.sleep(0)
+                    rounds += 1
+            assert not here.server.streams
+        assert max(begun.values()) <= most
+
     async def test_streams(self, tmp_path: Path) -> None:
         """More streams than a connection may have at once are refused, which a client may try again."""
 
@@ -598,6 +632,29 @@ class TestLimits:
 
         async with site(tmp_path, full) as here:
             assert await here.within(work, b"\x00\x04" + bytes(4)) < 50
+
+    async def test_calls_whose_answers_are_not_taken(self, tmp_path: Path) -> None:
+        """While a peer does not take its answers, not even what has come already is answered."""
+        answered = 0
+
+        async def refuse(stream: Stream) -> None:
+            nonlocal answered
+            answered += 1
+            stream.fail(7, "x" * STATUS_TEXT_MAX_BYTES)
+
+        async with site(tmp_path, refuse):
+            with Connection(str(tmp_path / "s.sock")) as connection:
+                connection.open()
+                encoder = Encoder()
+                blocks = [encoder.encode(REQUEST) for _ in range(2_000)]
+                connection.send(
+                    *(frame(HEADERS, END_HEADERS | END_STREAM, 1 + 2 * n, each) for n, each in enumerate(blocks))
+                )
+                await asyncio.sleep(0.5)
+                before = answered
+                await asyncio.to_thread(lambda: [answer(connection, 1 + 2 * n) for n in range(2_000)])
+        assert before < 500
+        assert 2_000 == answered
 
     async def test_silence(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """A connection that says no more than the preface is closed."""

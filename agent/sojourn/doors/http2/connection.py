@@ -1,12 +1,13 @@
 """One HTTP/2 connection, as its server (RFC 9113). Who is at the other end is known before it begins.
 
-Whoever floods it floods himself: so many frames are read before others have a turn, and while the peer does not take
-what it is sent, nothing more is read of it.
+Whoever floods it floods himself: so much is read of one caller before others have a turn, and while the peer does not
+take what it is sent, nothing more is read of it.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from hyperframe import frame as http2
@@ -17,10 +18,10 @@ from sojourn.doors.http2.frames import FRAME_BYTES, PREFACE, WINDOW_BYTES, WINDO
 from sojourn.doors.http2.heads import BadBlock, Heads
 from sojourn.doors.http2.server import Server
 from sojourn.doors.http2.stream import Stream
+from sojourn.doors.http2.turns import Turn
 from sojourn.doors.visitor import Visitor
 from sojourn.limits import (
     FIRST_BYTES_SECONDS,
-    FRAMES_PER_TURN,
     HEADER_BLOCK_FRAMES,
     HEADER_BLOCK_MAX_BYTES,
     REQUEST_WINDOW_BYTES,
@@ -55,7 +56,7 @@ class Connection(asyncio.Protocol):
         self._last = 0  # the newest stream that the peer has opened
         self._over = False
         self._rest = b""  # received, and not read yet
-        self._later: asyncio.Handle | None = None
+        self._waits = False  # for its turn to be read
         self._unsent = b""  # answers to frames of this turn, which go with the answers to its calls if there are some
         self._reading = True
         self._credit = _CONNECTION_WINDOW_BYTES
@@ -93,8 +94,10 @@ class Connection(asyncio.Protocol):
             self._rest_of_preface -= taken
             data = data[taken:]
         self._rest = self._rest + data if self._rest else data
-        if self._later is None:
-            self._take_turn()
+        if self._waits:
+            self._read_on(on=False)
+        else:
+            self._ask()
 
     def eof_received(self) -> bool:
         """Whoever sends no more hears no more: gRPC keeps both directions open as long as it asks."""
@@ -107,7 +110,8 @@ class Connection(asyncio.Protocol):
     def resume_writing(self) -> None:
         self.free = True
         self._wake()
-        self._read_on(on=self._later is None)
+        if not self._waits:
+            self._ask()
 
     def connection_lost(self, error: Exception | None) -> None:
         del error
@@ -154,38 +158,46 @@ class Connection(asyncio.Protocol):
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
-    def _take_turn(self) -> None:
-        self._later = None
+    def _ask(self) -> None:
+        self._waits = True
+        self._server.turns.ask(self.visitor.who, self)
+
+    def read(self, turn: Turn) -> bool:
+        """Read frames until the turn is over. Return whether there are more of them then."""
+        self._waits = False
         if self._over or self._server.deaf:
-            return
-        data, at = self._rest, 0
+            return False
+        data, at, began = self._rest, 0, monotonic()
         view = memoryview(data)
         try:
-            for _ in range(FRAMES_PER_TURN):
-                if len(data) - at < 9:
-                    break
+            while self.free and len(data) - at >= 9:
                 length = int.from_bytes(data[at : at + 3], "big")
                 ends = at + 9 + length
                 if length > FRAME_BYTES or frames.FIXED_SIZES.get(data[at + 3], length) != length:
                     raise _Broken(Code.FRAME_SIZE_ERROR)
-                if ends > len(data):
+                self._waits = turn.over and ends <= len(data)
+                if self._waits or ends > len(data):
                     break
                 self._on_frame(frames.parse(view[at:ends]), length)
-                at = ends
-            else:
-                self._read_on(on=False)
-                self._later = self._loop.call_soon(self._take_turn)
+                at, now = ends, monotonic()
+                turn.spend(now - began)
+                began = now
         except _Broken as error:
             self._finish(error.code)
         except BadBlock:
             self._finish(Code.COMPRESSION_ERROR)
         except HyperframeError:
             self._finish(Code.PROTOCOL_ERROR)
+        except BaseException:
+            self._transport.abort()
+            raise
         else:
             self._rest = data[at:] if at else data
             if self._unsent:  # behind the first steps of the calls that this turn has begun
                 self._loop.call_soon(self.write, b"")
-            self._read_on(on=self._later is None and self.free)
+            if not self._waits:
+                self._read_on(on=self.free)
+        return self._waits
 
     def _on_frame(self, frame: http2.Frame, length: int) -> None:
         frame.body_len = length
@@ -354,8 +366,6 @@ class Connection(asyncio.Protocol):
         self._rest = b""
         if self._deadline is not None:
             self._deadline.cancel()
-        if self._later is not None:
-            self._later.cancel()
         self._server.streams -= len(self._streams)
         streams, self._streams = list(self._streams.values()), {}
         for stream in streams:

@@ -12,6 +12,7 @@ from sojourn.limits import HEADER_BLOCK_MAX_BYTES, HEADS_KEPT, HEADS_KEPT_BYTES,
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9a-z]+", re.ASCII)
 _VALUE = re.compile(rb"[^\x00\r\n]*")
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])", re.ASCII)
+_RESIZED_OFTEN = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){3}")  # RFC 7541, 4.2: twice at most
 _LENGTH = re.compile(rb"[0-9]{1,18}", re.ASCII)
 _FIELD_OVERHEAD = 32  # RFC 9113, 6.5.2: what a field counts beyond its name and value
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
@@ -61,6 +62,8 @@ class Heads:
         found = self._kept.get(block)
         if found is not None:
             return found
+        if _RESIZED_OFTEN.match(block):
+            raise BadBlock("the size of the table is changed more than twice at once")
         try:
             fields = self._decoder.decode(block, raw=True)
         except (HPACKError, ValueError, IndexError) as error:

@@ -6,6 +6,7 @@ from typing import Any
 
 from sojourn.doors.http2.heads import Head
 from sojourn.doors.http2.stream import Stream
+from sojourn.doors.http2.turns import Turns
 from sojourn.limits import METADATA_MAX_BYTES
 
 Handler = Callable[[Stream], Coroutine[Any, Any, None]]
@@ -22,6 +23,7 @@ class Server:
         self.streams = 0  # calls under way
         self.deaf = False  # nothing more is heard of callers
         self.held: Counter[int | str] = Counter()  # bytes of requests, by whose they are
+        self.turns = Turns()
 
     def handler(self, head: Head) -> Handler:
         if head.method != b"POST" or not head.content_type.startswith(b"application/grpc"):
