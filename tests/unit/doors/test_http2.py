@@ -256,6 +256,24 @@ class TestCalls:
 
                 assert b"".join(map(message, sent)) == await here.within(work)
 
+    async def test_a_peer_without_a_table(self, tmp_path: Path) -> None:
+        """A client that allows no table is told in the first block that there is none, as it must be (RFC 7541, 4.2)."""
+
+        def work(connection: Connection) -> list[tuple[str, str]]:
+            connection.call(PATH, b"a")
+            connection.call("/a/c", b"a", 3)
+            decoder, fields = Decoder(), []
+            decoder.max_allowed_table_size = 0
+            for kind, flags, stream, body in connection.frames():
+                fields += [(str(n), str(v)) for n, v in decoder.decode(body)] if kind == HEADERS else []
+                if stream == 3 and flags & END_STREAM:
+                    break
+            return fields
+
+        async with site(tmp_path) as here:
+            fields = await here.within(work, b"\x00\x01" + bytes(4))
+        assert ["0", "12"] == [value for name, value in fields if name == "grpc-status"]
+
     async def test_statuses(self, tmp_path: Path) -> None:
         """An error's text comes as it is, percent-encoded on the wire, and cut where it is long."""
         text = "Grüße: 100 %\n" + "é" * STATUS_TEXT_MAX_BYTES

@@ -12,6 +12,9 @@ FRAME_BYTES = 16_384  # the smallest maximum that there may be, and ours
 WINDOW_BYTES = 65_535  # what all windows begin with
 WINDOW_MAX_BYTES = 2**31 - 1
 _DATA, _HEADERS, _END_STREAM, _END_HEADERS = b"\x00", b"\x01", 1, 4
+_NO_TABLE = (
+    b"\x20"  # the table's size is 0: a peer that allows less than what it begins with waits for that (RFC 7541, 4.2)
+)
 _ENCODER = Encoder()  # fields that are never indexed leave it as it is: one for all connections
 
 
@@ -44,7 +47,7 @@ GREETING = (
 
 def _header_block(fields: Iterable[tuple[str, str]]) -> bytes:
     pairs = [NeverIndexedHeaderTuple(name.encode(), value.encode("ascii")) for name, value in fields]
-    return _ENCODER.encode(pairs, huffman=False)
+    return _NO_TABLE + _ENCODER.encode(pairs, huffman=False)
 
 
 def _frame(kind: bytes, flags: int, stream: int, body: bytes) -> bytes:
