@@ -289,12 +289,26 @@ class TestCalls:
 
     @pytest.mark.parametrize(
         ("fields", "status"),
-        [({b":method": b"GET"}, "405"), ({b"content-type": b"text/html"}, "415")],
+        [
+            ({b":method": b"GET"}, "405"),
+            ({b"content-type": b"text/html"}, "415"),
+            ({b"content-type": b"application/grpc-web+proto"}, "415"),
+            ({b"content-type": b"application/grpc+proto"}, "200"),
+        ],
     )
     async def test_what_is_no_call(self, tmp_path: Path, fields: dict[bytes, bytes], status: str) -> None:
         """Requests that are none of gRPC are answered by HTTP's own statuses."""
         async with site(tmp_path) as here:
             assert status == (await here.within(lambda c: (c.call(PATH, b"", 1, fields), answer(c))[1]))[1][":status"]
+
+    async def test_texts_that_are_no_unicode(self, tmp_path: Path) -> None:
+        """Half of a surrogate pair, which JSON may hold, keeps no error from being told."""
+
+        async def refuse(stream: Stream) -> None:
+            stream.fail(7, "a\ud800b")
+
+        async with site(tmp_path, refuse) as here:
+            assert "a?b" == (await here.within(lambda c: (c.call(PATH, b""), answer(c))[1]))[1]["grpc-message"]
 
     async def test_unknown_methods(self, tmp_path: Path) -> None:
         """A method that is not there is UNIMPLEMENTED."""

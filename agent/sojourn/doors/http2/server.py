@@ -1,5 +1,6 @@
 """What is served on the connections of one door."""
 
+import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from sojourn.doors.http2.turns import Turns
 from sojourn.limits import METADATA_MAX_BYTES
 
 Handler = Callable[[Stream], Coroutine[Any, Any, None]]
+_GRPC = re.compile(rb"application/grpc(?![^+;])")  # and not grpc-web
 _RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 8, 12
 
 
@@ -26,7 +28,7 @@ class Server:
         self.turns = Turns()
 
     def handler(self, head: Head) -> Handler:
-        if head.method != b"POST" or not head.content_type.startswith(b"application/grpc"):
+        if head.method != b"POST" or not _GRPC.match(head.content_type):
             return _no_grpc
         if head.oversized:
             return _oversized

@@ -227,7 +227,7 @@ class Stream:
         """End the call with a status of gRPC, by its number, and what else is said. Values of `more` are ASCII."""
         if self.over:
             return
-        said = quote(text.encode()[:STATUS_TEXT_MAX_BYTES].decode(errors="ignore"), safe=_PLAIN)
+        said = quote(text.encode(errors="replace")[:STATUS_TEXT_MAX_BYTES].decode(errors="ignore"), safe=_PLAIN)
         fields = [("grpc-status", str(status)), ("grpc-message", said), *more]
         if not self._begun:
             fields[:0] = [(":status", "200"), ("content-type", "application/grpc")]
