@@ -35,7 +35,7 @@ class Effort:
     load_seconds: float  # for one load on one of them
 
 
-FULL = Effort(starts=3, repetitions=3, seconds=0.8, tries=30, calls=150, alternations=5, load_seconds=1.0)
+FULL = Effort(starts=3, repetitions=3, seconds=0.8, tries=30, calls=150, alternations=3, load_seconds=1.0)
 QUICK = Effort(starts=1, repetitions=1, seconds=0.15, tries=6, calls=20, alternations=2, load_seconds=0.15)
 
 
