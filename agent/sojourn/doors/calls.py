@@ -202,21 +202,23 @@ class Calls:
             return await first_of(call, REQUEST_SECONDS)
 
     def _fail(self, path: str, stream: Stream, error: Exception) -> None:
-        by = stream.visitor
-        if not isinstance(error, SojournError):
-            reference = uuid.uuid4().hex[:12]
-            log.error("call_failed", method=path, reference=reference, exc_info=error)
-            code, text, ours = "INTERNAL", f"internal error; the log has it under {reference}", "internal"
-        else:
+        """Answer first: whatever becomes of log and journal, the caller does not wait for ever."""
+        if isinstance(error, SojournError):
             code, text, ours = error.grpc_status, error.public, error.code
-            if self._refusals.allow(by.who):
-                who = {**named(by.who), **by.details}
-                log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **who)
-            if isinstance(error, Refused):
-                self._audit.denied("call_denied", by.who, **by.details, method=path, code=ours, reason=text)
-        CALLS.labels(path, code).inc()
+        else:
+            reference = uuid.uuid4().hex[:12]
+            code, text, ours = "INTERNAL", f"internal error; the log has it under {reference}", "internal"
         said_too = [("sojourn-code", ours), *([("dpop-nonce", error.nonce)] if isinstance(error, NonceNeeded) else [])]
         stream.fail(STATUSES[code], text, said_too)
+        CALLS.labels(path, code).inc()
+        by = stream.visitor
+        if not isinstance(error, SojournError):
+            log.error("call_failed", method=path, reference=reference, exc_info=error)
+        elif self._refusals.allow(by.who):
+            who = {**named(by.who), **by.details}
+            log.info("call_refused", method=path, code=ours, reason=text, detail=error.detail or None, **who)
+        if isinstance(error, Refused):
+            self._audit.denied("call_denied", by.who, **by.details, method=path, code=ours, reason=text)
 
 
 def _serialize(answer: Message | bytes) -> bytes:

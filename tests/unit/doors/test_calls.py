@@ -224,6 +224,16 @@ class TestErrors:
             }
         ] == server.store.fields("call_denied")
 
+    async def test_are_answered_whatever_becomes_of_the_record(self, server, monkeypatch):
+        """A refusal that cannot be recorded is answered as one."""
+
+        def broken(*_arguments, **_fields):
+            raise RuntimeError("no room")
+
+        monkeypatch.setattr(server.audit, "denied", broken)
+        server.handler = raising(errors.PolicyDenied("no"))
+        assert ("PERMISSION_DENIED", "no", "policy_denied") == await status_of(server.unary())
+
     @pytest.mark.parametrize("raw", [b"\xff", b"\x0a\xff", b"\x0a\x02\xff\xfe", b"\x00"])
     async def test_malformed_requests(self, server, raw):
         """A request that cannot be parsed is the caller's mistake and not an internal error."""
