@@ -14,7 +14,14 @@ from hyperframe import frame as http2
 from hyperframe.exceptions import HyperframeError
 
 from sojourn.doors.http2 import frames
-from sojourn.doors.http2.frames import FRAME_BYTES, PREFACE, WINDOW_BYTES, WINDOW_MAX_BYTES, Code
+from sojourn.doors.http2.frames import (
+    CONNECTION_WINDOW_BYTES,
+    FRAME_BYTES,
+    PREFACE,
+    WINDOW_BYTES,
+    WINDOW_MAX_BYTES,
+    Code,
+)
 from sojourn.doors.http2.heads import BadBlock, Heads
 from sojourn.doors.http2.server import Server
 from sojourn.doors.http2.stream import Stream
@@ -24,13 +31,10 @@ from sojourn.limits import (
     FIRST_BYTES_SECONDS,
     HEADER_BLOCK_FRAMES,
     HEADER_BLOCK_MAX_BYTES,
-    REQUEST_WINDOW_BYTES,
     REQUESTS_HELD_BYTES,
     RESET_STREAMS_KEPT,
     STREAMS_PER_CONNECTION,
 )
-
-_CONNECTION_WINDOW_BYTES = 4 * REQUEST_WINDOW_BYTES
 
 
 class _Broken(Exception):
@@ -59,7 +63,7 @@ class Connection(asyncio.Protocol):
         self._waits = False  # for its turn to be read
         self._unsent = b""  # answers to frames of this turn, which go with the answers to its calls if there are some
         self._reading = True
-        self._credit = _CONNECTION_WINDOW_BYTES
+        self._credit = CONNECTION_WINDOW_BYTES
         self._first_window = WINDOW_BYTES  # of a new stream, for what we send
         self._block: tuple[int, bool, list[bytes]] | None = None  # a header block that goes on
         self._greeted = False
@@ -231,9 +235,9 @@ class Connection(asyncio.Protocol):
         self._credit -= size
         if self._credit < 0:
             raise _Broken(Code.FLOW_CONTROL_ERROR)
-        if self._credit < _CONNECTION_WINDOW_BYTES // 2:
-            self._unsent += frames.more(0, _CONNECTION_WINDOW_BYTES - self._credit)
-            self._credit = _CONNECTION_WINDOW_BYTES
+        if self._credit < CONNECTION_WINDOW_BYTES // 2:
+            self._unsent += frames.more(0, CONNECTION_WINDOW_BYTES - self._credit)
+            self._credit = CONNECTION_WINDOW_BYTES
         stream = self._opened(frame.stream_id)
         if stream is None or stream.ended:
             if frame.stream_id not in self._reset:

@@ -11,10 +11,10 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_BYTES = 16_384  # the smallest maximum that there may be, and ours
 WINDOW_BYTES = 65_535  # what all windows begin with
 WINDOW_MAX_BYTES = 2**31 - 1
+CONNECTION_WINDOW_BYTES = 4 * REQUEST_WINDOW_BYTES  # that a peer may send ahead on all its streams
 _DATA, _HEADERS, _END_STREAM, _END_HEADERS = b"\x00", b"\x01", 1, 4
-_NO_TABLE = (
-    b"\x20"  # the table's size is 0: a peer that allows less than what it begins with waits for that (RFC 7541, 4.2)
-)
+# The table's size is 0: a peer that allows less than what it begins with waits to hear that (RFC 7541, 4.2).
+_NO_TABLE = b"\x20"
 _ENCODER = Encoder()  # fields that are never indexed leave it as it is: one for all connections
 
 
@@ -41,7 +41,7 @@ GREETING = (
             SettingsFrame.MAX_HEADER_LIST_SIZE: METADATA_MAX_BYTES,
         },
     ).serialize()
-    + WindowUpdateFrame(0, window_increment=4 * REQUEST_WINDOW_BYTES - WINDOW_BYTES).serialize()
+    + WindowUpdateFrame(0, window_increment=CONNECTION_WINDOW_BYTES - WINDOW_BYTES).serialize()
 )
 
 
@@ -72,16 +72,7 @@ def done(stream: int) -> bytes:
 
 def message(stream: int, content: bytes) -> bytes:
     """One message of gRPC that is no longer than a frame allows."""
-    size = len(content)
-    return (
-        (size + 5).to_bytes(3, "big")
-        + _DATA
-        + b"\x00"
-        + stream.to_bytes(4, "big")
-        + b"\x00"
-        + size.to_bytes(4, "big")
-        + content
-    )
+    return _frame(_DATA, 0, stream, b"\x00" + len(content).to_bytes(4, "big") + content)
 
 
 def data(stream: int, content: bytes) -> bytes:

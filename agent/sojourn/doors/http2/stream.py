@@ -201,10 +201,7 @@ class Stream:
         if not self._fits(size):
             await self._send_in_pieces(content)
         elif not self.over:
-            self._spend(size)
-            made = frames.message(self.number, content)
-            self._connection.write(made if self._begun else frames.begin(self.number) + made)
-            self._begun = True
+            self._write(size, frames.message(self.number, content))
 
     async def answer(self, content: bytes) -> None:
         """Send the one message of an answer, and end the call well."""
@@ -249,6 +246,12 @@ class Stream:
         self.window -= size
         self._connection.window -= size
 
+    def _write(self, size: int, frame: bytes) -> None:
+        """Send a frame of so many bytes of messages, behind the answer's head."""
+        self._spend(size)
+        self._connection.write(frame if self._begun else frames.begin(self.number) + frame)
+        self._begun = True
+
     async def _send_in_pieces(self, content: bytes) -> None:
         left = memoryview(b"\x00" + len(content).to_bytes(4, "big") + content)
         while left and not self.over:
@@ -256,10 +259,7 @@ class Stream:
             if size <= 0 or not self._connection.free:
                 await self._connection.freed()
                 continue
-            self._spend(size)
-            made = frames.data(self.number, bytes(left[:size]))
-            self._connection.write(made if self._begun else frames.begin(self.number) + made)
-            self._begun = True
+            self._write(size, frames.data(self.number, bytes(left[:size])))
             left = left[size:]
 
     def _close(self, end: bytes) -> None:
