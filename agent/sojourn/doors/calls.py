@@ -19,6 +19,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.doors.admission import Allowance, Concurrency
 from sojourn.doors.http2.server import Handler
 from sojourn.doors.http2.stream import Stream
+from sojourn.doors.statuses import STATUSES
 from sojourn.doors.visitor import Visitor
 from sojourn.errors import Bug, InvalidInput, Refused, SojournError
 from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND, REQUEST_SECONDS, STREAMS_PER_UID
@@ -30,30 +31,6 @@ CALLS = Metric("sojourn_calls_total", "gRPC calls that ended, by method and stat
 Request = TypeVar("Request", bound=Message)
 HEADER = "workload.spiffe.io"
 _HEADER = HEADER.encode()
-STATUSES = {  # google.rpc.Code
-    name: number
-    for number, name in enumerate(
-        (
-            "OK",
-            "CANCELLED",
-            "UNKNOWN",
-            "INVALID_ARGUMENT",
-            "DEADLINE_EXCEEDED",
-            "NOT_FOUND",
-            "ALREADY_EXISTS",
-            "PERMISSION_DENIED",
-            "RESOURCE_EXHAUSTED",
-            "FAILED_PRECONDITION",
-            "ABORTED",
-            "OUT_OF_RANGE",
-            "UNIMPLEMENTED",
-            "INTERNAL",
-            "UNAVAILABLE",
-            "DATA_LOSS",
-            "UNAUTHENTICATED",
-        )
-    )
-}
 
 
 class Requests:

@@ -13,7 +13,7 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.attestation.selectors import Selector
 from sojourn.authority.profile import key_id
 from sojourn.doors import claims
-from sojourn.doors.calls import STATUSES
+from sojourn.doors.statuses import STATUSES
 from sojourn.errors import (
     InvalidBundle,
     InvalidEntry,

@@ -8,11 +8,11 @@ from typing import Any
 from sojourn.doors.http2.heads import Head
 from sojourn.doors.http2.stream import Stream
 from sojourn.doors.http2.turns import Turns
+from sojourn.doors.statuses import STATUSES
 from sojourn.limits import METADATA_MAX_BYTES
 
 Handler = Callable[[Stream], Coroutine[Any, Any, None]]
 _GRPC = re.compile(rb"application/grpc(?![^+;])")  # and not grpc-web
-_RESOURCE_EXHAUSTED, _UNIMPLEMENTED = 8, 12
 
 
 class Server:
@@ -40,8 +40,8 @@ async def _no_grpc(stream: Stream) -> None:
 
 
 async def _oversized(stream: Stream) -> None:
-    stream.fail(_RESOURCE_EXHAUSTED, f"the call's metadata takes more than {METADATA_MAX_BYTES} bytes")
+    stream.fail(STATUSES["RESOURCE_EXHAUSTED"], f"the call's metadata takes more than {METADATA_MAX_BYTES} bytes")
 
 
 async def _unknown(stream: Stream) -> None:
-    stream.fail(_UNIMPLEMENTED, f"unknown method {stream.head.path[:200]}")
+    stream.fail(STATUSES["UNIMPLEMENTED"], f"unknown method {stream.head.path[:200]}")

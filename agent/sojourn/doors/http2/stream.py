@@ -9,6 +9,7 @@ from urllib.parse import quote
 from sojourn.doors.http2 import frames
 from sojourn.doors.http2.frames import FRAME_BYTES, Code
 from sojourn.doors.http2.heads import Head
+from sojourn.doors.statuses import STATUSES
 from sojourn.doors.visitor import Visitor
 from sojourn.errors import InvalidInput, LimitExceeded, SojournError, Unimplemented
 from sojourn.limits import REQUEST_WINDOW_BYTES, STATUS_TEXT_MAX_BYTES
@@ -16,7 +17,6 @@ from sojourn.limits import REQUEST_WINDOW_BYTES, STATUS_TEXT_MAX_BYTES
 _PREFIX = 5  # of a message: whether it is compressed, and its length
 _PACKINGS = {b"gzip": 16 + zlib.MAX_WBITS, b"deflate": zlib.MAX_WBITS}  # as zlib names them
 _PLAIN = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")  # in grpc-message
-DEADLINE_EXCEEDED = 4
 
 
 class Connection(Protocol):
@@ -159,7 +159,7 @@ class Stream:
             return
         if self.task is not None:
             self.task.cancel()
-        self.fail(DEADLINE_EXCEEDED, "the deadline of the call has passed")
+        self.fail(STATUSES["DEADLINE_EXCEEDED"], "the deadline of the call has passed")
 
     # --- the handler's side -----------------------------------------------------------------------------------------
 
