@@ -26,13 +26,13 @@ from sojourn.limits import (
     SOCKET_PATH_MAX_BYTES,
 )
 
-from sojourn_attestors.bootclock import boot_seconds
-from sojourn_attestors.containers import Containers, NotInside, OfUser, Place
-from sojourn_attestors.enginefacts import KINDS, Found, parse_container, parse_image
-from sojourn_attestors.engines import Engine, Engines
-from sojourn_attestors.fetching import NotThere
-from sojourn_attestors.localfetching import SocketFinder
-from sojourn_attestors.processes import birth_of
+from sojourn_attestors.asking.fetching import NotThere
+from sojourn_attestors.asking.localfetching import SocketFinder
+from sojourn_attestors.containers.place import Containers, NotInside, OfUser, Place
+from sojourn_attestors.engines.asking import Engine, Engines
+from sojourn_attestors.engines.facts import KINDS, Found, parse_container, parse_image
+from sojourn_attestors.kernel.bootclock import boot_seconds
+from sojourn_attestors.kernel.processes import birth_of
 
 _Value = TypeVar("_Value")
 _ENGINES: Final = {"libpod": "Podman", "docker": "Docker Engine"}  # by the runtime that a container's cgroup names

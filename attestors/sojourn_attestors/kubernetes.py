@@ -21,12 +21,12 @@ from sojourn.attestation.attestor import Answer, Duration, Subject, Table, betwe
 from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn.limits import ATTESTOR_DEADLINE_SECONDS
 
-from sojourn_attestors.bootclock import boot_seconds
-from sojourn_attestors.containers import Containers, OfUser, Place
-from sojourn_attestors.kubelet import Access, Kubelet, Listing, PodList
-from sojourn_attestors.podpaths import made_by_kubelet
-from sojourn_attestors.pods import KINDS, PodContainer, selectors_of
-from sojourn_attestors.processes import birth_of
+from sojourn_attestors.containers.place import Containers, OfUser, Place
+from sojourn_attestors.kernel.bootclock import boot_seconds
+from sojourn_attestors.kernel.processes import birth_of
+from sojourn_attestors.pods.facts import KINDS, PodContainer, selectors_of
+from sojourn_attestors.pods.kubelet import Access, Kubelet, Listing, PodList
+from sojourn_attestors.pods.paths import made_by_kubelet
 
 WAIT_SECONDS: Final = ATTESTOR_DEADLINE_SECONDS - 0.5  # in all, so that the reason is told before the deadline
 LOOK_SECONDS: Final = (0.1, 0.2, 0.3, 0.5)  # between lists while a container is waited for; then as the last

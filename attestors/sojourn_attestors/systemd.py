@@ -19,11 +19,11 @@ from sojourn.attestation.attestor import Answer, Cgroup, Subject, Table, parse_c
 from sojourn.errors import AttestationFailed
 from sojourn.limits import SELECTOR_VALUE_MAX_BYTES, SYSTEM_BUS_SECONDS
 
-from sojourn_attestors.cgroupfolders import CgroupFolders
-from sojourn_attestors.processes import has_ended
-from sojourn_attestors.systemdmanager import Manager, SystemdLeft, Unit
-from sojourn_attestors.unitcgroups import cgroup_within, owners_down_to
-from sojourn_attestors.units import template_of, user_of, user_unit
+from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
+from sojourn_attestors.kernel.processes import has_ended
+from sojourn_attestors.units.cgroups import cgroup_within, owners_down_to
+from sojourn_attestors.units.manager import Manager, SystemdLeft, Unit
+from sojourn_attestors.units.names import template_of, user_of, user_unit
 
 _OF_UNITS: Final = ("id", "fragment_path", "slice", "invocation_id", "template", "instance", "manager")
 _SOCKET_PATH_MAX_BYTES: Final = 107  # unix(7)

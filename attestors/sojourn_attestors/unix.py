@@ -26,8 +26,8 @@ from sojourn.limits import (
     SELECTOR_VALUE_MAX_BYTES,
 )
 
-from sojourn_attestors.names import Kind, Names
-from sojourn_attestors.programs import Found, Programs
+from sojourn_attestors.asking.names import Kind, Names
+from sojourn_attestors.kernel.programs import Found, Programs
 
 _OVERFLOW_ID: Final = 65_534  # what the kernel shows for an id that our user namespace does not map
 _INITIAL_CGROUP_NAMESPACE: Final = "cgroup:[4026531835]"  # a number that the kernel fixes

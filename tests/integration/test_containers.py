@@ -13,7 +13,7 @@ from harness.engines import Container, Engine
 from harness.inmates import Cgroups, inmate, subject_of
 from sojourn.attestation.process import stat_of
 from sojourn.errors import AttestationFailed
-from sojourn_attestors.containers import Containers, NotInside
+from sojourn_attestors.containers.place import Containers, NotInside
 
 POD = "1b2c3d4e-89ab-4def-8123-456789abcdef"
 pytestmark = pytest.mark.root
@@ -108,7 +108,7 @@ _AGENT = """
 import asyncio, json, sys
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
-from sojourn_attestors.containers import Containers
+from sojourn_attestors.containers.place import Containers
 
 async def main(pid):
     with open(f"/proc/{pid}/cgroup") as file:

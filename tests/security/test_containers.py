@@ -18,7 +18,7 @@ from harness.engines import HOST_IMAGE, Container, Engine
 from harness.inmates import Cgroups, Inmate, inmate, subject_of
 from harness.looking import until
 from sojourn.errors import AttestationFailed
-from sojourn_attestors.containers import Containers, NotInside, OfUser, Place
+from sojourn_attestors.containers.place import Containers, NotInside, OfUser, Place
 
 USER = 61_240
 DISGUISES = 150

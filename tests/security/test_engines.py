@@ -20,8 +20,8 @@ from sojourn.attestation.service import Attestation
 from sojourn.clock import SystemClock
 from sojourn.errors import AttestationFailed
 from sojourn_attestors import docker as attestor_module
-from sojourn_attestors import engines as engines_module
 from sojourn_attestors.docker import DockerAttestor
+from sojourn_attestors.engines import asking as engines_module
 
 pytestmark = pytest.mark.root
 ROUNDS = 1_000

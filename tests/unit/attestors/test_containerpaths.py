@@ -5,7 +5,7 @@ import contextlib
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sojourn_attestors.containerpaths import containers_of
+from sojourn_attestors.containers.paths import containers_of
 
 ID, OTHER = "0123456789abcdef" * 4, "f" * 64
 UID = "1b2c3d4e-89ab-4def-8123-456789abcdef"

@@ -13,10 +13,11 @@ import pytest
 from harness.inmates import Cgroups, inmate
 from harness.looking import until
 from sojourn.errors import AttestationFailed
-from sojourn_attestors import containerprocesses, mounts
-from sojourn_attestors import containers as module
-from sojourn_attestors.cgroupfolders import CgroupFolders
-from sojourn_attestors.containers import Containers, NotInside, OfUser, Place
+from sojourn_attestors.containers import place as module
+from sojourn_attestors.containers import processes as containerprocesses
+from sojourn_attestors.containers.place import Containers, NotInside, OfUser, Place
+from sojourn_attestors.kernel import mounts
+from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
 
 pytestmark = pytest.mark.root
 

@@ -10,9 +10,9 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from sojourn_attestors import digests as module
-from sojourn_attestors.digests import Changed, Digests, GivenUp
-from sojourn_attestors.filestatus import FileStatus
+from sojourn_attestors.kernel import digests as module
+from sojourn_attestors.kernel.digests import Changed, Digests, GivenUp
+from sojourn_attestors.kernel.filestatus import FileStatus
 
 LATER = 10.0  # seconds after the last change
 

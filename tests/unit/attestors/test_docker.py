@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn.limits import ENGINE_FAILURES, ENGINE_LATE_AGAIN_SECONDS
-from sojourn_attestors.containers import Place
+from sojourn_attestors.asking.fetching import Late
+from sojourn_attestors.asking.localfetching import SocketFinder
+from sojourn_attestors.containers.place import Place
 from sojourn_attestors.docker import DockerAttestor
-from sojourn_attestors.engines import Engine, Engines
-from sojourn_attestors.fetching import Late
-from sojourn_attestors.localfetching import SocketFinder
+from sojourn_attestors.engines.asking import Engine, Engines
 
 ID = "ab" * 32
 POD = "8f1c6b0e-0b3d-4c3e-9f53-0d9d4f0e6a11"

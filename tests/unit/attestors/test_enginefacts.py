@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import AttestationFailed
-from sojourn_attestors.enginefacts import Container, Found, parse_container, parse_image
+from sojourn_attestors.engines.facts import Container, Found, parse_container, parse_image
 
 ID = "ab" * 32
 IMAGE = f"sha256:{'cd' * 32}"

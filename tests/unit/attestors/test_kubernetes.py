@@ -15,8 +15,8 @@ from harness.subjects import subject_of
 from harness.tlsplace import TlsPlace
 from sojourn.errors import AttestationFailed, InvalidConfig
 from sojourn_attestors import kubernetes
-from sojourn_attestors.kubelet import FAILED_SECONDS
 from sojourn_attestors.kubernetes import KubernetesAttestor
+from sojourn_attestors.pods.kubelet import FAILED_SECONDS
 
 pytestmark = pytest.mark.root
 

@@ -13,8 +13,8 @@ import pytest
 from harness.engineproxy import EngineProxy, on_the_wire
 from sojourn.errors import AttestationFailed
 from sojourn.limits import USER_SOCKETS_AT_ONCE
-from sojourn_attestors.fetching import Late, NotThere, Unwell
-from sojourn_attestors.localfetching import LocalJsonClient, SocketFinder
+from sojourn_attestors.asking.fetching import Late, NotThere, Unwell
+from sojourn_attestors.asking.localfetching import LocalJsonClient, SocketFinder
 
 LIMIT = 100_000
 
@@ -165,7 +165,7 @@ class TestFolders:
                 go_on.wait(20)
             return os.open("/", os.O_PATH)
 
-        monkeypatch.setattr("sojourn_attestors.localfetching._open", blocking)
+        monkeypatch.setattr("sojourn_attestors.asking.localfetching._open", blocking)
         before = len(os.listdir("/proc/self/fd"))
         waiting = [asyncio.ensure_future(finder.find("/x", uid)) for uid in range(1, USER_SOCKETS_AT_ONCE + 1)]
         await asyncio.sleep(0)

@@ -4,7 +4,7 @@ import os
 
 import pytest
 from harness.inmates import inmate
-from sojourn_attestors.mounts import mounts_of
+from sojourn_attestors.kernel.mounts import mounts_of
 
 
 def test_of_this_machine():

@@ -10,8 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sojourn.limits import NAMES_ASKED_AT_ONCE, NAMES_FRESH_SECONDS
-from sojourn_attestors import names as module
-from sojourn_attestors.names import Kind, Names, name_of
+from sojourn_attestors.asking import names as module
+from sojourn_attestors.asking.names import Kind, Names, name_of
 
 PATIENCE = 20.0
 

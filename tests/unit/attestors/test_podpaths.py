@@ -1,7 +1,7 @@
 """podpaths.py: which cgroups are where a kubelet makes those of pods."""
 
 import pytest
-from sojourn_attestors.podpaths import made_by_kubelet
+from sojourn_attestors.pods.paths import made_by_kubelet
 
 POD, ID = "pod1b2c3d4e-89ab-4def-8123-456789abcdef", "a" * 64
 SLICE = "kubepods-burstable-pod1b2c3d4e_89ab_4def_8123_456789abcdef.slice"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.attestation.selectors import Selector
 from sojourn.limits import SELECTOR_VALUE_MAX_BYTES
-from sojourn_attestors.pods import Image, NotPods, Owner, Pod, PodContainer, parse_pods, selectors_of
+from sojourn_attestors.pods.facts import Image, NotPods, Owner, Pod, PodContainer, parse_pods, selectors_of
 
 UID = "527980c2-8345-47df-a7bf-ddeeb70adb97"
 ID = "5" * 64

@@ -10,9 +10,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fakes.children import child
 from sojourn.limits import BLOCKING_THREADS, PROGRAMS_PER_UID, SLOW_PROGRAMS_AT_ONCE
-from sojourn_attestors.digests import Digests
-from sojourn_attestors.filestatus import served_by_this_kernel
-from sojourn_attestors.programs import Programs, Threads
+from sojourn_attestors.kernel.digests import Digests
+from sojourn_attestors.kernel.filestatus import served_by_this_kernel
+from sojourn_attestors.kernel.programs import Programs, Threads
 
 PATIENCE = 20.0
 

@@ -15,7 +15,7 @@ from fakes.systembus import BUS, Error, FakeSystemBus, signal_of
 from jeepney import DBusAddress, HeaderFields, new_error, new_method_return, new_signal
 from sojourn.errors import AttestationFailed
 from sojourn.limits import BUS_ANSWER_MAX_BYTES
-from sojourn_attestors.systembus import Call, ErrorAnswer, SystemBus
+from sojourn_attestors.asking.systembus import Call, ErrorAnswer, SystemBus
 
 SECONDS = 10.0
 NOBODY = DBusAddress("/", bus_name=":1.66", interface="a.b")

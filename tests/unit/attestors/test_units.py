@@ -6,7 +6,7 @@ import pytest
 from fakes.systembus import path_of
 from hypothesis import given
 from hypothesis import strategies as st
-from sojourn_attestors.units import kind_of, name_of, template_of, user_of, user_unit
+from sojourn_attestors.units.names import kind_of, name_of, template_of, user_of, user_unit
 
 NAMES = st.from_regex(r"[A-Za-z0-9:_.\\-]{1,40}(@[A-Za-z0-9:_.\\-]{0,40})?\.(service|scope|slice)", fullmatch=True)
 

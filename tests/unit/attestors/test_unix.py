@@ -13,8 +13,9 @@ from types import SimpleNamespace
 import pytest
 from fakes.children import child
 from sojourn.errors import AttestationFailed, InvalidConfig
-from sojourn_attestors import programs, unix
-from sojourn_attestors.names import Names
+from sojourn_attestors import unix
+from sojourn_attestors.asking.names import Names
+from sojourn_attestors.kernel import programs
 from sojourn_attestors.unix import UnixAttestor
 
 

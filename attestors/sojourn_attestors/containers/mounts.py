@@ -10,8 +10,8 @@ from typing import Final
 
 from sojourn.errors import AttestationFailed
 
-from sojourn_attestors.containerpaths import Named, containers_of
-from sojourn_attestors.mounts import Mount
+from sojourn_attestors.containers.paths import Named, containers_of
+from sojourn_attestors.kernel.mounts import Mount
 
 _PODMAN: Final = re.compile(r"(?:/.*)?/[a-z0-9]+-containers/(?P<id>[0-9a-f]{64})/userdata/\.containerenv")
 _DOCKER: Final = re.compile(r"(?:/.*)?/containers/(?P<id>[0-9a-f]{64})/(?P<file>hostname|hosts|resolv\.conf)")

@@ -9,10 +9,10 @@ from sojourn.attestation.attestor import Cgroup, Subject
 from sojourn.errors import AttestationFailed
 from sojourn.limits import CONTAINER_PROCESSES_MAX
 
-from sojourn_attestors.cgroupfolders import CgroupFolders
-from sojourn_attestors.containerpaths import cgroups_named
-from sojourn_attestors.namespaces import Namespace, namespace_of, namespaces_of
-from sojourn_attestors.processes import has_ended, parent_and_birth
+from sojourn_attestors.containers.paths import cgroups_named
+from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
+from sojourn_attestors.kernel.namespaces import Namespace, namespace_of, namespaces_of
+from sojourn_attestors.kernel.processes import has_ended, parent_and_birth
 
 _UNREADABLE: Final = "the process's namespaces cannot be read: that takes CAP_SYS_PTRACE, as root has"
 

@@ -16,6 +16,7 @@ _ESCAPED: Final = re.compile(rb"\\([0-7]{3})")
 class Mount:
     """One mount: of which device, which part of its file system (`root`), where. What is not UTF-8 is escaped."""
 
+    id: int
     device: int
     root: str
     point: str
@@ -41,6 +42,7 @@ def mounts_of(pid: int | str) -> Iterator[Mount]:
             continue
         major, _, minor = before[2].partition(b":")
         yield Mount(
+            int(before[0]),
             os.makedev(int(major), int(minor)),
             _text(before[3]),
             _text(before[4]),

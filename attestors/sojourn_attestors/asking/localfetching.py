@@ -16,7 +16,7 @@ import h11
 from sojourn.errors import AttestationFailed
 from sojourn.limits import USER_SOCKETS_AT_ONCE
 
-from sojourn_attestors.fetching import Late, Unwell, document
+from sojourn_attestors.asking.fetching import Late, Unwell, document
 
 _BLOCK: Final = 64 * 1024
 _FULL_SECONDS: Final = 0.01  # until the next try, where the line of those who connect is full

@@ -7,6 +7,10 @@ import struct
 from dataclasses import dataclass
 from typing import Final
 
+from sojourn.errors import AttestationFailed
+
+from sojourn_attestors.kernel.mounts import mounts_of
+
 _AT_FDCWD: Final = -100
 _AT_EMPTY_PATH: Final = 0x1000
 _AT_STATX_DONT_SYNC: Final = 0x4000
@@ -82,13 +86,9 @@ def served_by_this_kernel(pid: int) -> bool:
         mount = _STATX.unpack(buffer.raw)[1]
         if os.readlink(f"/proc/{pid}/ns/user") != os.readlink("/proc/self/ns/user"):
             return False
-        with open(f"/proc/{pid}/mountinfo", "rb") as file:
-            for line in file:
-                if int(line.split(b" ", 1)[0]) == mount:
-                    return line.rpartition(b" - ")[2].split(b" ", 1)[0].decode() in _OWN_KERNEL
-    except (OSError, ValueError, AttributeError):
+        return any(each.id == mount and each.kind in _OWN_KERNEL for each in mounts_of(pid))
+    except (OSError, ValueError, AttributeError, AttestationFailed):
         return False
-    return False
 
 
 def _mount(descriptor: int) -> tuple[int, bool]:

@@ -15,8 +15,8 @@ from typing import Final, TypeVar
 from sojourn.errors import AttestationFailed
 from sojourn.limits import PROGRAM_MAX_BYTES, PROGRAMS_PER_UID, SLOW_PROGRAMS_AT_ONCE
 
-from sojourn_attestors.digests import Changed, Digests, GivenUp
-from sojourn_attestors.filestatus import FileStatus, served_by_this_kernel
+from sojourn_attestors.kernel.digests import Changed, Digests, GivenUp
+from sojourn_attestors.kernel.filestatus import FileStatus, served_by_this_kernel
 
 _NO_TRACE: Final = "this agent may not look at the program of this process: that takes CAP_SYS_PTRACE, as root has"
 _NO_READ: Final = "this agent may not read the file of the program: that takes CAP_DAC_READ_SEARCH, as root has"

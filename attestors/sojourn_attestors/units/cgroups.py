@@ -9,7 +9,7 @@ from typing import Final
 from sojourn.attestation.attestor import Cgroup
 from sojourn.errors import AttestationFailed
 
-from sojourn_attestors.cgroupfolders import CgroupFolders
+from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
 
 _NAMED: Final = ("name=systemd",)
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH

@@ -17,8 +17,8 @@ from typing import Final
 from sojourn.errors import AttestationFailed
 from sojourn.limits import PEM_MAX_BYTES
 
-from sojourn_attestors.fetching import HttpClient, succeeded
-from sojourn_attestors.pods import NotPods, Pods, parse_pods
+from sojourn_attestors.asking.fetching import HttpClient, succeeded
+from sojourn_attestors.pods.facts import NotPods, Pods, parse_pods
 
 REQUEST_SECONDS: Final = 4.0  # leaves time to say so before the attestor's own deadline
 FAILED_SECONDS: Final = 1.0  # so long nobody else waits for a kubelet that has just failed

@@ -16,7 +16,7 @@ from typing import Final
 
 from sojourn.limits import NAMES_ASKED_AT_ONCE, NAMES_FRESH_SECONDS, NAMES_KEPT
 
-from sojourn_attestors.bootclock import boot_seconds
+from sojourn_attestors.kernel.bootclock import boot_seconds
 
 _NOT_FOUND: Final = frozenset({0, errno.ENOENT, errno.ESRCH})
 _BUFFER_BYTES: Final = 4096

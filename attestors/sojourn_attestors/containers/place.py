@@ -15,13 +15,13 @@ from sojourn.attestation.attestor import Cgroup, Subject
 from sojourn.errors import AttestationFailed
 from sojourn.limits import CONTAINERS_NESTED_MAX
 
-from sojourn_attestors.cgroupfolders import CgroupFolders
-from sojourn_attestors.containermounts import container_of_mounts
-from sojourn_attestors.containerpaths import Named, named_in
-from sojourn_attestors.containerprocesses import NotInside, check_shared, first_of
-from sojourn_attestors.mounts import mounts_of
-from sojourn_attestors.namespaces import namespace_of, user_namespace_owner
-from sojourn_attestors.programs import Threads
+from sojourn_attestors.containers.mounts import container_of_mounts
+from sojourn_attestors.containers.paths import Named, named_in
+from sojourn_attestors.containers.processes import NotInside, check_shared, first_of
+from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
+from sojourn_attestors.kernel.mounts import mounts_of
+from sojourn_attestors.kernel.namespaces import namespace_of, user_namespace_owner
+from sojourn_attestors.kernel.programs import Threads
 
 __all__ = ["Containers", "NotInside", "OfUser", "Place"]
 

@@ -14,9 +14,9 @@ from sojourn.limits import (
     ENGINE_USERS,
 )
 
-from sojourn_attestors.containers import Place
-from sojourn_attestors.fetching import Late, NotThere, Unwell
-from sojourn_attestors.localfetching import LocalJsonClient, SocketFinder
+from sojourn_attestors.asking.fetching import Late, NotThere, Unwell
+from sojourn_attestors.asking.localfetching import LocalJsonClient, SocketFinder
+from sojourn_attestors.containers.place import Place
 
 _PAUSES: Final = (0.1, 0.3, 0.9, 0.0)  # after each try, of an engine that is being started again
 _NO_SUCH: Final = frozenset({"cri-containerd", "crio", "nerdctl"})  # runtimes that are neither of the two

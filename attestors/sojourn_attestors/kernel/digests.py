@@ -12,8 +12,8 @@ from typing import Final
 
 from sojourn.limits import PROGRAM_DIGESTS_KEPT, PROGRAM_SETTLED_SECONDS
 
-from sojourn_attestors.bootclock import boot_seconds
-from sojourn_attestors.filestatus import FileStatus
+from sojourn_attestors.kernel.bootclock import boot_seconds
+from sojourn_attestors.kernel.filestatus import FileStatus
 
 _BLOCK: Final = 1024 * 1024
 

@@ -9,7 +9,7 @@ from typing import Final
 from sojourn.attestation.attestor import Cgroup
 from sojourn.errors import AttestationFailed
 
-from sojourn_attestors.mounts import Mount, mounts_of
+from sojourn_attestors.kernel.mounts import Mount, mounts_of
 
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 

@@ -10,8 +10,8 @@ from sojourn.attestation.attestor import Subject
 from sojourn.errors import AttestationFailed
 from sojourn.limits import SYSTEMD_ABSENT_SECONDS, SYSTEMD_ASKED_AT_ONCE
 
-from sojourn_attestors.systembus import Call, ErrorAnswer, SystemBus
-from sojourn_attestors.units import INTERFACES, kind_of, name_of
+from sojourn_attestors.asking.systembus import Call, ErrorAnswer, SystemBus
+from sojourn_attestors.units.names import INTERFACES, kind_of, name_of
 
 _NAME: Final = "org.freedesktop.systemd1"
 _UNIT: Final = f"{_NAME}.Unit"

@@ -1,0 +1,1 @@
+"""Docker Engine and Podman, asked about containers."""

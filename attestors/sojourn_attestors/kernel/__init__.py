@@ -1,0 +1,1 @@
+"""What this machine's kernel says of processes, files, mounts and cgroups."""

@@ -1,0 +1,1 @@
+"""Systemd, asked about units."""
