@@ -33,6 +33,7 @@ class BlockedWriter:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await asyncio.sleep(0)  # so that what was asked for has been handed over
         self._go_on.set()
         await self._write
 

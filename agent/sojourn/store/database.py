@@ -1,7 +1,8 @@
 """The database: one writer thread that commits what waits in one go, and reads beside it.
 
 What `write` has answered is on disk (SQLite: WAL with synchronous=FULL). Writes that wait together share a commit;
-one that fails takes none of the others with it.
+one that fails takes none of the others with it. Those of one turn of the event loop are handed over at its end: a
+commit for each of them would cost more than all else, and have the loop wait for the interpreter meanwhile.
 """
 
 import asyncio
@@ -10,6 +11,7 @@ import queue
 import sqlite3
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -48,7 +50,11 @@ class Database:
         """`torn`: what was found in its log before it was opened."""
         self.torn = torn
         self._engine = engine
-        self._queue: queue.Queue[_Write | None] = queue.Queue(WRITES_WAITING)
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._asked: deque[_Write] = deque()  # in this turn of the loop
+        self._handing_over: asyncio.AbstractEventLoop | None = None  # at the end of whose turn that is handed over
+        # How many writes were asked for, and taken by the writer thread; each is counted by one thread alone.
+        self._put = self._taken = 0
         self._closed = False
         self._writing: Connection | None = None  # the writer thread's own, kept until something fails
         self._rolled_back: list[Callable[[], None]] = []
@@ -74,12 +80,22 @@ class Database:
             raise StoreFailed("the agent is shutting down")
         loop = asyncio.get_running_loop()
         write = _Write(work, loop.create_future(), loop)
-        try:
-            self._queue.put_nowait(write)
-        except queue.Full:
-            raise LimitExceeded("too many writes wait for the database") from None
+        if self._put - self._taken >= WRITES_WAITING:
+            raise LimitExceeded("too many writes wait for the database")
+        self._put += 1
+        self._asked.append(write)
+        if self._handing_over is not loop:
+            self._handing_over = loop
+            loop.call_soon(self._hand_over)
         result: T = await write.answer
         return result
+
+    def _hand_over(self) -> None:
+        """Give the writer thread what was asked for in the turn of the loop that is over."""
+        self._handing_over = None
+        with suppress(IndexError):
+            while True:
+                self._queue.put(self._asked.popleft())
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on a connection of its own, in a thread."""
@@ -95,6 +111,7 @@ class Database:
 
     def close(self) -> None:
         self._closed = True
+        self._hand_over()
         self._queue.put(None)
         self._thread.join()
         self._let_go()
@@ -115,6 +132,7 @@ class Database:
                     last = True
                     break
                 batch.append(following)
+            self._taken += len(batch)
             self._commit(batch)
             _answer(batch)
             if last:

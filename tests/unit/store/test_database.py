@@ -95,6 +95,22 @@ class TestWrite:
             await together(database, [put(f"n{number}") for number in range(100)])
         assert 2 == len(commits)  # the one that kept the writer busy, and one for all the others
 
+    async def test_of_one_turn_share_a_commit(self, database):
+        """Writes that are asked for in one turn of the loop are committed together, though the writer is idle."""
+        with counted_commits(database) as commits:
+            await asyncio.gather(*(database.write(put(f"n{number}")) for number in range(50)))
+        assert 1 == len(commits)
+        assert 50 == len(await names(database))
+
+    async def test_asked_for_as_it_closes(self, path):
+        """What was asked for in the turn of the loop in which the database closes is written."""
+        with opened(path) as database:
+            last = asyncio.ensure_future(database.write(put("last")))
+            await asyncio.sleep(0)
+        await last
+        with opened(path) as database:
+            assert ["last"] == await names(database)
+
     async def test_a_commit_has_a_limit(self, database, monkeypatch):
         """One commit takes a bounded number of writes."""
         monkeypatch.setattr(database_module, "WRITES_PER_COMMIT", 10)
@@ -105,7 +121,7 @@ class TestWrite:
     async def test_a_full_queue(self, database, monkeypatch):
         """More writes than may wait are refused at once, and those that wait are done."""
         async with BlockedWriter(database):
-            monkeypatch.setattr(database._queue, "maxsize", 1)
+            monkeypatch.setattr(database_module, "WRITES_WAITING", 1)
             waiting = asyncio.ensure_future(database.write(put("waits")))
             await asyncio.sleep(0)
             with pytest.raises(LimitExceeded):
