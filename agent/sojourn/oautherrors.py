@@ -35,13 +35,6 @@ class InvalidSubject(InvalidGrant):
     oauth_error = "invalid_request"
 
 
-class UnauthorizedClient(Refused):
-    """The client is known, and may not use this grant (RFC 6749, 5.2)."""
-
-    code = "unauthorized_client"
-    oauth_error = "unauthorized_client"
-
-
 class UnsupportedTokenType(InvalidInput):
     """The endpoint does not know tokens of this type (RFC 7009, 2.2.1)."""
 

@@ -18,6 +18,7 @@ LAYERS = [
     [
         "background",
         "clock",
+        "documents",
         "durations",
         "recent",
         "spiffe",
@@ -140,6 +141,7 @@ PURE = [
     "errors",
     "oautherrors",
     "limits",
+    "documents",
     "durations",
     "spiffe",
     "attestation.cgroups",
@@ -230,9 +232,7 @@ SEES_PROC = [
     "attestation.process",
     "attestation.peer",
     "process_setup",
-    "store.tasks",
-    "store.facts",
-    "store.credentials",
+    "store.bootid",
     "sdk.tls",
     "sdk.localcredentials.peers",
 ]

@@ -12,6 +12,7 @@ from typing import Protocol
 import structlog
 
 from sojourn.authority.crl import RevokedLeaf
+from sojourn.background import Background
 from sojourn.clock import Alarms, Clock
 from sojourn.errors import InvalidToken, LimitExceeded, SojournError
 from sojourn.identity.issued import JWT, X509, IssuedSvid
@@ -59,7 +60,7 @@ class Revocations:
         self._hooks: list[Callable[[], None]] = []
         self._revoked_hooks: list[Callable[[Sequence[RevokedSvid]], None]] = []
         self._revoked = {(each.svid.kind, each.svid.id): each for each in store.load()}
-        self._dropping: asyncio.Future[None] | None = None
+        self._background = Background("revocations_not_dropped")
         self._signed_at = clock.now()
         self.crls: tuple[bytes, ...] = ()
         self._forget_ended()
@@ -136,7 +137,7 @@ class Revocations:
         self._alarms.after(LOOK_SECONDS, self._look)
         gone = self._forget_ended()
         if gone:
-            self._dropping = asyncio.ensure_future(self._drop_ended())
+            self._background.run(self._drop_ended())
         if gone or (self.crls and abs(self._clock.now() - self._signed_at) > SIGN_AGAIN):
             self._sign()
             self._tell()

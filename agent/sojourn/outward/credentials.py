@@ -16,17 +16,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from sojourn.clock import Clock
+from sojourn.documents import exactly, texts
 from sojourn.errors import InvalidInput
 from sojourn.providers.provider import Obtained
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 from sojourn.tasks.reasons import HANDOVER
 from sojourn.tasks.task import ACTIVE, Task
-
-Wanted = TypeVar("Wanted")
 
 ASKING: Final = "asking"
 HELD: Final = "held"
@@ -133,7 +132,7 @@ class JournaledCredential:
 
         Of another boot nothing but the wall clock tells how long ago something was.
         """
-        document = _a(dict, json.loads(self.unverified_document))
+        document = exactly(dict, json.loads(self.unverified_document))
         expires_at = _moment(self.unverified_expires_at)
         over_at = None if document["over_at"] is None else _moment(document["over_at"])
         if document.get("boot_id") == self.boot_id:
@@ -142,35 +141,28 @@ class JournaledCredential:
             now, boot = clock.now(), clock.boot()
             expires_boot = boot + (expires_at - now).total_seconds()
             over_boot = 0.0 if over_at is None else boot - max(0.0, (now - over_at).total_seconds())
-        state = _a(str, self.unverified_state)
+        state = exactly(str, self.unverified_state)
         if state not in {ASKING, HELD, ENDING, OPEN}:
             raise InvalidInput("not a state")
         return Credential(
             id=self.id,
-            task_id=_a(str, self.unverified_task_id),
-            task_type=_a(str, document["task_type"]),
-            spiffe_id=SpiffeId.parse(_a(str, document["spiffe_id"])),
-            provider=_a(str, self.unverified_provider),
-            grant=Grant.parse(_a(str, document["resource"]), (_a(str, each) for each in document["actions"])),
+            task_id=exactly(str, self.unverified_task_id),
+            task_type=exactly(str, document["task_type"]),
+            spiffe_id=SpiffeId.parse(exactly(str, document["spiffe_id"])),
+            provider=exactly(str, self.unverified_provider),
+            grant=Grant.parse(exactly(str, document["resource"]), (exactly(str, each) for each in document["actions"])),
             asked_at=_moment(document["asked_at"]),
             expires_at=expires_at,
             expires_boot=expires_boot,
             state=state,
-            sealed_handle=bytes.fromhex(_a(str, document["handle"])),
-            public={_a(str, name): _a(str, value) for name, value in _a(dict, document["public"]).items()},
+            sealed_handle=bytes.fromhex(exactly(str, document["handle"])),
+            public=texts(exactly(dict, document["public"])),
             over_at=over_at,
             over_boot=over_boot,
-            over_for=_a(str, document["over_for"]),
-            lost=_a(bool, document["lost"]),
-            fault=_a(str, document["fault"]),
+            over_for=exactly(str, document["over_for"]),
+            lost=exactly(bool, document["lost"]),
+            fault=exactly(str, document["fault"]),
         )
-
-
-def _a(kind: type[Wanted], value: object) -> Wanted:
-    """`value`, if it is exactly a `kind`."""
-    if type(value) is not kind:
-        raise InvalidInput(f"not of type {kind.__name__}")
-    return value
 
 
 def _seconds(value: object) -> float:

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 from sojourn.errors import InvalidInput, SojournError, Unavailable
 from sojourn.limits import MESSAGE_MAX_BYTES
-from sojourn.sdk.remote import translate, unreachable_sentence
+from sojourn.sdk.statuses import translate, unreachable_sentence
 
 METADATA: Final = (("workload.spiffe.io", "true"),)
 CALL_SECONDS: Final = 10.0  # an attestor may take five, and a fetch may be held for one

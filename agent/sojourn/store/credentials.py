@@ -2,13 +2,13 @@
 
 import json
 import math
-from pathlib import Path
 
 from sqlalchemy import Connection, LargeBinary, bindparam, cast, select
 
 from sojourn.outward.credentials import GONE, CredentialRecord, JournaledCredential
 from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
+from sojourn.store.bootid import boot_id
 from sojourn.store.database import Database
 from sojourn.store.tables import external_credentials
 
@@ -24,7 +24,7 @@ class CredentialTable:
     def __init__(self, database: Database, audit: AuditTable) -> None:
         self._database = database
         self._audit = audit
-        self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        self._boot_id = boot_id()
 
     async def save(self, record: CredentialRecord, event: Event | None) -> None:
         row = {

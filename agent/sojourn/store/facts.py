@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, bindparam, cast, select
@@ -10,6 +9,7 @@ from sqlalchemy import Connection, LargeBinary, bindparam, cast, select
 from sojourn.oversight.audit import Event
 from sojourn.oversight.publications import Key, StoredFact
 from sojourn.store.audit import AuditTable
+from sojourn.store.bootid import boot_id
 from sojourn.store.database import Database
 from sojourn.store.tables import facts
 
@@ -28,7 +28,7 @@ class FactTable:
     def __init__(self, database: Database, audit: AuditTable) -> None:
         self._database = database
         self._audit = audit
-        self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        self._boot_id = boot_id()
 
     def load(self) -> list[StoredFact]:
         """All that is stored, read in the calling thread: for the start."""

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, LargeBinary, bindparam, cast, select
 
 from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
+from sojourn.store.bootid import boot_id
 from sojourn.store.database import Database
 from sojourn.store.prepared import Prepared
 from sojourn.store.tables import tasks
@@ -25,7 +25,7 @@ class TaskTable:
     def __init__(self, database: Database, audit: AuditTable) -> None:
         self._database = database
         self._audit = audit
-        self._boot_id = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        self._boot_id = boot_id()
 
     async def save(self, record: TaskRecord, event: Event) -> None:
         row = self._row(record)

@@ -9,13 +9,14 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Protocol, Self, TypeVar
+from typing import Any, Protocol, Self
 
 import structlog
 
 from sojourn.attestation.process import Process, Program
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarms
+from sojourn.documents import exactly, texts
 from sojourn.errors import AttestationFailed, InvalidInput, PolicyDenied, Refused, SojournError
 from sojourn.identity.registry import Registry
 from sojourn.limits import DELEGATION_DEPTH, REATTACH_SECONDS
@@ -57,7 +58,6 @@ from sojourn.tasks.task import (
 from sojourn.tasks.types import TaskType
 
 log = structlog.get_logger()
-Wanted = TypeVar("Wanted")
 
 
 class EarlierTasks(Protocol):
@@ -108,7 +108,7 @@ class Recovery:
     def _settle(self, journaled: JournaledTask) -> tuple[Task | TaskRecord, Event]:
         """Take one task over if it may live; return it, or what is to be written of its end."""
         try:
-            document = _a(dict, json.loads(journaled.unverified_document))
+            document = exactly(dict, json.loads(journaled.unverified_document))
             # Of another boot, or of a release whose tasks did not outlive it.
             # Nor does one come back that nobody had agreed to.
             pending = journaled.unverified_state == PENDING
@@ -126,8 +126,8 @@ class Recovery:
 
     def _over(self, task_id: str, document: dict[str, Any], state: str, reason: str) -> tuple[TaskRecord, Event]:
         """The end of a task; its document need not tell more than whose task of which type it was."""
-        named = {"type": _a(str, document["type"]), "spiffe_id": _a(str, document["spiffe_id"])}
-        fields = {"task": task_id, **named, "uid": _a(int, document["uid"]), "state": state, "reason": reason}
+        named = {"type": exactly(str, document["type"]), "spiffe_id": exactly(str, document["spiffe_id"])}
+        fields = {"task": task_id, **named, "uid": exactly(int, document["uid"]), "state": state, "reason": reason}
         ended = {**document, "reason": reason, "suspensions": {}}
         record = TaskRecord(task_id, state, self._engine.next_version(), ended)
         return record, self._audit.event("task_ended", fields)
@@ -254,41 +254,41 @@ class _Left:
     @classmethod
     def parse(cls, journaled: JournaledTask, document: dict[str, Any], epoch: int) -> Self:
         """Read a row, and each member as what it must be. Raises whatever it meets."""
-        if not 0 <= _a(int, journaled.unverified_version) < epoch << 32:
+        if not 0 <= exactly(int, journaled.unverified_version) < epoch << 32:
             raise InvalidInput("the version is not one of an earlier run")
         holder = document["holder"]
         program = holder["program"]
         fields = {
-            "spiffe_id": SpiffeId.parse(_a(str, document["spiffe_id"])),
-            "entry_id": _a(str, document["entry_id"]),
-            "uid": _a(int, document["uid"]),
+            "spiffe_id": SpiffeId.parse(exactly(str, document["spiffe_id"])),
+            "entry_id": exactly(str, document["entry_id"]),
+            "uid": exactly(int, document["uid"]),
             "authority": Authority.of(Grant.parse(each["resource"], each["actions"]) for each in document["grants"]),
-            "params": {_a(str, name): _param(value) for name, value in document["params"].items()},
-            "created_at": datetime.fromtimestamp(_a(float, document["created_at"]), UTC),
-            "expires_at": datetime.fromtimestamp(_a(float, document["expires_at"]), UTC),
-            "deadline": _a(float, document["deadline"]),
-            "last_used": _a(float, document["last_used"]),
+            "params": {exactly(str, name): _param(value) for name, value in document["params"].items()},
+            "created_at": datetime.fromtimestamp(exactly(float, document["created_at"]), UTC),
+            "expires_at": datetime.fromtimestamp(exactly(float, document["expires_at"]), UTC),
+            "deadline": exactly(float, document["deadline"]),
+            "last_used": exactly(float, document["last_used"]),
             "binding": _one_of((STREAM, PROCESS, ONE_SHOT), document["binding"]),
-            "session": _a(bool, document["session"]),
+            "session": exactly(bool, document["session"]),
             "selectors": frozenset(Selector.parse(text) for text in document["selectors"]),
-            "suspensions": {_a(str, cause): _a(str, reason) for cause, reason in document["suspensions"].items()},
-            "tokens_issued": _a(int, document["tokens_issued"]),
-            "calls": _a(int, document["calls"]),
-            "approved": _a(bool, document.get("approved", False)),
+            "suspensions": texts(exactly(dict, document["suspensions"])),
+            "tokens_issued": exactly(int, document["tokens_issued"]),
+            "calls": exactly(int, document["calls"]),
+            "approved": exactly(bool, document.get("approved", False)),
             "uses": {
-                (_a(str, resource), _a(str, action)): Use(_a(int, tokens), _a(int, calls))
+                (exactly(str, resource), exactly(str, action)): Use(exactly(int, tokens), exactly(int, calls))
                 for resource, action, tokens, calls in document["uses"]
             },
             **_handed_on(document),
         }
         return cls(
-            id=_a(str, journaled.id),
-            type_name=_a(str, document["type"]),
-            type_digest=_a(str, document["type_digest"]),
-            pid=_a(int, holder["pid"]),
-            start_time=_a(int, holder["start_time"]),
-            program=None if program is None else Program(*(_a(int, number) for number in program)),
-            cgroup_digest=_a(str, holder["cgroup_digest"]) if "cgroup_digest" in holder else None,
+            id=exactly(str, journaled.id),
+            type_name=exactly(str, document["type"]),
+            type_digest=exactly(str, document["type_digest"]),
+            pid=exactly(int, holder["pid"]),
+            start_time=exactly(int, holder["start_time"]),
+            program=None if program is None else Program(*(exactly(int, number) for number in program)),
+            cgroup_digest=exactly(str, holder["cgroup_digest"]) if "cgroup_digest" in holder else None,
             fields=fields,
         )
 
@@ -311,28 +311,21 @@ def _depth(journaled: JournaledTask) -> int:
     if b'"depth"' not in journaled.unverified_document:
         return 0
     try:
-        return min(max(_a(int, json.loads(journaled.unverified_document)["depth"]), 0), DELEGATION_DEPTH)
+        return min(max(exactly(int, json.loads(journaled.unverified_document)["depth"]), 0), DELEGATION_DEPTH)
     except Exception:  # noqa: BLE001  # a damaged row may raise anything; `_settle` says what is wrong
         return 0
 
 
 def _handed_on(document: Mapping[str, Any]) -> dict[str, Any]:
     """Whose child a task is, and what it handed on. Releases that knew no delegation wrote nothing of it."""
-    parent_id = _a(str, document.get("parent_id", ""))
-    ancestors = tuple(SpiffeId.parse(_a(str, each)) for each in _a(list, document.get("ancestors", [])))
-    handed_on, depth = _a(int, document.get("handed_on", 0)), _a(int, document.get("depth", 0))
+    parent_id = exactly(str, document.get("parent_id", ""))
+    ancestors = tuple(SpiffeId.parse(exactly(str, each)) for each in exactly(list, document.get("ancestors", [])))
+    handed_on, depth = exactly(int, document.get("handed_on", 0)), exactly(int, document.get("depth", 0))
     tokens, calls = document.get("spent", (document["tokens_issued"], document["calls"]))
     if depth != len(ancestors) or depth > DELEGATION_DEPTH or bool(parent_id) != bool(ancestors) or handed_on < 0:
         raise InvalidInput("the line of the task is broken")
-    spent = Use(_a(int, tokens), _a(int, calls))
+    spent = Use(exactly(int, tokens), exactly(int, calls))
     return {"parent_id": parent_id, "ancestors": ancestors, "handed_on": handed_on, "spent": spent}
-
-
-def _a(kind: type[Wanted], value: object) -> Wanted:
-    """`value`, if it is exactly a `kind`."""
-    if type(value) is not kind:
-        raise InvalidInput(f"not of type {kind.__name__}")
-    return value
 
 
 def _param(value: object) -> str | int | bool:
