@@ -92,9 +92,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
         stack.callback(os.close, process_setup.claim_data_dir(config.data_dir))
         rooms = await build(config, descriptors, stack)
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+        stack.enter_context(process_setup.hear((signal.SIGTERM, signal.SIGINT), stop.set))
         async with asyncio.TaskGroup() as group:
             upkeep = [
                 group.create_task(rooms.alarms.run()),
@@ -104,7 +102,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(Lookout(rooms.identities).run()),
                 group.create_task(rooms.policies.run()),
             ]
-            loop.add_signal_handler(signal.SIGHUP, rooms.policies.wake)
+            stack.enter_context(process_setup.hear((signal.SIGHUP,), rooms.policies.wake))
             Upkeep(rooms.authority, rooms.alarms).run()
             rooms.alarms.on_step(rooms.issuing.check_clock)
             rooms.alarms.on_step(rooms.registry.check_clock)
@@ -170,9 +168,6 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             await stack.aclose()
             for task in upkeep:
                 task.cancel()
-        for number in (signal.SIGTERM, signal.SIGINT):  # being told again while the process ends changes nothing
-            loop.remove_signal_handler(number)
-            signal.signal(number, signal.SIG_IGN)
 
 
 def _http_api(config: Config, rooms: Rooms) -> HttpApi:

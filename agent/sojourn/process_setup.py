@@ -1,12 +1,18 @@
-"""What the agent asks of the kernel for itself: no core files, room for descriptors, one agent for each data folder."""
+"""What the agent asks of the kernel for itself: no core files, room for descriptors, signals, one agent for each data
+folder.
+"""
 
+import asyncio
 import ctypes
 import fcntl
 import gc
 import os
 import resource
+import signal
 import stat
 import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sojourn.errors import CannotStart
@@ -34,6 +40,24 @@ def settle() -> None:
     """
     gc.freeze()
     sys.setswitchinterval(THREAD_TURN_SECONDS)
+
+
+@contextmanager
+def hear(signals: Sequence[signal.Signals], call: Callable[[], object]) -> Iterator[None]:
+    """Have `call` called in the running loop at each of these signals. Afterwards they are ignored for good: one that
+    comes again while the process ends changes nothing.
+
+    The loop's own handlers will not do: taking one away puts the default in its place, by which the process dies.
+    """
+    loop = asyncio.get_running_loop()
+    for number in signals:
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(call))
+        signal.siginterrupt(number, False)  # calls to the kernel go on after it
+    try:
+        yield
+    finally:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
 
 
 def check_proc() -> None:

@@ -443,3 +443,29 @@ def test_told_to_stop_again_and_again(agent: AgentProcess, number: signal.Signal
             agent.process.send_signal(number)
             time.sleep(0.0005)
         assert 0 == agent.process.returncode
+
+
+# Sends the process the signal at once whenever it has changed what that does, from the time that `armed` exists.
+SIGNALLED_AT_EACH_CHANGE = """
+import os, signal
+change = signal.signal
+def changed(number, handler):
+    before = change(number, handler)
+    if os.path.exists({armed!r}) and number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        open({armed!r}, "a").write(f"{{int(number)}}\\n")
+        os.kill(os.getpid(), number)
+    return before
+signal.signal = changed
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_at_any_instant(agent: AgentProcess, number: signal.Signals) -> None:
+    """There is no instant in the agent's end in which a signal would cut it short."""
+    armed = agent.folder / "armed"
+    (agent.folder / "sitecustomize.py").write_text(SIGNALLED_AT_EACH_CHANGE.format(armed=str(armed)))
+    agent.extra_environment["PYTHONPATH"] = str(agent.folder)
+    with agent:
+        armed.touch()
+        assert 0 == agent.stop(number)
+        assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} == {int(each) for each in armed.read_text().split()}
