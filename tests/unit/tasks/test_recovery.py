@@ -459,7 +459,7 @@ class TestStrangers:
 
     async def test_a_descendant(self, room, restart):
         """In a session a descendant's call brings the task back, if the holder has the identity still."""
-        command = ("sh", "-c", "sleep 60 & echo $!; wait")
+        command = ("sh", "-c", "exec 3<&0; cat <&3 & echo $!; wait")  # ends with its parent's standard input
         with child(*command) as process:
             pid = int(process.stdout.readline())
             task = await room.begin(holder=process, session=True)
