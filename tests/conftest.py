@@ -4,10 +4,13 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from harness import examples
 from harness.clients import BUILD_SECONDS, TOOLS
 from harness.dockerd import Dockerd
 from harness.engines import Engine
 from harness.podman import Podman
+
+examples.by_default()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,8 +14,9 @@ from fakes.families import WORKER_IDS, WORKERS, FamilyRoom, handed_on
 from fakes.registrations import entry
 from fakes.task_room import ISSUER, KEY, TRIAGE_ENTRY, end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI
+from harness.examples import examples
 from harness.exchanges import encoded
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from sojourn.errors import (
     InvalidInput,
@@ -473,7 +474,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(60, *HealthCheck)
 @given(steps=STEPS)
 def test_no_child_has_more_than_its_parent(steps: list[Any]) -> None:
     """Whatever is done to a family, no child has an action, a second or a state that its parent has not."""

@@ -13,7 +13,8 @@ import pytest
 from fakes.granting_room import ISSUER, STORE_ID, TRIAGE_ID, WEB_ID, Room
 from fakes.registrations import entry
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
-from hypothesis import HealthCheck, given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidInput, InvalidToken, NotFound, PolicyDenied, Refused, SojournError, TaskOver
 from sojourn.identity.issued import JWT, X509, IssuedSvid
@@ -407,7 +408,7 @@ ACTIONS = ["page:read", "ticket:read", "ticket:write"]
 some = st.lists(st.sampled_from(ACTIONS), unique=True, max_size=3)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@examples(60)
 @given(
     policy=some, held=some.filter(bool), subject=some.filter(bool), scope=some, named=st.none() | some.filter(bool),
     target=st.sampled_from(["", TICKETS, WIKI]), at=st.sampled_from([TICKETS, WIKI]),

@@ -11,9 +11,10 @@ from fakes.clock import FakeClock
 from fakes.task_room import Room
 from fakes.task_types import TICKETS, TRIAGE, task_type, toml
 from harness.agent import AgentProcess
+from harness.examples import examples
 from harness.looking import until
 from harness.taskagent import make_agent
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidPolicy, PolicyDenied
 from sojourn.limits import POLICIES_PER_TYPE, POLICY_NESTED_MAX, TASK_TYPES
@@ -167,7 +168,7 @@ class TestCase35:
             assert "policy_refused" in [line["event"] for line in agent.log_lines()]
 
 
-@settings(deadline=None, max_examples=150)
+@examples(150)
 @given(st.text(max_size=300), st.text(max_size=300))
 def test_case_36_text_changes_nothing(purpose: str, other: str) -> None:
     """Whatever stands in `purpose`, the decision on the same action is the same, and so are the policies that decide."""

@@ -19,7 +19,8 @@ from unittest.mock import patch
 from fakes.families import handed_on
 from fakes.task_types import PERMIT_ALL, TICKETS, WIKI, task_type
 from fakes.task_worlds import ALICE, BOB, ENTRIES, Turnstile, World
-from hypothesis import HealthCheck, given, note, settings
+from harness.examples import examples
+from hypothesis import HealthCheck, given, note
 from hypothesis import strategies as st
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import SojournError, TaskOver
@@ -445,7 +446,7 @@ async def _live(steps: list[tuple[Any, ...]]) -> None:
             each.cancel()
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@examples(60, *HealthCheck)
 @given(steps=st.lists(STEP, min_size=10, max_size=50))
 def test_in_any_order(steps: list[tuple[Any, ...]]) -> None:
     """Whatever is done to tasks, and in whatever order it is written, all of the above is true."""

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from fakes.clock import FakeClock
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.clock import LONGEST_NAP_SECONDS, RINGING_SECONDS, STEP_SECONDS, Alarm, Alarms, SystemClock
 
@@ -191,7 +191,6 @@ class TestRingDue:
         expected = ["a"]
         assert expected == rung
 
-    @settings(deadline=None)
     @given(
         times=st.lists(st.integers(0, 50), max_size=30),
         cancelled=st.sets(st.integers(0, 29)),

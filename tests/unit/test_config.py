@@ -6,7 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from harness.examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from sojourn import config as configuration
 from sojourn.config import Config, flatten, line_numbers, load
@@ -257,7 +258,7 @@ class TestFaults:
         """A variable for a key in something that is no table does not hide the fault."""
         assert 1 == len(faults(write('log = "x"'), {}, {"SOJOURN_LOG_LEVEL": "debug"}))
 
-    @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @examples(150, HealthCheck.function_scoped_fixture)
     @given(
         st.dictionaries(
             st.sampled_from(["trust_domain", "node_name", "socket", "identity.x509_svid_ttl", "tasks.issuer"])

@@ -4,7 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from fakes.signed_events import AUDIENCE, CAEP, IDP, RISK, TASK, WEB, issuer_key, risk, signed, uri
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidEvent
 from sojourn.limits import JWT_LEEWAY_SECONDS
@@ -207,7 +208,7 @@ class TestSubject:
             subject_of(uri(WEB), subject=uri(OTHER))
 
     @given(json_values, json_values)
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     def test_ours_or_nothing(self, sub_id, payload):
         """Whatever a token says of its subject and event, it is understood or refused by an error of ours."""
         try:

@@ -7,7 +7,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from fakes.jws import joined
 from fakes.signed_events import AUDIENCE, IDP, claims, issuer_key, risk, signed
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from joserfc import jws
 from joserfc.jwk import RSAKey
@@ -205,7 +206,7 @@ class TestClaims:
         assert "invalid_request" == refusal(signed(KEY, AT, events=events))
 
     @given(st.dictionaries(st.sampled_from([*claims(AT), "sub", "exp", "x"]), json_values, max_size=4))
-    @settings(max_examples=300, deadline=None)
+    @examples(300)
     def test_ours_or_nothing(self, changes):
         """Whatever a signed token claims, it is good or refused by an error of ours."""
         token = KEY.sign({**claims(AT), **changes}, typ="secevent+jwt")

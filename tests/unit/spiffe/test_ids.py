@@ -3,13 +3,14 @@
 import string
 
 import pytest
-from hypothesis import example, given, settings
+from harness.examples import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidSpiffeId
 from sojourn.limits import SPIFFE_ID_MAX_BYTES, TRUST_DOMAIN_MAX_BYTES
 from sojourn.spiffe.ids import SpiffeId, TrustDomain, check_path
 
-FREELY = settings(deadline=None, max_examples=500)
+FREELY = examples(500)
 HOST = string.ascii_lowercase + string.digits + ".-_"
 SEGMENT = HOST + string.ascii_uppercase
 

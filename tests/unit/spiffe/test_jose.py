@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fakes.jws import joined
 from fakes.task_feed import signing_key
-from hypothesis import example, given, settings
+from harness.examples import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from joserfc.errors import SecurityWarning
 from sojourn.errors import InvalidToken
@@ -30,7 +31,7 @@ from sojourn.spiffe.jose import (
     parse_unverified,
 )
 
-FREELY = settings(deadline=None, max_examples=300)
+FREELY = examples(300)
 HASHES = {"256": hashes.SHA256(), "384": hashes.SHA384(), "512": hashes.SHA512()}
 CURVES = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1()}
 KEYS = {name: ec.generate_private_key(curve) for name, curve in CURVES.items()}
@@ -655,7 +656,7 @@ class TestSigningKey:
         assert base64.urlsafe_b64encode(secret.to_bytes(32, "big")).rstrip(b"=").decode() not in text
         assert "d" not in self.KEY.public.jwk
 
-    @settings(deadline=None, max_examples=50)
+    @examples(50)
     @given(st.dictionaries(st.text(max_size=10), st.text(max_size=50) | st.integers() | st.booleans(), max_size=8))
     def test_round_trip(self, claims):
         """Whatever claims are signed, the same come out."""

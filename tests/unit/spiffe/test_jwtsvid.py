@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.jws import joined
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidToken
 from sojourn.limits import JWT_LEEWAY_SECONDS, JWT_SVIDS_READ_SECONDS
@@ -113,7 +114,7 @@ class TestIssue:
         assert not [part for part in self.SVID.token.split(".") if part in text]
         assert str(WEB) in text
 
-    @settings(deadline=None, max_examples=50)
+    @examples(50)
     @given(
         st.lists(st.text(st.characters(codec="utf-8"), min_size=1, max_size=30), min_size=1, max_size=5),
         st.integers(0, 59),
@@ -363,14 +364,14 @@ class TestVerify:
         expected = "bad_signature"
         assert expected == refusal(token({"exp": 1, "aud": ["x"]}, key=forged))
 
-    @settings(deadline=None, max_examples=300)
+    @examples(300)
     @given(st.text())
     def test_any_text(self, text):
         """No text that we did not sign is a JWT-SVID, and none lets a foreign error out."""
         with pytest.raises(InvalidToken):
             verify(text)
 
-    @settings(deadline=None, max_examples=200)
+    @examples(200)
     @given(
         st.fixed_dictionaries(
             {},

@@ -22,7 +22,8 @@ from fakes.certificates import (
     san,
     usage,
 )
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidSvid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -182,7 +183,7 @@ class TestSpiffeIdOf:
         """A signing certificate's ID is that of its trust domain."""
         assert HERE.id == spiffe_id_of(ROOT.certificate)
 
-    @settings(deadline=None, max_examples=150)
+    @examples(150)
     @given(st.lists(st.binary(max_size=30).map(b"spiffe://".__add__) | st.binary(max_size=40), max_size=3))
     def test_any_names(self, uris):
         """Any bytes as URI names are an ID, or InvalidSvid."""
@@ -587,7 +588,7 @@ class TestParseCertificates:
             with contextlib.suppress(InvalidSvid):
                 check(*parse_certificates(bytes(der)))
 
-    @settings(deadline=None, max_examples=300)
+    @examples(300)
     @given(st.binary() | st.binary().map(b"\x30".__add__) | st.binary().map(GOOD.der.__add__))
     def test_any_bytes(self, data):
         """Any bytes are certificates that are written the same, or InvalidSvid."""

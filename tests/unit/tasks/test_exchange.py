@@ -12,7 +12,8 @@ from fakes.journals import FakeTaskStore
 from fakes.registrations import entry
 from fakes.task_room import beginning_of, end_all
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
-from hypothesis import HealthCheck, given, settings
+from harness.examples import examples
+from hypothesis import HealthCheck, given
 from hypothesis import strategies as st
 from sojourn.clock import Alarms
 from sojourn.errors import (
@@ -179,7 +180,7 @@ class TestRead:
         """The subject token is not in the repr of a request."""
         assert "secret" not in repr(read(form(subject_token="secret")))
 
-    @settings(max_examples=200)
+    @examples(200)
     @given(
         st.lists(
             st.tuples(
@@ -295,7 +296,7 @@ subsets = st.lists(st.sampled_from(ACTIONS), unique=True, max_size=4)
 class TestNeverMore:
     """Result ⊆ subject ∩ task ∩ policy ∩ request."""
 
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @examples(100, HealthCheck.function_scoped_fixture)
     @given(
         policy=st.sampled_from(sorted(POLICIES)),
         target=st.sampled_from(PLACES),

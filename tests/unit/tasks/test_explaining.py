@@ -2,7 +2,8 @@
 
 import pytest
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.tasks.asking import Question
 from sojourn.tasks.explaining import explain
@@ -127,7 +128,7 @@ class TestDenied:
         assert (False, True) == (found.allowed, "could not be evaluated" in misses(found, "f")[0])
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.sampled_from(["ticket:read", "ticket:write", "page:read"]),
     st.sampled_from([TICKETS, WIKI]),

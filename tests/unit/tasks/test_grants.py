@@ -3,13 +3,14 @@
 import json
 
 import pytest
-from hypothesis import example, given, settings
+from harness.examples import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidInput
 from sojourn.limits import ACTIONS_PER_GRANT, AUDIENCE_MAX_BYTES, GRANTS_PER_TASK
 from sojourn.tasks.grants import Authority, Grant, from_details
 
-FREELY = settings(deadline=None, max_examples=300)
+FREELY = examples(300)
 DB, MAIL = "https://db.example/rows", "urn:mail"
 
 resources = st.sampled_from(

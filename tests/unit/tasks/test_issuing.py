@@ -9,7 +9,8 @@ from fakes.clock import FakeClock
 from fakes.next_run import NextRun
 from fakes.task_room import ISSUER, Room
 from fakes.task_types import TICKETS, task_type
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import Bug, InvalidInput, InvalidPolicy, InvalidToken, TaskOver
 from sojourn.limits import BOUND_PARAMS_MAX_BYTES
@@ -139,7 +140,7 @@ class TestForOneRequest:
 
 
 class TestEnds:
-    @settings(max_examples=60, deadline=None)
+    @examples(60)
     @given(
         name=st.sampled_from(["triage", "short", "high", "quick"]),
         life=st.integers(2, 100),

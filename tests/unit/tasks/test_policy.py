@@ -4,7 +4,8 @@ import contextlib
 
 import pytest
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, task_type
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidPolicy
 from sojourn.tasks import policy as policy_module
@@ -136,7 +137,7 @@ class TestInjection:
     )
     POLICY = Policy(CEDAR, ACTIONS, PARAMS)
 
-    @settings(max_examples=150)
+    @examples(150)
     @given(st.sampled_from(["task_type", "workload", "action", "resource", "ticket"]), awkward | st.text(max_size=20))
     def test_text_is_never_code(self, field, text):
         """Whatever stands in an id or a parameter: the answer is the policy's only if it is that very text."""
@@ -204,7 +205,7 @@ class TestLoading:
         with pytest.raises(InvalidPolicy, match=says):
             Policy(cedar, ACTIONS, PARAMS)
 
-    @settings(max_examples=150)
+    @examples(150)
     @given(st.text(max_size=60) | st.text(alphabet='@id("a") permit(principal,action,resource);{}when', max_size=60))
     def test_ours_or_nothing(self, cedar):
         """Any text either makes a policy or raises our error."""
@@ -278,7 +279,7 @@ class TestCut:
     )
     clause = st.tuples(st.sampled_from(["permit", "forbid"]), st.sampled_from(SCOPES), st.sampled_from(CONDITIONS))
 
-    @settings(max_examples=200, deadline=None)
+    @examples(200)
     @given(
         st.lists(clause, max_size=8),
         st.sampled_from(["a0", "a1", "a2", "other"]),

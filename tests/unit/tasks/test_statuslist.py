@@ -8,7 +8,8 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.task_room import EPOCH, ISSUER, Room
 from fakes.task_types import TICKETS, task_type
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import NotFound
 from sojourn.limits import STATUS_LIST_ENTRIES
@@ -194,7 +195,7 @@ class TestServed:
         room.clock.advance(0.2)
         assert INVALID in decoded(lists.token(EPOCH, 0))[2]
 
-    @settings(max_examples=100)
+    @examples(100)
     @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 2)), max_size=60))
     def test_any_changes(self, changes):
         """Whatever is put where, in any order, each index reads as what was put there last, and all others as good."""

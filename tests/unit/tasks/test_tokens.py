@@ -8,7 +8,8 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
-from hypothesis import given, settings
+from harness.examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidToken
 from sojourn.limits import TOKEN_SKEW_SECONDS
@@ -123,7 +124,7 @@ class TestIssue:
         issued = issue(grant=Grant.parse(DB, ["a" * 100 + str(number) for number in range(50)]))
         assert issued == verify(issued.token)
 
-    @settings(deadline=None, max_examples=50)
+    @examples(50)
     @given(
         st.sets(st.sampled_from(["read", "write", "list:all", "Read"]), min_size=1),
         st.text(st.characters(codec="utf-8"), min_size=1, max_size=30),
@@ -410,14 +411,14 @@ class TestVerify:
             verify(token(typ="t" * 8_000))
         assert len(caught.value.public) <= 1024
 
-    @settings(deadline=None, max_examples=200)
+    @examples(200)
     @given(st.text())
     def test_any_text(self, text):
         """No text that we did not sign is a task token, and none lets a foreign error out."""
         with pytest.raises(InvalidToken):
             verify(text)
 
-    @settings(deadline=None, max_examples=300)
+    @examples(300)
     @given(
         st.dictionaries(st.sampled_from(sorted(CLAIMS)), json_values, max_size=3),
         st.dictionaries(st.sampled_from(sorted(TASK)), json_values, max_size=2),
