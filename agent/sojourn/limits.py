@@ -39,7 +39,7 @@ CALLS_PER_UID = 64  # that are being answered at once; over that a caller is tol
 FRAMES_PER_TURN = (
     64  # of one caller's connections, before others have a turn: with a new call in each second about 5 ms
 )
-TURN_SECONDS = 0.005  # or for so long, where reading them takes longer than that
+TURN_SECONDS = 0.005  # or for so long, where reading them takes longer than that; and of pushes to streams
 HEADER_BLOCK_FRAMES = 8  # a caller that sends more of them sends nothing else
 HEADER_BLOCK_MAX_BYTES = 64 * 1024  # packed or unpacked; over METADATA_MAX_BYTES the call is refused, over that all
 HEADS_KEPT = 32  # of calls on a connection that begin the same again and again
@@ -120,7 +120,7 @@ ATTESTATIONS_SHARED = 256  # processes
 STREAM_ATTESTED_SECONDS = 60.0  # an open stream that nothing is pushed to is attested again after that
 ATTESTOR_RETRY_SECONDS = 5.0  # or after that, if an attestor could not tell
 STREAMS_LOOKED_AT_SECONDS = 1.0  # program and cgroup of each process that holds streams
-STREAMS_WOKEN_AT_ONCE = 32  # for which something has changed, before others have a turn: about 5 ms
+STREAMS_WOKEN_AT_ONCE = 32  # whose calls have steps of their own then, before others have a turn: about 5 ms
 PROCESSES_LOOKED_AT_ONCE = 64  # at about 12 us each, before others have a turn
 SELECTORS_PER_CALLER = 2_000
 SELECTOR_TYPE_MAX_BYTES = 255

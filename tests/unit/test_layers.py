@@ -98,6 +98,7 @@ LAYERS = [
     ["tasks.issuing"],
     [
         "attestation.keptopen",
+        "attestation.looks",
         "attestation.recent",
         "attestation.tally",
         "attestation.frames",

@@ -6,7 +6,7 @@ import struct
 from dataclasses import dataclass, field
 
 from sojourn.attestation.attestor import Attested
-from sojourn.attestation.process import Process, Program, content_of
+from sojourn.attestation.process import Credentials, Process, Program, content_of
 from sojourn.errors import AttestationFailed
 
 SO_PEERPIDFD = 77  # Linux 6.5; not in the socket module
@@ -68,8 +68,10 @@ class Peer:
         A connection may have been passed on. If the process then runs another program, whoever holds the connection
         must not get that program's identity.
         """
-        found = self.process.credentials()
-        program = self.process.program()
+        self.check_same(self.process.credentials(), self.process.program())
+
+    def check_same(self, found: Credentials, program: Program | None) -> None:
+        """As `check_unchanged`, by what was read of the process in this step of the event loop."""
         self.process.check_alive()
         if found.uid != self.uid or found.gid != self.gid or found.groups != self.groups:
             raise AttestationFailed("the process has changed its user or groups since it connected")

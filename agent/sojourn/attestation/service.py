@@ -12,6 +12,7 @@ from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Chec
 from sojourn.attestation.cgroups import outermost
 from sojourn.attestation.hosted import HostedAttestor
 from sojourn.attestation.keptopen import KeptOpen
+from sojourn.attestation.looks import Looks
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.recent import Recent
 from sojourn.attestation.selectors import Selector
@@ -157,12 +158,10 @@ class Attestation:
     async def examine(self, peer: Peer) -> Attested:
         """As `attest`, also if nothing can tell. Raise AttestationFailed if the process has gone or changed."""
         peer.check_unchanged()
-        kept = peer.attested
-        if kept is not None and not (kept.failures and kept.untold):
-            fresh = ATTESTOR_RETRY_SECONDS if kept.failures else ATTESTATION_FRESH_SECONDS
-            if kept.at > self._clock.boot() - fresh and kept.cgroup == peer.process.cgroup():
-                self._callers.note(peer.process)
-                return kept
+        kept = self._fresh(peer)
+        if kept is not None and kept.cgroup == peer.process.cgroup():
+            self._callers.note(peer.process)
+            return kept
         running = self._running.get(peer)
         if running is None:
             running = self._running[peer] = asyncio.ensure_future(self._attest(peer))
@@ -170,6 +169,21 @@ class Attestation:
         attested = await asyncio.shield(running)
         peer.check_unchanged()  # others had their turn since the attestation ended
         return attested
+
+    def still(self, peer: Peer, looks: Looks) -> Attested | None:
+        """As `attest`, among others of one step of the event loop; None if attestors have to be asked."""
+        look = looks.of(peer.process)
+        peer.check_same(look.credentials, look.program)
+        kept = self._fresh(peer)
+        return kept if kept is not None and kept.cgroup == look.cgroup else None
+
+    def _fresh(self, peer: Peer) -> Attested | None:
+        """What was proved last, if that may be used again while the process stays what it is."""
+        kept = peer.attested
+        if kept is None or (kept.failures and kept.untold):
+            return None
+        fresh = ATTESTOR_RETRY_SECONDS if kept.failures else ATTESTATION_FRESH_SECONDS
+        return kept if kept.at > self._clock.boot() - fresh else None
 
     async def _attest(self, peer: Peer) -> Attested:
         peer.check_unchanged()

@@ -66,6 +66,7 @@ class Call:
     visitor: Visitor
     method: str
     requests: Requests
+    send_now: Callable[[bytes], bool]  # `Stream.send_now`
 
     @property
     def peer(self) -> Peer:
@@ -170,7 +171,7 @@ class Calls:
             raise InvalidInput("security header missing from request")
         if self._check is not None:
             self._check(stream.visitor)
-        return Call(stream.visitor, path, Requests(stream, method.request))
+        return Call(stream.visitor, path, Requests(stream, method.request), stream.send_now)
 
     async def _only_request(self, call: Call) -> Any:
         if not call.requests.waiting:

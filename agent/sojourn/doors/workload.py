@@ -12,7 +12,7 @@ from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity, Unimplemented
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
-from sojourn.identity.streams import Stream
+from sojourn.identity.streams import Step, Stream
 from sojourn.limits import (
     AUDIENCE_MAX_BYTES,
     AUDIENCES_PER_JWT_SVID,
@@ -59,13 +59,13 @@ class WorkloadApi:
         }
 
     def fetch_x509_svid(self, call: Call, _request: pb.X509SVIDRequest) -> AsyncIterator[bytes]:
-        return self._pushes(call.peer, "FetchX509SVID", self._x509_svids)
+        return self._pushes(call, "FetchX509SVID", self._x509_svids)
 
     def fetch_x509_bundles(self, call: Call, _request: pb.X509BundlesRequest) -> AsyncIterator[bytes]:
-        return self._pushes(call.peer, "FetchX509Bundles", self._x509_bundles)
+        return self._pushes(call, "FetchX509Bundles", self._x509_bundles)
 
     def fetch_jwt_bundles(self, call: Call, _request: pb.JWTBundlesRequest) -> AsyncIterator[bytes]:
-        return self._pushes(call.peer, "FetchJWTBundles", self._jwt_bundles)
+        return self._pushes(call, "FetchJWTBundles", self._jwt_bundles)
 
     async def fetch_jwt_svid(self, call: Call, request: pb.JWTSVIDRequest) -> pb.JWTSVIDResponse:
         audience = _audience(request.audience)
@@ -129,11 +129,11 @@ class WorkloadApi:
     def fetch_wit_svid(self, call: Call, request: pb.WITSVIDRequest) -> AsyncIterator[bytes]:
         self._check_wit()
         wanted = _requested_id(request.spiffe_id) if request.spiffe_id else None
-        return self._pushes(call.peer, "FetchWITSVID", lambda stream: self._wit_svids(stream, wanted))
+        return self._pushes(call, "FetchWITSVID", lambda stream: self._wit_svids(stream, wanted))
 
     def fetch_wit_bundles(self, call: Call, _request: pb.WITBundlesRequest) -> AsyncIterator[bytes]:
         self._check_wit()
-        return self._pushes(call.peer, "FetchWITBundles", self._wit_bundles)
+        return self._pushes(call, "FetchWITBundles", self._wit_bundles)
 
     def _check_wit(self) -> None:
         if not self._wit:
@@ -141,10 +141,27 @@ class WorkloadApi:
 
     # --- answers ----------------------------------------------------------------------------------------------------
 
-    async def _pushes(self, peer: Peer, method: str, make: Callable[[Stream], bytes]) -> AsyncIterator[bytes]:
-        """Each answer that differs from the last one; ends with NoIdentity when the caller has nothing any more."""
+    async def _pushes(self, call: Call, method: str, make: Callable[[Stream], bytes]) -> AsyncIterator[bytes]:
+        """Each answer that differs from the last one; ends with NoIdentity when the caller has nothing any more.
+
+        An answer goes out in the very step that wakes the stream, where nothing has to be waited for; what has to be,
+        and each end, is for the steps of the call.
+        """
         last = b""
-        async with self._identities.stream(peer, method) as stream:
+
+        def push(step: Step) -> bool:
+            nonlocal last
+            if not stream.entries or stream.revoked or not self._identities.holds(stream, step.looks):
+                return False
+            answer = step.answer(make, stream)
+            if answer != last:
+                if not call.send_now(answer):
+                    return False
+                last = answer
+                stream.pushed(self._clock.now())
+            return True
+
+        async with self._identities.stream(call.peer, method) as stream:
             while True:
                 stream.check_open()
                 answer = make(stream)
@@ -153,7 +170,7 @@ class WorkloadApi:
                     stream.pushed(self._clock.now())
                     yield answer
                 stream.check_revoked()
-                await stream.next_change()
+                await stream.next_change(push)
                 await self._identities.refresh(stream)
 
     def forget_answers(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 
 from sojourn.attestation.attestor import Attested
+from sojourn.attestation.looks import Looks
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.selectors import Selector
 from sojourn.attestation.service import Attestation, cannot_tell
@@ -231,6 +232,13 @@ class Identities:
         stream.attested = attested
         if entries != stream.entries:
             self._streams.give(stream, entries)
+
+    def holds(self, stream: Stream, looks: Looks) -> bool:
+        """Whether a stream's caller still is what it was attested as, and has what it had: the look before an answer
+        for which nothing has to be waited for. Without it, `refresh` tells. Raise AttestationFailed.
+        """
+        attested = self._attestation.still(stream.peer, looks)
+        return attested is stream.attested and not any(entry.expires_at for entry in stream.entries)
 
     def close(self) -> None:
         """End every stream, also those that come still, with Unavailable, so that clients come back."""

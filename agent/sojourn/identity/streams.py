@@ -2,22 +2,49 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import inf
 from time import monotonic
 
 from sojourn.attestation.attestor import Attested
+from sojourn.attestation.looks import Looks
 from sojourn.attestation.peer import Peer
 from sojourn.errors import NoIdentity, SojournError, SvidRevoked
 from sojourn.identity.entries import Entry
-from sojourn.limits import ATTESTOR_RETRY_SECONDS, STREAM_ATTESTED_SECONDS, STREAMS_WOKEN_AT_ONCE
+from sojourn.limits import ATTESTOR_RETRY_SECONDS, STREAM_ATTESTED_SECONDS, STREAMS_WOKEN_AT_ONCE, TURN_SECONDS
 
 _Waiter = asyncio.Future[None]
 
 
+class Step:
+    """One step of the event loop in which streams are woken, and what is found in it for more than one of them. It ends
+    with the step: nothing of it is true any longer then.
+    """
+
+    __slots__ = ("_answers", "looks")
+
+    def __init__(self) -> None:
+        self.looks = Looks()
+        self._answers: dict[tuple[object, int], tuple[object, bytes]] = {}
+
+    def answer(self, make: Callable[["Stream"], bytes], stream: "Stream") -> bytes:
+        """What `make` makes of the stream's entries: the same for all streams that have the very same ones."""
+        entries = stream.entries
+        made = self._answers.get((make, id(entries)))
+        if made is None:
+            made = self._answers[make, id(entries)] = (entries, make(stream))  # and no others have their id meanwhile
+        return made[1]
+
+
+Push = Callable[[Step], bool]
+"""Does at once what is to be done for a stream that is woken. Returns False if whoever waits for it has to go on."""
+
+
 class Turns:
-    """Wakes those who wait, in the order in which it hears of them, STREAMS_WOKEN_AT_ONCE in a turn of the event loop.
+    """Wakes streams, in the order in which it hears of them: for TURN_SECONDS in a turn of the event loop, and no more
+    than STREAMS_WOKEN_AT_ONCE whose waiters then have steps of their own.
 
     However many streams have something to hear, whoever calls meanwhile is answered in between.
     """
@@ -25,24 +52,23 @@ class Turns:
     __slots__ = ("_coming", "_due")
 
     def __init__(self) -> None:
-        self._due: deque[_Waiter] = deque()
+        self._due: deque[Stream] = deque()
         self._coming = False
 
-    def wake(self, waiter: _Waiter) -> None:
-        self._due.append(waiter)
+    def wake(self, stream: "Stream", loop: asyncio.AbstractEventLoop) -> None:
+        self._due.append(stream)
         if not self._coming:
-            self._come(waiter.get_loop())
+            self._come(loop)
 
     def _come(self, loop: asyncio.AbstractEventLoop) -> None:
         self._coming = True
         loop.call_soon(self._wake_some, loop)
 
     def _wake_some(self, loop: asyncio.AbstractEventLoop) -> None:
+        step, woken, ends = Step(), 0, monotonic() + TURN_SECONDS
+        while self._due and woken < STREAMS_WOKEN_AT_ONCE and monotonic() < ends:
+            woken += self._due.popleft().go_on(step)
         self._coming = False
-        for _ in range(min(STREAMS_WOKEN_AT_ONCE, len(self._due))):
-            waiter = self._due.popleft()
-            if not waiter.done():
-                waiter.set_result(None)
         if self._due:
             self._come(loop)
 
@@ -69,6 +95,7 @@ class Stream:
     revoked: bool = False  # an SVID that it was sent: it ends when it was sent the next one
     due: float = inf
     _waiter: _Waiter | None = None
+    _push: Push | None = None
 
     def pushed(self, at: datetime) -> None:
         """Note that the caller was sent something."""
@@ -80,23 +107,44 @@ class Stream:
         if not self.changed:
             self.changed = True
             if self._waiter is not None:
-                self.turns.wake(self._waiter)
+                self.turns.wake(self, self._waiter.get_loop())
 
-    async def next_change(self) -> None:
+    def go_on(self, step: Step) -> bool:
+        """It is the stream's turn. Return whether its waiter goes on, because there is no push or it does not do."""
+        waiter, push = self._waiter, self._push
+        if waiter is None or waiter.done():
+            return False
+        if push is not None and self.ending is None:
+            self.changed = False  # what changes from here on is another change
+            try:
+                if push(step):
+                    self._wait_on()
+                    return False
+            except Exception as error:  # noqa: BLE001  # the waiter's, whatever it is: it ends the stream
+                waiter.set_exception(error)
+                return True
+        waiter.set_result(None)
+        return True
+
+    async def next_change(self, push: Push | None = None) -> None:
         """Return when something may have changed since the last time this returned, or it is time to attest again.
 
-        Raise what the stream ends with, if it does.
+        With `push`, only when that does not do; what it raises is raised here. Raise what the stream ends with, if it
+        does.
         """
         self.check_closing()
         if not self.changed:
-            self._waiter = asyncio.get_running_loop().create_future()
-            self.due = monotonic() + (ATTESTOR_RETRY_SECONDS if self.unsure else STREAM_ATTESTED_SECONDS)
+            self._waiter, self._push = asyncio.get_running_loop().create_future(), push
+            self._wait_on()
             try:
                 await self._waiter
             finally:
-                self._waiter, self.due = None, inf
+                self._waiter, self._push, self.due = None, None, inf
         self.changed = False
         self.check_closing()
+
+    def _wait_on(self) -> None:
+        self.due = monotonic() + (ATTESTOR_RETRY_SECONDS if self.unsure else STREAM_ATTESTED_SECONDS)
 
     def end(self, error: SojournError) -> None:
         """Let the stream end with this error."""

@@ -33,6 +33,7 @@ from harness.http2 import (
     message,
 )
 from hpack import Decoder, Encoder
+from sojourn.doors.http2.frames import FRAME_BYTES
 from sojourn.doors.http2.heads import BadBlock, Heads
 from sojourn.doors.http2.server import Server
 from sojourn.doors.http2.stream import Stream
@@ -233,6 +234,54 @@ class TestCalls:
             assert not here.server.held
         assert message(content) == got
         assert most <= 5_000
+
+    async def test_at_once(self, tmp_path: Path) -> None:
+        """What is sent at once is what there is room for then, on the stream and on the connection, and nothing later."""
+        told: list[bool] = []
+
+        async def try_all(stream: Stream) -> None:
+            await stream.message()
+            told.extend(
+                stream.send_now(bytes(size)) for size in (96, 95, 1)
+            )  # five bytes more with what is before each
+            stream.window += 1_000
+            told.append(stream.send_now(bytes(FRAME_BYTES)))
+            stream.end()
+            told.append(stream.send_now(b"x"))
+
+        async with site(tmp_path, try_all) as here:
+            data, fields = await here.within(
+                lambda c: (c.call(PATH, b""), answer(c))[1], b"\x00\x04" + (100).to_bytes(4, "big")
+            )
+            assert [False, True, False, False, False] == told
+            assert (message(bytes(95)), "0") == (data, fields["grpc-status"])
+            await here.within(lambda c: (c.call(PATH, b""), answer(c))[1])
+            assert [True, True, True, False, False] == told[5:]
+
+    async def test_at_once_on_a_full_connection(self, tmp_path: Path) -> None:
+        """A stream with room on a connection that has none sends nothing at once, and what it waits to send later."""
+        told: list[bool] = []
+
+        async def fill(stream: Stream) -> None:
+            await stream.message()
+            told.extend(stream.send_now(bytes(FRAME_BYTES - 5)) for _ in range(5))
+            await stream.answer(b"behind")
+
+        def work(connection: Connection) -> bytes:
+            connection.call(PATH, b"")
+            got = b""
+            for kind, flags, stream, body in connection.frames():
+                got += body if kind == DATA else b""
+                if kind == DATA and len(got) == 3 * FRAME_BYTES:
+                    connection.send(frame(WINDOW_UPDATE, 0, 0, (100).to_bytes(4, "big")))
+                if flags & END_STREAM and stream == 1 and kind in {DATA, HEADERS}:
+                    break
+            return got
+
+        async with site(tmp_path, fill) as here:
+            got = await here.within(work, b"\x00\x04" + (1 << 20).to_bytes(4, "big"))
+        assert [True, True, True, False, False] == told
+        assert message(b"behind") == got[3 * FRAME_BYTES :]
 
     async def test_messages_in_any_pieces(self, tmp_path: Path) -> None:
         """A stream of messages is read as sent, however its frames cut it."""

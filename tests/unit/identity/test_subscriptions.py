@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime
+from math import inf
 from types import SimpleNamespace
 
 import pytest
@@ -144,3 +145,135 @@ class TestTurns:
         for each in (waiting, stream.next_change()):
             with pytest.raises(Unavailable):
                 await each
+
+
+class TestPushes:
+    @pytest.fixture
+    async def hold(self, streams):
+        """Holds a stream that waits with this push. Its waiters end with the test."""
+        tasks = []
+
+        async def hold(push):
+            stream = opened(streams)
+            tasks.append(asyncio.ensure_future(stream.next_change(push)))
+            await asyncio.sleep(0)
+            return stream, tasks[-1]
+
+        yield hold
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def test_nobody_else_goes_on(self, hold):
+        """What a push does is done: whoever waits for a change waits on, for the next."""
+        pushed = []
+        stream, waiting = await hold(lambda step: pushed.append(step) or True)
+        for _ in range(2):
+            stream.wake()
+            await turns()
+        assert (2, False, False) == (len(set(pushed)), waiting.done(), stream.changed)
+
+    async def test_what_a_push_cannot_do(self, hold):
+        """Where a push does not do, whoever waits goes on."""
+        stream, waiting = await hold(lambda _: False)
+        stream.wake()
+        await turns()
+        assert (None, False) == (waiting.result(), stream.changed)
+
+    async def test_what_a_push_raises(self, hold):
+        """What a push raises is raised where the change is waited for, and nobody else's turn suffers."""
+
+        def fail(_):
+            raise Unavailable("no")
+
+        pushed = []
+        first, failing = await hold(fail)
+        second, _ = await hold(lambda _: pushed.append(True) or True)
+        first.wake()
+        second.wake()
+        await turns()
+        assert [True] == pushed
+        with pytest.raises(Unavailable):
+            await failing
+
+    async def test_a_change_while_it_pushes(self, hold):
+        """What changes while a push is made is pushed behind it."""
+        pushed = []
+
+        def push(_):
+            pushed.append(True)
+            if len(pushed) == 1:
+                stream.wake()
+            return True
+
+        stream, _ = await hold(push)
+        stream.wake()
+        await turns()
+        assert [True, True] == pushed
+
+    async def test_one_that_ends(self, hold):
+        """Nothing is pushed any more to a stream that ends."""
+        pushed = []
+        stream, waiting = await hold(lambda _: pushed.append(True) or True)
+        stream.wake()
+        stream.end(Unavailable("closing"))
+        with pytest.raises(Unavailable):
+            await waiting
+        assert [] == pushed
+
+    async def test_one_that_has_gone(self, hold):
+        """Nothing is pushed to a stream whose caller has gone before its turn."""
+        pushed = []
+        stream, waiting = await hold(lambda _: pushed.append(True) or True)
+        stream.wake()
+        waiting.cancel()
+        await turns()
+        assert ([], True) == (pushed, waiting.cancelled())
+
+    async def test_a_turn_is_over_after_a_time(self, hold, monkeypatch):
+        """Pushes go on for TURN_SECONDS, and then others are answered: what was found in a turn is not in the next."""
+        now, steps = [0.0], []
+        monkeypatch.setattr(streams_module, "monotonic", lambda: now[0])
+
+        def push(step):
+            steps.append(step)
+            now[0] += streams_module.TURN_SECONDS / 2
+            return True
+
+        for stream in [(await hold(push))[0] for _ in range(6)]:
+            stream.wake()
+        seen = []
+        while len(steps) < 6:
+            await asyncio.sleep(0)
+            seen.append(len(steps))
+        assert ([2, 4, 6], 3) == (seen, len(set(steps)))
+
+    async def test_it_is_due_later(self, hold):
+        """A stream that was pushed something is due to be attested again so much later."""
+        stream, _ = await hold(lambda _: True)
+        stream.due = before = 1.0
+        stream.wake()
+        await turns()
+        assert before < stream.due < inf
+
+    def test_answers_of_one_step(self, streams):
+        """Streams with the very same entries have the same answer, made once; others have their own."""
+        step, made = streams_module.Step(), []
+        both = (WEB, SHOP)
+        first, second, other = opened(streams), opened(streams), opened(streams, WEB)
+        for stream in (first, second):
+            streams.give(stream, both)
+
+        def make(stream):
+            made.append(stream)
+            return b"%d" % len(stream.entries)
+
+        assert [b"2", b"2", b"1"] == [step.answer(make, stream) for stream in (first, second, other)]
+        assert [first, other] == made
+        assert b"another" == step.answer(lambda _: b"another", second)
+
+
+async def turns():
+    """Some rounds of the event loop."""
+    for _ in range(5):
+        await asyncio.sleep(0)

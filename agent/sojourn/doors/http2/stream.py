@@ -197,11 +197,16 @@ class Stream:
 
     async def send(self, content: bytes) -> None:
         """Send one message, as soon as the peer takes it."""
-        size = len(content) + _PREFIX
-        if not self._fits(size):
+        if not self.send_now(content):
             await self._send_in_pieces(content)
-        elif not self.over:
-            self._write(size, frames.message(self.number, content))
+
+    def send_now(self, content: bytes) -> bool:
+        """Send one message if the peer takes all of it now, and return whether it was sent. Not while `send` waits."""
+        size = len(content) + _PREFIX
+        if self.over or not self._fits(size):
+            return False
+        self._write(size, frames.message(self.number, content))
+        return True
 
     async def answer(self, content: bytes) -> None:
         """Send the one message of an answer, and end the call well."""
