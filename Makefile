@@ -6,7 +6,7 @@ LOCKS := .ci/locks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz lint bench bench-quick bench-peers bench-report proto proto-check lock clean help
+.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -53,6 +53,12 @@ proto: $(VENV)/.lint ## generate agent/sojourn/_pb from proto/
 
 proto-check: $(VENV)/.lint ## fail if the generated stubs are stale
 	@$(BIN)/python .ci/stubs.py --check
+
+promises: ## write docs/promises.md from the tests' docstrings
+	@$(PYTHON) .ci/promises.py
+
+promises-check: ## fail if that page is stale, or a test says nothing
+	@$(PYTHON) .ci/promises.py --check
 
 lock: ## renew .ci/locks (needs uv)
 	@bash .ci/lock

@@ -183,7 +183,7 @@ def test_BND_21_keys_are_not_shared(tmp_path: Path) -> None:
 
 
 def test_BND_21_jwt_keys_are_not_shared(tmp_path: Path) -> None:
-    """Nor are its JWT keys, when they are all that was left behind."""
+    """The JWT keys of one trust domain are not used for another, when they are all that was left behind."""
     kept = authority_in(tmp_path, FakeClock()).jwt_keys
     (tmp_path / "root.pem").unlink()
     try:

@@ -200,7 +200,7 @@ def test_FED_18_the_newest(serving: AgentProcess) -> None:
 
 
 def test_FED_19_content_type(serving: AgentProcess) -> None:
-    """It is JSON, and says so."""
+    """A bundle is served as JSON, and says so."""
     assert "application/json" == get(serving).headers["Content-Type"]
 
 
@@ -333,7 +333,7 @@ async def test_FED_24_needs_a_bundle(partner: Partner, server: BundleServer) -> 
 
 
 def test_FED_24_needs_an_id(serving: AgentProcess) -> None:
-    """Nor is there such a relationship without the endpoint's SPIFFE ID."""
+    """There is no relationship by `https_spiffe` without the endpoint's SPIFFE ID."""
     arguments = ("p.org", "--url", "https://p.org/b", "--profile", "https_spiffe")
     done = serving.run("federation", "create", *arguments, check=False)
     assert (2, True) == (done.returncode, "--endpoint-id" in done.stderr)

@@ -62,7 +62,7 @@ def port() -> Iterator[int]:
 
 
 def test_h2spec(port: int) -> None:
-    """All 146 cases pass."""
+    """All 146 cases of h2spec pass."""
     command = [binary("h2spec"), "-h", "127.0.0.1", "-p", str(port), "--strict", "--timeout", "20"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert 0 == done.returncode, done.stdout[done.stdout.find("Failures:") :]

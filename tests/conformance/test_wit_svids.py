@@ -84,18 +84,18 @@ def document(wit_agent: AgentProcess) -> dict[str, Any]:
 
 
 def test_WIT_01_compact_with_key_id(wit: Any, header: dict[str, Any], document: dict[str, Any]) -> None:
-    """It is a compact JWS whose `kid` is that of one key of the bundle."""
+    """A WIT-SVID is a compact JWS whose `kid` is that of one key of the bundle."""
     assert 3 == len(wit.wit_svid.split("."))
     assert 1 == [key.get("kid") for key in document["keys"]].count(header["kid"])
 
 
 def test_WIT_02_type(header: dict[str, Any]) -> None:
-    """The type is `wit+jwt`."""
+    """The type of a WIT-SVID is `wit+jwt`."""
     assert "wit+jwt" == header["typ"]
 
 
 def test_WIT_03_algorithm(header: dict[str, Any]) -> None:
-    """The algorithm is one of the nine."""
+    """A WIT-SVID is signed by one of the nine algorithms."""
     assert header["alg"] in ALGORITHMS
 
 
@@ -105,7 +105,7 @@ def test_WIT_04_no_further_headers(header: dict[str, Any]) -> None:
 
 
 def test_WIT_05_subject(claims: dict[str, Any]) -> None:
-    """The subject is the SPIFFE ID."""
+    """The subject of a WIT-SVID is the SPIFFE ID."""
     assert "spiffe://example.org/me" == claims["sub"]
 
 
@@ -122,17 +122,17 @@ def test_WIT_07_algorithm_of_the_key(claims: dict[str, Any]) -> None:
 
 
 def test_WIT_08_expiry(claims: dict[str, Any]) -> None:
-    """It has an end, which is ahead."""
+    """A WIT-SVID has an end, which is ahead."""
     assert time.time() < claims["exp"] <= time.time() + 3_601
 
 
 def test_WIT_11_no_issuer(claims: dict[str, Any]) -> None:
-    """There is no `iss`."""
+    """A WIT-SVID has no `iss`."""
     assert "iss" not in claims
 
 
 def test_WIT_12_no_audience(claims: dict[str, Any]) -> None:
-    """There is no `aud`."""
+    """A WIT-SVID has no `aud`."""
     assert "aud" not in claims
 
 

@@ -306,7 +306,7 @@ def test_WAPI_36_only_keys_for_jwt(jwks: Any, admin: Admin) -> None:
 def test_WAPI_36_foreign_bundles(
     wire: WorkloadWire, admin: Admin, registered: Registered, other_ca: FakeCa, jwks: Any
 ) -> None:
-    """The same holds for foreign trust domains, which do not change what is in the agent's own bundle."""
+    """Foreign trust domains' JWT bundles hold just the keys for JWT-SVIDs, and change nothing in the agent's own."""
     with known(admin, other_ca, FOREIGN.public) as there, registered("/both", federates_with=["other.example"]):
         found = {name: json.loads(each) for name, each in wire.jwt_bundles().bundles.items()}
     assert {HERE: jwks, there: {"keys": [dict(FOREIGN.public.jwk)]}} == found

@@ -209,7 +209,7 @@ def test_mutated_messages(agent: AgentProcess, side: str) -> None:
 
 @pytest.mark.timeout(SECONDS)
 def test_mutated_streams(agent: AgentProcess) -> None:
-    """So for messages on an open stream of secrets: the stream goes on, or ends with a stable code."""
+    """However a message's bytes are changed on an open stream of secrets, that goes on, or ends with a stable code."""
     source = random.Random(f"{SEED} streams")
     good = [
         discovery_pb2.DiscoveryRequest(resource_names=["default"], response_nonce="x").SerializeToString(),

@@ -241,7 +241,7 @@ class TestCommand:
 
 class TestBrokenGlass:
     def test_from_the_alarm_to_the_review(self, agent: AgentProcess, caller: Caller) -> None:
-        """It is loud, a review is owed, the next is refused until someone else has looked."""
+        """Breaking the glass is loud, a review is owed, and the next is refused until someone else has looked."""
         asked = ask(caller, "glass")
         room.decide(agent, asked)
         caller.hear("task")

@@ -296,14 +296,14 @@ def humble() -> Iterator[AgentProcess]:
 
 class TestAnOrdinaryUsersAgent:
     def test_serves_its_user(self, humble: AgentProcess) -> None:
-        """It serves processes of its user by user and group."""
+        """An agent of an ordinary user serves that user's processes by user and group."""
         with Admin(humble.admin_socket) as admin:
             admin.register("/mine", "unix:uid:4499", "unix:gid:4499")
             with wire_of(humble.socket, 4499) as wire:
                 assert ["spiffe://example.org/mine"] == wire.x509_ids()
 
     def test_proves_its_users_programs(self, humble: AgentProcess, go_client: Path) -> None:
-        """It can prove path and digest of an ordinary process of its own user."""
+        """An agent of an ordinary user can prove path and digest of an ordinary process of that user."""
         client = published(go_client, humble.folder, "client")
         with Admin(humble.admin_socket) as admin:
             admin.register("/program", "unix:uid:4499", f"unix:path:{client}", f"unix:sha256:{sha256(client)}")

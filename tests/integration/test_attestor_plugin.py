@@ -112,7 +112,7 @@ class TestBesideAnAgent:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
     def test_it_ends_with_the_agent(self, installed: Path, number: int) -> None:
-        """Its process ends with the agent, however that ends."""
+        """An attestor's process ends with the agent, however that ends."""
         other = AgentProcess(config=config_of(SCOPE))
         other.extra_environment["PYTHONPATH"] = str(installed)
         with other:

@@ -132,7 +132,7 @@ def test_revoking_ends_what_was_derived_at_validators_within_milliseconds(
 
 
 def test_ending_the_task_ends_what_was_derived(shared: AgentProcess, sdk: SyncClient, service: httpx.Client) -> None:
-    """So does the end of the task, by whatever way."""
+    """The end of a task, by whatever way, ends the tokens exchanged from its token."""
     with web(shared, "spiffe://example.org/place") as place, http(shared.socket) as holder:
         task = sdk.begin_task("passed-on")
         token = task.token(TICKETS, ["doc:read"]).token

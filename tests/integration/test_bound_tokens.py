@@ -133,7 +133,7 @@ class TestClientKey:
                 task.proof("GET", URL, token)
 
     def test_once(self, client: SyncClient) -> None:
-        """A proof gets one token."""
+        """A proof by a key gets one token, and no second."""
         key = SigningKey.generate("mine")
         with client.task("triage-ticket", params={"ticket": "1"}) as task:
             used: list[str] = []
@@ -142,7 +142,7 @@ class TestClientKey:
                 task.token(TICKETS, dpop_proof=used[-1])
 
     def test_one_binding(self, client: SyncClient) -> None:
-        """A token is bound to one thing."""
+        """A token is bound to one thing: a request for two bindings is refused."""
         with client.task("triage-ticket", params={"ticket": "1"}) as task, pytest.raises(InvalidInput, match="one"):
             task.token(TICKETS, bound="agent", certificate=b"x")
 

@@ -144,7 +144,7 @@ class TestTheEnd:
         assert 1 <= found['sojourn_external_recalls_total{provider="corp",result="confirmed"}']
 
     def test_a_provider_that_is_down(self, agent: AgentProcess, client: SyncClient, server: AuthServer) -> None:
-        """It is tried again until the provider is back, and shown with how often it was tried and why it failed."""
+        """Taking back is tried again until the provider is up, and shown with how often it was tried and why it failed."""
         server.always["revoke"] = status(503)
         task = client.begin_task("orders").id
         token = client.get_token(task, ORDERS, READ).token
@@ -276,7 +276,7 @@ class TestKilled:
     def test_a_provider_that_is_not_configured_any_more(
         self, agent: AgentProcess, client: SyncClient, server: AuthServer
     ) -> None:
-        """Its credentials stay listed with the reason until they expire, and are taken back if it comes back before."""
+        """Credentials of a provider that is no longer configured stay listed with the reason until they expire, and are taken back if it comes back before."""
         server.always["revoke"] = status(503)
         task = client.begin_task("orders").id
         token = client.get_token(task, ORDERS, READ).token

@@ -40,7 +40,7 @@ def hint_of(client: Language) -> str | None:
 
 
 def test_x509(client: Language) -> None:
-    """It accepts the X.509-SVID: chain of leaf and issuer, key, hint."""
+    """The client accepts the X.509-SVID: chain of leaf and issuer, key, hint."""
     with client.run(CLIENT, "x509") as program:
         status, [svid] = program.finish()
     assert (0, f"{ID}/client", 2) == (status, svid["spiffe_id"], svid["chain_len"])
@@ -48,7 +48,7 @@ def test_x509(client: Language) -> None:
 
 
 def test_jwt(client: Language) -> None:
-    """It gets a JWT-SVID, which the agent and the bundle both find good."""
+    """The client gets a JWT-SVID, which the agent and the bundle both find good."""
     with client.run(CLIENT, "jwt", "-audience", "a", "-spiffe-id", f"{ID}/client") as program:
         status, [jwt, by_agent, by_bundle] = program.finish()
     assert (0, f"{ID}/client", hint_of(client)) == (status, jwt["spiffe_id"], jwt["hint"])
@@ -58,7 +58,7 @@ def test_jwt(client: Language) -> None:
 
 
 def test_bundles(client: Language, agent: AgentProcess) -> None:
-    """It reads the trust domain's bundles of X.509 and of JWT authorities, just those that the operator sees."""
+    """The client reads the trust domain's bundles of X.509 and of JWT authorities, just those that the operator sees."""
     with client.run(CLIENT, "bundles") as program:
         status, [bundles] = program.finish()
     keys = agent.json("bundle", "show")["bundle"]["keys"]

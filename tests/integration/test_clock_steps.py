@@ -138,7 +138,7 @@ class TestJwt:
 
     @STEPS
     def test_old_ones(self, agent: SteppedAgent, step: timedelta) -> None:
-        """One from before the step is refused: as expired, or as not valid yet. No step prolongs it."""
+        """A JWT-SVID from before a clock step is refused: as expired, or as not valid yet. No step prolongs it."""
         with Wire(agent.socket) as wire:
             token = jwt(wire)
             assert ID == validated(wire, token)

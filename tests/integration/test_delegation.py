@@ -173,7 +173,7 @@ def test_a_stolen_ticket(agent: AgentProcess, triage: Caller, summarise: Caller)
 
 
 def test_what_cannot_be_handed_on(agent: AgentProcess, triage: Caller) -> None:
-    """Not to whom the type does not name, not more than there is, not another's task, not what was handed on already."""
+    """A task is not handed on to whom its type does not name, for more than there is, by who does not hold it, or once it was handed on."""
     with SyncClient(agent.socket) as client, client.task("triage-ticket") as task, client.task("two-places") as other:
         with pytest.raises(Refused, match="not handed on to"):
             task.delegate(to=TRIAGE)

@@ -73,6 +73,6 @@ def asked(docker: Engine) -> Iterator[Asked]:
 
 
 def test_contract(asked):
-    """It keeps each promise."""
+    """The attestor `docker`, before a real engine, keeps each promise that is asked of anyone's attestor."""
     for promise in AttestorContract(asked.case()).promises:
         promise.run()

@@ -91,7 +91,7 @@ class TestIntrospection:
         assert (True, "ticket:read", "Bearer") == (told["active"], told["scope"], told["token_type"])
 
     def test_for_the_holder(self, holder: httpx.Client) -> None:
-        """So is the workload that it was issued to, on the socket."""
+        """The workload that a token was issued to is told all that is in it, on the socket."""
         assert introspected(holder, one_shot(holder))["active"]
 
     def test_by_dns_name(self, shared: AgentProcess, sdk: SyncClient, service: httpx.Client) -> None:

@@ -22,7 +22,7 @@ def agent() -> Iterator[AgentProcess]:
 
 class TestTheCommand:
     def test_create_and_update(self, agent: AgentProcess) -> None:
-        """It registers all the same, and says on standard error what to think of; as JSON among the rest."""
+        """The command registers all the same, and says on standard error what to think of; as JSON among the rest."""
         arguments = ("--selector", "docker:label:a:b", "--selector", f"unix:path:{SHELL}")
         done = agent.run("entry", "create", "--spiffe-id", "spiffe://example.org/both", *arguments)
         first, second = done.stderr.splitlines()
@@ -54,7 +54,7 @@ class TestTheCommand:
 
 
 def test_by_spires_api(agent: AgentProcess) -> None:
-    """Its answers are as SPIRE's, OK; ours has a field more. What was not registered is not commented on."""
+    """Answers by SPIRE's API are as SPIRE's, OK, with one field more for the warning; what was not registered is not commented on."""
     with Admin(agent.admin_socket) as admin:
         request = pb.BatchCreateEntryRequest(entries=[entry("/api", "unix:uid:65534"), entry("/api", "unix:uid:65534")])
         answer = admin.unary(ENTRY_API + "BatchCreateEntry", request, pb.BatchCreateEntryResponse)

@@ -104,7 +104,7 @@ def test_egress_proxy(tickets: Place) -> None:
 
 
 def test_egress_proxy_by_command(tickets: Place) -> None:
-    """So does the command that its first lines name."""
+    """The command that the example's first lines name reads the ticket too."""
     url = f"{tickets.environment['TICKETS']}/tickets/42"
     said = run(
         tickets,

@@ -208,7 +208,7 @@ class TestWhatIsServed:
 
     @pytest.mark.filterwarnings("ignore::DeprecationWarning")
     def test_old_versions(self, shared: AgentProcess) -> None:
-        """TLS 1.1 is not."""
+        """TLS 1.1 is refused by the HTTPS listener."""
         tls = context(None)
         tls.set_ciphers("ALL:@SECLEVEL=0")
         tls.minimum_version = ssl.TLSVersion.TLSv1
@@ -277,7 +277,7 @@ class TestEnds:
             assert ended
 
     def test_an_endless_head(self, shared: AgentProcess) -> None:
-        """A head without end is cut off."""
+        """A request whose head has no end is cut off."""
         host, port = shared.https.rsplit(":", 1)
         with (
             socket.create_connection((host, int(port)), timeout=15) as plain,

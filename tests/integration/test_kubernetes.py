@@ -95,7 +95,7 @@ class TestWorkloads:
             assert {f"k8s:pod-name:{pod}", f"k8s:container-name:{name}"} <= values
 
     def test_a_pod_that_is_not_listed_yet(self, docker: Engine, kubelet: Kubelet, admin: Admin) -> None:
-        """It is waited for, and attested as soon as the kubelet lists it."""
+        """A pod that the kubelet does not list yet is waited for, and attested as soon as it is listed."""
         container = docker.run(flags=["--cgroup-parent", parent(kubelet)])
         before = kubelet.asked
         listing = threading.Timer(0.5, lambda: listed(kubelet.pods, "web", "main", container.id))
@@ -134,7 +134,7 @@ class TestAnAgentInAPod:
                 yield agent
 
     def test_serves_pods(self, engine: Engine, kubelet: Kubelet, agent: AgentProcess, admin: Admin) -> None:
-        """It sees the cgroups of other pods from its own, and tells those pods all the same."""
+        """An agent in a pod sees the cgroups of other pods from its own, and tells those pods all the same."""
         container = in_pod(engine, kubelet)
         assert {"k8s:pod-name:web", "k8s:container-name:main"} <= found(admin, container.pid)
         assert (set(), "") == (found(admin, os.getpid()), failure(admin, os.getpid()))

@@ -95,7 +95,7 @@ class TestUnsafe:
         assert set() == tree(tmp_path)
 
     def test_inner_folder_of_everybody(self, agent: AgentProcess, tmp_path: Path) -> None:
-        """So is one whose inner folder is like that."""
+        """A folder with an inner folder into which others can write is refused."""
         (tmp_path / ".well-known").mkdir()
         (tmp_path / ".well-known").chmod(0o777)
         self.refused(agent, tmp_path, "can be written by others")

@@ -26,7 +26,7 @@ def run(agent: AgentProcess, *arguments: str) -> Program:
 
 
 def test_x509(agent: AgentProcess) -> None:
-    """It accepts the X.509-SVID and takes the first one for its default."""
+    """`spiffe` accepts the X.509-SVID and takes the first one for its default."""
     with run(agent, "x509") as program:
         status, [svid] = program.finish()
     assert (0, f"{ID}/first", 2) == (status, svid["spiffe_id"], svid["chain_len"])
@@ -34,7 +34,7 @@ def test_x509(agent: AgentProcess) -> None:
 
 @pytest.mark.parametrize(("asked", "expected"), [((), "/first"), (("-spiffe-id", f"{ID}/second"), "/second")])
 def test_jwt(agent: AgentProcess, asked: tuple[str, ...], expected: str) -> None:
-    """It gets the JWT-SVID that it asks for, which the agent and the bundle both find good."""
+    """`spiffe` gets the JWT-SVID that it asks for, which the agent and the bundle both find good."""
     with run(agent, "jwt", "-audience", "a", *asked) as program:
         status, [jwt, by_agent, by_bundle] = program.finish()
     assert (0, ID + expected) == (status, jwt["spiffe_id"])

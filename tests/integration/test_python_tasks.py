@@ -328,7 +328,7 @@ class TestRedirects:
 
     @pytest.mark.parametrize("path", ["/v2/x", "/v1/../v2", "/v1/%2e%2e/v2"])
     def test_elsewhere_at_the_origin(self, here: Shop, trust: ssl.SSLContext, path: str) -> None:
-        """One that leads out of the task's resource raises OutsideTask, and nothing is sent there."""
+        """A redirect that leads out of the task's resource raises OutsideTask, and nothing is sent there."""
         with sojourn.task(KIND) as task, task.client(here.resource, verify=trust, follow_redirects=True) as client:
             client.get("/tickets/1")
             before = len(here.seen)
@@ -337,7 +337,7 @@ class TestRedirects:
             assert before + 1 == len(here.seen)
 
     def test_another_origin(self, here: Shop, trust: ssl.SSLContext, elsewhere: tuple[str, list[str]]) -> None:
-        """So does one to another origin."""
+        """A redirect to another origin raises OutsideTask, and nothing is sent there."""
         url, seen = elsewhere
         with sojourn.task(KIND) as task, task.client(here.resource, verify=trust, follow_redirects=True) as client:
             with pytest.raises(OutsideTask):

@@ -300,14 +300,14 @@ async def test_a_certificate_that_is_not(shared: AgentProcess) -> None:
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
 async def test_versions_of_tls(shared: AgentProcess, version: ssl.TLSVersion) -> None:
-    """TLS 1.2 and 1.3 are spoken."""
+    """The listener for validators speaks TLS 1.2 and 1.3."""
     made = leaf(root_of(shared), san=(san(SERVICE), False))
     async with connection(shared.tcp, made, version=version) as opened:
         assert await answered(opened)
 
 
 def test_older_versions_of_tls(shared: AgentProcess) -> None:
-    """TLS 1.1 is not."""
+    """TLS 1.1 is refused by the listener for validators."""
     context = forging.context(None)
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings():

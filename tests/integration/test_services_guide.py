@@ -183,19 +183,19 @@ class TestServers:
         assert 200 == caller.call(caller.token())
 
     def test_no_token(self, place: Place, server: str) -> None:
-        """It answers 401 without a token."""
+        """The guide's service answers 401 without a token."""
         assert 401 == kind_of(server).call(place, {}, "GET", "42")
 
     def test_another_action(self, caller: Caller) -> None:
-        """It answers 403 to an action that the token has not, or that there is none of."""
+        """The guide's service answers 403 to an action that the token has not, or that there is none of."""
         assert 403 == caller.call(caller.token(), "DELETE")
 
     def test_another_ticket(self, caller: Caller) -> None:
-        """It answers 403 for another ticket's number."""
+        """The guide's service answers 403 for another ticket's number."""
         assert 403 == caller.call(caller.token(), ticket="43")
 
     def test_another_audience(self, caller: Caller) -> None:
-        """It answers 401 to a token that is for another service of the same task."""
+        """The guide's service answers 401 to a token that is for another service of the same task."""
         other = "" if caller.kind.resource else "/mcp"
         assert 401 == caller.call(caller.task.token(caller.place.url + other))
 
@@ -213,7 +213,7 @@ class TestServers:
         assert 401 == caller.kind.call(caller.place, bare, "GET", "42")
 
     def test_an_ended_task(self, place: Place, server: str) -> None:
-        """It answers 401 once the task has ended."""
+        """The guide's service answers 401 once the task has ended."""
         with place.client.task("read-ticket", params={"ticket": "42"}) as task:
             caller = Caller(place, server, task)
             token = caller.token()

@@ -104,7 +104,7 @@ class TestUnits:
         assert {f"id:{name}.scope", "manager:system"} <= found
 
     def test_systemd_itself(self, attesting: Helper) -> None:
-        """Process 1 is of a unit too."""
+        """Process 1 has the selectors of its unit, `init.scope`."""
         assert {"id:init.scope", "manager:system", "slice:-.slice"} == values(attesting, 1)
 
     def test_in_namespaces(self, machine: Machine, attesting: Helper, name: str) -> None:

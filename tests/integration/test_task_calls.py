@@ -103,7 +103,7 @@ class TestBlocking:
 class TestAsynchronous:
     @TYPES
     async def test_one_request(self, agent: AgentProcess, service: GrpcService, task_type: str) -> None:
-        """The same on an event loop."""
+        """On an event loop a call has its token, its proof and the nonce that a young service asks for; another ticket has not."""
         async with begin(agent, task_type) as task, channel_of(service, aio_interceptors(task, TICKETS)) as channel:
             for _ in range(2):
                 assert f"{TRIAGE} hello" == (await method(channel, "Read")(GOOD)).text
@@ -115,7 +115,7 @@ class TestAsynchronous:
                 assert [] == [each async for each in method(channel, "Follow")(OTHER)]
 
     async def test_many_requests(self, agent: AgentProcess, service: GrpcService) -> None:
-        """A call that streams its requests has one token for all."""
+        """On an event loop a call that streams its requests has one token for all."""
         async with begin(agent) as task, channel_of(service, aio_interceptors(task, TICKETS)) as channel:
             await method(channel, "Read")(GOOD)
             assert 2 == (await method(channel, "Collect")(iter([GOOD, GOOD]))).text.count("hello")
@@ -184,7 +184,7 @@ class TestTools:
                 read_ticket("42")  # it would block the loop that the task needs
 
     def test_no_task(self) -> None:
-        """Without a task no tool runs."""
+        """Without a task no guarded tool runs."""
         with pytest.raises(ToolRefused, match="no task is running here"):
             read_ticket("42")
         with pytest.raises(ToolRefused):

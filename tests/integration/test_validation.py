@@ -333,7 +333,7 @@ def test_uses_are_counted(shared: AgentProcess, token: str, svid: str) -> None:
     ids=["many", "none", "too-many-calls"],
 )
 def test_reports_that_are_none(shared: AgentProcess, uses: list[pb.TokenUse]) -> None:
-    """A report has its limits."""
+    """A report of use that is beyond its limits, or says nothing, is refused."""
     code, _ = refusal(shared.socket, REPORT, pb.ReportUseRequest(uses=uses), pb.ReportUseResponse)
     assert "INVALID_ARGUMENT" == code
 

@@ -201,7 +201,7 @@ class TestCase39:
             task.complete()
 
     def test_beyond_its_time(self, agent: AgentProcess, caller: Caller) -> None:
-        """It ends when its time is up, and was loud: in the log, the audit and the status."""
+        """Broken glass ends when its time is up, and was loud: in the log, the audit and the status."""
         asked = ask(caller, "short-glass")
         assert "active" == decide(agent, asked)
         caller.hear("task")

@@ -286,7 +286,7 @@ async def test_a_proof_over_a_clock_step(service: Service) -> None:
 
 
 async def test_a_proof_of_a_fast_clock_after_a_restart(service: Service) -> None:
-    """Nor does it take one whose iat is ahead, by a client's clock that is so: it may have been used all the same."""
+    """A service that was started anew takes no proof whose iat is ahead, by a client's fast clock: it may have been used before."""
     token = service.token(binding=BOUND)
     ahead = service.clock.now() + timedelta(seconds=DPOP_SKEW_SECONDS)
     proof = service.proof(token, now=ahead)

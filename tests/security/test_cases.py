@@ -61,17 +61,17 @@ def test_cases_are_complete() -> None:
 
 
 def test_cases_of_tasks_are_complete() -> None:
-    """So are those of delegation, the lifecycle, policy and oversight."""
+    """The cases of delegation, the lifecycle, policy and oversight are there, each once."""
     numbers = (2, 3, 4, *range(9, 13), 14, 18, *range(20, 43), 57, 61, 103)
     assert [f"T{number}" for number in numbers] == [row[0] for row in ROWS if re.fullmatch(r"T\d+", row[0])]
 
 
 def test_cases_of_bindings_are_complete() -> None:
-    """So are those of bindings and of what is used again."""
+    """The cases of bindings and of what is used again are there, each once."""
     assert ["B14", "B16", "B16a", "B17", "B27", "B56", "B59"] == [row[0] for row in ROWS if row[0].startswith("B")]
 
 
 def test_cases_of_the_token_endpoint_are_complete() -> None:
-    """So are those of exchange and of assertions."""
+    """The cases of exchange and of assertions are there, each once."""
     numbers = (*range(1, 7), 12, 13, 19, *range(51, 57), *range(59, 62))
     assert [f"E{number}" for number in numbers] == [row[0] for row in ROWS if re.fullmatch(r"E\d+", row[0])]

@@ -103,7 +103,7 @@ def test_coming_and_going(agent: AgentProcess, target: Ground) -> None:
 
 
 def test_explained(agent: AgentProcess, target: Ground) -> None:
-    """The operator is told why."""
+    """The operator is told why a disguised process got nothing."""
     with calling(agent, target, target.folders, []) as caller:
         text = agent.run("explain", "--pid", str(caller.pid)).stdout
         assert "the process is not in the container's namespaces" in text

@@ -119,7 +119,7 @@ class TestOthers:
         assert before == len(shop.seen)
 
     def test_the_secret_twice(self, proxy: Egress) -> None:
-        """Two headers are none."""
+        """A request with the proxy's secret in two headers has none."""
         twice = authorization(proxy) + b"Proxy-Authorization: Basic x\r\n"
         assert 407 == status(plain(proxy, b"GET http://evil.example/ HTTP/1.1\r\nHost: x\r\n%s\r\n" % twice))
 

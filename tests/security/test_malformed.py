@@ -137,7 +137,7 @@ def test_bytes_at_the_public_socket(wire: Wire, method: str, name: str) -> None:
 @pytest.mark.parametrize("name", BYTES)
 @pytest.mark.parametrize("method", ["GetEntry", "BatchDeleteEntry", "BatchCreateEntry"])
 def test_bytes_at_the_admin_socket(admin: Admin, method: str, name: str) -> None:
-    """So is it for registration, where nothing of it is done."""
+    """What is no message of the method's type is an invalid argument for registration, too, and nothing of it is done."""
     body = text(1, BYTES[name]) if method == "BatchCreateEntry" else BYTES[name]
     assert ("INVALID_ARGUMENT", "invalid_input") == told(lambda: admin.unary(ENTRY_API + method, body))
 

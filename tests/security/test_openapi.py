@@ -79,7 +79,7 @@ class TestDescription:
             assert tokenstate.FIELDS - {"client_secret"} == parameters(path)
 
     def test_grant_types(self) -> None:
-        """So are the grants."""
+        """The grant types that are described are those that the token endpoint knows."""
         form = DOCUMENT["paths"]["/token"]["post"]["requestBody"]["content"]["application/x-www-form-urlencoded"]
         assert set(exchange.GRANT_TYPES) == set(form["schema"]["properties"]["grant_type"]["enum"])
 

@@ -37,7 +37,7 @@ class TestCase32:
     FIELDS = Fields({"risk": "long"}, ["risk"])
 
     def test_the_forbid_by_itself(self) -> None:
-        """It forbids what it should, and lets pass what it should."""
+        """The rule that forbids does so where it should, and lets pass all else."""
         assert Allow(("all",)) == decide(self.CEDAR, Context({"risk": 1}), self.FIELDS)
         assert ("risky",) == decide(self.CEDAR, Context({"risk": 11}), self.FIELDS).policies
 
@@ -130,7 +130,7 @@ class TestCase35:
 
     @pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
     def test_a_bomb(self, bomb: str) -> None:
-        """It is refused with its line, soon, and the process lives."""
+        """A policy that would take the parser's stack or memory is refused with its line, soon, and the process lives."""
         with pytest.raises(InvalidPolicy) as refused:
             types.parse("bomb", toml(), bomb)
         assert 1 <= len(refused.value.public) < 5_000

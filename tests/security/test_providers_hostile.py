@@ -199,7 +199,7 @@ class TestTime:
         assert "in time" in error.public
 
     async def test_drop_by_drop(self, server: AuthServer) -> None:
-        """One that sends a byte now and then is given up all the same."""
+        """A provider that sends a byte now and then is given up all the same."""
         until = threading.Event()
 
         def drip(exchange: Any) -> bool:
@@ -219,7 +219,7 @@ class TestTime:
         assert error.sent
 
     async def test_down(self, server: AuthServer) -> None:
-        """One that is not there was not asked."""
+        """Of a provider that is not there it is known that it was not asked."""
         with AuthServer() as gone:
             pass
         made = http()
@@ -228,7 +228,7 @@ class TestTime:
         assert (False, "address") == (error.sent, error.at)
 
     async def test_dropped(self, server: AuthServer) -> None:
-        """One that reads a request and hangs up may have heard it."""
+        """A provider that reads a request and hangs up may have heard it."""
         server.script("token", drop)
         made = http()
         assert (await asked(made, server)).sent
@@ -321,7 +321,7 @@ class TestTls:
             await system.close()
 
     async def test_old_tls(self, tmp_path: Path) -> None:
-        """TLS before 1.2 is not spoken."""
+        """No provider is spoken to by a TLS before 1.2."""
         place = TlsPlace(tmp_path)
         with AuthServer(tls=place) as server:
             assert server._server.context is not None

@@ -172,7 +172,7 @@ class TestDocuments:
             assert {("127.0.0.1", server.port)} == {each[:2] for each in connected}
 
     async def test_revocation_that_leads_inward(self, connected: list[Any]) -> None:
-        """Nor does it send a token there, to be revoked."""
+        """A discovery document sends no token, to be revoked, to an address that the configuration does not allow."""
         with AuthServer() as server:
             server.metadata_changes = {"revocation_endpoint": "https://10.0.0.1/revoke"}
             made = load_providers({"a": {"kind": "oidc", "issuer": server.issuer, "plain_http": True}})["a"]

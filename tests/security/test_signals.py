@@ -226,7 +226,7 @@ class TestF8Case29Shape:
 
     @pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "HEAD"])
     def test_other_methods(self, agent: AgentProcess, method: str) -> None:
-        """Events are posted."""
+        """Events are taken by POST alone."""
         with httpx.Client(transport=httpx.HTTPTransport(uds=agent.socket), base_url="http://localhost") as caller:
             assert 405 == caller.request(method, "/events").status_code
 

@@ -251,7 +251,7 @@ class TestCase41:
     @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
     @pytest.mark.parametrize("state", ["live", "ended"])
     def test_in_text(self, agent: AgentProcess, call: Callable[[str, str], object], state: str) -> None:
-        """The same status and the same sentence, whether the task lives, has ended, or never was."""
+        """Of another's task the answer has the same status and sentence, whether it lives, has ended, or never was."""
         with Caller(agent.socket) as other:
             task, _ = held(other)
             if state == "ended":
@@ -260,7 +260,7 @@ class TestCase41:
         assert ("NOT_FOUND", "there is no such task") == unknown == foreign
 
     def test_at_the_token_endpoint(self, agent: AgentProcess) -> None:
-        """The same for an exchange under a task."""
+        """An exchange under another's task is answered alike, whether that lives, has ended, or never was."""
         with Caller(agent.socket) as other, SyncClient(agent.socket) as own:
             task, _ = held(other)
             subject = own.fetch_jwt_svid("https://sojourn.example.org").token

@@ -122,7 +122,7 @@ def test_refusals_do_not_fill_the_log(shared: AgentProcess) -> None:
 
 
 def test_malformed_requests_do_not_fill_the_log(shared: AgentProcess) -> None:
-    """Nor does what is no HTTP, or asks for another protocol; and each is answered all the same."""
+    """What is no HTTP, or asks for another protocol, does not fill the log; and each is answered all the same."""
     began = time.monotonic()
     for _ in range(200):
         assert b" 400 " in _said(shared, b"NONSENSE\r\n\r\n")

@@ -151,7 +151,7 @@ class TestPaths:
         )
 
     def test_absolute(self, write):
-        """Absolute paths stay."""
+        """Absolute paths stay as they are."""
         assert Path("/x/s.sock") == load(write('socket = "/x/s.sock"\n'), {}, {}).config.socket
 
     @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "http://x", "unix:relative", "unix://host/x"])

@@ -33,7 +33,7 @@ def test_an_owner_has_a_share(recent):
 
 
 def test_an_owner_has_a_share_of_the_weight(recent):
-    """The same holds for what an owner's values weigh together."""
+    """An owner whose values weigh ever more loses its own that it did not use for longest, and nobody else's."""
     put(recent, "xy", weight=40)
     assert (None, "Y", 40) == (recent.get("x"), recent.get("y"), recent.weight)
 

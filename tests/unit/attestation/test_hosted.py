@@ -104,7 +104,7 @@ class TestAnswers:
         assert 1 == attestor.starts
 
     async def test_settings(self, subject):
-        """Its table reaches it, dates as text."""
+        """An attestor's table of the configuration reaches its process, dates as text."""
         async with started(
             {"text": "ü", "numbers": [1, 2.5], "day": date(2026, 1, 2), "deep": {"a": True}}
         ) as attestor:
@@ -113,7 +113,7 @@ class TestAnswers:
         assert f"settings:{settings}" in answer.values
 
     async def test_little_is_passed_on(self, attestor, subject, monkeypatch):
-        """It has none of the agent's files and variables, and is limited by the kernel."""
+        """An attestor's process has none of the agent's files and variables, and is limited by the kernel."""
         with open("/dev/zero") as held:
             os.set_inheritable(held.fileno(), True)
             monkeypatch.setenv("SECRET_OF_THE_AGENT", "x")
@@ -259,7 +259,7 @@ class TestFaults:
             await asyncio.sleep(0.02)
 
     async def test_again_and_again(self, attestor, subject, monkeypatch):
-        """One that ends again and again is started less often, and says for how long it is not."""
+        """An attestor that ends again and again is started less often, and says for how long it is not."""
         monkeypatch.setattr(hosted, "HOST_RESTARTS_AT_ONCE", 2)
         monkeypatch.setattr(hosted, "HOST_RESTART_EVERY_SECONDS", 60)
         for _ in range(3):
@@ -334,7 +334,7 @@ class TestStart:
         assert before == len(os.listdir("/proc/self/fd"))
 
     async def test_closes(self, tmp_path):
-        """It is told when the agent ends, and has time to let go of what it holds."""
+        """An attestor's process is told when the agent ends, and has time to let go of what it holds."""
         async with started({"closed": str(tmp_path / "closed")}) as attestor:
             pid = attestor.pid
         assert "closed" == Path(tmp_path / "closed").read_text()

@@ -34,7 +34,7 @@ def test_once_for_each(handles):
 
 
 def test_of_so_many(handles, monkeypatch):
-    """Those of the one that did not come for longest are closed; when it comes again they are opened again."""
+    """The files of the process that did not come for longest are closed; when it comes again they are opened again."""
     monkeypatch.setattr(keptopen, "PROCESSES_KEPT_OPEN", 2)
     before, kept = descriptors(), KeptOpen()
     first, second, third = handles

@@ -143,7 +143,7 @@ class TestKeptOpen:
         assert whole == pinned.cgroup()
 
     def test_descriptors(self, running):
-        """They are closed when they are let go of, with the handle, and if the process had gone."""
+        """Files that are kept open are closed when they are let go of, with the handle, and if the process had gone."""
         before = descriptors()
         process = holder_of(running)
         process.keep_open()

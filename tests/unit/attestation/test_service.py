@@ -223,7 +223,7 @@ class TestCarried:
         assert frozenset() == found.untold
 
     async def test_for_as_long_as_it_takes(self, attestation, failing, peer, clock):
-        """That holds over any number of failures, and its age grows from when it was said."""
+        """What an attestor said before holds over any number of its failures, and its age grows from when it was said."""
         for _ in range(3):
             found = await attestation.attest(peer)
             clock.advance(ATTESTATION_FRESH_SECONDS)
@@ -258,7 +258,7 @@ class TestCarried:
             other.close()
 
     async def test_asked_again_soon(self, attestation, failing, peer, clock):
-        """It is asked again every few seconds, and not at each call: a call may have to wait for its deadline."""
+        """An attestor that fails is asked again every few seconds, and not at each call: a call may have to wait for its deadline."""
         before = len(failing.asked)
         for _ in range(3):
             await attestation.attest(peer)
@@ -269,7 +269,7 @@ class TestCarried:
         assert (selectors("unix:uid:1", "unix:gid:1", "docker:label:b"), {}) == (found.selectors, found.carried)
 
     async def test_when_all_fail(self, attestation, failing, unix, peer):
-        """That holds although no attestor at all can tell."""
+        """What was said before holds although no attestor at all can tell."""
         unix.failure = RuntimeError("down")
         assert selectors("unix:uid:1", "unix:gid:1", "docker:label:a") == (await attestation.attest(peer)).selectors
 
@@ -404,7 +404,7 @@ class TestReasons:
         assert (ATTESTOR_REASON_MAX, True) == (len(reason), reason.isprintable())
 
     async def test_of_what_is_withheld(self, attestation, docker, peer):
-        """So is why something is withheld."""
+        """The reason why something is withheld is cut and made plain."""
         docker.withheld = {"label": "a\nb\udc80" + "x" * 1_000_000}
         reason = (await attestation.attest(peer)).withheld["docker:label"]
         assert (True, ATTESTOR_REASON_MAX) == (reason.isprintable(), len(reason))

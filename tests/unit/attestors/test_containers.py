@@ -100,7 +100,7 @@ class TestCgroups:
             await containers.locate(process.subject)
 
     async def test_that_nest_differently(self, containers, cgroups, base, name):
-        """So are those of which one goes a container further than the other."""
+        """Cgroups of which one goes a container further than the other are refused."""
         folders = cgroups.make(f"{base}/{name}", "cgroup2") + cgroups.make(f"{base}/{name}/{name[::-1]}", "pids")
         with inmate(folders) as process, pytest.raises(AttestationFailed, match="name different containers"):
             await containers.locate(process.subject)
@@ -178,7 +178,7 @@ class TestOwners:
             await rootless.locate(process.subject)
 
     async def test_several_users_in_several_hierarchies(self, rootless, cgroups, base, name):
-        """So are folders of different users in different hierarchies."""
+        """Folders of different users in different hierarchies are refused."""
         for hierarchy, uid in (("cgroup2", USER), ("pids", ANOTHER)):
             hand_over(cgroups.make(base, hierarchy)[0], uid)
         with (
@@ -283,7 +283,7 @@ class TestMounts:
             assert Place(name, "docker", "", "mounts", frozenset(), 0) == place
 
     async def test_of_podman(self, containers, lent, name):
-        """So do Podman's, which name the container itself and not one whose network it shares."""
+        """Where no cgroup names a container, Podman's own files do: the container itself, and not one whose network it shares."""
         (lent / "docker/containers" / name).rename(lent / "docker/containers" / name[::-1])
         prepare = " && ".join(
             [
@@ -297,7 +297,7 @@ class TestMounts:
             assert (name, "libpod", "mounts") == (place.id, place.runtime, place.found)
 
     async def test_of_cgroups(self, containers, cgroups, base, name, tmp_path):
-        """So does the container's cgroup, where it is mounted."""
+        """Where no cgroup names a container, its cgroup does where that is mounted."""
         (folder,) = cgroups.make(f"{base}/crio-{name}.scope", "cgroup2")
         with inmate((), "--mount", prepare=shows(folder, tmp_path)) as process:
             place = await containers.locate(process.subject)

@@ -36,7 +36,7 @@ class TestSettings:
         ],
     )
     def test_good(self, pool, settings):
-        """It is made of these."""
+        """Sockets, their owners and what is told of a container can be set."""
         assert DockerAttestor(settings, pool)
 
     @pytest.mark.parametrize(

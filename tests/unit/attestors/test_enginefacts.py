@@ -73,7 +73,7 @@ class TestContainer:
 
     @pytest.mark.parametrize("value", ["a\0b", "x" * 5_000, "\ud800"])
     def test_what_no_selector_can_hold(self, value):
-        """It is withheld, and what else there is is given."""
+        """A value that no selector can hold is withheld, and what else there is is given."""
         found = read(container(Labels={"odd": value, "app": "web"}, Env=[f"ODD={value}"]), environment=True).found
         assert {"label:app:web", "image_id:localhost/bb:1"} == found.values
         assert {"label:odd", "env:ODD"} == set(found.withheld)
@@ -189,7 +189,7 @@ class TestImage:
 
     @given(ANYTHING, st.sampled_from(["Id", "RepoDigests", "Descriptor", None]))
     def test_anything(self, value, place):
-        """Whatever stands where, it is read, or it is an AttestationFailed."""
+        """Whatever stands where in an image, it is read, or it is an AttestationFailed."""
         answer = value if place is None else {**image(), place: value}
         try:
             found = read_image(answer)

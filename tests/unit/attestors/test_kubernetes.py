@@ -404,7 +404,7 @@ class TestAccess:
         assert "ns:default" in (await ask(make(kubelet_ca_path=str(kubelet.tls.chain)), process.pid)).values
 
     async def test_the_read_only_port(self, pool, process, kubelet, tmp_path):
-        """It is asked by plain HTTP, and is shown nothing."""
+        """A kubelet's read-only port is asked by plain HTTP, and is shown no token."""
         with Kubelet(tmp_path, plain=True) as plain:
             plain.pods = kubelet.pods
             attestor = KubernetesAttestor({"kubelet_read_only_port": plain.port, "cgroup_root": CGROUP_ROOT}, pool)

@@ -91,7 +91,7 @@ class TestAnswers:
 
 class TestWhoListens:
     async def test_nobody(self, path, pool):
-        """It is said that there is no socket, or that nobody listens."""
+        """Where there is no socket, or nobody listens at it, the error says which."""
         with pytest.raises(Unwell, match="no socket"):
             await client(path, pool).get("/x", 1)
         with socket.socket(socket.AF_UNIX) as left:

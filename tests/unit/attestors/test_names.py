@@ -184,7 +184,7 @@ class TestNameOf:
 
     @pytest.mark.parametrize("error", [0, errno.ENOENT, errno.ESRCH])
     def test_that_there_is_not(self, monkeypatch, error):
-        """These are how C libraries say that there is none."""
+        """The ways in which C libraries say that there is no such name are known for that."""
         assert None is answered(monkeypatch, _Libc(error))
 
     def test_a_long_record(self, monkeypatch):

@@ -229,7 +229,7 @@ class TestServedByThisKernel:
             assert not served_by_this_kernel(process.pid)
 
     def test_gone(self, running):
-        """A process that has gone is not."""
+        """Of a process that has gone no program is told."""
         running.kill()
         running.wait()
         assert not served_by_this_kernel(running.pid)

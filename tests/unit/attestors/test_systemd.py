@@ -460,7 +460,7 @@ class TestTheBus:
         assert VALUES == (await attestor.attest(subject(process))).values
 
     async def test_does_not_even_authenticate(self, attestor, bus, process, monkeypatch):
-        """Neither does one that says nothing at all."""
+        """A bus that says nothing at all fails in time, and the next attestation has a new connection."""
         monkeypatch.setattr(module, "SYSTEM_BUS_SECONDS", 0.3)
         bus.authentication = (b"", b"")
         assert "systemd did not answer within 0.3 s" == await reason_of(attestor, process)
@@ -611,7 +611,7 @@ def contract():
 @pytest.mark.root
 @pytest.mark.parametrize("name", [str(each) for each in promises_of(AttestorContract(None))])
 def test_contract(contract, name):
-    """It keeps what every attestor keeps."""
+    """The attestor `systemd` keeps what every attestor keeps."""
     contract[name].run()
 
 
@@ -635,6 +635,6 @@ class TestSettings:
         assert refused.value.faults[0].startswith(f"{key}: ")
 
     def test_none(self):
-        """It takes no settings."""
+        """The attestor `systemd` takes no settings."""
         with ThreadPoolExecutor(1) as pool:
             assert isinstance(SystemdAttestor({}, pool), SystemdAttestor)

@@ -97,7 +97,7 @@ class TestPaths:
         ],
     )
     def test_of_other_things(self, path):
-        """Another path has none."""
+        """A D-Bus path that is no unit's has no unit."""
         assert "" == name_of(path)
 
 

@@ -114,7 +114,7 @@ class TestProgram:
         ],
     )
     async def test_settings(self, pool, running, settings, expected):
-        """What is switched off is not given."""
+        """Path and digest are not given where they are switched off."""
         answer = await UnixAttestor(settings, pool).attest(subject(running.pid))
         assert expected == kinds(answer) & {"path", "sha256"}
 
@@ -249,7 +249,7 @@ class TestCgroups:
         assert ("cgroup" not in kinds(answer), True) == (True, "namespace" in answer.withheld["cgroup"])
 
     async def test_off(self, pool, running):
-        """What is switched off is not given."""
+        """Cgroups are not given where they are switched off."""
         assert (set(), "") == await self.found(pool, running, "0::/a\n", cgroup=False)
 
     async def test_garbage(self, pool, running):
@@ -272,7 +272,7 @@ class TestNames:
         assert {"uid", "gid", "path", "sha256"} <= kinds(answer)
 
     async def test_off(self, pool, running):
-        """What is switched off is not given."""
+        """Names are not given where they are switched off."""
         answer = await UnixAttestor({"names": False}, pool).attest(subject(running.pid))
         assert not {"user", "group"} & (kinds(answer) | answer.withheld.keys())
 

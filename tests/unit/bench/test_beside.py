@@ -73,7 +73,7 @@ def test_memory_of_every_daemon():
 
 
 def test_cpu_time_of_a_process():
-    """It is what the process itself reads before and after."""
+    """The CPU time of a process is what that itself reads before and after."""
     program = "from time import process_time; print(process_time(), flush=True); input(); print(process_time())"
     with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as asked:
         before = float(asked.stdout.readline())

@@ -56,19 +56,19 @@ def test_what_came_before_is_kept(raised, failure, missing):
 
 
 def test_two_figures_of_one_name():
-    """They would hide each other, so the line has failed."""
+    """A line of the bench with two figures of one name has failed: they would hide each other."""
     line = found(lambda _: iter([Figure.of("x", "ms", [1.0]), Figure.of("x", "s", [1.0])]))
     assert "more than one figure" in line.failure
 
 
 def test_reason_of_a_program_that_failed():
-    """What it said is in the sentence."""
+    """What a program that failed has said is in the sentence."""
     assert "no such thing" in reason(subprocess.CalledProcessError(1, "x", stderr=b"no such thing\n"))
     assert "no such thing" in reason(subprocess.CalledProcessError(1, "x", stderr="no such thing\n"))
 
 
 def test_a_peer_that_is_not_here(monkeypatch):
-    """It says how to get it."""
+    """A line whose peer is not on the machine says how to get it."""
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(Missing, match=r"there is no SPIRE on this machine: `make bench-peers` gets it"):
         peers.SPIRE.there()

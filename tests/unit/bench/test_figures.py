@@ -115,14 +115,14 @@ def test_plot_is_svg_with_all_points():
 
 
 def test_zero_has_no_place_on_a_logarithmic_axis():
-    """It is left out; a plot of nothing is refused."""
+    """Zero is left out on a logarithmic axis; a plot of nothing is refused."""
     assert "circle" in plot("x", "y", "z", {"a": [(0, [1]), (1, [0, 2])]})
     with pytest.raises(ValueError, match="nothing to plot"):
         plot("x", "y", "z", {"a": [(0, [1])]})
 
 
 def test_plots_are_files(tmp_path):
-    """One for each growth, named for it."""
+    """There is one plot for each growth, a file named for it."""
     made = line(growths=(GROWTH,))
     assert [tmp_path / "p" / "7-a-decision.svg"] == write_plots([made], tmp_path / "p")
     assert "7-a-decision.svg" == file_name(made, GROWTH)

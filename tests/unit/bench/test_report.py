@@ -32,7 +32,7 @@ def test_parts_are_replaced_and_the_rest_stays():
 
 
 def test_a_page_without_a_place():
-    """Nothing is lost without a word."""
+    """A page that has no place for a figure is refused, so that none is lost without a word."""
     with pytest.raises(ValueError, match="no place for 'a'"):
         rewritten("by hand\n", {"a": "new"})
 
@@ -47,7 +47,7 @@ def test_a_page_without_a_place():
     ],
 )
 def test_an_aim_is_reached_by_the_median(aim, values, reached):
-    """One good repetition does not make it."""
+    """An aim is reached by the median: one good repetition does not make it."""
     figure = Figure.of("n", "ratio", values, subject="s")
     assert figure == aim.found({30: line(figure)})
     assert reached is aim.reached(figure)

@@ -241,7 +241,7 @@ class TestErrors:
         assert "INVALID_ARGUMENT" == (await status_of(server.unary(raw=raw)))[0]
 
     async def test_malformed_requests_in_a_stream(self, server):
-        """So is one in a stream of requests."""
+        """A request in a stream that cannot be parsed is the caller's mistake and not an internal error."""
 
         async def handler(call, _request):
             async for request in call.requests:

@@ -67,7 +67,7 @@ async def test_all_that_is_known(room, cascade, ask, clock):
 
 
 async def test_selected(room, cascade, ask):
-    """They are those of one task, or those alone that outlive their tasks, the oldest first."""
+    """Credentials are listed by task, or those alone that outlive their tasks, the oldest first."""
     first, second = [await room.begin(wanted=READ_TICKETS) for _ in range(2)]
     held = [await cascade.held(each) for each in (first, second, first)]
     room.engine.end(second, "completed", "success")
@@ -98,7 +98,7 @@ async def test_no_more_than_an_answer_takes(room, cascade, ask, by, monkeypatch)
 
 
 async def test_a_limit_that_is_none(ask):
-    """A limit below 0 is refused."""
+    """A listing with a limit below 0 is refused."""
     with pytest.raises(InvalidInput, match="limit"):
         await ask(limit=-1)
 

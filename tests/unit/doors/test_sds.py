@@ -66,7 +66,7 @@ class TestDelta:
 class TestWorld:
     @pytest.mark.parametrize("request_", [{"resource_names": [LONG]}, {"type_url": LONG}])
     def test_long_texts(self, request_):
-        """A name or type longer than a SPIFFE ID is refused."""
+        """A name or type longer than a SPIFFE ID is refused in a request for the state of the world, too."""
         with pytest.raises(InvalidInput, match="longer than 2048"):
             _World().take(pb.DiscoveryRequest(**request_), None)
 

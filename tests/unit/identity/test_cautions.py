@@ -73,7 +73,7 @@ class TestSelectors:
         ],
     )
     def test_that_do_not(self, selector):
-        """Of others nothing is said."""
+        """Of selectors that need no caution nothing is said."""
         assert [] == of_selectors(entry("/a", selector), TYPES)
 
     @pytest.mark.parametrize("type_", ["kubernetes", "podman"])
@@ -211,7 +211,7 @@ class TestManner:
                 await asyncio.sleep(0)
 
     async def test_several_at_once(self, looking):
-        """Those who ask at once wait for each other."""
+        """Callers who ask at once for what is to be looked up wait for each other."""
         found = await asyncio.gather(*(of(looking, "unix:path:/nowhere", "unix:uid:1") for _ in range(20)))
         assert {1} == {len(each) for each in found}
 

@@ -151,7 +151,7 @@ class TestNeeds:
         )
 
     def test_not_of_what_holds(self):
-        """One whose earlier answer holds needs nothing."""
+        """A process whose earlier answer holds needs nothing."""
         assert {} == needs([BETTER], [], attested(failures={"docker": "down"}, carried={"docker": 1.0}))
 
 

@@ -412,7 +412,7 @@ class TestNoSilentDowngrade:
             await room.identities.entry_for(room.peer, SpiffeId.parse("spiffe://example.org/admin"))
 
     async def test_whether_a_process_has_one(self, room, docker, better):
-        """So it is with the question whether a process has one of some identities."""
+        """Whether a process has one of some identities is yes if one is proved, "not now" if one may be, and else a no."""
         pid, no = room.peer.process.pid, SpiffeId.parse("spiffe://example.org/admin")
         assert await room.identities.process_has(pid, {WEB.spiffe_id, better.spiffe_id})
         assert not await room.identities.process_has(pid, {no})

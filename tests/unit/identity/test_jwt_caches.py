@@ -96,7 +96,7 @@ class TestKept:
         room.identities.verify_jwt_svid(found.token, ["a"])
 
     async def test_revoked(self, room, kept, monkeypatch):
-        """One that is revoked is dropped as soon as that is in force, before it is on disk; others are not."""
+        """A kept JWT-SVID that is revoked is dropped as soon as that is in force, before it is on disk; others are not."""
         seen = []
         revocations = room.identities._revocations
 
@@ -132,28 +132,28 @@ class TestValidated:
         return token
 
     async def test_another_audience(self, room, token):
-        """It is good for its audiences and no other."""
+        """A JWT-SVID that was found good is good for its audiences and no other."""
         assert "wrong_audience" == await refusal(room, token, "b")
 
     async def test_its_end(self, room, token):
-        """It ends when it ends."""
+        """A JWT-SVID that was found good is not good after its end."""
         room.clock.advance(300 + 60)
         assert "expired" == await refusal(room, token)
 
     async def test_a_clock_that_is_set(self, room, token):
-        """It is not good before its time, nor after it, however the clock came there."""
+        """A JWT-SVID that was found good is not good before its time, nor after it, however the clock came there."""
         room.clock.step_wall(-3_600)
         assert "not_yet_valid" == await refusal(room, token)
         room.clock.step_wall(7_200)
         assert "expired" == await refusal(room, token)
 
     async def test_revoked(self, room, token):
-        """It is refused once it is revoked."""
+        """A JWT-SVID that was found good is refused once it is revoked."""
         await room.identities.revoke([issued(await room.identities.verify_for(room.peer, token, ["a"]), WEB)])
         assert "revoked" == await refusal(room, token)
 
     async def test_a_key_that_is_revoked(self, room, token):
-        """It is good after its key was tainted, and no more once that is revoked."""
+        """A JWT-SVID that was found good is so after its key was tainted, and no more once that is revoked."""
         tainted = room.authority.slots(JWT).active.id
         room.authority.replace(JWT, tainted)
         await room.identities.verify_for(room.peer, token, ["a"])

@@ -123,7 +123,7 @@ async def test_others_have_a_turn(held, other, monkeypatch):
 
 
 async def test_again_and_again(held, monkeypatch):
-    """It goes on looking until it is cancelled."""
+    """The lookout goes on looking until it is cancelled."""
     monkeypatch.setattr(lookout_module, "STREAMS_LOOKED_AT_SECONDS", 0.01)
     running = asyncio.ensure_future(Lookout(Everyone(held)).run())
     await asyncio.sleep(0.02)

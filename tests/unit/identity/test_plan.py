@@ -23,7 +23,7 @@ def steps(plan):
 
 
 def test_nothing_to_do():
-    """What is as wanted is left alone."""
+    """An entry that is as wanted is left alone."""
     plan = make([WEB, DB], [wanted(DB), wanted(WEB)], TRUST_DOMAIN, prune=lambda _: True)
     assert ([], 2) == (steps(plan), plan.unchanged)
 

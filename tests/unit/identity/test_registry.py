@@ -108,7 +108,7 @@ class TestCreate:
 
     @pytest.mark.parametrize("call", ["create", "update", "delete"])
     async def test_too_many(self, registry, monkeypatch, call):
-        """A batch has a maximum."""
+        """A batch of more entries than its maximum is refused."""
         monkeypatch.setattr(registry_module, "ENTRIES_PER_BATCH", 1)
         with pytest.raises(InvalidEntry, match="more than 1"):
             await getattr(registry, call)([entry("/a"), entry("/b")])

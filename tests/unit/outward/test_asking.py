@@ -310,6 +310,6 @@ class TestFaults:
         assert kept.expires_at == ground.clock.now() + ground.provider.longest
 
     def test_what_can(self, ground):
-        """A good one is left as it is."""
+        """A credential that keeps all rules is left as it is."""
         obtained = ground.provider.obtained(ground.wanted())
         assert (obtained, "") == ground.asking.sound(ground.outlet, obtained)

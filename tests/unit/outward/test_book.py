@@ -317,7 +317,7 @@ class TestTheEnd:
         )
 
     async def test_over_and_back_while_it_is_obtained(self, cascade, room, task):
-        """Nor is what was asked for before a suspension, though the task is active again."""
+        """What was asked for before a suspension is not handed out, though the task is active again."""
         changing = Changing(room.engine)
         credential = await cascade.ask(task)
         await changing.suspend(task, "operator", "wait")

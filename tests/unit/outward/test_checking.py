@@ -191,7 +191,7 @@ class TestGoesWrong:
         assert room.provider.ended.is_set()
 
     async def test_a_step_that_hangs_for_good(self, monkeypatch):
-        """One that does not end when it is told to is left alone, and the provider is not checked beside it."""
+        """A step that does not end when it is told to is left alone, and the provider is not checked beside it."""
         monkeypatch.setattr("sojourn.outward.checking.PROVIDER_CHECK_ENDING_SECONDS", 0.01)
         release = asyncio.Event()
 

@@ -97,7 +97,7 @@ class TestGive:
 
     @pytest.mark.parametrize("most", ["provider", "task", "not_after"])
     async def test_it_ends_with_whatever_ends_first(self, room, most):
-        """It is told to end with the credential, the task, or what the caller shows, whichever is first."""
+        """A credential is told to end with itself, its task, or what the caller shows, whichever is first."""
         task = await room.begin(max_seconds=60 if most == "task" else 0)
         now = room.clock.now()
         not_after = now + timedelta(seconds=10) if most == "not_after" else None

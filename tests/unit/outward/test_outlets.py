@@ -91,7 +91,7 @@ class TestFaults:
         assert fault.message.endswith("cannot be read: KeyError")
 
     def test_all_are_told(self, outlets):
-        """All that is wrong is told at once."""
+        """All that is wrong with what task types ask of providers is told at once, each with its file."""
         kinds = [outside_type(name, CEILING.replace("audience", "colour")) for name in ("one", "two")]
         assert ["one.toml", "two.toml"] == [each.file for each in outlets.faults({each.name: each for each in kinds})]
 

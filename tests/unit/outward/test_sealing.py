@@ -78,7 +78,7 @@ async def test_a_key_that_others_can_read(sealing, path):
 
 
 def test_a_damaged_key(path):
-    """Nor does it with one that is none."""
+    """The agent does not start with a file that is no key."""
     path.write_bytes(b"short")
     path.chmod(0o600)
     with pytest.raises(CannotStart, match="damaged"):

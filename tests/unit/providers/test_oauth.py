@@ -177,7 +177,7 @@ class TestOidc:
 
 class TestBearer:
     async def test_grant(self, server: AuthServer) -> None:
-        """The JWT-SVID is the grant."""
+        """The grant that is sent is the agent's JWT-SVID."""
         await obtain(provider(server, "bearer"), {"scopes": SCOPES}, "orders:list")
         (call,) = server.calls("token")
         assert {"grant_type", "assertion", "scope"} == set(call.form)
@@ -203,7 +203,7 @@ class TestKeycloak:
         assert not server.active(first)
 
     async def test_first_is_revoked_if_the_call_is_given_up(self, server: AuthServer) -> None:
-        """Nor is it if nobody waits any more."""
+        """The token that was to be exchanged for another is not left behind if nobody waits any more."""
         until = threading.Event()
         server.script("token", lambda _: True, held(until))
         made = provider(server, "keycloak")
@@ -218,7 +218,7 @@ class TestKeycloak:
         until.set()
 
     async def test_both_are_revoked(self, server: AuthServer) -> None:
-        """The end takes both tokens back."""
+        """The end takes both tokens back: the one that was exchanged, and the one it was made of."""
         made = provider(server, "keycloak")
         obtained = await obtain(made, {"audience": "orders"})
         assert [True, True] == [server.active(each) for each in server.given()]

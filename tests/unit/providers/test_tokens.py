@@ -206,7 +206,7 @@ class TestRefusal:
         ],
     )
     def test_retry_after(self, text: str, seconds: float) -> None:
-        """It is asked again when it says, within limits."""
+        """A token endpoint that names a time is asked again then, within limits."""
         found = failed(503, **{"retry-after": text})
         assert isinstance(found, ProviderUnavailable)
         assert seconds == found.retry_after

@@ -79,7 +79,7 @@ class TestWant:
         assert ("https://evil.example", ("GET",)) == (caught.value.resource, caught.value.actions)
 
     def test_another_action(self) -> None:
-        """So is another action there."""
+        """Another action at a resource of the task is outside of it."""
         with pytest.raises(OutsideTask) as caught:
             attach.want(Task(), "GET", URL, ["ticket:delete"])
         assert (RESOURCE, ("ticket:delete",)) == (caught.value.resource, caught.value.actions)
@@ -236,7 +236,7 @@ class TestShelf:
         assert shelf.token(ask, 1) is None
 
     def test_full(self) -> None:
-        """When it is full the oldest goes."""
+        """When there are as many kept tokens as may be, the oldest goes."""
         shelf = Shelf()
         asks = [AskToken(RESOURCE, (f"a{number}",), True) for number in range(TOKENS_KEPT + 1)]
         for ask in asks:

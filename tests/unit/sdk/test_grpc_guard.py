@@ -154,7 +154,7 @@ def test_the_certificate_of_the_connection(tmp_path: Path, ca: FakeCa) -> None:
 
 
 def test_no_certificate() -> None:
-    """A connection without one has none."""
+    """A connection without TLS shows no client's certificate."""
 
     class Plain:
         def auth_context(self) -> dict[str, Any]:

@@ -146,7 +146,7 @@ class TestOneRequest:
         assert Outcome(200, f"{HOLDER} hello") == service.call(Credentials.bearer(token(digest=service.digest())))
 
     def test_another(self, service: services.Service) -> None:
-        """It is good for no other, though its action and its ticket are those of the token."""
+        """A token for one request is good for no other, though its action and its ticket are those of the token."""
         outcome = service.call(Credentials.bearer(token(digest=service.digest("43"))))
         assert (403, "insufficient_scope") == (outcome.status, outcome.error)
 

@@ -89,7 +89,7 @@ class TestByEndpoint:
         assert reach.find_at(GRANTS, "https", "Tickets.example.org:443", "/v1/x") is None
 
     def test_endpoints(self) -> None:
-        """Those of https grants, each once."""
+        """Endpoints are those of https grants, each once."""
         assert {"tickets.example.org:443", "api.example.org:8443"} == reach.endpoints(GRANTS, "https")
         assert frozenset() == reach.endpoints(GRANTS, "http")
 

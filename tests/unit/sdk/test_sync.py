@@ -110,7 +110,7 @@ def test_task_fails(remote: FakeAgent, client: SyncClient, error: type[BaseExcep
 
 
 def test_process_task(remote: FakeAgent, client: SyncClient) -> None:
-    """A task of a process works as well."""
+    """A task of a process gives tokens by the blocking client, and ends."""
     remote.answers |= {"BeginTask": task(), "CompleteTask": task("completed")}
     remote.answers["GetToken"] = pb.GetTokenResponse(access_token="x")
     held = client.begin_task("triage-ticket")

@@ -274,7 +274,7 @@ class TestApproval:
     async def test_a_process_that_is_refused(
         self, agent: FakeAgent, client: Client, over: pb.Task, error: type[SojournError], words: str
     ) -> None:
-        """The same errors as on a stream."""
+        """A task of a process that is refused raises the same errors as one on a stream."""
         agent.answers["BeginTask"], agent.answers["WaitTask"] = pending(), over
         with pytest.raises(error, match=words):
             await client.begin_task("pay")

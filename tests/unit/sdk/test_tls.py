@@ -217,7 +217,7 @@ class TestStreams:
             assert await refused_by_server(port, plain)
 
     async def test_old_tls(self, ca: FakeCa) -> None:
-        """TLS 1.2 is spoken."""
+        """Connections by TLS 1.2 are made, too."""
         client = source(ca.svid("/db"), ca).client(authorize_any())
         client.maximum_version = ssl.TLSVersion.TLSv1_2
         async with echo(source(ca.svid("/web"), ca).server(authorize_any())) as port:

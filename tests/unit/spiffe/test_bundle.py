@@ -147,7 +147,7 @@ class TestDocument:
         assert [{**key.jwk, "use": "jwt-svid"} for key in KEYS.values()] == entries("jwt-svid")
 
     def test_has_no_private_member(self):
-        """No private member of a key is published."""
+        """No private member of a key is in the document."""
         assert not [key for key in BUNDLE.document()["keys"] if PRIVATE & set(key)]
 
     def test_sequence_and_hint(self):

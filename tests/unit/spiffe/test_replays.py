@@ -37,7 +37,7 @@ def refused(seen, made):
 
 class TestOnce:
     def test_second_time(self, seen, clock):
-        """A proof is good once."""
+        """A proof is good once, and refused the second time."""
         made = proof(clock)
         seen.claim(made, 1000)
         assert "replayed" == refused(seen, made).reason_code
@@ -63,7 +63,7 @@ class TestOnce:
 
     @pytest.mark.parametrize("age", [0, DPOP_AGE_SECONDS, -DPOP_SKEW_SECONDS])
     def test_as_long_as_it_could_be_good(self, seen, clock, age):
-        """It is remembered until its iat is too old for any reader."""
+        """A proof is remembered until its iat is too old for any reader."""
         made = proof(clock, age=age)
         seen.claim(made, 1000)
         clock.advance(DPOP_AGE_SECONDS - age)
@@ -149,7 +149,7 @@ class TestNonce:
         seen.claim(proof(clock, nonce=needed.nonce), 1000)
 
     def test_of_another_server(self, seen, clock):
-        """Nor is another server's, or that of the same one before it was started again."""
+        """A nonce of another server, or of the same one before it was started again, is refused."""
         other = Replays(clock.now, clock.boot)
         assert isinstance(refused(seen, proof(clock, nonce=other.nonce())), NonceNeeded)
 

@@ -281,7 +281,7 @@ class TestClose:
                     await database.write(put("late"))
 
     async def test_twice(self, path):
-        """Closing again does no harm."""
+        """A database may be closed twice."""
         with opened(path) as database:
             database.close()
             database.close()

@@ -35,7 +35,7 @@ class TestPrepared:
         assert ("x'); --",) == await value(database, "a")
 
     async def test_runs_for_each_row(self, database):
-        """Every row is put."""
+        """Every row that is given is put."""
         rows = [{"name": f"n{number}", "value": str(number)} for number in range(3)]
         await database.write(lambda connection: INSERT.run_for_each(connection, rows))
         assert [("0",), ("1",), ("2",)] == [await value(database, f"n{number}") for number in range(3)]
@@ -47,7 +47,7 @@ class TestPrepared:
         )
 
     async def test_is_undone_with_the_write(self, database):
-        """It is part of the transaction: what fails after it takes it back."""
+        """A prepared statement is part of the transaction: what fails after it takes it back."""
 
         def work(connection):
             INSERT.run(connection, {"name": "half", "value": "done"})

@@ -157,7 +157,7 @@ class TestWhatWasLeft:
         return table if request.param == "real" else FakeTaskStore()
 
     async def test_unfinished(self, store, task):
-        """Those are given back that an earlier run left alive, with all that was written of them."""
+        """Tasks that an earlier run left alive are given back, with all that was written of them."""
         await store.save(task.record(), SAID)
         done = make("tsk_2", task.holder)
         done.finish("completed", "success")

@@ -473,7 +473,7 @@ class TestBrokenGlass:
         assert [task.id] == [each["task"] for each in room.store.fields("break_glass_begun")]
 
     async def test_the_review(self, room):
-        """It is done by someone else, when the task is over, with a finding; then the next may begin."""
+        """The review is done by someone else, when the task is over, with a finding; then the next may begin."""
         task = await room.begin("glass")
         await approve(room, task)
         with pytest.raises(FailedPrecondition, match="not over"):

@@ -119,7 +119,7 @@ class TestDenied:
         assert (False, rule, (), True) == (found.allowed, found.rule, found.standings, changes(found)[what])
 
     def test_a_policy_that_cannot_be_evaluated(self):
-        """An error is shown as one."""
+        """A policy that cannot be evaluated is shown as an error, not as a no."""
         kind = task_type(
             cedar='@id("p") permit (principal, action, resource); @id("f") forbid (principal, action, resource)'
             f" when {{ context.params has level && context.params.level + {2**63 - 1} > 0 }};"

@@ -58,7 +58,7 @@ class TestBare:
         assert [] == room.engine.tasks.all()
 
     async def test_no_longer_than_what_was_shown(self, room):
-        """It is told to end with the subject token, though the provider's is good for longer."""
+        """A credential is told to end with the subject token, though the provider's is good for longer."""
         subject = room.subject(ttl=timedelta(seconds=20))
         given = await room.exchange(subject, audience=ORDERS)
         assert given.expires_at == room.clock.now() + timedelta(seconds=20)
@@ -110,7 +110,7 @@ class TestBindings:
         assert [] == room.corp.wanted
 
     async def test_one_request_is_refused(self, room):
-        """Nor is there one for one request alone; the task that was begun for it is over."""
+        """A client that wants a provider's token for one request alone is refused; the task that was begun for it is over."""
         details = f'[{{"type": "triage", "actions": ["read"], "locations": ["{ORDERS}"], "params_digest": "{DIGEST}"}}]'
         with pytest.raises(BindingNotOffered, match="without params_digest"):
             await room.exchange(authorization_details=details)

@@ -55,7 +55,7 @@ class TestDecision:
         assert not decide(PERMIT_ALL, state=state)
 
     def test_answers_are_truth_values(self):
-        """Only Allow is true."""
+        """Of all answers of a policy only Allow is true."""
         assert (True, False) == (bool(Allow(())), bool(Deny("")))
 
     def test_policies_see_the_task(self):

@@ -70,7 +70,7 @@ class TestByProof:
         assert {"jkt": KEY.public.thumbprint} == token.claims["cnf"]
 
     async def test_once(self, room):
-        """A proof is used up."""
+        """A proof is used up by its first use."""
         text = room.proof()
         room.proving.by_proof(text, 1000)
         with pytest.raises(InvalidProof, match="used before"):
@@ -184,7 +184,7 @@ class TestProve:
         )
 
     async def test_each_is_new(self, room, task):
-        """Each proof is another one."""
+        """Each proof that a task's key makes is another one."""
         token = await room.bound(task)
         found = {room.proving.prove(task, "GET", URL, token, "") for _ in range(5)}
         now = room.clock.now()

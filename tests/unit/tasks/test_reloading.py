@@ -226,7 +226,7 @@ class TestRaces:
         await applying
 
     async def test_a_token_meanwhile_of_a_task_that_waits(self, room):
-        """Nor does it while the task has its new type and waits to be decided again."""
+        """A token whose record is being written does not leave while the task has its new type and waits to be decided again."""
         task = await room.begin()
         room.store.gate = asyncio.Event()
         room.store.writing.clear()

@@ -33,7 +33,7 @@ def credentials(task: CloudTask, clock: Clock) -> Credentials:
 
 class TestGet:
     async def test_kept_for_half_of_its_life(self, task: CloudTask, credentials: Credentials, clock: Clock) -> None:
-        """It is asked for once, and again when half of its life is over."""
+        """A credential is asked for once, and again when half of its life is over."""
         first = await credentials.get()
         clock.seconds += 440
         assert first is await credentials.get()
@@ -84,7 +84,7 @@ class TestGet:
         assert [S3, S3] == task.asked
 
     async def test_repr(self, credentials: Credentials) -> None:
-        """Its repr has the resource and no secret."""
+        """The repr of a credential has the resource and no secret."""
         await credentials.get()
         assert f"Credentials({S3})" == repr(credentials)
 

@@ -52,7 +52,7 @@ def soon(text: str) -> bool:
 
 class TestAws:
     async def test_credentials(self, endpoints: CloudEndpoints, http: httpx.AsyncClient) -> None:
-        """They are in the shape of the container credential provider, to be kept no longer than minutes."""
+        """Answers for AWS are in the shape of the container credential provider, to be kept no longer than minutes."""
         answer = await http.get(endpoints.environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"])
         document = answer.json()
         assert soon(document.pop("Expiration"))
@@ -109,7 +109,7 @@ class TestAws:
         assert (403, "task is revoked: admin") == (answer.status_code, answer.json()["message"])
 
     async def test_method(self, endpoints: CloudEndpoints, http: httpx.AsyncClient) -> None:
-        """Credentials are asked for by GET."""
+        """Credentials are asked for by GET and no other method."""
         assert 400 == (await http.post(endpoints.environment["AWS_CONTAINER_CREDENTIALS_FULL_URI"])).status_code
 
 
@@ -174,7 +174,7 @@ class TestGcp:
         assert (400, "invalid_request") == (answer.status_code, answer.json()["error"])
 
     async def test_too_large(self, http: httpx.AsyncClient, configuration: Any) -> None:
-        """A form has a limit."""
+        """A form larger than its limit is refused."""
         answer = await http.post(configuration["token_url"], content=b"x" * (LOCAL_CONTENT_MAX_BYTES + 1))
         assert 413 == answer.status_code
 
@@ -193,7 +193,7 @@ class TestGcp:
 
 class TestAzure:
     async def test_token(self, endpoints: CloudEndpoints, http: httpx.AsyncClient) -> None:
-        """It is in the shape of App Service."""
+        """An answer for Azure is in the shape of App Service."""
         answer = await http.get(endpoints.environment["IDENTITY_ENDPOINT"], params=QUERY, headers=IDENTITY)
         document = answer.json()
         left = int(document.pop("expires_on")) - datetime.now(UTC).timestamp()

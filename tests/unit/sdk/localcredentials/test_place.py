@@ -27,7 +27,7 @@ with place.private_folder("sojourn-test-", [Path(sys.argv[1])]) as folder:
 
 class TestFolder:
     def test_private_and_gone(self, tmp_path: Path) -> None:
-        """It is of this user alone; afterwards it is gone, and so are the files that go with it."""
+        """The folder is of this user alone; afterwards it is gone, and so are the files that go with it."""
         other = tmp_path / "other"
         with private_folder("sojourn-test-", [other]) as folder:
             assert 0o700 == folder.stat().st_mode & 0o777

@@ -51,7 +51,7 @@ async def seen(look: Callable[[], bool], what: str) -> None:
 
 class TestKeep:
     async def test_renewed(self, tmp_path: Path) -> None:
-        """It is written anew when half of the token's life is over, whole each time and of mode 0600."""
+        """The file is written anew when half of the token's life is over, whole each time and of mode 0600."""
         path = tmp_path / "token"
         async with kept(path, Giving("one", "two", "three")):
             await seen(lambda: "three" == path.read_text(), "the third token")
@@ -59,7 +59,7 @@ class TestKeep:
             assert [path] == [each for each in tmp_path.iterdir() if not each.name.startswith(".")]
 
     async def test_not_to_be_had(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """One that cannot be renewed is taken away, so that nobody takes it for good; it comes back when it can be."""
+        """A token that cannot be renewed is taken away, so that nobody takes it for good; it comes back when it can be."""
         path, giving = tmp_path / "token", Giving("one", Unavailable("the provider is down"), "two")
         async with kept(path, giving):
             await seen(lambda: 2 <= giving.asked and path.exists() and "two" == path.read_text(), "the second token")
