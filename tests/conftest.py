@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 from harness import examples
+from harness.brokenpromises import pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401 - hooks
 from harness.clients import BUILD_SECONDS, TOOLS
 from harness.dockerd import Dockerd
 from harness.engines import Engine
