@@ -13,7 +13,7 @@ from typing import Any
 from hyperframe import frame as http2
 from hyperframe.exceptions import HyperframeError
 
-from sojourn.doors.http2 import frames
+from sojourn.doors.http2 import frames, received
 from sojourn.doors.http2.frames import (
     CONNECTION_WINDOW_BYTES,
     FRAME_BYTES,
@@ -69,14 +69,14 @@ class Connection(asyncio.Protocol):
         self._greeted = False
         self._deadline: asyncio.TimerHandle | None = None
         self._waiters: set[asyncio.Future[None]] = set()
-        self._read: dict[type[http2.Frame], Callable[[Any], None]] = {
-            http2.DataFrame: self._on_data,
+        self._read: dict[type, Callable[[Any], None]] = {
+            received.Data: self._on_data,
             http2.HeadersFrame: self._on_headers,
             http2.ContinuationFrame: self._on_continuation,
             http2.RstStreamFrame: self._on_reset,
-            http2.WindowUpdateFrame: self._on_window,
+            received.Window: self._on_window,
             http2.SettingsFrame: self._on_settings,
-            http2.PingFrame: self._on_ping,
+            received.Ping: self._on_ping,
             http2.PriorityFrame: self._on_priority,
             http2.PushPromiseFrame: self._on_push,
         }
@@ -182,7 +182,7 @@ class Connection(asyncio.Protocol):
                 self._waits = turn.over and ends <= len(data)
                 if self._waits or ends > len(data):
                     break
-                self._on_frame(frames.parse(view[at:ends]), length)
+                self._on_frame(received.parse(view[at:ends]))
                 at, now = ends, monotonic()
                 turn.spend(now - began)
                 began = now
@@ -203,8 +203,7 @@ class Connection(asyncio.Protocol):
                 self._read_on(on=self.free)
         return self._waits
 
-    def _on_frame(self, frame: http2.Frame, length: int) -> None:
-        frame.body_len = length
+    def _on_frame(self, frame: Any) -> None:
         if not self._greeted:
             self._greet(frame)
         if self._block is not None and not isinstance(frame, http2.ContinuationFrame):
@@ -213,7 +212,7 @@ class Connection(asyncio.Protocol):
         if read is not None:  # others, known and unknown, say nothing to a server
             read(frame)
 
-    def _greet(self, frame: http2.Frame) -> None:
+    def _greet(self, frame: Any) -> None:
         if not isinstance(frame, http2.SettingsFrame) or "ACK" in frame.flags:
             raise _Broken(Code.PROTOCOL_ERROR)
         self._greeted = True
@@ -230,9 +229,8 @@ class Connection(asyncio.Protocol):
             raise _Broken(Code.PROTOCOL_ERROR)
         return self._streams.get(number)
 
-    def _on_data(self, frame: http2.DataFrame) -> None:
-        size = frame.body_len
-        self._credit -= size
+    def _on_data(self, frame: received.Data) -> None:
+        self._credit -= frame.size
         if self._credit < 0:
             raise _Broken(Code.FLOW_CONTROL_ERROR)
         if self._credit < CONNECTION_WINDOW_BYTES // 2:
@@ -242,7 +240,7 @@ class Connection(asyncio.Protocol):
         if stream is None or stream.ended:
             if frame.stream_id not in self._reset:
                 self._reset_stream(frame.stream_id, Code.STREAM_CLOSED)
-        elif (wrong := stream.receive(frame.data, size, ended="END_STREAM" in frame.flags)) is not None:
+        elif (wrong := stream.receive(frame.data, frame.size, ended=frame.ended)) is not None:
             self._reset_stream(frame.stream_id, wrong)
 
     def _on_headers(self, frame: http2.HeadersFrame) -> None:
@@ -302,16 +300,16 @@ class Connection(asyncio.Protocol):
             self.forget(stream, reset=False)
             stream.cancel()
 
-    def _on_window(self, frame: http2.WindowUpdateFrame) -> None:
+    def _on_window(self, frame: received.Window) -> None:
         if frame.stream_id == 0:
-            self.window += frame.window_increment
+            self.window += frame.increment
             if self.window > WINDOW_MAX_BYTES:
                 raise _Broken(Code.FLOW_CONTROL_ERROR)
         else:
             stream = self._opened(frame.stream_id)
             if stream is None:
                 return
-            stream.window += frame.window_increment
+            stream.window += frame.increment
             if stream.window > WINDOW_MAX_BYTES:
                 self._reset_stream(frame.stream_id, Code.FLOW_CONTROL_ERROR)
         if self._waiters:
@@ -337,9 +335,9 @@ class Connection(asyncio.Protocol):
             self._wake()
         self._unsent += frames.SETTINGS_ACK
 
-    def _on_ping(self, frame: http2.PingFrame) -> None:
-        if "ACK" not in frame.flags:
-            self._unsent += frames.pong(frame.opaque_data)
+    def _on_ping(self, frame: received.Ping) -> None:
+        if not frame.ack:
+            self._unsent += frames.pong(frame.content)
 
     def _on_priority(self, frame: http2.PriorityFrame) -> None:
         if frame.depends_on == frame.stream_id:

@@ -55,8 +55,9 @@ class Turns:
             line = self._lines[who] = _Line()
             self._go_on(who, line)
         if line.turn.over or reader.read(line.turn):
+            if not line.waiting:  # of others that wait already the next turn is on its way
+                self._go_on(who, line)
             line.waiting.append(reader)
-            self._go_on(who, line)
 
     def _go_on(self, who: int | str, line: _Line) -> None:
         """Have the next turn behind the first steps of all calls that this one has begun."""
