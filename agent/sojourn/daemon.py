@@ -3,9 +3,8 @@
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
-from importlib.metadata import version
 
 import structlog
 
@@ -15,54 +14,32 @@ from sojourn.building import Rooms, build
 from sojourn.clock import SystemClock
 from sojourn.config import Config
 from sojourn.doors import (
-    admin,
-    agents,
-    approvals,
     attestors,
-    bundles,
     credentials,
-    entries,
     events,
-    extauthz,
-    facts,
-    federation,
     https,
-    localauthority,
     metrics,
-    minting,
-    operating,
-    policies,
-    providerchecks,
-    providers,
     remote,
-    revoking,
-    routeguards,
-    sds,
     statuslists,
-    taskadmin,
-    tasks,
-    tasktokens,
     trust,
     validation,
-    workload,
 )
 from sojourn.doors.admission import Admission
 from sojourn.doors.binding import bind, unbind
-from sojourn.doors.calls import Calls
+from sojourn.doors.calls import Calls, Method
 from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi
+from sojourn.doors.http2.server import Handler
 from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.metadata import Metadata
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import serve
-from sojourn.doors.taskmessages import TaskMessages
 from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
 from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.turns import Turns
 from sojourn.errors import SojournError
-from sojourn.identity.issued import Issued
 from sojourn.identity.lookout import Lookout
 from sojourn.limits import (
     ADMIN_CONNECTIONS,
@@ -76,6 +53,7 @@ from sojourn.limits import (
 )
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
+from sojourn.serving import Run, Services
 
 log = structlog.get_logger()
 
@@ -113,38 +91,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             api, listeners = _http_api(config, rooms), list[Listener]()
             documents = TrustDocuments(rooms.authority, config.issuer, config.listen.trust_url)
             await _open_doors(config, rooms, api, documents, listeners, level, failures, descriptors, stack)
-            own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
-            remote_http = HttpProtocols(api.app(statuslists.routes(rooms.engine)))
-            listeners += https.open_https(
-                config.listen,
-                https.HttpsDoor(remote_http, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
-                own,
-                rooms.revocations,
-                rooms.clock,
-                descriptors,
-                stack,
-            )
-            stack.callback(remote_http.close)
-            trust_http = HttpProtocols(trust.TrustApp(documents))
-            listeners += trust.open_trust(
-                config.listen,
-                trust.TrustDoor(trust_http, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
-                own,
-                rooms.clock,
-                descriptors,
-                stack,
-            )
-            stack.callback(trust_http.close)
-            listeners += await remote.open_listener(
-                config.listen,
-                remote.RemoteDoor(own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
-                lambda callers: validation.ValidationApi(
-                    rooms.judging, rooms.engine, rooms.audiences, rooms.clock, callers
-                ),
-                rooms.audit,
-                descriptors,
-                stack,
-            )
+            listeners += await _open_listeners(config, rooms, api, documents, descriptors, stack)
             if config.metrics.listen is not None:
                 outside = credentials.CredentialMetrics(rooms.book, rooms.recalling, rooms.outlets, rooms.clock)
                 metrics.start(config.metrics.listen, _gauges(rooms), [outside])
@@ -206,103 +153,13 @@ async def _open_doors(
     )
     private = Door(operators, admit=owners)
 
-    calls = Calls(rooms.audit, header=True)
-    workload_api = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=config.identity.wit_svids)
-    rooms.issuing.x509.on_forget(workload_api.forget_answers)
-    fact_api = facts.FactApi(rooms.facts, rooms.redeciding, rooms.identities)
-    message = TaskMessages(rooms.outlets)
-    approval_api = approvals.ApprovalsApi(rooms.engine, rooms.approving, rooms.identities, message)
-    public_services = {
-        workload.SERVICE: workload_api.methods(),
-        tasks.SERVICE: tasks.TasksApi(
-            rooms.engine, rooms.beginning, rooms.delegating, rooms.changing, rooms.attaching, rooms.identities, message
-        ).methods()
-        | tasktokens.TaskTokensApi(
-            rooms.engine, rooms.giving, rooms.attaching, rooms.identities, rooms.proving
-        ).methods()
-        | fact_api.public_methods(),
-        approvals.SERVICE: approval_api.methods(),
-        validation.SERVICE: validation.ValidationApi(
-            rooms.judging,
-            rooms.engine,
-            rooms.audiences,
-            rooms.clock,
-            validation.AttestedCallers(rooms.identities, rooms.clock),
-        ).methods(),
-    }
+    services = Services(config, rooms)
+    calls, admin_calls = Calls(rooms.audit, header=True), Calls(rooms.audit, header=False)
     envoy_calls = Calls(rooms.audit, header=False)
-    admin_calls = Calls(rooms.audit, header=False)
-    authority_api = localauthority.LocalAuthorityApi(rooms.authority, rooms.issuing, rooms.audit)
     attestors.measure(rooms.attestation.tally)
-    entry_api = entries.EntryApi(rooms.registry, rooms.foreign, rooms.cautions, rooms.audit)
-    federation_api = federation.FederationApi(rooms.foreign, rooms.federating, rooms.audit)
-    admin_services = {
-        entries.SERVICE: entry_api.methods(),
-        bundles.SERVICE: bundles.BundleApi(rooms.authority, rooms.foreign, rooms.audit).methods(),
-        federation.SERVICE: federation_api.methods(),
-        localauthority.SERVICE: authority_api.methods(),
-        agents.SERVICE: agents.AgentApi(rooms.registry.node_id, rooms.authority, version("sojourn")).methods(),
-        minting.SERVICE: minting.MintingApi(
-            rooms.authority, rooms.audit, config.identity.x509_svid_ttl, config.identity.jwt_svid_ttl
-        ).methods(),
-        operating.LOGGER: operating.LoggerApi(level, rooms.audit).methods(),
-        operating.DEBUG: operating.DebugApi(rooms.authority, rooms.registry, rooms.foreign, rooms.clock).methods(),
-        admin.SERVICE: admin.AdminApi(
-            attestation=rooms.attestation,
-            registry=rooms.registry,
-            identities=rooms.identities,
-            issuing=rooms.issuing,
-            authority=rooms.authority,
-            engine=rooms.engine,
-            approving=rooms.approving,
-            audit=rooms.audit,
-            journal=rooms.journal,
-            door=public,
-            clock=rooms.clock,
-            followed=rooms.followed,
-            policies=rooms.policies,
-            signals=rooms.signals,
-            failures=failures,
-            federating=rooms.federating,
-            foreign=rooms.foreign,
-            default_x509_svid_ttl=config.identity.x509_svid_ttl,
-            limitations=process_setup.limitations(),
-            listeners=listeners,
-            documents=documents,
-        ).methods()
-        | authority_api.admin_methods()
-        | entry_api.admin_methods()
-        | approval_api.admin_methods()
-        | federation_api.admin_methods()
-        | taskadmin.TaskAdminApi(
-            rooms.engine, rooms.changing, rooms.blocks, message, rooms.audit, rooms.clock
-        ).admin_methods()
-        | providers.ProvidersApi(
-            rooms.engine, rooms.outlets, rooms.asking, rooms.book.index, rooms.clock
-        ).admin_methods()
-        | credentials.CredentialsApi(rooms.book, rooms.outlets).admin_methods()
-        | providerchecks.ProviderChecksApi(rooms.checking).admin_methods()
-        | fact_api.admin_methods()
-        | policies.PolicyApi(rooms.engine, rooms.approving, rooms.policies).admin_methods()
-        | revoking.RevokingApi(
-            rooms.registry,
-            rooms.identities,
-            rooms.issuing,
-            Issued(rooms.journal, rooms.audit, rooms.clock),
-            rooms.revocations,
-            rooms.engine,
-            rooms.audit,
-        ).admin_methods(),
-    }
-    envoy_services = {
-        sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods(),
-        extauthz.SERVICE: extauthz.ExtAuthzApi(
-            routeguards.RouteGuards(rooms.judging, rooms.engine, rooms.clock), rooms.identities
-        ).methods(),
-    }
-    envoy = _services(envoy_calls, envoy_services)
-    own = _services(calls, public_services) | envoy
-    administration = _services(admin_calls, admin_services)
+    envoy = _handlers(envoy_calls, services.of_envoy())
+    own = _handlers(calls, services.of_workloads()) | envoy
+    administration = _handlers(admin_calls, services.of_operators(Run(level, failures, public, listeners, documents)))
     for door, path, mode, made, common, maximum in (
         (public, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),
         (private, config.admin_socket, 0o600, administration, admin_calls, ADMIN_MESSAGE_MAX_BYTES),
@@ -316,7 +173,49 @@ async def _open_doors(
     stack.callback(http.close)
 
 
-def _services(calls: Calls, services: dict) -> dict:  # type: ignore[type-arg]
+async def _open_listeners(
+    config: Config,
+    rooms: Rooms,
+    api: HttpApi,
+    documents: TrustDocuments,
+    descriptors: int,
+    stack: AsyncExitStack,
+) -> list[Listener]:
+    """Those for other machines that the configuration has."""
+    own = OwnSvid(config.node_id, rooms.authority, rooms.issuing)
+    remote_http = HttpProtocols(api.app(statuslists.routes(rooms.engine)))
+    listeners = https.open_https(
+        config.listen,
+        https.HttpsDoor(remote_http, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
+        own,
+        rooms.revocations,
+        rooms.clock,
+        descriptors,
+        stack,
+    )
+    stack.callback(remote_http.close)
+    trust_http = HttpProtocols(trust.TrustApp(documents))
+    listeners += trust.open_trust(
+        config.listen,
+        trust.TrustDoor(trust_http, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
+        own,
+        rooms.clock,
+        descriptors,
+        stack,
+    )
+    stack.callback(trust_http.close)
+    listeners += await remote.open_listener(
+        config.listen,
+        remote.RemoteDoor(own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
+        lambda callers: validation.ValidationApi(rooms.judging, rooms.engine, rooms.audiences, rooms.clock, callers),
+        rooms.audit,
+        descriptors,
+        stack,
+    )
+    return listeners
+
+
+def _handlers(calls: Calls, services: Mapping[str, dict[str, Method]]) -> dict[str, Mapping[str, Handler]]:
     return {name: calls.service(name, methods) for name, methods in services.items()}
 
 

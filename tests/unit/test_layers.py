@@ -134,6 +134,7 @@ LAYERS = [
     ["tasks.policies"],
     ["doors"],
     ["building"],
+    ["serving"],
     ["daemon"],
     ["cli"],
     ["__main__"],
