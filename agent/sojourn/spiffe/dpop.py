@@ -72,7 +72,7 @@ def unverified_url(text: str) -> str:
 
 def digest(token: str) -> str:
     """The `ath` of an access token: SHA-256, base64url."""
-    return base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest()).rstrip(b"=").decode()
+    return base64.urlsafe_b64encode(hashlib.sha256(token.encode()).digest())[:-1].decode()
 
 
 def without_query(url: str) -> str:

@@ -102,8 +102,7 @@ class PublicKey:
 
     @classmethod
     def _of(cls, kid: str, key: ECKey | RSAKey, algorithm: str | None = None) -> "PublicKey":
-        jwk = {name: value for name, value in key.as_dict(private=False).items() if name != "kid"}
-        return cls(kid, {**jwk, "kid": kid}, key, algorithm)
+        return cls(kid, {**key.as_dict(private=False), "kid": kid}, key, algorithm)
 
     @property
     def thumbprint(self) -> str:
@@ -156,7 +155,7 @@ class SigningKey:
         else:
             r, s = decode_dss_signature(self._key.sign(signed.encode(), _ECDSA[self.algorithm][0]))
             size = _ECDSA[self.algorithm][1]
-            signature = r.to_bytes(size, "big") + s.to_bytes(size, "big")
+            signature = r.to_bytes(size) + s.to_bytes(size)
         return f"{signed}.{_encode(signature)}"
 
     def _header_of(self, typ: str) -> str:
@@ -239,7 +238,7 @@ def _check_ecdsa(text: str, key: ec.EllipticCurvePublicKey, algorithm: str) -> N
     raw = _decode(segment, "signature")
     if len(raw) != 2 * size:
         raise ValueError("signature has a wrong length")
-    signature = encode_dss_signature(int.from_bytes(raw[:size], "big"), int.from_bytes(raw[size:], "big"))
+    signature = encode_dss_signature(int.from_bytes(raw[:size]), int.from_bytes(raw[size:]))
     key.verify(signature, signed.encode(), hashing)
 
 
@@ -321,7 +320,7 @@ def _decode(segment: str, what: str) -> bytes:
     if left == 1 or (left and segment[-1] not in _LAST[left]):
         raise InvalidToken(f"unable to parse JWT token: {what} is not canonical base64url", reason_code="malformed")
     try:
-        return binascii.a2b_base64(segment.encode("ascii").translate(_TO_BASE64) + _PADDING[left], strict_mode=True)
+        return binascii.a2b_base64(segment.encode().translate(_TO_BASE64) + _PADDING[left], strict_mode=True)
     except ValueError as error:
         raise InvalidToken(f"unable to parse JWT token: {what} is not base64url", reason_code="malformed") from error
 
@@ -336,7 +335,7 @@ def _dump(value: Mapping[str, Any]) -> bytes:
 
 def _object(segment: str, what: str) -> dict[str, Any]:
     try:
-        text = _decode(segment, what).decode("utf-8")
+        text = _decode(segment, what).decode()
         value = strictjson.loads(text)
         if "\\u" in text:  # half a character, which no text can have, comes in by an escape alone (RFC 7493, 2.1)
             json.dumps(value, ensure_ascii=False).encode()

@@ -2,6 +2,7 @@
 
 import hashlib
 import hmac
+import math
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Callable
@@ -34,7 +35,7 @@ class Replays:
     def __init__(self, now: Callable[[], datetime], boot: Callable[[], float]) -> None:
         self._boot = boot
         self._now = now
-        self._secret = secrets.token_bytes(32)
+        self._secret = secrets.token_bytes()
         # The greatest iat of what was used and is remembered no more. Before the start nobody was further ahead.
         self._latest = now().timestamp()  # wall time
         self._newest = self._forgotten = self._latest + DPOP_SKEW_SECONDS
@@ -54,13 +55,13 @@ class Replays:
         self._forget(boot)
         self._latest = max(self._latest, self._now().timestamp())
         if proof.nonce is not None:
-            given = proof.nonce.encode("utf-8", "surrogatepass")
+            given = proof.nonce.encode(errors="surrogatepass")
             if not any(hmac.compare_digest(given, self._nonce(boot, age).encode()) for age in (0, 1)):
                 raise NonceNeeded("DPoP proof has a nonce that is over, or not of this server", self.nonce())
         elif proof.issued_at <= max(self._forgotten, self._latest - DPOP_AGE_SECONDS - 1):
             raise NonceNeeded("DPoP proof may be from before this server knew: add its nonce", self.nonce())
         # With the key in the name nobody uses up what another key's owner will send.
-        name = hashlib.sha256(f"{proof.jkt}\0{proof.jti}".encode("utf-8", "surrogatepass")).digest()
+        name = hashlib.sha256(f"{proof.jkt}\0{proof.jti}".encode(errors="surrogatepass")).digest()
         if name in self._seen:
             raise InvalidProof("DPoP proof was used before: make one for each request", reason_code="replayed")
         if self._per[who] >= DPOP_PROOFS_OF_ONE:
@@ -76,7 +77,7 @@ class Replays:
         return self._nonce(self._boot(), 0)
 
     def _nonce(self, boot: float, age: int) -> str:
-        period = int(boot // DPOP_NONCE_SECONDS) - age
+        period = math.floor(boot / DPOP_NONCE_SECONDS) - age
         return hmac.new(self._secret, str(period).encode(), hashlib.sha256).hexdigest()[:32]
 
     def _forget(self, boot: float) -> None:
@@ -92,7 +93,7 @@ class Replays:
 
     def _forget_all(self) -> None:
         """Begin anew: the nonces that were used with what is forgotten are none any more."""
-        self._secret = secrets.token_bytes(32)
+        self._secret = secrets.token_bytes()
         self._forgotten = self._newest
         self._seen = OrderedDict()
         self._per.clear()

@@ -208,17 +208,14 @@ def parse_certificates(der: bytes) -> tuple[x509.Certificate, ...]:
 
 
 def _der_length(data: memoryview) -> int:
-    """Return the size in bytes of the DER SEQUENCE that `data` begins with (X.690, 8.1.3)."""
-    if len(data) < 2 or data[0] != 0x30:
+    """Return the size in bytes of the certificate that `data` begins with; of what is none, one that does not fit it.
+
+    Its length is in the long form (X.690, 8.1.3.5), because no certificate is shorter than 128 bytes.
+    """
+    if data[0] != 0x30:
         raise InvalidSvid("certificate cannot be parsed: not a DER sequence")
-    first = data[1]
-    if first < 0x80:
-        size = 2 + first
-    else:
-        octets = first & 0x7F
-        if not 1 <= octets <= 4 or len(data) < 2 + octets:
-            raise InvalidSvid("certificate cannot be parsed: bad DER length")
-        size = 2 + octets + int.from_bytes(data[2 : 2 + octets], "big")
+    head = 2 + (int.from_bytes(data[1:2]) & 0x7F)
+    size = head + int.from_bytes(data[2:head])
     if size > len(data):
         raise InvalidSvid("certificate cannot be parsed: cut short")
     return size

@@ -38,6 +38,10 @@ ROOTS = (self_signed(EC_KEY), self_signed(RSA_KEY))
 KEYS = {"k1": PublicKey.from_key("k1", EC_KEY.public_key()), "k2": PublicKey.from_key("k2", RSA_KEY.public_key())}
 BUNDLE = Bundle(HERE, ROOTS, KEYS, sequence=7, refresh_hint_seconds=300)
 EMPTY = Bundle(HERE, ())
+FULL = replace(BUNDLE, wit_authorities={"w1": PublicKey.from_key("w1", EC_KEY.public_key())})
+ENTRY = {**KEYS["k1"].jwk, "use": "jwt-svid"}
+ED25519 = base64.b64encode(self_signed(ed25519.Ed25519PrivateKey.generate(), None).public_bytes(Encoding.DER)).decode()
+ENCODED = base64.b64encode(ROOTS[0].public_bytes(Encoding.DER)).decode()
 PRIVATE = {"d", "p", "q", "dp", "dq", "qi", "oth", "k"}
 
 
@@ -63,6 +67,81 @@ class TestReading:
         jwk = {"kty": "EC", "use": "x509-svid", "x5c": [base64.b64encode(der).decode()]}
         with pytest.raises(InvalidBundle, match="neither RSA nor"):
             parse(HERE, {"keys": [jwk]})
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            pytest.param("text", id="no-object"),
+            pytest.param({**ENTRY, "kty": "OKP", "kid": "a"}, id="unknown-kind"),
+            pytest.param({**ENTRY, "use": "sig", "kid": "a"}, id="unknown-use"),
+            pytest.param({"kty": "EC", "use": "sig", "x5c": ["AA=="]}, id="certificate-of-unknown-use"),
+            pytest.param({"kty": "EC", "use": "x509-svid"}, id="no-certificate"),
+            pytest.param({"kty": "EC", "use": "x509-svid", "x5c": []}, id="no-certificate-in-the-list"),
+        ],
+    )
+    def test_passes_over(self, other):
+        """What is of an unknown kind or use is passed over, wherever it stands, and all around it is read."""
+        document = FULL.document()
+        for place in range(len(document["keys"]) + 1):
+            changed = {**document, "keys": [*document["keys"][:place], other, *document["keys"][place:]]}
+            assert document == parse(HERE, changed).document()
+
+    def test_everything(self):
+        """All that a document says is read: the keys by their use, sequence, refresh hint, and for which trust domain."""
+        read = parse(THERE, FULL.document())
+        assert (THERE, ROOTS, 7, 300) == (
+            read.trust_domain,
+            read.x509_authorities,
+            read.sequence,
+            read.refresh_hint_seconds,
+        )
+        assert (["k1", "k2"], ["w1"]) == (list(read.jwt_authorities), list(read.wit_authorities))
+
+    @pytest.mark.parametrize("document", [None, [], "keys", {}, {"keys": None}, {"keys": {}}, {"keys": "k1"}])
+    def test_no_key_set(self, document):
+        """What is no JSON object with a list of keys is no bundle."""
+        with pytest.raises(InvalidBundle, match="no list of keys"):
+            parse(HERE, document)
+
+    @pytest.mark.parametrize("name", ["spiffe_sequence", "spiffe_refresh_hint"])
+    def test_numbers(self, name):
+        """Sequence and refresh hint are whole numbers of 63 bits, and 0 where they are not said."""
+        for value in (0, 1, 2**63 - 1):
+            assert value == parse(HERE, {"keys": [], name: value}).document()[name]
+        assert 0 == parse(HERE, {"keys": []}).document()[name]
+        for value in (-1, 2**63, True, 1.0, "1", None, []):
+            with pytest.raises(InvalidBundle, match=f"{name} is not a whole number"):
+                parse(HERE, {"keys": [], name: value})
+
+    @pytest.mark.parametrize(
+        "x5c",
+        [[7], "MIIB", {"0": "MIIB"}, ["!"], [""], ["AA=="], ["AA"], [f" {ENCODED}"], [f"{ENCODED}\n"], [[ENCODED]]],
+    )
+    def test_bad_certificates(self, x5c):
+        """An X.509 entry whose certificate is not one, in base64 without anything else, is refused."""
+        with pytest.raises(InvalidBundle, match="x5c"):
+            parse(HERE, {"keys": [{"kty": "EC", "use": "x509-svid", "x5c": x5c}]})
+
+    def test_same_key_id(self):
+        """Two keys may not have one key id, also if they are of different uses."""
+        for use in ("jwt-svid", "wit-svid"):
+            with pytest.raises(InvalidBundle, match='two keys have the key id "k1"'):
+                parse(HERE, {"keys": [ENTRY, {**ENTRY, "use": use}]})
+
+    @pytest.mark.parametrize(
+        "jwk",
+        [
+            pytest.param({**ENTRY, "x": "AA"}, id="jwt-key"),
+            pytest.param({"kty": "EC", "use": "x509-svid", "x5c": ["AA=="]}, id="certificate"),
+            pytest.param({"kty": "EC", "use": "x509-svid", "x5c": [ED25519]}, id="key-of-a-certificate"),
+        ],
+    )
+    def test_details(self, jwk):
+        """Why a key or certificate could not be read is in the error's detail, for the log."""
+        with pytest.raises(InvalidBundle) as caught:
+            parse(HERE, {"keys": [jwk]})
+        cause = caught.value.__cause__
+        assert caught.value.detail == (cause.detail if isinstance(cause, InvalidToken) else str(cause)) != ""
 
 
 class TestX509:

@@ -60,7 +60,7 @@ class TestMade:
         found = library.deserialize_compact(text, ECKey.import_key(JWK), algorithms=["ES256"])
         assert {"alg": "ES256", "typ": "dpop+jwt", "jwk": JWK} == found.headers()
         claims = json.loads(found.payload)
-        assert len(claims.pop("jti")) >= 16
+        assert 22 == len(claims.pop("jti"))  # 128 random bits
         ath = base64.urlsafe_b64encode(hashlib.sha256(b"t").digest()).decode().rstrip("=")
         assert {"htm": "POST", "htu": URL, "iat": SECONDS, "ath": ath} == claims
 
@@ -125,6 +125,8 @@ class TestRead:
             ({"jti": ""}, "malformed"),
             ({"jti": 1}, "malformed"),
             ({"jti": "x" * (DPOP_JTI_MAX + 1)}, "malformed"),
+            ({"jti": "x"}, None),
+            ({"jti": "x" * DPOP_JTI_MAX}, None),
             ({"nonce": 1}, "malformed"),
             ({"nonce": None}, None),
         ],
@@ -170,9 +172,6 @@ class TestRead:
             {"alg": "EdDSA"},
             {"alg": "ES384"},
             {"alg": "RS256"},
-            {"typ": "at+jwt"},
-            {"typ": "JWT"},
-            {"typ": "DPOP+JWT"},
             {"typ": None},
             {"jwk": None},
             {"jwk": []},
@@ -190,6 +189,11 @@ class TestRead:
     def test_header(self, header):
         """Each header that is not a proof's is refused."""
         assert refusal(proof(header=header))
+
+    @pytest.mark.parametrize("typ", ["at+jwt", "JWT", "DPOP+JWT", ""])
+    def test_type(self, typ):
+        """A token of another type is no proof."""
+        assert "wrong_type" == refusal(proof(header={"typ": typ}))
 
     @pytest.mark.parametrize("name", ["alg", "typ", "jwk"])
     def test_header_missing(self, name):
@@ -231,6 +235,35 @@ class TestRead:
             read(proof({"htu": "https://secret.example/canary"}))
         assert "canary" not in f"{caught.value.public} {caught.value.detail}"
         assert caught.value.public.startswith("DPoP proof is not good")
+
+    def test_says_why(self):
+        """The public text names the fault; what the library said of a signature is in the detail, for the log."""
+        with pytest.raises(InvalidProof) as caught:
+            read(proof(key=OTHER, header={"alg": "RS256"}))
+        assert "DPoP proof is not good: token's algorithm does not fit its key" == caught.value.public
+        with pytest.raises(InvalidProof) as caught:
+            read(proof(header={"jwk": {**JWK, "x": "AA"}}))
+        assert "DPoP proof is not good: key cannot be parsed" == caught.value.public
+        assert caught.value.detail == caught.value.__cause__.detail != ""
+        with pytest.raises(InvalidProof) as caught:
+            read(proof(), method="POST")
+        assert "" == caught.value.detail
+
+
+class TestUnverifiedUrl:
+    @pytest.mark.parametrize(
+        ("text", "url"),
+        [
+            pytest.param(proof({"htu": URL + "?a=1#b"}, key=OTHER), URL, id="of-any-signature"),
+            pytest.param(proof(without="htu"), "", id="none"),
+            pytest.param(proof({"htu": 7}), "", id="no-text"),
+            pytest.param(KEY.sign(CLAIMS, typ="dpop+jwt"), "", id="shows-no-key"),
+            pytest.param("x", "", id="no-token"),
+        ],
+    )
+    def test_of(self, text, url):
+        """The URL that a proof says it is for, without query and fragment, or nothing."""
+        assert url == dpop.unverified_url(text)
 
 
 def test_age_is_of_the_reader():

@@ -323,6 +323,20 @@ class TestParseUnverified:
             parse_unverified(f"{fault}.canarycanary.canarycanary")
         assert "canary" not in caught.value.public
 
+    @pytest.mark.parametrize(
+        ("header", "fault"),
+        [
+            ("!", "header is not"),
+            (segment(b"x"), "header is not JSON"),
+            (segment([]), "header is not a JSON object"),
+            (segment({"alg": "ES256"}), "its header shows no key"),
+        ],
+    )
+    def test_header_with_a_key(self, header, fault):
+        """Where a token must show its key, the fault of a header that does not is named."""
+        with pytest.raises(InvalidToken, match=fault):
+            parse_unverified(f"{header}.{PAYLOAD}.{SIGNATURE}", shows_key=True)
+
     @FREELY
     @given(st.text())
     @example("a.b.c")
@@ -511,6 +525,22 @@ class TestPublicKey:
         key = PublicKey.from_key(kid, KEYS["P-256"].public_key())
         assert (kid, kid) == (key.kid, key.jwk["kid"])
 
+    @pytest.mark.parametrize(("name", "algorithm"), [("P-256", "ES256"), ("RSA-2048", "PS256")])
+    def test_algorithm_is_as_given(self, name, algorithm):
+        """A key of a stated algorithm is for that one alone, and has the id that it was given."""
+        key = PublicKey.from_key("k7", KEYS[name].public_key(), algorithm)
+        assert ("k7", "k7", algorithm) == (key.kid, key.jwk["kid"], key.algorithm)
+        assert [algorithm] == [each for each in ALGORITHMS if key.fits(each)]
+
+    def test_says_why_in_the_log(self):
+        """What the library said of a key, or of a signature, is in the error's detail."""
+        with pytest.raises(InvalidToken) as caught:
+            PublicKey.from_jwk({**PUBLIC["P-256"].jwk, "x": "AA"})
+        assert caught.value.detail == str(caught.value.__cause__) != ""
+        with pytest.raises(InvalidToken) as caught:
+            parse_unverified(f"{HEADER}.{PAYLOAD}.{segment(b'short')}").check_signature(PUBLIC["P-256"])
+        assert "signature has a wrong length" == caught.value.detail
+
     @pytest.mark.parametrize("name", ["use", "key_ops", "x5c", "foo"])
     def test_drops_other_members(self, name):
         """Members that are neither the key's nor kid are not kept."""
@@ -641,6 +671,22 @@ class TestSigningKey:
         assert claims == parsed.unverified_claims
         expected = ("ES256", "k1", "JWT")
         assert expected == (parsed.algorithm, parsed.kid, parsed.typ)
+
+    def test_generated(self):
+        """A new key is one of P-256 for ES256, with the id that it was given, and signs under it."""
+        made, other = SigningKey.generate("k8"), SigningKey.generate("k8")
+        assert ("k8", "ES256", "k8", "P-256") == (made.kid, made.algorithm, made.public.kid, made.public.jwk["crv"])
+        assert "k8" == parse_unverified(made.sign({}, typ="JWT")).kid
+        assert made.public.thumbprint != other.public.thumbprint
+
+    @pytest.mark.parametrize(("name", "algorithm"), [("P-256", "ES256"), ("RSA-2048", "RS256")])
+    def test_for_one_algorithm(self, name, algorithm):
+        """What a key signs says its id and its one algorithm, and its public half is for that one alone."""
+        key = SigningKey.from_private("k9", KEYS[name])
+        token = parse_unverified(key.sign(CLAIMS, typ="JWT"))
+        token.check_signature(key.public)
+        assert ("k9", algorithm, algorithm) == (token.kid, token.algorithm, key.algorithm)
+        assert ("k9", algorithm) == (key.public.kid, key.public.algorithm)
 
     def test_header_has_three_members(self):
         """The header of a signed token has alg, kid and typ, and no other (JWT-SVID.md 2)."""
@@ -808,13 +854,20 @@ class TestSignatures:
         with pytest.raises(InvalidToken):
             signatures.check(parsed, other.public)
 
-    def test_bounded(self):
+    def test_bounded(self, monkeypatch):
         """The tokens that were seen last are remembered, and no more of them than there is room for."""
         signatures, key = Signatures(2), signing_key("k1")
         parsed = [parse_unverified(key.sign({"a": number}, typ="JWT")) for number in range(3)]
-        for each in parsed:
+        for each in (parsed[0], parsed[1], parsed[0], parsed[2]):
             signatures.check(each, key.public)
         assert 2 == len(signatures)
+        checked = []
+        monkeypatch.setattr(UnverifiedJws, "check_signature", lambda self, _: checked.append(self))
+        for each in (parsed[0], parsed[2]):
+            signatures.check(each, key.public)
+        assert [] == checked
+        signatures.check(parsed[1], key.public)
+        assert [parsed[1]] == checked
 
     @pytest.mark.parametrize("name", ["kid", "typ"])
     def test_null_header(self, name):

@@ -1,5 +1,6 @@
 """replays.py: each DPoP proof once, whatever the clocks do."""
 
+import secrets
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -10,6 +11,8 @@ from sojourn.oautherrors import InvalidProof, NonceNeeded
 from sojourn.spiffe import replays
 from sojourn.spiffe.dpop import Proof
 from sojourn.spiffe.replays import Replays
+
+REMEMBERED_SECONDS = max(DPOP_AGE_SECONDS + 2 * DPOP_SKEW_SECONDS, 2 * DPOP_NONCE_SECONDS) + 1
 
 
 @pytest.fixture
@@ -61,6 +64,12 @@ class TestOnce:
         seen.claim(proof(clock, jkt="a"), 1000)
         seen.claim(proof(clock, jkt="b"), 1000)
 
+    @pytest.mark.parametrize("jti", ["", "\u00e4", "\ud800"])
+    def test_any_jti(self, seen, clock, jti):
+        """Any text that JSON has may be its jti, half a character too."""
+        seen.claim(proof(clock, jti), 1000)
+        assert "replayed" == refused(seen, proof(clock, jti)).reason_code
+
     @pytest.mark.parametrize("age", [0, DPOP_AGE_SECONDS, -DPOP_SKEW_SECONDS])
     def test_as_long_as_it_could_be_good(self, seen, clock, age):
         """A proof is remembered until its iat is too old for any reader."""
@@ -76,6 +85,20 @@ class TestOnce:
         clock.advance(10 * DPOP_AGE_SECONDS)
         seen.claim(proof(clock), 1000)
         assert 1 == len(seen)
+
+    def test_forgotten_to_the_second(self, seen, clock):
+        """What is over is forgotten, and with it that its sender had a share."""
+        for who in (1000, 1000, "spiffe://example.org/web"):
+            seen.claim(proof(clock, secrets.token_hex(4)), who)
+        clock.advance(REMEMBERED_SECONDS - 1)
+        seen.claim(proof(clock, "last"), 1001)
+        assert 4 == len(seen)
+        clock.advance(1)
+        seen.claim(proof(clock, "very last"), 1001)
+        assert (2, {1001: 2}) == (len(seen), dict(seen._per))
+        clock.advance(REMEMBERED_SECONDS - 1)
+        seen.claim(proof(clock, "after it"), 1001)
+        assert (2, {1001: 2}) == (len(seen), dict(seen._per))
 
     def test_full(self, seen, clock, monkeypatch):
         """When there is no room all is forgotten at once; a proof that may have been used then needs a nonce of now."""
@@ -146,7 +169,16 @@ class TestNonce:
         """A nonce that is not of this server is refused, and the right one told."""
         needed = refused(seen, proof(clock, nonce=nonce))
         assert isinstance(needed, NonceNeeded)
+        assert needed.nonce == seen.nonce()
         seen.claim(proof(clock, nonce=needed.nonce), 1000)
+
+    @pytest.mark.parametrize(("age", "good"), [(DPOP_AGE_SECONDS + 0.5, True), (DPOP_AGE_SECONDS + 1, False)])
+    def test_of_an_old_proof(self, seen, clock, age, good):
+        """A proof whose iat is older than any that a reader takes now needs one: it may be forgotten already."""
+        if good:
+            seen.claim(proof(clock, age=age), 1000)
+        else:
+            assert isinstance(refused(seen, proof(clock, age=age)), NonceNeeded)
 
     def test_of_another_server(self, seen, clock):
         """A nonce of another server, or of the same one before it was started again, is refused."""
@@ -156,6 +188,7 @@ class TestNonce:
     def test_over(self, seen, clock):
         """A nonce is good for one to two minutes, by the boot clock."""
         nonce = seen.nonce()
+        assert 32 == len(nonce)  # 128 bits, hex
         clock.step_wall(86_400)
         clock.advance(DPOP_NONCE_SECONDS)
         seen.claim(proof(clock, nonce=nonce), 1000)

@@ -26,11 +26,13 @@ from harness.examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidSvid
+from sojourn.spiffe import x509svid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.x509svid import (
     CHAIN_MAX_CERTIFICATES,
     X509Svid,
     check_authority,
+    check_key,
     check_leaf,
     parse_certificates,
     spiffe_id_of,
@@ -167,6 +169,24 @@ class TestCheckLeaf:
         """The error names the rule that is broken."""
         with pytest.raises(InvalidSvid, match=rule):
             check_leaf(issue(ROOT, **LEAF_FAULTS[name]).certificate)
+
+    @pytest.mark.parametrize(("bits", "good"), [(2047, False), (2048, True), (8192, True), (8193, False)], ids=str)
+    def test_rsa_sizes(self, bits, good):
+        """An RSA key has from 2048 to 8192 bits, both included."""
+        key = rsa.RSAPublicNumbers(65537, 2 ** (bits - 1) + 1).public_key()
+        if good:
+            assert key is check_key(key)
+            return
+        with pytest.raises(InvalidSvid, match="kind or size"):
+            check_key(key)
+
+    def test_unknown_key(self):
+        """A certificate with a key of a kind that nobody knows is refused, and the log says which."""
+        kind = bytes.fromhex("06072a8648ce3d0201")  # id-ecPublicKey
+        (odd,) = parse_certificates(GOOD.der.replace(kind, kind[:-1] + b"\x7f"))
+        with pytest.raises(InvalidSvid, match="key cannot be parsed") as caught:
+            check_leaf(odd)
+        assert "1.2.840.10045.2.127" in caught.value.detail
 
     def test_signing_certificate(self):
         """A signing certificate is no leaf (X509-SVID.md 3.2)."""
@@ -455,6 +475,24 @@ class TestVerifyChain:
         with pytest.raises(InvalidSvid):
             verify(leaf, middle, roots=[root])
 
+    def test_says_why_in_the_log(self):
+        """What path validation found is in the error's detail, and not in its public text."""
+        with pytest.raises(InvalidSvid) as caught:
+            verify(issue(authority()))
+        assert caught.value.detail == str(caught.value.__cause__)
+        assert "candidates exhausted" in caught.value.detail
+
+    def test_whatever_validation_raises(self, monkeypatch):
+        """A chain over which validation itself fails is refused, and the log says over what."""
+
+        def fail(_):
+            raise RuntimeError("out of order")
+
+        monkeypatch.setattr(x509svid, "Store", fail)
+        with pytest.raises(InvalidSvid, match="cannot be validated") as caught:
+            verify(GOOD)
+        assert "out of order" == caught.value.detail
+
     def test_weak_digest(self):
         """A signature over SHA-224 is refused."""
         assert "does not chain" in refusal(issue(ROOT, digest=hashes.SHA224()))
@@ -555,6 +593,12 @@ class TestParseCertificates:
         """Data that is not just certificates is refused."""
         with pytest.raises(InvalidSvid):
             parse_certificates(fault(GOOD.der))
+
+    def test_says_why_in_the_log(self):
+        """What the parser found is in the error's detail."""
+        with pytest.raises(InvalidSvid, match="cannot be parsed") as caught:
+            parse_certificates(b"\x30\x00")
+        assert caught.value.detail == str(caught.value.__cause__)
 
     @pytest.mark.parametrize("mask", [0x01, 0x20, 0x80, 0xFF])
     @pytest.mark.parametrize(
