@@ -6,7 +6,7 @@ LOCKS := .ci/locks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check lock clean help
+.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
@@ -42,6 +42,10 @@ fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), a milli
 	@PYTHONPATH=tests $(BIN)/python -m harness.id_grammar 1000000
 	@SOJOURN_RACE_ROUNDS=10000 $(PYTEST) tests/security/test_programs.py
 	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz tests/security/test_openapi.py
+
+ROOM ?= spiffe
+mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, door) in small ways, and see which changes no test notices; up to an hour
+	@$(BIN)/python tests/mutation/mutate.py $(if $(SCRATCH),--scratch $(SCRATCH)) $(ROOM)
 
 lint: $(VENV)/.lint ## ruff and mypy
 	@$(BIN)/ruff check .
@@ -86,6 +90,10 @@ $(VENV)/.test: $(VENV)/.agent $(LOCKS)/test.txt
 # Real frameworks and clients, for the tests that are skipped without them.
 $(VENV)/.frameworks: $(VENV)/.test $(LOCKS)/frameworks.txt
 	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/frameworks.txt
+	@touch $@
+
+$(VENV)/.mutation: $(VENV)/.test $(LOCKS)/mutation.txt
+	@$(PIP) install --require-hashes --no-deps -r $(LOCKS)/mutation.txt
 	@touch $@
 
 $(VENV)/.lint: $(VENV)/.agent $(LOCKS)/lint.txt

@@ -1,0 +1,38 @@
+"""The parts of Sojourn that `make mutate` knows, and the tests that must notice a change in each."""
+
+from dataclasses import dataclass
+
+RULES = (
+    *("audiences", "bound", "changing", "clauses", "conditions", "deadlines", "delegating", "fitting", "grants"),
+    *("judging", "params", "policies", "policy", "rules", "typefile", "types"),
+)
+DOOR = ("admission", "answers", "calls", "conversation", "doorway", "statuses", "turns")
+
+
+@dataclass(frozen=True)
+class Room:
+    """`files` are patterns below agent/sojourn, `tests` are paths below tests."""
+
+    files: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+def _of(folder: str, *names: str) -> tuple[str, ...]:
+    return tuple(f"{folder}{name}.py" for name in names)
+
+
+ROOMS = {
+    "spiffe": Room(("spiffe/*.py",), ("unit/spiffe",)),
+    "rules": Room(
+        _of("tasks/", *RULES),
+        _of(
+            "unit/tasks/test_",
+            *("audiences", "bound", "changing", "conditions", "delegating", "exchange", "grants"),
+            *("granting", "judging", "params", "policy", "redeciding", "samples", "typefolder", "types"),
+        ),
+    ),
+    "door": Room(
+        ("doors/http2/*.py", *_of("doors/", *DOOR)),
+        _of("unit/doors/test_", "admission", "binding", "calls", "http2", "https", "remote", "turns", "workload_fetch"),
+    ),
+}
