@@ -88,14 +88,14 @@ def cgroup(name: str) -> Iterator[Cgroup]:
         try:
             yield Cgroup(folder)
         finally:
-            until(lambda folder=folder: _removed(folder), "the cgroup is empty")
+            until(lambda folder=folder: removed(folder), "the cgroup is empty")
         return
     if os.environ.get("CI"):
         pytest.fail("CI must not skip this: make a hierarchy of cgroups writable")
     pytest.skip("needs a hierarchy of cgroups that can be written")
 
 
-def _removed(folder: Path) -> bool:
+def removed(folder: Path) -> bool:
     """Whether it could be removed: the kernel counts a process that has ended for a moment longer."""
     try:
         folder.rmdir()

@@ -1,7 +1,6 @@
 """Processes in cgroups and namespaces of a test's own, whatever engines would name these."""
 
 import contextlib
-import errno
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -10,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from harness.cgroups import removed
 from harness.looking import until
 
 _HIERARCHIES = ("cgroup2", "name=systemd", "pids")  # two of v1, as real containers are in several
@@ -33,7 +33,7 @@ class Cgroups:
 
     def __exit__(self, *_: object) -> None:
         for folder in reversed(self._made):
-            until(lambda folder=folder: _removed(folder), f"{folder} is empty")
+            until(lambda folder=folder: removed(folder), f"{folder} is empty")
 
     def need(self, *hierarchies: str) -> None:
         """Skip the test if this machine has not all of these: many have cgroup v2 alone."""
@@ -142,13 +142,3 @@ def _sleeper(pid: int) -> int:
         if found := _sleeper(int(child)):
             return found
     return 0
-
-
-def _removed(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        return False
-    return True

@@ -4,13 +4,13 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness.agent import COMMAND, ROOT, AgentProcess, clean_environment
-from harness.cgroups import cgroup
+from harness.cgroups import cgroup, removed
+from harness.exampleplugins import install, run_own_tests
 from harness.looking import until
 from harness.plugins import gone, host_of
 
@@ -22,15 +22,7 @@ ID = "spiffe://example.org/jobs/train"
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, as pip installs it."""
-    target = tmp_path_factory.mktemp("installed")
-    options = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, "--target", str(target), str(EXAMPLE)],
-        check=True,
-        timeout=100,
-        env=clean_environment(),
-    )
-    return target
+    return install(EXAMPLE, tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture(scope="module")
@@ -41,16 +33,8 @@ def job() -> Iterator[Path]:
         for name in ("job_4711", "step_0"):
             folder /= name
             folder.mkdir()
-            stack.callback(lambda path=folder: until(lambda: _removed(path), "the cgroup is empty"))
+            stack.callback(lambda path=folder: until(lambda: removed(path), "the cgroup is empty"))
         yield folder
-
-
-def _removed(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except OSError:
-        return False
-    return True
 
 
 @pytest.fixture(scope="module")
@@ -131,15 +115,7 @@ def test_settings_that_are_wrong(installed: Path) -> None:
 
 def test_its_own_test(installed: Path) -> None:
     """The test that comes with the example passes, as its author would run it."""
-    options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(EXAMPLE)]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(EXAMPLE / "test_slurm.py")],
-        env={**clean_environment(), "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert 0 == done.returncode, done.stdout[-3000:]
+    run_own_tests(EXAMPLE, "test_slurm.py", installed)
 
 
 def test_it_is_short() -> None:

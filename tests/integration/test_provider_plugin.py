@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.agent import ROOT, AgentProcess, clean_environment
+from harness.agent import ROOT, AgentProcess
+from harness.exampleplugins import install, run_own_tests
 from harness.looking import until
 from sojourn import SyncClient
 from sojourn.contracts.outside import claims_of
@@ -92,15 +91,7 @@ class Desk:
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The example, as pip installs it."""
-    target = tmp_path_factory.mktemp("installed")
-    options = ["--quiet", "--disable-pip-version-check", "--no-index", "--no-deps", "--no-build-isolation"]
-    subprocess.run(
-        [sys.executable, "-m", "pip", "install", *options, "--target", str(target), str(EXAMPLE)],
-        check=True,
-        timeout=100,
-        env=clean_environment(),
-    )
-    return target
+    return install(EXAMPLE, tmp_path_factory.mktemp("installed"))
 
 
 @pytest.fixture
@@ -219,15 +210,7 @@ def test_no_such_provider(agent: AgentProcess) -> None:
 
 def test_its_own_test(installed: Path) -> None:
     """The test that comes with the example passes, as its author would run it."""
-    options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(EXAMPLE)]
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(EXAMPLE / "test_desk.py")],
-        env={**clean_environment(), "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"},
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert 0 == done.returncode, done.stdout[-3000:]
+    run_own_tests(EXAMPLE, "test_desk.py", installed)
 
 
 def test_samples() -> None:

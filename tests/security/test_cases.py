@@ -1,10 +1,10 @@
 """docs/security-cases.md and the tests tell the same."""
 
-import ast
 import re
 from pathlib import Path
 
 import pytest
+from harness.testnames import functions
 
 TESTS = Path(__file__).resolve().parent.parent
 TABLE = (TESTS.parent / "docs" / "security-cases.md").read_text()
@@ -14,15 +14,6 @@ ROWS = [
     if line.startswith("| ") and not line.startswith(("| Weakness", "| #"))
 ]
 NAMED = re.findall(r"`([\w/]+\.py)::(test_\w+)`", TABLE)
-
-
-def functions(path: Path) -> set[str]:
-    """The names of the tests in a file, those of its classes too."""
-    return {
-        node.name
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
-    }
 
 
 @pytest.mark.parametrize("row", ROWS, ids=[row[0][:40] for row in ROWS])

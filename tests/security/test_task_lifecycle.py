@@ -17,6 +17,7 @@ from fakes.task_types import TICKETS as FAKE_TICKETS
 from fakes.task_types import task_type
 from harness.agent import AgentProcess, clean_environment
 from harness.callers import Caller
+from harness.cgroups import removed
 from harness.exchanges import form, post
 from harness.looking import until
 from harness.taskagent import TICKETS, TRIAGE, make_agent, write_type
@@ -112,7 +113,7 @@ class TestCase20:
                 assert -signal.SIGKILL == holder.wait()
                 assert "revoked" in why_dead(service, token)
         finally:
-            until(lambda: _removed(folder), "the cgroup is empty")
+            until(lambda: removed(folder), "the cgroup is empty")
 
     @pytest.mark.parametrize("session", [False, True], ids=["its own", "a session"])
     def test_a_daemon_of_its_own(self, agent: AgentProcess, service: SyncClient, session: bool, tmp_path: Path) -> None:
@@ -134,14 +135,6 @@ def lines(path: Path, number: int) -> list[str]:
     """The lines of a file, once it has so many."""
     found = path.read_text().splitlines() if path.exists() else []
     return found if len(found) >= number else []
-
-
-def _removed(folder: Path) -> bool:
-    try:
-        folder.rmdir()
-    except OSError:
-        return False
-    return True
 
 
 DAEMON = """

@@ -99,7 +99,7 @@ LAYERS = [
     [
         "attestation.keptopen",
         "attestation.looks",
-        "attestation.recent",
+        "attestation.shared",
         "attestation.tally",
         "attestation.frames",
         "attestation.host",

@@ -14,8 +14,8 @@ from sojourn.attestation.hosted import HostedAttestor
 from sojourn.attestation.keptopen import KeptOpen
 from sojourn.attestation.looks import Looks
 from sojourn.attestation.peer import Peer
-from sojourn.attestation.recent import Recent
 from sojourn.attestation.selectors import Selector
+from sojourn.attestation.shared import Shared
 from sojourn.attestation.tally import Tally
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidSelector, SojournError
@@ -131,7 +131,7 @@ class Attestation:
         self._turns = _Turns(ATTESTATIONS_PER_UID)
         self._cgroup_turns = _Turns(ATTESTATIONS_PER_CGROUP)
         self._logged = _Allowance(REFUSALS_LOGGED_PER_SECOND, clock)
-        self._recent = Recent(clock)
+        self._shared = Shared(clock)
         self._callers = KeptOpen()
         self._running: dict[Peer, asyncio.Future[Attested]] = {}
 
@@ -149,7 +149,7 @@ class Attestation:
         another connection of the process, it is used again if it was proved within ATTESTATION_SHARED_SECONDS.
         """
         if peer.attested is None:
-            peer.attested = self._recent.get(peer)
+            peer.attested = self._shared.get(peer)
         attested = await self.examine(peer)
         if attested.failures and attested.untold >= self._attestors.keys():
             raise cannot_tell(attested)
@@ -205,7 +205,7 @@ class Attestation:
         if peer.attested is not None and peer.attested.cgroup == cgroup:
             found.carry(peer.attested, self._clock.boot())
         peer.attested = found.attested(self._clock.boot(), cgroup)
-        self._recent.put(peer, peer.attested)
+        self._shared.put(peer, peer.attested)
         return peer.attested
 
     async def check(self) -> None:

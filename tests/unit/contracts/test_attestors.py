@@ -1,7 +1,6 @@
 """The contract of attestors: it holds for the example, and each fault that it is there for is found."""
 
 import asyncio
-import importlib.util
 import os
 import signal
 import socket
@@ -14,6 +13,7 @@ from typing import ClassVar
 
 import pytest
 from harness.agent import ROOT
+from harness.exampleplugins import loaded
 from sojourn.attestation.attestor import Answer, AttestationFailed
 from sojourn.contracts.attestorcase import AttestorCase
 from sojourn.contracts.attestors import AttestorContract, child
@@ -23,17 +23,7 @@ from sojourn.errors import InvalidConfig
 EXAMPLE = ROOT / "docs" / "examples" / "attestor"
 
 
-def loaded(name):
-    """A module of the example, which is not installed here."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXAMPLE)
-        spec.loader.exec_module(module)
-    return module
-
-
-EXAMPLE_CONTRACT = loaded("test_slurm").CONTRACT
+EXAMPLE_CONTRACT = loaded(EXAMPLE, "test_slurm").CONTRACT
 
 
 class Plain:

@@ -1,7 +1,6 @@
 """The contract of providers: it holds for the example, and each fault that it is there for is found."""
 
 import asyncio
-import importlib.util
 import os
 import socket
 import threading
@@ -11,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from harness.agent import ROOT
+from harness.exampleplugins import loaded
 from sojourn.contracts.promises import Broken
 from sojourn.contracts.providers import ProviderContract
 from sojourn.errors import Unavailable
@@ -20,17 +20,7 @@ from sojourn.providers.provider import Obtained, Step
 EXAMPLE = ROOT / "docs" / "examples" / "provider"
 
 
-def loaded(name):
-    """A module of the example, which is not installed here."""
-    spec = importlib.util.spec_from_file_location(name, EXAMPLE / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(EXAMPLE)
-        spec.loader.exec_module(module)
-    return module
-
-
-DESK = loaded("test_desk")
+DESK = loaded(EXAMPLE, "test_desk")
 GOOD = DESK.CONTRACT.case
 Desk = GOOD.plugin
 URL = GOOD.settings["url"]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.clock import FakeClock
+from fakes.denylist import FakeDenyList
 from fakes.journals import FakeAuditStore
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms
@@ -37,20 +38,6 @@ HOUR = timedelta(hours=1)
 DEADLINE_SECONDS = 20  # so that a hung test says where
 
 
-class Denied:
-    """A deny list that the test sets."""
-
-    def __init__(self) -> None:
-        self.serials: set[str] = set()
-        self.hook = lambda: None
-
-    def on_change(self, hook: Any) -> None:
-        self.hook = hook
-
-    def names(self, kind: str, svid_id: str) -> bool:
-        return kind == "x509" and svid_id in self.serials
-
-
 async def who(request: Request) -> Response:
     """Say who asks."""
     sender = request.scope[SENDER]
@@ -69,7 +56,7 @@ class Site:
         self.authority = EmbeddedAuthority(domain, folder / "keys", self.clock, curve=ec.SECP256R1(), **ttls)
         audit = Audit(FakeAuditStore(), self.clock)
         issuing = Issuing(self.authority, self.clock, alarms, audit, x509_ttl=HOUR, jwt_ttl=HOUR)
-        self.denied: Any = Denied()
+        self.denied: Any = FakeDenyList()
         protocols = HttpProtocols(Starlette(routes=[Route("/who", who)]))
         self.door = HttpsDoor(protocols, self.authority, self.denied, self.clock, alarms)
         self.listener = bind_tcp("127.0.0.1:0")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.clock import FakeClock
+from fakes.denylist import FakeDenyList
 from fakes.journals import FakeAuditStore
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms
@@ -31,20 +32,6 @@ HOUR = timedelta(hours=1)
 DEADLINE_SECONDS = 20  # so that a hung test says where
 
 
-class NothingRevoked:
-    """A deny list that the test sets."""
-
-    def __init__(self) -> None:
-        self.serials: set[str] = set()
-        self.hook = lambda: None
-
-    def on_change(self, hook: Any) -> None:
-        self.hook = hook
-
-    def names(self, kind: str, svid_id: str) -> bool:
-        return kind == "x509" and svid_id in self.serials
-
-
 class Site:
     """A door that serves nothing: what comes in waits."""
 
@@ -58,7 +45,7 @@ class Site:
         )
         audit = Audit(FakeAuditStore(), self.clock)
         self.issuing = Issuing(self.authority, self.clock, self.alarms, audit, x509_ttl=HOUR, jwt_ttl=HOUR)
-        self.revoked = NothingRevoked()
+        self.revoked = FakeDenyList()
         self.own = OwnSvid(NODE, self.authority, self.issuing)
         self.door = RemoteDoor(
             self.own,

@@ -1,4 +1,4 @@
-"""recent.py: what was proved of a process serves its other connections for a moment, and nobody else's."""
+"""shared.py: what was proved of a process serves its other connections for a moment, and nobody else's."""
 
 import asyncio
 import sys
@@ -10,10 +10,10 @@ from fakes.attestations import FakeAttestor
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.registrations import selectors
-from sojourn.attestation import recent as recent_module
+from sojourn.attestation import shared as shared_module
 from sojourn.attestation.process import Process
-from sojourn.attestation.recent import Recent
 from sojourn.attestation.service import Attestation
+from sojourn.attestation.shared import Shared
 from sojourn.errors import AttestationFailed
 from sojourn.limits import ATTESTATION_SHARED_SECONDS
 
@@ -44,7 +44,7 @@ class Room:
 def room():
     with child() as process:
         room = Room(process)
-        if Recent(room.clock)._anonymous == recent_module._file(room.connection().process.pidfd):
+        if Shared(room.clock)._anonymous == shared_module._file(room.connection().process.pidfd):
             pytest.skip("this kernel does not number processes: nothing is shared (before Linux 6.9)")
         yield room
         room.closing.close()
@@ -87,7 +87,7 @@ async def test_not_for_one_that_was_something_else_at_its_connect(room, change):
     """Of a connection with other ids or another program nothing is known, and it is refused as ever."""
     await room.attest()
     peer = room.connection(**change)
-    assert room.attestation._recent.get(peer) is None
+    assert room.attestation._shared.get(peer) is None
     with pytest.raises(AttestationFailed):
         await room.attestation.attest(peer)
 
@@ -139,8 +139,8 @@ async def test_not_if_one_could_not_tell(room):
 
 async def test_not_where_processes_have_no_numbers(room):
     """On a kernel whose pidfds are all the same file nothing is kept."""
-    recent = room.attestation._recent
-    recent._anonymous = recent_module._file(room.connection().process.pidfd)
+    shared = room.attestation._shared
+    shared._anonymous = shared_module._file(room.connection().process.pidfd)
     await room.attest()
     await room.attest()
     assert 2 == len(room.attestor.asked)
@@ -148,17 +148,17 @@ async def test_not_where_processes_have_no_numbers(room):
 
 async def test_is_bounded(room, monkeypatch):
     """No more processes are kept than there is room for, and none that is too old to serve."""
-    monkeypatch.setattr(recent_module, "ATTESTATIONS_SHARED", 1)
+    monkeypatch.setattr(shared_module, "ATTESTATIONS_SHARED", 1)
     await room.attest()
     with child() as other:
         peer = peer_of(other)
         await room.attestation.attest(peer)
         peer.close()
-    assert 1 == len(room.attestation._recent._kept)
+    assert 1 == len(room.attestation._shared._kept)
     room.clock.advance(ATTESTATION_SHARED_SECONDS)
-    monkeypatch.setattr(recent_module, "ATTESTATIONS_SHARED", 10)
+    monkeypatch.setattr(shared_module, "ATTESTATIONS_SHARED", 10)
     await room.attest()
-    assert 1 == len(room.attestation._recent._kept)
+    assert 1 == len(room.attestation._shared._kept)
 
 
 async def test_a_connection_that_was_closed(room):

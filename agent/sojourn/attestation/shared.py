@@ -26,7 +26,7 @@ class _Same(NamedTuple):
     program: Program | None
 
 
-class Recent:
+class Shared:
     """The last results, ATTESTATIONS_SHARED at the most: those in which every attestor could tell."""
 
     def __init__(self, clock: Clock) -> None:
