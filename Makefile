@@ -6,6 +6,9 @@ LOCKS := .ci/locks
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 PYTEST := $(BIN)/python -m pytest
 
+# The tests start hundreds of processes: none is to compile all modules anew, whatever the image that they run in says.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check lock clean help
 
 help:
