@@ -20,7 +20,7 @@ demo: $(VENV)/.agent ## install, then run the whole main job on real processes
 demo-keycloak: $(VENV)/.agent ## a task's token at a real Keycloak, recalled at its end (needs Java 17; Maven to fetch Keycloak once)
 	@$(BIN)/python deploy/demo/keycloak_demo.py
 
-test: $(VENV)/.test ## install, then run the tests
+test: $(VENV)/.test ## install, then run the tests, in random order (pytest prints the seed; --randomly-seed=N repeats it)
 	@$(PYTEST) -n auto
 
 test-kubernetes: $(VENV)/.test ## the tests with a real Kubernetes of one node (as root; builds it once with Go: 10 minutes)

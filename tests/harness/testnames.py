@@ -1,9 +1,11 @@
 """Which tests a file has."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 
+@cache
 def functions(path: Path) -> set[str]:
     """The names of the tests in a file, those of its classes too."""
     return {

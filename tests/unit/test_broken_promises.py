@@ -42,8 +42,13 @@ def test_named(tmp_path, processes):
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "test_it.py").write_text(BROKEN)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", str(processes), "-p", "no:randomly", "-c", os.devnull, str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(TESTS), "PYTEST_ADDOPTS": ""},
+        [sys.executable, "-m", "pytest", "-p", "xdist", "-n", str(processes), "-c", os.devnull, str(tmp_path)],
+        env={
+            **os.environ,
+            "PYTHONPATH": str(TESTS),
+            "PYTEST_ADDOPTS": "",
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -290,6 +290,7 @@ def libraries(tree):
     return {name.partition(".")[0] for name in imports(tree)} - {"sojourn"}
 
 
+@cache
 def layer_of(module):
     return next((rank for rank, places in enumerate(LAYERS) if inside(module, places)), None)
 
