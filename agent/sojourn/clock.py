@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -59,23 +59,25 @@ def synchronised() -> bool:
 class Alarm:
     """One thing to be done at a time (`due`, on the boot clock); `cancel` forgets it."""
 
-    __slots__ = ("_action", "due")
+    __slots__ = ("_action", "_arguments", "due")
 
-    def __init__(self, action: Callable[[], None], due: float = 0.0) -> None:
-        self._action: Callable[[], None] | None = action
+    def __init__(self, action: Callable[..., None], due: float = 0.0, arguments: tuple[Any, ...] = ()) -> None:
+        self._action: Callable[..., None] | None = action
+        self._arguments = arguments
         self.due = due
 
     def cancel(self) -> None:
-        self._action = None
+        self._action, self._arguments = None, ()
 
     @property
     def cancelled(self) -> bool:
         return self._action is None
 
     def ring(self) -> None:
-        action, self._action = self._action, None
+        action, arguments = self._action, self._arguments
+        self.cancel()
         if action is not None:
-            action()
+            action(*arguments)
 
 
 class Alarms:
@@ -121,9 +123,9 @@ class Alarms:
         heapq.heapify(kept)
         self._heap, self._swept = kept, len(kept)
 
-    def at(self, boot: float, action: Callable[[], None]) -> Alarm:
-        """Ring once when the boot clock reads `boot` seconds or more."""
-        alarm = Alarm(action, boot)
+    def at(self, boot: float, action: Callable[..., None], *arguments: Any) -> Alarm:
+        """Ring once when the boot clock reads `boot` seconds or more: call `action` with these arguments."""
+        alarm = Alarm(action, boot, arguments)
         if len(self._heap) > 2 * self._swept + _SWEEP_FROM:
             self._sweep()
         heapq.heappush(self._heap, (boot, next(self._order), alarm))
@@ -131,9 +133,9 @@ class Alarms:
             self._earlier.set()
         return alarm
 
-    def after(self, seconds: float, action: Callable[[], None]) -> Alarm:
+    def after(self, seconds: float, action: Callable[..., None], *arguments: Any) -> Alarm:
         """Ring once, `seconds` from now."""
-        return self.at(self._clock.boot() + seconds, action)
+        return self.at(self._clock.boot() + seconds, action, *arguments)
 
     def ring_due(self) -> float:
         """Ring what is due, and return the seconds until the next one (at most LONGEST_NAP_SECONDS).

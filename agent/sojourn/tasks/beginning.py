@@ -19,7 +19,7 @@ from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param
 from sojourn.tasks.reasons import DEADLINE, HOLDER_DISCONNECTED, NOT_WRITTEN
 from sojourn.tasks.repeats import Repeats
-from sojourn.tasks.task import PENDING, REVOKED, Task
+from sojourn.tasks.task import NOTHING, PENDING, REVOKED, Task
 from sojourn.tasks.types import TaskType
 
 
@@ -124,7 +124,7 @@ class Beginning:
                 bond.heir.close()
             raise
         try:
-            heir = None if bond.heir is None else self._engine.holders.hold(bond.heir, uid, lambda: None)
+            heir = None if bond.heir is None else self._engine.holders.hold(bond.heir, uid, _heir_gone)
         except BaseException:
             holder.release()
             raise
@@ -137,6 +137,7 @@ class Beginning:
         pending = task.state == PENDING
         said = {"pid": task.holder.pid, **task.decided_on, **fields, **(self._approving.asked(task) if pending else {})}
         begun = engine.event("task_pending" if pending else event, task, **said)
+        task.decided_on = NOTHING
         version = task.version
         try:
             await engine.journal.now(task.record(), begun)
@@ -182,7 +183,7 @@ class Beginning:
             entry_id=entry.id,
             uid=peer.uid,
             authority=Authority(()),
-            params=params,
+            params=params or NOTHING,
             created_at=now,
             expires_at=now + timedelta(seconds=life),
             deadline=boot + life,
@@ -210,7 +211,7 @@ class Beginning:
         engine.tasks.check_room(owner_of(peer, entry))
         rules.check_life(request.max_seconds)
         task = self.make(kind, entry, peer, params, request.max_seconds, held)
-        task.svids = dict(request.svids)
+        task.svids = request.svids
         decided = engine.decided(task)
         try:
             task.authority = rules.authorize(kind, task.principal(), request.wanted, decided.context, decided)
@@ -221,3 +222,7 @@ class Beginning:
         self._approving.prepare(task, peer, entries)
         held.holder.process.check_alive()
         return task
+
+
+def _heir_gone() -> None:
+    """Nothing: it is seen when the holder has gone."""

@@ -14,11 +14,12 @@ class Deadlines:
         self._clock = clock
         self._alarms = alarms
         self._end = end
+        self._over = self._time_up  # one for all alarms
 
     def watch(self, task: Task) -> None:
         """End the task when its time is up, or when it was not used for too long; what was set before is off."""
         self.forget(task)
-        task.alarms[:] = [self._alarms.at(task.deadline, lambda: self._time_up(task))]
+        task.alarms = (self._alarms.at(task.deadline, self._over, task),)
         self._watch_idle(task)
 
     def used(self, task: Task) -> None:
@@ -48,4 +49,4 @@ class Deadlines:
         if left <= 0:
             self._end(task, EXPIRED, IDLE)
             return
-        task.alarms[1:] = [self._alarms.after(left, lambda: self._watch_idle(task))]
+        task.alarms = (task.alarms[0], self._alarms.after(left, self._watch_idle, task))

@@ -136,7 +136,7 @@ class Delegating:
             authority = Authority((grant,))
             rules.check_held(parent.authority, authority)
             task = self._made(asker, entry, parent, authority, max_seconds, held, more=1)
-            task.svids = dict(svids)
+            task.svids = svids
             parent.handed_on += 1
         except BaseException:
             held.release()

@@ -286,6 +286,7 @@ class TaskEngine:
         self.journal.later(task.record(), self.event("task_ended", task, **fields, **decided))
         self.tell(task)
         self._hooks.pop(task.id, None)
+        task.shed()
 
     def entries_changed(self, changes: Sequence[Change]) -> None:
         """End the tasks whose holder has lost the entry that earned it its identity."""

@@ -1,11 +1,35 @@
 """What tasks and their tokens are due to: an SVID that is revoked takes them with it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import lru_cache
+from types import MappingProxyType
 
+from sojourn.errors import LimitExceeded
 from sojourn.identity.issued import IssuedSvid
+from sojourn.limits import JWT_SVIDS_READ_KEPT_PER_ID, SVIDS_PER_TASK
+from sojourn.tasks.clients import Shown
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.reasons import IDENTITY_REVOKED
 from sojourn.tasks.task import REVOKED, Task
+
+
+@lru_cache(JWT_SVIDS_READ_KEPT_PER_ID)
+def ends_of(shown: tuple[Shown, ...]) -> Mapping[tuple[str, str], float]:
+    """When SVIDs end, by kind and ID. Tasks that were begun by the same share it."""
+    return MappingProxyType({(each.kind, each.id): each.expires_at.timestamp() for each in shown if each.id})
+
+
+def remember(task: Task, svids: Mapping[tuple[str, str], float], now: datetime) -> None:
+    """Note by which SVIDs a token of the task was asked for: it ends if one is revoked. Raise LimitExceeded."""
+    if task.svids.keys() >= svids.keys():
+        return
+    known = {**task.svids, **svids}
+    if len(known) > SVIDS_PER_TASK:
+        known = {key: end for key, end in known.items() if end > now.timestamp() or key in svids}
+    if len(known) > SVIDS_PER_TASK:
+        raise LimitExceeded("too many SVIDs were used for tokens of the task: use one for several requests")
+    task.svids = known
 
 
 def due_to(engine: TaskEngine, svids: Iterable[IssuedSvid]) -> list[Task]:

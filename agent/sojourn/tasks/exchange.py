@@ -18,7 +18,7 @@ from sojourn.errors import (
 from sojourn.spiffe import strictjson
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import forms
-from sojourn.tasks.grants import Authority, Details, Grant, from_details
+from sojourn.tasks.grants import Authority, Details, Grant, alone, from_details, parsed
 from sojourn.tasks.params import text_of
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType
@@ -135,7 +135,7 @@ def choose_type(
         names = ", ".join(sorted(kind.name for kind in able)[:10])
         raise InvalidInput(f"several task types reach the target ({names}): name one in authorization_details")
     kind = able[0]
-    return kind.name, _by_scope(request, Authority((Grant(request.target, kind.ceiling.at(request.target)),)))
+    return kind.name, _by_scope(request, alone(Grant(request.target, kind.ceiling.at(request.target))))
 
 
 def check_issued_type(request: TokenRequest, gives: Container[str]) -> None:
@@ -242,7 +242,7 @@ def _by_scope(request: TokenRequest, wanted: Authority) -> Authority:
     """Scope, if given, narrows to the actions that it names; what it names beyond them is refused."""
     if not request.scope:
         return wanted
-    named = Authority.of([Grant.parse(request.target, request.scope)])
+    named = alone(parsed(request.target, request.scope))
     beyond = wanted.excess(named)
     if beyond:
         raise InvalidScope(f"scope names {beyond[0][1][:100]!r}, which is not among the actions asked for")

@@ -3,7 +3,7 @@
 Result ⊆ subject ∩ task ∩ policy ∩ request. What is derived ends no later than what it is derived from, and with it.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -14,12 +14,10 @@ from sojourn.errors import (
     ApprovalExpired,
     InvalidInput,
     InvalidToken,
-    LimitExceeded,
     NotFound,
     TaskOver,
 )
 from sojourn.identity.identities import Identities
-from sojourn.limits import SVIDS_PER_TASK
 from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGrant, InvalidSubject
 from sojourn.outward.given import Given
 from sojourn.outward.giving import Giving
@@ -43,6 +41,7 @@ from sojourn.tasks.clients import (
 )
 from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.evidence import ends_of, remember
 from sojourn.tasks.exchange import GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
@@ -76,8 +75,8 @@ class _Asked:
         return self.subject is None and bool(self.request.task_id)
 
     @property
-    def svids(self) -> dict[tuple[str, str], float]:
-        return {(each.kind, each.id): each.expires_at.timestamp() for each in self.shown if each.id}
+    def svids(self) -> Mapping[tuple[str, str], float]:
+        return ends_of(self.shown)
 
 
 class Granting:
@@ -353,7 +352,7 @@ class Granting:
             raise
 
     async def _token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> Given:
-        self._note(task, asked)
+        remember(task, asked.svids, self._clock.now())
         binding, request = asked.binding, asked.request
         outside = self._giving.is_outside(task, resource)
         if outside and binding is not None and binding.kind == X5T:
@@ -370,17 +369,6 @@ class Granting:
             fits=lambda issued_type: exchange.check_issued_type(request, {issued_type}),
         )
         return replace(given, issued_type=request.issued_type) if request.issued_type else given
-
-    def _note(self, task: Task, asked: _Asked) -> None:
-        """Remember by which SVIDs a token of the task was asked for: it ends if one is revoked."""
-        now = self._clock.now().timestamp()
-        fresh = {key: end for key, end in asked.svids.items() if key not in task.svids}
-        if len(task.svids) + len(fresh) > SVIDS_PER_TASK:
-            for key in [key for key, end in task.svids.items() if end <= now]:
-                del task.svids[key]
-            if len(task.svids) + len(fresh) > SVIDS_PER_TASK:
-                raise LimitExceeded("too many SVIDs were used for tokens of the task: use one for several requests")
-        task.svids.update(fresh)
 
     def _check_decided(self, task: Task) -> None:
         """Raise what a task that waits for approval is answered with, or one that did not get it."""

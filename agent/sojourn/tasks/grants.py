@@ -1,7 +1,7 @@
 """Grants: what a task may do, and where. Authority only ever shrinks, and names are compared byte for byte."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Self
@@ -142,12 +142,19 @@ def from_details(details: object) -> Details:
         actions, locations = element.get("actions"), element.get("locations")
         if not _strings(actions) or not _strings(locations):
             raise InvalidInput("authorization_details need actions and locations, each a list of strings")
-        grants += [_grant(location, tuple(actions or ())) for location in locations or ()]
-    authority = Authority((grants[0],)) if len(grants) == 1 else Authority.of(grants)
+        grants += [parsed(location, tuple(actions or ())) for location in locations or ()]
+    authority = alone(grants[0]) if len(grants) == 1 else Authority.of(grants)
     return Details(name, authority, _params(first), _digest(first))
 
 
-_grant = lru_cache(GRANTS_PARSED_KEPT)(Grant.parse)  # the same few stand in token after token
+# The same few stand in request after request, and in token after token; tasks that have the same share it.
+parsed: Callable[[str, tuple[str, ...]], Grant] = lru_cache(GRANTS_PARSED_KEPT)(Grant.parse)
+
+
+@lru_cache(GRANTS_PARSED_KEPT)
+def alone(grant: Grant) -> Authority:
+    """One grant and no other."""
+    return Authority((grant,))
 
 
 def _params(element: Mapping[str, Any]) -> dict[str, str | int | bool]:

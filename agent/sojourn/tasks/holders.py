@@ -18,8 +18,9 @@ log = structlog.get_logger()
 class _Held:
     process: Process
     uid: int
-    program: Program | None
-    cgroup: str
+    program: Program | None  # what the process ran when it was first held
+    cgroup: str  # where it was then
+    cgroup_digest: str
     holds: dict["Hold", Callable[[], None]] = field(default_factory=dict)
 
     def lost(self) -> str:
@@ -59,23 +60,33 @@ class NoProcess(Process):
 class Hold:
     """One task's hold on a process. `release` it; the process may be held by other tasks too."""
 
-    __slots__ = ("_holders", "_key", "cgroup_digest", "process", "program")
+    __slots__ = ("_held", "_holders")
 
-    def __init__(
-        self, holders: "Holders", key: tuple[int, int], process: Process, program: Program | None, cgroup: str
-    ) -> None:
+    def __init__(self, holders: "Holders", held: _Held) -> None:
         self._holders = holders
-        self._key = key
-        self.process = process
-        self.program = program  # what the process ran when it was first held
-        self.cgroup_digest = hashlib.sha256(cgroup.encode(errors="surrogateescape")).hexdigest()  # where it was then
+        self._held = held  # all holds on a process share it: there may be thousands
+
+    @property
+    def process(self) -> Process:
+        return self._held.process
+
+    @property
+    def program(self) -> Program | None:
+        """What the process ran when it was first held."""
+        return self._held.program
+
+    @property
+    def cgroup_digest(self) -> str:
+        """Of where it was then."""
+        return self._held.cgroup_digest
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        return self._held.process.pid
 
     def release(self) -> None:
-        self._holders.release(self._key, self)
+        process = self._held.process
+        self._holders.release((process.pid, process.start_time), self)
 
 
 class Holders:
@@ -96,7 +107,7 @@ class Holders:
         """
         key = (process.pid, process.start_time)
         if isinstance(process, NoProcess):
-            return Hold(self, key, process, None, "")
+            return Hold(self, _Held(process, uid, None, "", _digest("")))
         held = self._held.get(key)
         try:
             if held is None and (len(self._held) >= self._maximum or self._per_uid[uid] * 2 >= self._maximum):
@@ -108,12 +119,12 @@ class Holders:
             process.close()
             raise
         if held is None:
-            held = self._held[key] = _Held(process, uid, program, cgroup)
+            held = self._held[key] = _Held(process, uid, program, cgroup, _digest(cgroup))
             self._per_uid[uid] += 1
             process.on_exit(lambda: self._exited(key))
         else:
             process.close()
-        hold = Hold(self, key, held.process, held.program, held.cgroup)
+        hold = Hold(self, held)
         held.holds[hold] = on_exit
         return hold
 
@@ -154,3 +165,7 @@ class Holders:
                 on_exit()
             except Exception:
                 log.exception("holder_exit_failed", pid=held.process.pid)
+
+
+def _digest(cgroup: str) -> str:
+    return hashlib.sha256(cgroup.encode(errors="surrogateescape")).hexdigest()

@@ -199,7 +199,7 @@ class Recovery:
             reason=AGENT_RESTART,
             **left.fields,
         )
-        task.suspensions[RESTART] = AGENT_RESTART
+        task.suspensions = {**task.suspensions, RESTART: AGENT_RESTART}
         return task
 
     def _reopen(self, left: "_Left", on_exit: Callable[[], None]) -> Hold | str:

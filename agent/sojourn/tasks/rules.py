@@ -113,9 +113,11 @@ def still_allowed(
             heard(action, grant.resource, decision)
             if decision:
                 allowed.append(action)
-        if allowed:
+        if len(allowed) == len(grant.actions):
+            left.append(grant)
+        elif allowed:
             left.append(Grant(grant.resource, tuple(allowed)))
-    return Authority(tuple(left))
+    return held if left == [*held.grants] else Authority(tuple(left))
 
 
 def left_by(

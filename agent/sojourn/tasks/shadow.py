@@ -150,7 +150,7 @@ class Decided:
         inputs = {
             "principal": {name: getattr(self.principal, name) for name in _SEEN},
             "asked": sorted(self._asked),
-            "params": self.context.params,
+            "params": dict(self.context.params),
             "facts": {name: fact.value for name, fact in read.items()},
         }
         text = _CANONICAL.encode(inputs)

@@ -35,11 +35,11 @@ _OVER_SECONDS: Final = TOKEN_TTL_MAX_SECONDS + TOKEN_SKEW_SECONDS  # after its l
 
 @dataclass(slots=True)
 class _List:
-    """One list. `places`: the indices of each task, by version."""
+    """One list. `places`: of each task, the versions that have an index there, and which."""
 
     bits: bytearray = field(default_factory=lambda: bytearray(_BYTES))
     given: int = 0
-    places: dict[str, dict[int, int]] = field(default_factory=dict)
+    places: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
     over_at: float = float("inf")  # boot clock: all its tokens have ended
     changed: bool = False
     signed: str = ""
@@ -67,28 +67,27 @@ class StatusLists:
     def claim(self, task: Task) -> dict[str, Any]:
         """The `status` claim of a token of the task as it is now."""
         now = self._lists.get(self._count - 1)
-        places = now.places.get(task.id, {}) if now is not None else {}
-        if now is not None and task.version in places:
-            index = places[task.version]
-        else:
+        places = now.places.get(task.id, ()) if now is not None else ()
+        index = next((index for version, index in places if version == task.version), -1)
+        if index < 0:
             if now is None or now.given >= STATUS_LIST_ENTRIES:
                 now = self._open(now)
             index = now.given
             now.given += 1
-            now.places.setdefault(task.id, {})[task.version] = index
+            now.places[task.id] = (*now.places.get(task.id, ()), (task.version, index))
         return {"status_list": {"idx": index, "uri": self._uri(self._epoch, self._count - 1)}}
 
     def note(self, task: Task) -> None:
         """A task has changed: say what that makes of its tokens."""
         for each in self._lists.values():
-            places = each.places.get(task.id, {})
-            for version, index in list(places.items()):
-                status = _status(task, version)
-                each.put(index, status)
-                if status == INVALID:  # for good
-                    del places[version]
-            if not places:
-                each.places.pop(task.id, None)
+            places = each.places.get(task.id, ())
+            for version, index in places:
+                each.put(index, _status(task, version))
+            left = tuple(place for place in places if _status(task, place[0]) != INVALID)  # that is for good
+            if left:
+                each.places[task.id] = left
+            elif places:
+                del each.places[task.id]
 
     def token(self, epoch: int, number: int) -> str:
         """A list as a signed token, at most STATUS_LIST_TTL_SECONDS old. Raise NotFound if there never was one.

@@ -12,11 +12,14 @@ what was issued before a change is not revived by the next. The one exception is
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, Final
 
 from sojourn.attestation.selectors import Selector, text_of
 from sojourn.clock import Alarm
 from sojourn.errors import ApprovalRequired, Bug, TaskOver
+from sojourn.limits import GRANTS_PARSED_KEPT
 from sojourn.oversight.approvals import Approval
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import SigningKey
@@ -30,7 +33,12 @@ PENDING, ACTIVE, SUSPENDED = "pending", "active", "suspended"
 COMPLETED, REVOKED, EXPIRED = "completed", "revoked", "expired"
 CASCADED = "cascaded"  # the task that handed it on has ended
 LIVING = frozenset({PENDING, ACTIVE, SUSPENDED})
+NOTHING: Final[Mapping[Any, Any]] = MappingProxyType({})  # one for all tasks: most have nothing of most kinds
 NO_UID = -1  # of a task whose client is on another machine
+
+
+def _nothing() -> Mapping[Any, Any]:
+    return NOTHING
 
 
 @dataclass(slots=True)
@@ -39,6 +47,12 @@ class Use:
 
     tokens: int = 0
     calls: int = 0
+
+
+@lru_cache(GRANTS_PARSED_KEPT)
+def _one_token(grant: Grant) -> Mapping[tuple[str, str], Use]:
+    """What was made of a grant for which one token was issued: for most tasks that stays so."""
+    return MappingProxyType({(grant.resource, action): Use(tokens=1) for action in grant.actions})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +89,10 @@ class Begun:
 
 @dataclass(slots=True, eq=False)
 class Task:
-    """A task and its holder. Changed by the engine alone."""
+    """A task and its holder. Changed by the engine alone.
+
+    There are thousands of them, so that what they have in common they share: mappings are replaced, never changed.
+    """
 
     id: str
     type: TaskType
@@ -95,12 +112,14 @@ class Task:
     state: str = ACTIVE
     reason: str = ""
     selectors: frozenset[Selector] = frozenset()  # that the caller was attested with when the task began
-    suspensions: dict[str, str] = field(default_factory=dict)  # cause -> reason
+    suspensions: Mapping[str, str] = field(default_factory=_nothing)  # cause -> reason
     tokens_issued: int = 0
     calls: int = 0
-    uses: dict[tuple[str, str], Use] = field(default_factory=dict)  # (resource, action)
-    decided_on: Mapping[str, Any] = field(default_factory=dict)  # what it was given its authority on, for the audit
-    alarms: list[Alarm] = field(default_factory=list)
+    uses: Mapping[tuple[str, str], Use] = field(default_factory=_nothing)  # (resource, action); see `use`
+    decided_on: Mapping[str, Any] = field(
+        default_factory=_nothing
+    )  # what it was given its authority on, until that is in the audit
+    alarms: tuple[Alarm, ...] = ()
     heir: Hold | None = field(default=None)  # who takes a one-shot task over when its holder returns 0
     parent_id: str = ""  # the task that handed it on
     ancestors: tuple[SpiffeId, ...] = ()  # the workloads through which it was handed on, the first at the root
@@ -108,7 +127,7 @@ class Task:
     approval: Approval | None = None  # that it waits, or waited, for
     approved: bool = False  # someone has agreed to it
     key: SigningKey | None = field(default=None, repr=False)  # its own, to which tokens may be bound
-    svids: dict[tuple[str, str], float] = field(default_factory=dict)  # that it is due to: (kind, ID) -> end
+    svids: Mapping[tuple[str, str], float] = field(default_factory=_nothing)  # that it is due to: (kind, ID) -> end
     superseded: int = 0  # the version at which all that it had been given died, though it lived on
     spent: Use = field(default_factory=Use)  # of the whole family, which shares it: the budgets are for all together
 
@@ -182,12 +201,18 @@ class Task:
         self.expires_at = min(self.expires_at - beyond, parent.expires_at)
 
     def use(self, resource: str, action: str) -> Use:
+        """What was made of an action, to be counted further."""
+        if not isinstance(self.uses, dict):  # what it shares with others
+            self.uses = {of: Use(use.tokens, use.calls) for of, use in self.uses.items()}
         return self.uses.setdefault((resource, action), Use())
 
     def count_token(self, grant: Grant, number: int = 1) -> None:
         """Count a token; -1 takes one back that was not given after all."""
         self.tokens_issued += number
         self.spent.tokens += number
+        if number == 1 and not self.uses:
+            self.uses = _one_token(grant)
+            return
         for action in grant.actions:
             self.use(grant.resource, action).tokens += number
 
@@ -211,19 +236,25 @@ class Task:
             raise Bug("an ended task was suspended")
         if self.state == PENDING:  # it would come back active, and nobody would have agreed
             raise Bug("a pending task was suspended")
-        self.suspensions[cause] = reason
+        self.suspensions = {**self.suspensions, cause: reason}
         self.state, self.reason = SUSPENDED, reason
 
     def resume(self, cause: str) -> bool:
         """Take one cause away; say whether the task is active then."""
-        self.suspensions.pop(cause, None)
+        self.suspensions = {each: why for each, why in self.suspensions.items() if each != cause} or NOTHING
         if self.state != SUSPENDED:
             raise Bug("a task that is not suspended was resumed")
         if not self.suspensions:
             self.state, self.reason = ACTIVE, ""
             return True
-        self.reason = next(reversed(self.suspensions.values()))
+        self.reason = list(self.suspensions.values())[-1]
         return False
+
+    def shed(self) -> None:
+        """Let go of what only a living task needs, once its end is on the way to the journal."""
+        if self.live:
+            raise Bug("a living task was to let go of what it lives by")
+        self.alarms, self.heir, self.svids = (), None, NOTHING
 
     def principal(self) -> Principal:
         """The task as policies see it, were it active. What was used is the family's."""

@@ -1,0 +1,99 @@
+"""What a task of one token weighs: there may be LIVE_TASKS of them, and ENDED_TASKS_KEPT that are over."""
+
+import asyncio
+import gc
+import tracemalloc
+
+import pytest
+from fakes.granting_room import TICKETS, Room
+from fakes.task_room import end_all, writing
+from sojourn.spiffe.jose import Signatures
+from sojourn.tasks.grants import Grant
+from sojourn.tasks.task import NOTHING
+
+TASKS = 400
+LIVE_BYTES, ENDED_BYTES = 2_048, 1_280  # with their places in the tables, which are half empty at worst
+
+
+@pytest.fixture
+def room(tmp_path, monkeypatch):
+    room = Room(tmp_path)
+    room.engine.issuing.signatures = Signatures(1)  # what is kept of tokens is weighed elsewhere
+    monkeypatch.setattr(room.store, "record", _written)
+    monkeypatch.setattr(room.store, "save", _written)
+    yield room
+    end_all(room.engine)
+    room._closing.close()
+
+
+async def _written(*_):
+    await asyncio.sleep(0)
+
+
+async def one(room, subject):
+    token = await room.exchange(subject, resource=TICKETS, scope="ticket:read")
+    return room.engine.tasks.find(token.task_id)
+
+
+def held():
+    gc.collect()
+    return tracemalloc.get_traced_memory()[0]
+
+
+async def test_weight(room):
+    """A living task of one token takes less than 2 KiB, and one that is over about one."""
+    subject = room.subject()
+    async with writing(room.engine):
+        for _ in range(20):
+            await one(room, subject)
+        tracemalloc.start()
+        try:
+            before = held()
+            tasks = [await one(room, subject) for _ in range(TASKS)]
+            assert held() - before < TASKS * LIVE_BYTES
+            for task in tasks:
+                room.engine.end(task, "expired", "deadline")
+            await room.engine.journal.drain()
+            assert held() - before < TASKS * ENDED_BYTES
+        finally:
+            tracemalloc.stop()
+
+
+async def test_shared_until_changed(room):
+    """Tasks share what is alike of them, and what changes of one changes of no other."""
+    subject = room.subject()
+    first, second = await one(room, subject), await one(room, subject)
+    assert first.uses is second.uses
+    assert first.svids is second.svids
+    assert first.authority is second.authority
+    first.count_token(Grant(TICKETS, ("ticket:read",)))
+    first.count_calls(TICKETS, "ticket:read", 3)
+    first.suspend("a", "for a")
+    rows = [[(row["tokens"], row["calls"]) for row in task.usage()] for task in (first, second)]
+    assert [[(2, 3)], [(1, 0)]] == rows
+    assert ({"a": "for a"}, {}) == (first.suspensions, second.suspensions)
+    assert first.resume("a")
+    assert {} == first.suspensions
+
+
+async def test_other_evidence(room):
+    """A task that is due to one SVID more is due to both, and others that began by the first to that alone."""
+    subject = room.subject()
+    first, second = await one(room, subject), await one(room, subject)
+    more = await room.exchange(room.subject(), resource=TICKETS, task_id=first.id)
+    assert first.id == more.task_id
+    assert [2, 1] == [len(first.svids), len(second.svids)]
+
+
+async def test_over(room):
+    """A task that is over still says what it was and what was made of it, and holds nothing that it lived by."""
+    async with writing(room.engine):
+        task = await one(room, room.subject())
+        pid = task.holder.pid
+        room.engine.end(task, "revoked", "admin")
+        await room.engine.journal.drain()
+    assert (("revoked", "admin", pid), [1]) == (
+        (task.state, task.reason, task.holder.pid),
+        [row["tokens"] for row in task.usage()],
+    )
+    assert ((), None, NOTHING) == (task.alarms, task.heir, task.svids)
