@@ -7,12 +7,14 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.doors.admission import Allowance
 from sojourn.doors.answers import NO_STORE, decision_of, refusal
 from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata
+from sojourn.doors.straight import Straight
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
 from sojourn.doors.trustdocuments import key_set
@@ -41,14 +43,14 @@ class HttpApi:
         self._metadata = metadata
         self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
 
-    def app(self, others: Sequence[Route] = ()) -> Starlette:
+    def app(self, others: Sequence[Route] = ()) -> ASGIApp:
         """`others`: routes of other APIs beside ours."""
+        handlers = {"/token": self.token, "/introspect": self.introspect, "/revoke": self.revoke}
+        posts = {path: self._guard(handler) for path, handler in handlers.items()}
         app = Starlette(
             routes=[
-                Route("/token", self._guard(self.token), methods=["POST"]),
+                *(Route(path, handler, methods=["POST"]) for path, handler in posts.items()),
                 Route("/keys", self._guard(self.keys), methods=["GET"]),
-                Route("/introspect", self._guard(self.introspect), methods=["POST"]),
-                Route("/revoke", self._guard(self.revoke), methods=["POST"]),
                 *(Route(path, self._guard(self._metadata.service), methods=["GET"]) for path in PATHS),
                 *(
                     Route(path, self._guard(self._metadata.resource), methods=["GET"])
@@ -58,7 +60,7 @@ class HttpApi:
             ]
         )
         app.router.redirect_slashes = False  # a redirect would send a subject token again
-        return app
+        return Straight(posts, app)
 
     async def token(self, request: Request) -> Response:
         """RFC 6749, 3.2."""
