@@ -227,6 +227,7 @@ SPIFFE_IDS_SIGNED_KEPT = 4_096  # that are SPIFFE IDs, of those that the authori
 SPIFFE_IDS_PARSED_KEPT = 4_096  # at about 300 bytes each
 HEADERS_KEPT = 256  # of tokens, parsed: one of each key and kind, at most TOKEN_MAX_BYTES each
 SIGNATURES_KEPT = 4_096  # of tokens that a service saw last, at about 1 KiB each
+TOKENS_READ_KEPT = 256  # of those that came back with a good signature, as they were read; about 3 KiB each
 TASK_SIGNATURES_KEPT = 2_048  # of task tokens that the agent signed or saw last, at about 1 KiB each
 JWT_SVIDS_READ_KEPT = 2_048  # whose signature was good, of those that the agent saw last; about 3 KiB each, read
 JWT_SVIDS_READ_KEPT_BYTES = 4 * 1024 * 1024  # of those, as text

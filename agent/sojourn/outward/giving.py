@@ -54,6 +54,7 @@ class Giving:
         binding: Binding | None = None,
         agent_key: bool = False,
         params_digest: str = "",
+        looked: bool = False,
         fits: Callable[[str], None] = lambda _issued_type: None,
     ) -> Given:
         """A credential for one resource of a live task: see TaskEngine.token and Handing.give, and what those raise.
@@ -73,5 +74,6 @@ class Giving:
             binding=binding,
             agent_key=agent_key,
             params_digest=params_digest,
+            looked=looked,
         )
         return Given.of(token)

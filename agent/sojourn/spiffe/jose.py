@@ -207,11 +207,20 @@ def _only(algorithm: str) -> _Registry:
 
 
 class Signatures:
-    """Remembers the last tokens whose signatures were good: each with the key that made it, and nothing but that."""
+    """Remembers the last tokens whose signatures were good, each with the key that made it.
 
-    def __init__(self, room: int = SIGNATURES_KEPT) -> None:
+    Of those that came back, the last `read` are kept as they were read: a text reads the same each time.
+    """
+
+    def __init__(self, room: int = SIGNATURES_KEPT, read: int = 0) -> None:
         self._room = room
+        self._read_room = read
         self._good: OrderedDict[str, PublicKey] = OrderedDict()
+        self._read: OrderedDict[str, UnverifiedJws] = OrderedDict()
+
+    def parse_unverified(self, token: str) -> UnverifiedJws:
+        """As the function of that name; what it gives is not to be changed. Nothing is said of the signature."""
+        return self._read.get(token) or parse_unverified(token)
 
     def __len__(self) -> int:
         return len(self._good)
@@ -220,9 +229,13 @@ class Signatures:
         """UnverifiedJws.check_signature, which is not done again for the very same token and key."""
         if self._good.get(unverified.text) is key:
             self._good.move_to_end(unverified.text)
-            return
-        unverified.check_signature(key)
-        self.made(unverified.text, key)
+        else:
+            unverified.check_signature(key)
+            self.made(unverified.text, key)
+        self._read[unverified.text] = unverified
+        self._read.move_to_end(unverified.text)
+        if len(self._read) > self._read_room:
+            self._read.popitem(last=False)
 
     def made(self, token: str, key: PublicKey) -> None:
         """The signature of a token is good, and was made by this key."""

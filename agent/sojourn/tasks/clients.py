@@ -7,6 +7,8 @@ There are no shared secrets.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 from sojourn.attestation.peer import Peer
@@ -14,6 +16,7 @@ from sojourn.clock import Clock
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity
 from sojourn.identity.entries import Entry
 from sojourn.identity.issued import JWT, X509
+from sojourn.limits import JWT_SVIDS_READ_KEPT_PER_ID
 from sojourn.networks import network_of
 from sojourn.oautherrors import InvalidClient
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -97,6 +100,12 @@ class Shown:
     kind: str  # JWT | X509
     id: str  # `jti`, or the serial number; '': a JWT-SVID that has none
     expires_at: datetime
+
+
+@lru_cache(JWT_SVIDS_READ_KEPT_PER_ID)
+def ends_of(shown: tuple[Shown, ...]) -> Mapping[tuple[str, str], float]:
+    """When SVIDs end, by kind and ID. Tasks that were begun by the same share it."""
+    return MappingProxyType({(each.kind, each.id): each.expires_at.timestamp() for each in shown if each.id})
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,22 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from functools import lru_cache
-from types import MappingProxyType
 
 from sojourn.errors import LimitExceeded
 from sojourn.identity.issued import IssuedSvid
-from sojourn.limits import JWT_SVIDS_READ_KEPT_PER_ID, SVIDS_PER_TASK
-from sojourn.tasks.clients import Shown
+from sojourn.limits import SVIDS_PER_TASK
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.reasons import IDENTITY_REVOKED
 from sojourn.tasks.task import REVOKED, Task
-
-
-@lru_cache(JWT_SVIDS_READ_KEPT_PER_ID)
-def ends_of(shown: tuple[Shown, ...]) -> Mapping[tuple[str, str], float]:
-    """When SVIDs end, by kind and ID. Tasks that were begun by the same share it."""
-    return MappingProxyType({(each.kind, each.id): each.expires_at.timestamp() for each in shown if each.id})
 
 
 def remember(task: Task, svids: Mapping[tuple[str, str], float], now: datetime) -> None:

@@ -21,7 +21,6 @@ from sojourn.identity.identities import Identities
 from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGrant, InvalidSubject
 from sojourn.outward.given import Given
 from sojourn.outward.giving import Giving
-from sojourn.spiffe.jose import parse_unverified
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks import exchange, tokens
 from sojourn.tasks.assertions import Assertion
@@ -35,13 +34,14 @@ from sojourn.tasks.clients import (
     Sender,
     Shown,
     bound_to,
+    ends_of,
     own_names,
     shown,
     to_certificate,
 )
 from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.evidence import ends_of, remember
+from sojourn.tasks.evidence import remember
 from sojourn.tasks.exchange import GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
@@ -224,7 +224,7 @@ class Granting:
     def _task_token(self, client: Client, request: TokenRequest, proof: Binding | None) -> TaskToken:
         """Verify a task token of ours whose sender must hold what it is bound to (for DPoP: the key of `proof`)."""
         try:
-            unverified = parse_unverified(request.unverified_subject)
+            unverified = self._engine.issuing.signatures.parse_unverified(request.unverified_subject)
             cnf = unverified.unverified_claims.get("cnf")
             jkt = proof.thumbprint if proof is not None and isinstance(cnf, dict) and JKT in cnf else ""
             x5t = client.certificate.thumbprint if client.certificate is not None else ""
@@ -320,7 +320,7 @@ class Granting:
             grant = exchange.narrowed(request, subject, task.authority)
             if subject.params_digest and not request.params_digest:
                 asked = replace(asked, request=replace(request, params_digest=subject.params_digest))
-            return await self._token(task, asked, grant.resource, grant.actions)
+            return await self._token(task, asked, grant.resource, grant.actions, looked=True)
         if asked.held:  # nobody has looked whether the token is for the client
             raise InvalidSubject("subject_token: its task has passed to another process")
         parent = self._engine.tasks.find(subject.task_id)
@@ -351,7 +351,10 @@ class Granting:
                 self._engine.end(task, REVOKED, NO_TOKEN)
             raise
 
-    async def _token(self, task: Task, asked: _Asked, resource: str, actions: Sequence[str]) -> Given:
+    async def _token(
+        self, task: Task, asked: _Asked, resource: str, actions: Sequence[str], *, looked: bool = False
+    ) -> Given:
+        """`looked`: the task was found active in this very step, in which nothing is awaited before it is used."""
         remember(task, asked.svids, self._clock.now())
         binding, request = asked.binding, asked.request
         outside = self._giving.is_outside(task, resource)
@@ -366,6 +369,7 @@ class Granting:
             not_after=asked.ends,
             binding=binding,
             params_digest=request.params_digest,
+            looked=looked,
             fits=lambda issued_type: exchange.check_issued_type(request, {issued_type}),
         )
         return replace(given, issued_type=request.issued_type) if request.issued_type else given

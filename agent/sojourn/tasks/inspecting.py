@@ -16,7 +16,7 @@ from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.limits import REVOCATION_WRITE_SECONDS
 from sojourn.oautherrors import UnsupportedTokenType
-from sojourn.spiffe.jose import UnverifiedJws, audiences, parse_unverified
+from sojourn.spiffe.jose import UnverifiedJws, audiences
 from sojourn.tasks import tokens
 from sojourn.tasks.audiences import Audiences
 from sojourn.tasks.changing import Changing
@@ -87,7 +87,7 @@ class Inspecting:
     def introspect(self, client: Client, query: TokenQuery) -> Mapping[str, Any]:
         """The answer of RFC 7662, 2.2: INACTIVE for whoever is neither holder nor audience. Never raises."""
         try:
-            unverified = parse_unverified(query.unverified_token)
+            unverified = self._engine.issuing.signatures.parse_unverified(query.unverified_token)
             if unverified.typ != tokens.TYP:
                 return self._of_jwt_svid(client, unverified)
             token = self._read(unverified)
@@ -143,7 +143,7 @@ class Inspecting:
         UnsupportedTokenType, or StoreFailed if it is in force and not on disk.
         """
         try:
-            unverified = parse_unverified(query.unverified_token)
+            unverified = self._engine.issuing.signatures.parse_unverified(query.unverified_token)
             if unverified.typ != tokens.TYP:
                 raise UnsupportedTokenType("only task tokens can be revoked: an SVID is revoked by an operator")
             token = self._read(unverified)

@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 
 from sojourn.clock import Clock
 from sojourn.errors import Bug, InvalidInput, TaskOver
-from sojourn.limits import TASK_SIGNATURES_KEPT
+from sojourn.limits import TASK_SIGNATURES_KEPT, TOKENS_READ_KEPT
 from sojourn.oautherrors import BindingNeeded, DigestNeeded
 from sojourn.spiffe.jose import Signatures, SigningKey
 from sojourn.tasks import tokens
@@ -24,7 +24,8 @@ class TokenIssuing:
         self.keys = keys
         self.issuer = issuer
         self.lists = StatusLists(keys, issuer, epoch, clock)
-        self.signatures = Signatures(TASK_SIGNATURES_KEPT)  # of the tokens that come back: a signature is checked once
+        # Of the tokens that come back: a signature is checked once.
+        self.signatures = Signatures(TASK_SIGNATURES_KEPT, read=TOKENS_READ_KEPT)
         self._clock = clock
 
     def binding_of(self, task: Task, binding: Binding | None, agent_key: bool, params_digest: str) -> Binding | None:

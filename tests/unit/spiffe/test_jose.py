@@ -869,6 +869,25 @@ class TestSignatures:
         signatures.check(parsed[1], key.public)
         assert [parsed[1]] == checked
 
+    def test_read_once(self):
+        """What came back with a good signature is read once for its text; a forged or a changed text is read anew."""
+        signatures, key, other = Signatures(read=2), signing_key("k1"), signing_key("k1")
+        text = key.sign({"a": 1}, typ="JWT")
+        first = signatures.parse_unverified(text)
+        with pytest.raises(InvalidToken):
+            signatures.check(first, other.public)
+        assert first is not signatures.parse_unverified(text)
+        signatures.check(first, key.public)
+        assert first is signatures.parse_unverified(text)
+        with pytest.raises(InvalidToken):  # that it was read says nothing of another key
+            signatures.check(signatures.parse_unverified(text), other.public)
+        forged = text.rpartition(".")[0] + "." + "A" * 86
+        with pytest.raises(InvalidToken):
+            signatures.check(signatures.parse_unverified(forged), key.public)
+        for number in range(2):
+            signatures.check(parse_unverified(key.sign({"b": number}, typ="JWT")), key.public)
+        assert first is not signatures.parse_unverified(text)
+
     @pytest.mark.parametrize("name", ["kid", "typ"])
     def test_null_header(self, name):
         """A header that is there and null is refused."""

@@ -20,6 +20,7 @@ from sojourn.errors import (
 from sojourn.oautherrors import InvalidGrant, InvalidSubject
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.tasks.clients import Sender
+from sojourn.tasks.reasons import HOLDER_EXITED
 
 
 @pytest.fixture
@@ -62,6 +63,18 @@ class TestExchange:
         held = await room.engine.token(task, TICKETS, ["ticket:read"])
         monkeypatch.setattr(room.runners, "of", lambda *_: pytest.fail("it was looked for"))
         assert task.id == (await room.derive(Sender(room.peer), held.token)).task_id
+
+    async def test_of_its_own_task_looks_at_its_holder_once(self, room, monkeypatch):
+        """A token that is derived within one step has one look at the holder, and one that finds it gone gives none."""
+        task = await room.begin()
+        held = await room.engine.token(task, TICKETS, ["ticket:read"])
+        found, looks = iter(["", HOLDER_EXITED]), []
+        monkeypatch.setattr(room.engine.holders, "lost", lambda hold: looks.append(hold) or next(found))
+        assert task.id == (await room.derive(Sender(room.peer), held.token)).task_id
+        assert [task.holder] == looks
+        with pytest.raises(InvalidSubject, match="over"):
+            await room.derive(Sender(room.peer), held.token)
+        assert "revoked" == task.state
 
     async def test_of_a_task_that_passes_to_another_meanwhile(self, room, monkeypatch):
         """A holder whose task is another's by the time that it is answered is not taken for a service."""
