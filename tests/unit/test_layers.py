@@ -126,13 +126,13 @@ LAYERS = [
     ["tasks.beginning", "tasks.changing", "tasks.proving", "tasks.recovery"],
     ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
     ["oversight.signals"],
-    ["tasks.running"],
-    ["sdk"],  # it knows values alone: what speaks TLS to the outside uses its
-    ["outward"],
-    ["tasks.granting", "tasks.inspecting", "tasks.judging", "store"],
-    ["tasks.reloading", "tasks.redeciding"],
+    ["tasks.given", "tasks.running"],
+    ["tasks.granting", "tasks.inspecting", "tasks.judging", "tasks.reloading", "tasks.redeciding"],
     ["tasks.typefolder"],
     ["tasks.policies"],
+    ["sdk"],  # it knows values alone: what speaks TLS to the outside uses its
+    ["outward"],
+    ["store"],
     ["doors"],
     ["building"],
     ["serving"],

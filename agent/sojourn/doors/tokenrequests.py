@@ -11,11 +11,11 @@ from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.turns import Turns
 from sojourn.errors import SojournError
 from sojourn.oautherrors import InvalidProof
-from sojourn.outward.given import Given
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import exchange
 from sojourn.tasks.clients import Client, Credentials, Sender
 from sojourn.tasks.exchange import TokenRequest
+from sojourn.tasks.given import Given
 from sojourn.tasks.granting import Granting
 from sojourn.tasks.proving import Proving
 from sojourn.tasks.tokens import Binding

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from sojourn.oautherrors import BindingNotOffered
-from sojourn.outward.given import Given
 from sojourn.outward.handing import Handing
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.given import Given
 from sojourn.tasks.task import Task
 from sojourn.tasks.tokens import Binding
 

@@ -14,7 +14,6 @@ import structlog
 from sojourn.errors import InvalidTarget, SojournError, TaskOver
 from sojourn.outward.asking import Asking
 from sojourn.outward.credentials import UNFIT, Book, Credential
-from sojourn.outward.given import Given
 from sojourn.outward.kept import Kept, KeptCredentials, Key
 from sojourn.outward.outlets import Outlets, Route
 from sojourn.oversight.audit import Audit
@@ -22,6 +21,7 @@ from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.provider import Wanted
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine, Verdict
+from sojourn.tasks.given import Given
 from sojourn.tasks.task import ACTIVE, Task
 
 log = structlog.get_logger()

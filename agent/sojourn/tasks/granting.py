@@ -19,8 +19,6 @@ from sojourn.errors import (
 )
 from sojourn.identity.identities import Identities
 from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGrant, InvalidSubject
-from sojourn.outward.given import Given
-from sojourn.outward.giving import Giving
 from sojourn.spiffe.jwtsvid import JwtSvid
 from sojourn.tasks import exchange, tokens
 from sojourn.tasks.assertions import Assertion
@@ -43,6 +41,7 @@ from sojourn.tasks.delegating import Delegating
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.evidence import remember
 from sojourn.tasks.exchange import GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
+from sojourn.tasks.given import Given, Giver
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
 from sojourn.tasks.rules import check_within
@@ -85,7 +84,7 @@ class Granting:
     def __init__(
         self,
         engine: TaskEngine,
-        giving: Giving,
+        giving: Giver,
         beginning: Beginning,
         attaching: Attaching,
         delegating: Delegating,
