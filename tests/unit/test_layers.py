@@ -17,6 +17,7 @@ LAYERS = [
     ["errors", "limits", "lean"],
     ["oautherrors"],
     [
+        "allowance",
         "background",
         "clock",
         "documents",

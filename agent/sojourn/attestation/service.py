@@ -1,13 +1,13 @@
 """Runs the attestors: side by side, each with a deadline, around two checks that the process stayed what it was."""
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Hashable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
+from sojourn.allowance import Allowance
 from sojourn.attestation.attestor import Answer, Asked, Attested, Attestor, Checking, Closing, PinnedSubject
 from sojourn.attestation.cgroups import outermost
 from sojourn.attestation.hosted import HostedAttestor
@@ -53,24 +53,6 @@ class _Turns:
                 self._of[who] = (turn, users - 1)
             else:
                 del self._of[who]
-
-
-class _Allowance:
-    """So many a second for each uid: whoever can make attestors fail does not flood the log."""
-
-    def __init__(self, per_second: int, clock: Clock) -> None:
-        self._per_second = per_second
-        self._clock = clock
-        self._second = 0
-        self._used: Counter[int] = Counter()
-
-    def allow(self, uid: int) -> bool:
-        second = int(self._clock.boot())
-        if second != self._second:
-            self._second = second
-            self._used.clear()
-        self._used[uid] += 1
-        return self._used[uid] <= self._per_second
 
 
 @dataclass(slots=True)
@@ -130,7 +112,7 @@ class Attestation:
                 attestor.on_end(self.tally.note_end)
         self._turns = _Turns(ATTESTATIONS_PER_UID)
         self._cgroup_turns = _Turns(ATTESTATIONS_PER_CGROUP)
-        self._logged = _Allowance(REFUSALS_LOGGED_PER_SECOND, clock)
+        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND, clock.boot)
         self._shared = Shared(clock)
         self._callers = KeptOpen()
         self._running: dict[Peer, asyncio.Future[Attested]] = {}

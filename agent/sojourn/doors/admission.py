@@ -1,8 +1,7 @@
 """Who may come in, before any work is done for them: connections and their rate, by uid."""
 
-import time
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -90,23 +89,6 @@ class Admission:
             return False
         bucket.tokens -= 1
         return True
-
-
-class Allowance:
-    """So many a second for each user or other caller, of anything; what is over that is not said."""
-
-    def __init__(self, per_second: int) -> None:
-        self._per_second = per_second
-        self._second = 0
-        self._used: Counter[Hashable] = Counter()
-
-    def allow(self, who: Hashable) -> bool:
-        second = int(time.monotonic())
-        if second != self._second:
-            self._second = second
-            self._used.clear()
-        self._used[who] += 1
-        return self._used[who] <= self._per_second
 
 
 class Concurrency:

@@ -15,8 +15,9 @@ import structlog
 from google.protobuf.message import Message
 from prometheus_client import Counter as Metric
 
+from sojourn.allowance import Allowance
 from sojourn.attestation.peer import Peer
-from sojourn.doors.admission import Allowance, Concurrency
+from sojourn.doors.admission import Concurrency
 from sojourn.doors.http2.server import Handler
 from sojourn.doors.http2.stream import Stream
 from sojourn.doors.statuses import STATUSES

@@ -8,7 +8,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from sojourn.doors.admission import Allowance
+from sojourn.allowance import Allowance
 from sojourn.doors.scope import SENDER
 from sojourn.errors import LimitExceeded
 from sojourn.limits import (

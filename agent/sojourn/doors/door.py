@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import structlog
 
+from sojourn.allowance import Allowance
 from sojourn.attestation.peer import Peer
-from sojourn.doors.admission import Admission, Allowance
+from sojourn.doors.admission import Admission
 from sojourn.doors.doorway import Caller, Doorway
 from sojourn.errors import SojournError
 from sojourn.limits import LISTEN_BACKLOG, REFUSALS_LOGGED_PER_SECOND

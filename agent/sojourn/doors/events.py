@@ -6,8 +6,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sojourn.allowance import Allowance
 from sojourn.attestation.peer import Peer
-from sojourn.doors.admission import Allowance
 from sojourn.doors.httpprotocol import SENDER
 from sojourn.errors import InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, SojournError, TooLarge
 from sojourn.identity.identities import Identities

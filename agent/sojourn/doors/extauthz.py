@@ -15,7 +15,7 @@ from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
 from sojourn._pb.envoy.service.auth.v3 import external_auth_pb2 as pb
 from sojourn._pb.envoy.type.v3 import http_status_pb2
 from sojourn._pb.google.rpc import status_pb2
-from sojourn.doors.admission import Allowance
+from sojourn.allowance import Allowance
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.envoyrequest import Ruling, content_of, read_request
 from sojourn.doors.routeguards import RouteGuards

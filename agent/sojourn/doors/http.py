@@ -9,8 +9,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+from sojourn.allowance import Allowance
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.doors.admission import Allowance
 from sojourn.doors.answers import NO_STORE, decision_of, refusal
 from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata

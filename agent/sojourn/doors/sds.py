@@ -17,8 +17,8 @@ from prometheus_client import Counter as Metric
 from sojourn._pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2 as tls
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from sojourn._pb.envoy.service.secret.v3 import sds_pb2
+from sojourn.allowance import Allowance
 from sojourn.clock import Clock
-from sojourn.doors.admission import Allowance
 from sojourn.doors.calls import Call, Method, next_of
 from sojourn.doors.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
 from sojourn.errors import InvalidInput

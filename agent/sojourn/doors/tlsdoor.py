@@ -14,9 +14,9 @@ from datetime import datetime
 import structlog
 from cryptography import x509
 
+from sojourn.allowance import Allowance
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarm, Alarms, Clock
-from sojourn.doors.admission import Allowance
 from sojourn.doors.doorway import Caller, Doorway
 from sojourn.errors import CannotStart, InvalidSvid, SojournError, SvidExpired, SvidRefused
 from sojourn.identity.issued import X509

@@ -10,9 +10,9 @@ from typing import Final
 
 from starlette.types import Receive, Scope, Send
 
+from sojourn.allowance import Allowance
 from sojourn.clock import Clock
 from sojourn.configtables import ListenConfig
-from sojourn.doors.admission import Allowance
 from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.tlsdoor import Listener, TlsPeer

@@ -11,9 +11,9 @@ import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from sojourn import trusted
+from sojourn.allowance import Allowance
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms, Clock
-from sojourn.doors.admission import Allowance
 from sojourn.doors.doorway import Caller
 from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.ownsvid import OwnSvid, Shown
