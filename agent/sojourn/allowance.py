@@ -8,8 +8,8 @@ from collections.abc import Callable, Hashable
 class Allowance:
     """So many a second for each user or other caller, of anything; what is over that is not said, or not done."""
 
-    def __init__(self, per_second: int, now: Callable[[], float] = time.monotonic) -> None:
-        """`now`: seconds of a clock that nobody sets."""
+    def __init__(self, per_second: int, now: Callable[[], float] | None = None) -> None:
+        """`now`: seconds of a clock that nobody sets; None: time.monotonic."""
         self._per_second = per_second
         self._now = now
         self._second = 0
@@ -17,7 +17,7 @@ class Allowance:
 
     def allow(self, who: Hashable) -> bool:
         """Whether this one is within what `who` has in this second; it counts."""
-        second = int(self._now())
+        second = int(time.monotonic() if self._now is None else self._now())
         if second != self._second:
             self._second = second
             self._used.clear()

@@ -31,6 +31,7 @@ from sojourn.doors.door import Door
 from sojourn.doors.http import HttpApi
 from sojourn.doors.http2.server import Handler
 from sojourn.doors.httpprotocol import HttpProtocols
+from sojourn.doors.lines import Lines
 from sojourn.doors.metadata import Metadata
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import serve
@@ -38,7 +39,6 @@ from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
 from sojourn.doors.trustdocuments import TrustDocuments
-from sojourn.doors.turns import Turns
 from sojourn.errors import SojournError
 from sojourn.identity.lookout import Lookout
 from sojourn.limits import (
@@ -118,12 +118,12 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
 
 
 def _http_api(config: Config, rooms: Rooms) -> HttpApi:
-    turns = Turns()
+    lines = Lines()
     return HttpApi(
         rooms.engine,
         rooms.authority,
-        TokenRequests(rooms.granting, rooms.proving, turns, rooms.audit, rooms.clock),
-        TokenState(rooms.clients, rooms.inspecting, turns, rooms.audit),
+        TokenRequests(rooms.granting, rooms.proving, lines, rooms.audit, rooms.clock),
+        TokenState(rooms.clients, rooms.inspecting, lines, rooms.audit),
         Metadata(rooms.engine, rooms.audiences, rooms.authority, config.listen),
     )
 

@@ -23,8 +23,8 @@ from harness.looking import until
 from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, TRIAGE, inner_failures, make_agent
 from harness.webclients import web
 from sojourn.configtables import ListenConfig
-from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.metadata import Metadata
+from sojourn.doors.scope import SENDER
 from sojourn.errors import InvalidToken
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oautherrors import InvalidProof

@@ -33,7 +33,7 @@ from sojourn.limits import (
 log = structlog.get_logger()
 
 
-class _Turns:
+class _Places:
     """So many at once for each of those who ask: nobody else waits for what one has to wait for."""
 
     def __init__(self, at_once: int) -> None:
@@ -110,8 +110,8 @@ class Attestation:
         for attestor in self._attestors.values():
             if isinstance(attestor, HostedAttestor):
                 attestor.on_end(self.tally.note_end)
-        self._turns = _Turns(ATTESTATIONS_PER_UID)
-        self._cgroup_turns = _Turns(ATTESTATIONS_PER_CGROUP)
+        self._places = _Places(ATTESTATIONS_PER_UID)
+        self._cgroup_places = _Places(ATTESTATIONS_PER_CGROUP)
         self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND, clock.boot)
         self._shared = Shared(clock)
         self._callers = KeptOpen()
@@ -174,7 +174,7 @@ class Attestation:
         try:
             subject = PinnedSubject(process.pid, peer.uid, peer.gid, peer.groups, process.pidfd, cgroup)
             # A container that its runtime does not tell of holds up itself, and not all others of its uid.
-            async with self._cgroup_turns.of((peer.uid, outermost(cgroup))), self._turns.of(peer.uid):
+            async with self._cgroup_places.of((peer.uid, outermost(cgroup))), self._places.of(peer.uid):
                 answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
         finally:
             process.close()

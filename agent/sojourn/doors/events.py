@@ -8,7 +8,7 @@ from starlette.routing import Route
 
 from sojourn.allowance import Allowance
 from sojourn.attestation.peer import Peer
-from sojourn.doors.httpprotocol import SENDER
+from sojourn.doors.scope import SENDER
 from sojourn.errors import InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, SojournError, TooLarge
 from sojourn.identity.identities import Identities
 from sojourn.limits import (

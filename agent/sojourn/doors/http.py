@@ -12,8 +12,8 @@ from starlette.types import ASGIApp
 from sojourn.allowance import Allowance
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.doors.answers import NO_STORE, decision_of, refusal
-from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata
+from sojourn.doors.scope import SENDER
 from sojourn.doors.straight import Straight
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState

@@ -1,6 +1,6 @@
 """HTTP/1.1 on connections that a door hands over.
 
-uvicorn's protocol gets the caller's own transport, and who it is travels in the ASGI scope, under SENDER.
+uvicorn's protocol gets the caller's own transport, and who it is travels in the ASGI scope (doors/scope.py).
 """
 
 from typing import TYPE_CHECKING
@@ -8,13 +8,10 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp
 
 from sojourn.attestation.peer import Peer
-from sojourn.doors.scope import SENDER
 from sojourn.tasks.clients import Sender
 
 if TYPE_CHECKING:
     from sojourn.doors.conversation import Conversation, Conversations
-
-__all__ = ["SENDER", "HttpProtocols"]
 
 
 class HttpProtocols:

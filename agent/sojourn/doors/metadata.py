@@ -13,7 +13,7 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.configtables import ListenConfig
 from sojourn.doors import statuslists
 from sojourn.doors.answers import NO_STORE
-from sojourn.doors.httpprotocol import SENDER
+from sojourn.doors.scope import SENDER
 from sojourn.errors import InvalidInput
 from sojourn.limits import METADATA_AGE_SECONDS
 from sojourn.spiffe.jose import ALGORITHMS

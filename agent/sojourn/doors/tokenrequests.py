@@ -7,8 +7,8 @@ from starlette.responses import JSONResponse, Response
 
 from sojourn.clock import Clock
 from sojourn.doors.answers import NO_STORE, decision_of, form_of
-from sojourn.doors.httpprotocol import SENDER
-from sojourn.doors.turns import Turns
+from sojourn.doors.lines import Lines
+from sojourn.doors.scope import SENDER
 from sojourn.errors import SojournError
 from sojourn.oautherrors import InvalidProof
 from sojourn.oversight.audit import Audit
@@ -28,11 +28,11 @@ ISSUED = REQUESTS.labels("issued")
 class TokenRequests:
     """Answers requests for tokens. Those for a provider outside wait in a line of their own: it may be slow."""
 
-    def __init__(self, granting: Granting, proving: Proving, turns: Turns, audit: Audit, clock: Clock) -> None:
+    def __init__(self, granting: Granting, proving: Proving, lines: Lines, audit: Audit, clock: Clock) -> None:
         self._granting = granting
         self._proving = proving
-        self._turns = turns
-        self._outside: dict[str, Turns] = {}  # by provider; there are as many as the configuration has
+        self._lines = lines
+        self._outside: dict[str, Lines] = {}  # by provider; there are as many as the configuration has
         self._audit = audit
         self._clock = clock
 
@@ -54,9 +54,9 @@ class TokenRequests:
         ISSUED.inc()
         return JSONResponse(self._body(asked, given), headers=NO_STORE)
 
-    def _line(self, asked: TokenRequest) -> Turns:
+    def _line(self, asked: TokenRequest) -> Lines:
         provider = self._granting.provider_of(asked.target, asked.task_id)
-        return self._outside.setdefault(provider, Turns()) if provider else self._turns
+        return self._outside.setdefault(provider, Lines()) if provider else self._lines
 
     def _proof(self, request: Request, client: Client) -> Binding | None:
         """The key of the request's DPoP proof (RFC 9449, 5), if it has one; the proof is used up."""

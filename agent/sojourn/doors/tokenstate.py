@@ -7,8 +7,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sojourn.doors.answers import NO_STORE, decision_of, form_of
-from sojourn.doors.httpprotocol import SENDER
-from sojourn.doors.turns import Turns
+from sojourn.doors.lines import Lines
+from sojourn.doors.scope import SENDER
 from sojourn.errors import SojournError
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import forms
@@ -24,17 +24,17 @@ REVOCATIONS = Metric("sojourn_revocations_total", "Revocations of tokens by clie
 class TokenState:
     """Answers what has become of a token, and revokes it."""
 
-    def __init__(self, clients: Clients, inspecting: Inspecting, turns: Turns, audit: Audit) -> None:
+    def __init__(self, clients: Clients, inspecting: Inspecting, lines: Lines, audit: Audit) -> None:
         self._clients = clients
         self._inspecting = inspecting
-        self._turns = turns
+        self._lines = lines
         self._audit = audit
 
     async def introspect(self, request: Request) -> Response:
         """RFC 7662, 2; as a JWT for whoever asks for one (RFC 9701, 4). Raise errors of ours."""
         try:
             form = await form_of(request)
-            async with self._turns.one(request):
+            async with self._lines.one(request):
                 client, query = await self._asked(request, form)
                 answer = self._inspecting.introspect(client, query)
         except SojournError as error:
@@ -50,7 +50,7 @@ class TokenState:
         """RFC 7009, 2: 200 for every token that is not good any more, whatever it was. Raise errors of ours."""
         try:
             form = await form_of(request)
-            async with self._turns.one(request):
+            async with self._lines.one(request):
                 client, query = await self._asked(request, form)
                 task = await self._inspecting.revoke(client, query)
         except SojournError as error:

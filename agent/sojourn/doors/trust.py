@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 from sojourn.allowance import Allowance
 from sojourn.clock import Clock
 from sojourn.configtables import ListenConfig
-from sojourn.doors.httpprotocol import SENDER
 from sojourn.doors.ownsvid import OwnSvid
+from sojourn.doors.scope import SENDER
 from sojourn.doors.tlsdoor import Listener, TlsPeer
 from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.webdoor import ShownSource, WebDoor, open_web

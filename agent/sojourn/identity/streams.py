@@ -42,7 +42,7 @@ Push = Callable[[Step], bool]
 """Does at once what is to be done for a stream that is woken. Returns False if whoever waits for it has to go on."""
 
 
-class Turns:
+class Waking:
     """Wakes streams, in the order in which it hears of them: for TURN_SECONDS in a turn of the event loop, and no more
     than STREAMS_WOKEN_AT_ONCE whose waiters then have steps of their own.
 
@@ -86,7 +86,7 @@ class Stream:
     attested: Attested
     entries: tuple[Entry, ...]
     since: datetime
-    turns: Turns = field(default_factory=Turns)
+    turns: Waking = field(default_factory=Waking)
     changed: bool = False  # since the last time `next_change` returned
     last_push: datetime | None = None
     pushes: int = 0

@@ -6,7 +6,7 @@ from datetime import datetime
 from sojourn.attestation.attestor import Attested
 from sojourn.attestation.peer import Peer
 from sojourn.identity.entries import Entry, IdentityKey
-from sojourn.identity.streams import Stream, Turns
+from sojourn.identity.streams import Stream, Waking
 
 _ProcessKey = tuple[int, int]  # pid and start time
 
@@ -18,7 +18,7 @@ class Streams:
         """`watch` is told of an identity when the first stream has it, `unwatch` when none has it any more."""
         self._watch = watch
         self._unwatch = unwatch
-        self._turns = Turns()
+        self._turns = Waking()
         self._all: dict[Stream, None] = {}  # in the order in which they were opened
         self._of_process: dict[_ProcessKey, dict[Stream, None]] = {}
         self._of_identity: dict[IdentityKey, dict[Stream, None]] = {}

@@ -8,7 +8,7 @@ import pytest
 from fakes.children import peer_of, waiting_child
 from fakes.signed_events import IDP, issuer_key, signed
 from sojourn.doors.events import EventsApi
-from sojourn.doors.httpprotocol import SENDER
+from sojourn.doors.scope import SENDER
 from sojourn.errors import Bug, InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, StoreFailed, StoreFull
 from sojourn.oversight.secevent import Rules
 from sojourn.oversight.signals import ACCEPTED, Issuer

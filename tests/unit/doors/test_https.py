@@ -16,9 +16,10 @@ from fakes.journals import FakeAuditStore
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms
 from sojourn.doors import https, tlsdoor
-from sojourn.doors.httpprotocol import SENDER, HttpProtocols
+from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.https import HttpsContext, HttpsDoor
 from sojourn.doors.ownsvid import OwnSvid
+from sojourn.doors.scope import SENDER
 from sojourn.doors.tlsdoor import address_of, bind_tcp
 from sojourn.doors.webdoor import ShownSource
 from sojourn.identity.issuing import Issuing

@@ -12,7 +12,8 @@ from fakes.clock import FakeClock
 from sojourn.authority.embedded import JWT, RS256
 from sojourn.clock import Alarms
 from sojourn.doors import trust
-from sojourn.doors.httpprotocol import SENDER, HttpProtocols
+from sojourn.doors.httpprotocol import HttpProtocols
+from sojourn.doors.scope import SENDER
 from sojourn.doors.trust import TrustApp, TrustDoor
 from sojourn.doors.trustdocuments import BUNDLE, DISCOVERY, KEYS, TrustDocuments
 from sojourn.spiffe import bundle

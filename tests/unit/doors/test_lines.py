@@ -1,12 +1,12 @@
-"""turns.py: what one caller asks for waits for what it asked before, and not what others ask for."""
+"""lines.py: what one caller asks for waits for what it asked before, and not what others ask for."""
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sojourn.doors.httpprotocol import SENDER
-from sojourn.doors.turns import Turns
+from sojourn.doors.lines import Lines
+from sojourn.doors.scope import SENDER
 from sojourn.errors import LimitExceeded, Unavailable
 from sojourn.tasks.clients import Sender
 from starlette.requests import Request
@@ -23,33 +23,33 @@ def asked(address: str, *, gone: Callable[[], bool] = lambda: False) -> Request:
     return Request({"type": "http", "headers": [], SENDER: Sender(address=address)}, receive)
 
 
-async def hold(turns: Turns, address: str, begun: list[str], until: asyncio.Event) -> None:
-    async with turns.one(asked(address)):
+async def hold(lines: Lines, address: str, begun: list[str], until: asyncio.Event) -> None:
+    async with lines.one(asked(address)):
         begun.append(address)
         await until.wait()
 
 
 async def test_each_has_its_own() -> None:
     """Two of one sender are answered, its third waits; another's is answered at once."""
-    turns, begun, until = Turns(2, 10), list[str](), asyncio.Event()
+    lines, begun, until = Lines(2, 10), list[str](), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for address in ("192.0.2.1", "192.0.2.1", "192.0.2.1", "192.0.2.2"):
-            group.create_task(hold(turns, address, begun, until))
+            group.create_task(hold(lines, address, begun, until))
         await asyncio.sleep(0.01)
         assert ["192.0.2.1", "192.0.2.1", "192.0.2.2"] == begun
         until.set()
     assert 4 == len(begun)
-    assert 0 == len(turns)
+    assert 0 == len(lines)
 
 
 async def test_one_host_is_one_sender() -> None:
     """All addresses of one IPv6 network are one sender, and the same IPv4 address in either form is."""
-    turns, until = Turns(1, 10), asyncio.Event()
+    lines, until = Lines(1, 10), asyncio.Event()
     for addresses in (("2001:db8::1", "2001:db8::ffff:2"), ("192.0.2.1", "::ffff:192.0.2.1")):
         begun = list[str]()
         async with asyncio.TaskGroup() as group:
             for address in addresses:
-                group.create_task(hold(turns, address, begun, until))
+                group.create_task(hold(lines, address, begun, until))
             await asyncio.sleep(0.01)
             assert [addresses[0]] == begun
             until.set()
@@ -58,27 +58,27 @@ async def test_one_host_is_one_sender() -> None:
 
 async def test_too_many_wait() -> None:
     """Over that a sender is told to come again; nothing of it is kept."""
-    turns, begun, until = Turns(1, 1), list[str](), asyncio.Event()
+    lines, begun, until = Lines(1, 1), list[str](), asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for _ in range(2):
-            group.create_task(hold(turns, "192.0.2.1", begun, until))
+            group.create_task(hold(lines, "192.0.2.1", begun, until))
         await asyncio.sleep(0.01)
         with pytest.raises(LimitExceeded):
-            await hold(turns, "192.0.2.1", begun, until)
+            await hold(lines, "192.0.2.1", begun, until)
         until.set()
-    assert 0 == len(turns)
+    assert 0 == len(lines)
 
 
 async def test_whoever_has_gone() -> None:
     """Nothing is done for a request that waited and whose sender has gone meanwhile."""
-    turns, begun, until = Turns(1, 1), list[str](), asyncio.Event()
+    lines, begun, until = Lines(1, 1), list[str](), asyncio.Event()
 
     async def wait() -> None:
-        async with turns.one(asked("192.0.2.1", gone=lambda: True)):
+        async with lines.one(asked("192.0.2.1", gone=lambda: True)):
             begun.append("gone")
 
     async with asyncio.TaskGroup() as group:
-        group.create_task(hold(turns, "192.0.2.1", begun, until))
+        group.create_task(hold(lines, "192.0.2.1", begun, until))
         await asyncio.sleep(0.01)
         waiting = group.create_task(_refused(wait()))
         await asyncio.sleep(0.01)

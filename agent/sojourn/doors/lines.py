@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from starlette.requests import Request
 
-from sojourn.doors.httpprotocol import SENDER
+from sojourn.doors.scope import SENDER
 from sojourn.errors import LimitExceeded, Unavailable
 from sojourn.limits import HTTP_REQUESTS_AT_ONCE, HTTP_REQUESTS_WAITING
 from sojourn.tasks.clients import Sender
@@ -19,7 +19,7 @@ class _Line:
     asked: int = 0  # requests that are answered or wait
 
 
-class Turns:
+class Lines:
     """So many requests at once for each sender; more wait their turn."""
 
     def __init__(self, at_once: int = HTTP_REQUESTS_AT_ONCE, waiting: int = HTTP_REQUESTS_WAITING) -> None:
