@@ -1,6 +1,6 @@
 """HTTP/1.1: the token endpoint, keys and discovery."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 from starlette.applications import Starlette
@@ -14,7 +14,7 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.doors.answers import NO_STORE, decision_of, refusal
 from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata
 from sojourn.doors.scope import SENDER
-from sojourn.doors.straight import Straight
+from sojourn.doors.straight import Handler, Straight
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
 from sojourn.doors.trustdocuments import key_set
@@ -45,7 +45,11 @@ class HttpApi:
 
     def app(self, others: Sequence[Route] = ()) -> ASGIApp:
         """`others`: routes of other APIs beside ours."""
-        handlers = {"/token": self.token, "/introspect": self.introspect, "/revoke": self.revoke}
+        handlers: dict[str, Handler] = {
+            "/token": self._tokens.answer,  # RFC 6749, 3.2
+            "/introspect": self._state.introspect,  # RFC 7662, 2
+            "/revoke": self._state.revoke,  # RFC 7009, 2
+        }
         posts = {path: self._guard(handler) for path, handler in handlers.items()}
         app = Starlette(
             routes=[
@@ -62,25 +66,13 @@ class HttpApi:
         app.router.redirect_slashes = False  # a redirect would send a subject token again
         return Straight(posts, app)
 
-    async def token(self, request: Request) -> Response:
-        """RFC 6749, 3.2."""
-        return await self._tokens.answer(request)
-
-    async def introspect(self, request: Request) -> Response:
-        """RFC 7662, 2."""
-        return await self._state.introspect(request)
-
-    async def revoke(self, request: Request) -> Response:
-        """RFC 7009, 2."""
-        return await self._state.revoke(request)
-
     async def keys(self, request: Request) -> Response:
         """The JWK Set of JWT-SVIDs and of task tokens (RFC 7517)."""
         del request
         keys = [*self._authority.jwt_keys.values(), *self._engine.keys.published.values()]
         return JSONResponse(key_set(keys), headers={"Cache-Control": "max-age=60"})
 
-    def _guard(self, handler: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+    def _guard(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
             try:
                 return await handler(request)
