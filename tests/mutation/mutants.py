@@ -17,7 +17,7 @@ _NOT_RUN = None
 _FATES = {
     0: "survived", 1: "killed", 3: "killed", 5: "no tests", 33: "no tests",
     24: "timeout", -24: "timeout", 36: "timeout", 152: "timeout", 255: "timeout", -9: "timeout",
-    2: "not run", _NOT_RUN: "not run",
+    2: "not run", _LEFT_OUT: "not run", _NOT_RUN: "not run",
 }  # fmt: skip
 
 
@@ -53,8 +53,10 @@ def of_file(mutated: Path, module: str) -> Iterator[Mutant]:
 
 
 def leave_out_wording(mutated: Path, module: str) -> None:
-    """Have mutmut run no mutant of a file that is of wording alone."""
-    _set(mutated, {mutant.name for mutant in of_file(mutated, module) if mutant.fate == "wording"}, _LEFT_OUT)
+    """Have mutmut run no mutant of a file that is of wording alone, and every other that it has not run."""
+    found = list(of_file(mutated, module))
+    _set(mutated, {mutant.name for mutant in found if mutant.fate == "wording"}, _LEFT_OUT)
+    _set(mutated, {mutant.name for mutant in found if mutant.fate == "not run"}, _NOT_RUN)
 
 
 def try_again(mutated: Path, module: str) -> None:

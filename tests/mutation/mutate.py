@@ -4,10 +4,12 @@ Usage: mutate.py [--scratch DIR] [--children N] [ROOM]. See README.md beside thi
 """
 
 import argparse
+import contextlib
 import fnmatch
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -68,13 +70,26 @@ def _copy_changed(source: Path, target: Path) -> None:
         target.write_bytes(text)
 
 
-def mutmut(scratch: Path, *arguments: str, quiet: bool = False) -> subprocess.CompletedProcess[str]:
-    program = Path(sys.executable).with_name("mutmut")
-    environment = os.environ | {"SOJOURN_TEST_QUICK": "1"}
-    return subprocess.run(
-        [program, *arguments], cwd=scratch, env=environment, text=True, check=False,
-        stdout=subprocess.PIPE if quiet else None, stderr=subprocess.STDOUT if quiet else None,
-    )  # fmt: skip
+def mutmut(scratch: Path, *arguments: str, shown: bool = True) -> str:
+    """Run it in `scratch`, and return what it says if that is not `shown`. It ends early at an interrupt.
+
+    What the tests of a mutant that was stopped have left behind ends with it.
+    """
+    with subprocess.Popen(
+        [Path(sys.executable).with_name("mutmut"), *arguments],
+        cwd=scratch,
+        env=os.environ | {"SOJOURN_TEST_QUICK": "1"},
+        text=True,
+        stdout=None if shown else subprocess.PIPE,
+        stderr=None if shown else subprocess.STDOUT,
+        start_new_session=True,
+    ) as process:
+        try:
+            said, _ = process.communicate()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    return said or ""
 
 
 def mutated_files(scratch: Path, room: Room) -> Iterator[tuple[Path, str]]:
@@ -87,9 +102,9 @@ def mutated_files(scratch: Path, room: Room) -> Iterator[tuple[Path, str]]:
 
 def make(scratch: Path, room: Room, children: int) -> None:
     """Have mutmut make the mutants and run the tests without any; leave the wording out. Exit if a test fails."""
-    made = mutmut(scratch, "run", "--max-children", str(children), NOTHING, quiet=True)
-    if "nothing matches" not in made.stdout:
-        sys.exit(f"{made.stdout}\nno mutants could be made: see above")
+    said = mutmut(scratch, "run", "--max-children", str(children), NOTHING, shown=False)
+    if "nothing matches" not in said:
+        sys.exit(f"{said}\nno mutants could be made: see above")
     tests = _digest(scratch / "tests")
     seen = scratch / "tests-of-last-run"
     for file, module in mutated_files(scratch, room):

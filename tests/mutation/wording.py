@@ -54,17 +54,17 @@ def _is_log(method: ast.expr) -> bool:
 
 
 def _first_text(call: ast.Call) -> Iterator[ast.AST]:
-    if call.args and _is_text(call.args[0]):
-        yield call.args[0]
+    if call.args:
+        yield from _texts(call.args[0])
 
 
-def _is_text(node: ast.expr) -> bool:
-    """A literal or f-string, whole or in part."""
-    if isinstance(node, ast.BinOp):
-        return isinstance(node.op, ast.Add) and (_is_text(node.left) or _is_text(node.right))
+def _texts(node: ast.expr) -> Iterator[ast.AST]:
+    """A literal or f-string; of a choice each, but not which."""
     if isinstance(node, ast.IfExp):
-        return _is_text(node.body) and _is_text(node.orelse)
-    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))
+        yield from _texts(node.body)
+        yield from _texts(node.orelse)
+    elif isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+        yield node
 
 
 def _same(one: object, other: object, leaving_out: frozenset[int]) -> bool:

@@ -29,7 +29,7 @@ def check_digest(token: TaskToken, digest: str) -> None:
         return
     if not digest:
         raise WrongParams("token is for one request, and the request's digest is not known here")
-    if not secrets.compare_digest(token.params_digest.encode(), digest.encode("utf-8", "replace")):
+    if not secrets.compare_digest(token.params_digest.encode(), digest.encode(errors="replace")):
         raise WrongParams("token is for another request than this one")
 
 

@@ -13,7 +13,9 @@ def check(value):
     log.info("checked", value=value)
     if value > 1:
         raise Refused("too much", reason_code="over", detail=str(value)) from None
-    raise Refused(f"{value} is" + " too little") if value else made("no value")
+    if value < 0:
+        raise Refused("too little" if value < -1 else "nearly enough")
+    raise Refused(f"{value} is too little") if value else made("no value")
     return Refused("never")
 '''
 SPOKEN = [
@@ -21,6 +23,7 @@ SPOKEN = [
     ('info("checked"', 'info("XXcheckedXX"'),
     ('Refused("too much"', 'Refused("TOO MUCH"'),
     ('Refused("too much"', "Refused(None"),
+    ('"nearly enough"', '"XXnearly enoughXX"'),
     ('Refused("never")', 'Refused("XXneverXX")'),
 ]
 DONE = [
@@ -31,6 +34,8 @@ DONE = [
     ("str(value)", "str(None)"),
     ('"too much", ', ""),
     ("if value else", "if value or True else"),
+    ("value < -1", "value <= -1"),
+    ('"too little" if value < -1 else "nearly enough"', "None"),
     ("log.info", "log.error"),
     ('made("no value")', "made(None)"),
     ("from None", "from value"),

@@ -334,8 +334,9 @@ class TestParseUnverified:
     )
     def test_header_with_a_key(self, header, fault):
         """Where a token must show its key, the fault of a header that does not is named."""
-        with pytest.raises(InvalidToken, match=fault):
+        with pytest.raises(InvalidToken, match=fault) as caught:
             parse_unverified(f"{header}.{PAYLOAD}.{SIGNATURE}", shows_key=True)
+        assert "malformed" == caught.value.reason_code
 
     @FREELY
     @given(st.text())

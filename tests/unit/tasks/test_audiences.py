@@ -32,6 +32,17 @@ class TestConfigured:
         assert not made.serves([entry("/other")], TICKETS)
         assert not made.serves([], TICKETS)
 
+    def test_which(self) -> None:
+        """The service of a resource is told if the configuration names one, and there are no others."""
+        made = audiences(**{TICKETS: ["/tickets"]})
+        service = made.service(TICKETS)
+        assert service is not None
+        assert ((service,), TICKETS, None) == (
+            made.services,
+            service.resource,
+            made.service("https://wiki.example.org"),
+        )
+
     def test_configuration_alone_counts(self) -> None:
         """Where the configuration names a resource, a DNS name of somebody else's entry counts for nothing."""
         assert not audiences(**{TICKETS: ["/tickets"]}).serves([entry("/other", "tickets.example.org")], TICKETS)

@@ -21,6 +21,17 @@ class TestDigest:
         # printf '{"a":[1,true,null],"b":"é"}' | sha256sum | xxd -r -p | basenc --base64url
         assert "bqsVNwHvYMmVNRdlx3IBG8pnOYeCVPMTrMPxHh_vR2s" == bound.of_json({"b": "é", "a": [1, True, None]})
 
+    def test_of_what(self):
+        """A request's digest is of its method, target and content's digest; a tool's and a gRPC call's as they say."""
+        # printf x | sha256sum | xxd -r -p | basenc --base64url
+        x = "LXEWQrcmsEQBYnyp-6wy9chTD7GQPMTbAiWHF5IaSIE"
+        for found, members in (
+            (bound.of_http("GET", "/a?b", b"x"), {"method": "GET", "target": "/a?b", "content": x}),
+            (bound.of_tool("sort", {"by": "date"}), {"tool": "sort", "arguments": {"by": "date"}}),
+            (bound.of_grpc("/a.B/C", b"x"), {"method": "/a.B/C", "message": x}),
+        ):
+            assert bound.of_json(members) == found
+
     def test_requests_differ(self):
         """Requests that differ in method, path, query or content have different digests; so do tools and gRPC calls."""
         found = {

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from fakes.clock import FakeClock
+from fakes.families import FamilyRoom
 from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import TICKETS, WIKI, task_type
 from sojourn.errors import (
@@ -18,6 +19,7 @@ from sojourn.errors import (
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.reasons import OPERATOR
+from sojourn.tasks.task import ONE_SHOT
 
 EVERYTHING = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")), Grant(WIKI, ("page:read",))))
 TYPES = {
@@ -244,6 +246,61 @@ class TestBudgets:
         assert {
             (TICKETS, "ticket:read"): (1, 2), (TICKETS, "ticket:write"): (0, 0), (WIKI, "page:read"): (0, 0),
         } == {(row["resource"], row["action"]): (row["tokens"], row["calls"]) for row in fields["use"]}  # fmt: skip
+
+
+class TestSuperseded:
+    """Every token of a task dies, and what came of them, and the task lives on."""
+
+    @pytest.fixture
+    async def family(self, clock):
+        async with FamilyRoom(clock).running() as room:
+            yield room
+
+    async def test_tokens_die(self, family):
+        """The tokens that are out are refused, new ones are good; holder, validators and journal are told."""
+        task = await family.begin()
+        old, told = await family.engine.token(task, TICKETS, ()), []
+        family.engine.on_change(task, told.append)
+        with family.engine.feed.watch([TICKETS]) as watcher:
+            family.changing.supersede(task, by_uid=7)
+            assert [(task.version, True, False)] == [
+                (state.version, state.live, state.suspended) for state in watcher.take()
+            ]
+        with pytest.raises(TaskOver, match="changed"):
+            family.engine.check_token(old)
+        family.engine.check_token(await family.engine.token(task, TICKETS, ()))
+        assert (task.version, 1) == (task.superseded, len(told))
+        await family.engine.journal.drain()
+        [fields] = family.store.fields("tokens_revoked")
+        assert (task.id, 7) == (fields["task"], fields["by_uid"])
+
+    async def test_of_a_task_for_one_token(self, family):
+        """A one-shot task was for its token, and ends with it."""
+        task = await family.begin()
+        task.binding = ONE_SHOT
+        family.changing.supersede(task, by_uid=7)
+        assert ("revoked", "token_revoked", 0) == (task.state, task.reason, task.superseded)
+        await family.engine.journal.drain()
+        [fields] = family.store.fields("task_ended")
+        assert 7 == fields["by_uid"]
+
+    async def test_what_came_of_them(self, family):
+        """The tokens of all that the task handed on die too; a one-shot task among them ends, with what came of it."""
+        task = await family.begin()
+        children = [await family.hand_on(task, worker) for worker in (0, 1, 2)]
+        below = await family.hand_on(children[0], 3), await family.hand_on(children[2], 4)
+        children[0].binding = ONE_SHOT
+        family.changing.supersede(task)
+        assert [("cascaded", "token_revoked"), ("active", ""), ("active", "")] == [
+            (each.state, each.reason) for each in children
+        ]
+        assert ["cascaded", "active"] == [each.state for each in below]
+        superseded = (task, *children[1:], below[1])
+        assert [each.version for each in superseded] == [each.superseded for each in superseded]
+        await family.engine.journal.drain()
+        assert {each.id: task.id for each in superseded[1:]} == {
+            each["task"]: each["parent"] for each in family.store.fields("tokens_revoked") if "parent" in each
+        }
 
 
 class TestRepeated:

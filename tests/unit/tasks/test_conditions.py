@@ -44,6 +44,19 @@ def test_the_approval_of_a_class():
     assert ApprovalCondition(("operator",), 1, 60) == found.approval
 
 
+def test_several():
+    """Several workloads and several sources are told one after the other."""
+    source = "https://issuer.example.org"
+    kind = task_type(
+        facts=f'{{freeze = {{type = "boolean", sources = ["operator", "{source}"]}}}}',
+        delegation=f'{{to = ["{READER}", "{READER}er"]}}',
+    )
+    assert [
+        f"it may be handed on to {READER}, {READER}er: 5 times, 1 deep",
+        f"it reads fact freeze (boolean) of operator, {source}: revoke",
+    ] == list(conditions(kind, None).lines())
+
+
 def test_delegation_and_facts():
     """To whom, how often and how far; and each fact with whom it is believed of, and what a denial does."""
     found = conditions(task_type(facts=READS, delegation=f'{{to = ["{READER}"], max_depth = 2}}'), None)

@@ -5,6 +5,7 @@ import json
 from contextlib import AsyncExitStack
 
 import pytest
+from fakes.children import holder_of
 from fakes.clock import FakeClock
 from fakes.families import WORKER_IDS, WORKERS, FamilyRoom, handed_on
 from fakes.next_run import NextRun
@@ -23,6 +24,7 @@ from sojourn.errors import (
     Unavailable,
 )
 from sojourn.limits import DELEGATION_TICKET_SECONDS, DELEGATION_TICKETS, REATTACH_SECONDS
+from sojourn.tasks.beginning import Bond
 from sojourn.tasks.blocks import Block
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.reasons import ATTESTATION_CHANGED, OPERATOR, PARENT, RESTART
@@ -95,6 +97,77 @@ class TestTickets:
             await room.ticket(task, 0)
         await room.accept(tickets[0], 0)
         await room.ticket(task, 0)
+
+
+class TestByToken:
+    """A service that was given a token begins a task of its own under the token's, for a call of its own."""
+
+    async def exchange(self, room, parent, actions=("ticket:read",), *, worker=0, max_seconds=30.0):
+        return await room.delegating.exchange(
+            parent, room.worker_peer, entry(WORKERS[worker]), Grant(TICKETS, actions),
+            Bond(holder_of(room.worker), "process"),
+            max_seconds=max_seconds, svids={("x509", WORKER_IDS[worker]): 7.0}, jti="j1",
+        )  # fmt: skip
+
+    async def test_under_its_parent(self, room):
+        """It has what it asks for of the token, lives no longer, stands under the parent, and is due to its SVIDs."""
+        parent = await room.begin()
+        child = await self.exchange(room, parent)
+        assert (READ, parent.id, 1, True) == (child.authority, child.parent_id, child.depth, child.live)
+        assert (1, [child]) == (parent.handed_on, room.engine.family.children(parent))
+        assert room.clock.boot() + 30 == child.deadline
+        assert {("x509", WORKER_IDS[0]): 7.0} == child.svids
+        await room.engine.journal.drain()
+        [fields] = room.store.fields("delegation_accepted")
+        assert ("j1", parent.id, 1, READ.document()) == (
+            fields["by_token"], fields["parent"], fields["depth"], fields["grants"],
+        )  # fmt: skip
+        assert (str(parent.spiffe_id), [WORKER_IDS[0]]) == (fields["subject"], fields["actors"])
+
+    async def test_its_holder_goes(self, room):
+        """It ends when the process that holds it exits, and its parent lives on."""
+        parent = await room.begin()
+        child = await self.exchange(room, parent)
+        room.worker.kill()
+        await room.ended(child)
+        assert ("holder_exited", True) == (child.reason, parent.live)
+
+    @pytest.mark.parametrize(
+        ("actions", "worker", "error"),
+        [(("ticket:write",), 0, ActionOutsideType), (("ticket:read",), 1, LimitExceeded)],
+    )
+    async def test_refused(self, make, actions, worker, error):
+        """What the parent has not, and more children than its type allows, is refused, and holds nobody."""
+        room = await make(handed_on(delegation={"max_children": 1}))
+        parent = await room.begin(wanted=READ)
+        if error is LimitExceeded:
+            await self.exchange(room, parent)
+        before = parent.handed_on, len(room.engine.tasks), len(room.holders)
+        with pytest.raises(error):
+            await self.exchange(room, parent, actions, worker=worker)
+        assert before == (parent.handed_on, len(room.engine.tasks), len(room.holders))
+
+    async def test_a_parent_that_is_not_active(self, room):
+        """Under a task that is suspended, or over, nothing begins."""
+        parent = await room.begin()
+        await room.changing.suspend(parent, OPERATOR, "a moment")
+        with pytest.raises(TaskOver, match="suspended"):
+            await self.exchange(room, parent)
+        await room.engine.revoke(parent, "admin")
+        with pytest.raises(TaskOver, match="over"):
+            await self.exchange(room, parent)
+        assert 0 == parent.handed_on
+
+    async def test_what_is_not_written(self, room):
+        """If it cannot be written it never began, and its parent has handed on nothing."""
+        parent = await room.begin()
+        await room.engine.journal.drain()
+        room.store.failure = StoreFailed("no")
+        with pytest.raises(StoreFailed):
+            await self.exchange(room, parent)
+        assert (0, []) == (parent.handed_on, room.engine.family.children(parent))
+        room.store.failure = None
+        assert (await self.exchange(room, parent)).live
 
 
 class TestRefused:

@@ -20,7 +20,7 @@ from sojourn.limits import (
 )
 from sojourn.spiffe import dpop, jwtsvid
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import SigningKey
+from sojourn.spiffe.jose import SigningKey, UnverifiedJws
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import bound, tokens
 from sojourn.tasks.grants import Grant
@@ -324,6 +324,35 @@ class TestUse:
         assert 2 == len(court.judging._uses)
 
 
+class TestOnce:
+    async def test_was_used(self, court, key):
+        """A token that is good once is told from one that was used, and one that is used often was never used up."""
+        sender = Sender(jkt=key.public.thumbprint)
+        token = await court.token(
+            "careful", ("ticket:read",), binding=Binding(JKT, key.public.thumbprint), params_digest=DIGEST
+        )
+        proven, _ = sender.prove(token, court.clock.now())
+        verified = court.judging.examine(token, TICKETS, proven)
+        assert not court.judging.was_used(verified)
+        court.judging.use_up(verified)
+        assert court.judging.was_used(verified)
+        often = court.judging.examine(await court.token(), TICKETS, tokens.UNPROVEN)
+        court.judging.use_up(often)
+        assert not court.judging.was_used(often)
+
+    async def test_no_signature_twice(self, court, monkeypatch):
+        """The signature of a token that was issued or found good here is not checked again, whoever looks at it."""
+        token = await court.token()
+        monkeypatch.setattr(UnverifiedJws, "check_signature", lambda _self, _key: pytest.fail("it was checked"))
+        court.judging.examine(token, TICKETS, tokens.UNPROVEN)
+        assert court.judging.count_use(token, "ticket:read", 1)
+
+    async def test_audience_of_a_jwt_svid(self, court):
+        """A JWT-SVID's audience is told as a list, whatever the token has."""
+        found = court.judging.validate(court.subject(["a", TICKETS]), TICKETS)
+        assert (JWT_SVID, TRIAGE, ["a", TICKETS]) == (found.kind, found.spiffe_id, found.claims["aud"])
+
+
 class TestCountUse:
     async def test_budget(self, court):
         """Reported calls spend the task's budget; with the one that goes beyond, the task is over."""
@@ -351,6 +380,21 @@ class TestCountUse:
         assert court.judging.count_use(token, "ticket:read", 1)
         court.clock.advance(30)
         assert not court.judging.count_use(token, "ticket:read", 1)
+
+    async def test_whose_resource(self, court):
+        """A use counts if whoever tells it may be the service of the token's resource."""
+        token, asked = await court.token("thrifty"), []
+        assert not court.judging.count_use(token, "ticket:read", 1, lambda resource: bool(asked.append(resource)))
+        assert [TICKETS] == asked
+        (task,) = court.engine.tasks.all()
+        assert 0 == task.spent.calls
+
+    async def test_as_many_as_may_be(self, court):
+        """The most calls that a report may have count like any other."""
+        token = await court.token()
+        assert court.judging.count_use(token, "ticket:read", TOKEN_USE_CALLS_MAX)
+        (task,) = court.engine.tasks.all()
+        assert TOKEN_USE_CALLS_MAX == task.spent.calls
 
     @pytest.mark.parametrize("calls", [0, TOKEN_USE_CALLS_MAX + 1])
     async def test_calls(self, court, calls):

@@ -7,7 +7,8 @@ from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, task_type
 from harness.examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
-from sojourn.errors import InvalidPolicy
+from sojourn.errors import Fault, InvalidPolicy
+from sojourn.tasks import clauses
 from sojourn.tasks import policy as policy_module
 from sojourn.tasks.policy import Allow, Context, Deny, Fields, Policy, Principal, Reading
 
@@ -250,6 +251,28 @@ class TestLoading:
             )
         [fault] = caught.value.faults
         assert (3, True) == (fault.line, fault.message.startswith("policy 'b': attribute `colour`"))
+
+    def test_a_fault_of_no_policy(self):
+        """What the validator finds of no policy that we know is told all the same, on no line."""
+
+        class Found:
+            def __init__(self, policy_id, error):
+                self.policy_id, self.error = policy_id, error
+
+        every = clauses.read(PERMIT_ALL + "\n" + PERMIT_ALL.replace("all", "second"))
+        errors = [
+            Found("policy1", "for policy `policy1`, no such attribute"),
+            Found("policy1", "for policy `policy1`, no such attribute"),
+            Found("policy2", "out of range"),
+            Found("schema", "no such type"),
+            Found("xpolicy0", "of another"),
+        ]
+        assert [
+            Fault("", 2, "policy 'second': no such attribute"),
+            Fault("", 0, "out of range"),
+            Fault("", 0, "no such type"),
+            Fault("", 0, "of another"),
+        ] == policy_module._faults(errors, every)
 
     def test_a_required_parameter_is_always_there(self):
         """A policy may read a required parameter without asking whether it is there; a request without it is denied."""

@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+import structlog
 from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from fakes.task_room import Room as EngineRoom
-from fakes.task_types import PERMIT_ALL, TICKETS, toml
+from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, toml
 from sojourn.errors import CannotStart, Fault, InvalidPolicy
 from sojourn.limits import FOLLOWED_RETRY_SECONDS
 from sojourn.oversight.audit import Audit
@@ -260,22 +261,79 @@ class TestPolicies:
         policies = self.policies(made.engine, room, other)
         await policies.start()
         try:
-            for _ in range(3):
-                await made.begin()
+            with structlog.testing.capture_logs() as logs:
+                for _ in range(3):
+                    await made.begin()
         finally:
             made.end_everything()
         await room.audit.flush()
         [found] = room.journal.fields("shadow_difference")
-        assert ("ticket:write", TICKETS, True, False) == (
-            found["action"],
-            found["resource"],
-            found["allowed"],
-            found["candidate_allows"],
-        )
-        assert [made.engine.types.digest, policies.candidate.types.digest] == [
-            found["policy_set"],
-            found["candidate_set"],
-        ]
+        difference = {
+            "type": "triage",
+            "spiffe_id": TRIAGE,
+            "action": "ticket:write",
+            "resource": TICKETS,
+            "allowed": True,
+            "policies": ["all"],
+            "candidate_allows": False,
+            "candidate_rule": "policy",
+            "candidate_policies": ["no-writes"],
+        }
+        sets = {"policy_set": made.engine.types.digest, "candidate_set": policies.candidate.types.digest}
+        assert {**difference, **sets} == found
+        [logged] = [each for each in logs if each["event"] == "shadow_difference"]
+        assert difference.items() <= logged.items()
+
+    async def test_followed(self, engine, room, tmp_path):
+        """Both folders are followed until that is cancelled, and what is written is taken at the next wake."""
+        room.write("triage")
+        other = tmp_path / "candidate"
+        other.mkdir()
+        policies = self.policies(engine, room, other)
+        await policies.start()
+        running = asyncio.ensure_future(policies.run())
+        try:
+            room.write("second")
+            (other / "third.toml").write_text(toml())
+            (other / "third.cedar").write_text(PERMIT_ALL)
+            async with asyncio.timeout(20):
+                while (2, 1) != (len(engine.types), len(engine.shadow.types or ())):
+                    policies.wake()
+                    await asyncio.sleep(0.01)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def test_followed_without_a_candidate(self, engine, room):
+        """Without a candidate the one folder is followed."""
+        room.write("triage")
+        policies = self.policies(engine, room)
+        await policies.start()
+        running = asyncio.ensure_future(policies.run())
+        try:
+            room.write("second")
+            async with asyncio.timeout(20):
+                while len(engine.types) < 2:
+                    policies.wake()
+                    await asyncio.sleep(0.01)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+    async def test_a_folder_that_need_not_be_there(self, engine, room, tmp_path, monkeypatch):
+        """The usual folder need not be there, and then there are no types; one that is named must be."""
+        monkeypatch.setattr("sojourn.tasks.policies.usual_folder", lambda: tmp_path / "nowhere")
+        await Policies(engine, Changing(engine), None, None, room.audit, room.clock).start()
+        assert {} == engine.types
+        with pytest.raises(CannotStart, match="cannot be read"):
+            await Policies(engine, Changing(engine), tmp_path / "nowhere", None, room.audit, room.clock).start()
+
+    def test_the_usual_folder_of_a_user(self, monkeypatch):
+        """A user who names no configuration folder has the one in the home directory."""
+        monkeypatch.delenv("XDG_CONFIG_HOME", raising=False)
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+        monkeypatch.setattr(Path, "home", lambda: Path("/home/ada"))
+        assert "/home/ada/.config/sojourn/task-types" == str(usual_folder())
 
     def test_the_usual_folder(self, monkeypatch):
         """Root has its task types in /etc, others in their configuration folder."""

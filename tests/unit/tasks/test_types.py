@@ -23,6 +23,41 @@ from sojourn.tasks.types import load, parse
 SAMPLES = Path(__file__).parent.parent.parent.parent / "deploy" / "samples" / "task-types"
 
 
+class TestFacts:
+    def test_read(self):
+        """The texts of facts are read by their types, and one that the type does not read is refused by name."""
+        kind = task_type(facts='{freeze = "boolean", level = {type = "long"}, note = "string"}')
+        given = {"freeze": "true", "level": "7", "note": "7"}
+        assert {"freeze": True, "level": 7, "note": "7"} == kind.read_facts(given)
+        for wrong, said in (
+            ({"level": "7", "other": "1"}, "reads no fact 'other'"),
+            ({"level": "x"}, "fact 'level' is not a whole number"),
+            ({"freeze": "yes"}, "fact 'freeze' is not true or false"),
+        ):
+            with pytest.raises(InvalidInput, match=said):
+                kind.read_facts(wrong)
+
+    @pytest.mark.parametrize(
+        "source", ["operator", TRIAGE, "https://issuer.example.org", "https://issuer.example.org/a"]
+    )
+    def test_sources(self, source):
+        """A fact is believed of the operator, of workloads, and of https issuers."""
+        kind = task_type(facts=f'{{freeze = {{type = "boolean", sources = ["{source}"]}}}}')
+        assert (source,) == kind.facts["freeze"].sources
+
+    @pytest.mark.parametrize("source", ["http://issuer.example.org", "https://", "https:///a", "Operator", "x", ""])
+    def test_no_source(self, source):
+        """Nobody else is a source, an issuer without https or without a host neither."""
+        with pytest.raises(InvalidPolicy, match="is not a SPIFFE ID"):
+            task_type(facts=f'{{freeze = {{type = "boolean", sources = ["{source}"]}}}}')
+
+    @pytest.mark.parametrize("approver", ["Operator", "https://issuer.example.org", ""])
+    def test_no_approver(self, approver):
+        """Whoever must agree is the operator or a workload."""
+        with pytest.raises(InvalidPolicy, match="is not a SPIFFE ID"):
+            task_type(approval=f'{{approvers = ["{approver}"]}}')
+
+
 class TestParse:
     def test_all_of_it(self):
         """A task type has everything that its file says."""
