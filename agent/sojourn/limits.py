@@ -1,6 +1,7 @@
 """Every limit of Sojourn, each with its reason.
 
-Units stand in the names. What an operator may change is in config.py and starts from here.
+Units stand in the names. What an operator may change is in config.py and starts from here. It is a table, no code, and
+stays one file however long: whoever asks what an attacker can have of anything reads it from top to bottom.
 """
 
 # --- SPIFFE ---------------------------------------------------------------------------------------------------------
