@@ -103,7 +103,9 @@ def _uri_path(uri: str, what: str) -> str:
     if parts.scheme == "tcp":
         raise InvalidInput(f"{what} {uri[:200]!r}: tcp is not supported, since callers are attested; use unix:///path")
     if parts.scheme != "unix":
-        raise InvalidInput(f"{what} {uri[:200]!r} does not begin with unix://")
+        raise InvalidInput(
+            f"{what} {uri[:200]!r} does not begin with unix://: it is a URI, such as unix:///run/sojourn/agent.sock"
+        )
     # The splitter overlooks an empty query or fragment and drops some control characters: so look at the text itself.
     odd = any(each in uri for each in "?#") or not uri.isprintable()
     if odd or parts.netloc or not parts.path.startswith("/"):

@@ -10,10 +10,11 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from sojourn import trusted
 from sojourn.address import default_run_dir, default_state_dir, socket_path
@@ -323,9 +324,22 @@ def _fault(path: Path | None, origins: Mapping[str, str], fault: Any) -> str:
     key = ".".join(str(part) for part in fault["loc"])
     message = plain(fault["type"], fault["msg"])
     if fault["type"] == "extra_forbidden":
-        message = "unknown key"
+        message = "unknown key" + _there(fault["loc"])
     where = origins.get(key) or next((origins[k] for k in origins if key.startswith(f"{k}.")), str(path or "default"))
     return f"{where}: {key}: {message}"
+
+
+def _there(loc: Sequence[int | str]) -> str:
+    """Which key is meant, if one is spelled nearly so; otherwise which there are. Empty within lists and plugins."""
+    table: type[BaseModel] = Config
+    for part in loc[:-1]:
+        field = table.model_fields.get(str(part))
+        inner = field.annotation if field is not None else None
+        if not isinstance(inner, type) or not issubclass(inner, BaseModel):
+            return ""
+        table = inner
+    near = get_close_matches(str(loc[-1]), table.model_fields, n=1)
+    return f": {near[0]} is meant?" if near else f"; there are {', '.join(table.model_fields)}"
 
 
 def _once(what: str, values: Sequence[str]) -> None:

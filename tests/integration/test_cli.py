@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -141,8 +142,9 @@ def test_usage(shared: AgentProcess, arguments: list[str]) -> None:
     """What is said wrongly is exit status 2, with a sentence on standard error and nothing on standard output."""
     done = shared.run(*arguments, check=False)
     assert (2, "") == (done.returncode, done.stdout)
-    assert done.stderr
-    assert "Traceback" not in done.stderr
+    *errors, last = done.stderr.splitlines()
+    assert all(re.fullmatch(r"error: .+ \[[a-z_]+\]", line) for line in errors or [last]), done.stderr
+    assert last.startswith("next:  " if errors else "error: ")
 
 
 AWAY = [
@@ -254,7 +256,8 @@ def test_the_life_of_an_entry(shared: AgentProcess) -> None:
     assert count - 1 == shared.json("entry", "count")["count"]
     check_error(shared.run("entry", "show", made["id"], check=False), 1, "not_found")
     again = shared.run("entry", "delete", made["id"], check=False)
-    assert (1, f"{made['id']}: entry not found\n") == (again.returncode, again.stdout)
+    assert (1, "") == (again.returncode, again.stdout)
+    assert f"error: {made['id']}: entry not found [not_found]" == again.stderr.splitlines()[0]
 
 
 def test_an_entry_that_is_not_accepted(shared: AgentProcess) -> None:

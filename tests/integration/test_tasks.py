@@ -322,7 +322,7 @@ def test_a_plain_task_is_not_for_descendants(shared: AgentProcess) -> None:
     with SyncClient(shared.socket) as client, client.task("triage-ticket") as task:
         assert task.token().actions == ("ticket:read",)
         done = shared.run("task", "token", task.id, check=False)
-    assert (1, "error: there is no such task [not_found]\n") == (done.returncode, done.stderr)
+    assert (1, "error: there is no such task [not_found]") == (done.returncode, done.stderr.splitlines()[0])
 
 
 # --- tasks that live with a process ---------------------------------------------------------------------------------

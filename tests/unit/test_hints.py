@@ -5,7 +5,15 @@ from pathlib import Path
 import pytest
 from sojourn.cli.config import show
 from sojourn.cli.output import show_error
-from sojourn.errors import AlreadyExists, FailedPrecondition, PolicyDenied, SojournError, TaskOver
+from sojourn.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidConfig,
+    NotFound,
+    PolicyDenied,
+    SojournError,
+    TaskOver,
+)
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 
 
@@ -20,6 +28,34 @@ class TestHints:
         """Of what exists already only an entry is looked up among the entries."""
         assert "`sojourn entry list`" in hint(AlreadyExists("similar entry already exists"), capsys)
         assert not hint(AlreadyExists("the same person or workload has agreed already"), capsys)
+
+    @pytest.mark.parametrize(
+        ("text", "command"),
+        [
+            ("entry not found", "sojourn entry list"),
+            ("failed to update entry", "sojourn entry list"),
+            ("bundle not found", "sojourn bundle list"),
+            ("federation relationship does not exist", "sojourn federation list"),
+            ('no relationship with trust domain "b.example"', "sojourn federation list"),
+            ("there is no such approval request", "sojourn approval list"),
+            ("no review of such a task is owed", "sojourn review list"),
+            ("there is no such task", "sojourn task list --all"),
+        ],
+    )
+    def test_what_is_not_there(self, text: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+        """Whoever names what is not there is told the command that lists what is."""
+        assert f"`{command}`" in hint(NotFound(text), capsys)
+
+    def test_no_hint_twice(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Where the error itself says what to do, nothing is added."""
+        assert not hint(NotFound("process 7 has no identity: see `sojourn explain --pid 7`"), capsys)
+
+    def test_each_fault_of_a_configuration_has_the_code(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Of many faults each is a line of its own with the stable code, and the next step stands once."""
+        show_error(InvalidConfig(["a: unknown key", "b: is missing"]), as_json=False)
+        *faults, cure = capsys.readouterr().err.splitlines()
+        assert ["error: a: unknown key [invalid_config]", "error: b: is missing [invalid_config]"] == faults
+        assert "docs/reference.md" in cure
 
     def test_suspended(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Whoever holds a suspended task is not only told to begin another."""

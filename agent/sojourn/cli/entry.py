@@ -11,8 +11,8 @@ import typer
 from sojourn.cli import entrymessages as messages
 from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import REFUSED, emit, printable, table
-from sojourn.errors import CannotStart, InvalidInput
+from sojourn.cli.output import REFUSED, emit, printable, show_error, table
+from sojourn.errors import AlreadyExists, CannotStart, InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
 _SERVICE = "/spire.api.server.entry.v1.Entry/"
@@ -27,10 +27,14 @@ SelectorOption = Annotated[
 ]
 ParentOption = Annotated[str | None, typer.Option("--parent-id", help="The node that serves it. Default: this agent.")]
 X509TtlOption = Annotated[
-    str | None, typer.Option("--x509-svid-ttl", metavar="DURATION", help="Life of X.509-SVIDs, such as 1h; from 10s.")
+    str | None,
+    typer.Option(
+        "--x509-svid-ttl", metavar="DURATION", help="Life of X.509-SVIDs, from 10s. Default: the agent's, 1h."
+    ),
 ]
 JwtTtlOption = Annotated[
-    str | None, typer.Option("--jwt-svid-ttl", metavar="DURATION", help="Life of JWT-SVIDs, such as 5m; from 10s.")
+    str | None,
+    typer.Option("--jwt-svid-ttl", metavar="DURATION", help="Life of JWT-SVIDs, from 10s. Default: the agent's, 5m."),
 ]
 HintOption = Annotated[str | None, typer.Option("--hint", help="Tells identities of one workload apart.")]
 DnsOption = Annotated[
@@ -38,7 +42,9 @@ DnsOption = Annotated[
 ]
 ExpiryOption = Annotated[
     int | None,
-    typer.Option("--entry-expiry", metavar="SECONDS", help="When the entry ends, in seconds since the epoch."),
+    typer.Option(
+        "--entry-expiry", metavar="SECONDS", help="When the entry ends, in seconds since the epoch. Default: never."
+    ),
 ]
 PriorityOption = Annotated[
     int | None,
@@ -112,8 +118,12 @@ def create(
         pb.BatchCreateEntryRequest(entries=[entry]),
         pb.BatchCreateEntryResponse,
     )
-    remote.check(answer.results[0].status)
-    _made(answer.results[0], output)
+    made = answer.results[0]
+    error = remote.failure(made.status)
+    if error is not None:
+        error.public += f": {made.entry.id}" if isinstance(error, AlreadyExists) and made.entry.id else ""
+        raise error
+    _made(made, output)
 
 
 @app.command("list")
@@ -128,7 +138,7 @@ def show(
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Show entries, the oldest first."""
+    """Show entries, the oldest first; `show` and `list` are the same."""
     if entry_id:
         found = [_get(admin_socket, entry_id)]
         emit(output, found[0], _lines(found[0]))
@@ -146,7 +156,9 @@ def show(
 @app.command()
 def update(
     entry_id: Annotated[str, typer.Argument(help="The entry's ID.")],
-    spiffe_id: Annotated[str | None, typer.Option("--spiffe-id")] = None,
+    spiffe_id: Annotated[
+        str | None, typer.Option("--spiffe-id", metavar="SPIFFE_ID", help="The SPIFFE ID to give from now on.")
+    ] = None,
     selector: SelectorOption = None,
     parent_id: ParentOption = None,
     x509_svid_ttl: X509TtlOption = None,
@@ -223,11 +235,12 @@ def delete(
         {"id": result.id, "deleted": result.status.code == 0, "message": result.status.message}
         for result in answer.results
     ]
-    emit(
-        output,
-        {"results": results},
-        (f"deleted {each['id']}" if each["deleted"] else f"{each['id']}: {each['message']}" for each in results),
-    )
+    emit(output, {"results": results}, (f"deleted {each['id']}" for each in results if each["deleted"]))
+    errors = [(result.id, remote.failure(result.status)) for result in answer.results]
+    for id_, error in errors if output is Output.PRETTY else ():
+        if error is not None:
+            error.public = f"{id_}: {error.public}"
+            show_error(error, as_json=False)
     if not all(each["deleted"] for each in results):
         raise typer.Exit(REFUSED)
 

@@ -14,6 +14,8 @@ def read(path: Path) -> list[Any]:
     files = [path]
     if path.is_dir():
         files = sorted(each for each in path.iterdir() if declared.is_ours(each.name))
+        if not files:
+            raise InvalidInput(f"{str(path)!r} has no file of entries: their names end in .yaml, .yml or .json")
     found = declared.collect((str(file), lambda file=file: _text(file)) for file in files)  # type: ignore[misc]
     return [_message(each.fields) for each in found]
 

@@ -1,5 +1,6 @@
 """`sojourn fact`: what operators and workloads say of the world, for task types to read."""
 
+import sys
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -7,7 +8,7 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption, option_seconds
-from sojourn.cli.output import emit, moment, table
+from sojourn.cli.output import emit, moment, printable, table
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
 from sojourn.cli.watching import show as show_live
 from sojourn.errors import InvalidInput
@@ -60,6 +61,10 @@ def set_(
     request = pb.SetFactRequest(name=name, subject=subject, value=fact_value(typed), valid_seconds=seconds(valid))
     remote.admin(admin_socket, "/sojourn.v1.Admin/SetFact", request, pb.SetFactResponse)
     _said(output, name, typed, subject, valid)
+    if output is Output.PRETTY:
+        facts = remote.admin(admin_socket, "/sojourn.v1.Admin/ListFacts", pb.ListFactsRequest(), pb.ListFactsResponse)
+        if not any(each.name == name and each.read_by for each in facts.facts):
+            print(printable(f"warning: no task type reads {name!r}, so nothing depends on it"), file=sys.stderr)
 
 
 @app.command()

@@ -9,17 +9,25 @@ from sojourn.limits import COLLECTED_AFTER
 
 
 def run() -> None:
-    """Run the command; every error of ours becomes at most three lines and an exit status."""
+    """Run the command; every error becomes at most three lines and an exit status."""
     gc.set_threshold(COLLECTED_AFTER)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    from typer.exceptions import Abort, TyperException
+
     from sojourn.cli.root import app
 
     try:
-        app()
+        sys.exit(app(standalone_mode=False))
     except SojournError as error:
         from sojourn.cli.output import show_error
 
         sys.exit(show_error(error, as_json=_wants_json(sys.argv)))
+    except TyperException as error:
+        from sojourn.cli.usage import show_misuse
+
+        sys.exit(show_misuse(error, as_json=_wants_json(sys.argv)))
+    except Abort:
+        sys.exit(1)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sojourn.durations import parse_duration
-from sojourn.errors import InvalidInput
+from sojourn.errors import InvalidInput, InvalidSpiffeId
 
 
 class Output(StrEnum):
@@ -38,6 +38,16 @@ ActionOption = Annotated[list[str] | None, typer.Option("--action", help="An act
 ParamOption = Annotated[
     list[str] | None, typer.Option("--param", metavar="NAME=VALUE", help="A parameter of the task. May be repeated.")
 ]
+
+
+def option_spiffe_id(option: str, text: str) -> str:
+    """The SPIFFE ID that was given as an option. Raise InvalidSpiffeId naming the option."""
+    from sojourn.spiffe.ids import SpiffeId
+
+    try:
+        return str(SpiffeId.parse(text))
+    except InvalidSpiffeId as error:
+        raise InvalidSpiffeId(f"{option}: {text[:200]!r} is not a SPIFFE ID: {error.public}") from error
 
 
 def option_seconds(option: str, text: str) -> float:

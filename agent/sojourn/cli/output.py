@@ -7,30 +7,11 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
+from sojourn.cli.hints import hint
 from sojourn.cli.options import Output
 from sojourn.errors import CannotStart, InvalidConfig, InvalidPolicy, SojournError
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
-_NEXT = {
-    "no_identity": "see why with `sojourn explain --pid PID`; register with `sojourn entry create`",
-    "attestation_failed": "`sojourn explain --pid PID` and `sojourn status` say which attestor failed and why",
-    "unknown_task_type": "`sojourn status` lists the task types that the agent has",
-    "policy_denied": "the task type, facts and switches decide: `sojourn audit tail` has the record",
-    "action_outside_type": "the task type's ceiling is what tasks may have; `sojourn task show` is what one has",
-    "task_not_active": "begin a new task; or, if it is suspended, wait until it is resumed",
-    "binding_needed": "`sojourn task token --bound`, or with --certificate FILE",
-    "params_digest_needed": "`sojourn task digest` makes it of the request; give it to `sojourn task token`",
-    "invalid_target": "`sojourn task show` tells what a task has, its type's [[ceiling]] what it may have",
-    "approval_required": "wait for the decision: `sojourn task show TASK` has its state",
-    "review_owed": "`sojourn review list` shows what is owed",
-    "invalid_issuer": "[[signals]] in the agent's configuration names the issuers; `sojourn status` lists them",
-    "invalid_key": "the issuer's JWK Set, `jwks` under [[signals]], must have the key that signed the event",
-    "invalid_audience": "the event's aud must be `audience` under [[signals]]; that is tasks.issuer if it is not given",
-    "bundle_not_fetched": "a bundle that was there stays in force; `sojourn federation show` tells how it fares",
-    "provider_refused": "`sojourn provider check NAME --spiffe-id ID` says which step fails and what to set there",
-    "provider_unavailable": "`sojourn provider check NAME --spiffe-id ID` says which step fails; it may pass by itself",
-    "store_full": "make room in the agent's data folder; identities are served meanwhile",
-}
 
 
 def print_json(value: Any) -> None:
@@ -86,21 +67,22 @@ def show_error(error: SojournError, *, as_json: bool) -> int:
             value["faults"] = [asdict(fault) for fault in error.faults]
         print(json.dumps({"error": value}), file=sys.stderr)
         return _status(error)
-    if isinstance(error, InvalidConfig | InvalidPolicy) and len(error.faults) > 1:
-        for fault in error.faults:
-            print(f"error: {printable(str(fault))}", file=sys.stderr)
-    elif isinstance(error, InvalidConfig):
-        print(f"error: {printable(error.public)}", file=sys.stderr)
-    else:
-        print(f"error: {printable(error.public)} [{code}]", file=sys.stderr)
-    if code in _NEXT:
-        print(f"next:  {_NEXT[code]}", file=sys.stderr)
-    elif code == "already_exists" and "entry" in error.public:
-        print("next:  `sojourn entry list` shows it; change it with `sojourn entry update`", file=sys.stderr)
-    elif "unable to find federated bundle" in error.public:
-        told = "`sojourn federation create` follows it, `sojourn bundle set` takes it from a file"
-        print(f"next:  {told}", file=sys.stderr)
+    several = error.faults if isinstance(error, InvalidConfig | InvalidPolicy) else ()
+    for text in several or [error.public]:
+        print(f"error: {printable(str(text))} [{code}]", file=sys.stderr)
+    cure = hint(code, error.public)
+    if cure:
+        print(f"next:  {cure}", file=sys.stderr)
     return _status(error)
+
+
+def say_error(text: str, code: str, cure: str, *, as_json: bool) -> None:
+    """Print an error that is nobody's SojournError."""
+    if as_json:
+        print(json.dumps({"error": {"code": code, "message": text}}), file=sys.stderr)
+        return
+    print(f"error: {printable(text)} [{code}]", file=sys.stderr)
+    print(f"next:  {printable(cure)}", file=sys.stderr)
 
 
 def _status(error: SojournError) -> int:

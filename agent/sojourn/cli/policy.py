@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption, ParamOption
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, ParamOption, option_spiffe_id
 from sojourn.cli.output import REFUSED, emit, printable, table
 from sojourn.errors import InvalidPolicy, UnknownTaskType
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from sojourn.tasks.conditions import Conditions
     from sojourn.tasks.types import TaskType
 
-app = typer.Typer(no_args_is_help=True, help="Task types: policy-as-code.")
+app = typer.Typer(no_args_is_help=True, help="Check, test, explain and reload task types.")
 FolderArgument = Annotated[Path, typer.Argument(help="A folder of NAME.toml and NAME.cedar.")]
 
 
 @app.callback()
 def _group() -> None:
-    """Task types: policy-as-code."""
+    """Check, test, explain and reload task types."""
 
 
 @app.command()
@@ -153,6 +153,7 @@ def explain(
     from sojourn.cli import remote
 
     params, facts = remote.pairs(param), remote.pairs(fact, "fact")
+    workload = option_spiffe_id("--workload", workload)
     if folder is None:
         from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 

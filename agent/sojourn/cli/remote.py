@@ -98,8 +98,15 @@ def pairs(texts: Iterable[str] | None, what: str = "parameter") -> dict[str, str
 
 def check(status: Any, invalid: type[SojournError] = InvalidEntry) -> None:
     """Raise what the status of one item of a batch says; `invalid` is what a malformed one is."""
+    error = failure(status, invalid)
+    if error is not None:
+        raise error
+
+
+def failure(status: Any, invalid: type[SojournError] = InvalidEntry) -> SojournError | None:
+    """The error that the status of one item of a batch says, if it says one."""
     if status.code == 0:
-        return
+        return None
     kinds: dict[int, type[SojournError]] = {
         3: invalid,
         5: NotFound,
@@ -109,4 +116,4 @@ def check(status: Any, invalid: type[SojournError] = InvalidEntry) -> None:
     }
     error = kinds.get(status.code, Unavailable)(status.message)
     error.remote_code = error.code
-    raise error
+    return error

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
-from sojourn.cli.options import Output, OutputOption, SocketOption
+from sojourn.cli.options import Output, OutputOption, SocketOption, option_spiffe_id
 from sojourn.cli.output import emit, moment, print_json
 from sojourn.errors import InvalidInput, InvalidToken, NoIdentity
 
@@ -22,7 +22,7 @@ def x509(
         Path | None,
         typer.Option("--write", metavar="DIR", help="Write svid.N.pem, svid.N.key (mode 0600) and bundle.N.pem there."),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Stay, and show (and write) each update.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay, and show (and write) each update.")] = False,
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
@@ -50,11 +50,10 @@ def jwt(
 ) -> None:
     """Fetch a JWT-SVID of the process that runs this command, and print the token alone."""
     from sojourn._pb import workload_pb2 as workload
-    from sojourn.spiffe.ids import SpiffeId
 
     if not all(audience):
         raise InvalidInput("audience must be specified")
-    wanted = str(SpiffeId.parse(spiffe_id)) if spiffe_id else ""
+    wanted = option_spiffe_id("--spiffe-id", spiffe_id) if spiffe_id else ""
     request = workload.JWTSVIDRequest(audience=audience, spiffe_id=wanted)
     answer = remote.workload(socket, "/SpiffeWorkloadAPI/FetchJWTSVID", request, workload.JWTSVIDResponse)
     if not answer.svids:

@@ -36,7 +36,7 @@ def bind(path: Path, mode: int) -> socket.socket:
     except OSError as error:
         listener.close()
         _drop_scratch(scratch)
-        raise CannotStart(f"cannot make the socket {str(path)!r}: {error.strerror}") from error
+        raise CannotStart(f"cannot make the socket {str(path)!r}: {error.strerror}; choose another path") from error
     return listener
 
 
@@ -75,7 +75,9 @@ def _clear(path: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise CannotStart(f"cannot look at {str(path)!r}: {error.strerror}") from error
+        raise CannotStart(
+            f"cannot look at {str(path)!r}: {error.strerror}; choose another path for the socket"
+        ) from error
     if not stat.S_ISSOCK(status.st_mode):
         raise CannotStart(
             f"{str(path)!r} exists and is not a socket: it was left alone; move it or choose another path"
@@ -83,7 +85,10 @@ def _clear(path: Path) -> None:
     if status.st_uid != os.geteuid():
         raise CannotStart(f"the socket {str(path)!r} belongs to user {status.st_uid}: it was left alone")
     if _alive(path):
-        raise CannotStart(f"something answers at {str(path)!r}: is another agent running? it was left alone")
+        raise CannotStart(
+            f"something answers at {str(path)!r}: is another agent running? stop it, or choose another path for the"
+            " socket"
+        )
     os.unlink(path)
 
 

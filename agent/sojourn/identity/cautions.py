@@ -37,6 +37,13 @@ def of_selectors(entry: Registration, types: Collection[str]) -> list[str]:
     return found
 
 
+def of_expiry(entry: Registration, now: float) -> list[str]:
+    """What its own end tells. `now`: seconds since the epoch."""
+    if not 0 < entry.expires_at <= now:
+        return []
+    return ["it has expired already, so no process gets it: expires_at is in seconds since the epoch"]
+
+
 def by_digest(image: str) -> bool:
     """Whether an image is named by what it is: whoever may push to its repository cannot put another there."""
     return bool(re.fullmatch(r"(.+@)?sha256:[0-9a-f]{64}", image, re.DOTALL))

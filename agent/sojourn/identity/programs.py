@@ -7,6 +7,7 @@ import os
 import re
 import stat
 import threading
+import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -48,7 +49,8 @@ class Cautions:
         """What is to be said of each. Of other nodes' entries nothing is: their files and attestors are elsewhere."""
         ours = [entry.parent_id in self._node_ids for entry in entries]
         found = [
-            cautions.of_selectors(entry, self._types) if mine else [] for entry, mine in zip(entries, ours, strict=True)
+            [*cautions.of_expiry(entry, time.time()), *cautions.of_selectors(entry, self._types)] if mine else []
+            for entry, mine in zip(entries, ours, strict=True)
         ]
         looked = [
             place

@@ -8,9 +8,9 @@ from urllib.parse import quote
 import grpc
 from google.protobuf.message import Message
 
-from sojourn.errors import InvalidInput, SojournError, Unavailable
+from sojourn.errors import InvalidInput, Refused, SojournError, Unavailable
 from sojourn.limits import MESSAGE_MAX_BYTES
-from sojourn.sdk.statuses import translate, unreachable_sentence
+from sojourn.sdk.statuses import UNKNOWN_METHOD, other_socket_sentence, translate, unreachable_sentence
 
 METADATA: Final = (("workload.spiffe.io", "true"),)
 CALL_SECONDS: Final = 10.0  # an attestor may take five, and a fetch may be held for one
@@ -54,7 +54,10 @@ class Connection:
 
     def failure(self, error: grpc.aio.AioRpcError) -> SojournError:
         """Our error for a status that a call ended with."""
-        return translate(error, lambda: unreachable_sentence(self.path))
+        made = translate(error, lambda: unreachable_sentence(self.path))
+        if made.public.startswith(UNKNOWN_METHOD):
+            return Refused(other_socket_sentence(self.path), detail=made.public)
+        return made
 
     async def first(self, method: str, request: Message, answer: type[Answer]) -> Answer:
         """Return the first message of a stream, and close the stream. Raise a SojournError."""

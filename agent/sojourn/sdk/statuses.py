@@ -1,6 +1,7 @@
 """gRPC statuses as Sojourn's errors."""
 
 import os
+import stat
 from collections.abc import Callable
 
 import grpc
@@ -10,6 +11,7 @@ from sojourn.errors import SojournError
 from sojourn.oautherrors import NonceNeeded
 
 NONCE_KEY = "dpop-nonce"  # trailing metadata: the nonce that a DPoP proof must have
+UNKNOWN_METHOD = "unknown method "  # so an agent's socket answers a call that it does not serve
 CODE_KEY = "sojourn-code"  # trailing metadata: the stable code of the error at the agent
 _STATUSES: dict[grpc.StatusCode, type[SojournError]] = {
     grpc.StatusCode.INVALID_ARGUMENT: errors.InvalidInput,
@@ -69,11 +71,28 @@ def translate(error: grpc.aio.AioRpcError, unreachable: Callable[[], str]) -> So
 def unreachable_sentence(path: str) -> str:
     """Say why nobody answers at `path`, and what to do."""
     cure = "start the agent with `sojourn agent run`, or name its socket (SPIFFE_ENDPOINT_SOCKET, SOJOURN_ADMIN_SOCKET)"
-    if not os.path.lexists(path):
+    try:
+        is_socket = stat.S_ISSOCK(os.stat(path).st_mode)
+    except PermissionError:
+        is_socket = True  # and the next sentence says what is wrong
+    except OSError:
         return f"no socket at {path!r}: {cure}"
+    if not is_socket:
+        return f"{path!r} is not a socket: {cure}"
     if not os.access(path, os.W_OK):
-        return f"no permission to connect to the socket {path!r}: an admin socket is for root and the agent's user"
+        return (
+            f"no permission to connect to the socket {path!r}: an admin socket is for root and the agent's user, so run"
+            " this as one of them"
+        )
     return f"nobody answers on the socket {path!r}: {cure}"
+
+
+def other_socket_sentence(path: str) -> str:
+    """Say why who answers at `path` does not know a call, and what to do."""
+    return (
+        f"the socket {path!r} does not serve this call: workloads' calls go to an agent's public socket (--socket,"
+        " SPIFFE_ENDPOINT_SOCKET), operators' to its admin socket (--admin-socket, SOJOURN_ADMIN_SOCKET)"
+    )
 
 
 def _kind(status: grpc.StatusCode, code: str, details: str) -> type[SojournError]:

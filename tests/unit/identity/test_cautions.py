@@ -9,7 +9,7 @@ import threading
 import pytest
 from fakes.registrations import NODE, OTHER_NODE, entry
 from sojourn.identity import programs
-from sojourn.identity.cautions import by_digest, of_selectors
+from sojourn.identity.cautions import by_digest, of_expiry, of_selectors
 from sojourn.identity.entries import Registration
 from sojourn.identity.programs import Cautions
 from sojourn.identity.templates import parse_id
@@ -82,6 +82,13 @@ class TestSelectors:
         [found] = of_selectors(entry("/a", f"{type_}:a:b"), TYPES)
         assert "Sojourn's own are docker, k8s, systemd, unix" in found
         assert "[" not in found
+
+    def test_an_end_that_has_passed(self):
+        """An entry that is over when it is made is told; one that ends later, or never, is not."""
+        [found] = of_expiry(entry("/a", "unix:uid:1", expires_at=999), 1000.0)
+        assert "expired already" in found
+        assert [] == of_expiry(entry("/a", "unix:uid:1", expires_at=1001), 1000.0)
+        assert [] == of_expiry(entry("/a", "unix:uid:1"), 1000.0)
 
     def test_a_placeholder_of_nothing(self):
         """A template that asks for a kind of selectors that there is not is told."""
