@@ -7,18 +7,44 @@ import typer
 
 from sojourn.errors import CannotStart
 
-app = typer.Typer(no_args_is_help=True, help="The daemon.")
+app = typer.Typer(no_args_is_help=True, help="Run the agent.")
+_RUN = "/run/sojourn for root, else in $XDG_RUNTIME_DIR/sojourn"
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", envvar="SOJOURN_CONFIG", help="The configuration, a TOML file.")
+    Path | None,
+    typer.Option(
+        "--config",
+        metavar="FILE",
+        envvar="SOJOURN_CONFIG",
+        readable=False,  # whether it can be read is found when it is
+        help="The configuration, a TOML file. Default: none; every key has a default that works.",
+    ),
 ]
-DataDirOption = Annotated[str | None, typer.Option("--data-dir", help="Where the database and the keys are kept.")]
-PublicOption = Annotated[str | None, typer.Option("--socket", help="The public socket, for workloads.")]
-AdminOption = Annotated[str | None, typer.Option("--admin-socket", help="The admin socket, for operators.")]
-TrustDomainOption = Annotated[str | None, typer.Option("--trust-domain", help="The trust domain.")]
+DataDirOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        help="Where the database and the keys are kept. Default: /var/lib/sojourn for root, else"
+        " ~/.local/state/sojourn.",
+    ),
+]
+PublicOption = Annotated[
+    str | None,
+    typer.Option("--socket", metavar="PATH", help=f"The public socket, for workloads. Default: agent.sock in {_RUN}."),
+]
+AdminOption = Annotated[
+    str | None,
+    typer.Option(
+        "--admin-socket", metavar="PATH", help=f"The admin socket, for operators. Default: admin.sock in {_RUN}."
+    ),
+]
+TrustDomainOption = Annotated[
+    str | None, typer.Option("--trust-domain", metavar="NAME", help="The trust domain. Default: example.org.")
+]
 FollowOption = Annotated[
     str | None,
-    typer.Option("--follow", metavar="DIR", help="A folder of entry files whose entries are kept as it says."),
+    typer.Option("--follow", metavar="DIR", help="A folder of entry files. The entries are kept as these say."),
 ]
 
 

@@ -30,6 +30,7 @@ OverlapOption = Annotated[
     str,
     typer.Option(
         "--overlap",
+        metavar="DURATION",
         help="How long the new key is published before it signs. Streams have it at once; those who poll the bundle"
         " need up to its refresh hint (5m), and clouds that keep JWT keys for longer up to authority.jwt_key_overlap.",
     ),

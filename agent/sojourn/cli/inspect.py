@@ -22,8 +22,10 @@ def validate(
     task: Annotated[bool, typer.Option("--task", help="It must be a task token, not a JWT-SVID.")] = False,
     action: Annotated[str, typer.Option("--action", help="The action that a task token must grant.")] = "",
     proof: Annotated[str, typer.Option("--proof", help="The DPoP proof that came with it, which this uses up.")] = "",
-    method: Annotated[str, typer.Option("--method", help="Of the request that the proof came with.")] = "GET",
-    url: Annotated[str, typer.Option("--url", help="Of that request.")] = "",
+    method: Annotated[
+        str, typer.Option("--method", help="The method of the request that the proof came with.")
+    ] = "GET",
+    url: Annotated[str, typer.Option("--url", help="The URL of the request that the proof came with.")] = "",
     params_digest: Annotated[
         str, typer.Option("--params-digest", metavar="DIGEST", help="Of the request, if the token is for one alone.")
     ] = "",
@@ -63,7 +65,9 @@ def validate(
 
 
 def explain(
-    pid: Annotated[int | None, typer.Option("--pid", help="The process.")] = None,
+    pid: Annotated[
+        int | None, typer.Option("--pid", metavar="PID", help="The process, such as $$ for this shell.")
+    ] = None,
     selector: Annotated[
         list[str] | None,
         typer.Option(

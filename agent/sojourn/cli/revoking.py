@@ -18,7 +18,10 @@ def add_to(app: typer.Typer) -> None:
 
 def rotate(
     entry: Annotated[str, typer.Option("--entry", metavar="ENTRY_ID", help="Those of this entry.")] = "",
-    pid: Annotated[int, typer.Option("--pid", help="Those of the identities that this process has.")] = 0,
+    pid: Annotated[
+        int,
+        typer.Option("--pid", metavar="PID", help="Those of the identities that this process has.", show_default=False),
+    ] = 0,
     all_: Annotated[bool, typer.Option("--all", help="Every one in use.")] = False,
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,

@@ -1,10 +1,13 @@
 """The command's nouns. Each is imported when it is asked for: all of them take longer than what most of them do."""
 
 from importlib import import_module
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
+
+from sojourn.cli.examples import epilog
 
 # Commands without a noun, by the first line of their help.
 COMMANDS: Final = {
@@ -14,24 +17,44 @@ COMMANDS: Final = {
 }
 # Nouns: what they are about, and which modules beside the one of their name have commands of them.
 NOUNS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
-    "agent": ("The daemon.", ()),
+    "agent": ("Run the agent.", ()),
     "entry": ("Register which processes get which SPIFFE ID.", ()),
     "svid": ("Fetch SVIDs as any workload would; as operator, rotate and revoke.", ("revoking",)),
     "task": ("Begin, use, end and see tasks.", ("tasktokens", "taskadmin")),
     "approval": ("See which tasks wait for someone to agree, and decide.", ()),
     "review": ("Look at what was done behind broken glass.", ()),
     "fact": ("What is so in the world, for task types to read.", ("delivering",)),
-    "policy": ("Task types: policy-as-code.", ("policyadmin",)),
+    "policy": ("Check, test, explain and reload task types.", ("policyadmin",)),
     "provider": ("See the providers outside that tasks have credentials of, and try them.", ("residuals",)),
     "authority": ("The keys that sign: prepared, active, old, tainted, revoked.", ()),
     "bundle": ("This trust domain's bundle, and those of foreign trust domains.", ("publishing",)),
     "federation": ("Foreign trust domains whose bundles are fetched, and fetched again.", ()),
     "audit": ("The journal of issues, denials and task transitions.", ()),
-    "config": ("The configuration.", ()),
+    "config": ("See the configuration, and where each value comes from.", ()),
 }
 
 
-class _Nouns(TyperGroup):
+class Summarised(TyperGroup):
+    """Lists its commands with the whole first sentence of their help, and cuts none."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:  # noqa: ARG002  # click names it
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _summary(each)) for name, each in self.commands.items()])
+
+
+def _summary(command: Any) -> str:
+    return " ".join((command.help or "").split("\n\n")[0].split()).partition(". ")[0].removesuffix(".")
+
+
+def _metavar(parameter: Any) -> str | None:
+    """What stands for a text in the help: the parameter's name. None for flags, numbers and choices."""
+    kind = getattr(parameter, "type_descriptor", None)  # not every typer has it, and then its own words stand there
+    if kind is None or kind.annotation not in _TEXTS:
+        return None
+    return "PATH" if "socket" in parameter.name else str(parameter.name).strip("_").upper()
+
+
+class _Nouns(Summarised):
     """Knows its commands by name and help, and what they are made of when one is to run or to be completed."""
 
     def __init__(self, **settings: Any) -> None:
@@ -54,10 +77,21 @@ def load(name: str) -> Any:
         noun = import_module(f"sojourn.cli.{name}").app
         for more in NOUNS[name][1]:
             import_module(f"sojourn.cli.{more}").add_to(noun)
-        one.add_typer(noun, name=name)
-    return typer.main.get_group(one).commands[name]
+        one.add_typer(noun, name=name, cls=Summarised)
+    made = typer.main.get_group(one).commands[name]
+    for verb, command in {"": made, **getattr(made, "commands", {})}.items():
+        command.epilog = epilog(f"{name} {verb}".rstrip())
+        for each in command.params:
+            each.metavar = each.metavar or _metavar(each)
+    return made
 
 
+_TEXTS: Final = (str, list[str], Path)
+_EPILOG: Final = (
+    "Begin with `sojourn agent run`, in a terminal of its own; `sojourn COMMAND --help` has examples of each. Durations"
+    " are such as 500ms, 90s, 15m, 1h or 7d. What prints results takes --output json. Exit status: 0 done, 1"
+    " refused, 2 usage, 3 no agent answers."
+)
 app = typer.Typer(
     cls=_Nouns,
     no_args_is_help=True,
@@ -65,6 +99,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     help="A node-local SPIFFE agent: identities for processes, and access tokens that live as long as a task.",
+    epilog=_EPILOG,
 )
 
 
