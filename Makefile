@@ -9,17 +9,19 @@ PYTEST := $(BIN)/python -m pytest
 # The tests start hundreds of processes: none is to compile all modules anew, whatever the image that they run in says.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check lock clean help
+.PHONY: demo demo-keycloak test test-kubernetes test-quick fuzz mutate lint bench bench-quick bench-peers bench-report proto proto-check promises promises-check dist lock clean help
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 16
+	@awk -F':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } /^[a-z-]+:.*## / { printf "  %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+##@ See it work
 demo: $(VENV)/.agent ## install, then run the whole main job on real processes
 	@$(BIN)/python deploy/demo/demo.py
 
 demo-keycloak: $(VENV)/.agent ## a task's token at a real Keycloak, recalled at its end (needs Java 17; Maven to fetch Keycloak once)
 	@$(BIN)/python deploy/demo/keycloak_demo.py
 
+##@ Test it
 test: $(VENV)/.test ## install, then run the tests, in random order (pytest prints the seed; --randomly-seed=N repeats it)
 	@$(PYTEST) -n auto
 
@@ -29,6 +31,15 @@ test-kubernetes: $(VENV)/.test ## the tests with a real Kubernetes of one node (
 test-quick: $(VENV)/.test ## the everyday loop: the unit tests alone, with a tenth of the examples for properties; under 2 minutes
 	@SOJOURN_TEST_QUICK=1 $(PYTEST) -n auto tests/unit
 
+fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), a million broken messages, ten thousand impostors; about 30 minutes
+	@PYTHONPATH=tests $(BIN)/python -m harness.id_grammar 1000000
+	@SOJOURN_RACE_ROUNDS=10000 $(PYTEST) tests/security/test_programs.py
+	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz tests/security/test_openapi.py
+
+mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, door) in small ways, and see which changes no test notices; up to an hour
+	@$(BIN)/python tests/mutation/mutate.py $(if $(SCRATCH),--scratch $(SCRATCH)) $(ROOM)
+
+##@ Measure it
 bench-peers: $(VENV)/.test ## build or fetch the peers of the bench: SPIRE, Keycloak, OPA, load clients (needs Go, Java, Maven; 5 minutes, once)
 	@$(BIN)/python tests/bench/peers.py
 
@@ -41,15 +52,8 @@ bench-report: $(VENV)/.test ## put bench.json into docs/performance.md
 bench-quick: $(VENV)/.test ## a little of each measurement, to see that it runs; under 3 minutes
 	@$(BIN)/python tests/bench/bench.py --quick
 
-fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), a million broken messages, ten thousand impostors; about 30 minutes
-	@PYTHONPATH=tests $(BIN)/python -m harness.id_grammar 1000000
-	@SOJOURN_RACE_ROUNDS=10000 $(PYTEST) tests/security/test_programs.py
-	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz tests/security/test_openapi.py
-
 ROOM ?= spiffe
-mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, door) in small ways, and see which changes no test notices; up to an hour
-	@$(BIN)/python tests/mutation/mutate.py $(if $(SCRATCH),--scratch $(SCRATCH)) $(ROOM)
-
+##@ Change it
 lint: $(VENV)/.lint ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -66,6 +70,9 @@ promises: ## write docs/promises.md from the tests' docstrings
 
 promises-check: ## fail if that page is stale, or a test says nothing
 	@$(PYTHON) .ci/promises.py --check
+
+dist: $(VENV)/.agent ## build sdist and wheel into dist/, install each into a fresh environment, and run it
+	@bash .ci/dist
 
 lock: ## renew .ci/locks (needs uv)
 	@bash .ci/lock
