@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
+from zlib import crc32
 
 from wording import error_names, only_wording
 
@@ -52,11 +53,13 @@ def of_file(mutated: Path, module: str) -> Iterator[Mutant]:
             yield Mutant(name, f"{module}.{_plain(family)}", _difference(original, mutant), fate)
 
 
-def leave_out_wording(mutated: Path, module: str) -> None:
-    """Have mutmut run no mutant of a file that is of wording alone, and every other that it has not run."""
+def choose(mutated: Path, module: str, every: int) -> None:
+    """Have mutmut run one of `every` so many mutants of a file, and none that is of wording alone."""
     found = list(of_file(mutated, module))
-    _set(mutated, {mutant.name for mutant in found if mutant.fate == "wording"}, _LEFT_OUT)
-    _set(mutated, {mutant.name for mutant in found if mutant.fate == "not run"}, _NOT_RUN)
+    due = {mutant.name for mutant in found if mutant.fate == "not run" and crc32(mutant.name.encode()) % every == 0}
+    rest = {mutant.name for mutant in found if mutant.fate in {"wording", "not run"}} - due
+    _set(mutated, rest, _LEFT_OUT)
+    _set(mutated, due, _NOT_RUN)
 
 
 def try_again(mutated: Path, module: str) -> None:

@@ -6,7 +6,7 @@ RULES = (
     *("audiences", "bound", "changing", "clauses", "conditions", "deadlines", "delegating", "fitting", "grants"),
     *("judging", "params", "policies", "policy", "rules", "typefile", "types"),
 )
-DOOR = ("admission", "answers", "calls", "conversation", "doorway", "statuses", "turns")
+DOOR = ("admission", "answers", "calls", "conversation", "doorway", "lines", "statuses")
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,18 @@ ROOMS = {
     ),
     "door": Room(
         ("doors/http2/*.py", *_of("doors/", *DOOR)),
-        _of("unit/doors/test_", "admission", "binding", "calls", "http2", "https", "remote", "turns", "workload_fetch"),
+        _of(
+            "unit/doors/test_",
+            "admission",
+            "answers",
+            "calls",
+            "conversation",
+            "doorway",
+            "frames",
+            "http2",
+            "https",
+            "lines",
+            "received",
+        ),
     ),
 }

@@ -108,7 +108,7 @@ def _check_pattern(pattern: str, longest: int) -> None:
     Groups are never repeated, so the ways through a pattern are no more than the product of its choices.
     """
     try:
-        re.compile(pattern, re.ASCII)
+        re.compile(pattern)
     except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"pattern is not a regular expression: {error}") from None
     if any(_BEYOND.match(atom) for atom in _ATOM.findall(pattern)) or _BEYOND.search(_ATOM.sub("x", pattern)):

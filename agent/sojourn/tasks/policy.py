@@ -246,14 +246,14 @@ def compiled(some: Sequence[Clause]) -> cedarpy.PolicySet:
 
 def _faults(errors: Sequence[Any], every: Sequence[Clause]) -> list[Fault]:
     """What Cedar's validator found, each once, with the policy's id and line."""
-    found: dict[Fault, None] = {}
+    found = []
     for error in errors:
         number = re.fullmatch(r"policy([0-9]+)", str(error.policy_id))
         clause = every[int(number[1])] if number and int(number[1]) < len(every) else None
         message = re.sub(r"^for policy `[^`]*`, ", "", str(error.error))
         named = f"policy {clause.id!r}: {message}" if clause else message
-        found[Fault("", clause.line if clause else 0, named)] = None
-    return list(found)
+        found.append(Fault("", clause.line if clause else 0, named))
+    return list(dict.fromkeys(found))
 
 
 def schema_text(actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS) -> str:

@@ -4,8 +4,16 @@ import pytest
 from fakes.clock import FakeClock
 from hypothesis import given
 from hypothesis import strategies as st
+from sojourn.configtables import LimitsConfig
 from sojourn.doors import admission as admission_module
-from sojourn.doors.admission import Admission
+from sojourn.doors.admission import Admission, Concurrency
+from sojourn.errors import LimitExceeded
+from sojourn.limits import (
+    ADMIN_CONNECTIONS,
+    CONNECTIONS_PER_UID_SHARE,
+    DESCRIPTORS_PER_CONNECTION,
+    DESCRIPTORS_RESERVED,
+)
 
 BURST, RATE = 5, 2
 
@@ -90,6 +98,65 @@ def test_users_who_rest_are_forgotten(clock, monkeypatch):
     clock.advance(1)
     admission.enter(9)
     assert {2, 9} == set(admission._buckets)
+
+
+class TestWithin:
+    """The share of the agent's descriptors that a door may take."""
+
+    def test_share(self, clock):
+        """Of what is not reserved a door has its share, and a user a share of that."""
+        reserved = DESCRIPTORS_RESERVED + ADMIN_CONNECTIONS * DESCRIPTORS_PER_CONNECTION
+        found = Admission.within(reserved + 1_000 * DESCRIPTORS_PER_CONNECTION, 0.5, LimitsConfig(), clock)
+        assert (500, int(500 * CONNECTIONS_PER_UID_SHARE)) == (found._connections, found._per_uid)
+        assert LimitsConfig().connections_per_uid_per_second == found._rate
+
+    def test_as_configured(self, clock):
+        """What the configuration says of a user counts."""
+        limits = LimitsConfig(connections_per_uid=77, connections_per_uid_per_second=9)
+        found = Admission.within(100_000, 0.5, limits, clock)
+        assert (77, 9) == (found._per_uid, found._rate)
+
+    def test_the_least(self, clock):
+        """Where there are hardly any descriptors, some come in all the same."""
+        found = Admission.within(0, 0.5, LimitsConfig(), clock)
+        assert (16, 8) == (found._connections, found._per_uid)
+
+
+def test_a_rate_above_the_burst(clock):
+    """A rate that is above the burst is one, too: so many at once."""
+    admission = make(clock, rate=BURST + 3)
+    assert BURST + 3 == sum(admission.enter(1) == "" for _ in range(20))
+
+
+def test_nobody_inside_is_remembered(clock):
+    """Of those who have left nothing is kept but how often they came."""
+    admission = make(clock)
+    for uid in (1, 1, 2):
+        admission.enter(uid)
+    for uid in (1, 2, 1):
+        admission.leave(uid)
+    assert (0, {}) == (admission.open, dict(admission._open))
+
+
+class TestConcurrency:
+    @pytest.mark.parametrize(("who", "said"), [(1000, "the user has"), ("spiffe://example.org/a", "the workload has")])
+    def test_so_many_at_once(self, who, said):
+        """A caller has so many places, others have their own, and what is left is free again."""
+        places = Concurrency(2, "open streams")
+        with places.one(who), places.one("other"):
+            with places.one(who), pytest.raises(LimitExceeded, match=f"{said} too many open streams"), places.one(who):
+                pytest.fail("it came in")
+            with places.one(who):
+                pass
+        assert {} == dict(places._now)
+
+    def test_left_by_an_error(self):
+        """A place is free again however its work ends."""
+        places = Concurrency(1, "calls")
+        with pytest.raises(KeyError), places.one(1):
+            raise KeyError
+        with places.one(1):
+            pass
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), max_size=60))

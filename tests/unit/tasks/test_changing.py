@@ -6,7 +6,7 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.families import FamilyRoom
 from fakes.task_room import READ_TICKETS, Room
-from fakes.task_types import TICKETS, WIKI, task_type
+from fakes.task_types import PERMIT_ALL, TICKETS, WIKI, task_type
 from sojourn.errors import (
     ActionOutsideType,
     BudgetSpent,
@@ -22,6 +22,7 @@ from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.task import ONE_SHOT
 
 EVERYTHING = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")), Grant(WIKI, ("page:read",))))
+NO_WRITES = PERMIT_ALL + '@id("no") forbid (principal, action == Sojourn::Action::"ticket:write", resource);'
 TYPES = {
     "triage": task_type(),
     "idle": task_type("idle", idle_timeout='"60s"'),
@@ -124,12 +125,46 @@ class TestSuspended:
         await room.engine.journal.drain()
         assert ("revoked", "revoked") == (task.state, room.store.rows[task.id][0])
 
+    @pytest.mark.parametrize("cedar", [PERMIT_ALL, NO_WRITES])
+    async def test_another_policy_while_it_is_resumed(self, room, changing, task, cedar):
+        """If what policy says became another while a resuming was written, the task is active only if that is the same."""
+        await changing.suspend(task, OPERATOR, "now")
+        room.store.gate = asyncio.Event()
+        room.store.writing.clear()
+        resuming = asyncio.ensure_future(changing.resume(task, OPERATOR))
+        await room.store.writing.wait()
+        task.type = task_type(cedar=cedar)
+        room.store.gate.set()
+        if cedar == PERMIT_ALL:
+            await resuming
+        else:
+            with pytest.raises(TaskOver, match="what policy reads has changed meanwhile"):
+                await resuming
+        await room.engine.journal.drain()
+        expected = "active" if cedar == PERMIT_ALL else "suspended"
+        assert (expected, EVERYTHING, (expected, task.version)) == (
+            task.state,
+            task.authority,
+            room.store.rows[task.id],
+        )
+
     async def test_the_deadline_goes_on(self, room, changing, task, clock):
         """Time goes on while a task is suspended."""
         await changing.suspend(task, OPERATOR, "now")
         clock.advance(15 * 60)
         room.alarms.ring_due()
         assert ("expired", "deadline") == (task.state, task.reason)
+
+    async def test_twice_for_the_same(self, room, changing, task):
+        """A task that is suspended for a cause already is left as it is; for another it is suspended too."""
+        await changing.suspend(task, OPERATOR, "one")
+        version = task.version
+        await changing.suspend(task, OPERATOR, "two")
+        assert (version, "one") == (task.version, task.reason)
+        await changing.suspend(task, "facts", "three")
+        assert [(OPERATOR, "one"), ("facts", "three")] == [
+            (each["cause"], each["reason"]) for each in room.store.fields("task_suspended")
+        ]
 
     async def test_what_cannot_be_resumed(self, changing, task):
         """A task that is not suspended by this cause, or has ended, is not resumed."""
@@ -163,6 +198,8 @@ class TestNarrowed:
         with pytest.raises(ActionOutsideType):
             await changing.narrow(task, EVERYTHING, "holder")
         assert READ_TICKETS == task.authority
+        [fields] = room.store.fields("task_narrowed")
+        assert (task.id, "holder") == (fields["task"], fields["reason"])
 
     async def test_nothing_left(self, changing, task):
         """To give up all is to complete; a narrowing to nothing is refused."""
@@ -301,6 +338,19 @@ class TestSuperseded:
         assert {each.id: task.id for each in superseded[1:]} == {
             each["task"]: each["parent"] for each in family.store.fields("tokens_revoked") if "parent" in each
         }
+
+
+class TestSuspendedFamily:
+    async def test_is_recorded(self, clock):
+        """What came of a suspended task is suspended for that cause, and recorded so."""
+        async with FamilyRoom(clock).running() as family:
+            task = await family.begin()
+            child = await family.hand_on(task, 0)
+            await family.changing.suspend(task, OPERATOR, "a moment")
+            await family.engine.journal.drain()
+            assert {(task.id, OPERATOR, "a moment"), (child.id, "parent", "parent_suspended")} == {
+                (each["task"], each["cause"], each["reason"]) for each in family.store.fields("task_suspended")
+            }
 
 
 class TestRepeated:

@@ -325,6 +325,14 @@ class TestUse:
 
 
 class TestOnce:
+    async def test_proof_of_another_token(self, court, key):
+        """A proof is of the one token that it was sent with, and takes the share of that token's workload."""
+        binding = Binding(JKT, key.public.thumbprint)
+        token, other = [await court.token(binding=binding) for _ in range(2)]
+        assert "wrong_token" == court.code(token, sender=court.proof(key, other))
+        assert "" == court.code(token, sender=court.proof(key, token))
+        assert {TRIAGE: 1} == dict(court.judging.replays._per)
+
     async def test_was_used(self, court, key):
         """A token that is good once is told from one that was used, and one that is used often was never used up."""
         sender = Sender(jkt=key.public.thumbprint)
@@ -348,9 +356,11 @@ class TestOnce:
         assert court.judging.count_use(token, "ticket:read", 1)
 
     async def test_audience_of_a_jwt_svid(self, court):
-        """A JWT-SVID's audience is told as a list, whatever the token has."""
-        found = court.judging.validate(court.subject(["a", TICKETS]), TICKETS)
-        assert (JWT_SVID, TRIAGE, ["a", TICKETS]) == (found.kind, found.spiffe_id, found.claims["aud"])
+        """A JWT-SVID's audience is told as a list, also where the token has a text."""
+        for audience in (["a", TICKETS], TICKETS):
+            found = court.judging.validate(court.subject(audience), TICKETS)
+            told = [audience] if isinstance(audience, str) else audience
+            assert (JWT_SVID, TRIAGE, told) == (found.kind, found.spiffe_id, found.claims["aud"])
 
 
 class TestCountUse:

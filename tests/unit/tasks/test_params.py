@@ -154,6 +154,35 @@ class TestRefused:
         """Classes, alternatives, escapes and some repeats of characters are understood."""
         assert text == read(f'{{type = "string", pattern = "{pattern}"}}', text)
 
+    @pytest.mark.parametrize(
+        ("piece", "longest", "most"),
+        [
+            pytest.param("a{3}", 100, 200, id="exact"),
+            pytest.param("a?", 100, 20, id="optional"),
+            pytest.param("a|", 100, 20, id="alternatives"),
+            pytest.param("a*", 124, 3, id="any-number"),
+            pytest.param("a+", 124, 3, id="some"),
+            pytest.param("a{,}", 124, 3, id="from-none-on"),
+            pytest.param("a{24,}", 148, 3, id="from-some-on"),
+            pytest.param("a{2,5}", 100, 10, id="between"),
+            pytest.param("a{,3}", 100, 10, id="at-most"),
+            pytest.param("a{2,999}", 10, 6, id="more-than-there-can-be"),
+            pytest.param("[?*+|{2,9}]", 100, 200, id="in-a-class"),
+            pytest.param(r"\\+\\*\\?", 100, 60, id="escaped"),
+        ],
+    )
+    def test_ways_through(self, piece, longest, most):
+        """The ways through a pattern are the product of what each repeat leaves open for a text of that length."""
+        table = f'{{type = "string", max_length = {longest}, pattern = "'
+        kind_of(table + piece * most + '"}')
+        if most < 60:
+            ways = piece * (most + 1) if piece != "a+" else "a*a*a+a?"
+            with pytest.raises(InvalidPolicy, match="too many variable repeats"):
+                kind_of(table + ways + '"}')
+            if longest in {124, 148}:
+                with pytest.raises(InvalidPolicy, match="too many variable repeats"):
+                    kind_of(table.replace(str(longest), str(longest + 1)) + piece * most + '"}')
+
     def test_the_dearest_pattern(self):
         """The dearest pattern that is taken comes to an end on the text that suits it least."""
         with pytest.raises(InvalidInput, match="pattern"):

@@ -9,7 +9,7 @@ import pytest
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type, toml
 from hypothesis import given
 from hypothesis import strategies as st
-from sojourn.errors import InvalidInput, InvalidPolicy
+from sojourn.errors import Fault, InvalidInput, InvalidPolicy
 from sojourn.limits import (
     PARAM_MAX_BYTES,
     PARAMS_PER_TASK,
@@ -21,6 +21,16 @@ from sojourn.tasks import types as types_module
 from sojourn.tasks.types import load, parse
 
 SAMPLES = Path(__file__).parent.parent.parent.parent / "deploy" / "samples" / "task-types"
+
+
+def test_placed():
+    """Faults are told with the whole path of their file, of the one that is meant, or of the folder."""
+    found = [Fault("a.toml", 1, "x"), Fault("", 2, "y")]
+    folder = Path("/etc/types")
+    assert ["/etc/types/a.toml", "/etc/types"] == [each.file for each in types_module.placed(folder, found)]
+    assert ["/etc/types/a.toml", "/etc/types/b.toml"] == [
+        each.file for each in types_module.placed(folder, found, "b.toml")
+    ]
 
 
 class TestFacts:

@@ -1,0 +1,170 @@
+"""conversation.py: one connection of HTTP/1.1, with limits, on a real socket."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+import structlog
+from sojourn.allowance import Allowance
+from sojourn.doors import conversation
+from sojourn.doors.conversation import Conversations
+from sojourn.doors.scope import SENDER
+from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_PIPELINE, METADATA_MAX_BYTES, REFUSALS_LOGGED_PER_SECOND
+from sojourn.tasks.clients import Sender
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+GET = b"GET /who HTTP/1.1\r\nhost: x\r\n\r\n"
+DEADLINE_SECONDS = 20  # so that a hung test says where
+
+
+class Site:
+    """What answers on a socket, and those who ask."""
+
+    def __init__(self, path):
+        self.path = path
+        self.asked = 0
+        self.hold = asyncio.Event()
+        self.hold.set()
+        routes = [Route("/who", self.who, methods=["GET", "POST"])]
+        self.conversations = Conversations(Starlette(routes=routes))
+        self.sender = Sender(address="192.0.2.7")
+
+    async def who(self, request: Request) -> Response:
+        self.asked += 1
+        await request.body()
+        await self.hold.wait()
+        return PlainTextResponse(request.scope[SENDER].address)
+
+    @asynccontextmanager
+    async def running(self):
+        make = lambda: self.conversations.make(self.sender)  # noqa: E731
+        listening = await asyncio.get_running_loop().create_unix_server(make, str(self.path))
+        async with listening:
+            yield self
+            self.conversations.close()
+
+    async def send(self, *pieces, answers=1):
+        """What is answered to these bytes: so many answers, or all until the connection ends if that is None."""
+        reader, writer = await asyncio.open_unix_connection(str(self.path))
+        try:
+            async with asyncio.timeout(DEADLINE_SECONDS):
+                for piece in pieces:
+                    writer.write(piece)
+                    await asyncio.sleep(0.01)
+                if answers is None:
+                    try:
+                        return await reader.read()
+                    except ConnectionError:
+                        return b""
+                got = b""
+                while got.count(b"192.0.2.7") < answers:
+                    read = await reader.read(1 << 16)
+                    if not read:
+                        return got
+                    got += read
+                return got
+        finally:
+            writer.close()
+
+
+@pytest.fixture
+async def site(tmp_path):
+    async with Site(tmp_path / "s.sock").running() as site:
+        yield site
+
+
+class TestAnswers:
+    async def test_who_asks(self, site):
+        """A request is answered, knows its sender, and the answer does not say what serves it."""
+        head, _, body = (await site.send(GET)).partition(b"\r\n\r\n")
+        assert (b"HTTP/1.1 200 OK", b"192.0.2.7") == (head.split(b"\r\n")[0], body)
+        assert not [line for line in head.lower().split(b"\r\n") if line.startswith((b"server", b"date"))]
+
+    async def test_one_after_the_other(self, site):
+        """A connection is good for many requests, in whatever pieces they come, and a few sent ahead."""
+        got = await site.send(*(bytes((byte,)) for byte in GET), GET, GET * HTTP_PIPELINE, answers=2 + HTTP_PIPELINE)
+        assert 2 + HTTP_PIPELINE == got.count(b"200 OK") == site.asked
+
+    async def test_a_body(self, site):
+        """A body may be as large as it is read, with a head before it, again and again on one connection."""
+        size = HTTP_BODY_MAX_BYTES
+        post = b"POST /who HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size + b"x" * size
+        assert 3 == (await site.send(post, post, post, answers=3)).count(b"200 OK")
+
+
+class TestLimits:
+    async def test_a_head_without_end(self, site):
+        """A head that does not end is cut off, and asks for nothing."""
+        most = METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES
+        assert b"" == await site.send(b"GET /who HTTP/1.1\r\nx: ", b"a" * (most + 1), answers=None)
+        assert 0 == site.asked
+
+    async def test_too_many_ahead(self, site):
+        """More requests sent ahead than a limit end the connection, before all of them are kept."""
+        site.hold.clear()
+        assert b"" == await site.send(GET, GET * (HTTP_PIPELINE + 2), answers=None)
+        site.hold.set()
+
+    @pytest.mark.parametrize(
+        "sent",
+        [
+            b"",
+            b"GET /who HTTP/1.1\r\nhost",
+            b"POST /who HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc",
+            GET + b"G",
+        ],
+        ids=["nothing", "half-a-head", "half-a-body", "half-of-the-second"],
+    )
+    async def test_what_does_not_come(self, site, sent, monkeypatch):
+        """A request that does not arrive whole in time ends the connection."""
+        monkeypatch.setattr(conversation, "HTTP_REQUEST_SECONDS", 0.1)
+        got = await site.send(sent, answers=None)
+        assert sent.startswith(GET) == (b"192.0.2.7" in got)
+
+    async def test_what_takes_long_to_answer(self, site, monkeypatch):
+        """A request that has arrived whole is answered however long that takes."""
+        monkeypatch.setattr(conversation, "HTTP_REQUEST_SECONDS", 0.05)
+        site.hold.clear()
+        asking = asyncio.ensure_future(site.send(GET))
+        await asyncio.sleep(0.2)
+        site.hold.set()
+        assert b"192.0.2.7" in await asking
+
+
+class TestMalformed:
+    async def test_is_told(self, site):
+        """What is no HTTP is answered with 400 and the end, and logged with who sent it."""
+        with structlog.testing.capture_logs() as logs:
+            got = await site.send(b"nonsense\r\n\r\n", answers=None)
+        assert got.startswith(b"HTTP/1.1 400 ")
+        [found] = [each for each in logs if each["event"] == "http_malformed"]
+        assert (site.sender.who, "192.0.2.7") == (found["who"], found["address"])
+
+    async def test_fills_no_log(self, site):
+        """It is logged up to a limit for each second and sender, on however many connections."""
+        site.conversations._logged = Allowance(REFUSALS_LOGGED_PER_SECOND, lambda: 7.0)
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(REFUSALS_LOGGED_PER_SECOND + 5):
+                await site.send(b"nonsense\r\n\r\n", answers=None)
+        found = [each for each in logs if each["event"] == "http_malformed"]
+        assert REFUSALS_LOGGED_PER_SECOND == len(found)
+
+
+class TestClose:
+    async def test_idle_ones_end(self, site):
+        """At the end idle connections close, and one that is being answered closes after that."""
+        idle, writer = await asyncio.open_unix_connection(str(site.path))
+        site.hold.clear()
+        asking = asyncio.ensure_future(site.send(GET, answers=None))
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not site.asked:
+                await asyncio.sleep(0.01)
+            site.conversations.close()
+            assert b"" == await idle.read()
+            assert not asking.done()
+            site.hold.set()
+            assert b"192.0.2.7" in await asking
+        writer.close()
