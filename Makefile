@@ -37,7 +37,7 @@ fuzz: $(VENV)/.test ## a million SPIFFE IDs beside go-spiffe (needs Go), a milli
 	@SOJOURN_FUZZ_CASES=1000000 $(PYTEST) tests/fuzz tests/security/test_openapi.py
 
 mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, door) in small ways, and see which changes no test notices; up to an hour
-	@$(BIN)/python tests/mutation/mutate.py $(if $(SCRATCH),--scratch $(SCRATCH)) $(ROOM)
+	@$(BIN)/python tests/mutation/mutate.py $(if $(SCRATCH),--scratch $(SCRATCH)) $(if $(EVERY),--every $(EVERY)) $(ROOM)
 
 ##@ Measure it
 bench-peers: $(VENV)/.test ## build or fetch the peers of the bench: SPIRE, Keycloak, OPA, load clients (needs Go, Java, Maven; 5 minutes, once)
