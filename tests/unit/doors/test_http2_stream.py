@@ -207,6 +207,7 @@ class TestPacked:
             (b"gzip", 2, gzip.compress(b"abc"), Unimplemented, "packed in a way that is not known"),
             (b"identity", 1, gzip.compress(b"abc"), Unimplemented, "packed in a way that is not known"),
         ],
+        ids=["too-large", "cut", "not-packed", "unknown-flag", "not-said"],
     )
     async def test_refused(self, connection, encoding, flag, content, error, said):
         """What cannot be unpacked is refused, again and again, and not held."""
