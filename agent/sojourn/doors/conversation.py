@@ -35,11 +35,8 @@ class Conversations:
             lifespan="off",
             log_config=None,
             access_log=False,
-            server_header=False,
-            date_header=False,
             proxy_headers=False,
             timeout_keep_alive=HTTP_KEEP_ALIVE_SECONDS,
-            h11_max_incomplete_event_size=METADATA_MAX_BYTES,
             log_level="error",  # below that it has a line or two for each request that is malformed
         )
         self._config.load()

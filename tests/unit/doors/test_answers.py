@@ -124,7 +124,13 @@ class TestRefusal:
 
     @pytest.mark.parametrize(
         ("tried", "scheme"),
-        [((), "SPIFFE"), ((b"Basic eA==",), "Basic"), ((b"bAsIc eA==",), "Basic"), ((b"Bearer basic",), "SPIFFE")],
+        [
+            ((), "SPIFFE"),
+            ((b"Basic eA==",), "Basic"),
+            ((b"bAsIc eA==",), "Basic"),
+            ((b"Basic e A==",), "Basic"),
+            ((b"Bearer basic",), "SPIFFE"),
+        ],
     )
     def test_client(self, tried, scheme):
         """A client that is not known is told by which scheme, that of its own if it has tried one that there is."""

@@ -15,7 +15,7 @@ from sojourn import errors
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.doors import calls
 from sojourn.doors.admission import Concurrency
-from sojourn.doors.calls import HEADER, Calls, Method, first_of
+from sojourn.doors.calls import HEADER, Calls, Method, first_of, next_of
 from sojourn.doors.http2.server import Server
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
@@ -313,6 +313,17 @@ class TestFirst:
         """A stream that says nothing in time is refused."""
         with pytest.raises(InvalidInput):
             await first_of(self.Silent(), 0.01)
+
+    async def test_of_no_more(self, server):
+        """Whoever asks for the next request of a stream that has no more gets none."""
+
+        async def handler(call, _request):
+            while (request := await next_of(call.requests)) is not None:
+                yield request
+
+        server.handler = handler
+        data = ASKED.SerializeToString()
+        assert [ASKED] * 2 == await server.bidi(data, data)
 
     async def test_of_an_empty_stream(self, server):
         """A stream that ends before its first request is refused."""

@@ -1,6 +1,7 @@
 """conversation.py: one connection of HTTP/1.1, with limits, on a real socket."""
 
 import asyncio
+import logging
 from contextlib import asynccontextmanager
 
 import pytest
@@ -29,7 +30,8 @@ class Site:
         self.hold = asyncio.Event()
         self.hold.set()
         routes = [Route("/who", self.who, methods=["GET", "POST"])]
-        self.conversations = Conversations(Starlette(routes=routes))
+        self.app = Starlette(routes=routes)
+        self.conversations = Conversations(self.app)
         self.sender = Sender(address="192.0.2.7")
 
     async def who(self, request: Request) -> Response:
@@ -101,6 +103,32 @@ class TestLimits:
         most = METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES
         assert b"" == await site.send(b"GET /who HTTP/1.1\r\nx: ", b"a" * (most + 1), answers=None)
         assert 0 == site.asked
+
+    async def test_a_head_as_long_as_may_be(self, site):
+        """A head may be as long as that, and is waited for; the next byte of it ends the connection."""
+        reader, writer = await asyncio.open_unix_connection(str(site.path))
+        begun = b"GET /who HTTP/1.1\r\nx: "
+        writer.write(begun + b"a" * (METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES - len(begun)))
+        reading = asyncio.ensure_future(reader.read())
+        await asyncio.sleep(0.1)
+        assert not reading.done()
+        writer.write(b"a")
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert b"" == await reading
+        writer.close()
+
+    async def test_idle(self, tmp_path, monkeypatch):
+        """A connection on which nothing more is asked ends after a while."""
+        monkeypatch.setattr(conversation, "HTTP_KEEP_ALIVE_SECONDS", 0.05)
+        async with Site(tmp_path / "idle.sock").running() as site:
+            began = asyncio.get_running_loop().time()
+            assert b"192.0.2.7" in await site.send(GET, answers=None)
+            assert asyncio.get_running_loop().time() - began < 4
+
+    async def test_nothing_in_between(self, site):
+        """What is asked goes to the application as it is: no header of a proxy is believed; and no logger is touched."""
+        assert site.app is site.conversations._config.loaded_app
+        assert [] == logging.getLogger("uvicorn").handlers
 
     async def test_too_many_ahead(self, site):
         """More requests sent ahead than a limit end the connection, before all of them are kept."""

@@ -207,6 +207,12 @@ BROKEN = {
         frame(HEADERS, 0, 1, BLOCK) + frame(CONTINUATION, 0, 1, bytes(FRAME_BYTES)) * (HEADER_BLOCK_MAX_BYTES // FRAME_BYTES),
         CALM,
     ),
+    "head-as-long-as-may-be": (  # and unpacked it is more than may be
+        frame(HEADERS, 0, 1, bytes(FRAME_BYTES))
+        + frame(CONTINUATION, 0, 1, bytes(FRAME_BYTES)) * (HEADER_BLOCK_MAX_BYTES // FRAME_BYTES - 2)
+        + frame(CONTINUATION, END_HEADERS, 1, bytes(FRAME_BYTES)),
+        COMPRESSION,
+    ),
     "block-that-is-none": (frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"), COMPRESSION),
     "reset-of-a-stream-to-come": (frame(RST_STREAM, 0, 1, four(8)), PROTOCOL),
     "window-of-a-stream-to-come": (more(1, 1), PROTOCOL),
@@ -314,6 +320,13 @@ class TestRules:
         await greeted.send(frame(RST_STREAM, 0, 1, four(8)))
         assert await greeted.refused(heads[-1]) is None
         assert ([1], STREAMS_PER_CONNECTION) == (greeted.stopped, greeted.server.streams)
+
+    @pytest.mark.parametrize("ended", [0, END_STREAM])
+    async def test_a_head_in_pieces(self, greeted, ended):
+        """A head in pieces ends its request as one in a single frame does."""
+        await greeted.send(frame(HEADERS, ended, 1, BLOCK[:9]), frame(CONTINUATION, END_HEADERS, 1, BLOCK[9:]))
+        [stream] = greeted.connection._streams.values()
+        assert bool(ended) is stream.ended
 
     async def test_trailers(self):
         """Trailers that end a request end it, like the flag of its last frame."""

@@ -267,6 +267,14 @@ class TestAnswer:
         await sending
         assert [(DATA, 0, message(content)[FRAME_BYTES + 10 :]), DONE] == connection.frames()
 
+    async def test_in_the_least_pieces(self, connection, stream):
+        """Where there is room for a byte, a byte goes."""
+        stream.window = 1
+        sending = asyncio.ensure_future(stream.send(b"ab"))
+        await asyncio.sleep(0)
+        assert [BEGIN, (DATA, 0, b"\0")] == connection.frames()
+        sending.cancel()
+
     async def test_while_the_socket_is_full(self, connection, stream):
         """While the socket takes nothing, nothing is written."""
         connection.free = False
@@ -358,6 +366,7 @@ class TestFail:
         take(stream, message(b"abc"))
         assert 8 == connection.held
         getattr(stream, how)()
+        assert not stream.send_now(b"late")
         await asyncio.sleep(0)
         assert (0, True, how == "cancel") == (connection.held, stream.timer.cancelled(), stream.task.cancelled())
         assert (how == "cancel") == (not connection.forgotten)

@@ -175,7 +175,7 @@ class Connection(asyncio.Protocol):
         view = memoryview(data)
         try:
             while self.free and len(data) - at >= 9:
-                length = int.from_bytes(data[at : at + 3], "big")
+                length = int.from_bytes(data[at : at + 3])
                 ends = at + 9 + length
                 if length > FRAME_BYTES or frames.FIXED_SIZES.get(data[at + 3], length) != length:
                     raise _Broken(Code.FRAME_SIZE_ERROR)

@@ -51,29 +51,29 @@ def _header_block(fields: Iterable[tuple[str, str]]) -> bytes:
 
 
 def _frame(kind: bytes, flags: int, stream: int, body: bytes) -> bytes:
-    return len(body).to_bytes(3, "big") + kind + bytes((flags,)) + stream.to_bytes(4, "big") + body
+    return len(body).to_bytes(3) + kind + bytes((flags,)) + stream.to_bytes(4) + body
 
 
 _BEGIN = _header_block([(":status", "200"), ("content-type", "application/grpc")])
-_BEGIN_HEAD = len(_BEGIN).to_bytes(3, "big") + _HEADERS + bytes((_END_HEADERS,))
+_BEGIN_HEAD = len(_BEGIN).to_bytes(3) + _HEADERS + bytes((_END_HEADERS,))
 _DONE = _header_block([("grpc-status", "0")])
-_DONE_HEAD = len(_DONE).to_bytes(3, "big") + _HEADERS + bytes((_END_HEADERS | _END_STREAM,))
+_DONE_HEAD = len(_DONE).to_bytes(3) + _HEADERS + bytes((_END_HEADERS | _END_STREAM,))
 _PONG_HEAD = b"\x00\x00\x08\x06\x01" + bytes(4)
 
 
 def begin(stream: int) -> bytes:
     """The head of an answer of gRPC."""
-    return _BEGIN_HEAD + stream.to_bytes(4, "big") + _BEGIN
+    return _BEGIN_HEAD + stream.to_bytes(4) + _BEGIN
 
 
 def done(stream: int) -> bytes:
     """The end of an answer of gRPC: status OK."""
-    return _DONE_HEAD + stream.to_bytes(4, "big") + _DONE
+    return _DONE_HEAD + stream.to_bytes(4) + _DONE
 
 
 def message(stream: int, content: bytes) -> bytes:
     """One message of gRPC that is no longer than a frame allows."""
-    return _frame(_DATA, 0, stream, b"\x00" + len(content).to_bytes(4, "big") + content)
+    return _frame(_DATA, 0, stream, b"\x00" + len(content).to_bytes(4) + content)
 
 
 def data(stream: int, content: bytes) -> bytes:

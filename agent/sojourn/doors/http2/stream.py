@@ -109,7 +109,7 @@ class Stream:
         got = self._got
         if len(got) < _PREFIX or self._fault is not None:
             return self._fault is not None
-        length = int.from_bytes(got[1:_PREFIX], "big")
+        length = int.from_bytes(got[1:_PREFIX])
         if length > self._connection.message_max:
             self._fault = LimitExceeded(f"a request is larger than {self._connection.message_max} bytes")
             return True
@@ -118,7 +118,7 @@ class Stream:
     def _taken(self) -> bytes:
         """The next message, which has come whole. Raise SojournError for what cannot be unpacked."""
         got = self._got
-        ends = _PREFIX + int.from_bytes(got[1:_PREFIX], "big")
+        ends = _PREFIX + int.from_bytes(got[1:_PREFIX])
         flag, data = got[0], bytes(memoryview(got)[_PREFIX:ends])
         del got[:ends]
         self._connection.hold(-ends)
@@ -258,7 +258,7 @@ class Stream:
         self._begun = True
 
     async def _send_in_pieces(self, content: bytes) -> None:
-        left = memoryview(b"\x00" + len(content).to_bytes(4, "big") + content)
+        left = memoryview(b"\x00" + len(content).to_bytes(4) + content)
         while left and not self.over:
             size = min(len(left), self.window, self._connection.window, FRAME_BYTES)
             if size <= 0 or not self._connection.free:
