@@ -7,10 +7,12 @@ from contextlib import asynccontextmanager
 
 import grpc
 import pytest
+import structlog
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.doorways import served
 from fakes.journals import FakeAuditStore
+from prometheus_client import REGISTRY
 from sojourn import errors
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.doors import calls
@@ -19,6 +21,7 @@ from sojourn.doors.calls import HEADER, Calls, Method, first_of, next_of
 from sojourn.doors.http2.server import Server
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
+from sojourn.oautherrors import NonceNeeded
 from sojourn.oversight.audit import Audit
 
 GOOD = ((HEADER, "true"),)
@@ -223,6 +226,46 @@ class TestErrors:
                 "reason": "no",
             }
         ] == server.store.fields("call_denied")
+
+    async def test_are_told_with_the_nonce(self, server):
+        """A call whose proof lacks a nonce is told the one to use."""
+        server.handler = raising(NonceNeeded("add the nonce", "n1"))
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await server.unary()
+        assert {"sojourn-code": "use_dpop_nonce", "dpop-nonce": "n1"} == dict(caught.value.trailing_metadata())
+
+    async def test_are_logged(self, server):
+        """The log has which method failed, and why: of ours the code and detail, of others what was raised."""
+        by = {"uid": server.peer.uid, "pid": server.peer.process.pid, "method": "test.Service/Unary"}
+        with structlog.testing.capture_logs() as logs:
+            for error in (errors.NotFound("no", detail="secret"), errors.NotFound("no"), RuntimeError("x")):
+                server.handler = raising(error)
+                _, text, _ = await status_of(server.unary())
+        refused = {"event": "call_refused", "log_level": "info", **by, "code": "not_found", "reason": "no"}
+        assert [{**refused, "detail": "secret"}, {**refused, "detail": None}] == logs[:2]
+        reference = text.rpartition(" ")[2]
+        failed = {"event": "call_failed", "log_level": "error", "method": by["method"], "reference": reference}
+        assert {**failed, "exc_info": error} == logs[2]
+        assert 12 == len(reference)
+
+    async def test_are_counted(self, server):
+        """Calls are counted by method and status, those that end well too."""
+        name = "sojourn_calls_total"
+
+        def counted(code):
+            return REGISTRY.get_sample_value(name, {"method": "test.Service/Unary", "code": code}) or 0
+
+        before = counted("OK"), counted("NOT_FOUND"), counted("INTERNAL")
+        for error in (errors.NotFound("no"), RuntimeError("x")):
+            server.handler = raising(error)
+            await status_of(server.unary())
+
+        async def handler(_call, request):
+            return request
+
+        server.handler = handler
+        await server.unary()
+        assert tuple(each + 1 for each in before) == (counted("OK"), counted("NOT_FOUND"), counted("INTERNAL"))
 
     async def test_are_answered_whatever_becomes_of_the_record(self, server, monkeypatch):
         """A refusal that cannot be recorded is answered as one."""
