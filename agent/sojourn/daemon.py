@@ -94,7 +94,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             listeners += await _open_listeners(config, rooms, api, documents, descriptors, stack)
             if config.metrics.listen is not None:
                 outside = credentials.CredentialMetrics(rooms.book, rooms.recalling, rooms.outlets, rooms.clock)
-                metrics.start(config.metrics.listen, _gauges(rooms), [outside])
+                stack.callback((await metrics.start(config.metrics.listen, _gauges(rooms), [outside])).close)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
             rooms.federating.start()

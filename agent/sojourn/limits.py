@@ -36,11 +36,14 @@ CONNECTION_BURST_PER_UID = 4_000
 STREAMS_PER_CONNECTION = 100
 STREAMS_PER_UID = 5_000  # at about 8 KiB each
 SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for one
+SECRET_NAMES_BYTES_PER_UID = 16 * 1024 * 1024  # that all of a user's delta streams are subscribed to, as kept
+SECRET_NAME_BYTES = 256  # that keeping a name takes beyond its length
 CALLS_PER_UID = 64  # that are being answered at once; over that a caller is told to come back
 FRAMES_PER_TURN = (
     64  # of one caller's connections, before others have a turn: with a new call in each second about 5 ms
 )
 TURN_SECONDS = 0.005  # or for so long, where reading them takes longer than that; and of pushes to streams
+MESSAGES_PER_ROUND = 16  # of one caller's calls that send several: at 100 to 300 us each a few ms
 HEADER_BLOCK_FRAMES = 8  # a caller that sends more of them sends nothing else
 HEADER_BLOCK_MAX_BYTES = 64 * 1024  # packed or unpacked; over METADATA_MAX_BYTES the call is refused, over that all
 HEADS_KEPT = 32  # of calls on a connection that begin the same again and again
@@ -106,6 +109,9 @@ PEM_MAX_BYTES = 256 * 1024  # a long chain of large keys
 REMOTE_LINGER_SECONDS = 2.0  # of a connection that is over: longer than a heartbeat, so that its streams say why
 CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
 
+METRICS_CONNECTIONS = 16  # of scrapers, of which there are one or two
+METRICS_SECONDS = 10.0  # for a request to come and its answer to be taken, as long as Prometheus waits
+
 # --- memory ---------------------------------------------------------------------------------------------------------
 # New objects before Python looks for cycles among them. Its own 700 has it look 250 times at what imports make, all of
 # which stays; 20,000 young objects are looked through in a millisecond or two.
@@ -124,6 +130,9 @@ STREAMS_LOOKED_AT_SECONDS = 1.0  # program and cgroup of each process that holds
 STREAMS_WOKEN_AT_ONCE = 32  # whose calls have steps of their own then, before others have a turn: about 5 ms
 PROCESSES_LOOKED_AT_ONCE = 64  # at about 12 us each, before others have a turn
 SELECTORS_PER_CALLER = 2_000
+GROUPS_PER_CALLER = 1_000  # that a process may be in: each has a number and a name; directories give some hundreds
+STATUS_READ_BYTES = 16 * 1024  # of /proc/PID/status, in which so many groups stand in the first 12 KiB
+CROWDED_SECONDS = 1.0  # that no process of a user is looked at who had one with more: the kernel takes 30 ms for it
 SELECTOR_TYPE_MAX_BYTES = 255
 SELECTOR_VALUE_MAX_BYTES = 4_096
 PROGRAM_MAX_BYTES = 256 * 1024 * 1024  # no larger program is hashed: that would take about a second

@@ -1,10 +1,12 @@
 """Attacks that once worked, on the real daemon: each by its way in."""
 
+import contextlib
 import os
 import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import grpc
 import pytest
 from harness.agent import AgentProcess, clean_environment
 from harness.callers import Caller
+from harness.envoy import free_port
 from harness.exchanges import DETAILS, GRANT, JWT
 from sojourn._pb import workload_pb2
+from sojourn.limits import METRICS_CONNECTIONS
 from sojourn.sdk.sync import SyncClient
 
 ISSUER = "https://sojourn.example.org"
@@ -75,6 +79,46 @@ def test_pipelined_requests(agent: AgentProcess) -> None:
                 continue
     assert resident(agent.pid) - before < 64 * 1024 * 1024
     assert 0 == agent.run("status").returncode
+
+
+def test_connections_for_metrics() -> None:
+    """Whoever connects for metrics and asks for nothing takes no threads and few descriptors, and keeps no scraper out."""
+    port = free_port()
+    with AgentProcess(config=f'[metrics]\nlisten = "127.0.0.1:{port}"\n') as agent, contextlib.ExitStack() as stack:
+        threads, descriptors = threads_of(agent.pid), agent.descriptors()
+        for _ in range(300):
+            stack.enter_context(socket.create_connection(("127.0.0.1", port), timeout=10))
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+            assert b"sojourn_streams" in answer.read()
+        assert threads_of(agent.pid) <= threads + 2
+        assert agent.settled_descriptors(descriptors + METRICS_CONNECTIONS) <= descriptors + METRICS_CONNECTIONS
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (b"GET / HTTP/1.1\r\naccept: application/openmetrics-text; version=x\r\n\r\n", b"HTTP/1.1 200 "),
+        (b"GET / HTTP/1.1\r\naccept: application/openmetrics-text; version=1.0.0\r\n\r\n", b"HTTP/1.1 200 "),
+        (b"POST / HTTP/1.1\r\n\r\n", b"HTTP/1.1 405 "),
+        (b"GET / HTTP/1.1\r\n" + b"x" * 200_000, b""),
+    ],
+)
+def test_requests_for_metrics(request_: bytes, answer: bytes) -> None:
+    """What is no request for metrics is refused, and the next is answered."""
+    port = free_port()
+    with AgentProcess(config=f'[metrics]\nlisten = "127.0.0.1:{port}"\n') as agent:
+        for asked, begins in ((request_, answer), (b"GET /metrics HTTP/1.0\r\n\r\n", b"HTTP/1.1 200 ")):
+            with socket.create_connection(("127.0.0.1", port), timeout=15) as connection:
+                got = b""
+                with contextlib.suppress(ConnectionError):
+                    connection.sendall(asked)
+                    got = connection.recv(13)
+                assert begins == got
+        assert [] == [line for line in agent.log_lines() if line["level"] == "error"]
+
+
+def threads_of(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/task"))
 
 
 @pytest.mark.root
