@@ -102,7 +102,8 @@ class UnixAttestor:
         wanted = [("user", Kind.USER, subject.uid), ("group", Kind.GROUP, subject.gid)]
         wanted += [("supplementary_group", Kind.GROUP, number) for number in sorted(subject.groups)]
         wanted = [each for each in wanted if self._told(each[2])]
-        names = await self._names.of({(kind, number) for _, kind, number in wanted}, NAMES_WAITED_FOR_SECONDS)
+        keys = dict.fromkeys((kind, number) for _, kind, number in wanted)
+        names = await self._names.of(keys, NAMES_WAITED_FOR_SECONDS, subject.uid)
         for word, kind, number in wanted:
             if (kind, number) not in names:
                 found.untold[word] = f"the name of {number} could not be looked up in time"

@@ -14,11 +14,12 @@ from pathlib import Path
 import grpc
 import pytest
 from harness.agent import AgentProcess, clean_environment
-from harness.borrowed import wire_of
+from harness.borrowed import Borrowed, wire_of
 from harness.fuse import Disk, disk
 from harness.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, call_headers, frame, message
 from harness.raw import WORKLOAD_API, Admin, Wire, module_agent, over, refusal, wait_until
 from harness.sds import SecretStream
+from sojourn.limits import GROUPS_PER_CALLER, SECRET_NAMES_BYTES_PER_UID, SPIFFE_ID_MAX_BYTES
 
 SLOW, OTHER = 4890, 4891
 STREAM = (
@@ -205,6 +206,24 @@ def test_what_another_user_cannot_reach(agent: AgentProcess) -> None:
 
 
 @pytest.mark.root
+def test_many_groups(agent: AgentProcess) -> None:
+    """A user with group ids of his own may be in 65,000 groups, which takes 6 MiB and 100 ms to know: nobody with more
+    than GROUPS_PER_CALLER comes in, however often he comes. Others are served, and so is who has as many as that.
+    """
+    many = tuple(range(200_000, 200_000 + 65_000))
+    before = int(Path(f"/proc/{agent.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            refused = stack.enter_context(Borrowed(agent.socket, OTHER, many))
+            refused.connection.settimeout(15)
+            assert b"" == refused.connection.recv(1)
+        with wire_of(agent.socket, OTHER, many[:GROUPS_PER_CALLER]) as wire:
+            assert ["spiffe://example.org/other"] == wire.x509_ids()
+        after = int(Path(f"/proc/{agent.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    assert after - before < 20 * 1024 * 1024
+
+
+@pytest.mark.root
 def test_a_user_namespace_earns_nothing(agent: AgentProcess) -> None:
     """Root in a user namespace of one's own, with a /proc of one's own, is the user that one was."""
     with Admin(agent.admin_socket) as admin:
@@ -248,6 +267,32 @@ def test_rejections_do_not_fill_the_log(agent: AgentProcess) -> None:
             refusal(lambda: wire.unary(WORKLOAD_API + "FetchJWTSVID", b""))
     seconds = int(time.monotonic() - began) + 2
     assert len(agent.log_lines()) - before <= 20 * seconds
+
+
+@pytest.mark.root
+def test_names_of_secrets_without_end(agent: AgentProcess) -> None:
+    """A user's delta streams of SDS keep so much of names, all together: over that they are refused, and only his. When
+    they have ended there is room again.
+    """
+    names = [f"{number}".ljust(SPIFFE_ID_MAX_BYTES, "x") for number in range(100)]  # what one request may have
+    with wire_of(agent.socket, SLOW) as wire, wire_of(agent.socket, OTHER) as other, contextlib.ExitStack() as stack:
+        held, codes = 0, set[str]()
+        for _ in range(2 * SECRET_NAMES_BYTES_PER_UID // (100 * SPIFFE_ID_MAX_BYTES)):
+            stream = stack.enter_context(SecretStream(wire, "DeltaSecrets"))
+            try:
+                assert 100 == len(stream.ask(resource_names_subscribe=names).removed_resources)
+                held += 1
+            except grpc.RpcError as error:
+                codes.add(error.code().name)
+        assert ({"RESOURCE_EXHAUSTED"}, True) == (codes, held >= 70)
+        assert held * 100 * SPIFFE_ID_MAX_BYTES <= SECRET_NAMES_BYTES_PER_UID
+        with SecretStream(other, "DeltaSecrets") as stream:
+            assert 1 == len(stream.ask(resource_names_subscribe=["default"]).resources)
+        stack.close()
+        with Admin(agent.admin_socket) as admin:
+            wait_until(lambda: not [each for each in admin.status().streams if each.uid == SLOW])
+        with SecretStream(wire, "DeltaSecrets") as stream:
+            assert 100 == len(stream.ask(resource_names_subscribe=names).removed_resources)
 
 
 @pytest.mark.root

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from sojourn.attestation.process import Credentials, Process, Program
+from sojourn.attestation.peer import Peer
+from sojourn.attestation.process import Credentials, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,10 +27,11 @@ class Looks:
     def __init__(self) -> None:
         self._by_pid: dict[int, Look] = {}
 
-    def of(self, process: Process) -> Look:
+    def of(self, peer: Peer) -> Look:
         """Raise AttestationFailed if there is nothing to read."""
+        process = peer.process
         look = self._by_pid.get(process.pid)
         if look is None:
-            look = Look(process.credentials(), process.program(), process.cgroup())
+            look = Look(peer.credentials(), process.program(), process.cgroup())
             self._by_pid[process.pid] = look
         return look

@@ -1,18 +1,24 @@
 """The peer of a connection: the process that connected, as the kernel recorded it then."""
 
+import ctypes
+import errno
 import os
 import socket
 import struct
 from dataclasses import dataclass, field
+from time import monotonic
 
 from sojourn.attestation.attestor import Attested
-from sojourn.attestation.process import Credentials, Process, Program, content_of
+from sojourn.attestation.process import Credentials, Process, Program, TooManyGroups, content_of
 from sojourn.errors import AttestationFailed
+from sojourn.limits import CROWDED_SECONDS, GROUPS_PER_CALLER
 
 SO_PEERPIDFD = 77  # Linux 6.5; not in the socket module
 SO_PEERGROUPS = 59  # Linux 4.13
 _UCRED = struct.Struct("3i")
 _OPTION_MAX_BYTES = 1024  # what Python's getsockopt can take: 256 groups
+_getsockopt = ctypes.CDLL(None, use_errno=True).getsockopt
+_crowded: dict[int, float] = {}  # users of TooManyGroups, and until when none of theirs is looked at
 
 
 @dataclass(slots=True, eq=False)
@@ -68,7 +74,22 @@ class Peer:
         A connection may have been passed on. If the process then runs another program, whoever holds the connection
         must not get that program's identity.
         """
-        self.check_same(self.process.credentials(), self.process.program())
+        self.check_same(self.credentials(), self.process.program())
+
+    def credentials(self) -> Credentials:
+        """What ids the process has now. Raise AttestationFailed if it has gone, or TooManyGroups: also for a while
+        after that was so of any process of the user's, since looking at those holds up everybody.
+        """
+        if _crowded and _crowded.get(self.uid, 0.0) > monotonic():
+            raise TooManyGroups(f"a process of this user is in more than {GROUPS_PER_CALLER} groups")
+        try:
+            return self.process.credentials()
+        except TooManyGroups:
+            now = monotonic()
+            for uid in [uid for uid, until in _crowded.items() if until <= now]:
+                del _crowded[uid]
+            _crowded[self.uid] = now + CROWDED_SECONDS
+            raise
 
     def check_same(self, found: Credentials, program: Program | None) -> None:
         """As `check_unchanged`, by what was read of the process in this step of the event loop."""
@@ -110,11 +131,25 @@ def _pin(connection: socket.socket, pid: int) -> Process:
 def _groups(connection: socket.socket, process: Process) -> frozenset[int]:
     try:
         raw = connection.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, _OPTION_MAX_BYTES)
-    except OSError:  # more groups than fit: what the living process has now
-        groups = process.credentials().groups
-        process.check_alive()
-        return groups
+    except OSError as error:
+        if error.errno == errno.ERANGE:
+            raw = _many_groups(connection)
+        else:  # before Linux 4.13: what the living process has now
+            groups = process.credentials().groups
+            process.check_alive()
+            return groups
     return frozenset(struct.unpack(f"{len(raw) // 4}I", raw))
+
+
+def _many_groups(connection: socket.socket) -> bytes:
+    """Raise TooManyGroups. Of those no more than their number is learned: each costs time and memory."""
+    buffer = ctypes.create_string_buffer(4 * GROUPS_PER_CALLER)
+    size = ctypes.c_uint32(len(buffer))
+    if _getsockopt(connection.fileno(), socket.SOL_SOCKET, SO_PEERGROUPS, buffer, ctypes.byref(size)) != 0:
+        if ctypes.get_errno() == errno.ERANGE:
+            raise TooManyGroups(f"the process is in more than {GROUPS_PER_CALLER} groups")
+        raise AttestationFailed("the groups of the process are not told", detail=os.strerror(ctypes.get_errno()))
+    return buffer.raw[: size.value]
 
 
 def _fdinfo_pid(pidfd: int) -> int:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from sojourn.attestation import files
 from sojourn.errors import AttestationFailed
-from sojourn.limits import ANCESTORS_WALKED
+from sojourn.limits import ANCESTORS_WALKED, GROUPS_PER_CALLER, STATUS_READ_BYTES
 
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes): struct pidfd_info, first version
 _PIDFD_INFO_EXIT = 1 << 3
@@ -39,6 +39,10 @@ class Credentials:
     uid: int
     gid: int
     groups: frozenset[int]
+
+
+class TooManyGroups(AttestationFailed):
+    """The process is in more groups than a caller may be. The kernel takes up to 30 ms to list them."""
 
 
 class Process:
@@ -161,13 +165,18 @@ class Process:
         return self._cgroup[1]
 
     def credentials(self) -> Credentials:
-        """Effective uid, gid and supplementary groups, from /proc/PID/status."""
+        """Effective uid, gid and supplementary groups, from /proc/PID/status. Raise TooManyGroups, or AttestationFailed
+        if the process has gone.
+        """
         try:
-            content = self._content("status")
+            content = self._content("status", STATUS_READ_BYTES)
             # The lines of all user and group ids follow each other; a name of several lines is escaped.
             uids = content.index(b"\nUid:")
             ids = content[uids : content.index(b"\n", content.index(b"\nGid:", uids) + 1)]
             groups = content.index(b"\nGroups:", uids)
+            ends = content.find(b"\n", groups + 1)
+            if ends < 0 and len(content) >= STATUS_READ_BYTES:
+                raise TooManyGroups(f"the process is in more than {GROUPS_PER_CALLER} groups")
             others = content[groups : content.index(b"\n", groups + 1)]
             if self._credentials is None or self._credentials[:2] != (ids, others):
                 uid, gid = (int(line.split()[2]) for line in ids[1:].split(b"\n"))
@@ -201,10 +210,10 @@ class Process:
         for descriptor in opened.values():
             os.close(descriptor)
 
-    def _content(self, name: str) -> bytes:
-        """A file of /proc/PID: from its beginning, whether it is open already or not."""
+    def _content(self, name: str, most: int | None = None) -> bytes:
+        """A file of /proc/PID, or so much of it: from its beginning, whether it is open already or not."""
         descriptor = self._open.get(name)
-        return content_of(self.pid, name) if descriptor is None else _whole(descriptor)
+        return content_of(self.pid, name, most) if descriptor is None else _whole(descriptor, most)
 
     def login_uid(self) -> int | None:
         """The user who logged in (kernel audit's loginuid), whatever the process has become since; None: not known.
@@ -282,18 +291,20 @@ def _read(pid: int, name: str) -> str:
         raise AttestationFailed("the process has gone", detail=str(error)) from error
 
 
-def content_of(pid: int | str, name: str) -> bytes:
-    """A whole file of /proc/PID. Python's own files take twice as long, and each request has several read."""
+def content_of(pid: int | str, name: str, most: int | None = None) -> bytes:
+    """A whole file of /proc/PID, or its beginning if it has more than `most` bytes, full blocks of it. Python's own
+    files take twice as long, and each request has several read.
+    """
     descriptor = os.open(f"/proc/{pid}/{name}", os.O_RDONLY | os.O_CLOEXEC)
     try:
-        return _whole(descriptor)
+        return _whole(descriptor, most)
     finally:
         os.close(descriptor)
 
 
-def _whole(descriptor: int) -> bytes:
+def _whole(descriptor: int, most: int | None) -> bytes:
     content = part = os.pread(descriptor, _BLOCK_BYTES, 0)
-    while len(part) == _BLOCK_BYTES:  # the kernel makes such a file in one piece, so less is its end
+    while len(part) == _BLOCK_BYTES and (most is None or len(content) < most):  # less than a block is the end
         part = os.pread(descriptor, _BLOCK_BYTES, len(content))
         content += part
     return content

@@ -154,7 +154,7 @@ class Attestation:
 
     def still(self, peer: Peer, looks: Looks) -> Attested | None:
         """As `attest`, among others of one step of the event loop; None if attestors have to be asked."""
-        look = looks.of(peer.process)
+        look = looks.of(peer)
         peer.check_same(look.credentials, look.program)
         kept = self._fresh(peer)
         return kept if kept is not None and kept.cgroup == look.cgroup else None

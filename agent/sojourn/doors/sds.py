@@ -6,7 +6,8 @@ Envoy sends no security header, so none is asked for here.
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,10 +22,16 @@ from sojourn.allowance import Allowance
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method, next_of
 from sojourn.doors.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
-from sojourn.errors import InvalidInput
+from sojourn.errors import InvalidInput, LimitExceeded
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import Stream
-from sojourn.limits import REFUSALS_LOGGED_PER_SECOND, SECRETS_PER_STREAM, SPIFFE_ID_MAX_BYTES
+from sojourn.limits import (
+    REFUSALS_LOGGED_PER_SECOND,
+    SECRET_NAME_BYTES,
+    SECRET_NAMES_BYTES_PER_UID,
+    SECRETS_PER_STREAM,
+    SPIFFE_ID_MAX_BYTES,
+)
 
 log = structlog.get_logger()
 SERVICE = sds_pb2.DESCRIPTOR.services_by_name["SecretDiscoveryService"].full_name
@@ -39,6 +46,7 @@ class SdsApi:
     def __init__(self, identities: Identities, clock: Clock) -> None:
         self._identities = identities
         self._clock = clock
+        self._subscribed: Counter[int] = Counter()  # bytes of names that delta streams keep, by user
 
     def methods(self) -> dict[str, Method]:
         return {
@@ -77,21 +85,45 @@ class SdsApi:
     async def delta_secrets(self, call: Call, _request: None) -> AsyncIterator[pb.DeltaDiscoveryResponse]:
         async with self._identities.stream(call.peer, "DeltaSecrets", required=False) as stream:
             state = _Delta()
-            async with aclosing(_requests_and_changes(call, stream)) as events:
-                async for request in events:
-                    if request is not None:
-                        state.take(request, call)
-                    await self._identities.refresh(stream)
-                    answer = self._delta(stream, state)
-                    if answer is not None:
-                        stream.pushed(self._clock.now())
-                        yield answer
+            try:
+                async with aclosing(_requests_and_changes(call, stream)) as events:
+                    async for request in events:
+                        names, entries = state.names, stream.entries
+                        if request is not None:
+                            names = self._take(request, state, call)
+                        await self._identities.refresh(stream)
+                        if stream.entries is not entries:
+                            names = state.names
+                        answer = self._delta(stream, state, names)
+                        if answer is not None:
+                            stream.pushed(self._clock.now())
+                            yield answer
+            finally:
+                self._keep(call.peer.uid, -state.weight)
 
-    def _delta(self, stream: Stream, state: "_Delta") -> pb.DeltaDiscoveryResponse | None:
-        """What has changed of what is subscribed to, or None. A name that is not the caller's counts as removed."""
+    def _take(self, request: pb.DeltaDiscoveryRequest, state: "_Delta", call: Call) -> set[str]:
+        """Take in a request, and return the names on which it asks for an answer. Raise InvalidInput, or LimitExceeded
+        if all of the user's streams keep too much.
+        """
+        before = state.weight
+        try:
+            return state.take(request, call)
+        finally:
+            self._keep(call.peer.uid, state.weight - before)
+
+    def _keep(self, uid: int, weight: int) -> None:
+        """Count so many bytes more, or fewer. Raise LimitExceeded."""
+        self._subscribed[uid] += weight
+        if self._subscribed[uid] <= 0:
+            del self._subscribed[uid]
+        elif weight > 0 and self._subscribed[uid] > SECRET_NAMES_BYTES_PER_UID:
+            raise LimitExceeded("the user's streams are subscribed to too many names")
+
+    def _delta(self, stream: Stream, state: "_Delta", names: set[str]) -> pb.DeltaDiscoveryResponse | None:
+        """What has changed of these names, or None. One that is not the caller's counts as removed."""
         maker = self._maker(stream, state.spiffe_validator)
         answer = pb.DeltaDiscoveryResponse(type_url=state.type_url)
-        for name in sorted(state.names):
+        for name in sorted(names):
             secret = maker.one(name)
             if secret is None:
                 if state.sent.get(name) != "":  # subscribed to just now, or had until now
@@ -147,31 +179,44 @@ class _World:
 
 @dataclass(slots=True)
 class _Delta:
-    """What one DeltaSecrets stream is subscribed to and has been sent (name -> version, '' for removed)."""
+    """What one DeltaSecrets stream is subscribed to and has been sent (name -> version, '' for removed).
+
+    `weight`: what keeping the names takes, in bytes.
+    """
 
     names: set[str] = field(default_factory=set)
+    weight: int = 0
     sent: dict[str, str] = field(default_factory=dict)
     spiffe_validator: bool = True  # all that is kept of the node: it may be large, and streams are many
     type_url: str = SECRET_TYPE
     version: int = 0
 
-    def take(self, request: pb.DeltaDiscoveryRequest, call: Call) -> None:
+    def take(self, request: pb.DeltaDiscoveryRequest, call: Call) -> set[str]:
+        """Take in a request, and return the names on which it asks for an answer: those that it subscribes to. So it
+        costs as much as it is long, however many names there are.
+        """
         if request.HasField("error_detail"):
             _rejected(call, request.error_detail.message)
         if request.HasField("node"):
             self.spiffe_validator = takes_spiffe_validator(request.node)
         self.type_url = _type_url(request.type_url)
-        for name in request.resource_names_subscribe:
-            self.names.add(name)
+        asked = _names(request.resource_names_subscribe)
+        for name in asked:
             self.sent.pop(name, None)  # asked for again: sent again
+            if name not in self.names:
+                self.names.add(name)
+                self.weight += len(name) + SECRET_NAME_BYTES
         for name in request.resource_names_unsubscribe:
-            self.names.discard(name)
             self.sent.pop(name, None)
-        self.names = set(_names(self.names))
+            if name in self.names:
+                self.names.remove(name)
+                self.weight -= len(name) + SECRET_NAME_BYTES
+        _check_number(self.names)
         for name, version in request.initial_resource_versions.items():
             # Nothing else is kept, so that nobody fills our memory: another version is not ours and is replaced anyway.
             if name in self.names and len(version) == _VERSION_LENGTH:
                 self.sent[name] = version
+        return self.names & asked
 
 
 async def _requests_and_changes(call: Call, stream: Stream) -> AsyncGenerator[Any, None]:
@@ -210,11 +255,15 @@ def _digest(secret: tls.Secret) -> str:
 
 def _names(names: Any) -> frozenset[str]:
     found = frozenset(name for name in names if name)
-    if len(found) > SECRETS_PER_STREAM:
-        raise InvalidInput(f"more than {SECRETS_PER_STREAM} resource names")
+    _check_number(found)
     if any(len(name) > SPIFFE_ID_MAX_BYTES for name in found):
         raise InvalidInput(f"a resource name is longer than {SPIFFE_ID_MAX_BYTES} characters")
     return found
+
+
+def _check_number(names: Collection[str]) -> None:
+    if len(names) > SECRETS_PER_STREAM:
+        raise InvalidInput(f"more than {SECRETS_PER_STREAM} resource names")
 
 
 def _type_url(asked: str) -> str:

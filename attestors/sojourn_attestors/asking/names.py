@@ -1,14 +1,15 @@
 """Names of users and groups, which may have to be asked for far away: so never in the way of anything else.
 
 What the machine is set up to ask (files, LDAP, …) may take any time. Few threads ask, each name is asked for once at a
-time and kept for a while, and whoever wants a name waits no longer than a given time for it.
+time and kept for a while, and whoever wants a name waits no longer than a given time for it. Those who want many do not
+keep others waiting: each has a line of his own.
 """
 
 import asyncio
 import ctypes
 import errno
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import Executor
 from enum import Enum
 from threading import Lock
@@ -50,11 +51,15 @@ class Names:
         self._kept: OrderedDict[Key, tuple[str | None, float]] = OrderedDict()
         self._asked: dict[Key, asyncio.Future[str | None]] = {}
         self._lock = Lock()
-        self._queue: deque[Key] = deque()
+        # Whose turn is next, first, and what they want; `_wanted`: of all that, what no thread asks for yet.
+        self._lines: OrderedDict[Hashable, dict[Key, None]] = OrderedDict()
+        self._wanted: set[Key] = set()
         self._asking = 0  # threads
 
-    async def of(self, keys: Iterable[Key], seconds: float) -> Mapping[Key, str | None]:
-        """The names, None for what has none. What could not be told within `seconds` is missing."""
+    async def of(self, keys: Iterable[Key], seconds: float, who: Hashable = None) -> Mapping[Key, str | None]:
+        """The names, None for what has none. What could not be told within `seconds` is missing. `who` wants them: one
+        name is asked for each in turn.
+        """
         found: dict[Key, str | None] = {}
         missing: dict[Key, asyncio.Future[str | None]] = {}
         now = self._boot()
@@ -63,7 +68,7 @@ class Names:
             if at > now - NAMES_FRESH_SECONDS:
                 found[key] = name
             else:
-                missing[key] = self._ask(key)
+                missing[key] = self._ask(key, who)
         if missing:
             await asyncio.wait(missing.values(), timeout=seconds)
             for key, answer in missing.items():
@@ -71,27 +76,43 @@ class Names:
                     found[key] = answer.result()
         return found
 
-    def _ask(self, key: Key) -> "asyncio.Future[str | None]":
-        if (asked := self._asked.get(key)) is not None:
-            return asked
+    def _ask(self, key: Key, who: Hashable) -> "asyncio.Future[str | None]":
         loop = asyncio.get_running_loop()
-        asked = self._asked[key] = loop.create_future()
-        asked.add_done_callback(_seen)
         with self._lock:
-            self._queue.append(key)
-            if self._asking < NAMES_ASKED_AT_ONCE:
+            if (asked := self._asked.get(key)) is None:
+                asked = self._asked[key] = loop.create_future()
+                asked.add_done_callback(_seen)
+                self._wanted.add(key)
+            if key in self._wanted:  # also if another wants it already, whose line may be long
+                self._lines.setdefault(who, {})[key] = None
+            if self._lines and self._asking < NAMES_ASKED_AT_ONCE:
                 self._asking += 1
                 self._pool.submit(self._work, loop)
         return asked
+
+    def _next(self) -> Key | None:
+        """The first name of whose turn it is, or None if none is wanted. Within the lock."""
+        while self._lines:
+            who, line = next(iter(self._lines.items()))
+            key = next(iter(line))
+            del line[key]
+            if line:
+                self._lines.move_to_end(who)
+            else:
+                del self._lines[who]
+            if key in self._wanted:
+                self._wanted.remove(key)
+                return key
+        return None
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         """In a thread: one name after the other, until none is wanted."""
         while True:
             with self._lock:
-                if not self._queue:
+                key = self._next()
+                if key is None:
                     self._asking -= 1
                     return
-                key = self._queue.popleft()
             error: Exception | None = None
             name: str | None = None
             try:

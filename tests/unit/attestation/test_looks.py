@@ -41,7 +41,7 @@ def pair():
 
 
 def check(peer, looks):
-    look = looks.of(peer.process)
+    look = looks.of(peer)
     peer.check_same(look.credentials, look.program)
     return look
 

@@ -3,14 +3,17 @@
 import os
 import socket
 import sys
+import time
+from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
 from fakes.children import child, peer_of
 from sojourn.attestation import peer as peer_module
 from sojourn.attestation.peer import Peer
-from sojourn.attestation.process import Process
+from sojourn.attestation.process import Process, TooManyGroups
 from sojourn.errors import AttestationFailed
+from sojourn.limits import CROWDED_SECONDS, GROUPS_PER_CALLER
 
 CONNECT = """
 import socket, sys
@@ -19,6 +22,30 @@ s.connect(sys.argv[1])
 print("connected", flush=True)
 sys.stdin.read()
 """
+
+
+FIRST_GROUP = 200_000
+GROUPS = """
+import os, socket, sys
+def be_in(number):
+    os.setgroups(range(200_000, 200_000 + number))
+    print("in", number, flush=True)
+be_in(int(sys.argv[2]))
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+for line in sys.stdin:
+    be_in(int(line))
+"""
+
+
+@contextmanager
+def connected(listener, number):
+    """A process in so many groups, which gets into as many others as it reads, and its connection."""
+    with child(sys.executable, "-c", GROUPS, listener.getsockname(), str(number)) as process:
+        assert f"in {number}\n".encode() == process.stdout.readline()
+        accepted, _ = listener.accept()
+        with accepted:
+            yield process, accepted
 
 
 @pytest.fixture
@@ -93,6 +120,48 @@ class TestOfSocket:
         peer = Peer.of_socket(connection)
         assert frozenset(os.getgroups()) == peer.groups
         peer.close()
+
+    @pytest.mark.root
+    @pytest.mark.parametrize("number", [257, GROUPS_PER_CALLER])
+    def test_many_groups(self, listener, number):
+        """So many groups as a caller may be in are the kernel's record of the connect, however few Python asks for."""
+        with connected(listener, number) as (_, connection):
+            peer = Peer.of_socket(connection)
+            assert frozenset(range(FIRST_GROUP, FIRST_GROUP + number)) == peer.groups
+            peer.check_unchanged()
+            peer.close()
+
+    @pytest.mark.root
+    def test_too_many_groups(self, listener, monkeypatch):
+        """Of a process in more groups nothing is read at all, and nothing is left behind."""
+        monkeypatch.setattr(Process, "credentials", None)
+        with connected(listener, GROUPS_PER_CALLER + 1) as (_, connection):
+            before = descriptors()
+            with pytest.raises(TooManyGroups, match="more than 1000 groups"):
+                Peer.of_socket(connection)
+            assert before == descriptors()
+
+    @pytest.mark.root
+    def test_groups_that_grow(self, listener, monkeypatch):
+        """A process that has more groups later is refused, and for a while nothing is read of any of its user's."""
+        monkeypatch.setattr(peer_module, "_crowded", {1: 0.0})
+        with connected(listener, 0) as (process, connection), child() as other:
+            peer, second = Peer.of_socket(connection), peer_of(other)
+            peer.check_unchanged()
+            process.stdin.write(b"65000\n")
+            process.stdin.flush()
+            assert b"in 65000\n" == process.stdout.readline()
+            with pytest.raises(TooManyGroups):
+                peer.check_unchanged()
+            with monkeypatch.context() as reading:
+                reading.setattr(Process, "credentials", None)
+                with pytest.raises(TooManyGroups, match="a process of this user"):
+                    second.check_unchanged()
+            assert {peer.uid} == set(peer_module._crowded)
+            monkeypatch.setattr(peer_module, "monotonic", lambda: time.monotonic() + CROWDED_SECONDS)
+            second.check_unchanged()
+            for each in (peer, second):
+                each.close()
 
     def test_another_process_of_the_same_pid(self, connection, monkeypatch):
         """A pidfd that names another pid than the connect's is refused, and nothing is left behind."""

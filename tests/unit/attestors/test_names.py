@@ -82,6 +82,23 @@ class TestNames:
         assert [{user(1): "one"}] * 20 == await asyncio.gather(*asking)
         assert [1] == directory.asked
 
+    async def test_of_one_who_wants_many(self, pool):
+        """Each in turn has one name asked for: whoever wants a few waits for few others, also for a name that stands at
+        the end of a longer line. Nothing is asked for twice.
+        """
+        directory = Directory(slow=range(NAMES_ASKED_AT_ONCE))
+        names = Names(pool, directory)
+        many = asyncio.ensure_future(names.of([user(number) for number in range(500)], PATIENCE, "many"))
+        async with asyncio.timeout(PATIENCE):
+            while len(directory.asked) < NAMES_ASKED_AT_ONCE:
+                await asyncio.sleep(0.01)
+        few = asyncio.ensure_future(names.of([user(499), user(1_000)], PATIENCE, "few"))
+        await asyncio.sleep(0)
+        directory.go_on.set()
+        assert [500, 2] == [len(found) for found in await asyncio.gather(many, few)]
+        assert max(directory.asked.index(499), directory.asked.index(1_000)) < 10
+        assert 501 == len(directory.asked) == len(set(directory.asked))
+
     async def test_slow(self, pool):
         """A name that takes too long is missing, those that are kept already are not; it is there once it has come."""
         directory = Directory({1: "one", 2: "two"}, slow={1})

@@ -4,7 +4,7 @@ import pytest
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from sojourn.doors.sds import _Delta, _World
 from sojourn.errors import InvalidInput
-from sojourn.limits import SECRETS_PER_STREAM, SPIFFE_ID_MAX_BYTES
+from sojourn.limits import SECRET_NAME_BYTES, SECRETS_PER_STREAM, SPIFFE_ID_MAX_BYTES
 
 VERSION = "0123456789abcdef"
 LONG = "x" * (SPIFFE_ID_MAX_BYTES + 1)
@@ -55,6 +55,27 @@ class TestDelta:
         assert SECRETS_PER_STREAM == len(delta(*parts, parts[0]).names)
         with pytest.raises(InvalidInput):
             delta(*parts, {"resource_names_subscribe": ["c"]})
+
+    def test_what_a_request_asks_for(self):
+        """A request is answered on what it subscribes to, and not on all that the stream has: so none costs more than
+        it is long.
+        """
+        state = delta({"resource_names_subscribe": ["a", "b"]})
+        for request, asked in (
+            ({}, set()),
+            ({"resource_names_subscribe": ["b", "c"]}, {"b", "c"}),
+            ({"resource_names_subscribe": ["d"], "resource_names_unsubscribe": ["d"]}, set()),
+            ({"resource_names_unsubscribe": ["a"]}, set()),
+        ):
+            assert asked == state.take(pb.DeltaDiscoveryRequest(**request), None)
+        assert {"b", "c"} == state.names
+
+    def test_what_it_keeps(self):
+        """What names take is counted as they come and go, each once."""
+        state = delta({"resource_names_subscribe": ["aa", "b"]}, {"resource_names_subscribe": ["aa"]})
+        assert 2 * SECRET_NAME_BYTES + 3 == state.weight
+        state.take(pb.DeltaDiscoveryRequest(resource_names_unsubscribe=["aa", "c", "aa"]), None)
+        assert SECRET_NAME_BYTES + 1 == state.weight
 
     @pytest.mark.parametrize("request_", [{"resource_names_subscribe": [LONG]}, {"type_url": LONG}])
     def test_long_texts(self, request_):
