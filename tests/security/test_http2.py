@@ -33,6 +33,7 @@ from harness.http2 import (
     message,
 )
 from harness.raw import WORKLOAD_API, Admin, Wire, module_agent, wait_until
+from sojourn.limits import STREAMS_PER_UID
 
 JWT, X509 = WORKLOAD_API + "FetchJWTSVID", WORKLOAD_API + "FetchX509SVID"
 FLOODER, OTHER = 4810, 4811
@@ -336,6 +337,36 @@ def test_windows_that_let_nothing_through(agent: AgentProcess, other: Wire, wind
         assert resident(agent) - before < MEMORY
         stack.close()
         wait_until(lambda: [] == list(admin.status().streams)[1:])
+
+
+def test_answers_that_nobody_takes(agent: AgentProcess, other: Wire) -> None:
+    """Calls whose answers wait for a window count among their user's streams: over those they are refused."""
+    before = resident(agent)
+    calls = b"".join(
+        frame(HEADERS, END_HEADERS, stream, call_headers("/grpc.health.v1.Health/Check"))
+        + frame(DATA, END_STREAM, stream, message(b""))
+        for stream in range(1, 201, 2)
+    )
+    with contextlib.ExitStack() as stack:
+        held = [stack.enter_context(Connection(agent.socket)) for _ in range(STREAMS_PER_UID // 100 + 1)]
+        for connection in held:
+            connection.open(b"\x00\x04\x00\x00\x00\x00")
+            connection.send(calls)
+            assert ended(connection) == (100 if connection is held[-1] else 0)
+        assert is_served(other)
+        assert resident(agent) - before < MEMORY
+
+
+def ended(connection: Connection) -> int:
+    """How many streams have ended when what was sent has been worked off."""
+    count = 0
+    for _ in range(2):  # an answer to a PING may come before the last steps of calls that were sent before it
+        connection.send(frame(PING, body=b"12345678"))
+        for kind, flags, _, _ in connection.frames():
+            if kind == PING:
+                break
+            count += kind == HEADERS and bool(flags & END_STREAM)
+    return count
 
 
 def test_a_window_that_wavers(agent: AgentProcess, other: Wire) -> None:

@@ -23,9 +23,11 @@ from harness.looking import until
 from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, TRIAGE, inner_failures, make_agent
 from harness.webclients import web
 from sojourn.configtables import ListenConfig
+from sojourn.doors import answers
+from sojourn.doors.answers import FORM
 from sojourn.doors.metadata import Metadata
 from sojourn.doors.scope import SENDER
-from sojourn.errors import InvalidToken
+from sojourn.errors import InvalidToken, LimitExceeded
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oautherrors import InvalidProof
 from sojourn.spiffe import dpop
@@ -133,6 +135,45 @@ def test_malformed_requests_do_not_fill_the_log(shared: AgentProcess) -> None:
     until(lambda: _logged(shared, "http_malformed"), "a line in the log")
     assert _logged(shared, "http_malformed") <= REFUSALS_LOGGED_PER_SECOND * (int(seconds) + 2)
     assert 0 == _logged(shared, "library_message")
+
+
+def test_requests_that_break_off_do_not_fill_the_log(shared: AgentProcess) -> None:
+    """Whoever goes before his request is whole is logged as any refusal is, so often and no more: nothing has failed."""
+    before, began = _logged(shared, "http_refused"), time.monotonic()
+    head = f"POST /token HTTP/1.1\r\nhost: x\r\ncontent-type: {FORM}\r\ncontent-length: 10\r\n\r\na="
+    for _ in range(200):
+        with socket.socket(socket.AF_UNIX) as plain:
+            plain.connect(shared.socket)
+            plain.sendall(head.encode())
+            plain.shutdown(socket.SHUT_WR)
+            plain.settimeout(15)
+            assert not plain.recv(100).startswith(b"HTTP/1.1 2")
+    until(lambda: _logged(shared, "http_refused") > before, "a line in the log")
+    seconds = time.monotonic() - began
+    assert _logged(shared, "http_refused") - before <= REFUSALS_LOGGED_PER_SECOND * (int(seconds) + 2)
+    assert 0 == _logged(shared, "http_failed")
+
+
+async def test_contents_that_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The contents of one sender's requests that are under way are held up to a limit, all together; those that have
+    been answered count no more, nor do others'.
+    """
+    monkeypatch.setattr(answers, "REQUESTS_HELD_BYTES", 25)
+
+    def request(who: str) -> Request:
+        async def receive() -> dict[str, object]:
+            return {"type": "http.request", "body": b"x" * 10, "more_body": False}
+
+        return Request({"type": "http", SENDER: SimpleNamespace(who=who)}, receive)
+
+    with answers.holding(first := request("one")), answers.holding(second := request("one")):
+        assert [b"x" * 10] * 2 == [await answers.content_of(each, 10) for each in (first, second)]
+        with answers.holding(third := request("one")), pytest.raises(LimitExceeded):
+            await answers.content_of(third, 10)
+        with answers.holding(others := request("other")):
+            assert b"x" * 10 == await answers.content_of(others, 10)
+        assert {"one": 20} == answers._held
+    assert {} == answers._held
 
 
 def _said(agent: AgentProcess, request: bytes) -> bytes:

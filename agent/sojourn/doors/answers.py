@@ -2,14 +2,18 @@
 
 import math
 import uuid
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
-from sojourn.errors import InvalidInput, InvalidToken, SojournError, TooLarge
-from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
+from sojourn.doors.scope import SENDER
+from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError, TooLarge, Unavailable
+from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS, REQUESTS_HELD_BYTES
 from sojourn.oautherrors import AuthorizationPending, NonceNeeded
 from sojourn.providers.errors import ProviderUnavailable
 
@@ -17,6 +21,8 @@ FORM = "application/x-www-form-urlencoded"
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _FIELDS_MAX = 64
 _DECISION = "sojourn.decision"  # in the scope
+_SIZE = "sojourn.size"  # in the scope: bytes of the content that are held
+_held: Counter[int | str] = Counter()  # of all requests that are not answered yet, by whose they are
 _STATUS = {"invalid_client": 401, "temporarily_unavailable": 503}
 
 
@@ -62,18 +68,14 @@ def described(sentence: str) -> str:
 
 
 async def form_of(request: Request) -> list[tuple[str, str]]:
-    """The form of a request, strictly. Raise InvalidInput, or TooLarge."""
+    """The form of a request, strictly. Raise InvalidInput, or what `content_of` does."""
     kinds = request.headers.getlist("content-type")
     kind, _, parameters = kinds[0].partition(";") if len(kinds) == 1 else ("", "", "")
     if kind.strip().casefold() != FORM:
         raise InvalidInput(f"content type is not {FORM}")
     if parameters.strip().casefold() not in {"", "charset=utf-8", 'charset="utf-8"'}:
         raise InvalidInput("the form is not in UTF-8")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > HTTP_BODY_MAX_BYTES:
-            raise TooLarge(f"the request is larger than {HTTP_BODY_MAX_BYTES} bytes")
+    body = await content_of(request, HTTP_BODY_MAX_BYTES)
     try:
         return parse_qsl(
             body.decode("ascii"),
@@ -84,3 +86,39 @@ async def form_of(request: Request) -> list[tuple[str, str]]:
         )
     except ValueError as error:
         raise InvalidInput("the body is not a form") from error
+
+
+async def content_of(request: Request, most: int) -> bytearray:
+    """The content of a request, of so many bytes at the most, to be read within `holding`. Raise TooLarge, Unavailable
+    if its sender has gone, or LimitExceeded if all of his requests hold too much.
+    """
+    content = bytearray()
+    try:
+        async for chunk in request.stream():
+            content += chunk
+            if len(content) > most:
+                raise TooLarge(f"the request is larger than {most} bytes")
+            _hold(request, len(chunk))
+    except ClientDisconnect:  # nothing of ours has failed: the log needs no traceback of it
+        raise Unavailable("whoever asked went before the request was whole") from None
+    return content
+
+
+@contextmanager
+def holding(request: Request) -> Iterator[None]:
+    """Within it a request is answered: what is held of its content counts as its sender's, and no longer."""
+    try:
+        yield
+    finally:
+        _hold(request, -request.scope.get(_SIZE, 0))
+
+
+def _hold(request: Request, size: int) -> None:
+    """Count so many bytes more, or fewer. Raise LimitExceeded."""
+    who = request.scope[SENDER].who
+    request.scope[_SIZE] = request.scope.get(_SIZE, 0) + size
+    _held[who] += size
+    if _held[who] <= 0:
+        del _held[who]
+    elif size > 0 and _held[who] > REQUESTS_HELD_BYTES:
+        raise LimitExceeded("too much is held of requests that are under way")

@@ -139,11 +139,13 @@ class Calls:
                 limit = self._streams if long else self._unary_calls
                 with limit.one(made.visitor.who):
                     answer = _serialize(await method.handler(made, request))  # type: ignore[misc]
+                if not stream.answer_now(answer):  # a call whose caller takes no answer is held as streams are
+                    with self._streams.one(made.visitor.who):
+                        await stream.answer(answer)
             except Exception as error:  # noqa: BLE001  # every error becomes a status
                 self._fail(path, stream, error)
                 return
             ended_well.inc()
-            await stream.answer(answer)
 
         return call
 

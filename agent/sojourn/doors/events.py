@@ -8,6 +8,7 @@ from starlette.routing import Route
 
 from sojourn.allowance import Allowance
 from sojourn.attestation.peer import Peer
+from sojourn.doors.answers import content_of, holding
 from sojourn.doors.scope import SENDER
 from sojourn.errors import InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, SojournError, TooLarge
 from sojourn.identity.identities import Identities
@@ -56,10 +57,11 @@ class EventsApi:
         try:
             if not self._allowance.allow(peer.uid):
                 raise LimitExceeded("the user hands in too many events")
-            unverified = secevent.parse_unverified_event(await _body(request))
-            await self._check_publisher(peer, self._signals.issuer_of(unverified))
-            by = {"by_uid": peer.uid, "by_pid": peer.process.pid}
-            SIGNALS.labels(await self._signals.take(unverified, by)).inc()
+            with holding(request):
+                unverified = secevent.parse_unverified_event(await _body(request))
+                await self._check_publisher(peer, self._signals.issuer_of(unverified))
+                by = {"by_uid": peer.uid, "by_pid": peer.process.pid}
+                SIGNALS.labels(await self._signals.take(unverified, by)).inc()
             return Response(status_code=202, headers=NO_STORE)
         except SojournError as error:
             self._signals.refused(unverified, error, peer.uid, peer.process.pid)
@@ -89,11 +91,7 @@ async def _body(request: Request) -> str:
     kind = request.headers.get("content-type", "").partition(";")[0].strip()
     if kind.casefold() != secevent.MEDIA_TYPE:
         raise _OtherMediaType(f"content type is not {secevent.MEDIA_TYPE}")
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > TOKEN_MAX_BYTES:
-            raise TooLarge(f"the event is larger than {TOKEN_MAX_BYTES} bytes")
+    body = await content_of(request, TOKEN_MAX_BYTES)
     try:
         return body.decode("ascii").rstrip("\r\n")  # a file of one event ends with its line
     except UnicodeDecodeError as error:

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from sojourn.allowance import Allowance
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.doors.answers import NO_STORE, decision_of, refusal
+from sojourn.doors.answers import NO_STORE, decision_of, holding, refusal
 from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata
 from sojourn.doors.scope import SENDER
 from sojourn.doors.straight import Handler, Straight
@@ -75,7 +75,8 @@ class HttpApi:
     def _guard(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
             try:
-                return await handler(request)
+                with holding(request):
+                    return await handler(request)
             except SojournError as error:
                 if self._logged.allow(request.scope[SENDER].who):
                     log.info(

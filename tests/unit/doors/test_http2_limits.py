@@ -28,6 +28,7 @@ from hpack import Encoder
 from sojourn.doors.http2.stream import Stream
 from sojourn.limits import (
     FRAMES_PER_TURN,
+    MESSAGES_PER_ROUND,
     REQUEST_WINDOW_BYTES,
     REQUESTS_HELD_BYTES,
     STATUS_TEXT_MAX_BYTES,
@@ -86,6 +87,53 @@ class TestLimits:
                     rounds += 1
             assert not here.server.streams
         assert max(begun.values()) <= most
+
+    async def test_messages_that_have_come_already(self, tmp_path: Path) -> None:
+        """However many calls of a user have messages in store, so many are worked off in a round, and then others'."""
+        rounds, read = 0, Counter[int]()
+
+        async def take(stream: Stream) -> None:
+            first = True
+            while await stream.message() is not None:
+                read[rounds] += not first
+                first = False
+            await stream.answer(b"")
+
+        calls = b"".join(
+            frame(HEADERS, END_HEADERS, number, call_headers(PATH)) + frame(DATA, END_STREAM, number, message(b"") * 30)
+            for number in range(1, 201, 2)
+        )
+        async with site(tmp_path, take) as here:
+            working = asyncio.create_task(here.within(lambda c: (c.send(calls), answer(c, 199))))
+            async with asyncio.timeout(20):
+                while read.total() < 29 * 100:
+                    await asyncio.sleep(0)
+                    rounds += 1
+            await working
+            assert not here.server.paces._lines
+        assert max(read.values()) <= MESSAGES_PER_ROUND
+
+    async def test_calls_that_end_while_their_messages_wait(self, tmp_path: Path) -> None:
+        """Calls that end before it is their turn take nobody's."""
+
+        async def take(stream: Stream) -> None:
+            while await stream.message() is not None:
+                pass
+            await stream.answer(b"")
+
+        def work(connection: Connection) -> bytes:
+            many = frame(DATA, 0, 3, message(b"") * 3_000)
+            connection.send(
+                frame(HEADERS, END_HEADERS, 3, call_headers(PATH)) + many,
+                frame(RST_STREAM, 0, 3, (8).to_bytes(4, "big")),
+                frame(HEADERS, END_HEADERS, 5, call_headers(PATH)),
+                frame(DATA, END_STREAM, 5, message(b"") * 3),
+            )
+            return answer(connection, 5)[0]
+
+        async with site(tmp_path, take) as here:
+            assert message(b"") == await here.within(work)
+            assert not here.server.paces._lines
 
     async def test_streams(self, tmp_path: Path) -> None:
         """More streams than a connection may have at once are refused, which a client may try again."""

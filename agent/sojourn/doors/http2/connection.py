@@ -138,6 +138,10 @@ class Connection(asyncio.Protocol):
         finally:
             self._waiters.discard(waiter)
 
+    async def pace(self) -> None:
+        """Return when it is this caller's turn to have one more message read that has come already."""
+        await self._server.paces.turn(self.visitor.who)
+
     def hold(self, size: int) -> bool:
         """Count so many bytes more, or fewer, that are held of requests. Return whether that is still allowed."""
         held = self._server.held

@@ -7,7 +7,7 @@ from typing import Any
 
 from sojourn.doors.http2.heads import Head
 from sojourn.doors.http2.stream import Stream
-from sojourn.doors.http2.turns import Turns
+from sojourn.doors.http2.turns import Paces, Turns
 from sojourn.doors.statuses import STATUSES
 from sojourn.limits import METADATA_MAX_BYTES
 
@@ -26,6 +26,7 @@ class Server:
         self.deaf = False  # nothing more is heard of callers
         self.held: Counter[int | str] = Counter()  # bytes of requests, by whose they are
         self.turns = Turns()
+        self.paces = Paces()
 
     def handler(self, head: Head) -> Handler:
         if head.method != b"POST" or not _GRPC.match(head.content_type):

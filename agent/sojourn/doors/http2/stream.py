@@ -29,6 +29,7 @@ class Connection(Protocol):
 
     def write(self, data: bytes) -> None: ...
     async def freed(self) -> None: ...
+    async def pace(self) -> None: ...
     def hold(self, size: int) -> bool: ...
     def forget(self, stream: "Stream", *, reset: bool) -> None: ...
 
@@ -171,7 +172,7 @@ class Stream:
     async def message(self) -> bytes | None:
         """The next message of the request, or None if there are no more. Raise SojournError for a malformed one."""
         if self._heard and not self.waiting:
-            await asyncio.sleep(0)  # others have their turn between the messages of a call
+            await self._connection.pace()  # others have their turn between the messages of a call
         while not self._whole():
             if self.ended:
                 if self._got:
@@ -209,15 +210,22 @@ class Stream:
         return True
 
     async def answer(self, content: bytes) -> None:
-        """Send the one message of an answer, and end the call well."""
-        size = len(content) + _PREFIX
-        if self._begun or not self._fits(size):
+        """Send the one message of an answer, and end the call well, as soon as the peer takes it."""
+        if not self.answer_now(content):
             await self.send(content)
             self.end()
-        elif not self.over:
-            self._spend(size)
-            number = self.number
-            self._close(frames.begin(number) + frames.message(number, content) + frames.done(number))
+
+    def answer_now(self, content: bytes) -> bool:
+        """As `answer`, if the peer takes all of it now. Return whether nothing is left to do."""
+        size = len(content) + _PREFIX
+        if self.over:
+            return True
+        if self._begun or not self._fits(size):
+            return False
+        self._spend(size)
+        number = self.number
+        self._close(frames.begin(number) + frames.message(number, content) + frames.done(number))
+        return True
 
     def end(self) -> None:
         """End the call well."""

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from typing import Protocol
 
-from sojourn.limits import FRAMES_PER_TURN, TURN_SECONDS
+from sojourn.limits import FRAMES_PER_TURN, MESSAGES_PER_ROUND, TURN_SECONDS
 
 
 class Turn:
@@ -77,3 +77,35 @@ class Turns:
                     line.waiting.append(reader)
         finally:
             self._go_on(who, line)
+
+
+class Paces:
+    """MESSAGES_PER_ROUND of each caller's further messages in each round of the event loop, on however many calls they
+    have come: what has come already would else be worked off by all its calls at once, while others wait.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[int | str, deque[asyncio.Future[None]]] = {}
+
+    async def turn(self, who: int | str) -> None:
+        """Return in a later round, when it is this message's turn."""
+        loop = asyncio.get_running_loop()
+        line = self._lines.get(who)
+        if line is None:
+            line = self._lines[who] = deque()
+            loop.call_soon(self._next, who, line)
+        waiter = loop.create_future()
+        line.append(waiter)
+        await waiter
+
+    def _next(self, who: int | str, line: "deque[asyncio.Future[None]]") -> None:
+        left = MESSAGES_PER_ROUND
+        while line and left:
+            waiter = line.popleft()
+            if not waiter.done():  # its call has ended
+                waiter.set_result(None)
+                left -= 1
+        if line:
+            asyncio.get_running_loop().call_soon(self._next, who, line)
+        else:
+            del self._lines[who]
