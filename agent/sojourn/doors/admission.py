@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from sojourn.clock import Clock
@@ -99,15 +99,19 @@ class Concurrency:
         self._what = what
         self._now: Counter[int | str] = Counter()
 
-    @contextmanager
-    def one(self, who: int | str) -> Iterator[None]:
+    def one(self, who: int | str) -> AbstractContextManager[None]:
         """Take a place. Raise LimitExceeded if the user or workload has no more."""
-        if self._now[who] >= self._each:
+        return self.some(who, 1)
+
+    @contextmanager
+    def some(self, who: int | str, places: int) -> Iterator[None]:
+        """Take several places, or whatever is counted here. Raise LimitExceeded if so many are not left."""
+        if self._now[who] + places > self._each:
             raise LimitExceeded(f"the {'user' if isinstance(who, int) else 'workload'} has too many {self._what}")
-        self._now[who] += 1
+        self._now[who] += places
         try:
             yield
         finally:
-            self._now[who] -= 1
+            self._now[who] -= places
             if self._now[who] <= 0:
                 del self._now[who]

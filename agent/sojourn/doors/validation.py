@@ -5,17 +5,22 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
 from typing import Protocol
+from weakref import WeakValueDictionary
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.clock import Clock
 from sojourn.doors import claims
+from sojourn.doors.admission import Concurrency
 from sojourn.doors.calls import Call, Method
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import Stream
 from sojourn.limits import (
     FEED_DELTAS_KEPT,
+    FEEDS_PER_CALLER,
     HEARTBEAT_SECONDS,
+    SNAPSHOT_TASKS_AT_ONCE,
+    SNAPSHOTS_HELD_BYTES,
     TOKEN_USES_PER_REPORT,
     USES_JUDGED_AT_ONCE,
     WATCHED_AUDIENCES,
@@ -65,6 +70,9 @@ class ValidationApi:
         self._engine = engine
         self._clock = clock
         self._callers = callers
+        self._feeds = Concurrency(FEEDS_PER_CALLER, "feeds of tasks")
+        self._turns: WeakValueDictionary[int | str, asyncio.Lock] = WeakValueDictionary()  # by caller
+        self._held = Concurrency(SNAPSHOTS_HELD_BYTES, "snapshots of tasks that it does not read")
         self._delta = lru_cache(FEED_DELTAS_KEPT)(self._make_delta)  # all who hear of the same hear the same bytes
 
     def methods(self) -> dict[str, Method]:
@@ -123,10 +131,11 @@ class ValidationApi:
         return pb.ReportUseResponse(counted=counted)
 
     async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed | bytes]:
-        audiences = _audiences(request.audiences)
+        audiences, who = _audiences(request.audiences), call.visitor.who
         async with self._callers.standing(call) as standing:
-            with self._engine.feed.watch(audiences) as watcher:
-                yield self._snapshot(audiences)
+            with self._feeds.one(who), self._engine.feed.watch(audiences, who) as watcher:
+                async with self._snapshot(who, audiences) as snapshot:
+                    yield snapshot
                 while True:
                     try:
                         async with asyncio.timeout(HEARTBEAT_SECONDS):
@@ -141,23 +150,33 @@ class ValidationApi:
                     keys, watcher.keys_changed = self._engine.keys.jwks if watcher.keys_changed else b"", False
                     if watcher.lost:
                         watcher.lost = False
-                        yield self._snapshot(audiences)
+                        async with self._snapshot(who, audiences) as snapshot:
+                            yield snapshot
                     elif states or keys:
                         yield self._delta(tuple(states), keys)
 
-    def _snapshot(self, audiences: Sequence[str]) -> pb.TaskFeed:
-        watched = set(audiences)
-        live = [
-            task
-            for task in self._engine.tasks.all()
-            if task.state != PENDING and not watched.isdisjoint(task.authority.resources)
-        ]
-        return pb.TaskFeed(
-            snapshot=pb.Snapshot(tasks=[_state(state_of(task)) for task in live]),
-            epoch=self._engine.epoch,
-            issuer=self._engine.issuer,
-            keys=self._engine.keys.jwks,
-        )
+    @asynccontextmanager
+    async def _snapshot(self, who: int | str, audiences: Sequence[str]) -> AsyncIterator[bytes]:
+        """A snapshot for one who watches already: what changes while it is made comes behind it.
+
+        Of one caller one at a time is made, and it counts as held until the caller has taken it. Raise LimitExceeded.
+        """
+        turn = self._turns.setdefault(who, asyncio.Lock())
+        async with turn:
+            made = await self._make_snapshot(frozenset(audiences))
+        with self._held.some(who, len(made)):
+            yield made
+
+    async def _make_snapshot(self, audiences: frozenset[str]) -> bytes:
+        snapshot = pb.Snapshot()
+        for place, task in enumerate(self._engine.tasks.all(), 1):
+            if task.live and task.state != PENDING and not audiences.isdisjoint(task.authority.resources):
+                snapshot.tasks.append(_state(state_of(task)))
+            if place % SNAPSHOT_TASKS_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        engine = self._engine
+        feed = pb.TaskFeed(snapshot=snapshot, epoch=engine.epoch, issuer=engine.issuer, keys=engine.keys.jwks)
+        return feed.SerializeToString()
 
     def _make_delta(self, states: tuple[TaskState, ...], keys: bytes) -> bytes:
         delta = pb.Delta(tasks=[_state(state) for state in states])
