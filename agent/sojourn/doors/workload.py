@@ -4,6 +4,8 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import datetime
 
+from google.protobuf.message import Message
+
 from sojourn._pb import workload_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.clock import Clock
@@ -182,8 +184,8 @@ class WorkloadApi:
         svids = [(entry, self._identities.x509_svid(entry)) for entry in stream.entries]
         crls = self._identities.crls
         key = (bundle, *foreign, crls, *((entry.id, entry.revision, svid.serial) for entry, svid in svids))
-        answer = self._answers.get(key)
-        if answer is None:
+
+        def message() -> pb.X509SVIDResponse:
             message = pb.X509SVIDResponse(crl=crls)
             for entry, svid in svids:
                 message.svids.add(
@@ -195,15 +197,27 @@ class WorkloadApi:
                 )
             for other in foreign:
                 message.federated_bundles[str(other.trust_domain.id)] = other.x509_der
-            answer = self._answers[key] = message.SerializeToString(deterministic=True)
+            return message
+
+        return self._shared(key, message)
+
+    def _shared(self, key: tuple[object, ...], make: Callable[[], Message]) -> bytes:
+        """What `make` makes, the same for all whose answer has this key: each stream holds what it was sent last."""
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self._answers[key] = make().SerializeToString(deterministic=True)
             if len(self._answers) > _ANSWERS_KEPT:
                 self._answers.popitem(last=False)
         return answer
 
     def _x509_bundles(self, stream: Stream) -> bytes:
-        bundles = {str(each.trust_domain.id): each.x509_der for each in self._x509_bundles_of(stream)}
-        message = pb.X509BundlesResponse(crl=self._identities.crls, bundles=bundles)
-        return message.SerializeToString(deterministic=True)
+        found, crls = self._x509_bundles_of(stream), self._identities.crls
+
+        def message() -> pb.X509BundlesResponse:
+            bundles = {str(each.trust_domain.id): each.x509_der for each in found}
+            return pb.X509BundlesResponse(crl=crls, bundles=bundles)
+
+        return self._shared(("x509", crls, *found), message)
 
     def _x509_bundles_of(self, stream: Stream) -> list[Bundle]:
         """The bundles that the caller may have, ours first. A trust domain without X.509 authorities has no X509-SVIDs
@@ -212,9 +226,12 @@ class WorkloadApi:
         return [each for each in self._identities.bundles_of(stream.entries).values() if each.x509_authorities]
 
     def _jwt_bundles(self, stream: Stream) -> bytes:
-        bundles = self._identities.bundles_of(stream.entries)
-        message = pb.JWTBundlesResponse(bundles={str(domain.id): each.jwks for domain, each in bundles.items()})
-        return message.SerializeToString(deterministic=True)
+        found = self._identities.bundles_of(stream.entries).values()
+
+        def message() -> pb.JWTBundlesResponse:
+            return pb.JWTBundlesResponse(bundles={str(each.trust_domain.id): each.jwks for each in found})
+
+        return self._shared(("jwt", *found), message)
 
     def _wit_svids(self, stream: Stream, wanted: SpiffeId | None) -> bytes:
         entries = [entry for entry in stream.entries if wanted in {None, entry.spiffe_id}]
@@ -231,8 +248,11 @@ class WorkloadApi:
     def _wit_bundles(self, stream: Stream) -> bytes:
         own, *foreign = self._identities.bundles_of(stream.entries).values()
         offered = [own, *(bundle for bundle in foreign if bundle.wit_authorities)]
-        message = pb.WITBundlesResponse(bundles={str(each.trust_domain.id): each.wit_jwks for each in offered})
-        return message.SerializeToString(deterministic=True)
+
+        def message() -> pb.WITBundlesResponse:
+            return pb.WITBundlesResponse(bundles={str(each.trust_domain.id): each.wit_jwks for each in offered})
+
+        return self._shared(("wit", *offered), message)
 
 
 def _audience(audience: Sequence[str]) -> tuple[str, ...]:

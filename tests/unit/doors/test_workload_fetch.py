@@ -281,3 +281,13 @@ async def test_records_again_when_records_were_lost(fetch, monkeypatch):
     await api.fetch_jwt_svid(Call(fetch.room.peer), pb.JWTSVIDRequest(audience=["a"]))
     await audit.flush()
     assert 1 == len(fetch.room.audit.fields("jwt_svid_issued"))
+
+
+@pytest.mark.parametrize("method", ["fetch_x509_bundles", "fetch_jwt_bundles"])
+async def test_streams_share_what_they_hold(fetch, method):
+    """All streams that are told of the same bundles hold one answer, however many they are and however large it is."""
+    told = []
+    for _ in range(2):
+        async with aclosing(getattr(fetch.api, method)(Call(fetch.room.peer), None)) as answers:
+            told.append(await anext(answers))
+    assert told[0] is told[1]

@@ -266,14 +266,17 @@ class Stream:
         self._begun = True
 
     async def _send_in_pieces(self, content: bytes) -> None:
-        left = memoryview(b"\x00" + len(content).to_bytes(4) + content)
-        while left and not self.over:
-            size = min(len(left), self.window, self._connection.window, FRAME_BYTES)
+        """Holds no copy of what many streams may share, and of whose readers some may never read."""
+        head, left = b"\x00" + len(content).to_bytes(4), memoryview(content)
+        while (head or left) and not self.over:
+            size = min(len(head) + len(left), self.window, self._connection.window, FRAME_BYTES)
             if size <= 0 or not self._connection.free:
                 await self._connection.freed()
                 continue
-            self._write(size, frames.data(self.number, bytes(left[:size])))
-            left = left[size:]
+            piece = head[:size]
+            rest = size - len(piece)
+            self._write(size, frames.data(self.number, piece + left[:rest]))
+            head, left = head[size:], left[rest:]
 
     def _close(self, end: bytes) -> None:
         self.over = True
