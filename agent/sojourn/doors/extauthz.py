@@ -5,6 +5,7 @@ Each answer is an HTTP answer, never a gRPC error: an Envoy that is told to let 
 """
 
 import json
+import re
 from collections.abc import Iterable
 from typing import Final
 
@@ -31,6 +32,8 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["Authorization"].full_name
 CHECKS = Metric("sojourn_envoy_checks_total", "Requests that an Envoy asked about, by the answer's status.", ["status"])
 PREFIX: Final = "x-sojourn-"  # ours alone: what a client sends of them never reaches the service
 TOKEN_HEADERS: Final = ("authorization", "dpop")
+# Some services read an underscore in a name as a dash, and those that know headers as variables (CGI) a dot and others.
+_NO_LETTER: Final = re.compile("[^a-z0-9]")
 _PERMISSION_DENIED: Final = 7  # any gRPC status but OK makes it a denial
 _UNABLE: Final = Refusal(503, "temporarily_unavailable", "the request cannot be authorized now")
 
@@ -97,8 +100,7 @@ def _allowed(token: TaskToken, ruling: Ruling, asked: HttpRequest) -> pb.CheckRe
         "params": json.dumps(dict(token.params), separators=(",", ":")),
     }
     ours = {f"{PREFIX}{name}": value for name, value in said.items()}
-    # Some services read an underscore in a name as a dash.
-    foreign = {name for name, _ in asked.headers if name.replace("_", "-").startswith(PREFIX)} - set(ours)
+    foreign = {name for name, _ in asked.headers if _NO_LETTER.sub("-", name).startswith(PREFIX)} - set(ours)
     gone = foreign if ruling.keep_token else foreign | set(TOKEN_HEADERS)
     return pb.CheckResponse(
         status=status_pb2.Status(),
