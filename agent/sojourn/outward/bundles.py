@@ -7,13 +7,17 @@ redirect is followed, and an answer has a deadline and a size. Proxies of the en
 
 import asyncio
 import os
+import re
 import ssl
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpcore
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from sojourn import trusted
 from sojourn.clock import Clock
@@ -37,8 +41,10 @@ from sojourn.spiffe import bundle as bundles
 from sojourn.spiffe import strictjson
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.spiffe.jose import RSA_EXPONENT_MAX
 from sojourn.spiffe.x509svid import spiffe_id_of
 
+_URI: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?:[A-Za-z0-9._~:/?#@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})*")
 _HEADERS: Final = [("Accept", "application/json"), ("Accept-Encoding", "identity"), ("User-Agent", "sojourn")]
 
 
@@ -186,14 +192,50 @@ def _read(trust_domain: TrustDomain, body: bytes) -> Bundle:
     return bundle
 
 
-def _check_member(certificate: Any, trust_domain: TrustDomain) -> None:
-    """Raise InvalidBundle for an authority that says it is of another trust domain. It may say nothing at all."""
+def _check_member(certificate: x509.Certificate, trust_domain: TrustDomain) -> None:
+    """Raise InvalidBundle for an authority that cannot be read whole, or says that it is of another trust domain.
+
+    It may say nothing at all. Libraries of workloads refuse all that they are sent together with one that they cannot
+    read, their own new SVID too.
+    """
+    try:
+        readable = _is_readable(certificate)
+    except Exception as error:
+        raise InvalidBundle("a certificate in x5c cannot be read", detail=str(error)) from error
+    if not readable:
+        raise InvalidBundle("a certificate in x5c has a number or a name that is none")
     try:
         named = spiffe_id_of(certificate)
     except SojournError:
         return  # what it is good for is judged when it vouches for somebody
     if named.trust_domain != trust_domain:
         raise InvalidBundle(f"it is that of {quoted(named.trust_domain.name)}, as its certificate says")
+
+
+def _is_readable(certificate: x509.Certificate) -> bool:
+    """Whether all is there that a certificate says, and is what it should be. Raises whatever the library does."""
+    key = certificate.public_key()
+    if isinstance(key, rsa.RSAPublicKey) and key.public_numbers().e > RSA_EXPONENT_MAX:
+        return False
+    names: list[x509.GeneralName] = []
+    for extension in certificate.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            names += extension.value
+        elif isinstance(extension.value, x509.NameConstraints):
+            names += [*(extension.value.permitted_subtrees or ()), *(extension.value.excluded_subtrees or ())]
+    texts = [name.value for name in names if isinstance(name, x509.DNSName | x509.RFC822Name)]
+    uris = [name.value for name in names if isinstance(name, x509.UniformResourceIdentifier)]
+    plain = all(text.isascii() and text.isprintable() for text in texts) and all(map(_URI.fullmatch, uris))
+    ends_later = certificate.not_valid_before_utc <= certificate.not_valid_after_utc
+    _ = certificate.subject, certificate.issuer  # reading them is what raises
+    return plain and ends_later and certificate.serial_number > 0 and _is_signed_as_it_says(certificate)
+
+
+def _is_signed_as_it_says(certificate: x509.Certificate) -> bool:
+    """Whether the algorithm beside the signature is the one that is signed (RFC 5280, 4.1.1.2)."""
+    der, signed = certificate.public_bytes(Encoding.DER), certificate.tbs_certificate_bytes
+    at = der.index(signed) + len(signed)  # of a SEQUENCE of less than 128 bytes
+    return der[at : at + 2 + der[at + 1]] in signed
 
 
 def _said(error: Exception, relationship: Relationship) -> BundleNotFetched:

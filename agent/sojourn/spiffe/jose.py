@@ -44,7 +44,7 @@ _ECDSA: Final = {
     "ES512": (ec.ECDSA(hashes.SHA512()), 66),
 }
 _RSA_MIN_BITS: Final = 2048
-_RSA_EXPONENT_MAX: Final = 2**31 - 1  # a larger one makes a signature up to thirty times as dear to check
+RSA_EXPONENT_MAX: Final = 2**31 - 1  # a larger one makes a signature up to thirty times as dear to check
 _NUMERIC_DATE_MAX: Final = 2**53
 LAST_SECOND: Final = 253_402_300_799  # of year 9999, the last that a datetime can hold
 _PRIVATE: Final = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
@@ -123,7 +123,7 @@ class PublicKey:
         if not isinstance(self._key, RSAKey):
             return False
         public = self._key.public_key
-        return public.key_size >= _RSA_MIN_BITS and public.public_numbers().e <= _RSA_EXPONENT_MAX
+        return public.key_size >= _RSA_MIN_BITS and public.public_numbers().e <= RSA_EXPONENT_MAX
 
 
 @dataclass(frozen=True)
