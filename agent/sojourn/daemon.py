@@ -67,7 +67,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
     process_setup.check_proc()
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
-        stack.callback(os.close, process_setup.claim_data_dir(config.data_dir))
+        stack.enter_context(process_setup.claim_data_dir(config.data_dir))
         rooms = await build(config, descriptors, stack)
         stop = asyncio.Event()
         stack.enter_context(process_setup.hear((signal.SIGTERM, signal.SIGINT), stop.set))

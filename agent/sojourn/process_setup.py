@@ -83,8 +83,12 @@ def limitations() -> dict[str, str]:
     return found
 
 
-def claim_data_dir(folder: Path) -> int:
-    """Make the data folder ours alone and lock it. Return the lock's descriptor, which must stay open."""
+@contextmanager
+def claim_data_dir(folder: Path) -> Iterator[None]:
+    """Make the data folder ours alone, and have it locked meanwhile. Raise CannotStart.
+
+    The lock is on the folder itself too: a file `lock` that somebody removes lets no second agent in.
+    """
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         status = os.stat(folder)
@@ -102,17 +106,31 @@ def claim_data_dir(folder: Path) -> int:
     except OSError as error:
         raise CannotStart(f"the data folder {str(folder)!r} cannot be written: {error.strerror}") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+        itself = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            _lock(folder, itself, descriptor)
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode())
+            yield
+        finally:
+            os.close(itself)
+    finally:
         os.close(descriptor)
+
+
+def _lock(folder: Path, itself: int, file: int) -> None:
+    """Lock a folder and the file in it. Raise CannotStart if another agent has."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(itself, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        holder = os.read(file, 32).decode("ascii", "replace").strip()
         raise CannotStart(
             f"another agent (process {holder or 'unknown'}) uses the data folder {str(folder)!r}: stop it, or choose"
             " another --data-dir"
         ) from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
-    return descriptor
+    except OSError as error:
+        raise CannotStart(f"the data folder {str(folder)!r} cannot be locked: {error.strerror}") from error
 
 
 def _capabilities() -> int:

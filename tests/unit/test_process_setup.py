@@ -20,9 +20,14 @@ def folder(tmp_path):
 
 @pytest.fixture
 def lock(folder):
-    descriptor = claim_data_dir(folder)
-    yield descriptor
-    os.close(descriptor)
+    with claim_data_dir(folder):
+        yield
+
+
+def claim(folder):
+    """Claim a data folder and give it up."""
+    with claim_data_dir(folder):
+        pass
 
 
 class TestHarden:
@@ -52,18 +57,24 @@ class TestClaim:
     def test_once(self, folder, lock):
         """A data folder that is in use is refused, with the process that uses it."""
         with pytest.raises(CannotStart, match=f"process {os.getpid()}"):
-            claim_data_dir(folder)
+            claim(folder)
+
+    def test_once_whatever_becomes_of_the_file(self, folder, lock):
+        """A lock file that somebody removes lets no second agent in."""
+        (folder / "lock").unlink()
+        with pytest.raises(CannotStart, match="another agent"):
+            claim(folder)
 
     def test_again_after_it_was_given_up(self, folder):
-        """A lock ends with its descriptor: a lock file that was left behind locks nobody out."""
-        os.close(claim_data_dir(folder))
-        os.close(claim_data_dir(folder))
+        """A lock ends with its claim: a lock file that was left behind locks nobody out."""
+        for _ in range(2):
+            claim(folder)
 
     def test_a_longer_pid_leaves_nothing(self, folder):
         """The lock names its holder and nothing of an earlier one."""
-        os.close(claim_data_dir(folder))
+        claim(folder)
         (folder / "lock").write_text("123456789012345\n")
-        os.close(claim_data_dir(folder))
+        claim(folder)
         assert f"{os.getpid()}\n" == (folder / "lock").read_text()
 
     @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777])
@@ -72,20 +83,20 @@ class TestClaim:
         folder.mkdir()
         folder.chmod(mode)
         with pytest.raises(CannotStart, match="chmod"):
-            claim_data_dir(folder)
+            claim(folder)
 
     def test_a_file_in_its_place(self, folder):
         """A file in the place of the data folder is refused."""
         folder.touch()
         with pytest.raises(CannotStart):
-            claim_data_dir(folder)
+            claim(folder)
 
     def test_a_link_in_the_place_of_the_lock(self, folder, tmp_path):
         """A link in the place of the lock is not followed."""
         folder.mkdir(mode=0o700)
         (folder / "lock").symlink_to(tmp_path / "victim")
         with pytest.raises(CannotStart):
-            claim_data_dir(folder)
+            claim(folder)
         assert not (tmp_path / "victim").exists()
 
     @pytest.mark.root
@@ -95,13 +106,13 @@ class TestClaim:
         folder.mkdir()
         os.chown(folder, 12345, 12345)
         with pytest.raises(CannotStart):
-            claim_data_dir(folder)
+            claim(folder)
 
     def test_descriptors_are_closed_on_refusal(self, folder, lock):
         """A refused claim leaves no descriptor behind."""
         before = len(os.listdir("/proc/self/fd"))
         with pytest.raises(CannotStart):
-            claim_data_dir(folder)
+            claim(folder)
         assert before == len(os.listdir("/proc/self/fd"))
 
 
