@@ -58,7 +58,11 @@ def run(
     follow: FollowOption = None,
 ) -> None:
     """Run the agent in the foreground. Prints one line with the word `ready` when both sockets answer."""
+    import signal
+
     from sojourn.lean import import_structlog
+
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the task types can be read again: by default we would die
 
     try:
         import_structlog()
