@@ -6,7 +6,6 @@ start and at half of its life.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
@@ -18,7 +17,7 @@ from typing import Any, Literal
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from sojourn.authority import crl
+from sojourn.authority import crl, keyfile
 from sojourn.authority.crl import RevokedLeaf
 from sojourn.authority.jwtkeys import JwtKeys, RsaKeys
 from sojourn.authority.profile import Signer, signer_id
@@ -75,7 +74,7 @@ class EmbeddedAuthority:
         self._curve = curve
         self._issuer_ttl = issuer_ttl
         self._hooks: list[Callable[[], None]] = []
-        os.makedirs(folder, mode=0o700, exist_ok=True)
+        keyfile.make_folder(folder)
         if (folder / "jwt.pem").exists() and not (folder / "root.pem").exists():
             raise CannotStart(
                 f"there are JWT keys in {str(folder)!r} and no root: restore root.pem, or remove jwt.pem to begin anew"
@@ -112,7 +111,7 @@ class EmbeddedAuthority:
         dns_names: Sequence[str] = (),
     ) -> tuple[x509.Certificate, ...]:
         """Sign a leaf for somebody else's key and return the chain, leaf first."""
-        _check_signable(spiffe_id)
+        _check_signable(spiffe_id, self.trust_domain)
         now = self._clock.now()
         self._ready(now)
         leaf = self._issuer.sign_leaf(
@@ -131,7 +130,7 @@ class EmbeddedAuthority:
 
         `claims`: more, none of a JWT-SVID's own (InvalidInput).
         """
-        _check_signable(spiffe_id)
+        _check_signable(spiffe_id, self.trust_domain)
         now = self._clock.now()
         self._ready(now)
         active = self._jwt.active
@@ -159,7 +158,7 @@ class EmbeddedAuthority:
 
         `claims`: more, none of a JWT-SVID's own (InvalidInput). Raise Unavailable if there is no key for `algorithm`.
         """
-        _check_signable(spiffe_id)
+        _check_signable(spiffe_id, self.trust_domain)
         now = self._clock.now()
         self._ready(now)
         if algorithm == "RS256" and self._rsa is None:
@@ -172,7 +171,7 @@ class EmbeddedAuthority:
 
     def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta) -> WitSvid:
         """Make a key and sign a WIT-SVID for it. Raise Unimplemented if that is switched off."""
-        _check_signable(spiffe_id)
+        _check_signable(spiffe_id, self.trust_domain)
         now = self._clock.now()
         self._ready(now)
         active = self.slots(WIT).active
@@ -342,11 +341,15 @@ def _parsed(text: str) -> SpiffeId:
     return SpiffeId.parse(text)
 
 
-def _check_signable(spiffe_id: SpiffeId) -> None:
-    """Raise Bug for what is no SPIFFE ID: a template that was not filled in, whatever its type says."""
+def _check_signable(spiffe_id: SpiffeId, trust_domain: TrustDomain) -> None:
+    """Raise Bug for what is no SPIFFE ID: a template that was not filled in, whatever its type says; and for one of
+    another trust domain.
+    """
     try:
         same = _parsed(str(spiffe_id)) == spiffe_id
     except InvalidSpiffeId as error:
         raise Bug("what is no SPIFFE ID would have been signed", detail=error.public) from error
     if not same:
         raise Bug("what is no SPIFFE ID would have been signed")
+    if spiffe_id.trust_domain != trust_domain:
+        raise Bug("an identity of another trust domain would have been signed", detail=str(spiffe_id))

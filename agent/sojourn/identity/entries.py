@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sojourn.attestation.selectors import Selector, text_of
-from sojourn.errors import Bug, InvalidEntry, InvalidSpiffeId, quoted
+from sojourn.errors import Bug, CannotStart, InvalidEntry, InvalidSpiffeId, SojournError, quoted
 from sojourn.identity.claims import NO_CLAIMS, JwtClaims
 from sojourn.identity.templates import IdTemplate, Placeholder, Unfilled, values_of
 from sojourn.limits import (
@@ -191,6 +191,21 @@ def check(entry: Registration, trust_domain: TrustDomain) -> None:
         raise InvalidEntry("expires_at is not a time in seconds since the epoch")
     if entry.store_svid and len({selector.type for selector in entry.selectors}) > 1:
         raise InvalidEntry("selector types must be the same when store SVID is enabled")
+
+
+def check_stored(entry: Registration, trust_domain: TrustDomain) -> None:
+    """Raise CannotStart for an entry that no agent of this trust domain has kept, as where its keys were moved away and
+    its trust domain was changed: what it says would be signed.
+    """
+    try:
+        entry.spiffe_id.check_workload_of(trust_domain)
+        if not entry.selectors:
+            raise InvalidEntry("selector list is empty")
+    except SojournError as error:
+        raise CannotStart(
+            f"the database's entry {quoted(entry.id)} is none of this agent's: {error.public}; use another --data-dir"
+            " for another trust domain, or restore it from a backup"
+        ) from error
 
 
 def _check_ttl(name: str, seconds: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidEntry, NotFound, SojournError, quoted
-from sojourn.identity.entries import Entry, Registration, check
+from sojourn.identity.entries import Entry, Registration, check, check_stored
 from sojourn.identity.matching import EntryIndex, Matches
 from sojourn.identity.plan import Plan, Step
 from sojourn.identity.plan import make as make_plan
@@ -76,6 +76,7 @@ class Registry:
         self._ends: dict[str, tuple[float, Alarm]] = {}  # when at the latest, on the boot clock
         self._following = False
         for entry in store.load():
+            check_stored(entry, trust_domain)
             self._hold(entry)
 
     # --- reading ----------------------------------------------------------------------------------------------------
