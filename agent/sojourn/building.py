@@ -3,7 +3,9 @@
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
+import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from sojourn.attestation.loading import load_attestors
@@ -71,6 +73,8 @@ from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.running import Runners
 from sojourn.tasks.tokenkeys import TokenKeys
 
+log = structlog.get_logger()
+
 _RS256_ONLY = frozenset({"entra"})  # kinds of providers that take no other algorithm
 
 
@@ -125,13 +129,20 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     clock = SystemClock()
     alarms = Alarms(clock)
     trust_domain = TrustDomain(config.trust_domain)
-    database = open_sqlite(config.data_dir / "sojourn.db", had_content=(config.data_dir / "keys" / "root.pem").exists())
+    had_root, had_database = _were_there(config.data_dir)
+    database = open_sqlite(config.data_dir / "sojourn.db", had_content=had_root)
     stack.callback(database.close)
     journal = AuditTable(database)
     audit = Audit(journal, clock)
     stack.push_async_callback(audit.finish)
     wal.report(database.torn, audit)
     epoch = await next_epoch(database)
+    if had_root and not had_database:
+        _tell_lost(audit, "database_lost", "there are keys of an earlier run and was no database: entries, revocations,"
+                   " switches that were off and the journal are gone")  # fmt: skip
+    elif had_database and epoch > 1 and not had_root:
+        _tell_lost(audit, "root_lost", "there is a database of an earlier run and was no root: what the earlier one"
+                   " signed verifies no more")  # fmt: skip
     pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
     attestation = Attestation(await load_attestors(config.attestors, pool, clock), clock)
@@ -267,6 +278,16 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         inspecting=Inspecting(engine, changing, audiences, identities, judging.was_used, clock),
         proving=Proving(engine, authority, revocations, replays, clock),
     )
+
+
+def _were_there(data_dir: Path) -> tuple[bool, bool]:
+    """Whether earlier runs have left a root, and a database."""
+    return (data_dir / "keys" / "root.pem").exists(), (data_dir / "sojourn.db").exists()
+
+
+def _tell_lost(audit: Audit, event: str, reason: str) -> None:
+    log.error(event, reason=reason)
+    audit.note(event, reason=reason)
 
 
 def _audiences(config: Config) -> Audiences:

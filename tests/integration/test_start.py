@@ -1,6 +1,7 @@
 """Starting and stopping: what the agent refuses, what it leaves alone, and how it says so."""
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -8,12 +9,13 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from harness.agent import COMMAND, AgentProcess, clean_environment
 from harness.raw import Admin, Wire, entry, refusal
+from sojourn.store import tables
 
 ENDS_SECONDS = 20
 
@@ -175,6 +177,13 @@ class TestDataFolder:
             agent.data_dir = other.data_dir
             assert f"another agent (process {other.pid}) uses the data folder" in refused(agent)
 
+    def test_in_use_without_its_lock_file(self, agent: AgentProcess) -> None:
+        """Removing the lock file of an agent that runs lets no second one at its database."""
+        with AgentProcess() as other:
+            (other.data_dir / "lock").unlink()
+            agent.data_dir = other.data_dir
+            assert "uses the data folder" in refused(agent)
+
     def test_freed_by_kill(self, agent: AgentProcess) -> None:
         """The lock of an agent that was killed is gone with it."""
         with agent:
@@ -236,6 +245,20 @@ class TestKeys:
             assert content == key.read_bytes()
             key.write_bytes(good)
 
+    @pytest.mark.root
+    @pytest.mark.parametrize("spoil", [lambda keys: keys.chmod(0o777), lambda keys: os.chown(keys, 4401, 4401)])
+    def test_in_a_folder_that_others_may_write(self, stopped: AgentProcess, spoil: Callable[[Path], None]) -> None:
+        """Keys are not taken from a folder into which others may have put them."""
+        spoil(stopped.data_dir / "keys")
+        assert str(stopped.data_dir / "keys") in refused(stopped)
+
+    def test_that_are_no_folder(self, agent: AgentProcess) -> None:
+        """A file in the place of the folder of keys is refused and left alone."""
+        agent.data_dir.mkdir(mode=0o700)
+        (agent.data_dir / "keys").write_text("precious")
+        assert "cannot make the folder" in refused(agent)
+        assert "precious" == (agent.data_dir / "keys").read_text()
+
     def test_that_are_symlinks(self, stopped: AgentProcess) -> None:
         """A key file is not read through a symlink."""
         [*_, key] = sorted((stopped.data_dir / "keys").iterdir())
@@ -269,6 +292,55 @@ class TestDatabase:
             path.chmod(0o666)
         assert "database" in refused(agent)
         assert not (agent.folder / "elsewhere").exists()
+
+    @pytest.mark.parametrize("table", sorted(tables.metadata.tables))
+    def test_without_one_of_its_tables(self, stopped: AgentProcess, table: str) -> None:
+        """A database that has lost a table, as of a backup in part, is refused: an empty one would be taken for it."""
+        _sqlite(stopped.data_dir / "sojourn.db", f"DROP TABLE {table}")
+        assert table in refused(stopped)
+
+    @pytest.mark.parametrize(
+        ("statement", "says"),
+        [
+            ("INSERT INTO entries VALUES ('a', 'b', 'no JSON')", "the database's entries cannot be read"),
+            ("INSERT INTO revocations VALUES ('x509:1', 99999999999, '{}')", "revocations cannot be read: KeyError"),
+            ("INSERT INTO bundles VALUES ('other.org', '[')", "foreign bundles cannot be read"),
+            ("INSERT INTO settings VALUES ('task_blocks', '[{}]')", "task blocks cannot be read"),
+            ("INSERT INTO settings VALUES ('reviews_owed', '7')", "reviews owed cannot be read"),
+            ("DELETE FROM alembic_version", "does not say of which schema it is"),
+            ("UPDATE alembic_version SET version_num = 'new'", "does not say of which schema it is"),
+        ],
+    )
+    def test_rows_that_no_agent_wrote(self, stopped: AgentProcess, statement: str, says: str) -> None:
+        """What cannot be read is said in one sentence and never left out: a revocation or a switch would be undone."""
+        _sqlite(stopped.data_dir / "sojourn.db", statement)
+        assert says in refused(stopped)
+
+    def test_of_another_trust_domain(self, agent: AgentProcess) -> None:
+        """Where the keys were moved away, entries of another trust domain are not signed by the new ones."""
+        with agent:
+            agent.register("/web", "unix:uid:0")
+        shutil.rmtree(agent.data_dir / "keys")
+        text = refused(agent, "--trust-domain", "other.org")
+        assert '"spiffe://example.org/web" is not a member of trust domain "other.org"' in text
+
+    def test_that_is_gone(self, stopped: AgentProcess) -> None:
+        """An agent whose database was removed starts anew, and says that it has lost what was in it."""
+        (stopped.data_dir / "sojourn.db").unlink()
+        self.check_told(stopped, "database_lost")
+
+    def test_whose_keys_are_gone(self, stopped: AgentProcess) -> None:
+        """An agent whose keys were removed makes a new root, and says that the old one's signatures count no more."""
+        shutil.rmtree(stopped.data_dir / "keys")
+        self.check_told(stopped, "root_lost")
+
+    @staticmethod
+    def check_told(agent: AgentProcess, event: str) -> None:
+        """It is told once, in status and audit, and not at the next start."""
+        for told in ([event], []):
+            agent.start()
+            assert told == [each["what"] for each in agent.json("status")["failures"]]
+            agent.stop()
 
 
 def _damage(path: Path, damage: str) -> None:
@@ -469,3 +541,20 @@ def test_told_to_stop_at_any_instant(agent: AgentProcess, number: signal.Signals
         armed.touch()
         assert 0 == agent.stop(number)
         assert {signal.SIGTERM, signal.SIGINT, signal.SIGHUP} == {int(each) for each in armed.read_text().split()}
+
+
+def test_told_to_read_again_as_it_starts(agent: AgentProcess) -> None:
+    """An agent that starts is not ended by SIGHUP, which has one that runs read its task types again."""
+    process = agent.spawn()
+    assert process.stdout is not None
+    try:
+        ends = time.monotonic() + ENDS_SECONDS
+        while not int(re.findall(r"SigIgn:\s(\w+)", Path(f"/proc/{process.pid}/status").read_text())[0], 16) & 1:
+            assert time.monotonic() < ends
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGHUP)
+        assert "ready" in process.stdout.readline()
+    finally:
+        process.terminate()
+        process.communicate(timeout=ENDS_SECONDS)

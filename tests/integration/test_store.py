@@ -380,3 +380,30 @@ def test_a_read_only_data_folder() -> None:
         assert "Read-only file system" in text
         subprocess.run(["mount", "-o", "remount,rw", str(agent.data_dir)], check=True)
         agent.start()
+
+
+# --- files that are taken from under it -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["sojourn.db", "sojourn.db-wal", "sojourn.db-shm"])
+@pytest.mark.parametrize("replaced", [False, True], ids=["moved away", "replaced"])
+def test_a_file_is_taken_away(agent: AgentProcess, name: str, replaced: bool) -> None:
+    """Where the database's files are not those that the agent has open, nothing is acknowledged that a restart would
+    lose: no entry and no kill switch. Put back, all goes on."""
+    path = agent.data_dir / name
+    kept = path.with_name("kept")
+    os.rename(path, kept)
+    if replaced:
+        path.write_bytes(kept.read_bytes())
+    create = ("entry", "create", "--spiffe-id", "spiffe://example.org/late", "--selector", "unix:uid:7")
+    for command in (create, ("task", "block", "--type", "triage-ticket")):
+        done = agent.run(*command, check=False)
+        assert 1 == done.returncode
+        assert f"{str(path)!r} {'is another file now' if replaced else 'is gone'}" in done.stderr
+    os.rename(kept, path)
+    agent.run(*create)
+    agent.run("task", "block", "--type", "triage-ticket")  # it was off, and not on disk
+    agent.kill()
+    agent.start()
+    assert {"/late"} == registered(agent)
+    assert ["triage-ticket"] == [each["type"] for each in agent.json("task", "blocks")["blocks"]]

@@ -7,6 +7,19 @@ from pathlib import Path
 from sojourn.errors import CannotStart
 
 
+def make_folder(folder: Path) -> None:
+    """Make the folder of the keys, 0700, if it is not there. Raise CannotStart if others could put keys into it."""
+    try:
+        os.makedirs(folder, mode=0o700, exist_ok=True)
+        status = os.stat(folder)
+    except OSError as error:
+        raise CannotStart(f"cannot make the folder {str(folder)!r} for the keys: {error.strerror}") from error
+    if status.st_uid != os.geteuid():
+        raise CannotStart(f"the folder {str(folder)!r} belongs to user {status.st_uid}: it must be this agent's own")
+    if status.st_mode & 0o022:
+        raise CannotStart(f"the folder {str(folder)!r} can be written by others: chmod go-w it, and look at its keys")
+
+
 def write_new(path: Path, content: bytes) -> None:
     """Write a file that no one else may read, atomically and durably; the folder must be there."""
     scratch = path.with_name(path.name + ".new")

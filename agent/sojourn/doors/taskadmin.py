@@ -42,6 +42,7 @@ class TaskAdminApi:
         self._audit = audit
         self._clock = clock
         self._lock = asyncio.Lock()
+        self._unwritten = False  # a switch is off that is not on disk
 
     def admin_methods(self) -> dict[str, Method]:
         return {
@@ -86,18 +87,21 @@ class TaskAdminApi:
         reason = request.block.reason[:AUDITED_TEXT] or "no reason given"
         async with self._lock:
             known = self._engine.blocks.all()
-            if any((block.kind, block.name) == (kind, name) for block in known):
+            off = any((block.kind, block.name) == (kind, name) for block in known)
+            if off and not self._unwritten:
                 raise AlreadyExists(f"{name!r} is switched off already")
-            if len(known) >= TASK_BLOCKS:
+            if not off and len(known) >= TASK_BLOCKS:
                 raise LimitExceeded(f"more than {TASK_BLOCKS} blocks")
             made = Block(kind, name, reason, int(self._clock.now().timestamp()))
             # In force before it is on disk: what stops need not wait.
             self._engine.blocks.replace([*known, made])
+            self._unwritten = True
             ended = [task for task in self._engine.tasks.all() if _is_of(task, kind, name)]
             for task in ended:
                 self._engine.end(task, REVOKED, BLOCKED)
             event = self._audit.event("tasks_blocked", {kind: name, "reason": reason, "ended": len(ended), **call.by})
             await self._blocks.save(self._engine.blocks.all(), event)
+            self._unwritten = False
         return pb.BlockTasksResponse(ended=[self._message(task) for task in ended])
 
     async def unblock(self, call: Call, request: pb.UnblockTasksRequest) -> pb.UnblockTasksResponse:
@@ -109,6 +113,7 @@ class TaskAdminApi:
                 raise NotFound(f"{name[:100]!r} is not switched off")
             await self._blocks.save(left, self._audit.event("tasks_unblocked", {kind: name, **call.by}))
             self._engine.blocks.replace(left)
+            self._unwritten = False
         return pb.UnblockTasksResponse()
 
     async def list_blocks(self, _call: Call, _request: pb.ListBlocksRequest) -> pb.ListBlocksResponse:

@@ -60,4 +60,4 @@ class CredentialTable:
                 for row in connection.execute(found)
             ]
 
-        return self._database.read_now(work)
+        return self._database.read_now("credentials", work)

@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sojourn.errors import Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
 from sojourn.limits import WRITES_PER_COMMIT, WRITES_WAITING
 from sojourn.store import tables
+from sojourn.store.files import DatabaseFiles
 from sojourn.store.prepared import Prepared
 from sojourn.store.wal import TornTail, torn_tail
 
@@ -46,10 +47,11 @@ class _Write:
 class Database:
     """Writes in order, each durable when answered. `close` waits for those that are queued."""
 
-    def __init__(self, engine: Engine, torn: TornTail | None = None) -> None:
-        """`torn`: what was found in its log before it was opened."""
+    def __init__(self, engine: Engine, files: DatabaseFiles, torn: TornTail | None = None) -> None:
+        """`files`: those that `engine` has open. `torn`: what was found in its log before it was opened."""
         self.torn = torn
         self._engine = engine
+        self._files = files
         self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
         self._asked: deque[_Write] = deque()  # in this turn of the loop
         self._handing_over: asyncio.AbstractEventLoop | None = None  # at the end of whose turn that is handed over
@@ -99,10 +101,22 @@ class Database:
 
     async def read(self, work: Callable[[Connection], T]) -> T:
         """Run `work` on a connection of its own, in a thread."""
-        return await asyncio.to_thread(self.read_now, work)
+        return await asyncio.to_thread(self._read, work)
 
-    def read_now(self, work: Callable[[Connection], T]) -> T:
-        """Run `work` in the calling thread: for the start, before anything is served."""
+    def read_now(self, what: str, work: Callable[[Connection], T]) -> T:
+        """Run `work` in the calling thread: for the start, before anything is served. Raise CannotStart: `what` is not
+        as an agent has written it.
+        """
+        try:
+            return self._read(work)
+        except Exception as error:
+            reason = error.public if isinstance(error, SojournError) else type(error).__name__
+            raise CannotStart(
+                f"the database's {what} cannot be read: {reason}; restore it from a backup or give another --data-dir",
+                detail=str(error),
+            ) from error
+
+    def _read(self, work: Callable[[Connection], T]) -> T:
         try:
             with self._engine.connect() as connection:
                 return work(connection)
@@ -116,6 +130,7 @@ class Database:
         self._thread.join()
         self._let_go()
         self._engine.dispose()
+        self._files.close()
 
     def _run(self) -> None:
         while True:
@@ -140,6 +155,7 @@ class Database:
 
     def _commit(self, batch: list[_Write]) -> None:
         try:
+            self._files.check()
             if not self._together(batch):
                 self._apart(batch)
         except Exception as error:  # noqa: BLE001  # whatever it is, those who wait get an answer
@@ -271,11 +287,12 @@ def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
 
     try:
         _migrate(engine)
+        files = DatabaseFiles(path)
     except SojournError:
         raise
     except Exception as error:
         raise _unusable(path, _sentence(error)) from error
-    return Database(engine, torn)
+    return Database(engine, files, torn)
 
 
 def _check_file(path: Path, *, had_content: bool) -> None:
@@ -327,9 +344,14 @@ def _migrate(engine: Engine) -> None:
         if "alembic_version" in names:
             version = connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
             if version == tables.SCHEMA:
+                lost = sorted(tables.metadata.tables.keys() - names)
+                if lost:
+                    raise CannotStart(f"the database has lost its {', '.join(lost)}: restore it from a backup")
                 connection.execute(select(tables.settings).limit(1))
                 return
-            if str(version) > tables.SCHEMA:
+            if not (isinstance(version, str) and version.isdecimal()):
+                raise CannotStart("the database does not say of which schema it is: restore it from a backup")
+            if version > tables.SCHEMA:
                 raise CannotStart(
                     f"the database was written by a newer Sojourn (schema {version}, this one knows {tables.SCHEMA})"
                 )

@@ -44,7 +44,7 @@ class EntryTable:
         def work(connection: Connection) -> list[Registration]:
             return [_entry(row.id, json.loads(row.document)) for row in connection.execute(select(entries))]
 
-        return self._database.read_now(work)
+        return self._database.read_now("entries", work)
 
     async def write(self, put: Sequence[Registration], remove: Sequence[str]) -> None:
         """Replace and remove entries in one transaction. Raise AlreadyExists if one has a twin."""

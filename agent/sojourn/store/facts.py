@@ -42,7 +42,7 @@ class FactTable:
                 for row in connection.execute(found)
             ]
 
-        return self._database.read_now(work)
+        return self._database.read_now("facts", work)
 
     async def save(self, key: Key, document: Mapping[str, Any], event: Event) -> None:
         row = {"boot_id": self._boot_id, "document": json.dumps(document)}

@@ -28,7 +28,7 @@ class ForeignTable:
             related = connection.execute(select(relationships)).all()
             return found, {TrustDomain(row.trust_domain): json.loads(row.document) for row in related}
 
-        return self._database.read_now(work)
+        return self._database.read_now("foreign bundles", work)
 
     async def put_bundle(self, bundle: Bundle) -> None:
         await self._put(bundles, bundle.trust_domain, bundle.document())

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sqlalchemy import Connection
 
@@ -35,10 +35,10 @@ class KeptList(Generic[Value]):
     def load(self) -> list[Value]:
         """Read in the calling thread: for the start."""
 
-        def work(connection: Connection) -> Any:
-            return settings.get(connection, self._name)
+        def work(connection: Connection) -> list[Value]:
+            return [self._make(**each) for each in json.loads(settings.get(connection, self._name) or "[]")]
 
-        return [self._make(**each) for each in json.loads(self._database.read_now(work) or "[]")]
+        return self._database.read_now(self._name.replace("_", " "), work)
 
     async def save(self, values: Sequence[Value], event: Event) -> None:
         text = json.dumps([asdict(value) for value in values])

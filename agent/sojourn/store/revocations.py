@@ -24,7 +24,7 @@ class RevocationTable:
         def work(connection: Connection) -> list[RevokedSvid]:
             return [_revoked(row.document) for row in connection.execute(select(revocations))]
 
-        return self._database.read_now(work)
+        return self._database.read_now("revocations", work)
 
     async def put(self, revoked: Sequence[RevokedSvid]) -> None:
         rows = [

@@ -25,7 +25,7 @@ def assertion(jti="a", *, kind="jwt-svid", issuer="example.org", audience="us", 
 
 
 def rows(database):
-    return database.read_now(lambda connection: connection.execute(used_tokens.select()).all())
+    return database.read_now("rows", lambda connection: connection.execute(used_tokens.select()).all())
 
 
 async def test_once(path):
