@@ -130,7 +130,7 @@ def from_details(details: object) -> Details:
     name = first.get("type")
     if not isinstance(name, str) or any(element.get("type") != name for element in details):
         raise InvalidInput("authorization_details name more than one type, or none")
-    grants = []
+    grants: list[Grant] = []
     for element in details:
         if not _MEMBERS.issuperset(element):
             unknown = min(set(element) - _MEMBERS)
@@ -142,6 +142,11 @@ def from_details(details: object) -> Details:
         actions, locations = element.get("actions"), element.get("locations")
         if not _strings(actions) or not _strings(locations):
             raise InvalidInput("authorization_details need actions and locations, each a list of strings")
+        # Before each action is looked at for each location: a text of 64 KiB may have thousands of both.
+        if len(actions or ()) > ACTIONS_PER_GRANT:
+            raise InvalidInput(f"a grant has 1 to {ACTIONS_PER_GRANT} actions")
+        if len(grants) + len(locations or ()) > GRANTS_PER_TASK:
+            raise InvalidInput(f"a task has at most {GRANTS_PER_TASK} grants")
         grants += [parsed(location, tuple(actions or ())) for location in locations or ()]
     authority = alone(grants[0]) if len(grants) == 1 else Authority.of(grants)
     return Details(name, authority, _params(first), _digest(first))

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidInput
 from sojourn.limits import ACTIONS_PER_GRANT, AUDIENCE_MAX_BYTES, GRANTS_PER_TASK
+from sojourn.tasks import grants as module
 from sojourn.tasks.grants import Authority, Grant, from_details
 
 FREELY = examples(300)
@@ -370,6 +371,24 @@ class TestFromDetails:
         """More locations than a task may have grants are refused."""
         with pytest.raises(InvalidInput, match="at most 50 grants"):
             from_details([{**GOOD, "locations": [f"urn:{number}" for number in range(GRANTS_PER_TASK + 1)]}])
+
+    @pytest.mark.parametrize(
+        "details",
+        [
+            pytest.param([{**GOOD, "actions": ["a"] * 5_000}], id="actions"),
+            pytest.param([{**GOOD, "locations": ["urn:a"] * 5_000}], id="locations"),
+            pytest.param([{**GOOD, "locations": [f"urn:{number}"]} for number in range(1_400)], id="elements"),
+        ],
+    )
+    def test_what_is_too_much_is_counted_and_not_read(self, monkeypatch, details):
+        """No more grants are read of a request than a task may have, and none whose actions are too many: each action of
+        thousands at each location of thousands would keep all others waiting for half a second.
+        """
+        read = []
+        monkeypatch.setattr(module, "parsed", lambda *asked: read.append(asked) or Grant.parse(*asked))
+        with pytest.raises(InvalidInput, match=r"at most 50 grants|1 to 50 actions"):
+            from_details(details)
+        assert len(read) <= GRANTS_PER_TASK
 
     @pytest.mark.parametrize(
         "change",
