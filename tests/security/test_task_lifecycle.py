@@ -26,6 +26,15 @@ from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.errors import TaskOver
 
+# Has the kernel stop a process when a signal has ended it and before it is gone, for as long as this runs.
+TRACER = """
+import ctypes, sys, time
+SEIZE, TRACE_EXIT = 0x4206, 0x40
+trace = ctypes.CDLL(None, use_errno=True).ptrace
+trace.argtypes = [ctypes.c_long] * 4
+print(trace(SEIZE, int(sys.argv[1]), 0, TRACE_EXIT), flush=True)
+time.sleep(600)
+"""
 UNKNOWN = "tsk_AAAAAAAAAAAAAAAAAAAAAA"
 BRIEF = f"""
 allowed_workloads = ["{TRIAGE}"]
@@ -78,6 +87,28 @@ class TestCase20:
             _, token = held(holder, begin=begin)
             os.kill(holder.pid, number)
             assert "the task is over: revoked, holder_" in why_dead(service, token)
+
+    @pytest.mark.root  # others may trace none but their children, on some machines
+    @pytest.mark.parametrize("begin", ["begin", "begin_process"], ids=["stream", "process"])
+    def test_killed_and_kept_from_going(self, agent: AgentProcess, service: SyncClient, begin: str) -> None:
+        """Who traces the holder can keep it from going once it is killed, and what runs beside it would go on: its task
+        is over all the same, also if nobody asks.
+        """
+        with Caller(agent.socket) as holder:
+            task, token = held(holder, begin=begin)
+            tracer = subprocess.Popen(
+                [sys.executable, "-c", TRACER, str(holder.pid)], stdout=subprocess.PIPE, text=True
+            )
+            try:
+                assert tracer.stdout is not None
+                assert "0\n" == tracer.stdout.readline()
+                os.kill(holder.pid, signal.SIGKILL)
+                until(lambda: agent.json("task", "show", task)["state"] == "revoked", "the task has ended")
+                assert "(tracing stop)" in Path(f"/proc/{holder.pid}/status").read_text()
+                assert "the task is over: revoked, holder_exited" == why_dead(service, token)
+            finally:
+                tracer.kill()
+                tracer.communicate()
 
     @pytest.mark.parametrize("begin", ["begin", "begin_process"], ids=["stream", "process"])
     def test_stopped(self, agent: AgentProcess, service: SyncClient, begin: str) -> None:

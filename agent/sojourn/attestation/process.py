@@ -20,6 +20,7 @@ _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, 64 bytes): struct pidfd_info, fi
 _PIDFD_INFO_EXIT = 1 << 3
 _BLOCK_BYTES = 8_192  # more than most files of /proc have
 _KEPT_OPEN = ("status", "cgroup")
+_SIGNALED = 0x0400  # PF_SIGNALED, of the kernel's flags in /proc/PID/stat
 _NO_LOGIN = 2**32 - 1
 _PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup id, pid tgid ppid and eight ids, exit code
 
@@ -106,6 +107,13 @@ class Process:
     def check_alive(self) -> None:
         if self.exited:
             raise AttestationFailed("the process has gone")
+
+    @property
+    def doomed(self) -> bool:
+        """Whether a signal has ended it, though it may not be gone yet: while its core is written, or for as long as
+        whoever traces it keeps it in its last stop. Raise AttestationFailed if there is nothing to read.
+        """
+        return bool(stat_of(self.pid).flags & _SIGNALED)
 
     def on_exit(self, action: Callable[[], None]) -> None:
         """Call `action` once in the running loop as soon as the process has ended."""
@@ -272,6 +280,7 @@ class Stat:
     state: str
     parent: int
     start_time: int
+    flags: int
 
 
 def stat_of(pid: int) -> Stat:
@@ -281,7 +290,7 @@ def stat_of(pid: int) -> Stat:
     fields = text[text.rfind(")") + 2 :].split()
     if len(fields) < 20:
         raise AttestationFailed("the process has gone")
-    return Stat(fields[0], int(fields[1]), int(fields[19]))
+    return Stat(fields[0], int(fields[1]), int(fields[19]), int(fields[6]))
 
 
 def _read(pid: int, name: str) -> str:

@@ -27,9 +27,10 @@ class _Held:
         """Why the process holds nothing any more: it has gone, or changed its program or cgroup since it was held."""
         try:
             same = self.process.program() == self.program and self.process.cgroup() == self.cgroup
+            doomed = self.process.doomed
         except AttestationFailed:  # it may be ending: its program goes before the kernel says so
             return HOLDER_EXITED
-        if self.process.exited:
+        if doomed or self.process.exited:
             return HOLDER_EXITED
         return "" if same else ATTESTATION_CHANGED
 
@@ -151,10 +152,10 @@ class Holders:
         """The processes that are held, each by pid and start time."""
         return list(self._held)
 
-    def changed_of(self, keys: Iterable[tuple[int, int]]) -> set[Hold]:
-        """The holds on those of these processes that have ATTESTATION_CHANGED: each process is looked at once."""
+    def lost_of(self, keys: Iterable[tuple[int, int]]) -> dict[Hold, str]:
+        """Why those of these processes that are lost hold nothing any more: each process is looked at once."""
         found = [self._held[key] for key in keys if key in self._held]
-        return {hold for held in found if held.lost() == ATTESTATION_CHANGED for hold in held.holds}
+        return {hold: why for held in found if (why := held.lost()) for hold in held.holds}
 
     def _exited(self, key: tuple[int, int]) -> None:
         held = self._held.get(key)

@@ -10,7 +10,7 @@ from sojourn.oversight.audit import Audit
 from sojourn.tasks.feed import Feed
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.live import LiveTasks
-from sojourn.tasks.reasons import ATTESTATION_CHANGED, HANDOVER, HOLDER_EXITED
+from sojourn.tasks.reasons import HANDOVER, HOLDER_EXITED
 from sojourn.tasks.task import REVOKED, Task
 
 log = structlog.get_logger()
@@ -56,21 +56,22 @@ class Holding:
 
     def check(self, task: Task) -> None:
         """End a task whose holder runs another program, or is in another cgroup, by now; or is about to be gone."""
-        lost = self._holders.lost(task.holder) if task.live else ""
-        if lost == HOLDER_EXITED:
+        self._lost(task, self._holders.lost(task.holder) if task.live else "")
+
+    def _lost(self, task: Task, why: str) -> None:
+        if why == HOLDER_EXITED:
             self.gone(task)
-        elif lost:
-            self._end(task, REVOKED, lost)
+        elif why and task.live:
+            self._end(task, REVOKED, why)
 
     def look(self) -> None:
         """Check all holders, each process once, some at a time, and look again in a while."""
         self._look_at(self._holders.keys)
 
     def _look_at(self, keys: Sequence[tuple[int, int]]) -> None:
-        changed = self._holders.changed_of(keys[:PROCESSES_LOOKED_AT_ONCE])
-        for task in self._tasks.all() if changed else ():
-            if task.holder in changed and task.live:
-                self._end(task, REVOKED, ATTESTATION_CHANGED)
+        lost = self._holders.lost_of(keys[:PROCESSES_LOOKED_AT_ONCE])
+        for task in self._tasks.all() if lost else ():
+            self._lost(task, lost.get(task.holder, ""))
         if rest := keys[PROCESSES_LOOKED_AT_ONCE:]:
             self._alarms.after(0, lambda: self._look_at(rest))
         else:
