@@ -4,10 +4,12 @@ import json
 
 import pytest
 from sojourn.doors import answers
+from sojourn.doors.scope import SENDER
 from sojourn.errors import InvalidInput, InvalidToken, PolicyDenied, TooLarge
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oautherrors import AuthorizationPending, InvalidClient, NonceNeeded
 from sojourn.providers.errors import ProviderUnavailable
+from sojourn.tasks.clients import Sender
 from starlette.requests import Request
 
 FORM = (b"content-type", b"application/x-www-form-urlencoded")
@@ -21,7 +23,8 @@ def request(body=b"", *headers, pieces=1):
     async def receive():
         return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
 
-    return Request({"type": "http", "method": "POST", "path": "/token", "headers": list(headers)}, receive)
+    scope = {"type": "http", "method": "POST", "path": "/token", "headers": list(headers)}
+    return Request({**scope, SENDER: Sender(address="127.0.0.1")}, receive)
 
 
 def refused(error, *headers):

@@ -31,6 +31,9 @@ class FakeConnection:
     def write(self, data):
         self.written += data
 
+    async def pace(self):
+        await asyncio.sleep(0)
+
     async def freed(self):
         await self._freed.wait()
         self._freed.clear()
