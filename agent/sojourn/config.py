@@ -21,6 +21,7 @@ from sojourn.address import default_run_dir, default_state_dir, socket_path
 from sojourn.configtables import (
     Duration,
     FederationConfig,
+    FilePath,
     LimitsConfig,
     ListenConfig,
     MetricsConfig,
@@ -28,6 +29,7 @@ from sojourn.configtables import (
     SignalsConfig,
     Table,
     between,
+    filled,
     issuer_url,
     spiffe_ids,
 )
@@ -55,7 +57,7 @@ def _socket(value: object) -> object:
         raise ValueError(error.public) from None
 
 
-SocketPath = Annotated[Path, BeforeValidator(_socket)]
+SocketPath = Annotated[Path, BeforeValidator(_socket), BeforeValidator(filled)]  # the last one first
 SvidTtl = Annotated[Duration, between(timedelta(seconds=SVID_TTL_MIN_SECONDS), timedelta(seconds=SVID_TTL_MAX_SECONDS))]
 
 
@@ -95,14 +97,14 @@ class IdentityConfig(Table):
 class RegistrationConfig(Table):
     """Entries that come from files."""
 
-    follow: Path | None = None  # a folder of entry files whose entries are kept as it says
+    follow: FilePath | None = None  # a folder of entry files whose entries are kept as it says
 
 
 class TasksConfig(Table):
     """Task types and the tokens of tasks."""
 
-    types_dir: Path | None = None
-    shadow_types_dir: Path | None = None  # a candidate set that is asked beside, and decides nothing
+    types_dir: FilePath | None = None
+    shadow_types_dir: FilePath | None = None  # a candidate set that is asked beside, and decides nothing
     approval_classes: tuple[Literal["normal", "high"], ...] = ()  # of types that need an approval of an operator's
     issuer: str | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
     token_key_ttl: Annotated[Duration, between(timedelta(seconds=10))] = timedelta(seconds=TOKEN_KEY_SECONDS)
@@ -123,7 +125,7 @@ class Config(Table):
     trust_domain: str = "example.org"
     node_name: str = ""  # default: the host's name
     node_aliases: tuple[str, ...] = ()  # further parents whose entries are served here
-    data_dir: Path = Field(default_factory=default_state_dir)
+    data_dir: FilePath = Field(default_factory=default_state_dir)
     socket: SocketPath = Field(default_factory=lambda: default_run_dir() / "agent.sock")
     admin_socket: SocketPath = Field(default_factory=lambda: default_run_dir() / "admin.sock")
     authority: AuthorityConfig = AuthorityConfig()
@@ -306,7 +308,7 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     outside = values.get("providers")
     issuers += [(each, "ca") for each in outside.values()] if isinstance(outside, dict) else []
     for table, key in ((values, "data_dir"), (values, "socket"), (values, "admin_socket"), *inner, *issuers):
-        if isinstance(table, dict) and isinstance(table.get(key), str):
+        if isinstance(table, dict) and isinstance(table.get(key), str) and table[key]:
             table[key] = table[key] if table[key].startswith("unix:") else str(folder / table[key])
 
 

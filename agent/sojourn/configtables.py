@@ -21,6 +21,7 @@ from sojourn.errors import InvalidInput, InvalidSpiffeId
 from sojourn.limits import (
     AUDIENCE_MAX_BYTES,
     AUDITED_TEXT,
+    CONFIGURED_MAX_SECONDS,
     CONNECTIONS_PER_UID_PER_SECOND,
     FACT_MAX_AGE_SECONDS,
     SERVICE_WORKLOADS,
@@ -34,7 +35,17 @@ Duration = Annotated[
 ]
 
 
-def between(low: timedelta, high: timedelta = timedelta.max) -> AfterValidator:
+def filled(value: object) -> object:
+    """Not empty, as a shell's variable is that was never set: a path would then be the current folder."""
+    if value == "":
+        raise ValueError("is empty: give a path, or leave it out")
+    return value
+
+
+FilePath = Annotated[Path, BeforeValidator(filled)]
+
+
+def between(low: timedelta, high: timedelta = timedelta(seconds=CONFIGURED_MAX_SECONDS)) -> AfterValidator:
     """A duration's limits, with a message that people read."""
 
     def check(value: timedelta) -> timedelta:
@@ -72,7 +83,7 @@ class SignalsConfig(Table):
     """One issuer of signed events (Shared Signals) that this agent hears."""
 
     issuer: str  # its `iss`, compared byte for byte
-    jwks: Path  # a file with its JWK Set
+    jwks: FilePath  # a file with its JWK Set
     audience: Annotated[str, Field(min_length=1, max_length=AUDIENCE_MAX_BYTES)] | None = None  # default: our issuer
     valid: Annotated[Duration | None, between(timedelta(seconds=1), timedelta(seconds=FACT_MAX_AGE_SECONDS))] = None
     max_age: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=SIGNAL_AGE_MAX_SECONDS))] = timedelta(
@@ -121,14 +132,14 @@ class ListenConfig(Table):
     tcp: Address | None = None
     allowed: tuple[str, ...] | None = None  # SPIFFE IDs, for `tcp`; default: all of the trust domain
     https: Address | None = None
-    https_certificate: Path | None = None  # a PEM file, leaf first; default: the agent's own X.509-SVID
-    https_key: Path | None = None  # the private key of it, a PEM file
+    https_certificate: FilePath | None = None  # a PEM file, leaf first; default: the agent's own X.509-SVID
+    https_key: FilePath | None = None  # the private key of it, a PEM file
     https_url: Annotated[str, AfterValidator(issuer_url)] | None = None  # by which clients reach it, for the metadata
     https_allowed: tuple[str, ...] | None = None  # SPIFFE IDs whose certificates may be shown; default: as above
 
     trust: Address | None = None
-    trust_certificate: Path | None = None  # as for `https`
-    trust_key: Path | None = None
+    trust_certificate: FilePath | None = None  # as for `https`
+    trust_key: FilePath | None = None
     trust_url: Annotated[str, AfterValidator(issuer_url)] | None = None  # by which it is reached; default: the issuer
 
     @field_validator("allowed", "https_allowed")
@@ -171,7 +182,7 @@ class ServiceConfig(Table):
 class FederationConfig(Table):
     """How the bundles of other trust domains are fetched. Which ones are is said through the admin socket."""
 
-    ca: Path | None = None  # a PEM file: the authorities for `https_web`, in the place of the system's
+    ca: FilePath | None = None  # a PEM file: the authorities for `https_web`, in the place of the system's
     public_only: Annotated[bool, Field(strict=True)] = False  # whether endpoints at private addresses are refused
 
 

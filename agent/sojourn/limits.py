@@ -11,6 +11,7 @@ HINT_MAX_BYTES = 1024  # Workload API 8
 JWT_LEEWAY_SECONDS = 60  # clock skew between hosts; the same that SPIRE and go-spiffe allow
 
 # --- lifetimes ------------------------------------------------------------------------------------------------------
+CONFIGURED_MAX_SECONDS = 36_500 * 86_400  # a century, for what has no limit of its own: dates go no further than 9999
 SVID_TTL_MIN_SECONDS = 10  # below, a rotation could not finish before the SVID ends on a busy machine
 SVID_TTL_MAX_SECONDS = 7 * 86_400  # an identity for longer is a standing credential
 TASK_MIN_SECONDS = 1

@@ -201,6 +201,13 @@ class TestFaults:
             'authority.root_ttl = "1h"',
             'authority.issuer_ttl = "1s"',
             'authority.jwt_key_ttl = "1m"',
+            'authority.root_ttl = "999999999d"',
+            'authority.jwt_key_ttl = "36501d"',
+            'tasks.token_key_ttl = "999999999d"',
+            'data_dir = ""',
+            'socket = ""',
+            'registration.follow = ""',
+            'tasks.types_dir = ""',
             'tasks.issuer = "http://x"',
             'tasks.issuer = "https://x/"',
             'tasks.issuer = "https://x?y"',
@@ -231,6 +238,11 @@ class TestFaults:
     def test_refused(self, write, text):
         """A value that cannot work, or a key that does not exist, is a fault."""
         assert 1 == len(faults(write(text)))
+
+    @pytest.mark.parametrize("key", ["data_dir", "socket", "admin_socket", "registration.follow"])
+    def test_an_empty_flag(self, key):
+        """A flag with an empty path, of a shell's variable that is not set, is a fault and not the current folder."""
+        assert [f"flag: {key}: "] == [fault[: len(f"flag: {key}: ")] for fault in faults(None, {key: ""})]
 
     def test_a_number_beyond_all_bounds(self, write):
         """A duration beyond all bounds is a fault and not a crash."""

@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from ipaddress import ip_network
-from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Protocol
 
 from pydantic import Field, field_validator
 
-from sojourn.configtables import Duration, Table, between
+from sojourn.configtables import Duration, FilePath, Table, between
 from sojourn.limits import PROVIDER_DEADLINE_MAX_SECONDS, PROVIDER_DEADLINE_SECONDS
 from sojourn.providers.http import Http
 from sojourn.spiffe.ids import SpiffeId
@@ -34,7 +33,7 @@ class ProviderTable(Table):
     timeout: Annotated[Duration, between(timedelta(seconds=0.1), timedelta(seconds=PROVIDER_DEADLINE_MAX_SECONDS))] = (
         timedelta(seconds=PROVIDER_DEADLINE_SECONDS)
     )  # for one exchange as a whole, with what is tried again
-    ca: Path | None = None  # a PEM file: who may have signed the provider's certificate; default: the system's
+    ca: FilePath | None = None  # a PEM file: who may have signed the provider's certificate; default: the system's
     private_networks: Annotated[tuple[str, ...], Field(max_length=32)] = ()  # not public, and may be connected to
     plain_http: Annotated[bool, Field(strict=True)] = False  # http:// to a loopback address too, for trying it out
 
