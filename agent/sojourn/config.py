@@ -179,6 +179,12 @@ class Config(Table):
         return value
 
     @model_validator(mode="after")
+    def _two_sockets(self) -> Self:
+        if self.socket == self.admin_socket:
+            raise ValueError(f"socket and admin_socket are the same, {str(self.socket)!r}: give each a path of its own")
+        return self
+
+    @model_validator(mode="after")
     def _named_are_ours(self) -> Self:
         """SPIFFE IDs that may come in, or are services, are of our own trust domain."""
         named = {

@@ -26,7 +26,7 @@ def read(path: Path, max_bytes: int) -> str:
     if len(content) > max_bytes:
         raise InvalidInput(f"larger than {max_bytes} bytes")
     try:
-        return content.decode()
+        return content.decode("utf-8-sig")  # some editors put a mark before it
     except UnicodeDecodeError as error:
         raise InvalidInput(f"not UTF-8: {error.reason} at byte {error.start}") from error
 

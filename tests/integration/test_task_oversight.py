@@ -130,6 +130,16 @@ class TestKillSwitch:
             with SyncClient(agent.socket) as client, pytest.raises(PolicyDenied, match="over night"):
                 client.begin_task("triage-ticket")
 
+    def test_on_again_without_its_type(self) -> None:
+        """A type that was switched off is switched on again also when its files are gone meanwhile."""
+        with make_agent() as agent:
+            agent.run("task", "block", "--type", "two-places")
+            for end in ("toml", "cedar"):
+                (agent.folder / "types" / f"two-places.{end}").unlink()
+            agent.run("policy", "reload")
+            agent.run("task", "unblock", "--type", "two-places")
+            assert [] == agent.json("task", "blocks")["blocks"]
+
     def test_what_cannot_be_switched_off(self, agent: AgentProcess) -> None:
         """An unknown type, a name that is none, both or nothing: refused with a reason."""
         for arguments in (

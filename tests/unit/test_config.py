@@ -206,6 +206,7 @@ class TestFaults:
             'tasks.token_key_ttl = "999999999d"',
             'data_dir = ""',
             'socket = ""',
+            'socket = "/run/x/a.sock"\nadmin_socket = "/run/x/a.sock"',
             'registration.follow = ""',
             'tasks.types_dir = ""',
             'tasks.issuer = "http://x"',

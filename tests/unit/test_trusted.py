@@ -14,6 +14,13 @@ def test_ours(tmp_path):
     assert "x = 'é'\n" == trusted.read(path, 100)
 
 
+def test_with_a_mark(tmp_path):
+    """The mark that some editors put before a text is no part of it."""
+    path = tmp_path / "a.toml"
+    path.write_bytes(b"\xef\xbb\xbfx = 1\n")
+    assert "x = 1\n" == trusted.read(path, 100)
+
+
 @pytest.mark.parametrize("mode", [0o666, 0o646, 0o602])
 def test_writable_by_others(tmp_path, mode):
     """A file that others may write is refused, with what to do."""

@@ -83,7 +83,9 @@ class TaskAdminApi:
         return await self._change(call, request, "resumed", lambda task: self._changing.resume(task, OPERATOR))
 
     async def block(self, call: Call, request: pb.BlockTasksRequest) -> pb.BlockTasksResponse:
-        kind, name = self._named(request.block)
+        kind, name = _named(request.block)
+        if kind == "type":  # what is switched on again may have lost its file meanwhile; what is switched off has one
+            self._engine.type_named(name)
         reason = request.block.reason[:AUDITED_TEXT] or "no reason given"
         async with self._lock:
             known = self._engine.blocks.all()
@@ -105,7 +107,7 @@ class TaskAdminApi:
         return pb.BlockTasksResponse(ended=[self._message(task) for task in ended])
 
     async def unblock(self, call: Call, request: pb.UnblockTasksRequest) -> pb.UnblockTasksResponse:
-        kind, name = self._named(request.block)
+        kind, name = _named(request.block)
         async with self._lock:
             known = self._engine.blocks.all()
             left = [block for block in known if (block.kind, block.name) != (kind, name)]
@@ -160,15 +162,17 @@ class TaskAdminApi:
             raise NotFound("there is no such task, or it ended long ago: see the audit journal")
         return task
 
-    def _named(self, block: pb.Block) -> tuple[str, str]:
-        if bool(block.type) == bool(block.spiffe_id):
-            raise InvalidInput("a task type or a SPIFFE ID must be specified, and not both")
-        if block.type:
-            return "type", self._engine.type_named(block.type).name
-        try:
-            return "spiffe_id", str(SpiffeId.parse(block.spiffe_id))
-        except InvalidSpiffeId as error:
-            raise InvalidInput(f"invalid SPIFFE ID: {error.public}") from error
+
+def _named(block: pb.Block) -> tuple[str, str]:
+    """Which kind of thing, and its name. Raise InvalidInput."""
+    if bool(block.type) == bool(block.spiffe_id):
+        raise InvalidInput("a task type or a SPIFFE ID must be specified, and not both")
+    if block.type:
+        return "type", block.type
+    try:
+        return "spiffe_id", str(SpiffeId.parse(block.spiffe_id))
+    except InvalidSpiffeId as error:
+        raise InvalidInput(f"invalid SPIFFE ID: {error.public}") from error
 
 
 def _is_of(task: Task, kind: str, name: str) -> bool:
