@@ -1,13 +1,16 @@
 """The embedded authority in a test's folder, and an issuer that fails when told to."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.clock import FakeClock
 from fakes.registrations import TRUST_DOMAIN
+from sojourn.authority import embedded
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid
@@ -24,6 +27,13 @@ def authority_in(folder: Path, clock: FakeClock, **changes: Any) -> EmbeddedAuth
     """A real authority of `example.org` whose keys are in `folder`; `changes` are lifetimes, curve or trust domain."""
     arguments = {"trust_domain": TRUST_DOMAIN, **DEFAULTS, **changes}
     return EmbeddedAuthority(arguments.pop("trust_domain"), folder, clock, **arguments)
+
+
+@contextmanager
+def forging() -> Iterator[None]:
+    """Within it authorities sign whatever they are asked for, as an attacker's does; ours signs for itself alone."""
+    with mock.patch.object(embedded, "_check_signable"):
+        yield
 
 
 class FailingIssuer:

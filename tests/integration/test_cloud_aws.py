@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -246,12 +247,14 @@ class TestSdk:
         keys = json.loads(obtained.token)
         session = boto3.Session(keys["AccessKeyId"], keys["SecretAccessKey"], keys["Token"], region_name="us-east-1")
 
+        bucket = f"orders-{uuid.uuid4()}"  # moto keeps its buckets for all tests of a process
+
         def use():
             who = session.client("sts", endpoint_url=moto).get_caller_identity()
             s3 = session.client("s3", endpoint_url=moto)
-            s3.create_bucket(Bucket="orders")
-            s3.put_object(Bucket="orders", Key="1", Body=b"one")
-            return who["Arn"], s3.get_object(Bucket="orders", Key="1")["Body"].read()
+            s3.create_bucket(Bucket=bucket)
+            s3.put_object(Bucket=bucket, Key="1", Body=b"one")
+            return who["Arn"], s3.get_object(Bucket=bucket, Key="1")["Body"].read()
 
         arn, body = await asyncio.to_thread(use)
         assert ("arn:aws:sts::123456789012:assumed-role/triage/task_7Qm2xV9f", b"one") == (arn, body)

@@ -127,8 +127,10 @@ class TestLimits:
 
     async def test_nothing_in_between(self, site):
         """What is asked goes to the application as it is: no header of a proxy is believed; and no logger is touched."""
-        assert site.app is site.conversations._config.loaded_app
-        assert [] == logging.getLogger("uvicorn").handlers
+        logger = logging.getLogger("uvicorn")
+        before = list(logger.handlers)
+        assert site.app is Conversations(site.app)._config.loaded_app
+        assert before == logger.handlers
 
     async def test_too_many_ahead(self, site):
         """More requests sent ahead than a limit end the connection, before all of them are kept."""
