@@ -14,6 +14,7 @@ from sojourn.limits import (
     CONNECTIONS_PER_UID_SHARE,
     DESCRIPTORS_PER_CONNECTION,
     DESCRIPTORS_RESERVED,
+    REQUESTS_HELD_BYTES,
 )
 
 _BUCKETS_KEPT = 10_000
@@ -89,6 +90,17 @@ class Admission:
             return False
         bucket.tokens -= 1
         return True
+
+
+class Held(Counter[int | str]):
+    """Bytes that are held of requests under way, by whose they are; nobody is in it without."""
+
+    def hold(self, who: int | str, size: int) -> bool:
+        """Count so many bytes more, or fewer. Return whether that is still allowed: fewer always is."""
+        self[who] += size
+        if self[who] <= 0:
+            del self[who]
+        return size <= 0 or self[who] <= REQUESTS_HELD_BYTES
 
 
 class Concurrency:

@@ -2,7 +2,6 @@
 
 import math
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,9 +10,10 @@ from urllib.parse import parse_qsl
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
+from sojourn.doors.admission import Held
 from sojourn.doors.scope import SENDER
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError, TooLarge, Unavailable
-from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS, REQUESTS_HELD_BYTES
+from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oautherrors import AuthorizationPending, NonceNeeded
 from sojourn.providers.errors import ProviderUnavailable
 
@@ -22,7 +22,7 @@ NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _FIELDS_MAX = 64
 _DECISION = "sojourn.decision"  # in the scope
 _SIZE = "sojourn.size"  # in the scope: bytes of the content that are held
-_held: Counter[int | str] = Counter()  # of all requests that are not answered yet, by whose they are
+_held = Held()  # of all requests that are not answered yet
 _STATUS = {"invalid_client": 401, "temporarily_unavailable": 503}
 
 
@@ -115,10 +115,6 @@ def holding(request: Request) -> Iterator[None]:
 
 def _hold(request: Request, size: int) -> None:
     """Count so many bytes more, or fewer. Raise LimitExceeded."""
-    who = request.scope[SENDER].who
     request.scope[_SIZE] = request.scope.get(_SIZE, 0) + size
-    _held[who] += size
-    if _held[who] <= 0:
-        del _held[who]
-    elif size > 0 and _held[who] > REQUESTS_HELD_BYTES:
+    if not _held.hold(request.scope[SENDER].who, size):
         raise LimitExceeded("too much is held of requests that are under way")

@@ -31,7 +31,6 @@ from sojourn.limits import (
     FIRST_BYTES_SECONDS,
     HEADER_BLOCK_FRAMES,
     HEADER_BLOCK_MAX_BYTES,
-    REQUESTS_HELD_BYTES,
     RESET_STREAMS_KEPT,
     STREAMS_PER_CONNECTION,
 )
@@ -144,11 +143,7 @@ class Connection(asyncio.Protocol):
 
     def hold(self, size: int) -> bool:
         """Count so many bytes more, or fewer, that are held of requests. Return whether that is still allowed."""
-        held = self._server.held
-        held[self.visitor.who] += size
-        if held[self.visitor.who] <= 0:
-            del held[self.visitor.who]
-        return size <= 0 or held[self.visitor.who] <= REQUESTS_HELD_BYTES
+        return self._server.held.hold(self.visitor.who, size)
 
     def forget(self, stream: Stream, *, reset: bool) -> None:
         """A stream is answered. `reset`: the peer has been told to send no more of it."""

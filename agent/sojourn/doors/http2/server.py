@@ -1,10 +1,10 @@
 """What is served on the connections of one door."""
 
 import re
-from collections import Counter
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
+from sojourn.doors.admission import Held
 from sojourn.doors.http2.heads import Head
 from sojourn.doors.http2.stream import Stream
 from sojourn.doors.http2.turns import Paces, Turns
@@ -24,7 +24,7 @@ class Server:
         self.message_max = message_max
         self.streams = 0  # calls under way
         self.deaf = False  # nothing more is heard of callers
-        self.held: Counter[int | str] = Counter()  # bytes of requests, by whose they are
+        self.held = Held()
         self.turns = Turns()
         self.paces = Paces()
 
