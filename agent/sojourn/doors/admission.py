@@ -14,7 +14,6 @@ from sojourn.limits import (
     CONNECTIONS_PER_UID_SHARE,
     DESCRIPTORS_PER_CONNECTION,
     DESCRIPTORS_RESERVED,
-    REQUESTS_HELD_BYTES,
 )
 
 _BUCKETS_KEPT = 10_000
@@ -93,14 +92,19 @@ class Admission:
 
 
 class Held(Counter[int | str]):
-    """Bytes that are held of requests under way, by whose they are; nobody is in it without."""
+    """Bytes that are held for callers, by whose they are; nobody is in it without."""
+
+    def __init__(self, each: int) -> None:
+        """`each`: bytes that one caller may have held."""
+        super().__init__()
+        self._each = each
 
     def hold(self, who: int | str, size: int) -> bool:
         """Count so many bytes more, or fewer. Return whether that is still allowed: fewer always is."""
         self[who] += size
         if self[who] <= 0:
             del self[who]
-        return size <= 0 or self[who] <= REQUESTS_HELD_BYTES
+        return size <= 0 or self[who] <= self._each
 
 
 class Concurrency:

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from sojourn.doors.admission import Held
 from sojourn.doors.scope import SENDER
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError, TooLarge, Unavailable
-from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
+from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS, REQUESTS_HELD_BYTES
 from sojourn.oautherrors import AuthorizationPending, NonceNeeded
 from sojourn.providers.errors import ProviderUnavailable
 
@@ -22,7 +22,7 @@ NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _FIELDS_MAX = 64
 _DECISION = "sojourn.decision"  # in the scope
 _SIZE = "sojourn.size"  # in the scope: bytes of the content that are held
-_held = Held()  # of all requests that are not answered yet
+_held = Held(REQUESTS_HELD_BYTES)  # of all requests that are not answered yet
 _STATUS = {"invalid_client": 401, "temporarily_unavailable": 503}
 
 

@@ -6,7 +6,6 @@ Envoy sends no security header, so none is asked for here.
 import asyncio
 import hashlib
 import secrets
-from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from sojourn._pb.envoy.service.secret.v3 import sds_pb2
 from sojourn.allowance import Allowance
 from sojourn.clock import Clock
+from sojourn.doors.admission import Held
 from sojourn.doors.calls import Call, Method, next_of
 from sojourn.doors.secrets import SECRET_TYPE, SecretMaker, takes_spiffe_validator
 from sojourn.errors import InvalidInput, LimitExceeded
@@ -46,7 +46,7 @@ class SdsApi:
     def __init__(self, identities: Identities, clock: Clock) -> None:
         self._identities = identities
         self._clock = clock
-        self._subscribed: Counter[int] = Counter()  # bytes of names that delta streams keep, by user
+        self._subscribed = Held(SECRET_NAMES_BYTES_PER_UID)  # names that delta streams keep
 
     def methods(self) -> dict[str, Method]:
         return {
@@ -113,10 +113,7 @@ class SdsApi:
 
     def _keep(self, uid: int, weight: int) -> None:
         """Count so many bytes more, or fewer. Raise LimitExceeded."""
-        self._subscribed[uid] += weight
-        if self._subscribed[uid] <= 0:
-            del self._subscribed[uid]
-        elif weight > 0 and self._subscribed[uid] > SECRET_NAMES_BYTES_PER_UID:
+        if not self._subscribed.hold(uid, weight):
             raise LimitExceeded("the user's streams are subscribed to too many names")
 
     def _delta(self, stream: Stream, state: "_Delta", names: set[str]) -> pb.DeltaDiscoveryResponse | None:

@@ -9,7 +9,7 @@ from sojourn.doors.http2.heads import Head
 from sojourn.doors.http2.stream import Stream
 from sojourn.doors.http2.turns import Paces, Turns
 from sojourn.doors.statuses import STATUSES
-from sojourn.limits import METADATA_MAX_BYTES
+from sojourn.limits import METADATA_MAX_BYTES, REQUESTS_HELD_BYTES
 
 Handler = Callable[[Stream], Coroutine[Any, Any, None]]
 _GRPC = re.compile(rb"application/grpc(?![^+;])")  # and not grpc-web
@@ -24,7 +24,7 @@ class Server:
         self.message_max = message_max
         self.streams = 0  # calls under way
         self.deaf = False  # nothing more is heard of callers
-        self.held = Held()
+        self.held = Held(REQUESTS_HELD_BYTES)  # of requests
         self.turns = Turns()
         self.paces = Paces()
 
