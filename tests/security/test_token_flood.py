@@ -24,6 +24,7 @@ from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, TRIAGE, inner_failu
 from harness.webclients import web
 from sojourn.configtables import ListenConfig
 from sojourn.doors import answers
+from sojourn.doors.admission import Held
 from sojourn.doors.answers import FORM
 from sojourn.doors.metadata import Metadata
 from sojourn.doors.scope import SENDER
@@ -158,7 +159,7 @@ async def test_contents_that_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
     """The contents of one sender's requests that are under way are held up to a limit, all together; those that have
     been answered count no more, nor do others'.
     """
-    monkeypatch.setattr(answers, "REQUESTS_HELD_BYTES", 25)
+    monkeypatch.setattr(answers, "_held", Held(25))
 
     def request(who: str) -> Request:
         async def receive() -> dict[str, object]:
