@@ -1,5 +1,6 @@
 """Reading files that decide who may do what: only those that nobody else could have written."""
 
+import codecs
 import os
 import stat
 from pathlib import Path
@@ -26,7 +27,7 @@ def read(path: Path, max_bytes: int) -> str:
     if len(content) > max_bytes:
         raise InvalidInput(f"larger than {max_bytes} bytes")
     try:
-        return content.decode("utf-8-sig")  # some editors put a mark before it
+        return content.removeprefix(codecs.BOM_UTF8).decode()  # some editors put a mark before it
     except UnicodeDecodeError as error:
         raise InvalidInput(f"not UTF-8: {error.reason} at byte {error.start}") from error
 

@@ -12,6 +12,17 @@ import sys
 _PR_SET_DUMPABLE = 4
 
 
+class _Unreadable:
+    """A finder that finds nothing of the standard library.
+
+    An interpreter may lie where other users cannot read it: what is imported that late fails there, so it does here.
+    """
+
+    def find_spec(self, name: str, path: object = None, target: object = None) -> None:
+        if name.partition(".")[0] in sys.stdlib_module_names:
+            raise ModuleNotFoundError(f"{name} was not imported before this process became another user", name=name)
+
+
 def main() -> None:
     import concurrent.futures.thread
     import encodings.ascii
@@ -37,6 +48,7 @@ def main() -> None:
     os.setuid(uid)
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # as if it had been started by that user
     sys.argv = sys.argv[2:]
+    sys.meta_path.insert(0, _Unreadable())
     run()
 
 
