@@ -16,15 +16,16 @@ from harness.taskagent import OTHER_UID, THIRD_UID, TICKETS, TRIAGE, make_agent,
 
 STORE = "https://store.example.org"
 SECRET = "https://secret.example.org"
+WATCHER, WATCHER_UID = "spiffe://example.org/watcher", 4003  # a validator of both
 TICKET_SERVICE, STORE_SERVICE = "spiffe://example.org/svc/tickets", "spiffe://example.org/svc/store"
 ALL = '@id("all") permit (principal, action, resource);'
 SERVICES = f"""
 [[services]]
 resource = "{TICKETS}"
-workloads = ["{TICKET_SERVICE}"]
+workloads = ["{TICKET_SERVICE}", "{WATCHER}"]
 [[services]]
 resource = "{STORE}"
-workloads = ["{STORE_SERVICE}"]
+workloads = ["{STORE_SERVICE}", "{WATCHER}"]
 """
 HANDED = f"""
 allowed_workloads = ["{TRIAGE}"]
@@ -46,7 +47,7 @@ resource = "{TICKETS}"
 actions = ["ticket:keep"]
 """
 ASKED = f"""
-allowed_workloads = ["{TICKET_SERVICE}"]
+allowed_workloads = ["{TICKET_SERVICE}", "{WATCHER}"]
 [approval]
 within = "5m"
 [[ceiling]]
@@ -104,7 +105,7 @@ def chain(extra: str = "") -> Iterator[Chain]:
         write_type(made.folder / "types", name, toml, ALL)
     with made as agent, ExitStack() as stack:
         agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
-        agent.register("/watcher", f"unix:uid:{os.getuid()}")  # it watches, whatever becomes of the workload
+        agent.register("/watcher", f"unix:uid:{WATCHER_UID}")
         agent.register("/svc/tickets", f"unix:uid:{OTHER_UID}")
         agent.register("/svc/store", f"unix:uid:{THIRD_UID}")
         services = [stack.enter_context(stranger(agent.socket, uid)) for uid in (OTHER_UID, THIRD_UID)]

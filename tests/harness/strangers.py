@@ -16,5 +16,9 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def stranger(socket: str, uid: int) -> Caller:
     """A caller that becomes the user `uid` once everything is loaded."""
-    script = str(Path(__file__).with_name("caller.py"))
-    return Caller(socket, uid, argv=[sys.executable, "-c", _PRELOAD, script])
+    return Caller(socket, uid, argv=preloaded(sys.executable, str(Path(__file__).with_name("caller.py"))))
+
+
+def preloaded(python: str, script: str) -> list[str]:
+    """The command of a script that becomes a user who may not be able to read what it imports."""
+    return [python, "-c", _PRELOAD, script]

@@ -89,6 +89,9 @@ class Feed:
             request_serializer=validation_pb2.WatchTasksRequest.SerializeToString,
             response_deserializer=validation_pb2.TaskFeed.FromString,
         )(validation_pb2.WatchTasksRequest(audiences=list(audiences)), metadata=METADATA, timeout=60)
+        self._follow()
+
+    def _follow(self) -> None:
         self._heard: queue.Queue[Any] = queue.Queue()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()

@@ -13,6 +13,7 @@ import httpx
 import pytest
 from harness.agent import AgentProcess
 from harness.exchanges import ACCESS_TOKEN, DETAILS, GRANT, http, part
+from harness.feeds import FeedOf
 from harness.taskagent import (
     ISSUER,
     PLACE_A,
@@ -116,7 +117,7 @@ def test_revoking_ends_what_was_derived_at_validators_within_milliseconds(
         token = task.token(TICKETS, ["doc:read"]).token
         second = derived(service, token)
         assert introspected(place, second)["active"]
-        with Feed(shared.socket, [PLACE_A]) as feed, http(shared.socket) as holder:
+        with FeedOf(shared.socket, STRANGER_UID, [PLACE_A]) as feed, http(shared.socket) as holder:
             feed.hear("snapshot")
             of = part(second, 1)["task"]
             watch = Stopwatch(feed, of["id"], of["ver"])
@@ -147,7 +148,10 @@ def test_an_audience_may_end_a_token_that_it_was_given(
     shared: AgentProcess, sdk: SyncClient, service: httpx.Client
 ) -> None:
     """The service revokes a token that was shown to it, and every validator refuses it within milliseconds."""
-    with sdk.task("triage-ticket", params={"ticket": "42"}) as task, Feed(shared.socket, [TICKETS]) as feed:
+    with (
+        sdk.task("triage-ticket", params={"ticket": "42"}) as task,
+        FeedOf(shared.socket, STRANGER_UID, [TICKETS]) as feed,
+    ):
         feed.hear("snapshot")
         token = task.token(TICKETS, ["ticket:read"]).token
         watch = Stopwatch(feed, task.id, part(token, 1)["task"]["ver"])

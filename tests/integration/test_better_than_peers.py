@@ -13,6 +13,7 @@ from harness.exchangers import (
     STORE,
     STORE_SERVICE,
     TICKET_SERVICE,
+    WATCHER_UID,
     Chain,
     actors,
     by_itself,
@@ -21,6 +22,7 @@ from harness.exchangers import (
     with_jwt,
 )
 from harness.exchanges import ACCESS_TOKEN, GRANT, JWT, part, post
+from harness.feeds import FeedOf
 from harness.looking import until
 from harness.taskagent import ISSUER, TICKETS, TRIAGE
 from harness.taskcalls import Feed
@@ -50,7 +52,7 @@ def svid(client: SyncClient) -> str:
 
 @pytest.fixture
 def feed(here: Chain) -> Iterator[Feed]:
-    with Feed(here.agent.socket, [TICKETS, STORE]) as opened:
+    with FeedOf(here.agent.socket, WATCHER_UID, [TICKETS, STORE]) as opened:
         opened.hear("snapshot")
         yield opened
 

@@ -8,8 +8,8 @@ import httpx
 import pytest
 from harness.agent import AgentProcess
 from harness.exchanges import DETAILS, http, part
+from harness.feeds import FeedOf
 from harness.taskagent import ISSUER, PLACE_A, STRANGER_UID, TICKETS, TRIAGE, inner_failures, make_agent, revoke_all
-from harness.taskcalls import Feed
 from harness.webclients import SERVICE, STRANGER, introspected, revoked, web
 from joserfc import jwt
 from joserfc.jwk import KeySet
@@ -191,7 +191,7 @@ class TestRevocation:
         """To revoke the token of a one-shot task ends the task; both sides may, and again is as good."""
         for client in (holder, service):
             token = one_shot(holder)
-            with Feed(shared.socket, [TICKETS]) as feed:
+            with FeedOf(shared.socket, STRANGER_UID, [TICKETS]) as feed:
                 feed.hear("snapshot")
                 revoked(client, token)
                 assert "token_revoked" in feed.delta(part(token, 1)["task"]["id"], live=False).reason
@@ -202,7 +202,7 @@ class TestRevocation:
         """Of another task all tokens die at validators, and its holder gets new ones."""
         with sdk.task("triage-ticket", params={"ticket": "42"}) as task:
             first, second = (task.token(TICKETS, ["ticket:read"]).token for _ in range(2))
-            with Feed(shared.socket, [TICKETS]) as feed:
+            with FeedOf(shared.socket, STRANGER_UID, [TICKETS]) as feed:
                 feed.hear("snapshot")
                 revoked(service, first)
                 assert feed.delta(task.id, live=True).version > part(first, 1)["task"]["ver"]

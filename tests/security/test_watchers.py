@@ -23,6 +23,8 @@ REQUEST = pb.WatchTasksRequest(audiences=[TICKETS])
 
 
 class Standing:
+    identities = ()
+
     async def check(self, *, anew: bool) -> None: ...
     def pushed(self) -> None: ...
 

@@ -79,8 +79,7 @@ class RemoteDoor(TlsDoor):
     async def identities(self, call: Call) -> frozenset[SpiffeId]:
         """Whose X.509-SVID the caller's connection was made with."""
         self.check(call.visitor)
-        known = call.visitor.spiffe_id if isinstance(call.visitor, TlsPeer) else None
-        return frozenset() if known is None else frozenset({known})
+        return _identities(call.visitor)
 
     @asynccontextmanager
     async def standing(self, call: Call) -> AsyncIterator[Standing]:
@@ -93,12 +92,21 @@ class _Standing:
         self._door = door
         self._visitor = visitor
 
+    @property
+    def identities(self) -> frozenset[SpiffeId]:
+        return _identities(self._visitor)
+
     async def check(self, *, anew: bool) -> None:
         del anew  # it costs nothing
         self._door.check(self._visitor)
 
     def pushed(self) -> None:
         """There is no list of remote streams."""
+
+
+def _identities(visitor: Visitor) -> frozenset[SpiffeId]:
+    known = visitor.spiffe_id if isinstance(visitor, TlsPeer) else None
+    return frozenset() if known is None else frozenset({known})
 
 
 async def open_listener(

@@ -1,7 +1,7 @@
 """sojourn.v1.Validation, on the public socket and for validators on other machines."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
 from typing import Protocol
@@ -12,7 +12,7 @@ from sojourn.clock import Clock
 from sojourn.doors import claims
 from sojourn.doors.admission import Concurrency
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import InvalidInput
+from sojourn.errors import InvalidInput, Refused
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import Stream
 from sojourn.limits import (
@@ -27,7 +27,7 @@ from sojourn.limits import (
     WATCHED_AUDIENCES_BYTES,
 )
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.audiences import Audiences
+from sojourn.tasks.audiences import Audiences, Service
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.feed import TaskState, state_of
 from sojourn.tasks.judging import JWT_SVID, TASK, Judging
@@ -41,6 +41,10 @@ _NUMBERS = {name: number for number, name in _KINDS.items()}
 
 class Standing(Protocol):
     """A caller that may hear of tasks, for as long as it may."""
+
+    @property
+    def identities(self) -> Iterable[SpiffeId]:
+        """Who it is, as of the last `check`."""
 
     async def check(self, *, anew: bool) -> None:
         """Raise what the caller's stream ends with. `anew`: look again, even if nothing is known to have changed."""
@@ -132,7 +136,9 @@ class ValidationApi:
 
     async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed | bytes]:
         audiences, who = _audiences(request.audiences), call.visitor.who
+        named = [each for each in map(self._audiences.service, dict.fromkeys(audiences)) if each is not None]
         async with self._callers.standing(call) as standing:
+            _check_serves(standing, named)
             with self._feeds.one(who), self._engine.feed.watch(audiences, who) as watcher:
                 async with self._snapshot(who, audiences) as snapshot:
                     yield snapshot
@@ -142,9 +148,11 @@ class ValidationApi:
                             await watcher.changed.wait()
                     except TimeoutError:
                         await standing.check(anew=True)
+                        _check_serves(standing, named)
                         yield self._heartbeat()
                         continue
                     await standing.check(anew=False)
+                    _check_serves(standing, named)
                     standing.pushed()
                     states = watcher.take()
                     keys, watcher.keys_changed = self._engine.keys.jwks if watcher.keys_changed else b"", False
@@ -209,6 +217,10 @@ class _Attested:
         self._clock = clock
         self._stream = stream
 
+    @property
+    def identities(self) -> Iterable[SpiffeId]:
+        return [entry.spiffe_id for entry in self._stream.entries]
+
     async def check(self, *, anew: bool) -> None:
         if anew or self._stream.changed:
             self._stream.changed = False
@@ -217,6 +229,13 @@ class _Attested:
 
     def pushed(self) -> None:
         self._stream.pushed(self._clock.now())
+
+
+def _check_serves(standing: Standing, named: Sequence[Service]) -> None:
+    """Raise Refused if a caller is no workload of one of these services: their tasks are no business of others."""
+    for service in named:
+        if service.workloads.isdisjoint(standing.identities):
+            raise Refused(f"not a workload of the service {service.resource!r}: [[services]] names others")
 
 
 def _state(state: TaskState) -> pb.TaskState:
