@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from sojourn.attestation.loading import load_attestors
 from sojourn.attestation.service import Attestation
+from sojourn.attestation.subordinate import Subordinates
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms, SystemClock
 from sojourn.config import Config
@@ -87,6 +88,7 @@ class Rooms:
     audit: Audit
     journal: AuditTable
     attestation: Attestation
+    subordinates: Subordinates
     registry: Registry
     authority: EmbeddedAuthority
     issuing: Issuing
@@ -146,6 +148,8 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
     attestation = Attestation(await load_attestors(config.attestors, pool, clock), clock)
+    subordinates = Subordinates()
+    await subordinates.start()
     authority = EmbeddedAuthority(
         trust_domain,
         config.data_dir / "keys",
@@ -181,7 +185,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
     table = TaskTable(database, journal)
     keys = TokenKeys(alarms, config.tasks.token_key_ttl.total_seconds())
-    holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE))
+    holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE), subordinates.owner)
     facts = Facts(FactTable(database, journal), audit, clock, alarms)
     await facts.start()
     engine = TaskEngine({}, table, audit, keys, config.issuer, epoch, clock, alarms, holders, facts)
@@ -242,6 +246,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         audit=audit,
         journal=journal,
         attestation=attestation,
+        subordinates=subordinates,
         registry=registry,
         authority=authority,
         issuing=issuing,

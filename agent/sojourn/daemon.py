@@ -79,6 +79,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(rooms.book.journal.run()),
                 group.create_task(Lookout(rooms.identities).run()),
                 group.create_task(rooms.policies.run()),
+                group.create_task(rooms.subordinates.run()),
             ]
             stack.enter_context(process_setup.hear((signal.SIGHUP,), rooms.policies.wake))
             Upkeep(rooms.authority, rooms.alarms).run()
@@ -145,13 +146,13 @@ async def _open_doors(
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
     lists = statuslists.routes(rooms.engine)
     http = HttpProtocols(api.app([*events.EventsApi(rooms.signals, rooms.identities).routes(), *lists]))
-    public = Door(admission, http=http.of_peer)
+    public = Door(admission, rooms.subordinates, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
     operators = Admission(
         rooms.clock, connections=ADMIN_CONNECTIONS, per_uid=ADMIN_CONNECTIONS, per_uid_per_second=ADMIN_CONNECTIONS
     )
-    private = Door(operators, admit=owners)
+    private = Door(operators, rooms.subordinates, admit=owners)
 
     services = Services(config, rooms)
     calls, admin_calls = Calls(rooms.audit, header=True), Calls(rooms.audit, header=False)

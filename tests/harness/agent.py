@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,18 @@ READY_SECONDS = 20.0
 class AgentProcess:
     """One agent in a folder of its own below /tmp, which other users may enter. Use as a context manager."""
 
-    def __init__(self, *, config: str | None = None, folder: Path | None = None, as_user: int | None = None) -> None:
-        """`config` is TOML text; without it the quickstart sample is used. `as_user` runs it as another uid (root only)."""
+    def __init__(
+        self,
+        *,
+        config: str | None = None,
+        folder: Path | None = None,
+        as_user: int | None = None,
+        under: Sequence[str] = (),
+    ) -> None:
+        """`config` is TOML text; without it the quickstart sample is used. `as_user` runs it as another uid (root only).
+
+        `under`: a command that becomes the one which follows it, such as `nice`.
+        """
         self._own_folder = folder is None
         self.folder = folder or Path(tempfile.mkdtemp(prefix="sojourn-test-", dir="/tmp"))
         os.chmod(self.folder, 0o755)
@@ -36,6 +47,7 @@ class AgentProcess:
             self.config.write_text(config)
         self.extra_environment: dict[str, str] = {}
         self._as_user = as_user
+        self._under = under
         if as_user is not None:
             os.chown(self.folder, as_user, as_user)
         self.process: subprocess.Popen[str] | None = None
@@ -60,6 +72,7 @@ class AgentProcess:
     def spawn(self, *extra: str) -> "subprocess.Popen[str]":
         """Start it without waiting for anything."""
         arguments = [
+            *self._under,
             *COMMAND,
             "agent",
             "run",

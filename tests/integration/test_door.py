@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import stat
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
 from harness.raw import ENTRY_API, Admin, Wire, module_agent, refusal, wait_until
+from sojourn.limits import SUBORDINATE_LOOK_SECONDS
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 CLOSED_SECONDS = 25.0  # the longest limit is ten; on a busy machine its end comes later
@@ -174,6 +176,29 @@ class TestLimits:
             wait_until(lambda: admin.status().connections == 0)
             with Wire(own.socket) as wire:
                 assert ["spiffe://example.org/greedy"] == wire.x509_ids()
+
+    @pytest.mark.root
+    def test_a_user_with_subordinate_ids(self, tmp_path: Path) -> None:
+        """All uids of a user's range count as that user, from the moment it is given; refusals name the uid."""
+        first, owner, modest = 4901, next(UIDS), next(UIDS)
+        ranges = tmp_path / "subuid"
+        ranges.touch()
+        under = ["unshare", "--mount", "--propagation", "private", "sh", "-c",
+                 'mount --bind "$0" /etc/subuid && exec "$@"', str(ranges)]  # fmt: skip
+        config = f"[limits]\nconnections_per_uid = {PER_UID}\n"
+        with AgentProcess(config=config, under=under) as own, contextlib.ExitStack() as stack:
+            with Admin(own.admin_socket) as admin:
+                admin.register("/modest", f"unix:uid:{modest}")
+            ranges.write_text(f"{owner}:{first}:100\n")
+            time.sleep(SUBORDINATE_LOOK_SECONDS + 1)
+            uids = [owner, *range(first, first + PER_UID - 1)]
+            for uid in uids:
+                stack.enter_context(Borrowed(own.socket, uid))
+            refused = stack.enter_context(Borrowed(own.socket, first + 99))
+            assert b"" == rest(refused.connection)
+            assert [first + 99] == [line["uid"] for line in own.log_lines() if line["event"] == "caller_refused"]
+            with wire_of(own.socket, modest) as wire:
+                assert ["spiffe://example.org/modest"] == wire.x509_ids()
 
     def test_workloads_of_root_do_not_shut_the_operator_out(self) -> None:
         """Connections to the public socket take no places of the admin socket."""

@@ -31,26 +31,27 @@ class Peer:
     groups: frozenset[int]
     program: Program | None  # what it ran when it connected, if this agent may see that
     attested: Attested | None = field(default=None)  # the last attestation, kept by attestation.service
+    owner: int | None = None  # who may become `uid`, if that is another
 
     @property
     def who(self) -> int:
-        """Whose limits count: the uid."""
-        return self.uid
+        """Whose limits count: the uid, or that of the user to whom it is subordinate."""
+        return self.uid if self.owner is None else self.owner
 
     @property
     def details(self) -> dict[str, int]:
         """What else is to be said of it, for log and audit."""
-        return {"pid": self.process.pid}
+        return {"pid": self.process.pid, "uid": self.uid}
 
     @classmethod
-    def of_socket(cls, connection: socket.socket) -> "Peer":
+    def of_socket(cls, connection: socket.socket, owner: int | None = None) -> "Peer":
         """Read the kernel's record of a connected socket. Raise AttestationFailed if its process cannot be pinned."""
         pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if pid <= 0:
             raise AttestationFailed("the caller is in a process namespace that this agent cannot see")
         process = _pin(connection, pid)
         try:
-            return cls(process, uid, gid, _groups(connection, process), process.program())
+            return cls(process, uid, gid, _groups(connection, process), process.program(), owner=owner)
         except BaseException:
             process.close()
             raise
@@ -80,15 +81,15 @@ class Peer:
         """What ids the process has now. Raise AttestationFailed if it has gone, or TooManyGroups: also for a while
         after that was so of any process of the user's, since looking at those holds up everybody.
         """
-        if _crowded and _crowded.get(self.uid, 0.0) > monotonic():
+        if _crowded and _crowded.get(self.who, 0.0) > monotonic():
             raise TooManyGroups(f"a process of this user is in more than {GROUPS_PER_CALLER} groups")
         try:
             return self.process.credentials()
         except TooManyGroups:
             now = monotonic()
-            for uid in [uid for uid, until in _crowded.items() if until <= now]:
-                del _crowded[uid]
-            _crowded[self.uid] = now + CROWDED_SECONDS
+            for who in [who for who, until in _crowded.items() if until <= now]:
+                del _crowded[who]
+            _crowded[self.who] = now + CROWDED_SECONDS
             raise
 
     def check_same(self, found: Credentials, program: Program | None) -> None:

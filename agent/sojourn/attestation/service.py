@@ -174,7 +174,7 @@ class Attestation:
         try:
             subject = PinnedSubject(process.pid, peer.uid, peer.gid, peer.groups, process.pidfd, cgroup)
             # A container that its runtime does not tell of holds up itself, and not all others of its uid.
-            async with self._cgroup_places.of((peer.uid, outermost(cgroup))), self._places.of(peer.uid):
+            async with self._cgroup_places.of((peer.who, outermost(cgroup))), self._places.of(peer.who):
                 answers = await asyncio.gather(*(self._ask(name, subject) for name in self._attestors))
         finally:
             process.close()

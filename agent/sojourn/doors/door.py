@@ -8,6 +8,7 @@ import structlog
 
 from sojourn.allowance import Allowance
 from sojourn.attestation.peer import Peer
+from sojourn.attestation.subordinate import Subordinates
 from sojourn.doors.admission import Admission
 from sojourn.doors.doorway import Caller, Doorway
 from sojourn.errors import SojournError
@@ -23,6 +24,7 @@ class Door(Doorway[Peer]):
     def __init__(
         self,
         admission: Admission,
+        subordinates: Subordinates,
         *,
         http: HttpFactory | None = None,
         admit: frozenset[int] | None = None,
@@ -30,6 +32,7 @@ class Door(Doorway[Peer]):
         """`admit`: the uids that may use this door; None: all."""
         super().__init__()
         self._admission = admission
+        self._subordinates = subordinates
         self._http = http
         self._admit = admit
         self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
@@ -52,30 +55,31 @@ class Door(Doorway[Peer]):
         try:
             uid = Peer.uid_of_socket(connection)
         except OSError as error:
-            return self._refuse("no credentials", -1, detail=str(error))
+            return self._refuse("no credentials", -1, -1, detail=str(error))
+        owner = self._subordinates.owner(uid)
         if self._admit is not None and uid not in self._admit:
-            return self._refuse("the user may not use this socket", uid)
-        reason = self._admission.enter(uid)
+            return self._refuse("the user may not use this socket", uid, owner)
+        reason = self._admission.enter(owner)
         if reason:
-            return self._refuse(reason, uid)
+            return self._refuse(reason, uid, owner)
         try:
-            peer = Peer.of_socket(connection)
+            peer = Peer.of_socket(connection, owner)
         except (SojournError, OSError) as error:
-            self._admission.leave(uid)
-            return self._refuse(str(error), uid, detail=getattr(error, "detail", ""))
+            self._admission.leave(owner)
+            return self._refuse(str(error), uid, owner, detail=getattr(error, "detail", ""))
         self._callers.add(caller)
         peer.process.on_exit(caller.abort)  # the process is gone: so are its streams and what it was about to ask
         return peer
 
-    def _refuse(self, reason: str, uid: int, *, detail: str = "") -> Peer | None:
+    def _refuse(self, reason: str, uid: int, owner: int, *, detail: str = "") -> Peer | None:
         """Close a connection without a word to the caller, and with a few to the log."""
-        if self._refusals.allow(uid):
+        if self._refusals.allow(owner):
             log.info("caller_refused", reason=reason, uid=uid, detail=detail or None)
         return None
 
     def leave(self, caller: Caller[Peer], peer: Peer) -> None:
         self._callers.discard(caller)
-        self._admission.leave(peer.uid)
+        self._admission.leave(peer.who)
         peer.close()
 
     def http_protocol(self, peer: Peer) -> asyncio.Protocol | None:

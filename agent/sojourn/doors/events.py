@@ -55,7 +55,7 @@ class EventsApi:
         assert peer is not None  # events are handed in by processes of this machine alone
         unverified: secevent.UnverifiedEvent | None = None
         try:
-            if not self._allowance.allow(peer.uid):
+            if not self._allowance.allow(peer.who):
                 raise LimitExceeded("the user hands in too many events")
             with holding(request):
                 unverified = secevent.parse_unverified_event(await _body(request))
@@ -64,8 +64,8 @@ class EventsApi:
                 SIGNALS.labels(await self._signals.take(unverified, by)).inc()
             return Response(status_code=202, headers=NO_STORE)
         except SojournError as error:
-            self._signals.refused(unverified, error, peer.uid, peer.process.pid)
-            if self._logged.allow(peer.uid):
+            self._signals.refused(unverified, error, peer.who, peer.details)
+            if self._logged.allow(peer.who):
                 log.info("signal_refused", path=PATH, code=error.code, reason=error.public, detail=error.detail or None)
             return _refusal(error)
         except Exception:

@@ -73,7 +73,7 @@ class ExtAuthzApi:
 
     def _log(self, call: Call, error: SojournError) -> None:
         """Tell the Envoy's owner: its client learns no more than that it cannot be served."""
-        if self._refusals.allow(call.peer.uid):
+        if self._refusals.allow(call.peer.who):
             by = {"pid": call.peer.process.pid, "uid": call.peer.uid}
             log.warning("envoy_check_refused", **by, code=error.code, reason=error.public, detail=error.detail or None)
 

@@ -99,7 +99,7 @@ class SdsApi:
                             stream.pushed(self._clock.now())
                             yield answer
             finally:
-                self._keep(call.peer.uid, -state.weight)
+                self._keep(call.peer.who, -state.weight)
 
     def _take(self, request: pb.DeltaDiscoveryRequest, state: "_Delta", call: Call) -> set[str]:
         """Take in a request, and return the names on which it asks for an answer. Raise InvalidInput, or LimitExceeded
@@ -109,11 +109,11 @@ class SdsApi:
         try:
             return state.take(request, call)
         finally:
-            self._keep(call.peer.uid, state.weight - before)
+            self._keep(call.peer.who, state.weight - before)
 
-    def _keep(self, uid: int, weight: int) -> None:
+    def _keep(self, who: int, weight: int) -> None:
         """Count so many bytes more, or fewer. Raise LimitExceeded."""
-        if not self._subscribed.hold(uid, weight):
+        if not self._subscribed.hold(who, weight):
             raise LimitExceeded("the user's streams are subscribed to too many names")
 
     def _delta(self, stream: Stream, state: "_Delta", names: set[str]) -> pb.DeltaDiscoveryResponse | None:
@@ -272,5 +272,5 @@ def _type_url(asked: str) -> str:
 
 def _rejected(call: Call, message: str) -> None:
     REJECTED.inc()
-    if _rejections.allow(call.peer.uid):
+    if _rejections.allow(call.peer.who):
         log.warning("sds_update_rejected", pid=call.peer.process.pid, uid=call.peer.uid, reason=message[:500])

@@ -61,7 +61,7 @@ class TaskTokensApi:
     def _binding(self, call: Call, task: Task, request: pb.GetTokenRequest) -> Binding | None:
         kind = request.WhichOneof("binding")
         if kind == "dpop_proof":
-            return self._proving.by_proof(request.dpop_proof, call.peer.uid)
+            return self._proving.by_proof(request.dpop_proof, call.peer.who)
         if kind == "certificate":
             return self._proving.by_certificate(task, request.certificate)
         return None

@@ -115,7 +115,7 @@ class WorkloadApi:
             svid = await self._identities.verify_for(call.peer, request.svid, [request.audience])
             return self._told(svid)
         except InvalidToken as error:
-            self._audit.denied("jwt_svid_rejected", call.peer.uid, pid=call.peer.process.pid, reason=error.reason_code)
+            self._audit.denied("jwt_svid_rejected", call.peer.who, **call.peer.details, reason=error.reason_code)
             raise
 
     def _told(self, svid: JwtSvid) -> bytes:

@@ -141,15 +141,15 @@ class Signals:
         log.info("signal_accepted", issuer=event.issuer, types=_types(event), changed=changed, **by)
         return ACCEPTED
 
-    def refused(self, unverified: UnverifiedEvent | None, error: SojournError, uid: int, pid: int) -> None:
-        """Record that an event was not taken."""
+    def refused(self, unverified: UnverifiedEvent | None, error: SojournError, who: int, by: Mapping[str, int]) -> None:
+        """Record that an event was not taken from `by`, which counts as `who`."""
         issuer = self.issuers.get(unverified.unverified_issuer) if unverified is not None else None
         if issuer is not None:
             issuer.refused += 1
         self._audit.denied(
             "signal_refused",
-            uid,
-            pid=pid,
+            who,
+            **by,
             issuer=issuer.rules.issuer if issuer is not None else None,
             code=error.err if isinstance(error, InvalidEvent) else error.code,
             reason=error.public,

@@ -54,14 +54,14 @@ class Sender:
     def who(self) -> int | str:
         """Whose limits count before a client has authenticated: a uid, a SPIFFE ID, or where it comes from."""
         if self.peer is not None:
-            return self.peer.uid
+            return self.peer.who
         return str(self.certificate.spiffe_id) if self.certificate is not None else network_of(self.address)
 
     @property
     def details(self) -> dict[str, int | str]:
         """What else is to be said of it, for log and audit."""
         if self.peer is not None:
-            return {"pid": self.peer.process.pid}
+            return dict(self.peer.details)
         return {"address": self.address} if self.address else {}
 
 
@@ -131,7 +131,7 @@ class Client:
     @property
     def who(self) -> int | str:
         """As audit records name it: a uid, or the SPIFFE ID of a client that is no process here."""
-        return self.peer.uid if self.peer is not None else str(self.identities[0])
+        return self.peer.who if self.peer is not None else str(self.identities[0])
 
     def has(self, spiffe_id: SpiffeId) -> bool:
         return any(entry.spiffe_id == spiffe_id for entry in self.entries)

@@ -17,7 +17,7 @@ log = structlog.get_logger()
 @dataclass(slots=True, eq=False)
 class _Held:
     process: Process
-    uid: int
+    user: int  # as whose it counts
     program: Program | None  # what the process ran when it was first held
     cgroup: str  # where it was then
     cgroup_digest: str
@@ -91,11 +91,13 @@ class Hold:
 
 
 class Holders:
-    """All processes that hold tasks: at most `maximum`, since each takes a descriptor, and half of those for a uid."""
+    """All processes that hold tasks: at most `maximum`, since each takes a descriptor, and half of those for a user."""
 
-    def __init__(self, maximum: int) -> None:
+    def __init__(self, maximum: int, owner: Callable[[int], int] = lambda uid: uid) -> None:
+        """`owner`: the user who may become a uid."""
         self._maximum = maximum
-        self._per_uid: Counter[int] = Counter()
+        self._owner = owner
+        self._per_user: Counter[int] = Counter()
         self._held: dict[tuple[int, int], _Held] = {}
 
     def __len__(self) -> int:
@@ -107,11 +109,12 @@ class Holders:
         Raise LimitExceeded if too many processes are held, AttestationFailed if it has gone already.
         """
         key = (process.pid, process.start_time)
+        user = self._owner(uid)
         if isinstance(process, NoProcess):
-            return Hold(self, _Held(process, uid, None, "", _digest("")))
+            return Hold(self, _Held(process, user, None, "", _digest("")))
         held = self._held.get(key)
         try:
-            if held is None and (len(self._held) >= self._maximum or self._per_uid[uid] * 2 >= self._maximum):
+            if held is None and (len(self._held) >= self._maximum or self._per_user[user] * 2 >= self._maximum):
                 raise LimitExceeded("too many processes hold tasks")
             # One that is held already is judged by what it was when it was first held.
             program, cgroup = (process.program(), process.cgroup()) if held is None else (held.program, held.cgroup)
@@ -120,8 +123,8 @@ class Holders:
             process.close()
             raise
         if held is None:
-            held = self._held[key] = _Held(process, uid, program, cgroup, _digest(cgroup))
-            self._per_uid[uid] += 1
+            held = self._held[key] = _Held(process, user, program, cgroup, _digest(cgroup))
+            self._per_user[user] += 1
             process.on_exit(lambda: self._exited(key))
         else:
             process.close()
@@ -135,9 +138,9 @@ class Holders:
             return
         if not held.holds:
             del self._held[key]
-            self._per_uid[held.uid] -= 1
-            if self._per_uid[held.uid] <= 0:
-                del self._per_uid[held.uid]
+            self._per_user[held.user] -= 1
+            if self._per_user[held.user] <= 0:
+                del self._per_user[held.user]
             held.process.close()
 
     def lost(self, hold: Hold) -> str:

@@ -335,9 +335,9 @@ class TestRefusals:
         """A refusal is on record with its code, and counts for the issuer that the token names."""
         async with receiver.running():
             unverified = parse_unverified_event(signed(OTHER_KEY, receiver.at))
-            receiver.signals.refused(unverified, InvalidEvent("x", err="invalid_key"), 7, 8)
-            receiver.signals.refused(None, InvalidEvent("y"), 7, 8)
-            receiver.signals.refused(None, StoreFailed("z"), 7, 8)
+            receiver.signals.refused(unverified, InvalidEvent("x", err="invalid_key"), 7, {"pid": 8})
+            receiver.signals.refused(None, InvalidEvent("y"), 7, {"pid": 8})
+            receiver.signals.refused(None, StoreFailed("z"), 7, {"pid": 8})
             found = [(each.get("issuer"), each["code"]) for each in await receiver.records("signal_refused")]
             assert [(IDP, "invalid_key"), (None, "invalid_request"), (None, "store_failed")] == found
             assert (1, 0) == (receiver.signals.issuers[IDP].refused, receiver.signals.issuers[OTHER].refused)
@@ -346,5 +346,5 @@ class TestRefusals:
         """Refusals without end do not fill the journal."""
         async with receiver.running():
             for _ in range(500):
-                receiver.signals.refused(None, InvalidEvent("x"), 7, 8)
+                receiver.signals.refused(None, InvalidEvent("x"), 7, {"pid": 8})
             assert 20 == len(await receiver.records("signal_refused"))
