@@ -36,7 +36,7 @@ from sojourn.tasks.task import CASCADED
 
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))
 PAGES = Authority((Grant(WIKI, ("page:read",)),))
-NO_TICKET = "there is no such delegation ticket"
+NO_TICKET = "there is no such delegation ticket for the caller: each is good once, not for long, and for one workload"
 RACES = 1_000
 
 

@@ -1,5 +1,7 @@
 """`sojourn audit`: the journal of issues, denials and task transitions."""
 
+import json
+import re
 from typing import Annotated, Any
 
 import typer
@@ -41,8 +43,14 @@ def record_value(record: Any) -> dict[str, Any]:
 
 
 def record_line(record: dict[str, Any]) -> str:
-    fields = " ".join(f"{name}={value}" for name, value in record["fields"].items())
+    """One record as a line: each field as `name=value`, the value in JSON unless it is one plain word."""
+    fields = " ".join(f"{name}={_shown(value)}" for name, value in record["fields"].items())
     return printable(f"{record['seq']} {record['at']} {record['event']} {fields}")
+
+
+def _shown(value: Any) -> str:
+    plain = isinstance(value, str) and re.fullmatch(r'[^\s"{\[]+', value)
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 @app.command()

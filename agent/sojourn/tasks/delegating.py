@@ -22,6 +22,9 @@ from sojourn.tasks.reasons import NOT_WRITTEN
 from sojourn.tasks.task import ONE_SHOT, Task
 from sojourn.tasks.tickets import Ticket, digest_of
 
+# The same words whatever the reason: to whom it is not given, a ticket shall not say that it is one.
+_NO_TICKET = "there is no such delegation ticket for the caller: each is good once, not for long, and for one workload"
+
 
 @dataclass(frozen=True, slots=True)
 class Issued:
@@ -95,7 +98,7 @@ class Delegating:
             # From here to the first await of `start` nobody else has a turn: the ticket is used up, the parent is
             # active, and the task stands among its children, all at once.
             if not engine.tickets.use(ticket):
-                raise NotFound("there is no such delegation ticket")
+                raise NotFound(_NO_TICKET)
         except BaseException as error:
             held.release()
             if isinstance(error, NotFound | Refused):
@@ -166,7 +169,7 @@ class Delegating:
                 ticket = None
             else:
                 return ticket
-        raise NotFound("there is no such delegation ticket")
+        raise NotFound(_NO_TICKET)
 
     def _authorized(self, peer: Peer, entries: Sequence[Entry], ticket: Ticket, held: Held) -> Task:
         entry = next(entry for entry in entries if entry.spiffe_id == ticket.to)
