@@ -7,6 +7,7 @@ import os
 import sqlite3
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,15 @@ def test_what_is_recorded(lived: AgentProcess, event: str, fields: set[str]) -> 
     found = [record["fields"] for record in events(lived) if record["event"] == event]
     assert found
     assert set() == fields - set(found[0])
+
+
+def test_times_for_people(lived: AgentProcess) -> None:
+    """What is printed for people has times in UTC; JSON has the seconds that the journal has."""
+    issued = next(each for each in events(lived) if each["event"] == "x509_svid_issued")
+    ends = datetime.fromtimestamp(issued["fields"]["expires_at"], UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    printed = lived.run("audit", "tail", "--lines", "1000").stdout
+    [line] = [line for line in printed.splitlines() if line.startswith(f"{issued['seq']} ")]
+    assert f" expires_at={ends}" in line
 
 
 def test_a_token_has_its_record(lived: AgentProcess) -> None:

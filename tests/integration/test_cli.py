@@ -9,6 +9,7 @@ import stat
 import subprocess
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -385,6 +386,9 @@ def test_validate(shared: AgentProcess) -> None:
         input=token + "\n", env=shared.environment, capture_output=True, text=True, timeout=30,
     )  # fmt: skip
     assert (0, f"valid: jwt_svid of {TRIAGE}") == (piped.returncode, piped.stdout.splitlines()[0])
+    said = dict(line.split(maxsplit=1) for line in piped.stdout.splitlines()[1:])
+    ends = datetime.fromtimestamp(good["claims"]["exp"], UTC)  # for people a time, in JSON the claim as it is
+    assert ends == datetime.fromisoformat(said["exp"])
     for arguments, code in ((["--audience", "b"], "wrong_audience"), (["--audience", "a", "--task"], "wrong_type")):
         done = shared.run("validate", token, *arguments, check=False)
         assert (1, "") == (done.returncode, done.stderr)

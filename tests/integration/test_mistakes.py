@@ -1,6 +1,8 @@
 """Mistakes that people make in their first hour: each is said in a sentence, with a stable code and what to do."""
 
 import re
+import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 from harness.agent import COMMAND, AgentProcess, clean_environment
 from harness.taskagent import shared_agent
+from sojourn.sdk.statuses import unreachable_sentence
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +58,26 @@ class TestSockets:
         """SPIFFE_ENDPOINT_SOCKET is a URI: a path there is refused with an example of one."""
         text = said(bare("svid", "x509", SPIFFE_ENDPOINT_SOCKET="/run/sojourn/agent.sock"), 2, "invalid_input")
         assert "such as unix:///run/sojourn/agent.sock" in text
+
+    def test_an_agent_that_is_stopped(self, shared: AgentProcess) -> None:
+        """An agent that is there and answers nothing is told from one that is not there."""
+        assert shared.process is not None
+        shared.process.send_signal(signal.SIGSTOP)
+        try:
+            text = said(bare("status", "--admin-socket", shared.admin_socket), 3, "unreachable")
+        finally:
+            shared.process.send_signal(signal.SIGCONT)
+        assert "is there, but nothing answered in time: its agent is stopped or very busy" in text
+
+    def test_more_callers_than_there_is_room_for(self, tmp_path: Path) -> None:
+        """A socket whose queue is full is there too; one that nobody listens on any more is not."""
+        path = str(tmp_path / "agent.sock")
+        with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as waiting:
+            listener.bind(path)
+            listener.listen(0)
+            waiting.connect(path)
+            assert "nothing answered in time" in unreachable_sentence(path)
+        assert f"nobody answers on the socket {path!r}: start the agent" in unreachable_sentence(path)
 
 
 class TestSpelling:
@@ -105,6 +128,18 @@ class TestSpelling:
         """What is no SPIFFE ID is shown with the option that it was given to."""
         text = said(shared.run(*arguments, check=False), 2, "invalid_spiffe_id")
         assert re.search(r"--(spiffe-id|workload): 'nonsense' is not a SPIFFE ID", text)
+
+
+class TestSwitches:
+    def test_a_workload_that_nobody_is(self, shared: AgentProcess) -> None:
+        """Who switches off an identity that no entry has is told so: it is off, but perhaps misspelled."""
+        shared.register("/switched", "unix:uid:4720")
+        for name, warned in (("nobody-has-this", True), ("switched", False)):
+            id_ = ("--spiffe-id", f"spiffe://example.org/{name}")
+            done = shared.run("task", "block", *id_)
+            assert f"switched off {id_[1]}; 0 tasks ended" in done.stdout
+            assert warned is (f"warning: no entry has {id_[1]} now" in done.stderr)
+            shared.run("task", "unblock", *id_)
 
 
 class TestEntries:

@@ -108,9 +108,7 @@ def _all(call: _Call, approval: str = "") -> dict[str, Any]:
 def _one(call: _Call, approval: str) -> dict[str, Any]:
     found = _all(call, approval)["approvals"] if approval else []
     if not found:
-        error = NotFound("there is no such approval request, or it has been decided")
-        error.remote_code = error.code
-        raise error
+        raise NotFound("there is no such approval request, or it has been decided")
     only: dict[str, Any] = found[0]
     return only
 

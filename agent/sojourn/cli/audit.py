@@ -8,7 +8,7 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import REFUSED, emit, moment, printable, whole
+from sojourn.cli.output import REFUSED, dated, emit, moment, printable, whole
 
 app = typer.Typer(no_args_is_help=True, help="The journal of issues, denials and task transitions.")
 
@@ -44,7 +44,7 @@ def record_value(record: Any) -> dict[str, Any]:
 
 def record_line(record: dict[str, Any]) -> str:
     """One record as a line: each field as `name=value`, the value in JSON unless it is one plain word."""
-    fields = " ".join(f"{name}={_shown(value)}" for name, value in record["fields"].items())
+    fields = " ".join(f"{name}={_shown(dated(name, value))}" for name, value in record["fields"].items())
     return printable(f"{record['seq']} {record['at']} {record['event']} {fields}")
 
 

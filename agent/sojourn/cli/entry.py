@@ -143,7 +143,7 @@ def show(
         found = [_get(admin_socket, entry_id)]
         emit(output, found[0], _lines(found[0]))
         return
-    found = _list(admin_socket, spiffe_id, selector)
+    found = entries_with(admin_socket, spiffe_id, selector)
     # Columns that few need are there only if somebody does.
     extra = [name for name in ("priority", "origin") if any(each[name] for each in found)]
     rows = [
@@ -300,7 +300,7 @@ def export(
 ) -> None:
     """Print all entries as `apply` takes them: YAML, or JSON with --output json."""
     found = []
-    for entry in _list(admin_socket, None, None):
+    for entry in entries_with(admin_socket):
         kept = {name: value for name, value in entry.items() if value and name not in _REGISTRYS}
         if not any(entry["additional_attributes"].values()):
             del kept["additional_attributes"]
@@ -331,7 +331,10 @@ def _warn(warnings: list[str], of: str = "") -> None:
         print(printable(f"warning: {of}{each}"), file=sys.stderr)
 
 
-def _list(socket: str | None, spiffe_id: str | None, selectors: list[str] | None) -> list[dict[str, Any]]:
+def entries_with(
+    socket: str | None, spiffe_id: str | None = None, selectors: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """All entries, or those for this SPIFFE ID and with these selectors."""
     from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
     from sojourn._pb.spire.api.types import types_pb2 as types
 

@@ -9,7 +9,7 @@ import typer
 from sojourn.cli import attesting, federation, remote
 from sojourn.cli.authority import authority_value
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
-from sojourn.cli.output import REFUSED, emit, moment, printable, table, whole
+from sojourn.cli.output import REFUSED, dated, emit, moment, printable, table, whole
 from sojourn.cli.policyadmin import policy_lines, policy_value
 from sojourn.cli.review import review_value
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption, show
@@ -56,7 +56,7 @@ def validate(
     if valid:
         presents = f", presented by {' for '.join(map(str, verdict.actors))}" if verdict.actors else ""
         lines = [f"valid: {verdict.kind} of {verdict.spiffe_id}{presents}"]
-        lines += [f"  {name:<22} {_claim(each)}" for name, each in sorted(verdict.claims.items())]
+        lines += [f"  {name:<22} {_claim(name, each)}" for name, each in sorted(verdict.claims.items())]
     else:
         lines = [f"not valid: {reason} [{code}]"]
     emit(output, value, lines)
@@ -315,8 +315,9 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _claim(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(whole(value), ensure_ascii=False)
+def _claim(name: str, value: Any) -> str:
+    told = dated(name, whole(value))
+    return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
 
 
 def _signal_lines(issuers: list[dict[str, Any]]) -> list[str]:

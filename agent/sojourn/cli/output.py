@@ -1,17 +1,20 @@
 """Printing results and errors, and exit statuses: 0 done, 1 refused, 2 usage, 3 unreachable."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from sojourn.cli.hints import hint
 from sojourn.cli.options import Output
 from sojourn.errors import CannotStart, InvalidConfig, InvalidPolicy, SojournError
 
 REFUSED, USAGE, UNREACHABLE = 1, 2, 3
+_TIMES: Final = re.compile(r"\w+_(at|until|after)|until|exp|iat|nbf|auth_time")
+_LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 
 
 def print_json(value: Any) -> None:
@@ -56,6 +59,13 @@ def moment(when: float | datetime) -> str | None:
     """RFC 3339 of a time in UTC, or of seconds since the epoch; None for 0."""
     utc = when if isinstance(when, datetime) else datetime.fromtimestamp(when, UTC) if when else None
     return None if utc is None else utc.isoformat().replace("+00:00", "Z")
+
+
+def dated(name: str, value: Any) -> Any:
+    """What a record or a token says under a name, for people: seconds since the epoch as `moment`, else as it is."""
+    if isinstance(value, int) and 0 < value <= _LAST_SECOND and _TIMES.fullmatch(name):
+        return moment(value)
+    return value
 
 
 def show_error(error: SojournError, *, as_json: bool) -> int:

@@ -38,13 +38,7 @@ def list_(admin_socket: AdminSocketOption = None, output: OutputOption = Output.
 @app.command()
 def show(name: NameArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
     """Show one provider: what becomes of its credentials when a task ends, and how it fares."""
-    known = {each["name"]: each for each in _providers(admin_socket)}
-    found = known.get(name)
-    if found is None:
-        there = ", ".join(sorted(known)) or "none"
-        error = NotFound(f"the agent's configuration has no [providers.{name[:64]}]; there are: {there}")
-        error.remote_code = error.code
-        raise error
+    found = _named(admin_socket, name)
     emit(output, found, _lines(found))
 
 
@@ -70,6 +64,7 @@ def check(
     """
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
+    _named(admin_socket, name)
     request = pb.CheckProviderRequest(
         name=name, spiffe_id=spiffe_id, task_type=task_type, resource=resource, actions=action or []
     )
@@ -90,6 +85,15 @@ def check(
         print(f"{name}: {'ok' if well else 'failed at ' + steps[-1]['name']}")
     if not well:
         raise typer.Exit(REFUSED)
+
+
+def _named(admin_socket: str | None, name: str) -> dict[str, Any]:
+    """Raise NotFound, with the names that there are."""
+    known = {each["name"]: each for each in _providers(admin_socket)}
+    if name not in known:
+        there = ", ".join(sorted(known)) or "none"
+        raise NotFound(f"the agent's configuration has no [providers.{name[:64]}]; there are: {there}")
+    return known[name]
 
 
 def _providers(admin_socket: str | None) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """`sojourn task list`, `show`, `why`, `suspend`, `resume`, `revoke`, `block`: the operator's side of tasks."""
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -7,7 +8,7 @@ import typer
 from sojourn.cli import remote
 from sojourn.cli.audit import record_line, record_value
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import REFUSED, emit, moment, table
+from sojourn.cli.output import REFUSED, emit, moment, printable, table
 from sojourn.cli.residuals import external_credentials, outside_lines, outside_value
 from sojourn.cli.task import TaskArgument, outside_dict
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
@@ -121,12 +122,16 @@ def block(
 ) -> None:
     """Switch a task type or a workload off: its tasks end, and none begins until `unblock` (operator)."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+    from sojourn.cli.entry import entries_with
 
     request = pb.BlockTasksRequest(block=pb.Block(type=type_, spiffe_id=spiffe_id, reason=reason))
     answer = remote.admin(admin_socket, "/sojourn.v1.Admin/BlockTasks", request, pb.BlockTasksResponse)
     ended = [_task_dict(each) for each in answer.ended]
     said = f"switched off {type_ or spiffe_id}; {len(ended)} tasks ended"
     emit(output, {"ended": ended}, [*(_rows(ended) if ended else []), said])
+    if output is Output.PRETTY and spiffe_id and not entries_with(admin_socket, spiffe_id):
+        warning = f"warning: no entry has {spiffe_id} now, so nobody was stopped; it is switched off all the same"
+        print(printable(warning), file=sys.stderr)
 
 
 def unblock(

@@ -1,6 +1,7 @@
 """gRPC statuses as Sojourn's errors."""
 
 import os
+import socket
 import stat
 from collections.abc import Callable
 
@@ -84,7 +85,24 @@ def unreachable_sentence(path: str) -> str:
             f"no permission to connect to the socket {path!r}: an admin socket is for root and the agent's user, so run"
             " this as one of them"
         )
+    if _listened_on(path):
+        return (
+            f"the socket {path!r} is there, but nothing answered in time: its agent is stopped or very busy; look at"
+            " its process and its log"
+        )
     return f"nobody answers on the socket {path!r}: {cure}"
+
+
+def _listened_on(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(path)
+        except BlockingIOError:  # so many wait there already that there is no room
+            return True
+        except OSError:
+            return False
+    return True
 
 
 def other_socket_sentence(path: str) -> str:
