@@ -102,6 +102,7 @@ LAYERS = [
         "attestation.keptopen",
         "attestation.looks",
         "attestation.shared",
+        "attestation.subordinate",
         "attestation.tally",
         "attestation.frames",
         "attestation.host",
