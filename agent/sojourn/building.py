@@ -48,6 +48,7 @@ from sojourn.store.entries import EntryTable
 from sojourn.store.facts import FactTable
 from sojourn.store.foreign import ForeignTable
 from sojourn.store.kept import REVIEWS, TASK_BLOCKS, KeptList
+from sojourn.store.pruning import Pruning, most_of
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.settings import next_epoch
 from sojourn.store.signals import SignalTable
@@ -87,6 +88,7 @@ class Rooms:
     alarms: Alarms
     audit: Audit
     journal: AuditTable
+    pruning: Pruning
     attestation: Attestation
     subordinates: Subordinates
     registry: Registry
@@ -245,6 +247,7 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
         alarms=alarms,
         audit=audit,
         journal=journal,
+        pruning=Pruning(journal, config.audit.max_bytes or most_of(config.data_dir), clock),
         attestation=attestation,
         subordinates=subordinates,
         registry=registry,

@@ -19,6 +19,7 @@ from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_v
 from sojourn import trusted
 from sojourn.address import default_run_dir, default_state_dir, socket_path
 from sojourn.configtables import (
+    AuditConfig,
     Duration,
     FederationConfig,
     FilePath,
@@ -141,6 +142,7 @@ class Config(Table):
     providers: Annotated[Mapping[str, Mapping[str, Any]], Field(max_length=PROVIDERS)] = Field(default_factory=dict)
     federation: FederationConfig = FederationConfig()
     limits: LimitsConfig = LimitsConfig()
+    audit: AuditConfig = AuditConfig()
 
     @field_validator("trust_domain")
     @classmethod

@@ -20,6 +20,7 @@ from sojourn.durations import duration_text, parse_duration
 from sojourn.errors import InvalidInput, InvalidSpiffeId
 from sojourn.limits import (
     AUDIENCE_MAX_BYTES,
+    AUDIT_MAX_BYTES_LEAST,
     AUDITED_TEXT,
     CONFIGURED_MAX_SECONDS,
     CONNECTIONS_PER_UID_PER_SECOND,
@@ -184,6 +185,13 @@ class FederationConfig(Table):
 
     ca: FilePath | None = None  # a PEM file: the authorities for `https_web`, in the place of the system's
     public_only: Annotated[bool, Field(strict=True)] = False  # whether endpoints at private addresses are refused
+
+
+class AuditConfig(Table):
+    """How much of the audit journal is kept."""
+
+    # Of the database, in bytes. Default: AUDIT_MAX_BYTES, or half of the data folder's file system if that is less.
+    max_bytes: Annotated[int, Field(ge=AUDIT_MAX_BYTES_LEAST, strict=True)] | None = None
 
 
 class LimitsConfig(Table):

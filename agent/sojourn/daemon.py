@@ -75,6 +75,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             upkeep = [
                 group.create_task(rooms.alarms.run()),
                 group.create_task(rooms.audit.run()),
+                group.create_task(rooms.pruning.run()),
                 group.create_task(rooms.engine.journal.run()),
                 group.create_task(rooms.book.journal.run()),
                 group.create_task(Lookout(rooms.identities).run()),

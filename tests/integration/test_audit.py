@@ -1,5 +1,6 @@
 """The audit journal: what is in it, that any change to it is found, and that no secret is in it or anywhere else."""
 
+import asyncio
 import base64
 import contextlib
 import json
@@ -19,6 +20,9 @@ from harness.looking import until
 from harness.strangers import stranger
 from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, make_agent, revoke_all
 from sojourn import SyncClient
+from sojourn.oversight.audit import Event
+from sojourn.store.audit import AuditTable
+from sojourn.store.database import open_sqlite
 
 
 def events(agent: AgentProcess) -> list[dict]:
@@ -185,6 +189,40 @@ def stopped() -> bytes:
             database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         database.close()
         return path.read_bytes()
+
+
+# --- how much of it is kept -----------------------------------------------------------------------------------------
+
+
+def test_a_journal_that_is_too_large() -> None:
+    """What is over audit.max_bytes is pruned, oldest first; the rest verifies, over restarts too, and status tells."""
+    with make_agent() as agent:
+        agent.register("/before", "unix:uid:1")
+        agent.stop()
+        asyncio.run(fill(agent.data_dir / "sojourn.db", 24 * 1024))
+        agent.config.write_text(agent.config.read_text() + "\n[audit]\nmax_bytes = 16777216\n")
+        agent.start()
+        until(lambda: agent.json("audit", "verify")["first_seq"] > 1000, "the oldest records go")
+        agent.register("/after", "unix:uid:2")
+        agent.kill()
+        agent.start()
+        found = agent.json("audit", "verify")
+        assert (True, None) == (found["intact"], found["first_bad_seq"])
+        assert f"from {found['first_seq']} on" in agent.run("audit", "verify").stdout
+        assert {"entry_created", "journal_pruned"} <= {record["event"] for record in events(agent)}
+        pruned = [record for record in events(agent) if record["event"] == "journal_pruned"]
+        assert found["first_seq"] - 1 == pruned[-1]["fields"]["until_seq"]
+        change(agent, f"DELETE FROM audit WHERE seq = {found['first_seq']}")
+        check_found(agent)
+
+
+async def fill(path: Path, kibibytes: int) -> None:
+    """Write so many records of a KiB to the journal of an agent that is stopped."""
+    database = open_sqlite(path)
+    try:
+        await AuditTable(database).append([Event(1, "filler", json.dumps({"text": "x" * 1024}))] * kibibytes)
+    finally:
+        database.close()
 
 
 # --- secrets --------------------------------------------------------------------------------------------------------

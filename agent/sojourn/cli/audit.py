@@ -55,7 +55,7 @@ def _shown(value: Any) -> str:
 
 @app.command()
 def verify(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """Check the journal's chain of digests from end to end. Exit status 1 if it is broken."""
+    """Check the journal's chain of digests, from what was pruned last to its end. Exit status 1 if it is broken."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     answer = remote.admin(
@@ -66,10 +66,10 @@ def verify(admin_socket: AdminSocketOption = None, output: OutputOption = Output
         "records": answer.records,
         "first_bad_seq": answer.first_bad_seq or None,
         "reason": answer.reason,
+        "first_seq": answer.first_seq,
     }
-    said = (
-        f"intact: {answer.records} records" if answer.intact else f"broken at {answer.first_bad_seq}: {answer.reason}"
-    )
-    emit(output, value, [said])
+    begins = f", from {answer.first_seq} on: those before were pruned" if answer.first_seq > 1 else ""
+    broken = f"broken at {answer.first_bad_seq}: {answer.reason}"
+    emit(output, value, [f"intact: {answer.records} records{begins}" if answer.intact else broken])
     if not answer.intact:
         raise typer.Exit(REFUSED)

@@ -279,7 +279,13 @@ class AdminApi:
     async def verify_audit(self, _call: Call, _request: pb.VerifyAuditRequest) -> pb.VerifyAuditResponse:
         await self._audit.flush()
         count, bad, reason = await self._journal.verify()
-        return pb.VerifyAuditResponse(intact=not bad, records=count, first_bad_seq=bad, reason=reason)
+        return pb.VerifyAuditResponse(
+            intact=not bad,
+            records=count,
+            first_bad_seq=bad,
+            reason=reason,
+            first_seq=await self._journal.first(),
+        )
 
     async def get_bundle(self, _call: Call, _request: pb.GetBundleRequest) -> pb.GetBundleResponse:
         bundle = self._authority.bundle

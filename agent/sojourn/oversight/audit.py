@@ -21,7 +21,7 @@ from sojourn.limits import WRITES_WAITING
 
 log = structlog.get_logger()
 FIRST = "0" * 64
-_CANONICAL = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=True)
+canonical = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode
 DENIALS_PER_SECOND = 20  # over that they are counted, and the count is recorded: refusals cost the refused nothing
 
 
@@ -105,7 +105,7 @@ class Audit:
     def event(self, event: str, fields: Mapping[str, Any]) -> Event:
         """Make an event that happens now; None values are left out."""
         kept = {name: value for name, value in fields.items() if value is not None}
-        return Event(int(self._clock.now().timestamp() * 1000), event, _CANONICAL.encode(kept))
+        return Event(int(self._clock.now().timestamp() * 1000), event, canonical(kept))
 
     async def flush(self) -> None:
         """Write what waits, and what another began to write. Raises what the store raises; nothing is lost then."""

@@ -1,19 +1,49 @@
-"""The audit journal in the database."""
+"""The audit journal in the database.
 
+Its oldest records may be pruned. Where it begins then is kept apart from it, and recorded in it: `journal_pruned` names
+the last record that is gone, and its digest, from which the rest goes on. The newest of those stays.
+"""
+
+import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, Row, func, select, text
 
-from sojourn.limits import AUDIT_LISTED
-from sojourn.oversight.audit import FIRST, Event, Record, digest_of
+from sojourn.errors import StoreFailed
+from sojourn.limits import AUDIT_KEPT_LEAST, AUDIT_LISTED
+from sojourn.oversight.audit import FIRST, Event, Record, canonical, digest_of
 from sojourn.store import settings
 from sojourn.store.database import Database
 from sojourn.store.prepared import Prepared
 from sojourn.store.tables import audit
 
-_HEAD = "audit_head"
+_HEAD, _START = "audit_head", "audit_start"
+PRUNED = "journal_pruned"
 _INSERT = Prepared(audit.insert(), ("seq", "at_ms", "event", "fields", "digest"))
+
+
+@dataclass(slots=True)
+class _Chain:
+    """A walk along the records, of which the last one was this."""
+
+    seq: int
+    digest: str
+
+    @classmethod
+    def kept(cls, connection: Connection, name: str) -> "_Chain":
+        seq, digest = (settings.get(connection, name) or f"0 {FIRST}").split(" ")
+        return cls(int(seq), digest)
+
+    def wrong(self, row: Row[Any]) -> str:
+        """Go on to the next record. Return what is wrong with it, or ''."""
+        if row.seq != self.seq + 1:
+            return "a record is missing"
+        self.seq, self.digest = row.seq, digest_of(self.digest, row.seq, Event(row.at_ms, row.event, row.fields))
+        if self.digest != row.digest:
+            return "the record is not what was written, or the one before it was changed"
+        return ""
 
 
 class AuditTable:
@@ -36,9 +66,9 @@ class AuditTable:
     def append_in(self, connection: Connection, events: Sequence[Event]) -> None:
         """Append within a write that is under way, so that the record and what it records are one."""
         if self._head is None:
-            kept = (settings.get(connection, _HEAD) or f"0 {FIRST}").split(" ")
             # What was remembered, not what lies there: if the journal was cut short, the gap stays to be seen.
-            self._head = (int(kept[0]), kept[1])
+            kept = _Chain.kept(connection, _HEAD)
+            self._head = (kept.seq, kept.digest)
         seq, digest = self._head
         for event in events:
             seq += 1
@@ -88,17 +118,63 @@ class AuditTable:
 
         def work(connection: Connection) -> tuple[int, int, str]:
             count = connection.execute(select(func.count()).select_from(audit)).scalar() or 0
-            digest, expected = FIRST, 1
+            chain = _Chain.kept(connection, _START)
+            begun, told = f"{chain.seq} {chain.digest}", f"0 {FIRST}"
             for row in connection.execution_options(yield_per=1000).execute(select(audit).order_by(audit.c.seq)):
-                if row.seq != expected:
-                    return count, expected, "a record is missing"
-                digest = digest_of(digest, row.seq, Event(row.at_ms, row.event, row.fields))
-                if digest != row.digest:
-                    return count, row.seq, "the record is not what was written, or the one before it was changed"
-                expected += 1
+                before = chain.seq
+                if wrong := chain.wrong(row):
+                    return count, before + 1, wrong
+                if row.event == PRUNED:
+                    fields = json.loads(row.fields)
+                    told = f"{fields['until_seq']} {fields['digest']}"
             head = settings.get(connection, _HEAD)
-            if head != f"{expected - 1} {digest}" and count:
-                return count, expected, "records are missing at the end"
-            return (count, 0, "") if count or head is None else (0, 1, "all records are missing")
+            if head != f"{chain.seq} {chain.digest}" and count:
+                return count, chain.seq + 1, "records are missing at the end"
+            if not count and head is not None:
+                return 0, 1, "all records are missing"
+            return (count, 0, "") if begun == told else (count, 1, "it does not begin where it was pruned last")
 
         return await self._database.read(work)
+
+    async def first(self) -> int:
+        """The seq of the first record that was not pruned."""
+        return await self._database.read(lambda connection: _Chain.kept(connection, _START).seq + 1)
+
+    async def size(self) -> int:
+        """Bytes that the database takes, without those that are free in its files."""
+
+        def work(connection: Connection) -> int:
+            pages, free, each = (
+                int(connection.execute(text(f"PRAGMA {name}")).scalar() or 0)
+                for name in ("page_count", "freelist_count", "page_size")
+            )
+            return (pages - free) * each
+
+        return await self._database.read(work)
+
+    async def prune(self, number: int, at_ms: int) -> int:
+        """Take away so many of the oldest records, of those before the last AUDIT_KEPT_LEAST. Return how many went.
+
+        Raises StoreFailed, with all left as it is, if they are not what was written: a break is not made unseen.
+        """
+
+        def work(connection: Connection) -> int:
+            start, head = _Chain.kept(connection, _START), _Chain.kept(connection, _HEAD)
+            chain = _Chain(start.seq, start.digest)
+            last = min(start.seq + number, head.seq - AUDIT_KEPT_LEAST)
+            if last <= start.seq:
+                return 0
+            rows = connection.execute(select(audit).where(audit.c.seq <= last).order_by(audit.c.seq))
+            for row in rows:
+                before = chain.seq
+                if wrong := chain.wrong(row):
+                    raise StoreFailed(f"the audit journal is broken at {before + 1}: {wrong}; nothing of it is pruned")
+            if chain.seq != last:
+                raise StoreFailed(f"the audit journal is broken at {chain.seq + 1}: a record is missing")
+            connection.execute(audit.delete().where(audit.c.seq <= last))
+            settings.put(connection, _START, f"{chain.seq} {chain.digest}")
+            fields = {"digest": chain.digest, "records": last - start.seq, "until_seq": last}
+            self.append_in(connection, [Event(at_ms, PRUNED, canonical(fields))])
+            return last - start.seq
+
+        return await self._database.write(work)

@@ -1,12 +1,13 @@
 """store/audit.py: the journal is one unbroken chain, whatever happens. The fake keeps the same contract."""
 
 import asyncio
+import json
 import sqlite3
 
 import pytest
 from fakes.databases import BlockedWriter, opened
 from fakes.journals import FakeAuditStore
-from sojourn.errors import AlreadyExists
+from sojourn.errors import AlreadyExists, StoreFailed
 from sojourn.oversight.audit import FIRST, Event, digest_of
 from sojourn.store import audit as audit_module
 from sojourn.store.audit import AuditTable
@@ -119,6 +120,110 @@ class TestChain:
         _, found, why = await journal.verify()
         assert seq == found
         assert says in why
+
+
+class TestPruning:
+    @pytest.fixture(autouse=True)
+    def few(self, monkeypatch):
+        monkeypatch.setattr(audit_module, "AUDIT_KEPT_LEAST", 10)
+
+    @pytest.fixture
+    async def pruned(self, journal):
+        """Thirty records, of which the first ten went, and the one that says so."""
+        await journal.append([event(number) for number in range(1, 31)])
+        assert 10 == await journal.prune(10, 5)
+        return journal
+
+    async def test_the_rest(self, pruned):
+        """What is left verifies, and says which was the last record that went, with its digest."""
+        assert (21, 0, "") == await pruned.verify()
+        assert 11 == await pruned.first()
+        records = await pruned.tail(100)
+        assert list(range(11, 32)) == [record.seq for record in records]
+        gone = FIRST
+        for number in range(1, 11):
+            gone = digest_of(gone, number, event(number))
+        said = {"digest": gone, "records": 10, "until_seq": 10}
+        assert (audit_module.PRUNED, 5, said) == (records[-1].event, records[-1].at_ms, json.loads(records[-1].fields))
+
+    async def test_again_and_over_a_restart(self, path):
+        """A journal that is pruned again and again, and over restarts, stays one chain."""
+        for number in range(5):
+            with opened(path) as database:
+                journal = AuditTable(database)
+                await journal.append([event(number)] * 20)
+                await journal.prune(7, 5)
+                assert "" == (await journal.verify())[2]
+        with opened(path) as database:
+            assert (100 + 5 - 5 * 7, 0, "") == await AuditTable(database).verify()
+
+    async def test_the_last_ones_stay(self, journal):
+        """However many are to go, the last AUDIT_KEPT_LEAST stay, with the record of what went."""
+        await journal.append([event(number) for number in range(15)])
+        assert [5, 1, 1] == [await journal.prune(1000, 5) for _ in range(3)]
+        assert 10 + 1 == (await journal.verify())[0]
+
+    async def test_nothing_to_prune(self, journal):
+        """A journal with no more than AUDIT_KEPT_LEAST records loses none."""
+        await journal.append([event(number) for number in range(10)])
+        assert 0 == await journal.prune(1000, 5)
+        assert (10, 0, "") == await journal.verify()
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "UPDATE audit SET fields = '{}' WHERE seq = 4",
+            "DELETE FROM audit WHERE seq = 4",
+            "DELETE FROM audit WHERE seq = 10",
+            "INSERT INTO audit VALUES (0, 1, 'x', '{}', 'x')",
+        ],
+    )
+    async def test_a_broken_part_stays(self, path, journal, statement):
+        """What was changed, or is missing, is not pruned away unseen: nothing goes, and it is still found."""
+        await journal.append([event(number) for number in range(1, 31)])
+        behind_its_back(path, statement)
+        with pytest.raises(StoreFailed, match="broken"):
+            await journal.prune(10, 5)
+        count, found, why = await journal.verify()
+        assert count >= 29
+        assert found
+        assert why
+
+    @pytest.mark.parametrize(
+        "statement",
+        [
+            "DELETE FROM audit WHERE seq = 11",
+            "UPDATE audit SET fields = '{}' WHERE seq = 11",
+            "INSERT INTO audit VALUES (10, 1, 'x', '{}', 'x')",
+            "DELETE FROM settings WHERE name = 'audit_start'",
+            "UPDATE settings SET value = replace(value, '10 ', '9 ') WHERE name = 'audit_start'",
+        ],
+    )
+    async def test_a_change_afterwards(self, path, pruned, statement):
+        """Records that are taken away behind its back do not look as if they were pruned."""
+        behind_its_back(path, statement)
+        _, found, why = await pruned.verify()
+        assert found
+        assert why
+
+    async def test_taken_away_as_if_pruned(self, path, pruned):
+        """To move the beginning does not do either: the last record of a pruning says where it is."""
+        digest = (await pruned.tail(100))[1].digest
+        behind_its_back(
+            path,
+            f"UPDATE settings SET value = '12 {digest}' WHERE name = 'audit_start'",
+            "DELETE FROM audit WHERE seq <= 12",
+        )
+        assert (19, 1, "it does not begin where it was pruned last") == await pruned.verify()
+
+
+def behind_its_back(path, *statements):
+    """Change the database as another program would."""
+    other = sqlite3.connect(path)
+    for statement in statements:
+        assert other.execute(statement).rowcount > 0
+    other.commit()
+    other.close()
 
 
 class TestTail:
