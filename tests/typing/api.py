@@ -31,7 +31,7 @@ from sojourn.sdk.localcredentials.running import CloudEndpoints
 from sojourn.sdk.mcpserver import McpGuard, McpStdioGuard
 from sojourn.sdk.parse import JwtSvid, X509Context
 from sojourn.sdk.serving import serving_token
-from sojourn.sdk.sync import SyncTask
+from sojourn.sdk.sync import SyncHeldTask, SyncTask
 from sojourn.sdk.taskvalues import AccessToken
 from sojourn.sdk.wsgi import App as WsgiApp
 from sojourn.sdk.wsgi import TaskTokenWsgi
@@ -65,6 +65,9 @@ def blocking() -> None:
     """What a program without event loop writes."""
     with SyncClient() as client, client.task("triage-ticket") as task:
         assert_type(task, SyncTask)
+        assert_type(client.fetch_jwt_svid("them"), JwtSvid)
+        assert_type(client.begin_task("triage-ticket"), SyncHeldTask)
+        client.task(3)  # type: ignore[arg-type]
         assert_type(task.token("https://a.example", ["read"]), AccessToken)
         token = task.token("https://a.example", certificate=b"der")
         assert_type(task.proof("GET", "https://a.example", token), str)

@@ -87,7 +87,7 @@ class TaskBlock:
             client = self._shared(None)
             if not isinstance(client, SyncClient):
                 client = stack.enter_context(SyncClient(self._socket))
-            block = _run(self._wish, client._client, self._on_end, cancel=False)
+            block = _run(self._wish, client._twin, self._on_end, cancel=False)
             task = SyncTask(client._portal, stack.enter_context(client._portal.inside(block)))
             self._before = _current.set(_Running(task, client, None))
             self._entered = stack.pop_all()

@@ -136,7 +136,7 @@ class SyncUse:
     def proxy(self, *, ca_file: str | None = None) -> "AbstractContextManager[Egress]":
         """See AsyncUse: `with task.proxy() as proxy`. It is served by the client's own thread."""
         within = cast("Any", self)  # a SyncHeldTask
-        context: AbstractContextManager[Egress] = within._portal.inside(within._task.proxy(ca_file=ca_file))
+        context: AbstractContextManager[Egress] = within._portal.inside(within._twin.proxy(ca_file=ca_file))
         return context
 
     def cloud_endpoints(
@@ -144,6 +144,6 @@ class SyncUse:
     ) -> "AbstractContextManager[CloudEndpoints]":
         """See AsyncUse: `with task.cloud_endpoints() as endpoints`. It is served by the client's own thread."""
         within = cast("Any", self)  # a SyncHeldTask
-        endpoints = within._task.cloud_endpoints(resources=resources, vault_token_file=vault_token_file)
+        endpoints = within._twin.cloud_endpoints(resources=resources, vault_token_file=vault_token_file)
         context: AbstractContextManager[CloudEndpoints] = within._portal.inside(endpoints)
         return context

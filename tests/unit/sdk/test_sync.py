@@ -1,12 +1,12 @@
 """The blocking client, against an agent in another thread."""
 
 import asyncio
+import inspect
 import ssl
 import threading
 from collections.abc import Iterator
-from inspect import Parameter, signature
+from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import pytest
 from fakes.ca import FakeCa
@@ -18,7 +18,8 @@ from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import InvalidInput, NoIdentity, Unreachable
 from sojourn.sdk.authorize import authorize_any
 from sojourn.sdk.client import Client
-from sojourn.sdk.sync import HeldTaskOptions, SyncClient, TaskOptions
+from sojourn.sdk.sync import SyncClient, SyncTask
+from sojourn.sdk.task import Task
 
 
 @pytest.fixture
@@ -132,15 +133,19 @@ def test_not_open() -> None:
         SyncClient("/none").fetch_x509_svids()
 
 
-@pytest.mark.parametrize(
-    ("options", "method"),
-    [(TaskOptions, Client.task), (HeldTaskOptions, Client.begin_task)],
-    ids=["task", "begin_task"],
-)
-def test_the_options_of_tasks(options: Any, method: Any) -> None:
-    """The blocking client takes all options of the other client, and no more."""
-    named = {name for name, each in signature(method).parameters.items() if each.kind is Parameter.KEYWORD_ONLY}
-    assert named == options.__optional_keys__
+def test_what_there_is() -> None:
+    """Whatever the other client can, this one can by the same name, with the same parameters, and it says how."""
+    for twin, blocking in ((Client, SyncClient), (Task, SyncTask)):
+        for name, method in inspect.getmembers(twin, inspect.isroutine):
+            own = getattr(blocking, name, None)
+            if name.startswith("_") or (twin, name) == (Task, "follow"):
+                continue
+            assert own is not None, name
+            assert list(signature(own).parameters) == list(signature(method).parameters)
+            assert not inspect.iscoroutinefunction(own)
+            assert "async with" not in (own.__doc__ or "")
+    assert "AbstractContextManager[SyncTask]" == signature(SyncClient.task).return_annotation
+    assert "SyncHeldTask" == signature(SyncClient.begin_task).return_annotation
 
 
 def test_an_option_that_is_none(remote: FakeAgent, client: SyncClient) -> None:
