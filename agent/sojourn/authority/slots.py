@@ -3,7 +3,8 @@
 One key is active and signs. A prepared one is published, so that verifiers know it before it signs. Old ones verify
 what they signed until they end or are revoked. A key is followed by itself: the next is prepared at half of the
 active one's life, or earlier if it must be published for longer, and activated at two thirds of it. If that was missed,
-as by an agent that did not run, the active one signs on until the next was published for as long as it must be.
+as by an agent that did not run, the active one signs on until the next was published for as long as it must be. One
+that was made while the clock stood far ahead is followed as soon as the clock is right: in its own time, that is years.
 
 On disk each key is PEM after a line `# ID CREATED NOT_AFTER STATUS [tainted]` (times in seconds since the epoch).
 """
@@ -153,7 +154,7 @@ class Slots(ABC, Generic[Key]):
     def maintain(self) -> bool:
         """Prepare and activate what is due, drop old keys that have ended; say whether anything changed."""
         now = self._clock.now()
-        slots = tuple(slot for slot in self._slots if slot.status is Status.ACTIVE or slot.not_after > now)
+        slots = tuple(slot for slot in self._slots if slot.status is Status.ACTIVE or self._is_of_use(slot))
         active = next((slot for slot in slots if slot.status is Status.ACTIVE), None)
         prepared = next((slot for slot in slots if slot.status is Status.PREPARED), None)
         if active is None:
@@ -165,6 +166,9 @@ class Slots(ABC, Generic[Key]):
                 replace(following, status=Status.ACTIVE),
             )
         elif prepared is not None and self._activation(prepared) <= now:
+            if self._is_ahead(active):  # from now on it verifies for as long as one that was made today
+                life = active.not_after - active.created
+                slots = tuple(replace(each, not_after=now + life) if each is active else each for each in slots)
             slots = _activated(slots)
         elif prepared is None and self._preparation() <= now:
             slots = (*slots, self._new(now))
@@ -181,6 +185,8 @@ class Slots(ABC, Generic[Key]):
     def _preparation(self) -> datetime:
         """When the next key is due to be prepared."""
         active = self.active
+        if self._is_ahead(active):
+            return self._clock.now()
         return min(active.at(PREPARE_AT), active.at(PREPARE_AT + PUBLISHED_FOR) - self._overlap)
 
     def _activation(self, prepared: Slot[Key]) -> datetime:
@@ -193,7 +199,19 @@ class Slots(ABC, Generic[Key]):
         if prepared.id in self._made_at:  # the wall clock may have been set since
             shown = timedelta(seconds=self._clock.boot() - self._made_at[prepared.id])
             known = max(known, self._clock.now() + self._overlap - shown) if shown < self._overlap else known
+        if self._is_ahead(active):
+            return known
         return min(max(due, known), active.not_after - min(life * LAST_SHARE, LAST))
+
+    def _is_ahead(self, slot: Slot[Key]) -> bool:
+        """Whether a key was made while the clock stood ahead of now, by more than the overlap."""
+        return slot.created > self._clock.now() + self._overlap
+
+    def _is_of_use(self, slot: Slot[Key]) -> bool:
+        """Whether a key that does not sign is still to be published: until its end; and if it is to sign, from its
+        own time on.
+        """
+        return slot.not_after > self._clock.now() and not (slot.status is Status.PREPARED and self._is_ahead(slot))
 
     def _find(self, authority_id: str) -> Slot[Key]:
         if not authority_id:

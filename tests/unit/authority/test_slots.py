@@ -3,12 +3,16 @@
 from datetime import timedelta
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.clock import FakeClock
 from sojourn.authority.jwtkeys import JwtKeys
+from sojourn.authority.roots import Roots
 from sojourn.authority.slots import Status
 from sojourn.errors import FailedPrecondition, InvalidInput
+from sojourn.spiffe.ids import TrustDomain
 
 TTL = timedelta(days=30)
+DOMAIN = TrustDomain("example.org")
 PREPARED, ACTIVE, OLD = Status.PREPARED, Status.ACTIVE, Status.OLD
 
 
@@ -225,6 +229,41 @@ class TestOverlap:
         clock.advance(3590)
         slots.maintain()
         assert made == slots.active.id
+
+    @pytest.mark.parametrize("prepared", [False, True])
+    def test_made_while_the_clock_stood_ahead(self, path, clock, prepared):
+        """A key of a clock that was years ahead is followed once the clock is right, and not in years: the next is
+        published for its overlap and signs, and the first verifies on for one life.
+        """
+        clock.step_wall(5 * 365 * 86_400.0)
+        first = JwtKeys(path, clock, TTL)
+        made = first.prepare().id if prepared else ""
+        clock.step_wall(-5 * 365 * 86_400.0)
+        slots = JwtKeys(path, clock, TTL)
+        assert (first.active.id, timedelta(hours=1)) == (slots.active.id, slots.next_change - clock.now())
+        assert slots.prepared.id != made
+        follower = slots.prepared.id
+        clock.advance(3600)
+        slots.maintain()
+        assert (follower, [first.active.id]) == (slots.active.id, [each.id for each in slots.old])
+        assert TTL == slots.old[0].not_after - clock.now()
+        assert slots.active.at(1 / 2) >= slots.next_change
+        for _ in range(2):  # and from there on as ever
+            published, left = self.published(slots, clock)
+            assert (True, True) == (published >= timedelta(hours=1), abs(left - TTL / 3) < timedelta(minutes=1))
+
+    @pytest.mark.parametrize("kind", ["root", "jwt"])
+    def test_a_clock_that_is_behind_for_a_while(self, path, clock, kind):
+        """A machine whose clock starts in 1970 loses no key: what signed before signs again once the clock is set."""
+        made = Roots(path, clock, DOMAIN, ec.SECP256R1(), TTL) if kind == "root" else JwtKeys(path, clock, TTL)
+        first = made.active.id
+        clock.step_wall(-50 * 365 * 86_400.0)
+        again = type(made)(path, clock, DOMAIN, ec.SECP256R1(), TTL) if kind == "root" else JwtKeys(path, clock, TTL)
+        clock.advance(60)
+        again.maintain()
+        clock.step_wall(50 * 365 * 86_400.0)
+        again.maintain()
+        assert ([first], [ACTIVE]) == ([each.id for each in again.all], states(again))
 
     def test_a_taint_does_not_wait(self, slots):
         """When the key that signs is to be replaced, the next signs at once."""
