@@ -50,8 +50,8 @@ from sojourn.store.foreign import ForeignTable
 from sojourn.store.kept import REVIEWS, TASK_BLOCKS, KeptList
 from sojourn.store.pruning import Pruning, most_of
 from sojourn.store.revocations import RevocationTable
-from sojourn.store.settings import next_epoch
 from sojourn.store.signals import SignalTable
+from sojourn.store.starts import count_start
 from sojourn.store.tasks import TaskTable
 from sojourn.store.used import UsedTable
 from sojourn.tasks.approving import Approving
@@ -140,13 +140,17 @@ async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Room
     audit = Audit(journal, clock)
     stack.push_async_callback(audit.finish)
     wal.report(database.torn, audit)
-    epoch = await next_epoch(database)
+    epoch, is_older = await count_start(database, config.data_dir)
     if had_root and not had_database:
         _tell_lost(audit, "database_lost", "there are keys of an earlier run and was no database: entries, revocations,"
                    " switches that were off and the journal are gone")  # fmt: skip
     elif had_database and epoch > 1 and not had_root:
         _tell_lost(audit, "root_lost", "there is a database of an earlier run and was no root: what the earlier one"
                    " signed verifies no more")  # fmt: skip
+    elif had_database and is_older:
+        _tell_lost(audit, "database_restored", "the database is older than the last run: what was registered, revoked,"
+                   " switched off and journalled since is forgotten, and what must stay revoked is to be revoked again"
+                   )  # fmt: skip
     pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
     stack.callback(pool.shutdown, wait=False, cancel_futures=True)
     attestation = Attestation(await load_attestors(config.attestors, pool, clock), clock)

@@ -334,6 +334,30 @@ class TestDatabase:
         shutil.rmtree(stopped.data_dir / "keys")
         self.check_told(stopped, "root_lost")
 
+    def test_that_was_put_back(self, stopped: AgentProcess, tmp_path: Path) -> None:
+        """An agent on a database of earlier says that it has forgotten what came since, and counts its starts on:
+        validators take no feed of an epoch that was.
+        """
+        path = stopped.data_dir / "sojourn.db"
+        shutil.copy(path, tmp_path)
+        for _ in range(2):
+            stopped.start()
+            epoch = stopped.json("status")["epoch"]
+            stopped.run("svid", "revoke", "--spiffe-id", "spiffe://example.org/n/7")
+            stopped.stop()
+        for each in (*stopped.data_dir.glob("sojourn.db-*"), path):
+            each.unlink()
+        shutil.copy(tmp_path / "sojourn.db", path)
+        path.chmod(0o600)
+        self.check_told(stopped, "database_restored")
+        stopped.start()
+        assert epoch + 3 == stopped.json("status")["epoch"]
+
+    def test_whose_number_of_starts_cannot_be_read(self, stopped: AgentProcess) -> None:
+        """A file of the last start's number that says none is refused, in one sentence with the cure."""
+        (stopped.data_dir / "epoch").write_text("x\n")
+        assert "does not say the number of the last start: remove it" in refused(stopped)
+
     @staticmethod
     def check_told(agent: AgentProcess, event: str) -> None:
         """It is told once, in status and audit, and not at the next start."""

@@ -1,12 +1,16 @@
 """A database of an earlier release is brought up to date at the start, whole or not at all."""
 
+import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness.agent import SAMPLES, AgentProcess
 from harness.raw import Admin, Wire
+from sojourn.store.database import open_sqlite
 from sojourn.store.tables import SCHEMA
 
 FIRST = Path(__file__).with_name("first_schema.sql")
@@ -87,6 +91,39 @@ def test_that_fails(agent: AgentProcess) -> None:
     by_hand(path, "DROP TABLE relationships")
     with agent:
         assert 2 == agent.json("status")["entries"]
+
+
+KILLED = """
+import os, signal, sys, time, alembic.command, sqlalchemy
+from pathlib import Path
+from sojourn.store.database import open_sqlite
+for place, path in enumerate(sys.argv[1:]):
+    child = os.fork()
+    if child == 0:
+        open_sqlite(Path(path)).close()
+        os._exit(0)
+    time.sleep(0.02 * place)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+def test_killed_amid_it(agent: AgentProcess) -> None:
+    """An agent that is killed at any moment of an upgrade leaves the old database or the new one, with its entries."""
+    path = agent.data_dir / "sojourn.db"
+    old = look(path)
+    copies = [path.with_name(f"{place}.db") for place in range(24)]
+    for each in copies:
+        shutil.copy(path, each)
+    subprocess.run([sys.executable, "-c", KILLED, *copies], check=True, timeout=120)
+    for each in copies:
+        version, names = look(each)
+        assert (version, names) == old or (SCHEMA == version and old[1] < names)
+        open_sqlite(each).close()
+        connection = sqlite3.connect(each)
+        assert [(2,)] == connection.execute("SELECT count(*) FROM entries").fetchall()
+        connection.close()
+        assert SCHEMA == look(each)[0]
 
 
 def test_back(agent: AgentProcess) -> None:

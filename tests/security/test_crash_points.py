@@ -150,7 +150,7 @@ async def lived(stack: AsyncExitStack, folder: Path, seed: int) -> tuple[Room, l
     database = stack.enter_context(opened(folder / "sojourn.db"))
     known = Known()
     store = CopyingStore(database, folder, known)
-    room = Room(FakeClock(), TYPES, store=store, epoch=await next_epoch(database))
+    room = Room(FakeClock(), TYPES, store=store, epoch=(await next_epoch(database))[0])
     stack.callback(room.end_everything)
     writer = asyncio.ensure_future(room.engine.journal.run())
     stack.callback(writer.cancel)
@@ -169,7 +169,7 @@ async def check(room: Room, folder: Path, known: Known, *, maybe_torn: bool = Fa
         assert torn == database.torn
         journal = AuditTable(database)
         table = TaskTable(database, journal)
-        following = Room(room.clock, TYPES, store=table, epoch=await next_epoch(database))
+        following = Room(room.clock, TYPES, store=table, epoch=(await next_epoch(database))[0])
         try:
             registry = Registry(FakeEntryStore([TRIAGE_ENTRY]), TRUST_DOMAIN, [NODE], room.clock, following.alarms)
             audit = Audit(table, room.clock)  # type: ignore[arg-type]

@@ -22,12 +22,15 @@ def put(connection: Connection, name: str, value: str) -> None:
         connection.execute(settings.insert().values(name=name, value=value))
 
 
-async def next_epoch(database: Database) -> int:
-    """Count this start of the agent and return its number, which no earlier start had."""
+async def next_epoch(database: Database, known: int = 0) -> tuple[int, int]:
+    """Count this start of the agent. Return its number, which is above `known` and above all that the database has
+    counted, and the last of those, or 0.
+    """
 
-    def work(connection: Connection) -> int:
-        epoch = int(get(connection, "epoch") or 0) + 1
+    def work(connection: Connection) -> tuple[int, int]:
+        before = int(get(connection, "epoch") or 0)
+        epoch = max(before, known) + 1
         put(connection, "epoch", str(epoch))
-        return epoch
+        return epoch, before
 
     return await database.write(work)

@@ -216,5 +216,5 @@ async def test_epochs_grow(tmp_path):
     found = []
     for _ in range(3):
         with opened(tmp_path / "epochs.db") as database:
-            found.append(await next_epoch(database))
+            found.append((await next_epoch(database))[0])
     assert [1, 2, 3] == found
