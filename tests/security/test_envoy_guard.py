@@ -173,6 +173,13 @@ def test_headers_that_name_another_path(ground: Ground, task: Any) -> None:
     )
 
 
+def test_headers_that_name_another_request_to_the_service(ground: Ground, task: Any) -> None:
+    """A request that passes does not reach the service with a header by which that would do another one."""
+    more = [("x-original-url", "/tickets/43"), ("x-rewrite-url", "/tickets/43"), ("x-http-method-override", "DELETE")]
+    answer = ground.guarded.call(task.token(TICKETS).token, headers=more)
+    assert (200, []) == (answer.status, [value for name, _ in more for value in answer.at_service(name)])
+
+
 # --- whose token ----------------------------------------------------------------------------------------------------
 
 

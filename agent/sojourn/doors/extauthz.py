@@ -32,6 +32,11 @@ SERVICE: Final = pb.DESCRIPTOR.services_by_name["Authorization"].full_name
 CHECKS = Metric("sojourn_envoy_checks_total", "Requests that an Envoy asked about, by the answer's status.", ["status"])
 PREFIX: Final = "x-sojourn-"  # ours alone: what a client sends of them never reaches the service
 TOKEN_HEADERS: Final = ("authorization", "dpop")
+# By these some services take another method or path than those that were judged; letters and dashes alone.
+REROUTING: Final = frozenset(
+    {"x-http-method", "x-http-method-override", "x-method-override", "x-original-method"}
+    | {"x-original-url", "x-original-uri", "x-rewrite-url", "x-envoy-original-path"}
+)
 # Some services read an underscore in a name as a dash, and those that know headers as variables (CGI) a dot and others.
 _NO_LETTER: Final = re.compile("[^a-z0-9]")
 _PERMISSION_DENIED: Final = 7  # any gRPC status but OK makes it a denial
@@ -90,6 +95,11 @@ def _denied(answer: Answer) -> pb.CheckResponse:
     )
 
 
+def _misleads(name: str) -> bool:
+    """Whether a service could take a header of this name for one of ours, or for another request's line."""
+    return name.startswith(PREFIX) or name in REROUTING
+
+
 def _allowed(token: TaskToken, ruling: Ruling, asked: HttpRequest) -> pb.CheckResponse:
     said = {
         "subject": str(token.spiffe_id),
@@ -100,7 +110,7 @@ def _allowed(token: TaskToken, ruling: Ruling, asked: HttpRequest) -> pb.CheckRe
         "params": json.dumps(dict(token.params), separators=(",", ":")),
     }
     ours = {f"{PREFIX}{name}": value for name, value in said.items()}
-    foreign = {name for name, _ in asked.headers if _NO_LETTER.sub("-", name).startswith(PREFIX)} - set(ours)
+    foreign = {name for name, _ in asked.headers if _misleads(_NO_LETTER.sub("-", name))} - set(ours)
     gone = foreign if ruling.keep_token else foreign | set(TOKEN_HEADERS)
     return pb.CheckResponse(
         status=status_pb2.Status(),
