@@ -13,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.keeper import keep
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPLES = ROOT / "deploy" / "samples"
 COMMAND = [str(Path(sys.executable).with_name("sojourn"))]
@@ -70,34 +72,22 @@ class AgentProcess:
         return self
 
     def spawn(self, *extra: str) -> "subprocess.Popen[str]":
-        """Start it without waiting for anything."""
-        arguments = [
-            *self._under,
-            *COMMAND,
-            "agent",
-            "run",
-            "--config",
-            str(self.config),
-            "--data-dir",
-            str(self.data_dir),
-            "--socket",
-            self.socket,
-            "--admin-socket",
-            self.admin_socket,
-            *extra,
-        ]
+        """Start it without waiting for anything. It is killed when these tests end, even if they are killed."""
+        arguments = [*COMMAND, "agent", "run", "--config", str(self.config), *self.places, *extra]
         if self._as_user is not None:
             # The interpreter may lie in a folder that only root can enter: become the user after importing.
-            arguments = [sys.executable, str(Path(__file__).with_name("as_user.py")), str(self._as_user), *arguments]
+            arguments = [*becoming(self._as_user), *arguments]
         with self.log.open("a") as log:
-            return subprocess.Popen(
-                arguments,
+            process = subprocess.Popen(
+                [*self._under, *arguments],
                 stdout=subprocess.PIPE,
                 stderr=log,
                 text=True,
                 env={**clean_environment(), **self.extra_environment},
                 start_new_session=True,
             )
+        keep(process)
+        return process
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait, and return the exit status."""
@@ -122,6 +112,11 @@ class AgentProcess:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     # --- use ---
+
+    @property
+    def places(self) -> list[str]:
+        """The options that put its files where they belong."""
+        return ["--data-dir", str(self.data_dir), "--socket", self.socket, "--admin-socket", self.admin_socket]
 
     @property
     def pid(self) -> int:
@@ -187,6 +182,11 @@ class AgentProcess:
 
     def log_lines(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+
+
+def becoming(uid: int) -> list[str]:
+    """What to put before a `sojourn` command so that it runs as another user."""
+    return [sys.executable, str(Path(__file__).with_name("as_user.py")), str(uid)]
 
 
 def clean_environment() -> dict[str, str]:

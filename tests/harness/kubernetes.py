@@ -19,8 +19,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from harness.agent import clean_environment
-from harness.agentinside import AgentInside
+from harness.agent import AgentProcess, clean_environment
 from harness.kubernetesfiles import (
     ADMIN_TOKEN,
     BUSYBOX,
@@ -333,9 +332,9 @@ class Cluster:
         logs = Path(f"/proc/{self._parts[0].pid}/root/var/log/pods")
         return "".join(file.read_text() for file in logs.glob(f"default_{name}_*/*/*.log"))
 
-    def agent(self, settings: str, *, more: str = "") -> "AgentInside":
+    def agent(self, settings: str, *, more: str = "") -> AgentProcess:
         """An agent in the namespace of the network, with `settings` for its attestor `k8s`."""
-        return AgentInside(self.network, f"[attestors.unix]\n[attestors.k8s]\n{settings}\n{more}")
+        return AgentProcess(config=f"[attestors.unix]\n[attestors.k8s]\n{settings}\n{more}", under=self.network)
 
     # --- parts ---
 

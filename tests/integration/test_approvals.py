@@ -4,14 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import grpc
 import pytest
 from harness import approvals as room
-from harness.agent import COMMAND, AgentProcess
+from harness.agent import COMMAND, AgentProcess, becoming
 from harness.approvals import BOSS, BOSS_UID, approval_agent, ask, records, state_of
 from harness.callers import Caller
 from harness.exchanges import form, post
@@ -23,7 +21,6 @@ from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.errors import ApprovalExpired
 
 pytestmark = pytest.mark.root
-AS_USER = [sys.executable, str(Path(room.__file__).with_name("as_user.py"))]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +38,7 @@ def caller(agent: AgentProcess) -> Iterator[Caller]:
 def as_user(agent: AgentProcess, uid: int, *arguments: str) -> "subprocess.Popen[str]":
     """Run the command as another user."""
     return subprocess.Popen(
-        [*AS_USER, str(uid), *COMMAND, *arguments],
+        [*becoming(uid), *COMMAND, *arguments],
         env=agent.environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from harness.agent import COMMAND, AgentProcess, clean_environment
+from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
 from harness.program import Program, as_user, published
 from harness.raw import Admin, module_agent, refusal, wait_until
@@ -268,17 +268,8 @@ class TestNamespaces:
 class Below(AgentProcess):
     """An agent in a namespace of processes of its own, which its callers are not in."""
 
-    def spawn(self, *extra: str) -> "subprocess.Popen[str]":
-        arguments = ["--data-dir", str(self.data_dir), "--socket", self.socket, "--admin-socket", self.admin_socket]
-        command = [*COMMAND, "agent", "run", *arguments, *extra]
-        with self.log.open("a") as log:
-            return subprocess.Popen(
-                ["unshare", "-pf", "--kill-child", "--mount-proc", *command],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=clean_environment(),
-            )
+    def __init__(self) -> None:
+        super().__init__(under=("unshare", "-pf", "--kill-child", "--mount-proc"))
 
     def stop(self, number: int = signal.SIGKILL) -> int:
         """Kill it: `unshare` passes no other signal on."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 from harness.agent import AgentProcess
-from harness.agentinside import AgentInside
 from harness.callers import Caller
 from harness.engines import Container, Engine
 from harness.inmates import Cgroups
@@ -130,7 +129,7 @@ class TestAnAgentInAPod:
         with Cgroups() as cgroups:
             enter = [f"echo 0 > {folder}/cgroup.procs" for folder in cgroups.make(name)]
             before = ["sh", "-c", " && ".join([*enter, 'exec unshare --cgroup -- "$@"']), "sh"]
-            with AgentInside(before, f"[attestors.unix]\n{kubelet.toml(tmp_path)}\n") as agent:
+            with AgentProcess(config=f"[attestors.unix]\n{kubelet.toml(tmp_path)}\n", under=before) as agent:
                 yield agent
 
     def test_serves_pods(self, engine: Engine, kubelet: Kubelet, agent: AgentProcess, admin: Admin) -> None:

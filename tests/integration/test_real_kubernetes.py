@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from harness.agent import AgentProcess
-from harness.agentinside import AgentInside
 from harness.kubernetes import Cluster, find_kubernetes
 from harness.kubernetesfiles import IMAGE, NODE, READ_ONLY_PORT, TOKEN, USELESS_TOKEN, container, container_id
 from harness.looking import until
@@ -36,7 +35,7 @@ def settings(cluster: Cluster, *lines: str, token: str = TOKEN) -> str:
 
 
 @pytest.fixture(scope="module")
-def agent(cluster: Cluster) -> Iterator[AgentInside]:
+def agent(cluster: Cluster) -> Iterator[AgentProcess]:
     with cluster.agent(settings(cluster)) as running:
         yield running
         assert [] == [line for line in running.log_lines() if line["event"] in {"call_failed", "attestor_raised"}]

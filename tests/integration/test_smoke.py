@@ -1,8 +1,12 @@
 """The shortest way through the whole agent."""
 
 import os
+import select
+import signal
+import subprocess
+import sys
 
-from harness.agent import AgentProcess
+from harness.agent import ROOT, AgentProcess
 from harness.callers import Caller
 
 
@@ -18,3 +22,28 @@ def test_an_unregistered_process_gets_nothing(agent: AgentProcess) -> None:
     """A caller without an entry is told that no identity is issued."""
     with Caller(agent.socket) as caller:
         assert "no_identity" == caller.ask("x509")["code"]
+
+
+def test_killed_tests_leave_no_agent() -> None:
+    """An agent ends with the tests that started it, also where these are killed, and whichever thread started it."""
+    program = """
+import threading
+from harness.agent import AgentProcess
+
+agent = AgentProcess()
+thread = threading.Thread(target=agent.start)
+thread.start()
+thread.join()
+print(agent.pid, flush=True)
+threading.Event().wait()
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
+    with subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        agent = os.pidfd_open(int(tests.stdout.readline()))
+        try:
+            assert [] == select.select([agent], [], [], 0.2)[0]
+            tests.send_signal(signal.SIGKILL)
+            assert [agent] == select.select([agent], [], [], 10)[0]
+        finally:
+            os.close(agent)

@@ -42,9 +42,8 @@ def stopped(agent: AgentProcess) -> AgentProcess:
 
 def start(agent: AgentProcess, *extra: str, before: tuple[str, ...] = ()) -> tuple[int, list[str]]:
     """Start what must fail to start; the exit status and the lines for people. Raise TimeoutExpired if it runs."""
-    places = ["--data-dir", str(agent.data_dir), "--socket", agent.socket, "--admin-socket", agent.admin_socket]
     done = subprocess.run(
-        [*before, *COMMAND, "agent", "run", *places, *extra],
+        [*before, *COMMAND, "agent", "run", *agent.places, *extra],
         env=clean_environment(),
         capture_output=True,
         text=True,

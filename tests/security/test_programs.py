@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness.agent import COMMAND, AgentProcess, clean_environment
+from harness.agent import COMMAND, AgentProcess, becoming, clean_environment
 from harness.borrowed import Borrowed
 from harness.program import as_user, published
 from harness.raw import Admin, module_agent, refusal, wait_until
@@ -222,34 +222,23 @@ class TestRenamed:
         assert (1, b"") == (done.returncode, done.stdout)
 
 
-AS_USER = str(Path(__file__).parent.parent / "harness" / "as_user.py")
-
-
 class Hidden(AgentProcess):
     """An agent of an ordinary user, where /proc shows each user their own processes alone."""
 
-    def spawn(self, *extra: str) -> "subprocess.Popen[str]":
-        arguments = ["--data-dir", str(self.data_dir), "--socket", self.socket, "--admin-socket", self.admin_socket]
+    def __init__(self, uid: int) -> None:
         script = 'mount -t proc -o hidepid=2 proc /proc && exec "$@"'
-        inner = [sys.executable, AS_USER, str(self._as_user), *COMMAND, "agent", "run", *arguments, *extra]
-        with self.log.open("a") as log:
-            return subprocess.Popen(
-                ["unshare", "-m", "sh", "-c", script, "sh", *inner],
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=clean_environment(),
-            )
+        super().__init__(as_user=uid, under=("unshare", "-m", "sh", "-c", script, "sh"))
+        self._becoming = becoming(uid)
 
     def own(self, *arguments: str) -> str:
         """What the command prints, run by the agent's own user: nobody else is seen by it."""
-        command = [sys.executable, AS_USER, str(self._as_user), *COMMAND, *arguments]
+        command = [*self._becoming, *COMMAND, *arguments]
         return subprocess.run(command, env=self.environment, capture_output=True, text=True, check=True).stdout
 
 
 def test_processes_that_are_hidden() -> None:
     """An agent that /proc hides other users' processes from says so, serves its own user, and refuses all others."""
-    with Hidden(as_user=4952) as agent:
+    with Hidden(4952) as agent:
         for uid in ("4952", "4953"):
             agent.own("entry", "create", "--spiffe-id", f"spiffe://example.org/{uid}", "--selector", f"unix:uid:{uid}")
         assert "spiffe://example.org/4952" in agent.own("svid", "x509")

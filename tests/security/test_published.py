@@ -511,24 +511,12 @@ def test_CVE_2025_6037_a_leaf_is_no_trust_anchor() -> None:
 @pytest.mark.root
 def test_CVE_2019_19921_CVE_2025_52881_a_false_proc() -> None:
     """An agent does not start where /proc is not the kernel's, and says what to do."""
-
-    class Deceived(AgentProcess):
-        def spawn(self, *extra: str) -> "subprocess.Popen[str]":
-            from harness.agent import COMMAND, clean_environment
-
-            paths = ["--data-dir", str(self.data_dir), "--socket", self.socket, "--admin-socket", self.admin_socket]
-            script = 'mount -t tmpfs none /proc && mkdir -p /proc/self/fd && exec "$@"'
-            command = ["unshare", "-m", "sh", "-c", script, "sh", *COMMAND, "agent", "run", *paths, *extra]
-            with self.log.open("a") as log:
-                return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=clean_environment())
-
-    deceived = Deceived()
+    script = 'mount -t tmpfs none /proc && mkdir -p /proc/self/fd && exec "$@"'
+    deceived = AgentProcess(under=("unshare", "-m", "sh", "-c", script, "sh"))
     try:
         with pytest.raises(RuntimeError, match="/proc is not the kernel's"):
             deceived.start()
     finally:
-        deceived._own_folder = True
-        deceived.process = None
         deceived.__exit__()
 
 

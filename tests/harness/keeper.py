@@ -1,0 +1,48 @@
+"""Ends the agents that killed tests leave running: one process beside each process of tests, told what was started.
+
+Not PR_SET_PDEATHSIG: that ends an agent with the thread that started it, and not one that becomes another user.
+"""
+
+import atexit
+import functools
+import os
+import select
+import signal
+import subprocess
+import sys
+
+
+def keep(process: "subprocess.Popen[str]") -> None:
+    """Have this child killed when our process ends, however it ends."""
+    os.write(_input(), b"%d\n" % process.pid)
+
+
+@functools.cache
+def _input() -> int:
+    reads, writes = os.pipe()
+    keeper = subprocess.Popen([sys.executable, "-IS", __file__], stdin=reads, start_new_session=True)
+    os.close(reads)
+
+    def end() -> None:
+        os.close(writes)
+        keeper.wait()
+
+    atexit.register(end)
+    return writes
+
+
+def main() -> None:
+    """Read process ids, a line each, to the end of the input; then kill those of them that still run."""
+    running = set[int]()
+    for line in sys.stdin:
+        ended, _, _ = select.select(running, (), (), 0)
+        for each in ended:
+            os.close(each)
+        running.difference_update(ended)
+        running.add(os.pidfd_open(int(line)))
+    for each in running:
+        signal.pidfd_send_signal(each, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
