@@ -1,15 +1,20 @@
-"""What holds for all tests, and the container engines that they share."""
+"""What holds for all tests, and what they share in more than one room."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import AsyncExitStack
 
 import pytest
 from harness import examples
 from harness.brokenpromises import pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401 - hooks
 from harness.clients import BUILD_SECONDS, TOOLS
 from harness.dockerd import Dockerd
+from harness.engineproxy import EngineProxy
 from harness.engines import Engine
+from harness.inmates import Cgroups
 from harness.podman import Podman
+from sojourn_attestors.containers.place import Containers
 
 examples.by_default()
 
@@ -89,3 +94,33 @@ def podman_v2(_podman_v2: Podman) -> Iterator[Engine]:
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     """Each of the four."""
     yield from _lent(request.getfixturevalue(request.param))
+
+
+@pytest.fixture
+def docker_proxy(docker: Engine) -> Iterator[EngineProxy]:
+    with EngineProxy(docker.folder / "proxy.sock", docker.socket) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def cgroups() -> Iterator[Cgroups]:
+    with Cgroups() as cgroups:
+        yield cgroups
+
+
+@pytest.fixture
+def containers() -> Iterator[Containers]:
+    with ThreadPoolExecutor(2) as pool:
+        yield Containers(pool)
+
+
+@pytest.fixture
+def pool() -> Iterator[Executor]:
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+@pytest.fixture
+async def stack() -> AsyncIterator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack

@@ -1,5 +1,6 @@
-"""Waiting for something that only looking can tell."""
+"""What only looking can tell, and waiting for it."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -17,3 +18,8 @@ def until(look: Callable[[], T], what: str, seconds: float = 15.0) -> T:
         if time.monotonic() > ends:
             raise AssertionError(f"not within {seconds} s: {what}; last seen: {seen!r}")
         time.sleep(0.02)
+
+
+def descriptors() -> int:
+    """How many files this process has open."""
+    return len(os.listdir("/proc/self/fd"))

@@ -1,5 +1,6 @@
 """Fixtures of the integration tests: a real agent, real callers, and a look at what was left open."""
 
+import itertools
 import os
 import time
 from collections.abc import Iterator
@@ -8,9 +9,12 @@ from pathlib import Path
 import pytest
 from harness.agent import ROOT, AgentProcess
 from harness.languages import program_of
+from harness.raw import Admin
+from harness.taskagent import shared_agent
 
 # What `make test-kubernetes` runs, which builds a kubelet first: no part of the other runs.
 collect_ignore = [] if os.environ.get("SOJOURN_TEST_KUBERNETES") else ["test_real_kubernetes.py"]
+UIDS = itertools.count(4301)
 
 
 @pytest.fixture
@@ -27,6 +31,26 @@ def agent() -> Iterator[AgentProcess]:
             assert left <= before + slack, f"the agent leaks descriptors: {before} before, {left} after"
             failed = [line for line in running.log_lines() if line["event"] in {"call_failed", "http_failed"}]
             assert [] == failed
+
+
+@pytest.fixture(scope="module")
+def admin(agent: AgentProcess) -> Iterator[Admin]:
+    """The admin socket of the agent that a module's tests share."""
+    with Admin(agent.admin_socket) as admin:
+        yield admin
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[AgentProcess]:
+    """An agent with task types that a module's tests share."""
+    with shared_agent() as agent:
+        yield agent
+
+
+@pytest.fixture
+def uid() -> int:
+    """A user of the test's own."""
+    return next(UIDS)
 
 
 def wait_for_quiet(agent: AgentProcess, seconds: float = 10.0) -> tuple[list[dict[str, object]], int]:

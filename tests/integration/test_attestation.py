@@ -1,7 +1,6 @@
 """Who is calling: what the agent can prove of processes that are honest, and of those that are not."""
 
 import hashlib
-import itertools
 import os
 import shutil
 import signal
@@ -18,7 +17,6 @@ from harness.program import Program, as_user, published
 from harness.raw import Admin, module_agent, refusal, wait_until
 
 pytestmark = pytest.mark.root
-UIDS = itertools.count(4501)  # a user for each test that wants one of its own
 SLEEP = os.path.realpath("/bin/sleep")
 NO_IDENTITY = ("PERMISSION_DENIED", "no identity issued")
 
@@ -30,20 +28,9 @@ def agent() -> Iterator[AgentProcess]:
 
 
 @pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
-        yield admin
-
-
-@pytest.fixture(scope="module")
 def client(agent: AgentProcess, go_client: Path) -> Path:
     """The Go client where every user may run it."""
     return published(go_client, agent.folder, "client")
-
-
-@pytest.fixture
-def uid() -> int:
-    return next(UIDS)
 
 
 def selectors(admin: Admin, pid: int) -> set[str]:
@@ -259,9 +246,9 @@ class TestNamespaces:
         with Program(["unshare", "-Ur", str(client), "watch"], agent.environment, uid=uid) as program:
             assert [f"spiffe://example.org/in-userns/{uid}"] == program.hear()["spiffe_ids"]
 
-    def test_where_the_agent_cannot_see(self) -> None:
+    def test_where_the_agent_cannot_see(self, uid: int) -> None:
         """An agent that cannot see a caller's process, being in a namespace below it, refuses the connection."""
-        with Below() as hidden, wire_of(hidden.socket, next(UIDS)) as wire:
+        with Below() as hidden, wire_of(hidden.socket, uid) as wire:
             assert "UNAVAILABLE" == refusal(wire.x509)[0]
 
 

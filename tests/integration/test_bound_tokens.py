@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from harness.agent import AgentProcess
 from harness.exchanges import http, part
 from harness.looking import until
-from harness.taskagent import ISSUER, PLACE_A, TICKETS, TRIAGE, make_agent, shared_agent
+from harness.taskagent import ISSUER, PLACE_A, TICKETS, TRIAGE, make_agent
 from joserfc import jws
 from joserfc.jwk import ECKey, KeySet
 from sojourn import Client, SyncClient, X509Source, authorize_id
@@ -37,12 +37,6 @@ from sojourn.tasks.tokens import Proven, thumbprint_of
 URL = f"{TICKETS}/tickets/42"
 DIGEST = of_http("POST", "/things/1?really=yes", b"{}")
 LIST = "application/statuslist+jwt"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[AgentProcess]:
-    with shared_agent() as agent:
-        yield agent
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from harness.agent import COMMAND, SAMPLES, AgentProcess, clean_environment
 from harness.callers import Caller
 from harness.exchanges import part
 from harness.looking import until
-from harness.taskagent import PLACE_A, TICKETS, TRIAGE, shared_agent, write_type
+from harness.taskagent import PLACE_A, TICKETS, TRIAGE, write_type
 from harness.taskcalls import Feed
 
 GROUPS: dict[str, tuple[str, ...]] = {
@@ -55,12 +55,6 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "config": ("show",),
 }
 COMMANDS = [f"{group} {name}".strip() for group, names in GROUPS.items() for name in names]
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[AgentProcess]:
-    with shared_agent() as agent:
-        yield agent
 
 
 def check_error(done: "subprocess.CompletedProcess[str]", status: int, code: str) -> None:

@@ -4,8 +4,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from harness.disguises import entering
@@ -17,12 +15,6 @@ from sojourn_attestors.containers.place import Containers, NotInside
 
 POD = "1b2c3d4e-89ab-4def-8123-456789abcdef"
 pytestmark = pytest.mark.root
-
-
-@pytest.fixture
-def containers() -> Iterator[Containers]:
-    with ThreadPoolExecutor(2) as pool:
-        yield Containers(pool)
 
 
 async def check(containers: Containers, pid: int, container: Container) -> None:

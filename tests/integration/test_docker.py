@@ -5,7 +5,6 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -30,20 +29,8 @@ UID = 4_611  # of a user who has an engine
 
 
 @pytest.fixture
-def pool() -> Iterator[Executor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
-
-
-@pytest.fixture
 def proxy(engine: Engine) -> Iterator[EngineProxy]:
     with EngineProxy(engine.folder / "proxy.sock", engine.socket) as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def docker_proxy(docker: Engine) -> Iterator[EngineProxy]:
-    with EngineProxy(docker.folder / "proxy.sock", docker.socket) as proxy:
         yield proxy
 
 

@@ -31,12 +31,6 @@ def agent() -> Iterator[AgentProcess]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
-        yield admin
-
-
 @contextlib.contextmanager
 def connected(path: str) -> Iterator[socket.socket]:
     with socket.socket(socket.AF_UNIX) as connection:

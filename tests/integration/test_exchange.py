@@ -31,7 +31,7 @@ from harness.exchanges import (
 from harness.looking import until
 from harness.program import Program
 from harness.strangers import stranger
-from harness.taskagent import ISSUER, PLACE_A, PLACE_B, THIRD_UID, TICKETS, TRIAGE, shared_agent
+from harness.taskagent import ISSUER, PLACE_A, PLACE_B, THIRD_UID, TICKETS, TRIAGE
 from harness.taskcalls import Feed
 from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
@@ -40,12 +40,6 @@ from sojourn import SyncClient
 FORM = "application/x-www-form-urlencoded"
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 SAML = "urn:ietf:params:oauth:token-type:saml2"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[AgentProcess]:
-    with shared_agent() as agent:
-        yield agent
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """Attestors that fail, as an operator sees them: in `explain`, in `status`, in the metrics."""
 
-import itertools
 import os
 import urllib.request
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from harness.raw import Admin, refusal
 from harness.watching import Watch
 
 pytestmark = pytest.mark.root
-UIDS = itertools.count(5401)  # a user for each test
 METRICS_PORT = 20_617 + os.getpid() % 1000
 
 
@@ -24,11 +22,6 @@ def agent() -> Iterator[CgroupAgent]:
     made.config.write_text(f'{made.config.read_text()}[metrics]\nlisten = "127.0.0.1:{METRICS_PORT}"\n')
     with made as running:
         yield running
-
-
-@pytest.fixture
-def uid() -> int:
-    return next(UIDS)
 
 
 @pytest.fixture

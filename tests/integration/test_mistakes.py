@@ -5,19 +5,11 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness.agent import COMMAND, AgentProcess, clean_environment
-from harness.taskagent import shared_agent
 from sojourn.sdk.statuses import unreachable_sentence
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[AgentProcess]:
-    with shared_agent() as agent:
-        yield agent
 
 
 def bare(*arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":

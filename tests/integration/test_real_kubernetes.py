@@ -42,12 +42,6 @@ def agent(cluster: Cluster) -> Iterator[AgentProcess]:
 
 
 @pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
-        yield admin
-
-
-@pytest.fixture(scope="module")
 def web(cluster: Cluster) -> dict[str, Any]:
     """A pod with every kind of container, all of which run but the first."""
     cluster.run_pod(

@@ -1,6 +1,5 @@
 """Registration entries: what they give, when a change arrives, and what is refused with which text."""
 
-import itertools
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,6 @@ from harness.raw import ENTRY_API, Admin, entry, module_agent, refusal, wait_unt
 from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as entry_api
 from sojourn._pb.spire.api.types import types_pb2 as types
 
-UIDS = itertools.count(4301)  # a user for each test that wants one of its own
 ALIAS = "/spire/server"
 OK, INVALID_ARGUMENT, NOT_FOUND, ALREADY_EXISTS, INTERNAL = 0, 3, 5, 6, 13
 NO_IDENTITY = ("PERMISSION_DENIED", "no identity issued")
@@ -25,17 +23,6 @@ def agent() -> Iterator[AgentProcess]:
     """One agent for the module, which also serves what SPIRE's command registers with `-node`."""
     with module_agent(f'node_aliases = ["spiffe://example.org{ALIAS}"]\n') as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
-        yield admin
-
-
-@pytest.fixture
-def uid() -> int:
-    return next(UIDS)
 
 
 def spiffe_id(path: str, trust_domain: str = "example.org") -> types.SPIFFEID:

@@ -1,7 +1,6 @@
 """Envoy's secret discovery service on the wire: names, versions, nonces, pushes, refusals."""
 
 import http.client
-import itertools
 import os
 import socket
 from collections.abc import Iterator
@@ -20,7 +19,6 @@ from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from sojourn._pb.google.rpc import status_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
 
-UIDS = itertools.count(5101)  # a user for each test that wants one of its own
 DOMAIN = "spiffe://example.org"
 MINE = f"{DOMAIN}/mine"
 NO_VALIDATOR = core.Node(id="old")
@@ -50,17 +48,6 @@ def agent(metrics_port: int) -> Iterator[AgentProcess]:
 def wire(agent: AgentProcess) -> Iterator[Wire]:
     with Wire(agent.socket) as wire:
         yield wire
-
-
-@pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
-        yield admin
-
-
-@pytest.fixture
-def uid() -> int:
-    return next(UIDS)
 
 
 @pytest.fixture

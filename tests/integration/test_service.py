@@ -13,14 +13,8 @@ from harness.callers import Caller
 from harness.exchanges import unsigned, with_claims
 from harness.looking import until
 from harness.program import Program
-from harness.taskagent import PLACE_A, STRANGER_UID, TICKETS, TRIAGE, make_agent, shared_agent
+from harness.taskagent import PLACE_A, STRANGER_UID, TICKETS, TRIAGE, make_agent
 from sojourn import SyncClient
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[AgentProcess]:
-    with shared_agent() as agent:
-        yield agent
 
 
 @contextlib.contextmanager

@@ -1,7 +1,6 @@
 """A stream that is held: what its process becomes meanwhile ends or changes it, though nobody calls and nothing is new."""
 
 import contextlib
-import itertools
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -15,7 +14,6 @@ from harness.sds import SecretStream
 from sojourn._pb.sojourn.v1 import validation_pb2
 
 pytestmark = pytest.mark.root
-UIDS = itertools.count(5001)  # a user for each test
 SLEEP = os.path.realpath("/bin/sleep")
 SOON_SECONDS = 10.0  # it looks once a second; a timer alone would take a minute
 ID = "spiffe://example.org"
@@ -27,17 +25,6 @@ def agent() -> Iterator[CgroupAgent]:
         yield running
         failed = {"call_failed", "http_failed"}
         assert [] == [line for line in running.log_lines() if line["event"] in failed]
-
-
-@pytest.fixture(scope="module")
-def admin(agent: CgroupAgent) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
-        yield admin
-
-
-@pytest.fixture
-def uid() -> int:
-    return next(UIDS)
 
 
 @pytest.fixture

@@ -22,7 +22,6 @@ from harness.taskagent import (
     THIRD_UID,
     TICKETS,
     TRIAGE,
-    shared_agent,
 )
 from harness.taskcalls import Feed, TaskStream, refusal
 from sojourn import SyncClient
@@ -31,12 +30,6 @@ from sojourn.tasks.bound import of_tool
 
 UNKNOWN = "tsk_AAAAAAAAAAAAAAAAAAAAAA"
 GONE = {"revoked: holder_exited", "revoked: holder_disconnected"}
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[AgentProcess]:
-    with shared_agent() as agent:
-        yield agent
 
 
 @pytest.fixture(scope="module")

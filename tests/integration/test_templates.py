@@ -27,12 +27,6 @@ def agent() -> Iterator[AgentProcess]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
-        yield admin
-
-
 class Fleet:
     """Processes of two users that have one group, and nothing else, in common."""
 

@@ -13,7 +13,7 @@ from harness.callers import Caller
 from harness.exchanges import part, unsigned, with_claims, with_header
 from harness.looking import until
 from harness.strangers import stranger
-from harness.taskagent import ISSUER, PLACE_A, PLACE_B, STRANGER_UID, TICKETS, TRIAGE, make_agent, shared_agent
+from harness.taskagent import ISSUER, PLACE_A, PLACE_B, STRANGER_UID, TICKETS, TRIAGE, make_agent
 from harness.taskcalls import Feed, refusal, unary
 from joserfc import jws
 from joserfc.jwk import ECKey
@@ -24,12 +24,6 @@ from sojourn.errors import InvalidToken
 
 VALIDATE = "/sojourn.v1.Validation/ValidateToken"
 WATCH = "/sojourn.v1.Validation/WatchTasks"
-
-
-@pytest.fixture(scope="module")
-def shared() -> Iterator[AgentProcess]:
-    with shared_agent() as agent:
-        yield agent
 
 
 @pytest.fixture(scope="module")

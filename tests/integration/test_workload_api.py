@@ -52,12 +52,6 @@ def wire(agent: AgentProcess) -> Iterator[Wire]:
 
 
 @pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
-        yield admin
-
-
-@pytest.fixture(scope="module")
 def key(agent: AgentProcess) -> SigningKey:
     """The agent's own JWT key, to sign what the agent would not."""
     return JwtKeys(agent.data_dir / "keys" / "jwt.pem", SystemClock(), timedelta(days=30)).active.key

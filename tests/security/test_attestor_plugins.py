@@ -42,12 +42,6 @@ def agent() -> Iterator[AgentProcess]:
         yield agent
 
 
-@pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
-        yield admin
-
-
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_left(agent: AgentProcess) -> Iterator[None]:
     """After all of it the agent has as many files open as before, and one process of the attestor's."""

@@ -8,8 +8,6 @@ import os
 import random
 import subprocess
 import threading
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -29,21 +27,9 @@ pytestmark = pytest.mark.root
 
 
 @pytest.fixture
-def containers() -> Iterator[Containers]:
-    with ThreadPoolExecutor(2) as pool:
-        yield Containers(pool)
-
-
-@pytest.fixture
 def target(engine: Engine) -> Container:
     """The container that all want to be in."""
     return engine.run()
-
-
-@pytest.fixture
-def cgroups() -> Iterator[Cgroups]:
-    with Cgroups() as cgroups:
-        yield cgroups
 
 
 async def passes(containers: Containers, pid: int, target: Container) -> bool:

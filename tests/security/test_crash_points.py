@@ -10,7 +10,7 @@ import itertools
 import json
 import random
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -137,12 +137,6 @@ class Life:
         else:
             del self._known.live[found.id]
             self._known.ended.add(found.id)
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 async def lived(stack: AsyncExitStack, folder: Path, seed: int) -> tuple[Room, list[Copy]]:

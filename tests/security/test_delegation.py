@@ -4,7 +4,6 @@ import asyncio
 import random
 import re
 import time
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
@@ -51,12 +50,6 @@ async def opened(room: FamilyRoom, stack: AsyncExitStack) -> FamilyRoom:
 
     stack.push_async_callback(stop)
     return room
-
-
-@pytest.fixture
-async def stack() -> AsyncIterator[AsyncExitStack]:
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -5,8 +5,7 @@ import contextlib
 import dataclasses
 import os
 import random
-from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any
 
 import pytest
@@ -26,18 +25,6 @@ from sojourn_attestors.engines import asking as engines_module
 pytestmark = pytest.mark.root
 ROUNDS = 1_000
 RESTARTS = 10
-
-
-@pytest.fixture
-def pool() -> Iterator[Executor]:
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
-
-
-@pytest.fixture
-def docker_proxy(docker: Engine) -> Iterator[EngineProxy]:
-    with EngineProxy(docker.folder / "proxy.sock", docker.socket) as proxy:
-        yield proxy
 
 
 class TestFaults:

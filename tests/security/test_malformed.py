@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from harness.agent import AgentProcess
 from harness.http2 import integer
-from harness.raw import BUNDLE_API, ENTRY_API, WORKLOAD_API, Admin, Wire, entry, module_agent
+from harness.raw import BUNDLE_API, ENTRY_API, WORKLOAD_API, Admin, Wire, entry
 from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2
 from sojourn._pb.spire.api.server.svid.v1 import svid_pb2
@@ -30,23 +30,11 @@ P256 = ec.generate_private_key(ec.SECP256R1())
 
 
 @pytest.fixture(scope="module")
-def agent() -> Iterator[AgentProcess]:
-    with module_agent() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
 def admin(agent: AgentProcess) -> Iterator[Admin]:
     with Admin(agent.admin_socket) as admin:
         admin.register("/self", f"unix:uid:{os.getuid()}")
         admin.trust("known.org")
         yield admin
-
-
-@pytest.fixture(scope="module")
-def wire(agent: AgentProcess, admin: Admin) -> Iterator[Wire]:
-    with Wire(agent.socket) as wire:
-        yield wire
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import pytest
 from harness.agent import COMMAND, AgentProcess, becoming, clean_environment
 from harness.borrowed import Borrowed
 from harness.program import as_user, published
-from harness.raw import Admin, module_agent, refusal, wait_until
+from harness.raw import Admin, refusal, wait_until
 from sojourn.limits import PROGRAM_SETTLED_SECONDS
 
 pytestmark = pytest.mark.root
@@ -25,18 +24,6 @@ IMPOSTORS = str(Path(__file__).parent.parent / "harness" / "impostors.py")
 RENAMED = Path(__file__).parent.parent / "harness" / "renamed.c"
 SLEEP = os.path.realpath("/bin/sleep")
 PYTHON = os.path.realpath(sys.executable)
-
-
-@pytest.fixture(scope="module")
-def agent() -> Iterator[AgentProcess]:
-    with module_agent() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with Admin(agent.admin_socket) as admin:
-        yield admin
 
 
 def paths(explained: Any) -> list[str]:

@@ -49,12 +49,6 @@ def admin(agent: AgentProcess) -> Iterator[Admin]:
         yield admin
 
 
-@pytest.fixture(scope="module")
-def wire(agent: AgentProcess, admin: Admin) -> Iterator[Wire]:
-    with Wire(agent.socket) as wire:
-        yield wire
-
-
 # --- SPIRE and the SPIFFE libraries -----------------------------------------------------------------------------------
 
 

@@ -14,17 +14,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from fakes.jws import encoded, joined
 from harness.agent import AgentProcess
 from harness.partner import FOREIGN, KEY, SUBJECT, befriend, claims, rejected, token, validate
-from harness.raw import BUNDLE_API, Admin, Wire, module_agent
+from harness.raw import BUNDLE_API, Admin, Wire
 from sojourn.errors import SojournError
 from sojourn.spiffe.jose import ALGORITHMS, SigningKey, parse_unverified
 
 CANARY = "canary-7f3a9c"
-
-
-@pytest.fixture(scope="module")
-def agent() -> Iterator[AgentProcess]:
-    with module_agent() as running:
-        yield running
 
 
 @pytest.fixture(scope="module")
@@ -34,12 +28,6 @@ def admin(agent: AgentProcess) -> Iterator[Admin]:
         befriend(admin)
         admin.register("/self", f"unix:uid:{os.getuid()}", federates_with=["partner.org"])
         yield admin
-
-
-@pytest.fixture(scope="module")
-def wire(agent: AgentProcess, admin: Admin) -> Iterator[Wire]:
-    with Wire(agent.socket) as wire:
-        yield wire
 
 
 def test_the_good_token_is_good(wire: Wire) -> None:

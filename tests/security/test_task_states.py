@@ -6,7 +6,6 @@ true in memory, and nothing that has ended, or was given up, comes back.
 
 import asyncio
 import json
-from contextlib import AsyncExitStack
 
 import pytest
 from fakes import task_worlds
@@ -65,12 +64,6 @@ def check_journal(world, task):
     document = json.loads(world.store.documents[task.id])
     for name in ("grants", "suspensions", "reason", "deadline", "spent"):
         assert json.loads(json.dumps(record.document[name])) == document[name], name
-
-
-@pytest.fixture
-async def stack():
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 async def opened(stack, types=TYPES):

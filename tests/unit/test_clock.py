@@ -14,11 +14,6 @@ DEADLINE_SECONDS = 20  # so that a hung test says where; nothing here depends on
 
 
 @pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
 def alarms(clock):
     return Alarms(clock)
 

@@ -1,19 +1,15 @@
 """keptopen.py: files of those that call again and again stay open, of so many."""
 
-import os
 from contextlib import ExitStack
 
 import pytest
 from fakes.attestations import FakeAttestor
 from fakes.children import child, holder_of, peer_of
 from fakes.clock import FakeClock
+from harness.looking import descriptors
 from sojourn.attestation import keptopen
 from sojourn.attestation.keptopen import KeptOpen
 from sojourn.attestation.service import Attestation
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 from fakes.children import child, peer_of
+from harness.looking import descriptors
 from sojourn.attestation import peer as peer_module
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process, TooManyGroups
@@ -68,10 +69,6 @@ def connection(listener, caller):
     accepted, _ = listener.accept()
     with accepted:
         yield accepted
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))
 
 
 class TestOfSocket:

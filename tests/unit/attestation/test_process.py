@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from fakes.children import child, holder_of, waiting_child
 from harness.cgroups import cgroup
+from harness.looking import descriptors
 from sojourn.attestation import process as process_module
 from sojourn.attestation.process import Process, Program, stat_of
 from sojourn.errors import AttestationFailed
@@ -19,20 +20,10 @@ EXECS = "os.execv(sys.argv[1], sys.argv[1:2])"  # a program that is set to run a
 
 
 @pytest.fixture
-def running():
-    with child() as process:
-        yield process
-
-
-@pytest.fixture
 def pinned(running):
     process = holder_of(running)
     yield process
     process.close()
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))
 
 
 def end(process):

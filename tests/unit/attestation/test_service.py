@@ -7,7 +7,6 @@ import pytest
 import structlog
 from fakes.attestations import FakeAttestor
 from fakes.children import child, peer_of
-from fakes.clock import FakeClock
 from fakes.registrations import selectors
 from sojourn.attestation import service
 from sojourn.attestation.peer import Peer
@@ -21,17 +20,6 @@ from sojourn.limits import (
     ATTESTOR_RETRY_SECONDS,
     REFUSALS_LOGGED_PER_SECOND,
 )
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-def running():
-    with child() as process:
-        yield process
 
 
 @pytest.fixture

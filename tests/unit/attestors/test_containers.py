@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from harness.inmates import Cgroups, inmate
+from harness.inmates import inmate
 from harness.looking import until
 from sojourn.errors import AttestationFailed
 from sojourn_attestors.containers import place as module
@@ -26,21 +26,9 @@ USER, ANOTHER = 61_234, 61_235
 
 
 @pytest.fixture
-def containers():
-    with ThreadPoolExecutor(2) as pool:
-        yield Containers(pool)
-
-
-@pytest.fixture
 def rootless():
     with ThreadPoolExecutor(2) as pool:
         yield Containers(pool, rootless=True)
-
-
-@pytest.fixture
-def cgroups():
-    with Cgroups() as cgroups:
-        yield cgroups
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from harness.inmates import Cgroups, inmate
+from harness.inmates import inmate
 from harness.kubeletstandin import Kubelet, pod_of
 from harness.kubernetesfiles import USELESS_TOKEN
 from harness.looking import until
@@ -25,12 +25,6 @@ pytestmark = pytest.mark.root
 def pool():
     with ThreadPoolExecutor(4) as pool:
         yield pool
-
-
-@pytest.fixture
-def cgroups():
-    with Cgroups() as cgroups:
-        yield cgroups
 
 
 @pytest.fixture

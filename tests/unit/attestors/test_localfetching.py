@@ -6,7 +6,6 @@ import os
 import socket
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -17,12 +16,6 @@ from sojourn_attestors.asking.fetching import Late, NotThere, Unwell
 from sojourn_attestors.asking.localfetching import LocalJsonClient, SocketFinder
 
 LIMIT = 100_000
-
-
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
 
 
 @pytest.fixture

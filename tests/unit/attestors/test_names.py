@@ -6,7 +6,6 @@ import grp
 import os
 import pwd
 import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sojourn.limits import NAMES_ASKED_AT_ONCE, NAMES_FRESH_SECONDS
@@ -14,12 +13,6 @@ from sojourn_attestors.asking import names as module
 from sojourn_attestors.asking.names import Kind, Names, name_of
 
 PATIENCE = 20.0
-
-
-@pytest.fixture
-def pool():
-    with ThreadPoolExecutor(8) as pool:
-        yield pool
 
 
 class Directory:

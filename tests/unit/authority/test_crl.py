@@ -8,7 +8,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from fakes.authorities import authority_in
-from fakes.clock import FakeClock
 from sojourn.authority.crl import RevokedLeaf
 from sojourn.authority.profile import signer_id
 from sojourn.sdk.parse import X509Context
@@ -16,11 +15,6 @@ from sojourn.spiffe.ids import SpiffeId
 
 WEB = SpiffeId.parse("spiffe://example.org/web")
 HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

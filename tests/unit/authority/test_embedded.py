@@ -5,7 +5,6 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from fakes.authorities import authority_in
-from fakes.clock import FakeClock
 from fakes.registrations import TRUST_DOMAIN
 from sojourn.authority import keyfile
 from sojourn.authority.embedded import JWT, RS256, X509
@@ -18,11 +17,6 @@ from sojourn.spiffe.x509svid import verify_chain
 
 WEB = SpiffeId.parse("spiffe://example.org/web")
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -7,17 +7,11 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from fakes.clock import FakeClock
 from sojourn.authority import jwtkeys, keyfile
 from sojourn.authority.jwtkeys import JwtKeys, RsaKeys
 from sojourn.errors import CannotStart, StoreFailed
 
 TTL = timedelta(days=30)
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

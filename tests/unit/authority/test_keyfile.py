@@ -4,6 +4,7 @@ import os
 import stat
 
 import pytest
+from harness.looking import descriptors
 from sojourn.authority import keyfile
 from sojourn.errors import CannotStart
 
@@ -11,10 +12,6 @@ from sojourn.errors import CannotStart
 @pytest.fixture
 def path(tmp_path):
     return tmp_path / "key.pem"
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))
 
 
 def test_round_trip(path):

@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from fakes.clock import FakeClock
 from sojourn.authority.jwtkeys import JwtKeys
 from sojourn.authority.roots import Roots
 from sojourn.authority.slots import Status
@@ -14,11 +13,6 @@ from sojourn.spiffe.ids import TrustDomain
 TTL = timedelta(days=30)
 DOMAIN = TrustDomain("example.org")
 PREPARED, ACTIVE, OLD = Status.PREPARED, Status.ACTIVE, Status.OLD
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

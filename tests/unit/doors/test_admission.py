@@ -18,11 +18,6 @@ from sojourn.limits import (
 BURST, RATE = 5, 2
 
 
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
 @pytest.fixture(autouse=True)
 def small_burst(monkeypatch):
     monkeypatch.setattr(admission_module, "CONNECTION_BURST_PER_UID", BURST)

@@ -6,6 +6,7 @@ import stat
 from pathlib import Path
 
 import pytest
+from harness.looking import descriptors
 from sojourn.doors.binding import bind, unbind
 from sojourn.errors import CannotStart
 from sojourn.limits import SOCKET_PATH_MAX_BYTES
@@ -29,10 +30,6 @@ def stale(path):
     left = socket.socket(socket.AF_UNIX)
     left.bind(str(path))
     left.close()
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))
 
 
 class TestBind:

@@ -1,7 +1,6 @@
 """doors/credentials.py: what operators are shown of the credentials of providers, and the metrics of them."""
 
 import pytest
-from fakes.clock import FakeClock
 from fakes.credentials import CORP_TYPE, READ, CascadeRoom, RecallingProvider
 from fakes.task_room import READ_TICKETS, Room
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
@@ -9,11 +8,6 @@ from sojourn.doors import credentials
 from sojourn.doors.credentials import CredentialMetrics, CredentialsApi
 from sojourn.errors import InvalidInput
 from sojourn.providers.errors import ProviderUnavailable
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from datetime import timedelta
 
 import pytest
 from fakes.authorities import authority_in
-from fakes.clock import FakeClock
 from fakes.registrations import entry
 from sojourn.identity import jwtsvids
 from sojourn.identity.claims import JwtClaims
@@ -26,11 +25,6 @@ class Issuer:
         if self.failing:
             raise RuntimeError("the issuer fails")
         return self.authority.issue_jwt(*arguments)
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 
 import pytest
-from fakes.clock import FakeClock
 from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry, selectors
 from sojourn.clock import Alarms
 from sojourn.errors import AlreadyExists, InvalidEntry, NotFound, StoreFailed
@@ -13,11 +12,6 @@ from sojourn.identity.registry import Change, Registry
 
 ALIAS = OTHER_NODE
 CALLER = selectors("unix:uid:1000", "unix:gid:1000")
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from datetime import timedelta
 
 import pytest
 from fakes.authorities import authority_in
-from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
 from fakes.task_types import TRIAGE
 from sojourn.errors import InvalidInput
@@ -15,11 +14,6 @@ from sojourn.spiffe.jose import parse_unverified
 
 CALLER = SpiffeId.parse(TRIAGE)
 ISSUER = "https://sojourn.example.org"
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

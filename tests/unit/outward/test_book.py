@@ -4,7 +4,6 @@ import asyncio
 import json
 
 import pytest
-from fakes.clock import FakeClock
 from fakes.credentials import CORP_TYPE, READ, CascadeRoom, FakeCredentialStore, RecallingProvider
 from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import TICKETS
@@ -19,11 +18,6 @@ from sojourn.tasks.reasons import HANDOVER
 
 YEAR = 365 * 86_400
 BOTH = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")),))
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -1,15 +1,9 @@
 """A provider that does not answer is left alone, and tried again by one call at a time."""
 
 import pytest
-from fakes.clock import FakeClock
 from sojourn.limits import PROVIDER_FAILURES, PROVIDER_PAUSE_MAX_SECONDS, PROVIDER_PAUSE_SECONDS
 from sojourn.outward.circuits import CLOSED, HALF_OPEN, OPEN, Circuit
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

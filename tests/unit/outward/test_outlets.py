@@ -3,7 +3,6 @@
 from datetime import timedelta
 
 import pytest
-from fakes.clock import FakeClock
 from fakes.handing_room import CEILING, CLOUD, ORDERS, OutsideRoom, outside_type
 from fakes.providers import ScriptedProvider
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE
@@ -31,11 +30,6 @@ provider = "cloud"
 [ceiling.ask]
 audience = "cloud"
 """
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 import itertools
 
 import pytest
-from fakes.clock import FakeClock
 from fakes.credentials import CORP_TYPE, CascadeRoom, RecallingProvider
 from fakes.providers import Ask
 from fakes.task_room import READ_TICKETS, Room
@@ -19,11 +18,6 @@ from sojourn.outward.credentials import ENDING, GONE, OPEN
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 
 DOWN = ProviderUnavailable("it is down")
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -16,11 +16,6 @@ DEADLINE_SECONDS = 20
 
 
 @pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
 def store():
     return FakeAuditStore()
 

@@ -3,15 +3,9 @@
 import threading
 
 import pytest
-from fakes.clock import FakeClock
 from sojourn.errors import StoreFull
 from sojourn.limits import FAILURE_TEXT_MAX, FAILURES_KEPT
 from sojourn.oversight.failures import Failures
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

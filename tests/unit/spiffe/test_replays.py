@@ -4,7 +4,6 @@ import secrets
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from fakes.clock import FakeClock
 from sojourn.errors import LimitExceeded
 from sojourn.limits import DPOP_AGE_SECONDS, DPOP_NONCE_SECONDS, DPOP_SKEW_SECONDS
 from sojourn.oautherrors import InvalidProof, NonceNeeded
@@ -13,11 +12,6 @@ from sojourn.spiffe.dpop import Proof
 from sojourn.spiffe.replays import Replays
 
 REMEMBERED_SECONDS = max(DPOP_AGE_SECONDS + 2 * DPOP_SKEW_SECONDS, 2 * DPOP_NONCE_SECONDS) + 1
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

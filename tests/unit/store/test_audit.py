@@ -13,22 +13,6 @@ from sojourn.store import audit as audit_module
 from sojourn.store.audit import AuditTable
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "sojourn.db"
-
-
-@pytest.fixture
-def database(path):
-    with opened(path) as database:
-        yield database
-
-
-@pytest.fixture
-def journal(database):
-    return AuditTable(database)
-
-
 def event(number):
     return Event(1_000 + number, f"event_{number}", f'{{"n":{number}}}')
 

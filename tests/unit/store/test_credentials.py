@@ -6,13 +6,12 @@ from datetime import UTC, datetime
 import pytest
 from fakes.clock import FakeClock
 from fakes.credentials import FakeCredentialStore
-from fakes.databases import BlockedWriter, opened
+from fakes.databases import BlockedWriter
 from fakes.registrations import entry
 from fakes.task_types import TICKETS
 from sojourn.outward.credentials import GONE, HELD, Credential
 from sojourn.oversight.audit import Event
 from sojourn.store import tables
-from sojourn.store.audit import AuditTable
 from sojourn.store.credentials import CredentialTable
 from sojourn.tasks.grants import Grant
 from sqlalchemy import select
@@ -20,17 +19,6 @@ from sqlalchemy import select
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 CLOCK = FakeClock()
 SAID = Event(1, "said", "{}")
-
-
-@pytest.fixture
-def database(tmp_path):
-    with opened(tmp_path / "sojourn.db") as database:
-        yield database
-
-
-@pytest.fixture
-def journal(database):
-    return AuditTable(database)
 
 
 @pytest.fixture(params=["real", "fake"])

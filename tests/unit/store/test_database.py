@@ -16,17 +16,6 @@ from sqlalchemy import event, select, text
 DEADLINE_SECONDS = 20
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "sojourn.db"
-
-
-@pytest.fixture
-def database(path):
-    with opened(path) as database:
-        yield database
-
-
 def put(name, value="1"):
     """Work that adds a setting."""
     return lambda connection: connection.execute(tables.settings.insert().values(name=name, value=value)).rowcount

@@ -5,7 +5,7 @@ import json
 from dataclasses import fields, replace
 
 import pytest
-from fakes.databases import BlockedWriter, opened
+from fakes.databases import BlockedWriter
 from fakes.registrations import FakeEntryStore, entry, selectors
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import AlreadyExists
@@ -38,12 +38,6 @@ FULL = Entry(
     origin="/etc/sojourn/entries",
     jwt_claims=JwtClaims.parse({"team": "{docker.label:team}", "level": 3, "more": {"a": [True, 1.5]}}),
 )
-
-
-@pytest.fixture
-def database(tmp_path):
-    with opened(tmp_path / "sojourn.db") as database:
-        yield database
 
 
 @pytest.fixture(params=["real", "fake"])

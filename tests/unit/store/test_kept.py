@@ -1,28 +1,15 @@
 """store/kept.py: a short list and the record of its change are one write."""
 
 import pytest
-from fakes.databases import opened
 from sojourn.errors import StoreFailed
 from sojourn.oversight.audit import Event
 from sojourn.oversight.reviews import Review
-from sojourn.store.audit import AuditTable
 from sojourn.store.kept import REVIEWS, TASK_BLOCKS, KeptList
 from sojourn.tasks.blocks import Block
 
 SAID = Event(1, "said", "{}")
 ONE = Review("tsk_1", "glass", "spiffe://example.org/a", 4001, None, 7, 1_700_000_000)
 TWO = Review("tsk_2", "other", "spiffe://example.org/b", 4001, 1000, 8, 1_700_000_001)
-
-
-@pytest.fixture
-def database(tmp_path):
-    with opened(tmp_path / "sojourn.db") as database:
-        yield database
-
-
-@pytest.fixture
-def journal(database):
-    return AuditTable(database)
 
 
 @pytest.fixture

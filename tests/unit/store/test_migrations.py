@@ -16,11 +16,6 @@ from sojourn.store import tables
 from sqlalchemy import create_engine
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "sojourn.db"
-
-
 def by_hand(path, *statements):
     """Run SQL past the store."""
     path.touch(0o600)

@@ -3,7 +3,6 @@
 import sqlite3
 
 import pytest
-from fakes.databases import opened
 from sojourn.errors import StoreFailed
 from sojourn.store import tables
 from sojourn.store.prepared import Prepared
@@ -16,12 +15,6 @@ VALUE = Prepared(select(tables.settings.c.value).where(tables.settings.c.name ==
 RENAME = Prepared(
     tables.settings.update().where(tables.settings.c.name == bindparam("named")).values(name=bindparam("other"))
 )
-
-
-@pytest.fixture
-def database(tmp_path):
-    with opened(tmp_path / "sojourn.db") as database:
-        yield database
 
 
 async def value(database, name):

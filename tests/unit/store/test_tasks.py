@@ -28,17 +28,6 @@ SAID = Event(1, "said", "{}")
 
 
 @pytest.fixture
-def database(tmp_path):
-    with opened(tmp_path / "sojourn.db") as database:
-        yield database
-
-
-@pytest.fixture
-def journal(database):
-    return AuditTable(database)
-
-
-@pytest.fixture
 def table(database, journal):
     return TaskTable(database, journal)
 

@@ -15,11 +15,6 @@ NOW = 1_800_000_000
 LATER = NOW + USED_TOKENS_KEPT_SECONDS + 1_000
 
 
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "sojourn.db"
-
-
 def assertion(jti="a", *, kind="jwt-svid", issuer="example.org", audience="us", expires_at=NOW + 300):
     return Assertion.named(kind, issuer, audience, jti, expires_at)
 

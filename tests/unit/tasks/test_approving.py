@@ -4,7 +4,6 @@ import asyncio
 import json
 
 import pytest
-from fakes.clock import FakeClock
 from fakes.registrations import entry
 from fakes.task_room import READ_TICKETS, TRIAGE_ENTRY, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, task_type
@@ -54,11 +53,6 @@ def person(uid, login_uid=None, *spiffe_ids):
 
 
 ALICE, BOB = person(501, 501), person(9, 502)
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

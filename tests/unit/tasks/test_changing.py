@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from fakes.clock import FakeClock
 from fakes.families import FamilyRoom
 from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, WIKI, task_type
@@ -29,11 +28,6 @@ TYPES = {
     "spare": task_type("spare", max_tokens="2", max_calls="3"),
     "once": task_type("once", '@id("once") permit (principal, action, resource) when { principal.tokens_issued < 1 };'),
 }
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from contextlib import AsyncExitStack
 
 import pytest
 from fakes.children import holder_of
@@ -36,12 +35,6 @@ from sojourn.tasks.types import TypeSet
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))
 PAGES = Authority((Grant(WIKI, ("page:read",)),))
 W0, W1 = entry(WORKERS[0]), entry(WORKERS[1])
-
-
-@pytest.fixture
-async def stack():
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from datetime import timedelta
 
 import pytest
 from fakes.children import child, holder_of, peer_of, waiting_child
-from fakes.clock import FakeClock
 from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry
 from fakes.task_room import (
     DEADLINE_SECONDS,
@@ -22,6 +21,7 @@ from fakes.task_room import (
     end_all,
 )
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
+from harness.looking import descriptors
 from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.attestation.process import Process, Program
 from sojourn.errors import (
@@ -61,11 +61,6 @@ TYPES = {
 
 
 @pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
 async def room(clock):
     async with Room(clock, TYPES).running() as room:
         yield room
@@ -74,10 +69,6 @@ async def room(clock):
 @pytest.fixture
 async def task(room):
     return await room.begin()
-
-
-def descriptors():
-    return len(os.listdir("/proc/self/fd"))
 
 
 class TestBegin:

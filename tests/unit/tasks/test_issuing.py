@@ -39,11 +39,6 @@ def certificate(clock, seconds=3600.0):
 
 
 @pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
 async def room(clock):
     async with Room(clock, TYPES).running() as running:
         yield running

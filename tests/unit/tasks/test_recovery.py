@@ -2,11 +2,10 @@
 
 import asyncio
 import json
-from contextlib import AsyncExitStack, closing
+from contextlib import closing
 
 import pytest
 from fakes.children import child, holder_of, peer_of
-from fakes.clock import FakeClock
 from fakes.next_run import NextRun
 from fakes.registrations import entry
 from fakes.task_room import EPOCH, TRIAGE_ENTRY, Room
@@ -42,17 +41,6 @@ TYPES = {
         "untouched", '@id("untouched") permit (principal, action, resource) when { principal.tokens_issued < 1 };'
     ),
 }
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
-
-
-@pytest.fixture
-async def stack():
-    async with AsyncExitStack() as stack:
-        yield stack
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from fakes.clock import FakeClock
 from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import PolicyDenied, StoreFailed, TaskOver
@@ -53,11 +52,6 @@ TYPES = TypeSet(
     ),
     other=task_type("other"),
 )
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from fakes.clock import FakeClock
 from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, WIKI, task_type
 from sojourn.errors import ActionOutsideType, InvalidInput, PolicyDenied, TaskOver, UnknownTaskType
@@ -21,11 +20,6 @@ NOTHING = '@id("none") forbid (principal, action, resource);'
 
 def types(cedar=PERMIT_ALL, **changes):
     return TypeSet(triage=task_type(cedar=cedar, **changes), other=task_type("other"))
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture

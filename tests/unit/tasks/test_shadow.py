@@ -1,7 +1,6 @@
 """shadow.py: a candidate is asked beside, what it says otherwise is remembered, and it changes nothing."""
 
 import pytest
-from fakes.clock import FakeClock
 from fakes.task_room import READ_TICKETS, Room
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import ActionOutsideType, PolicyDenied
@@ -18,11 +17,6 @@ NO_WRITES = PERMIT_ALL + '@id("no-writes") forbid (principal, action == Sojourn:
 
 def types(cedar=PERMIT_ALL, **changes):
     return TypeSet(triage=task_type(cedar=cedar, **changes))
-
-
-@pytest.fixture
-def clock():
-    return FakeClock()
 
 
 @pytest.fixture
