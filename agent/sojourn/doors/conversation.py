@@ -1,6 +1,8 @@
 """One HTTP/1.1 connection, by uvicorn. Imported when the first comes: most callers speak gRPC alone."""
 
 import asyncio
+from collections import deque
+from time import monotonic
 
 import structlog
 import uvicorn
@@ -9,12 +11,14 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from sojourn.allowance import Allowance
+from sojourn.doors.http2.turns import Turn, Turns
 from sojourn.doors.scope import SENDER
 from sojourn.errors import LimitExceeded
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
     HTTP_KEEP_ALIVE_SECONDS,
     HTTP_PIPELINE,
+    HTTP_READS_PER_TURN,
     HTTP_REQUEST_SECONDS,
     METADATA_MAX_BYTES,
     REFUSALS_LOGGED_PER_SECOND,
@@ -42,9 +46,10 @@ class Conversations:
         self._config.load()
         self._state = ServerState()
         self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self._turns = Turns(HTTP_READS_PER_TURN)
 
     def make(self, sender: Sender) -> "Conversation":
-        return Conversation(sender, self._config, self._state, self._logged)
+        return Conversation(sender, self._config, self._state, self._logged, self._turns)
 
     def close(self) -> None:
         """Close idle connections; those that are being answered close after it."""
@@ -53,12 +58,20 @@ class Conversations:
 
 
 class Conversation(HttpToolsProtocol):
-    """uvicorn's protocol, with the Sender in each request's scope, and limits that it lacks."""
+    """uvicorn's protocol, with the Sender in each request's scope, and limits that it lacks.
 
-    def __init__(self, sender: Sender, config: uvicorn.Config, state: ServerState, logged: Allowance) -> None:
+    What has come is read in the sender's turns: his requests would else all be worked off before others are heard.
+    """
+
+    def __init__(
+        self, sender: Sender, config: uvicorn.Config, state: ServerState, logged: Allowance, turns: Turns
+    ) -> None:
         super().__init__(config=config, server_state=state, app_state={})
         self._sender = sender
         self._logged = logged
+        self._turns = turns
+        self._came: deque[bytes] = deque()  # and is not read yet
+        self._waits = False  # for a turn; until then nothing more is taken
         self._head_bytes = 0
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -67,6 +80,33 @@ class Conversation(HttpToolsProtocol):
         self._expect()
 
     def data_received(self, data: bytes) -> None:
+        self._came.append(data)
+        if len(self._came) == 1:
+            self._turns.ask(self._sender.who, self)
+        if self._came and not self.transport.is_closing():
+            self._waits = True
+            self.transport.pause_reading()
+
+    def read(self, turn: Turn) -> bool:
+        """Read what has come. Return whether there is more."""
+        if not self._came:  # the connection has ended meanwhile
+            return False
+        begun = monotonic()
+        try:
+            self._read(self._came[0])
+        finally:
+            if self._came:
+                self._came.popleft()
+            turn.spend(monotonic() - begun)
+        if self._came:
+            return True
+        if self._waits:
+            self._waits = False
+            if not self.flow.read_paused and not self.transport.is_closing():
+                self.transport.resume_reading()
+        return False
+
+    def _read(self, data: bytes) -> None:
         if self.transport.is_closing():
             return
         self._head_bytes += len(data)
@@ -76,6 +116,7 @@ class Conversation(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unexpect()
+        self._came.clear()
         super().connection_lost(exc)
 
     def send_400_response(self, msg: str) -> None:

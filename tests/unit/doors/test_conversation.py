@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import socket
 from contextlib import asynccontextmanager
+from itertools import pairwise
 
 import pytest
 import structlog
@@ -10,7 +12,13 @@ from sojourn.allowance import Allowance
 from sojourn.doors import conversation
 from sojourn.doors.conversation import Conversations
 from sojourn.doors.scope import SENDER
-from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_PIPELINE, METADATA_MAX_BYTES, REFUSALS_LOGGED_PER_SECOND
+from sojourn.limits import (
+    HTTP_BODY_MAX_BYTES,
+    HTTP_PIPELINE,
+    HTTP_READS_PER_TURN,
+    METADATA_MAX_BYTES,
+    REFUSALS_LOGGED_PER_SECOND,
+)
 from sojourn.tasks.clients import Sender
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -198,3 +206,80 @@ class TestClose:
             site.hold.set()
             assert b"192.0.2.7" in await asking
         writer.close()
+
+
+@asynccontextmanager
+async def crowd(site, number):
+    """So many connections of the site's sender, which the site has accepted."""
+    made = []
+    try:
+        for _ in range(number):
+            made.append(socket.socket(socket.AF_UNIX))
+            made[-1].connect(str(site.path))
+            made[-1].setblocking(False)
+            await asyncio.sleep(0.001)
+        yield made
+    finally:
+        for each in made:
+            each.close()
+        await asyncio.sleep(0.05)
+
+
+async def answer_of(connection):
+    """What comes on a connection until the answer is whole."""
+    got = b""
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while not got.endswith((b"192.0.2.7", b"203.0.113.1")):
+            read = await asyncio.get_running_loop().sock_recv(connection, 1 << 16)
+            assert read
+            got += read
+    return got
+
+
+class TestTurns:
+    async def test_of_many_connections(self, site):
+        """Of one sender's requests, on however many connections, a few are begun in each round of the event loop, and all
+        are answered.
+        """
+        loop, rounds, watching = asyncio.get_running_loop(), [0], True
+
+        def look():
+            rounds.append(site.asked)
+            if watching:
+                loop.call_soon(look)
+
+        async with crowd(site, 80) as connections:
+            for each in connections:
+                each.send(GET)
+            look()
+            for each in connections:
+                await answer_of(each)
+            watching = False
+        assert 80 == site.asked
+        assert HTTP_READS_PER_TURN >= max(after - before for before, after in pairwise(rounds))
+
+    async def test_another_sender(self, site):
+        """Whoever else asks waits for none of a sender's many requests."""
+        async with crowd(site, 80) as connections:
+            site.sender = Sender(address="203.0.113.1")
+            async with crowd(site, 1) as [other]:
+                for each in (*connections, other):
+                    each.send(GET)
+                await answer_of(other)
+                assert site.asked < 70
+                for each in connections:
+                    await answer_of(each)
+
+    async def test_long_content(self, site):
+        """Content that comes in many pieces while others of the sender's have their turns arrives whole."""
+        post, body = b"POST /who HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n", b"x" * 60_000
+        pieces = [post, *(body[at : at + 3000] for at in range(0, 60_000, 3000))]
+        got = await asyncio.gather(*(site.send(*pieces) for _ in range(20)))
+        assert {b"HTTP/1.1 200 OK"} == {each.split(b"\r\n")[0] for each in got}
+
+    async def test_gone_meanwhile(self, site):
+        """Connections that end while they wait for their turn hold up none of the others."""
+        async with crowd(site, 80) as connections:
+            for each in connections:
+                each.send(GET)
+        assert b"192.0.2.7" in await site.send(GET)

@@ -12,13 +12,13 @@ class Turn:
 
     __slots__ = ("_frames", "_seconds", "over")
 
-    def __init__(self) -> None:
-        self._frames = FRAMES_PER_TURN
+    def __init__(self, frames: int = FRAMES_PER_TURN) -> None:
+        self._frames = frames
         self._seconds = TURN_SECONDS
         self.over = False
 
     def spend(self, seconds: float) -> None:
-        """A frame has been read, in so long a time."""
+        """A frame, or what had come of another protocol, has been read, in so long a time."""
         self._frames -= 1
         self._seconds -= seconds
         self.over = self._frames <= 0 or self._seconds <= 0
@@ -36,23 +36,24 @@ class _Line:
 
     __slots__ = ("next", "turn", "waiting")
 
-    def __init__(self) -> None:
-        self.turn = Turn()
+    def __init__(self, turn: Turn) -> None:
+        self.turn = turn
         self.waiting: deque[Reader] = deque()
         self.next: asyncio.Handle | None = None
 
 
 class Turns:
-    """One turn for each caller in each round of the event loop."""
+    """One turn of so many frames for each caller in each round of the event loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, frames: int = FRAMES_PER_TURN) -> None:
+        self._frames = frames
         self._lines: dict[int | str, _Line] = {}
 
     def ask(self, who: int | str, reader: Reader) -> None:
         """Let `reader` read: now if its caller's turn is not over yet, or behind the others of that caller."""
         line = self._lines.get(who)
         if line is None:
-            line = self._lines[who] = _Line()
+            line = self._lines[who] = _Line(Turn(self._frames))
             self._go_on(who, line)
         if line.turn.over or reader.read(line.turn):
             if not line.waiting:  # of others that wait already the next turn is on its way
@@ -69,7 +70,7 @@ class Turns:
         if not line.waiting:
             del self._lines[who]
             return
-        line.turn = Turn()
+        line.turn = Turn(self._frames)
         try:
             while line.waiting and not line.turn.over:
                 reader = line.waiting.popleft()
