@@ -124,12 +124,17 @@ def retry_after(answer: Answer) -> float:
     return min(float(value), PROVIDER_RETRY_AFTER_MAX_SECONDS)
 
 
-async def unfailing(steps: AsyncGenerator[Step, None]) -> AsyncIterator[Step]:
-    """A check's steps, with one more if it fails in a way that nobody foresaw. It is closed with this."""
+async def unfailing(steps: AsyncGenerator[Step, None], otherwise: str = "check") -> AsyncIterator[Step]:
+    """A check's steps, with one more for what it raises: of the step that the error names, or `otherwise`.
+
+    It is closed with this.
+    """
     try:
         async with aclosing(steps):
             async for step in steps:
                 yield step
+    except SojournError as error:
+        yield failed(getattr(error, "step", "") or otherwise, error)
     except Exception as error:
         log.exception("check_raised")
         yield Step("check", "failed", f"it failed in a way that nobody foresaw: {type(error).__name__}")

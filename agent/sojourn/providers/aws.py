@@ -22,8 +22,8 @@ from pydantic import Field, model_validator
 
 from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, between
-from sojourn.errors import InvalidInput, SojournError
-from sojourn.providers.answers import expiring, failed, odd, time_of, token_of, unanswered, unfailing
+from sojourn.errors import InvalidInput
+from sojourn.providers.answers import expiring, odd, time_of, token_of, unanswered, unfailing
 from sojourn.providers.awsanswers import fields_of, refusal_of
 from sojourn.providers.awspolicy import AwsAsk, RoleArn, policies_of, session_policy
 from sojourn.providers.errors import ProviderRefused
@@ -182,26 +182,16 @@ class AwsProvider:
 
     def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         """Ask STS who asks, which it has to refuse; then a session, which is dropped, and denied from the end on."""
-        return unfailing(self._steps(wanted, mint))
+        return unfailing(self._steps(wanted, mint), "assume_role")
 
     async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
-        try:
-            form = {"Action": "GetCallerIdentity", "Version": _VERSION}
-            answer = await self._http.post_form(self._settings.sts, form, step="endpoint", headers=_AS_XML)
-            fields_of(answer, "endpoint")
-            yield Step("endpoint", "ok", f"AWS STS answers at {self._settings.sts}")
-        except SojournError as error:
-            yield failed("endpoint", error)
-            return
+        form = {"Action": "GetCallerIdentity", "Version": _VERSION}
+        fields_of(await self._http.post_form(self._settings.sts, form, step="endpoint", headers=_AS_XML), "endpoint")
+        yield Step("endpoint", "ok", f"AWS STS answers at {self._settings.sts}")
         if wanted is None:
             yield Step("assume_role", "skipped", "there is no workload to assume a role for")
             return
-        try:
-            obtained = await self.exchange(wanted, mint)
-        except SojournError as error:
-            yield failed("assume_role", error)
-            return
-        public = obtained.public
+        public = (await self.exchange(wanted, mint)).public
         yield Step(
             "assume_role", "ok", f"{public['role_arn']} was assumed; all is denied from {public['denied_from']} on"
         )

@@ -5,18 +5,15 @@ from contextlib import aclosing
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
 
-import structlog
-
 from sojourn.clock import Clock
 from sojourn.errors import SojournError
 from sojourn.limits import PROVIDER_ASSERTION_SECONDS
+from sojourn.providers.answers import failed
 from sojourn.providers.authserver import AuthorizationServer, OAuthTable
 from sojourn.providers.discovery import STEP as METADATA
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Http
 from sojourn.providers.provider import Ended, Mint, Obtained, Recall, Step, Wanted
-
-log = structlog.get_logger()
 
 _UNTRUSTED: Final = frozenset({"invalid_client", "invalid_grant"})
 
@@ -43,18 +40,7 @@ class Check:
         self._server = server
         self._clock = clock
 
-    async def steps(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
-        try:
-            async with aclosing(self._steps(wanted, mint)) as steps:
-                async for step in steps:
-                    yield step
-        except SojournError as error:
-            yield failed(getattr(error, "step", "") or "check", error)
-        except Exception as error:
-            log.exception("check_raised")
-            yield Step("check", "failed", f"it failed in a way that nobody foresaw: {type(error).__name__}")
-
-    async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
+    async def steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
         table = self._provider.table
         yield Step("configuration", "ok", f"{table.issuer}, shown JWT-SVIDs for {self._server.audience}")
         async for step in self._reached(table):
@@ -176,8 +162,3 @@ def exchanged(obtained: Obtained, ends: datetime, now: datetime) -> Step:
             "let its tokens live for less than the task: a service that does not ask the provider accepts them so long"
         )
     return Step("exchange", "ok", told, hint)
-
-
-def failed(name: str, error: SojournError) -> Step:
-    """A step that did not go well."""
-    return Step(name, "failed", error.public, getattr(error, "hint", ""))

@@ -16,7 +16,7 @@ from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, Table, between
 from sojourn.errors import SojournError
 from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ASSERTION_SECONDS, PROVIDER_TOKEN_MAX_SECONDS
-from sojourn.providers.answers import code_of, failed, life_of, odd, said, token_of, unanswered, unfailing
+from sojourn.providers.answers import code_of, life_of, odd, said, token_of, unanswered, unfailing
 from sojourn.providers.asks import by_action, chosen
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
@@ -190,28 +190,19 @@ class EntraProvider:
 
     def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         """Read the tenant's metadata; then get a token, which is dropped."""
-        return unfailing(self._steps(wanted, mint))
+        return unfailing(self._steps(wanted, mint), "token")
 
     async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
-        try:
-            url = f"{self._tenant}/v2.0/.well-known/openid-configuration"
-            answer = await self._http.get(url, step="tenant")
-            if answer.status != 200:
-                raise refusal_of(answer, "tenant")
-            if not isinstance(answer.json("tenant").get("token_endpoint"), str):
-                raise odd("the tenant's metadata has no token_endpoint", "tenant")
-            yield Step("tenant", "ok", f"Entra knows the tenant {self._settings.tenant_id}")
-        except SojournError as error:
-            yield failed("tenant", error)
-            return
+        answer = await self._http.get(f"{self._tenant}/v2.0/.well-known/openid-configuration", step="tenant")
+        if answer.status != 200:
+            raise refusal_of(answer, "tenant")
+        if not isinstance(answer.json("tenant").get("token_endpoint"), str):
+            raise odd("the tenant's metadata has no token_endpoint", "tenant")
+        yield Step("tenant", "ok", f"Entra knows the tenant {self._settings.tenant_id}")
         if wanted is None:
             yield Step("token", "skipped", "there is no workload to get a token for")
             return
-        try:
-            obtained = await self.exchange(wanted, mint)
-        except SojournError as error:
-            yield failed(getattr(error, "step", "") or "token", error)
-            return
+        obtained = await self.exchange(wanted, mint)
         left = int((obtained.expires_at - self._clock.now()).total_seconds())
         hint = "it cannot be recalled: a token lifetime policy of the resource's application makes it shorter"
         yield Step("token", "ok", f"Entra gave an access token, good for {left} s", hint)
@@ -223,10 +214,7 @@ class EntraProvider:
 
 def refusal_of(answer: Answer, step: str) -> SojournError:
     """The error that an answer other than 200 is: by Entra's own code first, and by OAuth's else."""
-    try:
-        told = answer.json(step)
-    except ProviderUnavailable:
-        return unanswered(answer, step)
+    told = answer.told()
     error, detail, codes = code_of(told.get("error")), said(told.get("error_description")), told.get("error_codes")
     known = [code for code in codes if isinstance(code, int)] if isinstance(codes, list) else []
     if answer.status == 429 or answer.status >= 500 or not error or _TRANSIENT & set(known):

@@ -19,9 +19,9 @@ from pydantic import Field, model_validator
 
 from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Table
-from sojourn.errors import InvalidInput, SojournError
+from sojourn.errors import InvalidInput
 from sojourn.limits import ACTIONS_PER_GRANT
-from sojourn.providers.answers import expiring, failed, life_of, odd, text_of, time_of, token_of, unfailing
+from sojourn.providers.answers import expiring, life_of, odd, text_of, time_of, token_of, unfailing
 from sojourn.providers.asks import of_actions
 from sojourn.providers.errors import ProviderRefused
 from sojourn.providers.gcpanswers import refusal_of, sts_refusal_of
@@ -221,25 +221,17 @@ class GcpProvider:
 
     def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         """Ask STS for nothing, which it has to refuse; then a token, which is dropped."""
-        return unfailing(self._steps(wanted, mint))
+        return unfailing(self._steps(wanted, mint), "exchange")
 
     async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
-        try:
-            answer = await self._http.post_form(self._sts, {}, step="endpoint")
-            if answer.status not in {400, 401} or not isinstance(answer.json("endpoint").get("error"), str | dict):
-                raise sts_refusal_of(answer, "endpoint")
-            yield Step("endpoint", "ok", f"Google's STS answers at {self._sts}")
-        except SojournError as error:
-            yield failed("endpoint", error)
-            return
+        answer = await self._http.post_form(self._sts, {}, step="endpoint")
+        if answer.status not in {400, 401} or not isinstance(answer.json("endpoint").get("error"), str | dict):
+            raise sts_refusal_of(answer, "endpoint")
+        yield Step("endpoint", "ok", f"Google's STS answers at {self._sts}")
         if wanted is None:
             yield Step("exchange", "skipped", "there is no workload to exchange for")
             return
-        try:
-            obtained = await self.exchange(wanted, mint)
-        except SojournError as error:
-            yield failed(getattr(error, "step", "") or "exchange", error)
-            return
+        obtained = await self.exchange(wanted, mint)
         account = self._service_account(wanted.ask)
         whose = f"of {account}" if account else "of the federated identity"
         hint = "" if account else "set service_account for tokens that live no longer than the task"

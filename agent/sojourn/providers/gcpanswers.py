@@ -80,9 +80,9 @@ _STS: Final = (
 
 def sts_refusal_of(answer: Answer, step: str) -> SojournError:
     """The error that an answer of STS other than 200 is (RFC 6749, 5.2)."""
-    told = _object(answer, step)
-    if told is None or answer.status in {408, 429} or answer.status >= 500:
+    if answer.status in {408, 429} or answer.status >= 500:
         return unanswered(answer, step)
+    told = answer.told()
     error = told.get("error")
     if isinstance(error, dict):  # as Google's other APIs write it
         return _api_refusal(error, answer, step, "", "")
@@ -99,8 +99,7 @@ def sts_refusal_of(answer: Answer, step: str) -> SojournError:
 
 def refusal_of(answer: Answer, step: str, account: str, principal: str) -> SojournError:
     """The error that an answer of the IAM Credentials API other than 200 is."""
-    told = _object(answer, step)
-    error = told.get("error") if told is not None else None
+    error = answer.told().get("error")
     if not isinstance(error, dict) or answer.status in {408, 429} or answer.status >= 500:
         return unanswered(answer, step)
     return _api_refusal(error, answer, step, account, principal)
@@ -128,10 +127,3 @@ def _api_refusal(error: dict[str, Any], answer: Answer, step: str, account: str,
     else:
         sentence, hint = "Google refused", ""
     return ProviderRefused(f"{sentence} ({status})", step=step, hint=hint, detail=detail)
-
-
-def _object(answer: Answer, step: str) -> dict[str, Any] | None:
-    try:
-        return answer.json(step)
-    except ProviderUnavailable:
-        return None

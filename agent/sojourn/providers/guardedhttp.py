@@ -18,8 +18,9 @@ from sojourn.limits import (
 )
 from sojourn.providers.connecting import Guarded, Lookups, tls_context
 from sojourn.providers.errors import ProviderUnavailable
-from sojourn.providers.http import Answer, Reached
+from sojourn.providers.http import Answer
 from sojourn.providers.pooling import Pool
+from sojourn.providers.provider import ProviderTable
 from sojourn.providers.urls import Url, parse_url
 
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -33,7 +34,7 @@ class GuardedHttp:
     Nothing of the environment changes that: no proxy, no passwords.
     """
 
-    def __init__(self, table: Reached) -> None:
+    def __init__(self, table: ProviderTable) -> None:
         """Raise InvalidConfig if `ca` is not a file of certificates."""
         self._seconds = table.timeout.total_seconds()
         try:

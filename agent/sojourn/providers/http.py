@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
-from pathlib import Path
 from typing import Any, Protocol
 
 from sojourn.providers.errors import ProviderUnavailable
@@ -28,6 +26,13 @@ class Answer:
             raise ProviderUnavailable("the answer is not a JSON object", step=step, sent=True)
         return value
 
+    def told(self) -> dict[str, Any]:
+        """As `json`, but empty of a body that is none: of an answer that says no, in whatever form."""
+        try:
+            return self.json("")
+        except ProviderUnavailable:
+            return {}
+
 
 class Http(Protocol):
     """Requests to the outside. Each raises ProviderUnavailable if no answer came, or it was not to be had safely:
@@ -48,16 +53,3 @@ class Http(Protocol):
 
     async def close(self) -> None:
         """Let go of the connections that are kept. Its provider does that, when it is closed itself."""
-
-
-class Reached(Protocol):
-    """What of a provider's table says how it is reached: see ProviderTable."""
-
-    @property
-    def timeout(self) -> timedelta: ...
-    @property
-    def ca(self) -> Path | None: ...
-    @property
-    def private_networks(self) -> tuple[str, ...]: ...
-    @property
-    def plain_http(self) -> bool: ...

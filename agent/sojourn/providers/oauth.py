@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from sojourn.clock import Clock, SystemClock
 from sojourn.errors import InvalidInput
 from sojourn.limits import PROVIDER_SCOPES
+from sojourn.providers.answers import unfailing
 from sojourn.providers.authserver import AuthorizationServer, OAuthTable, Text
 from sojourn.providers.checking import Check
 from sojourn.providers.errors import ProviderRefused
@@ -117,7 +118,7 @@ class OAuthProvider(Generic[TableT, AskT]):
         await self.server.revoke(tokens, mint)
 
     def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
-        return Check(self, self.server, self.clock).steps(wanted, mint)
+        return unfailing(Check(self, self.server, self.clock).steps(wanted, mint))
 
     async def close(self) -> None:
         await self.server.close()

@@ -15,6 +15,7 @@ from sojourn.limits import (
     PROVIDER_TOKEN_MAX_SECONDS,
     TOKEN_MAX_BYTES,
 )
+from sojourn.providers.answers import retry_after
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer
 from sojourn.providers.provider import ACCESS_TOKEN, NOT_OAUTH
@@ -175,12 +176,11 @@ def unverified_claims(token: str, part: int = 1) -> dict[str, Any]:
 
 def refusal(answer: Answer, *, step: str, now: datetime, hints: Hints) -> ProviderRefused | ProviderUnavailable:
     """What an answer of an OAuth endpoint is that is not 200 (RFC 6749, 5.2)."""
-    retry_after = _retry_after(answer, now)
     error, told = _error_of(answer)
     if answer.status >= 500 or answer.status == 429 or error in _LATER:
         sent = answer.status >= 500 and answer.status != 503  # 503: it was not looked at
         public = f"the provider answered {answer.status}" + (f" {error}" if error else "")
-        return ProviderUnavailable(public, step=step, sent=sent, retry_after=retry_after)
+        return ProviderUnavailable(public, step=step, sent=sent, retry_after=_retry_after(answer, now))
     if not error:
         hint = "look whether its issuer or endpoint is right"
         return ProviderUnavailable(f"the provider answered {answer.status}, which is not OAuth", step=step, hint=hint)
@@ -191,10 +191,7 @@ def refusal(answer: Answer, *, step: str, now: datetime, hints: Hints) -> Provid
 
 def _error_of(answer: Answer) -> tuple[str, str]:
     """The code, and what is told of it: short, printable, and without anything that could be a token."""
-    try:
-        body = answer.json("")
-    except ProviderUnavailable:
-        return "", ""
+    body = answer.told()
     error, told = body.get("error"), body.get("error_description")
     if not isinstance(error, str) or not _ERROR.fullmatch(error):
         return "", ""
@@ -207,13 +204,9 @@ def _tame(text: str) -> str:
 
 
 def _retry_after(answer: Answer, now: datetime) -> float:
-    text = answer.headers.get("retry-after", "")
-    if text.isascii() and text.isdigit() and len(text) < 10:
-        seconds = float(text)
-    else:
-        date = _date(text)
-        seconds = (date - now).total_seconds() if date else 0.0
-    return min(max(seconds, 0.0), PROVIDER_RETRY_AFTER_MAX_SECONDS)
+    date = _date(answer.headers.get("retry-after", ""))
+    later = (date - now).total_seconds() if date else 0.0
+    return retry_after(answer) or min(max(later, 0.0), PROVIDER_RETRY_AFTER_MAX_SECONDS)
 
 
 def clock_note(answer: Answer, now: datetime) -> str:

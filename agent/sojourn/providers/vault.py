@@ -18,7 +18,7 @@ from sojourn.clock import Clock, SystemClock
 from sojourn.configtables import Duration, Table, between
 from sojourn.errors import SojournError
 from sojourn.limits import ACTIONS_PER_GRANT, PROVIDER_ROLES_KEPT, PROVIDER_STRANDED, PROVIDER_TOKEN_MAX_SECONDS
-from sojourn.providers.answers import failed, life_of, odd, table_of, token_of, unfailing
+from sojourn.providers.answers import life_of, odd, table_of, token_of, unfailing
 from sojourn.providers.asks import by_action, chosen
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 from sojourn.providers.http import Answer, Http
@@ -297,36 +297,26 @@ class VaultProvider:
 
     def check(self, wanted: Wanted | None, mint: Mint) -> AsyncIterator[Step]:
         """Ask for Vault's health; then log in, read the secret if there is one, and revoke the token."""
-        return unfailing(self._steps(wanted, mint))
+        return unfailing(self._steps(wanted, mint), _LOGIN)
 
     async def _steps(self, wanted: Wanted | None, mint: Mint) -> AsyncGenerator[Step, None]:
-        try:
-            url = f"{self._address}/v1/sys/health?standbyok=true&perfstandbyok=true"  # of no namespace
-            answer = await self._http.get(url, step="health")
-            if answer.status != 200:
-                raise refusal_of(answer, "health")
-            if answer.json("health").get("initialized") is not True:
-                raise odd("what answers is not Vault, or not initialized", "health")
-            yield Step("health", "ok", f"Vault answers at {self._address}, and is unsealed")
-        except SojournError as error:
-            yield failed("health", error)
-            return
+        url = f"{self._address}/v1/sys/health?standbyok=true&perfstandbyok=true"  # of no namespace
+        answer = await self._http.get(url, step="health")
+        if answer.status != 200:
+            raise refusal_of(answer, "health")
+        if answer.json("health").get("initialized") is not True:
+            raise odd("what answers is not Vault, or not initialized", "health")
+        yield Step("health", "ok", f"Vault answers at {self._address}, and is unsealed")
         if wanted is None:
             yield Step(_LOGIN, "skipped", "there is no workload to log in")
             return
-        try:
-            obtained = await self.exchange(wanted, mint)
-        except SojournError as error:
-            yield failed(getattr(error, "step", "") or _LOGIN, error)
-            return
+        obtained = await self.exchange(wanted, mint)
         told, left = self._told(wanted, obtained), True
         try:
             yield told
             left = False
             await self._revoked(obtained.handle["token"])
             yield Step(_REVOKE, "ok", "the token was revoked")
-        except SojournError as error:
-            yield failed(_REVOKE, error)
         finally:
             if left:  # nobody reads on
                 await self._dropped(obtained.handle["token"])

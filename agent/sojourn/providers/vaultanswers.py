@@ -29,7 +29,8 @@ _LOGIN: Final = (
 
 def refusal_of(answer: Answer, step: str) -> SojournError:
     """The error that an answer other than a good one is."""
-    texts = _errors(answer, step)
+    told: Any = answer.told().get("errors")
+    texts = [each for each in told if isinstance(each, str)] if isinstance(told, list) else []
     lower, detail = " ".join(texts).lower(), said("; ".join(texts))
     if answer.status == 503 and "sealed" in lower:
         return ProviderUnavailable("Vault is sealed", step=step, hint="unseal it", detail=detail)
@@ -43,7 +44,7 @@ def refusal_of(answer: Answer, step: str) -> SojournError:
         return ProviderRefused("Vault has no such namespace", step=step, hint="look at `namespace`", detail=detail)
     if step == "revoke":
         return _not_revoked(answer, lower, detail)
-    told = {
+    known = {
         ("login", 403): ("Vault does not let it log in there", "compare `mount` with: vault auth list"),
         ("login", 404): ("Vault has no auth method there", "compare `mount` with: vault auth list"),
         ("secret", 403): (
@@ -55,7 +56,7 @@ def refusal_of(answer: Answer, step: str) -> SojournError:
             "compare ask.path: KV version 2 has data/ after its mount",
         ),
     }
-    sentence, hint = told.get((step, answer.status), (f"Vault refused (HTTP {answer.status})", ""))
+    sentence, hint = known.get((step, answer.status), (f"Vault refused (HTTP {answer.status})", ""))
     return ProviderRefused(sentence, step=step, hint=hint, detail=detail)
 
 
@@ -64,11 +65,3 @@ def _not_revoked(answer: Answer, lower: str, detail: str) -> SojournError:
     if answer.status == 400 and "batch" in lower:
         return ProviderRefused("a batch token cannot be revoked", step="revoke", detail=detail)
     return unanswered(answer, "revoke", detail=detail)
-
-
-def _errors(answer: Answer, step: str) -> list[str]:
-    try:
-        told: Any = answer.json(step).get("errors")
-    except ProviderUnavailable:
-        return []
-    return [each for each in told if isinstance(each, str)] if isinstance(told, list) else []
