@@ -6,7 +6,7 @@ from typing import Any
 
 import structlog
 
-from sojourn.errors import SojournError
+from sojourn.errors import Bug, SojournError
 
 log = structlog.get_logger()
 
@@ -33,5 +33,5 @@ class Background:
     def _ran(self, done: "asyncio.Future[None]") -> None:
         self._running.discard(done)
         error = None if done.cancelled() else done.exception()  # whoever waits gets it too
-        if error is not None and not isinstance(error, SojournError):
+        if error is not None and (isinstance(error, Bug) or not isinstance(error, SojournError)):
             log.error(self._failed, exc_info=error)

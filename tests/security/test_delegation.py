@@ -136,7 +136,7 @@ async def test_nobody_who_is_not_named(room: FamilyRoom) -> None:
     task = await room.begin()
     with pytest.raises(PolicyDenied, match="not handed on to"):
         await room.delegating.delegate(task, entry("/stranger").spiffe_id, None)
-    await room.engine._audit.flush()
+    await room.engine.audit.flush()
     [denied] = room.store.fields("delegation_denied")
     assert (task.id, "spiffe://example.org/stranger") == (denied["task"], denied["to"])
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.outward.outlets import Outlets
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.params import text_of
+from sojourn.tasks.params import texts_of
 from sojourn.tasks.task import Task
 
 
@@ -33,7 +33,7 @@ class TaskMessages:
             parent_id=task.parent_id,
             depth=task.depth,
             actors=map(str, task.actors),
-            params={name: text_of(value) for name, value in task.params.items()},
+            params=texts_of(task.params),
             approval=_approval(task),
             outside=[
                 pb.Outside(resource=resource, provider=outlet.name, kind=outlet.provider.kind, details=details)

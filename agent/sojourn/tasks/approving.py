@@ -21,7 +21,7 @@ from sojourn.tasks import rules
 from sojourn.tasks.asker import Asker
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import NoProcess
-from sojourn.tasks.params import text_of
+from sojourn.tasks.params import texts_of
 from sojourn.tasks.reasons import APPROVAL_DENIED, CONTEXT_CHANGED, POLICY_CHANGED
 from sojourn.tasks.task import PENDING, REVOKED, Begun, Task
 from sojourn.tasks.typefile import ApprovalRule
@@ -258,7 +258,7 @@ class Approving:
             "approval": task.approval.request.id,
         }
         log.warning("break_glass", **fields)
-        self._audit.note("break_glass_begun", **fields, params=_texts(task))
+        self._audit.note("break_glass_begun", **fields, params=texts_of(task.params))
         self._on_break_glass(task)
 
     def _decision(self, task: Task, approver: Approver, verdict: str, reason: str) -> dict[str, Any]:
@@ -299,7 +299,3 @@ def _asked(task: Task) -> dict[str, Any]:
         "holder": {"pid": process.pid, "start_time": process.start_time},
         "uid": task.uid,
     }
-
-
-def _texts(task: Task) -> dict[str, str]:
-    return {name: text_of(value) for name, value in task.params.items()}

@@ -21,7 +21,7 @@ from sojourn import trusted
 from sojourn.errors import Fault, InvalidInput, InvalidPolicy
 from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES, DELEGATION_DEPTH
 from sojourn.tasks.asking import Answer, Question, ask
-from sojourn.tasks.params import text_of
+from sojourn.tasks.params import texts_of
 from sojourn.tasks.policy import OWN
 from sojourn.tasks.typefile import Binding
 from sojourn.tasks.types import CASES, TaskType, faults_of, not_toml
@@ -154,7 +154,7 @@ def _made(kind: TaskType, case: _Case, default: _Asked) -> Case:
         workload=given("workload", str(min(kind.allowed_workloads, key=str))),
         action=given("action", ""),
         resource=given("resource", ""),
-        params={name: text_of(value) for name, value in given("params", {}).items()},
+        params=texts_of(given("params", {})),
         binding=given("binding", ""),
         state=task.state,
         tokens_issued=task.tokens_issued,

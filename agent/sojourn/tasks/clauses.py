@@ -49,23 +49,24 @@ class Clause:
     @property
     def principals(self) -> frozenset[tuple[str, str]] | None:
         """The (kind, id) pairs that its scope asks the task to be or to be in; None: every task."""
-        scope = self.parsed["principal"]
-        return _entities(scope.get("in", scope) if scope["op"] == "is" else scope)
+        return _entities(self.parsed["principal"])
 
     @property
     def facts(self) -> frozenset[str]:
         """The facts that its conditions read, or ask whether they are there."""
-        return frozenset(_facts(self.parsed["conditions"]))
+        named = (each.get(how) for each in objects(self.parsed["conditions"]) for how in (".", "has"))
+        return frozenset(str(each["attr"]) for each in named if isinstance(each, dict) and each.get("left") == _FACTS)
 
     @property
     def names_tasks(self) -> bool:
-        """Whether it names a task by its ID anywhere."""
-        return _names_a_task(self.parsed)
+        """Whether it names a task by its ID anywhere, be it in its scope or in a condition."""
+        return any(each.get("type") == f"{NAMESPACE}::Task" and "id" in each for each in objects(self.parsed))
 
     @property
     def attributes(self) -> frozenset[str]:
         """The names of all attributes that its conditions read or ask for, whatever of."""
-        return frozenset(_attributes(self.parsed["conditions"]))
+        named = (each.get("attr", ()) for each in objects(self.parsed["conditions"]))
+        return frozenset(str(name) for each in named for name in ((each,) if isinstance(each, str) else each))
 
     def can_match(self, action: str, resource: str) -> bool:
         """Whether its scope leaves room for this action at this resource."""
@@ -74,8 +75,7 @@ class Clause:
         )
 
     def _named(self, part: str) -> frozenset[str] | None:
-        scope = self.parsed[part]
-        entities = _entities(scope.get("in", scope) if scope["op"] == "is" else scope)
+        entities = _entities(self.parsed[part])
         return None if entities is None else frozenset(named for _, named in entities)
 
 
@@ -154,42 +154,17 @@ def _pieces(text: str) -> Iterator[tuple[int, str]]:
 
 
 def _entities(scope: Mapping[str, Any]) -> frozenset[tuple[str, str]] | None:
+    scope = scope.get("in", scope) if scope["op"] == "is" else scope
     entities = scope.get("entities") or ([scope["entity"]] if "entity" in scope else None)
     if entities is None:
         return frozenset() if scope.get("entities") == [] else None
     return frozenset((each["type"].removeprefix(f"{NAMESPACE}::"), each["id"]) for each in entities)
 
 
-def _facts(node: Any) -> Iterator[str]:
-    """The attributes of `context.facts` that an expression names."""
+def objects(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object in Cedar's JSON of a policy or a part of one, the outer ones first."""
     if isinstance(node, dict):
-        for operator in (".", "has"):
-            found = node.get(operator)
-            if isinstance(found, dict) and found.get("left") == _FACTS:
-                yield str(found["attr"])
-        for each in node.values():
-            yield from _facts(each)
-    elif isinstance(node, list):
-        for each in node:
-            yield from _facts(each)
-
-
-def _attributes(node: Any) -> Iterator[str]:
-    """Every attribute that an expression names, of anything."""
-    if isinstance(node, dict):
-        named = node.get("attr", ())
-        yield from (named,) if isinstance(named, str) else map(str, named)
-        for each in node.values():
-            yield from _attributes(each)
-    elif isinstance(node, list):
-        for each in node:
-            yield from _attributes(each)
-
-
-def _names_a_task(node: Any) -> bool:
-    """Whether an entity of type Task stands anywhere in a policy, be it in its scope or in an expression."""
-    if isinstance(node, dict):
-        if node.get("type") == f"{NAMESPACE}::Task" and "id" in node:
-            return True
-        return any(_names_a_task(each) for each in node.values())
-    return isinstance(node, list) and any(_names_a_task(each) for each in node)
+        yield node
+        node = list(node.values())
+    for each in node if isinstance(node, list) else ():
+        yield from objects(each)

@@ -5,6 +5,7 @@ it ends with its parent, at the latest.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -94,7 +95,8 @@ class Delegating:
         held = beginning.hold(bond, peer.uid, lambda: engine.holding.gone(task))
         try:
             ticket = self._ticket(entries, unverified_ticket, spiffe_id)
-            task = self._authorized(peer, entries, ticket, held)
+            entry = next(entry for entry in entries if entry.spiffe_id == ticket.to)
+            task = self._made(peer, entry, ticket.parent, ticket.authority, ticket.max_seconds, held, more=0)
             # From here to the first await of `start` nobody else has a turn: the ticket is used up, the parent is
             # active, and the task stands among its children, all at once.
             if not engine.tickets.use(ticket):
@@ -102,7 +104,7 @@ class Delegating:
         except BaseException as error:
             held.release()
             if isinstance(error, NotFound | Refused):
-                engine.denied_caller(
+                engine.audit.denied(
                     "delegation_denied",
                     peer.uid,
                     pid=peer.process.pid,
@@ -110,8 +112,7 @@ class Delegating:
                     reason=error.public,
                 )
             raise
-        parent = ticket.parent
-        return await self._start(task, parent, {"ticket": ticket.name})
+        return await self._start(task, ticket.parent, {"ticket": ticket.name})
 
     # --- by exchange ------------------------------------------------------------------------------------------------
 
@@ -163,17 +164,10 @@ class Delegating:
         ticket = self._engine.tickets.find(unverified_ticket)
         theirs = {entry.spiffe_id for entry in entries if spiffe_id in {None, entry.spiffe_id}}
         if ticket is not None and ticket.to in theirs:
-            try:
+            with suppress(SojournError):
                 self._engine.check_active(ticket.parent)
-            except SojournError:
-                ticket = None
-            else:
                 return ticket
         raise NotFound(_NO_TICKET)
-
-    def _authorized(self, peer: Peer, entries: Sequence[Entry], ticket: Ticket, held: Held) -> Task:
-        entry = next(entry for entry in entries if entry.spiffe_id == ticket.to)
-        return self._made(peer, entry, ticket.parent, ticket.authority, ticket.max_seconds, held, more=0)
 
     def _made(
         self,

@@ -90,7 +90,7 @@ class TaskEngine:
         self.blocks = Blocks()
         self.deadlines = Deadlines(clock, alarms, self.end)
         self.holding = Holding(self.tasks, holders, self.feed, audit, alarms, self.end)
-        self._audit = audit
+        self.audit = audit
         self.clock = clock
         self.holders = holders
         self.facts = facts
@@ -370,14 +370,10 @@ class TaskEngine:
         named = {"task": task.id, "type": task.type.name}
         if task.uid != NO_UID:  # else it is who was refused
             named["spiffe_id"] = str(task.spiffe_id)
-        self.denied_caller(event, task.owner, **named, code=error.code, reason=error.public, **fields)
-
-    def denied_caller(self, event: str, who: int | str, **fields: Any) -> None:
-        """Record a refusal to a caller that has no task."""
-        self._audit.denied(event, who, **fields)
+        self.audit.denied(event, task.owner, **named, code=error.code, reason=error.public, **fields)
 
     def event(self, event: str, task: Task, **fields: Any) -> Event:
         """An audit record about a task."""
         uid = task.uid if task.uid != NO_UID else None
         named = {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id), "uid": uid}
-        return self._audit.event(event, {**named, **fields})
+        return self.audit.event(event, {**named, **fields})

@@ -19,7 +19,6 @@ from sojourn.spiffe import strictjson
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import forms
 from sojourn.tasks.grants import Authority, Details, Grant, alone, from_details, parsed
-from sojourn.tasks.params import text_of
 from sojourn.tasks.tokens import TaskToken
 from sojourn.tasks.types import TaskType
 
@@ -149,11 +148,6 @@ def actions_wanted(request: TokenRequest) -> tuple[str, ...]:
     if request.wanted is not None:
         return _by_scope(request, request.wanted).at(request.target)
     return request.scope
-
-
-def params_text(request: TokenRequest) -> dict[str, str]:
-    """The parameters that the client gave, as texts for the rules of the type."""
-    return {name: text_of(value) for name, value in (request.params or {}).items()}
 
 
 def check_params(request: TokenRequest, type_name: str, params: Mapping[str, str | int | bool]) -> None:

@@ -20,7 +20,7 @@ from sojourn.errors import (
 from sojourn.identity.identities import Identities
 from sojourn.oautherrors import AuthorizationPending, InvalidClient, InvalidGrant, InvalidSubject
 from sojourn.spiffe.jwtsvid import JwtSvid
-from sojourn.tasks import exchange, tokens
+from sojourn.tasks import exchange
 from sojourn.tasks.assertions import Assertion
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.audiences import Audiences
@@ -43,6 +43,7 @@ from sojourn.tasks.evidence import remember
 from sojourn.tasks.exchange import GRANT_TYPE, JWT_BEARER, TOKEN_TYPE_ACCESS, TokenRequest
 from sojourn.tasks.given import Given, Giver
 from sojourn.tasks.holders import NoProcess
+from sojourn.tasks.params import texts_of
 from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, NO_TOKEN
 from sojourn.tasks.rules import check_within
 from sojourn.tasks.running import Runners, asker_of, bond_of
@@ -227,15 +228,7 @@ class Granting:
             cnf = unverified.unverified_claims.get("cnf")
             jkt = proof.thumbprint if proof is not None and isinstance(cnf, dict) and JKT in cnf else ""
             x5t = client.certificate.thumbprint if client.certificate is not None else ""
-            return tokens.verify(
-                unverified,
-                keys=self._engine.keys.published,
-                issuer=self._engine.issuer,
-                audience=None,
-                now=self._clock.now(),
-                proven=Proven(jkt=jkt, x5t=x5t),
-                signatures=self._engine.issuing.signatures,
-            )
+            return self._engine.issuing.verify(unverified, proven=Proven(jkt=jkt, x5t=x5t))
         except InvalidToken as error:
             raise InvalidToken(
                 f"subject_token: {error.public}", reason_code=error.reason_code, detail=error.detail
@@ -293,7 +286,7 @@ class Granting:
         check_within(kind, wanted)
         begin = BeginRequest(
             name,
-            exchange.params_text(request),
+            texts_of(request.params or {}),
             wanted,
             client.identities[0] if len(client.identities) == 1 else None,
             max_seconds=kind.token_ttl.total_seconds(),

@@ -24,7 +24,7 @@ from sojourn.tasks.clients import Client
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.reasons import CANCELLED
 from sojourn.tasks.task import COMPLETED, PENDING, Task
-from sojourn.tasks.tokens import JKT, TaskToken
+from sojourn.tasks.tokens import TaskToken
 
 INTROSPECTION_TYP: Final = "token-introspection+jwt"  # RFC 9701, 5
 TASK_HINT: Final = "task"  # `token_type_hint` of a revocation that means the whole task
@@ -105,8 +105,7 @@ class Inspecting:
         except SojournError:
             return {**INACTIVE, "task_state": self._state(token)} if is_audience else INACTIVE
         claims = {name: token.claims[name] for name in _OF_TOKEN if name in token.claims}
-        kind = "DPoP" if token.binding is not None and token.binding.kind == JKT else "Bearer"
-        return {"active": True, "scope": " ".join(token.actions), "token_type": kind, **claims}
+        return {"active": True, "scope": " ".join(token.actions), "token_type": token.token_type, **claims}
 
     def signed(self, client: Client, answer: Mapping[str, Any]) -> str:
         """The answer as a JWT for this client alone (RFC 9701, 5)."""

@@ -6,13 +6,13 @@ from sojourn.clock import Clock
 from sojourn.errors import Bug, InvalidInput, TaskOver
 from sojourn.limits import TASK_SIGNATURES_KEPT, TOKENS_READ_KEPT
 from sojourn.oautherrors import BindingNeeded, DigestNeeded
-from sojourn.spiffe.jose import Signatures, SigningKey
+from sojourn.spiffe.jose import Signatures, SigningKey, UnverifiedJws
 from sojourn.tasks import tokens
 from sojourn.tasks.grants import DIGEST, Grant
 from sojourn.tasks.statuslist import StatusLists
 from sojourn.tasks.task import Task
 from sojourn.tasks.tokenkeys import TokenKeys
-from sojourn.tasks.tokens import HIGH, JKT, X5T, Binding, TaskToken
+from sojourn.tasks.tokens import HIGH, JKT, UNPROVEN, X5T, Binding, Proven, TaskToken
 
 APPROVED = "urn:sojourn:acr:approved"  # `acr` of the tokens of a task that someone has agreed to (RFC 9470)
 
@@ -86,6 +86,26 @@ class TokenIssuing:
         )
         self.signatures.made(token.token, key.public)
         return token
+
+    def verify(
+        self,
+        token: str | UnverifiedJws,
+        *,
+        audience: str | None = None,
+        proven: Proven | None = UNPROVEN,
+        late_seconds: float = 0,
+    ) -> TaskToken:
+        """A token of this agent that came back: see `tokens.verify`."""
+        return tokens.verify(
+            token,
+            keys=self.keys.published,
+            issuer=self.issuer,
+            audience=audience,
+            now=self._clock.now(),
+            proven=proven,
+            late_seconds=late_seconds,
+            signatures=self.signatures,
+        )
 
 
 def own_key(task: Task) -> SigningKey:

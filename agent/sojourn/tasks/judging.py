@@ -1,6 +1,6 @@
 """Says whether a token is good, for whom and for what; and counts what was done with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ from sojourn.errors import InvalidInput, InvalidToken, SojournError, TaskOver
 from sojourn.identity.identities import Identities
 from sojourn.limits import TOKEN_USE_CALLS_MAX, TOKEN_USE_LATE_SECONDS
 from sojourn.oautherrors import NonceNeeded
-from sojourn.spiffe.jose import PublicKey, UnverifiedJws, parse_unverified
+from sojourn.spiffe.jose import UnverifiedJws, parse_unverified
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import tokens
 from sojourn.tasks.engine import TaskEngine
@@ -95,16 +95,7 @@ class Judging:
         if not 1 <= calls <= TOKEN_USE_CALLS_MAX:
             raise InvalidInput(f"calls of a use are 1 to {TOKEN_USE_CALLS_MAX}")
         try:
-            verified = tokens.verify(
-                token,
-                keys=self._keys,
-                issuer=self._engine.issuer,
-                audience=None,
-                now=self._clock.now(),
-                proven=None,
-                late_seconds=TOKEN_USE_LATE_SECONDS,
-                signatures=self._engine.issuing.signatures,
-            )
+            verified = self._engine.issuing.verify(token, proven=None, late_seconds=TOKEN_USE_LATE_SECONDS)
             task = self._engine.tasks.find(verified.task_id)
             if task is None or action not in verified.actions or not may_report(verified.resource):
                 return False
@@ -115,15 +106,7 @@ class Judging:
 
     def examine(self, token: str | UnverifiedJws, audience: str, proven: Proven) -> TaskToken:
         """Return a task token that is good now, whatever it is for. Raise InvalidToken, or TaskOver."""
-        verified = tokens.verify(
-            token,
-            keys=self._keys,
-            issuer=self._engine.issuer,
-            audience=audience,
-            now=self._clock.now(),
-            proven=proven,
-            signatures=self._engine.issuing.signatures,
-        )
+        verified = self._engine.issuing.verify(token, audience=audience, proven=proven)
         self._engine.check_token(verified)
         return verified
 
@@ -135,10 +118,6 @@ class Judging:
     def was_used(self, verified: TaskToken) -> bool:
         """Whether a token was good once, and was used."""
         return verified.task_class == HIGH and self._uses.has(verified)
-
-    @property
-    def _keys(self) -> Mapping[str, PublicKey]:
-        return self._engine.keys.published
 
     def _jwt_svid(self, token: str, audience: str, action: str, sender: Sender, params_digest: str) -> Verdict:
         if action or params_digest:

@@ -1,6 +1,7 @@
 """Parameters of tasks: what a task type says of each, and reading them by that."""
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictInt, StrictStr, model_validator
@@ -100,6 +101,11 @@ def typed(kind: Kind, text: str, what: str) -> Param:
 def text_of(value: Param) -> str:
     """A value as `ParamRule.read` takes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def texts_of(values: Mapping[str, Param]) -> dict[str, str]:
+    """The same of each of several."""
+    return {name: text_of(value) for name, value in values.items()}
 
 
 def _check_pattern(pattern: str, longest: int) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from dataclasses import asdict
 from pathlib import Path
 
 import structlog
@@ -78,17 +79,7 @@ class Policies:
         return []
 
     def _differs(self, found: Difference, candidate: str) -> None:
-        fields = {
-            "type": found.type,
-            "spiffe_id": found.spiffe_id,
-            "action": found.action,
-            "resource": found.resource,
-            "allowed": found.allowed,
-            "policies": list(found.policies),
-            "candidate_allows": found.candidate_allows,
-            "candidate_rule": found.candidate_rule,
-            "candidate_policies": list(found.candidate_policies),
-        }
+        fields = asdict(found)
         self._audit.note("shadow_difference", **fields, policy_set=self._engine.types.digest, candidate_set=candidate)
         log.info("shadow_difference", **fields)
 

@@ -12,7 +12,6 @@ from sojourn.limits import DPOP_JTI_MAX, PROOF_METHOD_MAX, PROOF_URL_MAX
 from sojourn.spiffe import dpop
 from sojourn.spiffe.replays import Replays
 from sojourn.spiffe.x509svid import DER, parse_certificates, verify_chain
-from sojourn.tasks import tokens
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.task import Task
 from sojourn.tasks.tokens import JKT, Binding, Proven
@@ -94,14 +93,7 @@ class Proving:
     def _check_own(self, task: Task, token: str) -> None:
         if task.key is None:
             raise InvalidToken("token is not bound to the key of the task: get one with agent_key")
-        verified = tokens.verify(
-            token,
-            keys=self._engine.keys.published,
-            issuer=self._engine.issuer,
-            audience=None,
-            now=self._clock.now(),
-            proven=Proven(jkt=task.key.public.thumbprint),
-        )
+        verified = self._engine.issuing.verify(token, proven=Proven(jkt=task.key.public.thumbprint))
         if verified.task_id != task.id:
             raise InvalidToken("token is of another task")
         self._engine.check_token(verified)

@@ -7,10 +7,10 @@ then goes as the type's `on_deny` says; a task that was suspended for it comes b
 import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import structlog
 
+from sojourn.background import Background
 from sojourn.clock import Alarm, Alarms
 from sojourn.errors import FailedPrecondition, SojournError
 from sojourn.limits import REDECIDED_AT_ONCE, WRITES_PER_COMMIT
@@ -49,7 +49,7 @@ class Redeciding:
         self._types: TypeSet | None = None
         self._readers: dict[str, list[TaskType]] = {}
         self._watches: dict[Key, _Watch] = {}
-        self._running: set[asyncio.Future[None]] = set()
+        self._background = Background("not_decided_again")
         self._late: dict[str, Task] = {}  # to be resumed, and could not be
         facts.on_change(self._changed)
 
@@ -57,7 +57,8 @@ class Redeciding:
         """Decide the tasks again that an earlier run has left, and watch all facts."""
         self.watch_all()
         left = [task for task in self._engine.tasks.all() if task.type.facts]
-        self._run(self._resume([task for task in left if task.live and self._decide_again(task, task.type.facts)]))
+        allowed = [task for task in left if task.live and self._decide_again(task, task.type.facts)]
+        self._background.run(self._resume(allowed))
 
     async def reloaded(self) -> None:
         """Other task types are in force: facts are too old at other times, and what was suspended may come back."""
@@ -168,7 +169,7 @@ class Redeciding:
     def _resume_later(self, task: Task) -> None:
         """It was changed at that moment, or could not be written: nobody else would come back to it."""
         if not self._late:
-            self._run(self._resume_late())
+            self._background.run(self._resume_late())
         self._late[task.id] = task
 
     async def _resume_late(self) -> None:
@@ -204,7 +205,7 @@ class Redeciding:
         if fact is not None:
             moments = self._too_old(fact)
             kinds = [kind for kind in self.readers(key[0]) if watch.looked < moments.get(kind.name, boot + 1) <= boot]
-            self._run(self._aged(self._concerned(kinds, key[1]), key[0]))
+            self._background.run(self._aged(self._concerned(kinds, key[1]), key[0]))
         self._watch(key, boot)
 
     async def _aged(self, tasks: Sequence[Task], name: str) -> None:
@@ -212,18 +213,7 @@ class Redeciding:
 
     async def quiet(self) -> None:
         """Return when what time has brought about is done."""
-        while self._running:
-            await asyncio.wait(set(self._running))
-
-    def _run(self, work: Any) -> None:
-        running = asyncio.ensure_future(work)
-        self._running.add(running)
-        running.add_done_callback(self._ran)
-
-    def _ran(self, done: "asyncio.Future[None]") -> None:
-        self._running.discard(done)
-        if not done.cancelled() and done.exception() is not None:
-            log.error("not_decided_again", exc_info=done.exception())
+        await self._background.quiet()
 
 
 def _because(names: Collection[str]) -> str:

@@ -8,7 +8,7 @@ from sojourn.identity.entries import Entry
 from sojourn.limits import TASK_MIN_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Authority, Grant
-from sojourn.tasks.params import text_of
+from sojourn.tasks.params import texts_of
 from sojourn.tasks.policy import Allow, Context, Deny, Param, Principal
 from sojourn.tasks.types import TaskType
 
@@ -138,14 +138,10 @@ def left_by(
         if not may_hold(kind, principal.workload, principal.depth):
             raise PolicyDenied("its workload may not begin this type" if not principal.depth else NOT_HANDED_ON)
         check_binding(kind, binding)
-        params = kind.read_params({name: text_of(value) for name, value in params.items()})
+        params = kind.read_params(texts_of(params))
     except SojournError as error:
         return Authority(()), params, error.public
-    there = [
-        Grant(each.resource, tuple(a for a in each.actions if a in kind.ceiling.at(each.resource)))
-        for each in held.grants
-    ]
-    within = Authority(tuple(grant for grant in there if grant.actions))
+    within = held.within(kind.ceiling)
     left = still_allowed(kind, principal, within, _with(context, params)) if asked else within
     if left == held:
         return left, params, ""

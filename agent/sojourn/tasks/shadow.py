@@ -15,7 +15,7 @@ import structlog
 from sojourn.clock import Clock
 from sojourn.limits import SHADOW_DIFFERENCES
 from sojourn.tasks.asking import Answer, Question, ask
-from sojourn.tasks.params import text_of
+from sojourn.tasks.params import texts_of
 from sojourn.tasks.policy import Allow, Context, Deny, Principal
 from sojourn.tasks.task import Task
 from sojourn.tasks.types import TaskType, TypeSet
@@ -87,7 +87,7 @@ class Shadow:
             str(task.spiffe_id),
             action,
             resource,
-            {name: text_of(value) for name, value in task.params.items()},
+            texts_of(task.params),
             task.held_as,
             tokens_issued=task.spent.tokens,
             calls=task.spent.calls,

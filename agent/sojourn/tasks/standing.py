@@ -8,7 +8,7 @@ from typing import Any
 
 import cedarpy
 
-from sojourn.tasks.clauses import NAMESPACE, Clause
+from sojourn.tasks.clauses import NAMESPACE, Clause, objects
 from sojourn.tasks.policy import Context, Deny, Param, Policy, Principal
 
 _ANY = {"op": "All"}
@@ -58,7 +58,8 @@ def scope_text(scope: Mapping[str, Any]) -> str:
 
 def literals(clauses: Sequence[Clause]) -> set[Param]:
     """Every number and text that the conditions of some policies name."""
-    return {value for clause in clauses for value in _literals(clause.parsed["conditions"])}
+    named = (each.get("Value") for clause in clauses for each in objects(clause.parsed["conditions"]))
+    return {value for value in named if isinstance(value, str | int) and not isinstance(value, bool)}
 
 
 def _broken(condition: Mapping[str, Any], holds: Any) -> list[str]:
@@ -108,15 +109,3 @@ def _text(body: Any) -> str:
     while before != inner:  # Cedar puts every part in parentheses: around names they only hide them
         before, inner = inner, _NEEDLESS.sub(lambda found: found[1] or found[0], inner)
     return inner
-
-
-def _literals(node: Any) -> Iterator[Param]:
-    if isinstance(node, dict):
-        value = node.get("Value")
-        if isinstance(value, (str, int)) and not isinstance(value, bool):
-            yield value
-        for each in node.values():
-            yield from _literals(each)
-    elif isinstance(node, list):
-        for each in node:
-            yield from _literals(each)

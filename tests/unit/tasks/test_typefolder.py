@@ -1,6 +1,7 @@
 """typefolder.py and policies.py: what a folder of task types says is in force, whole, or what was before stays."""
 
 import asyncio
+import json
 import os
 from pathlib import Path
 
@@ -281,7 +282,7 @@ class TestPolicies:
         }
         sets = {"policy_set": made.engine.types.digest, "candidate_set": policies.candidate.types.digest}
         assert {**difference, **sets} == found
-        [logged] = [each for each in logs if each["event"] == "shadow_difference"]
+        [logged] = [json.loads(json.dumps(each)) for each in logs if each["event"] == "shadow_difference"]
         assert difference.items() <= logged.items()
 
     async def test_followed(self, engine, room, tmp_path):
