@@ -2,8 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from pathlib import Path
+from typing import Self
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -80,230 +79,184 @@ log = structlog.get_logger()
 _RS256_ONLY = frozenset({"entra"})  # kinds of providers that take no other algorithm
 
 
-@dataclass(frozen=True, kw_only=True)
 class Rooms:
     """What was built, for those parts of the run that need several."""
 
-    clock: SystemClock
-    alarms: Alarms
-    audit: Audit
-    journal: AuditTable
-    pruning: Pruning
-    attestation: Attestation
-    subordinates: Subordinates
-    registry: Registry
-    authority: EmbeddedAuthority
-    issuing: Issuing
-    revocations: Revocations
-    foreign: ForeignBundles
-    federating: Federating
-    followed: FollowedFolder | None
-    identities: Identities
-    cautions: Cautions
-    engine: TaskEngine
-    approving: Approving
-    beginning: Beginning
-    changing: Changing
-    policies: Policies
-    attaching: Attaching
-    recovery: Recovery
-    blocks: KeptList[Block]
-    judging: Judging
-    audiences: Audiences
-    signals: Signals
-    facts: Facts
-    redeciding: Redeciding
-    proving: Proving
-    delegating: Delegating
-    clients: Clients
-    granting: Granting
-    inspecting: Inspecting
-    outlets: Outlets
-    assertions: Assertions
-    asking: Asking
-    checking: Checking
-    book: CredentialBook
-    recalling: Recalling
-    handing: Handing
-    giving: Giving
+    def __init__(self, config: Config, stack: AsyncExitStack) -> None:
+        self._config = config
+        self._stack = stack
+        self._keys_dir = config.data_dir / "keys"
+        self._trust_domain = TrustDomain(config.trust_domain)
+        self.clock = SystemClock()
+        self.alarms = Alarms(self.clock)
 
+    @classmethod
+    async def build(cls, config: Config, descriptors: int, stack: AsyncExitStack) -> Self:
+        """Build all rooms and have them take over what earlier runs have left. `stack` takes them down again."""
+        rooms = cls(config, stack)
+        await rooms._build_store()
+        await rooms._build_identity()
+        await rooms._build_tasks(descriptors)
+        rooms._build_outside()
+        await rooms._build_services()
+        return rooms
 
-async def build(config: Config, descriptors: int, stack: AsyncExitStack) -> Rooms:
-    """Build all rooms and have them take over what earlier runs have left. `stack` takes them down again."""
-    clock = SystemClock()
-    alarms = Alarms(clock)
-    trust_domain = TrustDomain(config.trust_domain)
-    had_root, had_database = _were_there(config.data_dir)
-    database = open_sqlite(config.data_dir / "sojourn.db", had_content=had_root)
-    stack.callback(database.close)
-    journal = AuditTable(database)
-    audit = Audit(journal, clock)
-    stack.push_async_callback(audit.finish)
-    wal.report(database.torn, audit)
-    epoch, is_older = await count_start(database, config.data_dir)
-    if had_root and not had_database:
-        _tell_lost(audit, "database_lost", "there are keys of an earlier run and was no database: entries, revocations,"
-                   " switches that were off and the journal are gone")  # fmt: skip
-    elif had_database and epoch > 1 and not had_root:
-        _tell_lost(audit, "root_lost", "there is a database of an earlier run and was no root: what the earlier one"
-                   " signed verifies no more")  # fmt: skip
-    elif had_database and is_older:
-        _tell_lost(audit, "database_restored", "the database is older than the last run: what was registered, revoked,"
-                   " switched off and journalled since is forgotten, and what must stay revoked is to be revoked again"
-                   )  # fmt: skip
-    pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
-    stack.callback(pool.shutdown, wait=False, cancel_futures=True)
-    attestation = Attestation(await load_attestors(config.attestors, pool, clock), clock)
-    subordinates = Subordinates()
-    await subordinates.start()
-    authority = EmbeddedAuthority(
-        trust_domain,
-        config.data_dir / "keys",
-        clock,
-        curve=ec.SECP384R1() if config.authority.key_type == "ec-p384" else ec.SECP256R1(),
-        root_ttl=config.authority.root_ttl,
-        issuer_ttl=config.authority.issuer_ttl,
-        jwt_key_ttl=config.authority.jwt_key_ttl,
-        jwt_key_overlap=config.authority.jwt_key_overlap,
-        jwt_issuer=config.issuer if config.identity.jwt_svid_issuer else None,
-        rs256=config.authority.rs256 or any(each.get("kind") in _RS256_ONLY for each in config.providers.values()),
-        wit=config.identity.wit_svids,
-        pool=pool,
-    )
-    node_ids = [config.node_id, *(SpiffeId.parse(alias) for alias in config.node_aliases)]
-    registry = Registry(EntryTable(database), trust_domain, node_ids, clock, alarms)
-    issuing = Issuing(
-        authority,
-        clock,
-        alarms,
-        audit,
-        x509_ttl=config.identity.x509_svid_ttl,
-        jwt_ttl=config.identity.jwt_svid_ttl,
-        jwt_each_anew=(*own_names(config.issuer, trust_domain), *config.identity.jwt_svid_anew),
-    )
-    foreign = ForeignBundles(ForeignTable(database), trust_domain, registry)
-    endpoints = BundleSource(config.federation.ca, clock, public_only=config.federation.public_only)
-    federating = Federating(foreign, authority, endpoints, audit, clock, alarms)
-    revocations = Revocations(RevocationTable(database), authority, clock, alarms)
-    follow = config.registration.follow
-    cautions = Cautions(attestation.types, registry.node_ids)
-    followed = None if follow is None else FollowedFolder(follow, registry, foreign, cautions, audit, clock)
-    identities = Identities(attestation, registry, authority, issuing, revocations, foreign, clock)
-    table = TaskTable(database, journal)
-    keys = TokenKeys(alarms, config.tasks.token_key_ttl.total_seconds())
-    holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE), subordinates.owner)
-    facts = Facts(FactTable(database, journal), audit, clock, alarms)
-    await facts.start()
-    engine = TaskEngine({}, table, audit, keys, config.issuer, epoch, clock, alarms, holders, facts)
-    changing = Changing(engine)
-    outlets = Outlets(load_providers(config.providers), clock, deadlines(config.providers))
-    stack.push_async_callback(outlets.close)
-    policies = Policies(
-        engine, changing, config.tasks.types_dir, config.tasks.shadow_types_dir, audit, clock, outlets.faults
-    )
-    await policies.start()
-    registry.on_change(engine.entries_changed)
-    blocks = KeptList(database, journal, TASK_BLOCKS, Block)
-    engine.blocks.replace(blocks.load())
-    recovery = Recovery(engine, registry, holders, table, audit, alarms)
-    await recovery.run()
-    redeciding = Redeciding(engine, changing, facts, alarms)
-    redeciding.start()
-    policies.reloading.on_applied(redeciding.reloaded)
-    attaching = Attaching(engine, changing, identities)
-    owed = KeptList(database, journal, REVIEWS, Review)
-    approving = Approving(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
-    beginning = Beginning(engine, approving)
-    delegating = Delegating(engine, beginning)
-    clients = Clients(identities, UsedTable(database), config.issuer, clock)
-    audiences = _audiences(config)
-    runners = Runners(identities)
-    stack.callback(runners.close)
-    assertions = Assertions(authority, config.issuer, audit)
-    sealing = Sealing(config.data_dir / "keys" / "handles.key")
-    book = CredentialBook(engine, CredentialTable(database, journal), sealing, outlets, audit, clock, alarms)
-    recalling = Recalling(book, outlets, lambda: engine.types, assertions, alarms)
-    recalling.start()
-    stack.push_async_callback(recalling.close)
-    asking = Asking(book, assertions, clock)
-    handing = Handing(engine, outlets, book, asking, audit)
-    stack.push_async_callback(handing.close)
-    giving = Giving(engine, handing)
-    checking = Checking(
-        outlets,
-        lambda: engine.types,
-        lambda spiffe_id: any(map(registry.serves, registry.that_make(spiffe_id))),
-        assertions.of,
-        audit,
-        clock,
-    )
-    granting = Granting(
-        engine, giving, beginning, attaching, delegating, identities, clients, runners, audiences, clock
-    )
-    revocations.on_revoked(lambda revoked: end_due_to(engine, [each.svid for each in revoked]))
-    heard = [Issuer.of(each, config.issuer) for each in config.signals]
-    signals = Signals(heard, facts, engine.tasks.is_live, SignalTable(database, journal), audit, clock, trust_domain)
-    await signals.start()
-    replays = Replays(clock.now, clock.boot)
-    judging = Judging(engine, identities, replays, clock)
-    return Rooms(
-        clock=clock,
-        alarms=alarms,
-        audit=audit,
-        journal=journal,
-        pruning=Pruning(journal, config.audit.max_bytes or most_of(config.data_dir), clock),
-        attestation=attestation,
-        subordinates=subordinates,
-        registry=registry,
-        authority=authority,
-        issuing=issuing,
-        revocations=revocations,
-        foreign=foreign,
-        federating=federating,
-        followed=followed,
-        identities=identities,
-        cautions=cautions,
-        engine=engine,
-        approving=approving,
-        beginning=beginning,
-        changing=changing,
-        policies=policies,
-        attaching=attaching,
-        recovery=recovery,
-        blocks=blocks,
-        judging=judging,
-        signals=signals,
-        facts=facts,
-        redeciding=redeciding,
-        audiences=audiences,
-        clients=clients,
-        delegating=delegating,
-        granting=granting,
-        outlets=outlets,
-        assertions=assertions,
-        asking=asking,
-        checking=checking,
-        book=book,
-        recalling=recalling,
-        handing=handing,
-        giving=giving,
-        inspecting=Inspecting(engine, changing, audiences, identities, judging.was_used, clock),
-        proving=Proving(engine, authority, revocations, replays, clock),
-    )
+    async def _build_store(self) -> None:
+        """The database, and what an earlier run has lost of it."""
+        path = self._config.data_dir / "sojourn.db"
+        had_root, had_database = (self._keys_dir / "root.pem").exists(), path.exists()
+        self._database = open_sqlite(path, had_content=had_root)
+        self._stack.callback(self._database.close)
+        self.journal = AuditTable(self._database)
+        self.audit = Audit(self.journal, self.clock)
+        self._stack.push_async_callback(self.audit.finish)
+        most = self._config.audit.max_bytes or most_of(self._config.data_dir)
+        self.pruning = Pruning(self.journal, most, self.clock)
+        wal.report(self._database.torn, self.audit)
+        self._epoch, is_older = await count_start(self._database, self._config.data_dir)
+        if had_root and not had_database:
+            _tell_lost(self.audit, "database_lost", "there are keys of an earlier run and was no database: entries,"
+                       " revocations, switches that were off and the journal are gone")  # fmt: skip
+        elif had_database and self._epoch > 1 and not had_root:
+            _tell_lost(self.audit, "root_lost", "there is a database of an earlier run and was no root: what the"
+                       " earlier one signed verifies no more")  # fmt: skip
+        elif had_database and is_older:
+            _tell_lost(self.audit, "database_restored", "the database is older than the last run: what was registered,"
+                       " revoked, switched off and journalled since is forgotten, and what must stay revoked is to be"
+                       " revoked again")  # fmt: skip
 
+    async def _build_identity(self) -> None:
+        """Who calls, and what signs for them."""
+        config, clock, alarms = self._config, self.clock, self.alarms
+        pool = ThreadPoolExecutor(BLOCKING_THREADS, thread_name_prefix="blocking")
+        self._stack.callback(pool.shutdown, wait=False, cancel_futures=True)
+        self.attestation = Attestation(await load_attestors(config.attestors, pool, clock), clock)
+        self.subordinates = Subordinates()
+        await self.subordinates.start()
+        self.authority = authority = EmbeddedAuthority(
+            self._trust_domain,
+            self._keys_dir,
+            clock,
+            curve=ec.SECP384R1() if config.authority.key_type == "ec-p384" else ec.SECP256R1(),
+            root_ttl=config.authority.root_ttl,
+            issuer_ttl=config.authority.issuer_ttl,
+            jwt_key_ttl=config.authority.jwt_key_ttl,
+            jwt_key_overlap=config.authority.jwt_key_overlap,
+            jwt_issuer=config.issuer if config.identity.jwt_svid_issuer else None,
+            rs256=config.authority.rs256 or any(each.get("kind") in _RS256_ONLY for each in config.providers.values()),
+            wit=config.identity.wit_svids,
+            pool=pool,
+        )
+        node_ids = [config.node_id, *(SpiffeId.parse(alias) for alias in config.node_aliases)]
+        self.registry = registry = Registry(EntryTable(self._database), self._trust_domain, node_ids, clock, alarms)
+        self.issuing = Issuing(
+            authority,
+            clock,
+            alarms,
+            self.audit,
+            x509_ttl=config.identity.x509_svid_ttl,
+            jwt_ttl=config.identity.jwt_svid_ttl,
+            jwt_each_anew=(*own_names(config.issuer, self._trust_domain), *config.identity.jwt_svid_anew),
+        )
+        self.foreign = foreign = ForeignBundles(ForeignTable(self._database), self._trust_domain, registry)
+        endpoints = BundleSource(config.federation.ca, clock, public_only=config.federation.public_only)
+        self.federating = Federating(foreign, authority, endpoints, self.audit, clock, alarms)
+        self.revocations = Revocations(RevocationTable(self._database), authority, clock, alarms)
+        self.cautions = Cautions(self.attestation.types, registry.node_ids)
+        follow = config.registration.follow
+        self.followed = (
+            None if follow is None else FollowedFolder(follow, registry, foreign, self.cautions, self.audit, clock)
+        )
+        self.identities = Identities(
+            self.attestation, registry, authority, self.issuing, self.revocations, foreign, clock
+        )
 
-def _were_there(data_dir: Path) -> tuple[bool, bool]:
-    """Whether earlier runs have left a root, and a database."""
-    return (data_dir / "keys" / "root.pem").exists(), (data_dir / "sojourn.db").exists()
+    async def _build_tasks(self, descriptors: int) -> None:
+        """Tasks, with those that earlier runs left alive."""
+        config, audit, clock, alarms = self._config, self.audit, self.clock, self.alarms
+        table = TaskTable(self._database, self.journal)
+        keys = TokenKeys(alarms, config.tasks.token_key_ttl.total_seconds())
+        holders = Holders(int((descriptors - DESCRIPTORS_RESERVED) * HOLDERS_SHARE), self.subordinates.owner)
+        self.facts = Facts(FactTable(self._database, self.journal), audit, clock, alarms)
+        await self.facts.start()
+        self.engine = engine = TaskEngine(
+            {}, table, audit, keys, config.issuer, self._epoch, clock, alarms, holders, self.facts
+        )
+        self.changing = Changing(engine)
+        self.outlets = Outlets(load_providers(config.providers), clock, deadlines(config.providers))
+        self._stack.push_async_callback(self.outlets.close)
+        types, shadow = config.tasks.types_dir, config.tasks.shadow_types_dir
+        self.policies = Policies(engine, self.changing, types, shadow, audit, clock, self.outlets.faults)
+        await self.policies.start()
+        self.registry.on_change(engine.entries_changed)
+        self.blocks = KeptList(self._database, self.journal, TASK_BLOCKS, Block)
+        engine.blocks.replace(self.blocks.load())
+        self.recovery = Recovery(engine, self.registry, holders, table, audit, alarms)
+        await self.recovery.run()
+        self.redeciding = Redeciding(engine, self.changing, self.facts, alarms)
+        self.redeciding.start()
+        self.policies.reloading.on_applied(self.redeciding.reloaded)
+        self.attaching = Attaching(engine, self.changing, self.identities)
+        owed = KeptList(self._database, self.journal, REVIEWS, Review)
+        self.approving = Approving(engine, Reviews(owed, owed.load(), audit), audit, config.tasks.approval_classes)
+        self.beginning = Beginning(engine, self.approving)
+        self.delegating = Delegating(engine, self.beginning)
+
+    def _build_outside(self) -> None:
+        """The credentials of providers outside."""
+        engine, registry, audit, clock = self.engine, self.registry, self.audit, self.clock
+        self.assertions = Assertions(self.authority, self._config.issuer, audit)
+        table, sealing = CredentialTable(self._database, self.journal), Sealing(self._keys_dir / "handles.key")
+        self.book = CredentialBook(engine, table, sealing, self.outlets, audit, clock, self.alarms)
+        self.recalling = Recalling(self.book, self.outlets, lambda: engine.types, self.assertions, self.alarms)
+        self.recalling.start()
+        self._stack.push_async_callback(self.recalling.close)
+        self.asking = Asking(self.book, self.assertions, clock)
+        self.handing = Handing(engine, self.outlets, self.book, self.asking, audit)
+        self._stack.push_async_callback(self.handing.close)
+        self.giving = Giving(engine, self.handing)
+        self.checking = Checking(
+            self.outlets,
+            lambda: engine.types,
+            lambda spiffe_id: any(map(registry.serves, registry.that_make(spiffe_id))),
+            self.assertions.of,
+            audit,
+            clock,
+        )
+
+    async def _build_services(self) -> None:
+        """What is answered about tasks, and heard from elsewhere."""
+        config, engine, identities, clock = self._config, self.engine, self.identities, self.clock
+        self.clients = Clients(identities, UsedTable(self._database), config.issuer, clock)
+        self.audiences = Audiences(
+            Service(each.resource, frozenset(SpiffeId.parse(name) for name in each.workloads), each.name or "")
+            for each in config.services
+        )
+        runners = Runners(identities)
+        self._stack.callback(runners.close)
+        self.granting = Granting(
+            engine,
+            self.giving,
+            self.beginning,
+            self.attaching,
+            self.delegating,
+            identities,
+            self.clients,
+            runners,
+            self.audiences,
+            clock,
+        )
+        self.revocations.on_revoked(lambda revoked: end_due_to(engine, [each.svid for each in revoked]))
+        heard = [Issuer.of(each, config.issuer) for each in config.signals]
+        table = SignalTable(self._database, self.journal)
+        self.signals = Signals(heard, self.facts, engine.tasks.is_live, table, self.audit, clock, self._trust_domain)
+        await self.signals.start()
+        replays = Replays(clock.now, clock.boot)
+        self.judging = Judging(engine, identities, replays, clock)
+        self.inspecting = Inspecting(engine, self.changing, self.audiences, identities, self.judging.was_used, clock)
+        self.proving = Proving(engine, self.authority, self.revocations, replays, clock)
 
 
 def _tell_lost(audit: Audit, event: str, reason: str) -> None:
     log.error(event, reason=reason)
     audit.note(event, reason=reason)
-
-
-def _audiences(config: Config) -> Audiences:
-    return Audiences(
-        Service(each.resource, frozenset(SpiffeId.parse(name) for name in each.workloads), each.name or "")
-        for each in config.services
-    )

@@ -10,7 +10,7 @@ import structlog
 
 from sojourn import process_setup
 from sojourn.authority.upkeep import Upkeep
-from sojourn.building import Rooms, build
+from sojourn.building import Rooms
 from sojourn.clock import SystemClock
 from sojourn.config import Config
 from sojourn.doors import (
@@ -68,7 +68,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
         stack.enter_context(process_setup.claim_data_dir(config.data_dir))
-        rooms = await build(config, descriptors, stack)
+        rooms = await Rooms.build(config, descriptors, stack)
         stop = asyncio.Event()
         stack.enter_context(process_setup.hear((signal.SIGTERM, signal.SIGINT), stop.set))
         async with asyncio.TaskGroup() as group:
