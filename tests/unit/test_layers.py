@@ -14,7 +14,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
-    ["errors", "limits", "lean"],
+    ["errors", "hooks", "limits", "lean"],
     ["oautherrors"],
     [
         "allowance",
@@ -144,6 +144,7 @@ LAYERS = [
 ]
 PURE = [
     "errors",
+    "hooks",
     "oautherrors",
     "limits",
     "documents",

@@ -6,7 +6,7 @@ start and at half of its life.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -26,6 +26,7 @@ from sojourn.authority.sequence import BundleSequence
 from sojourn.authority.slots import Slot, Slots
 from sojourn.clock import Clock
 from sojourn.errors import Bug, CannotStart, InvalidSpiffeId, Unavailable, Unimplemented
+from sojourn.hooks import Hooks
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS, SPIFFE_IDS_SIGNED_KEPT
 from sojourn.spiffe import jwtsvid, witsvid
 from sojourn.spiffe.bundle import Bundle
@@ -44,7 +45,7 @@ _SWITCHED_OFF = {
 
 
 class EmbeddedAuthority:
-    """Signs X.509-SVIDs and JWT-SVIDs of one trust domain. `on_change` hooks run when the bundle has changed."""
+    """Signs X.509-SVIDs and JWT-SVIDs of one trust domain."""
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class EmbeddedAuthority:
         self._clock = clock
         self._curve = curve
         self._issuer_ttl = issuer_ttl
-        self._hooks: list[Callable[[], None]] = []
+        self.on_change: Hooks[[]] = Hooks()  # of the bundle
         keyfile.make_folder(folder)
         if (folder / "jwt.pem").exists() and not (folder / "root.pem").exists():
             raise CannotStart(
@@ -221,9 +222,6 @@ class EmbeddedAuthority:
         """The intermediates that have signed leaves which may still be good."""
         return tuple(each.certificate for each in self._issuers.values())
 
-    def on_change(self, hook: Callable[[], None]) -> None:
-        self._hooks.append(hook)
-
     # --- local authorities, as SPIRE has them -----------------------------------------------------------------------
 
     @property
@@ -295,8 +293,7 @@ class EmbeddedAuthority:
 
     def _publish(self) -> None:
         self._bundle = self._make_bundle()
-        for hook in self._hooks:
-            hook()
+        self.on_change.tell()
 
     def _make_bundle(self) -> Bundle:
         bundle = Bundle(

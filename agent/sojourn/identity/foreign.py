@@ -15,6 +15,7 @@ from sojourn.errors import (
     NotFound,
     quoted,
 )
+from sojourn.hooks import Hooks
 from sojourn.identity.entries import Registration
 from sojourn.identity.registry import Registry
 from sojourn.identity.relationship import Relationship
@@ -45,8 +46,8 @@ class ForeignBundles:
         self._own = own
         self._registry = registry
         self._lock = asyncio.Lock()
-        self._hooks: list[Callable[[TrustDomain], None]] = []
-        self._relation_hooks: list[Callable[[TrustDomain], None]] = []
+        self.on_change: Hooks[[TrustDomain]] = Hooks()  # its bundle is another one, or has gone
+        self.on_relationship: Hooks[[TrustDomain]] = Hooks()  # it is there, is another one, or has gone
         found, documents = store.load()
         self._bundles = {bundle.trust_domain: bundle for bundle in found}
         self.relationships = {domain: Relationship.of(domain, each) for domain, each in documents.items()}
@@ -72,14 +73,6 @@ class ForeignBundles:
         wanted = sorted({domain for entry in entries for domain in entry.federates_with})
         return {domain: self._bundles[domain] for domain in wanted if domain in self._bundles}
 
-    def on_change(self, hook: Callable[[TrustDomain], None]) -> None:
-        """Call `hook` when a bundle has changed or gone. Hooks neither block nor raise."""
-        self._hooks.append(hook)
-
-    def on_relationship(self, hook: Callable[[TrustDomain], None]) -> None:
-        """Call `hook` when a relationship is there, is another one, or has gone. Hooks neither block nor raise."""
-        self._relation_hooks.append(hook)
-
     async def put(self, bundle: Bundle, *, must_exist: bool | None = None) -> Bundle:
         """Keep a bundle. `must_exist` True refuses a new one (NotFound), False refuses to replace (AlreadyExists)."""
         async with self._lock:
@@ -98,7 +91,7 @@ class ForeignBundles:
         await self._store.put_bundle(bundle)
         self._bundles[bundle.trust_domain] = bundle
         if known is None or not known.same_keys(bundle):
-            self._tell(bundle.trust_domain)
+            self.on_change.tell(bundle.trust_domain)
 
     async def take(
         self, relationship: Relationship, bundle: Bundle, at: datetime, still: Callable[[], bool]
@@ -147,7 +140,7 @@ class ForeignBundles:
                 await self._registry.update([(entry.id, _without(trust_domain)) for entry in federated])
             await self._store.remove_bundle(trust_domain)
             del self._bundles[trust_domain]
-            self._tell(trust_domain)
+            self.on_change.tell(trust_domain)
 
     async def relate(self, relationship: Relationship, bundle: Bundle | None = None) -> None:
         """Keep how another trust domain's bundle is to be had; `bundle`: the first one, or another in its place."""
@@ -165,7 +158,7 @@ class ForeignBundles:
             await self._store.put_relationship(domain, relationship.document())
             self.relationships[domain] = relationship
             self.fetched_at.pop(domain, None)
-            self._tell_related(domain)
+            self.on_relationship.tell(domain)
 
     async def unrelate(self, trust_domain: TrustDomain) -> None:
         """Follow a bundle no more. The bundle stays until it is removed."""
@@ -175,15 +168,7 @@ class ForeignBundles:
             await self._store.remove_relationship(trust_domain)
             del self.relationships[trust_domain]
             self.fetched_at.pop(trust_domain, None)
-            self._tell_related(trust_domain)
-
-    def _tell_related(self, trust_domain: TrustDomain) -> None:
-        for hook in self._relation_hooks:
-            hook(trust_domain)
-
-    def _tell(self, trust_domain: TrustDomain) -> None:
-        for hook in self._hooks:
-            hook(trust_domain)
+            self.on_relationship.tell(trust_domain)
 
 
 def _without(trust_domain: TrustDomain) -> Callable[[Registration], Registration]:

@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidEntry, NotFound, SojournError, quoted
+from sojourn.hooks import Hooks
 from sojourn.identity.entries import Entry, Registration, check, check_stored
 from sojourn.identity.matching import EntryIndex, Matches
 from sojourn.identity.plan import Plan, Step
@@ -66,7 +67,7 @@ class Registry:
         self._clock = clock
         self._alarms = alarms
         self._lock = asyncio.Lock()
-        self._hooks: list[Callable[[Sequence[Change]], None]] = []
+        self.on_change: Hooks[[Sequence[Change]]] = Hooks()  # of what is durable, at once
         self._entries: dict[str, Registration] = {}
         self._by_digest: dict[str, str] = {}
         self._index = EntryIndex()
@@ -141,10 +142,6 @@ class Registry:
         return (each for each in found if not self._expired(each))
 
     # --- changing ---------------------------------------------------------------------------------------------------
-
-    def on_change(self, hook: Callable[[Sequence[Change]], None]) -> None:
-        """Call `hook` with each change as soon as it is durable. Hooks neither block nor raise."""
-        self._hooks.append(hook)
 
     async def create(self, wanted: Sequence[Registration]) -> list[Outcome]:
         """Register entries; an empty ID gets a new one. Items fail one by one; what is done is on disk."""
@@ -315,11 +312,7 @@ class Registry:
                 self._drop(change.old)
         for entry in put:
             self._hold(entry)
-        self._tell([replace(each, served=each.new is None or self.serves(each.new)) for each in changes])
-
-    def _tell(self, changes: Sequence[Change]) -> None:
-        for hook in self._hooks:
-            hook(changes)
+        self.on_change.tell([replace(each, served=each.new is None or self.serves(each.new)) for each in changes])
 
     def _hold(self, entry: Registration) -> None:
         self._entries[entry.id] = entry
@@ -371,7 +364,7 @@ class Registry:
     def _expire(self, entry: Registration) -> None:
         if self._entries.get(entry.id) is entry:
             self._unserve(entry)
-            self._tell([Change(entry, None)])
+            self.on_change.tell([Change(entry, None)])
 
     def _expired(self, entry: Registration) -> bool:
         return bool(entry.expires_at) and entry.expires_at <= self._clock.now().timestamp()

@@ -4,7 +4,7 @@ An SVID stays on the list until it would have ended anyway.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -15,6 +15,7 @@ from sojourn.authority.crl import RevokedLeaf
 from sojourn.background import Background
 from sojourn.clock import Alarms, Clock
 from sojourn.errors import InvalidToken, LimitExceeded, SojournError
+from sojourn.hooks import Hooks
 from sojourn.identity.issued import JWT, X509, IssuedSvid
 from sojourn.limits import REVOKED_SVIDS
 from sojourn.spiffe.jwtsvid import JwtSvid
@@ -57,8 +58,8 @@ class Revocations:
         self._signer = signer
         self._clock = clock
         self._alarms = alarms
-        self._hooks: list[Callable[[], None]] = []
-        self._revoked_hooks: list[Callable[[Sequence[RevokedSvid]], None]] = []
+        self.on_change: Hooks[[]] = Hooks()  # of the CRLs
+        self.on_revoked: Hooks[[Sequence[RevokedSvid]]] = Hooks()  # as soon as they are no longer good, not yet on disk
         self._revoked = {(each.svid.kind, each.svid.id): each for each in store.load()}
         self._background = Background("revocations_not_dropped")
         self._signed_at = clock.now()
@@ -75,14 +76,6 @@ class Revocations:
         now = self._clock.now().timestamp()
         alive = [each for each in self._revoked.values() if each.svid.expires_at > now]
         return sorted(alive, key=lambda each: (-each.revoked_at, each.svid.spiffe_id, each.svid.id))
-
-    def on_change(self, hook: Callable[[], None]) -> None:
-        """Call `hook` when the CRLs have changed. Hooks neither block nor raise."""
-        self._hooks.append(hook)
-
-    def on_revoked(self, hook: Callable[[Sequence[RevokedSvid]], None]) -> None:
-        """Call `hook` with SVIDs as soon as they are no longer good, before that is on disk. It does not raise."""
-        self._revoked_hooks.append(hook)
 
     def check(self, svid: JwtSvid) -> JwtSvid:
         """Return a JWT-SVID that is not on the list. Raise InvalidToken."""
@@ -104,14 +97,13 @@ class Revocations:
         # In force before it is durable: a caller who is told of a failure knows that some may be revoked.
         for each in fresh:
             self._revoked[each.svid.kind, each.svid.id] = each
-        for hook in self._revoked_hooks:
-            hook(fresh)
+        self.on_revoked.tell(fresh)
         try:
             await asyncio.shield(asyncio.ensure_future(self._store.put(fresh)))
         finally:
             if any(each.svid.kind == X509 for each in fresh):
                 self._sign()
-                self._tell()
+                self.on_change.tell()
         return fresh
 
     def _sign(self) -> None:
@@ -128,10 +120,6 @@ class Revocations:
         self.crls = self._signer.sign_crls(leaves)
         self._signed_at = self._clock.now()
 
-    def _tell(self) -> None:
-        for hook in self._hooks:
-            hook()
-
     def _look(self) -> None:
         """Take from the list what has ended, and sign it anew before verifiers would find it too old."""
         self._alarms.after(LOOK_SECONDS, self._look)
@@ -140,7 +128,7 @@ class Revocations:
             self._background.run(self._drop_ended())
         if gone or (self.crls and abs(self._clock.now() - self._signed_at) > SIGN_AGAIN):
             self._sign()
-            self._tell()
+            self.on_change.tell()
 
     def _forget_ended(self) -> bool:
         now = self._clock.now().timestamp()

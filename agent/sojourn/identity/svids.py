@@ -12,6 +12,7 @@ import structlog
 
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import Unavailable
+from sojourn.hooks import Hooks
 from sojourn.identity.claims import NO_CLAIMS
 from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.limits import REISSUED_AT_ONCE, ROTATION_JITTER_SHARE, SVIDS_UNWATCHED_KEPT
@@ -80,16 +81,8 @@ class Svids(Generic[Kind]):
         self._of_entry: dict[str, set[IdentityKey]] = {}  # the same, by the entry
         self._watchers: dict[IdentityKey, int] = {}  # how many
         self._unwatched: OrderedDict[IdentityKey, None] = OrderedDict()  # of those that are kept, the latest last
-        self._hooks: list[Callable[[IdentityKey], None]] = []
-        self._forgotten: list[Callable[[], None]] = []
-
-    def on_rotation(self, hook: Callable[[IdentityKey], None]) -> None:
-        """Call `hook` with an identity when it has a new SVID. Hooks neither block nor raise."""
-        self._hooks.append(hook)
-
-    def on_forget(self, hook: Callable[[], None]) -> None:
-        """Call `hook` when an SVID is no longer in use, so that no copy of its key stays. Hooks do not raise."""
-        self._forgotten.append(hook)
+        self.on_rotation: Hooks[[IdentityKey]] = Hooks()  # it has a new SVID
+        self.on_forget: Hooks[[]] = Hooks()  # an SVID is no longer in use: no copy of its key is to stay
 
     def get(self, entry: Entry) -> Kind:
         """The SVID of an entry; one is issued if there is none that is good. Raise Unavailable if none can be."""
@@ -101,7 +94,7 @@ class Svids(Generic[Kind]):
             return self._issue(entry).svid
         if not self._good(kept.svid):
             kept = self._issue(entry)
-            self._tell(key)
+            self.on_rotation.tell(key)
         if key in self._unwatched:
             self._unwatched.move_to_end(key)
         return kept.svid
@@ -135,8 +128,7 @@ class Svids(Generic[Kind]):
         if not others:
             del self._of_entry[key.entry_id]
         kept.alarm.cancel()
-        for hook in self._forgotten:
-            hook()
+        self.on_forget.tell()
 
     def forget_entry(self, entry_id: str) -> None:
         """Drop the SVIDs of an entry that has changed or is gone."""
@@ -168,10 +160,6 @@ class Svids(Generic[Kind]):
 
     def _good(self, svid: Kind) -> bool:
         return svid.not_before <= self._clock.now() < svid.not_after
-
-    def _tell(self, key: IdentityKey) -> None:
-        for hook in self._hooks:
-            hook(key)
 
     def _rotation(self, key: IdentityKey) -> Callable[[], None]:
         return lambda: self._rotate(key)
@@ -209,9 +197,9 @@ class Svids(Generic[Kind]):
             log.exception("svid_not_rotated", entry_id=key.entry_id, spiffe_id=str(key.spiffe_id))
             kept.alarm = self._alarms.after(RETRY_SECONDS, self._rotation(key))
             if not self._good(kept.svid):
-                self._tell(key)  # streams end: they hold what is worth nothing
+                self.on_rotation.tell(key)  # streams end: they hold what is worth nothing
             return
-        self._tell(key)
+        self.on_rotation.tell(key)
 
 
 class X509Svids(Svids[X509Svid]):

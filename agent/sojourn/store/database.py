@@ -24,6 +24,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sojourn.errors import Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
+from sojourn.hooks import Hooks
 from sojourn.limits import WRITES_PER_COMMIT, WRITES_WAITING
 from sojourn.store import tables
 from sojourn.store.files import DatabaseFiles
@@ -59,18 +60,12 @@ class Database:
         self._put = self._taken = 0
         self._closed = False
         self._writing: Connection | None = None  # the writer thread's own, kept until something fails
-        self._rolled_back: list[Callable[[], None]] = []
-        self._finishing: list[Callable[[Connection], None]] = []
+        # Called in the writer thread: when a commit failed, so that what was remembered of it is forgotten; and when
+        # writes are done and not yet committed, for what they left to it.
+        self.on_rollback: Hooks[[]] = Hooks()
+        self.on_finish: Hooks[[Connection]] = Hooks()
         self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
         self._thread.start()
-
-    def on_rollback(self, hook: Callable[[], None]) -> None:
-        """Call `hook` in the writer thread when a commit failed, so that what was remembered of it is forgotten."""
-        self._rolled_back.append(hook)
-
-    def on_finish(self, hook: Callable[[Connection], None]) -> None:
-        """Call `hook` in the writer thread when writes are done and not yet committed, for what they left to it."""
-        self._finishing.append(hook)
 
     async def write(self, work: Callable[[Connection], T]) -> T:
         """Run `work` in the writer thread and return its result once it is durable.
@@ -161,7 +156,7 @@ class Database:
         except Exception as error:  # noqa: BLE001  # whatever it is, those who wait get an answer
             for write in batch:
                 write.error = write.error or _told(error)
-            self._roll_back()
+            self.on_rollback.tell()
             self._let_go()
 
     def _together(self, batch: list[_Write]) -> bool:
@@ -173,12 +168,12 @@ class Database:
             try:
                 for write in batch:
                     write.result = write.work(connection)
-                self._finish(connection)
+                self.on_finish.tell(connection)
             except Exception:
                 transaction.rollback()
                 if len(batch) == 1:
                     raise
-                self._roll_back()
+                self.on_rollback.tell()
                 return False
         return True
 
@@ -193,10 +188,10 @@ class Database:
         savepoint = connection.begin_nested()
         try:
             write.result = write.work(connection)
-            self._finish(connection)
+            self.on_finish.tell(connection)
         except Exception as error:  # noqa: BLE001  # whatever it is, it is this write's alone
             write.error = _told(error)
-            self._roll_back()
+            self.on_rollback.tell()
             try:
                 savepoint.rollback()
             except SQLAlchemyError:
@@ -211,14 +206,6 @@ class Database:
         if connection is not None:
             with suppress(SQLAlchemyError):
                 connection.close()
-
-    def _finish(self, connection: Connection) -> None:
-        for hook in self._finishing:
-            hook(connection)
-
-    def _roll_back(self) -> None:
-        for hook in self._rolled_back:
-            hook()
 
 
 def _answer(batch: Iterable[_Write]) -> None:
