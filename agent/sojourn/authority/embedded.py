@@ -84,15 +84,12 @@ class EmbeddedAuthority:
         self._roots = Roots(folder / "root.pem", clock, trust_domain, curve, root_ttl)
         self._jwt_issuer = jwt_issuer
         self._jwt = JwtKeys(folder / "jwt.pem", clock, jwt_key_ttl, jwt_key_overlap)
-        self._slots: dict[str, Slots[Any]] = {X509: self._roots, JWT: self._jwt}
-        self._rsa: RsaKeys | None = None
-        self._wit: JwtKeys | None = None
+        self._tokens = {JWT: self._jwt}  # what signs tokens, by its kind
         if rs256:
-            self._rsa = RsaKeys(folder / "jwt-rs256.pem", clock, jwt_key_ttl, jwt_key_overlap, pool)
-            self._slots[RS256] = self._rsa
+            self._tokens[RS256] = RsaKeys(folder / "jwt-rs256.pem", clock, jwt_key_ttl, jwt_key_overlap, pool)
         if wit:
-            self._wit = JwtKeys(folder / "wit.pem", clock, jwt_key_ttl, jwt_key_overlap)
-            self._slots[WIT] = self._wit
+            self._tokens[WIT] = JwtKeys(folder / "wit.pem", clock, jwt_key_ttl, jwt_key_overlap)
+        self._slots: dict[str, Slots[Any]] = {X509: self._roots, **self._tokens}
         self._issuers: dict[str, Signer] = {}
         self._issuer = self._new_issuer()
         self._bundle = self._make_bundle()
@@ -112,9 +109,7 @@ class EmbeddedAuthority:
         dns_names: Sequence[str] = (),
     ) -> tuple[x509.Certificate, ...]:
         """Sign a leaf for somebody else's key and return the chain, leaf first."""
-        _check_signable(spiffe_id, self.trust_domain)
-        now = self._clock.now()
-        self._ready(now)
+        now = self._ready_for(spiffe_id)
         leaf = self._issuer.sign_leaf(
             spiffe_id,
             public_key,
@@ -131,19 +126,7 @@ class EmbeddedAuthority:
 
         `claims`: more, none of a JWT-SVID's own (InvalidInput).
         """
-        _check_signable(spiffe_id, self.trust_domain)
-        now = self._clock.now()
-        self._ready(now)
-        active = self._jwt.active
-        return jwtsvid.issue(
-            active.key,
-            spiffe_id,
-            audience,
-            issued_at=now,
-            expires_at=min(now + ttl, active.not_after),
-            issuer=self._jwt_issuer,
-            more=claims,
-        )
+        return self._issue_jwt(self._jwt, spiffe_id, audience, ttl, self._jwt_issuer, claims)
 
     def issue_assertion(
         self,
@@ -159,22 +142,29 @@ class EmbeddedAuthority:
 
         `claims`: more, none of a JWT-SVID's own (InvalidInput). Raise Unavailable if there is no key for `algorithm`.
         """
-        _check_signable(spiffe_id, self.trust_domain)
-        now = self._clock.now()
-        self._ready(now)
-        if algorithm == "RS256" and self._rsa is None:
+        keys = self._tokens.get(RS256 if algorithm == "RS256" else JWT)
+        if keys is None:
             raise Unavailable("there is no key that signs by RS256: set authority.rs256 in the agent's configuration")
-        active = (self._rsa if algorithm == "RS256" and self._rsa is not None else self._jwt).active
-        ends = min(now + ttl, active.not_after)
+        return self._issue_jwt(keys, spiffe_id, audience, ttl, issuer, claims)
+
+    def _issue_jwt(
+        self,
+        keys: JwtKeys,
+        spiffe_id: SpiffeId,
+        audience: str | Sequence[str],
+        ttl: timedelta,
+        issuer: str | None,
+        claims: Mapping[str, Any] | None,
+    ) -> JwtSvid:
+        now = self._ready_for(spiffe_id)
+        ends = min(now + ttl, keys.active.not_after)
         return jwtsvid.issue(
-            active.key, spiffe_id, audience, issued_at=now, expires_at=ends, issuer=issuer, more=claims
+            keys.active.key, spiffe_id, audience, issued_at=now, expires_at=ends, issuer=issuer, more=claims
         )
 
     def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta) -> WitSvid:
         """Make a key and sign a WIT-SVID for it. Raise Unimplemented if that is switched off."""
-        _check_signable(spiffe_id, self.trust_domain)
-        now = self._clock.now()
-        self._ready(now)
+        now = self._ready_for(spiffe_id)
         active = self.slots(WIT).active
         return witsvid.issue(active.key, spiffe_id, issued_at=now, expires_at=min(now + ttl, active.not_after))
 
@@ -200,7 +190,7 @@ class EmbeddedAuthority:
     @property
     def jwt_algorithms(self) -> tuple[str, ...]:
         """Those by which JWT-SVIDs are signed."""
-        return ("ES256", "RS256") if self._rsa is not None else ("ES256",)
+        return ("ES256", "RS256") if RS256 in self._tokens else ("ES256",)
 
     @property
     def jwt_key_overlap(self) -> timedelta:
@@ -277,8 +267,10 @@ class EmbeddedAuthority:
         due = min(_half_life(self._issuer.certificate), *(slots.next_change for slots in self._slots.values()))
         return max(due - now, timedelta(seconds=1))
 
-    def _ready(self, now: datetime) -> None:
-        """Renew what a step of the clock, or a long sleep, has left useless before its upkeep came to it."""
+    def _ready_for(self, spiffe_id: SpiffeId) -> datetime:
+        """The time to sign at: what a clock's step, or a long sleep, has left useless before its upkeep is renewed."""
+        _check_signable(spiffe_id, self.trust_domain)
+        now = self._clock.now()
         issuer = self._issuer.certificate
         ended = any(slots.active.not_after <= now for slots in self._slots.values())
         if ended or not issuer.not_valid_before_utc <= now < issuer.not_valid_after_utc:
@@ -286,6 +278,7 @@ class EmbeddedAuthority:
                 self.maintain()
             except CannotStart as error:  # the root has ended
                 raise Unavailable(error.public) from error
+        return now
 
     def _changed(self, slot: Slot[Any]) -> Slot[Any]:
         self._publish()
@@ -296,13 +289,14 @@ class EmbeddedAuthority:
         self.on_change.tell()
 
     def _make_bundle(self) -> Bundle:
+        jwt = {kid: key for kind, keys in self._tokens.items() if kind != WIT for kid, key in keys.public().items()}
         bundle = Bundle(
             self.trust_domain,
             tuple(slot.key.certificate for slot in self._roots.all),
-            {**self._jwt.public(), **(self._rsa.public() if self._rsa is not None else {})},
+            jwt,
             refresh_hint_seconds=REFRESH_HINT_SECONDS,
             tainted=frozenset().union(*(slots.tainted for slots in self._slots.values())),
-            wit_authorities=self._wit.public() if self._wit is not None else {},
+            wit_authorities=self._tokens[WIT].public() if WIT in self._tokens else {},
         )
         parts = [bundle.x509_der, bundle.jwks, ",".join(sorted(bundle.tainted)).encode()]
         parts += [bundle.wit_jwks.encode()] if bundle.wit_authorities else []
