@@ -25,7 +25,8 @@ may go on the wire, and `detail`, which goes to the log only.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -64,6 +65,15 @@ class InvalidInput(SojournError):
 
     code = "invalid_input"
     grpc_status = "INVALID_ARGUMENT"
+
+
+@contextmanager
+def told_as(kind: Callable[[str], SojournError], what: str) -> Iterator[None]:
+    """Within it whatever is InvalidInput is told as another error, with `what` it is about before it."""
+    try:
+        yield
+    except InvalidInput as error:
+        raise kind(f"{what}: {error.public}") from error
 
 
 class TooLarge(InvalidInput):

@@ -1,7 +1,5 @@
 """SPIRE's agent API on the admin socket: there is exactly one node here, this one."""
 
-from typing import NoReturn
-
 from google.protobuf.empty_pb2 import Empty
 
 from sojourn._pb.spire.api.server.agent.v1 import agent_pb2 as pb
@@ -9,7 +7,7 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.doors import spire_types as convert
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import InvalidInput, InvalidSpiffeId, NotFound, Unimplemented
+from sojourn.errors import InvalidInput, NotFound, Unimplemented, told_as
 from sojourn.spiffe.ids import SpiffeId
 
 SERVICE = "spire.api.server.agent.v1.Agent"
@@ -52,22 +50,20 @@ class AgentApi:
         return pb.ListAgentsResponse(agents=[self._message(convert.output_mask(request))])
 
     async def get(self, _call: Call, request: pb.GetAgentRequest) -> types.Agent:
-        try:
+        with told_as(InvalidInput, "invalid agent ID"):
             asked = convert.spiffe_id(request.id)
-        except InvalidSpiffeId as error:
-            raise InvalidInput(f"invalid agent ID: {error.public}") from error
         if asked != self._node_id:
             raise NotFound("agent not found")
         return self._message(convert.output_mask(request))
 
     async def delete(self, _call: Call, _request: pb.DeleteAgentRequest) -> Empty:
-        _not_here("this node cannot be evicted from itself: stop the agent, and remove its data folder")
+        raise Unimplemented("this node cannot be evicted from itself: stop the agent, and remove its data folder")
 
     async def ban(self, _call: Call, _request: pb.BanAgentRequest) -> Empty:
-        _not_here("this node cannot be banned from itself: delete entries, or stop the agent")
+        raise Unimplemented("this node cannot be banned from itself: delete entries, or stop the agent")
 
     async def create_join_token(self, _call: Call, _request: pb.CreateJoinTokenRequest) -> types.JoinToken:
-        _not_here("no node joins this agent: run `sojourn agent run` on each machine")
+        raise Unimplemented("no node joins this agent: run `sojourn agent run` on each machine")
 
     def _passes(self, wanted: pb.ListAgentsRequest.Filter | pb.CountAgentsRequest.Filter) -> bool:
         if wanted.by_attestation_type and wanted.by_attestation_type != ATTESTATION_TYPE:
@@ -89,7 +85,3 @@ class AgentApi:
             agent_version=self._version,
         )
         return convert.masked(message, mask, _MASKED)
-
-
-def _not_here(instead: str) -> NoReturn:
-    raise Unimplemented(instead)

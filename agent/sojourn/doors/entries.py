@@ -16,6 +16,7 @@ from sojourn.errors import (
     NotFound,
     SojournError,
     quoted,
+    told_as,
 )
 from sojourn.identity.entries import Registration
 from sojourn.identity.foreign import ForeignBundles
@@ -208,18 +209,14 @@ def _filter(message: Any) -> Callable[[Registration], bool]:
 
 
 def _by_id(message: types.SPIFFEID, field: str, what: str) -> Callable[[Registration], bool]:
-    try:
+    with told_as(InvalidInput, f"malformed {what} filter"):
         wanted = convert.id_or_template(message) if field == "spiffe_id" else convert.spiffe_id(message)
-    except SojournError as error:
-        raise InvalidInput(f"malformed {what} filter: {error.public}") from error
     return lambda entry: bool(getattr(entry, field) == wanted)
 
 
 def _by_selectors(message: types.SelectorMatch) -> Callable[[Registration], bool]:
-    try:
+    with told_as(InvalidInput, "malformed selectors filter"):
         wanted = convert.selectors(message.selectors)
-    except SojournError as error:
-        raise InvalidInput(f"malformed selectors filter: {error.public}") from error
     if message.match not in types.SelectorMatch.MatchBehavior.values():
         raise InvalidInput("malformed selectors filter: unhandled match behavior")
     if not wanted:

@@ -16,10 +16,10 @@ from sojourn.errors import (
     AlreadyExists,
     BundleNotFetched,
     InvalidInput,
-    InvalidSpiffeId,
     NotFound,
     SojournError,
     quoted,
+    told_as,
 )
 from sojourn.identity.federating import Federating, Followed
 from sojourn.identity.foreign import ForeignBundles
@@ -250,10 +250,8 @@ def _read(message: types.FederationRelationship) -> Relationship:
         raise InvalidInput(failed + "unsupported bundle endpoint profile type: none")
     endpoint = None
     if profile == "https_spiffe":
-        try:
+        with told_as(InvalidInput, f"{failed}failed to parse endpoint SPIFFE ID"):
             endpoint = SpiffeId.parse(message.https_spiffe.endpoint_spiffe_id)
-        except InvalidSpiffeId as error:
-            raise InvalidInput(f"{failed}failed to parse endpoint SPIFFE ID: {error.public}") from error
     if message.HasField("trust_domain_bundle"):
         inner = message.trust_domain_bundle.trust_domain
         if _domain(inner) != domain:
@@ -265,7 +263,5 @@ def _read(message: types.FederationRelationship) -> Relationship:
 
 
 def _domain(text: str) -> TrustDomain:
-    try:
+    with told_as(InvalidInput, "failed to parse trust domain"):
         return TrustDomain.parse(text)
-    except InvalidSpiffeId as error:
-        raise InvalidInput(f"failed to parse trust domain: {error.public}") from error

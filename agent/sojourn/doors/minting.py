@@ -11,7 +11,7 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.authority.profile import signer_id
 from sojourn.doors import spire_types as convert
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import InvalidEntry, InvalidInput, InvalidSpiffeId, InvalidSvid
+from sojourn.errors import InvalidInput, told_as
 from sojourn.identity.entries import check_dns_names
 from sojourn.limits import (
     AUDIENCE_MAX_BYTES,
@@ -65,7 +65,9 @@ class MintingApi:
         return pb.MintX509SVIDResponse(svid=svid)
 
     async def mint_jwt(self, call: Call, request: pb.MintJWTSVIDRequest) -> pb.MintJWTSVIDResponse:
-        spiffe_id = self._workload(request.id)
+        with told_as(InvalidInput, "invalid SPIFFE ID"):
+            spiffe_id = convert.spiffe_id(request.id)
+            spiffe_id.check_workload_of(self._authority.trust_domain)
         if not request.audience or not all(request.audience):
             raise InvalidInput("at least one audience is required")
         if len(request.audience) > AUDIENCES_PER_JWT_SVID:
@@ -98,34 +100,20 @@ class MintingApi:
             raise InvalidInput("CSR URI SAN is required") from None
         except Exception as error:
             raise InvalidInput("malformed CSR", detail=str(error)) from error
-        try:
+        with told_as(InvalidInput, "CSR's key is not accepted"):
             accepted = check_key(key)  # before anything is computed with it
-        except InvalidSvid as error:
-            raise InvalidInput(f"CSR's key is not accepted: {error.public}") from error
         if not csr.is_signature_valid:
             raise InvalidInput("failed to verify CSR signature")
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
         if len(uris) != 1:
             raise InvalidInput("only one URI SAN is expected" if uris else "CSR URI SAN is required")
-        try:
+        with told_as(InvalidInput, "CSR URI SAN is invalid"):
             spiffe_id = SpiffeId.parse(uris[0])
             spiffe_id.check_workload_of(self._authority.trust_domain)
-        except InvalidSpiffeId as error:
-            raise InvalidInput(f"CSR URI SAN is invalid: {error.public}") from error
         dns_names = tuple(names.get_values_for_type(x509.DNSName))
-        try:
+        with told_as(InvalidInput, "CSR DNS name is not valid"):
             check_dns_names(dns_names)
-        except InvalidEntry as error:
-            raise InvalidInput(f"CSR DNS name is not valid: {error.public}") from error
         return spiffe_id, accepted, dns_names
-
-    def _workload(self, message: types.SPIFFEID) -> SpiffeId:
-        try:
-            spiffe_id = convert.spiffe_id(message)
-            spiffe_id.check_workload_of(self._authority.trust_domain)
-        except InvalidSpiffeId as error:
-            raise InvalidInput(f"invalid SPIFFE ID: {error.public}") from error
-        return spiffe_id
 
 
 def _ttl(seconds: int, default: timedelta) -> timedelta:

@@ -2,7 +2,7 @@
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import InvalidInput, InvalidSpiffeId, NotFound
+from sojourn.errors import InvalidInput, NotFound, told_as
 from sojourn.identity.identities import Identities
 from sojourn.identity.issued import JWT, X509, Issued, IssuedSvid
 from sojourn.identity.issuing import Issuing
@@ -77,7 +77,8 @@ class RevokingApi:
         elif which == "entry_id":
             svids = await self._issued.find(entry_id=value)
         else:
-            value = str(_spiffe_id(value))
+            with told_as(InvalidInput, "invalid SPIFFE ID"):
+                value = str(SpiffeId.parse(value))
             svids = await self._issued.find(spiffe_id=value)
         if not svids and which == "svid_id":
             raise NotFound("this agent issued no such SVID, or it has ended")
@@ -121,13 +122,6 @@ class RevokingApi:
 
 def _is_serial(value: str) -> bool:
     return len(value) <= 40 and all(char in "0123456789abcdefABCDEF" for char in value)
-
-
-def _spiffe_id(text: str) -> SpiffeId:
-    try:
-        return SpiffeId.parse(text)
-    except InvalidSpiffeId as error:
-        raise InvalidInput(f"invalid SPIFFE ID: {error.public}") from error
 
 
 def _message(revoked: RevokedSvid) -> pb.RevokedSvid:

@@ -18,11 +18,11 @@ from sojourn.errors import (
     InvalidBundle,
     InvalidEntry,
     InvalidInput,
-    InvalidSelector,
     InvalidSpiffeId,
     InvalidToken,
     SojournError,
     quoted,
+    told_as,
 )
 from sojourn.identity import entries
 from sojourn.identity.claims import JwtClaims
@@ -160,46 +160,35 @@ def entry_change(
 def _changes(message: types.Entry, mask: types.EntryMask | None) -> dict[str, Any]:
     wanted = {name for name in MASKED if mask is None or getattr(mask, name)}
     changed: dict[str, Any] = {name: getattr(message, name) for name in _PLAIN if name in wanted}
-    try:
-        for name, what in (("spiffe_id", "spiffe ID"), ("parent_id", "parent ID")):
-            if name in wanted and message.HasField(name):
-                try:
-                    read = id_or_template if name == "spiffe_id" else spiffe_id
-                    changed[name] = read(getattr(message, name))
-                except InvalidSpiffeId as error:
-                    raise InvalidEntry(f"failed to convert entry: invalid {what}: {error.public}") from error
-        if "priority" in wanted and (mask is not None or message.HasField("priority")):
-            changed["priority"] = message.priority
-        if "jwt_claims" in wanted and (mask is not None or message.HasField("jwt_claims")):
-            changed["jwt_claims"] = JwtClaims.parse(claims.read(message.jwt_claims))
-        if "selectors" in wanted:
+    if "spiffe_id" in wanted and message.HasField("spiffe_id"):
+        with told_as(InvalidEntry, "failed to convert entry: invalid spiffe ID"):
+            changed["spiffe_id"] = id_or_template(message.spiffe_id)
+    if "parent_id" in wanted and message.HasField("parent_id"):
+        with told_as(InvalidEntry, "failed to convert entry: invalid parent ID"):
+            changed["parent_id"] = spiffe_id(message.parent_id)
+    if "priority" in wanted and (mask is not None or message.HasField("priority")):
+        changed["priority"] = message.priority
+    if "jwt_claims" in wanted and (mask is not None or message.HasField("jwt_claims")):
+        changed["jwt_claims"] = JwtClaims.parse(claims.read(message.jwt_claims))
+    if "selectors" in wanted:
+        with told_as(InvalidEntry, "failed to convert entry"):
             changed["selectors"] = selectors(message.selectors)
-        if "dns_names" in wanted:
-            changed["dns_names"] = tuple(message.dns_names)
-        if "federates_with" in wanted:
-            changed["federates_with"] = tuple(_trust_domain(text) for text in message.federates_with)
-        if "additional_attributes" in wanted:
-            extra = message.additional_attributes
-            changed["disable_x509_svid_prefetch"] = extra.disable_x509_svid_prefetch
-            changed["jwt_svid_include_jti"] = extra.jwt_svid_include_jti
-    except InvalidSelector as error:
-        raise InvalidEntry(f"failed to convert entry: {error.public}") from error
+    if "dns_names" in wanted:
+        changed["dns_names"] = tuple(message.dns_names)
+    if "federates_with" in wanted:
+        with told_as(InvalidEntry, "failed to convert entry: invalid federated trust domain"):
+            changed["federates_with"] = tuple(TrustDomain.parse(text) for text in message.federates_with)
+    if "additional_attributes" in wanted:
+        extra = message.additional_attributes
+        changed["disable_x509_svid_prefetch"] = extra.disable_x509_svid_prefetch
+        changed["jwt_svid_include_jti"] = extra.jwt_svid_include_jti
     return changed
-
-
-def _trust_domain(text: str) -> TrustDomain:
-    try:
-        return TrustDomain.parse(text)
-    except InvalidInput as error:
-        raise InvalidEntry(f"failed to convert entry: invalid federated trust domain: {error.public}") from error
 
 
 def trust_domain(text: str) -> TrustDomain:
     """A trust domain by its name or its ID. Raise InvalidInput."""
-    try:
+    with told_as(InvalidInput, "trust domain argument is not valid"):
         return TrustDomain.parse(text)
-    except InvalidSpiffeId as error:
-        raise InvalidInput(f"trust domain argument is not valid: {error.public}") from error
 
 
 BUNDLE_FIELDS = ("x509_authorities", "jwt_authorities", "wit_authorities", "refresh_hint", "sequence_number")
@@ -276,10 +265,8 @@ def _keys(messages: Iterable[types.JWTKey | types.WITKey]) -> dict[str, PublicKe
             raise InvalidBundle("failed to convert JWT authority: it is no public key", detail=str(error)) from error
         if message.key_id in keys:
             raise InvalidBundle(f"failed to convert JWT authority: two have the key id {quoted(message.key_id)}")
-        try:
+        with told_as(InvalidBundle, "failed to convert JWT authority"):
             keys[message.key_id] = _key(message.key_id, loaded)
-        except InvalidToken as error:
-            raise InvalidBundle(f"failed to convert JWT authority: {error.public}") from error
     return keys
 
 

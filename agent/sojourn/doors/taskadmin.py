@@ -9,7 +9,7 @@ from sojourn.attestation.selectors import Selector
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.taskmessages import TaskMessages
-from sojourn.errors import AlreadyExists, InvalidInput, InvalidSpiffeId, LimitExceeded, NotFound, SojournError
+from sojourn.errors import AlreadyExists, InvalidInput, LimitExceeded, NotFound, SojournError, told_as
 from sojourn.limits import AUDITED_TEXT, TASK_BLOCKS
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
@@ -169,10 +169,8 @@ def _named(block: pb.Block) -> tuple[str, str]:
         raise InvalidInput("a task type or a SPIFFE ID must be specified, and not both")
     if block.type:
         return "type", block.type
-    try:
+    with told_as(InvalidInput, "invalid SPIFFE ID"):
         return "spiffe_id", str(SpiffeId.parse(block.spiffe_id))
-    except InvalidSpiffeId as error:
-        raise InvalidInput(f"invalid SPIFFE ID: {error.public}") from error
 
 
 def _is_of(task: Task, kind: str, name: str) -> bool:

@@ -9,7 +9,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.doors.calls import Call, Method, first_of, next_of
 from sojourn.doors.taskmessages import TaskMessages, authority_of
-from sojourn.errors import InvalidInput, InvalidSpiffeId, PolicyDenied, Unavailable
+from sojourn.errors import InvalidInput, PolicyDenied, Unavailable, told_as
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX, TASK_WAIT_SECONDS
@@ -221,7 +221,5 @@ def _begin_request(request: pb.BeginTaskRequest) -> BeginRequest:
 
 
 def _spiffe_id(text: str) -> SpiffeId | None:
-    try:
+    with told_as(InvalidInput, "invalid requested SPIFFE ID"):
         return SpiffeId.parse(text) if text else None
-    except InvalidSpiffeId as error:
-        raise InvalidInput(f"invalid requested SPIFFE ID: {error.public}") from error

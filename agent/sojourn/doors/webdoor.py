@@ -18,7 +18,7 @@ from sojourn.doors.doorway import Caller
 from sojourn.doors.httpprotocol import HttpProtocols
 from sojourn.doors.ownsvid import OwnSvid, Shown
 from sojourn.doors.tlsdoor import Listener, TlsDoor, TlsPeer, address_of, bind_tcp
-from sojourn.errors import CannotStart, InvalidInput, SojournError
+from sojourn.errors import CannotStart, InvalidInput, SojournError, told_as
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import CERTIFICATE_LOOK_SECONDS, PEM_MAX_BYTES
 from sojourn.networks import network_of
@@ -40,10 +40,8 @@ class PemFiles:
         self._clock = clock
         self._looked_at = clock.boot()
         self._seen = self._state()
-        try:
+        with told_as(CannotStart, f"listen.{name}_certificate, listen.{name}_key"):
             self.content = self._read()
-        except InvalidInput as error:
-            raise CannotStart(f"listen.{name}_certificate, listen.{name}_key: {error.public}") from error
 
     def look(self) -> None:
         """Take what is in the files now, if it is good; at most each CERTIFICATE_LOOK_SECONDS."""
@@ -75,10 +73,8 @@ class PemFiles:
     def _read(self) -> bytes:
         texts = []
         for path in self._paths:
-            try:
+            with told_as(InvalidInput, str(path)):
                 texts.append(trusted.read(path, PEM_MAX_BYTES))
-            except InvalidInput as error:
-                raise InvalidInput(f"{path}: {error.public}") from error
         if os.stat(self._paths[1]).st_mode & 0o007:
             raise InvalidInput(f"{self._paths[1]}: the key is open to every user: chmod o-rwx it")
         content = "\n".join(texts).encode()

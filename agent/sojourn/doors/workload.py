@@ -11,7 +11,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.clock import Clock
 from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity, Unimplemented
+from sojourn.errors import InvalidInput, InvalidToken, NoIdentity, Unimplemented, told_as
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import Step, Stream
@@ -266,10 +266,8 @@ def _audience(audience: Sequence[str]) -> tuple[str, ...]:
 
 
 def _requested_id(text: str) -> SpiffeId:
-    try:
+    with told_as(InvalidInput, "invalid requested SPIFFE ID"):
         return SpiffeId.parse(text)
-    except InvalidSpiffeId as error:
-        raise InvalidInput(f"invalid requested SPIFFE ID: {error.public}") from error
 
 
 def seconds(moment: datetime | None) -> int:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from sojourn.attestation.selectors import Selector, text_of
-from sojourn.errors import Bug, CannotStart, InvalidEntry, InvalidSpiffeId, SojournError, quoted
+from sojourn.errors import Bug, CannotStart, InvalidEntry, SojournError, quoted, told_as
 from sojourn.identity.claims import NO_CLAIMS, JwtClaims
 from sojourn.identity.templates import IdTemplate, Placeholder, Unfilled, values_of
 from sojourn.limits import (
@@ -163,10 +163,8 @@ def check(entry: Registration, trust_domain: TrustDomain) -> None:
         raise InvalidEntry(_STORED + "entry ID contains invalid characters")
     if len(entry.id) > ENTRY_ID_MAX_BYTES:
         raise InvalidEntry(_STORED + "entry ID too long")
-    try:
+    with told_as(InvalidEntry, "invalid spiffe ID"):
         entry.spiffe_id.check_workload_of(trust_domain)
-    except InvalidSpiffeId as error:
-        raise InvalidEntry(f"invalid spiffe ID: {error.public}") from error
     if entry.parent_id.trust_domain != trust_domain:
         raise InvalidEntry(
             f"invalid parent ID: {quoted(str(entry.parent_id))} is not a member of trust domain"
