@@ -50,14 +50,9 @@ def serve(
         methods[REFLECTION] = {
             "ServerReflectionInfo": Method("bidi", reflection_pb2.ServerReflectionRequest, common.reflect)
         }
-    _know([health_pb2.DESCRIPTOR.serialized_pb, reflection_pb2.DESCRIPTOR.serialized_pb])
+    for library in (health_pb2, reflection_pb2):  # so that reflection can show their services too
+        POOL.AddSerializedFile(library.DESCRIPTOR.serialized_pb)
     made = [*services.values(), *(calls.service(name, methods[name]) for name in methods)]
     return Server(
         {path: handler for service in made for path, handler in service.items()}, message_max=message_max_bytes
     )
-
-
-def _know(files: Iterable[bytes]) -> None:
-    """Add the libraries' own services to our descriptor pool, so that reflection can show them."""
-    for serialized in files:
-        POOL.AddSerializedFile(serialized)

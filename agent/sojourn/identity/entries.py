@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -119,7 +119,8 @@ class Registration:
     @property
     def identity_digest(self) -> str:
         """SHA-256 over what makes an entry the same as another: SPIFFE ID, parent and selectors."""
-        return identity_digest(self.spiffe_id, self.parent_id, self.selectors)
+        parts = [str(self.spiffe_id), str(self.parent_id), *text_of(self.selectors)]
+        return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +151,6 @@ def changed(old: Registration, changes: Mapping[str, Any]) -> Registration:
 
 def _fields(of: Registration) -> dict[str, Any]:
     return {each.name: getattr(of, each.name) for each in fields(of) if each.init}
-
-
-def identity_digest(spiffe_id: SpiffeId | IdTemplate, parent_id: SpiffeId, selectors: Iterable[Selector]) -> str:
-    parts = [str(spiffe_id), str(parent_id), *text_of(selectors)]
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogateescape")).hexdigest()
 
 
 def check(entry: Registration, trust_domain: TrustDomain) -> None:

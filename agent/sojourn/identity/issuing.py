@@ -9,7 +9,7 @@ from sojourn.clock import Alarms, Clock
 from sojourn.identity.entries import Entry, IdentityKey
 from sojourn.identity.jwtsvids import JwtSvids
 from sojourn.identity.revocations import RevokedSvid
-from sojourn.identity.svids import WitSvids, X509Svids
+from sojourn.identity.svids import Svids, wit_signer, x509_signer
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.witsvid import WitSvid
 from sojourn.spiffe.x509svid import X509Svid
@@ -34,8 +34,8 @@ class Issuing:
         """
         self._authority = authority
         self._audit = audit
-        self.x509 = X509Svids(authority, clock, alarms, x509_ttl, self._x509_issued)
-        self.wit = WitSvids(authority, clock, alarms, jwt_ttl, self._wit_issued)
+        self.x509 = Svids(x509_signer(authority, x509_ttl), clock, alarms, self._x509_issued)
+        self.wit = Svids(wit_signer(authority, jwt_ttl), clock, alarms, self._wit_issued)
         self.jwt = JwtSvids(authority, clock, jwt_ttl, jwt_each_anew)
         self._vouching = self._unblemished()
         authority.on_change(self._keys_changed)

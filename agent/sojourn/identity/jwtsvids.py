@@ -112,7 +112,7 @@ class JwtSvids:
         self._kept.drop_owner(entry_id)
 
     def _sign(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
-        ttl = timedelta(seconds=entry.jwt_svid_ttl) if entry.jwt_svid_ttl else self._default_ttl
+        ttl = timedelta(seconds=entry.jwt_svid_ttl) or self._default_ttl
         return self._issuer.issue_jwt(entry.spiffe_id, audience, ttl, entry.jwt_claims.signable)
 
     def _issue(self, key: _Key, entry: Entry) -> JwtSvid:

@@ -65,17 +65,15 @@ class Svids(Generic[Kind]):
 
     def __init__(
         self,
-        sign: Callable[[Entry, timedelta], Kind],
+        sign: Callable[[Entry], Kind],
         clock: Clock,
         alarms: Alarms,
-        default_ttl: timedelta,
         issued: Callable[[Entry, Kind], None],
     ) -> None:
-        """`sign` makes an SVID of an entry, for this long if it names no TTL; `issued` is told of each: the audit."""
+        """`sign` makes an SVID of an entry; `issued` is told of each: the audit."""
         self._sign = sign
         self._clock = clock
         self._alarms = alarms
-        self._default_ttl = default_ttl
         self._issued = issued
         self._kept: dict[IdentityKey, Kept[Kind]] = {}
         self._of_entry: dict[str, set[IdentityKey]] = {}  # the same, by the entry
@@ -166,7 +164,7 @@ class Svids(Generic[Kind]):
 
     def _issue(self, entry: Entry) -> Kept[Kind]:
         self._alarms.look_at_wall()  # a step must not be taken back unnoticed, once something was signed by it
-        svid = self._sign(entry, self._default_ttl)
+        svid = self._sign(entry)
         if not self._good(svid):
             raise Unavailable("no SVID can be issued that is valid now: is the clock right?")
         self.forget(entry.key)
@@ -202,37 +200,13 @@ class Svids(Generic[Kind]):
         self.on_rotation.tell(key)
 
 
-class X509Svids(Svids[X509Svid]):
-    """X.509-SVIDs in use."""
-
-    def __init__(
-        self,
-        issuer: X509Issuer,
-        clock: Clock,
-        alarms: Alarms,
-        default_ttl: timedelta,
-        issued: Callable[[Entry, X509Svid], None],
-    ) -> None:
-        def sign(entry: Entry, default: timedelta) -> X509Svid:
-            ttl = timedelta(seconds=entry.x509_svid_ttl) if entry.x509_svid_ttl else default
-            return issuer.issue_x509(entry.spiffe_id, ttl, entry.dns_names)
-
-        super().__init__(sign, clock, alarms, default_ttl, issued)
+def x509_signer(issuer: X509Issuer, default_ttl: timedelta) -> Callable[[Entry], X509Svid]:
+    """Makes X.509-SVIDs of entries, for so long if they name no TTL."""
+    return lambda entry: issuer.issue_x509(
+        entry.spiffe_id, timedelta(seconds=entry.x509_svid_ttl) or default_ttl, entry.dns_names
+    )
 
 
-class WitSvids(Svids[WitSvid]):
-    """WIT-SVIDs in use. They live as long as JWT-SVIDs do."""
-
-    def __init__(
-        self,
-        issuer: WitIssuer,
-        clock: Clock,
-        alarms: Alarms,
-        default_ttl: timedelta,
-        issued: Callable[[Entry, WitSvid], None],
-    ) -> None:
-        def sign(entry: Entry, default: timedelta) -> WitSvid:
-            ttl = timedelta(seconds=entry.jwt_svid_ttl) if entry.jwt_svid_ttl else default
-            return issuer.issue_wit(entry.spiffe_id, ttl)
-
-        super().__init__(sign, clock, alarms, default_ttl, issued)
+def wit_signer(issuer: WitIssuer, default_ttl: timedelta) -> Callable[[Entry], WitSvid]:
+    """Makes WIT-SVIDs of entries, which live as long as JWT-SVIDs do."""
+    return lambda entry: issuer.issue_wit(entry.spiffe_id, timedelta(seconds=entry.jwt_svid_ttl) or default_ttl)

@@ -74,9 +74,7 @@ class PublicKey:
             if not isinstance(key.curve, _ACCEPTED):
                 raise InvalidToken("key is of a curve that is not accepted", reason_code="invalid_key")
             return cls._of(kid, ECKey.import_key(key), algorithm)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a short key is told by `fits`, not by a warning
-            return cls._of(kid, RSAKey.import_key(key), algorithm)
+        return cls._of(kid, _import_rsa(key), algorithm)
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any]) -> "PublicKey":
@@ -255,10 +253,10 @@ def _check_ecdsa(text: str, key: ec.EllipticCurvePublicKey, algorithm: str) -> N
     key.verify(signature, signed.encode(), hashing)
 
 
-def _import_rsa(jwk: Mapping[str, Any]) -> RSAKey:
+def _import_rsa(key: rsa.RSAPublicKey | dict[str, Any]) -> RSAKey:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a short key is told by `fits`, not by a warning
-        return RSAKey.import_key(dict(jwk))
+        return RSAKey.import_key(key)
 
 
 def parse_unverified(token: str, *, shows_key: bool = False) -> UnverifiedJws:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, select, text
+from sqlalchemy import Connection, Row, Select, func, select, text
 
 from sojourn.errors import StoreFailed
 from sojourn.limits import AUDIT_KEPT_LEAST, AUDIT_LISTED
@@ -93,11 +93,7 @@ class AuditTable:
         statement = select(audit).order_by(audit.c.seq.desc()).limit(min(limit, AUDIT_LISTED))
         if containing:
             statement = statement.where(audit.c.fields.contains(containing, autoescape=True))
-
-        def work(connection: Connection) -> list[Record]:
-            return [Record(*row) for row in connection.execute(statement)][::-1]
-
-        return await self._database.read(work)
+        return (await self._records(statement))[::-1]
 
     async def of_events(self, events: Collection[str], since_ms: int, containing: str) -> list[Record]:
         """All records of these events since a time in whose fields this text stands, oldest first."""
@@ -107,11 +103,10 @@ class AuditTable:
             .where(audit.c.fields.contains(containing, autoescape=True))
             .order_by(audit.c.seq)
         )
+        return await self._records(statement)
 
-        def work(connection: Connection) -> list[Record]:
-            return [Record(*row) for row in connection.execute(statement)]
-
-        return await self._database.read(work)
+    async def _records(self, statement: Select[Any]) -> list[Record]:
+        return await self._database.read(lambda connection: [Record(*row) for row in connection.execute(statement)])
 
     async def verify(self) -> tuple[int, int, str]:
         """Walk the whole chain. Return the number of records, the first bad seq (0: intact) and what is wrong there."""

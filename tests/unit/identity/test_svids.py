@@ -10,7 +10,7 @@ from fakes.registrations import entry
 from sojourn.clock import Alarms
 from sojourn.errors import Unavailable
 from sojourn.identity import svids as svids_module
-from sojourn.identity.svids import RETRY_SECONDS, X509Svids
+from sojourn.identity.svids import RETRY_SECONDS, Svids, x509_signer
 from sojourn.limits import ROTATION_JITTER_SHARE
 
 TTL = timedelta(hours=1)
@@ -26,8 +26,11 @@ class Room:
         self.issuer = FailingIssuer(authority_in(folder, self.clock))
         self.audited = []
         self.rotated = []
-        self.svids = X509Svids(
-            self.issuer, self.clock, self.alarms, TTL, lambda entry, svid: self.audited.append((entry.id, svid.serial))
+        self.svids = Svids(
+            x509_signer(self.issuer, TTL),
+            self.clock,
+            self.alarms,
+            lambda entry, svid: self.audited.append((entry.id, svid.serial)),
         )
         self.svids.on_rotation(self.rotated.append)
 
