@@ -14,7 +14,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from sojourn import trusted
 from sojourn.address import default_run_dir, default_state_dir, socket_path
@@ -23,16 +31,16 @@ from sojourn.configtables import (
     Duration,
     FederationConfig,
     FilePath,
+    HttpsUrl,
     LimitsConfig,
     ListenConfig,
     MetricsConfig,
     ServiceConfig,
     SignalsConfig,
+    SpiffeIds,
     Table,
     between,
     filled,
-    issuer_url,
-    spiffe_ids,
 )
 from sojourn.durations import duration_text
 from sojourn.errors import InvalidConfig, InvalidInput, InvalidSpiffeId
@@ -56,6 +64,18 @@ def _socket(value: object) -> object:
         return Path(socket_path(value)) if isinstance(value, str) else value
     except InvalidInput as error:
         raise ValueError(error.public) from None
+
+
+def _once(key: str) -> AfterValidator:
+    """Of tables, no two with the same in this key."""
+
+    def check(tables: tuple[Table, ...]) -> tuple[Table, ...]:
+        values = [getattr(each, key) for each in tables]
+        if twice := next((each for each in values if values.count(each) > 1), None):
+            raise ValueError(f"the {key} {twice!r} is there twice")
+        return tables
+
+    return AfterValidator(check)
 
 
 SocketPath = Annotated[Path, BeforeValidator(_socket), BeforeValidator(filled)]  # the last one first
@@ -107,13 +127,8 @@ class TasksConfig(Table):
     types_dir: FilePath | None = None
     shadow_types_dir: FilePath | None = None  # a candidate set that is asked beside, and decides nothing
     approval_classes: tuple[Literal["normal", "high"], ...] = ()  # of types that need an approval of an operator's
-    issuer: str | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
+    issuer: HttpsUrl | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
     token_key_ttl: Annotated[Duration, between(timedelta(seconds=10))] = timedelta(seconds=TOKEN_KEY_SECONDS)
-
-    @field_validator("issuer")
-    @classmethod
-    def _issuer_is_https(cls, value: str | None) -> str | None:
-        return None if value is None else issuer_url(value)
 
 
 class LogConfig(Table):
@@ -125,7 +140,7 @@ class Config(Table):
 
     trust_domain: str = "example.org"
     node_name: str = ""  # default: the host's name
-    node_aliases: tuple[str, ...] = ()  # further parents whose entries are served here
+    node_aliases: SpiffeIds = ()  # further parents whose entries are served here
     data_dir: FilePath = Field(default_factory=default_state_dir)
     socket: SocketPath = Field(default_factory=lambda: default_run_dir() / "agent.sock")
     admin_socket: SocketPath = Field(default_factory=lambda: default_run_dir() / "admin.sock")
@@ -134,11 +149,11 @@ class Config(Table):
     attestors: Mapping[str, Mapping[str, Any]] = Field(default_factory=lambda: {"unix": {}})
     registration: RegistrationConfig = RegistrationConfig()
     tasks: TasksConfig = TasksConfig()
-    signals: Annotated[tuple[SignalsConfig, ...], Field(max_length=SIGNAL_ISSUERS)] = ()
+    signals: Annotated[tuple[SignalsConfig, ...], Field(max_length=SIGNAL_ISSUERS), _once("issuer")] = ()
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
     listen: ListenConfig = ListenConfig()
-    services: Annotated[tuple[ServiceConfig, ...], Field(max_length=SERVICES)] = ()
+    services: Annotated[tuple[ServiceConfig, ...], Field(max_length=SERVICES), _once("resource")] = ()
     providers: Annotated[Mapping[str, Mapping[str, Any]], Field(max_length=PROVIDERS)] = Field(default_factory=dict)
     federation: FederationConfig = FederationConfig()
     limits: LimitsConfig = LimitsConfig()
@@ -161,23 +176,6 @@ class Config(Table):
             SpiffeId.from_parts("td", f"/{value}" if value else "")
         except InvalidSpiffeId as error:
             raise ValueError(f"is not one segment of a SPIFFE ID: {error.public}") from None
-        return value
-
-    @field_validator("node_aliases")
-    @classmethod
-    def _aliases(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return spiffe_ids(value)
-
-    @field_validator("signals")
-    @classmethod
-    def _signals(cls, value: tuple[SignalsConfig, ...]) -> tuple[SignalsConfig, ...]:
-        _once("issuer", [each.issuer for each in value])
-        return value
-
-    @field_validator("services")
-    @classmethod
-    def _services(cls, value: tuple[ServiceConfig, ...]) -> tuple[ServiceConfig, ...]:
-        _once("resource", [each.resource for each in value])
         return value
 
     @model_validator(mode="after")
@@ -350,12 +348,6 @@ def _there(loc: Sequence[int | str]) -> str:
         table = inner
     near = get_close_matches(str(loc[-1]), table.model_fields, n=1)
     return f": {near[0]} is meant?" if near else f"; there are {', '.join(table.model_fields)}"
-
-
-def _once(what: str, values: Sequence[str]) -> None:
-    twice = next((each for each in values if values.count(each) > 1), None)
-    if twice is not None:
-        raise ValueError(f"the {what} {twice!r} is there twice")
 
 
 def _host_segment() -> str:

@@ -63,7 +63,7 @@ class Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=False)
 
 
-def issuer_url(value: str) -> str:
+def _issuer_url(value: str) -> str:
     """An issuer's URL, or raise ValueError."""
     parts = urlsplit(value)
     if parts.scheme != "https" or not parts.hostname or parts.query or parts.fragment or value.endswith("/"):
@@ -71,13 +71,20 @@ def issuer_url(value: str) -> str:
     return value
 
 
-def spiffe_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
+HttpsUrl = Annotated[str, AfterValidator(_issuer_url)]
+
+
+def _spiffe_ids(texts: tuple[str, ...]) -> tuple[str, ...]:
     for text in texts:
         try:
             SpiffeId.parse(text)
         except InvalidSpiffeId as error:
             raise ValueError(f"{text!r} is not a SPIFFE ID: {error.public}") from None
     return texts
+
+
+_ARE_SPIFFE_IDS = AfterValidator(_spiffe_ids)
+SpiffeIds = Annotated[tuple[str, ...], _ARE_SPIFFE_IDS]
 
 
 class SignalsConfig(Table):
@@ -90,7 +97,7 @@ class SignalsConfig(Table):
     max_age: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=SIGNAL_AGE_MAX_SECONDS))] = timedelta(
         minutes=10
     )
-    publishers: tuple[str, ...] = ()  # SPIFFE IDs that may hand its events in; none: every process here may
+    publishers: SpiffeIds = ()  # SPIFFE IDs that may hand its events in; none: every process here may
 
     @field_validator("issuer")
     @classmethod
@@ -100,11 +107,6 @@ class SignalsConfig(Table):
         if parts.scheme != "https" or not parts.hostname or "#" in value or odd:
             raise ValueError("is not an https URL")
         return value
-
-    @field_validator("publishers")
-    @classmethod
-    def _publishers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return spiffe_ids(value)
 
 
 def _address(value: str) -> str:
@@ -131,22 +133,17 @@ class ListenConfig(Table):
     """
 
     tcp: Address | None = None
-    allowed: tuple[str, ...] | None = None  # SPIFFE IDs, for `tcp`; default: all of the trust domain
+    allowed: SpiffeIds | None = None  # SPIFFE IDs, for `tcp`; default: all of the trust domain
     https: Address | None = None
     https_certificate: FilePath | None = None  # a PEM file, leaf first; default: the agent's own X.509-SVID
     https_key: FilePath | None = None  # the private key of it, a PEM file
-    https_url: Annotated[str, AfterValidator(issuer_url)] | None = None  # by which clients reach it, for the metadata
-    https_allowed: tuple[str, ...] | None = None  # SPIFFE IDs whose certificates may be shown; default: as above
+    https_url: HttpsUrl | None = None  # by which clients reach it, for the metadata
+    https_allowed: SpiffeIds | None = None  # SPIFFE IDs whose certificates may be shown; default: as above
 
     trust: Address | None = None
     trust_certificate: FilePath | None = None  # as for `https`
     trust_key: FilePath | None = None
-    trust_url: Annotated[str, AfterValidator(issuer_url)] | None = None  # by which it is reached; default: the issuer
-
-    @field_validator("allowed", "https_allowed")
-    @classmethod
-    def _ids(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        return None if value is None else spiffe_ids(value)
+    trust_url: HttpsUrl | None = None  # by which it is reached; default: the issuer
 
     @model_validator(mode="after")
     def _certificate_has_its_key(self) -> Self:
@@ -163,7 +160,7 @@ class ServiceConfig(Table):
     """A service that takes task tokens: its resource, which is their audience, and who it is."""
 
     resource: str  # an absolute URI, compared byte for byte
-    workloads: Annotated[tuple[str, ...], Field(min_length=1, max_length=SERVICE_WORKLOADS)]  # SPIFFE IDs
+    workloads: Annotated[tuple[str, ...], Field(min_length=1, max_length=SERVICE_WORKLOADS), _ARE_SPIFFE_IDS]
     name: Annotated[str, Field(min_length=1, max_length=AUDITED_TEXT)] | None = None  # for people (RFC 9728, 2)
 
     @field_validator("resource")
@@ -173,11 +170,6 @@ class ServiceConfig(Table):
             return Grant.parse(value, ("any",)).resource
         except InvalidInput:
             raise ValueError("is not an absolute URI without fragment (RFC 8707, 2)") from None
-
-    @field_validator("workloads")
-    @classmethod
-    def _workloads(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        return spiffe_ids(value)
 
 
 class FederationConfig(Table):
