@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from importlib.metadata import version
 
@@ -49,57 +50,35 @@ SERVICE = "sojourn.v1.Admin"
 _AUDIT_DEFAULT = 50
 
 
+@dataclass(kw_only=True, eq=False)
 class AdminApi:
     """For operators and oversight."""
 
-    def __init__(
-        self,
-        *,
-        attestation: Attestation,
-        registry: Registry,
-        identities: Identities,
-        issuing: Issuing,
-        authority: EmbeddedAuthority,
-        engine: TaskEngine,
-        approving: Approving,
-        audit: Audit,
-        journal: AuditTable,
-        door: Door,
-        clock: Clock,
-        followed: FollowedFolder | None,
-        policies: Policies,
-        signals: Signals,
-        failures: Failures,
-        federating: Federating,
-        foreign: ForeignBundles,
-        default_x509_svid_ttl: timedelta,
-        limitations: dict[str, str],
-        listeners: Sequence[Listener],
-        documents: TrustDocuments,
-    ) -> None:
-        """`limitations`: what this agent cannot do here, and why. `listeners`: those that are open by now."""
-        self._listeners = listeners
-        self._documents = documents
-        self._attestation = attestation
-        self._registry = registry
-        self._identities = identities
-        self._issuing = issuing
-        self._authority = authority
-        self._engine = engine
-        self._approving = approving
-        self._audit = audit
-        self._journal = journal
-        self._door = door
-        self._clock = clock
-        self._followed = followed
-        self._policies = policies
-        self._signals = signals
-        self._failures = failures
-        self._federating = federating
-        self._foreign = foreign
-        self._default_x509_svid_ttl = default_x509_svid_ttl
-        self._limitations = limitations
-        self._started: datetime = clock.now()
+    attestation: Attestation
+    registry: Registry
+    identities: Identities
+    issuing: Issuing
+    authority: EmbeddedAuthority
+    engine: TaskEngine
+    approving: Approving
+    audit: Audit
+    journal: AuditTable
+    door: Door
+    clock: Clock
+    followed: FollowedFolder | None
+    policies: Policies
+    signals: Signals
+    failures: Failures
+    federating: Federating
+    foreign: ForeignBundles
+    default_x509_svid_ttl: timedelta
+    limitations: dict[str, str]  # what this agent cannot do here, and why
+    listeners: Sequence[Listener]  # those that are open by now
+    documents: TrustDocuments
+    started: datetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.started = self.clock.now()
 
     def methods(self) -> dict[str, Method]:
         return {
@@ -111,16 +90,16 @@ class AdminApi:
         }
 
     async def get_status(self, _call: Call, _request: pb.GetStatusRequest) -> pb.GetStatusResponse:
-        authority = self._authority
+        authority = self.authority
         return pb.GetStatusResponse(
             trust_domain=authority.trust_domain.name,
-            node_id=str(self._registry.node_id),
+            node_id=str(self.registry.node_id),
             version=version("sojourn"),
-            started_at=seconds(self._started),
-            epoch=self._engine.epoch,
-            entries=len(self._registry),
-            live_tasks=len(self._engine.tasks),
-            connections=self._door.connections,
+            started_at=seconds(self.started),
+            epoch=self.engine.epoch,
+            entries=len(self.registry),
+            live_tasks=len(self.engine.tasks),
+            connections=self.door.connections,
             streams=[
                 pb.Stream(
                     method=stream.method,
@@ -131,9 +110,9 @@ class AdminApi:
                     last_push=seconds(stream.last_push),
                     pushes=stream.pushes,
                 )
-                for stream in self._identities.streams
+                for stream in self.identities.streams
             ],
-            svids=[self._svid(kept) for kept in self._issuing.x509.kept()],
+            svids=[self._svid(kept) for kept in self.issuing.x509.kept()],
             authority=pb.Authority(
                 kind="embedded",
                 root_serial=f"{authority.root.serial_number:x}",
@@ -143,8 +122,8 @@ class AdminApi:
                 jwt_key_ids=list(authority.jwt_keys),
                 keys=[key_message(kind, slot) for kind in authority.kinds for slot in authority.slots(kind).all],
             ),
-            limitations=[pb.Limitation(what=what, reason=reason) for what, reason in self._limitations.items()],
-            task_types=sorted(self._engine.types),
+            limitations=[pb.Limitation(what=what, reason=reason) for what, reason in self.limitations.items()],
+            task_types=sorted(self.engine.types),
             failures=[
                 pb.Failure(
                     what=failure.what,
@@ -154,20 +133,20 @@ class AdminApi:
                     last_at=seconds(failure.last_at),
                     count=failure.count,
                 )
-                for failure in self._failures.recent()
+                for failure in self.failures.recent()
             ],
             followed=self._folder(),
-            approvals_waiting=len(self._engine.waiting),
-            reviews=reviews(self._engine, self._approving),
-            policy=policy_set(self._policies.folder),
-            shadow=policy_set(self._policies.candidate) if self._policies.candidate is not None else None,
+            approvals_waiting=len(self.engine.waiting),
+            reviews=reviews(self.engine, self.approving),
+            policy=policy_set(self.policies.folder),
+            shadow=policy_set(self.policies.candidate) if self.policies.candidate is not None else None,
             signals=await self._signal_issuers(),
             listeners=[
                 pb.Listener(name=each.name, address=each.address, connections=each.door.connections)
-                for each in self._listeners
+                for each in self.listeners
             ],
-            federation=federation(self._federating, self._foreign),
-            attestors=attestors.states(self._attestation.tally),
+            federation=federation(self.federating, self.foreign),
+            attestors=attestors.states(self.attestation.tally),
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:
@@ -177,7 +156,7 @@ class AdminApi:
             serial=kept.svid.serial,
             not_after=seconds(kept.svid.not_after),
             rotate_at=seconds(kept.rotate_at),
-            lifetime=lifetime.reason(kept.entry, self._default_x509_svid_ttl, kept.svid),
+            lifetime=lifetime.reason(kept.entry, self.default_x509_svid_ttl, kept.svid),
         )
 
     async def _signal_issuers(self) -> list[pb.SignalIssuer]:
@@ -190,11 +169,11 @@ class AdminApi:
                 last_at=seconds(each.last_at),
                 fault=await each.keys.look(),
             )
-            for each in self._signals.issuers.values()
+            for each in self.signals.issuers.values()
         ]
 
     def _folder(self) -> pb.FollowedFolder | None:
-        followed = self._followed
+        followed = self.followed
         if followed is None:
             return None
         return pb.FollowedFolder(
@@ -214,7 +193,7 @@ class AdminApi:
         except AttestationFailed as error:
             raise NotFound(f"there is no process {request.pid}") from error
         try:
-            attested = await self._attestation.examine(peer)
+            attested = await self.attestation.examine(peer)
             answer = self._explained(attested, "the process has")
             answer.pid, answer.uid, answer.gid = request.pid, peer.uid, peer.gid
             answer.exe = peer.process.program_path()
@@ -228,20 +207,20 @@ class AdminApi:
         if len(request.selectors) > SELECTORS_PER_CALLER:
             raise InvalidInput(f"more than {SELECTORS_PER_CALLER} selectors")
         selectors = frozenset(Selector.parse(text) for text in request.selectors)
-        attested = Attested(selectors, {}, {}, self._clock.boot())
+        attested = Attested(selectors, {}, {}, self.clock.boot())
         return self._explained(attested, "a process with these selectors has")
 
     def _explained(self, attested: Attested, has: str) -> pb.ExplainResponse:
-        served = self._registry.match(attested.selectors, attested.untold)
+        served = self.registry.match(attested.selectors, attested.untold)
         possible = sorted(
-            that_matter(unique_hints(served), self._registry.possible(attested.selectors, attested.untold)),
+            that_matter(unique_hints(served), self.registry.possible(attested.selectors, attested.untold)),
             key=lambda entry: entry.order,
         )
-        found = explain.verdicts(self._registry, served, possible, attested, self._registry.node_ids)
+        found = explain.verdicts(self.registry, served, possible, attested, self.registry.node_ids)
         needs = (
-            explain.needs(filter(self._registry.serves, self._registry), possible, attested) if attested.untold else {}
+            explain.needs(filter(self.registry.serves, self.registry), possible, attested) if attested.untold else {}
         )
-        kept = {each.entry.key: each for each in self._issuing.x509.kept()}
+        kept = {each.entry.key: each for each in self.issuing.x509.kept()}
         return pb.ExplainResponse(
             selectors=text_of(attested.selectors),
             withheld=[pb.Limitation(what=what, reason=reason) for what, reason in attested.withheld.items()],
@@ -269,35 +248,35 @@ class AdminApi:
         )
 
     async def list_audit(self, _call: Call, request: pb.ListAuditRequest) -> pb.ListAuditResponse:
-        await self._audit.flush()
+        await self.audit.flush()
         answer = pb.ListAuditResponse()
-        for record in await self._journal.tail(request.limit or _AUDIT_DEFAULT, request.task_id):
+        for record in await self.journal.tail(request.limit or _AUDIT_DEFAULT, request.task_id):
             made = answer.records.add(seq=record.seq, at_ms=record.at_ms, event=record.event, digest=record.digest)
             made.fields.update(json.loads(record.fields))
         return answer
 
     async def verify_audit(self, _call: Call, _request: pb.VerifyAuditRequest) -> pb.VerifyAuditResponse:
-        await self._audit.flush()
-        count, bad, reason = await self._journal.verify()
+        await self.audit.flush()
+        count, bad, reason = await self.journal.verify()
         return pb.VerifyAuditResponse(
             intact=not bad,
             records=count,
             first_bad_seq=bad,
             reason=reason,
-            first_seq=await self._journal.first(),
+            first_seq=await self.journal.first(),
         )
 
     async def get_bundle(self, _call: Call, _request: pb.GetBundleRequest) -> pb.GetBundleResponse:
-        bundle = self._authority.bundle
+        bundle = self.authority.bundle
         return pb.GetBundleResponse(
             trust_domain=bundle.trust_domain.name,
             spiffe_bundle=json.dumps(bundle.document()),
             pem=bundle.x509_pem.decode(),
             documents=[
                 pb.TrustDocument(path=each.path, body=each.body, max_age_seconds=each.max_age_seconds)
-                for each in self._documents.all().values()
+                for each in self.documents.all().values()
             ],
-            issuer=self._documents.issuer,
+            issuer=self.documents.issuer,
         )
 
 

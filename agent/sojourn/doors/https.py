@@ -5,7 +5,6 @@ in; otherwise there is no connection. The system's certificate store counts for 
 client is.
 """
 
-import ssl
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 
@@ -15,7 +14,7 @@ from sojourn.clock import Clock
 from sojourn.configtables import ListenConfig
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.tlsdoor import Listener, TlsPeer
-from sojourn.doors.webdoor import ShownSource, WebDoor, open_web
+from sojourn.doors.webdoor import WebDoor, open_web
 from sojourn.identity.issued import X509
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import (
@@ -26,31 +25,8 @@ from sojourn.limits import (
     HTTPS_UNKNOWN_SHARE,
 )
 from sojourn.sdk.authorize import Authorize, authorize_member_of
-from sojourn.sdk.parse import X509Context
 from sojourn.sdk.peer import PeerCheck, refuse
-from sojourn.sdk.tls import InnerContext, SpiffeContext, load_pem
 from sojourn.spiffe.ids import SpiffeId
-
-
-class HttpsContext(SpiffeContext):
-    """A server's context whose clients may show an X.509-SVID, and need not."""
-
-    source: ShownSource
-    revocations: Revocations
-    authorize: Authorize
-
-    @classmethod
-    def of(cls, source: ShownSource, authorize: Authorize, revocations: Revocations) -> "HttpsContext":
-        made = cls(source, authorize, server_side=True)
-        made.source = source
-        made.revocations, made.authorize = revocations, authorize
-        made.set_alpn_protocols(["http/1.1"])
-        return made
-
-    def complete(self, inner: InnerContext, context: X509Context) -> None:
-        load_pem(inner, self.source.pem(context))
-        inner.verify_mode = ssl.CERT_OPTIONAL
-        inner.check_peer = ClientCheck(PeerCheck(context, self.authorize), self.revocations)
 
 
 class ClientCheck:
@@ -106,7 +82,7 @@ def open_https(
             (listen.https_certificate, listen.https_key),
             door,
             own,
-            lambda source: HttpsContext.of(source, authorize, revocations),
+            lambda context: ClientCheck(PeerCheck(context, authorize), revocations),
             min(HTTPS_CONNECTIONS, max(1, int(descriptors * HTTPS_DESCRIPTORS_SHARE))),
             clock,
             stack,

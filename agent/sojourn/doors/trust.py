@@ -4,7 +4,6 @@ With a certificate that was given it is the `https_web` profile of SPIFFE Federa
 asks nobody for a certificate, and answers anybody, as all that it tells is public.
 """
 
-import ssl
 from contextlib import AsyncExitStack
 from typing import Final
 
@@ -17,7 +16,7 @@ from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.scope import SENDER
 from sojourn.doors.tlsdoor import Listener, TlsPeer
 from sojourn.doors.trustdocuments import TrustDocuments
-from sojourn.doors.webdoor import ShownSource, WebDoor, open_web
+from sojourn.doors.webdoor import WebDoor, open_web
 from sojourn.limits import (
     TRUST_CONNECTIONS,
     TRUST_CONNECTIONS_PER_ADDRESS,
@@ -25,8 +24,6 @@ from sojourn.limits import (
     TRUST_DESCRIPTORS_SHARE,
     TRUST_REQUESTS_PER_SECOND,
 )
-from sojourn.sdk.parse import X509Context
-from sojourn.sdk.tls import InnerContext, SpiffeContext, load_pem
 
 _METHODS: Final = ("GET", "HEAD")
 Headers = list[tuple[bytes, bytes]]
@@ -70,24 +67,6 @@ def _has(headers: Headers, etag: str) -> bool:
     return etag in tags or tags == ["*"]
 
 
-class TrustContext(SpiffeContext):
-    """A server's context that asks for no certificate."""
-
-    source: ShownSource
-
-    @classmethod
-    def of(cls, source: ShownSource) -> "TrustContext":
-        made = cls(source, lambda _: False, server_side=True)
-        made.source = source
-        made.set_alpn_protocols(["http/1.1"])
-        return made
-
-    def complete(self, inner: InnerContext, context: X509Context) -> None:
-        load_pem(inner, self.source.pem(context))
-        inner.verify_mode = ssl.CERT_NONE
-        inner.check_peer = lambda _: None
-
-
 class TrustDoor(WebDoor):
     """The listener and its connections. Whoever comes is nobody, and an address has its share and no more."""
 
@@ -114,7 +93,7 @@ def open_trust(
             (listen.trust_certificate, listen.trust_key),
             door,
             own,
-            TrustContext.of,
+            None,
             min(TRUST_CONNECTIONS, max(1, int(descriptors * TRUST_DESCRIPTORS_SHARE))),
             clock,
             stack,

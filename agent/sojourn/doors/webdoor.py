@@ -3,7 +3,7 @@
 import asyncio
 import os
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -23,11 +23,14 @@ from sojourn.identity.revocations import Revocations
 from sojourn.limits import CERTIFICATE_LOOK_SECONDS, PEM_MAX_BYTES
 from sojourn.networks import network_of
 from sojourn.sdk.parse import X509Context
-from sojourn.sdk.tls import load_pem
+from sojourn.sdk.tls import InnerContext, SpiffeContext, load_pem
+from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.clients import Certificate, Sender
 from sojourn.tasks.tokens import thumbprint_of
 
 log = structlog.get_logger()
+CheckOf = Callable[[X509Context], Callable[[Sequence[bytes]], SpiffeId | None]]
+"""Makes what checks the chain that a client shows, inside the handshake. It raises SSLCertVerificationError."""
 
 
 class PemFiles:
@@ -110,6 +113,27 @@ class ShownSource:
         return self._files.content if self._files is not None else context.default.chain_pem + context.default.key_pem
 
 
+class WebContext(SpiffeContext):
+    """A server's context that shows what its source has. Its clients may show a certificate if there is a check of it,
+    are asked for none otherwise, and need not show one.
+    """
+
+    source: ShownSource
+    check_of: CheckOf | None
+
+    @classmethod
+    def of(cls, source: ShownSource, check_of: CheckOf | None) -> "WebContext":
+        made = cls(source, lambda _: False, server_side=True)
+        made.source, made.check_of = source, check_of
+        made.set_alpn_protocols(["http/1.1"])
+        return made
+
+    def complete(self, inner: InnerContext, context: X509Context) -> None:
+        load_pem(inner, self.source.pem(context))
+        inner.verify_mode = ssl.CERT_NONE if self.check_of is None else ssl.CERT_OPTIONAL
+        inner.check_peer = (lambda _: None) if self.check_of is None else self.check_of(context)
+
+
 class WebDoor(TlsDoor):
     """A listener and its connections. There is no gRPC here."""
 
@@ -162,19 +186,20 @@ def open_web(
     files: tuple[Path | None, Path | None],
     door: WebDoor,
     own: OwnSvid,
-    context_of: Callable[[ShownSource], ssl.SSLContext],
+    check_of: CheckOf | None,
     connections: int,
     clock: Clock,
     stack: AsyncExitStack,
 ) -> Listener:
     """Open a listener that shows what is in `files`, certificate and key, or else the agent's own X.509-SVID.
 
-    `name`: its key below `listen` in the configuration. `connections`: so many at most. Raise CannotStart.
+    `name`: its key below `listen` in the configuration. `check_of`: what checks a certificate that a client shows;
+    None: it is asked for none. `connections`: so many at most. Raise CannotStart.
     """
     certificate, key = files
     pem = None if certificate is None or key is None else PemFiles(name, certificate, key, clock)
     own.watch()
-    context = context_of(ShownSource(own, pem))
+    context = WebContext.of(ShownSource(own, pem), check_of)
     listener = bind_tcp(address, f"listen.{name}")
     stack.callback(listener.close)
     stack.callback(door.close)

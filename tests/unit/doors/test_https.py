@@ -17,15 +17,16 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarms
 from sojourn.doors import https, tlsdoor
 from sojourn.doors.httpprotocol import HttpProtocols
-from sojourn.doors.https import HttpsContext, HttpsDoor
+from sojourn.doors.https import ClientCheck, HttpsDoor
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.scope import SENDER
 from sojourn.doors.tlsdoor import address_of, bind_tcp
-from sojourn.doors.webdoor import ShownSource
+from sojourn.doors.webdoor import ShownSource, WebContext
 from sojourn.identity.issuing import Issuing
 from sojourn.networks import network_of
 from sojourn.oversight.audit import Audit
 from sojourn.sdk.authorize import authorize_member_of
+from sojourn.sdk.peer import PeerCheck
 from sojourn.sdk.tls import load_svid
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from starlette.applications import Starlette
@@ -62,7 +63,8 @@ class Site:
         self.door = HttpsDoor(protocols, self.authority, self.denied, self.clock, alarms)
         self.listener = bind_tcp("127.0.0.1:0")
         source = ShownSource(OwnSvid(NODE, self.authority, issuing), None)
-        self._context = HttpsContext.of(source, authorize_member_of(domain), self.denied)
+        members = authorize_member_of(domain)
+        self._context = WebContext.of(source, lambda context: ClientCheck(PeerCheck(context, members), self.denied))
         self._left: list[asyncio.StreamWriter] = []
 
     def open(self, connections: int) -> None:
