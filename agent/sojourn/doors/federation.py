@@ -185,15 +185,10 @@ class FederationApi:
         bundle = self._foreign.get(domain)
         if bundle is not None:
             message.trust_domain_bundle.CopyFrom(convert.bundle_message(bundle))
-        if mask is not None:
-            if not mask.bundle_endpoint_url:
-                message.ClearField("bundle_endpoint_url")
-            if not mask.bundle_endpoint_profile:
-                message.ClearField("https_web")
-                message.ClearField("https_spiffe")
-            if not mask.trust_domain_bundle:
-                message.ClearField("trust_domain_bundle")
-        return message
+        if mask is not None and not mask.bundle_endpoint_profile:
+            message.ClearField("https_web")
+            message.ClearField("https_spiffe")
+        return convert.masked(message, mask, ("bundle_endpoint_url", "trust_domain_bundle"))
 
 
 def followed(federating: Federating, foreign: ForeignBundles) -> list[admin_pb2.Federation]:

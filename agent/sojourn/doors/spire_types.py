@@ -134,38 +134,25 @@ def entry_message(entry: Registration, mask: types.EntryMask | None = None) -> t
 
 def new_entry(message: types.Entry, node_id: SpiffeId) -> Registration:
     """An entry of SPIRE's message. A parent that is left out is this node. Raise InvalidEntry with SPIRE's texts."""
-    changed = _changes(message, None)
-    changed.setdefault("parent_id", node_id)
-    if "spiffe_id" not in changed:
-        raise InvalidEntry("failed to convert entry: invalid spiffe ID: request must specify SPIFFE ID")
-    return entries.registration({"id": message.id, **changed})
+    return entries.registration({"id": message.id, **_changes(message, None, node_id)})
 
 
 def entry_change(
     message: types.Entry, mask: types.EntryMask | None, node_id: SpiffeId
 ) -> Callable[[Registration], Registration]:
     """The change that an update asks for: the masked fields, or without a mask all of them."""
-
-    def change(old: Registration) -> Registration:
-        changed = _changes(message, mask)
-        if mask is None or mask.parent_id:
-            changed.setdefault("parent_id", node_id)
-        if (mask is None or mask.spiffe_id) and "spiffe_id" not in changed:
-            raise InvalidEntry("failed to convert entry: invalid spiffe ID: request must specify SPIFFE ID")
-        return entries.changed(old, changed)
-
-    return change
+    return lambda old: entries.changed(old, _changes(message, mask, node_id))
 
 
-def _changes(message: types.Entry, mask: types.EntryMask | None) -> dict[str, Any]:
+def _changes(message: types.Entry, mask: types.EntryMask | None, node_id: SpiffeId) -> dict[str, Any]:
     wanted = {name for name in MASKED if mask is None or getattr(mask, name)}
     changed: dict[str, Any] = {name: getattr(message, name) for name in _PLAIN if name in wanted}
-    if "spiffe_id" in wanted and message.HasField("spiffe_id"):
+    if "spiffe_id" in wanted:
         with told_as(InvalidEntry, "failed to convert entry: invalid spiffe ID"):
             changed["spiffe_id"] = id_or_template(message.spiffe_id)
-    if "parent_id" in wanted and message.HasField("parent_id"):
+    if "parent_id" in wanted:
         with told_as(InvalidEntry, "failed to convert entry: invalid parent ID"):
-            changed["parent_id"] = spiffe_id(message.parent_id)
+            changed["parent_id"] = spiffe_id(message.parent_id) if message.HasField("parent_id") else node_id
     if "priority" in wanted and (mask is not None or message.HasField("priority")):
         changed["priority"] = message.priority
     if "jwt_claims" in wanted and (mask is not None or message.HasField("jwt_claims")):
