@@ -78,7 +78,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(rooms.pruning.run()),
                 group.create_task(rooms.engine.journal.run()),
                 group.create_task(rooms.book.journal.run()),
-                group.create_task(Lookout(rooms.identities).run()),
+                group.create_task(Lookout(rooms.identities.streams).run()),
                 group.create_task(rooms.policies.run()),
                 group.create_task(rooms.subordinates.run()),
             ]

@@ -52,7 +52,7 @@ class Identities:
         self._foreign = foreign
         self._clock = clock
         self._read = ReadTokens()
-        self._streams = Streams(issuing.watch, issuing.unwatch)
+        self.streams = Streams(issuing.watch, issuing.unwatch)
         self._closing = False
         registry.on_change(self._registered)
         issuing.on_rotation(self._rotated)
@@ -74,15 +74,6 @@ class Identities:
         """The bundles that callers with these entries may have: our own first, then those they federate with."""
         own = self._authority.bundle
         return {own.trust_domain: own, **self._foreign.of(entries)}
-
-    @property
-    def streams(self) -> list[Stream]:
-        """All that are open, the oldest first."""
-        return list(self._streams)
-
-    def by_process(self) -> Iterator[Collection[Stream]]:
-        """The open streams of each process that holds any."""
-        return self._streams.by_process()
 
     async def of(self, peer: Peer) -> tuple[Entry, ...]:
         """The entries of a caller, in the stated order. Raise NoIdentity, or AttestationFailed if it cannot be told:
@@ -179,7 +170,7 @@ class Identities:
         for key in lost:
             self._issuing.forget(key)
         for key in lost:
-            for stream in self._streams.having(key):
+            for stream in self.streams.having(key):
                 stream.revoked = True
                 stream.wake()
         return fresh
@@ -196,26 +187,22 @@ class Identities:
         return _Holding(self, peer, method, required=required)
 
     async def begin(self, peer: Peer, method: str, *, required: bool) -> Stream:
-        """Begin a stream, as `stream` says. Whoever has it calls `leave`."""
+        """Begin a stream, as `stream` says. Whoever has it closes it in `streams`."""
         attested = await self._attestation.attest(peer)
-        stream = self._streams.open(method, peer, attested, self._clock.now())
+        stream = self.streams.open(method, peer, attested, self._clock.now())
         if self._closing:
             stream.end(_closing())
         try:
             stream.check_closing()
-            self._streams.give(stream, self._settled(attested))
+            self.streams.give(stream, self._settled(attested))
             if required and not stream.entries:
                 await self._hold(stream)
                 await self.refresh(stream)
                 stream.check_open()
         except BaseException:
-            self.leave(stream)
+            self.streams.close(stream)
             raise
         return stream
-
-    def leave(self, stream: Stream) -> None:
-        """A stream has ended."""
-        self._streams.close(stream)
 
     async def refresh(self, stream: Stream) -> None:
         """Attest a stream's caller again, as cheaply as can be: before each answer. Raise AttestationFailed.
@@ -231,7 +218,7 @@ class Identities:
         stream.unsure = bool(attested.failures)
         stream.attested = attested
         if entries != stream.entries:
-            self._streams.give(stream, entries)
+            self.streams.give(stream, entries)
 
     def holds(self, stream: Stream, looks: Looks) -> bool:
         """Whether a stream's caller still is what it was attested as, and has what it had: the look before an answer
@@ -243,7 +230,7 @@ class Identities:
     def close(self) -> None:
         """End every stream, also those that come still, with Unavailable, so that clients come back."""
         self._closing = True
-        for stream in self._streams:
+        for stream in self.streams:
             stream.end(_closing())
 
     async def _hold(self, stream: Stream) -> None:
@@ -305,7 +292,7 @@ class Identities:
                 after.add(change.new)
         # Callers of whom the same is proved, and all of it could be told, have the same: it is found once.
         found: dict[frozenset[Selector], tuple[Entry, ...] | None] = {}
-        for stream in self._streams:
+        for stream in self.streams:
             held, untold = stream.attested.selectors, stream.attested.untold
             if untold:
                 touched = any(each.match(held) or any(each.possible(held, untold)) for each in (before, after))
@@ -317,30 +304,30 @@ class Identities:
                     found[held] = self._match(stream.attested) if touched else None
                 entries = found[held]
                 if entries is not None:
-                    self._streams.give(stream, entries)
+                    self.streams.give(stream, entries)
                     stream.wake()
 
     def _settle(self, stream: Stream) -> None:
         """Give a stream what its caller has now, or end it if that cannot be told."""
         try:
-            self._streams.give(stream, self._settled(stream.attested, stream.entries))
+            self.streams.give(stream, self._settled(stream.attested, stream.entries))
             stream.wake()
         except AttestationFailed as error:
             stream.end(error)
 
     def _rotated(self, key: IdentityKey) -> None:
-        for stream in self._streams.having(key):
+        for stream in self.streams.having(key):
             stream.wake()
 
     def _foreign_changed(self, trust_domain: TrustDomain) -> None:
         self._read.clear()
-        for stream in self._streams:
+        for stream in self.streams:
             if any(trust_domain in entry.federates_with for entry in stream.entries):
                 stream.wake()
 
     def _bundle_changed(self) -> None:
         self._read.clear()
-        for stream in self._streams:
+        for stream in self.streams:
             stream.wake()
 
 
@@ -362,7 +349,7 @@ class _Holding(AbstractAsyncContextManager[Stream]):
 
     async def __aexit__(self, *_: object) -> None:
         assert self._stream is not None  # set by __aenter__
-        self._identities.leave(self._stream)
+        self._identities.streams.close(self._stream)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import NoReturn
 
 from sojourn.errors import AttestationFailed
-from sojourn.identity.identities import Identities
+from sojourn.identity.subscriptions import Streams
 from sojourn.limits import PROCESSES_LOOKED_AT_ONCE, STREAMS_LOOKED_AT_SECONDS
 
 
@@ -14,8 +14,8 @@ class Lookout:
     those that have been silent for so long that their callers are to be attested again.
     """
 
-    def __init__(self, identities: Identities) -> None:
-        self._identities = identities
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
 
     async def run(self) -> NoReturn:
         """Look every STREAMS_LOOKED_AT_SECONDS until cancelled."""
@@ -25,7 +25,7 @@ class Lookout:
 
     async def look(self) -> None:
         """Look at each process once, however many streams it holds."""
-        for number, streams in enumerate(self._identities.by_process(), 1):
+        for number, streams in enumerate(self._streams.by_process(), 1):
             if not streams:  # it has closed them since
                 continue
             process = next(iter(streams)).peer.process

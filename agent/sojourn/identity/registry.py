@@ -7,8 +7,9 @@ import asyncio
 import uuid
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import wraps
 from itertools import chain
-from typing import Any, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Alarm, Alarms, Clock
@@ -23,6 +24,7 @@ from sojourn.identity.templates import IdTemplate
 from sojourn.limits import ENTRIES_PER_BATCH
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
+Given = ParamSpec("Given")
 Result = TypeVar("Result")
 
 
@@ -32,6 +34,16 @@ class EntryStore(Protocol):
     def load(self) -> list[Registration]: ...
 
     async def write(self, put: Sequence[Registration], remove: Sequence[str]) -> None: ...
+
+
+def _whole(change: Callable[Given, Coroutine[Any, Any, Result]]) -> Callable[Given, Coroutine[Any, Any, Result]]:
+    """A change that is gone through with although its caller may have gone: disk and memory must not part."""
+
+    @wraps(change)
+    async def shielded(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        return await asyncio.shield(asyncio.ensure_future(change(*args, **kwargs)))
+
+    return shielded
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +155,10 @@ class Registry:
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
+    @_whole
     async def create(self, wanted: Sequence[Registration]) -> list[Outcome]:
         """Register entries; an empty ID gets a new one. Items fail one by one; what is done is on disk."""
         _check_batch(wanted)
-        return await _whole(self._create(wanted))
-
-    async def _create(self, wanted: Sequence[Registration]) -> list[Outcome]:
         async with self._lock:
             now = int(self._clock.now().timestamp())
             outcomes: list[Outcome] = []
@@ -172,12 +182,10 @@ class Registry:
             await self._apply([Change(None, entry) for entry in fresh.values()])
             return outcomes
 
+    @_whole
     async def update(self, wanted: Sequence[tuple[str, Callable[[Registration], Registration]]]) -> list[Outcome]:
         """Change entries, each by its ID and a function from what is there to what shall be."""
         _check_batch(wanted)
-        return await _whole(self._update(wanted))
-
-    async def _update(self, wanted: Sequence[tuple[str, Callable[[Registration], Registration]]]) -> list[Outcome]:
         async with self._lock:
             outcomes: list[Outcome] = []
             changes: dict[str, Change] = {}
@@ -202,12 +210,10 @@ class Registry:
             await self._apply(list(changes.values()))
             return outcomes
 
+    @_whole
     async def delete(self, ids: Sequence[str]) -> list[Outcome]:
         """Remove entries. What they served ends at once."""
         _check_batch(ids)
-        return await _whole(self._delete(ids))
-
-    async def _delete(self, ids: Sequence[str]) -> list[Outcome]:
         async with self._lock:
             outcomes: list[Outcome] = []
             changes: dict[str, Change] = {}
@@ -240,8 +246,9 @@ class Registry:
         def plan() -> Plan:
             return make_plan(self, wanted, self._trust_domain, prune=ours if prune else None, locked=self._followed)
 
-        return await _whole(self._apply_plan(plan, dry_run=dry_run))
+        return await self._apply_plan(plan, dry_run=dry_run)
 
+    @_whole
     async def _apply_plan(self, make: Callable[[], Plan], *, dry_run: bool) -> Plan:
         async with self._lock:
             plan = make()
@@ -287,7 +294,7 @@ class Registry:
                 self, marked, self._trust_domain, prune=lambda entry: bool(entry.origin), locked=_by_hand, places=places
             )
 
-        return await _whole(self._apply_plan(plan, dry_run=False))
+        return await self._apply_plan(plan, dry_run=False)
 
     def check_by_hand(self, entry: Registration) -> None:
         """Raise FailedPrecondition if an entry comes from a folder that is followed."""
@@ -375,11 +382,6 @@ class Registry:
 
 def _ordered(entries: Iterable[Entry]) -> tuple[Entry, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.order))
-
-
-async def _whole(change: Coroutine[Any, Any, Result]) -> Result:
-    """Go through with a change although its caller may have gone: disk and memory must not part."""
-    return await asyncio.shield(asyncio.ensure_future(change))
 
 
 def _check_batch(items: Sequence[object]) -> None:

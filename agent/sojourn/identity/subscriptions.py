@@ -24,7 +24,11 @@ class Streams:
         self._of_identity: dict[IdentityKey, dict[Stream, None]] = {}
 
     def __iter__(self) -> Iterator[Stream]:
+        """The oldest first."""
         return iter(tuple(self._all))
+
+    def __len__(self) -> int:
+        return len(self._all)
 
     def open(self, method: str, peer: Peer, attested: Attested, since: datetime) -> Stream:
         """A new stream, of a caller that has nothing yet."""

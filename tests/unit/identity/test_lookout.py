@@ -15,7 +15,7 @@ DEADLINE_SECONDS = 20
 
 
 class Held:
-    """Streams of one process, as Identities gives them."""
+    """Streams of one process, as Streams gives them."""
 
     def __init__(self, peer, count=1):
         attested = Attested(frozenset(), {}, {}, 0.0, peer.process.cgroup())
