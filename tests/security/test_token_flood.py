@@ -27,7 +27,7 @@ from sojourn.doors import answers
 from sojourn.doors.admission import Held
 from sojourn.doors.answers import FORM
 from sojourn.doors.metadata import Metadata
-from sojourn.doors.scope import SENDER
+from sojourn.doors.scope import HELD, SENDER
 from sojourn.errors import InvalidToken, LimitExceeded
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oautherrors import InvalidProof
@@ -162,17 +162,17 @@ def test_requests_that_break_off_do_not_fill_the_log(shared: AgentProcess) -> No
     assert 0 == _logged(shared, "http_failed")
 
 
-async def test_contents_that_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_contents_that_are_held() -> None:
     """The contents of one sender's requests that are under way are held up to a limit, all together; those that have
     been answered count no more, nor do others'.
     """
-    monkeypatch.setattr(answers, "_held", Held(25))
+    held = Held(25)
 
     def request(who: str) -> Request:
         async def receive() -> dict[str, object]:
             return {"type": "http.request", "body": b"x" * 10, "more_body": False}
 
-        return Request({"type": "http", SENDER: SimpleNamespace(who=who)}, receive)
+        return Request({"type": "http", SENDER: SimpleNamespace(who=who), HELD: held}, receive)
 
     with answers.holding(first := request("one")), answers.holding(second := request("one")):
         assert [b"x" * 10] * 2 == [await answers.content_of(each, 10) for each in (first, second)]
@@ -180,8 +180,8 @@ async def test_contents_that_are_held(monkeypatch: pytest.MonkeyPatch) -> None:
             await answers.content_of(third, 10)
         with answers.holding(others := request("other")):
             assert b"x" * 10 == await answers.content_of(others, 10)
-        assert {"one": 20} == answers._held
-    assert {} == answers._held
+        assert {"one": 20} == held
+    assert {} == held
 
 
 def _said(agent: AgentProcess, request: bytes) -> bytes:

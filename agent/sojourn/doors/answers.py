@@ -11,9 +11,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from sojourn.doors.admission import Held
-from sojourn.doors.scope import SENDER
+from sojourn.doors.scope import HELD, SENDER
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError, TooLarge, Unavailable
-from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS, REQUESTS_HELD_BYTES
+from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oautherrors import AuthorizationPending, NonceNeeded
 from sojourn.providers.errors import ProviderUnavailable
 
@@ -22,7 +22,6 @@ NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
 _FIELDS_MAX = 64
 _DECISION = "sojourn.decision"  # in the scope
 _SIZE = "sojourn.size"  # in the scope: bytes of the content that are held
-_held = Held(REQUESTS_HELD_BYTES)  # of all requests that are not answered yet
 _STATUS = {"invalid_client": 401, "temporarily_unavailable": 503}
 
 
@@ -116,5 +115,6 @@ def holding(request: Request) -> Iterator[None]:
 def _hold(request: Request, size: int) -> None:
     """Count so many bytes more, or fewer. Raise LimitExceeded."""
     request.scope[_SIZE] = request.scope.get(_SIZE, 0) + size
-    if not _held.hold(request.scope[SENDER].who, size):
+    held: Held = request.scope[HELD]
+    if not held.hold(request.scope[SENDER].who, size):
         raise LimitExceeded("too much is held of requests that are under way")

@@ -11,8 +11,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from sojourn.allowance import Allowance
+from sojourn.doors.admission import Held
 from sojourn.doors.http2.turns import Turn, Turns
-from sojourn.doors.scope import SENDER
+from sojourn.doors.scope import HELD, SENDER
 from sojourn.errors import LimitExceeded
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
@@ -22,6 +23,7 @@ from sojourn.limits import (
     HTTP_REQUEST_SECONDS,
     METADATA_MAX_BYTES,
     REFUSALS_LOGGED_PER_SECOND,
+    REQUESTS_HELD_BYTES,
 )
 from sojourn.tasks.clients import Sender
 
@@ -32,7 +34,7 @@ class Conversations:
     """Makes uvicorn's protocol, and knows those that are open."""
 
     def __init__(self, app: ASGIApp) -> None:
-        self._config = uvicorn.Config(
+        self.config = uvicorn.Config(
             app,
             http="httptools",
             ws="none",
@@ -43,17 +45,18 @@ class Conversations:
             timeout_keep_alive=HTTP_KEEP_ALIVE_SECONDS,
             log_level="error",  # below that it has a line or two for each request that is malformed
         )
-        self._config.load()
-        self._state = ServerState()
-        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
-        self._turns = Turns(HTTP_READS_PER_TURN)
+        self.config.load()
+        self.state = ServerState()
+        self.logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self.turns = Turns(HTTP_READS_PER_TURN)
+        self.held = Held(REQUESTS_HELD_BYTES)  # of all requests that are not answered yet
 
     def make(self, sender: Sender) -> "Conversation":
-        return Conversation(sender, self._config, self._state, self._logged, self._turns)
+        return Conversation(sender, self)
 
     def close(self) -> None:
         """Close idle connections; those that are being answered close after it."""
-        for connection in list(self._state.connections):
+        for connection in list(self.state.connections):
             connection.shutdown()
 
 
@@ -63,13 +66,10 @@ class Conversation(HttpToolsProtocol):
     What has come is read in the sender's turns: his requests would else all be worked off before others are heard.
     """
 
-    def __init__(
-        self, sender: Sender, config: uvicorn.Config, state: ServerState, logged: Allowance, turns: Turns
-    ) -> None:
-        super().__init__(config=config, server_state=state, app_state={})
+    def __init__(self, sender: Sender, others: Conversations) -> None:
+        super().__init__(config=others.config, server_state=others.state, app_state={})
         self._sender = sender
-        self._logged = logged
-        self._turns = turns
+        self._others = others
         self._came: deque[bytes] = deque()  # and is not read yet
         self._waits = False  # for a turn; until then nothing more is taken
         self._head_bytes = 0
@@ -82,7 +82,7 @@ class Conversation(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         self._came.append(data)
         if len(self._came) == 1:
-            self._turns.ask(self._sender.who, self)
+            self._others.turns.ask(self._sender.who, self)
         if self._came and not self.transport.is_closing():
             self._waits = True
             self.transport.pause_reading()
@@ -122,7 +122,7 @@ class Conversation(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         if self.transport.is_closing():
             return
-        if self._logged.allow(self._sender.who):
+        if self._others.logged.allow(self._sender.who):
             log.info("http_malformed", who=self._sender.who, **self._sender.details)
         super().send_400_response(msg)
 
@@ -135,7 +135,8 @@ class Conversation(HttpToolsProtocol):
         self._expect()
 
     def on_headers_complete(self) -> None:
-        self.scope[SENDER] = self._sender  # type: ignore[literal-required]  # ours, beside ASGI's
+        ours = {SENDER: self._sender, HELD: self._others.held}
+        self.scope.update(ours)  # type: ignore[typeddict-item]  # beside ASGI's
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

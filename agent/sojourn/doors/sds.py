@@ -6,9 +6,10 @@ Envoy sends no security header, so none is asked for here.
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import structlog
@@ -18,6 +19,7 @@ from sojourn._pb.envoy.extensions.transport_sockets.tls.v3 import secret_pb2 as 
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
 from sojourn._pb.envoy.service.secret.v3 import sds_pb2
 from sojourn.allowance import Allowance
+from sojourn.attestation.peer import Peer
 from sojourn.clock import Clock
 from sojourn.doors.admission import Held
 from sojourn.doors.calls import Call, Method, next_of
@@ -36,7 +38,6 @@ from sojourn.limits import (
 log = structlog.get_logger()
 SERVICE = sds_pb2.DESCRIPTOR.services_by_name["SecretDiscoveryService"].full_name
 _VERSION_LENGTH = 16
-_rejections = Allowance(REFUSALS_LOGGED_PER_SECOND)
 REJECTED = Metric("sojourn_sds_rejected_total", "Updates that an Envoy rejected (NACK).")
 
 
@@ -46,6 +47,7 @@ class SdsApi:
     def __init__(self, identities: Identities, clock: Clock) -> None:
         self._identities = identities
         self._clock = clock
+        self._rejections = Allowance(REFUSALS_LOGGED_PER_SECOND)
         self._subscribed = Held(SECRET_NAMES_BYTES_PER_UID)  # names that delta streams keep
 
     def methods(self) -> dict[str, Method]:
@@ -62,10 +64,10 @@ class SdsApi:
 
     async def stream_secrets(self, call: Call, _request: None) -> AsyncIterator[pb.DiscoveryResponse]:
         async with self._identities.stream(call.peer, "StreamSecrets", required=False) as stream:
-            state = _World()
+            state = _World(partial(self._rejected, call.peer))
             async with aclosing(_requests_and_changes(call, stream)) as events:
                 async for request in events:
-                    if request is not None and not state.take(request, call):
+                    if request is not None and not state.take(request):
                         continue
                     if state.names is None:  # nothing was asked for yet
                         continue
@@ -84,7 +86,7 @@ class SdsApi:
 
     async def delta_secrets(self, call: Call, _request: None) -> AsyncIterator[pb.DeltaDiscoveryResponse]:
         async with self._identities.stream(call.peer, "DeltaSecrets", required=False) as stream:
-            state = _Delta()
+            state = _Delta(partial(self._rejected, call.peer))
             try:
                 async with aclosing(_requests_and_changes(call, stream)) as events:
                     async for request in events:
@@ -107,7 +109,7 @@ class SdsApi:
         """
         before = state.weight
         try:
-            return state.take(request, call)
+            return state.take(request)
         finally:
             self._keep(call.peer.who, state.weight - before)
 
@@ -138,6 +140,11 @@ class SdsApi:
         answer.system_version_info, answer.nonce = str(state.version), secrets.token_hex(4)
         return answer
 
+    def _rejected(self, peer: Peer, message: str) -> None:
+        REJECTED.inc()
+        if self._rejections.allow(peer.who):
+            log.warning("sds_update_rejected", pid=peer.process.pid, uid=peer.uid, reason=message[:500])
+
     def _maker(self, stream: Stream, spiffe_validator: bool) -> SecretMaker:
         stream.check_closing()
         return SecretMaker(
@@ -150,24 +157,34 @@ class SdsApi:
 
 
 @dataclass(slots=True)
-class _World:
-    """What one StreamSecrets stream has asked for and been told."""
+class _Told:
+    """What a stream's requests tell beside names."""
 
-    names: frozenset[str] | None = None
+    rejected: Callable[[str], None]  # hears why an Envoy did not take an update
     spiffe_validator: bool = True  # all that is kept of the node: it may be large, and streams are many
     type_url: str = SECRET_TYPE
     version: int = 0
+
+    def hear(self, request: pb.DiscoveryRequest | pb.DeltaDiscoveryRequest) -> None:
+        if request.HasField("error_detail"):
+            self.rejected(request.error_detail.message)
+        if request.HasField("node"):
+            self.spiffe_validator = takes_spiffe_validator(request.node)
+
+
+@dataclass(slots=True)
+class _World(_Told):
+    """What one StreamSecrets stream has asked for and been told."""
+
+    names: frozenset[str] | None = None
     nonce: str = ""
     last: bytes = b""
 
-    def take(self, request: pb.DiscoveryRequest, call: Call) -> bool:
+    def take(self, request: pb.DiscoveryRequest) -> bool:
         """Take in a request; say whether it asks for an answer of its own."""
         if self.nonce and request.response_nonce != self.nonce:
             return False  # about an answer that is no longer the last
-        if request.HasField("error_detail"):
-            _rejected(call, request.error_detail.message)
-        if request.HasField("node"):
-            self.spiffe_validator = takes_spiffe_validator(request.node)
+        self.hear(request)
         names = _names(request.resource_names)
         changed = names != self.names
         self.names, self.type_url = names, _type_url(request.type_url)
@@ -175,7 +192,7 @@ class _World:
 
 
 @dataclass(slots=True)
-class _Delta:
+class _Delta(_Told):
     """What one DeltaSecrets stream is subscribed to and has been sent (name -> version, '' for removed).
 
     `weight`: what keeping the names takes, in bytes.
@@ -184,18 +201,12 @@ class _Delta:
     names: set[str] = field(default_factory=set)
     weight: int = 0
     sent: dict[str, str] = field(default_factory=dict)
-    spiffe_validator: bool = True  # all that is kept of the node: it may be large, and streams are many
-    type_url: str = SECRET_TYPE
-    version: int = 0
 
-    def take(self, request: pb.DeltaDiscoveryRequest, call: Call) -> set[str]:
+    def take(self, request: pb.DeltaDiscoveryRequest) -> set[str]:
         """Take in a request, and return the names on which it asks for an answer: those that it subscribes to. So it
         costs as much as it is long, however many names there are.
         """
-        if request.HasField("error_detail"):
-            _rejected(call, request.error_detail.message)
-        if request.HasField("node"):
-            self.spiffe_validator = takes_spiffe_validator(request.node)
+        self.hear(request)
         self.type_url = _type_url(request.type_url)
         asked = _names(request.resource_names_subscribe)
         for name in asked:
@@ -268,9 +279,3 @@ def _type_url(asked: str) -> str:
     if len(asked) > SPIFFE_ID_MAX_BYTES:
         raise InvalidInput(f"the type URL is longer than {SPIFFE_ID_MAX_BYTES} characters")
     return asked or SECRET_TYPE
-
-
-def _rejected(call: Call, message: str) -> None:
-    REJECTED.inc()
-    if _rejections.allow(call.peer.who):
-        log.warning("sds_update_rejected", pid=call.peer.process.pid, uid=call.peer.uid, reason=message[:500])

@@ -4,7 +4,8 @@ import json
 
 import pytest
 from sojourn.doors import answers
-from sojourn.doors.scope import SENDER
+from sojourn.doors.admission import Held
+from sojourn.doors.scope import HELD, SENDER
 from sojourn.errors import InvalidInput, InvalidToken, PolicyDenied, TooLarge
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oautherrors import AuthorizationPending, InvalidClient, NonceNeeded
@@ -24,7 +25,7 @@ def request(body=b"", *headers, pieces=1):
         return {"type": "http.request", "body": left.pop(0), "more_body": bool(left)}
 
     scope = {"type": "http", "method": "POST", "path": "/token", "headers": list(headers)}
-    return Request({**scope, SENDER: Sender(address="127.0.0.1")}, receive)
+    return Request({**scope, SENDER: Sender(address="127.0.0.1"), HELD: Held(10**6)}, receive)
 
 
 def refused(error, *headers):

@@ -137,7 +137,7 @@ class TestLimits:
         """What is asked goes to the application as it is: no header of a proxy is believed; and no logger is touched."""
         logger = logging.getLogger("uvicorn")
         before = list(logger.handlers)
-        assert site.app is Conversations(site.app)._config.loaded_app
+        assert site.app is Conversations(site.app).config.loaded_app
         assert before == logger.handlers
 
     async def test_too_many_ahead(self, site):
@@ -183,7 +183,7 @@ class TestMalformed:
 
     async def test_fills_no_log(self, site):
         """It is logged up to a limit for each second and sender, on however many connections."""
-        site.conversations._logged = Allowance(REFUSALS_LOGGED_PER_SECOND, lambda: 7.0)
+        site.conversations.logged = Allowance(REFUSALS_LOGGED_PER_SECOND, lambda: 7.0)
         with structlog.testing.capture_logs() as logs:
             for _ in range(REFUSALS_LOGGED_PER_SECOND + 5):
                 await site.send(b"nonsense\r\n\r\n", answers=None)

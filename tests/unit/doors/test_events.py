@@ -7,8 +7,9 @@ import httpx
 import pytest
 from fakes.children import peer_of, waiting_child
 from fakes.signed_events import IDP, issuer_key, signed
+from sojourn.doors.admission import Held
 from sojourn.doors.events import EventsApi
-from sojourn.doors.scope import SENDER
+from sojourn.doors.scope import HELD, SENDER
 from sojourn.errors import Bug, InvalidEvent, InvalidInput, LimitExceeded, NoIdentity, StoreFailed, StoreFull
 from sojourn.oversight.secevent import Rules
 from sojourn.oversight.signals import ACCEPTED, Issuer
@@ -56,7 +57,7 @@ class Door:
 
     async def post(self, content=TOKEN, media_type="application/secevent+jwt"):
         async def with_peer(scope, receive, send):
-            await self._app({**scope, SENDER: Sender(self.peer)}, receive, send)
+            await self._app({**scope, SENDER: Sender(self.peer), HELD: Held(10**6)}, receive, send)
 
         transport = httpx.ASGITransport(with_peer)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as caller:

@@ -11,9 +11,9 @@ LONG = "x" * (SPIFFE_ID_MAX_BYTES + 1)
 
 
 def delta(*requests):
-    state = _Delta()
+    state = _Delta(print)
     for request in requests:
-        state.take(pb.DeltaDiscoveryRequest(**request), None)
+        state.take(pb.DeltaDiscoveryRequest(**request))
     return state
 
 
@@ -38,14 +38,14 @@ class TestDelta:
         """Who subscribes to a name again is sent it again."""
         state = delta({"resource_names_subscribe": ["a", "b"]})
         state.sent.update(a="1", b="2")
-        state.take(pb.DeltaDiscoveryRequest(resource_names_subscribe=["a"]), None)
+        state.take(pb.DeltaDiscoveryRequest(resource_names_subscribe=["a"]))
         assert ({"a", "b"}, {"b": "2"}) == (state.names, state.sent)
 
     def test_unsubscribing(self):
         """What is unsubscribed is forgotten, one that never was subscribed to is ignored."""
         state = delta({"resource_names_subscribe": ["a", "b"]})
         state.sent.update(a="1", b="2")
-        state.take(pb.DeltaDiscoveryRequest(resource_names_unsubscribe=["a", "c"]), None)
+        state.take(pb.DeltaDiscoveryRequest(resource_names_unsubscribe=["a", "c"]))
         assert ({"b"}, {"b": "2"}) == (state.names, state.sent)
 
     def test_names_add_up(self):
@@ -67,14 +67,14 @@ class TestDelta:
             ({"resource_names_subscribe": ["d"], "resource_names_unsubscribe": ["d"]}, set()),
             ({"resource_names_unsubscribe": ["a"]}, set()),
         ):
-            assert asked == state.take(pb.DeltaDiscoveryRequest(**request), None)
+            assert asked == state.take(pb.DeltaDiscoveryRequest(**request))
         assert {"b", "c"} == state.names
 
     def test_what_it_keeps(self):
         """What names take is counted as they come and go, each once."""
         state = delta({"resource_names_subscribe": ["aa", "b"]}, {"resource_names_subscribe": ["aa"]})
         assert 2 * SECRET_NAME_BYTES + 3 == state.weight
-        state.take(pb.DeltaDiscoveryRequest(resource_names_unsubscribe=["aa", "c", "aa"]), None)
+        state.take(pb.DeltaDiscoveryRequest(resource_names_unsubscribe=["aa", "c", "aa"]))
         assert SECRET_NAME_BYTES + 1 == state.weight
 
     @pytest.mark.parametrize("request_", [{"resource_names_subscribe": [LONG]}, {"type_url": LONG}])
@@ -89,14 +89,14 @@ class TestWorld:
     def test_long_texts(self, request_):
         """A name or type longer than a SPIFFE ID is refused in a request for the state of the world, too."""
         with pytest.raises(InvalidInput, match="longer than 2048"):
-            _World().take(pb.DiscoveryRequest(**request_), None)
+            _World(print).take(pb.DiscoveryRequest(**request_))
 
     def test_the_same_names(self):
         """Names are a set: order, repetition and empty names do not change it."""
-        state = _World()
-        assert state.take(pb.DiscoveryRequest(resource_names=["a", "b"]), None)
-        assert not state.take(pb.DiscoveryRequest(resource_names=["b", "a", "b", ""]), None)
+        state = _World(print)
+        assert state.take(pb.DiscoveryRequest(resource_names=["a", "b"]))
+        assert not state.take(pb.DiscoveryRequest(resource_names=["b", "a", "b", ""]))
 
     def test_no_names_at_first(self):
         """A first request without names asks for something: for all."""
-        assert _World().take(pb.DiscoveryRequest(), None)
+        assert _World(print).take(pb.DiscoveryRequest())
