@@ -14,6 +14,9 @@ from sojourn.tasks.grants import Grant
 
 _PORTS: Final = {"http": "80", "https": "443"}
 _DECODED_MAX: Final = 4  # how often a path may be percent-encoded over itself
+_CONTROLS: Final = frozenset((*range(0x20), 0x7F))  # some parsers leave them out, and find a path of two dots then
+# A dot, a slash and a backslash in more bytes than UTF-8 allows, which some decoders take nonetheless.
+_OVERLONG: Final = (b"\xc0\xae", b"\xc0\xaf", b"\xc1\x9c", b"\xe0\x80\xae", b"\xe0\x80\xaf", b"\xe0\x81\x9c")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,9 @@ def _sound(target: str) -> bool:
     path = target.partition("?")[0].encode()
     for _ in range(_DECODED_MAX):
         parts = path.replace(b"\\", b"/").split(b"/")
-        if any(part.partition(b";")[0] in {b".", b".."} for part in parts) or b"\0" in path:
+        if any(part.partition(b";")[0].strip(b" ") in {b".", b".."} for part in parts):
+            return False
+        if not _CONTROLS.isdisjoint(path) or any(each in path for each in _OVERLONG):
             return False
         decoded = unquote_to_bytes(path)
         if decoded == path:

@@ -70,6 +70,8 @@ def test_belongs_to_none(url: str) -> None:
     [
         *("/v1/..", "/v1/../admin", "/v1/./x", "/v1/%2e%2e/admin", "/v1/%2E%2E/admin", "/v1/.%2e/admin"),
         *("/v1/x%2f..%2f..%2fadmin", "/v1/..%5cadmin", "/v1/..;/admin", "/v1/..;x=1/admin", "/v1/%252e%252e/admin"),
+        *("/v1/.%0d%0a./admin", "/v1/.%09./admin", "/v1/%7f../admin", "/v1/..%20/admin", "/v1/%20../admin"),
+        *("/v1/%c0%ae%c0%ae/admin", "/v1/..%C0%AFadmin", "/v1/%e0%80%ae./admin", "/v1/%25c0%25ae./admin"),
         *("/v1/%25252e%25252e/admin", "/v1/a%00b", "/v1\\..\\admin", "/v1/%2525252525252e/x"),
     ],
 )
