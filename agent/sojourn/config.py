@@ -110,6 +110,7 @@ class IdentityConfig(Table):
     x509_svid_ttl: SvidTtl = timedelta(hours=1)
     jwt_svid_ttl: SvidTtl = timedelta(minutes=5)
     jwt_svid_issuer: Annotated[bool, Field(strict=True)] = False  # whether JWT-SVIDs have `iss`, as clouds want it
+    jwt_svid_for_providers: Annotated[bool, Field(strict=True)] = False  # whether workloads get those providers take
     # Audiences that take a JWT-SVID once: those for them are made anew each time. "*": all are.
     jwt_svid_anew: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(max_length=JWT_AUDIENCES_ANEW)] = ()
     wit_svids: Annotated[bool, Field(strict=True)] = False  # an incubating profile of the standard

@@ -40,6 +40,7 @@ from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.identity.issued import Issued
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
+from sojourn.spiffe.ids import SpiffeId
 
 Methods = dict[str, Method]
 
@@ -68,7 +69,20 @@ class Services:
     def of_workloads(self) -> dict[str, Methods]:
         """On the public socket."""
         rooms = self._rooms
-        identity = workload.WorkloadApi(rooms.identities, rooms.audit, rooms.clock, wit=self._config.identity.wit_svids)
+        said, engine = self._config.identity, rooms.engine
+
+        def reserving(spiffe_id: SpiffeId, audience: str) -> str:
+            if said.jwt_svid_for_providers:
+                return ""
+            return rooms.outlets.reserving(engine.types, spiffe_id, audience)
+
+        identity = workload.WorkloadApi(
+            rooms.identities,
+            rooms.audit,
+            rooms.clock,
+            wit=said.wit_svids,
+            reserving=reserving,
+        )
         rooms.issuing.x509.on_forget(identity.forget_answers)
         return {
             workload.SERVICE: identity.methods(),

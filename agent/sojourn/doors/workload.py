@@ -11,7 +11,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.clock import Clock
 from sojourn.doors import claims
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import InvalidInput, InvalidToken, NoIdentity, Unimplemented, told_as
+from sojourn.errors import InvalidInput, InvalidToken, NoIdentity, PolicyDenied, Unimplemented, told_as
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import Step, Stream
@@ -37,9 +37,21 @@ AUDITED_AUDIENCES = 5
 class WorkloadApi:
     """The five calls, and the two of the WIT-SVID profile. Answers that many callers share are serialised once."""
 
-    def __init__(self, identities: Identities, audit: Audit, clock: Clock, *, wit: bool) -> None:
-        """`wit`: whether WIT-SVIDs are offered; their calls are Unimplemented otherwise (Workload API, 7)."""
+    def __init__(
+        self,
+        identities: Identities,
+        audit: Audit,
+        clock: Clock,
+        *,
+        wit: bool,
+        reserving: Callable[[SpiffeId, str], str] = lambda _spiffe_id, _audience: "",
+    ) -> None:
+        """`wit`: whether WIT-SVIDs are offered; their calls are Unimplemented otherwise (Workload API, 7).
+
+        `reserving`: the provider that alone shows a workload's JWT-SVIDs for an audience, or ''.
+        """
         self._wit = wit
+        self._reserving = reserving
         self._identities = identities
         self._audit = audit
         self._clock = clock
@@ -76,12 +88,30 @@ class WorkloadApi:
             entries = [await self._identities.entry_for(call.peer, _requested_id(request.spiffe_id))]
         else:
             entries = await self._identities.of(call.peer)
-        answer = pb.JWTSVIDResponse()
+        answer, refused = pb.JWTSVIDResponse(), None
         for entry in entries:
+            refused = self._refusal(call.peer, entry, audience)
+            if refused is not None:
+                continue
             svid = self._identities.jwt_svid(entry, audience)
             self._record(call.peer, entry, svid)
             answer.svids.add(spiffe_id=str(svid.spiffe_id), svid=svid.token, hint=entry.hint)
+        if refused is not None and not answer.svids:
+            raise refused
         return answer
+
+    def _refusal(self, peer: Peer, entry: Entry, audience: Sequence[str]) -> PolicyDenied | None:
+        """Why a workload is given no JWT-SVID: with it, it would have without a task what its tasks get."""
+        for each in audience:
+            provider = self._reserving(entry.spiffe_id, each)
+            if provider:
+                said = {"spiffe_id": str(entry.spiffe_id), "audience": each[:AUDITED_TEXT], "provider": provider}
+                self._audit.denied("jwt_svid_refused", peer.who, **peer.details, **said)
+                return PolicyDenied(
+                    f"JWT-SVIDs of {str(entry.spiffe_id)!r} for {each[:AUDITED_TEXT]!r} are for provider {provider!r}"
+                    " alone, which gives its tasks credentials: begin a task (or set identity.jwt_svid_for_providers)"
+                )
+        return None
 
     def _record(self, peer: Peer, entry: Entry, svid: JwtSvid) -> None:
         """Record which process has which JWT-SVID: once, however often it is served the same, if no record was lost."""

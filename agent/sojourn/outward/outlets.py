@@ -19,7 +19,9 @@ from sojourn.limits import (
 )
 from sojourn.outward.circuits import Circuit
 from sojourn.outward.places import Places
-from sojourn.providers.provider import Provider
+from sojourn.providers.provider import Provider, audiences_of
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks import rules
 from sojourn.tasks.task import Task
 from sojourn.tasks.types import TaskType
 
@@ -72,6 +74,7 @@ class Outlets:
             name: Outlet(name, provider, seconds.get(name, PROVIDER_DEADLINE_SECONDS), Circuit(name, clock))
             for name, provider in providers.items()
         }
+        self._audiences = [(audience, name) for name, each in providers.items() for audience in audiences_of(each)]
         self._asks: OrderedDict[tuple[str, str], Any] = OrderedDict()  # (digest of a type, resource) -> as it was read
 
     def __len__(self) -> int:
@@ -82,6 +85,28 @@ class Outlets:
 
     def find(self, name: str) -> Outlet | None:
         return self._outlets.get(name)
+
+    def taking(self, audience: str) -> list[str]:
+        """The providers whose outside systems would take a JWT-SVID for this audience.
+
+        Those are whoever names the audience, or a URL above it: servers take the URLs of their endpoints too.
+        """
+        return [
+            name
+            for each, name in self._audiences
+            if audience == each or audience.startswith(f"{each.removesuffix('/')}/")
+        ]
+
+    def reserving(self, types: Mapping[str, TaskType], spiffe_id: SpiffeId, audience: str) -> str:
+        """The provider that gives tasks of this workload, by these types, what a JWT-SVID for this audience would give
+        it without one; '': none.
+        """
+        names = self.taking(audience)
+        for kind in types.values() if names else ():
+            given = {each.provider for each in kind.outside.values()}.intersection(names)
+            if given and any(rules.may_hold(kind, str(spiffe_id), depth) for depth in (0, 1)):
+                return min(given)
+        return ""
 
     def faults(self, types: Mapping[str, TaskType]) -> list[Fault]:
         """What is wrong with how task types name providers, each with its file's name and line; none: all is read."""

@@ -75,6 +75,12 @@ class AuthorizationServer:
         """The `aud` of what this server is shown."""
         return self._table.assertion_audience or self._table.issuer
 
+    @property
+    def audiences(self) -> frozenset[str]:
+        """Every `aud` by which this server may take a JWT-SVID as one for itself, as far as the table says."""
+        table = self._table
+        return frozenset({self.audience, table.issuer, table.token_endpoint or table.issuer})
+
     def assertion(self, mint: Mint) -> str:
         """A JWT-SVID for this server."""
         return mint(self.audience, algorithm=self._table.algorithm)

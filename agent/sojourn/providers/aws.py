@@ -86,6 +86,7 @@ class AwsProvider:
         self._clock = clock or SystemClock()
         self.recall: Recall = "deny" if self._settings.deny_hook is not None else "none"
         self.longest = self._settings.max_session
+        self.audiences = frozenset({self._settings.audience, self._settings.deny_hook or self._settings.audience})
 
     def read_ask(self, ask: Mapping[str, Any], actions: tuple[str, ...]) -> AwsAsk:
         """See AwsAsk. Raise InvalidInput."""

@@ -125,6 +125,7 @@ class EntraProvider:
         self._clock = clock or SystemClock()
         self._tenant = f"{self._settings.authority.removesuffix('/')}/{self._settings.tenant_id}"
         self.longest = self._settings.longest_token
+        self.audiences = frozenset({self._settings.audience})
 
     def read_ask(self, ask: Mapping[str, Any], actions: tuple[str, ...]) -> EntraAsked:
         """See EntraAsk. Raise InvalidInput."""

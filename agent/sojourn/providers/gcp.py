@@ -115,6 +115,9 @@ class GcpProvider:
         self._http = http
         self._clock = clock or SystemClock()
         domain = self._settings.universe_domain
+        named = self._settings.audience
+        self._audience = self._settings.jwt_audience or f"https:{named}"
+        self.audiences = frozenset({self._audience, named, f"https:{named}"})
         self._sts = self._settings.sts or f"https://sts.{domain}/v1/token"
         self._iam = (self._settings.iam_credentials or f"https://iamcredentials.{domain}").removesuffix("/")
 
@@ -182,13 +185,12 @@ class GcpProvider:
                 hint="IAM, Workload Identity Pools, this provider, Attribute mapping: map google.subject to a part, "
                 "such as assertion.sub.extract('/agent/{name}'), and set subject_mapped = true",
             )
-        audience = self._settings.jwt_audience or f"https:{self._settings.audience}"
         body = {
             "grant_type": _GRANT,
             "audience": self._settings.audience,
             "scope": " ".join(scopes),
             "requested_token_type": ACCESS_TOKEN,
-            "subject_token": mint(audience, algorithm="ES256"),
+            "subject_token": mint(self._audience, algorithm="ES256"),
             "subject_token_type": _JWT,
         }
         answer = await self._http.post_form(self._sts, body, step="exchange")

@@ -63,6 +63,7 @@ class IdJagProvider(OAuthProvider[IdJagTable, IdJagAsk]):
             "assertion_audience": table.idp_assertion_audience,
         }
         self._idp = AuthorizationServer(table.model_copy(update=own), http, self.clock, self.hint)
+        self.audiences |= self._idp.audiences
 
     async def exchange(self, wanted: Wanted, mint: Mint) -> Obtained:
         ask: IdJagAsk = wanted.ask

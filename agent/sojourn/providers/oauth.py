@@ -83,6 +83,7 @@ class OAuthProvider(Generic[TableT, AskT]):
         self.recall: Recall = "revoke"
         if self.table.token_endpoint is not None and self.table.revocation_endpoint is None:
             self.recall = "none"
+        self.audiences = self.server.audiences
         self.offline = self.table.offline
         self.longest = self.table.longest
 

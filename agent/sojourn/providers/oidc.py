@@ -1,10 +1,13 @@
 """Kind `oidc`: a token exchange (RFC 8693) of a JWT-SVID at any provider that does them."""
 
-from typing import Annotated, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator
 
+from sojourn.clock import Clock
 from sojourn.providers.authserver import OAuthTable, Text
+from sojourn.providers.http import Http
 from sojourn.providers.oauth import EXCHANGE, OAuthAsk, OAuthProvider
 from sojourn.providers.provider import ACCESS_TOKEN, Mint, Obtained, Wanted
 from sojourn.providers.tokens import TYPE_PREFIX, Expected
@@ -40,6 +43,11 @@ class OidcProvider(OAuthProvider[OidcTable, OidcAsk]):
     table_model = OidcTable
     ask_model = OidcAsk
     grant_type = TOKEN_EXCHANGE
+
+    def __init__(self, name: str, settings: Mapping[str, Any], http: Http, clock: Clock | None = None) -> None:
+        super().__init__(name, settings, http, clock)
+        if self.table.subject_audience is not None:
+            self.audiences |= {self.table.subject_audience}
 
     async def exchange(self, wanted: Wanted, mint: Mint) -> Obtained:
         ask: OidcAsk = wanted.ask

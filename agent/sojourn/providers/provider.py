@@ -149,6 +149,15 @@ class Provider(Protocol):
         """Let go of everything, the Http that it was given among it."""
 
 
+def audiences_of(provider: Provider) -> frozenset[str]:
+    """The `aud` of the JWT-SVIDs that a provider's outside system takes, as its attribute `audiences` has them.
+
+    A workload that has such a JWT-SVID needs no task to have the outside system's credentials. A plugin without the
+    attribute reserves none.
+    """
+    return frozenset(getattr(provider, "audiences", ()))
+
+
 class ProviderPlugin(Protocol):
     """How a provider is made. `settings` is its own table of the configuration, with `kind`.
 

@@ -106,6 +106,8 @@ class VaultProvider:
         self._clock = clock or SystemClock()
         self._address = self._settings.address.removesuffix("/")
         self.longest = self._settings.longest_token
+        self._audience = self._settings.audience or self._address
+        self.audiences = frozenset({self._audience})
         self._stranded: OrderedDict[tuple[str, str], list[str]] = OrderedDict()  # tokens that nobody got, by task
         self._able: OrderedDict[tuple[str, ...], None] = OrderedDict()  # policies by which tokens can revoke themselves
 
@@ -158,7 +160,7 @@ class VaultProvider:
             self._stranded[key] = left
 
     async def _login(self, role: str, mint: Mint) -> tuple[dict[str, Any], timedelta]:
-        body = {"role": role, "jwt": mint(self._settings.audience or self._address, algorithm="ES256")}
+        body = {"role": role, "jwt": mint(self._audience, algorithm="ES256")}
         answer = await self._post(f"auth/{self._settings.mount}/login", body, _LOGIN)
         if answer.status != 200:
             raise refusal_of(answer, _LOGIN)

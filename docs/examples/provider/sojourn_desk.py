@@ -60,6 +60,7 @@ class DeskProvider:
             # The value itself may be a secret that stands in the wrong place: only the key and the reason are told.
             faults = [f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors()]
             raise InvalidConfig(faults) from None
+        self.audiences = frozenset({self._table.url})  # what the desk takes: for tasks alone
         self._name = name
         self._http = http
 

@@ -8,8 +8,10 @@ from fakes.providers import ScriptedProvider
 from fakes.task_types import PERMIT_ALL, TICKETS, TRIAGE
 from sojourn.errors import InvalidTarget
 from sojourn.outward.outlets import Outlets, deadlines
+from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.types import parse
 
+HELPER = "spiffe://example.org/agent/helper"
 TOML = f"""
 allowed_workloads = ["{TRIAGE}"]
 
@@ -35,6 +37,42 @@ audience = "cloud"
 @pytest.fixture
 def outlets(clock):
     return Outlets({"corp": ScriptedProvider(clock), "cloud": ScriptedProvider(clock)}, clock)
+
+
+@pytest.mark.parametrize(
+    ("audience", "name"),
+    [
+        ("https://idp.example.org/realms/x", "corp"),
+        ("https://idp.example.org/realms/x/", "corp"),
+        ("https://idp.example.org/realms/x/protocol/openid-connect/token", "corp"),
+        ("https://idp.example.org/realms/xy", ""),
+        ("https://idp.example.org/realms", ""),
+        ("sts.amazonaws.com", "cloud"),
+        ("", ""),
+    ],
+)
+def test_taking(clock, audience, name):
+    """What an outside system takes a JWT-SVID by is its provider's: its audiences, and URLs below them. A plugin that
+    names none has none.
+    """
+    corp, cloud, plugin = ScriptedProvider(clock), ScriptedProvider(clock), ScriptedProvider(clock)
+    corp.audiences, cloud.audiences = {"https://idp.example.org/realms/x"}, {"sts.amazonaws.com"}
+    outlets = Outlets({"plugin": plugin, "corp": corp, "cloud": cloud}, clock)
+    assert [each for each in [name] if each] == outlets.taking(audience)
+
+
+def test_reserved(clock):
+    """An audience is kept from those workloads whose tasks the provider gives credentials, and from nobody else."""
+    corp, other = ScriptedProvider(clock), ScriptedProvider(clock)
+    corp.audiences = other.audiences = {"https://idp.example.org"}
+    outlets = Outlets({"corp": corp, "other": other}, clock)
+    handed = f'[delegation]\nto = ["{HELPER}"]\n'
+    toml = TOML.replace('provider = "cloud"', 'provider = "corp"').replace("\n\n", f"\n{handed}\n", 1)
+    types = {"triage": parse("triage", toml, PERMIT_ALL)}
+    for workload, name in ((TRIAGE, "corp"), (HELPER, "corp"), ("spiffe://example.org/web", "")):
+        assert name == outlets.reserving(types, SpiffeId.parse(workload), "https://idp.example.org")
+        assert not outlets.reserving(types, SpiffeId.parse(workload), "https://example.org")
+        assert not outlets.reserving({}, SpiffeId.parse(workload), "https://idp.example.org")
 
 
 class TestFaults:

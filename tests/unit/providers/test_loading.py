@@ -1,6 +1,7 @@
 """Providers are made of their tables, or all that is wrong with them is told at once."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sojourn.errors import InvalidConfig
@@ -9,8 +10,11 @@ from sojourn.providers.idjag import IdJagProvider
 from sojourn.providers.keycloak import KeycloakProvider
 from sojourn.providers.loading import load_providers
 from sojourn.providers.oidc import OidcProvider
+from sojourn.providers.provider import audiences_of
 
 ISSUER = "https://idp.example.org/realms/x"
+ENTRA = "aaaaaaaa-0000-0000-0000-000000000001"
+POOL = "//iam.googleapis.com/projects/1/locations/global/workloadIdentityPools/pool/providers/agent"
 
 
 class TestLoad:
@@ -27,6 +31,34 @@ class TestLoad:
         kinds = {"a": OidcProvider, "b": BearerProvider, "c": KeycloakProvider, "d": IdJagProvider}
         assert kinds == {name: type(each) for name, each in made.items()}
         assert {"revoke"} == {each.recall for each in made.values()}
+
+    def test_audiences(self) -> None:
+        """Each kind names every audience by which its outside system may take a JWT-SVID, as its table has them."""
+        tables: dict[str, dict[str, Any]] = {
+            "keycloak": {"issuer": ISSUER},
+            "bearer": {"issuer": ISSUER, "assertion_audience": "urn:a", "token_endpoint": "https://idp.example.org/t"},
+            "oidc": {"issuer": ISSUER, "subject_audience": "urn:subject"},
+            "id-jag": {
+                "issuer": ISSUER,
+                "idp_issuer": "https://corp.example.org",
+                "idp_assertion_audience": "urn:corp",
+            },
+            "aws": {"region": "eu-west-1", "deny_hook": "https://hook.example.org/deny"},
+            "gcp": {"audience": POOL},
+            "entra": {"tenant_id": ENTRA, "client_id": ENTRA},
+            "vault": {"address": "https://vault.example.org:8200", "role": "x"},
+        }
+        made = load_providers({kind: {"kind": kind, **table} for kind, table in tables.items()})
+        assert {kind: audiences_of(each) for kind, each in made.items()} == {
+            "keycloak": {ISSUER},
+            "bearer": {ISSUER, "urn:a", "https://idp.example.org/t"},
+            "oidc": {ISSUER, "urn:subject"},
+            "id-jag": {ISSUER, "https://corp.example.org", "urn:corp"},
+            "aws": {"sts.amazonaws.com", "https://hook.example.org/deny"},
+            "gcp": {POOL, f"https:{POOL}"},
+            "entra": {"api://AzureADTokenExchange"},
+            "vault": {"https://vault.example.org:8200"},
+        }
 
     def test_all_faults(self, tmp_path: Path) -> None:
         """Every fault of every table is named with its key, and no value that might be a secret."""
