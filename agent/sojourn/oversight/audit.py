@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from sojourn.allowance import Allowance
 from sojourn.clock import Clock
 from sojourn.errors import SojournError
 from sojourn.limits import WRITES_WAITING
@@ -70,6 +71,8 @@ class Audit:
         self._store = store
         self._clock = clock
         self.lost = 0  # records so far, of those that waited
+        self._lost_told = 0  # of those, in the journal
+        self._logged = Allowance(1, clock.boot)  # that some are lost: the log is not to fill another disk
         self._waiting: deque[Event] = deque()
         self._writing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -81,7 +84,12 @@ class Audit:
         if len(self._waiting) >= WRITES_WAITING:
             self._waiting.popleft()
             self.lost += 1
-            log.error("audit_record_lost", reason="the journal cannot be written and too many records wait")
+            if self._logged.allow("lost"):
+                log.error(
+                    "audit_record_lost",
+                    reason="the journal cannot be written and too many records wait",
+                    lost=self.lost,
+                )
         self._waiting.append(self.event(event, fields))
         self._wake.set()
 
@@ -112,11 +120,14 @@ class Audit:
         async with self._writing:
             self._note_suppressed()
             batch, self._waiting = self._waiting, deque()
+            lost, self._lost_told = self.lost - self._lost_told, self.lost
+            told = [self.event("records_lost", {"count": lost})] if lost else []
             try:
-                if batch:
-                    await self._store.append(tuple(batch))
+                if batch or told:
+                    await self._store.append((*told, *batch))
             except BaseException:
                 self._waiting.extendleft(reversed(batch))
+                self._lost_told -= lost
                 raise
 
     async def finish(self) -> None:

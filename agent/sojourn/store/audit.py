@@ -4,6 +4,7 @@ Its oldest records may be pruned. Where it begins then is kept apart from it, an
 the last record that is gone, and its digest, from which the rest goes on. The newest of those stays.
 """
 
+import asyncio
 import json
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -55,6 +56,7 @@ class AuditTable:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._head: tuple[int, str] | None = None
+        self._walking = asyncio.Lock()  # one at a time: while a thread walks others wait for the interpreter
         self._rows: list[dict[str, Any]] = []  # that are to be written with the head
         database.on_finish(self._write)
         database.on_rollback(self._forget)
@@ -129,7 +131,8 @@ class AuditTable:
                 return 0, 1, "all records are missing"
             return (count, 0, "") if begun == told else (count, 1, "it does not begin where it was pruned last")
 
-        return await self._database.read(work)
+        async with self._walking:
+            return await self._database.read(work)
 
     async def first(self) -> int:
         """The seq of the first record that was not pruned."""

@@ -75,13 +75,35 @@ class TestNote:
         assert ["a", "b", "c"] == store.names
 
     async def test_a_bounded_number_waits(self, audit, store, monkeypatch, capsys):
-        """If too many wait the oldest are dropped, and the log says so."""
+        """If too many wait the oldest are dropped, the log says so, and the journal has how many, once."""
         monkeypatch.setattr(audit_module, "WRITES_WAITING", 2)
-        for name in "abc":
+        for name in "abcd":
             audit.note(name)
         await audit.flush()
-        assert ["b", "c"] == store.names
+        assert (["records_lost", "c", "d"], [{"count": 2}]) == (store.names, store.fields("records_lost"))
+        audit.note("e")
+        await audit.flush()
+        assert ["c", "d", "e"] == store.names[1:]
         assert "audit_record_lost" in capsys.readouterr().out
+
+    async def test_lost_while_it_cannot_be_written(self, audit, store, monkeypatch):
+        """Of what is lost while the disk takes nothing the number is written with the first that it takes."""
+        monkeypatch.setattr(audit_module, "WRITES_WAITING", 2)
+        store.failure = StoreFailed("no")
+        for name in "abcd":
+            audit.note(name)
+            with pytest.raises(StoreFailed):
+                await audit.flush()
+        store.failure = None
+        await audit.flush()
+        assert (["records_lost", "c", "d"], [{"count": 2}]) == (store.names, store.fields("records_lost"))
+
+    async def test_many_lost_ones_do_not_fill_the_log(self, audit, store, monkeypatch, capsys):
+        """However many records are lost, the log has a line a second, with their number."""
+        monkeypatch.setattr(audit_module, "WRITES_WAITING", 2)
+        for _ in range(1_000):
+            audit.note("a")
+        assert 1 == capsys.readouterr().out.count("audit_record_lost")
 
     async def test_counts_what_is_lost(self, audit, monkeypatch):
         """Whoever records something once can tell that its record may have gone."""
