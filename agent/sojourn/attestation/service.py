@@ -147,10 +147,15 @@ class Attestation:
         running = self._running.get(peer)
         if running is None:
             running = self._running[peer] = asyncio.ensure_future(self._attest(peer))
-            running.add_done_callback(lambda _: self._running.pop(peer, None))
+            running.add_done_callback(lambda done: self._ran(peer, done))
         attested = await asyncio.shield(running)
         peer.check_unchanged()  # others had their turn since the attestation ended
         return attested
+
+    def _ran(self, peer: Peer, done: "asyncio.Future[Attested]") -> None:
+        self._running.pop(peer, None)
+        if not done.cancelled():
+            done.exception()  # whoever asked may have gone: then asyncio would log it, each time and whole
 
     def still(self, peer: Peer, looks: Looks) -> Attested | None:
         """As `attest`, among others of one step of the event loop; None if attestors have to be asked."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import gc
 
 import pytest
 import structlog
@@ -189,6 +190,24 @@ class TestKept:
         await asyncio.gather(leaves, return_exceptions=True)
         unix.gate.set()
         assert (await stays).selectors
+
+    async def test_all_leave(self, attestation, unix, docker, peer, running):
+        """Callers that end while they are attested leave no error behind that nobody hears, to be logged each time."""
+        said = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: said.append(context["message"]))
+        unix.gate = asyncio.Event()
+        leaves = asyncio.ensure_future(attestation.attest(peer))
+        await unix.asking.wait()
+        leaves.cancel()
+        await asyncio.gather(leaves, return_exceptions=True)
+        del leaves
+        running.kill()
+        running.wait()
+        unix.gate.set()
+        while attestation._running:
+            await asyncio.sleep(0.01)
+        gc.collect()
+        assert [] == said
 
 
 class TestCarried:
