@@ -15,7 +15,8 @@ from sojourn.clock import Clock
 from sojourn.errors import SojournError
 from sojourn.limits import PROVIDER_ANSWER_MAX_BYTES, PROVIDER_RETRY_SECONDS, PROVIDER_TRIES
 from sojourn.outward.assertions import Assertions
-from sojourn.outward.credentials import Book, Credential
+from sojourn.outward.book import CredentialBook
+from sojourn.outward.credentials import Credential
 from sojourn.outward.outlets import Outlet
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable, wordless
 from sojourn.providers.provider import Obtained, Wanted
@@ -35,7 +36,7 @@ class Asking:
 
     def __init__(
         self,
-        book: Book,
+        book: CredentialBook,
         assertions: Assertions,
         clock: Clock,
         *,

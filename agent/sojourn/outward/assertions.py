@@ -1,27 +1,16 @@
 """The JWT-SVIDs that providers are shown: of the workload whose task a credential is for, and each for one call."""
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal, Protocol
 
 from sojourn.limits import PROVIDER_ASSERTION_SECONDS
 from sojourn.oversight.audit import Audit
 from sojourn.providers.provider import Mint
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jose import VerifiedClaims
+from sojourn.spiffe.jwtsvid import JwtSvid
 
 LIFE = timedelta(seconds=PROVIDER_ASSERTION_SECONDS)
-
-
-class Signed(Protocol):
-    """A JWT-SVID, as far as it concerns this."""
-
-    @property
-    def token(self) -> str: ...
-    @property
-    def expires_at(self) -> datetime: ...
-    @property
-    def claims(self) -> VerifiedClaims: ...
 
 
 class AssertionIssuer(Protocol):
@@ -36,7 +25,7 @@ class AssertionIssuer(Protocol):
         issuer: str,
         algorithm: Literal["ES256", "RS256"] = "ES256",
         claims: Mapping[str, Any] | None = None,
-    ) -> Signed: ...
+    ) -> JwtSvid: ...
 
 
 class Assertions:
@@ -51,15 +40,8 @@ class Assertions:
     def of(self, spiffe_id: SpiffeId) -> Mint:
         """What signs for one workload, whoever asks."""
 
-        def mint(
-            audience: str,
-            *,
-            algorithm: Literal["ES256", "RS256"] = "ES256",
-            claims: Mapping[str, Any] | None = None,
-        ) -> str:
-            signed = self._authority.issue_assertion(
-                spiffe_id, audience, LIFE, issuer=self._issuer, algorithm=algorithm, claims=claims
-            )
+        def mint(audience: str, **options: Any) -> str:
+            signed = self._authority.issue_assertion(spiffe_id, audience, LIFE, issuer=self._issuer, **options)
             if self._audit is not None:
                 self._audit.note(
                     "assertion_issued",

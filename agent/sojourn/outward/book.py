@@ -94,9 +94,10 @@ class CredentialBook:
         if found:
             log.info("external_credentials_taken_over", found=len(found), residual=len(self.index.residual()))
 
-    # --- as core asks (outward/credentials.py: Book) ----------------------------------------------------------------
+    # --- as a provider is asked (outward/asking.py, outward/handing.py) ---------------------------------------------
 
     async def ask(self, task: Task, provider: str, grant: Grant, longest: datetime) -> Credential:
+        """Note on disk that a provider is about to be asked. Raise what the store raises, or LimitExceeded."""
         await self._sealing.prepare()
         self.index.check_room(task)
         credential = Credential(
@@ -131,6 +132,11 @@ class CredentialBook:
         return credential
 
     async def hold(self, credential: Credential, obtained: Obtained, **decided: Any) -> None:
+        """Note on disk what was obtained, with its audit record; only then may it be handed out.
+
+        `decided`: on what policy decided. Raise TaskOver if the task has ended, or has the grant no more: it is being
+        taken back then.
+        """
         if credential.state != ASKING:
             raise Bug("a credential that is not asked for was obtained")
         handle, public = _texts(obtained.handle), _texts(obtained.public)
@@ -171,10 +177,12 @@ class CredentialBook:
         credential.obtained = obtained
 
     def refused(self, credential: Credential, why: str) -> None:
+        """The provider gave nothing. It is written later."""
         if credential.state == ASKING:
             self._remove(credential, self._event("external_credential_refused", credential, reason=why[:AUDITED_TEXT]))
 
     def lost(self, credential: Credential, why: str) -> None:
+        """No answer came that could be noted: it may exist. It is written later, and taken back if that can be."""
         if credential.state != ASKING:
             return
         for each in self.of(credential.task_id):  # one record of what nobody has is enough
@@ -191,6 +199,7 @@ class CredentialBook:
             self._let_go(credential)
 
     def of(self, task_id: str) -> tuple[Credential, ...]:
+        """Those of a task that are not gone, the oldest first."""
         return self.index.of(task_id)
 
     # --- the end of a task ------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ from sojourn.limits import (
     PEM_MAX_BYTES,
 )
 from sojourn.providers.addresses import is_public
-from sojourn.providers.connecting import Bounded, Lookups
+from sojourn.providers.connecting import Bounded, Lookups, tls_context
 from sojourn.sdk.authorize import Authorize, authorize_id
 from sojourn.sdk.parse import X509Context
 from sojourn.sdk.peer import PeerCheck
@@ -124,18 +124,11 @@ class BundleEndpoints:
 def _authorities(ca: Path | None) -> ssl.SSLContext:
     """A client's context that verifies web certificates (RFC 6125). Raise InvalidInput for a file that is not good."""
     try:
-        text = None if ca is None else trusted.read(ca, PEM_MAX_BYTES)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies, names too; create_default_context may log keys
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if text is None:
-            context.load_default_certs(ssl.Purpose.SERVER_AUTH)
-        else:
-            context.load_verify_locations(cadata=text)
+        return tls_context(None, None if ca is None else trusted.read(ca, PEM_MAX_BYTES))
     except InvalidInput as error:
         raise InvalidInput(f"{ca}: {error.public}") from error
     except (ssl.SSLError, ValueError) as error:
         raise InvalidInput(f"{ca}: it has no certificates in PEM: {error}") from error
-    return context
 
 
 class _Vouching:

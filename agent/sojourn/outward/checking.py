@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Final, Literal, Protocol, cast
+from typing import Any, Final, cast
 
 import structlog
 
@@ -23,7 +23,7 @@ from sojourn.limits import (
     PROVIDER_CHECK_TEXT,
     PROVIDER_CHECKS_PER_MINUTE,
 )
-from sojourn.outward.outlets import Outlet, Route
+from sojourn.outward.outlets import Outlet, Outlets
 from sojourn.oversight.audit import Audit
 from sojourn.providers.errors import wordless
 from sojourn.providers.provider import Mint, Step, Wanted
@@ -57,14 +57,6 @@ class TimedStep:
     milliseconds: int
 
 
-class Reachable(Protocol):
-    """The providers, and what is asked of them: outward.outlets."""
-
-    def all(self) -> list[Outlet]: ...
-    def find(self, name: str) -> Outlet | None: ...
-    def route(self, kind: TaskType, resource: str) -> Route | None: ...
-
-
 class _Failed(Exception):
     """A first step failed."""
 
@@ -79,7 +71,7 @@ class Checking:
 
     def __init__(
         self,
-        outlets: Reachable,
+        outlets: Outlets,
         types: Callable[[], Mapping[str, TaskType]],
         registered: Callable[[SpiffeId], bool],
         mints: Callable[[SpiffeId], Mint],
@@ -282,12 +274,10 @@ class Checking:
             told.put_nowait(None)
 
     def _mint(self, wanted: Wanted | None, hidden: list[str]) -> Mint:
-        def mint(
-            audience: str, *, algorithm: Literal["ES256", "RS256"] = "ES256", claims: Mapping[str, Any] | None = None
-        ) -> str:
+        def mint(audience: str, **options: Any) -> str:
             if wanted is None:
                 raise Unavailable("there is nobody to sign for")
-            made = self._mints(wanted.spiffe_id)(audience, algorithm=algorithm, claims=claims)
+            made = self._mints(wanted.spiffe_id)(audience, **options)
             hidden.append(made)
             return made
 

@@ -12,14 +12,13 @@ What is gone is in the audit alone, with how it ended and for how long it outliv
 """
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from sojourn.clock import Clock
-from sojourn.documents import exactly, texts
+from sojourn.documents import exactly, seconds, texts
 from sojourn.errors import InvalidInput
 from sojourn.providers.provider import Obtained
 from sojourn.spiffe.ids import SpiffeId
@@ -136,7 +135,7 @@ class JournaledCredential:
         expires_at = _moment(self.unverified_expires_at)
         over_at = None if document["over_at"] is None else _moment(document["over_at"])
         if document.get("boot_id") == self.boot_id:
-            expires_boot, over_boot = _seconds(document["expires_boot"]), _seconds(document["over_boot"])
+            expires_boot, over_boot = seconds(document["expires_boot"]), seconds(document["over_boot"])
         else:
             now, boot = clock.now(), clock.boot()
             expires_boot = boot + (expires_at - now).total_seconds()
@@ -165,37 +164,5 @@ class JournaledCredential:
         )
 
 
-def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise InvalidInput("not a time")
-    return value
-
-
 def _moment(value: object) -> datetime:
-    return datetime.fromtimestamp(_seconds(value), UTC)
-
-
-class Book(Protocol):
-    """The credentials of this agent, each journaled before it is used."""
-
-    async def ask(self, task: Task, provider: str, grant: Grant, longest: datetime) -> Credential:
-        """Note on disk that a provider is about to be asked. Raise what the store raises, or LimitExceeded."""
-
-    async def hold(self, credential: Credential, obtained: Obtained, **decided: Any) -> None:
-        """Note on disk what was obtained, with its audit record; only then may it be handed out.
-
-        `decided`: on what policy decided. Raise TaskOver if the task has ended, or has the grant no more: it is being
-        taken back then.
-        """
-
-    def over(self, credential: Credential, why: str) -> None:
-        """The task has one no more, though it may live on: it is taken back. It is written later."""
-
-    def refused(self, credential: Credential, why: str) -> None:
-        """The provider gave nothing. It is written later."""
-
-    def lost(self, credential: Credential, why: str) -> None:
-        """No answer came that could be noted: it may exist. It is written later, and taken back if that can be."""
-
-    def of(self, task_id: str) -> tuple[Credential, ...]:
-        """Those of a task that are not gone, the oldest first."""
+    return datetime.fromtimestamp(seconds(value), UTC)

@@ -1,14 +1,13 @@
 """Giving a task what it asks for at a resource: a token of ours, or what a provider gives."""
 
 from collections.abc import Callable, Sequence
-from datetime import datetime
+from typing import Unpack
 
 from sojourn.oautherrors import BindingNotOffered
 from sojourn.outward.handing import Handing
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.given import Given
+from sojourn.tasks.given import Given, Terms
 from sojourn.tasks.task import Task
-from sojourn.tasks.tokens import Binding
 
 
 class Giving:
@@ -50,30 +49,16 @@ class Giving:
         resource: str,
         actions: Sequence[str],
         *,
-        not_after: datetime | None = None,
-        binding: Binding | None = None,
-        agent_key: bool = False,
-        params_digest: str = "",
-        looked: bool = False,
         fits: Callable[[str], None] = lambda _issued_type: None,
+        **terms: Unpack[Terms],
     ) -> Given:
         """A credential for one resource of a live task: see TaskEngine.token and Handing.give, and what those raise.
 
         `fits` is of those of a provider alone: the type of ours is known. Raise BindingNotOffered for one of a provider
         that is to be bound, or for one request alone.
         """
-        bound = agent_key or binding is not None
-        self.check_offered(task, resource, bound=bound, params_digest=params_digest)
+        bound = terms.get("agent_key", False) or terms.get("binding") is not None
+        self.check_offered(task, resource, bound=bound, params_digest=terms.get("params_digest", ""))
         if self.is_outside(task, resource):
-            return await self._handing.give(task, resource, actions, not_after=not_after, fits=fits)
-        token = await self._engine.token(
-            task,
-            resource,
-            actions,
-            not_after=not_after,
-            binding=binding,
-            agent_key=agent_key,
-            params_digest=params_digest,
-            looked=looked,
-        )
-        return Given.of(token)
+            return await self._handing.give(task, resource, actions, not_after=terms.get("not_after"), fits=fits)
+        return Given.of(await self._engine.token(task, resource, actions, **terms))

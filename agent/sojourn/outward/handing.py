@@ -13,7 +13,8 @@ import structlog
 
 from sojourn.errors import InvalidTarget, SojournError, TaskOver
 from sojourn.outward.asking import Asking
-from sojourn.outward.credentials import UNFIT, Book, Credential
+from sojourn.outward.book import CredentialBook
+from sojourn.outward.credentials import UNFIT, Credential
 from sojourn.outward.kept import Kept, KeptCredentials, Key
 from sojourn.outward.outlets import Outlets, Route
 from sojourn.oversight.audit import Audit
@@ -32,7 +33,9 @@ _LEAST = timedelta(seconds=1)  # less is of no use to anybody
 class Handing:
     """Gives tasks what providers give for them."""
 
-    def __init__(self, engine: TaskEngine, outlets: Outlets, book: Book, asking: Asking, audit: Audit) -> None:
+    def __init__(
+        self, engine: TaskEngine, outlets: Outlets, book: CredentialBook, asking: Asking, audit: Audit
+    ) -> None:
         self.outlets = outlets
         self._engine = engine
         self._book = book

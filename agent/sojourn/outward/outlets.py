@@ -146,26 +146,25 @@ class Outlets:
 
         Empty of a task whose type is not in force any more.
         """
-        found = []
-        for resource in task.authority.resources:
-            if resource in task.type.outside:
-                try:
-                    route = self.route(task.type, resource)
-                    assert route is not None
-                    found.append((resource, route.outlet, route.outlet.provider.describe(route.ask)))
-                except Exception:
-                    log.exception("resource_not_described", task=task.id, resource=resource)
-        return found
+        each = ((resource, self._described(task, resource)) for resource in task.authority.resources)
+        return [(resource, *told) for resource, told in each if told is not None]
 
     def asked_of(self, task: Task, resource: str) -> Mapping[str, str]:
         """What a provider is asked for, so that it is known of a lost answer whatever task types say by then."""
+        told = self._described(task, resource)
+        return {} if told is None else told[1]
+
+    def _described(self, task: Task, resource: str) -> tuple[Outlet, Mapping[str, str]] | None:
+        """None if no provider gives its credentials, or it cannot be described."""
         try:
             route = self.route(task.type, resource)
-            told = {} if route is None else route.outlet.provider.describe(route.ask)
-            return {str(name): str(value) for name, value in told.items()}
+            if route is None:
+                return None
+            told = route.outlet.provider.describe(route.ask)
+            return route.outlet, {str(name): str(value) for name, value in told.items()}
         except Exception:
             log.exception("resource_not_described", task=task.id, resource=resource)
-            return {}
+            return None
 
     def types_of(self, name: str, types: Mapping[str, TaskType]) -> list[str]:
         """The names of the task types that name a provider, sorted."""

@@ -3,9 +3,6 @@
 A request never changes, and is for one task: what was shown to whoever decides is what is decided.
 """
 
-import hashlib
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -128,9 +125,3 @@ class Approval:
             "count": request.count,
             "given": [each.document() for each in self.given],
         }
-
-
-def digest_of(asked: Mapping[str, Any]) -> str:
-    """SHA-256 over canonical JSON, lower-case hex."""
-    text = json.dumps(asked, separators=(",", ":"), sort_keys=True, ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()

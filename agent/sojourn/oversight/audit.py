@@ -6,7 +6,6 @@ anywhere shows. Records never hold tokens, keys or selectors.
 
 import asyncio
 import hashlib
-import json
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,12 +16,12 @@ import structlog
 
 from sojourn.allowance import Allowance
 from sojourn.clock import Clock
+from sojourn.documents import canonical
 from sojourn.errors import SojournError
 from sojourn.limits import WRITES_WAITING
 
 log = structlog.get_logger()
 FIRST = "0" * 64
-canonical = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=True).encode
 DENIALS_PER_SECOND = 20  # over that they are counted, and the count is recorded: refusals cost the refused nothing
 
 

@@ -1,6 +1,5 @@
 """One fact: as a source says it, as it is kept, and as it stands in the database."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from sojourn.documents import seconds
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import (
     FACT_MAX_AGE_SECONDS,
@@ -16,12 +16,12 @@ from sojourn.limits import (
     JWT_LEEWAY_SECONDS,
     LONG_MAX,
 )
+from sojourn.oversight.caep import is_task
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.policy import Param
 from sojourn.tasks.typefile import OPERATOR
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
-_TASK = re.compile(r"tsk_[A-Za-z0-9_-]{22}")
 Key = tuple[str, str, str]  # name, subject, source
 
 
@@ -99,15 +99,15 @@ class Fact:
         """
         name, subject, source = stored.key
         document = stored.unverified_document
-        happened_at = datetime.fromtimestamp(_seconds(document["happened_at"]), UTC)
+        happened_at = datetime.fromtimestamp(seconds(document["happened_at"]), UTC)
         value = document["value"]
-        since, until = _seconds(document["since"]), document["until"]
-        until = None if until is None else _seconds(until)
+        since, until = seconds(document["since"]), document["until"]
+        until = None if until is None else seconds(until)
         if not stored.same_boot:
-            age = now.timestamp() - _seconds(document["wall_since"])
+            age = now.timestamp() - seconds(document["wall_since"])
             since = boot - (age if age >= 0 else FACT_MAX_AGE_SECONDS + 1)
             if until is not None:
-                until = boot + _seconds(document["wall_until"]) - now.timestamp() if age >= 0 else boot
+                until = boot + seconds(document["wall_until"]) - now.timestamp() if age >= 0 else boot
         elif since > boot:
             raise InvalidInput("the fact is of the future")
         check(Publication(name, subject, value, source, None, happened_at))
@@ -117,7 +117,7 @@ class Fact:
 def check(said: Publication) -> None:
     """Raise InvalidInput with what is wrong."""
     check_name(said.name)
-    if said.subject and not _TASK.fullmatch(said.subject) and not _is_spiffe_id(said.subject):
+    if said.subject and not is_task(said.subject) and not _is_spiffe_id(said.subject):
         raise InvalidInput(f"subject {said.subject[:100]!r} is neither empty, nor a SPIFFE ID, nor a task's ID")
     if not (said.source == OPERATOR or _is_issuer(said.source) or _is_spiffe_id(said.source)):
         raise InvalidInput(f"source {said.source[:100]!r} is neither operator, nor a SPIFFE ID, nor an https issuer")
@@ -158,9 +158,3 @@ def _is_issuer(text: str) -> bool:
     except ValueError:
         return False
     return parts.scheme == "https" and bool(parts.hostname) and len(text) <= FACT_SOURCE_MAX_BYTES
-
-
-def _seconds(value: object) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-        raise InvalidInput("not a time")
-    return float(value)

@@ -3,13 +3,12 @@
 Each refusal has a code of RFC 8935, 2.4, for the transmitter.
 """
 
-import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sojourn.documents import digest_of
 from sojourn.errors import InvalidEvent, InvalidToken, quoted
 from sojourn.limits import CLAIMS_NESTED_MAX, EVENTS_PER_SIGNAL, JWT_LEEWAY_SECONDS, SIGNAL_JTI_MAX
 from sojourn.spiffe.jose import PublicKey, UnverifiedJws, VerifiedClaims, audiences, numeric_date, parse_unverified
@@ -91,8 +90,8 @@ def verify(unverified: UnverifiedEvent, rules: Rules, keys: Mapping[str, PublicK
         raise InvalidEvent(error.public, err=err, detail=error.detail) from error
     return SecurityEvent(
         rules.issuer,
-        _digest([rules.issuer, _jti(claims)]),
-        _digest(claims),
+        digest_of([rules.issuer, _jti(claims)]),
+        digest_of(claims),
         _issued_at(issued, rules, now),
         _events(claims),
         claims,
@@ -143,7 +142,3 @@ def _deeper_than(value: object, levels: int) -> bool:
         return False
     inner = value.values() if isinstance(value, dict) else value
     return levels == 0 or any(_deeper_than(each, levels - 1) for each in inner)
-
-
-def _digest(value: object) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

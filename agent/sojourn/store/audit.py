@@ -12,9 +12,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, func, select, text
 
+from sojourn.documents import canonical
 from sojourn.errors import StoreFailed
 from sojourn.limits import AUDIT_KEPT_LEAST, AUDIT_LISTED
-from sojourn.oversight.audit import FIRST, Event, Record, canonical, digest_of
+from sojourn.oversight.audit import FIRST, Event, Record, digest_of
 from sojourn.store import settings
 from sojourn.store.database import Database
 from sojourn.store.prepared import Prepared

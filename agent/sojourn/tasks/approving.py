@@ -12,9 +12,10 @@ from typing import Any
 
 import structlog
 
+from sojourn.documents import digest_of
 from sojourn.errors import FailedPrecondition, NeedsApproval, NotFound, PolicyDenied, TaskOver
 from sojourn.identity.entries import Entry
-from sojourn.oversight.approvals import Approval, ApprovalRequest, Approver, Person, digest_of
+from sojourn.oversight.approvals import Approval, ApprovalRequest, Approver, Person
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.reviews import Review, Reviews
 from sojourn.tasks import rules

@@ -290,10 +290,9 @@ def _named(client: Client, client_id: str) -> Client:
         spiffe_id = SpiffeId.parse(client_id)
     except InvalidSpiffeId as error:
         raise InvalidClient(f"client_id is not a SPIFFE ID: {error.public}") from error
-    own = tuple(entry for entry in client.entries if entry.spiffe_id == spiffe_id)
-    if not own:
+    if not client.has(spiffe_id):
         raise InvalidClient("client_id is not the client's: leave it out, or give its SPIFFE ID")
-    return replace(client, entries=own)
+    return client.as_only(spiffe_id)
 
 
 def bound_to(client: Client, proof: Binding | None) -> Binding | None:

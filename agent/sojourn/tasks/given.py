@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Protocol, Self
+from typing import Any, Protocol, Self, TypedDict, Unpack
 
 from sojourn.tasks.exchange import TOKEN_TYPE_ACCESS
 from sojourn.tasks.task import Task
@@ -41,6 +41,16 @@ class Given:
         )
 
 
+class Terms(TypedDict, total=False):
+    """On what terms a token of ours is asked for: see TaskEngine.token."""
+
+    not_after: datetime | None
+    binding: Binding | None
+    agent_key: bool
+    params_digest: str
+    looked: bool
+
+
 class Giver(Protocol):
     """Who gives tasks what they ask for."""
 
@@ -56,14 +66,7 @@ class Giver(Protocol):
         resource: str,
         actions: Sequence[str],
         *,
-        not_after: datetime | None = None,
-        binding: Binding | None = None,
-        agent_key: bool = False,
-        params_digest: str = "",
-        looked: bool = False,
         fits: Callable[[str], None] = lambda _issued_type: None,
+        **terms: Unpack[Terms],
     ) -> Given:
-        """A credential for one resource of a live task. `looked`: it was found active in this very step.
-
-        Raise errors of ours; none was given then.
-        """
+        """A credential for one resource of a live task. Raise errors of ours; none was given then."""

@@ -3,8 +3,6 @@
 It decides nothing: whatever goes wrong in it is counted, and changes no answer.
 """
 
-import hashlib
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -13,6 +11,7 @@ from typing import Any
 import structlog
 
 from sojourn.clock import Clock
+from sojourn.documents import digest_of
 from sojourn.limits import SHADOW_DIFFERENCES
 from sojourn.tasks.asking import Answer, Question, ask
 from sojourn.tasks.params import texts_of
@@ -21,7 +20,6 @@ from sojourn.tasks.task import Task
 from sojourn.tasks.types import TaskType, TypeSet
 
 log = structlog.get_logger()
-_CANONICAL = json.JSONEncoder(separators=(",", ":"), sort_keys=True, ensure_ascii=True)
 _SEEN = tuple(each.name for each in fields(Principal))
 Read = Callable[[Task, TaskType], Context]  # what the policies of a type may read about a task
 
@@ -153,13 +151,12 @@ class Decided:
             "params": dict(self.context.params),
             "facts": {name: fact.value for name, fact in read.items()},
         }
-        text = _CANONICAL.encode(inputs)
         facts = {
             name: {"value": fact.value, "source": fact.source, "age_seconds": round(fact.age, 3)}
             for name, fact in read.items()
         }
         return {
-            "inputs": hashlib.sha256(text.encode()).hexdigest(),
+            "inputs": digest_of(inputs),
             "policies": list(self.policies),
             "policy_set": self._policy_set,
             "facts": facts or None,

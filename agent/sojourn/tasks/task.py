@@ -10,6 +10,7 @@ what was issued before a change is not revived by the next. The one exception is
 """
 
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -280,15 +281,9 @@ class Task:
 
     def record_of_approved(self, begun: "Begun") -> TaskRecord:
         """The task as it will be once it has begun."""
-        changed = {
-            "grants": begun.authority.document(),
-            "created_at": begun.created_at.timestamp(),
-            "expires_at": begun.expires_at.timestamp(),
-            "deadline": begun.deadline,
-            "last_used": begun.boot,
-            "approved": True,
-        }
-        return TaskRecord(self.id, ACTIVE, self.version + 1, {**self.record().document, **changed})
+        after = copy(self)
+        after.begin(begun)
+        return after.record()
 
     def begin(self, begun: "Begun") -> None:
         """Go from pending to active: its life begins now."""
