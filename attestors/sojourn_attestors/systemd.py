@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 from sojourn.attestation.attestor import Answer, Cgroup, Subject, Table, parse_cgroups, read_settings
 from sojourn.errors import AttestationFailed
-from sojourn.limits import SELECTOR_VALUE_MAX_BYTES, SYSTEM_BUS_SECONDS
+from sojourn.limits import SELECTOR_VALUE_MAX_BYTES, SOCKET_PATH_MAX_BYTES, SYSTEM_BUS_SECONDS
 
 from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
 from sojourn_attestors.kernel.processes import has_ended
@@ -26,11 +26,10 @@ from sojourn_attestors.units.manager import Manager, SystemdLeft, Unit
 from sojourn_attestors.units.names import template_of, user_of, user_unit
 
 _OF_UNITS: Final = ("id", "fragment_path", "slice", "invocation_id", "template", "instance", "manager")
-_SOCKET_PATH_MAX_BYTES: Final = 107  # unix(7)
 
 
 def _path(value: str) -> str:
-    if not value.startswith("/") or "\0" in value or len(value.encode()) > _SOCKET_PATH_MAX_BYTES:
+    if not value.startswith("/") or "\0" in value or len(value.encode()) > SOCKET_PATH_MAX_BYTES:
         raise ValueError("is not the absolute path of a Unix socket")
     return value
 

@@ -87,7 +87,9 @@ class UnixAttestor:
         return Answer(frozenset(found.values), found.withheld, untold=found.untold)
 
     def _ids(self, subject: Subject, found: Found) -> None:
-        for kind, number in _ids_of(subject):
+        ids = [("uid", subject.uid), ("gid", subject.gid)]
+        ids += [("supplementary_gid", number) for number in sorted(subject.groups)]
+        for kind, number in ids:
             if self._told(number):
                 found.values.add(f"{kind}:{number}")
             else:
@@ -147,14 +149,6 @@ class UnixAttestor:
             return
         if _INTERPRETER.fullmatch(name):
             found.withheld["script_path"] = found.withheld["script_sha256"] = _NO_SCRIPTS
-
-
-def _ids_of(subject: Subject) -> list[tuple[str, int]]:
-    return [
-        ("uid", subject.uid),
-        ("gid", subject.gid),
-        *(("supplementary_gid", number) for number in sorted(subject.groups)),
-    ]
 
 
 def _namespace(kind: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from sojourn.allowance import Allowance
 from sojourn.attestation.attestor import Answer, Subject
 from sojourn.attestation.hostprocess import HostProcess
 from sojourn.clock import Clock
@@ -85,8 +86,8 @@ class HostedAttestor:
         self._due = -math.inf  # on the boot clock, if starts were evenly spread
         self._why = ""
         self._end_hooks: list[Callable[[str], None]] = []
-        self._second = 0
-        self._tracebacks = 0  # in that second
+        # Of tracebacks: who is asked about may have it raise at will.
+        self._logged = Allowance(HOST_LINES_PER_SECOND, clock.boot)
         self.starts = 0
 
     @property
@@ -246,7 +247,7 @@ class HostedAttestor:
             question.answer.set_exception(error)
         except (KeyError, TypeError, ValueError):
             question.answer.set_exception(AttestationFailed("it gave what is no answer"))
-        if "raised" in message and self._may_log():
+        if "raised" in message and self._logged.allow(self._point.name):
             log.error(
                 "attestor_raised",
                 attestor=self._point.name,
@@ -257,13 +258,6 @@ class HostedAttestor:
             )
         if message.get("raised") == "MemoryError":
             process.end(f"it took more than {HOST_MEMORY_MAX_BYTES} bytes of memory")
-
-    def _may_log(self) -> bool:
-        """Whether one more traceback in this second is not too many: who is asked about may have it raise at will."""
-        if int(self._clock.boot()) != self._second:
-            self._second, self._tracebacks = int(self._clock.boot()), 0
-        self._tracebacks += 1
-        return self._tracebacks <= HOST_LINES_PER_SECOND
 
     # --- its process ---
 

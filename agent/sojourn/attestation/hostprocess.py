@@ -45,7 +45,7 @@ class HostProcess:
         """
         self._heard = heard
         self._ended = ended
-        self._why: str | None = None  # it ended
+        self.why: str | None = None  # it ended; None while it has not
         self._gone = asyncio.Event()
         self._frames = Frames()
         self._outbox: deque[tuple[memoryview, int]] = deque()  # and the pidfd that goes with it, or -1
@@ -69,11 +69,6 @@ class HostProcess:
         self._output = _Output(name, self.pid, reading, clock)
 
     @property
-    def why(self) -> str | None:
-        """Why it ended; None while it has not."""
-        return self._why
-
-    @property
     def gone(self) -> bool:
         """Whether the kernel has none of it any more."""
         return self._gone.is_set()
@@ -90,7 +85,7 @@ class HostProcess:
         Raise ValueError and TypeError as `frame_of` does.
         """
         frame = frame_of(message)
-        if self._why is not None:
+        if self.why is not None:
             return
         self._outbox.append((memoryview(frame), os.dup(pidfd) if pidfd >= 0 else -1))
         if len(self._outbox) == 1:
@@ -111,7 +106,7 @@ class HostProcess:
         try:
             for message in self._frames.feed(data):
                 self._heard(message)
-                if self._why is not None:
+                if self.why is not None:
                     return
         except ValueError as error:
             self.end(f"it sent {error}")
@@ -123,9 +118,9 @@ class HostProcess:
 
     def end(self, reason: str) -> None:
         """Kill it, with all that it has started. It is over at once, whether or not the kernel is done with it."""
-        if self._why is not None:
+        if self.why is not None:
             return
-        self._why = reason
+        self.why = reason
         self._loop.remove_reader(self._channel.fileno())
         self._loop.remove_writer(self._channel.fileno())
         self._channel.close()

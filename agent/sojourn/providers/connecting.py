@@ -20,14 +20,17 @@ from sojourn.providers.addresses import Address, Network, may_connect, parse_add
 from sojourn.providers.errors import ProviderUnavailable
 
 
-def tls_context(ca: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or newer, certificates by the system's authorities or by those of a PEM file alone. Raise OSError."""
+def tls_context(file: Path | None, text: str | None = None) -> ssl.SSLContext:
+    """TLS 1.2 or newer, certificates by the system's authorities or by those of a PEM file, or its text, alone.
+
+    Raise OSError, or ValueError for a text without certificates.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies, names too; create_default_context may log keys
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if ca is None:
+    if file is None and text is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:
-        context.load_verify_locations(cafile=ca)
+        context.load_verify_locations(cafile=file, cadata=text)
     return context
 
 
@@ -123,24 +126,16 @@ class Guarded(httpcore.AsyncNetworkBackend):
             addresses = await self._lookups.of(host, port)
         except OSError as error:
             raise ProviderUnavailable(f"{host} has no address", at="address", detail=str(error)) from error
-        if self._loopback:
-            fit = [each for each in addresses if each.is_loopback]
-            if not fit:
-                raise ProviderUnavailable(
-                    f"{host} is not on this host, and plain http goes no further",
-                    at="address",
-                    hint="use an https URL",
-                )
+        fit = [each for each in addresses if (each.is_loopback if self._loopback else may_connect(each, self._allowed))]
+        if fit:
             return fit
-        fit = [each for each in addresses if may_connect(each, self._allowed)]
-        if not fit:
+        if self._loopback:
+            told, hint = f"{host} is not on this host, and plain http goes no further", "use an https URL"
+        else:
             shown = ", ".join(str(each) for each in addresses[:3]) or "none"
-            raise ProviderUnavailable(
-                f"{host} has an address that is not public ({shown})",
-                at="address",
-                hint="if it is meant, name its network in private_networks of the provider's table",
-            )
-        return fit
+            told = f"{host} has an address that is not public ({shown})"
+            hint = "if it is meant, name its network in private_networks of the provider's table"
+        raise ProviderUnavailable(told, at="address", hint=hint)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

@@ -42,8 +42,10 @@ def refusal_of(answer: Answer, step: str) -> SojournError:
                 return ProviderRefused(sentence, step=step, hint=hint, detail=detail)
     if answer.status == 404 and "namespace" in lower:
         return ProviderRefused("Vault has no such namespace", step=step, hint="look at `namespace`", detail=detail)
-    if step == "revoke":
-        return _not_revoked(answer, lower, detail)
+    if step == "revoke":  # an end is tried again as long as it may yet come
+        if answer.status == 400 and "batch" in lower:
+            return ProviderRefused("a batch token cannot be revoked", step=step, detail=detail)
+        return unanswered(answer, step, detail=detail)
     known = {
         ("login", 403): ("Vault does not let it log in there", "compare `mount` with: vault auth list"),
         ("login", 404): ("Vault has no auth method there", "compare `mount` with: vault auth list"),
@@ -58,10 +60,3 @@ def refusal_of(answer: Answer, step: str) -> SojournError:
     }
     sentence, hint = known.get((step, answer.status), (f"Vault refused (HTTP {answer.status})", ""))
     return ProviderRefused(sentence, step=step, hint=hint, detail=detail)
-
-
-def _not_revoked(answer: Answer, lower: str, detail: str) -> SojournError:
-    """An end is tried again as long as it may yet come."""
-    if answer.status == 400 and "batch" in lower:
-        return ProviderRefused("a batch token cannot be revoked", step="revoke", detail=detail)
-    return unanswered(answer, "revoke", detail=detail)

@@ -52,6 +52,7 @@ class Policies:
             self.candidate = TypeFolder(
                 candidate, self._take_candidate, audit, clock, event="shadow_policy", optional=False, check=check
             )
+        self._folders = [each for each in (self.folder, self.candidate) if each is not None]
 
     async def start(self) -> None:
         """Bring both into force. Raise CannotStart if the set that counts cannot be used; the candidate may be bad."""
@@ -64,14 +65,12 @@ class Policies:
 
     async def run(self) -> None:
         """Follow the folders, until cancelled."""
-        folders = [self.folder, *([self.candidate] if self.candidate is not None else [])]
-        await asyncio.gather(*(folder.run() for folder in folders))
+        await asyncio.gather(*(folder.run() for folder in self._folders))
 
     def wake(self) -> None:
         """Have the folders read soon, whether or not they have changed."""
-        self.folder.wake()
-        if self.candidate is not None:
-            self.candidate.wake()
+        for folder in self._folders:
+            folder.wake()
 
     async def _take_candidate(self, types: TypeSet) -> list[Consequence]:
         assert self._engine.shadow is not None

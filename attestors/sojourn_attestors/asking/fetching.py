@@ -42,13 +42,11 @@ class HttpClient:
         *,
         tls: ssl.SSLContext | None = None,
         server_name: str = "",
-        answer_max_bytes: int = ANSWER_MAX_BYTES,
     ) -> None:
         """`what` names the server in errors, such as `the kubelet`. `url`: its base. `tls`: how its certificate is
         checked, and ours shown, for https; `server_name`: whose it must be, if it is not the URL's host.
         """
         self._what = what
-        self._limit = answer_max_bytes
         self._extensions = {"sni_hostname": server_name} if server_name else {}
         self._client = httpx.AsyncClient(
             base_url=url,
@@ -98,8 +96,8 @@ class HttpClient:
         body = bytearray()
         async for part in answer.aiter_raw():  # nothing compressed was asked for: what is, is not unpacked
             body += part
-            if len(body) > self._limit:
-                raise AttestationFailed(f"{self._what} answered more than {self._limit} bytes")
+            if len(body) > ANSWER_MAX_BYTES:
+                raise AttestationFailed(f"{self._what} answered more than {ANSWER_MAX_BYTES} bytes")
         return bytes(body)
 
 

@@ -6,10 +6,10 @@ container's cgroup, or shows its mounts, is not.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Literal
 
 from sojourn.attestation.attestor import Cgroup, Subject
 from sojourn.errors import AttestationFailed
@@ -24,8 +24,6 @@ from sojourn_attestors.kernel.namespaces import namespace_of, user_namespace_own
 from sojourn_attestors.kernel.programs import Threads
 
 __all__ = ["Containers", "NotInside", "OfUser", "Place"]
-
-_Found = TypeVar("_Found")
 
 
 class OfUser(AttestationFailed):
@@ -93,10 +91,8 @@ class Containers:
         """
         if not place.cgroups:
             raise AttestationFailed("the container has no cgroup of its own to look for its first process in")
-        return await self._in_pool(lambda: first_of(place.id, place.cgroups, self._folders))
-
-    async def _in_pool(self, work: Callable[[], _Found]) -> _Found:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, first_of, place.id, place.cgroups, self._folders)
 
     def _by_cgroups(self, text: str) -> Place | None:
         try:

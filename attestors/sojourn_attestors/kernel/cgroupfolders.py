@@ -11,7 +11,7 @@ from sojourn.errors import AttestationFailed
 
 from sojourn_attestors.kernel.mounts import Mount, mounts_of
 
-_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
+OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 class CgroupFolders:
@@ -91,6 +91,6 @@ def _owner(folder: str) -> int:
         status = os.lstat(folder)
     except OSError as error:
         raise AttestationFailed("the process's cgroup has gone", detail=str(error)) from error
-    if status.st_mode & _OTHERS_WRITE:
+    if status.st_mode & OTHERS_WRITE:
         raise AttestationFailed("the process's cgroup lies in a folder that others may write to", detail=folder)
     return status.st_uid

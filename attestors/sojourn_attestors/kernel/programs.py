@@ -46,7 +46,7 @@ class Found:
     untold: dict[str, str] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Opened:
     """The file that a process runs, open but not for reading. Owns the descriptor."""
 
@@ -54,9 +54,7 @@ class _Opened:
     file: FileStatus
 
     def close(self) -> None:
-        if self.descriptor >= 0:
-            os.close(self.descriptor)
-            self.descriptor = -1
+        os.close(self.descriptor)
 
 
 class Threads:

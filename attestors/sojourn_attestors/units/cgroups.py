@@ -1,7 +1,6 @@
 """Whether a process is in a unit's cgroup, and who could have put it there."""
 
 import os
-import stat
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
@@ -9,10 +8,9 @@ from typing import Final
 from sojourn.attestation.attestor import Cgroup
 from sojourn.errors import AttestationFailed
 
-from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
+from sojourn_attestors.kernel.cgroupfolders import OTHERS_WRITE, CgroupFolders
 
 _NAMED: Final = ("name=systemd",)
-_OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 
 
 def cgroup_within(cgroups: Sequence[Cgroup], unit: str) -> Cgroup | None:
@@ -61,6 +59,6 @@ def _within(path: str, unit: str) -> bool:
 def _owners(folder: str, status: os.stat_result) -> set[int]:
     """The users who may put processes into a cgroup, or move its folder."""
     procs = os.lstat(f"{folder}/cgroup.procs")
-    if (status.st_mode | procs.st_mode) & _OTHERS_WRITE:
+    if (status.st_mode | procs.st_mode) & OTHERS_WRITE:
         raise AttestationFailed("others than its owner may write to the process's cgroup", detail=folder)
     return {status.st_uid, procs.st_uid}
