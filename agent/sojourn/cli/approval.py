@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
-from sojourn.cli.output import emit, moment, table
+from sojourn.cli.output import emit, table
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
 from sojourn.cli.watching import show as show_live
 from sojourn.durations import duration_text
@@ -27,7 +28,7 @@ DigestOption = Annotated[
     str, typer.Option("--digest", help="Decide only if the request has this digest. Default: that of the one shown.")
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="For the requester and the audit journal.")]
-_Call = Callable[[str, Any, Any], Any]
+_Call = Callable[[Any], Any]
 
 
 @app.command("list")
@@ -88,12 +89,12 @@ def deny(
 def _caller(as_workload: bool, admin_socket: str | None, socket: str | None) -> _Call:
     """Makes calls of one of the two services."""
 
-    def as_operator(method: str, request: Any, answer: Any) -> Any:
-        return remote.admin(admin_socket, f"/sojourn.v1.Admin/{method}", request, answer)
+    def as_operator(request: Any) -> Any:
+        return remote.admin(admin_socket, request)
 
-    def workload(method: str, request: Any, answer: Any) -> Any:
-        path = f"/sojourn.v1.Approvals/{method}"
-        return remote.public(socket, lambda client: client.connection.unary(path, request, answer))
+    def workload(request: Any) -> Any:
+        method = remote.method_of(request, operator=False)
+        return remote.public(socket, lambda client: client.connection.unary(*method))
 
     return workload if as_workload else as_operator
 
@@ -101,7 +102,7 @@ def _caller(as_workload: bool, admin_socket: str | None, socket: str | None) -> 
 def _all(call: _Call, approval: str = "") -> dict[str, Any]:
     from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
 
-    answer = call("ListApprovals", pb.ListApprovalsRequest(approval_id=approval), pb.ListApprovalsResponse)
+    answer = call(pb.ListApprovalsRequest(approval_id=approval))
     return {"approvals": [_value(each) for each in answer.approvals], "left_out": answer.left_out}
 
 
@@ -126,7 +127,7 @@ def _decide(call: _Call, approval: str, digest: str, reason: str, output: Output
     )
     if output is Output.PRETTY:
         emit(output, shown, _lines(shown))
-    task = call("DecideApproval", request, pb.DecideApprovalResponse).task
+    task = call(request).task
     given, needed = task.approval.given, task.approval.needed
     value = {
         "approval": approval,
@@ -202,26 +203,9 @@ def _params(value: dict[str, Any]) -> str:
 
 def _value(message: Any) -> dict[str, Any]:
     return {
-        "id": message.id,
-        "digest": message.digest,
-        "task": message.task_id,
-        "type": message.type,
-        "description": message.description,
-        "break_glass": message.break_glass,
-        "consequence": message.consequence,
-        "spiffe_id": message.spiffe_id,
-        "params": {name: message.params[name] for name in sorted(message.params)},
-        "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in message.grants],
-        "life_seconds": message.life_seconds,
+        **told(message, task="task_id"),
         "requester": _approver(message.requester),
-        "program": message.program,
-        "holder_pid": message.holder_pid,
-        "holder_program": message.holder_program,
-        "approvers": list(message.approvers),
-        "needed": message.needed,
         "given": [{**_approver(each), "role": each.role} for each in message.given],
-        "asked_at": moment(message.asked_at),
-        "expires_at": moment(message.expires_at),
     }
 
 

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from sojourn.cli.output import moment, printable
+from sojourn.cli.messages import told
+from sojourn.cli.output import printable
 
 
 def answer_value(answer: Any) -> dict[str, Any]:
@@ -43,15 +44,7 @@ def answer_lines(value: dict[str, Any]) -> list[str]:
 
 def state_value(state: Any) -> dict[str, Any]:
     """How one attestor fares."""
-    return {
-        "name": state.name,
-        "asked": state.asked,
-        "failed": state.failed,
-        "seconds": round(state.seconds, 6),
-        "failing": state.failing,
-        "failure": state.failure,
-        "failed_at": moment(state.failed_at),
-    }
+    return {**told(state), "seconds": round(state.seconds, 6)}
 
 
 def state_line(value: dict[str, Any]) -> str:

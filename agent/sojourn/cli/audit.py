@@ -22,9 +22,7 @@ def tail(
     """Print the last records, oldest first."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(
-        admin_socket, "/sojourn.v1.Admin/ListAudit", pb.ListAuditRequest(limit=lines), pb.ListAuditResponse
-    )
+    answer = remote.admin(admin_socket, pb.ListAuditRequest(limit=lines))
     records = [record_value(each) for each in answer.records]
     emit(output, {"records": records}, [record_line(record) for record in records])
 
@@ -58,9 +56,7 @@ def verify(admin_socket: AdminSocketOption = None, output: OutputOption = Output
     """Check the journal's chain of digests, from what was pruned last to its end. Exit status 1 if it is broken."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(
-        admin_socket, "/sojourn.v1.Admin/VerifyAudit", pb.VerifyAuditRequest(), pb.VerifyAuditResponse
-    )
+    answer = remote.admin(admin_socket, pb.VerifyAuditRequest())
     value = {
         "intact": answer.intact,
         "records": answer.records,

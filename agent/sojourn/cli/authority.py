@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, option_seconds
 from sojourn.cli.output import emit, moment, table
 from sojourn.errors import InvalidInput
@@ -107,31 +108,7 @@ def revoke(
 def _shown(admin_socket: str | None) -> dict[str, Any]:
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/GetStatus", pb.GetStatusRequest(), pb.GetStatusResponse)
-    return authority_value(answer.authority)
-
-
-def authority_value(message: Any) -> dict[str, Any]:
-    """What signs, as it is printed."""
-    return {
-        "kind": message.kind,
-        "root_serial": message.root_serial,
-        "root_not_after": moment(message.root_not_after),
-        "issuer_serial": message.issuer_serial,
-        "issuer_not_after": moment(message.issuer_not_after),
-        "jwt_key_ids": list(message.jwt_key_ids),
-        "keys": [
-            {
-                "kind": key.kind,
-                "authority_id": key.authority_id,
-                "status": key.status,
-                "tainted": key.tainted,
-                "created_at": moment(key.created_at),
-                "not_after": moment(key.not_after),
-            }
-            for key in message.keys
-        ],
-    }
+    return told(remote.admin(admin_socket, pb.GetStatusRequest()).authority)
 
 
 def _kind_of(admin_socket: str | None, authority_id: str) -> str:
@@ -145,5 +122,5 @@ def _step(admin_socket: str | None, kind: str, step: str, authority_id: str | No
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     request = pb.ChangeAuthorityKeyRequest(kind=str(kind), step=step, authority_id=authority_id)
-    key = remote.admin(admin_socket, "/sojourn.v1.Admin/ChangeAuthorityKey", request, pb.AuthorityKey)
+    key = remote.admin(admin_socket, request)
     return {"kind": key.kind, "authority_id": key.authority_id, "not_after": moment(key.not_after)}

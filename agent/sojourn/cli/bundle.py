@@ -16,7 +16,6 @@ from sojourn.limits import ADMIN_MESSAGE_MAX_BYTES
 app = typer.Typer(no_args_is_help=True, help="This trust domain's bundle, and those of foreign trust domains.")
 
 
-_API = "/spire.api.server.bundle.v1.Bundle/"
 DomainArgument = Annotated[str, typer.Argument(metavar="TRUST_DOMAIN", help="A foreign trust domain's name.")]
 
 
@@ -44,7 +43,7 @@ def show(
     """Print this trust domain's bundle."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/GetBundle", pb.GetBundleRequest(), pb.GetBundleResponse)
+    answer = remote.admin(admin_socket, pb.GetBundleRequest())
     document = json.loads(answer.spiffe_bundle)
     pretty = answer.pem if format_ is Format.PEM else json.dumps(document, indent=2)
     emit(output, {"trust_domain": answer.trust_domain, "bundle": document, "pem": answer.pem}, pretty.splitlines())
@@ -55,9 +54,7 @@ def list_(admin_socket: AdminSocketOption = None, output: OutputOption = Output.
     """List the bundles of foreign trust domains."""
     from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as pb
 
-    answer = remote.admin(
-        admin_socket, _API + "ListFederatedBundles", pb.ListFederatedBundlesRequest(), pb.ListFederatedBundlesResponse
-    )
+    answer = remote.admin(admin_socket, pb.ListFederatedBundlesRequest())
     found = [_value(each) for each in answer.bundles]
     names = ("trust_domain", "x509_authorities", "jwt_authorities", "sequence")
     rows = [[each[name] for name in names] for each in found]
@@ -76,7 +73,7 @@ def set_(
     from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as pb
 
     request = pb.BatchSetFederatedBundleRequest(bundle=[message_of(trust_domain, content_of(file))])
-    answer = remote.admin(admin_socket, _API + "BatchSetFederatedBundle", request, pb.BatchSetFederatedBundleResponse)
+    answer = remote.admin(admin_socket, request)
     remote.check(answer.results[0].status, InvalidBundle)
     value = _value(answer.results[0].bundle)
     said = f"set {trust_domain}: {value['x509_authorities']} X.509 authorities, {value['jwt_authorities']} JWT keys"
@@ -97,9 +94,7 @@ def delete(
     from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2 as pb
 
     request = pb.BatchDeleteFederatedBundleRequest(trust_domains=[trust_domain], mode=mode.upper())
-    answer = remote.admin(
-        admin_socket, _API + "BatchDeleteFederatedBundle", request, pb.BatchDeleteFederatedBundleResponse
-    )
+    answer = remote.admin(admin_socket, request)
     remote.check(answer.results[0].status, InvalidBundle)
     emit(output, {"deleted": trust_domain}, [f"deleted the bundle of {trust_domain}"])
 

@@ -15,7 +15,6 @@ from sojourn.cli.output import REFUSED, emit, printable, show_error, table
 from sojourn.errors import AlreadyExists, CannotStart, InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
-_SERVICE = "/spire.api.server.entry.v1.Entry/"
 _PAGE = 500
 _REGISTRYS = frozenset({"revision", "created_at", "origin"})  # what nobody declares
 
@@ -112,12 +111,7 @@ def create(
         jwt_claim,
     )
     entry.id = entry_id
-    answer = remote.admin(
-        admin_socket,
-        _SERVICE + "BatchCreateEntry",
-        pb.BatchCreateEntryRequest(entries=[entry]),
-        pb.BatchCreateEntryResponse,
-    )
+    answer = remote.admin(admin_socket, pb.BatchCreateEntryRequest(entries=[entry]))
     made = answer.results[0]
     error = remote.failure(made.status)
     if error is not None:
@@ -206,12 +200,7 @@ def update(
     mask = types.EntryMask(**{name: True for name, value in given.items() if value is not None})
     if mask == types.EntryMask():
         raise InvalidInput("nothing to change: give at least one option")
-    answer = remote.admin(
-        admin_socket,
-        _SERVICE + "BatchUpdateEntry",
-        pb.BatchUpdateEntryRequest(entries=[entry], input_mask=mask),
-        pb.BatchUpdateEntryResponse,
-    )
+    answer = remote.admin(admin_socket, pb.BatchUpdateEntryRequest(entries=[entry], input_mask=mask))
     remote.check(answer.results[0].status)
     _made(answer.results[0], output)
 
@@ -225,12 +214,7 @@ def delete(
     """Remove entries. What they served ends at once."""
     from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
 
-    answer = remote.admin(
-        admin_socket,
-        _SERVICE + "BatchDeleteEntry",
-        pb.BatchDeleteEntryRequest(ids=entry_id),
-        pb.BatchDeleteEntryResponse,
-    )
+    answer = remote.admin(admin_socket, pb.BatchDeleteEntryRequest(ids=entry_id))
     results = [
         {"id": result.id, "deleted": result.status.code == 0, "message": result.status.message}
         for result in answer.results
@@ -250,7 +234,7 @@ def count(admin_socket: AdminSocketOption = None, output: OutputOption = Output.
     """Count entries."""
     from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
 
-    answer = remote.admin(admin_socket, _SERVICE + "CountEntries", pb.CountEntriesRequest(), pb.CountEntriesResponse)
+    answer = remote.admin(admin_socket, pb.CountEntriesRequest())
     emit(output, {"count": answer.count}, [str(answer.count)])
 
 
@@ -269,7 +253,7 @@ def apply(
     from sojourn.cli import entryfiles
 
     request = pb.ApplyEntriesRequest(entries=entryfiles.read(file), prune=prune, dry_run=dry_run)
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ApplyEntries", request, pb.ApplyEntriesResponse)
+    answer = remote.admin(admin_socket, request)
     steps: list[dict[str, Any]] = [
         {
             "action": step.action,
@@ -346,7 +330,7 @@ def entries_with(
         request.filter.by_selectors.match = types.SelectorMatch.MATCH_SUPERSET
     found: list[dict[str, Any]] = []
     while True:
-        answer = remote.admin(socket, _SERVICE + "ListEntries", request, pb.ListEntriesResponse)
+        answer = remote.admin(socket, request)
         found += [messages.value_of(entry) for entry in answer.entries]
         if not answer.next_page_token:
             return found
@@ -355,9 +339,8 @@ def entries_with(
 
 def _get(socket: str | None, entry_id: str) -> dict[str, Any]:
     from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
-    from sojourn._pb.spire.api.types import types_pb2 as types
 
-    return messages.value_of(remote.admin(socket, _SERVICE + "GetEntry", pb.GetEntryRequest(id=entry_id), types.Entry))
+    return messages.value_of(remote.admin(socket, pb.GetEntryRequest(id=entry_id)))
 
 
 def _lines(entry: dict[str, Any]) -> list[str]:

@@ -59,10 +59,10 @@ def set_(
 
     typed = typed_value(value, type_)
     request = pb.SetFactRequest(name=name, subject=subject, value=fact_value(typed), valid_seconds=seconds(valid))
-    remote.admin(admin_socket, "/sojourn.v1.Admin/SetFact", request, pb.SetFactResponse)
+    remote.admin(admin_socket, request)
     _said(output, name, typed, subject, valid)
     if output is Output.PRETTY:
-        facts = remote.admin(admin_socket, "/sojourn.v1.Admin/ListFacts", pb.ListFactsRequest(), pb.ListFactsResponse)
+        facts = remote.admin(admin_socket, pb.ListFactsRequest())
         if not any(each.name == name and each.read_by for each in facts.facts):
             print(printable(f"warning: no task type reads {name!r}, so nothing depends on it"), file=sys.stderr)
 
@@ -81,7 +81,7 @@ def unset(
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     request = pb.UnsetFactRequest(name=name, subject=subject, source=source)
-    remote.admin(admin_socket, "/sojourn.v1.Admin/UnsetFact", request, pb.UnsetFactResponse)
+    remote.admin(admin_socket, request)
     value = {"name": name, "subject": subject, "source": source or "operator"}
     emit(output, {"unset": value}, [f"{name} is taken back{_of(subject)}"])
 
@@ -97,7 +97,7 @@ def list_(
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     def get() -> dict[str, Any]:
-        answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ListFacts", pb.ListFactsRequest(), pb.ListFactsResponse)
+        answer = remote.admin(admin_socket, pb.ListFactsRequest())
         return {"facts": [_fact(each) for each in answer.facts]}
 
     show_live(output, get, lambda value: _rows(value["facts"]), watch=watch, interval=interval)

@@ -8,13 +8,12 @@ import typer
 
 from sojourn.cli import bundle as bundles
 from sojourn.cli import remote
+from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import emit, moment, table
+from sojourn.cli.output import emit, table
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True, help="Foreign trust domains whose bundles are fetched, and fetched again.")
-
-_API = "/spire.api.server.trustdomain.v1.TrustDomain/"
 
 
 class Profile(StrEnum):
@@ -62,8 +61,7 @@ def create(
 
     wanted = _message(trust_domain, url, profile, endpoint_id, bundle)
     request = pb.BatchCreateFederationRelationshipRequest(federation_relationships=[wanted])
-    answer_type = pb.BatchCreateFederationRelationshipResponse
-    _put(output, admin_socket, "BatchCreateFederationRelationship", request, answer_type)
+    _put(output, admin_socket, request)
 
 
 @app.command()
@@ -81,8 +79,7 @@ def update(
 
     wanted = _message(trust_domain, url, profile, endpoint_id, bundle)
     request = pb.BatchUpdateFederationRelationshipRequest(federation_relationships=[wanted])
-    answer_type = pb.BatchUpdateFederationRelationshipResponse
-    _put(output, admin_socket, "BatchUpdateFederationRelationship", request, answer_type)
+    _put(output, admin_socket, request)
 
 
 @app.command("list")
@@ -111,12 +108,10 @@ def refresh(
     trust_domain: DomainArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY
 ) -> None:
     """Fetch a bundle now. It is in force when this returns; otherwise this says what failed."""
-    from google.protobuf.empty_pb2 import Empty
-
     from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2 as pb
 
     request = pb.RefreshBundleRequest(trust_domain=trust_domain)
-    remote.admin(admin_socket, _API + "RefreshBundle", request, Empty)
+    remote.admin(admin_socket, request)
     [value] = _followed(admin_socket, trust_domain)
     emit(output, value, [f"fetched the bundle of {trust_domain}: {_bundle(value)}"])
 
@@ -129,12 +124,7 @@ def delete(
     from sojourn._pb.spire.api.server.trustdomain.v1 import trustdomain_pb2 as pb
 
     request = pb.BatchDeleteFederationRelationshipRequest(trust_domains=[trust_domain])
-    answer = remote.admin(
-        admin_socket,
-        _API + "BatchDeleteFederationRelationship",
-        request,
-        pb.BatchDeleteFederationRelationshipResponse,
-    )
+    answer = remote.admin(admin_socket, request)
     remote.check(answer.results[0].status, InvalidInput)
     said = [
         f"{trust_domain} is followed no more",
@@ -145,24 +135,9 @@ def delete(
 
 def value_of(message: Any) -> dict[str, Any]:
     """A relationship and how it fares, as JSON has it."""
-    bundle = {
-        "sequence": message.bundle.sequence,
-        "x509_authorities": message.bundle.x509_authorities,
-        "jwt_authorities": message.bundle.jwt_authorities,
-    }
-    return {
-        "trust_domain": message.trust_domain,
-        "url": message.bundle_endpoint_url,
-        "profile": message.bundle_endpoint_profile,
-        "endpoint_id": message.endpoint_spiffe_id or None,
-        "bundle": bundle if message.HasField("bundle") else None,
-        "fetched_at": moment(message.fetched_at),
-        "next_at": moment(message.next_at),
-        "refresh_seconds": message.refresh_seconds,
-        "fault": message.fault or None,
-        "fault_code": message.fault_code or None,
-        "failures": message.failures,
-    }
+    names = {"url": "bundle_endpoint_url", "profile": "bundle_endpoint_profile", "endpoint_id": "endpoint_spiffe_id"}
+    value = told(message, **names)
+    return value | {name: value[name] or None for name in ("endpoint_id", "fault", "fault_code")}
 
 
 def status_lines(found: list[dict[str, Any]]) -> list[str]:
@@ -181,7 +156,7 @@ def _followed(admin_socket: str | None, trust_domain: str) -> list[dict[str, Any
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     request = pb.ListFederationRequest(trust_domain=trust_domain)
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ListFederation", request, pb.ListFederationResponse)
+    answer = remote.admin(admin_socket, request)
     return [value_of(each) for each in answer.relationships]
 
 
@@ -202,9 +177,9 @@ def _message(trust_domain: str, url: str, profile: Profile, endpoint_id: str | N
     return message
 
 
-def _put(output: Output, admin_socket: str | None, method: str, request: Any, answer_type: Any) -> None:
+def _put(output: Output, admin_socket: str | None, request: Any) -> None:
     """Have a relationship made or changed, and say what there is then."""
-    answer = remote.admin(admin_socket, _API + method, request, answer_type)
+    answer = remote.admin(admin_socket, request)
     remote.check(answer.results[0].status, InvalidInput)
     name = answer.results[0].federation_relationship.trust_domain
     [value] = _followed(admin_socket, name)

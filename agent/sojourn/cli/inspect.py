@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import attesting, federation, remote
-from sojourn.cli.authority import authority_value
+from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
-from sojourn.cli.output import REFUSED, dated, emit, moment, printable, table, whole
-from sojourn.cli.policyadmin import policy_lines, policy_value
+from sojourn.cli.output import REFUSED, dated, emit, printable, table, whole
+from sojourn.cli.policyadmin import policy_lines
 from sojourn.cli.review import review_value
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption, show
 from sojourn.errors import InvalidInput
@@ -94,39 +94,14 @@ def explain(
     request = pb.ExplainRequest(pid=pid, selectors=held)
 
     def get() -> dict[str, Any]:
-        return _explanation(remote.admin(admin_socket, "/sojourn.v1.Admin/Explain", request, pb.ExplainResponse))
+        return _explanation(remote.admin(admin_socket, request))
 
     show(output, get, _explained, watch=watch, interval=interval, apart_from=_still)
 
 
 def _explanation(answer: Any) -> dict[str, Any]:
-    from google.protobuf.json_format import MessageToDict
-
-    return {
-        "pid": answer.pid or None,
-        "uid": answer.uid if answer.pid else None,
-        "gid": answer.gid if answer.pid else None,
-        "exe": answer.exe,
-        "selectors": list(answer.selectors),
-        "withheld": [{"what": each.what, "reason": each.reason} for each in answer.withheld],
-        "failed_attestors": [{"what": each.what, "reason": each.reason} for each in answer.failed_attestors],
-        "verdicts": [
-            {
-                "entry_id": each.entry_id,
-                "spiffe_id": each.spiffe_id,
-                "verdict": each.verdict,
-                "missing": list(each.missing),
-                "priority": each.priority,
-                "template": each.template,
-                "reason": each.reason,
-                "jwt_claims": whole(MessageToDict(each.jwt_claims)),
-                "x509_svid": _svid(each.x509_svid) if each.HasField("x509_svid") else None,
-            }
-            for each in answer.verdicts
-        ],
-        "attestors": [attesting.answer_value(each) for each in answer.attestors],
-        "conclusion": answer.conclusion,
-    }
+    nobody = {} if answer.pid else dict.fromkeys(("pid", "uid", "gid"))
+    return {**told(answer), **nobody, "attestors": [attesting.answer_value(each) for each in answer.attestors]}
 
 
 def _still(value: dict[str, Any]) -> dict[str, Any]:
@@ -168,15 +143,6 @@ def _explained(value: dict[str, Any]) -> list[str]:
     return [*lines, value["conclusion"]]
 
 
-def _svid(message: Any) -> dict[str, Any]:
-    return {
-        "serial": message.serial,
-        "not_after": moment(message.not_after),
-        "rotate_at": moment(message.rotate_at),
-        "lifetime": message.lifetime,
-    }
-
-
 def status(
     watch: WatchOption = False,
     interval: IntervalOption = INTERVAL,
@@ -189,77 +155,17 @@ def status(
     request = pb.GetStatusRequest()
 
     def get() -> dict[str, Any]:
-        return _status(remote.admin(admin_socket, "/sojourn.v1.Admin/GetStatus", request, pb.GetStatusResponse))
+        return _status(remote.admin(admin_socket, request))
 
     show(output, get, _status_lines, watch=watch, interval=interval, apart_from=_still)
 
 
 def _status(answer: Any) -> dict[str, Any]:
-    streams = [
-        {
-            "method": each.method,
-            "pid": each.pid,
-            "uid": each.uid,
-            "exe": each.exe,
-            "since": moment(each.since),
-            "last_push": moment(each.last_push),
-            "pushes": each.pushes,
-        }
-        for each in answer.streams
-    ]
-    failures = [
-        {
-            "what": each.what,
-            "subject": each.subject,
-            "reason": each.reason,
-            "first_at": moment(each.first_at),
-            "last_at": moment(each.last_at),
-            "count": each.count,
-        }
-        for each in answer.failures
-    ]
-    followed = {
-        "folder": answer.followed.folder,
-        "entries": answer.followed.entries,
-        "applied_at": moment(answer.followed.applied_at),
-        "fault": answer.followed.fault,
-    }
     return {
-        "trust_domain": answer.trust_domain,
-        "node_id": answer.node_id,
-        "version": answer.version,
-        "started_at": moment(answer.started_at),
-        "epoch": answer.epoch,
-        "entries": answer.entries,
-        "live_tasks": answer.live_tasks,
-        "connections": answer.connections,
-        "task_types": list(answer.task_types),
-        "authority": authority_value(answer.authority),
-        "limitations": [{"what": each.what, "reason": each.reason} for each in answer.limitations],
-        "approvals_waiting": answer.approvals_waiting,
+        **told(answer),
         "reviews": [review_value(each) for each in answer.reviews],
-        "followed": followed if answer.HasField("followed") else None,
-        "policy": policy_value(answer.policy),
-        "shadow": policy_value(answer.shadow) if answer.HasField("shadow") else None,
-        "signals": [
-            {
-                "issuer": each.issuer,
-                "accepted": each.accepted,
-                "repeated": each.repeated,
-                "refused": each.refused,
-                "last_at": moment(each.last_at),
-                "fault": each.fault,
-            }
-            for each in answer.signals
-        ],
-        "listeners": [
-            {"name": each.name, "address": each.address, "connections": each.connections} for each in answer.listeners
-        ],
         "federation": [federation.value_of(each) for each in answer.federation],
         "attestors": [attesting.state_value(each) for each in answer.attestors],
-        "streams": streams,
-        "svids": [{"entry_id": each.entry_id, "spiffe_id": each.spiffe_id, **_svid(each)} for each in answer.svids],
-        "failures": failures,
     }
 
 

@@ -168,8 +168,7 @@ def explain(
             facts=facts,
             depth=depth,
         )
-        method = "/sojourn.v1.Admin/ExplainPolicy"
-        answer = remote.admin(admin_socket, method, request, pb.ExplainPolicyResponse)
+        answer = remote.admin(admin_socket, request)
         _explained(answer, _conditions(answer.conditions), output)
         return
     from sojourn.tasks.asking import Question

@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import emit, moment, printable, table
+from sojourn.cli.output import emit, printable, table
 from sojourn.cli.policy import word
 from sojourn.errors import InvalidInput
 
@@ -36,23 +37,9 @@ def reload(
 
     if folder is not None and not dry_run:
         raise InvalidInput("--folder goes with --dry-run: the agent has the types of its own folder")
-    answer = remote.admin(
-        admin_socket,
-        "/sojourn.v1.Admin/ReloadPolicy",
-        pb.ReloadPolicyRequest(dry_run=dry_run, folder=str(folder.absolute()) if folder is not None else ""),
-        pb.ReloadPolicyResponse,
-    )
-    tasks = [
-        {
-            "task": each.task_id,
-            "type": each.type,
-            "spiffe_id": each.spiffe_id,
-            "outcome": each.outcome,
-            "lost": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in each.lost],
-            "why": each.why,
-        }
-        for each in answer.consequences
-    ]
+    candidate = str(folder.absolute()) if folder is not None else ""
+    answer = remote.admin(admin_socket, pb.ReloadPolicyRequest(dry_run=dry_run, folder=candidate))
+    tasks = [told(each, task="task_id") for each in answer.consequences]
     value = {"digest": answer.digest, "digest_before": answer.digest_before, "dry_run": dry_run, "tasks": tasks}
     rows = [[each["task"], each["type"], each["spiffe_id"], each["outcome"], _lost(each)] for each in tasks]
     if answer.digest == answer.digest_before:
@@ -70,38 +57,13 @@ def shadow_report(admin_socket: AdminSocketOption = None, output: OutputOption =
     """Show what the candidate set of task types would have answered otherwise (operator)."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(
-        admin_socket, "/sojourn.v1.Admin/GetShadowReport", pb.GetShadowReportRequest(), pb.GetShadowReportResponse
-    )
-    shadow = policy_value(answer.shadow) if answer.HasField("shadow") else None
-    differences: list[dict[str, Any]] = [
-        {
-            "type": each.type,
-            "spiffe_id": each.spiffe_id,
-            "action": each.action,
-            "resource": each.resource,
-            "allowed": each.allowed,
-            "policies": list(each.policies),
-            "candidate_allows": each.candidate_allows,
-            "candidate_rule": each.candidate_rule,
-            "candidate_policies": list(each.candidate_policies),
-            "count": each.count,
-            "first_at": moment(each.first_at),
-            "last_at": moment(each.last_at),
-        }
-        for each in answer.differences
-    ]
-    value = {
-        "shadow": shadow,
-        "compared": answer.compared,
-        "errors": answer.errors,
-        "beyond": answer.beyond,
-        "differences": differences,
-    }
-    if shadow is None:
+    answer = remote.admin(admin_socket, pb.GetShadowReportRequest())
+    value = told(answer)
+    if value["shadow"] is None:
         emit(output, value, ["there is no candidate set: name its folder in tasks.shadow_types_dir"])
         return
-    lines = policy_lines("candidate", shadow)
+    differences = value["differences"]
+    lines = policy_lines("candidate", value["shadow"])
     beyond = f", {answer.beyond} more were not kept" if answer.beyond else ""
     lines.append(
         f"{answer.compared} decisions compared, {answer.errors} errors, {len(differences)} differences{beyond}"
@@ -117,17 +79,6 @@ def shadow_report(admin_socket: AdminSocketOption = None, output: OutputOption =
     if rows:
         lines += table(["TIMES", "TYPE", "SPIFFE ID", "ACTION", "RESOURCE", "IN FORCE", "CANDIDATE"], rows)
     emit(output, value, lines)
-
-
-def policy_value(policy: Any) -> dict[str, Any]:
-    """The message PolicySet as JSON."""
-    return {
-        "folder": policy.folder,
-        "digest": policy.digest,
-        "task_types": policy.task_types,
-        "loaded_at": moment(policy.loaded_at),
-        "fault": policy.fault,
-    }
 
 
 def policy_lines(name: str, policy: dict[str, Any]) -> list[str]:

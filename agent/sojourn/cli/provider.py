@@ -5,8 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.messages import told
 from sojourn.cli.options import ActionOption, AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import REFUSED, emit, moment, print_json, printable, table
+from sojourn.cli.output import REFUSED, emit, print_json, printable, table
 from sojourn.errors import NotFound
 
 app = typer.Typer(no_args_is_help=True, help="See the providers outside that tasks have credentials of, and try them.")
@@ -70,14 +71,14 @@ def check(
     )
     steps: list[dict[str, Any]] = []
 
-    def told(message: Any) -> None:
-        step = _step(message)
+    def tell(message: Any) -> None:
+        step = told(message)
         steps.append(step)
         if output is Output.PRETTY:
             for line in _told(step):
                 print(printable(line), flush=True)
 
-    remote.admin_stream(admin_socket, "/sojourn.v1.Admin/CheckProvider", request, pb.CheckStep, told)
+    remote.admin_stream(admin_socket, request, tell)
     well = all(step["outcome"] != "failed" for step in steps)
     if output is Output.JSON:
         print_json({"provider": name, "ok": well, "steps": steps})
@@ -99,27 +100,8 @@ def _named(admin_socket: str | None, name: str) -> dict[str, Any]:
 def _providers(admin_socket: str | None) -> list[dict[str, Any]]:
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(
-        admin_socket, "/sojourn.v1.Admin/ListProviders", pb.ListProvidersRequest(), pb.ListProvidersResponse
-    )
-    return [_provider(each) for each in answer.providers]
-
-
-def _provider(message: Any) -> dict[str, Any]:
-    return {
-        "name": message.name,
-        "kind": message.kind,
-        "recall": message.recall,
-        "offline": message.offline,
-        "circuit": message.circuit,
-        "circuit_until": moment(message.circuit_until),
-        "fault": message.fault,
-        "exchanges": message.exchanges,
-        "failures": message.failures,
-        "held": message.held,
-        "residual": message.residual,
-        "task_types": list(message.task_types),
-    }
+    answer = remote.admin(admin_socket, pb.ListProvidersRequest())
+    return [told(each) for each in answer.providers]
 
 
 def _lines(value: dict[str, Any]) -> list[str]:
@@ -138,16 +120,6 @@ def _lines(value: dict[str, Any]) -> list[str]:
         "residual": f"{value['residual']} credentials that outlive their tasks",
     }
     return [f"{name:<10} {text}" for name, text in lines.items() if text]
-
-
-def _step(message: Any) -> dict[str, Any]:
-    return {
-        "name": message.name,
-        "outcome": message.outcome,
-        "told": message.told,
-        "hint": message.hint,
-        "milliseconds": message.milliseconds,
-    }
 
 
 def _told(step: dict[str, Any]) -> list[str]:

@@ -112,7 +112,7 @@ def _published(to: Path, wanted: Documents, issuer_url: str | None, admin_socket
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
     from sojourn.spiffe import strictjson
 
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/GetBundle", pb.GetBundleRequest(), pb.GetBundleResponse)
+    answer = remote.admin(admin_socket, pb.GetBundleRequest())
     if not answer.documents:
         raise FailedPrecondition("the agent is of an earlier version, and has no such documents: bring it up to date")
     if issuer_url is not None and issuer_url != answer.issuer:  # byte for byte, as those who read it compare them

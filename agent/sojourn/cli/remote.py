@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 
 from sojourn.errors import (
     AlreadyExists,
+    Bug,
     FailedPrecondition,
     InvalidEntry,
     InvalidInput,
@@ -19,36 +20,55 @@ Answer = TypeVar("Answer")
 _CALL_SECONDS = 30.0
 
 
-def admin(socket: str | None, method: str, request: Any, answer: type[Answer]) -> Answer:
-    """Make one call on the admin socket. Raise a SojournError."""
+def admin(socket: str | None, request: Any, method: str = "") -> Any:
+    """Make one call on the admin socket, the one that takes this request: `method` says which, if there are several.
+
+    Raise a SojournError.
+    """
     from sojourn.address import admin_socket
 
-    return _unary(admin_socket(socket), method, request, answer)
+    return _unary(admin_socket(socket), *method_of(request, method))
 
 
-def workload(socket: str | None, method: str, request: Any, answer: type[Answer]) -> Answer:
-    """Make one call on the public socket. Raise a SojournError."""
+def workload(socket: str | None, request: Any) -> Any:
+    """Make one call on the public socket, the one that takes this request. Raise a SojournError."""
     from sojourn.address import public_socket
 
-    return _unary(public_socket(socket), method, request, answer)
+    return _unary(public_socket(socket), *method_of(request, operator=False))
 
 
-def _unary(path: str, method: str, request: Any, answer: type[Answer]) -> Answer:
+def _unary(path: str, method: str, request: Any, answer: Any) -> Any:
     from sojourn.sdk.connection import Connection
 
-    async def call() -> Answer:
+    async def call() -> Any:
         connection = Connection(path, _CALL_SECONDS)
         try:
-            return await connection.unary(method, request, answer)  # type: ignore[type-var]  # it is a message
+            return await connection.unary(method, request, answer)
         finally:
             await connection.close()
 
     return asyncio.run(call())
 
 
-def admin_stream(
-    socket: str | None, method: str, request: Any, answer: type[Answer], each: Callable[[Answer], None]
-) -> None:
+def method_of(request: Any, method: str = "", *, operator: bool = True) -> tuple[str, Any, Any]:
+    """The full name of the method that takes a request, the request, and the type of its answer.
+
+    It is looked for in the file of the request; for an `operator` in the service Admin before that.
+    """
+    from google.protobuf.message_factory import GetMessageClass
+
+    from sojourn._pb.sojourn.v1 import admin_pb2
+
+    asked = request.DESCRIPTOR
+    for file in (admin_pb2.DESCRIPTOR, asked.file) if operator else (asked.file,):
+        for service in file.services_by_name.values():
+            for each in service.methods:
+                if each.input_type.full_name == asked.full_name and method in {"", each.name}:
+                    return f"/{service.full_name}/{each.name}", request, GetMessageClass(each.output_type)
+    raise Bug(f"no method takes {asked.full_name}")
+
+
+def admin_stream(socket: str | None, request: Any, each: Callable[[Any], None]) -> None:
     """Make one call on the admin socket that is answered in parts, and call `each` with each part as it comes.
 
     Raise a SojournError if it does not end well.
@@ -61,8 +81,7 @@ def admin_stream(
     async def call() -> None:
         connection = Connection(admin_socket(socket), _CALL_SECONDS)
         try:
-            parts = connection.stream(method, request, answer)  # type: ignore[type-var]  # it is a message
-            async for part in parts:
+            async for part in connection.stream(*method_of(request)):
                 each(part)
         except grpc.aio.AioRpcError as error:
             raise connection.failure(error) from error

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import emit, moment, table
+from sojourn.cli.output import emit, table
 
 TaskOption = Annotated[str, typer.Option("--task", metavar="TASK", help="Of this task alone.")]
 
@@ -44,9 +45,8 @@ def external_credentials(
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     request = pb.ListExternalCredentialsRequest(task_id=task, residual=residual, limit=limit)
-    method = "/sojourn.v1.Admin/ListExternalCredentials"
-    answer = remote.admin(admin_socket, method, request, pb.ListExternalCredentialsResponse)
-    return [_credential_dict(each) for each in answer.credentials], answer.more
+    answer = remote.admin(admin_socket, request)
+    return [told(each) for each in answer.credentials], answer.more
 
 
 def outside_value(credentials: list[dict[str, Any]]) -> dict[str, Any]:
@@ -81,23 +81,3 @@ def _line(each: dict[str, Any]) -> str:
     else:
         became = {"asking": "the provider is being asked", "held": "held"}.get(each["state"], each["state"])
     return f"{each['id']} {each['provider']} {each['resource']}: {became}; expires {each['expires_at']}"
-
-
-def _credential_dict(message: Any) -> dict[str, Any]:
-    return {
-        "id": message.id,
-        "task_id": message.task_id,
-        "task_type": message.task_type,
-        "spiffe_id": message.spiffe_id,
-        "provider": message.provider,
-        "recall": message.recall,
-        "resource": message.resource,
-        "actions": list(message.actions),
-        "state": message.state,
-        "asked_at": moment(message.asked_at),
-        "expires_at": moment(message.expires_at),
-        "over_at": moment(message.over_at),
-        "attempts": message.attempts,
-        "fault": message.fault,
-        "details": {name: message.details[name] for name in sorted(message.details)},
-    }

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import emit, moment, table
+from sojourn.cli.output import emit, table
 
 app = typer.Typer(no_args_is_help=True, help="Look at what was done behind broken glass.")
 
@@ -16,9 +17,7 @@ def list_(admin_socket: AdminSocketOption = None, output: OutputOption = Output.
     """List the reviews that are owed. No task of such a type begins until its review is done."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(
-        admin_socket, "/sojourn.v1.Admin/ListReviews", pb.ListReviewsRequest(), pb.ListReviewsResponse
-    )
+    answer = remote.admin(admin_socket, pb.ListReviewsRequest())
     found = [review_value(each) for each in answer.reviews]
     rows = [
         [each["task"], each["type"], each["spiffe_id"], each["uid"], each["since"], "yes" if each["live"] else "no"]
@@ -39,17 +38,9 @@ def done(
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     request = pb.CompleteReviewRequest(task_id=task, finding=finding)
-    remote.admin(admin_socket, "/sojourn.v1.Admin/CompleteReview", request, pb.CompleteReviewResponse)
+    remote.admin(admin_socket, request)
     emit(output, {"task": task, "finding": finding}, [f"the review of {task} is done"])
 
 
 def review_value(message: Any) -> dict[str, Any]:
-    return {
-        "task": message.task_id,
-        "type": message.type,
-        "spiffe_id": message.spiffe_id,
-        "uid": message.uid,
-        "login_uid": None if message.login_uid < 0 else message.login_uid,
-        "since": moment(message.since),
-        "live": message.live,
-    }
+    return {**told(message, task="task_id"), "login_uid": None if message.login_uid < 0 else message.login_uid}

@@ -5,8 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import emit, moment, table
+from sojourn.cli.output import emit, table
 from sojourn.errors import InvalidInput
 
 
@@ -38,7 +39,7 @@ def rotate(
         request.pid = pid
     else:
         request.all = True
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/RotateSvids", request, pb.RotateSvidsResponse)
+    answer = remote.admin(admin_socket, request)
     emit(output, {"rotated": answer.rotated}, [f"X.509-SVIDs in use that were replaced: {answer.rotated}"])
 
 
@@ -68,7 +69,7 @@ def revoke(
         request.entry_id = entry
     else:
         request.spiffe_id = spiffe_id
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/RevokeSvids", request, pb.RevokeSvidsResponse)
+    answer = remote.admin(admin_socket, request)
     value = {"revoked": _values(answer.revoked), "ended_tasks": answer.ended_tasks}
     lines = [f"SVIDs revoked: {len(answer.revoked)}; tasks ended: {answer.ended_tasks}"]
     if not serial:
@@ -80,24 +81,12 @@ def revoked(admin_socket: AdminSocketOption = None, output: OutputOption = Outpu
     """List the SVIDs that are revoked and have not ended yet, the last one first."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(
-        admin_socket, "/sojourn.v1.Admin/ListRevocations", pb.ListRevocationsRequest(), pb.ListRevocationsResponse
-    )
+    answer = remote.admin(admin_socket, pb.ListRevocationsRequest())
     emit(output, {"revoked": _values(answer.revoked)}, _table(answer.revoked) or ["no SVID is revoked"])
 
 
 def _values(revoked: Any) -> list[dict[str, Any]]:
-    return [
-        {
-            "kind": each.kind,
-            "id": each.id,
-            "spiffe_id": each.spiffe_id,
-            "entry_id": each.entry_id or None,
-            "expires_at": moment(each.expires_at),
-            "revoked_at": moment(each.revoked_at),
-        }
-        for each in revoked
-    ]
+    return [{**told(each), "entry_id": each.entry_id or None} for each in revoked]
 
 
 def _table(revoked: Any) -> list[str]:

@@ -55,7 +55,7 @@ def jwt(
         raise InvalidInput("audience must be specified")
     wanted = option_spiffe_id("--spiffe-id", spiffe_id) if spiffe_id else ""
     request = workload.JWTSVIDRequest(audience=audience, spiffe_id=wanted)
-    answer = remote.workload(socket, "/SpiffeWorkloadAPI/FetchJWTSVID", request, workload.JWTSVIDResponse)
+    answer = remote.workload(socket, request)
     if not answer.svids:
         raise NoIdentity("agent sent no JWT-SVID")
     svid = answer.svids[0]

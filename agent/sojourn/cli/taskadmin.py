@@ -7,10 +7,11 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.audit import record_line, record_value
+from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import REFUSED, emit, moment, printable, table
+from sojourn.cli.output import REFUSED, emit, printable, table
 from sojourn.cli.residuals import external_credentials, outside_lines, outside_value
-from sojourn.cli.task import TaskArgument, outside_dict
+from sojourn.cli.task import TaskArgument
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
 from sojourn.cli.watching import show as show_live
 from sojourn.errors import InvalidInput, SojournError
@@ -44,7 +45,7 @@ def list_(
 
     def get() -> dict[str, Any]:
         request = pb.ListTasksRequest(include_ended=all_)
-        answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ListTasks", request, pb.ListTasksResponse)
+        answer = remote.admin(admin_socket, request)
         return {"tasks": [_task_dict(each) for each in answer.tasks]}
 
     show_live(output, get, lambda value: _rows(value["tasks"]), watch=watch, interval=interval)
@@ -68,7 +69,7 @@ def why(task: TaskArgument, admin_socket: AdminSocketOption = None, output: Outp
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     request = pb.ListAuditRequest(limit=_HISTORY, task_id=task)
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ListAudit", request, pb.ListAuditResponse)
+    answer = remote.admin(admin_socket, request)
     records = [record_value(each) for each in answer.records]
     if not records:
         raise InvalidInput(f"the audit journal has nothing of a task {task[:100]!r}")
@@ -125,7 +126,7 @@ def block(
     from sojourn.cli.entry import entries_with
 
     request = pb.BlockTasksRequest(block=pb.Block(type=type_, spiffe_id=spiffe_id, reason=reason))
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/BlockTasks", request, pb.BlockTasksResponse)
+    answer = remote.admin(admin_socket, request)
     ended = [_task_dict(each) for each in answer.ended]
     said = f"switched off {type_ or spiffe_id}; {len(ended)} tasks ended"
     emit(output, {"ended": ended}, [*(_rows(ended) if ended else []), said])
@@ -144,7 +145,7 @@ def unblock(
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     request = pb.UnblockTasksRequest(block=pb.Block(type=type_, spiffe_id=spiffe_id))
-    remote.admin(admin_socket, "/sojourn.v1.Admin/UnblockTasks", request, pb.UnblockTasksResponse)
+    remote.admin(admin_socket, request)
     emit(output, {"unblocked": type_ or spiffe_id}, [f"{type_ or spiffe_id} may begin tasks again"])
 
 
@@ -152,16 +153,8 @@ def blocks(admin_socket: AdminSocketOption = None, output: OutputOption = Output
     """List what is switched off (operator)."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(admin_socket, "/sojourn.v1.Admin/ListBlocks", pb.ListBlocksRequest(), pb.ListBlocksResponse)
-    found = [
-        {
-            "type": each.type or None,
-            "spiffe_id": each.spiffe_id or None,
-            "reason": each.reason,
-            "since": moment(each.since),
-        }
-        for each in answer.blocks
-    ]
+    answer = remote.admin(admin_socket, pb.ListBlocksRequest())
+    found = [told(each) | {"type": each.type or None, "spiffe_id": each.spiffe_id or None} for each in answer.blocks]
     rows = [[each["type"] or each["spiffe_id"], each["since"], each["reason"]] for each in found]
     pretty = table(["SWITCHED OFF", "SINCE", "REASON"], rows) if rows else ["nothing is switched off"]
     emit(output, {"blocks": found}, pretty)
@@ -179,7 +172,7 @@ def _change(admin_socket: str | None, output: Output, method: str, selection: An
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     request = pb.ChangeTasksRequest(selection=selection, reason=reason)
-    answer = remote.admin(admin_socket, f"/sojourn.v1.Admin/{method}", request, pb.ChangeTasksResponse)
+    answer = remote.admin(admin_socket, request, method)
     found = [{**_task_dict(each.task), "error": each.error or None} for each in answer.outcomes]
     failed = [f"{each['id']}: {each['error']}" for each in found if each["error"]]
     if selection.task_id and found:  # one task is told as itself, several as a list
@@ -192,10 +185,9 @@ def _change(admin_socket: str | None, output: Output, method: str, selection: An
 
 def _get(admin_socket: str | None, task: str) -> dict[str, Any]:
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-    from sojourn._pb.sojourn.v1 import tasks_pb2
 
     request = pb.GetTaskRequest(task_id=task)
-    return _task_dict(remote.admin(admin_socket, "/sojourn.v1.Admin/GetTask", request, tasks_pb2.Task))
+    return _task_dict(remote.admin(admin_socket, request))
 
 
 def _forgotten(credential: dict[str, Any]) -> dict[str, Any]:
@@ -235,26 +227,4 @@ def _text(name: str, value: object) -> str:
 
 
 def _task_dict(task: Any) -> dict[str, Any]:
-    return {
-        "id": task.id,
-        "type": task.type,
-        "spiffe_id": task.spiffe_id,
-        "state": task.state,
-        "reason": task.reason,
-        "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in task.grants],
-        "params": {name: task.params[name] for name in sorted(task.params)},
-        "created_at": moment(task.created_at),
-        "expires_at": moment(task.expires_at),
-        "holder_pid": task.holder_pid,
-        "tokens_issued": task.tokens_issued,
-        "calls": task.calls,
-        "uses": [
-            {"resource": use.resource, "action": use.action, "tokens": use.tokens, "calls": use.calls}
-            for use in task.uses
-        ],
-        "version": task.version,
-        "parent_id": task.parent_id or None,
-        "depth": task.depth,
-        "actors": list(task.actors),
-        "outside": [outside_dict(each) for each in task.outside],
-    }
+    return {**told(task, "approval"), "parent_id": task.parent_id or None}
