@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, Self
 
 from sojourn.errors import InvalidToken, SojournError, TaskOver, TooLarge
 from sojourn.limits import NONCES_KEPT, ONE_REQUEST_MAX_BYTES, TOKEN_RENEWED_SECONDS, TOKENS_KEPT
@@ -120,6 +120,11 @@ class Answer:
     challenges: tuple[str, ...]  # each WWW-Authenticate header
     nonce: str | None  # the DPoP-Nonce header
 
+    @classmethod
+    def of(cls, status: int, challenges: Iterable[str], nonces: Sequence[str]) -> Self:
+        """A nonce that came several times is none."""
+        return cls(status, tuple(challenges), nonces[0] if len(nonces) == 1 else None)
+
 
 Step = AskToken | AskProof | ReadContent | Send
 
@@ -196,6 +201,25 @@ def want(
         )
     check_actions(grant, named)
     return Wanted(grant, method, url, named, bound and is_ours(task, grant), repeatable)
+
+
+def want_at(
+    task: Holding,
+    resource: str,
+    method: str,
+    url: str,
+    actions: tuple[str, ...],
+    *,
+    bound: bool,
+    repeatable: bool = True,
+) -> Wanted:
+    """The same for a request that says its resource itself. Raise TaskOver or OutsideTask."""
+    check_live(task)
+    grant = next((each for each in task.grants if each.resource == resource), None)
+    if grant is None:
+        raise OutsideTask(f"the task has no grant at {resource[:200]}", resource=resource)
+    check_actions(grant, actions)
+    return Wanted(grant, method, url, actions, bound and is_ours(task, grant), repeatable)
 
 
 def is_ours(task: Holding, grant: Grant) -> bool:

@@ -323,8 +323,7 @@ def _answer(response: httpcore.Response) -> Answer:
     def of(wanted: str) -> tuple[str, ...]:
         return tuple(value.decode("latin-1") for name, value in response.headers if name.lower() == wanted.encode())
 
-    nonces = of(DPOP_NONCE.lower())
-    return Answer(response.status, of(CHALLENGE.lower()), nonces[0] if len(nonces) == 1 else None)
+    return Answer.of(response.status, of(CHALLENGE.lower()), of(DPOP_NONCE.lower()))
 
 
 def _status(error: SojournError) -> int:

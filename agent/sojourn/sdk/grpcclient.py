@@ -9,7 +9,7 @@ import grpc
 from sojourn.errors import InvalidInput
 from sojourn.oautherrors import OutsideTask
 from sojourn.sdk.asking import AsyncAsking, SyncAsking
-from sojourn.sdk.attach import Answer, Flow, Send, Wanted, attach, check_actions, check_live, is_ours
+from sojourn.sdk.attach import Answer, Flow, Send, attach, want_at
 from sojourn.sdk.grpccalls import METHOD
 from sojourn.sdk.taskuse import AsyncUse, SyncUse
 from sojourn.tasks import bound as digests
@@ -53,18 +53,14 @@ class _Calls:
     def flow(self, method: str | bytes, *, streams: bool) -> Flow:
         """Raise TaskOver, or OutsideTask if the task may not call this."""
         name = method.decode("ascii") if isinstance(method, bytes) else method
-        task = self.asking.task
-        check_live(task)
-        grant = next((each for each in task.grants if each.resource == self._resource), None)
-        if grant is None:
-            raise OutsideTask(f"the task has no grant at {self._resource[:200]}", resource=self._resource)
         if self._actions is not None and name not in self._actions:
             raise OutsideTask(f"the method {name[:200]} is none of those that this channel is for")
         actions = (self._actions[name],) if self._actions is not None else ()
-        check_actions(grant, actions)
         parts = urlsplit(self._resource)
-        bound = self._bound and is_ours(task, grant)
-        wanted = Wanted(grant, METHOD, f"{parts.scheme}://{parts.netloc}{name}", actions, bound, not streams)
+        url = f"{parts.scheme}://{parts.netloc}{name}"
+        wanted = want_at(
+            self.asking.task, self._resource, METHOD, url, actions, bound=self._bound, repeatable=not streams
+        )
         return attach(wanted, self.asking.shelf, lambda content: digests.of_grpc(name, content))
 
 

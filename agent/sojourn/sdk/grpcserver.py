@@ -11,7 +11,7 @@ import contextvars
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, Final, Unpack
+from typing import Any, Final, Generic, TypeVar, Unpack
 
 import grpc
 
@@ -26,6 +26,7 @@ from sojourn.sdk.syncguard import SyncGuard
 from sojourn.tasks.fitting import check_params
 from sojourn.tasks.tokens import TaskToken
 
+AnyGuard = TypeVar("AnyGuard", bound=SyncGuard | LoopGuard)
 _UNREADABLE: Final = Refusal(400, "invalid_request", "request is no message of its type")
 
 
@@ -97,10 +98,11 @@ class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
         await self._guard.close()
 
 
-class _Call:
-    """One call: a handler is made for each."""
+class _Call(Generic[AnyGuard]):
+    """One call: a handler is made for each. Its methods are named as gRPC names the kinds of calls."""
 
-    def __init__(self, method: str, action: str | None, handler: Any) -> None:
+    def __init__(self, guard: AnyGuard, method: str, action: str | None, handler: Any) -> None:
+        self._guard = guard
         self._method = method
         self._action = action
         self._inner = handler
@@ -108,33 +110,10 @@ class _Call:
     def handler(self) -> Any:
         """The same kind of handler, with requests as they came."""
         inner = self._inner
-        many_in, many_out = inner.request_streaming, inner.response_streaming
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[many_in, many_out]
-        serve = {
-            (False, False): self.one_one,
-            (False, True): self.one_many,
-            (True, False): self.many_one,
-            (True, True): self.many_many,
-        }[many_in, many_out]
-        read = inner.request_deserializer if many_in else None
-        return make(serve, request_deserializer=read, response_serializer=inner.response_serializer)
-
-    def one_one(self, raw: Any, context: Any) -> Any:
-        raise NotImplementedError
-
-    def one_many(self, raw: Any, context: Any) -> Any:
-        raise NotImplementedError
-
-    def many_one(self, requests: Any, context: Any) -> Any:
-        raise NotImplementedError
-
-    def many_many(self, requests: Any, context: Any) -> Any:
-        raise NotImplementedError
+        kind = "_".join("stream" if many else "unary" for many in (inner.request_streaming, inner.response_streaming))
+        make = getattr(grpc, f"{kind}_rpc_method_handler")
+        read = inner.request_deserializer if inner.request_streaming else None
+        return make(getattr(self, kind), request_deserializer=read, response_serializer=inner.response_serializer)
 
     def action(self, fields: Mapping[str, object]) -> Action | None:
         return Action(self._action, fields) if self._action is not None else None
@@ -148,12 +127,9 @@ class _Call:
         except Exception:  # noqa: BLE001  # whatever a service's own reader raises
             return _UNREADABLE
 
-    def over(self, token: TaskToken) -> str:
-        raise NotImplementedError
-
     def ended(self, token: TaskToken) -> Refusal | None:
         """The refusal of what a stream goes on with after the token's task is over."""
-        why = self.over(token)
+        why = self._guard.over(token)
         return Refusal(401, "invalid_token", why) if why else None
 
     def fits(self, token: TaskToken, request: object) -> Refusal | None:
@@ -168,26 +144,22 @@ class _Call:
         return None
 
 
-class _SyncCall(_Call):
-    def __init__(self, guard: SyncGuard, method: str, action: str | None, handler: Any) -> None:
-        super().__init__(method, action, handler)
-        self._guard = guard
-
-    def one_one(self, raw: bytes, context: Any) -> Any:
+class _SyncCall(_Call[SyncGuard]):
+    def unary_unary(self, raw: bytes, context: Any) -> Any:
         token, request = self._admit(raw, context)
         with serving(token):
             return self._inner.unary_unary(request, context)
 
-    def one_many(self, raw: bytes, context: Any) -> Iterator[Any]:
+    def unary_stream(self, raw: bytes, context: Any) -> Iterator[Any]:
         token, request = self._admit(raw, context)
         return self._going_on(token, _stepwise(token, lambda: self._inner.unary_stream(request, context)), context)
 
-    def many_one(self, requests: Iterator[Any], context: Any) -> Any:
+    def stream_unary(self, requests: Iterator[Any], context: Any) -> Any:
         token = self._judge(None, {}, context)
         with serving(token):
             return self._inner.stream_unary(self._fitting(token, requests, context), context)
 
-    def many_many(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+    def stream_stream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         token = self._judge(None, {}, context)
         fitting = self._fitting(token, requests, context)
         return self._going_on(token, _stepwise(token, lambda: self._inner.stream_stream(fitting, context)), context)
@@ -210,9 +182,6 @@ class _SyncCall(_Call):
         if not isinstance(verdict, TaskToken):
             raise _abort(verdict, context)
         return verdict
-
-    def over(self, token: TaskToken) -> str:
-        return self._guard.over(token)
 
     def _going_on(self, token: TaskToken, answers: Generator[Any], context: Any) -> Iterator[Any]:
         with contextlib.closing(answers):
@@ -256,28 +225,24 @@ def _stepwise(token: TaskToken, begin: Callable[[], Iterator[Any]]) -> Generator
             inside.run(close)
 
 
-class _AioCall(_Call):
-    def __init__(self, guard: LoopGuard, method: str, action: str | None, handler: Any) -> None:
-        super().__init__(method, action, handler)
-        self._guard = guard
-
-    async def one_one(self, raw: bytes, context: Any) -> Any:
+class _AioCall(_Call[LoopGuard]):
+    async def unary_unary(self, raw: bytes, context: Any) -> Any:
         token, request = await self._admit(raw, context)
         with serving(token):
             return await _answer(self._inner.unary_unary, request, context)
 
-    async def one_many(self, raw: bytes, context: Any) -> None:
+    async def unary_stream(self, raw: bytes, context: Any) -> None:
         token, request = await self._admit(raw, context)
         with serving(token):
             await _write_all(self._inner.unary_stream, request, self._checked(token, context))
 
-    async def many_one(self, requests: AsyncIterator[Any], context: Any) -> Any:
+    async def stream_unary(self, requests: AsyncIterator[Any], context: Any) -> Any:
         token = await self._judge(None, {}, context)
         checked = self._checked(token, context)
         with serving(token):
             return await _answer(self._inner.stream_unary, checked.all(requests), checked)
 
-    async def many_many(self, requests: AsyncIterator[Any], context: Any) -> None:
+    async def stream_stream(self, requests: AsyncIterator[Any], context: Any) -> None:
         token = await self._judge(None, {}, context)
         checked = self._checked(token, context)
         with serving(token):
@@ -303,9 +268,6 @@ class _AioCall(_Call):
         if not isinstance(verdict, TaskToken):
             raise await _abort_aio(verdict, context)
         return verdict
-
-    def over(self, token: TaskToken) -> str:
-        return self._guard.over(token)
 
     def _checked(self, token: TaskToken, context: Any) -> "_Checked":
         return _Checked(context, partial(self.fits, token), partial(self.ended, token))

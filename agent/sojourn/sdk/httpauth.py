@@ -2,7 +2,7 @@
 
 import ssl
 from collections.abc import AsyncGenerator, Generator, Iterable
-from typing import Self
+from typing import Any, Self
 
 from sojourn.errors import InvalidInput
 from sojourn.oautherrors import OutsideTask
@@ -119,49 +119,31 @@ class AsyncTaskTransport(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
-Verify = bool | ssl.SSLContext
 Timeout = httpx.Timeout | float | None
-SECONDS = httpx.Timeout(30.0, connect=10.0)
 
 
 def client(
     auth: TaskAuth,
     base_url: str,
-    *,
-    verify: Verify = True,
-    timeout: Timeout = SECONDS,
-    follow_redirects: bool = False,
-    transport: httpx.BaseTransport | None = None,
+    verify: bool | ssl.SSLContext,
+    transport: httpx.BaseTransport | None,
+    **options: Any,
 ) -> httpx.Client:
-    """A client whose requests have the task's authority."""
-    inner = transport or httpx.HTTPTransport(verify=verify)
-    return httpx.Client(
-        base_url=base_url,
-        transport=TaskTransport(auth, inner),
-        timeout=timeout,
-        follow_redirects=follow_redirects,
-        trust_env=False,
-    )
+    """A client whose requests have the task's authority. The `options` are httpx's own."""
+    attaching = TaskTransport(auth, transport or httpx.HTTPTransport(verify=verify))
+    return httpx.Client(base_url=base_url, transport=attaching, trust_env=False, **options)
 
 
 def async_client(
     auth: TaskAuth,
     base_url: str,
-    *,
-    verify: Verify = True,
-    timeout: Timeout = SECONDS,
-    follow_redirects: bool = False,
-    transport: httpx.AsyncBaseTransport | None = None,
+    verify: bool | ssl.SSLContext,
+    transport: httpx.AsyncBaseTransport | None,
+    **options: Any,
 ) -> httpx.AsyncClient:
     """The same for asynchronous code."""
-    inner = transport or httpx.AsyncHTTPTransport(verify=verify)
-    return httpx.AsyncClient(
-        base_url=base_url,
-        transport=AsyncTaskTransport(auth, inner),
-        timeout=timeout,
-        follow_redirects=follow_redirects,
-        trust_env=False,
-    )
+    attaching = AsyncTaskTransport(auth, transport or httpx.AsyncHTTPTransport(verify=verify))
+    return httpx.AsyncClient(base_url=base_url, transport=attaching, trust_env=False, **options)
 
 
 def _copy(request: httpx.Request) -> httpx.Request:
@@ -182,6 +164,5 @@ def _with(request: httpx.Request, send: Send) -> httpx.Request:
 
 
 def _answer(response: httpx.Response) -> Answer:
-    challenges = tuple(response.headers.get_list(CHALLENGE))
-    nonces = response.headers.get_list(DPOP_NONCE)
-    return Answer(response.status_code, challenges, nonces[0] if len(nonces) == 1 else None)
+    headers = response.headers
+    return Answer.of(response.status_code, headers.get_list(CHALLENGE), headers.get_list(DPOP_NONCE))

@@ -7,21 +7,7 @@ from typing import Any, NoReturn
 
 from sojourn.errors import InvalidInput
 from sojourn.oautherrors import OutsideTask
-from sojourn.sdk.asking import AsyncAsking
-from sojourn.sdk.attach import (
-    AUTHORIZATION,
-    CHALLENGE,
-    DPOP,
-    DPOP_NONCE,
-    Answer,
-    Send,
-    Wanted,
-    attach,
-    check_actions,
-    check_live,
-    is_ours,
-    want,
-)
+from sojourn.sdk.attach import AUTHORIZATION, CHALLENGE, DPOP, DPOP_NONCE, Answer, Send, attach, want, want_at
 from sojourn.sdk.extras import extra
 from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, PROOF_KEY, McpCall, read
 from sojourn.sdk.taskuse import AsyncUse
@@ -88,11 +74,8 @@ async def call_tool(
     `action` is the tool's; none: the token has all that the task may do there. Raise MCPError if the server refuses.
     """
     asking, call = task.asking, McpCall(CALL, name, dict(arguments or {}))
-    flow = attach(
-        _wanted(asking, resource, action, bound=bound),
-        asking.shelf,
-        lambda _: call.digest,
-    )
+    wanted = want_at(asking.task, resource, "POST", resource, (action,) if action else (), bound=bound)
+    flow = attach(wanted, asking.shelf, lambda _: call.digest)
 
     async def nothing() -> bytes:
         return b""
@@ -117,16 +100,6 @@ async def call_tool(
     raise InvalidInput("there was nothing to send")
 
 
-def _wanted(asking: AsyncAsking, resource: str, action: str, *, bound: bool) -> Wanted:
-    check_live(asking.task)
-    grant = next((each for each in asking.task.grants if each.resource == resource), None)
-    if grant is None:
-        raise OutsideTask(f"the task has no grant at {resource[:200]}", resource=resource)
-    actions = (action,) if action else ()
-    check_actions(grant, actions)
-    return Wanted(grant, "POST", resource, actions, bound and is_ours(asking.task, grant))
-
-
 def _actions(call: McpCall | None, tools: Tools | None) -> tuple[str, ...]:
     if call is None or call.method != CALL or tools is None:
         return ()
@@ -136,6 +109,5 @@ def _actions(call: McpCall | None, tools: Tools | None) -> tuple[str, ...]:
 
 
 def _answer(response: httpx2.Response) -> Answer:
-    challenges = tuple(response.headers.get_list(CHALLENGE))
-    nonces = response.headers.get_list(DPOP_NONCE)
-    return Answer(response.status_code, challenges, nonces[0] if len(nonces) == 1 else None)
+    headers = response.headers
+    return Answer.of(response.status_code, headers.get_list(CHALLENGE), headers.get_list(DPOP_NONCE))

@@ -224,7 +224,7 @@ def _access_token(token: TaskToken) -> "AccessToken":
 class McpStdioGuard:
     """Guards an MCP server over stdio: `MCPServer("…", middleware=[McpStdioGuard(tools=…, audience=…)])`.
 
-    Each call of a tool needs a token in its `_meta` (see `mcpclient.tool_meta`), with a DPoP proof beside it if it is
+    Each call of a tool needs a token in its `_meta` (see `mcpclient.call_tool`), with a DPoP proof beside it if it is
     bound: by POST, for the audience. Client and server see what goes through the pipe; nobody else does. Tools do not:
     both are taken out. `tools` and `methods` are those of McpGuard, but that greetings need no token.
     """

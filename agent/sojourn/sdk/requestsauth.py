@@ -75,5 +75,4 @@ class TaskAdapter(HTTPAdapter):
 
 def _answer(response: requests.Response) -> Answer:
     headers: http.client.HTTPMessage = response.raw.headers
-    challenges, nonces = headers.get_all(CHALLENGE) or [], headers.get_all(DPOP_NONCE) or []
-    return Answer(response.status_code, tuple(challenges), nonces[0] if len(nonces) == 1 else None)
+    return Answer.of(response.status_code, headers.get_all(CHALLENGE) or [], headers.get_all(DPOP_NONCE) or [])

@@ -8,6 +8,7 @@ from typing import Protocol, TypeVar, Unpack
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import ApprovalExpired, NotFound, SojournError, TaskOver, Unavailable, Unreachable
+from sojourn.sdk.attach import check_live
 from sojourn.sdk.connection import Connection
 from sojourn.sdk.taskstream import TaskStream
 from sojourn.sdk.taskuse import AsyncUse
@@ -56,7 +57,7 @@ class HeldTask(AsyncUse, TaskView):
         Raise TaskOver if the task is not active, Refused if it has no such grant, InvalidInput if its type gives no
         tokens with these options, and NonceNeeded if a `dpop_proof` must have that nonce.
         """
-        self._check_not_ended()
+        check_live(self)
         return await self._calls.get_token(self.id, resource, actions, **options)
 
     async def proof(self, method: str, url: str, token: AccessToken | str, nonce: str | None = None) -> str:
@@ -64,12 +65,8 @@ class HeldTask(AsyncUse, TaskView):
 
         `nonce`: that the service asked for. Raise TaskOver or InvalidToken if the token is over: get another one.
         """
-        self._check_not_ended()
+        check_live(self)
         return await self._calls.create_proof(self.id, method, url, token, nonce)
-
-    def _check_not_ended(self) -> None:
-        if self.ended:
-            raise TaskOver(f"task is {self.state}: {self.reason or 'no reason given'}")
 
     async def narrow(self, kept: Iterable[Grant]) -> None:
         """Give up all but these grants, which the task must have. It cannot be undone; tokens from before are dead."""

@@ -53,14 +53,9 @@ class AsyncUse:
         """
         from sojourn.sdk import httpauth
 
-        return httpauth.async_client(
-            self.auth(actions=actions, bound=bound),
-            base_url,
-            verify=verify,
-            timeout=timeout,
-            follow_redirects=follow_redirects,
-            transport=transport,
-        )
+        auth = self.auth(actions=actions, bound=bound)
+        options = {"timeout": timeout, "follow_redirects": follow_redirects}
+        return httpauth.async_client(auth, base_url, verify, transport, **options)
 
     def proxy(self, *, ca_file: str | None = None) -> "AbstractAsyncContextManager[Egress]":
         """An egress proxy for commands that must see neither token nor key: `async with task.proxy() as proxy`.
@@ -118,14 +113,9 @@ class SyncUse:
         """See AsyncUse: `with task.client(url) as client`."""
         from sojourn.sdk import httpauth
 
-        return httpauth.client(
-            self.auth(actions=actions, bound=bound),
-            base_url,
-            verify=verify,
-            timeout=timeout,
-            follow_redirects=follow_redirects,
-            transport=transport,
-        )
+        auth = self.auth(actions=actions, bound=bound)
+        options = {"timeout": timeout, "follow_redirects": follow_redirects}
+        return httpauth.client(auth, base_url, verify, transport, **options)
 
     def adapter(self, *, actions: Iterable[str] = (), bound: bool = True) -> "TaskAdapter":
         """For requests: `session.mount("https://", task.adapter())`. Needs that library."""
