@@ -10,7 +10,8 @@ import pytest
 from harness.agent import ROOT, AgentProcess
 from harness.languages import program_of
 from harness.raw import Admin
-from harness.taskagent import shared_agent
+from harness.taskagent import ISSUER, shared_agent
+from sojourn import SyncClient
 
 # What `make test-kubernetes` runs, which builds a kubelet first: no part of the other runs.
 collect_ignore = [] if os.environ.get("SOJOURN_TEST_KUBERNETES") else ["test_real_kubernetes.py"]
@@ -45,6 +46,19 @@ def shared() -> Iterator[AgentProcess]:
     """An agent with task types that a module's tests share."""
     with shared_agent() as agent:
         yield agent
+
+
+@pytest.fixture(scope="module")
+def service(shared: AgentProcess) -> Iterator[SyncClient]:
+    """A service that asks the shared agent about tokens."""
+    with SyncClient(shared.socket) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def subject(service: SyncClient) -> str:
+    """This process's own JWT-SVID for the token endpoint."""
+    return service.fetch_jwt_svid(ISSUER).token
 
 
 @pytest.fixture

@@ -32,13 +32,6 @@ UNKNOWN = "tsk_AAAAAAAAAAAAAAAAAAAAAA"
 GONE = {"revoked: holder_exited", "revoked: holder_disconnected"}
 
 
-@pytest.fixture(scope="module")
-def service(shared: AgentProcess) -> Iterator[SyncClient]:
-    """A service that asks the agent about tokens."""
-    with SyncClient(shared.socket) as client:
-        yield client
-
-
 @pytest.fixture
 def feed(shared: AgentProcess) -> Iterator[Feed]:
     """A service that listens for tasks at the ticket system; its snapshot has been taken."""
