@@ -36,8 +36,3 @@ def upgrade() -> None:
         sa.Column("name", sa.String(64), primary_key=True),
         sa.Column("value", sa.Text, nullable=False),
     )
-
-
-def downgrade() -> None:
-    for name in ("settings", "audit", "tasks", "entries"):
-        op.drop_table(name)

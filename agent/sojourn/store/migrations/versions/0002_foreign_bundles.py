@@ -14,8 +14,3 @@ def upgrade() -> None:
             sa.Column("trust_domain", sa.String(255), primary_key=True),
             sa.Column("document", sa.Text, nullable=False),
         )
-
-
-def downgrade() -> None:
-    for name in ("relationships", "bundles"):
-        op.drop_table(name)

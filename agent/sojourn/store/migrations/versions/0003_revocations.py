@@ -15,8 +15,3 @@ def upgrade() -> None:
         sa.Column("document", sa.Text, nullable=False),
     )
     op.create_index("audit_by_event", "audit", ["event", "at_ms"])
-
-
-def downgrade() -> None:
-    op.drop_index("audit_by_event", "audit")
-    op.drop_table("revocations")

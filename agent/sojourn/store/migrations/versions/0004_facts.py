@@ -16,7 +16,3 @@ def upgrade() -> None:
         sa.Column("boot_id", sa.String(64), nullable=False),
         sa.Column("document", sa.Text, nullable=False),
     )
-
-
-def downgrade() -> None:
-    op.drop_table("facts")

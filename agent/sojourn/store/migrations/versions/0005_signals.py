@@ -17,8 +17,3 @@ def upgrade() -> None:
         sa.Column("done", sa.Boolean, nullable=False),
     )
     op.create_index("signals_by_age", "signals", ["issuer", "iat_ms"])
-
-
-def downgrade() -> None:
-    op.drop_index("signals_by_age", "signals")
-    op.drop_table("signals")

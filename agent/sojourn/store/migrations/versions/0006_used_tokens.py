@@ -14,8 +14,3 @@ def upgrade() -> None:
         sa.Column("expires_at", sa.BigInteger, nullable=False),
     )
     op.create_index("used_tokens_by_end", "used_tokens", ["expires_at"])
-
-
-def downgrade() -> None:
-    op.drop_index("used_tokens_by_end", "used_tokens")
-    op.drop_table("used_tokens")

@@ -18,8 +18,3 @@ def upgrade() -> None:
         sa.Column("document", sa.Text, nullable=False),
     )
     op.create_index("external_credentials_by_task", "external_credentials", ["task_id"])
-
-
-def downgrade() -> None:
-    op.drop_index("external_credentials_by_task", "external_credentials")
-    op.drop_table("external_credentials")

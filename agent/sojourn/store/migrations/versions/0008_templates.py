@@ -6,7 +6,3 @@ down_revision = "0007"
 
 def upgrade() -> None:
     """No table changes: documents without placeholders and claims are as they were."""
-
-
-def downgrade() -> None:
-    """None changes back."""
