@@ -15,7 +15,9 @@ from sojourn.doors.scope import HELD, SENDER
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError, TooLarge, Unavailable
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oautherrors import AuthorizationPending, NonceNeeded
+from sojourn.oversight.audit import Audit
 from sojourn.providers.errors import ProviderUnavailable
+from sojourn.tasks.clients import Sender
 
 FORM = "application/x-www-form-urlencoded"
 NO_STORE = {"Cache-Control": "no-store", "Pragma": "no-cache"}
@@ -31,6 +33,13 @@ def decision_of(request: Request) -> str:
         request.scope[_DECISION] = uuid.uuid4().hex
     made: str = request.scope[_DECISION]
     return made
+
+
+def denied(audit: Audit, event: str, request: Request, error: SojournError) -> None:
+    """Record it, under the same ID as the answer has."""
+    sender: Sender = request.scope[SENDER]
+    said = {"code": error.code, "reason": error.public, "decision_id": decision_of(request)}
+    audit.denied(event, sender.who, **sender.details, **said)
 
 
 def refusal(error: SojournError, decision_id: str, request: Request, realm: str) -> Response:

@@ -11,11 +11,10 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.authority.profile import signer_id
 from sojourn.doors import spire_types as convert
 from sojourn.doors.calls import Call, Method
+from sojourn.doors.workload import audience_of
 from sojourn.errors import InvalidInput, told_as
 from sojourn.identity.entries import check_dns_names
 from sojourn.limits import (
-    AUDIENCE_MAX_BYTES,
-    AUDIENCES_PER_JWT_SVID,
     SVID_TTL_MAX_SECONDS,
     SVID_TTL_MIN_SECONDS,
 )
@@ -68,17 +67,12 @@ class MintingApi:
         with told_as(InvalidInput, "invalid SPIFFE ID"):
             spiffe_id = convert.spiffe_id(request.id)
             spiffe_id.check_workload_of(self._authority.trust_domain)
-        if not request.audience or not all(request.audience):
-            raise InvalidInput("at least one audience is required")
-        if len(request.audience) > AUDIENCES_PER_JWT_SVID:
-            raise InvalidInput(f"more than {AUDIENCES_PER_JWT_SVID} audiences")
-        if any(len(each.encode()) > AUDIENCE_MAX_BYTES for each in request.audience):
-            raise InvalidInput(f"audience is longer than {AUDIENCE_MAX_BYTES} bytes")
-        svid = self._authority.issue_jwt(spiffe_id, tuple(request.audience), _ttl(request.ttl, self._jwt_ttl))
+        audience = audience_of(request.audience, "at least one audience is required")
+        svid = self._authority.issue_jwt(spiffe_id, audience, _ttl(request.ttl, self._jwt_ttl))
         self._audit.note(
             "jwt_svid_minted",
             spiffe_id=str(spiffe_id),
-            audience=list(request.audience),
+            audience=list(audience),
             jti=svid.claims["jti"],
             expires_at=svid.claims["exp"],
             **call.by,

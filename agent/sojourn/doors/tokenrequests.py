@@ -6,14 +6,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from sojourn.clock import Clock
-from sojourn.doors.answers import NO_STORE, decision_of, form_of
+from sojourn.doors.answers import NO_STORE, denied, form_of
 from sojourn.doors.lines import Lines
 from sojourn.doors.scope import SENDER
 from sojourn.errors import SojournError
 from sojourn.oautherrors import InvalidProof
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import exchange
-from sojourn.tasks.clients import Client, Credentials, Sender
+from sojourn.tasks.clients import Client, Credentials
 from sojourn.tasks.exchange import TokenRequest
 from sojourn.tasks.given import Given
 from sojourn.tasks.granting import Granting
@@ -38,18 +38,16 @@ class TokenRequests:
 
     async def answer(self, request: Request) -> Response:
         """Give a token. Raise errors of ours; the record of a refusal has the same `decision_id` as its answer."""
-        sender: Sender = request.scope[SENDER]
         try:
             asked = exchange.read(await form_of(request), self._granting.provider_of)
             async with self._line(asked).one(request):
                 credentials = Credentials.read(asked.fields, request.headers.get("authorization"))
                 given = await self._granting.grant(
-                    sender, credentials, asked, lambda client: self._proof(request, client)
+                    request.scope[SENDER], credentials, asked, lambda client: self._proof(request, client)
                 )
         except SojournError as error:
             REQUESTS.labels(error.oauth_error).inc()
-            said = {"code": error.code, "reason": error.public, "decision_id": decision_of(request)}
-            self._audit.denied("exchange_denied", sender.who, **sender.details, **said)
+            denied(self._audit, "exchange_denied", request, error)
             raise
         ISSUED.inc()
         return JSONResponse(self._body(asked, given), headers=NO_STORE)

@@ -6,13 +6,13 @@ from prometheus_client import Counter as Metric
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from sojourn.doors.answers import NO_STORE, decision_of, form_of
+from sojourn.doors.answers import NO_STORE, denied, form_of
 from sojourn.doors.lines import Lines
 from sojourn.doors.scope import SENDER
 from sojourn.errors import SojournError
 from sojourn.oversight.audit import Audit
 from sojourn.tasks import forms
-from sojourn.tasks.clients import AUTH_FIELDS, Client, Clients, Credentials, Sender
+from sojourn.tasks.clients import AUTH_FIELDS, Client, Clients, Credentials
 from sojourn.tasks.inspecting import INTROSPECTION_TYP, Inspecting, TokenQuery
 
 JWT_ANSWER = f"application/{INTROSPECTION_TYP}"
@@ -39,7 +39,7 @@ class TokenState:
                 answer = self._inspecting.introspect(client, query)
         except SojournError as error:
             INTROSPECTIONS.labels(error.oauth_error).inc()
-            self._denied("introspection_denied", request, error)
+            denied(self._audit, "introspection_denied", request, error)
             raise
         INTROSPECTIONS.labels("active" if answer["active"] else "inactive").inc()
         if _wants_jwt(request.headers.getlist("accept")):
@@ -55,7 +55,7 @@ class TokenState:
                 task = await self._inspecting.revoke(client, query)
         except SojournError as error:
             REVOCATIONS.labels(error.oauth_error).inc()
-            self._denied("revocation_denied", request, error)
+            denied(self._audit, "revocation_denied", request, error)
             raise
         REVOCATIONS.labels("revoked" if task is not None else "nothing").inc()
         return Response(status_code=200, headers=NO_STORE)
@@ -65,11 +65,6 @@ class TokenState:
         query = TokenQuery.of(fields)
         credentials = Credentials.read(fields, request.headers.get("authorization"))
         return await self._clients.authenticate(request.scope[SENDER], credentials), query
-
-    def _denied(self, event: str, request: Request, error: SojournError) -> None:
-        sender: Sender = request.scope[SENDER]
-        said = {"code": error.code, "reason": error.public, "decision_id": decision_of(request)}
-        self._audit.denied(event, sender.who, **sender.details, **said)
 
 
 def _wants_jwt(accept: Sequence[str]) -> bool:

@@ -82,7 +82,7 @@ class WorkloadApi:
         return self._pushes(call, "FetchJWTBundles", self._jwt_bundles)
 
     async def fetch_jwt_svid(self, call: Call, request: pb.JWTSVIDRequest) -> pb.JWTSVIDResponse:
-        audience = _audience(request.audience)
+        audience = audience_of(request.audience)
         entries: Sequence[Entry]
         if request.spiffe_id:
             entries = [await self._identities.entry_for(call.peer, _requested_id(request.spiffe_id))]
@@ -285,9 +285,10 @@ class WorkloadApi:
         return self._shared(("wit", *offered), message)
 
 
-def _audience(audience: Sequence[str]) -> tuple[str, ...]:
+def audience_of(audience: Sequence[str], missing: str = "audience must be specified") -> tuple[str, ...]:
+    """The audiences that a JWT-SVID is asked for. Raise InvalidInput."""
     if not audience or not all(audience):
-        raise InvalidInput("audience must be specified")
+        raise InvalidInput(missing)
     if len(audience) > AUDIENCES_PER_JWT_SVID:
         raise InvalidInput(f"more than {AUDIENCES_PER_JWT_SVID} audiences")
     if any(len(each.encode()) > AUDIENCE_MAX_BYTES for each in audience):
