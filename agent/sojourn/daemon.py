@@ -208,7 +208,8 @@ async def _open_listeners(
     stack.callback(trust_http.close)
     listeners += await remote.open_listener(
         config.listen,
-        remote.RemoteDoor(own, rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
+        remote.RemoteDoor(rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
+        own,
         lambda callers: validation.ValidationApi(rooms.judging, rooms.engine, rooms.audiences, rooms.clock, callers),
         rooms.audit,
         descriptors,

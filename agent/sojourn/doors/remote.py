@@ -7,8 +7,6 @@ import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.clock import Alarms, Clock
 from sojourn.configtables import ListenConfig
 from sojourn.doors.calls import Call, Calls
 from sojourn.doors.ownsvid import OwnSvid
@@ -17,7 +15,6 @@ from sojourn.doors.tlsdoor import Listener, TlsDoor, TlsPeer, address_of, bind_t
 from sojourn.doors.validation import SERVICE, Callers, Standing, ValidationApi
 from sojourn.doors.visitor import Visitor
 from sojourn.errors import Refused, SojournError, Unavailable
-from sojourn.identity.revocations import Revocations
 from sojourn.limits import (
     PUBLIC_REQUEST_MAX_BYTES,
     REMOTE_CONNECTIONS,
@@ -34,27 +31,18 @@ from sojourn.spiffe.ids import SpiffeId
 class RemoteDoor(TlsDoor):
     """The listener and its connections."""
 
-    def __init__(
-        self,
-        own: OwnSvid,
-        authority: EmbeddedAuthority,
-        revocations: Revocations,
-        clock: Clock,
-        alarms: Alarms,
-    ) -> None:
-        super().__init__(authority, revocations, clock, alarms)
-        self._own = own
-        self._allowed: frozenset[SpiffeId] | None = None
-        self._trust_domain = authority.trust_domain
+    _allowed: frozenset[SpiffeId] | None = None
 
-    def listen(self, listener: socket.socket, *, allowed: Collection[SpiffeId] | None, connections: int) -> None:
+    def listen(
+        self, listener: socket.socket, own: OwnSvid, *, allowed: Collection[SpiffeId] | None, connections: int
+    ) -> None:
         """Begin to accept on a listening socket that does not block, and show the agent's SVID from now on.
 
         `allowed`: the SPIFFE IDs that may come in; None: all of our trust domain. `connections`: so many at most.
         """
         self._allowed = None if allowed is None else frozenset(allowed)
-        self._own.watch()
-        context = SpiffeContext(self._own, authorize_member_of(self._trust_domain), server_side=True)
+        own.watch()
+        context = SpiffeContext(own, authorize_member_of(own.spiffe_id.trust_domain), server_side=True)
         context.set_alpn_protocols(["h2"])
         self.open(listener, context, connections=connections)
 
@@ -112,6 +100,7 @@ def _identities(visitor: Visitor) -> frozenset[SpiffeId]:
 async def open_listener(
     listen: ListenConfig,
     door: RemoteDoor,
+    own: OwnSvid,
     api: Callable[[Callers], ValidationApi],
     audit: Audit,
     descriptors: int,
@@ -131,7 +120,7 @@ async def open_listener(
     stack.push_async_callback(door.drain)
     share = int(descriptors * REMOTE_DESCRIPTORS_SHARE)
     allowed = None if listen.allowed is None else [SpiffeId.parse(each) for each in listen.allowed]
-    door.listen(listener, allowed=allowed, connections=min(REMOTE_CONNECTIONS, max(1, share)))
+    door.listen(listener, own, allowed=allowed, connections=min(REMOTE_CONNECTIONS, max(1, share)))
     stack.callback(door.end_all, Unavailable("the agent is shutting down"))
     stack.callback(door.stop_accepting)
     return [Listener("tcp", address_of(listener), door)]

@@ -48,7 +48,6 @@ class Site:
         self.revoked = FakeDenyList()
         self.own = OwnSvid(NODE, self.authority, self.issuing)
         self.door = RemoteDoor(
-            self.own,
             self.authority,
             self.revoked,  # type: ignore[arg-type]  # what it needs of it
             self.clock,
@@ -58,7 +57,7 @@ class Site:
         self._left: list[asyncio.StreamWriter] = []
 
     def open(self, **options: Any) -> None:
-        self.door.listen(self.listener, **{"allowed": None, "connections": 10, **options})
+        self.door.listen(self.listener, self.own, **{"allowed": None, "connections": 10, **options})
 
     async def connect(self, spiffe_id: SpiffeId | None = WEB, *, tls: bool = True) -> asyncio.StreamReader:
         host, _, port = address_of(self.listener).rpartition(":")
