@@ -24,7 +24,7 @@ class Ending:
 
     @promised("what it takes back is good no more; doing so again, and late, is no error")
     async def ends(self) -> None:
-        async with self._one() as tried:
+        async with Tried(self.case) as tried:
             if tried.provider.recall == "none":
                 return
             obtained = await tried.exchange()
@@ -41,7 +41,7 @@ class Ending:
 
     @promised("it is taken back by another run, that knows its handle alone")
     async def over_restarts(self) -> None:
-        async with self._one() as tried:
+        async with Tried(self.case) as tried:
             if tried.provider.recall == "none":
                 return
             obtained = await tried.exchange()
@@ -55,7 +55,7 @@ class Ending:
 
     @promised("one whose answer was lost is not an error of its own")
     async def without_handle(self) -> None:
-        async with self._one() as tried:
+        async with Tried(self.case) as tried:
             if tried.provider.recall == "none":
                 return
             obtained = Obtained("unknown", datetime.now(UTC) + tried.provider.longest)
@@ -104,7 +104,7 @@ class Ending:
 
     @promised("a check goes well step by step, and leaves nothing behind")
     async def checks(self) -> None:
-        async with self._one() as tried:
+        async with Tried(self.case) as tried:
             steps = await tried.check()
             self._formed(steps)
             failed = [step for step in steps if step.outcome == "failed"]
@@ -113,7 +113,7 @@ class Ending:
 
     @promised("a check for nobody skips the exchange")
     async def checks_for_nobody(self) -> None:
-        async with self._one() as tried:
+        async with Tried(self.case) as tried:
             steps = await tried.check(alone=True)
             self._formed(steps)
             expect(all(step.outcome != "failed" for step in steps), f"a step failed though all is well: {steps}")
@@ -143,10 +143,10 @@ class Ending:
 
     @promised("a check that nobody reads to its end leaves nothing behind")
     async def left_checks(self) -> None:
-        async with self._one() as tried:
+        async with Tried(self.case) as tried:
             whole = len(await tried.check())
         for at_most in range(whole):
-            async with self._one() as tried:
+            async with Tried(self.case) as tried:
                 with told(f"after {at_most} steps"):
                     await tried.check(at_most=at_most)
                     self._nothing_left(tried)
@@ -171,6 +171,3 @@ class Ending:
     def _nothing_left(self, tried: Tried) -> None:
         if tried.provider.recall == "revoke":
             expect(not tried.outside.live(), "a credential of the check is good still")
-
-    def _one(self) -> Tried:
-        return Tried(self.case)
