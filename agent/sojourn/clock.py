@@ -61,8 +61,8 @@ class Alarm:
 
     __slots__ = ("_action", "_arguments", "due")
 
-    def __init__(self, action: Callable[..., None], due: float = 0.0, arguments: tuple[Any, ...] = ()) -> None:
-        self._action: Callable[..., None] | None = action
+    def __init__(self, action: Callable[..., object], due: float = 0.0, arguments: tuple[Any, ...] = ()) -> None:
+        self._action: Callable[..., object] | None = action
         self._arguments = arguments
         self.due = due
 
@@ -123,7 +123,7 @@ class Alarms:
         heapq.heapify(kept)
         self._heap, self._swept = kept, len(kept)
 
-    def at(self, boot: float, action: Callable[..., None], *arguments: Any) -> Alarm:
+    def at(self, boot: float, action: Callable[..., object], *arguments: Any) -> Alarm:
         """Ring once when the boot clock reads `boot` seconds or more: call `action` with these arguments."""
         alarm = Alarm(action, boot, arguments)
         if len(self._heap) > 2 * self._swept + _SWEEP_FROM:
@@ -133,7 +133,7 @@ class Alarms:
             self._earlier.set()
         return alarm
 
-    def after(self, seconds: float, action: Callable[..., None], *arguments: Any) -> Alarm:
+    def after(self, seconds: float, action: Callable[..., object], *arguments: Any) -> Alarm:
         """Ring once, `seconds` from now."""
         return self.at(self._clock.boot() + seconds, action, *arguments)
 

@@ -260,7 +260,7 @@ class TlsDoor(Doorway[TlsPeer]):
             except InvalidSvid:
                 self.end(caller, SvidRefused("the authority that signed the X.509-SVID is revoked"))
         if rest := callers[CHAINS_CHECKED_AT_ONCE:]:
-            self._alarms.after(0, lambda: self._check_chains(rest))
+            self._alarms.after(0, self._check_chains, rest)
 
 
 @dataclass(frozen=True, slots=True)

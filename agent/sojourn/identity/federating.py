@@ -9,7 +9,6 @@ import random
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from functools import partial
 from typing import Protocol
 
 import structlog
@@ -168,9 +167,6 @@ class Federating:
             if endpoint is not None and endpoint.trust_domain == trust_domain and followed.fault is not None:
                 self._begin(followed, self._places)
 
-    def _due(self, followed: Followed) -> None:
-        self._begin(followed, self._places)
-
     def _drop(self, followed: Followed) -> None:
         del self._followed[followed.relationship.trust_domain]
         if followed.alarm is not None:
@@ -208,7 +204,7 @@ class Federating:
         before, followed.fault = followed.fault, fault
         followed.failures = 0 if fault is None else followed.failures + 1
         self._tell(domain, before, fault, changed=changed)
-        followed.alarm = self._alarms.after(self._pause(followed), partial(self._due, followed))
+        followed.alarm = self._alarms.after(self._pause(followed), self._begin, followed, self._places)
 
     async def _fetch(self, relationship: Relationship) -> bool:
         """Fetch and keep; whether it is another bundle than before."""

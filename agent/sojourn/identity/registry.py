@@ -347,7 +347,7 @@ class Registry:
         return self._clock.boot() + entry.expires_at - self._clock.now().timestamp()
 
     def _end_by(self, entry: Registration, latest: float) -> None:
-        alarm = self._alarms.at(min(latest, self._end_of(entry)), lambda: self._expire(entry))
+        alarm = self._alarms.at(min(latest, self._end_of(entry)), self._expire, entry)
         self._ends[entry.id] = (latest, alarm)
 
     def _drop(self, entry: Registration) -> None:

@@ -153,14 +153,11 @@ class Svids(Generic[Kind]):
             left = (kept.rotate_at - now).total_seconds() if self._good(kept.svid) else 0.0
             if left < planned:  # never later than planned: a clock that is set back prolongs nothing
                 kept.alarm.cancel()
-                kept.alarm = self._alarms.after(left, self._rotation(key))
+                kept.alarm = self._alarms.after(left, self._rotate, key)
             kept.rotate_at = now + timedelta(seconds=min(left, planned))
 
     def _good(self, svid: Kind) -> bool:
         return svid.not_before <= self._clock.now() < svid.not_after
-
-    def _rotation(self, key: IdentityKey) -> Callable[[], None]:
-        return lambda: self._rotate(key)
 
     def _issue(self, entry: Entry) -> Kept[Kind]:
         self._alarms.look_at_wall()  # a step must not be taken back unnoticed, once something was signed by it
@@ -172,7 +169,7 @@ class Svids(Generic[Kind]):
         life = (svid.not_after - now).total_seconds()
         # Drawn once for each SVID, so that a fleet that started as one does not rotate as one.
         wait = life * (0.5 + random.uniform(-0.5, 0.5) * ROTATION_JITTER_SHARE)  # noqa: S311
-        alarm = self._alarms.after(wait, self._rotation(entry.key))
+        alarm = self._alarms.after(wait, self._rotate, entry.key)
         kept = self._kept[entry.key] = Kept(entry, svid, now + timedelta(seconds=wait), alarm)
         self._of_entry.setdefault(entry.id, set()).add(entry.key)
         if entry.key not in self._watchers:
@@ -193,7 +190,7 @@ class Svids(Generic[Kind]):
         except Exception:
             # While the SVID in use is good it is served on; renewing is tried again.
             log.exception("svid_not_rotated", entry_id=key.entry_id, spiffe_id=str(key.spiffe_id))
-            kept.alarm = self._alarms.after(RETRY_SECONDS, self._rotation(key))
+            kept.alarm = self._alarms.after(RETRY_SECONDS, self._rotate, key)
             if not self._good(kept.svid):
                 self.on_rotation.tell(key)  # streams end: they hold what is worth nothing
             return
