@@ -7,7 +7,7 @@ import typer
 
 from sojourn.errors import CannotStart
 
-app = typer.Typer(no_args_is_help=True, help="Run the agent.")
+app = typer.Typer(no_args_is_help=True)
 _RUN = "/run/sojourn for root, else in $XDG_RUNTIME_DIR/sojourn"
 
 ConfigOption = Annotated[

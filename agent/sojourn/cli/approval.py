@@ -16,7 +16,7 @@ from sojourn.cli.watching import show as show_live
 from sojourn.durations import duration_text
 from sojourn.errors import NotFound, quoted
 
-app = typer.Typer(no_args_is_help=True, help="See which tasks wait for someone to agree, and decide.")
+app = typer.Typer(no_args_is_help=True)
 ApprovalArgument = Annotated[str, typer.Argument(metavar="APPROVAL", help="The request, apr_….")]
 AsWorkloadOption = Annotated[
     bool,

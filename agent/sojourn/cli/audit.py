@@ -10,7 +10,7 @@ from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, dated, emit, moment, printable, whole
 
-app = typer.Typer(no_args_is_help=True, help="The journal of issues, denials and task transitions.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

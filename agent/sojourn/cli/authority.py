@@ -12,10 +12,7 @@ from sojourn.cli.options import AdminSocketOption, Output, OutputOption, option_
 from sojourn.cli.output import emit, moment, table
 from sojourn.errors import InvalidInput
 
-app = typer.Typer(
-    no_args_is_help=True,
-    help="The keys that sign: prepared, active, old, tainted, revoked. Old and new overlap in the bundle.",
-)
+app = typer.Typer(no_args_is_help=True)
 
 
 class Kind(StrEnum):

@@ -13,7 +13,7 @@ from sojourn.cli.output import emit, table
 from sojourn.errors import InvalidBundle, InvalidInput
 from sojourn.limits import ADMIN_MESSAGE_MAX_BYTES
 
-app = typer.Typer(no_args_is_help=True, help="This trust domain's bundle, and those of foreign trust domains.")
+app = typer.Typer(no_args_is_help=True)
 
 
 DomainArgument = Annotated[str, typer.Argument(metavar="TRUST_DOMAIN", help="A foreign trust domain's name.")]

@@ -9,7 +9,7 @@ from sojourn.cli.options import Output, OutputOption
 from sojourn.cli.output import emit, table
 from sojourn.errors import InvalidInput
 
-app = typer.Typer(no_args_is_help=True, help="See the configuration, and where each value comes from.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

@@ -14,7 +14,7 @@ from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, emit, printable, show_error, table
 from sojourn.errors import AlreadyExists, CannotStart, InvalidInput
 
-app = typer.Typer(no_args_is_help=True, help="Register which processes get which SPIFFE ID.")
+app = typer.Typer(no_args_is_help=True)
 _PAGE = 500
 _REGISTRYS = frozenset({"revision", "created_at", "origin"})  # what nobody declares
 
@@ -170,21 +170,7 @@ def update(
     from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as pb
     from sojourn._pb.spire.api.types import types_pb2 as types
 
-    entry = messages.message(
-        spiffe_id,
-        selector,
-        parent_id,
-        x509_svid_ttl,
-        jwt_svid_ttl,
-        hint,
-        dns_name,
-        entry_expiry,
-        priority,
-        federates_with,
-        jwt_claim,
-    )
-    entry.id = entry_id
-    given = {
+    given: dict[str, Any] = {
         "spiffe_id": spiffe_id,
         "selectors": selector,
         "parent_id": parent_id,
@@ -197,6 +183,8 @@ def update(
         "federates_with": federates_with,
         "jwt_claims": jwt_claim,
     }
+    entry = messages.message(**given)
+    entry.id = entry_id
     mask = types.EntryMask(**{name: True for name, value in given.items() if value is not None})
     if mask == types.EntryMask():
         raise InvalidInput("nothing to change: give at least one option")
@@ -326,7 +314,7 @@ def entries_with(
     if spiffe_id:
         request.filter.by_spiffe_id.CopyFrom(messages.id_or_template(spiffe_id))
     if selectors:
-        request.filter.by_selectors.selectors.extend(messages.selectors(selectors))
+        request.filter.by_selectors.selectors.extend(messages.selector_messages(selectors))
         request.filter.by_selectors.match = types.SelectorMatch.MATCH_SUPERSET
     found: list[dict[str, Any]] = []
     while True:

@@ -13,7 +13,7 @@ from sojourn.spiffe.ids import SpiffeId
 
 def message(
     spiffe_id: str | None,
-    selector_texts: list[str] | None,
+    selectors: list[str] | None,
     parent_id: str | None,
     x509_svid_ttl: str | None,
     jwt_svid_ttl: str | None,
@@ -30,7 +30,7 @@ def message(
     entry = types.Entry(
         spiffe_id=id_or_template(spiffe_id) if spiffe_id else None,
         parent_id=_spiffe_id(parent_id) if parent_id else None,
-        selectors=selectors(selector_texts or []),
+        selectors=selector_messages(selectors or []),
         x509_svid_ttl=_seconds("--x509-svid-ttl", x509_svid_ttl),
         jwt_svid_ttl=_seconds("--jwt-svid-ttl", jwt_svid_ttl),
         hint=hint or "",
@@ -86,7 +86,7 @@ def id_or_template(text: str) -> Any:
     return types.SPIFFEID(trust_domain=value.trust_domain.name, path=value.path)
 
 
-def selectors(texts: list[str]) -> list[Any]:
+def selector_messages(texts: list[str]) -> list[Any]:
     """`TYPE:VALUE` texts as SPIRE's messages."""
     from sojourn._pb.spire.api.types import types_pb2 as types
 

@@ -13,7 +13,7 @@ from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
 from sojourn.cli.watching import show as show_live
 from sojourn.errors import InvalidInput
 
-app = typer.Typer(no_args_is_help=True, help="What is so in the world, for task types to read.")
+app = typer.Typer(no_args_is_help=True)
 
 
 class Type(StrEnum):
@@ -36,11 +36,6 @@ TypeOption = Annotated[
     Type | None,
     typer.Option("--type", help="Default: true and false are boolean, a whole number is long, all else is string."),
 ]
-
-
-@app.callback()
-def _group() -> None:
-    """What is so in the world, for task types to read."""
 
 
 @app.command("set")

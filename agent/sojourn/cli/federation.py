@@ -13,7 +13,7 @@ from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import emit, table
 from sojourn.errors import InvalidInput
 
-app = typer.Typer(no_args_is_help=True, help="Foreign trust domains whose bundles are fetched, and fetched again.")
+app = typer.Typer(no_args_is_help=True)
 
 
 class Profile(StrEnum):

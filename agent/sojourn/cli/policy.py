@@ -14,13 +14,8 @@ if TYPE_CHECKING:
     from sojourn.tasks.conditions import Conditions
     from sojourn.tasks.types import TaskType
 
-app = typer.Typer(no_args_is_help=True, help="Check, test, explain and reload task types.")
+app = typer.Typer(no_args_is_help=True)
 FolderArgument = Annotated[Path, typer.Argument(help="A folder of NAME.toml and NAME.cedar.")]
-
-
-@app.callback()
-def _group() -> None:
-    """Check, test, explain and reload task types."""
 
 
 @app.command()
@@ -35,8 +30,6 @@ def check(
     """Parse, validate and lint every task type of a folder. Exit status 2 with all faults if one is wrong."""
     from sojourn.spiffe.ids import TrustDomain
     from sojourn.tasks import cases, lint
-    from sojourn.tasks.conditions import conditions
-    from sojourn.tasks.policy import OWN
     from sojourn.tasks.types import load, placed
 
     domain = None if trust_domain is None else TrustDomain.parse(trust_domain)
@@ -51,6 +44,14 @@ def check(
             faults += error.faults
     if faults or (strict and warnings):
         raise InvalidPolicy([*faults, *(warnings if strict else [])])
+    _checked(types, warnings, output)
+
+
+def _checked(types: Any, warnings: list[Any], output: Output) -> None:
+    """Print task types that have no fault."""
+    from sojourn.tasks.conditions import conditions
+    from sojourn.tasks.policy import OWN
+
     found = {kind.name: conditions(kind, kind.approval) for kind in types.values()}
     value = [
         {

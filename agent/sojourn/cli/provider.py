@@ -10,7 +10,7 @@ from sojourn.cli.options import ActionOption, AdminSocketOption, Output, OutputO
 from sojourn.cli.output import REFUSED, emit, print_json, printable, table
 from sojourn.errors import NotFound
 
-app = typer.Typer(no_args_is_help=True, help="See the providers outside that tasks have credentials of, and try them.")
+app = typer.Typer(no_args_is_help=True)
 NameArgument = Annotated[str, typer.Argument(metavar="NAME", help="Its name in the configuration, [providers.NAME].")]
 _ENDS = {"revoke": "revoked", "deny": "denied", "none": "left to expire"}
 

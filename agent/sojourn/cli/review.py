@@ -9,7 +9,7 @@ from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import emit, table
 
-app = typer.Typer(no_args_is_help=True, help="Look at what was done behind broken glass.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command("list")

@@ -26,7 +26,10 @@ NOUNS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "fact": ("What is so in the world, for task types to read.", ("delivering",)),
     "policy": ("Check, test, explain and reload task types.", ("policyadmin",)),
     "provider": ("See the providers outside that tasks have credentials of, and try them.", ("residuals",)),
-    "authority": ("The keys that sign: prepared, active, old, tainted, revoked.", ()),
+    "authority": (
+        "The keys that sign: prepared, active, old, tainted, revoked. Old and new overlap in the bundle.",
+        (),
+    ),
     "bundle": ("This trust domain's bundle, and those of foreign trust domains.", ("publishing",)),
     "federation": ("Foreign trust domains whose bundles are fetched, and fetched again.", ()),
     "audit": ("The journal of issues, denials and task transitions.", ()),
@@ -75,9 +78,10 @@ def load(name: str) -> Any:
         one.command(name)(getattr(import_module("sojourn.cli.inspect"), name))
     else:
         noun = import_module(f"sojourn.cli.{name}").app
-        for more in NOUNS[name][1]:
+        said, others = NOUNS[name]
+        for more in others:
             import_module(f"sojourn.cli.{more}").add_to(noun)
-        one.add_typer(noun, name=name, cls=Summarised)
+        one.add_typer(noun, name=name, cls=Summarised, help=said)
     made = typer.main.get_group(one).commands[name]
     for verb, command in {"": made, **getattr(made, "commands", {})}.items():
         command.epilog = epilog(f"{name} {verb}".rstrip())

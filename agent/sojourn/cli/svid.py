@@ -13,7 +13,7 @@ from sojourn.cli.options import Output, OutputOption, SocketOption, option_spiff
 from sojourn.cli.output import emit, moment, print_json
 from sojourn.errors import InvalidInput, InvalidToken, NoIdentity
 
-app = typer.Typer(no_args_is_help=True, help="Fetch SVIDs as any workload would; as operator, rotate and revoke.")
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.command()

@@ -20,7 +20,7 @@ from sojourn.cli.options import (
 from sojourn.cli.output import emit, moment
 from sojourn.errors import InvalidInput
 
-app = typer.Typer(no_args_is_help=True, help="Begin, use, end and see tasks.")
+app = typer.Typer(no_args_is_help=True)
 _TICKET_MAX = 4_096  # characters
 TypeOption = Annotated[str, typer.Option("--type", help="The task type.")]
 TtlOption = Annotated[

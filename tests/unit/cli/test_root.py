@@ -13,11 +13,11 @@ HEAVY |= {"rich", "cedarpy", "prometheus_client", "yaml"}
 
 
 class TestNames:
-    @pytest.mark.parametrize("name", [*root.COMMANDS, *root.NOUNS])
+    @pytest.mark.parametrize("name", root.COMMANDS)
     def test_help_without_importing_is_the_help(self, name):
         """What the overview says of a noun or a command is the beginning of what that says of itself."""
-        said = root.COMMANDS.get(name) or root.NOUNS[name][0]
-        assert root.load(name).help.replace("\n", " ").startswith(said.removesuffix("."))
+        said = root.COMMANDS[name].removesuffix(".")
+        assert root.load(name).help.replace("\n", " ").startswith(said)
 
     def test_every_noun_is_in_the_table(self):
         """No module of the command has a noun that nobody can call."""
