@@ -75,7 +75,7 @@ class TaskEngine:
     ) -> None:
         """`facts` None: none are known."""
         self.feed = Feed()
-        self.tasks = LiveTasks()
+        self.tasks = LiveTasks(holders.owner)
         self.family = Family(self.tasks)
         self.tickets = Tickets(clock, alarms)
         self.waiting = Waiting()

@@ -96,7 +96,7 @@ class Holders:
     def __init__(self, maximum: int, owner: Callable[[int], int] = lambda uid: uid) -> None:
         """`owner`: the user who may become a uid."""
         self._maximum = maximum
-        self._owner = owner
+        self.owner = owner
         self._per_user: Counter[int] = Counter()
         self._held: dict[tuple[int, int], _Held] = {}
 
@@ -109,7 +109,7 @@ class Holders:
         Raise LimitExceeded if too many processes are held, AttestationFailed if it has gone already.
         """
         key = (process.pid, process.start_time)
-        user = self._owner(uid)
+        user = self.owner(uid)
         if isinstance(process, NoProcess):
             return Hold(self, _Held(process, user, None, "", _digest("")))
         held = self._held.get(key)

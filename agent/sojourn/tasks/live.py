@@ -13,10 +13,13 @@ from sojourn.tasks.task import Task
 class LiveTasks:
     """Tasks by their ID. Those that ended are kept to say why, ENDED_TASKS_KEPT of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: Callable[[int], int] = lambda uid: uid) -> None:
+        """`user`: who may become a uid, and so takes its share."""
+        self._user = user
         self._live: dict[str, Task] = {}
         self._ended: OrderedDict[str, Task] = OrderedDict()
         self._per_owner: Counter[int | str] = Counter()
+        self._counted: dict[str, int | str] = {}  # as whose each live one counts
         self._by_type: dict[str, dict[str, dict[str, Task]]] = {}  # type -> workload -> ID
         self._forgotten: dict[str, Callable[[], object]] = {}
 
@@ -55,22 +58,27 @@ class LiveTasks:
         raise NotFound("there is no such task")
 
     def check_room(self, owner: int | str) -> None:
-        """Raise LimitExceeded if no further task of this uid, or of this SPIFFE ID on other machines, may live."""
+        """Raise LimitExceeded if no further task of this uid's user, or of this remote SPIFFE ID, may live."""
         room = LIVE_TASKS_PER_UID if isinstance(owner, int) else REMOTE_TASKS_PER_ID
-        if len(self._live) >= LIVE_TASKS or self._per_owner[owner] >= room:
+        if len(self._live) >= LIVE_TASKS or self._per_owner[self._whose(owner)] >= room:
             raise LimitExceeded("too many tasks are live")
+
+    def _whose(self, owner: int | str) -> int | str:
+        return self._user(owner) if isinstance(owner, int) else owner
 
     def add(self, task: Task) -> None:
         self._live[task.id] = task
         self._by_type.setdefault(task.type.name, {}).setdefault(str(task.spiffe_id), {})[task.id] = task
-        self._per_owner[task.owner] += 1
+        self._counted[task.id] = self._whose(task.owner)
+        self._per_owner[self._counted[task.id]] += 1
 
     def remove(self, task: Task, *, keep: bool) -> None:
         """Take a task out of the live ones; with `keep` it is among those that ended."""
         if self._live.pop(task.id, None) is not None:
-            self._per_owner[task.owner] -= 1
-            if self._per_owner[task.owner] <= 0:
-                del self._per_owner[task.owner]
+            owner = self._counted.pop(task.id)
+            self._per_owner[owner] -= 1
+            if self._per_owner[owner] <= 0:
+                del self._per_owner[owner]
             of_type = self._by_type[task.type.name]
             of_workload = of_type[str(task.spiffe_id)]
             del of_workload[task.id]

@@ -179,6 +179,22 @@ class TestBegin:
         await room.engine.complete(task, failed=False)
         assert (await room.begin()).live
 
+    async def test_limit_of_live_tasks_for_all_uids_of_a_user(self, room, monkeypatch):
+        """Tasks of uids that a user may become count as that user's, as whose they counted when they began."""
+        monkeypatch.setattr(live_module, "LIVE_TASKS_PER_UID", 2)
+        owners = dict.fromkeys((room.peer.uid, 100_001, 100_002), 4001)
+        room.engine.tasks._user = lambda uid: owners.get(uid, uid)
+        peers = [replace(room.peer, uid=uid) for uid in owners]
+        tasks = [await room.begin(peer=peer) for peer in peers[:2]]
+        with pytest.raises(LimitExceeded):
+            await room.begin(peer=peers[2])
+        stranger = await room.begin(peer=replace(room.peer, uid=100_003))
+        owners.clear()  # the range is taken away
+        for task in (*tasks, stranger):
+            await room.engine.complete(task, failed=False)
+        assert {} == room.engine.tasks._per_owner
+        assert {} == room.engine.tasks._counted
+
     async def test_limit_of_live_tasks(self, room, monkeypatch):
         """All users' tasks together are limited."""
         monkeypatch.setattr(live_module, "LIVE_TASKS", 1)
