@@ -1,37 +1,21 @@
 """The JWT-SVIDs that providers are shown: of the workload whose task a credential is for, and each for one call."""
 
-from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Literal, Protocol
+from typing import Any
 
+from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.limits import PROVIDER_ASSERTION_SECONDS
 from sojourn.oversight.audit import Audit
 from sojourn.providers.provider import Mint
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.spiffe.jwtsvid import JwtSvid
 
 LIFE = timedelta(seconds=PROVIDER_ASSERTION_SECONDS)
-
-
-class AssertionIssuer(Protocol):
-    """What signs them."""
-
-    def issue_assertion(
-        self,
-        spiffe_id: SpiffeId,
-        audience: str,
-        ttl: timedelta,
-        *,
-        issuer: str,
-        algorithm: Literal["ES256", "RS256"] = "ES256",
-        claims: Mapping[str, Any] | None = None,
-    ) -> JwtSvid: ...
 
 
 class Assertions:
     """Gives each workload its mint."""
 
-    def __init__(self, authority: AssertionIssuer, issuer: str, audit: Audit | None = None) -> None:
+    def __init__(self, authority: EmbeddedAuthority, issuer: str, audit: Audit | None = None) -> None:
         """`issuer`: the `iss` of what is signed. `audit`: where it is recorded."""
         self._authority = authority
         self._issuer = issuer

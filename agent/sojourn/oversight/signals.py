@@ -21,6 +21,7 @@ from sojourn.errors import InvalidEvent, LimitExceeded, SojournError
 from sojourn.limits import AUDITED_TEXT, JWT_LEEWAY_SECONDS, SIGNALS_REMEMBERED
 from sojourn.oversight import caep, secevent
 from sojourn.oversight.audit import Audit, Event
+from sojourn.oversight.facts import Facts
 from sojourn.oversight.publications import Publication
 from sojourn.oversight.secevent import Rules, SecurityEvent, UnverifiedEvent
 from sojourn.oversight.signalkeys import SignalKeys
@@ -53,12 +54,6 @@ class SignalStore(Protocol):
         """Remember an event as done, together with its record."""
 
 
-class FactSink(Protocol):
-    """Who takes facts."""
-
-    async def publish(self, publication: Publication, by: Mapping[str, Any]) -> bool: ...
-
-
 @dataclass(slots=True)
 class Issuer:
     """One issuer that is heard: its rules and keys, and what came from it since the agent started.
@@ -89,7 +84,7 @@ class Signals:
     def __init__(
         self,
         issuers: Collection[Issuer],
-        facts: FactSink,
+        facts: Facts,
         is_live: Callable[[str], bool],
         store: SignalStore,
         audit: Audit,

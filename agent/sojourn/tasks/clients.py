@@ -15,6 +15,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.clock import Clock
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken, NoIdentity
 from sojourn.identity.entries import Entry
+from sojourn.identity.identities import Identities
 from sojourn.identity.issued import JWT, X509
 from sojourn.limits import JWT_SVIDS_READ_KEPT_PER_ID
 from sojourn.networks import network_of
@@ -142,18 +143,6 @@ class Client:
         return self if len(own) == len(self.entries) else replace(self, entries=own)
 
 
-class Identifying(Protocol):
-    """Who knows identities."""
-
-    async def of(self, peer: Peer) -> tuple[Entry, ...]: ...
-
-    def registered(self, spiffe_id: SpiffeId) -> tuple[Entry, ...]: ...
-
-    def verify_jwt_svid(self, token: str, audience: Sequence[str]) -> JwtSvid: ...
-
-    def is_revoked(self, kind: str, svid_id: str) -> bool: ...
-
-
 class AssertionStore(Protocol):
     """Where it is remembered which assertions were used."""
 
@@ -164,7 +153,7 @@ class AssertionStore(Protocol):
 class Clients:
     """Authenticates clients."""
 
-    def __init__(self, identities: Identifying, used: AssertionStore, issuer: str, clock: Clock) -> None:
+    def __init__(self, identities: Identities, used: AssertionStore, issuer: str, clock: Clock) -> None:
         self._identities = identities
         self._used = used
         self._issuer = issuer

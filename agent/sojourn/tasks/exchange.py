@@ -250,8 +250,6 @@ def _details(text: str | None) -> Details | None:
         value = strictjson.loads(text)
     except (ValueError, RecursionError) as error:
         raise InvalidAuthorizationDetails("authorization_details are not JSON") from error
-    if not isinstance(value, list):
-        raise InvalidAuthorizationDetails("authorization_details are not a list of objects")
     try:
         return from_details(value)
     except InvalidInput as error:

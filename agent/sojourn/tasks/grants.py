@@ -143,11 +143,11 @@ def from_details(details: object) -> Details:
         if not _strings(actions) or not _strings(locations):
             raise InvalidInput("authorization_details need actions and locations, each a list of strings")
         # Before each action is looked at for each location: a text of 64 KiB may have thousands of both.
-        if len(actions or ()) > ACTIONS_PER_GRANT:
+        if len(actions) > ACTIONS_PER_GRANT:
             raise InvalidInput(f"a grant has 1 to {ACTIONS_PER_GRANT} actions")
-        if len(grants) + len(locations or ()) > GRANTS_PER_TASK:
+        if len(grants) + len(locations) > GRANTS_PER_TASK:
             raise InvalidInput(f"a task has at most {GRANTS_PER_TASK} grants")
-        grants += [parsed(location, tuple(actions or ())) for location in locations or ()]
+        grants += [parsed(location, tuple(actions)) for location in locations]
     authority = alone(grants[0]) if len(grants) == 1 else Authority.of(grants)
     return Details(name, authority, _params(first), _digest(first))
 
