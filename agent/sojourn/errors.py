@@ -140,9 +140,9 @@ class InvalidPolicy(InvalidInput):
 
     code = "invalid_policy"
 
-    def __init__(self, faults: str | Sequence[Fault]) -> None:
+    def __init__(self, faults: str | Sequence[Fault], *, detail: str = "") -> None:
         self.faults = (Fault("", 0, faults),) if isinstance(faults, str) else tuple(faults)
-        super().__init__("; ".join(str(fault) for fault in self.faults))
+        super().__init__("; ".join(str(fault) for fault in self.faults), detail=detail)
 
 
 class InvalidToken(InvalidInput):
