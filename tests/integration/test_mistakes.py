@@ -130,7 +130,7 @@ class TestSwitches:
             id_ = ("--spiffe-id", f"spiffe://example.org/{name}")
             done = shared.run("task", "block", *id_)
             assert f"switched off {id_[1]}; 0 tasks ended" in done.stdout
-            assert warned is (f"warning: no entry has {id_[1]} now" in done.stderr)
+            assert warned is (f"warning: no entry names {id_[1]} now" in done.stderr)
             shared.run("task", "unblock", *id_)
 
 

@@ -78,11 +78,7 @@ def show_error(error: SojournError, *, as_json: bool) -> int:
         print(json.dumps({"error": value}), file=sys.stderr)
         return _status(error)
     several = error.faults if isinstance(error, InvalidConfig | InvalidPolicy) else ()
-    for text in several or [error.public]:
-        print(f"error: {printable(str(text))} [{code}]", file=sys.stderr)
-    cure = hint(code, error.public)
-    if cure:
-        print(f"next:  {cure}", file=sys.stderr)
+    _print_error(several or [error.public], code, hint(code, error.public))
     return _status(error)
 
 
@@ -91,8 +87,14 @@ def say_error(text: str, code: str, cure: str, *, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": {"code": code, "message": text}}), file=sys.stderr)
         return
-    print(f"error: {printable(text)} [{code}]", file=sys.stderr)
-    print(f"next:  {printable(cure)}", file=sys.stderr)
+    _print_error([text], code, cure)
+
+
+def _print_error(texts: Iterable[object], code: str, cure: str) -> None:
+    for text in texts:
+        print(f"error: {printable(str(text))} [{code}]", file=sys.stderr)
+    if cure:
+        print(f"next:  {printable(cure)}", file=sys.stderr)
 
 
 def _status(error: SojournError) -> int:

@@ -130,8 +130,8 @@ def block(
     ended = [_task_dict(each) for each in answer.ended]
     said = f"switched off {type_ or spiffe_id}; {len(ended)} tasks ended"
     emit(output, {"ended": ended}, [*(_rows(ended) if ended else []), said])
-    if output is Output.PRETTY and spiffe_id and not entries_with(admin_socket, spiffe_id):
-        warning = f"warning: no entry has {spiffe_id} now, so nobody was stopped; it is switched off all the same"
+    if output is Output.PRETTY and spiffe_id and not ended and not entries_with(admin_socket, spiffe_id):
+        warning = f"warning: no entry names {spiffe_id} now; it is off for when one does, or a template makes it"
         print(printable(warning), file=sys.stderr)
 
 
