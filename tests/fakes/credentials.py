@@ -17,13 +17,19 @@ from sojourn.outward.recalling import Recalling
 from sojourn.outward.sealing import Sealing
 from sojourn.oversight.audit import Audit
 from sojourn.providers.provider import Obtained
-from sojourn.tasks.grants import Grant
+from sojourn.tasks.grants import Authority, Grant
 
 READ = Grant(TICKETS, ("ticket:read",))
+BOTH = Authority((Grant(TICKETS, ("ticket:read", "ticket:write")),))
 CORP_TYPE = task_type(
     ceiling=f'[{{resource = "{TICKETS}", actions = ["ticket:read", "ticket:write"], provider = "corp",'
     f' ask = {{audience = "tickets"}}}}, {{resource = "{WIKI}", actions = ["page:read"]}}]'
 )
+
+
+def ended(cascade):
+    """The records of credentials that have ended."""
+    return cascade.store.fields("external_credential_ended")
 
 
 class FakeCredentialStore(FakeAuditStore):

@@ -27,9 +27,9 @@ ROOMS = {
         _of("tasks/", *RULES),
         _of(
             "unit/tasks/test_",
-            *("audiences", "bound", "changing", "clauses", "conditions", "deadlines", "delegating", "exchange"),
-            *("fitting", "granting", "grants", "judging", "lint", "params", "policy", "redeciding", "rules"),
-            *("samples", "typefolder", "types"),
+            *("audiences", "bound", "changing", "clauses", "conditions", "deadlines", "delegating", "delegating_ends"),
+            *("exchange", "fitting", "granting", "grants", "judging", "lint", "params", "policy", "redeciding"),
+            *("rules", "samples", "typefolder", "types"),
         ),
     ),
     "door": Room(

@@ -4,9 +4,9 @@ import asyncio
 import itertools
 
 import pytest
-from fakes.credentials import CORP_TYPE, CascadeRoom, RecallingProvider
+from fakes.credentials import CascadeRoom, RecallingProvider
 from fakes.providers import Ask
-from fakes.task_room import READ_TICKETS, Room
+from fakes.task_room import READ_TICKETS
 from sojourn.limits import (
     PROVIDER_RECALL_FAILURES,
     PROVIDER_RECALL_PAUSE_MAX_SECONDS,
@@ -18,12 +18,6 @@ from sojourn.outward.credentials import ENDING, GONE, OPEN
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
 
 DOWN = ProviderUnavailable("it is down")
-
-
-@pytest.fixture
-async def room(clock):
-    async with Room(clock, {"triage": CORP_TYPE}).running() as made:
-        yield made
 
 
 @pytest.fixture

@@ -1,0 +1,211 @@
+"""engine.py: whose a task is, and that it ends with its entry and its holder. Holders are real processes."""
+
+import os
+from dataclasses import replace
+
+import pytest
+from fakes.children import child, holder_of, peer_of
+from fakes.engine_types import TYPES
+from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, entry
+from fakes.task_room import (
+    HOLDERS,
+    TRIAGE_ENTRY,
+    Room,
+)
+from fakes.task_types import TICKETS
+from harness.looking import descriptors
+from sojourn.attestation.process import Process, Program
+from sojourn.errors import (
+    LimitExceeded,
+    NotFound,
+    TaskOver,
+)
+from sojourn.identity.claims import JwtClaims
+from sojourn.identity.registry import Change, Registry
+from sojourn.tasks import holding as holding_module
+from sojourn.tasks.beginning import BeginRequest, Bond
+
+
+@pytest.fixture
+async def room(clock):
+    async with Room(clock, TYPES).running() as room:
+        yield room
+
+
+@pytest.fixture
+async def task(room):
+    return await room.begin()
+
+
+class TestOfCaller:
+    async def test_the_holder(self, room, task):
+        """The holder finds its task."""
+        assert task is room.engine.tasks.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
+
+    async def test_another_process(self, room, task):
+        """To another process of the same user and identity the task does not exist."""
+        other = peer_of(room.add(child()))
+        room.callback(other.close)
+        with pytest.raises(NotFound) as theirs:
+            room.engine.tasks.of_caller(other, (TRIAGE_ENTRY,), task.id)
+        with pytest.raises(NotFound) as nobodys:
+            room.engine.tasks.of_caller(other, (TRIAGE_ENTRY,), "tsk_none")
+        assert nobodys.value.public == theirs.value.public
+
+    async def test_another_identity(self, room, task):
+        """To the holder under another identity the task does not exist."""
+        with pytest.raises(NotFound):
+            room.engine.tasks.of_caller(room.peer, (entry("/web"),), task.id)
+
+    @pytest.mark.parametrize("session", [True, False])
+    async def test_descendants_only_in_a_session(self, room, session):
+        """A descendant of the holder finds the task only if that is a session."""
+        own = Process.open(os.getpid())  # this test is its children's parent
+        task = await room.beginning.begin(
+            room.peer, (TRIAGE_ENTRY,), BeginRequest("triage", {}), Bond(own, "process", session)
+        )
+        if session:
+            assert task is room.engine.tasks.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
+        else:
+            with pytest.raises(NotFound):
+                room.engine.tasks.of_caller(room.peer, (TRIAGE_ENTRY,), task.id)
+
+
+class TestEntriesChanged:
+    @pytest.mark.parametrize(
+        "new",
+        [
+            pytest.param(None, id="deleted"),
+            pytest.param(entry("/web", id=TRIAGE_ENTRY.id), id="other SPIFFE ID"),
+            pytest.param(entry("/agent/triage", "unix:uid:1001"), id="other selectors"),
+            pytest.param(entry("/agent/triage", "unix:uid:1000", "unix:gid:5"), id="more selectors"),
+            pytest.param(
+                entry("/agent/triage", jwt_claims=JwtClaims.parse({"team": "{docker.label:team}"})), id="claims to fill"
+            ),
+        ],
+    )
+    async def test_identity_lost(self, room, task, new):
+        """A task ends when its holder may have lost the entry that earned it its identity."""
+        room.engine.entries_changed([Change(TRIAGE_ENTRY, new)])
+        assert ("revoked", "attestation_changed") == (task.state, task.reason)
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            pytest.param([Change(TRIAGE_ENTRY, entry("/agent/triage", hint="x"))], id="hint"),
+            pytest.param(
+                [Change(TRIAGE_ENTRY, entry("/agent/triage", jwt_claims=JwtClaims.parse({"team": "a"})))], id="claims"
+            ),
+            pytest.param([Change(None, entry("/agent/other"))], id="another is new"),
+            pytest.param([Change(entry("/agent/other"), None)], id="another is gone"),
+        ],
+    )
+    async def test_identity_kept(self, room, task, changes):
+        """A change that takes nothing from the holder leaves its task alone."""
+        room.engine.entries_changed(changes)
+        assert task.live
+
+    @pytest.mark.parametrize(
+        "changes", [{"parent_id": OTHER_NODE}, {"expires_at": 1}], ids=["given to another node", "expired by an update"]
+    )
+    async def test_an_update_after_which_the_entry_is_not_served(self, room, clock, changes):
+        """A task ends when an update leaves its holder without the entry: the caller has no identity any more."""
+        registry = Registry(FakeEntryStore([TRIAGE_ENTRY]), TRUST_DOMAIN, [NODE], clock, room.alarms)
+        registry.on_change(room.engine.entries_changed)
+        task = await room.begin()
+        await registry.update([(TRIAGE_ENTRY.id, lambda old: replace(old, **changes))])
+        assert () == registry.match(TRIAGE_ENTRY.selectors)
+        assert not task.live
+
+    async def test_an_entry_that_expires(self, room, clock):
+        """A task ends when the entry that earned its holder the identity expires."""
+        ends = entry("/agent/triage", expires_at=int(clock.now().timestamp()) + 30)
+        registry = Registry(FakeEntryStore([ends]), TRUST_DOMAIN, [NODE], clock, room.alarms)
+        registry.on_change(room.engine.entries_changed)
+        task = await room.begin(entries=(ends,))
+        clock.advance(30)
+        room.alarms.ring_due()
+        assert ("revoked", "attestation_changed") == (task.state, task.reason)
+
+
+class TestHolders:
+    async def test_one_descriptor_for_many_tasks(self, room):
+        """However many tasks a process holds, it takes one descriptor, until the last of them has ended."""
+        before = descriptors()
+        tasks = [await room.begin() for _ in range(5)]
+        assert (before + 1, 1) == (descriptors(), len(room.holders))
+        for task in tasks:
+            await room.engine.revoke(task, "because")
+        assert (before, 0) == (descriptors(), len(room.holders))
+
+    async def test_all_tasks_end_with_it(self, room):
+        """When a process ends, so do all tasks that it holds, and no other."""
+        holder = room.add(child())
+        tasks = [await room.begin(holder=holder) for _ in range(3)]
+        other = await room.begin()
+        holder.kill()
+        for task in tasks:
+            await room.ended(task)
+        assert (["holder_exited"] * 3, True) == ([task.reason for task in tasks], other.live)
+
+    async def test_a_limited_number(self, room):
+        """More processes than may hold tasks are refused, and leave nothing behind."""
+        for _ in range(HOLDERS):
+            await room.begin(holder=room.add(child()))
+        stranger = room.add(child())
+        before = descriptors()
+        with pytest.raises(LimitExceeded):
+            await room.begin(holder=stranger)
+        assert before == descriptors()
+        assert HOLDERS == len(room.engine.tasks.all())
+
+    async def test_room_for_others(self, room):
+        """A user whose processes hold all that they may leaves room for another user's."""
+        for _ in range(HOLDERS):
+            await room.begin(holder=room.add(child()))
+        hold = room.holders.hold(holder_of(room.add(child())), 4999, lambda: None)
+        assert HOLDERS + 1 == len(room.holders)
+        hold.release()
+
+    async def test_another_program(self, room, monkeypatch):
+        """A task ends when its holder runs another program: at the next look, and at the next token."""
+        first, second = await room.begin(), await room.begin()
+        monkeypatch.setattr(Process, "program", lambda _: Program(1, 2))
+        with pytest.raises(TaskOver, match="attestation_changed"):
+            await room.engine.token(first, TICKETS, ())
+        room.engine.holding.look()
+        assert ("revoked", "attestation_changed") == (second.state, second.reason)
+
+    async def test_another_cgroup(self, room, monkeypatch):
+        """A task ends when its holder is in another cgroup: at the next look, and at the next token."""
+        first, second = await room.begin(), await room.begin()
+        monkeypatch.setattr(Process, "cgroup", lambda _: "0::/elsewhere\n")
+        with pytest.raises(TaskOver, match="attestation_changed"):
+            await room.engine.token(first, TICKETS, ())
+        room.engine.holding.look()
+        assert ("revoked", "attestation_changed") == (second.state, second.reason)
+
+    async def test_more_than_are_looked_at_once(self, room, clock, monkeypatch):
+        """However many processes hold tasks, each has its turn, and then again after a while."""
+        monkeypatch.setattr(holding_module, "PROCESSES_LOOKED_AT_ONCE", 2)
+        for _ in range(HOLDERS):
+            await room.begin(holder=room.add(child()))
+        looks, program = [], Process.program
+        monkeypatch.setattr(Process, "program", lambda each: looks.append(each.pid) or program(each))
+        room.engine.holding.look()
+        assert 2 == len(looks)
+        room.alarms.ring_due()
+        assert (HOLDERS, HOLDERS) == (len(looks), len(set(looks)))
+        clock.advance(holding_module.HOLDER_LOOK_SECONDS)
+        room.alarms.ring_due()
+        assert 2 * HOLDERS == len(looks)
+
+    async def test_each_process_is_looked_at_once(self, room, monkeypatch):
+        """However many tasks a process holds, a look at the holders reads its program once."""
+        for _ in range(3):
+            await room.begin()
+        looks, program = [], Process.program
+        monkeypatch.setattr(Process, "program", lambda each: looks.append(each.pid) or program(each))
+        room.engine.holding.look()
+        assert 1 == len(looks)
+        assert 3 == len(room.engine.tasks.all())
