@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from harness.agent import ROOT, AgentProcess
+from harness.callers import Caller
 from harness.languages import program_of
 from harness.raw import Admin
-from harness.taskagent import ISSUER, shared_agent
+from harness.taskagent import ISSUER, TICKETS, shared_agent
+from harness.taskcalls import Feed
 from sojourn import SyncClient
 
 # What `make test-kubernetes` runs, which builds a kubelet first: no part of the other runs.
@@ -59,6 +61,27 @@ def service(shared: AgentProcess) -> Iterator[SyncClient]:
 def subject(service: SyncClient) -> str:
     """This process's own JWT-SVID for the token endpoint."""
     return service.fetch_jwt_svid(ISSUER).token
+
+
+@pytest.fixture
+def feed(shared: AgentProcess) -> Iterator[Feed]:
+    """A service that listens for tasks at the ticket system; its snapshot has been taken."""
+    with Feed(shared.socket, [TICKETS]) as opened:
+        opened.hear("snapshot")
+        yield opened
+
+
+@pytest.fixture
+def holder(shared: AgentProcess) -> Iterator[Caller]:
+    with Caller(shared.socket) as caller:
+        yield caller
+
+
+@pytest.fixture(scope="module")
+def bystander(shared: AgentProcess) -> Iterator[Caller]:
+    """A process of the same user and with the same identity, which holds no task."""
+    with Caller(shared.socket) as caller:
+        yield caller
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,6 @@ from joserfc.jwk import KeySet
 from sojourn import SyncClient
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-
-
-@pytest.fixture
-def feed(shared: AgentProcess) -> Iterator[Feed]:
-    with Feed(shared.socket, [TICKETS]) as opened:
-        opened.hear("snapshot")
-        yield opened
 
 
 # --- what is given --------------------------------------------------------------------------------------------------
