@@ -29,7 +29,7 @@ ROOMS = {
             "unit/tasks/test_",
             *("audiences", "bound", "changing", "clauses", "conditions", "deadlines", "delegating", "delegating_ends"),
             *("exchange", "fitting", "granting", "grants", "judging", "lint", "params", "policy", "redeciding"),
-            *("rules", "samples", "typefolder", "types"),
+            *("policy_reach", "rules", "samples", "typefolder", "types"),
         ),
     ),
     "door": Room(

@@ -1,5 +1,8 @@
 """What the unit tests share."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 from fakes.clock import FakeClock
 
@@ -7,3 +10,15 @@ from fakes.clock import FakeClock
 @pytest.fixture
 def clock() -> FakeClock:
     return FakeClock()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """Writes a configuration, and says where."""
+
+    def write(text: str) -> Path:
+        path = tmp_path / "sojourn.toml"
+        path.write_text(text)
+        return path
+
+    return write

@@ -13,3 +13,8 @@ def make(stack):
         return await stack.enter_async_context(FamilyRoom(FakeClock(), kind).running())
 
     return made
+
+
+@pytest.fixture
+async def task(room):
+    return await room.begin()

@@ -41,11 +41,6 @@ def changing(room):
     return Changing(room.engine)
 
 
-@pytest.fixture
-async def task(room):
-    return await room.begin()
-
-
 class TestSuspended:
     async def test_no_token_and_none_is_good(self, room, changing, task):
         """A suspended task gives no token, and those that are out are refused, here and at validators."""

@@ -46,11 +46,6 @@ async def room(clock):
         yield room
 
 
-@pytest.fixture
-async def task(room):
-    return await room.begin()
-
-
 class TestBegin:
     async def test_holds_what_the_type_allows(self, room):
         """A task for which nothing in particular is wanted gets what policy leaves of its type."""

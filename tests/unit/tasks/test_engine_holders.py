@@ -32,11 +32,6 @@ async def room(clock):
         yield room
 
 
-@pytest.fixture
-async def task(room):
-    return await room.begin()
-
-
 class TestOfCaller:
     async def test_the_holder(self, room, task):
         """The holder finds its task."""

@@ -37,11 +37,6 @@ async def room(clock):
         yield room
 
 
-@pytest.fixture
-async def task(room):
-    return await room.begin()
-
-
 class TestTokens:
     async def test_says_what_the_task_may(self, room, task, clock):
         """A token names its task, one audience and the wanted actions, and verifies."""

@@ -57,11 +57,6 @@ async def room(tmp_path):
         yield running
 
 
-@pytest.fixture
-async def task(room):
-    return await room.begin()
-
-
 class TestByProof:
     async def test_good(self, room, task):
         """The token is bound to the proof's key."""
