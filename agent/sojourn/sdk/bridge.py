@@ -20,6 +20,7 @@ from sojourn.sdk.tcp import set_options
 
 CONNECT_SECONDS: Final = 5.0
 CLOSE_SECONDS: Final = 1.0  # for the loop to let go of connections that have ended
+_ACCEPT_AGAIN_SECONDS: Final = 1.0
 _UCRED: Final = struct.Struct("3i")
 
 
@@ -37,7 +38,8 @@ class Bridge:
         self._sides: set[object] = set()  # all ends of connections that the loop still knows
         self._quiet = asyncio.Event()  # there are none
         self._quiet.set()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
+        self._coming: set[asyncio.Task[object]] = set()  # connections of which no protocol has heard yet
         self._folder = ""
         self._closed = False
         self.failure = ""
@@ -49,18 +51,41 @@ class Bridge:
     async def open(self) -> None:
         """Make the socket, in a folder that only this user can enter."""
         self._folder = tempfile.mkdtemp(prefix="sojourn-")
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            self._server = await asyncio.get_running_loop().create_unix_server(lambda: _Near(self), self.path)
+            listener.bind(self.path)
+            listener.listen()
         except BaseException:
+            listener.close()
             shutil.rmtree(self._folder, ignore_errors=True)
             raise
+        self._listener = listener
+        self._listen(listener)
+
+    def _listen(self, listener: socket.socket) -> None:
+        if not self._closed:
+            asyncio.get_running_loop().add_reader(listener, self._accept, listener)
+
+    def _accept(self, listener: socket.socket) -> None:
+        """Take a connection in. A server of asyncio's loses it, if it is closed before a protocol has heard of it."""
+        loop = asyncio.get_running_loop()
+        try:
+            connection, _ = listener.accept()
+        except OSError:  # there are no descriptors for now
+            loop.remove_reader(listener)
+            loop.call_later(_ACCEPT_AGAIN_SECONDS, self._listen, listener)
+            return
+        coming = loop.create_task(loop.connect_accepted_socket(lambda: _Near(self), connection))
+        self._coming.add(coming)
+        coming.add_done_callback(self._coming.discard)
 
     async def close(self) -> None:
         """End all connections and remove the socket. Returns when the loop has let go of them."""
         self._closed = True
-        if self._server is not None:
-            self._server.close()
-            await asyncio.sleep(0)  # for connections that the loop has accepted, and told nobody of
+        if self._listener is not None:
+            asyncio.get_running_loop().remove_reader(self._listener)
+            self._listener.close()
+            await asyncio.gather(*self._coming, return_exceptions=True)
         crossing = [near.crossing for near in self._near if near.crossing is not None]
         self.drop()
         await asyncio.gather(*crossing, return_exceptions=True)
