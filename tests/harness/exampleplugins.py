@@ -26,7 +26,8 @@ def install(example: Path, target: Path) -> Path:
 
 def run_own_tests(example: Path, name: str, installed: Path) -> None:
     """Run the tests that come with an example, where it is `installed`; they must pass."""
-    options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(example)]
+    alone = ["-c", os.devnull, f"--rootdir={example}", f"--confcutdir={example}"]  # it looks at nothing above
+    options = ["-q", "-p", "no:randomly", "-p", "no:cacheprovider", *alone]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(example / name)],
         env={**clean_environment(), "PYTHONPATH": str(installed), "PYTHONDONTWRITEBYTECODE": "1"},

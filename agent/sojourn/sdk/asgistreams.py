@@ -17,6 +17,7 @@ Send = Callable[[Message], Awaitable[None]]
 Serve = Callable[[Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION: Final = 1008  # RFC 6455, 7.4.1
+_CLOSE_SECONDS: Final = 1.0  # for a client that reads nothing
 _REASON_MAX: Final = 120  # bytes that a close frame has room for, nearly (RFC 6455, 5.5)
 
 
@@ -32,6 +33,8 @@ async def serve_socket(verifier: TaskVerifier, token: TaskToken, receive: Receiv
     try:
         await serve(socket.receive, socket.send)
     finally:
+        if over.done():  # the application may have heard it first
+            await asyncio.wait([closing], timeout=_CLOSE_SECONDS)
         await _let_go(over, closing, socket.next)
 
 
