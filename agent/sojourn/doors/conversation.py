@@ -63,7 +63,7 @@ class Conversations:
 class Conversation(HttpToolsProtocol):
     """uvicorn's protocol, with the Sender in each request's scope, and limits that it lacks.
 
-    What has come is read in the sender's turns: his requests would else all be worked off before others are heard.
+    What has come is read in the sender's turns: those of one would else all be worked off before others are heard.
     """
 
     def __init__(self, sender: Sender, others: Conversations) -> None:
