@@ -10,6 +10,7 @@ import select
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 
 
 def keep(process: "subprocess.Popen[str]") -> None:
@@ -39,9 +40,11 @@ def main() -> None:
         for each in ended:
             os.close(each)
         running.difference_update(ended)
-        running.add(os.pidfd_open(int(line)))
+        with suppress(ProcessLookupError):
+            running.add(os.pidfd_open(int(line)))
     for each in running:
-        signal.pidfd_send_signal(each, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(each, signal.SIGKILL)
 
 
 if __name__ == "__main__":
