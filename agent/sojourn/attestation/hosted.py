@@ -8,7 +8,7 @@ comes out on which process an attestor breaks, and nobody else goes without an a
 import asyncio
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint
 from typing import Any
@@ -20,6 +20,7 @@ from sojourn.attestation.attestor import Answer, Subject
 from sojourn.attestation.hostprocess import HostProcess
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidConfig
+from sojourn.hooks import Hooks
 from sojourn.limits import (
     HOST_CLOSE_SECONDS,
     HOST_LINES_PER_SECOND,
@@ -85,7 +86,7 @@ class HostedAttestor:
         self._starts_at = 0.0  # on the boot clock, the next time
         self._due = -math.inf  # on the boot clock, if starts were evenly spread
         self._why = ""
-        self._end_hooks: list[Callable[[str], None]] = []
+        self.on_end: Hooks[[str]] = Hooks()  # its name, when its process ended while the agent runs
         # Of tracebacks: who is asked about may have it raise at will.
         self._logged = Allowance(HOST_LINES_PER_SECOND, clock.boot)
         self.starts = 0
@@ -94,10 +95,6 @@ class HostedAttestor:
     def pid(self) -> int:
         """Of its process; 0 while there is none."""
         return self._process.pid if self._process is not None else 0
-
-    def on_end(self, hook: Callable[[str], None]) -> None:
-        """Call `hook` with the attestor's name when its process ended while the agent runs."""
-        self._end_hooks.append(hook)
 
     async def start(self) -> None:
         """Start its process for the first time. Raise InvalidConfig with faults that begin with the key."""
@@ -353,8 +350,7 @@ class HostedAttestor:
         if not self._closed:
             asked = sorted({each.pid for each in questions.values()})
             log.error("attestor_ended", attestor=self._point.name, reason=why, asked_about=asked)
-            for hook in self._end_hooks:
-                hook(self._point.name)
+            self.on_end.tell(self._point.name)
             self._start_again()
 
 

@@ -109,7 +109,7 @@ class Attestation:
         self.tally = Tally(self._attestors, clock)
         for attestor in self._attestors.values():
             if isinstance(attestor, HostedAttestor):
-                attestor.on_end(self.tally.note_end)
+                attestor.on_end(self.tally.on_end.tell)
         self._places = _Places(ATTESTATIONS_PER_UID)
         self._cgroup_places = _Places(ATTESTATIONS_PER_CGROUP)
         self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND, clock.boot)

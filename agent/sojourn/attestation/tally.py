@@ -1,13 +1,11 @@
 """How each attestor fares: how often it was asked, how long it takes, and how it failed last."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from sojourn.clock import Clock
-
-Hook = Callable[[str, float, str], None]  # attestor, seconds, why it could not tell ('': it could)
-EndHook = Callable[[str], None]  # attestor
+from sojourn.hooks import Hooks
 
 
 @dataclass(slots=True)
@@ -28,12 +26,8 @@ class Tally:
     def __init__(self, names: Iterable[str], clock: Clock) -> None:
         self.records = {name: Record() for name in names}
         self._clock = clock
-        self._hooks: list[Hook] = []
-        self._end_hooks: list[EndHook] = []
-
-    def on_answer(self, hook: Hook) -> None:
-        """Call `hook` with each answer. Hooks neither block nor raise."""
-        self._hooks.append(hook)
+        self.on_answer: Hooks[[str, float, str]] = Hooks()  # attestor, seconds, why it could not tell ('': it could)
+        self.on_end: Hooks[[str]] = Hooks()  # of the process of an attestor
 
     def note(self, name: str, seconds: float, failure: str) -> None:
         """Count one answer; `failure` is why there is none, or ''."""
@@ -44,19 +38,9 @@ class Tally:
         if failure:
             record.failed += 1
             record.failure, record.failed_at = failure, self._clock.now()
-        for hook in self._hooks:
-            hook(name, seconds, failure)
+        self.on_answer.tell(name, seconds, failure)
 
     def note_unfit(self, name: str, failure: str) -> None:
         """Note why an attestor that was not asked yet could not tell."""
         record = self.records[name]
         record.failing, record.failure, record.failed_at = True, failure, self._clock.now()
-
-    def on_end(self, hook: EndHook) -> None:
-        """Call `hook` when the process of an attestor ended. Hooks neither block nor raise."""
-        self._end_hooks.append(hook)
-
-    def note_end(self, name: str) -> None:
-        """Tell that the process of an attestor ended."""
-        for hook in self._end_hooks:
-            hook(name)

@@ -269,7 +269,7 @@ class CredentialBook:
         left = credential.expires_boot - self._clock.boot()
         if credential.state == ASKING and not credential.sealed_handle:
             left = max(left, 2 * PROVIDER_DEADLINE_MAX_SECONDS)
-        self._expiries[credential.id] = self._alarms.after(left, lambda: self._expired(credential))
+        self._expiries[credential.id] = self._alarms.after(left, self._expired, credential)
 
     def _on_boot(self, moment: datetime) -> float:
         return self._clock.boot() + (moment - self._clock.now()).total_seconds()

@@ -187,7 +187,7 @@ class _Lane:
         self._failures += 1
         if self._failures == 1:
             log.warning("external_recall_failed", provider=self._outlet.name, reason=fault.why, task=credential.task_id)
-        self._alarms.after(self._pause(credential.attempts, fault.pause), lambda: self.add(credential))
+        self._alarms.after(self._pause(credential.attempts, fault.pause), self.add, credential)
         if self._failures >= PROVIDER_RECALL_FAILURES and not self._paused:
             self._paused = True
             self._alarms.after(self._pause(self._failures - PROVIDER_RECALL_FAILURES + 1, fault.pause), self._go_on)

@@ -257,7 +257,7 @@ class Facts:
         both = (self._written.get(key[0], {}).get(key[1:]), self.find(key))
         ends = [fact.until for fact in both if fact is not None and fact.until is not None]
         if ends:
-            self._ends[key] = self._alarms.at(min(ends), lambda: self._look(key))
+            self._ends[key] = self._alarms.at(min(ends), self._look, key)
 
     def _look(self, key: Key) -> None:
         """Something under a key is over."""

@@ -2,10 +2,11 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from sojourn.hooks import Hooks
 from sojourn.limits import FEED_CHANGES_HELD, STREAMS_WOKEN_AT_ONCE
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.task import ACTIVE, PENDING, SUSPENDED, Task
@@ -59,11 +60,7 @@ class Feed:
         self._watchers: set[Watcher] = set()
         self._due: dict[Hashable, deque[Watcher]] = {}  # by whose they are, in the order of the callers' turns
         self._coming = False
-        self._hooks: list[Callable[[Task], None]] = []
-
-    def on_publish(self, hook: Callable[[Task], None]) -> None:
-        """Call `hook` with each task of which something is told. Hooks neither block nor raise."""
-        self._hooks.append(hook)
+        self.on_publish: Hooks[[Task]] = Hooks()  # something is told of it
 
     @contextmanager
     def watch(self, audiences: Sequence[str], who: Hashable = None) -> Iterator[Watcher]:
@@ -81,8 +78,7 @@ class Feed:
         """
         if task.state == PENDING:
             return
-        for hook in self._hooks:
-            hook(task)
+        self.on_publish.tell(task)
         state = state_of(task)
         resources = {*task.authority.resources, *(before.resources if before is not None else ())}
         for watcher in self._watchers:

@@ -73,7 +73,7 @@ class Holding:
         for task in self._tasks.all() if lost else ():
             self._lost(task, lost.get(task.holder, ""))
         if rest := keys[PROCESSES_LOOKED_AT_ONCE:]:
-            self._alarms.after(0, lambda: self._look_at(rest))
+            self._alarms.after(0, self._look_at, rest)
         else:
             self._alarms.after(HOLDER_LOOK_SECONDS, self.look)
 
@@ -82,7 +82,7 @@ class Holding:
             return
         status = task.holder.process.exit_status()
         if status is None and wait < HANDOVER_LAST_SECONDS:
-            self._alarms.after(wait, lambda: self._hand_over(task, wait * 2))
+            self._alarms.after(wait, self._hand_over, task, wait * 2)
             return
         if status != 0 or task.heir is None or task.heir.process.exited:
             self._end(task, REVOKED, HOLDER_EXITED)

@@ -187,7 +187,7 @@ class Redeciding:
         fact = self._facts.find(key)
         moments = [] if fact is None else [at for at in self._too_old(fact).values() if at > looked]
         if moments:
-            alarm = self._alarms.at(min(moments) + _SOON, lambda: self._look(key))
+            alarm = self._alarms.at(min(moments) + _SOON, self._look, key)
             self._watches[key] = _Watch(alarm, looked)
 
     def _too_old(self, fact: Fact) -> Mapping[str, float]:

@@ -66,7 +66,7 @@ class Tickets:
         self._of_task.setdefault(parent.id, {})[ticket.digest] = ticket
         self._per_uid[uid] += 1
         parent.handed_on += 1
-        ticket.alarm = self._alarms.at(ticket.deadline, lambda: self.drop(ticket))
+        ticket.alarm = self._alarms.at(ticket.deadline, self.drop, ticket)
         return text, ticket
 
     def find(self, unverified_ticket: str) -> Ticket | None:

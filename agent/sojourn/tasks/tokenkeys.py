@@ -5,12 +5,13 @@ They live in memory, and are this run's alone: a token of an earlier run is dead
 
 import json
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 
 import structlog
 
 from sojourn.clock import Alarms
+from sojourn.hooks import Hooks
 from sojourn.limits import TOKEN_KEY_AHEAD_SECONDS, TOKEN_KEY_SECONDS, TOKEN_SKEW_SECONDS, TOKEN_TTL_MAX_SECONDS
 from sojourn.spiffe.jose import PublicKey, SigningKey
 
@@ -28,14 +29,10 @@ class TokenKeys:
         self._life_seconds = life_seconds
         # Whoever caches the keys has the next one when it begins to sign.
         self._ahead_seconds = min(TOKEN_KEY_AHEAD_SECONDS, life_seconds / 2)
-        self._hooks: list[Callable[[], None]] = []
+        self.on_change: Hooks[[]] = Hooks()  # of the published keys
         self.active = first or _new()
         self.published: Mapping[str, PublicKey] = MappingProxyType({self.active.kid: self.active.public})
         self._look_ahead()
-
-    def on_change(self, hook: Callable[[], None]) -> None:
-        """Call `hook` when other keys are published than before. Hooks neither block nor raise."""
-        self._hooks.append(hook)
 
     @property
     def jwks(self) -> bytes:
@@ -48,12 +45,12 @@ class TokenKeys:
     def _prepare(self) -> None:
         following = _new()
         self._publish({**self.published, following.kid: following.public})
-        self._alarms.after(self._ahead_seconds, lambda: self._activate(following))
+        self._alarms.after(self._ahead_seconds, self._activate, following)
 
     def _activate(self, following: SigningKey) -> None:
         old, self.active = self.active.kid, following
         log.info("token_key_rotated", kid=following.kid)
-        self._alarms.after(_OLD_SECONDS, lambda: self._drop(old))
+        self._alarms.after(_OLD_SECONDS, self._drop, old)
         self._look_ahead()
 
     def _drop(self, kid: str) -> None:
@@ -61,8 +58,7 @@ class TokenKeys:
 
     def _publish(self, keys: Mapping[str, PublicKey]) -> None:
         self.published = MappingProxyType(dict(keys))
-        for hook in self._hooks:
-            hook()
+        self.on_change.tell()
 
 
 def _new() -> SigningKey:

@@ -22,7 +22,7 @@ class TestNextRun:
     @pytest.fixture
     def stopped(self, cascade):
         """Have the first run stop: nothing that happens from now on reaches it."""
-        cascade.room.engine.feed._hooks.remove(cascade.book.task_changed)
+        cascade.room.engine.feed.on_publish._hooks.remove(cascade.book.task_changed)
 
     async def test_held(self, cascade, next_run, providers, task, stopped):
         """What a task that lives on had is taken back: it was in memory alone, and can be given to nobody."""
