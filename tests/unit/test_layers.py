@@ -14,7 +14,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
-    ["errors", "hooks", "limits", "lean"],
+    ["errors", "hooks", "limits", "lean", "wholefile"],
     ["oautherrors"],
     [
         "allowance",
@@ -243,7 +243,7 @@ SEES_PROC = [
     "sdk.localcredentials.peers",
 ]
 SDK_SEES = [
-    *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "_pb"),
+    *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "wholefile", "_pb"),
     *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.senders", "tasks.tokens"),
 ]
 NOT_IN_THE_SDK = (

@@ -1,4 +1,4 @@
-"""Private keys on disk: mode 0600, ours alone, written whole or not at all."""
+"""Private keys on disk: where they lie, and reading those that nobody else could have read or made."""
 
 import os
 import stat
@@ -18,28 +18,6 @@ def make_folder(folder: Path) -> None:
         raise CannotStart(f"the folder {str(folder)!r} belongs to user {status.st_uid}: it must be this agent's own")
     if status.st_mode & 0o022:
         raise CannotStart(f"the folder {str(folder)!r} can be written by others: chmod go-w it, and look at its keys")
-
-
-def write_new(path: Path, content: bytes) -> None:
-    """Write a file that no one else may read, atomically and durably; the folder must be there."""
-    scratch = path.with_name(path.name + ".new")
-    scratch.unlink(missing_ok=True)
-    descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(scratch, path)
-    except BaseException:
-        scratch.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read(path: Path) -> bytes | None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from sojourn import wholefile
 from sojourn.authority import keyfile
 from sojourn.errors import CannotStart
 
@@ -24,5 +25,5 @@ class BundleSequence:
                 raise CannotStart(f"{str(self._path)!r} cannot be parsed: remove it") from error
         if digest != content:
             number = max(number + 1, at_least)
-            keyfile.write_new(self._path, f"{number} {content}\n".encode())
+            wholefile.write(self._path, f"{number} {content}\n".encode())
         return number

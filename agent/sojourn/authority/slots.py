@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from sojourn import wholefile
 from sojourn.authority import keyfile
 from sojourn.clock import Clock
 from sojourn.errors import CannotStart, FailedPrecondition, InvalidInput, SojournError, StoreFailed
@@ -223,7 +224,7 @@ class Slots(ABC, Generic[Key]):
 
     def _keep(self, slots: tuple[Slot[Key], ...]) -> None:
         try:
-            keyfile.write_new(self._path, b"".join(_block(slot) for slot in slots))
+            wholefile.write(self._path, b"".join(_block(slot) for slot in slots))
         except OSError as error:
             raise StoreFailed(f"the keys cannot be written: {error.strerror}", detail=str(self._path)) from error
         self._hold(slots)

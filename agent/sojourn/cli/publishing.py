@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sojourn import wholefile
 from sojourn.cli import remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import emit, table
@@ -200,22 +201,7 @@ def _put(folder: int, name: str, content: bytes, path: Path) -> bool:
             raise InvalidInput(f"{str(path / name)!r} is there, and is not a file: it was left alone")
         if status.st_size == len(content) and _content(folder, name) == content:
             return False
-    scratch = f".{name.removeprefix('.')}.new"
-    if scratch in os.listdir(folder):
-        os.unlink(scratch, dir_fd=folder)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(scratch, flags, 0o644, dir_fd=folder)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            os.fchmod(file.fileno(), 0o644)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.rename(scratch, name, src_dir_fd=folder, dst_dir_fd=folder)
-    except BaseException:
-        os.unlink(scratch, dir_fd=folder)
-        raise
-    os.fsync(folder)
+    wholefile.write(Path(name), content, 0o644, within=folder)
     return True
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from sojourn import wholefile
 from sojourn.cli import remote
 from sojourn.cli.options import Output, OutputOption, SocketOption, option_spiffe_id
 from sojourn.cli.output import emit, moment, print_json
@@ -136,12 +137,7 @@ def _write(folder: Path, place: int, svid: Any, bundle_pem: bytes) -> dict[str, 
             "bundle": (folder / f"bundle.{place}.pem", bundle_pem, 0o644),
         }
         for path, content, mode in files.values():
-            scratch = path.with_name(path.name + ".new")
-            scratch.unlink(missing_ok=True)
-            descriptor = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, mode)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content)
-            os.rename(scratch, path)
+            wholefile.write(path, content, mode)
     except OSError as error:
         raise InvalidInput(f"cannot write to {str(folder)!r}: {error.strerror}") from error
     return {name: str(path) for name, (path, _, _) in files.items()}

@@ -13,6 +13,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from sojourn import wholefile
 from sojourn.authority import keyfile
 from sojourn.errors import CannotStart, SojournError, StoreFailed
 
@@ -44,7 +45,7 @@ class Sealing:
             if self._cipher is None:
                 key = secrets.token_bytes(_KEY_BYTES)
                 try:
-                    await asyncio.to_thread(keyfile.write_new, self._path, key)
+                    await asyncio.to_thread(wholefile.write, self._path, key)
                 except OSError as error:
                     raise StoreFailed(
                         "the key that handles are sealed with cannot be written", detail=str(error)

@@ -1,9 +1,8 @@
 """The number of the last start in a file beside the database, so that a database that was put back is noticed."""
 
-import os
-import tempfile
 from pathlib import Path
 
+from sojourn import wholefile
 from sojourn.errors import CannotStart
 from sojourn.store.database import Database
 from sojourn.store.settings import next_epoch
@@ -37,15 +36,6 @@ def _read(path: Path) -> int:
 
 def _write(path: Path, epoch: int) -> None:
     try:
-        descriptor, scratch = tempfile.mkstemp(prefix=f".{NAME}-", dir=path.parent)  # mode 0600
-        try:
-            with os.fdopen(descriptor, "w", encoding="ascii") as file:
-                file.write(f"{epoch}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(scratch, path)
-        except BaseException:
-            os.unlink(scratch)
-            raise
+        wholefile.write(path, f"{epoch}\n".encode())
     except OSError as error:
         raise CannotStart(f"{str(path)!r} cannot be written: {error.strerror}") from error

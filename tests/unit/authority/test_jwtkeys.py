@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from sojourn import wholefile
 from sojourn.authority import jwtkeys, keyfile
 from sojourn.authority.jwtkeys import JwtKeys, RsaKeys
 from sojourn.errors import CannotStart, StoreFailed
@@ -83,7 +84,7 @@ def rsa_key():
 )
 def test_a_damaged_file(path, clock, content):
     """A file that cannot be parsed is refused with what to do, and never overwritten."""
-    keyfile.write_new(path, content)
+    wholefile.write(path, content)
     with pytest.raises(CannotStart, match="backup"):
         JwtKeys(path, clock, TTL)
     assert content == keyfile.read(path)
@@ -95,14 +96,14 @@ def test_a_damaged_file(path, clock, content):
 def test_a_damaged_state(keys, path, clock, before, after):
     """A file with an unknown state or mark, or without an active key, is refused."""
     content = keyfile.read(path).replace(before, after)
-    keyfile.write_new(path, content)
+    wholefile.write(path, content)
     with pytest.raises(CannotStart, match="backup"):
         JwtKeys(path, clock, TTL)
 
 
 def test_an_empty_file(path, clock):
     """A file that was cut to nothing is damaged too: tokens that are out depend on it."""
-    keyfile.write_new(path, b"")
+    wholefile.write(path, b"")
     with pytest.raises(CannotStart):
         JwtKeys(path, clock, TTL)
 
@@ -113,7 +114,7 @@ def test_a_file_of_the_first_releases(keys, path, clock):
     keys.maintain()
     expected = [each.id for each in keys.all]
     content = keyfile.read(path).replace(b" active\n", b"\n").replace(b" prepared\n", b"\n")
-    keyfile.write_new(path, content)
+    wholefile.write(path, content)
     again = JwtKeys(path, clock, TTL)
     assert (expected, expected[-1], expected[:-1]) == (kids(again), again.active.id, [each.id for each in again.old])
 
@@ -126,7 +127,7 @@ def test_a_write_that_fails_changes_nothing(keys, clock, monkeypatch):
     def refuse(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(keyfile, "write_new", refuse)
+    monkeypatch.setattr(wholefile, "write", refuse)
     with pytest.raises(StoreFailed, match="space"):
         keys.maintain()
     assert before == kids(keys)

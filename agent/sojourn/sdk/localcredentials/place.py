@@ -87,16 +87,3 @@ def _remove(gone: Sequence[Path]) -> None:
         else:
             with suppress(OSError):
                 each.unlink()
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Write a file of mode 0600 whole, in the place of one that may be there. Raise OSError."""
-    descriptor, name = tempfile.mkstemp(prefix=".", dir=path.parent)  # mode 0600
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        os.replace(name, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+from sojourn import wholefile
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import LOCAL_FILE_LEAST_SECONDS, LOCAL_FILE_RETRY_SECONDS
-from sojourn.sdk.localcredentials.place import write_private
 
 _log: Final = logging.getLogger("sojourn.cloud")
 Get = Callable[[], Awaitable[tuple[str, datetime]]]
@@ -39,7 +39,7 @@ class Sink:
     async def first(self) -> float:
         """Write it. Return after how many seconds it is to be written anew. Raise what `get` raises."""
         text, until = await self._get()
-        write_private(self._path, text.encode())
+        wholefile.write(self._path, text.encode())
         return max((until - datetime.now(UTC)).total_seconds() / 2, LOCAL_FILE_LEAST_SECONDS)
 
     async def keep(self, seconds: float) -> None:

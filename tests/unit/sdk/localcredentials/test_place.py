@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness.looking import until
 from sojourn.sdk.localcredentials import place
-from sojourn.sdk.localcredentials.place import private_folder, write_private
+from sojourn.sdk.localcredentials.place import private_folder
 
 HOLDER = """
 import sys, time
@@ -79,29 +79,3 @@ class TestFolder:
         with pytest.raises(subprocess.CalledProcessError), private_folder("sojourn-test-"):
             pass
         assert [False] == [os.path.exists(each) for each in made]
-
-
-class TestWriting:
-    def test_whole(self, tmp_path: Path) -> None:
-        """A file is put whole into the place of the one before, of mode 0600, with nothing left beside it."""
-        path = tmp_path / "token"
-        write_private(path, b"one")
-        path.chmod(0o644)
-        write_private(path, b"two")
-        assert (b"two", 0o600) == (path.read_bytes(), path.stat().st_mode & 0o777)
-        assert [path] == list(tmp_path.iterdir())
-
-    def test_a_link(self, tmp_path: Path) -> None:
-        """A link that lies there is replaced, and what it leads to is not written."""
-        (tmp_path / "victim").write_text("kept")
-        (tmp_path / "token").symlink_to(tmp_path / "victim")
-        write_private(tmp_path / "token", b"secret")
-        assert "kept" == (tmp_path / "victim").read_text()
-        assert not (tmp_path / "token").is_symlink()
-
-    def test_nowhere(self, tmp_path: Path) -> None:
-        """Where it cannot be written nothing is left."""
-        (tmp_path / "token").mkdir()
-        with pytest.raises(OSError):
-            write_private(tmp_path / "token", b"secret")
-        assert [tmp_path / "token"] == list(tmp_path.iterdir())
