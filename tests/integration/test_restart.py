@@ -86,6 +86,21 @@ def test_an_open_stream(agent: AgentProcess, how: signal.Signals) -> None:
     check_good(after, before.bundle)
 
 
+def test_streams_that_begin_at_the_last_moment(agent: AgentProcess) -> None:
+    """Streams that are asked for while the agent ends are over with it, and none hangs for ever: with UNAVAILABLE."""
+    streams = []
+    with Wire(agent.socket) as wire:
+        next(wire.x509_stream())
+        assert agent.process is not None
+        agent.process.terminate()
+        while agent.process.poll() is None:
+            streams.append(wire.x509_stream())
+            time.sleep(0.005)
+        wait_until(lambda: not any(stream.is_active() for stream in streams))
+        assert {"UNAVAILABLE"} == {stream.code().name for stream in streams}
+    assert len(streams) > 5
+
+
 @HOW
 def test_calls_under_way(agent: AgentProcess, how: signal.Signals) -> None:
     """Of calls made without a pause over a restart each is answered or ends with UNAVAILABLE."""

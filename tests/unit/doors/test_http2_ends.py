@@ -92,7 +92,7 @@ class TestEnds:
             assert (message(b"a"), "0", [PING]) == await here.within(work)
 
     async def test_draining(self, tmp_path: Path) -> None:
-        """An agent that ends answers what it was asked, hears nothing more, and says which calls it has looked at."""
+        """An agent that ends answers what it was asked, hears nothing more, and says that this is the end."""
         heard = asyncio.Event()
 
         async def slow(stream: Stream) -> None:
@@ -114,7 +114,7 @@ class TestEnds:
             await here.door.drain()
             got = await asking
         assert message(b"late") == got[DATA, 1]
-        assert (1).to_bytes(4, "big") + b"\0" * 4 == got[GOAWAY, 0]
+        assert (2**31 - 1).to_bytes(4, "big") + b"\0" * 4 == got[GOAWAY, 0]
 
     async def test_a_length_that_is_not_true(self, tmp_path: Path) -> None:
         """A request that is not as long as its head says is malformed (RFC 9113, 8.1.1)."""

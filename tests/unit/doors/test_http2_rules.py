@@ -365,11 +365,11 @@ class TestAnswers:
         assert [(PING, ACK, 0, b"abcdefgh")] == await greeted.send(frame(PING, body=b"abcdefgh"))
 
     async def test_goodbye(self, greeted):
-        """The end of a connection says which calls were looked at, is said once, and stops them."""
+        """The end of a connection says of no call that it was not looked at, is said once, and stops them."""
         await greeted.send(HEAD, frame(HEADERS, END_HEADERS, 7, BLOCK))
         greeted.connection.go_away()
         greeted.connection.go_away()
-        assert [(GOAWAY, 0, 0, four(7) + four(0))] == greeted.transport.frames()
+        assert [(GOAWAY, 0, 0, four(2**31 - 1) + four(0))] == greeted.transport.frames()
         await settled()
         assert ([1, 7], 0, "close") == (greeted.stopped, greeted.server.streams, greeted.transport.ended)
         assert [] == await greeted.send(frame(PING, body=b"12345678"))

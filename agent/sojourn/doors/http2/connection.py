@@ -155,9 +155,13 @@ class Connection(asyncio.Protocol):
     # --- for the door -----------------------------------------------------------------------------------------------
 
     def go_away(self) -> None:
-        """Tell the peer which of its calls have been looked at, and close when what is written has gone out."""
+        """Tell the peer that this is the end, and close when what is written has gone out.
+
+        None of its calls is said to be unseen: gRPC's C core (Python, C++) makes those again by itself, and where
+        nobody listens any more a stream of answers then hangs, past its deadline too.
+        """
         if not self._over:
-            self._finish(Code.NO_ERROR)
+            self._finish(Code.NO_ERROR, frames.LAST_STREAM)
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -356,9 +360,9 @@ class Connection(asyncio.Protocol):
             self.forget(stream, reset=True)
             stream.cancel()
 
-    def _finish(self, code: int) -> None:
-        """End the connection, and say why."""
-        self.write(frames.go_away(self._last, code))
+    def _finish(self, code: int, seen: int | None = None) -> None:
+        """End the connection, and say why, and up to which stream the peer's calls were looked at."""
+        self.write(frames.go_away(self._last if seen is None else seen, code))
         self._end()
         self._transport.close()
 

@@ -11,6 +11,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_BYTES = 16_384  # the smallest maximum that there may be, and ours
 WINDOW_BYTES = 65_535  # what all windows begin with
 WINDOW_MAX_BYTES = 2**31 - 1
+LAST_STREAM = 2**31 - 1  # that there may be
 CONNECTION_WINDOW_BYTES = 4 * REQUEST_WINDOW_BYTES  # that a peer may send ahead on all its streams
 _DATA, _HEADERS, _END_STREAM, _END_HEADERS = b"\x00", b"\x01", 1, 4
 # The table's size is 0: a peer that allows less than what it begins with waits to hear that (RFC 7541, 4.2).
