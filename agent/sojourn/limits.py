@@ -67,6 +67,7 @@ LISTEN_BACKLOG = 1024
 SOCKET_PATH_MAX_BYTES = 107  # sun_path
 HTTP_BODY_MAX_BYTES = 64 * 1024  # two tokens and some authorization_details
 HTTP_KEEP_ALIVE_SECONDS = 30
+HTTP_READ_BYTES = 16 * 1024  # that are read in one step
 HTTP_READS_PER_TURN = 16  # of one caller's connections, before others have a turn: as many requests, in about 5 ms
 HTTP_PIPELINE = 8  # requests sent ahead on a connection
 HTTP_REQUESTS_AT_ONCE = 32  # of one user, workload or address: others wait for no more than these

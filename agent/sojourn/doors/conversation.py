@@ -19,6 +19,7 @@ from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
     HTTP_KEEP_ALIVE_SECONDS,
     HTTP_PIPELINE,
+    HTTP_READ_BYTES,
     HTTP_READS_PER_TURN,
     HTTP_REQUEST_SECONDS,
     METADATA_MAX_BYTES,
@@ -80,8 +81,9 @@ class Conversation(HttpToolsProtocol):
         self._expect()
 
     def data_received(self, data: bytes) -> None:
-        self._came.append(data)
-        if len(self._came) == 1:
+        waited = bool(self._came)
+        self._came.extend(data[at : at + HTTP_READ_BYTES] for at in range(0, len(data), HTTP_READ_BYTES))
+        if not waited:
             self._others.turns.ask(self._sender.who, self)
         if self._came and not self.transport.is_closing():
             self._waits = True
@@ -131,7 +133,6 @@ class Conversation(HttpToolsProtocol):
             self.transport.abort()
             raise LimitExceeded("too many requests were sent ahead")  # or the parser would go on with what has come
         super().on_message_begin()
-        self._head_bytes = 0
         self._expect()
 
     def on_headers_complete(self) -> None:
@@ -141,7 +142,7 @@ class Conversation(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._unexpect()
-        self._head_bytes = 0
+        self._head_bytes = 0  # what may be there of the next one in the same piece goes free
         super().on_message_complete()
 
     def _expect(self) -> None:

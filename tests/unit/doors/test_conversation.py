@@ -1,6 +1,7 @@
 """conversation.py: one connection of HTTP/1.1, with limits, on a real socket."""
 
 import asyncio
+import contextlib
 import logging
 import socket
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from sojourn.doors.scope import SENDER
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
     HTTP_PIPELINE,
+    HTTP_READ_BYTES,
     HTTP_READS_PER_TURN,
     METADATA_MAX_BYTES,
     REFUSALS_LOGGED_PER_SECOND,
@@ -57,11 +59,17 @@ class Site:
             self.conversations.close()
 
     async def send(self, *pieces, answers=1):
-        """What is answered to these bytes: so many answers, or all until the connection ends if that is None."""
+        """What is answered to these bytes: so many answers, or all until the connection ends if that is None.
+
+        An event among them is waited for.
+        """
         reader, writer = await asyncio.open_unix_connection(str(self.path))
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 for piece in pieces:
+                    if isinstance(piece, asyncio.Event):
+                        await piece.wait()
+                        continue
                     writer.write(piece)
                     await asyncio.sleep(0.01)
                 if answers is None:
@@ -78,6 +86,8 @@ class Site:
                 return got
         finally:
             writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 @pytest.fixture
@@ -112,18 +122,25 @@ class TestLimits:
         assert b"" == await site.send(b"GET /who HTTP/1.1\r\nx: ", b"a" * (most + 1), answers=None)
         assert 0 == site.asked
 
-    async def test_a_head_as_long_as_may_be(self, site):
+    @pytest.mark.parametrize("before", [(), (GET,)], ids=["the first", "a later one"])
+    async def test_a_head_as_long_as_may_be(self, site, monkeypatch, before):
         """A head may be as long as that, and is waited for; the next byte of it ends the connection."""
-        reader, writer = await asyncio.open_unix_connection(str(site.path))
+        monkeypatch.setattr(conversation, "HTTP_REQUEST_SECONDS", DEADLINE_SECONDS * 2)
         begun = b"GET /who HTTP/1.1\r\nx: "
-        writer.write(begun + b"a" * (METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES - len(begun)))
-        reading = asyncio.ensure_future(reader.read())
+        head = begun + b"a" * (METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES - len(begun))
+        more = asyncio.Event()
+        sending = asyncio.ensure_future(site.send(*before, head, more, b"a", answers=None))
         await asyncio.sleep(0.1)
-        assert not reading.done()
-        writer.write(b"a")
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            assert b"" == await reading
-        writer.close()
+        assert not sending.done()
+        more.set()
+        assert len(before) == (await sending).count(b"200 OK") == site.asked
+
+    async def test_a_head_sent_ahead(self, site, monkeypatch):
+        """A head without end that comes in one piece with a whole request before it is cut off as any other."""
+        monkeypatch.setattr(conversation, "HTTP_REQUEST_SECONDS", DEADLINE_SECONDS * 2)
+        most = METADATA_MAX_BYTES + HTTP_BODY_MAX_BYTES + HTTP_READ_BYTES
+        await site.send(GET + b"GET /who HTTP/1.1\r\nx: " + b"a" * most, answers=None)
+        assert site.asked <= 1
 
     async def test_idle(self, tmp_path, monkeypatch):
         """A connection on which nothing more is asked ends after a while."""
