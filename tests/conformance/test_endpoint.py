@@ -19,7 +19,8 @@ from fakes.fake_agent import Fail, FakeAgent, x509_response
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
-from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, refusal, wait_until
+from harness.looking import until
+from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, refusal
 from harness.reading import listening
 from sojourn._pb import workload_pb2 as pb
 from sojourn.address import public_socket
@@ -221,7 +222,7 @@ def test_WEP_16_passive_workload(agent: AgentProcess) -> None:
     """The workload has no part in it: its process may stand still while the agent finds out who it is."""
     with Borrowed(agent.socket) as borrowed:
         os.kill(borrowed.pid, signal.SIGSTOP)
-        wait_until(lambda: "T" == _state(borrowed.pid))
+        until(lambda: "T" == _state(borrowed.pid))
         with borrowed.wire() as wire:
             assert ["spiffe://example.org/me"] == wire.x509_ids()
         assert "T" == _state(borrowed.pid)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from harness.agent import ROOT, clean_environment
+from harness.looking import until
 from harness.program import as_user
-from harness.raw import wait_until
 
 SAMPLES = ROOT / "deploy" / "envoy"
 AGENT_SOCKET = "/run/sojourn/agent.sock"
@@ -92,9 +92,9 @@ class Envoy:
             )
         self.pid = self._process.pid
         try:
-            wait_until(self._answers, LIVE_SECONDS)
+            until(self._answers, seconds=LIVE_SECONDS)
             if self._wait:
-                wait_until(self.live, LIVE_SECONDS)
+                until(self.live, seconds=LIVE_SECONDS)
         except BaseException as error:
             error.add_note(self.log)
             self.__exit__()

@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(look: Callable[[], T], what: str, seconds: float = 15.0) -> T:
+def until(look: Callable[[], T], what: str = "it is so", seconds: float = 15.0) -> T:
     """Look until it is true, and return what was seen. Raise AssertionError after `seconds`."""
     ends = time.monotonic() + seconds
     while True:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 from joserfc.jwk import ECKey
 
-from harness.raw import wait_until
+from harness.looking import until
 from harness.standin import Issuer
 
 ROOT_TOKEN = "root-of-a-test"
@@ -94,7 +94,7 @@ def openbao(port: int) -> Iterator[OpenBao]:
             process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         root = httpx.Client(base_url=address, headers={"X-Vault-Token": ROOT_TOKEN}, trust_env=False, timeout=20)
         try:
-            wait_until(lambda: _answers(root), READY_SECONDS)
+            until(lambda: _answers(root), seconds=READY_SECONDS)
             made = OpenBao(address, root, log)
             made.write("sys/auth/jwt", {"type": "jwt"})
             rules = 'path "secret/data/orders" { capabilities = ["read"] }'

@@ -169,16 +169,6 @@ def refusal(call: Callable[[], object]) -> tuple[str, str]:
     raise AssertionError(f"not refused, but answered {answered!r}"[:400])
 
 
-def wait_until(holds: Callable[[], object], seconds: float = ANSWER_SECONDS) -> Any:
-    """The first true value of `holds`. Raise AssertionError if there is none in time."""
-    ends = time.monotonic() + seconds
-    while not (value := holds()):
-        if time.monotonic() > ends:
-            raise AssertionError(f"did not come true within {seconds} s")
-        time.sleep(0.02)
-    return value
-
-
 @contextlib.contextmanager
 def module_agent(config: str | None = None) -> Iterator[AgentProcess]:
     """An agent that the tests of a module share. At the end no call may have failed inside it."""

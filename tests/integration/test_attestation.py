@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
+from harness.looking import until
 from harness.program import Program, as_user, published
-from harness.raw import Admin, module_agent, refusal, wait_until
+from harness.raw import Admin, module_agent, refusal
 
 pytestmark = pytest.mark.root
 SLEEP = os.path.realpath("/bin/sleep")
@@ -143,7 +144,7 @@ class TestPrograms:
         os.truncate(program, 2 * 1024**3)
         with Borrowed(agent.socket, uid) as borrowed:
             borrowed.tell(f"exec {program} 60")
-            wait_until(lambda: os.readlink(f"/proc/{borrowed.pid}/exe") == str(program))
+            until(lambda: os.readlink(f"/proc/{borrowed.pid}/exe") == str(program))
             explained = admin.explain(borrowed.pid)
         assert f"unix:path:{program}" in explained.selectors
         assert "larger than" in {each.what: each.reason for each in explained.withheld}["unix:sha256"]
@@ -157,7 +158,7 @@ class TestChanges:
         with Borrowed(agent.socket, uid) as borrowed, borrowed.wire() as wire:
             assert [f"spiffe://example.org/python/{uid}"] == wire.x509_ids()
             borrowed.tell(f"exec {SLEEP} 60")
-            wait_until(lambda: os.readlink(f"/proc/{borrowed.pid}/exe") == SLEEP)
+            until(lambda: os.readlink(f"/proc/{borrowed.pid}/exe") == SLEEP)
             assert ("UNAVAILABLE", True) == ((told := refusal(wire.x509))[0], "connect again" in told[1])
 
     def test_another_program_on_an_open_stream(self, agent: AgentProcess, admin: Admin, uid: int) -> None:
@@ -167,7 +168,7 @@ class TestChanges:
             stream = wire.x509_stream()
             next(stream)
             borrowed.tell(f"exec {SLEEP} 60")
-            wait_until(lambda: os.readlink(f"/proc/{borrowed.pid}/exe") == SLEEP)
+            until(lambda: os.readlink(f"/proc/{borrowed.pid}/exe") == SLEEP)
             made.hint = "changed"
             admin.update(made)
             assert refusal(lambda: next(stream))[0] in {"PERMISSION_DENIED", "UNAVAILABLE"}
@@ -191,7 +192,7 @@ class TestChanges:
         admin.register(f"/setuid-root/{uid}", "unix:uid:0")
         with Borrowed(agent.socket, uid) as borrowed, borrowed.wire() as wire:
             borrowed.tell(f"exec {program} 60")
-            wait_until(lambda: os.stat(f"/proc/{borrowed.pid}").st_uid == 0)
+            until(lambda: os.stat(f"/proc/{borrowed.pid}").st_uid == 0)
             assert "UNAVAILABLE" == refusal(wire.x509)[0]
 
     def test_of_the_name(self, agent: AgentProcess, admin: Admin, uid: int) -> None:
@@ -329,7 +330,7 @@ class TestExplain:
     def test_of_an_ended_process_that_nobody_collected(self, admin: Admin) -> None:
         """A zombie is not attested, and nothing breaks."""
         with subprocess.Popen(["/bin/true"]) as process:
-            wait_until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
+            until(lambda: Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z")
             assert refusal(lambda: admin.explain(process.pid))[0] in {"NOT_FOUND", "UNAVAILABLE"}
 
     def test_of_one_whose_first_thread_has_ended(self, agent: AgentProcess, admin: Admin, uid: int) -> None:
@@ -339,7 +340,7 @@ class TestExplain:
             assert [f"spiffe://example.org/left/{uid}"] == wire.x509_ids()
             borrowed.tell("leave")
             stat = Path(f"/proc/{borrowed.pid}/stat")
-            wait_until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
+            until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
             assert len(os.listdir(f"/proc/{borrowed.pid}/task")) > 1
             assert "UNAVAILABLE" == refusal(wire.x509)[0]
             assert refusal(lambda: admin.explain(borrowed.pid))[0] in {"NOT_FOUND", "UNAVAILABLE"}

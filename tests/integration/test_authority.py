@@ -11,7 +11,8 @@ import pytest
 from cryptography import x509
 from harness.agent import AgentProcess
 from harness.exchanges import form, post
-from harness.raw import Admin, Wire, module_agent, wait_until
+from harness.looking import until
+from harness.raw import Admin, Wire, module_agent
 from sojourn.authority.profile import signer_id
 from sojourn.sdk.parse import x509_context
 from sojourn.spiffe.ids import TrustDomain
@@ -70,7 +71,7 @@ class Follower:
             self.error = error
 
     def wait(self, count: int) -> object:
-        wait_until(lambda: len(self.messages) >= count or self.error is not None)
+        until(lambda: len(self.messages) >= count or self.error is not None)
         assert len(self.messages) >= count, self.error
         return self.messages[count - 1]
 
@@ -112,7 +113,7 @@ def test_taint_and_revoke_at_once(agent: AgentProcess) -> None:
             admin.local_authority("RevokeX509Authority", old)
             fresh = wire.x509().svids[0]
             assert (made, 1) == (root_of(fresh), len(parse_certificates(fresh.bundle)))
-            wait_until(lambda fresh=fresh: follower.messages[-1].svids[0].x509_svid == fresh.x509_svid)
+            until(lambda fresh=fresh: follower.messages[-1].svids[0].x509_svid == fresh.x509_svid)
         assert follower.error is None
 
 
@@ -232,7 +233,7 @@ class TestRevoke:
             revoked = own.json("svid", "revoke", "--serial", serial, "--reason", "stolen")
             assert [("x509", serial)] == [(each["kind"], each["id"]) for each in revoked["revoked"]]
             assert serial != f"{chain(follower.wait(2).svids[0])[0].serial_number:x}"
-            wait_until(lambda: follower.error is not None)
+            until(lambda: follower.error is not None)
             assert isinstance(follower.error, grpc.RpcError)
             assert (grpc.StatusCode.UNAVAILABLE, True) == (follower.error.code(), "revoked" in follower.error.details())
             message = wire.x509()

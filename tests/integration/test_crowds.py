@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from harness.agent import AgentProcess
 from harness.callers import Caller
-from harness.raw import Admin, Wire, wait_until
+from harness.looking import until
+from harness.raw import Admin, Wire
 from sojourn._pb.spire.api.types import types_pb2 as types
 
 UIDS = (5201, 5202)
@@ -74,7 +75,7 @@ def test_five_thousand_streams(agent: AgentProcess) -> None:
         assert [1] * 4 == [len(answer["serials"]) for answer in (*first, *changed)]
         for holder in holders:
             holder.close()
-        wait_until(lambda: not admin.status().streams)
+        until(lambda: not admin.status().streams)
     assert agent.settled_descriptors(before + SLACK) <= before + SLACK
 
 

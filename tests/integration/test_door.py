@@ -15,7 +15,8 @@ import httpx
 import pytest
 from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
-from harness.raw import ENTRY_API, Admin, Wire, module_agent, refusal, wait_until
+from harness.looking import until
+from harness.raw import ENTRY_API, Admin, Wire, module_agent, refusal
 from sojourn.limits import SUBORDINATE_LOOK_SECONDS
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
@@ -146,7 +147,7 @@ class TestHostileBytes:
         for number in range(300):
             with connected(agent.socket) as connection:
                 connection.sendall(PREFACE[: number % 25])
-        wait_until(lambda: admin.status().connections == 0)
+        until(lambda: admin.status().connections == 0)
         assert served(agent)
 
 
@@ -160,14 +161,14 @@ class TestLimits:
             admin.register("/greedy", "unix:uid:0")
             admin.register("/modest", f"unix:uid:{uid}")
             taken = [stack.enter_context(connected(own.socket)) for _ in range(PER_UID - 1)]  # admin has one too
-            wait_until(lambda: admin.status().connections == PER_UID - 1)
+            until(lambda: admin.status().connections == PER_UID - 1)
             with connected(own.socket) as refused:
                 assert b"" == rest(refused)
             with wire_of(own.socket, uid) as wire:
                 assert ["spiffe://example.org/modest"] == wire.x509_ids()
             for connection in taken:
                 connection.close()
-            wait_until(lambda: admin.status().connections == 0)
+            until(lambda: admin.status().connections == 0)
             with Wire(own.socket) as wire:
                 assert ["spiffe://example.org/greedy"] == wire.x509_ids()
 
@@ -260,18 +261,18 @@ class TestSockets:
             assert ["FetchX509SVID"] == admin.streams_of(borrowed.pid)
             borrowed.process.kill()
             borrowed.process.wait()
-            wait_until(lambda: not admin.streams_of(borrowed.pid))
+            until(lambda: not admin.streams_of(borrowed.pid))
             assert "UNAVAILABLE" == refusal(lambda: next(stream))[0]
 
     @pytest.mark.root
     def test_descriptors_come_back(self, agent: AgentProcess, admin: Admin) -> None:
         """Callers that were served and are gone leave no descriptor behind."""
         served(agent)
-        wait_until(lambda: admin.status().connections == 0)
+        until(lambda: admin.status().connections == 0)
         before = agent.descriptors()
         for _ in range(20):
             assert served(agent)
-        wait_until(lambda: admin.status().connections == 0)
+        until(lambda: admin.status().connections == 0)
         assert agent.settled_descriptors(before) <= before
 
 

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from fakes.ca import FakeCa
 from harness.agent import AgentProcess, clean_environment
 from harness.envoy import AGENT_SOCKET, SAMPLES, Envoy, find_envoy, free_port, placed, sample
-from harness.raw import Admin, Wire, module_agent, wait_until
+from harness.looking import until
+from harness.raw import Admin, Wire, module_agent
 from harness.sds import fetch, roots, secrets_of
 
 pytestmark = pytest.mark.timeout(240)
@@ -71,7 +72,7 @@ def ground(program: Path) -> Iterator[Ground]:
         admin.register("/envoy/client", uid)
         admin.register("/other", uid)
         yield made
-        wait_until(lambda: not admin.status().streams)
+        until(lambda: not admin.status().streams)
 
 
 @dataclass
@@ -201,7 +202,7 @@ def test_two_envoys_over_rotations(ground: Ground) -> None:
     ):
         at_first = server.serials()
         with Traffic(plain) as traffic:
-            wait_until(lambda: len(traffic.serials) >= 3 and not at_first & server.serials(), seconds=60)
+            until(lambda: len(traffic.serials) >= 3 and not at_first & server.serials(), seconds=60)
         assert [] == traffic.failed
         faults = {**client.stats("cluster.service.ssl.fail"), **server.stats(".ssl.fail")}
         assert (True, set()) == (len(faults) > 4, {name for name, count in faults.items() if count})
@@ -232,12 +233,12 @@ def test_the_agent_is_away_for_a_while(pair: tuple[Ground, Envoy, int]) -> None:
     ours, server, plain = pair
     at_first = server.serials()
     with Traffic(plain) as traffic:
-        wait_until(lambda: traffic.answered > 10)
+        until(lambda: traffic.answered > 10)
         ours.agent.stop()
         answered = traffic.answered
-        wait_until(lambda: traffic.answered > answered + 10)
+        until(lambda: traffic.answered > answered + 10)
         ours.agent.start()
-        wait_until(lambda: len(traffic.serials) >= 2 and not at_first & server.serials(), seconds=60)
+        until(lambda: len(traffic.serials) >= 2 and not at_first & server.serials(), seconds=60)
     assert [] == traffic.failed
 
 
@@ -247,13 +248,13 @@ def test_two_envoys_over_a_new_root(pair: tuple[Ground, Envoy, int]) -> None:
     [first] = [key["authority_id"] for key in ours.agent.json("authority", "show")["keys"] if key["kind"] == "x509"]
     at_first = server.serials()
     with Traffic(plain) as traffic:
-        wait_until(lambda: traffic.answered > 10)
+        until(lambda: traffic.answered > 10)
         ours.agent.run("authority", "rotate", "x509", "--overlap", "1s")
         ours.agent.run("authority", "taint", first)
-        wait_until(lambda: len(traffic.serials) >= 2 and not at_first & server.serials(), seconds=30)
+        until(lambda: len(traffic.serials) >= 2 and not at_first & server.serials(), seconds=30)
         ours.agent.run("authority", "revoke", first)
         answered = traffic.answered
-        wait_until(lambda: traffic.answered > answered + 100)
+        until(lambda: traffic.answered > answered + 100)
     assert [] == traffic.failed
 
 
@@ -279,10 +280,10 @@ def test_registered_late_and_by_user(ground: Ground, tmp_path: Path) -> None:
     uid, port = next(UIDS), free_port()
     before = refused(ground.agent)
     with Envoy(ground.server, ground.server_config(port), ground.folder(), uid=uid, live=False) as envoy:
-        wait_until(lambda: refused(ground.agent) > before)
+        until(lambda: refused(ground.agent) > before)
         assert not envoy.live()
         ground.admin.register("/envoy/server", f"unix:uid:{uid}")
-        wait_until(envoy.live, seconds=14)  # before Envoy gives up waiting and listens without a secret
+        until(envoy.live, seconds=14)  # before Envoy gives up waiting and listens without a secret
         assert Answer(200, CLIENT, [SERVER]) == call(port, context(ground.agent, tmp_path, CLIENT))
 
 
@@ -297,7 +298,7 @@ def test_a_rejected_update(ground: Ground) -> None:
     config = ground.server_config(free_port(), ("name: default", "name: ROOTCA"))
     with Envoy(ground.server, config, ground.folder(), live=False) as envoy:
         event = "sds_update_rejected"
-        lines = wait_until(lambda: [line for line in ground.agent.log_lines() if line["event"] == event])
+        lines = until(lambda: [line for line in ground.agent.log_lines() if line["event"] == event])
         assert {(envoy.pid, os.getuid())} == {(line["pid"], line["uid"]) for line in lines}
         assert "private key" in lines[0]["reason"]
         assert ["StreamSecrets", "StreamSecrets"] == ground.admin.streams_of(envoy.pid)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
-from harness.raw import ENTRY_API, Admin, entry, module_agent, refusal, wait_until
+from harness.looking import until
+from harness.raw import ENTRY_API, Admin, entry, module_agent, refusal
 from harness.registering import ALIAS, ALREADY_EXISTS, INVALID_ARGUMENT, NO_IDENTITY, NOT_FOUND, OK, Match, spiffe_id
 from sojourn._pb.spire.api.server.entry.v1 import entry_pb2 as entry_api
 from sojourn._pb.spire.api.types import types_pb2 as types
@@ -31,7 +32,7 @@ class TestChanges:
         """An entry that is made while its caller's stream is held is answered on that stream, without a refusal."""
         with Borrowed(agent.socket, uid) as borrowed, borrowed.wire() as wire:
             stream = wire.x509_stream()
-            wait_until(lambda: admin.streams_of(borrowed.pid))
+            until(lambda: admin.streams_of(borrowed.pid))
             admin.register("/awaited", f"unix:uid:{uid}")
             assert ["spiffe://example.org/awaited"] == [svid.spiffe_id for svid in next(stream).svids]
 

@@ -13,8 +13,9 @@ import grpc
 import pytest
 from harness.agent import AgentProcess
 from harness.callers import Caller
+from harness.looking import until
 from harness.program import Program, published
-from harness.raw import WORKLOAD_API, Admin, Wire, wait_until
+from harness.raw import WORKLOAD_API, Admin, Wire
 from harness.reading import certificates, uris
 from sojourn._pb import workload_pb2 as workload
 
@@ -96,7 +97,7 @@ def test_streams_that_begin_at_the_last_moment(agent: AgentProcess) -> None:
         while agent.process.poll() is None:
             streams.append(wire.x509_stream())
             time.sleep(0.005)
-        wait_until(lambda: not any(stream.is_active() for stream in streams))
+        until(lambda: not any(stream.is_active() for stream in streams))
         assert {"UNAVAILABLE"} == {stream.code().name for stream in streams}
     assert len(streams) > 5
 
@@ -153,7 +154,7 @@ def test_jwts_of_before(agent: AgentProcess) -> None:
                 codes.add(error.code().name)
                 return None
 
-        assert f"{ID}/python" == wait_until(valid).spiffe_id
+        assert f"{ID}/python" == until(valid).spiffe_id
     assert {"UNAVAILABLE"} >= codes
 
 

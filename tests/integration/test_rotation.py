@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from harness.agent import AgentProcess
+from harness.looking import until
 from harness.program import Program, published
-from harness.raw import Admin, Wire, module_agent, wait_until
+from harness.raw import Admin, Wire, module_agent
 from sojourn import Client, X509Source, authorize_id
 
 OTHER = 4901
@@ -71,7 +72,7 @@ def test_nothing_is_renewed_for_nobody(agent: AgentProcess) -> None:
         made = admin.register("/unwatched", f"unix:uid:{os.getuid()}", "unix:gid:0", x509_svid_ttl=10)
         with Wire(agent.socket) as wire:
             assert f"{ID}/unwatched" in wire.x509_ids()
-        wait_until(lambda: made.id not in [each.entry_id for each in admin.status().svids])
+        until(lambda: made.id not in [each.entry_id for each in admin.status().svids])
         admin.delete(made.id)
 
 
@@ -154,7 +155,7 @@ def test_an_agent_that_was_away(agent: AgentProcess, tmp_path: Path) -> None:
             before = wire.x509().svids[0]
             own.stop()
             own.start()
-            after = wait_until(lambda: _tried(wire))
+            after = until(lambda: _tried(wire))
     assert (before.bundle, before.spiffe_id) == (after.bundle, after.spiffe_id)
     assert leaf(before).serial_number != leaf(after).serial_number
 

@@ -12,7 +12,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, load_pem_priv
 from fakes.ca import FakeCa
 from harness.agent import AgentProcess
 from harness.borrowed import wire_of
-from harness.raw import Admin, Wire, module_agent, refusal, wait_until
+from harness.looking import until
+from harness.raw import Admin, Wire, module_agent, refusal
 from harness.sds import SDS, SECRET_TYPE, SecretStream, certificates, fetch, names_of, roots, secrets_of
 from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
@@ -40,7 +41,7 @@ def agent(metrics_port: int) -> Iterator[AgentProcess]:
         with Admin(running.admin_socket) as admin:
             admin.register("/mine", f"unix:uid:{os.getuid()}")
             yield running
-            wait_until(lambda: not admin.status().streams)
+            until(lambda: not admin.status().streams)
         assert "never retrieved" not in running.log.read_text()
 
 
@@ -384,7 +385,7 @@ class TestStream:
     def test_silence(self, admin: Admin, wire: Wire) -> None:
         """A stream that asks for nothing is held and gets nothing; when the client ends it, it has ended well."""
         with SecretStream(wire) as stream:
-            wait_until(lambda: "StreamSecrets" in admin.streams_of(os.getpid()))
+            until(lambda: "StreamSecrets" in admin.streams_of(os.getpid()))
             assert [] == stream.end()
             assert grpc.StatusCode.OK == stream.call.code()
 
@@ -394,7 +395,7 @@ class TestStream:
             stream.ask(resource_names=["default"])
             delta.ask(resource_names_subscribe=["default"])
             assert {"StreamSecrets", "DeltaSecrets"} <= set(admin.streams_of(os.getpid()))
-        wait_until(lambda: not set(admin.streams_of(os.getpid())))
+        until(lambda: not set(admin.streams_of(os.getpid())))
 
     def test_the_agent_stops(self) -> None:
         """When the agent stops, streams end as unavailable, so that Envoy comes back."""

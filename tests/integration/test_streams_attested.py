@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from harness.borrowed import Borrowed
 from harness.cgroups import Cgroup, CgroupAgent, cgroup
-from harness.raw import WORKLOAD_API, Admin, Wire, refusal, wait_until
+from harness.looking import until
+from harness.raw import WORKLOAD_API, Admin, Wire, refusal
 from harness.sds import SecretStream
 from sojourn._pb.sojourn.v1 import validation_pb2
 
@@ -94,7 +95,7 @@ def test_another_program(admin: Admin, uid: int, workload: Borrowed, wire: Wire,
         workload.tell(f"exec {SLEEP} 60")
         status, text = soon(lambda: refusal(following))
     assert ("UNAVAILABLE", True) == (status, "connect again" in text)
-    wait_until(lambda: not admin.streams_of(workload.pid))
+    until(lambda: not admin.streams_of(workload.pid))
 
 
 def test_another_program_with_many_streams(
@@ -108,7 +109,7 @@ def test_another_program_with_many_streams(
         kept = others.x509_stream()
         next(kept)
         workload.tell(f"exec {SLEEP} 60")
-        soon(lambda: wait_until(lambda: not admin.streams_of(workload.pid)))
+        soon(lambda: until(lambda: not admin.streams_of(workload.pid)))
         assert {"UNAVAILABLE"} == {refusal(lambda stream=stream: next(stream))[0] for stream in streams}
         assert ["FetchX509SVID"] == admin.streams_of(other.pid)
         kept.cancel()

@@ -16,7 +16,8 @@ from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 from harness.agent import AgentProcess
 from harness.borrowed import Borrowed, wire_of
-from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, module_agent, refusal, wait_until
+from harness.looking import until
+from harness.raw import HEADER, WORKLOAD_API, Admin, Wire, module_agent, refusal
 from harness.reading import certificates, decoded
 from sojourn._pb import workload_pb2 as pb
 from sojourn._pb.spire.api.types import types_pb2 as types
@@ -221,7 +222,7 @@ class TestX509Svids:
         admin.register("/z-old", f"unix:uid:{uid}", id=f"b-{uid}")
         admin.register("/y-old", f"unix:uid:{uid}", id=f"a-{uid}")
         [made] = {admin.get(f"a-{uid}").created_at} | {admin.get(f"b-{uid}").created_at}
-        wait_until(lambda: time.time() >= made + 1)
+        until(lambda: time.time() >= made + 1)
         admin.register("/a-new", f"unix:uid:{uid}", id=f"0-{uid}")
         admin.register("/more", f"unix:uid:{uid}", f"unix:gid:{uid}")
         admin.register("/first", f"unix:uid:{uid}", priority=1, id=f"first-{uid}")

@@ -36,17 +36,9 @@ ROOMS = {
         ("doors/http2/*.py", *_of("doors/", *DOOR)),
         _of(
             "unit/doors/test_",
-            *("admission", "answers", "calls", "conversation", "doorway", "http2_calls", "http2_ends", "http2_frames"),
-            *(
-                "http2_heads",
-                "http2_limits",
-                "http2_requests",
-                "http2_rules",
-                "http2_stream",
-                "https",
-                "lines",
-                "received",
-            ),
+            *("admission", "answers", "calls", "calls_limits", "conversation", "doorway", "http2_calls", "http2_ends"),
+            *("http2_frames", "http2_heads", "http2_limits", "http2_requests", "http2_rules", "http2_stream", "https"),
+            *("lines", "received", "turns"),
         ),
     ),
 }

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from harness.agent import AgentProcess, clean_environment
 from harness.callers import Caller
 from harness.envoy import free_port
 from harness.exchanges import DETAILS, GRANT, JWT
+from harness.looking import until
 from sojourn._pb import workload_pb2
 from sojourn.limits import METRICS_CONNECTIONS
 from sojourn.sdk.sync import SyncClient
@@ -61,7 +61,7 @@ def test_heirs_that_die_at_once(agent: AgentProcess) -> None:
     assert 0 == subprocess.run(script, env=clean_environment(), timeout=90).returncode
     assert agent.process is not None
     assert agent.process.poll() is None
-    wait_until(lambda: 0 == agent.json("status")["live_tasks"])
+    until(lambda: 0 == agent.json("status")["live_tasks"])
 
 
 def test_pipelined_requests(agent: AgentProcess) -> None:
@@ -184,7 +184,7 @@ def test_a_holder_that_becomes_another_program(agent: AgentProcess) -> None:
         assert holder.stdout is not None
         token = holder.stdout.readline().strip()
         with SyncClient(agent.socket) as client:
-            wait_until(lambda: not client.validate_token(token, TICKETS).valid)
+            until(lambda: not client.validate_token(token, TICKETS).valid)
             assert "attestation_changed" in client.validate_token(token, TICKETS).reason
     finally:
         holder.kill()
@@ -203,10 +203,3 @@ def test_health_is_not_watched(agent: AgentProcess) -> None:
 def resident(pid: int) -> int:
     """Resident memory of a process, in bytes."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def wait_until(holds: object, seconds: float = 15.0) -> None:
-    ends = time.monotonic() + seconds
-    while not holds():  # type: ignore[operator]
-        assert time.monotonic() < ends, "it did not come about in time"
-        time.sleep(0.05)

@@ -17,7 +17,8 @@ from harness.agent import AgentProcess, clean_environment
 from harness.borrowed import Borrowed, wire_of
 from harness.fuse import Disk, disk
 from harness.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, call_headers, frame, message
-from harness.raw import WORKLOAD_API, Admin, Wire, module_agent, over, refusal, wait_until
+from harness.looking import until
+from harness.raw import WORKLOAD_API, Admin, Wire, module_agent, over, refusal
 from harness.sds import SecretStream
 from sojourn.limits import GROUPS_PER_CALLER, SECRET_NAMES_BYTES_PER_UID, SPIFFE_ID_MAX_BYTES
 
@@ -108,7 +109,7 @@ def test_a_file_system_that_stands_still(slow: Disk) -> None:
         assert {grpc.StatusCode.UNAVAILABLE} == {call.code() for call in calls}
         assert "still being read" in agent.log.read_text()
         agent.process.send_signal(signal.SIGTERM)
-        wait_until(lambda: not os.path.exists(agent.socket))
+        until(lambda: not os.path.exists(agent.socket))
         slow.end()  # until then the kernel lets no process go that waits for it
         assert 0 == agent.stop()
 
@@ -129,7 +130,7 @@ def test_paths_that_are_no_text(agent: AgentProcess, odd_program: Path) -> None:
     with subprocess.Popen([os.fsencode(odd_program), "60"]) as process:
         try:
             with Admin(agent.admin_socket) as admin:
-                explained = wait_until(lambda: (found := admin.explain(process.pid)).exe.startswith("/tmp") and found)
+                explained = until(lambda: (found := admin.explain(process.pid)).exe.startswith("/tmp") and found)
             assert "\\xff" in explained.exe
             assert [] == [each for each in explained.selectors if each.startswith("unix:path:")]
             for arguments in ((), ("--output", "json")):
@@ -163,7 +164,7 @@ def test_status_of_streams_of_odd_programs(agent: AgentProcess) -> None:
             assert process.stdout is not None
             process.stdout.readline()
             with Admin(agent.admin_socket) as admin:
-                wait_until(lambda: admin.streams_of(process.pid))
+                until(lambda: admin.streams_of(process.pid))
             shown = agent.run("status").stdout
             assert str(process.pid) in shown
             assert "\x1b" not in shown
@@ -240,7 +241,7 @@ def test_a_user_namespace_earns_nothing(agent: AgentProcess) -> None:
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
                 process.stdout.readline()
-                stream = wait_until(lambda: [each for each in admin.status().streams if each.uid == 4893])[0]
+                stream = until(lambda: [each for each in admin.status().streams if each.uid == 4893])[0]
                 explained = admin.explain(stream.pid)
                 process.kill()
         finally:
@@ -290,7 +291,7 @@ def test_names_of_secrets_without_end(agent: AgentProcess) -> None:
             assert 1 == len(stream.ask(resource_names_subscribe=["default"]).resources)
         stack.close()
         with Admin(agent.admin_socket) as admin:
-            wait_until(lambda: not [each for each in admin.status().streams if each.uid == SLOW])
+            until(lambda: not [each for each in admin.status().streams if each.uid == SLOW])
         with SecretStream(wire, "DeltaSecrets") as stream:
             assert 100 == len(stream.ask(resource_names_subscribe=names).removed_resources)
 
@@ -303,9 +304,7 @@ def test_a_path_that_is_a_link(agent: AgentProcess, tmp_path: Path) -> None:
     try:
         with Admin(agent.admin_socket) as admin, subprocess.Popen([str(link), "60"]) as process:
             made = admin.register("/linked", f"unix:path:{link}")
-            found = wait_until(
-                lambda: [each for each in admin.explain(process.pid).verdicts if each.entry_id == made.id]
-            )
+            found = until(lambda: [each for each in admin.explain(process.pid).verdicts if each.entry_id == made.id])
             process.kill()
         assert [("missing_selectors", [f"unix:path:{link}"])] == [(each.verdict, list(each.missing)) for each in found]
     finally:

@@ -32,7 +32,8 @@ from harness.http2 import (
     literal,
     message,
 )
-from harness.raw import WORKLOAD_API, Admin, Wire, module_agent, wait_until
+from harness.looking import until
+from harness.raw import WORKLOAD_API, Admin, Wire, module_agent
 from sojourn.limits import STREAMS_PER_UID
 
 JWT, X509 = WORKLOAD_API + "FetchJWTSVID", WORKLOAD_API + "FetchX509SVID"
@@ -202,7 +203,7 @@ def test_CVE_2023_44487_rapid_reset(agent: AgentProcess, other: Wire) -> None:
                     break
             assert is_served(other)
     with Admin(agent.admin_socket) as admin:
-        wait_until(lambda: [] == [each for each in admin.status().streams if each.uid == os.getuid()])
+        until(lambda: [] == [each for each in admin.status().streams if each.uid == os.getuid()])
     assert resident(agent) - before < MEMORY
 
 
@@ -332,11 +333,11 @@ def test_windows_that_let_nothing_through(agent: AgentProcess, other: Wire, wind
                     for stream in range(1, 101, 2)
                 )
             )
-        wait_until(lambda: len(admin.status().streams) >= 500)
+        until(lambda: len(admin.status().streams) >= 500)
         assert is_served(other)
         assert resident(agent) - before < MEMORY
         stack.close()
-        wait_until(lambda: [] == list(admin.status().streams)[1:])
+        until(lambda: [] == list(admin.status().streams)[1:])
 
 
 def test_answers_that_nobody_takes(agent: AgentProcess, other: Wire) -> None:

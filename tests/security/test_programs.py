@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from harness.agent import COMMAND, AgentProcess, becoming, clean_environment
 from harness.borrowed import Borrowed
+from harness.looking import until
 from harness.program import as_user, published
-from harness.raw import Admin, refusal, wait_until
+from harness.raw import Admin, refusal
 from sojourn.limits import PROGRAM_SETTLED_SECONDS
 
 pytestmark = pytest.mark.root
@@ -98,7 +99,7 @@ class TestFiles:
             "os.execv(f'/proc/self/fd/{fd}', ['sleep', '60'])"
         )
         with subprocess.Popen([sys.executable, "-I", "-c", script]) as running:
-            wait_until(lambda: "memfd:" in os.readlink(f"/proc/{running.pid}/exe"))
+            until(lambda: "memfd:" in os.readlink(f"/proc/{running.pid}/exe"))
             explained = admin.explain(running.pid)
             running.kill()
         digest = hashlib.sha256(Path(SLEEP).read_bytes()).hexdigest()
@@ -120,7 +121,7 @@ class TestFiles:
             with program.open("ab") as file:
                 file.write(b"good")
             os.utime(program, (1, 1))
-            wait_until(lambda: time.time() > program.stat().st_ctime + PROGRAM_SETTLED_SECONDS + 0.1)
+            until(lambda: time.time() > program.stat().st_ctime + PROGRAM_SETTLED_SECONDS + 0.1)
             first = self.digest(admin, program)
             assert first == self.digest(admin, program)
             self.rewrite(program)
@@ -135,7 +136,7 @@ class TestFiles:
     @staticmethod
     def digest(admin: Admin, program: Path) -> str:
         with subprocess.Popen([str(program), "60"]) as running:
-            wait_until(lambda: os.readlink(f"/proc/{running.pid}/exe") == str(program))
+            until(lambda: os.readlink(f"/proc/{running.pid}/exe") == str(program))
             [found] = [each for each in admin.explain(running.pid).selectors if each.startswith("unix:sha256:")]
             running.kill()
         return str(found).removeprefix("unix:sha256:")
@@ -155,7 +156,7 @@ class TestScripts:
         script.write_text("import sys; sys.stdin.read()")
         made = admin.register("/script", f"unix:path:{PYTHON}", f"unix:script_path:{script}")
         with subprocess.Popen([PYTHON, str(script)], stdin=subprocess.PIPE) as running:
-            wait_until(lambda: os.readlink(f"/proc/{running.pid}/exe") == PYTHON)
+            until(lambda: os.readlink(f"/proc/{running.pid}/exe") == PYTHON)
             explained = admin.explain(running.pid)
             running.kill()
         assert {f"unix:path:{PYTHON}"} == set(paths(explained))

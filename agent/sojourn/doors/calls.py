@@ -7,7 +7,7 @@ metadata `sojourn-code`, and the nonce that a DPoP proof needs into `dpop-nonce`
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing, suppress
+from contextlib import aclosing, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -177,9 +177,7 @@ class Calls:
         return Call(stream.visitor, path, Requests(stream, method.request), stream.send_now)
 
     async def _only_request(self, call: Call) -> Any:
-        if not call.requests.waiting:
-            return await first_of(call, REQUEST_SECONDS)
-        with self._silent.one(call.visitor.who):
+        with self._silent.one(call.visitor.who) if call.requests.waiting else nullcontext():
             return await first_of(call, REQUEST_SECONDS)
 
     def _fail(self, path: str, stream: Stream, error: Exception) -> None:

@@ -3,12 +3,15 @@
 import json
 
 import pytest
+from fakes.clock import FakeClock
+from fakes.journals import FakeAuditStore
 from sojourn.doors import answers
 from sojourn.doors.admission import Held
 from sojourn.doors.scope import HELD, SENDER
-from sojourn.errors import InvalidInput, InvalidToken, PolicyDenied, TooLarge
+from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, PolicyDenied, TooLarge
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
 from sojourn.oautherrors import AuthorizationPending, InvalidClient, NonceNeeded
+from sojourn.oversight.audit import Audit
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.tasks.clients import Sender
 from starlette.requests import Request
@@ -154,3 +157,41 @@ def test_decision():
     one, other = request(), request()
     assert answers.decision_of(one) == answers.decision_of(one) != answers.decision_of(other)
     assert 32 == len(answers.decision_of(one))
+
+
+class TestHolding:
+    async def test_content(self):
+        """Content counts as its sender's while its request is answered, in however many pieces it came."""
+        asked = request(b"x" * 100, pieces=4)
+        held, who = asked.scope[HELD], asked.scope[SENDER].who
+        with answers.holding(asked):
+            assert b"x" * 100 == await answers.content_of(asked, 100)
+            assert {who: 100} == dict(held)
+        assert {} == dict(held)
+
+    async def test_too_much(self):
+        """A sender whose requests hold too much is refused, and what was held of it is let go."""
+        asked = request(b"x" * 100, pieces=2)
+        asked.scope[HELD] = Held(99)
+        with answers.holding(asked), pytest.raises(LimitExceeded, match="too much is held"):
+            await answers.content_of(asked, 100)
+        assert {} == dict(asked.scope[HELD])
+
+    async def test_nothing(self):
+        """A request without content holds nothing."""
+        asked = request()
+        with answers.holding(asked):
+            assert {} == dict(asked.scope[HELD])
+        assert {} == dict(asked.scope[HELD])
+
+
+async def test_what_is_recorded():
+    """A refusal is recorded with its sender, its code and reason, and the ID that the answer has."""
+    store = FakeAuditStore()
+    audit = Audit(store, FakeClock())
+    asked = request()
+    answers.denied(audit, "exchange_denied", asked, PolicyDenied("no"))
+    await audit.flush()
+    [record] = store.fields("exchange_denied")
+    said = {"code": "policy_denied", "reason": "no", "decision_id": answers.decision_of(asked)}
+    assert {"address": "127.0.0.1", **said} == record

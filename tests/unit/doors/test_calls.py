@@ -3,120 +3,28 @@
 import asyncio
 import json
 import time
-from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 import structlog
-from fakes.children import child, peer_of
-from fakes.clock import FakeClock
-from fakes.doorways import served
-from fakes.journals import FakeAuditStore
-from prometheus_client import REGISTRY
+from fakes.callservices import ASKED, Served, raising, raising_later, status_of
 from sojourn import errors
 from sojourn._pb.spire.api.types import types_pb2 as types
-from sojourn.doors import calls
-from sojourn.doors.admission import Concurrency
-from sojourn.doors.calls import HEADER, Calls, Method, first_of, next_of
-from sojourn.doors.http2.server import Server
+from sojourn.doors.calls import HEADER, first_of, next_of
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oautherrors import NonceNeeded
-from sojourn.oversight.audit import Audit
 
-GOOD = ((HEADER, "true"),)
-ASKED = types.Selector(type="a", value="b")
 LEAVES = sorted(
     (each for each in vars(errors).values() if isinstance(each, type) and issubclass(each, SojournError)),
     key=lambda each: each.__name__,
 )
 
 
-class Served:
-    """A service whose handlers the test sets."""
-
-    def __init__(self, folder, *, header=True):
-        self.path = folder / "s.sock"
-        self.store = FakeAuditStore()
-        self.audit = Audit(self.store, FakeClock())
-        self.process = child()
-        self.peer = self.visitor = peer_of(self.process.__enter__())
-        self.handler = None
-        methods = {
-            "Unary": Method("unary", types.Selector, self.handle),
-            "Stream": Method("stream", types.Selector, self.handle),
-            "Bidi": Method("bidi", types.Selector, self.handle),
-        }
-        self.calls = Calls(self.audit, header=header)
-        self.server = Server(self.calls.service("test.Service", methods), message_max=1024 * 1024)
-
-    def handle(self, call, request):
-        return self.handler(call, request)
-
-    @asynccontextmanager
-    async def running(self):
-        try:
-            async with (
-                served(self.server, self.visitor, self.path),
-                grpc.aio.insecure_channel(f"unix:{self.path}") as channel,
-            ):
-                self.channel = channel
-                yield self
-        finally:
-            self.peer.close()
-            self.process.__exit__(None, None, None)
-
-    async def unary(self, request=ASKED, *, metadata=GOOD, raw=None):
-        call = self.channel.unary_unary(
-            "/test.Service/Unary",
-            request_serializer=(lambda _: raw) if raw is not None else types.Selector.SerializeToString,
-            response_deserializer=types.Selector.FromString,
-        )
-        return await call(request, metadata=metadata, timeout=20)
-
-    async def stream(self, request=ASKED, *, metadata=GOOD):
-        call = self.channel.unary_stream(
-            "/test.Service/Stream",
-            request_serializer=types.Selector.SerializeToString,
-            response_deserializer=types.Selector.FromString,
-        )
-        return [answer async for answer in call(request, metadata=metadata, timeout=20)]
-
-    async def bidi(self, *raw):
-        call = self.channel.stream_stream(
-            "/test.Service/Bidi",
-            request_serializer=lambda data: data,
-            response_deserializer=types.Selector.FromString,
-        )
-        return [answer async for answer in call(iter(raw), metadata=GOOD, timeout=20)]
-
-
 @pytest.fixture
 async def server(tmp_path):
     async with Served(tmp_path).running() as running:
         yield running
-
-
-def raising(error):
-    async def handler(_call, _request):
-        raise error
-
-    return handler
-
-
-def raising_later(error):
-    async def handler(_call, _request):
-        yield ASKED
-        raise error
-
-    return handler
-
-
-async def status_of(waiting):
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await waiting
-    trailing = dict(caught.value.trailing_metadata() or ())
-    return caught.value.code().name, caught.value.details(), trailing.get("sojourn-code")
 
 
 class TestAnswers:
@@ -248,25 +156,6 @@ class TestErrors:
         assert {**failed, "exc_info": error} == logs[2]
         assert 12 == len(reference)
 
-    async def test_are_counted(self, server):
-        """Calls are counted by method and status, those that end well too."""
-        name = "sojourn_calls_total"
-
-        def counted(code):
-            return REGISTRY.get_sample_value(name, {"method": "test.Service/Unary", "code": code}) or 0
-
-        before = counted("OK"), counted("NOT_FOUND"), counted("INTERNAL")
-        for error in (errors.NotFound("no"), RuntimeError("x")):
-            server.handler = raising(error)
-            await status_of(server.unary())
-
-        async def handler(_call, request):
-            return request
-
-        server.handler = handler
-        await server.unary()
-        assert tuple(each + 1 for each in before) == (counted("OK"), counted("NOT_FOUND"), counted("INTERNAL"))
-
     async def test_are_answered_whatever_becomes_of_the_record(self, server, monkeypatch):
         """A refusal that cannot be recorded is answered as one."""
 
@@ -294,34 +183,6 @@ class TestErrors:
         assert "INVALID_ARGUMENT" == (await status_of(server.bidi(b"\xff")))[0]
 
 
-class TestSilentCalls:
-    @pytest.mark.parametrize("kind", ["Unary", "Stream"])
-    async def test_are_ended(self, server, monkeypatch, kind):
-        """A call that begins and never sends its request is refused at a limit, and its handler does not run."""
-        monkeypatch.setattr(calls, "REQUEST_SECONDS", 0.05)
-        server.handler = raising(AssertionError("not to be reached"))
-        assert "INVALID_ARGUMENT" == (await status_of(silent(server, kind)))[0]
-
-    async def test_are_counted(self, server, monkeypatch):
-        """A user has so many of them at once, and a call that does send its request is no such call."""
-        monkeypatch.setattr(server.calls, "_silent", Concurrency(2, "calls without a request"))
-        held = [asyncio.ensure_future(status_of(silent(server, "Unary"))) for _ in range(2)]
-        while server.calls._silent._now[server.peer.uid] < 2:
-            await asyncio.sleep(0.01)
-        assert "RESOURCE_EXHAUSTED" == (await status_of(silent(server, "Stream")))[0]
-        for call in held:
-            call.cancel()
-        await asyncio.gather(*held, return_exceptions=True)
-        while server.calls._silent._now:
-            await asyncio.sleep(0.01)
-
-        async def handler(_call, request):
-            return request
-
-        server.handler = handler
-        assert [ASKED] * 5 == [await server.unary() for _ in range(5)]
-
-
 class TestRefusals:
     async def test_fill_no_log(self, server, capsys):
         """A user's refused calls are logged up to a limit for each second."""
@@ -331,12 +192,6 @@ class TestRefusals:
             await status_of(server.unary())
         seconds = int(time.monotonic() - began) + 2
         assert 0 < capsys.readouterr().out.count("call_refused") <= seconds * REFUSALS_LOGGED_PER_SECOND
-
-
-async def silent(server, kind):
-    """A call that sends nothing but its beginning."""
-    call = server.channel.stream_stream(f"/test.Service/{kind}")(metadata=GOOD, timeout=20)
-    return await call.read()
 
 
 class TestFirst:

@@ -12,7 +12,7 @@ import structlog
 from sojourn.allowance import Allowance
 from sojourn.doors import conversation
 from sojourn.doors.conversation import Conversations
-from sojourn.doors.scope import SENDER
+from sojourn.doors.scope import HELD, SENDER
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
     HTTP_PIPELINE,
@@ -20,6 +20,7 @@ from sojourn.limits import (
     HTTP_READS_PER_TURN,
     METADATA_MAX_BYTES,
     REFUSALS_LOGGED_PER_SECOND,
+    REQUESTS_HELD_BYTES,
 )
 from sojourn.tasks.clients import Sender
 from starlette.applications import Starlette
@@ -37,6 +38,7 @@ class Site:
     def __init__(self, path):
         self.path = path
         self.asked = 0
+        self.held = []
         self.hold = asyncio.Event()
         self.hold.set()
         routes = [Route("/who", self.who, methods=["GET", "POST"])]
@@ -46,6 +48,7 @@ class Site:
 
     async def who(self, request: Request) -> Response:
         self.asked += 1
+        self.held.append(request.scope[HELD])
         await request.body()
         await self.hold.wait()
         return PlainTextResponse(request.scope[SENDER].address)
@@ -154,14 +157,38 @@ class TestLimits:
         """What is asked goes to the application as it is: no header of a proxy is believed; and no logger is touched."""
         logger = logging.getLogger("uvicorn")
         before = list(logger.handlers)
-        assert site.app is Conversations(site.app).config.loaded_app
+        config = Conversations(site.app).config
+        assert (site.app, None) == (config.loaded_app, config.ws_protocol_class)
         assert before == logger.handlers
+
+    async def test_its_sender_s(self, site):
+        """What a request holds is counted in one place for all requests, up to a limit for each sender."""
+        await site.send(GET)
+        [held] = site.held
+        assert site.conversations.held is held
+        assert [True, False] == [held.hold("x", REQUESTS_HELD_BYTES), held.hold("x", 1)]
+
+    async def test_log(self, site, caplog):
+        """Requests, and what is malformed, are logged by us, and not by what reads them as well."""
+        with caplog.at_level(logging.INFO), structlog.testing.capture_logs():
+            await site.send(GET)
+            await site.send(b"nonsense\r\n\r\n", answers=None)
+        assert [] == [each for each in caplog.records if each.name.startswith("uvicorn")]
 
     async def test_too_many_ahead(self, site):
         """More requests sent ahead than a limit end the connection, before all of them are kept."""
         site.hold.clear()
         assert b"" == await site.send(GET, GET * (HTTP_PIPELINE + 2), answers=None)
         site.hold.set()
+
+    async def test_as_many_ahead_as_may_be(self, site):
+        """As many requests as that may be sent ahead of the one that is being answered, and all are answered."""
+        site.hold.clear()
+        sending = asyncio.ensure_future(site.send(GET * (HTTP_PIPELINE + 2), answers=HTTP_PIPELINE + 2))
+        await asyncio.sleep(0.1)
+        assert not sending.done()
+        site.hold.set()
+        assert HTTP_PIPELINE + 2 == (await sending).count(b"200 OK")
 
     @pytest.mark.parametrize(
         "sent",
@@ -254,6 +281,18 @@ async def answer_of(connection):
 
 
 class TestTurns:
+    async def test_of_who_waits_nothing_more_is_read(self, site):
+        """While a connection waits for its turn what it sends stays with the kernel, and is read afterwards."""
+        async with crowd(site, 80) as connections:
+            for each in connections:
+                each.send(GET)
+            while not (waiting := [each for each in site.conversations.state.connections if each._came]):
+                await asyncio.sleep(0)
+            assert not any(each.transport.is_reading() for each in waiting)
+            for each in connections:
+                await answer_of(each)
+            assert all(each.transport.is_reading() for each in site.conversations.state.connections)
+
     async def test_of_many_connections(self, site):
         """Of one sender's requests, on however many connections, a few are begun in each round of the event loop, and all
         are answered.

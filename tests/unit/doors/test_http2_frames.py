@@ -51,6 +51,10 @@ class TestHeads:
         assert (stream, {"END_HEADERS", "END_STREAM"}) == (done.stream_id, set(done.flags))
         assert [("grpc-status", "0")] == fields(done)
 
+    def test_are_not_packed(self):
+        """Fields are written as they are: packing each would cost more than its bytes."""
+        assert frames.last(1, [("x-name", "value")]).endswith(b"\x06x-name\x05value")
+
     def test_last(self):
         """The last block has its fields in their order, and ends the stream."""
         said = [("grpc-status", "7"), ("grpc-message", "no"), ("x", "")]

@@ -111,7 +111,7 @@ class TestLimits:
                     rounds += 1
             await working
             assert not here.server.paces._lines
-        assert max(read.values()) <= MESSAGES_PER_ROUND
+        assert MESSAGES_PER_ROUND == max(read.values())
 
     async def test_calls_that_end_while_their_messages_wait(self, tmp_path: Path) -> None:
         """Calls that end before it is their turn take nobody's."""

@@ -310,6 +310,35 @@ class TestRules:
         greeted.connection._reset.extend(range(1001, 1001 + 2 * RESET_STREAMS_KEPT, 2))
         assert (1, CLOSED) == await greeted.refused(frame(DATA, 0, 1, b"x"))
 
+    async def test_what_still_comes_of_a_call_that_is_ended(self, greeted):
+        """A call that we end for a mistake is remembered once; one that the peer has ended has nothing more to come."""
+        await greeted.send(HEAD, frame(HEADERS, END_HEADERS, 3, BLOCK))
+        assert (1, FLOW) == await greeted.refused(more(1, WINDOW_MAX_BYTES))
+        assert ([1], None) == (list(greeted.connection._reset), await greeted.refused(frame(DATA, 0, 1, b"x")))
+        await greeted.send(frame(RST_STREAM, 0, 3, four(8)))
+        assert (3, CLOSED) == await greeted.refused(frame(DATA, 0, 3, b"x"))
+
+    async def test_answers_to_several_frames(self, greeted):
+        """What is answered to frames that come together goes together, and none of it is lost."""
+        await greeted.send(HEAD)
+        greeted.connection._credit = CONNECTION_WINDOW_BYTES // 2
+        got = await greeted.send(frame(PING, body=b"12345678"), frame(DATA, 0, 1, b"x"))
+        opened = (WINDOW_UPDATE, 0, 0, four(CONNECTION_WINDOW_BYTES // 2 + 1))
+        assert [(PING, ACK, 0, b"12345678"), opened] == got
+        got = await greeted.send(frame(PING, body=b"87654321"), frame(SETTINGS))
+        assert [(PING, ACK, 0, b"87654321"), (SETTINGS, ACK, 0, b"")] == got
+
+    async def test_whose_turn(self, greeted, monkeypatch):
+        """Further messages of a call are counted as its caller's."""
+        asked = []
+
+        async def turn(who):
+            asked.append(who)
+
+        monkeypatch.setattr(greeted.server.paces, "turn", turn)
+        await greeted.connection.pace()
+        assert [Visitor.who] == asked
+
     async def test_streams(self, greeted):
         """A stream more than there may be is refused; once one is over there is room."""
         heads = [frame(HEADERS, END_HEADERS, 1 + 2 * number, BLOCK) for number in range(STREAMS_PER_CONNECTION + 2)]

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import tracemalloc
 from dataclasses import replace
 
 import pytest
@@ -133,6 +134,21 @@ class TestRequest:
         take(stream, b"x" * 100)
         assert 5 == connection.held
 
+    async def test_too_large_and_over(self, stream):
+        """A message that is cut off after it has said that it is too large is refused for that."""
+        take(stream, message(b"", size=MESSAGE_MAX + 1)[:5], ended=True)
+        assert f"larger than {MESSAGE_MAX} bytes" in await refusal(stream, LimitExceeded)
+
+    async def test_of_many_bytes(self, connection, stream):
+        """A message may have more than 16 MiB, if its limit is more: all four bytes of its length count."""
+        connection.message_max = 2**25
+        content = b"x" * (2**24 + 7)
+        sent = message(content)
+        for at in range(0, len(sent), FRAME_BYTES):
+            assert stream.waiting
+            take(stream, sent[at : at + FRAME_BYTES])
+        assert content == await stream.message()
+
     async def test_too_much_held(self, connection, stream):
         """If too much is held of its user's requests, the call is refused, and what was held of it is let go."""
         connection.may_hold = False
@@ -220,6 +236,17 @@ class TestPacked:
             assert said in await refusal(stream, error)
         assert 0 == connection.held
 
+    async def test_a_bomb(self, connection):
+        """What is larger than may be is not unpacked to find that out."""
+        stream = make(connection, encoding=b"gzip")
+        take(stream, message(gzip.compress(bytes(2**26)), flag=1, size=MESSAGE_MAX)[: MESSAGE_MAX + 5])
+        tracemalloc.start()
+        try:
+            await refusal(stream, LimitExceeded)
+            assert tracemalloc.get_traced_memory()[1] < 2**18
+        finally:
+            tracemalloc.stop()
+
 
 class TestAnswer:
     async def test_in_one(self, connection, stream):
@@ -229,6 +256,15 @@ class TestAnswer:
         assert [BEGIN, (DATA, 0, message(b"hello")), DONE] == connection.frames()
         assert ([(1, False)], True) == (connection.forgotten, stream.over)
         assert (ROOM - 10, ROOM - 10) == (stream.window, connection.window)
+
+    async def test_at_once_or_not(self, connection, stream):
+        """Whether anything is left to do of an answer is told: nothing once it is sent, or nobody waits for it."""
+        connection.free = False
+        assert not stream.answer_now(b"hello")
+        connection.free = True
+        assert stream.answer_now(b"hello")
+        assert stream.answer_now(b"again")
+        assert [BEGIN, (DATA, 0, message(b"hello")), DONE, STOP] == connection.frames()
 
     async def test_before_the_request_ends(self, connection, stream):
         """A peer that still sends is told to stop."""
@@ -269,6 +305,8 @@ class TestAnswer:
         connection.free_up()
         await sending
         assert [(DATA, 0, message(content)[FRAME_BYTES + 10 :]), DONE] == connection.frames()
+        left = len(message(content)) - FRAME_BYTES - 10
+        assert ROOM - left == (stream if of_stream else connection).window
 
     async def test_in_the_least_pieces(self, connection, stream):
         """Where there is room for a byte, a byte goes."""

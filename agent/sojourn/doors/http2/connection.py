@@ -40,7 +40,7 @@ class _Broken(Exception):
     """The peer has broken HTTP/2: the connection ends with this code."""
 
     def __init__(self, code: int) -> None:
-        super().__init__(code)
+        super().__init__()
         self.code = code
 
 
@@ -354,9 +354,10 @@ class Connection(asyncio.Protocol):
     def _reset_stream(self, number: int, code: int) -> None:
         """End a stream for a mistake of the peer."""
         self.write(frames.reset(number, code))
-        self._reset.append(number)
         stream = self._streams.get(number)
-        if stream is not None:
+        if stream is None:
+            self._reset.append(number)
+        else:
             self.forget(stream, reset=True)
             stream.cancel()
 

@@ -177,7 +177,7 @@ class Stream:
             if self.ended:
                 if self._got:
                     self._fault = InvalidInput("the request ended in the middle of a message")
-                    continue
+                    break
                 return None
             self._waiter = asyncio.get_running_loop().create_future()
             try:
