@@ -105,6 +105,10 @@ class TestWithin:
         assert (500, int(500 * CONNECTIONS_PER_UID_SHARE)) == (found._connections, found._per_uid)
         assert LimitsConfig().connections_per_uid_per_second == found._rate
 
+    def test_comes_in(self, clock):
+        """A door that is made so lets callers in, by its clock."""
+        assert "" == Admission.within(100_000, 0.5, LimitsConfig(), clock).enter(1)
+
     def test_as_configured(self, clock):
         """What the configuration says of a user counts."""
         limits = LimitsConfig(connections_per_uid=77, connections_per_uid_per_second=9)
@@ -121,6 +125,14 @@ def test_a_rate_above_the_burst(clock):
     """A rate that is above the burst is one, too: so many at once."""
     admission = make(clock, rate=BURST + 3)
     assert BURST + 3 == sum(admission.enter(1) == "" for _ in range(20))
+
+
+def test_one_leaves_and_another_stays(clock):
+    """Whoever leaves frees his own place alone."""
+    admission = make(clock, per_uid=2)
+    assert ["", ""] == [admission.enter(1), admission.enter(1)]
+    admission.leave(1)
+    assert ["", "the user has too many connections"] == [admission.enter(1), admission.enter(1)]
 
 
 def test_nobody_inside_is_remembered(clock):

@@ -164,10 +164,11 @@ class TestHolding:
         """Content counts as its sender's while its request is answered, in however many pieces it came."""
         asked = request(b"x" * 100, pieces=4)
         held, who = asked.scope[HELD], asked.scope[SENDER].who
+        held.hold(who, 50)  # of another request
         with answers.holding(asked):
             assert b"x" * 100 == await answers.content_of(asked, 100)
-            assert {who: 100} == dict(held)
-        assert {} == dict(held)
+            assert {who: 150} == dict(held)
+        assert {who: 50} == dict(held)
 
     async def test_too_much(self):
         """A sender whose requests hold too much is refused, and what was held of it is let go."""
@@ -190,8 +191,9 @@ async def test_what_is_recorded():
     store = FakeAuditStore()
     audit = Audit(store, FakeClock())
     asked = request()
+    asked.scope[SENDER] = Sender(address="2001:db8::17")
     answers.denied(audit, "exchange_denied", asked, PolicyDenied("no"))
     await audit.flush()
     [record] = store.fields("exchange_denied")
     said = {"code": "policy_denied", "reason": "no", "decision_id": answers.decision_of(asked)}
-    assert {"address": "127.0.0.1", **said} == record
+    assert {"address": "2001:db8::17", **said} == record

@@ -56,6 +56,23 @@ class TestSilentCalls:
 
 
 class TestPlaces:
+    async def test_of_a_request_that_is_there(self, server, monkeypatch):
+        """Only a call whose request has yet to come takes a place of those that wait for theirs."""
+
+        class Given:
+            visitor = server.peer
+
+            def __init__(self, *, waiting):
+                self.requests, self.waiting = self, waiting
+
+            async def __anext__(self):
+                return ASKED
+
+        monkeypatch.setattr(server.calls, "_silent", Concurrency(0, "calls without a request"))
+        assert ASKED == await server.calls._only_request(Given(waiting=False))
+        with pytest.raises(errors.LimitExceeded):
+            await server.calls._only_request(Given(waiting=True))
+
     @pytest.mark.parametrize(
         ("long", "value", "is_long"),
         [

@@ -233,6 +233,7 @@ class TestMalformed:
                 await site.send(b"nonsense\r\n\r\n", answers=None)
         found = [each for each in logs if each["event"] == "http_malformed"]
         assert REFUSALS_LOGGED_PER_SECOND == len(found)
+        assert site.conversations.logged.allow("somebody else")
 
 
 class TestClose:
