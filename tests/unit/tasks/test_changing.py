@@ -136,6 +136,10 @@ class TestSuspended:
             task.authority,
             room.store.rows[task.id],
         )
+        times = 1 if cedar == PERMIT_ALL else 2  # what is undone is recorded as the suspension it is
+        assert [(OPERATOR, "now")] * times == [
+            (each["cause"], each["reason"]) for each in room.store.fields("task_suspended")
+        ]
 
     async def test_the_deadline_goes_on(self, room, changing, task, clock):
         """Time goes on while a task is suspended."""
@@ -339,6 +343,43 @@ class TestSuspendedFamily:
             await family.engine.journal.drain()
             assert {(task.id, OPERATOR, "a moment"), (child.id, "parent", "parent_suspended")} == {
                 (each["task"], each["cause"], each["reason"]) for each in family.store.fields("task_suspended")
+            }
+
+
+class TestRecorded:
+    async def test_each_cause(self, room, changing, task):
+        """That a task was suspended and resumed is recorded by cause; the last cause that goes, with the decision."""
+        await changing.suspend(task, OPERATOR, "one")
+        await changing.suspend(task, "facts", "two")
+        await changing.resume(task, OPERATOR)
+        await changing.resume(task, "facts")
+        await room.engine.journal.drain()
+        assert [(OPERATOR, "one"), ("facts", "two")] == [
+            (each["cause"], each["reason"]) for each in room.store.fields("task_suspended")
+        ]
+        first, last = room.store.fields("task_resumed")
+        assert [OPERATOR, "facts"] == [first["cause"], last["cause"]]
+        assert {"policy_set", "inputs"} <= set(last) - set(first)
+
+    async def test_on_what(self, room, changing, task):
+        """What a change was decided on is recorded with it."""
+        changing.hold(task, "facts", "a fact", why="because")
+        left = task.authority.within(Authority((Grant(TICKETS, ("ticket:read",)),)))
+        changing.take(task, left, "a fact", why="as before")
+        await room.engine.journal.drain()
+        assert ["because"] == [each["why"] for each in room.store.fields("task_suspended")]
+        assert [("a fact", "as before")] == [
+            (each["reason"], each["why"]) for each in room.store.fields("task_narrowed")
+        ]
+
+    async def test_what_came_of_it(self, clock):
+        """A task that is left less because its parent was is recorded so."""
+        async with FamilyRoom(clock).running() as family:
+            task = await family.begin()
+            child = await family.hand_on(task, 0)
+            await family.changing.narrow(task, Authority((Grant(TICKETS, ("ticket:read",)),)), "asked")
+            assert {(task.id, "asked"), (child.id, "parent_narrowed")} == {
+                (each["task"], each["reason"]) for each in family.store.fields("task_narrowed")
             }
 
 

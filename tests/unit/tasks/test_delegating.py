@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from fakes.children import holder_of
-from fakes.delegations import PAGES, READ, W0
+from fakes.delegations import PAGES, READ, W0, W1
 from fakes.families import WORKER_IDS, WORKERS, handed_on
 from fakes.registrations import entry
 from fakes.task_types import TICKETS
@@ -24,6 +24,7 @@ from sojourn.tasks.blocks import Block
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.reasons import ATTESTATION_CHANGED, OPERATOR
 from sojourn.tasks.task import CASCADED
+from sojourn.tasks.tickets import digest_of
 from sojourn.tasks.types import TypeSet
 
 
@@ -217,6 +218,49 @@ class TestRefused:
         with pytest.raises(PolicyDenied, match="leaves nothing"):
             await room.hand_on(task, 1)
         assert 1 == len(room.engine.family.children(task))
+
+    async def test_is_recorded(self, room):
+        """What is refused to the one who hands on, and to the one who accepts, is recorded with who wanted what."""
+        task = await room.begin(wanted=READ)
+        with pytest.raises(ActionOutsideType) as caught:
+            await room.ticket(task, 0, PAGES)
+        with pytest.raises(NotFound) as told:
+            await room.accept("dlg_none", 0)
+        await room.engine.audit.flush()
+        handing, accepting = room.store.fields("delegation_denied")
+        assert (task.id, str(W0.spiffe_id), "action_outside_type", caught.value.public) == (
+            handing["task"], handing["to"], handing["code"], handing["reason"],
+        )  # fmt: skip
+        peer = room.worker_peer
+        assert {
+            "uid": peer.uid, "pid": peer.process.pid, "ticket": digest_of("dlg_none")[:16], "reason": told.value.public,
+        } == accepting  # fmt: skip
+
+    async def test_what_a_ticket_says_is_recorded(self, room):
+        """A ticket is recorded with whom it is for, and what it hands on."""
+        task = await room.begin()
+        issued = await room.delegating.delegate(task, W0.spiffe_id, READ)
+        assert 0 == room.engine.tickets.find(issued.ticket).max_seconds  # as long as its parent
+        [made] = room.store.fields("task_delegated")
+        assert (task.id, str(W0.spiffe_id), READ.document()) == (made["task"], made["to"], made["grants"])
+
+    async def test_as_whom(self, room):
+        """Whoever accepts as another identity than the ticket's, though he has both, is told that there is none."""
+        task = await room.begin()
+        ticket = await room.ticket(task, 0)
+        entries = (W0, W1)
+        with pytest.raises(NotFound):
+            await room.accept(ticket, 0, entries=entries, spiffe_id=W1.spiffe_id)
+        assert (await room.accept(ticket, 0, entries=entries, spiffe_id=W0.spiffe_id)).live
+
+    async def test_the_last_child(self, make):
+        """A task is handed on as often as its type allows, and not once more, by tickets and by tokens alike."""
+        room = await make(handed_on(delegation={"max_children": 2}))
+        task = await room.begin()
+        await room.hand_on(task, 0)
+        await room.hand_on(task, 1)
+        with pytest.raises(LimitExceeded, match="as often as its type allows"):
+            await room.ticket(task, 0)
 
     async def test_nothing_is_held_after_a_refusal(self, room):
         """A refused caller's process is let go."""

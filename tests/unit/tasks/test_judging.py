@@ -120,6 +120,14 @@ class TestValidate:
         verdict = court.judging.validate(await court.token(), TICKETS, action="ticket:read")
         assert (True, TASK, TRIAGE) == (verdict.valid, verdict.kind, verdict.spiffe_id)
         assert "triage" == verdict.claims["task"]["type"]
+        assert ("", "", "", ()) == (verdict.code, verdict.reason, verdict.nonce, verdict.actors)
+
+    async def test_says_why(self, court):
+        """A token that is refused is refused with a code and a sentence."""
+        found = court.judging.validate(await court.token(), TICKETS, action="ticket:write")
+        assert ("action_not_granted", True) == (found.code, "ticket:write" in found.reason)
+        found = court.judging.validate("nonsense", TICKETS)
+        assert (False, True, True) == (found.valid, bool(found.code), bool(found.reason))
 
     @pytest.mark.parametrize(
         ("arguments", "code"),
@@ -295,6 +303,15 @@ class TestUse:
 
         found = await asyncio.gather(*(use() for _ in range(50)))
         assert [""] + ["used"] * 49 == sorted(found)
+
+    async def test_looking_at_it_is_no_use(self, court, key):
+        """Whoever only looks whether it is good leaves it so."""
+        token = await self.once(court, key)
+        arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint)}
+        assert ["", "", "", "used"] == [
+            *(court.code(token, **arguments) for _ in range(2)),
+            *(court.code(token, **arguments, use=True) for _ in range(2)),
+        ]
 
     async def test_wall_clock_set_back(self, court, key):
         """A wall clock that is set back lets nobody use it again."""
