@@ -152,17 +152,24 @@ class Bounded(httpcore.AsyncNetworkStream):
         self._received = 0  # since something was last sent
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109  # the library's
-        """Raise RemoteProtocolError for more than any answer has."""
+        """Raise RemoteProtocolError for more than any answer has, and ReadError for what is no TLS (any more)."""
         await asyncio.sleep(0)  # what is there already would be read without a pause
-        data = await self._stream.read(min(max_bytes, PROVIDER_READ_BYTES), timeout)
+        try:
+            data = await self._stream.read(min(max_bytes, PROVIDER_READ_BYTES), timeout)
+        except ssl.SSLError as error:  # which the library lets through
+            raise httpcore.ReadError(str(error)) from error
         self._received += len(data)
         if self._received > PROVIDER_WIRE_MAX_BYTES:
             raise httpcore.RemoteProtocolError("more than any answer has")
         return data
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109  # the library's
+        """Raise WriteError for what is no TLS (any more)."""
         self._received = 0
-        await self._stream.write(buffer, timeout)
+        try:
+            await self._stream.write(buffer, timeout)
+        except ssl.SSLError as error:
+            raise httpcore.WriteError(str(error)) from error
 
     async def aclose(self) -> None:
         await self._stream.aclose()
