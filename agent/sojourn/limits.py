@@ -94,6 +94,7 @@ REMOTE_STREAMS_PER_ID = 1_000
 REMOTE_HANDSHAKES = 256  # under way: whoever is not known yet takes no place of those who are
 REMOTE_HANDSHAKES_PER_ADDRESS = 64
 REMOTE_HANDSHAKE_SECONDS = 5.0
+TLS_KEY_UPDATES = 32  # of one connection, by the other side: each costs as much as a whole request (RFC 8446, 4.6.3)
 REMOTE_SILENT_SECONDS = 30  # after which a network peer that acknowledges nothing is gone
 HTTP_RETRY_SECONDS = 2  # for a client of the token service to come again after, when it is "not now"
 METADATA_AGE_SECONDS = 60  # that the documents of the token service may be kept: types come and go

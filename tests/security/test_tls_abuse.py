@@ -4,15 +4,35 @@ import contextlib
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from harness.agent import AgentProcess
 from harness.keyupdates import KeyUpdates
+from harness.taskagent import inner_failures, make_agent
 from harness.tlsplace import TlsPlace
+from harness.webclients import context
+from sojourn.limits import TLS_KEY_UPDATES
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.guardedhttp import GuardedHttp
 from sojourn.providers.provider import ProviderTable
+
+REQUEST = b"GET /keys HTTP/1.1\r\nhost: x\r\n\r\n"
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[AgentProcess]:
+    """An agent with the HTTPS listener."""
+    with make_agent(extra='\n[listen]\nhttps = "127.0.0.1:0"\n') as agent:
+        yield agent
+        assert [] == inner_failures(agent)
+
+
+def opened(agent: AgentProcess) -> socket.socket:
+    host, port = agent.https.rsplit(":", 1)
+    return socket.create_connection((host, int(port)), timeout=15)
 
 
 def length(connected: socket.socket, least: int = 1 << 30) -> int:
@@ -22,6 +42,41 @@ def length(connected: socket.socket, least: int = 1 << 30) -> int:
         while came < least and (block := connected.recv(65_536)):
             came += len(block)
     return came
+
+
+class TestKeyUpdates:
+    def test_a_few(self, shared: AgentProcess) -> None:
+        """A client of TLS 1.3 may update its key now and then, and have the agent do so too."""
+        with opened(shared) as connected:
+            client = KeyUpdates(context(None), connected)
+            for number in range(TLS_KEY_UPDATES):
+                connected.sendall(client.update(answer=number % 2 == 0) + client.content(REQUEST))
+                assert length(connected, 500) >= 500
+
+    @pytest.mark.parametrize("answer", [False, True])
+    def test_without_end(self, shared: AgentProcess, answer: bool) -> None:
+        """Whoever sends updates of his key without end is cut off, and keeps nobody waiting: 50,000 that came together
+        held up the whole agent for one or two seconds.
+        """
+        with opened(shared) as connected:
+            client = KeyUpdates(context(None), connected)
+            flood = b"".join(client.update(answer=answer) for _ in range(50_000))
+            before = used(shared)
+            with contextlib.suppress(ConnectionError):
+                connected.sendall(flood)
+            assert length(connected) < 100 * TLS_KEY_UPDATES
+        assert used(shared) - before < 0.3
+
+    def test_with_content_between(self, shared: AgentProcess) -> None:
+        """Content between them makes them no fewer."""
+        with opened(shared) as connected:
+            client = KeyUpdates(context(None), connected)
+            with contextlib.suppress(ConnectionError):
+                for _ in range(2 * TLS_KEY_UPDATES):
+                    connected.sendall(client.update() + client.content(b"G"))
+            begun = time.monotonic()
+            length(connected)
+            assert time.monotonic() - begun < 3
 
 
 class Hostile:
@@ -54,17 +109,28 @@ class TestProviders:
     @pytest.mark.parametrize(
         "says",
         [
+            lambda tls: b"".join(tls.update() for _ in range(20_000)),
             lambda tls: tls.content(b"HTTP/1.1 200 OK\r\n")[:-1] + b"x",
             lambda tls: b"\x17\x03\x03\x00\x40" + bytes(64),
             lambda tls: b"HTTP/1.1 200 OK\r\n\r\n",
         ],
-        ids=["forged", "zeros", "no TLS"],
+        ids=["key updates", "forged", "zeros", "no TLS"],
     )
     async def test_broken_tls(self, tmp_path: Path, says: Callable[[KeyUpdates], bytes]) -> None:
-        """A provider that goes on in no TLS that is any is one that broke off."""
+        """A provider that goes on in no TLS that is any, or updates its key without end, is one that broke off."""
         place = TlsPlace(tmp_path)
         made = GuardedHttp(ProviderTable(kind="x", private_networks=["127.0.0.0/8"], ca=place.ca, timeout="5s"))
-        with Hostile(place, says) as server, pytest.raises(ProviderUnavailable, match="broke off") as refused:
-            await made.get(server.url, step="s")
+        with Hostile(place, says) as server:
+            before = time.process_time()
+            with pytest.raises(ProviderUnavailable, match="broke off") as refused:
+                await made.get(server.url, step="s")
         await made.close()
         assert refused.value.sent
+        assert time.process_time() - before < 1
+
+
+def used(agent: AgentProcess) -> float:
+    """Seconds of the processor that the agent has taken, of all its threads."""
+    with open(f"/proc/{agent.pid}/stat") as file:
+        user, kernel = file.read().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(kernel)) / 100

@@ -25,6 +25,7 @@ LAYERS = [
         "recent",
         "spiffe",
         "address",
+        "keyupdates",
         "networks",
         "_pb",
         "oversight.logs",
@@ -243,7 +244,7 @@ SEES_PROC = [
     "sdk.localcredentials.peers",
 ]
 SDK_SEES = [
-    *("address", "errors", "limits", "oautherrors", "spiffe", "sdk", "wholefile", "_pb"),
+    *("address", "errors", "keyupdates", "limits", "oautherrors", "spiffe", "sdk", "wholefile", "_pb"),
     *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.senders", "tasks.tokens"),
 ]
 NOT_IN_THE_SDK = (

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpcore
 
+from sojourn.keyupdates import LimitedContext
 from sojourn.limits import (
     PROVIDER_ADDRESSES_TRIED,
     PROVIDER_LOOKUPS_AT_ONCE,
@@ -25,7 +26,7 @@ def tls_context(file: Path | None, text: str | None = None) -> ssl.SSLContext:
 
     Raise OSError, or ValueError for a text without certificates.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies, names too; create_default_context may log keys
+    context = LimitedContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies, names too; create_default_context may log keys
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if file is None and text is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 from cryptography import x509
 
 from sojourn.errors import SojournError
+from sojourn.keyupdates import Limited
 from sojourn.sdk.authorize import Authorize
 from sojourn.sdk.parse import X509Context
 from sojourn.spiffe.ids import SpiffeId
@@ -54,7 +55,7 @@ class PeerCheck:
         return self._context.revoked
 
 
-class _Checked:
+class _Checked(Limited):
     """What both kinds of TLS connection share. No byte passes before the peer was checked."""
 
     peer_spiffe_id: SpiffeId | None = None  # set when the handshake is done
@@ -77,7 +78,7 @@ class _Checked:
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         self._require_checked()
-        return super().read(*args, **kwargs)  # type: ignore[misc]  # of the kind of connection
+        return super().read(*args, **kwargs)
 
     def write(self, data: Any) -> int:
         self._require_checked()

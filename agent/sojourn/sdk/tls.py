@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from sojourn.keyupdates import LimitedContext
 from sojourn.sdk.authorize import Authorize
 from sojourn.sdk.parse import X509Context
 from sojourn.sdk.peer import CheckedObject, CheckedSocket, PeerCheck
@@ -38,7 +39,7 @@ class SvidSource(Protocol):
     def present(self) -> SourceState: ...
 
 
-class InnerContext(ssl.SSLContext):
+class InnerContext(LimitedContext):
     """A plain context with one SVID, and the check of the peers that connect under it."""
 
     check_peer: Callable[[Sequence[bytes]], SpiffeId | None]  # of a chain; raises SSLCertVerificationError
@@ -83,7 +84,7 @@ class SpiffeContext(ssl.SSLContext):
         session: ssl.SSLSession | None = None,
     ) -> ssl.SSLObject:
         inner = self._inner(server_side, session)
-        return ssl.SSLContext.wrap_bio(inner, incoming, outgoing, server_side, server_hostname)
+        return LimitedContext.wrap_bio(inner, incoming, outgoing, server_side, server_hostname)
 
     def wrap_socket(
         self,
