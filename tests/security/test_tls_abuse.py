@@ -14,7 +14,7 @@ from harness.keyupdates import KeyUpdates
 from harness.taskagent import inner_failures, make_agent
 from harness.tlsplace import TlsPlace
 from harness.webclients import context
-from sojourn.limits import TLS_KEY_UPDATES
+from sojourn.limits import REMOTE_HANDSHAKES, TLS_KEY_UPDATES
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.guardedhttp import GuardedHttp
 from sojourn.providers.provider import ProviderTable
@@ -30,9 +30,9 @@ def shared() -> Iterator[AgentProcess]:
         assert [] == inner_failures(agent)
 
 
-def opened(agent: AgentProcess) -> socket.socket:
+def opened(agent: AgentProcess, source: str = "127.0.0.1") -> socket.socket:
     host, port = agent.https.rsplit(":", 1)
-    return socket.create_connection((host, int(port)), timeout=15)
+    return socket.create_connection((host, int(port)), timeout=15, source_address=(source, 0))
 
 
 def length(connected: socket.socket, least: int = 1 << 30) -> int:
@@ -77,6 +77,20 @@ class TestKeyUpdates:
             begun = time.monotonic()
             length(connected)
             assert time.monotonic() - begun < 3
+
+
+class TestHandshakes:
+    def test_of_many_addresses(self, shared: AgentProcess) -> None:
+        """Handshakes that do not go on, of however many addresses, keep nobody else out: four addresses could. They are
+        given up for those who have fewer of them under way.
+        """
+        with contextlib.ExitStack() as stack:
+            for number in range(REMOTE_HANDSHAKES + 20):
+                stack.enter_context(opened(shared, f"127.0.0.{10 + number % 5}"))
+            for _ in range(3):
+                with opened(shared, "127.0.0.2") as plain, context(None).wrap_socket(plain) as connected:
+                    connected.sendall(REQUEST)
+                    assert connected.recv(16).startswith(b"HTTP/1.1 200")
 
 
 class Hostile:

@@ -160,13 +160,24 @@ class TlsDoor(Doorway[TlsPeer]):
             task.add_done_callback(self._shaken)
 
     def no_room(self, host: str) -> str:
-        """Why a new connection from there is not taken; '' if it is."""
-        if self.connections + len(self._handshakes) >= self._connections:
-            return "all connections are taken"
-        if len(self._handshakes) >= REMOTE_HANDSHAKES:
-            return "too many handshakes are under way"
-        if sum(each == network_of(host) for each in self._handshakes.values()) >= REMOTE_HANDSHAKES_PER_ADDRESS:
+        """Why a new connection from there is not taken; '' if it is.
+
+        Where all is full, whoever has more handshakes under way makes room.
+        """
+        under_way = Counter(self._handshakes.values())
+        mine = under_way[network_of(host)]
+        if mine >= REMOTE_HANDSHAKES_PER_ADDRESS:
             return "too many handshakes of this address are under way"
+        full = self.connections + len(self._handshakes) >= self._connections
+        if not full and len(self._handshakes) < REMOTE_HANDSHAKES:
+            return ""
+        crowd, most = max(under_way.items(), key=lambda each: each[1], default=("", 0))
+        if most <= mine:
+            return "all connections are taken" if full else "too many handshakes are under way"
+        oldest = next(task for task, network in self._handshakes.items() if network == crowd)
+        del self._handshakes[oldest]
+        oldest.cancel()
+        self._log_refusal(crowd, "no TLS connection: others wait, who have fewer handshakes under way")
         return ""
 
     async def _shake_hands(self, connection: socket.socket, host: str) -> None:
@@ -189,7 +200,7 @@ class TlsDoor(Doorway[TlsPeer]):
             raise
 
     def _shaken(self, task: "asyncio.Task[None]") -> None:
-        del self._handshakes[task]
+        self._handshakes.pop(task, None)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("remote_handshake_failed", exc_info=error)
 
