@@ -92,7 +92,7 @@ class PublicKey:
             raise InvalidToken("key is of a curve that is not accepted", reason_code="invalid_key")
         try:
             made = ECKey.import_key(public) if kind == "EC" else _import_rsa(public)
-            return cls._of(kid, made, algorithm)
+            return cls.from_key(kid, made.public_key, algorithm)  # not of the texts: zeros in front make others of them
         except InvalidToken:
             raise
         except Exception as error:

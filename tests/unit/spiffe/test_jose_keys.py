@@ -33,6 +33,19 @@ class TestPublicKey:
         expected = {"kid", "kty", "n", "e"} if name.startswith("RSA") else {"kid", "kty", "crv", "x", "y"}
         assert expected == set(PUBLIC[name].jwk)
 
+    @pytest.mark.filterwarnings("ignore::joserfc.errors.SecurityWarning")
+    @pytest.mark.parametrize("name", KEYS)
+    @pytest.mark.parametrize("zeros", [1, 40])
+    def test_one_thumbprint(self, name, zeros):
+        """A key has one JWK and one thumbprint, also if it comes with zeros before its numbers (RFC 7518, 6.2.1.2 and 2):
+        whoever proves to hold it is not another one each time.
+        """
+        key = PUBLIC[name]
+        numbers = {each: key.jwk[each] for each in ("x", "y", "n", "e") if each in key.jwk}
+        padded = {each: segment(bytes(zeros) + base64.urlsafe_b64decode(text + "==")) for each, text in numbers.items()}
+        again = PublicKey.from_jwk({**key.jwk, **padded})
+        assert (key.thumbprint, dict(key.jwk)) == (again.thumbprint, dict(again.jwk))
+
     def test_kid_is_as_given(self):
         """A key's id is the one it was given, in its JWK too."""
         kid = "key \u00e4 of ours"
