@@ -33,8 +33,7 @@ def of_grpc(method: str, message: bytes) -> str:
 
 def of_json(value: Mapping[str, Any]) -> str:
     """The digest of any parameters. Raise InvalidInput for what two parsers might read in two ways, as fractions."""
-    _check(value, 0)
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    text = json.dumps(_sorted(value, 0), separators=(",", ":"), ensure_ascii=False)
     try:
         return _sha256(text.encode())
     except UnicodeEncodeError as error:
@@ -45,18 +44,22 @@ def _sha256(data: bytes) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode()
 
 
-def _check(value: object, depth: int) -> None:
+def _sorted(value: object, depth: int) -> object:
+    """The value with the members of its objects by their UTF-16 (RFC 8785, 3.2.3)."""
     if depth > CLAIMS_NESTED_MAX:
         raise InvalidInput(f"parameters are nested more than {CLAIMS_NESTED_MAX} deep")
     if isinstance(value, Mapping):
-        for name, each in value.items():
-            if not isinstance(name, str):
-                raise InvalidInput("parameters have a name that is no string")
-            _check(each, depth + 1)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _check(each, depth + 1)
-    elif isinstance(value, int) and abs(value) > _EXACT:
+        if not all(isinstance(name, str) for name in value):
+            raise InvalidInput("parameters have a name that is no string")
+        return {name: _sorted(value[name], depth + 1) for name in sorted(value, key=_utf16)}
+    if isinstance(value, list | tuple):
+        return [_sorted(each, depth + 1) for each in value]
+    if isinstance(value, int) and abs(value) > _EXACT:
         raise InvalidInput("parameters have a number of more than 53 bits: send it as text")
-    elif value is not None and not isinstance(value, str | int):
+    if value is not None and not isinstance(value, str | int):
         raise InvalidInput("parameters have a fraction or something that is no JSON: send it as text")
+    return value
+
+
+def _utf16(name: str) -> bytes:
+    return name.encode("utf-16-be", "surrogatepass")

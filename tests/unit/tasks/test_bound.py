@@ -1,5 +1,7 @@
 """bound.py: the digest of one request."""
 
+import base64
+import hashlib
 import json
 
 import pytest
@@ -20,6 +22,15 @@ class TestDigest:
         """The digest is that of the sorted JSON without spaces, as anyone can compute it."""
         # printf '{"a":[1,true,null],"b":"é"}' | sha256sum | xxd -r -p | basenc --base64url
         assert "bqsVNwHvYMmVNRdlx3IBG8pnOYeCVPMTrMPxHh_vR2s" == bound.of_json({"b": "é", "a": [1, True, None]})
+
+    @pytest.mark.parametrize("wrap", [lambda value: value, lambda value: {"a": [value]}])
+    def test_order_of_members(self, wrap):
+        """Members are sorted by their UTF-16, as RFC 8785 (3.2.3) has it: the digest is that of other languages."""
+        value = wrap({"\ufb33": 1, "\U0001f600": 2, "\u20ac": 3, "\r": 4, "1": 5, "\x80": 6, "\xf6": 7})
+        sorted_ = '{"\\r":4,"1":5,"\x80":6,"\xf6":7,"\u20ac":3,"\U0001f600":2,"\ufb33":1}'
+        text = sorted_ if len(value) > 1 else f'{{"a":[{sorted_}]}}'
+        expected = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest())[:-1].decode()
+        assert expected == bound.of_json(value)
 
     def test_of_what(self):
         """A request's digest is of its method, target and content's digest; a tool's and a gRPC call's as they say."""
