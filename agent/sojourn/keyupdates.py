@@ -5,9 +5,10 @@ have come before it gives anything back.
 """
 
 import ssl
+from time import monotonic
 from typing import Any, Final
 
-from sojourn.limits import TLS_KEY_UPDATES
+from sojourn.limits import TLS_KEY_UPDATES, TLS_KEY_UPDATES_SECONDS
 
 _HANDSHAKE: Final = 22  # a record's content (RFC 8446, B.1)
 _KEY_UPDATE: Final = 24  # a message's type (B.3)
@@ -19,7 +20,8 @@ class Limited:
     """A part of a TLS connection: reading fails once the other end has updated its key too often."""
 
     incoming: ssl.MemoryBIO | None = None  # what has come and is not read yet; None: it stays with the socket
-    key_updates = 0  # by the other end
+    key_updates = 0  # by the other end, since
+    counted_from = 0.0
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -53,6 +55,9 @@ class LimitedContext(ssl.SSLContext):
 def _count(connection: object, direction: str, _version: int, content: int, message: int, _data: bytes) -> None:
     if content != _HANDSHAKE or message != _KEY_UPDATE or direction != "read" or not isinstance(connection, Limited):
         return
+    now = monotonic()
+    if now > connection.counted_from + TLS_KEY_UPDATES_SECONDS:
+        connection.key_updates, connection.counted_from = 0, now
     connection.key_updates += 1
     if connection.key_updates > TLS_KEY_UPDATES and connection.incoming is not None:
         connection.incoming.read()

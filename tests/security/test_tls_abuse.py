@@ -14,6 +14,7 @@ from harness.keyupdates import KeyUpdates
 from harness.taskagent import inner_failures, make_agent
 from harness.tlsplace import TlsPlace
 from harness.webclients import context
+from sojourn import keyupdates
 from sojourn.limits import REMOTE_HANDSHAKES, TLS_KEY_UPDATES
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.guardedhttp import GuardedHttp
@@ -141,6 +142,17 @@ class TestProviders:
         await made.close()
         assert refused.value.sent
         assert time.process_time() - before < 1
+
+    async def test_updates_in_the_long_run(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A connection that lasts may have any number of updates, if they come apart: only so many count together."""
+        monkeypatch.setattr(keyupdates, "TLS_KEY_UPDATES_SECONDS", 0.0)
+        place = TlsPlace(tmp_path)
+        made = GuardedHttp(ProviderTable(kind="x", private_networks=["127.0.0.0/8"], ca=place.ca, timeout="5s"))
+        updates = 3 * TLS_KEY_UPDATES
+        said = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}"
+        with Hostile(place, lambda tls: b"".join(tls.update() for _ in range(updates)) + tls.content(said)) as server:
+            assert 200 == (await made.get(server.url, step="s")).status
+            await made.close()
 
 
 def used(agent: AgentProcess) -> float:
