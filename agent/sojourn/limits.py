@@ -94,6 +94,7 @@ REMOTE_STREAMS_PER_ID = 1_000
 REMOTE_HANDSHAKES = 256  # under way, by those who are not known yet; when full, whoever has most of them makes room
 REMOTE_HANDSHAKES_PER_ADDRESS = 64
 REMOTE_HANDSHAKE_SECONDS = 5.0
+TLS_HANDSHAKE_MAX_BYTES = 16 * 1024  # of a client: a chain of four RSA keys of 4096 bits is half of that
 TLS_KEY_UPDATES = 32  # of one connection, by the other side: one is due after hundreds of GiB, and takes some 30 us
 TLS_KEY_UPDATES_SECONDS = 60.0  # in which there may be so many
 REMOTE_SILENT_SECONDS = 30  # after which a network peer that acknowledges nothing is gone

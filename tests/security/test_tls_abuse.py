@@ -6,14 +6,18 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from fakes.certificates import Issued, authority, san
+from harness import forging
 from harness.agent import AgentProcess
 from harness.keyupdates import KeyUpdates
-from harness.taskagent import inner_failures, make_agent
+from harness.taskagent import TRIAGE, inner_failures, make_agent
 from harness.tlsplace import TlsPlace
-from harness.webclients import context
+from harness.webclients import context, svid
 from sojourn import keyupdates
 from sojourn.limits import REMOTE_HANDSHAKES, TLS_KEY_UPDATES
 from sojourn.providers.errors import ProviderUnavailable
@@ -21,6 +25,7 @@ from sojourn.providers.guardedhttp import GuardedHttp
 from sojourn.providers.provider import ProviderTable
 
 REQUEST = b"GET /keys HTTP/1.1\r\nhost: x\r\n\r\n"
+HOUR_AGO, IN_AN_HOUR = (datetime.now(UTC) + timedelta(hours=each) for each in (-1, 1))
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +97,32 @@ class TestHandshakes:
                 with opened(shared, "127.0.0.2") as plain, context(None).wrap_socket(plain) as connected:
                     connected.sendall(REQUEST)
                     assert connected.recv(16).startswith(b"HTTP/1.1 200")
+
+    def test_a_chain_without_end(self, shared: AgentProcess, tmp_path: Path) -> None:
+        """A client's handshake has a length: one of 120 certificates, which nobody knows, took 27 ms each time. A chain
+        that is long and good comes in, with a large request at once behind it.
+        """
+        strangers = [authority(begins=HOUR_AGO, ends=IN_AN_HOUR) for _ in range(120)]
+        before = used(shared)
+        for _ in range(20):
+            assert b"" == self.answer(shared, tmp_path, forging.leaf(strangers[0], san=(san(TRIAGE), False)), strangers)
+        assert used(shared) - before < 0.3
+        good = svid(shared, TRIAGE)
+        assert self.answer(shared, tmp_path, good, [forging.root_of(shared)] * 4).startswith(b"HTTP/1.1 4")
+
+    def answer(self, agent: AgentProcess, folder: Path, shown: Issued, rest: list[Issued]) -> bytes:
+        """How the answer begins that a client gets who shows a chain; nothing if it is refused."""
+        chain = [each.certificate.public_bytes(Encoding.PEM) for each in (shown, *rest)]
+        key = shown.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+        (folder / "shown.pem").write_bytes(b"".join(chain) + key)
+        tls = context(None)
+        tls.load_cert_chain(folder / "shown.pem")
+        try:
+            with opened(agent) as plain, tls.wrap_socket(plain) as connected:
+                connected.sendall(b"POST /token HTTP/1.1\r\nhost: x\r\ncontent-length: 60000\r\n\r\n" + bytes(60_000))
+                return connected.recv(16)
+        except (ssl.SSLError, ConnectionError):
+            return b""
 
 
 class Hostile:

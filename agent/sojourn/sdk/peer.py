@@ -10,6 +10,7 @@ from cryptography import x509
 
 from sojourn.errors import SojournError
 from sojourn.keyupdates import Limited
+from sojourn.limits import TLS_HANDSHAKE_MAX_BYTES
 from sojourn.sdk.authorize import Authorize
 from sojourn.sdk.parse import X509Context
 from sojourn.spiffe.ids import SpiffeId
@@ -86,11 +87,36 @@ class _Checked(Limited):
 
 
 class CheckedObject(_Checked, ssl.SSLObject):
-    """An SSLObject whose handshake checks the peer."""
+    """An SSLObject whose handshake checks the peer. What a client says in it has a limit: OpenSSL would take 100 KiB of
+    certificates, and look at all of them before it says that nobody knows the first.
+    """
+
+    _left = TLS_HANDSHAKE_MAX_BYTES
 
     def do_handshake(self) -> None:
-        super().do_handshake()
+        if self.incoming is None or not self.server_side:
+            super().do_handshake()
+        else:
+            self._within_limit(self.incoming)
         self._check_peer()
+
+    def _within_limit(self, incoming: ssl.MemoryBIO) -> None:
+        behind = b""
+        if incoming.pending > self._left:  # a request may have come behind the handshake
+            came = incoming.read()
+            behind = came[self._left :]
+            incoming.write(came[: self._left])
+        shown = incoming.pending
+        try:
+            super().do_handshake()
+        except ssl.SSLWantReadError:
+            if behind:
+                raise ssl.SSLError(ssl.SSL_ERROR_SSL, "the client's handshake is too long") from None
+            raise
+        finally:
+            self._left -= shown - incoming.pending
+            if behind:
+                incoming.write(behind)
 
 
 class CheckedSocket(_Checked, ssl.SSLSocket):
