@@ -10,7 +10,7 @@ import typer
 
 from sojourn.cli import entrymessages as messages
 from sojourn.cli import remote
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.options import INT32_MAX, INT64_MAX, AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, emit, printable, show_error, table
 from sojourn.errors import AlreadyExists, CannotStart, InvalidInput
 
@@ -42,13 +42,20 @@ DnsOption = Annotated[
 ExpiryOption = Annotated[
     int | None,
     typer.Option(
-        "--entry-expiry", metavar="SECONDS", help="When the entry ends, in seconds since the epoch. Default: never."
+        "--entry-expiry",
+        metavar="SECONDS",
+        max=INT64_MAX,
+        help="When the entry ends, in seconds since the epoch. Default: never.",
     ),
 ]
 PriorityOption = Annotated[
     int | None,
     typer.Option(
-        "--priority", metavar="N", help="Of the identities of one process the highest comes first. Default: 0."
+        "--priority",
+        metavar="N",
+        min=-INT32_MAX,
+        max=INT32_MAX,
+        help="Of the identities of one process the highest comes first. Default: 0.",
     ),
 ]
 

@@ -8,7 +8,7 @@ import typer
 
 from sojourn.cli import attesting, federation, remote
 from sojourn.cli.messages import told
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
+from sojourn.cli.options import INT32_MAX, AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, dated, emit, printable, table, whole
 from sojourn.cli.policyadmin import policy_lines
 from sojourn.cli.review import review_value
@@ -66,7 +66,7 @@ def validate(
 
 def explain(
     pid: Annotated[
-        int | None, typer.Option("--pid", metavar="PID", help="The process, such as $$ for this shell.")
+        int | None, typer.Option("--pid", metavar="PID", max=INT32_MAX, help="The process, such as $$ for this shell.")
     ] = None,
     selector: Annotated[
         list[str] | None,

@@ -8,6 +8,9 @@ import typer
 from sojourn.durations import parse_duration
 from sojourn.errors import InvalidInput, InvalidSpiffeId
 
+# What the messages of the API hold.
+INT32_MAX, INT64_MAX = 2**31 - 1, 2**63 - 1
+
 
 class Output(StrEnum):
     """How results are printed."""

@@ -6,7 +6,7 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.messages import told
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.options import INT32_MAX, AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import emit, table
 from sojourn.errors import InvalidInput
 
@@ -21,7 +21,13 @@ def rotate(
     entry: Annotated[str, typer.Option("--entry", metavar="ENTRY_ID", help="Those of this entry.")] = "",
     pid: Annotated[
         int,
-        typer.Option("--pid", metavar="PID", help="Those of the identities that this process has.", show_default=False),
+        typer.Option(
+            "--pid",
+            metavar="PID",
+            max=INT32_MAX,
+            help="Those of the identities that this process has.",
+            show_default=False,
+        ),
     ] = 0,
     all_: Annotated[bool, typer.Option("--all", help="Every one in use.")] = False,
     admin_socket: AdminSocketOption = None,

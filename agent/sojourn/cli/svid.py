@@ -11,7 +11,7 @@ import typer
 from sojourn import wholefile
 from sojourn.cli import remote
 from sojourn.cli.options import Output, OutputOption, SocketOption, option_spiffe_id
-from sojourn.cli.output import emit, moment, print_json
+from sojourn.cli.output import emit, moment, print_json, printable
 from sojourn.errors import InvalidInput, InvalidToken, NoIdentity
 
 app = typer.Typer(no_args_is_help=True)
@@ -39,6 +39,8 @@ def x509(
     try:
         remote.public(socket, fetch)
     except KeyboardInterrupt:
+        if not watch:
+            raise
         raise typer.Exit(0) from None
 
 
@@ -117,7 +119,7 @@ def _show(context: Any, folder: Path | None, output: Output) -> None:
             if each[name]:
                 print(f"  {name:<11} {each[name]}")
         for name, path in each["files"].items():
-            print(f"  {name:<11} {path}")
+            print(f"  {name:<11} {printable(path)}")
 
 
 def _dns_names(leaf: Any) -> list[str]:

@@ -9,6 +9,7 @@ import typer
 
 from sojourn.cli import remote
 from sojourn.cli.options import (
+    INT32_MAX,
     ActionOption,
     Output,
     OutputOption,
@@ -36,7 +37,11 @@ ApproveWaitOption = Annotated[
 ]
 HolderPidOption = Annotated[
     int | None,
-    typer.Option("--holder-pid", help="The process that the task lives with. Default: the one that ran this command."),
+    typer.Option(
+        "--holder-pid",
+        max=INT32_MAX,
+        help="The process that the task lives with. Default: the one that ran this command.",
+    ),
 ]
 TaskArgument = Annotated[str, typer.Argument(envvar="SOJOURN_TASK_ID", help="The task. Default: SOJOURN_TASK_ID.")]
 

@@ -3,9 +3,10 @@
 import re
 from typing import Any, Final
 
-from sojourn.cli.output import USAGE, say_error
+from sojourn.cli.output import REFUSED, USAGE, say_error
 
 CODE: Final = "usage"
+_SHOWN: Final = 100
 
 
 def show_misuse(error: Any, *, as_json: bool) -> int:
@@ -20,6 +21,21 @@ def show_misuse(error: Any, *, as_json: bool) -> int:
     else:
         say_error(sentence(error.format_message()), CODE, f"see `{command} --help`", as_json=as_json)
     return USAGE
+
+
+def show_no_text(arguments: list[str], *, as_json: bool) -> int:
+    """The same where something is no text, and the agent is told nothing but texts. Of input nothing is shown."""
+    odd = [each for each in arguments if each != each.encode(errors="ignore").decode()]
+    what = f"the argument {odd[0][:_SHOWN]!r}" if odd else "the input, or a variable of the environment,"
+    say_error(f"{what} is not UTF-8", CODE, "", as_json=as_json)
+    return USAGE
+
+
+def show_io(error: OSError, *, as_json: bool) -> int:
+    """Print what could not be read or written, if it is of no command in particular: what the results go to, mostly."""
+    what = "the output" if error.filename is None else repr(error.filename)
+    say_error(f"{what} cannot be written: {error.strerror or error}", "unavailable", "", as_json=as_json)
+    return REFUSED
 
 
 def sentence(message: str) -> str:
