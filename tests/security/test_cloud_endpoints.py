@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -231,6 +232,20 @@ class TestOtherUsers:
         assert 404 == status(answers[0])
         assert answers[0] == answers[1]
         assert [] == task.asked
+
+    @pytest.mark.root
+    async def test_with_the_secret_and_gone(self, vault: Upstream, endpoints: CloudEndpoints) -> None:
+        """One who has got hold of the address and closes at once, whose socket the kernel then calls root's, has had
+        nothing done with the task's token.
+        """
+        port, path = place(endpoints, "VAULT_ADDR")
+        text = get(path + "/v1/x", f"127.0.0.1:{port}").decode().replace("\r\n", "\\r\\n")
+        ask = [*AS_STRANGER, "bash", "-c", ASK.removesuffix("; cat <&3"), str(port), text]
+        assert 0 == subprocess.run(ask, check=False, timeout=20).returncode
+        time.sleep(0.3)  # the loop is busy until the kernel has forgotten whose it was
+        await raw(port, get("/guess", f"127.0.0.1:{port}"))
+        await asyncio.sleep(0.5)
+        assert [] == vault.seen
 
     @pytest.mark.root
     async def test_the_unix_socket(self, task: CloudTask, vault: Upstream, endpoints: CloudEndpoints) -> None:

@@ -7,14 +7,14 @@ import sys
 from typing import Any, Final
 
 _TABLES: Final = ("/proc/net/tcp", "/proc/net/tcp6")  # of this network namespace; a dual-stack client is in the second
-_LOCAL, _REMOTE, _UID = 1, 2, 7  # columns
+_LOCAL, _REMOTE, _UID, _INODE = 1, 2, 7, 9  # columns
 _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid
 
 
 async def uid_of_tcp(connection: Any) -> int | None:
     """The user that owns the client's socket of a TCP connection over IPv4 loopback; None: that cannot be told.
 
-    -1: there is no such socket any more, or it belongs to nobody.
+    -1: there is no such socket any more, or it belongs to nobody, as one that was closed, which the kernel calls root's.
     """
     client, server = connection.getpeername(), connection.getsockname()
     return await asyncio.to_thread(_look_up, client[:2], server[:2])
@@ -36,7 +36,7 @@ def _look_up(client: tuple[str, int], server: tuple[str, int]) -> int | None:
                 for line in lines:
                     fields = line.split()
                     if (fields[_LOCAL], fields[_REMOTE]) == wanted:
-                        return int(fields[_UID])
+                        return int(fields[_UID]) if fields[_INODE] != "0" else -1
         except (OSError, ValueError, IndexError):
             continue
         told = told or table == _TABLES[0]

@@ -1,5 +1,6 @@
 """Whose socket it is."""
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -41,6 +42,16 @@ class TestTcp:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")  # gone at once
                 client.close()
                 assert -1 == await peers.uid_of_tcp(_Remembered(peer, listening.getsockname()))
+
+    async def test_closed(self) -> None:
+        """A socket that is closed and waits for its other end is nobody's, though the kernel calls it root's."""
+        with socket.create_server(("127.0.0.1", 0)) as listening:
+            client = socket.create_connection(listening.getsockname())
+            accepted, _ = listening.accept()
+            with accepted:
+                client.close()
+                await asyncio.sleep(0.2)
+                assert -1 == await peers.uid_of_tcp(accepted)
 
     async def test_not_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Where the kernel's table cannot be read, nothing is known."""
