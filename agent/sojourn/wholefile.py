@@ -12,7 +12,7 @@ def write(path: Path, content: bytes, mode: int = 0o600, *, within: int | None =
     The folder must be there; `within` is a descriptor of the one that a relative path begins at. Raise OSError. However
     it ends, also by Ctrl-C, nothing but the one whole file is left.
     """
-    scratch = path.with_name(f".{path.name}.new")
+    scratch = scratch_of(path)
     _remove(scratch, within)  # a crash may have left it
     descriptor = os.open(scratch, _FLAGS, mode, dir_fd=within)
     try:
@@ -30,6 +30,11 @@ def write(path: Path, content: bytes, mode: int = 0o600, *, within: int | None =
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def scratch_of(path: Path) -> Path:
+    """What a file is written as before it has its name."""
+    return path.with_name(f".{path.name}.new")
 
 
 def _remove(path: Path, within: int | None) -> None:

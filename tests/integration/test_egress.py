@@ -250,10 +250,11 @@ class TestEnds:
         assert "revoked: admin" in json.loads(plain.stdout)["error_description"]
 
     def test_run_is_killed(self, shop: Shop, tmp_path: Path) -> None:
-        """When the run is killed its task is over, and the proxy is gone with it."""
+        """When the run is killed its task is over, and the proxy is gone with it, and what it had in a folder."""
         code = textwrap.dedent("""
             import os, pathlib, sys, time
-            pathlib.Path(sys.argv[1]).write_text(os.environ["HTTPS_PROXY"] + " " + os.environ["SOJOURN_TASK_ID"] + " .")
+            said = os.environ["HTTPS_PROXY"], os.environ["SOJOURN_TASK_ID"], os.environ["SSL_CERT_FILE"], str(os.getpid()), "."
+            pathlib.Path(sys.argv[1]).write_text(" ".join(said))
             time.sleep(60)
         """)
         file = tmp_path / "said"
@@ -261,16 +262,16 @@ class TestEnds:
         running = subprocess.Popen([*COMMAND, *arguments], env=shop.agent.environment)
         said = until(lambda: file.exists() and file.read_text(), "the command runs").split()
         until(lambda: file.read_text().endswith("."), "the command has written")
-        url, task_id, _ = file.read_text().split()
-        children = [int(each) for each in Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()]
+        url, task_id, authority, child, _ = file.read_text().split()
+        assert Path(authority).exists()
         os.kill(running.pid, signal.SIGKILL)
         running.wait(timeout=10)
         until(lambda: shop.agent.json("task", "show", task_id)["state"] == "revoked", "the task is over")
         environment = {**os.environ, "HTTPS_PROXY": url}
         done = subprocess.run(["curl", "-sS", f"{shop.resource}/tickets/42"], env=environment, capture_output=True)
         assert 7 == done.returncode  # nobody listens
-        for child in children:
-            os.kill(child, signal.SIGKILL)
+        os.kill(int(child), signal.SIGKILL)
+        until(lambda: not Path(authority).parent.exists(), "the folder is gone")
         assert said
 
 

@@ -16,8 +16,10 @@ from urllib.parse import urlsplit
 import pytest
 from fakes.cloudtask import AWS, ENTRA, GCP, KEY, S3, VAULT, CloudTask, token
 from harness.cloudrun import cloud_agent
+from harness.looking import until
 from harness.taskagent import STRANGER_UID
 from harness.vaultecho import Upstream, serving
+from sojourn.errors import Unavailable
 from sojourn.limits import LOCAL_CONNECTIONS, PROXY_HEAD_MAX_BYTES
 from sojourn.sdk.localcredentials import door
 from sojourn.sdk.localcredentials.running import CloudEndpoints, running
@@ -331,6 +333,35 @@ class TestSecretsOfTheRun:
         writer.close()
         document = json.loads((await raw(port, get(path, f"127.0.0.1:{port}"))).partition(b"\r\n\r\n")[2])
         assert "task is revoked: admin" == document["message"]
+
+
+KILLED_AS_IT_WRITES = """
+import asyncio, os, signal, sys
+from fakes.cloudtask import VAULT, CloudTask
+from sojourn.sdk.localcredentials.running import running
+os.fsync = lambda _: os.kill(os.getpid(), signal.SIGKILL)
+async def run():
+    async with running(CloudTask(VAULT), vault_token_file=sys.argv[1]):
+        pass
+asyncio.run(run())
+"""
+
+
+def test_killed_as_it_writes_a_token(tmp_path: Path) -> None:
+    """A run that is killed amid writing the file for a token leaves neither the file nor what it was written as."""
+    command = [sys.executable, "-c", KILLED_AS_IT_WRITES, str(tmp_path / "token")]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent.parent)}
+    assert -9 == subprocess.run(command, env=environment, check=False, timeout=30).returncode
+    until(lambda: [] == os.listdir(tmp_path), "nothing is left")
+
+
+async def test_a_token_that_cannot_be_written(tmp_path: Path) -> None:
+    """A file for a token that cannot be written is an error that names it, and nothing is left of it."""
+    (tmp_path / ".token.new").mkdir()
+    with pytest.raises(Unavailable, match=r"the file '.*/token' for a token cannot be written: Is a directory"):
+        async with running(CloudTask(VAULT), vault_token_file=str(tmp_path / "token")):
+            pass
+    assert not (tmp_path / "token").exists()
 
 
 def test_no_descriptor_left() -> None:

@@ -8,12 +8,9 @@ for this run and can vouch for nothing but the task's hosts, and makes verified 
 import asyncio
 import logging
 import secrets
-import shutil
 import ssl
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
-from pathlib import Path
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Final
 
@@ -24,6 +21,7 @@ from sojourn.sdk.asking import AsyncAsking
 from sojourn.sdk.egressca import EgressAuthority
 from sojourn.sdk.egressleg import USER, Leg
 from sojourn.sdk.extras import extra
+from sojourn.sdk.localcredentials.place import private_folder
 from sojourn.sdk.loopback import Serving
 
 with extra("http"):
@@ -75,10 +73,11 @@ async def running(
     hosts = {reach.split_port(each)[0] for each in reach.endpoints(asking.task.grants, "https")}
     authority = EgressAuthority(hosts)
     secret = secrets.token_urlsafe(32)
-    folder = tempfile.mkdtemp(prefix="sojourn-egress-")  # private: mode 0700
-    listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
-    try:
-        file = Path(folder) / "ca.pem"
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(private_folder("sojourn-egress-"))
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1", local_port=0)
+        stack.push_async_callback(listener.aclose)
+        file = folder / "ca.pem"
         file.write_bytes(authority.certificate_pem)
         port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610  # no query
         async with httpcore.AsyncConnectionPool(
@@ -91,9 +90,6 @@ async def running(
             finally:
                 serving.cancel()
                 await asyncio.gather(serving, return_exceptions=True)
-    finally:
-        await listener.aclose()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _trusted(file: str | None) -> ssl.SSLContext:

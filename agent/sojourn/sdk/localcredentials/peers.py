@@ -14,7 +14,7 @@ _CREDENTIALS: Final = struct.Struct("3i")  # pid, uid, gid
 async def uid_of_tcp(connection: Any) -> int | None:
     """The user that owns the client's socket of a TCP connection over IPv4 loopback; None: that cannot be told.
 
-    -1: there is no such socket any more, or it belongs to nobody, as one that was closed, which the kernel calls root's.
+    -1: there is no such socket any more, or it is nobody's, as one that was closed, which the kernel calls root's.
     """
     client, server = connection.getpeername(), connection.getsockname()
     return await asyncio.to_thread(_look_up, client[:2], server[:2])

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from sojourn.errors import InvalidInput
+from sojourn import wholefile
+from sojourn.errors import InvalidInput, Unavailable
 from sojourn.limits import LOCAL_CONNECTIONS, SOCKET_PATH_MAX_BYTES
 from sojourn.sdk.extras import extra
 from sojourn.sdk.localcredentials import aws, azure, choosing, gcp, vault
@@ -100,7 +101,7 @@ async def running(
         return
     sinks = [reserve(vault_token_file)] if vault_token_file is not None else []
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(private_folder("sojourn-cloud-", sinks))
+        folder = stack.enter_context(private_folder("sojourn-cloud-", [*map(wholefile.scratch_of, sinks), *sinks]))
         listener = await anyio.create_tcp_listener(local_host=_LOOPBACK, local_port=0)
         stack.push_async_callback(listener.aclose)
         port = listener.extra(anyio.abc.SocketAttribute.local_port)  # noqa: S610  # no query
@@ -155,7 +156,7 @@ class _Ground:
         self._beside(Serving(serve, LOCAL_CONNECTIONS, _log).run(listener, ended))
 
     async def keep(self, path: Path, outside: Outside, read: Callable[[Any], str]) -> None:
-        """Have a file of the token from now on."""
+        """Have a file of the token from now on. Raise Unavailable if it cannot be written."""
         lent = self.lent(outside)
 
         async def get() -> tuple[str, datetime]:
@@ -163,7 +164,11 @@ class _Ground:
             return read(token), token.expires_at
 
         sink = Sink(path, get)
-        self._beside(self._until_ended(sink, await sink.first()))
+        try:
+            seconds = await sink.first()
+        except OSError as error:
+            raise Unavailable(f"the file {str(path)!r} for a token cannot be written: {error.strerror}") from error
+        self._beside(self._until_ended(sink, seconds))
 
     async def _until_ended(self, sink: Sink, seconds: float) -> None:
         ended = getattr(self._task, "wait_ended", None)
