@@ -37,9 +37,13 @@ Duration = Annotated[
 
 
 def filled(value: object) -> object:
-    """Not empty, as a shell's variable is that was never set: a path would then be the current folder."""
+    """Not empty, as a shell's variable is that was never set: a path would then be the current folder. Nor what no path
+    can have.
+    """
     if value == "":
         raise ValueError("is empty: give a path, or leave it out")
+    if "\0" in str(value):
+        raise ValueError("has a NUL character, which no path can have")
     return value
 
 

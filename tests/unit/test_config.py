@@ -230,6 +230,14 @@ class TestFaults:
         """A flag with an empty path, of a shell's variable that is not set, is a fault and not the current folder."""
         assert [f"flag: {key}: "] == [fault[: len(f"flag: {key}: ")] for fault in faults(None, {key: ""})]
 
+    @pytest.mark.parametrize(
+        "key", ["data_dir", "socket", "admin_socket", "registration.follow", "tasks.types_dir", "listen.https_key"]
+    )
+    def test_a_path_with_nul(self, write, key):
+        """A path with a NUL character is a fault, also where it is made one of the file's folder, and no crash."""
+        (fault,) = faults(write(f'{key} = "a\\u0000b"'))
+        assert "has a NUL character" in fault
+
     def test_a_number_beyond_all_bounds(self, write):
         """A duration beyond all bounds is a fault and not a crash."""
         assert 1 == len(faults(write(f"identity.x509_svid_ttl = {10**30}")))
