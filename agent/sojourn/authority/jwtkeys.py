@@ -24,6 +24,13 @@ def overlap_of(ttl: timedelta, wanted: timedelta | None = None) -> timedelta:
     return wanted or min(timedelta(seconds=JWT_KEY_OVERLAP_SECONDS), ttl * OVERLAP_SHARE)
 
 
+def _new_id() -> str:
+    """Not with a dash at its beginning: commands, which take it as an argument, would take it for an option."""
+    while (made := secrets.token_urlsafe(16)).startswith("-"):
+        continue
+    return made
+
+
 class JwtKeys(Slots[SigningKey]):
     """P-256 keys (ES256), each with a random `kid`."""
 
@@ -49,7 +56,7 @@ class JwtKeys(Slots[SigningKey]):
         key = self._generate()
         pem = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         now = now.replace(microsecond=0)
-        signing = SigningKey.from_private(secrets.token_urlsafe(16), key)
+        signing = SigningKey.from_private(_new_id(), key)
         return Slot(signing.kid, signing, pem, now, now + self._ttl)
 
     def _read(self, slot: Slot[None]) -> Slot[SigningKey]:

@@ -35,6 +35,13 @@ def test_first_start(keys, clock, path):
     assert keys.active.id.encode() in keyfile.read(path)
 
 
+def test_an_id_is_an_argument(path, clock, monkeypatch):
+    """No key's ID begins as an option of a command does."""
+    made = iter(["-a", "-b", "c-"])
+    monkeypatch.setattr(jwtkeys.secrets, "token_urlsafe", lambda _size: next(made))
+    assert "c-" == JwtKeys(path, clock, TTL).active.id
+
+
 def test_restart(keys, clock, path):
     """After a restart keys, order, states and times are the same, and the file is untouched."""
     clock.advance(TTL.total_seconds() / 2)
