@@ -20,6 +20,7 @@ CONNECT_MS: Final = 5_000  # what gRPC calls its least backoff is how long one a
 _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),  # of a stream that crosses the end of its connection gRPC may never tell the end then
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.min_reconnect_backoff_ms", CONNECT_MS),
     ("grpc.max_reconnect_backoff_ms", 1_000),
