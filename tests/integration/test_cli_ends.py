@@ -28,6 +28,7 @@ def call(*args, **more):
     return before(*args, **more)
 os.{what} = call
 """
+AS_IN_A_TERMINAL = ("env", "--default-signal=HUP,INT,TERM")  # however these tests were started
 CTRL_C = (signal.SIGINT, 130)
 TERMINATED, HUNG_UP = (signal.SIGTERM, -signal.SIGTERM), (signal.SIGHUP, -signal.SIGHUP)
 
@@ -46,8 +47,9 @@ def ended(
     (folder / "custom" / "sitecustomize.py").write_text(code)
     environment = {**agent.environment, "PYTHONPATH": str(folder / "custom")}
     return subprocess.run(
-        [*under, *COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False, timeout=30
-    )
+        [*AS_IN_A_TERMINAL, *under, *COMMAND, *arguments],
+        env=environment, capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
 
 
 def scratch(folder: Path) -> list[Path]:
