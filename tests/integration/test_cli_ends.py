@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -95,6 +96,35 @@ class TestInterrupted:
         assert (-signal.SIGTERM, "") == (done.returncode, done.stderr)
         assert [] == scratch(tmp_path / "w")
 
+    @pytest.mark.parametrize("gap_ms", [0, 0.1, 0.3, 1, 5, 20])
+    @pytest.mark.parametrize(
+        "command", [["status", "--watch"], ["svid", "x509", "--watch"], ["bundle", "publish", "--watch", "--to"]]
+    )
+    def test_a_watch_that_is_told_twice(
+        self, agent: AgentProcess, tmp_path: Path, command: list[str], gap_ms: float
+    ) -> None:
+        """Ctrl-C that comes twice within a moment, as of `timeout -s INT`, ends a `--watch` as well as one does."""
+        more = [str(tmp_path / "w")] if "--to" in command else []
+        watching = subprocess.Popen(
+            [*AS_IN_A_TERMINAL, *COMMAND, *command, *more],
+            env=agent.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        with watching:
+            assert watching.stdout is not None
+            watching.stdout.readline()
+            watching.send_signal(signal.SIGINT)
+            time.sleep(gap_ms / 1000)
+            watching.send_signal(signal.SIGINT)
+            _, said = watching.communicate(timeout=20)
+        assert (0, "") == (watching.returncode, said)
+
+    def test_again_as_it_ends(self, agent: AgentProcess, tmp_path: Path) -> None:
+        """Ctrl-C that comes once more when nothing is left to do changes neither the status nor what is said."""
+        again = f"import atexit\natexit.register(lambda: os.kill(os.getpid(), {int(signal.SIGINT)}))\n"
+        code = WHEN_IMPORTED.format(what="grpc", number=int(signal.SIGINT)) + again
+        done = ended(agent, tmp_path, code, ["svid", "x509"])
+        assert (130, "", "") == (done.returncode, done.stdout, done.stderr)
+
     def test_hung_up_under_nohup(self, agent: AgentProcess, tmp_path: Path) -> None:
         """Who ignores SIGHUP for a command has it ignored."""
         code = WHEN_CALLED.format(what="fsync", number=int(signal.SIGHUP))
@@ -128,7 +158,7 @@ class TestStreams:
         [
             ("sojourn bundle publish --to {folder}/site >&-", 0),
             ("sojourn status <&- >&- 2>&-", 0),
-            ("timeout -s INT --preserve-status 3 sojourn status --watch >&-", 0),
+            ("timeout -s INT --preserve-status 5 sojourn status --watch >&-", 0),
             ("sojourn task accept <&-", 2),
             ("sojourn nonsense 2>&-", 2),
         ],

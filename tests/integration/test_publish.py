@@ -151,7 +151,7 @@ def test_watch(tmp_path: Path) -> None:
             agent.start()
             made = agent.json("authority", "prepare", "jwt")["authority_id"]
             until(lambda: made in (site / "keys").read_text(), "and the next one, after a restart", 30)
-            assert made in (site / "bundle.json").read_text()
+            until(lambda: made in (site / "bundle.json").read_text(), "in the bundle too, which is written after it")
             watching.send_signal(signal.SIGINT)
             assert 0 == watching.wait(timeout=20)
 

@@ -4,7 +4,9 @@ import os
 import signal
 import sys
 from io import TextIOWrapper
-from typing import Any, Final
+from typing import Final
+
+from sojourn.cli.interrupts import INTERRUPTS
 
 _INTERRUPTED: Final = 130  # what typer, too, makes of Ctrl-C
 _STREAMS: Final = {"stdin": "r", "stdout": "w", "stderr": "w"}
@@ -15,24 +17,15 @@ def run() -> None:
 
     SIGTERM and SIGHUP end a command as Ctrl-C does, so that it leaves nothing half done; then it dies of them.
     """
-    told: list[int] = []
-
-    def tell(number: int, _frame: Any) -> None:
-        told.append(number)
-        if not callable(signal.getsignal(signal.SIGINT)):  # ignored, as in the background of a script
-            raise KeyboardInterrupt
-        signal.raise_signal(signal.SIGINT)
-
     try:
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            if signal.getsignal(number) is signal.SIG_DFL:  # after nohup it is not
-                signal.signal(number, tell)
+        INTERRUPTS.hear()
         status = _run()
+        INTERRUPTS.hear_no_more()
     except KeyboardInterrupt:
+        INTERRUPTS.hear_no_more()
         status = _INTERRUPTED
-    if told:
-        signal.signal(told[0], signal.SIG_DFL)
-        signal.raise_signal(told[0])
+    if INTERRUPTS.dies_of:
+        signal.raise_signal(INTERRUPTS.dies_of)
     sys.exit(status)
 
 

@@ -74,11 +74,12 @@ def publish(
     Each file is written whole or not at all, and one that is as it should be is left alone.
     """
     value = _published(to, format_, issuer_url, admin_socket)
-    _print(value, output)
     if not watch:
+        _print(value, output)
         return
     waiting = False
     try:
+        _print(value, output)
         while True:
             time.sleep(PUBLISHED_LOOK_SECONDS)
             try:

@@ -1,9 +1,9 @@
 """Calls of the command to the agent."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, TypeVar
 
+from sojourn.cli.interrupts import INTERRUPTS
 from sojourn.errors import (
     AlreadyExists,
     Bug,
@@ -47,7 +47,7 @@ def _unary(path: str, method: str, request: Any, answer: Any) -> Any:
         finally:
             await connection.close()
 
-    return asyncio.run(call())
+    return INTERRUPTS.run(call)
 
 
 def method_of(request: Any, method: str = "", *, operator: bool = True) -> tuple[str, Any, Any]:
@@ -88,7 +88,7 @@ def admin_stream(socket: str | None, request: Any, each: Callable[[Any], None]) 
         finally:
             await connection.close()
 
-    asyncio.run(call())
+    INTERRUPTS.run(call)
 
 
 def public(socket: str | None, use: Callable[[Any], Awaitable[Answer]]) -> Answer:
@@ -99,7 +99,7 @@ def public(socket: str | None, use: Callable[[Any], Awaitable[Answer]]) -> Answe
         async with Client(socket) as client:
             return await use(client)
 
-    return asyncio.run(call())
+    return INTERRUPTS.run(call)
 
 
 def pairs(texts: Iterable[str] | None, what: str = "parameter") -> dict[str, str]:
