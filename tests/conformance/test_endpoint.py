@@ -42,6 +42,7 @@ def call(wire: Wire, method: str, **options: Any) -> bytes:
 # --- the socket -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.root
 def test_WEP_01_local(agent: AgentProcess) -> None:
     """The endpoint is a socket in this host's file system, which every local user may connect to."""
     mode = os.stat(agent.socket).st_mode
@@ -49,6 +50,7 @@ def test_WEP_01_local(agent: AgentProcess) -> None:
     assert agent.socket in [path.removesuffix(".new") for path in listening(agent.pid)[0]]
 
 
+@pytest.mark.root
 def test_WEP_02_one_host(agent: AgentProcess) -> None:
     """No other host can reach the agent: it listens on file system sockets alone."""
     unix, internet = listening(agent.pid)
@@ -76,6 +78,7 @@ def test_WEP_04_unix_socket_only(agent: AgentProcess, address: str) -> None:
     assert address in done.stderr
 
 
+@pytest.mark.root
 def test_WEP_05_no_tcp(agent: AgentProcess, wire: WorkloadWire) -> None:
     """The API is not served over TCP or UDP: the agent has no such socket, also while it serves."""
     stream = wire.x509_stream()

@@ -224,6 +224,7 @@ def test_JWT_20_bundle_of_the_subject() -> None:
     assert expected == verify(foreign, keys={THERE: KEYS[HERE]}).spiffe_id
 
 
+@pytest.mark.root
 def test_JWT_21_confidential(agent: AgentProcess, token: str) -> None:
     """Tokens go over sockets of this host alone: the agent has no other, also after it has issued one."""
     assert claims(token)["exp"] > time.time()

@@ -230,6 +230,7 @@ async def fill(path: Path, kibibytes: int) -> None:
 # --- secrets --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.root
 def test_no_secret_is_anywhere(tmp_path: Path) -> None:
     """After a run at log level debug, failures included, no token and no key is in log, output, journal or /proc."""
     secrets: dict[str, bytes] = {}

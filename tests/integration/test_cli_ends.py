@@ -107,7 +107,7 @@ class TestInterrupted:
         more = [str(tmp_path / "w")] if "--to" in command else []
         watching = subprocess.Popen(
             [*AS_IN_A_TERMINAL, *COMMAND, *command, *more],
-            env=agent.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env={**agent.environment, "PYTHONUNBUFFERED": ""}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         with watching:
             assert watching.stdout is not None

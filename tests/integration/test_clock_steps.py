@@ -163,7 +163,7 @@ class TestEntries:
         """An entry that has ended by the new time ends what it served at once."""
         with Admin(agent.admin_socket) as admin, Wire(agent.socket) as wire:
             ends = int((agent.now() + DAY / 2).timestamp())
-            admin.register("/brief", f"unix:uid:{os.getuid()}", "unix:gid:0", expires_at=ends)
+            admin.register("/brief", f"unix:uid:{os.getuid()}", f"unix:gid:{os.getgid()}", expires_at=ends)
             stream = wire.x509_stream()
             assert 2 == len(next(stream).svids)
             agent.step(DAY)

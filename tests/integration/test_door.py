@@ -28,7 +28,7 @@ UIDS = itertools.count(4701)  # a user for each test that wants one of its own
 @pytest.fixture(scope="module")
 def agent() -> Iterator[AgentProcess]:
     with module_agent() as running, Admin(running.admin_socket) as admin:
-        admin.register("/root", "unix:uid:0")
+        admin.register("/root", f"unix:uid:{os.getuid()}")
         yield running
 
 
@@ -158,7 +158,7 @@ class TestLimits:
         config = f"[limits]\nconnections_per_uid = {PER_UID}\n"
         with module_agent(config) as own, Admin(own.admin_socket) as admin, contextlib.ExitStack() as stack:
             uid = next(UIDS)
-            admin.register("/greedy", "unix:uid:0")
+            admin.register("/greedy", f"unix:uid:{os.getuid()}")
             admin.register("/modest", f"unix:uid:{uid}")
             taken = [stack.enter_context(connected(own.socket)) for _ in range(PER_UID - 1)]  # admin has one too
             until(lambda: admin.status().connections == PER_UID - 1)
@@ -243,6 +243,7 @@ class TestSockets:
         finally:
             os.chmod(agent.admin_socket, 0o600)
 
+    @pytest.mark.root
     def test_the_doors_are_the_only_way_in(self, agent: AgentProcess) -> None:
         """The agent listens on its two sockets and on no other, neither in a file nor under an abstract name."""
         held = {os.readlink(each) for each in Path(f"/proc/{agent.pid}/fd").iterdir() if each.is_symlink()}

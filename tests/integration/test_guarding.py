@@ -18,7 +18,7 @@ from sojourn.tasks import bound
 from sojourn.tasks.tokens import Proven
 
 pytest.importorskip("starlette")
-pytest.importorskip("httpx")
+pytest.importorskip("httpx2")
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 

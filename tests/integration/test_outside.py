@@ -126,6 +126,7 @@ class TestGetToken:
             assert found.value.remote_code == "binding_not_offered"
         assert before == len(corp.calls("token"))
 
+    @pytest.mark.root
     def test_a_task_that_was_handed_on(self, shared: AgentProcess, client: SyncClient, corp: AuthServer) -> None:
         """Whoever has a task by delegation has credentials of its own, obtained with its own identity."""
         with client.task("outside") as task, Caller(shared.socket, OTHER_UID) as helper:

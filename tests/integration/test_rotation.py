@@ -69,7 +69,7 @@ def test_status_tells_when(agent: AgentProcess) -> None:
 def test_nothing_is_renewed_for_nobody(agent: AgentProcess) -> None:
     """A certificate that nobody watches is dropped when its renewal is due."""
     with Admin(agent.admin_socket) as admin:
-        made = admin.register("/unwatched", f"unix:uid:{os.getuid()}", "unix:gid:0", x509_svid_ttl=10)
+        made = admin.register("/unwatched", f"unix:uid:{os.getuid()}", f"unix:gid:{os.getgid()}", x509_svid_ttl=10)
         with Wire(agent.socket) as wire:
             assert f"{ID}/unwatched" in wire.x509_ids()
         until(lambda: made.id not in [each.entry_id for each in admin.status().svids])

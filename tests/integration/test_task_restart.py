@@ -242,6 +242,7 @@ class TestDoesNotComeBack:
         assert [("revoked", "policy_changed")] == end_of(agent, task)
         assert ("lost", task) == (holder.hear("ended")["state"], task)
 
+    @pytest.mark.root
     def test_the_entry_has_gone(self, agent: AgentProcess) -> None:
         """A task whose entry has expired meanwhile ends."""
         agent.register("/agent/triage", "unix:uid:4003", entry_expiry=str(int(time.time()) + 4))
@@ -312,6 +313,7 @@ class TestDoesNotComeBack:
 
 
 class TestStrangers:
+    @pytest.mark.root
     @pytest.mark.parametrize("begin", ["begin", "begin_process"])
     def test_nobody_else_gets_it(self, agent: AgentProcess, begin: str) -> None:
         """A waiting task is not found by another process of the same user and identity, as if it were not there."""

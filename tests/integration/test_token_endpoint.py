@@ -44,6 +44,7 @@ def nonce_of(here: Chain) -> str:
     return response.headers["dpop-nonce"]
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("url", [f"{ISSUER}/token", "http://localhost/token"])
 def test_a_proof_binds_the_token(here: Chain, url: str) -> None:
     """A request with a DPoP proof gets a token for its key, of type DPoP; the proof is good once."""
@@ -54,6 +55,7 @@ def test_a_proof_binds_the_token(here: Chain, url: str) -> None:
     assert (400, "invalid_dpop_proof") == (again.status_code, again.json()["error"])
 
 
+@pytest.mark.root
 def test_proofs_that_are_not_good(here: Chain) -> None:
     """Two proofs, one for another URL or method, and one that is none are refused; no token is given unbound instead."""
     good = proof(nonce=nonce_of(here))
@@ -68,6 +70,7 @@ def test_proofs_that_are_not_good(here: Chain) -> None:
         assert (400, "invalid_dpop_proof") == (refused.status_code, refused.json()["error"])
 
 
+@pytest.mark.root
 def test_params_in_details(here: Chain) -> None:
     """A stock client begins a task with parameters by its authorization_details, and the token carries them."""
     text = details("numbered", "ticket:read", at=NUMBERS, params={"ticket": 42})
@@ -87,6 +90,7 @@ def waiting(here: Chain) -> dict[str, Any]:
     return body
 
 
+@pytest.mark.root
 def test_an_approval(here: Chain) -> None:
     """A request that someone must agree to is pending; repeated with task_id it gets its token once they have."""
     body = waiting(here)
@@ -101,6 +105,7 @@ def test_an_approval(here: Chain) -> None:
         assert client.validate_token(given["access_token"], SECRET, "secret:read").valid
 
 
+@pytest.mark.root
 def test_an_approval_that_is_denied(here: Chain) -> None:
     """A request that was denied is access_denied from then on."""
     body = waiting(here)
@@ -109,6 +114,7 @@ def test_an_approval_that_is_denied(here: Chain) -> None:
     assert (400, "access_denied") == (status, refused["error"])
 
 
+@pytest.mark.root
 def test_an_approval_over_curl(here: Chain) -> None:
     """The task of a request that a helper made waits with the process that ran the helper, for any other of its helpers."""
     fields = " ".join(f"--data-urlencode '{name}={value}'" for name, value in ASK.items())
@@ -127,6 +133,7 @@ def test_an_approval_over_curl(here: Chain) -> None:
         shell.kill()
 
 
+@pytest.mark.root
 @pytest.mark.parametrize(
     ("content", "kind", "status"),
     [
@@ -153,6 +160,7 @@ def test_forms_that_are_none(here: Chain, content: Any, kind: str, status: int) 
     assert 32 == len(body["decision_id"])
 
 
+@pytest.mark.root
 def test_the_record_of_a_refusal(here: Chain) -> None:
     """A refusal and its record in the audit have the same decision_id; no token is in the record."""
     with SyncClient(here.agent.socket) as client:
@@ -166,6 +174,7 @@ def test_the_record_of_a_refusal(here: Chain) -> None:
     assert svid.split(".")[2] not in until(found, "the refusal is on record")
 
 
+@pytest.mark.root
 def test_basic_and_its_challenge(here: Chain) -> None:
     """A client that tries HTTP Basic gets 401 with a challenge of that scheme, and is told what to do instead."""
     refused = ask(here, by_itself(resource=TICKETS), {"Authorization": "Basic eDp5"})
@@ -174,6 +183,7 @@ def test_basic_and_its_challenge(here: Chain) -> None:
     assert "client_assertion" in refused.json()["error_description"]
 
 
+@pytest.mark.root
 def test_used_assertions_outlive_the_agent(here: Chain) -> None:
     """An assertion that was used is not good again after kill -9, nor when the tasks of the first use are over."""
     with SyncClient(here.agent.socket) as client:

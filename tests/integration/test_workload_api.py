@@ -3,6 +3,7 @@
 import base64
 import itertools
 import json
+import os
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -42,7 +43,7 @@ REQUESTS = {
 def agent() -> Iterator[AgentProcess]:
     """One agent for the module. Root, who runs these tests, has the identity /root there."""
     with module_agent() as running, Admin(running.admin_socket) as admin:
-        admin.register("/root", "unix:uid:0", hint="main")
+        admin.register("/root", f"unix:uid:{os.getuid()}", hint="main")
         yield running
 
 
@@ -296,7 +297,9 @@ class TestBundles:
         key = ec.generate_private_key(ec.SECP256R1()).public_key().public_bytes(*SPKI)
         admin.know(types.Bundle(trust_domain="jwt.example", jwt_authorities=[types.JWTKey(public_key=key, key_id="k")]))
         before = wire.x509().svids[0].bundle
-        made = admin.register("/federated", "unix:uid:0", "unix:gid:0", federates_with=["jwt.example"])
+        made = admin.register(
+            "/federated", f"unix:uid:{os.getuid()}", f"unix:gid:{os.getgid()}", federates_with=["jwt.example"]
+        )
         try:
             svids = wire.x509()
             of_x509 = pb.X509BundlesResponse.FromString(call(wire, "FetchX509Bundles"))

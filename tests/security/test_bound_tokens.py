@@ -239,6 +239,7 @@ def test_F8_17_a_revoked_certificate() -> None:
                 client.get_token(held.id, TICKETS, certificate=leaf)
 
 
+@pytest.mark.root
 def test_F8_14_a_proof_for_another_process(shared: AgentProcess, client: SyncClient, task: str) -> None:
     """Another user's process gets no proof by a task's key: task and token might as well not exist."""
     token = client.get_token(task, TICKETS, bound="agent").token
@@ -251,6 +252,7 @@ def test_F8_14_a_proof_for_another_process(shared: AgentProcess, client: SyncCli
     assert "there is no such task" in answers.pop()
 
 
+@pytest.mark.root
 @pytest.mark.parametrize("binding", [{}, {"agent_key": False}, {"dpop_proof": ""}, {"certificate": b""}])
 def test_C5_59_no_bond_is_shed(shared: AgentProcess, client: SyncClient, binding: dict[str, Any]) -> None:
     """A type of bound tokens gives no bearer token: not for an empty binding, and not in exchange for an identity."""

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ def x509(
             return
         async for context in client.watch_x509_contexts(_tell):
             _show(context, write, output)
+            sys.stdout.flush()
 
     try:
         remote.public(socket, fetch)
