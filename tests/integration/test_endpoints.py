@@ -187,6 +187,7 @@ class TestIntrospection:
 
 
 class TestRevocation:
+    @pytest.mark.root
     def test_of_a_one_shot_task(self, shared: AgentProcess, holder: httpx.Client, service: httpx.Client) -> None:
         """To revoke the token of a one-shot task ends the task; both sides may, and again is as good."""
         for client in (holder, service):
@@ -198,6 +199,7 @@ class TestRevocation:
             assert {"active": False, "task_state": "revoked"} == introspected(service, token)
             revoked(client, token)
 
+    @pytest.mark.root
     def test_of_a_task_that_lives_on(self, shared: AgentProcess, sdk: SyncClient, service: httpx.Client) -> None:
         """Of another task all tokens die at validators, and its holder gets new ones."""
         with sdk.task("triage-ticket", params={"ticket": "42"}) as task:
