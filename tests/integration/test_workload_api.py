@@ -41,7 +41,7 @@ REQUESTS = {
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[AgentProcess]:
-    """One agent for the module. Root, who runs these tests, has the identity /root there."""
+    """One agent for the module. Whoever runs these tests has the identity /root there."""
     with module_agent() as running, Admin(running.admin_socket) as admin:
         admin.register("/root", f"unix:uid:{os.getuid()}", hint="main")
         yield running
