@@ -335,6 +335,19 @@ class TestTls:
             await made.close()
         assert "tls" == error.at
 
+    async def test_weak_tls(self, tmp_path: Path) -> None:
+        """No provider is spoken to with a cipher that does not authenticate what it encrypts, or without forward secrecy."""
+        place = TlsPlace(tmp_path)
+        for weak in ("ECDHE-ECDSA-AES128-SHA256", "kRSA"):
+            with AuthServer(tls=place) as server:
+                assert server._server.context is not None
+                server._server.context.maximum_version = ssl.TLSVersion.TLSv1_2
+                server._server.context.set_ciphers(f"{weak}:@SECLEVEL=0")
+                made = http(private_networks=["127.0.0.0/8"], ca=place.ca)
+                error = await asked(made, server)
+                await made.close()
+            assert "tls" == error.at
+
     async def test_plain_where_tls_is_due(self, server: AuthServer) -> None:
         """A server that speaks no TLS is not spoken to."""
         made = http(private_networks=["127.0.0.0/8"], timeout="3s")

@@ -26,6 +26,7 @@ LAYERS = [
         "spiffe",
         "address",
         "keyupdates",
+        "tlslevel",
         "networks",
         "_pb",
         "oversight.logs",
@@ -244,7 +245,7 @@ SEES_PROC = [
     "sdk.localcredentials.peers",
 ]
 SDK_SEES = [
-    *("address", "errors", "keyupdates", "limits", "oautherrors", "spiffe", "sdk", "wholefile", "_pb"),
+    *("address", "errors", "keyupdates", "limits", "oautherrors", "spiffe", "sdk", "tlslevel", "wholefile", "_pb"),
     *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.senders", "tasks.tokens"),
 ]
 NOT_IN_THE_SDK = (

@@ -19,6 +19,7 @@ from sojourn.limits import (
 )
 from sojourn.providers.addresses import Address, Network, may_connect, parse_address
 from sojourn.providers.errors import ProviderUnavailable
+from sojourn.tlslevel import demand_modern_tls
 
 
 def tls_context(file: Path | None, text: str | None = None) -> ssl.SSLContext:
@@ -27,7 +28,7 @@ def tls_context(file: Path | None, text: str | None = None) -> ssl.SSLContext:
     Raise OSError, or ValueError for a text without certificates.
     """
     context = LimitedContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies, names too; create_default_context may log keys
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    demand_modern_tls(context)
     if file is None and text is None:
         context.load_default_certs(ssl.Purpose.SERVER_AUTH)
     else:

@@ -14,6 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from sojourn.limits import NOT_BEFORE_SLACK_SECONDS, PROXY_HOSTS, TASK_MAX_SECONDS
 from sojourn.sdk.tls import load_pem
+from sojourn.tlslevel import demand_modern_tls
 
 _NOTHING = {
     "digital_signature": False,
@@ -73,7 +74,7 @@ class EgressAuthority:
             .sign(self._key, SHA256())
         )
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        demand_modern_tls(context)
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
         key = self._leaf_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())

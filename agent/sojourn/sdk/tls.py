@@ -19,6 +19,7 @@ from sojourn.sdk.parse import X509Context
 from sojourn.sdk.peer import CheckedObject, CheckedSocket, PeerCheck
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid
+from sojourn.tlslevel import demand_modern_tls
 
 _PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN: a bundle may hold an authority that is not self-signed
 
@@ -119,7 +120,8 @@ class SpiffeContext(ssl.SSLContext):
         inner.options |= self.options | ssl.OP_NO_TICKET | ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
         if not self.options & getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0):
             inner.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)
-        inner.minimum_version = max(self.minimum_version, ssl.TLSVersion.TLSv1_2)
+        demand_modern_tls(inner)
+        inner.minimum_version = max(self.minimum_version, inner.minimum_version)
         inner.maximum_version = self.maximum_version
         inner.check_hostname = False
         inner.verify_mode = ssl.CERT_REQUIRED

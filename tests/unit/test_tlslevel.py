@@ -1,0 +1,34 @@
+"""tlslevel.py: which TLS is spoken, however this Python was built."""
+
+import ssl
+
+import pytest
+from sojourn.providers.connecting import tls_context
+from sojourn.sdk.egressca import EgressAuthority
+from sojourn.tlslevel import demand_modern_tls
+
+
+@pytest.mark.parametrize("protocol", [ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER])
+def test_a_context_that_takes_everything(protocol):
+    """Of all that OpenSSL has, TLS 1.2 with ephemeral keys and authenticated encryption is left, and TLS 1.3."""
+    context = ssl.SSLContext(protocol)
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.MINIMUM_SUPPORTED
+    demand_modern_tls(context)
+    assert ssl.TLSVersion.TLSv1_2 == context.minimum_version
+    modern(context)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: tls_context(None), lambda: EgressAuthority(["a.example"]).context("a.example")]
+)
+def test_those_who_make_one(make):
+    """Providers are spoken to so, and so is a command by its egress proxy."""
+    modern(make())
+
+
+def modern(context):
+    old = [each for each in context.get_ciphers() if each["protocol"] != "TLSv1.3"]
+    assert old
+    for each in old:
+        assert ("kx-ecdhe", True) == (each["kea"], each["aead"]), each["name"]
