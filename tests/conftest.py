@@ -8,30 +8,35 @@ from contextlib import AsyncExitStack
 import pytest
 from harness import examples
 from harness.brokenpromises import pytest_runtest_makereport, pytest_terminal_summary  # noqa: F401 - hooks
-from harness.clients import BUILD_SECONDS, TOOLS
+from harness.clients import BUILD_SECONDS, TOOLS, missing
 from harness.dockerd import Dockerd
 from harness.engineproxy import EngineProxy
 from harness.engines import Engine
 from harness.inmates import Cgroups
+from harness.keeper import end_with_failures
+from harness.lacking import lacking
 from harness.podman import Podman
 from sojourn_attestors.containers.place import Containers
 
 examples.by_default()
+end_with_failures()
+os.environ.pop("PYTHONUNBUFFERED", None)  # an image may set it; a user has none, and output waits in buffers
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need root are skipped without it, but never in CI. The first test with a built client builds it."""
+    """The first test with a built client builds it."""
     for item in items:
         if any(item.get_closest_marker(language) for language in TOOLS):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
-    if os.geteuid() == 0:
-        return
-    for item in items:
-        if item.get_closest_marker("root"):
-            if os.environ.get("CI"):
-                item.add_marker(pytest.mark.xfail(reason="CI must run as root", run=False, strict=True))
-            else:
-                item.add_marker(pytest.mark.skip(reason="needs root: acts as other users or in namespaces"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that need root, or the toolchain of a language, are skipped without it, but never in CI."""
+    if item.get_closest_marker("root") and os.geteuid() != 0:
+        lacking("needs root: acts as other users or in namespaces")
+    for language in TOOLS:
+        if item.get_closest_marker(language) and (advice := missing(language)):
+            lacking(f"needs {advice}")
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,11 @@ class Caller:
         )
         self._lines: queue.Queue[dict[str, Any] | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
-        self.pid: int = self.hear("up")["pid"]
+        try:
+            self.pid: int = self.hear("up")["pid"]
+        except AssertionError:
+            self.close()
+            raise
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -6,9 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from harness.agent import AgentProcess
+from harness.lacking import lacking
 from harness.looking import until
 
 _PLUGIN = '''"""Proves in which cgroups of tests a process is; cannot tell while the file `switch` is there."""
@@ -90,9 +89,7 @@ def cgroup(name: str) -> Iterator[Cgroup]:
         finally:
             until(lambda folder=folder: removed(folder), "the cgroup is empty")
         return
-    if os.environ.get("CI"):
-        pytest.fail("CI must not skip this: make a hierarchy of cgroups writable")
-    pytest.skip("needs a hierarchy of cgroups that can be written")
+    lacking("needs a hierarchy of cgroups that can be written")
 
 
 def removed(folder: Path) -> bool:

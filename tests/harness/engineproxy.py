@@ -35,7 +35,8 @@ class EngineProxy:
     def __enter__(self) -> "EngineProxy":
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(self.path))
-        os.chown(self.path, self._owner, self._owner)
+        if os.geteuid() == 0:
+            os.chown(self.path, self._owner, self._owner)
         self._listener.listen(512)
         threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
         return self

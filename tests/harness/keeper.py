@@ -1,4 +1,6 @@
-"""Ends the agents that killed tests leave running: one process beside each process of tests, told what was started.
+"""Ends what failed and killed tests leave running.
+
+For the agents of killed tests: one process beside each process of tests, told what was started.
 
 Not PR_SET_PDEATHSIG: that ends an agent with the thread that started it, and not one that becomes another user.
 """
@@ -11,11 +13,29 @@ import signal
 import subprocess
 import sys
 from contextlib import suppress
+from types import TracebackType
 
 
 def keep(process: "subprocess.Popen[str]") -> None:
     """Have this child killed when our process ends, however it ends."""
     os.write(_input(), b"%d\n" % process.pid)
+
+
+def end_with_failures() -> None:
+    """Have a test that fails within `with subprocess.Popen(...)` kill that process, and not wait for its end for ever."""
+    leave = subprocess.Popen.__exit__
+
+    def kill_and_leave(
+        process: "subprocess.Popen[str]",
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            process.kill()
+        leave(process, kind, error, trace)
+
+    subprocess.Popen.__exit__ = kill_and_leave  # type: ignore[method-assign]
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from harness.agent import AgentProcess
-from harness.languages import program_of
+from harness.clients import built
 from harness.program import published
 
 EXCHANGE = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -156,7 +156,7 @@ def go_externalaccount(agent: AgentProcess, endpoint: Endpoint, wanted: Wanted) 
 
 def spring(agent: AgentProcess, endpoint: Endpoint, wanted: Wanted) -> dict[str, Any]:
     """Spring Security's clients for token exchange and for client credentials."""
-    jar = published(program_of("spring"), agent.folder, "spring-client")
+    jar = published(built("spring"), agent.folder, "spring-client")
     flags = {
         "with": "exchange" if wanted.grant_type == EXCHANGE else "credentials",
         "token-url": endpoint.url,
@@ -196,7 +196,7 @@ def stock(*names: str) -> list[Any]:
 
 
 def _go(agent: AgentProcess, endpoint: Endpoint, *arguments: str) -> dict[str, Any]:
-    program = published(program_of("go"), agent.folder, "go-client")
+    program = published(built("go"), agent.folder, "go-client")
     flags = {"token-url": endpoint.url, "socket": endpoint.socket, "roots": endpoint.roots, "pair": endpoint.pair}
     return _program([str(program), "oauth", *arguments], flags)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from harness.agent import ROOT, AgentProcess
 from harness.callers import Caller
-from harness.languages import program_of
+from harness.clients import built
 from harness.raw import Admin
 from harness.taskagent import ISSUER, TICKETS, shared_agent
 from harness.taskcalls import Feed
@@ -104,7 +104,7 @@ def wait_for_quiet(agent: AgentProcess, seconds: float = 10.0) -> tuple[list[dic
 @pytest.fixture(scope="session")
 def go_client() -> Path:
     """The stock go-spiffe client."""
-    return program_of("go")
+    return built("go")
 
 
 @pytest.fixture

@@ -109,6 +109,7 @@ class Stopwatch:
         return (self.heard_at - begun) * 1000
 
 
+@pytest.mark.root
 def test_revoking_ends_what_was_derived_at_validators_within_milliseconds(
     shared: AgentProcess, sdk: SyncClient, service: httpx.Client
 ) -> None:
@@ -144,6 +145,7 @@ def test_ending_the_task_ends_what_was_derived(shared: AgentProcess, sdk: SyncCl
         assert not introspected(service, token)["active"]
 
 
+@pytest.mark.root
 def test_an_audience_may_end_a_token_that_it_was_given(
     shared: AgentProcess, sdk: SyncClient, service: httpx.Client
 ) -> None:

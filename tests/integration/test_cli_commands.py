@@ -5,8 +5,6 @@ import os
 import signal
 import stat
 import subprocess
-import threading
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from harness.agent import COMMAND, SAMPLES, AgentProcess
 from harness.callers import Caller
 from harness.clioutput import TASK_KEYS, check_error, keys_of
+from harness.lines import lines_of
 from harness.looking import until
 from harness.taskagent import PLACE_A, TICKETS, TRIAGE
 
@@ -235,9 +234,10 @@ def test_svid_watch(agent: AgentProcess, tmp_path: Path) -> None:
     """`svid x509 --watch` prints and writes each update at once, into a pipe too, and ends with SIGINT."""
     entry = agent.register("/watched", f"unix:uid:{os.getuid()}")
     command = [*COMMAND, "svid", "x509", "--watch", "--write", str(tmp_path / "w")]
-    environment = {**agent.environment, "PYTHONUNBUFFERED": ""}  # each update comes at once, also through a pipe
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
-        lines = reader(it)
+    with subprocess.Popen(
+        command, env=agent.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as it:
+        lines = lines_of(it)
         serial = next(line.split()[1] for line in lines if line.strip().startswith("serial"))
         agent.run("entry", "update", entry["id"], "--dns-name", "changed.example")
         second = next(line.split()[1] for line in lines if line.strip().startswith("serial"))
@@ -246,17 +246,6 @@ def test_svid_watch(agent: AgentProcess, tmp_path: Path) -> None:
         it.send_signal(signal.SIGINT)
         assert 0 == it.wait(timeout=15)
         assert "Traceback" not in (it.stderr.read() if it.stderr else "")
-
-
-def reader(process: "subprocess.Popen[str]") -> Iterator[str]:
-    """The lines of a process, with a deadline on all of them."""
-    guard = threading.Timer(30, process.kill)
-    guard.start()
-    assert process.stdout is not None
-    try:
-        yield from process.stdout
-    finally:
-        guard.cancel()
 
 
 def serial_in(path: Path) -> str:

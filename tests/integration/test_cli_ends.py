@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from harness.agent import COMMAND, AgentProcess
+from harness.lines import lines_of
 
 # Python runs it first. The process sends itself the signal when it imports the module, or once it has called the function.
 WHEN_IMPORTED = """
@@ -107,11 +108,12 @@ class TestInterrupted:
         more = [str(tmp_path / "w")] if "--to" in command else []
         watching = subprocess.Popen(
             [*AS_IN_A_TERMINAL, *COMMAND, *command, *more],
-            env={**agent.environment, "PYTHONUNBUFFERED": ""}, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            env=agent.environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         with watching:
-            assert watching.stdout is not None
-            watching.stdout.readline()
+            lines = lines_of(watching)
+            assert next(lines)
+            lines.close()
             watching.send_signal(signal.SIGINT)
             time.sleep(gap_ms / 1000)
             watching.send_signal(signal.SIGINT)
@@ -135,7 +137,7 @@ class TestInterrupted:
 def shell(agent: AgentProcess, line: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
         ["bash", "-c", line.replace("sojourn", COMMAND[0])],
-        env={**agent.environment, "PYTHONUNBUFFERED": "", **environment},
+        env={**agent.environment, **environment},
         capture_output=True, text=True, errors="replace", check=False, timeout=30,
     )  # fmt: skip
 

@@ -1,8 +1,8 @@
 """Our grammar of SPIFFE IDs and trust domains and go-spiffe's agree, byte for byte."""
 
 import pytest
+from harness.clients import built
 from harness.id_grammar import STRICTER, Verdicts, compare, ours, theirs
-from harness.languages import program_of
 
 pytestmark = pytest.mark.go
 COUNT = 20_000
@@ -10,7 +10,7 @@ COUNT = 20_000
 
 @pytest.fixture(autouse=True, scope="module")
 def go_spiffe() -> None:
-    program_of("go")
+    built("go")
 
 
 def test_many_texts() -> None:

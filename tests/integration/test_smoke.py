@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from harness.agent import ROOT, AgentProcess
 from harness.callers import Caller
 
@@ -47,3 +48,10 @@ threading.Event().wait()
             assert [agent] == select.select([agent], [], [], 10)[0]
         finally:
             os.close(agent)
+
+
+def test_a_failed_test_waits_for_no_process() -> None:
+    """A test that fails, also by its deadline, ends what it started instead of waiting for its end for ever."""
+    with pytest.raises(ZeroDivisionError), subprocess.Popen(["sleep", "600"]) as slept:
+        raise ZeroDivisionError
+    assert -signal.SIGKILL == slept.returncode

@@ -12,7 +12,7 @@ import httpx
 import jwt
 import pytest
 from harness.agent import AgentProcess, clean_environment
-from harness.languages import program_of
+from harness.clients import built
 from harness.looking import until
 from harness.program import Program
 from harness.taskagent import inner_failures
@@ -117,7 +117,7 @@ class TestWeb:
         """go-spiffe fetches the bundle as a partner's server does, and validates a JWT-SVID of an RSA key by it."""
         url = f"https://localhost:{web.trust.rpartition(':')[2]}{BUNDLE}"
         bundle, validated = told(
-            program_of("go"), "federation", "-url", url, "-roots", str(place.ca), "-token", signed(web, "there"),
+            built("go"), "federation", "-url", url, "-roots", str(place.ca), "-token", signed(web, "there"),
             "-audience", "there",
         )  # fmt: skip
         assert (WEB, kids(web)) == (validated["spiffe_id"], set(bundle["jwt"]))
@@ -157,14 +157,14 @@ class TestSpiffe:
         made = own.json("authority", "prepare", "jwt")["authority_id"]
         arguments = ("federation", "-url", url, "-first", str(first), "-endpoint-id")
         bundle, validated = told(
-            program_of("go"), *arguments, node_id(own), "-token", signed(own, "there", JwtKeys), "-audience", "there"
+            built("go"), *arguments, node_id(own), "-token", signed(own, "there", JwtKeys), "-audience", "there"
         )
         assert made in bundle["jwt"]
         assert ({made, active(own, "jwt"), active(own, "jwt-rs256")}, WEB) == (
             set(bundle["jwt"]),
             validated["spiffe_id"],
         )
-        (refused,) = told(program_of("go"), *arguments, "spiffe://example.org/somebody")
+        (refused,) = told(built("go"), *arguments, "spiffe://example.org/somebody")
         assert "error" == refused["event"]
 
     @pytest.mark.go
@@ -177,7 +177,7 @@ class TestSpiffe:
         own.run("authority", "activate", made)
         own.run("svid", "rotate", "--all")
         for first, event in ((both, "federation"), (old, "error")):
-            (line,) = told(program_of("go"), "federation", "-url", url, "-first", str(first), "-endpoint-id", name)
+            (line,) = told(built("go"), "federation", "-url", url, "-first", str(first), "-endpoint-id", name)
             assert event == line["event"], line
 
 

@@ -235,7 +235,7 @@ asyncio.run(main())
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+@pytest.mark.root
 def test_one_user_s_requests_do_not_make_others_wait() -> None:
     """While one user asks for tokens on 600 connections at once, another's request does not wait for all of those."""
     with make_agent() as agent:

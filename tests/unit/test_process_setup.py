@@ -100,7 +100,7 @@ class TestClaim:
         assert not (tmp_path / "victim").exists()
 
     @pytest.mark.root
-    @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a folder away")
+    @pytest.mark.root
     def test_another_user_s(self, folder):
         """A data folder of another user's is refused, by root too."""
         folder.mkdir()

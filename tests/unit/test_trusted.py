@@ -31,7 +31,7 @@ def test_writable_by_others(tmp_path, mode):
         trusted.read(path, 100)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: gives a file to another user")
+@pytest.mark.root
 def test_of_another_user(tmp_path):
     """A file of another user is refused."""
     path = tmp_path / "a.toml"
