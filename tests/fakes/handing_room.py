@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from fakes.clock import FakeClock
 from fakes.providers import HandingRoom, ScriptedProvider
 from fakes.task_room import Room
@@ -16,6 +17,7 @@ CEILING = (
     ' ask = {audience = "orders"}},'
     f' {{resource = "{CLOUD}", actions = ["cloud:use"], provider = "cloud"}}]'
 )
+LIFE = 300  # of what `corp` gives, in seconds
 
 
 def outside_type(name="triage", ceiling=CEILING, **changes):
@@ -51,3 +53,21 @@ class OutsideRoom(Room):
         """The fields of all audit records of this name."""
         await self.audit.flush()
         return self.store.fields(name)
+
+
+async def started(provider, number=1):
+    """Return when so many exchanges are under way."""
+    async with asyncio.timeout(20):
+        while provider.running < number:
+            await asyncio.sleep(0)
+
+
+@pytest.fixture(name="room")
+async def room_fixture():
+    async with OutsideRoom().running() as made:
+        yield made
+
+
+@pytest.fixture(name="task")
+async def task_fixture(room):
+    return await room.begin()
