@@ -3,12 +3,13 @@
 from contextlib import ExitStack
 from datetime import timedelta
 
+import pytest
 from fakes.attestations import FakeAttestor
 from fakes.authorities import authority_in
 from fakes.children import child, peer_of
 from fakes.clock import FakeClock
 from fakes.journals import FakeAuditStore
-from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore
+from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore, FakeForeignStore, entry
 from fakes.revocations import FakeRevocationStore
 from sojourn.attestation.service import Attestation
 from sojourn.clock import Alarms
@@ -20,6 +21,7 @@ from sojourn.identity.revocations import Revocations
 from sojourn.oversight.audit import Audit
 
 TTL = timedelta(hours=1)
+WEB = entry("/web")
 
 
 class Room:
@@ -60,3 +62,21 @@ class Room:
 
     def close(self):
         self._closing.close()
+
+
+def ids(entries):
+    return [each.id for each in entries]
+
+
+@pytest.fixture(name="room")
+async def room_fixture(tmp_path):
+    room = Room(tmp_path / "keys", [WEB])
+    yield room
+    room.close()
+
+
+@pytest.fixture(name="empty")
+async def empty_fixture(tmp_path):
+    room = Room(tmp_path / "keys", [])
+    yield room
+    room.close()
