@@ -4,11 +4,8 @@ import base64
 import contextlib
 import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +13,6 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from fakes.certificates import NOW, authority, issue, san
 from harness.agent import AgentProcess
 from harness.partner import befriend, rejected, token, validate
 from harness.raw import BUNDLE_API, ENTRY_API, HEADER, WORKLOAD_API, Admin, Wire, entry, module_agent, refusal
@@ -25,13 +21,11 @@ from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2
 from sojourn._pb.spire.api.server.entry.v1 import entry_pb2
 from sojourn._pb.spire.api.server.svid.v1 import svid_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
-from sojourn.errors import InvalidBundle, InvalidSpiffeId, InvalidSvid
-from sojourn.spiffe import bundle as bundles
-from sojourn.spiffe.ids import SpiffeId, TrustDomain
-from sojourn.spiffe.x509svid import check_leaf, verify_chain
+from sojourn.errors import InvalidSpiffeId, InvalidSvid
+from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.x509svid import check_leaf
 
 CANARY = "canary-7f3a9c"
-HERE = TrustDomain("example.org")
 
 
 @pytest.fixture(scope="module")
@@ -105,170 +99,6 @@ def test_CVE_2021_27099_paths_are_never_made_normal(admin: Admin, path: str) -> 
     assert (3, before) == (result.status.code, admin.status().entries)
     with pytest.raises(InvalidSpiffeId):
         SpiffeId.parse(f"spiffe://example.org{path}")
-
-
-REUSE = """
-import os, socket, sys
-# In a process namespace of our own: a caller connects and ends, and a process of root's gets its number.
-path, uid, entry = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-here, there = socket.socketpair()
-caller = os.fork()
-if caller == 0:
-    os.setgroups([]); os.setgid(uid); os.setuid(uid)
-    connection = socket.socket(socket.AF_UNIX)
-    connection.connect(path)
-    socket.send_fds(there, [b"."], [connection.fileno()])
-    there.recv(1)  # nothing comes
-    os._exit(0)
-_, [descriptor], _, _ = socket.recv_fds(here, 1, 1)
-os.kill(caller, 9)
-os.waitpid(caller, 0)
-for _ in range(50):
-    open("/proc/sys/kernel/ns_last_pid", "w").write(str(caller - 1))
-    again = os.fork()
-    if again == caller:
-        break
-    if again == 0:
-        os._exit(0)
-    os.waitpid(again, 0)
-    again = -1
-if again == 0:
-    sys.stdin.read()
-    os._exit(0)
-assert again == caller, "the number was not given again"
-socket.send_fds(socket.socket(fileno=int(entry)), [b"."], [descriptor])
-sys.stdin.read()
-"""
-
-
-@pytest.mark.root
-def test_SPIRE_886_a_process_number_that_is_used_again(agent: AgentProcess, admin: Admin, wire: Wire) -> None:
-    """The connection of a caller that has ended is good for nothing, though a process of root's has its number now."""
-    import socket
-
-    from harness.raw import over
-
-    admin.register("/short", "unix:uid:4870")
-    here, there = socket.socketpair()
-    command = [
-        "unshare",
-        "-pf",
-        "--kill-child",
-        "--mount-proc",
-        sys.executable,
-        "-I",
-        "-c",
-        REUSE,
-        agent.socket,
-        "4870",
-        str(there.fileno()),
-    ]
-    with here, there, subprocess.Popen(command, stdin=subprocess.PIPE, pass_fds=[there.fileno()]) as process:
-        there.close()
-        here.settimeout(20)
-        try:
-            _, [descriptor], _, _ = socket.recv_fds(here, 1, 1)
-            with over(socket.socket(fileno=descriptor)) as borrowed:
-                assert "UNAVAILABLE" == refusal(borrowed.x509)[0]
-        finally:
-            assert process.stdin is not None
-            process.stdin.close()
-            process.kill()
-    assert ["spiffe://example.org/self"] == wire.x509_ids()
-
-
-def test_SPIRE_982_a_process_name_that_looks_like_its_state() -> None:
-    """A process whose name holds what /proc/PID/stat is made of is read by the kernel's own fields."""
-    from sojourn.attestation.process import stat_of
-
-    program = (
-        "import ctypes, sys; ctypes.CDLL(None).prctl(15, b') S 1 1 (', 0, 0, 0); print(flush=True); sys.stdin.read()"
-    )
-    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        process.stdout.readline()
-        assert b") S 1 1 (" in Path(f"/proc/{process.pid}/stat").read_bytes()
-        found = stat_of(process.pid)
-        assert (os.getpid(), True) == (found.parent, found.start_time > 1)
-        process.communicate()
-
-
-DYING = """
-import os, random, socket, sys
-path, count, request = sys.argv[1], int(sys.argv[2]), bytes.fromhex(sys.argv[3])
-random.seed(int(sys.argv[4]))
-for _ in range(count):
-    if os.fork() == 0:
-        os.setgroups([]); os.setgid(4871); os.setuid(4871)
-        connection = socket.socket(socket.AF_UNIX)
-        connection.connect(path)
-        connection.send(request[: random.randrange(len(request) + 1)])
-        for _ in range(random.randrange(3000)): pass
-        os._exit(0)
-    if random.random() < 0.5:
-        os.waitpid(-1, 0)
-while True:
-    try: os.waitpid(-1, 0)
-    except ChildProcessError: break
-"""
-
-
-@pytest.mark.root
-@pytest.mark.timeout(400)
-def test_SPI_01_006_callers_that_die_leave_nothing(agent: AgentProcess, admin: Admin) -> None:
-    """Ten thousand callers that die at any moment of being served leave no descriptor, no stream and no traceback."""
-    from harness.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, PREFACE, SETTINGS, call_headers, frame, message
-
-    admin.register("/dying", "unix:uid:4871")
-    body = frame(HEADERS, END_HEADERS, 1, call_headers(WORKLOAD_API + "FetchX509SVID"))
-    request = PREFACE + frame(SETTINGS) + body + frame(DATA, END_STREAM, 1, message(b""))
-    before = agent.descriptors()
-    done = subprocess.run([sys.executable, "-I", "-c", DYING, agent.socket, "10000", request.hex(), "1"], timeout=400)
-    assert 0 == done.returncode
-    assert agent.settled_descriptors(before + 4) <= before + 4
-    assert [] == [stream for stream in admin.status().streams if stream.uid == 4871]
-    assert [] == [line for line in agent.log_lines() if line["event"] in {"attestor_raised", "call_failed"}]
-
-
-def test_SPI_01_002_CVE_2021_38553_files_are_the_agents_alone(agent: AgentProcess) -> None:
-    """Keys and database can be read by nobody else."""
-    files = [path for path in agent.data_dir.rglob("*") if path.is_file()]
-    assert {"sojourn.db", "jwt.pem"} <= {path.name for path in files}
-    assert [] == [
-        path
-        for path in [agent.data_dir, *agent.data_dir.rglob("*")]
-        if path.stat().st_mode & 0o077 and not path.is_socket()
-    ]
-
-
-def test_py_spiffe_029_key_files_are_private_also_when_they_were_not(
-    agent: AgentProcess, wire: Wire, tmp_path: Path
-) -> None:
-    """A key is written with mode 0600, also over a file that others could read, and not through a link."""
-    victim = tmp_path / "victim"
-    victim.write_text("mine")
-    (tmp_path / "svid.0.key").write_text("old")
-    (tmp_path / "svid.0.key").chmod(0o666)
-    agent.run("svid", "x509", "--write", str(tmp_path))
-    key = tmp_path / "svid.0.key"
-    assert (0o600, True) == (key.stat().st_mode & 0o777, "PRIVATE KEY" in key.read_text())
-    key.unlink()
-    key.symlink_to(victim)
-    agent.run("svid", "x509", "--write", str(tmp_path), check=False)
-    assert "mine" == victim.read_text()
-
-
-@pytest.mark.parametrize("issuer", ["foreign root", "no chain", "its own"])
-def test_SPIRE_655_chains_of_a_foreign_root(issuer: str) -> None:
-    """A leaf with the right ID that does not chain to its own trust domain's bundle is refused."""
-    root, foreign = authority(), authority(subject="foreign")
-    leaf = issue({"foreign root": foreign, "no chain": authority(subject="other"), "its own": None}[issuer])
-    chain = [leaf.certificate] + ([foreign.certificate] if issuer == "foreign root" else [])
-    with pytest.raises(InvalidSvid):
-        verify_chain(chain, [root.certificate], HERE, NOW)
-    assert str(verify_chain([issue(root).certificate], [root.certificate], HERE, NOW)).startswith(
-        "spiffe://example.org/"
-    )
 
 
 @pytest.mark.parametrize("claim", ["sub", "aud", "exp"])
@@ -361,60 +191,6 @@ def test_SPIRE_1131_limits_are_where_they_are_said(admin: Admin, name: str, make
     assert [0, 0, 3] == [code(limit + off) for off in (-1, 0, 1)]
 
 
-def test_SPIRE_1143_starts_and_stops_under_load() -> None:
-    """An agent that is stopped in the midst of calls, again and again, leaves no traceback and ends with 0."""
-    with AgentProcess() as own:
-        own.register("/self", f"unix:uid:{os.getuid()}")
-        for _ in range(6):
-            with Wire(own.socket) as wire:
-                streams = [wire.x509_stream() for _ in range(20)]
-                calls = [
-                    wire._channel.unary_unary(WORKLOAD_API + "FetchJWTSVID").future(b"\x0a\x01a", metadata=HEADER)
-                    for _ in range(40)
-                ]
-                next(streams[0])
-                assert 0 == own.stop()
-                for each in (*streams, *calls):
-                    each.cancel()
-            own.start()
-        assert "Traceback" not in own.log.read_text()
-
-
-def test_go_spiffe_27_what_parsing_refuses_verifying_refuses_too() -> None:
-    """A leaf for a whole trust domain is refused where it is read and where it is verified."""
-    root = authority()
-    leaf = issue(root, san=(san("spiffe://example.org"), False)).certificate
-    for check in (lambda: check_leaf(leaf), lambda: verify_chain([leaf], [root.certificate], HERE, NOW)):
-        with pytest.raises(InvalidSvid):
-            check()
-
-
-@pytest.mark.parametrize(
-    "name",
-    [
-        "example.org\n",
-        "\u212aelvin.org",
-        "\u0130.org",
-        "\u017fpiffe.org",
-        "ex\u0430mple.org",
-        "EXAMPLE.org",
-        "a\0",
-        "a.org\r",
-        "\uff41.org",
-    ],
-)
-def test_py_spiffe_names_that_look_alike(name: str) -> None:
-    """A name that folds or strips into a good one is refused, wherever names are read."""
-    for read in (
-        lambda: TrustDomain.parse(name),
-        lambda: SpiffeId.parse(f"spiffe://{name}/web"),
-        lambda: SpiffeId.from_parts(name, "/web"),
-        lambda: SpiffeId.parse(f"spiffe://example.org/{name}\n"),
-    ):
-        with pytest.raises(InvalidSpiffeId):
-            read()
-
-
 # --- step-ca and Vault ------------------------------------------------------------------------------------------------
 
 
@@ -450,68 +226,6 @@ def test_CVE_2026_30836_unknown_values_of_an_enum(admin: Admin, value: int) -> N
 def test_CVE_2026_30836_methods_that_are_not_for_workloads(wire: Wire, method: str) -> None:
     """A method that is not listed at the public socket does not exist there, for whoever it is."""
     assert "UNIMPLEMENTED" == refusal(lambda: wire.unary(method, b""))[0]
-
-
-def test_CVE_2026_40097_empty_lists() -> None:
-    """Where the first of a list is looked at, an empty list is refused and breaks nothing."""
-    root = authority()
-    oid = x509.ExtendedKeyUsage.oid
-    for name, extension in (
-        ("extended", x509.UnrecognizedExtension(oid, b"\x30\x00")),
-        ("san", x509.UnrecognizedExtension(x509.SubjectAlternativeName.oid, b"\x30\x00")),
-        ("usage", x509.UnrecognizedExtension(x509.KeyUsage.oid, b"\x03\x01\x00")),
-    ):
-        leaf = issue(root, **{name: (extension, False)}).certificate
-        with pytest.raises(InvalidSvid):
-            verify_chain([leaf], [root.certificate], HERE, NOW)
-    with pytest.raises(InvalidSvid):
-        verify_chain([], [root.certificate], HERE, NOW)
-    for keys in ([], [{}], [[]], [None], [{"kty": "EC", "use": "x509-svid", "x5c": []}]):
-        assert () == bundles.parse(HERE, {"keys": keys}).x509_authorities
-    for x5c in ([[]], [None], [""], "", {"0": "x"}, [{}]):
-        if x5c:
-            with pytest.raises(InvalidBundle):
-                bundles.parse(HERE, {"keys": [{"kty": "EC", "use": "x509-svid", "x5c": x5c}]})
-
-
-@pytest.mark.root
-def test_CVE_2020_16250_who_calls_is_not_what_the_caller_says(agent: AgentProcess, admin: Admin) -> None:
-    """What a caller writes into its request or metadata about itself counts for nothing."""
-    from harness.borrowed import wire_of
-
-    with wire_of(agent.socket, 4872) as stranger:
-        metadata = (
-            *HEADER,
-            ("x-spiffe-id", "spiffe://example.org/self"),
-            ("x-forwarded-client-cert", "URI=spiffe://example.org/self"),
-            ("uid", "0"),
-            (":authority", "root"),
-        )[:-1]
-        request = pb.JWTSVIDRequest(audience=["a"], spiffe_id="spiffe://example.org/self")
-        call = lambda: stranger.unary(WORKLOAD_API + "FetchJWTSVID", request, metadata=metadata)  # noqa: E731
-        assert ("PERMISSION_DENIED", "no identity issued") == refusal(call)
-
-
-def test_CVE_2025_6037_a_leaf_is_no_trust_anchor() -> None:
-    """A certificate that is no authority vouches for nobody, although it lies in the bundle."""
-    root = authority()
-    leaf = issue(root)
-    below = issue(leaf, subject="below").certificate
-    for chain in ([leaf.certificate], [below], [below, leaf.certificate]):
-        with pytest.raises(InvalidSvid):
-            verify_chain(chain, [leaf.certificate], HERE, NOW)
-
-
-@pytest.mark.root
-def test_CVE_2019_19921_CVE_2025_52881_a_false_proc() -> None:
-    """An agent does not start where /proc is not the kernel's, and says what to do."""
-    script = 'mount -t tmpfs none /proc && mkdir -p /proc/self/fd && exec "$@"'
-    deceived = AgentProcess(under=("unshare", "-m", "sh", "-c", script, "sh"))
-    try:
-        with pytest.raises(RuntimeError, match="/proc is not the kernel's"):
-            deceived.start()
-    finally:
-        deceived.__exit__()
 
 
 # --- gRPC -------------------------------------------------------------------------------------------------------------
