@@ -1,12 +1,12 @@
 """A room whose tasks are handed on: a workload process for each, and the way from one to the next."""
 
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from typing import Any
 
 from fakes.children import child, holder_of, peer_of
 from fakes.clock import FakeClock
 from fakes.registrations import entry
-from fakes.task_room import Room
+from fakes.task_room import Room, end_all
 from fakes.task_types import TRIAGE, task_type
 from sojourn.tasks.beginning import Bond
 from sojourn.tasks.changing import Changing
@@ -46,3 +46,17 @@ class FamilyRoom(Room):
 
     async def hand_on(self, task, worker: int, wanted=None, max_seconds: float = 0):
         return await self.accept(await self.ticket(task, worker, wanted, max_seconds), worker)
+
+
+async def opened(room: FamilyRoom, stack: AsyncExitStack) -> FamilyRoom:
+    """Have a room run until the stack is closed; its store works again then, and all of its tasks are ended."""
+    await stack.enter_async_context(room.running())
+
+    async def stop() -> None:
+        room.store.gate = None
+        room.store.failure = None
+        end_all(room.engine)
+        await room.engine.journal.drain()
+
+    stack.push_async_callback(stop)
+    return room
