@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 from harness.agent import ROOT, AgentProcess
+from harness.borrowed import wire_of
 from harness.callers import Caller
 from harness.clients import built
-from harness.raw import Admin
+from harness.raw import Admin, Wire
 from harness.taskagent import ISSUER, TICKETS, shared_agent
 from harness.taskcalls import Feed
 from sojourn import SyncClient
@@ -41,6 +42,13 @@ def admin(agent: AgentProcess) -> Iterator[Admin]:
     """The admin socket of the agent that a module's tests share."""
     with Admin(agent.admin_socket) as admin:
         yield admin
+
+
+@pytest.fixture(scope="module")
+def wire(agent: AgentProcess) -> Iterator[Wire]:
+    """Calls of this user to the agent that a module's tests share."""
+    with Wire(agent.socket) as wire:
+        yield wire
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +96,13 @@ def bystander(shared: AgentProcess) -> Iterator[Caller]:
 def uid() -> int:
     """A user of the test's own."""
     return next(UIDS)
+
+
+@pytest.fixture
+def stranger(agent: AgentProcess, uid: int) -> Iterator[Wire]:
+    """Calls of a user whom nobody has registered yet."""
+    with wire_of(agent.socket, uid) as wire:
+        yield wire
 
 
 def wait_for_quiet(agent: AgentProcess, seconds: float = 10.0) -> tuple[list[dict[str, object]], int]:
