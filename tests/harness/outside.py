@@ -1,11 +1,16 @@
 """An agent with providers outside: stand-ins on loopback, and task types that name them."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from sojourn import SyncClient
+from sojourn._pb.sojourn.v1 import admin_pb2
+
 from harness.agent import AgentProcess
 from harness.authserver import AuthServer
-from harness.taskagent import TICKETS, TRIAGE, make_agent
+from harness.taskagent import OTHER_UID, TICKETS, TRIAGE, make_agent, write_type
+from harness.taskcalls import unary
 
 ORDERS, STOCK = "https://orders.example.org", "https://stock.example.org"
 HELPER = "spiffe://example.org/agent/helper"
@@ -50,3 +55,34 @@ def outside_agent(
     tables = provider("corp", corp) + provider("other", other, timeout='"1s"') + extra
     with make_agent(level=level, extra=tables) as made:
         yield made
+
+
+@contextmanager
+def working_agent(corp: AuthServer, other: AuthServer, *, extra: str = "") -> Iterator[AgentProcess]:
+    """A running agent where this user, as /agent/triage, can begin tasks of type `outside`; OTHER_UID is the helper."""
+    with outside_agent(corp, other, level="debug", extra=extra) as agent:
+        write_type(agent.folder / "types", "outside", outside_type(), PERMIT_ALL)
+        assert agent.run("policy", "reload").returncode == 0
+        agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
+        agent.register("/agent/helper", f"unix:uid:{OTHER_UID}")
+        yield agent
+
+
+@contextmanager
+def client_beside(agent: AgentProcess, *servers: AuthServer) -> Iterator[SyncClient]:
+    """A client of an agent. Afterwards its providers answer as ever."""
+    with SyncClient(agent.socket) as opened:
+        yield opened
+    for server in servers:
+        server.always.clear()
+
+
+def listed(agent: AgentProcess) -> dict[str, admin_pb2.Provider]:
+    """The providers that operators see, by name."""
+    answer = unary(
+        agent.admin_socket,
+        "/sojourn.v1.Admin/ListProviders",
+        admin_pb2.ListProvidersRequest(),
+        admin_pb2.ListProvidersResponse,
+    )
+    return {each.name: each for each in answer.providers}

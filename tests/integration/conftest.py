@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from harness.agent import ROOT, AgentProcess
+from harness.authserver import AuthServer
 from harness.borrowed import wire_of
 from harness.callers import Caller
 from harness.clients import built
@@ -56,6 +57,20 @@ def shared() -> Iterator[AgentProcess]:
     """An agent with task types that a module's tests share."""
     with shared_agent() as agent:
         yield agent
+
+
+@pytest.fixture(scope="module")
+def corp() -> Iterator[AuthServer]:
+    """A provider outside that a module's tests share."""
+    with AuthServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def other() -> Iterator[AuthServer]:
+    """Another provider outside."""
+    with AuthServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -2,45 +2,24 @@
 and an authorization server that are real processes and sockets.
 """
 
-import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
-import threading
 import urllib.request
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 
 import pytest
 from harness.agent import AgentProcess
-from harness.authserver import AuthServer, drop, held, refuse, slow, status
+from harness.authserver import AuthServer, refuse, status
 from harness.callers import Caller
-from harness.exchanges import ACCESS_TOKEN, GRANT, JWT, http, post
+from harness.exchanges import ACCESS_TOKEN, GRANT, JWT, http
 from harness.looking import until
-from harness.outside import ASK, HELPER, ORDERS, PERMIT_ALL, STOCK, outside_agent, outside_type, provider
-from harness.taskagent import ISSUER, OTHER_UID, TICKETS, TRIAGE, make_agent, write_type
-from harness.taskcalls import unary
+from harness.outside import HELPER, ORDERS, STOCK, client_beside, listed, working_agent
+from harness.taskagent import ISSUER, OTHER_UID, TICKETS, TRIAGE
 from sojourn import SojournError, SyncClient
-from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn.errors import TaskOver
-from sojourn.limits import CALLS_PER_UID, PROVIDER_CALLS_PER_OWNER
-from sojourn.tasks.grants import Grant
-
-SECRETS = ("eyJ",)  # what every token here begins with
-
-
-@pytest.fixture(scope="module")
-def corp() -> Iterator[AuthServer]:
-    with AuthServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def other() -> Iterator[AuthServer]:
-    with AuthServer() as server:
-        yield server
 
 
 @pytest.fixture(scope="module")
@@ -53,20 +32,14 @@ def metrics() -> int:
 @pytest.fixture(scope="module")
 def shared(corp: AuthServer, other: AuthServer, metrics: int) -> Iterator[AgentProcess]:
     extra = f'\n[metrics]\nlisten = "127.0.0.1:{metrics}"\n'
-    with outside_agent(corp, other, level="debug", extra=extra) as agent:
-        write_type(agent.folder / "types", "outside", outside_type(), PERMIT_ALL)
-        assert agent.run("policy", "reload").returncode == 0
-        agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
-        agent.register("/agent/helper", f"unix:uid:{OTHER_UID}")
+    with working_agent(corp, other, extra=extra) as agent:
         yield agent
 
 
 @pytest.fixture
 def client(shared: AgentProcess, corp: AuthServer, other: AuthServer) -> Iterator[SyncClient]:
-    with SyncClient(shared.socket) as opened:
+    with client_beside(shared, corp, other) as opened:
         yield opened
-    for server in (corp, other):
-        server.always.clear()
 
 
 class TestGetToken:
@@ -261,72 +234,6 @@ class TestTokenEndpoint:
 ACTION = {ORDERS: "orders:read", TICKETS: "ticket:read"}
 
 
-class TestDown:
-    def test_it_fails_its_own_audience_alone(
-        self, shared: AgentProcess, client: SyncClient, corp: AuthServer, other: AuthServer
-    ) -> None:
-        """With one provider that hangs, another one and our own tokens are as quick as ever, and so is the end."""
-        other.always["token"] = slow(30)
-        before = len(other.calls("token"))
-        with client.task("outside") as task, Caller(shared.socket) as waiting:
-            mine = waiting.ask("begin", type="outside")["id"]
-            waiting.tell("token", task=mine, resource=STOCK)
-            until(lambda: len(other.calls("token")) > before, "the provider is asked")
-            assert task.token(ORDERS).provider == "corp"
-            assert task.token(TICKETS).provider == ""
-            assert waiting.hear("refused", "error", "token")["event"] != "token"
-
-    def test_it_is_tried_again(self, client: SyncClient, corp: AuthServer) -> None:
-        """A connection that breaks off once is nothing that a task hears of."""
-        before = len(corp.calls("token"))
-        corp.script("token", drop)
-        with client.task("outside") as task:
-            assert corp.active(task.token(ORDERS).token)
-        assert 2 == len(corp.calls("token")) - before
-
-    def test_it_is_left_alone_and_found_again(
-        self, shared: AgentProcess, client: SyncClient, other: AuthServer
-    ) -> None:
-        """After some failures nobody asks it, operators see that, and once it is back it is found without anyone."""
-        other.always["token"] = status(500)
-        with client.task("outside") as task:
-
-            def fails() -> bool:
-                with pytest.raises(SojournError):
-                    task.token(STOCK)
-                return listed(shared)["other"].circuit == "open"
-
-            until(fails, "it is left alone")
-            asked = len(other.calls("token"))
-            for _ in range(20):
-                with pytest.raises(SojournError, match="does not answer"):
-                    task.token(STOCK)
-                if listed(shared)["other"].circuit != "open":
-                    break
-            assert len(other.calls("token")) <= asked + 1
-            assert listed(shared)["other"].fault
-            other.always.clear()
-            until(lambda: works(task, STOCK), "it is found again")
-            assert listed(shared)["other"].circuit == "closed"
-
-
-def works(task: object, resource: str) -> bool:
-    try:
-        return bool(task.token(resource).token)
-    except SojournError:
-        return False
-
-
-def listed(agent: AgentProcess) -> dict[str, admin_pb2.Provider]:
-    answer = unary(
-        agent.admin_socket,
-        "/sojourn.v1.Admin/ListProviders",
-        admin_pb2.ListProvidersRequest(),
-        admin_pb2.ListProvidersResponse,
-    )
-    return {each.name: each for each in answer.providers}
-
-
 class TestSeen:
     def test_providers(self, shared: AgentProcess, client: SyncClient) -> None:
         """Operators see each provider, what it can, and what there is of it."""
@@ -394,124 +301,3 @@ def handed_out(agent: AgentProcess, task: str) -> int:
 def audited(agent: AgentProcess, task: str, event: str) -> list[dict[str, dict[str, object]]]:
     records = agent.json("task", "why", task)["records"]
     return [each for each in records if each["event"] == event]
-
-
-class TestTaskTypes:
-    @pytest.mark.parametrize(
-        ("toml", "fault"),
-        [
-            (outside_type(corp="nobody"), r"outside.toml:*: ceiling: provider: *\[providers.nobody\]*corp, other"),
-            (outside_type(ask='ask = { audience = "x", colour = "red" }'), "outside.toml:*: ceiling: ask: *colour*"),
-        ],
-    )
-    def test_a_set_that_names_no_provider(self, corp: AuthServer, other: AuthServer, toml: str, fault: str) -> None:
-        """A set that does not fit the providers is refused, with file and line, and the one in force stays."""
-        with outside_agent(corp, other) as agent:
-            types = agent.folder / "types"
-            write_type(types, "outside", outside_type(), PERMIT_ALL)
-            agent.run("policy", "reload")
-            before = agent.json("status")["policy"]["digest"]
-            write_type(types, "outside", toml, PERMIT_ALL)
-            done = agent.run("policy", "reload", check=False)
-            assert done.returncode == 1
-            assert_like(done.stderr, fault)
-            (line,) = (number for number, text in enumerate(toml.splitlines(), 1) if "nobody" in text or "red" in text)
-            assert f"outside.toml:{line}: " in done.stderr
-            assert before == agent.json("status")["policy"]["digest"]
-
-    def test_an_agent_does_not_start_with_one(self, corp: AuthServer) -> None:
-        """At the start that is a reason not to."""
-        agent = make_agent(extra=provider("corp", corp))
-        write_type(agent.folder / "types", "outside", outside_type(), PERMIT_ALL)
-        with pytest.raises(RuntimeError, match=r"outside\.toml:\d+: ceiling: provider: .*\[providers\.other\]"):
-            agent.start()
-        agent.__exit__(None, None, None)
-
-    def test_what_changes_while_it_runs(self, corp: AuthServer, other: AuthServer) -> None:
-        """When a task type asks for something else, live tasks are given that from then on."""
-        with outside_agent(corp, other) as agent:
-            types = agent.folder / "types"
-            write_type(types, "outside", outside_type(), PERMIT_ALL)
-            agent.run("policy", "reload")
-            agent.register("/agent/triage", f"unix:uid:{os.getuid()}")
-            with SyncClient(agent.socket) as client, client.task("outside") as task:
-                first = task.token(ORDERS).token
-                write_type(types, "outside", outside_type(ask=ASK.format(audience="others")), PERMIT_ALL)
-                agent.run("policy", "reload")
-                assert first != task.token(ORDERS).token
-                assert corp.calls("token")[-1].form["audience"] == "others"
-
-
-def assert_like(text: str, pattern: str) -> None:
-    """Whether the parts of a pattern, between its stars, are in a text in their order."""
-    at = 0
-    for part in pattern.replace("\\", "").split("*"):
-        found = text.find(part, at)
-        assert found >= 0, (part, text)
-        at = found + len(part)
-
-
-class TestManyWait:
-    def test_they_hold_up_nothing_else(
-        self, shared: AgentProcess, client: SyncClient, other: AuthServer, corp: AuthServer
-    ) -> None:
-        """With more of a user's requests waiting for a provider than it may have calls, its others are answered."""
-        go_on = threading.Event()
-        corp.always["token"] = held(go_on)
-        before = len(corp.calls("token"))
-        with ThreadPoolExecutor(2 * CALLS_PER_UID) as pool, contextlib.ExitStack() as closing:
-            closing.callback(go_on.set)
-            tasks = [client.begin_task("outside") for _ in range(CALLS_PER_UID + 8)]  # none is a stream
-            forms = [{"grant_type": "client_credentials", "resource": ORDERS, "task_id": each.id} for each in tasks]
-            waiting = [pool.submit(fails, lambda task=each: task.token(ORDERS)) for each in tasks]
-            waiting += [pool.submit(posted, shared.socket, each) for each in forms[:40]]
-            until(lambda: len(corp.calls("token")) - before >= PROVIDER_CALLS_PER_OWNER, "as many ask as may")
-            assert tasks[0].token(TICKETS).token
-            assert tasks[0].token(STOCK).provider == "other"
-            with http(shared.socket) as opened:
-                fields = {**forms[0], "resource": TICKETS}
-                assert 200 == opened.post("/token", data=fields).status_code
-                assert {"active": False} == opened.post("/introspect", data={"token": "x"}).json()
-            tasks[0].complete()
-            go_on.set()
-            codes = {code for each in waiting if (code := each.result())}
-        assert codes <= {"", 0, "provider_unavailable", "task_not_active", 400, 503}
-        for each in tasks:
-            each.complete()
-
-    def test_nor_do_those_that_name_no_resource(
-        self, shared: AgentProcess, client: SyncClient, corp: AuthServer
-    ) -> None:
-        """A request for the only resource of a task, which need not name it, waits with those for its provider."""
-        go_on = threading.Event()
-        corp.always["token"] = held(go_on)
-        with ThreadPoolExecutor(40) as pool, contextlib.ExitStack() as closing:
-            closing.callback(go_on.set)
-            tasks = [client.begin_task("outside", grants=[Grant.parse(ORDERS, ["orders:read"])]) for _ in range(40)]
-            ours = client.begin_task("outside")
-            before = len(corp.calls("token"))
-            forms = [{"grant_type": "client_credentials", "task_id": each.id} for each in tasks]
-            waiting = [pool.submit(posted, shared.socket, each) for each in forms]
-            until(lambda: len(corp.calls("token")) - before >= PROVIDER_CALLS_PER_OWNER, "as many ask as may")
-            assert 200 == post(shared.socket, {**forms[0], "task_id": ours.id, "resource": TICKETS}).status_code
-            assert not any(each.done() for each in waiting)
-            go_on.set()
-            assert {0} == {each.result() for each in waiting}
-        for each in (*tasks, ours):
-            each.complete()
-
-
-def fails(ask: Callable[[], object]) -> str:
-    """Ask, and return the code of the error; empty if there is none."""
-    try:
-        ask()
-    except SojournError as error:
-        return error.remote_code or error.public
-    return ""
-
-
-def posted(socket_path: str, fields: dict[str, str]) -> int:
-    """Ask at the token endpoint, and return the status of the refusal; 0 if it is none."""
-    with http(socket_path) as opened:
-        answer = opened.post("/token", data=fields)
-    return 0 if answer.status_code == 200 else answer.status_code
