@@ -8,6 +8,7 @@ stays one file however long: whoever asks what an attacker can have of anything 
 SPIFFE_ID_MAX_BYTES = 2048  # SPIFFE ID 2.3: no longer ones are generated
 TRUST_DOMAIN_MAX_BYTES = 255  # SPIFFE ID 2.3: what a URI host may have
 HINT_MAX_BYTES = 1024  # Workload API 8
+JSON_DEPTH = 100  # objects and lists within each other, in what comes from others
 JWT_LEEWAY_SECONDS = 60  # clock skew between hosts; the same that SPIRE and go-spiffe allow
 
 # --- lifetimes ------------------------------------------------------------------------------------------------------

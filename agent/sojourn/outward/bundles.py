@@ -180,7 +180,7 @@ def _read(trust_domain: TrustDomain, body: bytes) -> Bundle:
         raise BundleNotFetched(
             f"the endpoint's answer is no bundle: {error.public}", reason_code="invalid_bundle", detail=error.detail
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BundleNotFetched("the endpoint's answer is not JSON", reason_code="invalid_bundle") from error
     return bundle
 

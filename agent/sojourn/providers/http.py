@@ -20,7 +20,7 @@ class Answer:
         """The body as a JSON object, strictly read. Raise ProviderUnavailable that names `step` if it is none."""
         try:
             value = strictjson.loads(self.body.decode())
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise ProviderUnavailable("the answer is not JSON", step=step, sent=True) from error
         if not isinstance(value, dict):
             raise ProviderUnavailable("the answer is not a JSON object", step=step, sent=True)

@@ -169,7 +169,7 @@ def unverified_claims(token: str, part: int = 1) -> dict[str, Any]:
         return {}
     try:
         value = strictjson.loads(base64.urlsafe_b64decode(segments[part] + "==").decode())
-    except (ValueError, RecursionError):
+    except ValueError:
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -23,6 +23,7 @@ from sojourn.sdk.egressleg import USER, Leg
 from sojourn.sdk.extras import extra
 from sojourn.sdk.localcredentials.place import private_folder
 from sojourn.sdk.loopback import Serving
+from sojourn.tlslevel import client_context
 
 with extra("http"):
     import anyio
@@ -94,6 +95,6 @@ async def running(
 
 def _trusted(file: str | None) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=file)
+        return client_context(cafile=file)
     except (OSError, ssl.SSLError) as error:
         raise InvalidInput(f"the authorities in {file!r} cannot be read: {error.strerror or error}") from error

@@ -60,7 +60,7 @@ def read(content: bytes) -> McpCall:
     """Parse the one message that an HTTP request has. Raise InvalidInput for what may be read in two ways."""
     try:
         message = strictjson.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidInput("content is not one JSON-RPC message: each member once, in UTF-8") from error
     if not isinstance(message, dict):
         raise InvalidInput("content is not one JSON-RPC message")

@@ -352,7 +352,7 @@ def _object(segment: str, what: str) -> dict[str, Any]:
             json.dumps(value, ensure_ascii=False).encode()
     except InvalidToken:
         raise
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidToken(f"unable to parse JWT token: {what} is not JSON", reason_code="malformed") from error
     if not isinstance(value, dict):
         raise InvalidToken(f"unable to parse JWT token: {what} is not a JSON object", reason_code="malformed")

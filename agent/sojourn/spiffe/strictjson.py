@@ -2,15 +2,34 @@
 
 import json
 import math
+import re
 from typing import Any, Final
+
+from sojourn.limits import JSON_DEPTH
+
+_STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOTALL)
 
 
 def loads(text: str) -> Any:
-    """Parse JSON that has no member twice, and no number that is none or is out of range.
+    """Parse JSON that has no member twice, no number that is none or is out of range, and JSON_DEPTH levels at most.
 
-    Raise ValueError, or RecursionError for what is nested too deeply.
+    Raise ValueError for any other.
     """
+    if text.count("{") + text.count("[") > JSON_DEPTH:
+        _check_depth(text)
     return _DECODER.decode(text)
+
+
+def _check_depth(text: str) -> None:
+    """How deep the decoder itself goes is as this Python was built, and what it makes is gone through again."""
+    depth = 0
+    for found in _STRING_OR_BRACKET.finditer(text):
+        if found[0] in {"{", "["}:
+            depth += 1
+            if depth > JSON_DEPTH:
+                raise ValueError("nested too deeply")
+        elif found[0] in {"}", "]"}:
+            depth -= 1
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

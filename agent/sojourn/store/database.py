@@ -275,9 +275,10 @@ def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
     try:
         _migrate(engine)
         files = DatabaseFiles(path)
-    except SojournError:
-        raise
     except Exception as error:
+        engine.dispose()
+        if isinstance(error, SojournError):
+            raise
         raise _unusable(path, _sentence(error)) from error
     return Database(engine, files, torn)
 

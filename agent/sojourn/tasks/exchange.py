@@ -248,7 +248,7 @@ def _details(text: str | None) -> Details | None:
         return None
     try:
         value = strictjson.loads(text)
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InvalidAuthorizationDetails("authorization_details are not JSON") from error
     try:
         return from_details(value)

@@ -1,8 +1,10 @@
 """Migrations: the schema that is migrated to is the one that the code expects, and nothing else is touched."""
 
+import os
 import sqlite3
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -130,6 +132,17 @@ def test_a_table_that_is_missing_is_noticed(path):
     by_hand(path, "DROP TABLE settings")
     with pytest.raises(CannotStart), opened(path):
         pass
+
+
+def test_what_is_refused_is_closed(path):
+    """A database that is refused is not kept open."""
+    with opened(path):
+        pass
+    by_hand(path, "UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(CannotStart), opened(path):
+        pass
+    held = {os.path.realpath(each) for each in Path("/proc/self/fd").iterdir()}
+    assert set() == {each for each in held if each.startswith(str(path))}
 
 
 @pytest.mark.parametrize("version", ["", "base", "0000"])

@@ -13,6 +13,7 @@ from sojourn.sdk.egresswire import Gone, Headers, Malformed, Wire, forwarded
 from sojourn.sdk.extras import extra
 from sojourn.sdk.localcredentials.form import Lent, Place, status_of
 from sojourn.sdk.taskvalues import VAULT_TOKEN, AccessToken, Outside
+from sojourn.tlslevel import client_context
 
 with extra("http"):
     import httpcore
@@ -51,7 +52,7 @@ def trusted(environment: Mapping[str, str]) -> ssl.SSLContext:
     """Whom Vault's certificate must be of, as Vault's own variables say; without them, those whom the system trusts."""
     file, folder = environment.get("VAULT_CACERT") or None, environment.get("VAULT_CAPATH") or None
     try:
-        return ssl.create_default_context(cafile=file, capath=None if file else folder)
+        return client_context(cafile=file, capath=None if file else folder)
     except (OSError, ssl.SSLError) as error:
         raise InvalidInput(
             f"the authorities in {file or folder!r} cannot be read: {error.strerror or error}"
