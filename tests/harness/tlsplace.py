@@ -10,6 +10,18 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+_SIGNS = x509.KeyUsage(
+    digital_signature=False,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    key_cert_sign=True,
+    crl_sign=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 class TlsPlace:
     """Files: `ca`, the authority; `chain` and `key` of a server that is localhost and 127.0.0.1.
@@ -42,6 +54,7 @@ class TlsPlace:
         )
         public = authority_key.public_key()
         authority = authority.add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        authority = authority.add_extension(_SIGNS, critical=True)
         signed = authority.sign(authority_key, SHA256())
         leaf = _builder(common_name, key.public_key(), "test authority", ends_in)
         leaf = leaf.add_extension(x509.SubjectAlternativeName(names), critical=False)

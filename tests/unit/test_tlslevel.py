@@ -3,9 +3,10 @@
 import ssl
 
 import pytest
+from harness.tlsplace import TlsPlace
 from sojourn.providers.connecting import tls_context
 from sojourn.sdk.egressca import EgressAuthority
-from sojourn.tlslevel import demand_modern_tls
+from sojourn.tlslevel import client_context, demand_modern_tls
 
 
 @pytest.mark.parametrize("protocol", [ssl.PROTOCOL_TLS_CLIENT, ssl.PROTOCOL_TLS_SERVER])
@@ -25,6 +26,14 @@ def test_a_context_that_takes_everything(protocol):
 def test_those_who_make_one(make):
     """Providers are spoken to so, and so is a command by its egress proxy."""
     modern(make())
+
+
+def test_whom_a_client_believes(tmp_path):
+    """Certificates are verified, by name too; each of the named ones is an authority, in the forms that others take."""
+    context = client_context(cafile=TlsPlace(tmp_path).ca)
+    assert (ssl.CERT_REQUIRED, True, 1) == (context.verify_mode, context.check_hostname, len(context.get_ca_certs()))
+    assert context.verify_flags & ssl.VERIFY_X509_PARTIAL_CHAIN
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
 
 
 def modern(context):
