@@ -21,6 +21,7 @@ from sojourn_attestors.containers.place import Containers
 examples.by_default()
 end_with_failures()
 os.environ.pop("PYTHONUNBUFFERED", None)  # an image may set it; a user has none, and output waits in buffers
+os.umask(0o022)  # other users look at what tests lay out
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
