@@ -51,6 +51,11 @@ def is_public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
+def is_loopback(address: Address) -> bool:
+    """Whether an address is of the loopback by itself: from Python 3.13 on one that stands for another would be too."""
+    return address.is_loopback and unwrapped(address) is address
+
+
 def may_connect(address: Address, allowed: Sequence[Network]) -> bool:
     """Whether an address is public, or of one of the networks that are allowed."""
     real = unwrapped(address)

@@ -17,7 +17,7 @@ from sojourn.limits import (
     PROVIDER_READ_BYTES,
     PROVIDER_WIRE_MAX_BYTES,
 )
-from sojourn.providers.addresses import Address, Network, may_connect, parse_address
+from sojourn.providers.addresses import Address, Network, is_loopback, may_connect, parse_address
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.tlslevel import demand_modern_tls
 
@@ -128,7 +128,7 @@ class Guarded(httpcore.AsyncNetworkBackend):
             addresses = await self._lookups.of(host, port)
         except OSError as error:
             raise ProviderUnavailable(f"{host} has no address", at="address", detail=str(error)) from error
-        fit = [each for each in addresses if (each.is_loopback if self._loopback else may_connect(each, self._allowed))]
+        fit = [each for each in addresses if self._is_fit(each)]
         if fit:
             return fit
         if self._loopback:
@@ -138,6 +138,9 @@ class Guarded(httpcore.AsyncNetworkBackend):
             told = f"{host} has an address that is not public ({shown})"
             hint = "if it is meant, name its network in private_networks of the provider's table"
         raise ProviderUnavailable(told, at="address", hint=hint)
+
+    def _is_fit(self, address: Address) -> bool:
+        return is_loopback(address) if self._loopback else may_connect(address, self._allowed)
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
