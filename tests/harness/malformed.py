@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
+import pytest
 
 from harness.agent import AgentProcess
 from harness.raw import BUNDLE_API, ENTRY_API, Admin, Wire
@@ -13,8 +13,8 @@ from harness.raw import BUNDLE_API, ENTRY_API, Admin, Wire
 FEDERATION_API = "/spire.api.server.trustdomain.v1.TrustDomain/"
 
 
-@contextmanager
-def administered(agent: AgentProcess) -> Iterator[Admin]:
+@pytest.fixture(scope="module", name="admin")
+def admin_fixture(agent: AgentProcess) -> Iterator[Admin]:
     """The admin socket of an agent that has an entry for this user, and knows one foreign trust domain."""
     with Admin(agent.admin_socket) as admin:
         admin.register("/self", f"unix:uid:{os.getuid()}")
@@ -22,9 +22,9 @@ def administered(agent: AgentProcess) -> Iterator[Admin]:
         yield admin
 
 
-@contextmanager
-def unchanged(admin: Admin, wire: Wire) -> Iterator[None]:
-    """Whatever is done within, entries, bundles and relationships are afterwards what they were, and all is served."""
+@pytest.fixture(autouse=True)
+def nothing_changes(admin: Admin, wire: Wire) -> Iterator[None]:
+    """Whatever a test does, entries, bundles and relationships are afterwards what they were, and all is served."""
     before = _world(admin)
     yield
     assert before == _world(admin), "entries, bundles or relationships have changed"

@@ -1,26 +1,12 @@
 """Malformed requests at both sockets: our error with a stable code, nothing changed, the agent alive."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from harness.agent import AgentProcess
 from harness.http2 import integer
-from harness.malformed import administered, told, unchanged
+from harness.malformed import admin_fixture, nothing_changes, told  # noqa: F401 - fixtures
 from harness.raw import ENTRY_API, WORKLOAD_API, Admin, Wire
 from sojourn._pb.spire.api.types import types_pb2 as types
-
-
-@pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with administered(agent) as admin:
-        yield admin
-
-
-@pytest.fixture(autouse=True)
-def nothing_changes(admin: Admin, wire: Wire) -> Iterator[None]:
-    with unchanged(admin, wire):
-        yield
 
 
 def field(number: int, kind: int, body: bytes = b"") -> bytes:

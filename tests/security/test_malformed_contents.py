@@ -1,7 +1,6 @@
 """Malformed contents of requests at the admin socket: our error with a stable code, nothing changed, the agent alive."""
 
 import datetime as dt
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -10,9 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
-from harness.agent import AgentProcess
-from harness.malformed import FEDERATION_API, administered, told, unchanged
-from harness.raw import BUNDLE_API, Admin, Wire, entry
+from harness.malformed import FEDERATION_API, admin_fixture, nothing_changes, told  # noqa: F401 - fixtures
+from harness.raw import BUNDLE_API, Admin, entry
 from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2
 from sojourn._pb.spire.api.server.svid.v1 import svid_pb2
@@ -23,18 +21,6 @@ SVID_API = "/spire.api.server.svid.v1.SVID/"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT.value[0]
 NOW = dt.datetime.now(dt.UTC)
 P256 = ec.generate_private_key(ec.SECP256R1())
-
-
-@pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with administered(agent) as admin:
-        yield admin
-
-
-@pytest.fixture(autouse=True)
-def nothing_changes(admin: Admin, wire: Wire) -> Iterator[None]:
-    with unchanged(admin, wire):
-        yield
 
 
 def csr(

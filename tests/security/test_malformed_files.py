@@ -2,26 +2,11 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from harness.agent import AgentProcess
-from harness.malformed import administered, unchanged
-from harness.raw import Admin, Wire
-
-
-@pytest.fixture(scope="module")
-def admin(agent: AgentProcess) -> Iterator[Admin]:
-    with administered(agent) as admin:
-        yield admin
-
-
-@pytest.fixture(autouse=True)
-def nothing_changes(admin: Admin, wire: Wire) -> Iterator[None]:
-    with unchanged(admin, wire):
-        yield
-
+from harness.malformed import admin_fixture, nothing_changes  # noqa: F401 - fixtures
 
 FILES: dict[str, bytes] = {
     "a bomb of aliases": b"a: &a [x, x, x, x, x, x, x, x, x]\n"

@@ -21,8 +21,6 @@ from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.x509svid import X509Svid
 from sojourn.tlslevel import demand_modern_tls
 
-_PARTIAL_CHAIN = 0x80000  # X509_V_FLAG_PARTIAL_CHAIN: a bundle may hold an authority that is not self-signed
-
 
 class SourceState(Protocol):
     """What a source knew at one moment."""
@@ -125,7 +123,7 @@ class SpiffeContext(ssl.SSLContext):
         inner.maximum_version = self.maximum_version
         inner.check_hostname = False
         inner.verify_mode = ssl.CERT_REQUIRED
-        inner.verify_flags |= ssl.VerifyFlags(_PARTIAL_CHAIN)
+        inner.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # a bundle may hold an authority that is not self-signed
         if self._server_side:
             inner.num_tickets = 0
         authorities = {each.public_bytes(Encoding.DER) for bundle in context.bundles.values() for each in bundle}
