@@ -3,11 +3,12 @@
 import http.client
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 
+import pytest
 from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
 
 from harness.agent import AgentProcess
+from harness.envoy import free_port
 from harness.looking import until
 from harness.raw import Admin, module_agent
 
@@ -18,8 +19,13 @@ NO_VALIDATOR.user_agent_build_version.version.major_number = 1
 NO_VALIDATOR.user_agent_build_version.version.minor_number = 17
 
 
-@contextmanager
-def sds_agent(metrics_port: int) -> Iterator[AgentProcess]:
+@pytest.fixture(scope="module", name="metrics_port")
+def metrics_port_fixture() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module", name="agent")
+def agent_fixture(metrics_port: int) -> Iterator[AgentProcess]:
     """An agent where whoever runs the tests has the identity /mine. At the end no stream may be left there."""
     config = f'[metrics]\nlisten = "127.0.0.1:{metrics_port}"\n'
     with module_agent(config) as running:

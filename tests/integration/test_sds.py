@@ -1,22 +1,12 @@
 """Envoy's secret discovery service on the wire: names, secrets, limits, refusals."""
 
-from collections.abc import Iterator
-
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from harness.agent import AgentProcess
-from harness.envoy import free_port
 from harness.raw import Admin, Wire, refusal
 from harness.sds import SDS, SECRET_TYPE, SecretStream, certificates, fetch, names_of, roots, secrets_of
-from harness.sdsagent import DOMAIN, MINE, NO_VALIDATOR, sds_agent, unauthorized
+from harness.sdsagent import DOMAIN, MINE, NO_VALIDATOR, agent_fixture, metrics_port_fixture, unauthorized  # noqa: F401 - fixtures
 from sojourn._pb.envoy.service.discovery.v3 import discovery_pb2 as pb
-
-
-@pytest.fixture(scope="module")
-def agent() -> Iterator[AgentProcess]:
-    with sds_agent(free_port()) as running:
-        yield running
 
 
 class TestFetch:

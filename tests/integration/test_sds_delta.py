@@ -1,26 +1,13 @@
 """Incremental streams of Envoy's secret discovery service on the wire: what is subscribed to, pushed and removed."""
 
 import os
-from collections.abc import Iterator
 
 import pytest
 from harness.agent import AgentProcess
-from harness.envoy import free_port
 from harness.raw import Admin, Wire
 from harness.sds import SECRET_TYPE, SecretStream, certificates, names_of, roots, secrets_of
-from harness.sdsagent import DOMAIN, MINE, NO_VALIDATOR, rejected, rejections, sds_agent
+from harness.sdsagent import DOMAIN, MINE, NO_VALIDATOR, agent_fixture, metrics_port_fixture, rejected, rejections  # noqa: F401 - fixtures
 from sojourn._pb.google.rpc import status_pb2
-
-
-@pytest.fixture(scope="module")
-def metrics_port() -> int:
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def agent(metrics_port: int) -> Iterator[AgentProcess]:
-    with sds_agent(metrics_port) as running:
-        yield running
 
 
 class TestDelta:

@@ -1,31 +1,26 @@
 """Streams of Envoy's secret discovery service on the wire: versions, nonces, pushes, refusals."""
 
 import os
-from collections.abc import Iterator
 
 import grpc
 import pytest
 from fakes.ca import FakeCa
 from harness.agent import AgentProcess
-from harness.envoy import free_port
 from harness.looking import until
 from harness.raw import Admin, Wire, refusal
 from harness.sds import SECRET_TYPE, SecretStream, certificates, names_of, roots, secrets_of
-from harness.sdsagent import DOMAIN, NO_VALIDATOR, rejected, rejections, sds_agent, unauthorized
+from harness.sdsagent import (  # noqa: F401 - fixtures
+    DOMAIN,
+    NO_VALIDATOR,
+    agent_fixture,
+    metrics_port_fixture,
+    rejected,
+    rejections,
+    unauthorized,
+)
 from sojourn._pb.envoy.config.core.v3 import base_pb2 as core
 from sojourn._pb.google.rpc import status_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
-
-
-@pytest.fixture(scope="module")
-def metrics_port() -> int:
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def agent(metrics_port: int) -> Iterator[AgentProcess]:
-    with sds_agent(metrics_port) as running:
-        yield running
 
 
 def set_bundle(admin: Admin, ca: FakeCa) -> None:
