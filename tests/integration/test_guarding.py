@@ -275,6 +275,39 @@ class TestFrameworks:
             assert ["startup", "shutdown"] == steps.done
 
 
+def test_mounted(client: SyncClient, agent: AgentProcess) -> None:
+    """A guarded application that is mounted in an open one is guarded, though it is told of no lifespan."""
+    from starlette.applications import Starlette
+    from starlette.requests import Request
+    from starlette.responses import PlainTextResponse, Response
+    from starlette.routing import Mount, Route
+
+    async def read(request: Request) -> Response:
+        return PlainTextResponse(request.path_params["ticket"])
+
+    async def health(_request: Request) -> Response:
+        return PlainTextResponse("well")
+
+    inner = Starlette(routes=[Route("/tickets/{ticket}", read), Route("/health", health)])
+    mounted = TaskTokenMiddleware(
+        inner,
+        actions={"GET /api/tickets/{ticket}": "ticket:read"},
+        public=["GET /api/health"],
+        audience=TICKETS,
+        socket=agent.socket,
+    )
+    outer = Starlette(routes=[Route("/", health), Mount("/api", mounted)])
+    with TestClient(outer, base_url=TICKETS) as http, client.task("triage-ticket", params={"ticket": "42"}) as task:
+        headers = bearer(task.token().token)
+        assert [200, 200] == [http.get(path).status_code for path in ("/", "/api/health")]
+        assert 401 == http.get("/api/tickets/42").status_code
+        answer = http.get("/api/tickets/42", headers=headers)
+        assert (200, "42") == (answer.status_code, answer.text)
+        assert 403 == http.get("/api/tickets/43", headers=headers).status_code
+        assert http.portal is not None
+        http.portal.call(mounted.close)
+
+
 def test_a_budget_of_calls(client: SyncClient, agent: AgentProcess, steps: Steps) -> None:
     """Calls that were let through are reported, and with the one beyond its budget the task ends, by itself."""
     with TestClient(starlette_app(agent, steps), base_url=TICKETS) as http, client.task("thrifty") as task:

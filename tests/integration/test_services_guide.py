@@ -245,6 +245,17 @@ class TestServers:
         assert 1 == until(calls, "the call is counted")
 
 
+def test_routes_without_a_token(place: Place) -> None:
+    """The guide's service in FastAPI tells everybody of its health and its API, and answers a browser's question."""
+    pytest.importorskip("fastapi")
+    asked = {"Origin": "https://shop.example", "Access-Control-Request-Method": "GET"}
+    with guide.running(place.folder / "tickets_fastapi.py", place.port, place.environment):
+        assert {"status": "well"} == httpx.get(place.url + "/health").json()
+        assert 200 == httpx.get(place.url + "/openapi.json").status_code
+        assert 405 == httpx.options(place.url + "/tickets/42", headers=asked).status_code  # by the framework
+        assert 401 == httpx.options(place.url + "/tickets/42").status_code
+
+
 @pytest.mark.parametrize("task_type", ["read-ticket", "read-high"])
 class TestClients:
     """The guide's own clients, each beside the server that it is for: also with tokens that are good for one request."""

@@ -72,9 +72,12 @@ class _Wish:
 class TaskBlock:
     """What `sojourn.task` returns: enter it once, with `with` or `async with`."""
 
-    def __init__(self, wish: _Wish, socket: str | None, on_end: OnEnd | None, cancel: bool) -> None:
+    def __init__(
+        self, wish: _Wish, socket: str | None, wait_for_agent: float, on_end: OnEnd | None, cancel: bool
+    ) -> None:
         self._wish = wish
         self._socket = socket
+        self._wait_seconds = wait_for_agent
         self._on_end = on_end
         self._cancel = cancel
         self._entered: ExitStack | AsyncExitStack | None = None
@@ -86,7 +89,7 @@ class TaskBlock:
         with ExitStack() as stack:
             client = self._shared(None)
             if not isinstance(client, SyncClient):
-                client = stack.enter_context(SyncClient(self._socket))
+                client = stack.enter_context(SyncClient(self._socket, wait_for_agent=self._wait_seconds))
             block = _run(self._wish, client._twin, self._on_end, cancel=False)
             task = SyncTask(client._portal, stack.enter_context(client._portal.inside(block)))
             self._before = _current.set(_Running(task, client, None))
@@ -106,7 +109,8 @@ class TaskBlock:
         async with AsyncExitStack() as stack:
             client = self._shared(loop)
             if not isinstance(client, Client):
-                client = await stack.enter_async_context(Client(self._socket))
+                opened = Client(self._socket, wait_for_agent=self._wait_seconds)
+                client = await stack.enter_async_context(opened)
             block = _run(self._wish, client, self._on_end, cancel=self._cancel)
             task = await stack.enter_async_context(block)
             self._before = _current.set(_Running(task, client, loop))
@@ -155,6 +159,7 @@ def task(
     on_end: OnEnd | None = None,
     cancel: bool = True,
     socket: str | None = None,
+    wait_for_agent: float = 0,
 ) -> TaskBlock:
     """Begin a task that ends with the block: `with sojourn.task("triage-ticket") as task`, or `async with` the same.
 
@@ -162,13 +167,14 @@ def task(
     What the block calls finds the task by `current_task()`. When the task ends before the block does, `on_end` is
     called with the reason; then, in asynchronous code, the block is cancelled and raises TaskOver, unless `cancel` is
     false. In other code the next use of the task raises TaskOver. `on_end` is called once, also when all went well.
+    An agent that is not there yet is waited for, at most `wait_for_agent` seconds.
     """
     if bool(type) == (ticket is not None):
         raise InvalidInput("name the type of the task, or give a ticket")
     if ticket is not None and (params or grants is not None or max_seconds):
         raise InvalidInput("a ticket says what the task is: leave out params, grants and max_seconds")
     wish = _Wish(type, params, grants, spiffe_id, session, max_seconds, approve_wait, on_pending, ticket)
-    return TaskBlock(wish, socket, on_end, cancel)
+    return TaskBlock(wish, socket, wait_for_agent, on_end, cancel)
 
 
 @overload

@@ -10,6 +10,7 @@ from sojourn.spiffe.jose import ALGORITHMS
 
 _JSON: Final = ("content-type", "application/json")
 _NOT_KEPT: Final = ("cache-control", "no-store")
+_RETRY_AFTER: Final = ("retry-after", "1")  # seconds: an agent that was started anew is there by then
 
 
 class Answer(Protocol):
@@ -47,12 +48,18 @@ class Refusal:
     scope: str = ""  # that it needs (RFC 6750, 3)
     nonce: str = ""  # for the next proof (RFC 9449, 9)
 
+    @property
+    def for_now(self) -> bool:
+        """Whether the same request may be let through a little later (RFC 9110, 15.6.4)."""
+        return self.status == 503
+
     def headers(self) -> list[tuple[str, str]]:
         """The headers of the answer, names in lower case."""
         challenges = []
         if self.status in {401, 403} or (self.status == 400 and self.challenge.realm):  # not of what is no request
             challenges = [("www-authenticate", self._challenge(each, at == 0)) for at, each in enumerate(self.schemes)]
-        return [_JSON, _NOT_KEPT, *challenges, *([("dpop-nonce", self.nonce)] if self.nonce else [])]
+        later = [_RETRY_AFTER] if self.for_now else []
+        return [_JSON, _NOT_KEPT, *challenges, *later, *([("dpop-nonce", self.nonce)] if self.nonce else [])]
 
     def body(self) -> bytes:
         return json.dumps({"error": self.error or "no_token", "error_description": self.description}).encode()

@@ -1,18 +1,20 @@
 """ASGI middleware: no request without a live task whose token allows its action."""
 
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
 
-from sojourn.errors import InvalidInput, TooLarge
+from sojourn.errors import InvalidInput, SojournError, TooLarge
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgistreams import POLICY_VIOLATION, Receive, Send, serve_request, serve_socket
 from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Guard, HttpRequest
+from sojourn.sdk.loopguard import UNREADY, LoopGuard
+from sojourn.sdk.publicroutes import PublicRoutes
 from sojourn.sdk.routes import Actions, action_finder
 from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import TaskToken
@@ -31,7 +33,9 @@ class TaskTokenMiddleware:
     Its `actor` is who calls, its `spiffe_id` the subject, on whose behalf that is; they differ if a task was handed on.
     `actions` says which action a request is (see `action_finder`); a request that is none is answered 403. Either
     give a running `verifier`, or `audience` and perhaps `socket`: then the middleware has its own verifier, which
-    starts and stops with the application's lifespan. WebSockets and answers in parts end when their task is over.
+    starts and stops with the application's lifespan. One that is told of no lifespan, as in a mounted application,
+    starts with its first request, and `close` lets go of it. WebSockets and answers in parts end when their task is
+    over.
     """
 
     def __init__(
@@ -44,8 +48,14 @@ class TaskTokenMiddleware:
         socket: str | None = None,
         base_url: str | None = None,
         metadata: bool = True,
+        public: Iterable[str] = (),
+        wait_for_agent: float = 0,
     ) -> None:
-        """`base_url` and `metadata` are the Guard's."""
+        """`base_url` and `metadata` are the Guard's. `public` are the routes that need no token (see PublicRoutes).
+
+        With `wait_for_agent` the application starts once the agent has told of its live tasks, or after so many seconds
+        without it: until it does, requests are answered 503.
+        """
         if (verifier is None) == (audience is None):
             raise InvalidInput("TaskTokenMiddleware needs either a verifier or an audience")
         self.app = app
@@ -54,12 +64,19 @@ class TaskTokenMiddleware:
         self._guard = self._given
         self._socket = socket
         self._audience = audience or ""
+        self._wait_seconds = wait_for_agent
         action_finder(actions)  # a route that cannot be is told now, not when the server starts
+        self._public = PublicRoutes(public, actions)
+        self._unannounced = LoopGuard(self._audience, socket=socket, make=self._make_guard)
+        self._ended = False  # the lifespan, after which nothing is begun anew
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] in {"http", "websocket"}:
+            if self._is_public(scope):
+                await self.app({name: value for name, value in scope.items() if name != SCOPE_KEY}, receive, send)
+                return
             content = Content(receive)
             verdict = await self._judge(scope, content)
             if isinstance(verdict, TaskToken):
@@ -69,8 +86,22 @@ class TaskTokenMiddleware:
         else:
             raise InvalidInput(f"ASGI scope {scope['type']!r} is not known, and so not let through")
 
+    async def close(self) -> None:
+        """Let go of a guard that was begun by a request. Reports that wait are sent first."""
+        await self._unannounced.close()
+
+    def _is_public(self, scope: Scope) -> bool:
+        request = request_of(scope)
+        return self._public.has(request.method, request.path, [name for name, _ in request.headers])
+
+    async def _running(self) -> Guard | None:
+        if self._guard is not None or self._ended:
+            return self._guard
+        return await self._unannounced.running()
+
     async def _serve(self, token: TaskToken, scope: Scope, receive: Receive, send: Send) -> None:
-        verifier = self._guard.verifier if self._guard is not None else None
+        guard = await self._running()
+        verifier = guard.verifier if guard is not None else None
         if not isinstance(verifier, TaskVerifier):
             await self.app(scope, receive, send)
             return
@@ -78,21 +109,24 @@ class TaskTokenMiddleware:
         await serve(verifier, token, receive, send, partial(self.app, scope))
 
     async def _judge(self, scope: Scope, content: "Content") -> TaskToken | Answer:
-        if self._guard is None:
-            said = "the verifier is not running: the server must run lifespan"
-            return Refusal(503, "temporarily_unavailable", said)
-        return await self._guard.check(request_of(scope), content.read if scope["type"] == "http" else _nothing)
+        guard = await self._running()
+        if guard is None:
+            return UNREADY
+        return await guard.check(request_of(scope), content.read if scope["type"] == "http" else _nothing)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
             if self._given is None:
                 client = await stack.enter_async_context(Client(self._socket))
                 verifier = await stack.enter_async_context(TaskVerifier(client, self._audience))
-                self._guard = self._make_guard(verifier)
+                if self._wait_seconds > 0:
+                    with suppress(SojournError):  # it has been logged, and requests are refused meanwhile
+                        await verifier.feed.wait_ready(self._wait_seconds)
+                self._guard, self._ended = self._make_guard(verifier), False
             try:
                 await _Lifespan(self.app).run(scope, receive, send)
             finally:
-                self._guard = self._given
+                self._guard, self._ended = self._given, True
 
 
 class _Lifespan:

@@ -1,5 +1,6 @@
 """The client of the agent's public socket."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -12,7 +13,7 @@ from google.protobuf.message import Message
 from sojourn._pb import workload_pb2 as workload
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.address import public_socket
-from sojourn.errors import InvalidInput, NoIdentity, SojournError, Unavailable
+from sojourn.errors import InvalidInput, NoIdentity, SojournError, Unavailable, Unreachable
 from sojourn.limits import REATTACH_TRIED_SECONDS, TASK_WAIT_SECONDS
 from sojourn.sdk import facts, parse, tasktokens
 from sojourn.sdk.connection import CALL_SECONDS, Connection, not_open
@@ -25,6 +26,7 @@ from sojourn.tasks.grants import Grant
 
 _WORKLOAD: Final = "/SpiffeWorkloadAPI/"
 _TASKS: Final = "/sojourn.v1.Tasks/"
+_LOOK_AGAIN_SECONDS: Final = 1.0  # for an agent that is waited for
 
 
 class Client:
@@ -32,7 +34,9 @@ class Client:
 
     `socket` is a path or a `unix:` URI; without it the socket is found as `sojourn.address.public_socket` says.
     A call that is not answered within `deadline_seconds` raises Unavailable; if nobody is there, Unreachable.
-    A task whose agent goes away waits `patience_seconds` for it to come back, and is lost then.
+    With `wait_for_agent` it is opened once the agent is there, for which it waits at most so many seconds, as where
+    both are started at once. A task whose agent goes away waits `patience_seconds` for it to come back, and is lost
+    then.
     """
 
     def __init__(
@@ -41,15 +45,36 @@ class Client:
         *,
         deadline_seconds: float = CALL_SECONDS,
         patience_seconds: float = REATTACH_TRIED_SECONDS,
+        wait_for_agent: float = 0,
     ) -> None:
+        self._named_socket = socket
         self.socket = public_socket(socket)
+        self._wait_seconds = wait_for_agent
         self._deadline_seconds = deadline_seconds
         self._patience_seconds = patience_seconds
         self._open: Connection | None = None
 
     async def __aenter__(self) -> Self:
-        self._open = Connection(self.socket, self._deadline_seconds)
+        if self._wait_seconds > 0:
+            self._open = await self._when_there()
+        else:
+            self._open = Connection(self.socket, self._deadline_seconds)
         return self
+
+    async def _when_there(self) -> Connection:
+        """A connection that the agent has taken. Raise Unreachable if it is not there in time."""
+        clock = asyncio.get_running_loop().time
+        last = clock() + self._wait_seconds
+        while True:
+            self.socket = public_socket(self._named_socket)  # which of the default places it is may show only now
+            connection = Connection(self.socket, self._deadline_seconds)
+            try:
+                await connection.wait_connected(max(0.0, min(_LOOK_AGAIN_SECONDS, last - clock())))
+                return connection
+            except BaseException as error:
+                await connection.close()
+                if not isinstance(error, Unreachable) or clock() >= last:
+                    raise
 
     async def __aexit__(self, *_: object) -> None:
         connection, self._open = self._open, None

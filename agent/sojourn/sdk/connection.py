@@ -8,7 +8,7 @@ from urllib.parse import quote
 import grpc
 from google.protobuf.message import Message
 
-from sojourn.errors import InvalidInput, Refused, SojournError, Unavailable
+from sojourn.errors import InvalidInput, Refused, SojournError, Unavailable, Unreachable
 from sojourn.limits import MESSAGE_MAX_BYTES
 from sojourn.sdk.statuses import UNKNOWN_METHOD, other_socket_sentence, translate, unreachable_sentence
 
@@ -43,6 +43,14 @@ class Connection:
 
     async def close(self) -> None:
         await self._channel.close()
+
+    async def wait_connected(self, seconds: float) -> None:
+        """Return once the agent has taken a connection. Raise Unreachable if it has not within `seconds`."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._channel.channel_ready()
+        except TimeoutError as error:
+            raise Unreachable(unreachable_sentence(self.path), detail=f"not within {seconds:g} seconds") from error
 
     async def unary(self, method: str, request: Message, answer: type[Answer], seconds: float | None = None) -> Answer:
         """Make a call with one answer. Raise a SojournError."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from sojourn.sdk.validating import Agent
 from sojourn.spiffe.jose import PublicKey
 
 STALE_SECONDS: Final = HEARTBEAT_SECONDS * HEARTBEATS_MISSED
+LOG: Final = logging.getLogger("sojourn.guard")  # a service's own log, in which its operator looks
 
 
 def boot_seconds() -> float:
@@ -49,6 +51,7 @@ class TaskFeed:
         self._ended: OrderedDict[str, TaskKnown] = OrderedDict()
         self._ready = asyncio.Event()
         self.error: SojournError | None = None  # why the feed was last lost
+        self._loss_told = False
         self._follower: asyncio.Task[None] | None = None
         self._waiting: dict[str, set[asyncio.Event]] = {}  # for news of a task
         self.issuer = ""
@@ -126,6 +129,9 @@ class TaskFeed:
             self._lost(error)
 
     def _lost(self, error: SojournError) -> None:
+        if not self._loss_told:
+            LOG.warning("nothing is heard of live tasks for %s: %s", " ".join(self._audiences), error.public)
+            self._loss_told = True
         self.error = error
         self._heard = None
         self._ready.clear()
@@ -142,6 +148,9 @@ class TaskFeed:
                 self.keys = jwk_set(message.keys)
             for state in message.delta.tasks:
                 self._note(state)
+        if self._loss_told:
+            LOG.info("live tasks are heard of again for %s", " ".join(self._audiences))
+            self._loss_told = False
         self._heard = self._boot()
         self._ready.set()
 

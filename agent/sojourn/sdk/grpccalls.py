@@ -18,7 +18,7 @@ _STATUS: Final = {
     403: grpc.StatusCode.PERMISSION_DENIED,
     429: grpc.StatusCode.RESOURCE_EXHAUSTED,
 }
-_ABOUT: Final = frozenset({"www-authenticate", "dpop-nonce"})
+_ABOUT: Final = frozenset({"www-authenticate", "dpop-nonce", "retry-after"})
 
 
 def request_of(method: str, context: Any) -> HttpRequest:

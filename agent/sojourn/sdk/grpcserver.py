@@ -19,7 +19,7 @@ from sojourn.errors import InvalidInput, SojournError
 from sojourn.oautherrors import WrongParams
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.grpccalls import digest_of, fields_of, request_of, said, status_of, trailers
-from sojourn.sdk.loopguard import UNREADY, GuardOptions, LoopGuard
+from sojourn.sdk.loopguard import UNREADY, GuardOptions, LoopGuard, warn_of_absent_agent
 from sojourn.sdk.routes import Action
 from sojourn.sdk.serving import serve_from_here, serving
 from sojourn.sdk.syncguard import SyncGuard
@@ -84,6 +84,7 @@ class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
         **options: Unpack[GuardOptions],
     ) -> None:
         self._methods = _Methods(actions, open_methods)
+        warn_of_absent_agent(audience, options.get("socket"))
         self._guard = LoopGuard(audience, **options)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:

@@ -22,6 +22,7 @@ __all__ = ["Action", "Answer", "Guard", "HttpRequest", "Metadata", "Refusal"]
 
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 NO_ACTION: Final = "no action is defined for this method and path"
+_NOT_NOW: Final = frozenset({"unavailable", "stale_feed"})  # reason codes: the token may be good, which nobody can tell
 Digest = Callable[[], Awaitable[str]]
 
 
@@ -182,6 +183,8 @@ class Guard:
             return self._refusal(401, error.oauth_error, error.public, shown, nonce=error.nonce)
         if isinstance(error, InvalidProof):
             return self._refusal(401, error.oauth_error, error.public, shown)
+        if isinstance(error, InvalidToken) and error.reason_code in _NOT_NOW:
+            return self._refusal(503, "temporarily_unavailable", error.public, shown)
         if isinstance(error, InvalidToken):
             by_key = error.reason_code == "unproved_binding" and error.detail == JKT
             return self._refusal(401, "invalid_token", error.public, shown, by_key=by_key)
@@ -194,7 +197,7 @@ class Guard:
         if isinstance(error, Refused):
             lacks = wanted.name if wanted is not None and isinstance(error, ActionNotAllowed) else ""
             return self._refusal(403, error.oauth_error, error.public, shown, scope=lacks)
-        return self._refusal(401, "invalid_token", "token cannot be verified now", shown)
+        return self._refusal(503, "temporarily_unavailable", "token cannot be verified now", shown)
 
     def _not_approved(self, acr: str, shown: Presented | None) -> Refusal:
         said = "this action needs a task that somebody has approved"

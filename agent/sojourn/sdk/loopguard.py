@@ -3,17 +3,36 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
 from typing import Final, TypedDict
 
+from sojourn.address import public_socket
 from sojourn.errors import SojournError
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.client import Client
+from sojourn.sdk.feed import LOG
 from sojourn.sdk.guard import Guard
+from sojourn.sdk.statuses import unreachable_sentence
 from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import TaskToken
 
 UNREADY: Final = Refusal(503, "temporarily_unavailable", "the guard of this service cannot start now")
 Verdict = TaskToken | Answer
+
+
+def warn_of_absent_agent(audience: str, socket: str | None) -> None:
+    """Say at once in the service's log that no agent is where it is asked to be, and not with the first request.
+
+    A guard that begins with its first request is made long before it, perhaps before the agent is there.
+    """
+    try:
+        path = public_socket(socket)
+    except SojournError as error:
+        LOG.warning("no request for %s can be judged: %s", audience, error.public)
+        return
+    if not Path(path).exists():
+        LOG.warning("no request for %s can be judged: %s", audience, unreachable_sentence(path))
 
 
 class GuardOptions(TypedDict, total=False):
@@ -28,10 +47,18 @@ class GuardOptions(TypedDict, total=False):
 class LoopGuard:
     """A Guard with its own connection to the agent. In another event loop it begins anew."""
 
-    def __init__(self, audience: str, *, socket: str | None = None, base_url: str | None = None) -> None:
+    def __init__(
+        self,
+        audience: str,
+        *,
+        socket: str | None = None,
+        base_url: str | None = None,
+        make: Callable[[TaskVerifier], Guard] | None = None,
+    ) -> None:
+        """`make` makes the Guard of a running verifier, in the place of one whose requests say their own action."""
         self._audience = audience
         self._socket = socket
-        self._base_url = base_url
+        self._make = make or partial(Guard, actions={}, base_url=base_url, metadata=False)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._running: Guard | None = None
@@ -40,6 +67,11 @@ class LoopGuard:
 
     async def judge(self, ask: Callable[[Guard], Awaitable[Verdict]]) -> Verdict:
         """Have the guard judge. One that cannot start refuses."""
+        guard = await self.running()
+        return UNREADY if guard is None else await ask(guard)
+
+    async def running(self) -> Guard | None:
+        """The guard of the running loop, which is started if it has to be. None if it cannot start now."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # nothing of another loop is of use in this one
             self._loop, self._starting, self._running = loop, asyncio.Lock(), None
@@ -49,9 +81,10 @@ class LoopGuard:
                 if self._running is None:
                     try:
                         self._running = await self._start(self._stack)
-                    except SojournError:
-                        return UNREADY
-        return await ask(self._running)
+                    except SojournError as error:
+                        LOG.warning("the guard of %s cannot start: %s", self._audience, error.public)
+                        return None
+        return self._running
 
     def over(self, token: TaskToken) -> str:
         """See TaskVerifier.over. Of a guard that is closed all is over."""
@@ -66,4 +99,4 @@ class LoopGuard:
     async def _start(self, stack: AsyncExitStack) -> Guard:
         client = await stack.enter_async_context(Client(self._socket))
         self._verifier = verifier = await stack.enter_async_context(TaskVerifier(client, self._audience))
-        return Guard(verifier, {}, base_url=self._base_url, metadata=False)
+        return self._make(verifier)

@@ -8,19 +8,22 @@ the `_meta` of each call, and `McpStdioGuard` is a middleware of the server itse
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from sojourn.errors import InvalidInput, TooLarge
+from sojourn.oautherrors import ActionNotAllowed
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Scope, TaskTokenMiddleware, request_of
 from sojourn.sdk.asgistreams import Receive, Send
 from sojourn.sdk.extras import extra
 from sojourn.sdk.guard import Guard, HttpRequest
-from sojourn.sdk.loopguard import LoopGuard, Verdict
+from sojourn.sdk.loopguard import LoopGuard, Verdict, warn_of_absent_agent
 from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
+from sojourn.sdk.mcplisting import LIST, Listing
 from sojourn.sdk.routes import ANY_ACTION, Action
 from sojourn.sdk.serving import serving, serving_token
 from sojourn.sdk.verifier import TaskVerifier
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from mcp.server.auth.provider import AccessToken
     from mcp.server.context import CallNext, HandlerResult, ServerRequestContext
 
+_LISTING: Final = "sojourn.listing"  # in the scope of a request for the list of tools
 REFUSED: Final = -32050  # of those codes that JSON-RPC leaves to implementations; MCP uses none near it
 
 
@@ -47,12 +51,23 @@ class _Tools:
     def names(self) -> list[str]:
         return [*self._tools.values(), *self._methods.values()]
 
-    def action(self, call: McpCall) -> Action | None:
-        """None: it is none, and so refused."""
+    def action(self, call: McpCall) -> Action:
+        """Raise ActionNotAllowed for what is none."""
         named = self._tools.get(call.tool) if call.method == CALL else self._methods.get(call.method)
         if named is not None:
             return Action(named, call.arguments)
-        return ANY_ACTION if call.method in GREETINGS or not call.method else None
+        if self.is_greeting(call):
+            return ANY_ACTION
+        what = f"tool {call.tool[:64]!r}" if call.method == CALL else f"method {call.method[:64]!r}"
+        raise ActionNotAllowed(f"no action is defined for {what}")
+
+    def is_greeting(self, call: McpCall) -> bool:
+        """Whether it is no action of its own."""
+        return call.method not in self._methods and (call.method in GREETINGS or not call.method)
+
+    def may_call(self, token: TaskToken, tool: str) -> bool:
+        """Whether a token allows a tool, with some arguments."""
+        return self._tools.get(tool) in token.actions
 
     def __call__(self, method: str, path: str) -> Action | None:
         """Of a request that has no message: it begins or ends a stream of answers."""
@@ -90,7 +105,8 @@ class McpGuard(TaskTokenMiddleware):
 
     `tools` says which action a tool is, by its name; `methods` the same of other methods, as
     `{"resources/read": "doc:read"}`. What a client must say before it calls a tool needs a token that is good here, for
-    whatever it is; all else, and every path but `path`, is refused. Arguments of a call that the token's task has
+    whatever it is, and `tools/list` tells of the tools that it allows; all else, and every path but `path`, is refused,
+    but for the `public` routes. Arguments of a call that the token's task has
     parameters for must agree with them, and a token for one request is compared with the tool's name and arguments
     (`bound.of_tool`).
 
@@ -110,6 +126,8 @@ class McpGuard(TaskTokenMiddleware):
         socket: str | None = None,
         base_url: str | None = None,
         metadata: bool = True,
+        public: Iterable[str] = (),
+        wait_for_agent: float = 0,
     ) -> None:
         """`verifier` or `audience` and the others are TaskTokenMiddleware's."""
         self._tools = _Tools(tools, methods, path)
@@ -122,19 +140,23 @@ class McpGuard(TaskTokenMiddleware):
             socket=socket,
             base_url=base_url,
             metadata=metadata,
+            public=public,
+            wait_for_agent=wait_for_agent,
         )
 
     async def _judge(self, scope: Scope, content: Content) -> TaskToken | Answer:
         if scope["type"] != "http":
             return Refusal(403, "insufficient_scope", "this service speaks MCP over HTTP requests alone")
         request = request_of(scope)
-        guard = self._guard
+        guard = await self._running()
         if guard is None or request.method != "POST" or request.path != self._path:
             return await super()._judge(scope, content)
-        verdict = await self._judge_message(guard, request, content)
+        verdict = await self._judge_message(guard, request, scope, content)
         return McpRefusal(verdict) if isinstance(verdict, Refusal) else verdict
 
-    async def _judge_message(self, guard: Guard, request: HttpRequest, content: Content) -> TaskToken | Answer:
+    async def _judge_message(
+        self, guard: Guard, request: HttpRequest, scope: Scope, content: Content
+    ) -> TaskToken | Answer:
         call = McpCall("", "", {})
         if any(name.lower() == "authorization" for name, _ in request.headers):  # else nothing of it is worth reading
             try:
@@ -145,11 +167,20 @@ class McpGuard(TaskTokenMiddleware):
         async def digest() -> str:
             return call.digest
 
+        scope[_LISTING] = call.method == LIST
         return await guard.check_request(request, lambda: self._tools.action(call), digest)
+
+    async def _serve(self, token: TaskToken, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope.pop(_LISTING, False):
+            send = Listing(send, partial(self._tools.may_call, token)).send
+            plain = [(name, value) for name, value in scope["headers"] if name.lower() != b"accept-encoding"]
+            scope = {**scope, "headers": plain}  # what is compressed could not be read here
+        await super()._serve(token, scope, receive, send)
 
     async def _over(self, token: TaskToken) -> None:
         """Return when what began with a token must end."""
-        verifier = self._guard.verifier if self._guard is not None else None
+        guard = await self._running()
+        verifier = guard.verifier if guard is not None else None
         if isinstance(verifier, TaskVerifier):
             await verifier.wait_over(token)
 
@@ -241,6 +272,7 @@ class McpStdioGuard:
             from mcp.shared.exceptions import MCPError
         self._error: Any = MCPError
         self._tools = _Tools(tools, methods)
+        warn_of_absent_agent(audience, socket)
         self._guard = LoopGuard(audience, socket=socket)
 
     async def __call__(self, ctx: "ServerRequestContext[Any, Any]", call_next: "CallNext") -> "HandlerResult":
@@ -249,8 +281,7 @@ class McpStdioGuard:
             call = call_of(ctx.method, ctx.params)
         except InvalidInput as error:
             raise self._refusal(Refusal(400, "invalid_request", error.public)) from None
-        action = self._tools.action(call)
-        if action is ANY_ACTION:
+        if self._tools.is_greeting(call):
             return await call_next(ctx)
         params = dict(ctx.params or {})
         meta = dict(params.get("_meta") or {})
@@ -262,7 +293,9 @@ class McpStdioGuard:
 
         async def judge(guard: Guard) -> Verdict:
             path = urlsplit(guard.verifier.audience).path
-            return await guard.check_request(HttpRequest("POST", path, "", headers), lambda: action, digest)
+            return await guard.check_request(
+                HttpRequest("POST", path, "", headers), lambda: self._tools.action(call), digest
+            )
 
         async def digest() -> str:
             return call.digest

@@ -106,14 +106,29 @@ class SyncClient:
         *,
         deadline_seconds: float = CALL_SECONDS,
         patience_seconds: float = REATTACH_TRIED_SECONDS,
+        wait_for_agent: float = 0,
     ) -> None:
-        self._twin = Client(socket, deadline_seconds=deadline_seconds, patience_seconds=patience_seconds)
-        self.socket = self._twin.socket
+        self._twin = Client(
+            socket,
+            deadline_seconds=deadline_seconds,
+            patience_seconds=patience_seconds,
+            wait_for_agent=wait_for_agent,
+        )
         self._open: Portal | None = None
 
+    @property
+    def socket(self) -> str:
+        """The path of the agent's socket."""
+        return self._twin.socket
+
     def __enter__(self) -> Self:
-        self._open = Portal()
-        self._open.run(self._twin.__aenter__())
+        portal = Portal()
+        try:
+            portal.run(self._twin.__aenter__())
+        except BaseException:
+            portal.close()
+            raise
+        self._open = portal
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -8,6 +8,7 @@ from typing import Self
 
 from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Action, Answer, Guard, HttpRequest, Refusal
+from sojourn.sdk.loopguard import warn_of_absent_agent
 from sojourn.sdk.portal import Portal
 from sojourn.sdk.routes import Actions, action_finder
 from sojourn.sdk.verifier import TaskVerifier
@@ -31,6 +32,7 @@ class SyncGuard:
     ) -> None:
         """See Guard. Raise InvalidInput for a route that could match nothing."""
         action_finder(actions)
+        warn_of_absent_agent(audience, socket)
         self._actions = actions
         self.audience = audience
         self._socket = socket

@@ -2,7 +2,8 @@
 
 import io
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote, unquote_to_bytes, urlsplit
@@ -12,13 +13,11 @@ from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.guard import HttpRequest
 from sojourn.sdk.loopguard import UNREADY, Verdict
+from sojourn.sdk.publicroutes import PublicRoutes
 from sojourn.sdk.routes import Actions
 from sojourn.sdk.syncguard import SyncGuard
+from sojourn.sdk.wsgistreams import App, Environ, StartResponse, answer_while_live
 from sojourn.tasks.tokens import TaskToken
-
-Environ = dict[str, Any]
-StartResponse = Callable[..., Any]
-App = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 ENVIRON_KEY: Final = "sojourn.task"
 _MOUNTING: Final = ("HTTP_SCRIPT_NAME", "HTTP_PATH_INFO")  # headers that gunicorn takes a part of the path from
@@ -36,6 +35,8 @@ class TaskTokenWsgi:
     and one that a server has rewritten, is answered 400, as is a request with a header SCRIPT_NAME. Where a server
     tells the decoded path alone, the guard escapes it again: an escaped slash is a slash to it then, as it is to the
     application.
+
+    Of an answer in parts nothing more is sent once the task of its token is over.
     """
 
     def __init__(
@@ -47,26 +48,35 @@ class TaskTokenWsgi:
         socket: str | None = None,
         base_url: str | None = None,
         metadata: bool = True,
+        public: Iterable[str] = (),
     ) -> None:
+        """`public` are the routes that need no token (see PublicRoutes)."""
         self.app = app
+        self._public = PublicRoutes(public, actions)
         self._guard = SyncGuard(actions, audience=audience, socket=socket, base_url=base_url, metadata=metadata)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        environ.pop(ENVIRON_KEY, None)
         verdict = self._judge(environ)
+        if verdict is None:
+            return self.app(environ, start_response)
         if not isinstance(verdict, TaskToken):
             return _answer(verdict, start_response)
         environ[ENVIRON_KEY] = verdict
-        return self.app(environ, start_response)
+        return answer_while_live(self.app, environ, start_response, partial(self._guard.over, verdict))
 
     def close(self) -> None:
         """Let go of the connection to the agent. Reports that wait are sent first."""
         self._guard.close()
 
-    def _judge(self, environ: Environ) -> Verdict:
+    def _judge(self, environ: Environ) -> Verdict | None:
+        """None: it needs no token."""
         try:
             request = _request(environ)
         except InvalidInput as error:
             return Refusal(400, "invalid_request", error.public)
+        if self._public.has(request.method, request.path, [name for name, _ in request.headers]):
+            return None
         try:
             return self._guard.check(request, lambda: _content(environ))
         except SojournError:  # there is no socket to go by

@@ -195,7 +195,6 @@ class TestLifespan:
         transport = httpx.ASGITransport(guarded)
         wire = Wire("lifespan.startup")
         async with asyncio.timeout(10), httpx.AsyncClient(transport=transport, base_url="http://tickets") as http:
-            assert (await http.get("/tickets/7", headers=bearer())).status_code == 503
             async with asyncio.TaskGroup() as group:
                 group.create_task(guarded({"type": "lifespan"}, wire.receive, wire.send))
                 while not wire.sent:
@@ -203,9 +202,77 @@ class TestLifespan:
                 await guarded._guard.verifier.feed.wait_ready(5)  # type: ignore[union-attr]
                 assert (await http.get("/tickets/7", headers=bearer())).status_code == 200
                 wire.proceed.set()
-            assert (await http.get("/tickets/7", headers=bearer())).status_code == 503
+            late = await http.get("/tickets/7", headers=bearer())
+            assert (late.status_code, late.headers["retry-after"]) == (503, "1")
         expected = ["lifespan.startup.complete", "lifespan.shutdown.complete"]
         assert expected == [message["type"] for message in wire.sent]
+
+    async def test_without_a_lifespan(self, agent: FakeAgent, socket: Path) -> None:
+        """A guard that is told of no lifespan, as in a mounted application, begins with its first request."""
+        agent.push("WatchTasks", snapshot([KEY], live("t1", 5), over("gone")))
+        guarded = TaskTokenMiddleware(app, audience=AUDIENCE, socket=str(socket), actions=ACTIONS)
+        transport = httpx.ASGITransport(guarded)
+        async with asyncio.timeout(10), httpx.AsyncClient(transport=transport, base_url="http://tickets") as http:
+            assert (await http.get("/tickets/7")).status_code == 401
+            await guarded._unannounced._verifier.feed.wait_ready(5)  # type: ignore[union-attr]
+            assert (await http.get("/tickets/7", headers=bearer())).status_code == 200
+            assert (await http.get("/tickets/7", headers=bearer(token(KEY, "gone")))).status_code == 401
+        await guarded.close()
+
+    async def test_waits_for_the_agent(self, agent: FakeAgent, socket: Path) -> None:
+        """With wait_for_agent the application starts when the agent has told of its live tasks, and not before."""
+        guarded = TaskTokenMiddleware(app, audience=AUDIENCE, socket=str(socket), actions=ACTIONS, wait_for_agent=10)
+        wire = Wire("lifespan.startup")
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            group.create_task(guarded({"type": "lifespan"}, wire.receive, wire.send))
+            while "WatchTasks" not in [name for name, _ in agent.requests]:
+                await asyncio.sleep(0.01)
+            assert [] == wire.sent
+            agent.push("WatchTasks", snapshot([KEY], live("t1", 5)))
+            while not wire.sent:
+                await asyncio.sleep(0.01)
+            wire.proceed.set()
+
+    async def test_starts_without_the_agent(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Without an agent it starts all the same after that time: the log says why, and requests are for later."""
+        nowhere = str(tmp_path / "none.sock")
+        guarded = TaskTokenMiddleware(app, audience=AUDIENCE, socket=nowhere, actions=ACTIONS, wait_for_agent=0.2)
+        wire = Wire("lifespan.startup")
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            group.create_task(guarded({"type": "lifespan"}, wire.receive, wire.send))
+            while not wire.sent:
+                await asyncio.sleep(0.01)
+            transport = httpx.ASGITransport(guarded)
+            async with httpx.AsyncClient(transport=transport, base_url="http://tickets") as http:
+                answer = await http.get("/tickets/7", headers=bearer())
+                assert (503, "temporarily_unavailable") == (answer.status_code, answer.json()["error"])
+                assert "1" == answer.headers["retry-after"]
+            wire.proceed.set()
+        told = [each.getMessage() for each in caplog.records if each.name == "sojourn.guard"]
+        assert 1 == len([each for each in told if nowhere in each])
+
+    async def test_public(self, verifier: TaskVerifier) -> None:
+        """A public route reaches the application without a token, and without what an outer guard put there."""
+
+        async def health(scope: Any, receive: Any, send: Any) -> None:
+            body = str("sojourn.task" in scope).encode()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": body})
+
+        guarded = TaskTokenMiddleware(
+            health, verifier=verifier, actions=ACTIONS, public=["GET /health", "CORS preflight"]
+        )
+
+        async def outer(scope: Any, receive: Any, send: Any) -> None:
+            await guarded({**scope, "sojourn.task": "another's"}, receive, send)
+
+        preflight = {"Origin": "https://shop.example", "Access-Control-Request-Method": "POST"}
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://tickets") as http:
+            answer = await http.get("/health")
+            assert (200, "False") == (answer.status_code, answer.text)
+            assert 200 == (await http.options("/tickets/7", headers=preflight)).status_code
+            assert 401 == (await http.options("/tickets/7")).status_code
+            assert 401 == (await http.get("/tickets/7")).status_code
 
     async def test_unknown_scope(self, verifier: TaskVerifier) -> None:
         """A scope of a kind that we do not know is not let through."""

@@ -136,6 +136,27 @@ class TestOverHttp:
         outcome = service.call(Credentials.bearer(token()), ticket="43")
         assert 'error="insufficient_scope"' in outcome.challenges[0]
 
+    @pytest.mark.parametrize(
+        ("actions", "listed"), [(("ticket:read",), {"read_ticket"}), (("ticket:other",), set())], ids=["one", "none"]
+    )
+    def test_list_of_tools(self, service: McpService, actions: tuple[str, ...], listed: set[str]) -> None:
+        """The list has the tools that the token allows, and says of no other that it is there."""
+
+        async def names() -> set[str]:
+            headers = dict(Credentials.bearer(token(actions=actions)).headers)
+            async with httpx2.AsyncClient(headers=headers) as http:
+                reached = streamable_http_client(f"http://127.0.0.1:{service.port}/mcp", http_client=http)
+                async with Client(reached) as client:
+                    return {each.name for each in (await client.list_tools()).tools}
+
+        assert listed == asyncio.run(names())
+
+    def test_unknown_tool(self, service: McpService) -> None:
+        """A call of a tool that nobody named an action for is refused by that tool's name."""
+        outcome = service.say("tools/call", {"name": "drop_table", "arguments": {}}, Credentials.bearer(token()))
+        assert (403, "insufficient_scope") == (outcome.status, outcome.error)
+        assert "no action is defined for tool 'drop_table'" in outcome.challenges[0].replace("?", "'")
+
     def test_two_messages(self, service: McpService) -> None:
         """A batch is no message, whatever its first is."""
         assert 400 == service.send(json.dumps([CALL, CALL]).encode(), Credentials.bearer(token())).status

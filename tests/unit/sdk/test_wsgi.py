@@ -225,10 +225,10 @@ def test_forked_workers(socket: Path) -> None:
 
 
 def test_no_agent(tmp_path: Path) -> None:
-    """Without an agent nothing is let through."""
+    """Without an agent nothing is let through: no token can be judged now, and who has none is refused."""
     app = TaskTokenWsgi(lambda *_: [b"x"], actions=ACTIONS, audience=AUDIENCE, socket=str(tmp_path / "none"))
     try:
-        assert 401 == ask(app, "/tickets/42", token())[0]
+        assert 503 == ask(app, "/tickets/42", token())[0]
         assert 401 == ask(app, "/tickets/42")[0]
     finally:
         app.close()
@@ -247,3 +247,28 @@ def test_over_the_wire(socket: Path) -> None:
         text = token(digest=bound.of_http("POST", "/tickets/42?a=1&a=%32", b"hello"))
         assert 200 == service.ask("POST", "/tickets/42?a=1&a=%32", Credentials.bearer(text)).status
         assert 403 == service.ask("POST", "/tickets/42?a=1&a=2", Credentials.bearer(text)).status
+
+
+def test_public(socket: Path) -> None:
+    """A public route is served without a token, and without a token of an outer guard; its neighbours are not."""
+
+    def inner(environ: Any, start_response: Any) -> list[bytes]:
+        start_response("200 OK", [])
+        return [str("sojourn.task" in environ).encode()]
+
+    app = TaskTokenWsgi(inner, actions=ACTIONS, audience=AUDIENCE, socket=str(socket), public=["GET /health"])
+    try:
+        assert (200, b"False") == ask(app, "/health", **{"sojourn.task": "another's"})
+        assert 401 == ask(app, "/tickets/42")[0]
+        assert 401 == ask(app, "/health", method="POST")[0]
+    finally:
+        app.close()
+
+
+def test_absent_agent_is_told_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A guard that is given a socket that is not there says so in the log when it is made, with the path."""
+    nowhere = str(tmp_path / "none")
+    TaskTokenWsgi(lambda *_: [b"x"], actions=ACTIONS, audience=AUDIENCE, socket=nowhere).close()
+    told = [each for each in caplog.records if each.name == "sojourn.guard"]
+    assert ["WARNING"] == [each.levelname for each in told]
+    assert nowhere in told[0].getMessage()
