@@ -284,8 +284,12 @@ class Stat:
 
 
 def stat_of(pid: int) -> Stat:
-    """Read /proc/PID/stat. Raise AttestationFailed if there is no such process."""
-    text = _read(pid, "stat")
+    """Read what the kernel says of a process. Raise AttestationFailed if there is no such process.
+
+    /proc/PID/task/PID/stat has what is asked here as /proc/PID/stat has it, without adding up the process's threads, of
+    which there may be tens of thousands.
+    """
+    text = _read(pid, f"task/{pid}/stat")
     # The program's name may hold anything, so the fields are counted from the last parenthesis.
     fields = text[text.rfind(")") + 2 :].split()
     if len(fields) < 20:

@@ -6,9 +6,12 @@ import os
 import socket
 import stat
 from pathlib import Path
+from typing import Final
 
 from sojourn.errors import CannotStart
 from sojourn.limits import LISTEN_BACKLOG, SOCKET_PATH_MAX_BYTES
+
+_SO_PASSRIGHTS: Final = 83  # of Linux 6.16 and newer; Python has no name for it
 
 
 def bind(path: Path, mode: int) -> socket.socket:
@@ -24,6 +27,7 @@ def bind(path: Path, mode: int) -> socket.socket:
     scratch = path.with_name(path.name + ".new")
     _drop_scratch(scratch)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    take_no_descriptors(listener)
     try:
         before = os.umask(0o777)
         try:
@@ -38,6 +42,19 @@ def bind(path: Path, mode: int) -> socket.socket:
         _drop_scratch(scratch)
         raise CannotStart(f"cannot make the socket {str(path)!r}: {error.strerror}; choose another path") from error
     return listener
+
+
+def take_no_descriptors(connection: socket.socket) -> bool:
+    """Have the kernel refuse descriptors that a peer sends along (SCM_RIGHTS). Return whether it knows how to.
+
+    What a peer sends and nobody takes is closed by the kernel in the reader's own thread, which that can hold up for as
+    long as the sender likes: a TCP socket with SO_LINGER and unsent data, for one. What is accepted inherits this.
+    """
+    try:
+        connection.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
+    except OSError:
+        return False
+    return True
 
 
 def unbind(path: Path, listener: socket.socket) -> None:
@@ -65,7 +82,7 @@ def _check_folder(folder: Path) -> None:
         raise CannotStart(f"cannot make the folder {str(folder)!r} for the socket: {error.strerror}") from error
     if status.st_uid not in {0, os.geteuid()}:
         raise CannotStart(f"the folder {str(folder)!r} belongs to user {status.st_uid}: sockets go into one of our own")
-    if status.st_mode & 0o022 and not status.st_mode & stat.S_ISVTX:
+    if status.st_mode & 0o022:  # in a sticky one, too, another user could take our place when we have gone
         raise CannotStart(f"the folder {str(folder)!r} can be written by others: chmod go-w it, or choose another")
 
 

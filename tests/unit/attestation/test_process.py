@@ -267,6 +267,13 @@ class TestWhatItRuns:
             assert pinned.start_time > 0
             pinned.close()
 
+    def test_stat_is_that_of_the_process(self, pinned):
+        """What is read is what the kernel says of the whole process, with however many threads it has."""
+        text = Path(f"/proc/{pinned.pid}/stat").read_text("ascii")
+        fields = text[text.rfind(")") + 2 :].split()
+        known = stat_of(pinned.pid)
+        assert (int(fields[1]), int(fields[19])) == (known.parent, known.start_time)
+
     def test_stat_of_nobody(self):
         """A pid that is nobody's has no stat."""
         with pytest.raises(AttestationFailed):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from harness.looking import descriptors
-from sojourn.doors.binding import bind, unbind
+from sojourn.doors.binding import bind, take_no_descriptors, unbind
 from sojourn.errors import CannotStart
 from sojourn.limits import SOCKET_PATH_MAX_BYTES
 
@@ -112,19 +112,13 @@ class TestBind:
         assert path.is_symlink()
         assert (tmp_path / "other.sock").is_socket()
 
-    @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777])
+    @pytest.mark.parametrize("mode", [0o775, 0o757, 0o777, 0o1777])
     def test_a_folder_that_others_write(self, path, mode):
-        """A folder in which others can replace the socket is refused."""
+        """A folder in which others can put a socket in our place, if only once ours is gone, is refused."""
         path.parent.mkdir()
         path.parent.chmod(mode)
         with pytest.raises(CannotStart, match="chmod"):
             bind(path, 0o600)
-
-    def test_a_sticky_folder(self, path):
-        """A folder like /tmp, in which others cannot remove what is ours, will do."""
-        path.parent.mkdir()
-        path.parent.chmod(0o1777)
-        bind(path, 0o600).close()
 
     @pytest.mark.root
     @pytest.mark.root
@@ -190,3 +184,30 @@ class TestUnbind:
         path.write_text("mine")
         unbind(path, listener)
         assert "mine" == Path(path).read_text()
+
+
+class TestDescriptors:
+    """What a peer sends along is closed in the reader's own thread if nobody takes it, for as long as the peer likes."""
+
+    @pytest.fixture
+    def client(self, path, bound):
+        if not take_no_descriptors(bound):
+            pytest.skip("needs Linux 6.16 or newer, which can refuse descriptors")
+        with socket.socket(socket.AF_UNIX) as connected:
+            connected.connect(str(path))
+            yield connected
+
+    def test_none_is_taken_before_the_accept(self, client):
+        """A descriptor that is sent to a caller's place in the backlog is refused by the kernel."""
+        with pytest.raises(PermissionError):
+            socket.send_fds(client, [b"GET"], [0])
+
+    def test_none_is_taken_after_it(self, client, bound):
+        """Nor is one that is sent on an accepted connection; what is sent without one comes through."""
+        bound.setblocking(True)
+        accepted, _ = bound.accept()
+        with accepted:
+            with pytest.raises(PermissionError):
+                socket.send_fds(client, [b"GET"], [0])
+            client.sendall(b"GET")
+            assert b"GET" == accepted.recv(10)
