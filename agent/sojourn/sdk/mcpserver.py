@@ -17,10 +17,12 @@ from sojourn.errors import InvalidInput, TooLarge
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Scope, TaskTokenMiddleware, request_of
 from sojourn.sdk.asgistreams import Receive, Send
+from sojourn.sdk.comparing import Arguments, stating
 from sojourn.sdk.extras import extra
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.loopguard import LoopGuard, Verdict
 from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
+from sojourn.sdk.places import ARGUMENT, placed
 from sojourn.sdk.routes import ANY_ACTION, Action
 from sojourn.sdk.serving import serving, serving_token
 from sojourn.sdk.verifier import TaskVerifier
@@ -33,25 +35,34 @@ if TYPE_CHECKING:
 REFUSED: Final = -32050  # of those codes that JSON-RPC leaves to implementations; MCP uses none near it
 
 
+ActionsByName = Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
+
+
+def _named(actions: ActionsByName) -> dict[str, Action]:
+    """Raise InvalidInput for a place that is no argument's."""
+    found = {name: Action(each) if isinstance(each, str) else each for name, each in actions.items()}
+    return {name: replace(each, params=placed(each.params, {ARGUMENT})) for name, each in found.items()}
+
+
 class _Tools:
     """Which action a message is: a tool's by its name, another method's by the method's."""
 
-    def __init__(self, tools: Mapping[str, str], methods: Mapping[str, str] | None, path: str = "") -> None:
-        self._tools = dict(tools)
-        self._methods = dict(methods or {})
+    def __init__(self, tools: ActionsByName, methods: ActionsByName | None, path: str = "") -> None:
+        self._tools = _named(tools)
+        self._methods = _named(methods or {})
         self._path = path
         if CALL in self._methods:
             raise InvalidInput(f"{CALL} has no one action: name its tools")
 
     @property
     def names(self) -> list[str]:
-        return [*self._tools.values(), *self._methods.values()]
+        return [each.name for each in (*self._tools.values(), *self._methods.values())]
 
     def action(self, call: McpCall) -> Action | None:
         """None: it is none, and so refused."""
         named = self._tools.get(call.tool) if call.method == CALL else self._methods.get(call.method)
         if named is not None:
-            return Action(named, call.arguments)
+            return named
         return ANY_ACTION if call.method in GREETINGS or not call.method else None
 
     def __call__(self, method: str, path: str) -> Action | None:
@@ -90,9 +101,10 @@ class McpGuard(TaskTokenMiddleware):
 
     `tools` says which action a tool is, by its name; `methods` the same of other methods, as
     `{"resources/read": "doc:read"}`. What a client must say before it calls a tool needs a token that is good here, for
-    whatever it is; all else, and every path but `path`, is refused. Arguments of a call that the token's task has
-    parameters for must agree with them, and a token for one request is compared with the tool's name and arguments
-    (`bound.of_tool`).
+    whatever it is; all else, and every path but `path`, is refused. `Action("ticket:read", params={"ticket":
+    argument()})` says which argument is the task's parameter, which is compared with it: without, a call by a task that
+    has the parameter is refused, since which arguments a tool minds it alone knows. A token for one request is compared
+    with the tool's name and arguments (`bound.of_tool`).
 
     A tool finds its token by `serving_token()`, and the library its own kind of token by `get_access_token()`; sessions
     are its actor's. A server that has the library's own authentication works behind this with a TaskTokenVerifier.
@@ -102,8 +114,8 @@ class McpGuard(TaskTokenMiddleware):
         self,
         app: App,
         *,
-        tools: Mapping[str, str],
-        methods: Mapping[str, str] | None = None,
+        tools: ActionsByName,
+        methods: ActionsByName | None = None,
         path: str = "/mcp",
         verifier: TaskVerifier | None = None,
         audience: str | None = None,
@@ -127,7 +139,10 @@ class McpGuard(TaskTokenMiddleware):
     async def _judge(self, scope: Scope, content: Content) -> TaskToken | Answer:
         if scope["type"] != "http":
             return Refusal(403, "insufficient_scope", "this service speaks MCP over HTTP requests alone")
-        request = request_of(scope)
+        try:
+            request = request_of(scope)
+        except InvalidInput as error:
+            return Refusal(400, "invalid_request", error.public)
         guard = self._guard
         if guard is None or request.method != "POST" or request.path != self._path:
             return await super()._judge(scope, content)
@@ -145,7 +160,9 @@ class McpGuard(TaskTokenMiddleware):
         async def digest() -> str:
             return call.digest
 
-        return await guard.check_request(request, lambda: self._tools.action(call), digest)
+        return await guard.check_request(
+            request, lambda: self._tools.action(call), digest, stating(Arguments(call.arguments))
+        )
 
     async def _over(self, token: TaskToken) -> None:
         """Return when what began with a token must end."""
@@ -232,9 +249,9 @@ class McpStdioGuard:
     def __init__(
         self,
         *,
-        tools: Mapping[str, str],
+        tools: ActionsByName,
         audience: str,
-        methods: Mapping[str, str] | None = None,
+        methods: ActionsByName | None = None,
         socket: str | None = None,
     ) -> None:
         with extra("mcp"):
@@ -262,7 +279,8 @@ class McpStdioGuard:
 
         async def judge(guard: Guard) -> Verdict:
             path = urlsplit(guard.verifier.audience).path
-            return await guard.check_request(HttpRequest("POST", path, "", headers), lambda: action, digest)
+            request = HttpRequest("POST", path, "", headers)
+            return await guard.check_request(request, lambda: action, digest, stating(Arguments(call.arguments)))
 
         async def digest() -> str:
             return call.digest
