@@ -124,6 +124,13 @@ class WrongParams(Refused):
     oauth_error = "insufficient_scope"
 
 
+class ParamNotBound(Refused):
+    """A token is for a parameter that this request is not compared with: the guard does not know where it has it."""
+
+    code = "unbound_parameter"
+    oauth_error = "unbound_parameter"
+
+
 class ToolRefused(Refused):
     """(client side) A tool was not called: the task does not allow it. `reason` is a sentence, `reason_code` stable."""
 

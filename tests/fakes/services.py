@@ -18,6 +18,7 @@ import grpc
 from fakes.guarded import AUDIENCE, Credentials, Outcome
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from sojourn.sdk.grpcserver import AioTaskTokenInterceptor, TaskTokenInterceptor
+from sojourn.sdk.guard import Action, argument
 from sojourn.sdk.portal import Portal
 from sojourn.sdk.serving import serving_token
 from sojourn.sdk.wsgi import TaskTokenWsgi
@@ -353,7 +354,10 @@ class McpService:
         return f"{AUDIENCE}/mcp"
 
 
-MCP_TOOLS = {"read_ticket": "ticket:read", "delete_ticket": "ticket:delete"}
+MCP_TOOLS = {
+    "read_ticket": Action("ticket:read", params={"ticket": argument()}),
+    "delete_ticket": Action("ticket:delete", params={"ticket": argument()}),
+}
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Messages of `sojourn.v1.Validation.WatchTasks`, and tokens that fit them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -29,6 +29,8 @@ def token(
     audience: str = AUDIENCE,
     seconds: int = 60,
     task_class: str = "normal",
+    params: Mapping[str, str | int | bool] | None = None,
+    bind: Mapping[str, tuple[str, ...]] | None = None,
 ) -> str:
     now = datetime.now(UTC)
     return tokens.issue(
@@ -42,6 +44,8 @@ def token(
         task_class=task_class,
         issued_at=now,
         expires_at=now + timedelta(seconds=seconds),
+        params=params,
+        bind=bind,
     ).token
 
 

@@ -61,7 +61,10 @@ LAYERS = [
     ["oversight.caep"],
     ["configtables", "plugins", "settings", "trusted", "folders", "attestation.files"],
     ["providers"],
-    ["config", "process_setup", "attestation.process", "tasks.params", "tasks.typefile", "tasks.types"],
+    [
+        *("config", "process_setup", "attestation.process"),
+        *("tasks.params", "tasks.typefile", "tasks.binding", "tasks.types"),
+    ],
     [
         "oversight.approvals",
         "tasks.audiences",

@@ -33,6 +33,8 @@ class Ruling:
     approved: bool  # somebody must have approved the task
     content: bool  # Envoy sends us each request's content
     keep_token: bool  # the service sees the token
+    params: str = ""  # where the task's parameters stand, as `cents = body:/cents, order = path:order_id`
+    unchecked: tuple[str, ...] = ()  # those that requests do not have
 
     @classmethod
     def read(cls, extensions: Mapping[str, str]) -> Self:
@@ -46,12 +48,14 @@ class Ruling:
             approved=_flag(said, "approved"),
             content=_flag(said, "content"),
             keep_token=_flag(said, "keep_token"),
+            params=said.pop("params", ""),
+            unchecked=tuple(filter(None, map(str.strip, said.pop("unchecked", "").split(",")))),
         )
         if said:
             raise InvalidInput(f"context extension {PREFIX + min(said)[:64]!r} is not known")
         if not made.audience:
             raise InvalidInput(f"the route has no context extension {PREFIX}audience")
-        if (made.route or made.approved) and not made.action:
+        if (made.route or made.approved or made.params or made.unchecked) and not made.action:
             raise InvalidInput(f"the route has no context extension {PREFIX}action")
         return made
 

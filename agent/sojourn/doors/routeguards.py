@@ -1,18 +1,18 @@
 """May a request pass that an Envoy asks about? Judged as by a service's own guard, but with nobody to ask for it."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
 from sojourn.clock import Clock
 from sojourn.doors.envoyrequest import Ruling
 from sojourn.errors import InvalidToken, TaskOver
 from sojourn.limits import ENVOY_ROUTES_KEPT
-from sojourn.oautherrors import WrongParams
 from sojourn.sdk.answers import Answer
 from sojourn.sdk.guard import Guard, HttpRequest
+from sojourn.sdk.places import Place, parse_places
 from sojourn.sdk.routes import APPROVED, Action, Actions
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.fitting import check_action, check_digest, check_params
+from sojourn.tasks.fitting import check_digest
 from sojourn.tasks.judging import Judging
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
@@ -42,14 +42,22 @@ class RouteGuards:
             base_url=ruling.base_url or None,
             now=self._clock.now,
             replays=self._judging.replays,  # one for all routes, and for all who ask: a proof is good once
+            hint=_hint,
         )
 
 
 def _actions(ruling: Ruling) -> Actions:
-    action = Action(ruling.action, acr=APPROVED if ruling.approved else "")
+    acr = APPROVED if ruling.approved else ""
+    action = Action(ruling.action, parse_places(ruling.params), acr, unchecked=ruling.unchecked)
     if ruling.route:
         return {ruling.route: action}
     return lambda _method, _path: action if ruling.action else None
+
+
+def _hint(action: str, name: str, place: Place) -> str:
+    del action
+    said = f"sojourn.params: {name[:64]} = {place.of(name)}"
+    return f"map it in the route's context extensions, as {said}, or say sojourn.unchecked: requests do not have it"
 
 
 class _Verifier:
@@ -57,7 +65,6 @@ class _Verifier:
 
     def __init__(self, judging: Judging, engine: TaskEngine, ruling: Ruling) -> None:
         self.audience = ruling.audience
-        self._names_params = bool(ruling.route)
         self._judging = judging
         self._engine = engine
 
@@ -71,13 +78,6 @@ class _Verifier:
             return self._judging.examine(token, self.audience, proven)
         except TaskOver as error:
             raise InvalidToken(error.public, reason_code="task_over") from error
-
-    def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None:
-        """See TaskVerifier. A route that names no path cannot tell whether a request is for the task's parameters."""
-        check_action(verified, action)
-        if verified.params and not self._names_params:
-            raise WrongParams("token is for some parameters alone, and the route does not say where a request has them")
-        check_params(verified, params)
 
     def check_digest(self, verified: TaskToken, params_digest: str) -> None:
         """See TaskVerifier."""

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMappi
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from typing import Any, Final
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from sojourn.errors import InvalidInput, SojournError, TooLarge
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
@@ -91,7 +91,10 @@ class TaskTokenMiddleware:
         await self._unannounced.close()
 
     def _is_public(self, scope: Scope) -> bool:
-        request = request_of(scope)
+        try:
+            request = request_of(scope)
+        except InvalidInput:  # it is refused by whoever judges it
+            return False
         return self._public.has(request.method, request.path, [name for name, _ in request.headers])
 
     async def _running(self) -> Guard | None:
@@ -112,7 +115,11 @@ class TaskTokenMiddleware:
         guard = await self._running()
         if guard is None:
             return UNREADY
-        return await guard.check(request_of(scope), content.read if scope["type"] == "http" else _nothing)
+        try:
+            request = request_of(scope)
+        except InvalidInput as error:
+            return Refusal(400, "invalid_request", error.public)
+        return await guard.check(request, content.read if scope["type"] == "http" else _nothing)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
@@ -176,9 +183,7 @@ class Content:
                 raise InvalidInput("request has ended before its content did")
             found += message.get("body", b"")
             if len(found) > GUARDED_CONTENT_MAX_BYTES:
-                raise TooLarge(
-                    f"content of a request that is judged whole is at most {GUARDED_CONTENT_MAX_BYTES} bytes"
-                )
+                raise TooLarge(f"content of a request that is compared is at most {GUARDED_CONTENT_MAX_BYTES} bytes")
             more = message.get("more_body", False)
         content = bytes(found)
         self._held.append({"type": "http.request", "body": content, "more_body": False})
@@ -208,8 +213,8 @@ async def _answer(answer: Answer, scope: Scope, receive: Receive, send: Send) ->
 
 
 def request_of(scope: Scope) -> HttpRequest:
-    raw = scope.get("raw_path")  # a server need not give it: then what it has decoded is what the application sees
-    path = raw.decode("latin-1") if raw else quote(scope["path"], safe=_IN_PATHS)
+    """Raise InvalidInput for a path that is another one for the server than for the application."""
+    path = _path(scope)
     return HttpRequest(
         method=scope["method"] if scope["type"] == "http" else "GET",  # a WebSocket handshake is a GET
         path=path,
@@ -217,6 +222,20 @@ def request_of(scope: Scope) -> HttpRequest:
         headers=[(name.decode("latin-1"), value.decode("latin-1")) for name, value in scope["headers"]],
         certificate=_certificate(scope.get("extensions", {}).get("tls") or {}),
     )
+
+
+def _path(scope: Scope) -> str:
+    """The path as it was sent. Applications route by what the server, or whoever stands before us, has made of it."""
+    path, mounted = scope["path"], scope.get("root_path") or ""
+    raw = (scope.get("raw_path") or b"").partition(b"?")[0]
+    if not raw:  # a server need not give it: then what it has decoded is what the application sees
+        return quote(path, safe=_IN_PATHS)
+    if not raw.isascii():
+        raise InvalidInput("path has bytes that are not ASCII: they are escaped, as UTF-8")
+    sent: str = raw.decode("ascii")
+    if unquote(sent) not in {path, mounted.rstrip("/") + path}:  # with, or without, what it is mounted at
+        raise InvalidInput("path is another one for the server than for the application")
+    return sent
 
 
 def _certificate(tls: Mapping[str, Any]) -> bytes | None:

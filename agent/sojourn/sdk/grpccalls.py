@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 
 from sojourn.sdk.answers import Answer
 from sojourn.sdk.guard import HttpRequest
+from sojourn.sdk.places import ABSENT, FIELD, Place
 from sojourn.tasks import bound
 
 METHOD: Final = "POST"  # as gRPC is sent, and as a proof for it says
@@ -52,8 +53,36 @@ def said(refusal: Answer) -> str:
     return getattr(refusal, "description", "")
 
 
-def fields_of(message: object) -> dict[str, object]:
-    """The top fields of a request by name, set or not: one that is not set is not what a token says either."""
+class Fields:
+    """The request's message as a Source (see `comparing`). What its type has as a field is what the service reads."""
+
+    has_content = False
+
+    def __init__(self, message: object) -> None:
+        self._message = message
+
+    def at(self, place: Place) -> Sequence[object]:
+        """See Source."""
+        inner, names = self._message, place.name.split(".")
+        for name in names[:-1]:
+            inner = _field(inner, name)
+        return [_field(inner, names[-1])]
+
+    def named(self, name: str) -> Sequence[object]:
+        """See Source. A field that is not set is what its reader finds in it."""
+        has = isinstance(self._message, Message) and name in self._message.DESCRIPTOR.fields_by_name
+        return [_field(self._message, name)] if has else ()
+
+    def likely(self, name: str) -> Place:
+        """See Source."""
+        return Place(FIELD, name)
+
+
+def _field(message: object, name: str) -> object:
+    """A field's value. ABSENT where there is none, or where whoever reads it can tell that it was not set."""
     if not isinstance(message, Message):
-        return {}
-    return {each.name: getattr(message, each.name) for each in message.DESCRIPTOR.fields}
+        return ABSENT
+    found = message.DESCRIPTOR.fields_by_name.get(name)
+    if found is None or (found.has_presence and not message.HasField(name)):
+        return ABSENT
+    return getattr(message, name)

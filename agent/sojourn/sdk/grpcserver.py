@@ -9,32 +9,38 @@ message passes, either way, once the token's task is over.
 import contextlib
 import contextvars
 import inspect
+import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, Generic, TypeVar, Unpack
 
 import grpc
 
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.oautherrors import WrongParams
+from sojourn.oautherrors import ParamNotBound, WrongParams
 from sojourn.sdk.answers import Answer, Refusal
-from sojourn.sdk.grpccalls import digest_of, fields_of, request_of, said, status_of, trailers
+from sojourn.sdk.comparing import Stated, compare, in_python, stating
+from sojourn.sdk.grpccalls import Fields, digest_of, request_of, said, status_of, trailers
 from sojourn.sdk.loopguard import UNREADY, GuardOptions, LoopGuard, warn_of_absent_agent
+from sojourn.sdk.places import FIELD, placed
 from sojourn.sdk.routes import Action
 from sojourn.sdk.serving import serve_from_here, serving
 from sojourn.sdk.syncguard import SyncGuard
-from sojourn.tasks.fitting import check_params
 from sojourn.tasks.tokens import TaskToken
 
 AnyGuard = TypeVar("AnyGuard", bound=SyncGuard | LoopGuard)
+ActionsOfMethods = Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
+_NO_REQUEST: Final = Refusal(403, ParamNotBound.oauth_error, "the stream has no request to compare with the task")
 _UNREADABLE: Final = Refusal(400, "invalid_request", "request is no message of its type")
 
 
 class _Methods:
     """Which action a method is, by its full name."""
 
-    def __init__(self, actions: Mapping[str, str], open_methods: Iterable[str]) -> None:
-        self.actions = dict(actions)
+    def __init__(self, actions: ActionsOfMethods, open_methods: Iterable[str]) -> None:
+        named = {method: Action(each) if isinstance(each, str) else each for method, each in actions.items()}
+        self.actions = {method: replace(each, params=placed(each.params, {FIELD})) for method, each in named.items()}
         self.open = frozenset(open_methods) - set(actions)
         for method in {*self.actions, *self.open}:
             if not method.startswith("/") or method.count("/") != 2:
@@ -45,14 +51,16 @@ class TaskTokenInterceptor(grpc.ServerInterceptor):
     """Guards a server of threads: `grpc.server(…, interceptors=[TaskTokenInterceptor(…)])`.
 
     `actions` says which action a method is, by its full name, `/package.Service/Method`; another method is refused but
-    for the `open_methods`. Fields of a request that the token's task has a parameter for must agree with it, set or
-    not. The method finds its token by `serving_token()`. Each process has a guard of its own, from its first call on.
+    for the `open_methods`. The task's parameters are compared with the fields of the request's message that have their
+    names, or those that an `Action("order:read", params={"order": field("order.id")})` names; of a stream of requests
+    each is, and it begins with the first. The method finds its token by `serving_token()`. Each process has a guard of
+    its own, from its first call on.
     """
 
     def __init__(
         self,
         *,
-        actions: Mapping[str, str],
+        actions: ActionsOfMethods,
         audience: str,
         open_methods: Iterable[str] = (),
         **options: Unpack[GuardOptions],
@@ -78,7 +86,7 @@ class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
     def __init__(
         self,
         *,
-        actions: Mapping[str, str],
+        actions: ActionsOfMethods,
         audience: str,
         open_methods: Iterable[str] = (),
         **options: Unpack[GuardOptions],
@@ -102,7 +110,7 @@ class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
 class _Call(Generic[AnyGuard]):
     """One call: a handler is made for each. Its methods are named as gRPC names the kinds of calls."""
 
-    def __init__(self, guard: AnyGuard, method: str, action: str | None, handler: Any) -> None:
+    def __init__(self, guard: AnyGuard, method: str, action: Action | None, handler: Any) -> None:
         self._guard = guard
         self._method = method
         self._action = action
@@ -116,8 +124,15 @@ class _Call(Generic[AnyGuard]):
         read = inner.request_deserializer if inner.request_streaming else None
         return make(getattr(self, kind), request_deserializer=read, response_serializer=inner.response_serializer)
 
-    def action(self, fields: Mapping[str, object]) -> Action | None:
-        return Action(self._action, fields) if self._action is not None else None
+    def needs_first(self, token: TaskToken) -> bool:
+        """Whether a stream of requests is compared, so that what it is for is only known by its first."""
+        names = token.concerning(self._action.name) if self._action is not None else {}
+        return bool(names.keys() - set(self._action.unchecked if self._action is not None else ()))
+
+    def stated(self, raw: bytes | None, request: object) -> Stated:
+        """What the one request of a call states; requests that are streamed are compared when they come."""
+        later = raw is None or request is _UNREADABLE  # which is refused for what it is
+        return stating(None if later else Fields(request))
 
     def read(self, raw: bytes) -> Any:
         """The request, or the refusal of what is none."""
@@ -139,8 +154,8 @@ class _Call(Generic[AnyGuard]):
         if refusal is not None:
             return refusal
         try:
-            check_params(token, fields_of(request))
-        except WrongParams as error:
+            compare(token, self._action or Action(""), Fields(request), in_python)
+        except (WrongParams, ParamNotBound) as error:
             return Refusal(403, error.oauth_error, error.public)
         return None
 
@@ -156,27 +171,30 @@ class _SyncCall(_Call[SyncGuard]):
         return self._going_on(token, _stepwise(token, lambda: self._inner.unary_stream(request, context)), context)
 
     def stream_unary(self, requests: Iterator[Any], context: Any) -> Any:
-        token = self._judge(None, {}, context)
+        token = self._judge(None, None, context)
+        fitting = self._begun(token, requests, context)
         with serving(token):
-            return self._inner.stream_unary(self._fitting(token, requests, context), context)
+            return self._inner.stream_unary(fitting, context)
 
     def stream_stream(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
-        token = self._judge(None, {}, context)
-        fitting = self._fitting(token, requests, context)
+        token = self._judge(None, None, context)
+        fitting = self._begun(token, requests, context)
         return self._going_on(token, _stepwise(token, lambda: self._inner.stream_stream(fitting, context)), context)
 
     def _admit(self, raw: bytes, context: Any) -> tuple[TaskToken, Any]:
         request = self.read(raw)
-        fields = {} if request is _UNREADABLE else fields_of(request)
-        token = self._judge(raw, fields, context)
+        token = self._judge(raw, request, context)
         if request is _UNREADABLE:
             _abort(_UNREADABLE, context)
         return token, request
 
-    def _judge(self, raw: bytes | None, fields: Mapping[str, object], context: Any) -> TaskToken:
+    def _judge(self, raw: bytes | None, request: object, context: Any) -> TaskToken:
         try:
             verdict = self._guard.check_request(
-                request_of(self._method, context), lambda: self.action(fields), lambda: digest_of(self._method, raw)
+                request_of(self._method, context),
+                lambda: self._action,
+                lambda: digest_of(self._method, raw),
+                self.stated(raw, request),
             )
         except SojournError:  # there is no socket to go by
             verdict = UNREADY
@@ -191,6 +209,16 @@ class _SyncCall(_Call[SyncGuard]):
                 if refusal is not None:
                     _abort(refusal, context)
                 yield answer
+
+    def _begun(self, token: TaskToken, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        """The requests that fit; if they are compared the first has come and does."""
+        fitting = self._fitting(token, requests, context)
+        if not self.needs_first(token):
+            return fitting
+        first = list(itertools.islice(fitting, 1))
+        if not first:
+            _abort(_NO_REQUEST, context)
+        return itertools.chain(first, fitting)
 
     def _fitting(self, token: TaskToken, requests: Iterator[Any], context: Any) -> Iterator[Any]:
         for request in requests:
@@ -238,33 +266,36 @@ class _AioCall(_Call[LoopGuard]):
             await _write_all(self._inner.unary_stream, request, self._checked(token, context))
 
     async def stream_unary(self, requests: AsyncIterator[Any], context: Any) -> Any:
-        token = await self._judge(None, {}, context)
+        token = await self._judge(None, None, context)
         checked = self._checked(token, context)
+        if self.needs_first(token):
+            await checked.begin()
         with serving(token):
             return await _answer(self._inner.stream_unary, checked.all(requests), checked)
 
     async def stream_stream(self, requests: AsyncIterator[Any], context: Any) -> None:
-        token = await self._judge(None, {}, context)
+        token = await self._judge(None, None, context)
         checked = self._checked(token, context)
+        if self.needs_first(token):
+            await checked.begin()
         with serving(token):
             await _write_all(self._inner.stream_stream, checked.all(requests), checked)
 
     async def _admit(self, raw: bytes, context: Any) -> tuple[TaskToken, Any]:
         request = self.read(raw)
-        fields = {} if request is _UNREADABLE else fields_of(request)
-        token = await self._judge(raw, fields, context)
+        token = await self._judge(raw, request, context)
         if request is _UNREADABLE:
             await _abort_aio(_UNREADABLE, context)
         return token, request
 
-    async def _judge(self, raw: bytes | None, fields: Mapping[str, object], context: Any) -> TaskToken:
+    async def _judge(self, raw: bytes | None, message: object, context: Any) -> TaskToken:
         request = request_of(self._method, context)
 
         async def digest() -> str:
             return digest_of(self._method, raw)
 
         verdict = await self._guard.judge(
-            lambda guard: guard.check_request(request, lambda: self.action(fields), digest)
+            lambda guard: guard.check_request(request, lambda: self._action, digest, self.stated(raw, message))
         )
         if not isinstance(verdict, TaskToken):
             raise await _abort_aio(verdict, context)
@@ -283,11 +314,21 @@ class _Checked:
         self._context = context
         self._fits = fits
         self._ended = ended
+        self._first: list[Any] = []
+
+    async def begin(self) -> None:
+        """Wait for the first request, and check it. What was sent without one is refused."""
+        request = await self._context.read()
+        if request is grpc.aio.EOF:
+            await _abort_aio(_NO_REQUEST, self._context)
+        self._first.append(await self._check(request))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._context, name)
 
     async def read(self) -> Any:
+        if self._first:
+            return self._first.pop()
         request = await self._context.read()
         return request if request is grpc.aio.EOF else await self._check(request)
 
@@ -298,6 +339,8 @@ class _Checked:
         await self._context.write(answer)
 
     async def all(self, requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
+        if self._first:
+            yield self._first.pop()
         async for request in requests:
             yield await self._check(request)
 

@@ -1,7 +1,8 @@
 """Guards a service, whatever its framework: no request without a live task whose token is its sender's and for it."""
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from dataclasses import field as attribute
 from datetime import UTC, datetime
 from functools import partial
 from typing import Final, Protocol
@@ -10,20 +11,39 @@ from urllib.parse import urlsplit
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, Refused, TooLarge
 from sojourn.oautherrors import ActionNotAllowed, InvalidProof, NonceNeeded
 from sojourn.sdk.answers import Answer, Challenge, Metadata, Refusal
+from sojourn.sdk.comparing import Hint, Nothing, Source, Stated, compare, in_python
 from sojourn.sdk.feed import boot_seconds
+from sojourn.sdk.httpstated import read_stated
+from sojourn.sdk.places import argument, body, field, form, header, path, query
 from sojourn.sdk.presented import BEARER, DPOP, Presented, presented
 from sojourn.sdk.routes import ANY_ACTION, Action, Actions, action_finder
 from sojourn.spiffe import dpop
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import bound
+from sojourn.tasks.fitting import check_action
 from sojourn.tasks.tokens import JKT, UNPROVEN, Proven, TaskToken, thumbprint_of
 
-__all__ = ["Action", "Answer", "Guard", "HttpRequest", "Metadata", "Refusal"]
+__all__ = [
+    "Action",
+    "Answer",
+    "Guard",
+    "HttpRequest",
+    "Metadata",
+    "Refusal",
+    "argument",
+    "body",
+    "field",
+    "form",
+    "header",
+    "path",
+    "query",
+]
 
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 NO_ACTION: Final = "no action is defined for this method and path"
 _NOT_NOW: Final = frozenset({"unavailable", "stale_feed"})  # reason codes: the token may be good, which nobody can tell
 Digest = Callable[[], Awaitable[str]]
+Content = Callable[[], Awaitable[bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +53,8 @@ class HttpRequest:
     method: str
     path: str  # as it was sent, not decoded
     query: str = ""  # as it was sent, without its question mark
-    headers: Iterable[tuple[str, str]] = field(default=(), repr=False)
-    certificate: bytes | None = field(default=None, repr=False)
+    headers: Iterable[tuple[str, str]] = attribute(default=(), repr=False)
+    certificate: bytes | None = attribute(default=None, repr=False)
 
     @property
     def target(self) -> str:
@@ -51,8 +71,6 @@ class Verifier(Protocol):
     def issuer(self) -> str: ...
 
     async def examine(self, token: str, proven: Proven = UNPROVEN) -> TaskToken: ...
-
-    def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None: ...
 
     def check_digest(self, verified: TaskToken, params_digest: str) -> None: ...
 
@@ -72,42 +90,53 @@ class Guard:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         boot: Callable[[], float] = boot_seconds,
         replays: Replays | None = None,
+        hint: Hint = in_python,
     ) -> None:
         """`actions` say which action a request is (see `action_finder`).
 
         `base_url` is where clients find the service, if that is not at its audience's origin: DPoP proofs are for it
         with the path behind it. With `metadata` the guard answers what RFC 9728 asks a protected resource for.
-        `replays` are those of several guards, among which each proof is good once.
+        `replays` are those of several guards, among which each proof is good once. `hint` says in refusals how a
+        parameter is mapped to its place.
         """
         self.verifier = verifier
         self.base_url = _base(base_url, verifier.audience)
         self._action_of = action_finder(actions)
         self._named = _names(actions)
         self._now = now
+        self._hint = hint
         self._replays = replays or Replays(now, boot)
         self._metadata_path, url = _metadata_at(verifier.audience) if metadata else ("", "")
         self._challenge = Challenge(verifier.audience, url)
 
-    async def check(self, request: HttpRequest, content: Callable[[], Awaitable[bytes]]) -> TaskToken | Answer:
+    async def check(self, request: HttpRequest, content: Content) -> TaskToken | Answer:
         """Return the token of a request that may go on to the application, or what is answered in its place.
 
-        `content` returns the request's whole content, or raises TooLarge. It is called only for a token that is for one
-        request alone.
+        `content` returns the request's whole content, or raises TooLarge. It is called once at most, for a token that
+        is for one request alone, and where a parameter of the task must be looked for in it.
         """
         if self._metadata_path and request.path == self._metadata_path and request.method == "GET":
             return Metadata(self.verifier.audience, [*filter(None, [self.verifier.issuer])], self._named)
 
-        async def digest() -> str:
-            return bound.of_http(request.method, request.target, await content())
+        whole = _once(content)
 
-        return await self.check_request(request, partial(self._action_of, request.method, request.path), digest)
+        async def digest() -> str:
+            return bound.of_http(request.method, request.target, await whole())
+
+        async def stated(wanted: Action, names: Collection[str]) -> Source:
+            return await read_stated(request.query, request.headers, wanted, names, whole)
+
+        action = partial(self._action_of, request.method, request.path)
+        return await self.check_request(request, action, digest, stated)
 
     async def check_request(
-        self, request: HttpRequest, action: Callable[[], Action | None], digest: Digest
+        self, request: HttpRequest, action: Callable[[], Action | None], digest: Digest, stated: Stated | None = None
     ) -> TaskToken | Answer:
         """The same for a request whose `action` and `digest` are not read from method, path and content alone.
 
-        Both are called only when they are needed: the action of a good token, the digest of one for one request.
+        All three are called only when they are needed: the action of a good token, the digest of one for one request,
+        and `stated` for an action that parameters concern: it returns what the request states of those, or None if
+        whoever calls this compares them later. Without it the action itself has their values.
         """
         shown: Presented | None = None
         wanted: Action | None = None
@@ -125,7 +154,7 @@ class Guard:
             if wanted.acr and verified.claims.get("acr") != wanted.acr:
                 return self._not_approved(wanted.acr, shown)
             if wanted is not ANY_ACTION:
-                self.verifier.check_action(verified, wanted.name, wanted.params)
+                verified = await self._compare(verified, wanted, proven, stated)
             if proof is not None:  # only now: who has no good token cannot fill what is remembered of proofs
                 self._replays.claim(proof, str(verified.actor))
             return await self._finish(verified, None if wanted is ANY_ACTION else wanted.name, proven, digest)
@@ -153,10 +182,24 @@ class Guard:
             verified = await self.verifier.examine(token, proven)
             if wanted.acr and verified.claims.get("acr") != wanted.acr:
                 return self._not_approved(wanted.acr, None)
-            self.verifier.check_action(verified, wanted.name, {**wanted.params, **(params or {})})
+            given = replace(wanted, params={**wanted.params, **(params or {})})
+            verified = await self._compare(verified, given, proven, None)
             return await self._finish(verified, wanted.name, proven, known)
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
             return self._refused(error, None, wanted)
+
+    async def _compare(self, verified: TaskToken, wanted: Action, proven: Proven, stated: Stated | None) -> TaskToken:
+        check_action(verified, wanted.name)
+        names = verified.concerning(wanted.name).keys() - set(wanted.unchecked)
+        if not names:
+            return verified
+        source = Nothing() if stated is None else await stated(wanted, names)
+        if source is None:
+            return verified
+        compare(verified, wanted, source, self._hint)
+        if source.has_content:  # it may have been long in coming
+            verified = await self.verifier.examine(verified.token, proven)
+        return verified
 
     async def _finish(self, verified: TaskToken, action: str | None, proven: Proven, digest: Digest) -> TaskToken:
         if verified.params_digest:
@@ -221,6 +264,18 @@ class Guard:
         elif shown is not None and shown.scheme == DPOP:
             schemes = (DPOP, BEARER)
         return Refusal(status, error, said, self._challenge, schemes, acr, scope, nonce)
+
+
+def _once(content: Content) -> Content:
+    """The content, asked for once however often it is called, one call after the other."""
+    held: list[bytes] = []
+
+    async def whole() -> bytes:
+        if not held:
+            held.append(await content())
+        return held[0]
+
+    return whole
 
 
 def _base(base_url: str | None, audience: str) -> str:

@@ -3,36 +3,43 @@
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from sojourn.errors import InvalidInput, SojournError
-from sojourn.oautherrors import ToolRefused
+from sojourn.errors import InvalidInput, InvalidToken, SojournError
+from sojourn.oautherrors import ParamNotBound, ToolRefused
 from sojourn.sdk.ambient import current_task
 from sojourn.sdk.sync import SyncTask
 from sojourn.sdk.task import Task
-from sojourn.sdk.taskvalues import TaskView, TokenOptions
+from sojourn.sdk.taskvalues import AccessToken, TaskView, TokenOptions
+from sojourn.spiffe.jose import parse_unverified
 from sojourn.tasks import bound
 
 Given = ParamSpec("Given")
 Result = TypeVar("Result")
+_MANY = {inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL}
 
 
 def guarded(
-    action: str, *, params: Iterable[str] | Mapping[str, str] = (), resource: str = ""
+    action: str,
+    *,
+    params: Iterable[str] | Mapping[str, str] = (),
+    resource: str = "",
+    unchecked: Collection[str] = (),
 ) -> Callable[[Callable[Given, Result]], Callable[Given, Result]]:
     """Decorate a function, plain or a coroutine, so that it runs only if the present task allows this call of it.
 
     Before each call the agent is asked, under `sojourn.current_task()`, for the `action` at `resource` (none: the one
     where the task has it), for these arguments alone. Arguments that bear the name of one of the task's parameters must
-    agree with it; so must the `params`, which say that of arguments by other names too, as `{"ticket_id": "ticket"}`.
-    Otherwise, without a task and whenever anything fails, ToolRefused is raised, which says why. What it lets through
-    counts as a token of the task.
+    agree with it; so must the `params`, which say that of arguments by other names too, as `{"ticket_id": "ticket"}`. A
+    parameter that concerns the action and is no argument is a refusal, but for those that are `unchecked`: the function
+    does not have them. Otherwise, without a task and whenever anything fails, ToolRefused is raised, which says why.
+    What it lets through counts as a token of the task.
     """
     renamed = dict(params) if isinstance(params, Mapping) else {name: name for name in params}
 
     def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:
-        tool = _Tool(function, action, renamed, resource)
+        tool = _Tool(function, action, renamed, resource, unchecked)
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
@@ -53,7 +60,14 @@ def guarded(
 
 
 class _Tool:
-    def __init__(self, function: Callable[..., Any], action: str, renamed: Mapping[str, str], resource: str) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        action: str,
+        renamed: Mapping[str, str],
+        resource: str,
+        unchecked: Collection[str] = (),
+    ) -> None:
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise InvalidInput("a guarded function does its work when it is called: a generator does it later")
         self._signature = inspect.signature(function)
@@ -61,6 +75,10 @@ class _Tool:
         self._action = action
         self._renamed = renamed
         self._resource = resource
+        self._unchecked = frozenset(unchecked)
+        # What is among `**more` is no name of the function's: who calls could put anything there.
+        own = {name for name, each in self._signature.parameters.items() if each.kind not in _MANY}
+        self._compared = own | set(renamed.values()) | self._unchecked
         unknown = set(renamed) - set(self._signature.parameters)
         if unknown:
             raise InvalidInput(f"{self._name} has no argument {min(unknown)!r}")
@@ -71,22 +89,32 @@ class _Tool:
             task = current_task()
             resource, options = self._ask(task, args, kwargs)
             if isinstance(task, Task):
-                await task.token(resource, [self._action], **options)
+                given = await task.token(resource, [self._action], **options)
             else:
-                await asyncio.to_thread(task.token, resource, [self._action], **options)
+                given = await asyncio.to_thread(task.token, resource, [self._action], **options)
+            self._check_all_compared(task, given)
 
     def check_blocking(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The same in a thread without an event loop."""
         with _Refusing(self._name, self._action):
             task = current_task(SyncTask)
             resource, options = self._ask(task, args, kwargs)
-            task.token(resource, [self._action], **options)
+            self._check_all_compared(task, task.token(resource, [self._action], **options))
+
+    def _check_all_compared(self, task: TaskView, given: AccessToken) -> None:
+        """Raise ParamNotBound for a parameter that no argument is. The token says which concern the action."""
+        unbound = _concerning(given, self._action, task.status.params) - self._compared
+        if unbound:
+            raise ParamNotBound(
+                f"its task's parameter {min(unbound)[:64]!r} is compared with nothing: say which argument it is"
+                f" (params={{'ARGUMENT': {min(unbound)[:64]!r}}}), or that there is none (unchecked)"
+            )
 
     def _ask(self, task: TaskView, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, TokenOptions]:
         arguments = self._arguments(args, kwargs)
         named = {name: arguments[name] for name in task.status.params if name in arguments}
         named |= {param: arguments[name] for name, param in self._renamed.items() if param in task.status.params}
-        for param, value in named.items():
+        for param, value in ((name, each) for name, each in named.items() if name not in self._unchecked):
             if _text(value) != task.status.params[param]:
                 raise InvalidInput(f"its task is for another {param[:64]!r}")
         places = [grant.resource for grant in task.grants if self._action in grant.actions]
@@ -112,6 +140,16 @@ class _Tool:
             return bound.of_tool(self._name, arguments)
         except InvalidInput:  # they are no JSON: then it is for the action alone, which class high does not allow
             return ""
+
+
+def _concerning(given: AccessToken, action: str, params: Collection[str]) -> set[str]:
+    """Which parameters of a task concern an action, as its token says; all, where it is another's than the agent's."""
+    try:
+        claims = {} if given.provider else parse_unverified(given.token).unverified_claims
+        detail, bind = claims["authorization_details"][0], claims["task"].get("bind", {})
+        return set(detail.get("params", {})) & set(bind.get(action, params))
+    except (InvalidToken, LookupError, TypeError, AttributeError):
+        return set(params)
 
 
 class _Refusing:

@@ -19,11 +19,13 @@ from sojourn.oautherrors import ActionNotAllowed
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Scope, TaskTokenMiddleware, request_of
 from sojourn.sdk.asgistreams import Receive, Send
+from sojourn.sdk.comparing import Arguments, stating
 from sojourn.sdk.extras import extra
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.loopguard import LoopGuard, Verdict, warn_of_absent_agent
 from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
 from sojourn.sdk.mcplisting import LIST, Listing
+from sojourn.sdk.places import ARGUMENT, placed
 from sojourn.sdk.routes import ANY_ACTION, Action
 from sojourn.sdk.serving import serving, serving_token
 from sojourn.sdk.verifier import TaskVerifier
@@ -37,25 +39,34 @@ _LISTING: Final = "sojourn.listing"  # in the scope of a request for the list of
 REFUSED: Final = -32050  # of those codes that JSON-RPC leaves to implementations; MCP uses none near it
 
 
+ActionsByName = Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
+
+
+def _named(actions: ActionsByName) -> dict[str, Action]:
+    """Raise InvalidInput for a place that is no argument's."""
+    found = {name: Action(each) if isinstance(each, str) else each for name, each in actions.items()}
+    return {name: replace(each, params=placed(each.params, {ARGUMENT})) for name, each in found.items()}
+
+
 class _Tools:
     """Which action a message is: a tool's by its name, another method's by the method's."""
 
-    def __init__(self, tools: Mapping[str, str], methods: Mapping[str, str] | None, path: str = "") -> None:
-        self._tools = dict(tools)
-        self._methods = dict(methods or {})
+    def __init__(self, tools: ActionsByName, methods: ActionsByName | None, path: str = "") -> None:
+        self._tools = _named(tools)
+        self._methods = _named(methods or {})
         self._path = path
         if CALL in self._methods:
             raise InvalidInput(f"{CALL} has no one action: name its tools")
 
     @property
     def names(self) -> list[str]:
-        return [*self._tools.values(), *self._methods.values()]
+        return [each.name for each in (*self._tools.values(), *self._methods.values())]
 
     def action(self, call: McpCall) -> Action:
         """Raise ActionNotAllowed for what is none."""
         named = self._tools.get(call.tool) if call.method == CALL else self._methods.get(call.method)
         if named is not None:
-            return Action(named, call.arguments)
+            return named
         if self.is_greeting(call):
             return ANY_ACTION
         what = f"tool {call.tool[:64]!r}" if call.method == CALL else f"method {call.method[:64]!r}"
@@ -67,7 +78,8 @@ class _Tools:
 
     def may_call(self, token: TaskToken, tool: str) -> bool:
         """Whether a token allows a tool, with some arguments."""
-        return self._tools.get(tool) in token.actions
+        action = self._tools.get(tool)
+        return action is not None and action.name in token.actions
 
     def __call__(self, method: str, path: str) -> Action | None:
         """Of a request that has no message: it begins or ends a stream of answers."""
@@ -106,8 +118,9 @@ class McpGuard(TaskTokenMiddleware):
     `tools` says which action a tool is, by its name; `methods` the same of other methods, as
     `{"resources/read": "doc:read"}`. What a client must say before it calls a tool needs a token that is good here, for
     whatever it is, and `tools/list` tells of the tools that it allows; all else, and every path but `path`, is refused,
-    but for the `public` routes. Arguments of a call that the token's task has
-    parameters for must agree with them, and a token for one request is compared with the tool's name and arguments
+    but for the `public` routes. `Action("ticket:read", params={"ticket": argument()})` says which argument is the
+    task's parameter, which is compared with it: without, a call by a task that has the parameter is refused, since
+    which arguments a tool minds it alone knows. A token for one request is compared with the tool's name and arguments
     (`bound.of_tool`).
 
     A tool finds its token by `serving_token()`, and the library its own kind of token by `get_access_token()`; sessions
@@ -118,8 +131,8 @@ class McpGuard(TaskTokenMiddleware):
         self,
         app: App,
         *,
-        tools: Mapping[str, str],
-        methods: Mapping[str, str] | None = None,
+        tools: ActionsByName,
+        methods: ActionsByName | None = None,
         path: str = "/mcp",
         verifier: TaskVerifier | None = None,
         audience: str | None = None,
@@ -147,7 +160,10 @@ class McpGuard(TaskTokenMiddleware):
     async def _judge(self, scope: Scope, content: Content) -> TaskToken | Answer:
         if scope["type"] != "http":
             return Refusal(403, "insufficient_scope", "this service speaks MCP over HTTP requests alone")
-        request = request_of(scope)
+        try:
+            request = request_of(scope)
+        except InvalidInput as error:
+            return Refusal(400, "invalid_request", error.public)
         guard = await self._running()
         if guard is None or request.method != "POST" or request.path != self._path:
             return await super()._judge(scope, content)
@@ -168,7 +184,9 @@ class McpGuard(TaskTokenMiddleware):
             return call.digest
 
         scope[_LISTING] = call.method == LIST
-        return await guard.check_request(request, lambda: self._tools.action(call), digest)
+        return await guard.check_request(
+            request, lambda: self._tools.action(call), digest, stating(Arguments(call.arguments))
+        )
 
     async def _serve(self, token: TaskToken, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.pop(_LISTING, False):
@@ -263,9 +281,9 @@ class McpStdioGuard:
     def __init__(
         self,
         *,
-        tools: Mapping[str, str],
+        tools: ActionsByName,
         audience: str,
-        methods: Mapping[str, str] | None = None,
+        methods: ActionsByName | None = None,
         socket: str | None = None,
     ) -> None:
         with extra("mcp"):
@@ -293,9 +311,9 @@ class McpStdioGuard:
 
         async def judge(guard: Guard) -> Verdict:
             path = urlsplit(guard.verifier.audience).path
-            return await guard.check_request(
-                HttpRequest("POST", path, "", headers), lambda: self._tools.action(call), digest
-            )
+            request = HttpRequest("POST", path, "", headers)
+            stated = stating(Arguments(call.arguments))
+            return await guard.check_request(request, lambda: self._tools.action(call), digest, stated)
 
         async def digest() -> str:
             return call.digest

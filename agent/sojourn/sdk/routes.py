@@ -1,12 +1,14 @@
 """Which action a request is, by its method and its path as it was sent."""
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import unicodedata
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
-from urllib.parse import quote, unquote_to_bytes
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 from sojourn.errors import InvalidInput
+from sojourn.sdk.places import OF_HTTP, PATH, Place, placed
 
 APPROVED: Final = "urn:sojourn:acr:approved"  # `acr` of tokens whose task somebody approved
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
@@ -16,14 +18,18 @@ _BAD_ESCAPE: Final = re.compile(r"%(?![0-9A-Fa-f]{2})")
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What a request does: an action's `name`, and the `params` that its path names, as text.
+    """What a request does: an action's `name`, and where its `params` stand, as places, or which they are, as values.
 
-    With `acr` set, as to APPROVED, its token must say so: that somebody approved the task.
+    A parameter of the task that is not among them stands in the segment, the message's field or the function's argument
+    of its own name; where there is none the request is refused, but for those that are `unchecked`: a request does not
+    have them. With `acr` set, as to APPROVED, its token must say so: that somebody approved the task.
     """
 
     name: str
     params: Mapping[str, object] = field(default_factory=dict)
     acr: str = ""
+    unchecked: Collection[str] = ()
+    segments: Mapping[str, str] = field(default_factory=dict)  # of the path, by their names in the route, decoded
 
 
 # Of what needs a token that is good here, for whatever it is, as a greeting before the first call. It is no use of it.
@@ -36,13 +42,13 @@ def action_finder(actions: Actions) -> Callable[[str, str], Action | None]:
     """Return a function from method and path to the Action, or None where no route matches.
 
     In a mapping, `{"GET /tickets/{id}": "ticket:read"}`, a `{name}` stands for one whole segment, and becomes one of
-    the Action's params; all else is compared byte for byte with the path as it was sent, and the first route that
+    the Action's segments; all else is compared byte for byte with the path as it was sent, and the first route that
     matches counts. A path that could be read as another route's, once it is decoded or its case is changed, matches
     none. A function is given the path as it was sent. Raise InvalidInput for a route that could match nothing, as one
     behind another that takes all of its requests.
     """
     if not isinstance(actions, Mapping):
-        return lambda method, path: _action(actions(method, path))
+        return lambda method, path: _placed(_action(actions(method, path)))
     routes = {route: _Route.parse(route, action) for route, action in actions.items()}
     for place, (text, route) in enumerate(routes.items()):
         for before in list(routes.items())[:place]:
@@ -68,8 +74,7 @@ class _Table:
                 decoded[at] = named[name] or ""
             if named and any(other.mistaken_for(segments, decoded, method) for other in self._routes[:place]):
                 return None
-            params = {name: value for name, value in named.items() if value is not None}
-            return Action(route.action.name, {**route.action.params, **params}, route.action.acr)
+            return replace(route.action, segments={name: value for name, value in named.items() if value is not None})
         return None
 
 
@@ -96,7 +101,7 @@ class _Route:
             if is_name:
                 names[at] = segment[1:-1]
             literals.append(None if is_name else quote(segment, safe=_PRINTABLE))  # as clients send it
-        return cls(method, tuple(literals), names, _action(action) or Action(""))
+        return cls(method, tuple(literals), names, _in_route(route, _action(action) or Action(""), names.values()))
 
     def matches(self, segments: list[str]) -> bool:
         return len(self.literals) == len(segments) and all(
@@ -114,13 +119,31 @@ class _Route:
         if self.method != method or len(self.literals) != len(segments) or self.matches(segments):
             return False
         return all(
-            wanted is None or wanted.casefold() in {segment.casefold(), plain.casefold()}
+            wanted is None or not {_same(wanted), _same(unquote(wanted))}.isdisjoint({_same(segment), _same(plain)})
             for wanted, segment, plain in zip(self.literals, segments, decoded, strict=True)
         )
 
 
 def _action(found: str | Action | None) -> Action | None:
     return Action(found) if isinstance(found, str) else found
+
+
+def _placed(action: Action | None) -> Action | None:
+    return replace(action, params=placed(action.params, OF_HTTP)) if action is not None and action.params else action
+
+
+def _in_route(route: str, action: Action, names: Collection[str]) -> Action:
+    """The action with its places named. Raise InvalidInput for a segment that the route does not have."""
+    params = placed(action.params, OF_HTTP)
+    for place in params.values():
+        if isinstance(place, Place) and place.kind == PATH and place.name not in names:
+            raise InvalidInput(f"route {route[:200]!r} has no segment {place.name[:64]!r}")
+    return replace(action, params=params)
+
+
+def _same(text: str) -> str:
+    """What two segments have in common that an application could take for the same."""
+    return unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", text).casefold())
 
 
 def _plain(segment: str) -> str | None:

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from typing import Self
 
 from sojourn.sdk.client import Client
+from sojourn.sdk.comparing import Stated
 from sojourn.sdk.guard import Action, Answer, Guard, HttpRequest, Refusal
 from sojourn.sdk.loopguard import warn_of_absent_agent
 from sojourn.sdk.portal import Portal
@@ -75,11 +76,15 @@ class SyncGuard:
         return portal.run(guard.check_call(token, action, params, digest, proven))
 
     def check_request(
-        self, request: HttpRequest, action: Callable[[], Action | None], digest: Callable[[], str]
+        self,
+        request: HttpRequest,
+        action: Callable[[], Action | None],
+        digest: Callable[[], str],
+        stated: Stated | None = None,
     ) -> TaskToken | Answer:
         """See Guard.check_request. `digest` is called in this thread."""
         portal, guard = self._running()
-        return portal.run_asking(lambda make: guard.check_request(request, action, make), digest)
+        return portal.run_asking(lambda make: guard.check_request(request, action, make, stated), digest)
 
     def over(self, token: TaskToken) -> str:
         """See TaskVerifier.over. Of a guard that is closed all is over."""

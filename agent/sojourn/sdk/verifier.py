@@ -1,7 +1,7 @@
 """Is a task token good, at this service, now?"""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import UTC, datetime
 from typing import Final, Self
 
@@ -13,7 +13,7 @@ from sojourn.sdk.usereports import UseReports
 from sojourn.sdk.validating import Agent
 from sojourn.spiffe.jose import Signatures, UnverifiedJws, VerifiedClaims, parse_unverified
 from sojourn.tasks import tokens
-from sojourn.tasks.fitting import check_action, check_digest, check_params
+from sojourn.tasks.fitting import check_action, check_concerning, check_digest, check_params
 from sojourn.tasks.senders import Sender
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
@@ -73,17 +73,21 @@ class TaskVerifier:
         *,
         proven: Proven = UNPROVEN,
         params: Mapping[str, object] | None = None,
+        unchecked: Collection[str] = (),
         params_digest: str = "",
     ) -> TaskToken:
         """Return a token that is good now, for `action` and for what is asked.
 
         `proven` is what its sender has been found to hold, `params` the request's, and `params_digest` the request's
         digest (tasks.bound), without which a token for one request is refused. A token that is good once is used up.
-        Raise InvalidToken if it is not good, ActionNotAllowed or WrongParams if it is not for this.
+        `unchecked` are parameters that such a request does not have. Raise InvalidToken if it is not good, and if it is
+        not for this ActionNotAllowed, WrongParams, or ParamNotBound: for a parameter of its task that concerns the
+        action, and that `params` do not have.
         """
         verified = await self.examine(token, proven)
         if action is not None:
-            self.check_action(verified, action, params or {})
+            check_action(verified, action)
+            check_concerning(verified, action, params or {}, unchecked)
         else:
             check_params(verified, params or {})
         check_digest(verified, params_digest)
@@ -98,11 +102,6 @@ class TaskVerifier:
             raise
         except Exception as error:
             raise InvalidToken("token cannot be verified now", reason_code="unavailable", detail=str(error)) from error
-
-    def check_action(self, verified: TaskToken, action: str, params: Mapping[str, object]) -> None:
-        """Raise ActionNotAllowed or WrongParams unless the token is for `action`, with these parameters."""
-        check_action(verified, action)
-        check_params(verified, params)
 
     def check_digest(self, verified: TaskToken, params_digest: str) -> None:
         """Raise WrongParams for a token that is for another request than that of the digest."""

@@ -86,6 +86,7 @@ class TaskTokenWsgi:
 def _request(environ: Environ) -> HttpRequest:
     # What a client sends as a header is in HTTP_…, so that no other name is of its making.
     headers = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_")]
+    headers += [("content-type", environ["CONTENT_TYPE"])] if environ.get("CONTENT_TYPE") else []
     pem = environ.get("SSL_CLIENT_CERT")
     return HttpRequest(
         environ["REQUEST_METHOD"],
@@ -107,6 +108,8 @@ def _path(environ: Environ) -> str:
     path = sent.partition("#")[0].partition("?")[0]
     if not path.startswith("/"):
         path = urlsplit(path).path  # of a request to a proxy (RFC 9112, 3.2.2)
+    if not path.isascii():
+        raise InvalidInput("path has bytes that are not ASCII: they are escaped, as UTF-8")
     if "%2f" in path.lower() or unquote_to_bytes(path.encode("latin-1")) != decoded:
         raise InvalidInput("path has an escaped slash, or is another one for the server than for the application")
     return path
@@ -146,7 +149,7 @@ def _read_all(stream: Any) -> bytes:
 
 
 def _too_large() -> TooLarge:
-    return TooLarge(f"content of a request that a token is for alone has at most {GUARDED_CONTENT_MAX_BYTES} bytes")
+    return TooLarge(f"content of a request that is compared has at most {GUARDED_CONTENT_MAX_BYTES} bytes")
 
 
 def _answer(answer: Answer, start_response: StartResponse) -> Iterable[bytes]:

@@ -13,7 +13,7 @@ _STRING_OR_BRACKET: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|[\[\]{}]', re.DOT
 def loads(text: str) -> Any:
     """Parse JSON that has no member twice, no number that is none or is out of range, and JSON_DEPTH levels at most.
 
-    Raise ValueError for any other.
+    Nor has it -0, which is a whole number to some. Raise ValueError for any other.
     """
     if text.count("{") + text.count("[") > JSON_DEPTH:
         _check_depth(text)
@@ -43,6 +43,12 @@ def _no(constant: str) -> float:
     raise ValueError(f"{constant} is not JSON")
 
 
+def _whole(text: str) -> int:
+    if text == "-0":
+        raise ValueError("-0 is not a whole number to all who read JSON")
+    return int(text)
+
+
 def _finite(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
@@ -50,4 +56,6 @@ def _finite(text: str) -> float:
     return value
 
 
-_DECODER: Final = json.JSONDecoder(object_pairs_hook=_members, parse_constant=_no, parse_float=_finite)
+_DECODER: Final = json.JSONDecoder(
+    object_pairs_hook=_members, parse_constant=_no, parse_float=_finite, parse_int=_whole
+)

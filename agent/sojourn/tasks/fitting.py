@@ -1,10 +1,18 @@
 """Whether a good token is for what is asked: its action, its parameters, and the one request that it is for."""
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-from sojourn.oautherrors import ActionNotAllowed, WrongParams
+from sojourn.oautherrors import ActionNotAllowed, ParamNotBound, WrongParams
 from sojourn.tasks.tokens import TaskToken
+
+
+@dataclass(frozen=True, slots=True)
+class Exact:
+    """A value whose sender said its type, as in JSON: it is no text of another's."""
+
+    value: object
 
 
 def check_action(token: TaskToken, action: str) -> None:
@@ -23,6 +31,29 @@ def check_params(token: TaskToken, given: Mapping[str, object]) -> None:
             raise WrongParams(f"token is for another {name[:64]!r} than the request is")
 
 
+def check_concerning(
+    token: TaskToken, action: str, given: Mapping[str, object], unchecked: Collection[str] = ()
+) -> None:
+    """The same for an action: raise ParamNotBound for a parameter that concerns it and is not given.
+
+    Those of `unchecked` the request does not have: whoever serves it says so.
+    """
+    for name, bound in token.concerning(action).items():
+        if name in unchecked:
+            continue
+        if name not in given:
+            raise ParamNotBound(
+                f"the task's parameter {name[:64]!r} is compared with nothing: give the request's value"
+            )
+        check_stated(name, bound, [given[name]])
+
+
+def check_stated(name: str, bound: str | int | bool, stated: Sequence[object]) -> None:
+    """Raise WrongParams unless whatever a request states of a parameter is the task's value of it."""
+    if not all(_same(bound, each) for each in stated):
+        raise WrongParams(f"token is for another {name[:64]!r} than the request is")
+
+
 def check_digest(token: TaskToken, digest: str) -> None:
     """Raise WrongParams for a token that is for one request, unless that has this digest. '': nobody knows it."""
     if not token.params_digest:
@@ -34,6 +65,8 @@ def check_digest(token: TaskToken, digest: str) -> None:
 
 
 def _same(bound: str | int | bool, given: object) -> bool:
+    if isinstance(given, Exact):
+        return type(given.value) is type(bound) and given.value == bound
     if isinstance(given, str):
         return given == (bound if isinstance(bound, str) else str(bound).lower())
     return type(given) is type(bound) and given == bound

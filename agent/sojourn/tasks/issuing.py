@@ -83,6 +83,7 @@ class TokenIssuing:
             params_digest=params_digest,
             status=self.lists.claim(task),
             acr=APPROVED if task.approved else "",
+            bind=task.type.bind,
         )
         self.signatures.made(token.token, key.public)
         return token

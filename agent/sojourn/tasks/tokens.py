@@ -104,6 +104,12 @@ class TaskToken:
     binding: Binding | None = None  # `cnf`; None: whoever holds the token may use it
     params: Mapping[str, str | int | bool] = field(default_factory=dict)  # of the task, as far as tokens carry them
     params_digest: str = ""  # of the one request that it is for; '': it is for more
+    bind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # which parameters concern which action
+
+    def concerning(self, action: str) -> dict[str, str | int | bool]:
+        """The parameters that an action is to be compared with: all, where the task's type does not say which."""
+        names = self.bind.get(action)
+        return {name: value for name, value in self.params.items() if names is None or name in names}
 
     @property
     def actor(self) -> SpiffeId:
@@ -137,14 +143,16 @@ def issue(
     params_digest: str = "",
     status: Mapping[str, Any] | None = None,
     acr: str = "",
+    bind: Mapping[str, tuple[str, ...]] | None = None,
 ) -> TaskToken:
     """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first.
 
-    `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `scope` has the actions
-    for those who read no authorization_details.
+    `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `bind`: what
+    the type says of which parameters concern which action. `scope` has the actions for those who read no
+    authorization_details.
     """
     seconds = int(issued_at.timestamp())
-    claims = {
+    claims: dict[str, Any] = {
         "iss": issuer,
         "sub": str(spiffe_id),
         "client_id": str(actors[0] if actors else spiffe_id),
@@ -157,6 +165,9 @@ def issue(
         "authorization_details": [grant.detail(task_type, params, params_digest)],
         "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class},
     }
+    bind = {action: names for action, names in (bind or {}).items() if action in grant.actions}
+    if bind:
+        claims["task"] |= {"bind": {action: list(names) for action, names in bind.items()}}
     if actors:
         claims["act"] = _act(actors)
     if binding is not None:
@@ -181,6 +192,7 @@ def issue(
         binding,
         params or {},
         params_digest,
+        bind,
     )
 
 
@@ -331,10 +343,21 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, bind
         binding,
         said.params,
         said.params_digest,
+        _bind(task),
     )
 
 
 _spiffe_id = lru_cache(SPIFFE_IDS_PARSED_KEPT)(SpiffeId.parse)  # the same few stand in token after token
+
+
+def _bind(task: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """Read which parameters concern which action, strictly: of an action that is not there all do."""
+    bind = task.get("bind", {})
+    if not isinstance(bind, dict) or not all(isinstance(names, list) for names in bind.values()):
+        raise InvalidToken("token does not say which parameters concern its actions", reason_code="malformed")
+    if not all(isinstance(name, str) for names in bind.values() for name in names):
+        raise InvalidToken("token does not say which parameters concern its actions", reason_code="malformed")
+    return {action: tuple(names) for action, names in bind.items()}
 
 
 def _binding(claims: Mapping[str, Any]) -> Binding | None:

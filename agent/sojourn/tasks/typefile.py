@@ -149,6 +149,7 @@ class TypeFile(_Table):
     facts: Annotated[Mapping[Name, Annotated[FactRule, BY_TYPE]], Field(max_length=FACTS_PER_TYPE)] = Field(
         default_factory=dict
     )
+    bind: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)  # action -> the parameters that concern it
     delegation: DelegationRule | None = None
     approval: ApprovalRule | None = None
     ceiling: Annotated[tuple[Ceiling, ...], Field(min_length=1)]

@@ -25,7 +25,7 @@ from sojourn.limits import (
     TOKEN_TTL_HIGH_CLASS_SECONDS,
 )
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks import clauses
+from sojourn.tasks import binding, clauses
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.params import ParamRule
 from sojourn.tasks.policy import Fields, Param, Policy
@@ -73,6 +73,12 @@ class TaskType:
     digest: str
     lines: Mapping[str, int]  # where each key of its TOML file stands
     outside: Mapping[str, Outside] = field(default_factory=dict)  # resource -> who gives credentials for it
+    bind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # action -> the parameters that concern it
+
+    def concerning(self, action: str) -> tuple[str, ...]:
+        """The parameters with which services compare a request for this action: by default all that tokens carry."""
+        carried = tuple(name for name, rule in self.params.items() if rule.in_tokens)
+        return self.bind.get(action, carried)
 
     def read_params(self, given: Mapping[str, str]) -> dict[str, Param]:
         """Check parameters against the type's and give each its type. Raise InvalidInput naming the first fault."""
@@ -134,6 +140,7 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
     try:
         file = TypeFile.model_validate(tomllib.loads(toml))
         ceiling = Authority.of(Grant.parse(each.resource, each.actions) for each in file.ceiling)
+        faults += binding.faults(f"{name}.toml", toml, file)
     except tomllib.TOMLDecodeError as error:
         faults.append(not_toml(f"{name}.toml", toml, error))
     except ValidationError as error:
@@ -174,6 +181,7 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         digest=hashlib.sha256(f"{toml}\0{cedar}".encode()).hexdigest(),
         lines=line_numbers(toml),
         outside=_outside(file, toml),
+        bind={action: tuple(dict.fromkeys(names)) for action, names in file.bind.items()},
     )
 
 

@@ -294,7 +294,7 @@ class TestRoutes:
     def test_first_counts(self) -> None:
         """Of two routes that match, the first counts."""
         find = action_finder({"GET /a/b": "exact", "GET /a/{x}": "any"})
-        expected = (Action("exact"), Action("any", {"x": "c"}), None)
+        expected = (Action("exact"), Action("any", segments={"x": "c"}), None)
         assert expected == (find("GET", "/a/b"), find("GET", "/a/c"), find("GET", "/a/.."))
 
     @pytest.mark.parametrize(

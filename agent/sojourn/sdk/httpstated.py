@@ -1,0 +1,156 @@
+"""What an HTTP request states of a parameter: in its path, query, headers and content, however often.
+
+Of two readings of a request that some server or other may have, both must agree with the task. Content that must be
+compared is read whole; it is JSON in UTF-8 or a form, as it is sent: whatever is packed, or encoded in another way, is
+refused.
+"""
+
+import re
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import unquote_to_bytes
+
+from sojourn.errors import InvalidInput
+from sojourn.oautherrors import ParamNotBound
+from sojourn.sdk.places import ABSENT, BODY, FORM, HEADER, PATH, QUERY, Place, alike, in_json, tokens_of
+from sojourn.sdk.routes import Action
+from sojourn.spiffe import strictjson
+from sojourn.tasks.fitting import Exact
+
+JSON, URLENCODED, OTHER, UNSAID = "JSON", "a form", "other", "unsaid"
+_CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]*)", re.IGNORECASE)
+_CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
+_BEFORE_JSON: Final = b"\xef\xbb\xbf\xfe\xff\x00 \t\r\n"  # byte order marks, the zeros of UTF-16, spaces
+Headers = Iterable[tuple[str, str]]
+
+
+class HttpStated:
+    """A request as a Source (see `comparing`)."""
+
+    def __init__(
+        self,
+        query: str,
+        headers: Headers,
+        segments: Mapping[str, str],
+        *,
+        document: object = ABSENT,
+        fields: Sequence[tuple[str, str]] = (),
+        has_content: bool = False,
+    ) -> None:
+        """`document` and `fields` are the content, as far as it was read and is one of them."""
+        self.has_content = has_content
+        self._query = query
+        self._headers = headers
+        self._segments = segments
+        self._document = document
+        self._fields = fields
+
+    def at(self, place: Place) -> Sequence[object]:
+        """See Source."""
+        if place.kind == PATH:
+            return [self._segments.get(place.name, ABSENT)]
+        if place.kind == QUERY:
+            return _found(_pairs(self._query.encode("latin-1", "replace")), place.name)
+        if place.kind == FORM:
+            return _found(self._fields, place.name)
+        if place.kind == HEADER:
+            lines = [(name.lower(), value.strip(" \t")) for name, value in self._headers]
+            return _found([(name, value if value.isascii() else None) for name, value in lines], place.name.lower())
+        if place.kind == BODY and self._document is not ABSENT:
+            return [each if each is ABSENT else Exact(each) for each in in_json(self._document, tokens_of(place.name))]
+        return [ABSENT]
+
+    def named(self, name: str) -> Sequence[object]:
+        """See Source. A segment of the route is what the service itself names; what else has that name must agree."""
+        if name not in self._segments:
+            return ()
+        found: list[object] = [self._segments[name]]
+        for pairs in (_pairs(self._query.encode("latin-1", "replace")), self._fields):
+            found += [value for each, value in pairs if alike(each) == alike(name)]
+        if isinstance(self._document, Mapping):
+            found += [Exact(value) for each, value in self._document.items() if alike(each) == alike(name)]
+        return found
+
+    def likely(self, name: str) -> Place:
+        """See Source."""
+        near = [each for each in self._segments if alike(name) in alike(each) or alike(each) in alike(name)]
+        if near:
+            return Place(PATH, near[0])
+        if any(alike(each) == alike(name) for each, _ in _pairs(self._query.encode("latin-1", "replace"))):
+            return Place(QUERY)
+        return Place(FORM if _kind(self._headers) == URLENCODED else BODY).of(name)
+
+
+async def read_stated(
+    query: str, headers: Headers, action: Action, names: Collection[str], content: Callable[[], Awaitable[bytes]]
+) -> HttpStated:
+    """Read a request as far as these parameters need it. Raise InvalidInput, TooLarge, or ParamNotBound."""
+    segments = action.segments
+    places = {name: action.params.get(name) for name in names}
+    kinds = {place.kind: name for name, place in places.items() if isinstance(place, Place)}
+    kind = _kind(headers)
+    for wanted, fitting, said in ((BODY, {JSON, UNSAID}, JSON), (FORM, {URLENCODED}, URLENCODED)):
+        if wanted in kinds and kind not in fitting:
+            raise ParamNotBound(
+                f"the task's parameter {kinds[wanted][:64]!r} stands in {said}, and the content's type is another"
+            )
+    asked = BODY in kinds or FORM in kinds
+    own = any(place is None and name in segments for name, place in places.items())
+    if not asked and not (own and kind != OTHER):
+        return HttpStated(query, headers, segments)
+    found = await content()
+    if not found or (kind == UNSAID and not asked and not found.lstrip(_BEFORE_JSON).startswith(b"{")):
+        return HttpStated(query, headers, segments, has_content=True)
+    _check_encoding(headers)
+    if kind == URLENCODED:
+        return HttpStated(query, headers, segments, fields=list(_pairs(found)), has_content=True)
+    try:
+        document = strictjson.loads(found.decode("utf-8"))
+    except ValueError as error:
+        raise InvalidInput("content that is compared is JSON, in UTF-8, with each member once") from error
+    return HttpStated(query, headers, segments, document=document, has_content=True)
+
+
+def _values(headers: Headers, name: str) -> list[str]:
+    return [value.strip() for each, value in headers if each.lower() == name]
+
+
+def _kind(headers: Headers) -> str:
+    """What the content is by its type. Raise InvalidInput for two types."""
+    said = _values(headers, "content-type")
+    if len(said) > 1:
+        raise InvalidInput("the request has more than one Content-Type")
+    kind = said[0].partition(";")[0].strip().lower() if said else ""
+    if kind in {"application/json", "text/json"} or kind.endswith("+json"):
+        return JSON
+    if kind == "application/x-www-form-urlencoded":
+        return URLENCODED
+    return OTHER if kind else UNSAID
+
+
+def _check_encoding(headers: Headers) -> None:
+    if any(value.lower() not in {"", "identity"} for value in _values(headers, "content-encoding")):
+        raise InvalidInput("content that is compared is sent as it is, without a Content-Encoding")
+    charsets = [each for value in _values(headers, "content-type") for each in _CHARSET.findall(value)]
+    if any(each.lower() not in _CHARSETS for each in charsets):
+        raise InvalidInput("content that is compared is in UTF-8")
+
+
+def _pairs(text: bytes) -> Iterator[tuple[str, str]]:
+    """The fields of a query or a form, as those read it who end one at `&`, and as those who do at `;` as well."""
+    parts = text.split(b"&")
+    if b";" in text:
+        parts += re.split(b"[&;]", text)
+    for part in filter(None, parts):
+        name, _, value = part.partition(b"=")
+        yield _plain(name), _plain(value)
+
+
+def _plain(text: bytes) -> str:
+    return unquote_to_bytes(text.replace(b"+", b" ")).decode("utf-8", "replace")
+
+
+def _found(pairs: Iterable[tuple[str, Any]], name: str) -> list[object]:
+    """The values of a name and of those that are like it; ABSENT if none has the name itself."""
+    like = [(each, value) for each, value in pairs if alike(each) == alike(name)]
+    return [value for _, value in like] if any(each == name for each, _ in like) else [ABSENT]

@@ -1,0 +1,152 @@
+"""Where in a request a parameter of the task stands: what a service's author says of each route, as values.
+
+`Action("refund:create", params={"order": path("order_id"), "cents": body("/cents")})`. Without a name the place has the
+parameter's own: `params={"cents": body()}`.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sojourn.errors import InvalidInput
+from sojourn.limits import JSON_DEPTH
+
+PATH, QUERY, HEADER, BODY, FORM, FIELD, ARGUMENT = "path", "query", "header", "body", "form", "field", "argument"
+OF_HTTP: Final = frozenset({PATH, QUERY, HEADER, BODY, FORM})
+_HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_BAD_TILDE: Final = re.compile("~(?![01])")
+_NO_LETTER: Final = re.compile(r"[\W_]+")
+_INDEX: Final = re.compile("0|[1-9][0-9]{0,8}")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One place. `name` is a segment's, a header's, …, or a JSON pointer (RFC 6901); '' is the parameter's own name."""
+
+    kind: str
+    name: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.name}"
+
+    def of(self, param: str) -> "Place":
+        """The place of a parameter, with its name. Raise InvalidInput for what is no place."""
+        made = replace(self, name=self.name or (f"/{_escaped(param)}" if self.kind == BODY else param))
+        if made.kind == BODY or (made.kind == ARGUMENT and made.name.startswith("/")):
+            tokens_of(made.name)
+        if made.kind == HEADER and not _HEADER.fullmatch(made.name):
+            raise InvalidInput(f"{made.name[:64]!r} is not the name of a header")
+        if made.kind == FIELD and not all(each.isidentifier() for each in made.name.split(".")):
+            raise InvalidInput(f"{made.name[:64]!r} is not the path of a message's field, as order.id is")
+        return made
+
+    def shown(self, param: str) -> str:
+        """As it is written in Python for that parameter."""
+        return f"{self.kind}()" if self == replace(self, name="").of(param) else f"{self.kind}({self.name!r})"
+
+
+def path(name: str = "") -> Place:
+    """A segment of the route, by the name that it has there in braces."""
+    return Place(PATH, name)
+
+
+def query(name: str = "") -> Place:
+    """A parameter of the query."""
+    return Place(QUERY, name)
+
+
+def header(name: str = "") -> Place:
+    """A header, whatever the case of its name."""
+    return Place(HEADER, name)
+
+
+def body(pointer: str = "") -> Place:
+    """A value in the JSON content, by JSON pointer (RFC 6901): `/refund/cents`."""
+    return Place(BODY, pointer)
+
+
+def form(name: str = "") -> Place:
+    """A field of a form (application/x-www-form-urlencoded)."""
+    return Place(FORM, name)
+
+
+def field(name: str = "") -> Place:
+    """A field of a gRPC message, by its path: `order.id`."""
+    return Place(FIELD, name)
+
+
+def argument(name: str = "") -> Place:
+    """An argument of a tool, by its name, or by JSON pointer if it begins with a slash: `/order/id`."""
+    return Place(ARGUMENT, name)
+
+
+_MAKERS: Final = {each.__name__: each for each in (path, query, header, body, form)}
+
+
+def parse_places(text: str) -> dict[str, object]:
+    """Read `cents = body:/cents, order = path:order_id`, as it stands where there is no Python. Raise InvalidInput."""
+    found: dict[str, object] = {}
+    for part in filter(None, (each.strip() for each in text.split(","))):
+        name, equals, said = (each.strip() for each in part.partition("="))
+        kind, _, where = (each.strip() for each in said.partition(":"))
+        if not equals or not name.isidentifier() or kind not in _MAKERS or name in found:
+            kinds = ", ".join(_MAKERS)
+            raise InvalidInput(
+                f"{part[:64]!r} is not PARAMETER = KIND:NAME, each parameter once, KIND one of {kinds}, as"
+                " cents = body:/cents"
+            )
+        found[name] = _MAKERS[kind](where).of(name)
+    return found
+
+
+def placed(params: Mapping[str, object], kinds: Iterable[str]) -> dict[str, object]:
+    """Parameters whose places have their names. Raise InvalidInput for a place that is of none of these kinds."""
+    found: dict[str, object] = {}
+    for name, value in params.items():
+        found[name] = value.of(name) if isinstance(value, Place) else value
+        if isinstance(value, Place) and value.kind not in kinds:
+            raise InvalidInput(f"parameter {name[:64]!r} cannot stand in {value.kind} here: {', '.join(sorted(kinds))}")
+    return found
+
+
+def alike(name: str) -> str:
+    """What two names have in common that some reader or other takes for the same.
+
+    JSON readers of other languages mind no case, or neither case nor underscores; CGI takes a dash for an underscore,
+    PHP what stands before a bracket for the name.
+    """
+    plain = unicodedata.normalize("NFKC", name.partition("[")[0] or name)
+    return _NO_LETTER.sub("", plain.casefold()) or plain
+
+
+def tokens_of(pointer: str) -> list[str]:
+    """The reference tokens of a JSON pointer, '' apart, which is the whole document. Raise InvalidInput."""
+    if not pointer.startswith("/") or _BAD_TILDE.search(pointer) or pointer.count("/") > JSON_DEPTH:
+        raise InvalidInput(f"{pointer[:64]!r} is not a JSON pointer, as /cents or /refund/cents are")
+    return [each.replace("~1", "/").replace("~0", "~") for each in pointer[1:].split("/")]
+
+
+ABSENT: Final = object()
+
+
+def in_json(document: object, tokens: Sequence[str]) -> Iterator[Any]:
+    """The value at these tokens first, or ABSENT; then what others could take for it, by a name alike."""
+    if not tokens:
+        yield document
+        return
+    first, rest = tokens[0], tokens[1:]
+    if isinstance(document, Mapping):
+        yield from in_json(document[first], rest) if first in document else (ABSENT,)
+        for name, value in document.items():
+            if name != first and alike(name) == alike(first):
+                yield from in_json(value, rest)
+    elif isinstance(document, list) and _INDEX.fullmatch(first) and int(first) < len(document):
+        yield from in_json(document[int(first)], rest)
+    else:
+        yield ABSENT
+
+
+def _escaped(name: str) -> str:
+    return name.replace("~", "~0").replace("/", "~1")
