@@ -17,6 +17,7 @@ from sojourn.errors import InvalidInput, TooLarge
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Scope, TaskTokenMiddleware, request_of
 from sojourn.sdk.asgistreams import Receive, Send
+from sojourn.sdk.attempts import Attempt
 from sojourn.sdk.extras import extra
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.loopguard import LoopGuard, Verdict
@@ -140,12 +141,13 @@ class McpGuard(TaskTokenMiddleware):
             try:
                 call = read(await content.read())
             except InvalidInput as error:
-                return Refusal(413 if isinstance(error, TooLarge) else 400, "invalid_request", error.public)
+                refusal = Refusal(413 if isinstance(error, TooLarge) else 400, "invalid_request", error.public)
+                return guard.tell(Attempt(request.method, request.target), refusal, error.code)
 
         async def digest() -> str:
             return call.digest
 
-        return await guard.check_request(request, lambda: self._tools.action(call), digest)
+        return await guard.check_request(request, lambda: self._tools.action(call), digest, _attempt(call))
 
     async def _over(self, token: TaskToken) -> None:
         """Return when what began with a token must end."""
@@ -221,6 +223,11 @@ def _access_token(token: TaskToken) -> "AccessToken":
     )
 
 
+def _attempt(call: McpCall) -> Attempt:
+    """A message as records name it."""
+    return Attempt(call.method, call.tool)
+
+
 class McpStdioGuard:
     """Guards an MCP server over stdio: `MCPServer("…", middleware=[McpStdioGuard(tools=…, audience=…)])`.
 
@@ -262,7 +269,8 @@ class McpStdioGuard:
 
         async def judge(guard: Guard) -> Verdict:
             path = urlsplit(guard.verifier.audience).path
-            return await guard.check_request(HttpRequest("POST", path, "", headers), lambda: action, digest)
+            request = HttpRequest("POST", path, "", headers)
+            return await guard.check_request(request, lambda: action, digest, _attempt(call))
 
         async def digest() -> str:
             return call.digest
