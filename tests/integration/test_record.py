@@ -90,6 +90,8 @@ class TestUses:
         )
         assert shop.url == record["resource"]
         assert "hunter2" not in shop.agent.run("audit", "tail", "-n", "1000").stdout
+        seen = [each["event"] for each in shop.agent.json("review", "show", task.id)["records"]]
+        assert ["token_used", "task_ended"] == seen[:2]
 
 
 class TestRefusals:

@@ -1,4 +1,4 @@
-"""Counts for Prometheus what becomes of tasks, by type and reason. Types and codes are the agent's own, so they are few."""
+"""Counts for Prometheus what becomes of tasks, by type and reason: of the agent's own words, so that they are few."""
 
 from collections.abc import Mapping
 from typing import Any, Final

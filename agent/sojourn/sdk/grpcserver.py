@@ -18,7 +18,8 @@ import grpc
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.oautherrors import WrongParams
 from sojourn.sdk.answers import Answer, Refusal
-from sojourn.sdk.grpccalls import digest_of, fields_of, request_of, said, status_of, trailers
+from sojourn.sdk.attempts import Attempt
+from sojourn.sdk.grpccalls import METHOD, digest_of, fields_of, request_of, said, status_of, trailers
 from sojourn.sdk.loopguard import UNREADY, GuardOptions, LoopGuard
 from sojourn.sdk.routes import Action
 from sojourn.sdk.serving import serve_from_here, serving
@@ -137,10 +138,12 @@ class _Call(Generic[AnyGuard]):
         refusal = self.ended(token)
         if refusal is not None:
             return refusal
+        fields = fields_of(request)
         try:
-            check_params(token, fields_of(request))
+            check_params(token, fields)
         except WrongParams as error:
-            return Refusal(403, error.oauth_error, error.public)
+            tried = Attempt(METHOD, self._method, verified=token, wanted=self.action(fields))
+            return self._guard.tell(tried, Refusal(403, error.oauth_error, error.public), error.code)
         return None
 
 

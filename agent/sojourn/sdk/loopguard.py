@@ -7,6 +7,7 @@ from typing import Final, TypedDict
 
 from sojourn.errors import SojournError
 from sojourn.sdk.answers import Answer, Refusal
+from sojourn.sdk.attempts import Attempt
 from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Guard
 from sojourn.sdk.verifier import TaskVerifier
@@ -52,6 +53,10 @@ class LoopGuard:
                     except SojournError:
                         return UNREADY
         return await ask(self._running)
+
+    def tell(self, tried: Attempt, refusal: Refusal, code: str) -> Refusal:
+        """See Guard.tell."""
+        return self._running.tell(tried, refusal, code) if self._running is not None else refusal
 
     def over(self, token: TaskToken) -> str:
         """See TaskVerifier.over. Of a guard that is closed all is over."""

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Final, Self
 
@@ -48,7 +48,15 @@ _Named = tuple[str, str, Served]  # token, code, request
 class Refusals:
     """Takes notes at once, and sends them behind. What is too much is counted, and what cannot be sent is lost."""
 
-    def __init__(self, client: Agent, audience: str, *, every_seconds: float = REPORT_SECONDS) -> None:
+    def __init__(
+        self,
+        client: Agent,
+        audience: str,
+        *,
+        every_seconds: float = REPORT_SECONDS,
+        now: Callable[[], float] | None = None,
+    ) -> None:
+        """`now`: seconds of a clock that nobody sets, for the log's limit; None: time.monotonic."""
         self._client = client
         self._audience = audience
         self._every_seconds = every_seconds
@@ -57,7 +65,7 @@ class Refusals:
         self._strangers = 0  # of those: with tokens that are not known to be good
         self._others: Counter[str] = Counter()
         self._some = asyncio.Event()
-        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
+        self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND, now)
         self._unlogged = 0
         self._sender: asyncio.Task[None] | None = None
         self._told = False
