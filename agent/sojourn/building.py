@@ -71,6 +71,7 @@ from sojourn.tasks.policies import Policies
 from sojourn.tasks.proving import Proving
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
+from sojourn.tasks.refusals import Refusals
 from sojourn.tasks.running import Runners
 from sojourn.tasks.tokenkeys import TokenKeys
 
@@ -253,6 +254,8 @@ class Rooms:
         await self.signals.start()
         replays = Replays(clock.now, clock.boot)
         self.judging = Judging(engine, identities, replays, clock)
+        self.refusals = Refusals(engine, self.audit, self.alarms, clock)
+        self._stack.callback(self.refusals.finish)
         self.inspecting = Inspecting(engine, self.changing, self.audiences, identities, self.judging.was_used, clock)
         self.proving = Proving(engine, self.authority, self.revocations, replays, clock)
 

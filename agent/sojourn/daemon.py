@@ -21,6 +21,7 @@ from sojourn.doors import (
     metrics,
     remote,
     statuslists,
+    taskmetrics,
     trust,
     validation,
 )
@@ -159,6 +160,7 @@ async def _open_doors(
     calls, admin_calls = Calls(rooms.audit, header=True), Calls(rooms.audit, header=False)
     envoy_calls = Calls(rooms.audit, header=False)
     attestors.measure(rooms.attestation.tally)
+    taskmetrics.TaskMetrics(rooms.audit, rooms.judging.uses, rooms.refusals)
     envoy = _handlers(envoy_calls, services.of_envoy())
     own = _handlers(calls, services.of_workloads()) | envoy
     administration = _handlers(admin_calls, services.of_operators(Run(level, failures, public, listeners, documents)))
@@ -210,7 +212,9 @@ async def _open_listeners(
         config.listen,
         remote.RemoteDoor(rooms.authority, rooms.revocations, rooms.clock, rooms.alarms),
         own,
-        lambda callers: validation.ValidationApi(rooms.judging, rooms.engine, rooms.audiences, rooms.clock, callers),
+        lambda callers: validation.ValidationApi(
+            rooms.judging, rooms.engine, rooms.audiences, rooms.clock, callers, rooms.refusals
+        ),
         rooms.audit,
         descriptors,
         stack,

@@ -119,6 +119,7 @@ REMOTE_LINGER_SECONDS = 2.0  # of a connection that is over: longer than a heart
 CHAINS_CHECKED_AT_ONCE = 20  # before others have a turn: about 10 ms
 
 METRICS_CONNECTIONS = 16  # of scrapers, of which there are one or two
+METRIC_TYPES = 1_000  # of tasks, each with some time series of its own: as many as there may be at once
 METRICS_SECONDS = 10.0  # for a request to come and its answer to be taken, as long as Prometheus waits
 
 # --- memory ---------------------------------------------------------------------------------------------------------
@@ -282,6 +283,23 @@ TOKEN_USES_PER_REPORT = 200  # at some 60 us each to verify
 USES_JUDGED_AT_ONCE = 20  # of a report, before others have a turn: about 2 ms
 TOKEN_USES_BYTES_PER_REPORT = 192 * 1024  # of tokens: PUBLIC_REQUEST_MAX_BYTES has room for them
 TOKEN_USES_HELD = 10_000  # by a service until its next report, at about 1 KiB each
+TASK_USE_LATE_SECONDS = 10.0  # after the end of a task its use may still be told; services tell it at once
+LATE_USE_RECORDS = 20  # of what was told so of one task: its services tell it together
+USE_WRITE_SECONDS = 1.5  # that a service waits for its report to be on disk
+SERVED_TARGET_MAX = 300  # characters of a request's path and its query's names, in records
+SERVED_NAME_MAX = 64  # characters of one name there, of the method and of the action
+SERVED_QUERY_NAMES = 20
+USED_TASKS_KEPT = 10_000  # by a service: those whose first use it has reported
+REFUSALS_HELD = 500  # by a service until its next report, at about 1 KiB each with a token; more are counted
+REFUSAL_TARGETS_TOLD = 8  # different requests with one token that are told one by one; more are counted
+REFUSED_STRANGERS_HELD = 50  # of those with tokens that may be good: the agent verifies each
+REFUSALS_PER_REPORT = 100
+REFUSALS_RECORDED = 60  # a minute, of those that one workload tells of: about 40 KiB; more are counted
+REFUSALS_RECORDED_OF_TASK = 20  # a minute: one task does not hide the others
+REFUSAL_KINDS_COUNTED = 20  # a minute, of one workload: resources and tasks; more are one
+REFUSAL_CODES = 100  # different ones that services tell: more are `other`, in records and metrics
+REFUSALS_SHOWN = 5  # the last of a task
+REFUSED_TASKS_KEPT = 10_000  # of which is remembered what was refused, at about 2 KiB each
 TOKEN_USE_LATE_SECONDS = 10.0  # after its end a use of a token may still be told: services tell each second
 SINGLE_USES_REMEMBERED = 100_000  # of tokens that are good once, at about 150 bytes each
 TOKEN_USE_CALLS_MAX = 1_000_000  # with one token, that are reported at once

@@ -94,13 +94,14 @@ class Services:
                 rooms.audiences,
                 rooms.clock,
                 validation.AttestedCallers(rooms.identities, rooms.clock),
+                rooms.refusals,
             ).methods(),
         }
 
     def of_envoy(self) -> dict[str, Methods]:
         """There too, without SPIFFE's security header, which Envoy does not send."""
         rooms = self._rooms
-        guards = routeguards.RouteGuards(rooms.judging, rooms.engine, rooms.clock)
+        guards = routeguards.RouteGuards(rooms.judging, rooms.engine, rooms.clock, rooms.refusals)
         return {
             sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods(),
             extauthz.SERVICE: extauthz.ExtAuthzApi(guards, rooms.identities).methods(),
@@ -184,7 +185,7 @@ class Services:
             rooms.audit,
         )
         stopped = taskadmin.TaskAdminApi(
-            rooms.engine, rooms.changing, rooms.blocks, self._message, rooms.audit, rooms.clock
+            rooms.engine, rooms.changing, rooms.blocks, self._message, rooms.audit, rooms.clock, rooms.refusals
         )
         return (
             self._approvals.admin_methods()

@@ -113,6 +113,7 @@ class FakeAgent:
             "sojourn.v1.Validation": {
                 "ValidateToken": self._one("ValidateToken", v.ValidateTokenRequest),
                 "ReportUse": self._one("ReportUse", v.ReportUseRequest),
+                "ReportRefusals": self._one("ReportRefusals", v.ReportRefusalsRequest),
                 "WatchTasks": self._streamed("WatchTasks", v.WatchTasksRequest),
             },
         }

@@ -29,10 +29,15 @@ class Agent(FakeAgent):
         super().__init__()
         self.used: set[str] = set()
         self.reported: list[pb.TokenUse] = []
+        self.refused: list[pb.TokenRefusal | pb.OtherRefusals] = []
+        self.served: list[pb.Served] = []
         self.ending = False  # of t1
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        more = {"ReportUse": self._one("ReportUse", pb.ReportUseRequest)}
+        more = {
+            "ReportUse": self._one("ReportUse", pb.ReportUseRequest),
+            "ReportRefusals": self._one("ReportRefusals", pb.ReportRefusalsRequest),
+        }
         return (grpc.method_handlers_generic_handler("sojourn.v1.Validation", more), *super().handlers())
 
     async def _stream(self, method: str, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -49,6 +54,9 @@ class Agent(FakeAgent):
         if method == "ReportUse":
             self.reported += request.uses
             return pb.ReportUseResponse(counted=len(request.uses))
+        if method == "ReportRefusals":
+            self.refused += [*request.refusals, *request.others]
+            return pb.ReportRefusalsResponse()
         if method != "ValidateToken":
             return await super()._unary(method, request, context)
         claims = parse_unverified(request.token).unverified_claims
@@ -57,6 +65,7 @@ class Agent(FakeAgent):
         if request.use and claims["jti"] in self.used:
             return pb.ValidateTokenResponse(valid=False, code="replayed", reason="the token was used before")
         if request.use:
+            self.served.append(request.served)
             self.used.add(claims["jti"])
         return pb.ValidateTokenResponse(valid=True, kind=pb.TOKEN_KIND_TASK, spiffe_id=str(HOLDER))
 

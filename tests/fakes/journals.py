@@ -68,6 +68,10 @@ class FakeTaskStore(FakeAuditStore):
     async def record(self, event: Event) -> None:
         await _whoever_waits(self._write([event], []))
 
+    async def count(self, records: Sequence[TaskRecord], events: Sequence[Event]) -> None:
+        known = [_as_now(record) for record in records if record.id in self.rows]
+        await _whoever_waits(self._write(events, known))
+
     async def unfinished(self) -> list[JournaledTask]:
         return [
             JournaledTask(task_id, version, state, self.same_boot, self.documents[task_id])

@@ -52,7 +52,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def running(program: Path, port: int, environment: Mapping[str, str]) -> Iterator[None]:
+def running(program: Path, port: int, environment: Mapping[str, str]) -> Iterator["subprocess.Popen[bytes]"]:
     """A program that serves at `port`, until the block is left."""
     with (program.parent / f"{program.name}.log").open("w+") as log:
         process = subprocess.Popen(
@@ -60,7 +60,7 @@ def running(program: Path, port: int, environment: Mapping[str, str]) -> Iterato
         )
         try:
             _until_it_serves(process, port, log.name)
-            yield
+            yield process
         finally:
             process.kill()
             process.wait()

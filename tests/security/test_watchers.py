@@ -46,7 +46,7 @@ async def room() -> AsyncIterator[Room]:
 
 def api(room: Room) -> Any:
     callers: Any = Everyone()
-    return ValidationApi(None, room.engine, Audiences(), room.clock, callers)  # type: ignore[arg-type]  # judges nothing
+    return ValidationApi(None, room.engine, Audiences(), room.clock, callers, None)  # type: ignore[arg-type]  # judges nothing
 
 
 def feed(api: Any, who: int | str) -> Any:

@@ -51,6 +51,7 @@ LAYERS = [
         "tasks.bound",
         "tasks.fitting",
         "tasks.senders",
+        "tasks.served",
         "tasks.assertions",
         "tasks.clauses",
         "tasks.policy",
@@ -133,7 +134,7 @@ LAYERS = [
     ["tasks.beginning", "tasks.changing", "tasks.proving", "tasks.recovery"],
     ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
     ["oversight.signals"],
-    ["tasks.given", "tasks.running"],
+    ["tasks.given", "tasks.refusals", "tasks.running", "tasks.uses"],
     ["tasks.granting", "tasks.inspecting", "tasks.judging", "tasks.reloading", "tasks.redeciding"],
     ["tasks.typefolder"],
     ["tasks.policies"],
@@ -172,6 +173,7 @@ PURE = [
     "tasks.bound",
     "tasks.fitting",
     "tasks.senders",
+    "tasks.served",
     "tasks.assertions",
     "tasks.asking",
     "tasks.audiences",
@@ -248,8 +250,20 @@ SEES_PROC = [
     "sdk.localcredentials.peers",
 ]
 SDK_SEES = [
-    *("address", "errors", "keyupdates", "limits", "oautherrors", "spiffe", "sdk", "tlslevel", "wholefile", "_pb"),
-    *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.senders", "tasks.tokens"),
+    *(
+        "address",
+        "allowance",
+        "errors",
+        "keyupdates",
+        "limits",
+        "oautherrors",
+        "spiffe",
+        "sdk",
+        "tlslevel",
+        "wholefile",
+        "_pb",
+    ),
+    *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.senders", "tasks.served", "tasks.tokens"),
 ]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),

@@ -69,6 +69,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "approval approve": ('sojourn approval approve apr_ID --reason "agreed by phone"',),
     "approval deny": ('sojourn approval deny apr_ID --reason "not on a Friday"',),
     "review list": ("sojourn review list",),
+    "review show": ("sojourn review show $TASK",),
     "review done": ('sojourn review done $TASK --finding "only what was needed"',),
     "fact set": (
         "sojourn fact set deploy_freeze true",

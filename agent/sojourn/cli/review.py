@@ -1,15 +1,22 @@
 """`sojourn review`: reviews that are owed of break-glass tasks."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.audit import record_line, record_value
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import emit, table
+from sojourn.errors import InvalidInput
+from sojourn.limits import AUDIT_LISTED
 
 app = typer.Typer(no_args_is_help=True)
+_DONE: Final = frozenset(
+    {"approval_decided", "break_glass_begun", "token_used", "request_refused", "refusals_counted"}
+    | {"task_used", "task_ended", "review_done"}
+)
 
 
 @app.command("list")
@@ -28,13 +35,32 @@ def list_(admin_socket: AdminSocketOption = None, output: OutputOption = Output.
 
 
 @app.command()
+def show(
+    task: Annotated[str, typer.Argument(help="The break-glass task.")],
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Show what a break-glass task was begun for, each request that was made with it, and what services refused it.
+
+    It is what the audit journal has; `sojourn task why TASK` has the rest.
+    """
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    answer = remote.admin(admin_socket, pb.ListAuditRequest(limit=AUDIT_LISTED, task_id=task))
+    records = [each for each in map(record_value, answer.records) if each["event"] in _DONE]
+    if not records:
+        raise InvalidInput(f"the audit journal has nothing that was done in a task {task[:100]!r}")
+    emit(output, {"task": task, "records": records}, [record_line(each) for each in records])
+
+
+@app.command()
 def done(
     task: Annotated[str, typer.Argument(help="The break-glass task.")],
     finding: Annotated[str, typer.Option("--finding", help="What was found. For the audit journal.")],
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Say what the review of a break-glass task found. `sojourn task why TASK` tells what became of it."""
+    """Say what the review of a break-glass task found. `sojourn review show TASK` shows what was done in it."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     request = pb.CompleteReviewRequest(task_id=task, finding=finding)

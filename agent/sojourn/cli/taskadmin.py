@@ -202,9 +202,9 @@ def _forgotten(credential: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rows(tasks: list[dict[str, Any]]) -> list[str]:
-    names = ("id", "type", "spiffe_id", "state", "reason", "holder_pid", "expires_at", "parent_id")
-    rows = [[task[name] or "" if name == "parent_id" else task[name] for name in names] for task in tasks]
-    headings = ["TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "HOLDER", "EXPIRES", "PARENT"]
+    names = ("id", "type", "spiffe_id", "state", "reason", "refused", "holder_pid", "expires_at", "parent_id")
+    rows = [[task[name] or "" if name in {"parent_id", "refused"} else task[name] for name in names] for task in tasks]
+    headings = ["TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "REFUSED", "HOLDER", "EXPIRES", "PARENT"]
     return list(table(headings, rows)) if rows else ["no tasks"]
 
 
@@ -215,6 +215,10 @@ def _lines(value: dict[str, Any]) -> list[str]:
 def _text(name: str, value: object) -> str:
     if name == "uses" and isinstance(value, list):
         return "; ".join(f"{use['action']}: {use['tokens']} tokens, {use['calls']} calls" for use in value)
+    if name == "refused":
+        return f"{value} requests"
+    if name == "refusals" and isinstance(value, list):
+        return "; ".join(f"{each['count']} {_refused(each)}" for each in value)
     if name == "actors" and isinstance(value, list):
         return " for ".join(value)
     if name == "outside" and isinstance(value, list):
@@ -224,6 +228,12 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={each}" for name, each in value.items())
     return str(value)
+
+
+def _refused(refusal: dict[str, Any]) -> str:
+    """Requests of which the target may be one of several, or unknown."""
+    asked = " ".join(filter(None, (refusal["action"], refusal["method"], refusal["target"])))
+    return f"{refusal['code']} at {refusal['resource']}" + (f" ({asked})" if asked else "")
 
 
 def _task_dict(task: Any) -> dict[str, Any]:

@@ -10,18 +10,24 @@ from sojourn.limits import ENVOY_ROUTES_KEPT
 from sojourn.sdk.answers import Answer
 from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.places import Place, parse_places
+from sojourn.sdk.refusals import RefusedRequest
 from sojourn.sdk.routes import APPROVED, Action, Actions
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.fitting import check_digest
 from sojourn.tasks.judging import Judging
-from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
+from sojourn.tasks.refusals import Refusals
+from sojourn.tasks.served import NOTHING_SAID, Served
+from sojourn.tasks.tokens import HIGH, UNPROVEN, Proven, TaskToken
+
+BY_ENVOY = "envoy"  # who told of a refusal, in records
 
 
 class RouteGuards:
     """Has a guard for each route that Envoys have named lately."""
 
-    def __init__(self, judging: Judging, engine: TaskEngine, clock: Clock) -> None:
+    def __init__(self, judging: Judging, engine: TaskEngine, clock: Clock, refusals: Refusals) -> None:
         self._judging = judging
+        self._refusals = refusals
         self._engine = engine
         self._clock = clock
         self._guard = lru_cache(ENVOY_ROUTES_KEPT)(self._make)
@@ -37,7 +43,7 @@ class RouteGuards:
 
     def _make(self, ruling: Ruling) -> Guard:
         return Guard(
-            _Verifier(self._judging, self._engine, ruling),
+            _Verifier(self._judging, self._engine, self._refusals, ruling),
             _actions(ruling),
             base_url=ruling.base_url or None,
             now=self._clock.now,
@@ -63,7 +69,8 @@ def _hint(action: str, name: str, place: Place) -> str:
 class _Verifier:
     """What a service's verifier learns by its feed, the agent knows."""
 
-    def __init__(self, judging: Judging, engine: TaskEngine, ruling: Ruling) -> None:
+    def __init__(self, judging: Judging, engine: TaskEngine, refusals: Refusals, ruling: Ruling) -> None:
+        self._refusals = refusals
         self.audience = ruling.audience
         self._judging = judging
         self._engine = engine
@@ -83,15 +90,28 @@ class _Verifier:
         """See TaskVerifier."""
         check_digest(verified, params_digest)
 
-    async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
+    def refused(self, request: RefusedRequest) -> None:
+        """See TaskVerifier. The Envoy is the service to whoever reads of it."""
+        shown = request.token.token if request.token is not None else request.unverified_token
+        task = self._judging.task_of(shown) if shown else None
+        if task is None:
+            self._refusals.count(BY_ENVOY, self.audience, request.code, 1)
+        else:
+            self._refusals.note(BY_ENVOY, self.audience, task, request.code, request.request, 1)
+
+    async def use(
+        self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN, served: Served = NOTHING_SAID
+    ) -> None:
         """See TaskVerifier. A call that is one too many for the task ends it, and does not pass."""
         del proven  # examined just now
         task = self._engine.tasks.find(verified.task_id)
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
         self._judging.use_up(verified)
+        if verified.task_class == HIGH:
+            await self._judging.uses.served(verified, served)
         if action is not None:
             try:
-                self._engine.report_use(task, self.audience, action)
+                self._judging.uses.passed(task, self.audience, action)
             except TaskOver as error:
                 raise InvalidToken(error.public, reason_code="task_over") from error

@@ -18,6 +18,7 @@ from sojourn.tasks.blocks import Block
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.reasons import ADMIN, BLOCKED, OPERATOR
+from sojourn.tasks.refusals import Refusals
 from sojourn.tasks.task import REVOKED, Task
 
 Change = Callable[[Task], Awaitable[None]]
@@ -34,11 +35,13 @@ class TaskAdminApi:
         message: TaskMessages,
         audit: Audit,
         clock: Clock,
+        refusals: Refusals,
     ) -> None:
         self._engine = engine
         self._changing = changing
         self._blocks = blocks
-        self._message = message
+        self._told = message
+        self._refusals = refusals
         self._audit = audit
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -155,6 +158,16 @@ class TaskAdminApi:
             and selection.spiffe_id in {"", str(task.spiffe_id)}
             and (selector is None or selector in task.selectors)
         ]
+
+    def _message(self, task: Task) -> tasks_pb2.Task:
+        """A task with what services refused of it, which is told to operators alone."""
+        made, tried = self._told(task), self._refusals.of(task.id)
+        made.refused = tried.count
+        for each in tried.last:
+            said = each.request
+            about = {"action": said.action, "method": said.method, "target": said.target}
+            made.refusals.add(refused_at=each.at, resource=each.resource, code=each.code, count=each.count, **about)
+        return made
 
     def _find(self, task_id: str) -> Task:
         task = self._engine.tasks.find(task_id)

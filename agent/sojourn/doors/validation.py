@@ -12,13 +12,16 @@ from sojourn.clock import Clock
 from sojourn.doors import claims
 from sojourn.doors.admission import Concurrency
 from sojourn.doors.calls import Call, Method
+from sojourn.doors.refusalreports import RefusalReports, served_of
 from sojourn.errors import InvalidInput, Refused
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import Stream
 from sojourn.limits import (
+    AUDIENCE_MAX_BYTES,
     FEED_DELTAS_KEPT,
     FEEDS_PER_CALLER,
     HEARTBEAT_SECONDS,
+    REFUSALS_PER_REPORT,
     SNAPSHOT_TASKS_AT_ONCE,
     SNAPSHOTS_HELD_BYTES,
     TOKEN_USES_PER_REPORT,
@@ -31,6 +34,7 @@ from sojourn.tasks.audiences import Audiences, Service
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.feed import TaskState, state_of
 from sojourn.tasks.judging import JWT_SVID, TASK, Judging
+from sojourn.tasks.refusals import Refusals
 from sojourn.tasks.senders import Sender
 from sojourn.tasks.task import PENDING
 
@@ -67,9 +71,16 @@ class ValidationApi:
     """Is this token good, and which tasks live?"""
 
     def __init__(
-        self, judging: Judging, engine: TaskEngine, audiences: Audiences, clock: Clock, callers: Callers
+        self,
+        judging: Judging,
+        engine: TaskEngine,
+        audiences: Audiences,
+        clock: Clock,
+        callers: Callers,
+        refusals: Refusals,
     ) -> None:
         self._judging = judging
+        self._refused = RefusalReports(judging, refusals)
         self._audiences = audiences
         self._engine = engine
         self._clock = clock
@@ -84,6 +95,7 @@ class ValidationApi:
             "ValidateToken": Method("unary", pb.ValidateTokenRequest, self.validate_token),
             "WatchTasks": Method("stream", pb.WatchTasksRequest, self.watch_tasks),
             "ReportUse": Method("unary", pb.ReportUseRequest, self.report_use),
+            "ReportRefusals": Method("unary", pb.ReportRefusalsRequest, self.report_refusals),
         }
 
     async def validate_token(self, call: Call, request: pb.ValidateTokenRequest) -> pb.ValidateTokenResponse:
@@ -105,6 +117,8 @@ class ValidationApi:
             params_digest=request.params_digest,
             use=request.use,
         )
+        if request.use and verdict.valid and verdict.kind == TASK:
+            await self._judging.record_use(request.token, served_of(request.served))
         answer = pb.ValidateTokenResponse(
             valid=verdict.valid,
             code=verdict.code,
@@ -132,7 +146,21 @@ class ValidationApi:
             counted += self._judging.count_use(use.token, use.action, use.calls, may_report)
             if place % USES_JUDGED_AT_ONCE == 0:
                 await asyncio.sleep(0)
+        await self._judging.uses.written()
         return pb.ReportUseResponse(counted=counted)
+
+    async def report_refusals(self, call: Call, request: pb.ReportRefusalsRequest) -> pb.ReportRefusalsResponse:
+        if max(len(request.refusals), len(request.others)) > REFUSALS_PER_REPORT:
+            raise InvalidInput(f"more than {REFUSALS_PER_REPORT} refusals in one report")
+        if not request.audience or len(request.audience.encode()) > AUDIENCE_MAX_BYTES:
+            raise InvalidInput("audience must be specified")
+        who = await self._callers.identities(call)
+        service = self._audiences.service(request.audience)
+        if service is not None:
+            who &= service.workloads
+            if not who:
+                raise Refused(_not_of(service))
+        return await self._refused.told(str(min(who, key=str)), request)
 
     async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed | bytes]:
         audiences, who = _audiences(request.audiences), call.visitor.who
@@ -235,7 +263,11 @@ def _check_serves(standing: Standing, named: Sequence[Service]) -> None:
     """Raise Refused if a caller is no workload of one of these services: their tasks are no business of others."""
     for service in named:
         if service.workloads.isdisjoint(standing.identities):
-            raise Refused(f"not a workload of the service {service.resource!r}: [[services]] names others")
+            raise Refused(_not_of(service))
+
+
+def _not_of(service: Service) -> str:
+    return f"not a workload of the service {service.resource!r}: [[services]] names others"
 
 
 def _state(state: TaskState) -> pb.TaskState:

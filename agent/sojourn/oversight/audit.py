@@ -18,6 +18,7 @@ from sojourn.allowance import Allowance
 from sojourn.clock import Clock
 from sojourn.documents import canonical
 from sojourn.errors import SojournError
+from sojourn.hooks import Hooks
 from sojourn.limits import WRITES_WAITING
 
 log = structlog.get_logger()
@@ -77,6 +78,7 @@ class Audit:
         self._wake = asyncio.Event()
         self._denials: dict[int | str, int] = {}  # who -> denials in this second
         self._second = 0
+        self.on_event: Hooks[[str, Mapping[str, Any]]] = Hooks()  # each that happens, with its fields
 
     def note(self, event: str, **fields: Any) -> None:
         """Record something that need not wait for the disk. What the disk does not take stays here for a while."""
@@ -98,6 +100,8 @@ class Audit:
         count = self._denials[who] = self._denials.get(who, 0) + 1
         if count <= DENIALS_PER_SECOND:
             self.note(event, **{**named(who), **fields})
+        else:
+            self.on_event.tell(event, fields)
 
     def _note_suppressed(self) -> None:
         """Record how many denials of a second that is over were not recorded one by one."""
@@ -111,6 +115,7 @@ class Audit:
 
     def event(self, event: str, fields: Mapping[str, Any]) -> Event:
         """Make an event that happens now; None values are left out."""
+        self.on_event.tell(event, fields)
         kept = {name: value for name, value in fields.items() if value is not None}
         return Event(int(self._clock.now().timestamp() * 1000), event, canonical(kept))
 

@@ -7,6 +7,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Self
 
 from sojourn._pb.sojourn.v1 import validation_pb2
@@ -54,6 +55,7 @@ class TaskFeed:
         self._loss_told = False
         self._follower: asyncio.Task[None] | None = None
         self._waiting: dict[str, set[asyncio.Event]] = {}  # for news of a task
+        self._hooks: list[Callable[[str], None]] = []
         self.issuer = ""
         self.keys: Mapping[str, PublicKey] = {}
         self.epoch = 0
@@ -71,6 +73,14 @@ class TaskFeed:
         if self._follower is not None:
             self._follower.cancel()
             await asyncio.gather(self._follower, return_exceptions=True)
+
+    def on_news(self, hook: Callable[[str], None]) -> Callable[[], None]:
+        """Call `hook` with a task's ID when something is heard of it, with '' when all is heard anew.
+
+        It neither blocks nor raises. What is returned ends that.
+        """
+        self._hooks.append(hook)
+        return partial(self._hooks.remove, hook)
 
     @property
     def fresh(self) -> bool:
@@ -165,6 +175,8 @@ class TaskFeed:
             self._note(state)
         for each in [each for waiting in self._waiting.values() for each in waiting]:
             each.set()
+        for hook in self._hooks:
+            hook("")
 
     def _note(self, state: validation_pb2.TaskState) -> None:
         before = self.lookup(state.id)
@@ -176,6 +188,8 @@ class TaskFeed:
         known = TaskKnown(least, state.live, state.reason, state.suspended)
         for each in self._waiting.get(state.id, ()):
             each.set()
+        for hook in self._hooks:
+            hook(state.id)
         self._live.pop(state.id, None)
         self._ended.pop(state.id, None)
         if not known.live:

@@ -20,8 +20,9 @@ import grpc
 from sojourn.errors import InvalidInput, SojournError
 from sojourn.oautherrors import ParamNotBound, WrongParams
 from sojourn.sdk.answers import Answer, Refusal
+from sojourn.sdk.attempts import Attempt
 from sojourn.sdk.comparing import Stated, compare, in_python, stating
-from sojourn.sdk.grpccalls import Fields, digest_of, request_of, said, status_of, trailers
+from sojourn.sdk.grpccalls import METHOD, Fields, digest_of, request_of, said, status_of, trailers
 from sojourn.sdk.loopguard import UNREADY, GuardOptions, LoopGuard, warn_of_absent_agent
 from sojourn.sdk.places import FIELD, placed
 from sojourn.sdk.routes import Action
@@ -156,7 +157,8 @@ class _Call(Generic[AnyGuard]):
         try:
             compare(token, self._action or Action(""), Fields(request), in_python)
         except (WrongParams, ParamNotBound) as error:
-            return Refusal(403, error.oauth_error, error.public)
+            tried = Attempt(METHOD, self._method, verified=token, wanted=self._action)
+            return self._guard.tell(tried, Refusal(403, error.oauth_error, error.public), error.code)
         return None
 
 

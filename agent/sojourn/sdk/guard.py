@@ -11,21 +11,25 @@ from urllib.parse import urlsplit
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, Refused, TooLarge
 from sojourn.oautherrors import ActionNotAllowed, InvalidProof, NonceNeeded
 from sojourn.sdk.answers import Answer, Challenge, Metadata, Refusal
+from sojourn.sdk.attempts import Attempt, code_of
 from sojourn.sdk.comparing import Hint, Nothing, Source, Stated, compare, in_python
 from sojourn.sdk.feed import boot_seconds
 from sojourn.sdk.httpstated import read_stated
 from sojourn.sdk.places import argument, body, field, form, header, path, query
 from sojourn.sdk.presented import BEARER, DPOP, Presented, presented
+from sojourn.sdk.refusals import RefusedRequest
 from sojourn.sdk.routes import ANY_ACTION, Action, Actions, action_finder
 from sojourn.spiffe import dpop
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import bound
 from sojourn.tasks.fitting import check_action
-from sojourn.tasks.tokens import JKT, UNPROVEN, Proven, TaskToken, thumbprint_of
+from sojourn.tasks.served import NOTHING_SAID, Served
+from sojourn.tasks.tokens import JKT, NORMAL, UNPROVEN, Proven, TaskToken, thumbprint_of
 
 __all__ = [
     "Action",
     "Answer",
+    "Attempt",
     "Guard",
     "HttpRequest",
     "Metadata",
@@ -74,7 +78,11 @@ class Verifier(Protocol):
 
     def check_digest(self, verified: TaskToken, params_digest: str) -> None: ...
 
-    async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None: ...
+    async def use(
+        self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN, served: Served = NOTHING_SAID
+    ) -> None: ...
+
+    def refused(self, request: RefusedRequest) -> None: ...
 
 
 class Guard:
@@ -130,36 +138,41 @@ class Guard:
         return await self.check_request(request, action, digest, stated)
 
     async def check_request(
-        self, request: HttpRequest, action: Callable[[], Action | None], digest: Digest, stated: Stated | None = None
+        self,
+        request: HttpRequest,
+        action: Callable[[], Action | None],
+        digest: Digest,
+        stated: Stated | None = None,
+        attempt: Attempt | None = None,
     ) -> TaskToken | Answer:
         """The same for a request whose `action` and `digest` are not read from method, path and content alone.
 
         All three are called only when they are needed: the action of a good token, the digest of one for one request,
         and `stated` for an action that parameters concern: it returns what the request states of those, or None if
-        whoever calls this compares them later. Without it the action itself has their values.
+        whoever calls this compares them later. Without it the action itself has their values. `attempt` has how records
+        are to name the request, if that is not by its method and target.
         """
-        shown: Presented | None = None
-        wanted: Action | None = None
+        tried = attempt or Attempt(request.method, request.target)
         try:
-            shown = presented(request.headers)
+            tried.shown = shown = presented(request.headers)
             if shown is None:
-                return self._refusal(401, "", "a task token is required")
+                return self.tell(tried, self._refusal(401, "", "a task token is required"), "no_token")
             proof = self._read_proof(request, shown)
             x5t = thumbprint_of(request.certificate) if request.certificate else ""
             proven = Proven(jkt=proof.jkt if proof else "", x5t=x5t)
-            verified = await self.verifier.examine(shown.unverified_token, proven)
-            wanted = action()
+            tried.verified = verified = await self.verifier.examine(shown.unverified_token, proven)
+            tried.wanted = wanted = action()
             if wanted is None:
-                return self._refusal(403, "insufficient_scope", NO_ACTION, shown)
+                return self.tell(tried, self._refusal(403, "insufficient_scope", NO_ACTION, shown), "no_action")
             if wanted.acr and verified.claims.get("acr") != wanted.acr:
-                return self._not_approved(wanted.acr, shown)
+                return self.tell(tried, self._not_approved(wanted.acr, shown), "not_approved")
             if wanted is not ANY_ACTION:
                 verified = await self._compare(verified, wanted, proven, stated)
             if proof is not None:  # only now: who has no good token cannot fill what is remembered of proofs
                 self._replays.claim(proof, str(verified.actor))
-            return await self._finish(verified, None if wanted is ANY_ACTION else wanted.name, proven, digest)
+            return await self._finish(tried, verified, proven, digest)
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
-            return self._refused(error, shown, wanted)
+            return self.tell(tried, self._refused(error, tried.shown, tried.wanted), code_of(error))
 
     async def check_call(
         self,
@@ -174,19 +187,25 @@ class Guard:
         `proven` is what its sender has been found to hold.
         """
         wanted = Action(action) if isinstance(action, str) else action
+        whole = replace(wanted, params={**wanted.params, **(params or {})})
+        tried = Attempt(shown=Presented("", token, ""), wanted=whole)
 
         async def known() -> str:
             return digest if isinstance(digest, str) else digest()
 
         try:
-            verified = await self.verifier.examine(token, proven)
+            tried.verified = verified = await self.verifier.examine(token, proven)
             if wanted.acr and verified.claims.get("acr") != wanted.acr:
-                return self._not_approved(wanted.acr, None)
-            given = replace(wanted, params={**wanted.params, **(params or {})})
-            verified = await self._compare(verified, given, proven, None)
-            return await self._finish(verified, wanted.name, proven, known)
+                return self.tell(tried, self._not_approved(wanted.acr, None), "not_approved")
+            verified = await self._compare(verified, whole, proven, None)
+            return await self._finish(tried, verified, proven, known)
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
-            return self._refused(error, None, wanted)
+            return self.tell(tried, self._refused(error, None, wanted), code_of(error))
+
+    def tell(self, tried: Attempt, refusal: Refusal, code: str) -> Refusal:
+        """Have a refusal logged and told to the agent, and return it. `code`: why, stably."""
+        self.verifier.refused(tried.refused(code, refusal.description))
+        return refusal
 
     async def _compare(self, verified: TaskToken, wanted: Action, proven: Proven, stated: Stated | None) -> TaskToken:
         check_action(verified, wanted.name)
@@ -201,11 +220,13 @@ class Guard:
             verified = await self.verifier.examine(verified.token, proven)
         return verified
 
-    async def _finish(self, verified: TaskToken, action: str | None, proven: Proven, digest: Digest) -> TaskToken:
+    async def _finish(self, tried: Attempt, verified: TaskToken, proven: Proven, digest: Digest) -> TaskToken:
         if verified.params_digest:
             self.verifier.check_digest(verified, await digest())
             verified = await self.verifier.examine(verified.token, proven)  # the content may have been long in coming
-        await self.verifier.use(verified, action, proven)
+        action = None if tried.wanted is None or tried.wanted is ANY_ACTION else tried.wanted.name
+        served = tried.served if verified.task_class != NORMAL else NOTHING_SAID  # the others are counted alone
+        await self.verifier.use(verified, action, proven, served)
         return verified
 
     def _read_proof(self, request: HttpRequest, shown: Presented) -> dpop.Proof | None:

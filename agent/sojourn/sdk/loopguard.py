@@ -10,6 +10,7 @@ from typing import Final, TypedDict
 from sojourn.address import public_socket
 from sojourn.errors import SojournError
 from sojourn.sdk.answers import Answer, Refusal
+from sojourn.sdk.attempts import Attempt
 from sojourn.sdk.client import Client
 from sojourn.sdk.feed import LOG
 from sojourn.sdk.guard import Guard
@@ -85,6 +86,10 @@ class LoopGuard:
                         LOG.warning("the guard of %s cannot start: %s", self._audience, error.public)
                         return None
         return self._running
+
+    def tell(self, tried: Attempt, refusal: Refusal, code: str) -> Refusal:
+        """See Guard.tell."""
+        return self._running.tell(tried, refusal, code) if self._running is not None else refusal
 
     def over(self, token: TaskToken) -> str:
         """See TaskVerifier.over. Of a guard that is closed all is over."""

@@ -19,6 +19,7 @@ from sojourn.oautherrors import ActionNotAllowed
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgi import SCOPE_KEY, App, Content, Scope, TaskTokenMiddleware, request_of
 from sojourn.sdk.asgistreams import Receive, Send
+from sojourn.sdk.attempts import Attempt
 from sojourn.sdk.comparing import Arguments, stating
 from sojourn.sdk.extras import extra
 from sojourn.sdk.guard import Guard, HttpRequest
@@ -178,15 +179,15 @@ class McpGuard(TaskTokenMiddleware):
             try:
                 call = read(await content.read())
             except InvalidInput as error:
-                return Refusal(413 if isinstance(error, TooLarge) else 400, "invalid_request", error.public)
+                refusal = Refusal(413 if isinstance(error, TooLarge) else 400, "invalid_request", error.public)
+                return guard.tell(Attempt(request.method, request.target), refusal, error.code)
 
         async def digest() -> str:
             return call.digest
 
         scope[_LISTING] = call.method == LIST
-        return await guard.check_request(
-            request, lambda: self._tools.action(call), digest, stating(Arguments(call.arguments))
-        )
+        stated = stating(Arguments(call.arguments))
+        return await guard.check_request(request, lambda: self._tools.action(call), digest, stated, _attempt(call))
 
     async def _serve(self, token: TaskToken, scope: Scope, receive: Receive, send: Send) -> None:
         if scope.pop(_LISTING, False):
@@ -270,6 +271,11 @@ def _access_token(token: TaskToken) -> "AccessToken":
     )
 
 
+def _attempt(call: McpCall) -> Attempt:
+    """A message as records name it."""
+    return Attempt(call.method, call.tool)
+
+
 class McpStdioGuard:
     """Guards an MCP server over stdio: `MCPServer("…", middleware=[McpStdioGuard(tools=…, audience=…)])`.
 
@@ -313,7 +319,8 @@ class McpStdioGuard:
             path = urlsplit(guard.verifier.audience).path
             request = HttpRequest("POST", path, "", headers)
             stated = stating(Arguments(call.arguments))
-            return await guard.check_request(request, lambda: self._tools.action(call), digest, stated)
+            action = partial(self._tools.action, call)
+            return await guard.check_request(request, action, digest, stated, _attempt(call))
 
         async def digest() -> str:
             return call.digest

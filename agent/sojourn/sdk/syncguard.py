@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from typing import Self
 
+from sojourn.sdk.attempts import Attempt
 from sojourn.sdk.client import Client
 from sojourn.sdk.comparing import Stated
 from sojourn.sdk.guard import Action, Answer, Guard, HttpRequest, Refusal
@@ -85,6 +86,15 @@ class SyncGuard:
         """See Guard.check_request. `digest` is called in this thread."""
         portal, guard = self._running()
         return portal.run_asking(lambda make: guard.check_request(request, action, make, stated), digest)
+
+    def tell(self, tried: Attempt, refusal: Refusal, code: str) -> Refusal:
+        """See Guard.tell."""
+        portal, guard = self._running()
+
+        async def told() -> Refusal:
+            return guard.tell(tried, refusal, code)
+
+        return portal.run(told())
 
     def over(self, token: TaskToken) -> str:
         """See TaskVerifier.over. Of a guard that is closed all is over."""

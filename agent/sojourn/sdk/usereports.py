@@ -1,7 +1,14 @@
-"""Reports to the agent which calls were let through with which tokens, so that tasks spend their budgets."""
+"""Reports to the agent which calls were let through with which tokens, so that tasks spend their budgets and records
+say what was done.
+
+The first call of each task is reported at once, those that follow each second, and all that is left as soon as
+something is heard of the task, as its end.
+"""
 
 import asyncio
+import contextlib
 import logging
+from collections import OrderedDict
 from collections.abc import Iterator
 from typing import Final, Self
 
@@ -11,10 +18,12 @@ from sojourn.limits import (
     TOKEN_USES_BYTES_PER_REPORT,
     TOKEN_USES_HELD,
     TOKEN_USES_PER_REPORT,
+    USED_TASKS_KEPT,
 )
 from sojourn.sdk.validating import Agent
 
 REPORT_SECONDS: Final = 1.0
+GAP_SECONDS: Final = 0.02  # between two reports, however much is at once
 SEND_SECONDS: Final = 2.0
 log = logging.getLogger("sojourn.guard")
 
@@ -26,7 +35,10 @@ class UseReports:
         self._client = client
         self._every_seconds = every_seconds
         self._noted: dict[tuple[str, str], int] = {}
+        self._tasks: set[str] = set()  # of what was noted
+        self._known: OrderedDict[str, None] = OrderedDict()  # tasks of which something was reported
         self._some = asyncio.Event()
+        self._due = asyncio.Event()  # at once
         self._sender: asyncio.Task[None] | None = None
         self._told = False
         self.lost = 0  # calls
@@ -41,24 +53,41 @@ class UseReports:
             await asyncio.gather(self._sender, return_exceptions=True)
         await self._send()
 
-    def note(self, token: str, action: str) -> None:
-        """A call for `action` was let through with `token`."""
+    def note(self, token: str, action: str, task_id: str = "") -> None:
+        """A call for `action` was let through with `token`, of this task."""
         use = (token, action)
         if use not in self._noted and len(self._noted) >= TOKEN_USES_HELD:
             self._lose(1, "there are too many")
             return
         self._noted[use] = self._noted.get(use, 0) + 1
         self._some.set()
+        if task_id:
+            self._tasks.add(task_id)
+            if task_id not in self._known:
+                self._due.set()
+                self._known[task_id] = None
+                while len(self._known) > USED_TASKS_KEPT:
+                    self._known.popitem(last=False)
+
+    def heard(self, task_id: str) -> None:
+        """Something was heard of a task, or of all (''): what was noted of it is reported at once."""
+        if task_id in self._tasks or not task_id:
+            self._due.set()
 
     async def _send_always(self) -> None:
         while True:
             await self._some.wait()
-            await asyncio.sleep(self._every_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every_seconds):
+                    await self._due.wait()
             await self._send()
+            await asyncio.sleep(GAP_SECONDS)
 
     async def _send(self) -> None:
         noted, self._noted = self._noted, {}
+        self._tasks.clear()
         self._some.clear()
+        self._due.clear()
         for uses in _reports(noted):
             try:
                 await self._client.connection.unary(

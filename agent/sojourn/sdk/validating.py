@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.senders import Sender
+from sojourn.tasks.served import NOTHING_SAID, Served
 
 if TYPE_CHECKING:
     from sojourn.sdk.connection import Connection  # grpcio comes with it, which the agent does without
@@ -44,6 +45,7 @@ class ValidateOptions(TypedDict, total=False):
     sender: Sender | None  # None: nothing is known of it, and a token that is bound is refused
     params_digest: str  # of the request (tasks.bound): a token for one request is refused without
     use: bool  # the request is about to be served: a token that is good once is used up
+    served: Served  # with `use`: that request, for the record
     deadline_seconds: float | None
 
 
@@ -69,6 +71,7 @@ async def validate_token(
         sender=_sender(options.get("sender")),
         params_digest=options.get("params_digest", ""),
         use=options.get("use", False),
+        served=served_message(options["served"]) if options.get("served", NOTHING_SAID) != NOTHING_SAID else None,
     )
     answer = await connection.unary(
         "/sojourn.v1.Validation/ValidateToken", request, pb.ValidateTokenResponse, options.get("deadline_seconds")
@@ -96,3 +99,7 @@ def _sender(sender: Sender | None) -> pb.Sender | None:
         jkt=sender.jkt,
         x5t=sender.x5t,
     )
+
+
+def served_message(served: Served) -> pb.Served:
+    return pb.Served(action=served.action, method=served.method, target=served.target, compared=served.compared)

@@ -9,12 +9,14 @@ from sojourn.errors import InvalidToken
 from sojourn.limits import HEARTBEAT_SECONDS
 from sojourn.oautherrors import ActionNotAllowed
 from sojourn.sdk.feed import TaskFeed, TaskKnown
+from sojourn.sdk.refusals import Refusals, RefusedRequest
 from sojourn.sdk.usereports import UseReports
 from sojourn.sdk.validating import Agent
 from sojourn.spiffe.jose import Signatures, UnverifiedJws, VerifiedClaims, parse_unverified
 from sojourn.tasks import tokens
 from sojourn.tasks.fitting import check_action, check_concerning, check_digest, check_params
 from sojourn.tasks.senders import Sender
+from sojourn.tasks.served import NOTHING_SAID, Served, compared
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
 __all__ = ["ActionNotAllowed", "TaskVerifier"]
@@ -48,16 +50,22 @@ class TaskVerifier:
         self._now = now
         self._asking = asyncio.Semaphore(ASKED_AT_ONCE)
         self._reports = UseReports(client)
+        self._refusals = Refusals(client, audience)
+        self._unhook: Callable[[], None] = lambda: None
         self._signatures = Signatures()
 
     async def __aenter__(self) -> Self:
         if self._owns_feed:
             await self.feed.__aenter__()
         await self._reports.__aenter__()
+        await self._refusals.__aenter__()
+        self._unhook = self.feed.on_news(self._reports.heard)
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._unhook()
         await self._reports.__aexit__()
+        await self._refusals.__aexit__()
         if self._owns_feed:
             await self.feed.close()
 
@@ -91,7 +99,8 @@ class TaskVerifier:
         else:
             check_params(verified, params or {})
         check_digest(verified, params_digest)
-        await self.use(verified, action, proven)
+        served = Served.of(action or "", "", "", compared(verified, params or {}))
+        await self.use(verified, action, proven, served)
         return verified
 
     async def examine(self, token: str, proven: Proven = UNPROVEN) -> TaskToken:
@@ -107,17 +116,26 @@ class TaskVerifier:
         """Raise WrongParams for a token that is for another request than that of the digest."""
         check_digest(verified, params_digest)
 
-    async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
-        """Let a request through with a token that was examined and fits. Raise InvalidToken if it was good once."""
+    async def use(
+        self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN, served: Served = NOTHING_SAID
+    ) -> None:
+        """Let a request through with a token that was examined and fits. Raise InvalidToken if it was good once.
+
+        What is `served` is recorded by the agent with such a token, before this returns.
+        """
         if verified.task_class != tokens.NORMAL:
             try:
-                await self._ask(verified.token, proven, use=True)
+                await self._ask(verified.token, proven, use=True, served=served)
             except InvalidToken:
                 raise
             except Exception as error:
                 raise InvalidToken("token cannot be used now", reason_code="unavailable", detail=str(error)) from error
         if action is not None:
-            self._reports.note(verified.token, action)
+            self._reports.note(verified.token, action, verified.task_id)
+
+    def refused(self, request: RefusedRequest) -> None:
+        """A request was refused: the log says so at once, and the agent is told behind."""
+        self._refusals.note(request)
 
     def over(self, token: TaskToken) -> str:
         """Why what began with a good token must end, by what is heard of its task; '' while it may go on.
@@ -171,7 +189,7 @@ class TaskVerifier:
             raise InvalidToken("the task has changed since this token was issued", reason_code="superseded")
         return verified
 
-    async def _ask(self, token: str, proven: Proven, *, use: bool = False) -> TaskToken:
+    async def _ask(self, token: str, proven: Proven, *, use: bool = False, served: Served = NOTHING_SAID) -> TaskToken:
         unverified = _task_token(token)  # what is no token at all does not go out
         async with asyncio.timeout(ASK_SECONDS), self._asking:
             verdict = await self._client.validate_token(
@@ -180,6 +198,7 @@ class TaskVerifier:
                 sender=Sender(jkt=proven.jkt, x5t=proven.x5t),
                 params_digest=_digest_named(unverified),
                 use=use,
+                served=served,
                 deadline_seconds=ASK_SECONDS,
             )
         if not verdict.valid:

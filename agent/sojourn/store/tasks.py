@@ -40,6 +40,16 @@ class TaskTable:
     async def record(self, event: Event) -> None:
         await self._audit.append([event])
 
+    async def count(self, records: Sequence[TaskRecord], events: Sequence[Event]) -> None:
+        """Write what these tasks have used, and these audit records. A task that is not here is none any more."""
+        rows = [{"task_id": record.id, **self._row(record)} for record in records]
+
+        def work(connection: Connection) -> None:
+            _UPDATE.run_for_each(connection, rows)
+            self._audit.append_in(connection, events)
+
+        await self._database.write(work)
+
     async def unfinished(self) -> list[JournaledTask]:
         """The tasks that earlier runs of the agent left alive."""
         # As bytes: a text that is none would fail the whole query.

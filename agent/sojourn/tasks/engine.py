@@ -374,6 +374,9 @@ class TaskEngine:
 
     def event(self, event: str, task: Task, **fields: Any) -> Event:
         """An audit record about a task."""
+        return self.audit.event(event, {**self.named(task), **fields})
+
+    def named(self, task: Task) -> dict[str, Any]:
+        """Which task it is, as audit records say it."""
         uid = task.uid if task.uid != NO_UID else None
-        named = {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id), "uid": uid}
-        return self.audit.event(event, {**named, **fields})
+        return {"task": task.id, "type": task.type.name, "spiffe_id": str(task.spiffe_id), "uid": uid}

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, Protocol, TypeVar
 
 import structlog
@@ -22,6 +22,8 @@ class TaskStore(Protocol):
     async def save(self, record: TaskRecord, event: Event) -> None: ...
 
     async def record(self, event: Event) -> None: ...
+
+    async def count(self, records: Sequence[TaskRecord], events: Sequence[Event]) -> None: ...
 
 
 class Named(Protocol):
@@ -130,3 +132,7 @@ class Journal(Changes[TaskRecord]):
     async def note(self, event: Event) -> None:
         """Return when an audit record that changes no task is on disk. Raise what the store raises."""
         await self._store.record(event)
+
+    async def counted(self, records: Sequence[TaskRecord], events: Sequence[Event]) -> None:
+        """Return when what some tasks have used is on disk, all or nothing. Raise what the store raises."""
+        await self._store.count(records, events)

@@ -15,8 +15,11 @@ from sojourn.tasks import tokens
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.fitting import check_digest
 from sojourn.tasks.senders import UNKNOWN, Sender
+from sojourn.tasks.served import Served
 from sojourn.tasks.singleuse import SingleUses
+from sojourn.tasks.task import Task
 from sojourn.tasks.tokens import HIGH, Proven, TaskToken
+from sojourn.tasks.uses import Uses
 
 JWT_SVID, TASK = "jwt-svid", "task"
 
@@ -50,6 +53,7 @@ class Judging:
         self.replays = replays  # of all that the agent judges: a proof is good once
         self._clock = clock
         self._uses = SingleUses(clock.boot)
+        self.uses = Uses(engine, clock)
 
     def validate(
         self,
@@ -88,7 +92,7 @@ class Judging:
     ) -> bool:
         """Count calls for `action` that a service has let through with a token. False: they count for nothing.
 
-        `may_report` says of a resource whether who tells this may be its service.
+        `may_report` says of a resource whether who tells this may be its service. It is on disk after `uses.written`.
 
         The service has checked whose the token is and for what; it may have expired a moment ago. Raise InvalidInput.
         """
@@ -97,12 +101,31 @@ class Judging:
         try:
             verified = self._engine.issuing.verify(token, proven=None, late_seconds=TOKEN_USE_LATE_SECONDS)
             task = self._engine.tasks.find(verified.task_id)
-            if task is None or action not in verified.actions or not may_report(verified.resource):
-                return False
-            self._engine.report_use(task, verified.resource, action, calls)
-        except (InvalidToken, InvalidInput, TaskOver):
+        except InvalidToken:
             return False
-        return True
+        if task is None or action not in verified.actions or not may_report(verified.resource):
+            return False
+        return self.uses.count(task, verified, action, calls)
+
+    def task_of(self, token: str) -> Task | None:
+        """The task of a token that this agent has signed, whatever else is wrong with it. None: nobody knows it."""
+        try:
+            verified = tokens.read_issued(
+                token,
+                keys=self._engine.keys.published,
+                issuer=self._engine.issuer,
+                now=self._clock.now(),
+                signatures=self._engine.issuing.signatures,
+            )
+        except InvalidToken:
+            return None
+        return self._engine.tasks.find(verified.task_id)
+
+    async def record_use(self, token: str, served: Served) -> None:
+        """Return when it is on disk what a token that was used up is for. Raise StoreFailed: then it is for nothing."""
+        verified = self._engine.issuing.verify(token, proven=None, late_seconds=TOKEN_USE_LATE_SECONDS)
+        if verified.task_class == HIGH:
+            await self.uses.served(verified, served)
 
     def examine(self, token: str | UnverifiedJws, audience: str, proven: Proven) -> TaskToken:
         """Return a task token that is good now, whatever it is for. Raise InvalidToken, or TaskOver."""

@@ -20,6 +20,9 @@ def warnings(kind: TaskType) -> list[Fault]:
         line = kind.lines.get(f"facts.{name}", kind.lines.get("facts", 0))
         why = " but must be there" if kind.facts[name].required else ""
         found.append(Fault(f"{kind.name}.toml", line, f"no policy reads fact {name!r}, which is declared{why}"))
+    if kind.break_glass and kind.consequence != "high":
+        text = 'break_glass without consequence = "high": what is done is counted, and no request is recorded'
+        found.append(Fault(f"{kind.name}.toml", kind.lines.get("break_glass", 0), text))
     permits = [clause for clause in kind.policy.clauses if clause.permits]
     for grant in kind.ceiling.grants:
         for action in grant.actions:

@@ -114,6 +114,24 @@ class TestTokens:
         assert {"ticket:read"} == {each.action for each in agent.reported}
         assert bad not in {each.token for each in agent.reported}
 
+    def test_refusals_are_reported(self, pair: Pair) -> None:
+        """A call that was refused is reported, with why: under its token if that is good, and counted alone if not."""
+        agent, service = pair
+        good, bad = token(), "a.b.c"
+        service.call(Credentials.bearer(good), "delete")
+        service.call(Credentials.bearer(good), ticket="43")
+        service.call(Credentials.bearer(bad))
+        service.call(Credentials())
+
+        def of(text: str) -> set[str]:
+            return {each.code for each in agent.refused if getattr(each, "token", "") == text}
+
+        until(lambda: of(good) >= {"action_not_allowed", "wrong_params"}, "the refusals are reported")
+        until(lambda: "no_token" in of(""), "those without a token are counted")
+        assert set() == of(bad)
+        about = {each.request.action for each in agent.refused if getattr(each, "token", "") == good}
+        assert {"ticket:delete", "ticket:read"} == about
+
 
 class TestProofs:
     def test_with_its_proof(self, service: services.Service) -> None:
@@ -156,3 +174,12 @@ class TestOneRequest:
         assert 200 == service.call(given).status
         again = service.call(given)
         assert (401, "invalid_token") == (again.status, again.error)
+
+    def test_what_it_is_used_for(self, pair: Pair) -> None:
+        """With a token of class high the agent is told what it is used for, before that is served."""
+        agent, service = pair
+        assert 200 == service.call(Credentials.bearer(token(digest=service.digest(), high=True))).status
+        said = agent.served[-1]
+        assert ("ticket:read", ["ticket"]) == (said.action, list(said.compared))
+        assert said.method
+        assert said.target

@@ -39,6 +39,30 @@ async def test_batched(agent: FakeAgent, client: Client) -> None:
         assert 1 == (await seen(agent, 3))[-1].calls
 
 
+async def test_the_first_of_a_task(agent: FakeAgent, client: Client) -> None:
+    """The first call of a task is reported at once, those that follow with the next report."""
+    agent.answers["ReportUse"] = pb.ReportUseResponse()
+    async with UseReports(client, every_seconds=1_000) as reports:
+        reports.note("token", "a", "t1")
+        assert [1] == [use.calls for use in await seen(agent, 1)]
+        reports.note("token", "a", "t1")
+        reports.note("token", "a", "t1")
+    assert [1, 2] == [use.calls for use in reported(agent)]
+
+
+@pytest.mark.parametrize("heard", ["t1", ""])
+async def test_when_something_is_heard(agent: FakeAgent, client: Client, heard: str) -> None:
+    """What was noted of a task is reported as soon as something is heard of it, as its end, or of all tasks."""
+    agent.answers["ReportUse"] = pb.ReportUseResponse()
+    async with UseReports(client, every_seconds=1_000) as reports:
+        reports.note("token", "a", "t1")
+        await seen(agent, 1)
+        reports.note("token", "b", "t1")
+        reports.heard("t2")
+        reports.heard(heard)
+        assert ["a", "b"] == [use.action for use in await seen(agent, 2)]
+
+
 async def test_at_the_end(agent: FakeAgent, client: Client) -> None:
     """What is left when a service ends is reported then."""
     agent.answers["ReportUse"] = pb.ReportUseResponse()

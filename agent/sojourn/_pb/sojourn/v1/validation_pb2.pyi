@@ -18,6 +18,54 @@ TOKEN_KIND_UNSPECIFIED: TokenKind
 TOKEN_KIND_JWT_SVID: TokenKind
 TOKEN_KIND_TASK: TokenKind
 
+class ReportRefusalsRequest(_message.Message):
+    __slots__ = ("audience", "refusals", "others")
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
+    audience: str
+    refusals: _containers.RepeatedCompositeFieldContainer[TokenRefusal]
+    others: _containers.RepeatedCompositeFieldContainer[OtherRefusals]
+    def __init__(self, audience: _Optional[str] = ..., refusals: _Optional[_Iterable[_Union[TokenRefusal, _Mapping]]] = ..., others: _Optional[_Iterable[_Union[OtherRefusals, _Mapping]]] = ...) -> None: ...
+
+class TokenRefusal(_message.Message):
+    __slots__ = ("token", "code", "request", "count")
+    TOKEN_FIELD_NUMBER: _ClassVar[int]
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    token: str
+    code: str
+    request: Served
+    count: int
+    def __init__(self, token: _Optional[str] = ..., code: _Optional[str] = ..., request: _Optional[_Union[Served, _Mapping]] = ..., count: _Optional[int] = ...) -> None: ...
+
+class OtherRefusals(_message.Message):
+    __slots__ = ("code", "count")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    count: int
+    def __init__(self, code: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class ReportRefusalsResponse(_message.Message):
+    __slots__ = ("named",)
+    NAMED_FIELD_NUMBER: _ClassVar[int]
+    named: int
+    def __init__(self, named: _Optional[int] = ...) -> None: ...
+
+class Served(_message.Message):
+    __slots__ = ("action", "method", "target", "compared")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    COMPARED_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    method: str
+    target: str
+    compared: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, action: _Optional[str] = ..., method: _Optional[str] = ..., target: _Optional[str] = ..., compared: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ReportUseRequest(_message.Message):
     __slots__ = ("uses",)
     USES_FIELD_NUMBER: _ClassVar[int]
@@ -41,7 +89,7 @@ class ReportUseResponse(_message.Message):
     def __init__(self, counted: _Optional[int] = ...) -> None: ...
 
 class ValidateTokenRequest(_message.Message):
-    __slots__ = ("token", "audience", "kind", "action", "sender", "params_digest", "use")
+    __slots__ = ("token", "audience", "kind", "action", "sender", "params_digest", "use", "served")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     AUDIENCE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +97,7 @@ class ValidateTokenRequest(_message.Message):
     SENDER_FIELD_NUMBER: _ClassVar[int]
     PARAMS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
+    SERVED_FIELD_NUMBER: _ClassVar[int]
     token: str
     audience: str
     kind: TokenKind
@@ -56,7 +105,8 @@ class ValidateTokenRequest(_message.Message):
     sender: Sender
     params_digest: str
     use: bool
-    def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ..., sender: _Optional[_Union[Sender, _Mapping]] = ..., params_digest: _Optional[str] = ..., use: _Optional[bool] = ...) -> None: ...
+    served: Served
+    def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ..., sender: _Optional[_Union[Sender, _Mapping]] = ..., params_digest: _Optional[str] = ..., use: _Optional[bool] = ..., served: _Optional[_Union[Served, _Mapping]] = ...) -> None: ...
 
 class Sender(_message.Message):
     __slots__ = ("dpop_proof", "method", "url", "client_certificate", "jkt", "x5t")
