@@ -14,8 +14,10 @@ from sojourn.limits import GUARDED_CONTENT_MAX_BYTES, JSON_DEPTH
 from sojourn.sdk.asgi import TaskTokenMiddleware
 from sojourn.sdk.guard import Action, body, form, header, path, query
 from sojourn.sdk.places import field
+from sojourn.sdk.refusals import RefusedRequest
 from sojourn.sdk.routes import action_finder
 from sojourn.tasks.fitting import check_digest
+from sojourn.tasks.served import NOTHING_SAID, Served
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken, verify
 
 KEY = signing_key()
@@ -58,8 +60,13 @@ class Keys:
     def check_digest(self, verified: TaskToken, params_digest: str) -> None:
         check_digest(verified, params_digest)
 
-    async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
+    async def use(
+        self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN, served: Served = NOTHING_SAID
+    ) -> None:
         """Counts nothing."""
+
+    def refused(self, request: RefusedRequest) -> None:
+        """Tells nobody."""
 
 
 def guarded_app() -> TaskTokenMiddleware:
