@@ -9,11 +9,13 @@ from urllib.parse import quote, unquote
 
 from sojourn.errors import InvalidInput, TooLarge
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
+from sojourn.oautherrors import RoutesNotBound
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgistreams import POLICY_VIOLATION, Receive, Send, serve_request, serve_socket
 from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Guard, HttpRequest
-from sojourn.sdk.routes import Actions, action_finder
+from sojourn.sdk.holding import hold
+from sojourn.sdk.routes import Actions, action_finder, routes_of
 from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import TaskToken
 
@@ -44,8 +46,11 @@ class TaskTokenMiddleware:
         socket: str | None = None,
         base_url: str | None = None,
         metadata: bool = True,
+        strict: bool = False,
     ) -> None:
-        """`base_url` and `metadata` are the Guard's."""
+        """`base_url` and `metadata` are the Guard's. A guard that is `strict` lets the server not start where it would
+        refuse tasks whose parameters its routes have no place for; else that is a warning of the log `sojourn.guard`.
+        """
         if (verifier is None) == (audience is None):
             raise InvalidInput("TaskTokenMiddleware needs either a verifier or an audience")
         self.app = app
@@ -54,6 +59,7 @@ class TaskTokenMiddleware:
         self._guard = self._given
         self._socket = socket
         self._audience = audience or ""
+        self._routes, self._strict = routes_of(actions), strict
         action_finder(actions)  # a route that cannot be is told now, not when the server starts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,7 +100,12 @@ class TaskTokenMiddleware:
                 verifier = await stack.enter_async_context(TaskVerifier(client, self._audience))
                 self._guard = self._make_guard(verifier)
             try:
+                if self._guard is not None and isinstance(self._guard.verifier, TaskVerifier):
+                    await hold(self._guard.verifier, self._routes, strict=self._strict)
                 await _Lifespan(self.app).run(scope, receive, send)
+            except RoutesNotBound as error:
+                await receive()  # lifespan.startup
+                await send({"type": "lifespan.startup.failed", "message": error.public})
             finally:
                 self._guard = self._given
 

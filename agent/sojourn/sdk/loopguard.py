@@ -1,7 +1,7 @@
 """The guard of an event loop, which begins with the first call there: for servers that tell nobody when they start."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from typing import Final, TypedDict
 
@@ -9,6 +9,8 @@ from sojourn.errors import SojournError
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Guard
+from sojourn.sdk.holding import hold
+from sojourn.sdk.routes import Route
 from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import TaskToken
 
@@ -18,28 +20,50 @@ Verdict = TaskToken | Answer
 
 class GuardOptions(TypedDict, total=False):
     """By which agent: `socket`, none: the default one. `base_url`: where clients find the service, if that is not at
-    its audience's origin; DPoP proofs are for it.
+    its audience's origin; DPoP proofs are for it. `strict`: it does not begin where it would refuse tasks whose
+    parameters it has no place for.
     """
 
     socket: str | None
     base_url: str | None
+    strict: bool
 
 
 class LoopGuard:
     """A Guard with its own connection to the agent. In another event loop it begins anew."""
 
-    def __init__(self, audience: str, *, socket: str | None = None, base_url: str | None = None) -> None:
+    def __init__(
+        self,
+        audience: str,
+        *,
+        socket: str | None = None,
+        base_url: str | None = None,
+        strict: bool = False,
+        routes: Sequence[Route] = (),
+    ) -> None:
         self._audience = audience
         self._socket = socket
         self._base_url = base_url
+        self._routes, self._strict = routes, strict
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._running: Guard | None = None
         self._verifier: TaskVerifier | None = None
         self._stack = AsyncExitStack()
 
+    async def start(self) -> None:
+        """Begin before the first call. Raise what keeps it from that, as RoutesNotBound."""
+        await self._begun()
+
     async def judge(self, ask: Callable[[Guard], Awaitable[Verdict]]) -> Verdict:
         """Have the guard judge. One that cannot start refuses."""
+        try:
+            running = await self._begun()
+        except SojournError:
+            return UNREADY
+        return await ask(running)
+
+    async def _begun(self) -> Guard:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # nothing of another loop is of use in this one
             self._loop, self._starting, self._running = loop, asyncio.Lock(), None
@@ -49,9 +73,10 @@ class LoopGuard:
                 if self._running is None:
                     try:
                         self._running = await self._start(self._stack)
-                    except SojournError:
-                        return UNREADY
-        return await ask(self._running)
+                    except BaseException:
+                        await self.close()
+                        raise
+        return self._running
 
     def over(self, token: TaskToken) -> str:
         """See TaskVerifier.over. Of a guard that is closed all is over."""
@@ -66,4 +91,5 @@ class LoopGuard:
     async def _start(self, stack: AsyncExitStack) -> Guard:
         client = await stack.enter_async_context(Client(self._socket))
         self._verifier = verifier = await stack.enter_async_context(TaskVerifier(client, self._audience))
+        await hold(verifier, self._routes, strict=self._strict)
         return Guard(verifier, {}, base_url=self._base_url, metadata=False)

@@ -23,7 +23,7 @@ from sojourn.sdk.guard import Guard, HttpRequest
 from sojourn.sdk.loopguard import LoopGuard, Verdict
 from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
 from sojourn.sdk.places import ARGUMENT, placed
-from sojourn.sdk.routes import ANY_ACTION, Action
+from sojourn.sdk.routes import ANY_ACTION, Action, Route
 from sojourn.sdk.serving import serving, serving_token
 from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import TaskToken
@@ -57,6 +57,12 @@ class _Tools:
     @property
     def names(self) -> list[str]:
         return [each.name for each in (*self._tools.values(), *self._methods.values())]
+
+    @property
+    def routes(self) -> list[Route]:
+        """What is known before any call."""
+        tools = [Route(f"tool {name}", action, frozenset(), ARGUMENT) for name, action in self._tools.items()]
+        return tools + [Route(name, action, frozenset(), ARGUMENT) for name, action in self._methods.items()]
 
     def action(self, call: McpCall) -> Action | None:
         """None: it is none, and so refused."""
@@ -122,6 +128,7 @@ class McpGuard(TaskTokenMiddleware):
         socket: str | None = None,
         base_url: str | None = None,
         metadata: bool = True,
+        strict: bool = False,
     ) -> None:
         """`verifier` or `audience` and the others are TaskTokenMiddleware's."""
         self._tools = _Tools(tools, methods, path)
@@ -134,6 +141,7 @@ class McpGuard(TaskTokenMiddleware):
             socket=socket,
             base_url=base_url,
             metadata=metadata,
+            strict=strict,
         )
 
     async def _judge(self, scope: Scope, content: Content) -> TaskToken | Answer:
@@ -253,12 +261,13 @@ class McpStdioGuard:
         audience: str,
         methods: ActionsByName | None = None,
         socket: str | None = None,
+        strict: bool = False,
     ) -> None:
         with extra("mcp"):
             from mcp.shared.exceptions import MCPError
         self._error: Any = MCPError
         self._tools = _Tools(tools, methods)
-        self._guard = LoopGuard(audience, socket=socket)
+        self._guard = LoopGuard(audience, socket=socket, strict=strict, routes=self._tools.routes)
 
     async def __call__(self, ctx: "ServerRequestContext[Any, Any]", call_next: "CallNext") -> "HandlerResult":
         """Raise MCPError for what is refused."""
@@ -290,6 +299,10 @@ class McpStdioGuard:
             raise self._refusal(verdict)
         with serving(verdict):
             return await call_next(replace(ctx, params={**params, "_meta": meta}))
+
+    async def start(self) -> None:
+        """Begin before the first call. Raise what keeps the guard from that: one that is `strict`, RoutesNotBound."""
+        await self._guard.start()
 
     async def close(self) -> None:
         """Let go of the connection to the agent. Reports that wait are sent first."""
