@@ -9,7 +9,8 @@ import pytest
 import sojourn
 from harness.agent import AgentProcess
 from harness.taskagent import TRIAGE, inner_failures, make_agent, revoke_all, write_type
-from sojourn import SyncClient, TaskTokenMiddleware
+from sojourn import Client, SyncClient, TaskTokenMiddleware, TaskVerifier
+from sojourn.errors import InvalidInput, Refused
 from sojourn.oautherrors import RoutesNotBound, ToolRefused
 from sojourn.sdk.guard import Action, body, path, query
 from sojourn.sdk.guarded import guarded
@@ -32,6 +33,13 @@ cents = {{type = "long", required = true}}
 resource = "{SHOP}"
 actions = ["order:read", "refund:create"]
 """
+NOT_OURS = "https://books.example.org"
+SERVICES = f"""
+[[services]]
+resource = "{NOT_OURS}"
+workloads = ["spiffe://example.org/service/books"]
+name = "Books"
+"""
 ALL = '@id("all") permit (principal, action, resource);'
 MAPPED = {
     "POST /orders/{order}/refunds": Action("refund:create", params={"cents": body("/cents")}),
@@ -43,7 +51,7 @@ FORGOTTEN = {"POST /orders/{order}/refunds": "refund:create", "GET /orders/{orde
 
 @pytest.fixture(scope="module")
 def agent() -> Iterator[AgentProcess]:
-    made = make_agent()
+    made = make_agent(extra=SERVICES)
     write_type(made.folder / "types", "give-refund", REFUNDS, ALL)
     with made as running:
         running.register("/agent/triage", f"unix:uid:{os.getuid()}")
@@ -119,6 +127,19 @@ def test_what_was_forgotten(agent: AgentProcess, client: SyncClient, caplog: pyt
             http.get("/orders/O-1001?order=O-1001", headers=headers),
         ):
             assert (403, "unbound_parameter") == (answer.status_code, answer.json()["error"])
+
+
+async def test_which_types_are_in_force(agent: AgentProcess) -> None:
+    """The agent tells a service which types have tokens for it, and what concerns each action; another's it does not."""
+    async with Client(agent.socket) as client:
+        assert {"give-refund": {"order:read": ("order",), "refund:create": ("order", "cents")}} == await TaskVerifier(
+            client, SHOP
+        ).types_in_force()
+        assert {} == await TaskVerifier(client, "https://nothing.example.org").types_in_force()
+        with pytest.raises(Refused, match="not a workload of the service"):
+            await TaskVerifier(client, NOT_OURS).types_in_force()
+        with pytest.raises(InvalidInput, match="must be specified"):
+            await TaskVerifier(client, "").types_in_force()
 
 
 def test_what_is_left_unchecked(agent: AgentProcess, client: SyncClient, caplog: pytest.LogCaptureFixture) -> None:

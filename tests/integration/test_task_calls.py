@@ -234,7 +234,7 @@ class TestTools:
             assert "42" == read(ticket="42")
             with pytest.raises(ToolRefused):
                 read(ticket="43")
-            for refused in (lambda: read(), lambda: read_any(ticket="42")):
+            for refused in (read, lambda: read_any(ticket="42")):
                 with pytest.raises(ToolRefused, match="compared with nothing"):
                     refused()
 
