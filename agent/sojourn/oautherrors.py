@@ -131,6 +131,18 @@ class ParamNotBound(Refused):
     oauth_error = "unbound_parameter"
 
 
+class ContentUnknown(InvalidInput):
+    """A request's content is not seen where it is judged."""
+
+    code = "content_unknown"
+
+
+class RoutesNotBound(InvalidInput):
+    """(client side) A strict guard does not start: it would refuse requests, or cannot tell whether it would."""
+
+    code = "unbound_routes"
+
+
 class ToolRefused(Refused):
     """(client side) A tool was not called: the task does not allow it. `reason` is a sentence, `reason_code` stable."""
 

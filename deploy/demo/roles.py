@@ -45,7 +45,9 @@ async def service(audience: str, peer_port: int = 0) -> None:
 
     # The one line that guards a service: which action each route takes.
     guarded = TaskTokenMiddleware(
-        app, audience=audience, actions={"GET /tickets/{id}": "ticket:read", "DELETE /tickets/{id}": "ticket:delete"}
+        app,
+        audience=audience,
+        actions={"GET /tickets/{ticket}": "ticket:read", "DELETE /tickets/{ticket}": "ticket:delete"},
     )
     async with Client() as client, X509Source(client) as source:
         server = await asyncio.start_server(

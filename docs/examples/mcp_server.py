@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import uvicorn
 from mcp.server import MCPServer
+from sojourn.sdk.guard import Action, argument
 from sojourn.sdk.mcpserver import McpGuard
 
 TOOLS = os.environ.get("TOOLS", "http://localhost:8092/mcp")
@@ -32,9 +33,14 @@ def delete_ticket(ticket: str) -> str:
     return f"deleted {ticket}"
 
 
+THE_TASKS = {"ticket": argument("ticket")}  # the argument that must be the task's ticket
 app = McpGuard(
     server.streamable_http_app(stateless_http=True, json_response=True),
-    tools={"read_ticket": "ticket:read", "add_note": "ticket:note", "delete_ticket": "ticket:delete"},
+    tools={
+        "read_ticket": Action("ticket:read", params=THE_TASKS),
+        "add_note": Action("ticket:note", params=THE_TASKS),
+        "delete_ticket": Action("ticket:delete", params=THE_TASKS),
+    },
     audience=TOOLS,
 )
 

@@ -266,6 +266,13 @@ def grpc_service(path: Path) -> Iterator[GrpcService]:
     guard = TaskTokenInterceptor(
         actions=GRPC_ACTIONS, audience=AUDIENCE, socket=str(path), open_methods=[SERVICE + "Open"]
     )
+    with grpc_plain(guard) as service:
+        yield service
+
+
+@contextmanager
+def grpc_plain(guard: TaskTokenInterceptor) -> Iterator[GrpcService]:
+    """On threads, behind this guard."""
     server = grpc.server(futures.ThreadPoolExecutor(8), interceptors=[guard])
     server.add_generic_rpc_handlers(_sync_handlers())
     port = server.add_insecure_port("127.0.0.1:0")

@@ -12,7 +12,7 @@ import sys
 import uvicorn
 from sojourn import TaskTokenMiddleware
 
-ACTIONS = {"GET /tickets/{id}": "ticket:read", "DELETE /tickets/{id}": "ticket:delete"}
+ACTIONS = {"GET /tickets/{ticket}": "ticket:read", "DELETE /tickets/{ticket}": "ticket:delete"}
 
 
 async def tickets(scope, receive, send):

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs
 
 import uvicorn
 from sojourn import TaskTokenMiddleware
+from sojourn.sdk.guard import Action, path
 
 from harness.agent import AgentProcess
 from harness.looking import until
@@ -27,10 +28,10 @@ ACTIONS = {
     "GET /v1/tickets/{ticket}": "ticket:read",
     "HEAD /v1/tickets/{ticket}": "ticket:read",
     "POST /v1/tickets/{ticket}/notes": "ticket:write",
-    "PUT /v1/tickets/{ticket}/file": "ticket:write",
-    "GET /v1/stream": "ticket:read",
-    "GET /v1/big": "ticket:read",
-    "GET /v1/away": "ticket:read",
+    "PUT /v1/tickets/{ticket}/file": Action("ticket:write", params={"ticket": path()}),
+    "GET /v1/stream": Action("ticket:read", unchecked=("ticket",)),
+    "GET /v1/big": Action("ticket:read", unchecked=("ticket",)),
+    "GET /v1/away": Action("ticket:read", unchecked=("ticket",)),
     "DELETE /v1/tickets/{ticket}": "ticket:delete",
 }
 

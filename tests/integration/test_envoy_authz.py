@@ -130,6 +130,50 @@ def test_a_route_of_another_action(ground: Ground, task: Any) -> None:
         assert (403, "insufficient_scope") == refused(other.call(task.token(TICKETS).token))
 
 
+def test_parameters_elsewhere_than_in_the_path(ground: Ground, task: Any) -> None:
+    """A route that says where the task's parameter stands is compared there, in contents as Envoy has sent them whole."""
+    token, json_content = task.token(TICKETS).token, [("content-type", "application/json")]
+    mapped = ("sojourn.route: GET /tickets/{ticket}", "sojourn.params: ticket = body:/of/id")
+    asked = ("{exact: GET}", "{exact: POST}")
+    port = free_port()
+    with Envoy(
+        ground.program, config(ground.agent, port, ground.echo, mapped, asked), ground.agent.folder / "envoy-body"
+    ):
+        other = Guarded(port, ground.echo, ground.guarded.context)
+
+        def post(content: bytes, headers: list[tuple[str, str]] = json_content) -> Any:
+            return other.call(token, "/tickets/7", method="POST", headers=headers, content=content)
+
+        answer = post(b'{"of": {"id": "42"}}')
+        assert (200, '{"of": {"id": "42"}}') == (answer.status, (answer.seen or {})["content"])
+        assert (403, "insufficient_scope") == refused(post(b'{"of": {"id": "43"}}'))
+        assert (403, "insufficient_scope") == refused(post(b'{"of": {"id": "42", "ID": "43"}}'))
+        assert (403, "unbound_parameter") == refused(post(b"{}"))
+        assert (403, "unbound_parameter") == refused(post(b'{"of": {"id": "42"}}', [("content-type", "text/plain")]))
+        assert (400, "invalid_request") == refused(post(b'{"of": {"id": "42"}, "of": {"id": "43"}}'))
+    port = free_port()
+    part = ("{max_request_bytes: 65536, pack", "{max_request_bytes: 20, allow_partial_message: true, pack")
+    changed = config(ground.agent, port, ground.echo, mapped, asked, part)
+    with Envoy(ground.program, changed, ground.agent.folder / "envoy-part"):
+        other = Guarded(port, ground.echo, ground.guarded.context)
+        answer = other.call(token, method="POST", headers=json_content, content=b'{"of": {"id": "42"}} ' + b" " * 100)
+        assert (400, "invalid_request") == refused(answer)
+
+
+def test_a_parameter_that_the_route_forgets(ground: Ground, task: Any) -> None:
+    """A route that has no place for the task's parameter refuses it, says what to write, and may leave it unchecked."""
+    token = task.token(TICKETS).token
+    for route, status in (("sojourn.route: GET /tickets/{id}", 403), ("sojourn.unchecked: ticket", 200)):
+        port = free_port()
+        changed = config(ground.agent, port, ground.echo, ("sojourn.route: GET /tickets/{ticket}", route))
+        with Envoy(ground.program, changed, ground.agent.folder / f"envoy-{status}"):
+            answer = Guarded(port, ground.echo, ground.guarded.context).call(token, "/tickets/42?ticket=42")
+        assert status == answer.status
+        if status == 403:
+            assert (403, "unbound_parameter") == refused(answer)
+            assert "sojourn.params: ticket = " in answer.body["error_description"]
+
+
 def test_spoofed_headers(ground: Ground, task: Any) -> None:
     """What a client sends of the headers that are ours never reaches the service, in whatever spelling."""
     spoofed = [

@@ -220,16 +220,23 @@ class TestTools:
                 destroy(threading.Lock())
 
     def test_arguments_by_any_name(self, agent: AgentProcess) -> None:
-        """Arguments that a function takes by any name count as well."""
+        """An argument that a function takes by any name is the task's parameter if it is said to be, and is there."""
+
+        @guarded("ticket:read", params=["ticket"])
+        def read(**about: str) -> str:
+            return about["ticket"]
 
         @guarded("ticket:read")
-        def read(**about: str) -> str:
+        def read_any(**about: str) -> str:
             return about["ticket"]
 
         with begin(agent):
             assert "42" == read(ticket="42")
             with pytest.raises(ToolRefused):
                 read(ticket="43")
+            for refused in (read, lambda: read_any(ticket="42")):
+                with pytest.raises(ToolRefused, match="compared with nothing"):
+                    refused()
 
     def test_what_cannot_be_guarded(self) -> None:
         """A name that is no argument, and a generator, are told when they are decorated."""

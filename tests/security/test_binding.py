@@ -121,7 +121,7 @@ async def test_another_parameter(service: Service, value: str) -> None:
 )
 async def test_parameters_as_text(service: Service, param: Any, text: str) -> None:
     """In a path a parameter is its text, once decoded."""
-    token = service.token(params={"ticket": param, "urgent": True})
+    token = service.token(params={"ticket": param})
     assert isinstance(await service.bearer(token, path=f"/tickets/{text}"), TaskToken)
 
 

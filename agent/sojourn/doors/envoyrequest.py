@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from sojourn._pb.envoy.service.auth.v3 import attribute_context_pb2 as pb
 from sojourn.errors import InvalidInput
 from sojourn.limits import CERTIFICATE_MAX_BYTES, CERTIFICATES_REMEMBERED
+from sojourn.oautherrors import ContentUnknown
 from sojourn.sdk.guard import HttpRequest
 
 PREFIX: Final = "sojourn."
@@ -73,7 +74,7 @@ def content_of(said: pb.AttributeContext, ruling: Ruling) -> bytes:
     """The request's whole content. Raise InvalidInput unless Envoy has surely sent it."""
     http = said.request.http
     if not ruling.content:
-        raise InvalidInput("the content is not known here: set with_request_body, and sojourn.content")
+        raise ContentUnknown("the content is not known here: set with_request_body, and sojourn.content")
     if http.body:
         raise InvalidInput("Envoy must send contents as bytes: set pack_as_bytes in with_request_body")
     headers = list(_headers(http))

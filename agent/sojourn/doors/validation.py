@@ -37,6 +37,7 @@ from sojourn.tasks.judging import JWT_SVID, TASK, Judging
 from sojourn.tasks.refusals import Refusals
 from sojourn.tasks.senders import Sender
 from sojourn.tasks.task import PENDING
+from sojourn.tasks.types import TaskType
 
 SERVICE = "sojourn.v1.Validation"
 _KINDS = {pb.TOKEN_KIND_UNSPECIFIED: "", pb.TOKEN_KIND_JWT_SVID: JWT_SVID, pb.TOKEN_KIND_TASK: TASK}
@@ -96,6 +97,7 @@ class ValidationApi:
             "WatchTasks": Method("stream", pb.WatchTasksRequest, self.watch_tasks),
             "ReportUse": Method("unary", pb.ReportUseRequest, self.report_use),
             "ReportRefusals": Method("unary", pb.ReportRefusalsRequest, self.report_refusals),
+            "DescribeAudience": Method("unary", pb.DescribeAudienceRequest, self.describe_audience),
         }
 
     async def validate_token(self, call: Call, request: pb.ValidateTokenRequest) -> pb.ValidateTokenResponse:
@@ -159,8 +161,16 @@ class ValidationApi:
         if service is not None:
             who &= service.workloads
             if not who:
-                raise Refused(_not_of(service))
+                raise _not_of(service)
         return await self._refused.told(str(min(who, key=str)), request)
+
+    async def describe_audience(self, call: Call, request: pb.DescribeAudienceRequest) -> pb.DescribeAudienceResponse:
+        [audience] = _audiences([request.audience])
+        who, service = await self._callers.identities(call), self._audiences.service(audience)
+        if service is not None and service.workloads.isdisjoint(who):
+            raise _not_of(service)
+        types = [kind for _, kind in sorted(self._engine.types.items()) if audience not in kind.outside]
+        return pb.DescribeAudienceResponse(types=[_at(kind, audience) for kind in types if kind.ceiling.at(audience)])
 
     async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed | bytes]:
         audiences, who = _audiences(request.audiences), call.visitor.who
@@ -263,11 +273,16 @@ def _check_serves(standing: Standing, named: Sequence[Service]) -> None:
     """Raise Refused if a caller is no workload of one of these services: their tasks are no business of others."""
     for service in named:
         if service.workloads.isdisjoint(standing.identities):
-            raise Refused(_not_of(service))
+            raise _not_of(service)
 
 
-def _not_of(service: Service) -> str:
-    return f"not a workload of the service {service.resource!r}: [[services]] names others"
+def _not_of(service: Service) -> Refused:
+    return Refused(f"not a workload of the service {service.resource!r}: [[services]] names others")
+
+
+def _at(kind: TaskType, audience: str) -> pb.TypeAtAudience:
+    actions = [pb.ActionAtAudience(name=each, params=kind.concerning(each)) for each in kind.ceiling.at(audience)]
+    return pb.TypeAtAudience(name=kind.name, consequence=kind.consequence, actions=actions)
 
 
 def _state(state: TaskState) -> pb.TaskState:

@@ -9,13 +9,15 @@ from urllib.parse import quote, unquote
 
 from sojourn.errors import InvalidInput, SojournError, TooLarge
 from sojourn.limits import GUARDED_CONTENT_MAX_BYTES
+from sojourn.oautherrors import RoutesNotBound
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.asgistreams import POLICY_VIOLATION, Receive, Send, serve_request, serve_socket
 from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Guard, HttpRequest
+from sojourn.sdk.holding import hold
 from sojourn.sdk.loopguard import UNREADY, LoopGuard
 from sojourn.sdk.publicroutes import PublicRoutes
-from sojourn.sdk.routes import Actions, action_finder
+from sojourn.sdk.routes import Actions, action_finder, routes_of
 from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import TaskToken
 
@@ -50,11 +52,14 @@ class TaskTokenMiddleware:
         metadata: bool = True,
         public: Iterable[str] = (),
         wait_for_agent: float = 0,
+        strict: bool = False,
     ) -> None:
         """`base_url` and `metadata` are the Guard's. `public` are the routes that need no token (see PublicRoutes).
 
         With `wait_for_agent` the application starts once the agent has told of its live tasks, or after so many seconds
-        without it: until it does, requests are answered 503.
+        without it: until it does, requests are answered 503. A guard that is `strict` lets the server not start where
+        it would refuse tasks whose parameters its routes have no place for; else that is a warning of the log
+        `sojourn.guard`.
         """
         if (verifier is None) == (audience is None):
             raise InvalidInput("TaskTokenMiddleware needs either a verifier or an audience")
@@ -65,9 +70,12 @@ class TaskTokenMiddleware:
         self._socket = socket
         self._audience = audience or ""
         self._wait_seconds = wait_for_agent
+        self._routes, self._strict = routes_of(actions), strict
         action_finder(actions)  # a route that cannot be is told now, not when the server starts
         self._public = PublicRoutes(public, actions)
-        self._unannounced = LoopGuard(self._audience, socket=socket, make=self._make_guard)
+        self._unannounced = LoopGuard(
+            self._audience, socket=socket, make=self._make_guard, routes=self._routes, strict=strict
+        )
         self._ended = False  # the lifespan, after which nothing is begun anew
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -131,7 +139,12 @@ class TaskTokenMiddleware:
                         await verifier.feed.wait_ready(self._wait_seconds)
                 self._guard, self._ended = self._make_guard(verifier), False
             try:
+                if self._guard is not None and isinstance(self._guard.verifier, TaskVerifier):
+                    await hold(self._guard.verifier, self._routes, strict=self._strict)
                 await _Lifespan(self.app).run(scope, receive, send)
+            except RoutesNotBound as error:
+                await receive()  # lifespan.startup
+                await send({"type": "lifespan.startup.failed", "message": error.public})
             finally:
                 self._guard, self._ended = self._given, True
 

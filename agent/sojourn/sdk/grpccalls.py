@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import grpc
+from google.protobuf import descriptor_pool
 from google.protobuf.message import Message
 
 from sojourn.sdk.answers import Answer
@@ -51,6 +52,15 @@ def certificate_of(context: Any) -> bytes | None:
 
 def said(refusal: Answer) -> str:
     return getattr(refusal, "description", "")
+
+
+def fields_at(method: str) -> frozenset[str] | None:
+    """The fields of a method's request, by what generated code has told of it; None if nothing was told."""
+    try:
+        found = descriptor_pool.Default().FindMethodByName(method[1:].replace("/", "."))
+    except KeyError:
+        return None
+    return frozenset(each.name for each in found.input_type.fields)
 
 
 class Fields:

@@ -22,10 +22,10 @@ from sojourn.oautherrors import ParamNotBound, WrongParams
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.attempts import Attempt
 from sojourn.sdk.comparing import Stated, compare, in_python, stating
-from sojourn.sdk.grpccalls import METHOD, Fields, digest_of, request_of, said, status_of, trailers
+from sojourn.sdk.grpccalls import METHOD, Fields, digest_of, fields_at, request_of, said, status_of, trailers
 from sojourn.sdk.loopguard import UNREADY, GuardOptions, LoopGuard, warn_of_absent_agent
 from sojourn.sdk.places import FIELD, placed
-from sojourn.sdk.routes import Action
+from sojourn.sdk.routes import Action, Route
 from sojourn.sdk.serving import serve_from_here, serving
 from sojourn.sdk.syncguard import SyncGuard
 from sojourn.tasks.tokens import TaskToken
@@ -47,6 +47,12 @@ class _Methods:
             if not method.startswith("/") or method.count("/") != 2:
                 raise InvalidInput(f"method {method[:200]!r} is not like /package.Service/Method")
 
+    @property
+    def routes(self) -> list[Route]:
+        """What is known before any call: the methods whose messages are those of generated code."""
+        named = {method: fields_at(method) for method in self.actions}
+        return [Route(each, self.actions[each], found, FIELD) for each, found in named.items() if found is not None]
+
 
 class TaskTokenInterceptor(grpc.ServerInterceptor):
     """Guards a server of threads: `grpc.server(…, interceptors=[TaskTokenInterceptor(…)])`.
@@ -67,7 +73,7 @@ class TaskTokenInterceptor(grpc.ServerInterceptor):
         **options: Unpack[GuardOptions],
     ) -> None:
         self._methods = _Methods(actions, open_methods)
-        self._guard = SyncGuard({}, audience=audience, metadata=False, **options)
+        self._guard = SyncGuard({}, audience=audience, metadata=False, routes=self._methods.routes, **options)
 
     def intercept_service(self, continuation: Callable[[Any], Any], handler_call_details: Any) -> Any:
         handler = continuation(handler_call_details)
@@ -75,6 +81,10 @@ class TaskTokenInterceptor(grpc.ServerInterceptor):
         if handler is None or method in self._methods.open:
             return handler
         return _SyncCall(self._guard, method, self._methods.actions.get(method), handler).handler()
+
+    def start(self) -> None:
+        """Begin before the first call. Raise what keeps the guard from that: one that is `strict`, RoutesNotBound."""
+        self._guard.start()
 
     def close(self) -> None:
         """Let go of the connection to the agent. Reports that wait are sent first."""
@@ -94,7 +104,7 @@ class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
     ) -> None:
         self._methods = _Methods(actions, open_methods)
         warn_of_absent_agent(audience, options.get("socket"))
-        self._guard = LoopGuard(audience, **options)
+        self._guard = LoopGuard(audience, routes=self._methods.routes, **options)
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], handler_call_details: Any) -> Any:
         handler = await continuation(handler_call_details)
@@ -102,6 +112,10 @@ class AioTaskTokenInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or method in self._methods.open:
             return handler
         return _AioCall(self._guard, method, self._methods.actions.get(method), handler).handler()
+
+    async def start(self) -> None:
+        """See TaskTokenInterceptor."""
+        await self._guard.start()
 
     async def close(self) -> None:
         """See TaskTokenInterceptor."""

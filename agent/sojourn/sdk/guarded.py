@@ -79,8 +79,8 @@ class _Tool:
         # What is among `**more` is no name of the function's: who calls could put anything there.
         own = {name for name, each in self._signature.parameters.items() if each.kind not in _MANY}
         self._compared = own | set(renamed.values()) | self._unchecked
-        unknown = set(renamed) - set(self._signature.parameters)
-        if unknown:
+        unknown = set(renamed) - own
+        if unknown and all(each.kind is not each.VAR_KEYWORD for each in self._signature.parameters.values()):
             raise InvalidInput(f"{self._name} has no argument {min(unknown)!r}")
 
     async def check(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -113,6 +113,9 @@ class _Tool:
     def _ask(self, task: TaskView, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, TokenOptions]:
         arguments = self._arguments(args, kwargs)
         named = {name: arguments[name] for name in task.status.params if name in arguments}
+        for name, param in self._renamed.items():
+            if param in task.status.params and name not in arguments:
+                raise ParamNotBound(f"its task's parameter {param[:64]!r} is compared with nothing: it has no {name!r}")
         named |= {param: arguments[name] for name, param in self._renamed.items() if param in task.status.params}
         for param, value in ((name, each) for name, each in named.items() if name not in self._unchecked):
             if _text(value) != task.status.params[param]:

@@ -11,8 +11,8 @@ from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 from sojourn.errors import InvalidInput
-from sojourn.oautherrors import ParamNotBound
-from sojourn.sdk.places import ABSENT, BODY, FORM, HEADER, PATH, QUERY, Place, alike, in_json, tokens_of
+from sojourn.oautherrors import ContentUnknown, ParamNotBound
+from sojourn.sdk.places import ABSENT, BODY, FORM, HEADER, PATH, QUERY, Place, alike, in_json, nearest, tokens_of
 from sojourn.sdk.routes import Action
 from sojourn.spiffe import strictjson
 from sojourn.tasks.fitting import Exact
@@ -73,9 +73,8 @@ class HttpStated:
 
     def likely(self, name: str) -> Place:
         """See Source."""
-        near = [each for each in self._segments if alike(name) in alike(each) or alike(each) in alike(name)]
-        if near:
-            return Place(PATH, near[0])
+        if (near := nearest(name, self._segments)) is not None:
+            return near
         if any(alike(each) == alike(name) for each, _ in _pairs(self._query.encode("latin-1", "replace"))):
             return Place(QUERY)
         return Place(FORM if _kind(self._headers) == URLENCODED else BODY).of(name)
@@ -98,7 +97,12 @@ async def read_stated(
     own = any(place is None and name in segments for name, place in places.items())
     if not asked and not (own and kind != OTHER):
         return HttpStated(query, headers, segments)
-    found = await content()
+    try:
+        found = await content()
+    except ContentUnknown:  # then it cannot contradict the segment, which is where the route has the parameter
+        if asked:
+            raise
+        return HttpStated(query, headers, segments)
     if not found or (kind == UNSAID and not asked and not found.lstrip(_BEFORE_JSON).startswith(b"{")):
         return HttpStated(query, headers, segments, has_content=True)
     _check_encoding(headers)

@@ -1,7 +1,7 @@
 """The guard of an event loop, which begins with the first call there: for servers that tell nobody when they start."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -14,6 +14,8 @@ from sojourn.sdk.attempts import Attempt
 from sojourn.sdk.client import Client
 from sojourn.sdk.feed import LOG
 from sojourn.sdk.guard import Guard
+from sojourn.sdk.holding import hold
+from sojourn.sdk.routes import Route
 from sojourn.sdk.statuses import unreachable_sentence
 from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import TaskToken
@@ -38,11 +40,13 @@ def warn_of_absent_agent(audience: str, socket: str | None) -> None:
 
 class GuardOptions(TypedDict, total=False):
     """By which agent: `socket`, none: the default one. `base_url`: where clients find the service, if that is not at
-    its audience's origin; DPoP proofs are for it.
+    its audience's origin; DPoP proofs are for it. `strict`: it does not begin where it would refuse tasks whose
+    parameters it has no place for.
     """
 
     socket: str | None
     base_url: str | None
+    strict: bool
 
 
 class LoopGuard:
@@ -54,17 +58,24 @@ class LoopGuard:
         *,
         socket: str | None = None,
         base_url: str | None = None,
+        strict: bool = False,
+        routes: Sequence[Route] = (),
         make: Callable[[TaskVerifier], Guard] | None = None,
     ) -> None:
         """`make` makes the Guard of a running verifier, in the place of one whose requests say their own action."""
         self._audience = audience
         self._socket = socket
+        self._routes, self._strict = routes, strict
         self._make = make or partial(Guard, actions={}, base_url=base_url, metadata=False)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._starting = asyncio.Lock()
         self._running: Guard | None = None
         self._verifier: TaskVerifier | None = None
         self._stack = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Begin before the first call. Raise what keeps it from that, as RoutesNotBound."""
+        await self._begun()
 
     async def judge(self, ask: Callable[[Guard], Awaitable[Verdict]]) -> Verdict:
         """Have the guard judge. One that cannot start refuses."""
@@ -73,6 +84,13 @@ class LoopGuard:
 
     async def running(self) -> Guard | None:
         """The guard of the running loop, which is started if it has to be. None if it cannot start now."""
+        try:
+            return await self._begun()
+        except SojournError as error:
+            LOG.warning("the guard of %s cannot start: %s", self._audience, error.public)
+            return None
+
+    async def _begun(self) -> Guard:
         loop = asyncio.get_running_loop()
         if self._loop is not loop:  # nothing of another loop is of use in this one
             self._loop, self._starting, self._running = loop, asyncio.Lock(), None
@@ -82,9 +100,9 @@ class LoopGuard:
                 if self._running is None:
                     try:
                         self._running = await self._start(self._stack)
-                    except SojournError as error:
-                        LOG.warning("the guard of %s cannot start: %s", self._audience, error.public)
-                        return None
+                    except BaseException:
+                        await self.close()
+                        raise
         return self._running
 
     def tell(self, tried: Attempt, refusal: Refusal, code: str) -> Refusal:
@@ -104,4 +122,5 @@ class LoopGuard:
     async def _start(self, stack: AsyncExitStack) -> Guard:
         client = await stack.enter_async_context(Client(self._socket))
         self._verifier = verifier = await stack.enter_async_context(TaskVerifier(client, self._audience))
+        await hold(verifier, self._routes, strict=self._strict)
         return self._make(verifier)

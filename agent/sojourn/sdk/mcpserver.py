@@ -27,7 +27,7 @@ from sojourn.sdk.loopguard import LoopGuard, Verdict, warn_of_absent_agent
 from sojourn.sdk.mcpcalls import AUTHORIZATION_KEY, CALL, GREETINGS, PROOF_KEY, McpCall, call_of, read
 from sojourn.sdk.mcplisting import LIST, Listing
 from sojourn.sdk.places import ARGUMENT, placed
-from sojourn.sdk.routes import ANY_ACTION, Action
+from sojourn.sdk.routes import ANY_ACTION, Action, Route
 from sojourn.sdk.serving import serving, serving_token
 from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import TaskToken
@@ -62,6 +62,12 @@ class _Tools:
     @property
     def names(self) -> list[str]:
         return [each.name for each in (*self._tools.values(), *self._methods.values())]
+
+    @property
+    def routes(self) -> list[Route]:
+        """What is known before any call."""
+        tools = [Route(f"tool {name}", action, frozenset(), ARGUMENT) for name, action in self._tools.items()]
+        return tools + [Route(name, action, frozenset(), ARGUMENT) for name, action in self._methods.items()]
 
     def action(self, call: McpCall) -> Action:
         """Raise ActionNotAllowed for what is none."""
@@ -142,6 +148,7 @@ class McpGuard(TaskTokenMiddleware):
         metadata: bool = True,
         public: Iterable[str] = (),
         wait_for_agent: float = 0,
+        strict: bool = False,
     ) -> None:
         """`verifier` or `audience` and the others are TaskTokenMiddleware's."""
         self._tools = _Tools(tools, methods, path)
@@ -156,6 +163,7 @@ class McpGuard(TaskTokenMiddleware):
             metadata=metadata,
             public=public,
             wait_for_agent=wait_for_agent,
+            strict=strict,
         )
 
     async def _judge(self, scope: Scope, content: Content) -> TaskToken | Answer:
@@ -291,13 +299,14 @@ class McpStdioGuard:
         audience: str,
         methods: ActionsByName | None = None,
         socket: str | None = None,
+        strict: bool = False,
     ) -> None:
         with extra("mcp"):
             from mcp.shared.exceptions import MCPError
         self._error: Any = MCPError
         self._tools = _Tools(tools, methods)
         warn_of_absent_agent(audience, socket)
-        self._guard = LoopGuard(audience, socket=socket)
+        self._guard = LoopGuard(audience, socket=socket, strict=strict, routes=self._tools.routes)
 
     async def __call__(self, ctx: "ServerRequestContext[Any, Any]", call_next: "CallNext") -> "HandlerResult":
         """Raise MCPError for what is refused."""
@@ -330,6 +339,10 @@ class McpStdioGuard:
             raise self._refusal(verdict)
         with serving(verdict):
             return await call_next(replace(ctx, params={**params, "_meta": meta}))
+
+    async def start(self) -> None:
+        """Begin before the first call. Raise what keeps the guard from that: one that is `strict`, RoutesNotBound."""
+        await self._guard.start()
 
     async def close(self) -> None:
         """Let go of the connection to the agent. Reports that wait are sent first."""

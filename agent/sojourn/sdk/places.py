@@ -44,7 +44,8 @@ class Place:
 
     def shown(self, param: str) -> str:
         """As it is written in Python for that parameter."""
-        return f"{self.kind}()" if self == replace(self, name="").of(param) else f"{self.kind}({self.name!r})"
+        own = not self.name or self == replace(self, name="").of(param)
+        return f"{self.kind}()" if own else f"{self.kind}({self.name!r})"
 
 
 def path(name: str = "") -> Place:
@@ -119,6 +120,12 @@ def alike(name: str) -> str:
     """
     plain = unicodedata.normalize("NFKC", name.partition("[")[0] or name)
     return _NO_LETTER.sub("", plain.casefold()) or plain
+
+
+def nearest(param: str, segments: Iterable[str]) -> Place | None:
+    """The segment of a route that a parameter most likely is, by its name."""
+    near = [each for each in segments if alike(param) in alike(each) or alike(each) in alike(param)]
+    return Place(PATH, near[0]) if near else None
 
 
 def tokens_of(pointer: str) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import quote, unquote, unquote_to_bytes
 
 from sojourn.errors import InvalidInput
-from sojourn.sdk.places import OF_HTTP, PATH, Place, placed
+from sojourn.sdk.places import BODY, OF_HTTP, PATH, Place, placed
 
 APPROVED: Final = "urn:sojourn:acr:approved"  # `acr` of tokens whose task somebody approved
 _PRINTABLE: Final = "".join(map(chr, range(0x21, 0x7F)))
@@ -36,6 +36,24 @@ class Action:
 ANY_ACTION: Final = Action("")
 ActionOf = Callable[[str, str], str | Action | None]
 Actions = ActionOf | Mapping[str, str] | Mapping[str, Action] | Mapping[str, str | Action]
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What is known of a route before any request: its action, and which parameters its own names are."""
+
+    text: str
+    action: Action
+    named: frozenset[str]
+    kind: str = BODY  # where else a parameter most likely stands
+
+
+def routes_of(actions: Actions) -> list[Route]:
+    """The routes of a mapping; those of a function that has `routes`; of any other nothing is known."""
+    if not isinstance(actions, Mapping):
+        return list(getattr(actions, "routes", ()))
+    parsed = {text: _Route.parse(text, action) for text, action in actions.items()}
+    return [Route(text, route.action, frozenset(route.names.values())) for text, route in parsed.items()]
 
 
 def action_finder(actions: Actions) -> Callable[[str, str], Action | None]:

@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Self
 
@@ -10,9 +10,10 @@ from sojourn.sdk.attempts import Attempt
 from sojourn.sdk.client import Client
 from sojourn.sdk.comparing import Stated
 from sojourn.sdk.guard import Action, Answer, Guard, HttpRequest, Refusal
+from sojourn.sdk.holding import hold
 from sojourn.sdk.loopguard import warn_of_absent_agent
 from sojourn.sdk.portal import Portal
-from sojourn.sdk.routes import Actions, action_finder
+from sojourn.sdk.routes import Actions, Route, action_finder, routes_of
 from sojourn.sdk.verifier import TaskVerifier
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
@@ -31,8 +32,14 @@ class SyncGuard:
         socket: str | None = None,
         base_url: str | None = None,
         metadata: bool = True,
+        routes: Sequence[Route] | None = None,
+        strict: bool = False,
     ) -> None:
-        """See Guard. Raise InvalidInput for a route that could match nothing."""
+        """See Guard. Raise InvalidInput for a route that could match nothing.
+
+        `routes` are those that `actions` do not say. A guard that is `strict` does not begin where it would refuse
+        tasks whose parameters its routes have no place for.
+        """
         action_finder(actions)
         warn_of_absent_agent(audience, socket)
         self._actions = actions
@@ -40,6 +47,8 @@ class SyncGuard:
         self._socket = socket
         self._base_url = base_url
         self._metadata = metadata
+        self._routes = routes_of(actions) if routes is None else routes
+        self._strict = strict
         self._lock = threading.Lock()
         self._pid = 0
         self._open: tuple[Portal, AsyncExitStack, Guard, TaskVerifier] | None = None
@@ -58,6 +67,10 @@ class SyncGuard:
                 portal, stack, *_ = opened
                 portal.run(stack.aclose())
                 portal.close()
+
+    def start(self) -> None:
+        """Begin now, in this process, which must not fork any more. Raise what keeps it from that."""
+        self._running()
 
     def check(self, request: HttpRequest, content: Callable[[], bytes]) -> TaskToken | Answer:
         """See Guard.check. `content` is called in this thread."""
@@ -117,6 +130,7 @@ class SyncGuard:
             async with AsyncExitStack() as stack:
                 client = await stack.enter_async_context(Client(self._socket))
                 verifier = await stack.enter_async_context(TaskVerifier(client, self.audience))
+                await hold(verifier, self._routes, strict=self._strict)
                 guard = Guard(verifier, self._actions, base_url=self._base_url, metadata=self._metadata)
                 return stack.pop_all(), guard, verifier
 

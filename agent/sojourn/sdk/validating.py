@@ -1,6 +1,6 @@
 """Having an agent judge a token."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, Unpack
 
@@ -86,6 +86,22 @@ async def validate_token(
         tuple(SpiffeId.parse(each) for each in answer.actors),
         answer.dpop_nonce,
     )
+
+
+async def describe_audience(
+    connection: "Connection", audience: str, deadline_seconds: float
+) -> Mapping[str, Mapping[str, Sequence[str]]]:
+    """The task types in force that have tokens for an audience: type -> action -> the parameters that concern it.
+
+    Raise a SojournError.
+    """
+    answer = await connection.unary(
+        "/sojourn.v1.Validation/DescribeAudience",
+        pb.DescribeAudienceRequest(audience=audience),
+        pb.DescribeAudienceResponse,
+        deadline_seconds,
+    )
+    return {kind.name: {each.name: tuple(each.params) for each in kind.actions} for kind in answer.types}
 
 
 def _sender(sender: Sender | None) -> pb.Sender | None:

@@ -1,7 +1,7 @@
 """Is a task token good, at this service, now?"""
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Final, Self
 
@@ -11,7 +11,7 @@ from sojourn.oautherrors import ActionNotAllowed
 from sojourn.sdk.feed import TaskFeed, TaskKnown
 from sojourn.sdk.refusals import Refusals, RefusedRequest
 from sojourn.sdk.usereports import UseReports
-from sojourn.sdk.validating import Agent
+from sojourn.sdk.validating import Agent, describe_audience
 from sojourn.spiffe.jose import Signatures, UnverifiedJws, VerifiedClaims, parse_unverified
 from sojourn.tasks import tokens
 from sojourn.tasks.fitting import check_action, check_concerning, check_digest, check_params
@@ -73,6 +73,13 @@ class TaskVerifier:
     def issuer(self) -> str:
         """Whose tokens they are; '' until the feed has said so."""
         return self.feed.issuer
+
+    async def types_in_force(self) -> Mapping[str, Mapping[str, Sequence[str]]]:
+        """The types whose tasks have tokens for this audience: type -> action -> the parameters that concern it.
+
+        Raise a SojournError.
+        """
+        return await describe_audience(self._client.connection, self.audience, ASK_SECONDS)
 
     async def verify(
         self,

@@ -29,7 +29,8 @@ class TaskTokenWsgi:
 
     `actions` says which action a request is (see `action_finder`), by its whole path; a request that is none is
     answered 403. Each process has a guard of its own, from its first request on, so that a server may fork after this
-    was made. `base_url` and `metadata` are the Guard's.
+    was made. `base_url` and `metadata` are the Guard's. One that is `strict` answers nothing but 503 where it would
+    refuse tasks whose parameters its routes have no place for; `start` tells that before there is a request.
 
     An application routes by the decoded path, the guard by the path as it was sent. So a path with an escaped slash,
     and one that a server has rewritten, is answered 400, as is a request with a header SCRIPT_NAME. Where a server
@@ -49,11 +50,14 @@ class TaskTokenWsgi:
         base_url: str | None = None,
         metadata: bool = True,
         public: Iterable[str] = (),
+        strict: bool = False,
     ) -> None:
         """`public` are the routes that need no token (see PublicRoutes)."""
         self.app = app
         self._public = PublicRoutes(public, actions)
-        self._guard = SyncGuard(actions, audience=audience, socket=socket, base_url=base_url, metadata=metadata)
+        self._guard = SyncGuard(
+            actions, audience=audience, socket=socket, base_url=base_url, metadata=metadata, strict=strict
+        )
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         environ.pop(ENVIRON_KEY, None)
@@ -64,6 +68,10 @@ class TaskTokenWsgi:
             return _answer(verdict, start_response)
         environ[ENVIRON_KEY] = verdict
         return answer_while_live(self.app, environ, start_response, partial(self._guard.over, verdict))
+
+    def start(self) -> None:
+        """Begin before the first request, as in a worker that was forked. Raise what keeps the guard from that."""
+        self._guard.start()
 
     def close(self) -> None:
         """Let go of the connection to the agent. Reports that wait are sent first."""

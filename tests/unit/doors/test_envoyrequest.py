@@ -8,6 +8,7 @@ from fakes.ca import FakeCa
 from sojourn._pb.envoy.service.auth.v3 import attribute_context_pb2 as pb
 from sojourn.doors.envoyrequest import Ruling, content_of, read_request
 from sojourn.errors import InvalidInput
+from sojourn.sdk.places import body, parse_places, path
 
 AUDIENCE = "https://tickets.example.org"
 GOOD = {"sojourn.audience": AUDIENCE, "sojourn.action": "ticket:read", "sojourn.route": "GET /tickets/{ticket}"}
@@ -40,6 +41,21 @@ class TestRuling:
             ruling.approved,
         )
 
+    def test_where_parameters_stand(self):
+        """Where the task's parameters stand is a list of places, and what requests do not have one of names."""
+        said = {"sojourn.params": "cents = body:/refund/cents , order=path:", "sojourn.unchecked": "note, ,reason"}
+        ruling = Ruling.read({**GOOD, **said})
+        assert {"cents": body("/refund/cents"), "order": path("order")} == parse_places(ruling.params)
+        assert ("note", "reason") == ruling.unchecked
+
+    @pytest.mark.parametrize(
+        "text", ["cents", "cents=", "cents=/cents", "a=body:/a,a=body:/b", "a=field:a", "a b=query:", "a=body:a"]
+    )
+    def test_no_places(self, text):
+        """What is no list of places is refused, with how one looks."""
+        with pytest.raises(InvalidInput, match="cents"):
+            parse_places(text)
+
     def test_a_route_for_nobody(self):
         """A route without an action has a ruling all the same: no token is good there."""
         assert "" == Ruling.read({"sojourn.audience": AUDIENCE}).action
@@ -56,6 +72,8 @@ class TestRuling:
             {**GOOD, "sojourn.content": "1"},
             {"sojourn.audience": AUDIENCE, "sojourn.route": "GET /"},
             {"sojourn.audience": AUDIENCE, "sojourn.approved": "true"},
+            {"sojourn.audience": AUDIENCE, "sojourn.params": "a = query:"},
+            {"sojourn.audience": AUDIENCE, "sojourn.unchecked": "a"},
         ],
     )
     def test_slips_of_the_pen(self, extensions):

@@ -66,6 +66,36 @@ class Served(_message.Message):
     compared: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, action: _Optional[str] = ..., method: _Optional[str] = ..., target: _Optional[str] = ..., compared: _Optional[_Iterable[str]] = ...) -> None: ...
 
+class DescribeAudienceRequest(_message.Message):
+    __slots__ = ("audience",)
+    AUDIENCE_FIELD_NUMBER: _ClassVar[int]
+    audience: str
+    def __init__(self, audience: _Optional[str] = ...) -> None: ...
+
+class DescribeAudienceResponse(_message.Message):
+    __slots__ = ("types",)
+    TYPES_FIELD_NUMBER: _ClassVar[int]
+    types: _containers.RepeatedCompositeFieldContainer[TypeAtAudience]
+    def __init__(self, types: _Optional[_Iterable[_Union[TypeAtAudience, _Mapping]]] = ...) -> None: ...
+
+class TypeAtAudience(_message.Message):
+    __slots__ = ("name", "consequence", "actions")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    CONSEQUENCE_FIELD_NUMBER: _ClassVar[int]
+    ACTIONS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    consequence: str
+    actions: _containers.RepeatedCompositeFieldContainer[ActionAtAudience]
+    def __init__(self, name: _Optional[str] = ..., consequence: _Optional[str] = ..., actions: _Optional[_Iterable[_Union[ActionAtAudience, _Mapping]]] = ...) -> None: ...
+
+class ActionAtAudience(_message.Message):
+    __slots__ = ("name", "params")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    PARAMS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    params: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., params: _Optional[_Iterable[str]] = ...) -> None: ...
+
 class ReportUseRequest(_message.Message):
     __slots__ = ("uses",)
     USES_FIELD_NUMBER: _ClassVar[int]
