@@ -20,6 +20,9 @@ ACTIONS = {"GET /orders/{order}": "order:read", "POST /orders/{order}/refunds": 
 SHOP = "spiffe://example.org/shop"
 SUPPORT = "spiffe://example.org/agent/support"
 ALL = '@id("all") permit (principal, action, resource);'
+FORBIDDEN = """
+@id("forbidden") forbid (principal, action, resource) when { context.params has order && context.params.order == "forbidden" };
+"""
 NORMAL = """
 allowed_workloads = ["{support}"]
 max_duration = "5m"
@@ -84,7 +87,7 @@ def order_shop(folder: Path) -> Iterator[OrderShop]:
     agent = AgentProcess(config=CONFIG.format(url=url, shop=SHOP, metrics=metrics))
     (agent.folder / "types").mkdir()
     text = NORMAL.format(support=SUPPORT, url=url)
-    write_type(agent.folder / "types", "support", text, ALL)
+    write_type(agent.folder / "types", "support", text, ALL + FORBIDDEN)
     write_type(agent.folder / "types", "careful", f'consequence = "high"\n{text}', ALL)
     program = folder / "ordershop.py"
     program.write_text(f"import sys; from harness.ordershop import serve; serve({agent.socket!r}, {port})")

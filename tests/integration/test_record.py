@@ -11,6 +11,7 @@ import httpx
 import pytest
 from harness.looking import until
 from harness.ordershop import SHOP, SUPPORT, OrderShop, order_shop
+from sojourn.errors import Refused
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +60,8 @@ class TestUses:
         assert {"order:read": 2, "order:refund": 1} == used(told[-1])
         assert len(told) <= 3
         assert before + 3 == value(shop, 'sojourn_task_calls_total{type="support"}')
+        assert value(shop, 'sojourn_task_tokens_issued_total{type="support"}') >= 1
+        assert value(shop, 'sojourn_tasks_ended_total{state="completed",type="support"}') >= 1
 
     def test_over_a_kill_of_the_agent(self, shop: OrderShop, tmp_path: Path) -> None:
         """What a service has told, and was answered, the agent knows again after it was killed."""
@@ -95,6 +98,14 @@ class TestUses:
 
 
 class TestRefusals:
+    def test_denials_of_the_agent(self, shop: OrderShop) -> None:
+        """What the agent itself denies is counted by type and code."""
+        series = 'sojourn_task_denials_total{code="policy_denied",type="support"}'
+        before = value(shop, series)
+        with pytest.raises(Refused), shop.client.task("support", params={"order": "forbidden"}):
+            pass
+        assert before + 1 == value(shop, series)
+
     def test_tries_at_the_orders_of_others(self, shop: OrderShop) -> None:
         """A thousand tries at others' orders are counted with the task, some of them told one by one, and the journal
         does not grow by them.

@@ -114,7 +114,6 @@ class TestTokens:
         assert {"ticket:read"} == {each.action for each in agent.reported}
         assert bad not in {each.token for each in agent.reported}
 
-
     def test_refusals_are_reported(self, pair: Pair) -> None:
         """A call that was refused is reported, with why: under its token if that is good, and counted alone if not."""
         agent, service = pair
