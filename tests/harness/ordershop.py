@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,9 @@ ACTIONS = {"GET /orders/{order}": "order:read", "POST /orders/{order}/refunds": 
 SHOP = "spiffe://example.org/shop"
 SUPPORT = "spiffe://example.org/agent/support"
 ALL = '@id("all") permit (principal, action, resource);'
+FORBIDDEN = """
+@id("forbidden") forbid (principal, action, resource) when { context.params has order && context.params.order == "forbidden" };
+"""
 NORMAL = """
 allowed_workloads = ["{support}"]
 max_duration = "5m"
@@ -49,8 +52,7 @@ async def orders(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def serve(agent: str, port: int) -> None:
-    url = f"http://127.0.0.1:{port}"
+def serve(agent: str, port: int, url: str) -> None:
     app = TaskTokenMiddleware(orders, actions=ACTIONS, audience=url, socket=agent)
     uvicorn.run(app, host="127.0.0.1", port=port, log_level="error", lifespan="on", ws="none")
 
@@ -62,9 +64,21 @@ class OrderShop:
     agent: Any  # AgentProcess
     url: str
     metrics: int
-    log: Path
     client: SyncClient
-    service: "subprocess.Popen[bytes]" = field(repr=False)
+    log: Path = Path()
+
+    @contextmanager
+    def serving(self, port: int, folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
+        """A process of the service at a port."""
+        from harness import guide
+
+        program = folder / f"service_{port}.py"
+        arguments = f"{self.agent.socket!r}, {port}, {self.url!r}"
+        program.write_text(f"from harness.ordershop import serve; serve({arguments})")
+        environment = {**self.agent.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
+        with guide.running(program, port, environment) as process:
+            self.log = folder / f"{program.name}.log"
+            yield process
 
     def records(self, task_id: str) -> list[dict[str, Any]]:
         """What the journal has of a task: each record's fields with its event."""
@@ -84,15 +98,14 @@ def order_shop(folder: Path) -> Iterator[OrderShop]:
     agent = AgentProcess(config=CONFIG.format(url=url, shop=SHOP, metrics=metrics))
     (agent.folder / "types").mkdir()
     text = NORMAL.format(support=SUPPORT, url=url)
-    write_type(agent.folder / "types", "support", text, ALL)
+    write_type(agent.folder / "types", "support", text, ALL + FORBIDDEN)
     write_type(agent.folder / "types", "careful", f'consequence = "high"\n{text}', ALL)
-    program = folder / "ordershop.py"
-    program.write_text(f"import sys; from harness.ordershop import serve; serve({agent.socket!r}, {port})")
     with agent:
         for path in ("/agent/support", "/shop"):
             agent.register(path, f"unix:uid:{os.getuid()}")
-        environment = {**agent.environment, "PYTHONPATH": os.pathsep.join(sys.path)}
-        with guide.running(program, port, environment) as service, SyncClient(agent.socket) as client:
-            yield OrderShop(agent, url, metrics, folder / "ordershop.py.log", client, service)
-            revoke_all(agent)
+        with SyncClient(agent.socket) as client:
+            shop = OrderShop(agent, url, metrics, client)
+            with shop.serving(port, folder):
+                yield shop
+                revoke_all(agent)
         assert [] == inner_failures(agent)

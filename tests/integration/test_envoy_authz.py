@@ -78,6 +78,24 @@ def test_use_is_counted(ground: Ground, task: Any) -> None:
     assert [2] == [row["calls"] for row in shown["uses"] if row["action"] == "ticket:read"]
 
 
+def test_refusals_are_seen(ground: Ground, task: Any) -> None:
+    """What an Envoy was told to refuse is counted with its task and recorded, and nothing of what has no token."""
+    token = task.token(TICKETS).token
+    assert 403 == ground.guarded.call(token, "/tickets/43?key=s3cret").status
+    assert 401 == ground.guarded.call(None, "/tickets/marked").status
+    shown = ground.agent.json("task", "show", task.id)
+    assert (1, ["wrong_params"]) == (shown["refused"], [each["code"] for each in shown["refusals"]])
+    records = ground.agent.json("task", "why", task.id)["records"]
+    (told,) = [each["fields"] for each in records if each["event"] == "request_refused"]
+    assert ("envoy", TICKETS, "GET", "/tickets/43?key") == (
+        told["by"],
+        told["resource"],
+        told["method"],
+        told["target"],
+    )
+    assert "marked" not in ground.agent.run("audit", "tail", "-n", "500").stdout
+
+
 def test_without_a_token(ground: Ground) -> None:
     """A request without a token, or with another scheme's credentials, is asked for one."""
     assert (401, "no_token") == refused(ground.guarded.call())

@@ -1,7 +1,5 @@
 """The record says what was done: uses of tasks however short they were, requests of class high, and what was refused."""
 
-import os
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,8 +7,12 @@ from urllib.request import urlopen
 
 import httpx
 import pytest
+from harness import guide
 from harness.looking import until
 from harness.ordershop import SHOP, SUPPORT, OrderShop, order_shop
+from sojourn.errors import Refused
+
+TRIES = 250
 
 
 @pytest.fixture(scope="module")
@@ -59,20 +61,28 @@ class TestUses:
         assert {"order:read": 2, "order:refund": 1} == used(told[-1])
         assert len(told) <= 3
         assert before + 3 == value(shop, 'sojourn_task_calls_total{type="support"}')
+        assert value(shop, 'sojourn_task_tokens_issued_total{type="support"}') >= 1
+        assert value(shop, 'sojourn_tasks_ended_total{state="completed",type="support"}') >= 1
 
-    def test_over_a_kill_of_the_agent(self, shop: OrderShop, tmp_path: Path) -> None:
-        """What a service has told, and was answered, the agent knows again after it was killed."""
-        with order_shop(tmp_path) as own:
-            task = own.client.begin_task("support", params={"order": "O-1"})
-            headers = bearer(task.token().token)
+    def test_over_kills(self, shop: OrderShop, tmp_path: Path) -> None:
+        """What a service has told, and was answered, is there after the service was killed, and after the agent was."""
+        task = shop.client.begin_task("support", params={"order": "O-1"})
+        headers = bearer(task.token().token)
+        port, log = guide.free_port(), shop.log
+        with shop.serving(port, tmp_path) as service:
             for _ in range(3):
-                assert 200 == httpx.get(f"{own.url}/orders/O-1", headers=headers, timeout=20).status_code
-            until(lambda: shown(own, task.id)["calls"] == 3, "all calls to be told")
-            until(lambda: "sojourn_" in metrics(own))
-            os.kill(own.agent.pid, signal.SIGKILL)
-            own.agent.kill()
-            own.agent.start()
-            assert 3 == shown(own, task.id)["calls"]
+                url = f"http://127.0.0.1:{port}/orders/O-1"
+                assert 200 == httpx.get(url, headers=headers, timeout=20).status_code
+            until(lambda: shown(shop, task.id)["calls"] == 3, "all calls to be told")
+            service.kill()
+        shop.log = log
+        shop.agent.kill()
+        shop.agent.start()
+        assert 3 == shown(shop, task.id)["calls"]
+        shop.agent.run("task", "revoke", task.id)
+        (ended,) = [each for each in shop.records(task.id) if each["event"] == "task_ended"]
+        assert {"order:read": 3, "order:refund": 0} == used(ended)
+        until(lambda: "sojourn_validators 1.0" in metrics(shop), "the shop's guard hears of tasks again")
 
     def test_of_class_high(self, shop: OrderShop) -> None:
         """What each token of class high was used for is on disk before the service serves it, without the values of a
@@ -90,21 +100,30 @@ class TestUses:
         )
         assert shop.url == record["resource"]
         assert "hunter2" not in shop.agent.run("audit", "tail", "-n", "1000").stdout
+        until(lambda: shown(shop, task.id)["calls"] == 1, "the call to be told")
         seen = [each["event"] for each in shop.agent.json("review", "show", task.id)["records"]]
         assert ["token_used", "task_ended"] == seen[:2]
 
 
 class TestRefusals:
+    def test_denials_of_the_agent(self, shop: OrderShop) -> None:
+        """What the agent itself denies is counted by type and code."""
+        series = 'sojourn_task_denials_total{code="policy_denied",type="support"}'
+        before = value(shop, series)
+        with pytest.raises(Refused), shop.client.task("support", params={"order": "forbidden"}):
+            pass
+        assert before + 1 == value(shop, series)
+
     def test_tries_at_the_orders_of_others(self, shop: OrderShop) -> None:
-        """A thousand tries at others' orders are counted with the task, some of them told one by one, and the journal
+        """Hundreds of tries at others' orders are counted with the task, some of them told one by one, and the journal
         does not grow by them.
         """
         with shop.client.task("support", params={"order": "O-1"}) as task, httpx.Client(timeout=20) as http:
             headers = bearer(task.token().token)
-            for number in range(1_000):
+            for number in range(TRIES):
                 url = f"{shop.url}/orders/O-{2_000 + number}?token=hunter2"
                 assert 403 == http.get(url, headers=headers).status_code
-            found = until(lambda: (seen := shown(shop, task.id))["refused"] == 1_000 and seen, "all to be told")
+            found = until(lambda: (seen := shown(shop, task.id))["refused"] == TRIES and seen, "all to be told")
             assert {"wrong_params"} == {each["code"] for each in found["refusals"]}
             records = [each for each in shop.records(task.id) if each["event"] == "request_refused"]
         first = records[0]
@@ -116,9 +135,9 @@ class TestRefusals:
             first["spiffe_id"],
         )
         assert len(records) <= 20
-        assert value(shop, 'sojourn_requests_refused_total{code="wrong_params",type="support"}') >= 1_000
+        assert value(shop, 'sojourn_requests_refused_total{code="wrong_params",type="support"}') >= TRIES
         pretty = shop.agent.run("task", "show", task.id).stdout
-        assert "1000 requests" in pretty
+        assert f"{TRIES} requests" in pretty
         assert "wrong_params" in pretty
 
     def test_what_is_no_token(self, shop: OrderShop) -> None:

@@ -262,7 +262,7 @@ def test_a_certificate_in_a_header(ground: Ground, task: Any, tmp_path: Path) ->
 
 
 def test_a_token_for_one_request(ground: Ground) -> None:
-    """A token of class high is for one request, content and all, and is good once."""
+    """A token of class high is for one request, content and all, is good once, and that it was used for it is recorded."""
     path, content = "/tickets/42/close", b'{"why": "done"}'
     digest = bound.of_http("POST", path, content)
     with ground.client.task("close-ticket", params={"ticket": "42"}) as task:
@@ -276,6 +276,14 @@ def test_a_token_for_one_request(ground: Ground) -> None:
         assert (200, content.decode()) == (answer.status, answer.body["content"])
         answer = proved(ground.guarded, task, token, path, method="POST", content=content)
         assert (401, "invalid_token") == refused(answer)
+        records = ground.agent.json("task", "why", task.id)["records"]
+        (used,) = [each["fields"] for each in records if each["event"] == "token_used"]
+    assert ("POST", path, "ticket:close", {"ticket": "42"}) == (
+        used["method"],
+        used["target"],
+        used["action"],
+        {name: str(value) for name, value in used["params"].items()},
+    )
 
 
 def test_content_that_is_not_sent_to_us(ground: Ground) -> None:

@@ -172,7 +172,10 @@ class Guard:
                 self._replays.claim(proof, str(verified.actor))
             return await self._finish(tried, verified, proven, digest)
         except Exception as error:  # noqa: BLE001  whatever goes wrong while deciding is a refusal
-            return self.tell(tried, self._refused(error, tried.shown, tried.wanted), code_of(error))
+            refusal = self._refused(error, tried.shown, tried.wanted)
+            if isinstance(error, NonceNeeded):  # a step of the protocol: what comes with a nonce is judged then
+                return refusal
+            return self.tell(tried, refusal, code_of(error))
 
     async def check_call(
         self,

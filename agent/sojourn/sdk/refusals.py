@@ -1,6 +1,7 @@
 """Says what a guard refuses: in the log `sojourn.guard` at once, and to the agent each second, behind the requests."""
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -65,10 +66,12 @@ class Refusals:
         self._strangers = 0  # of those: with tokens that are not known to be good
         self._others: Counter[str] = Counter()
         self._some = asyncio.Event()
+        self._hurry = asyncio.Event()  # the guard closes
         self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND, now)
         self._unlogged = 0
         self._sender: asyncio.Task[None] | None = None
         self._told = False
+        self._closing = False
         self.lost = 0  # requests
 
     async def __aenter__(self) -> Self:
@@ -76,9 +79,14 @@ class Refusals:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closing = True
+        self._some.set()
+        self._hurry.set()
         if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.gather(self._sender, return_exceptions=True)
+            try:
+                await asyncio.gather(self._sender, return_exceptions=True)  # what it is sending is not sent in vain
+            finally:
+                self._sender.cancel()
         await self._send()
 
     def note(self, refused: RefusedRequest) -> None:
@@ -119,9 +127,11 @@ class Refusals:
             log.warning("%d refusals before that one were too many to be logged", more)
 
     async def _send_always(self) -> None:
-        while True:
+        while not self._closing:
             await self._some.wait()
-            await asyncio.sleep(self._every_seconds)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._every_seconds):
+                    await self._hurry.wait()
             await self._send()
 
     async def _send(self) -> None:

@@ -41,6 +41,7 @@ class UseReports:
         self._due = asyncio.Event()  # at once
         self._sender: asyncio.Task[None] | None = None
         self._told = False
+        self._closing = False
         self.lost = 0  # calls
 
     async def __aenter__(self) -> Self:
@@ -48,9 +49,14 @@ class UseReports:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._closing = True
+        self._some.set()
+        self._due.set()
         if self._sender is not None:
-            self._sender.cancel()
-            await asyncio.gather(self._sender, return_exceptions=True)
+            try:
+                await asyncio.gather(self._sender, return_exceptions=True)  # what it is sending is not sent in vain
+            finally:
+                self._sender.cancel()
         await self._send()
 
     def note(self, token: str, action: str, task_id: str = "") -> None:
@@ -75,7 +81,7 @@ class UseReports:
             self._due.set()
 
     async def _send_always(self) -> None:
-        while True:
+        while not self._closing:
             await self._some.wait()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._every_seconds):

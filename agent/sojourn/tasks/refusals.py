@@ -51,7 +51,7 @@ class Tried:
 
 
 _NOTHING: Final = Tried()
-_Kind = tuple[str, str, str]  # by whom, for which resource, of which task or ''
+_Kind = tuple[str, str]  # for which resource, of which task or ''
 
 
 class Refusals:
@@ -65,7 +65,7 @@ class Refusals:
         self._tried: OrderedDict[str, Tried] = OrderedDict()  # by task
         self._codes: set[str] = set()
         self._recorded: Counter[str] = Counter()  # in this minute, by task and by service
-        self._more: dict[_Kind, Counter[str]] = {}  # that are counted in this minute, by code
+        self._more: dict[str, dict[_Kind, Counter[str]]] = {}  # by whom they were told, counted in this minute, by code
         self._running = False  # a minute
         self.on_refused: Hooks[[str, str, int]] = Hooks()  # requests of a task's type, or of '', for a code
 
@@ -86,13 +86,13 @@ class Refusals:
             about = {"resource": told.resource, "by": by, "code": code, "count": count, **request.record()}
             self._audit.note("request_refused", **self._engine.named(task), **about)
         else:
-            self._add((by, told.resource, task.id), code, count)
+            self._add(by, (told.resource, task.id), code, count)
         self.on_refused.tell(task.type.name, code, count)
 
     def count(self, by: str, resource: str, code: str, count: int) -> None:
         """The same of requests whose task is not known: they are counted alone."""
         code = self._known(code)
-        self._add((by, resource[:AUDITED_TEXT], ""), code, count)
+        self._add(by, (resource[:AUDITED_TEXT], ""), code, count)
         self.on_refused.tell("", code, count)
 
     def finish(self) -> None:
@@ -100,9 +100,10 @@ class Refusals:
         more, self._more = self._more, {}
         self._recorded.clear()
         self._running = False
-        for (by, resource, task_id), codes in more.items():
-            about: dict[str, Any] = {"task": task_id or None, "resource": resource, "by": by}
-            self._audit.note("refusals_counted", **about, count=codes.total(), codes=dict(codes))
+        for by, kinds in more.items():
+            for (resource, task_id), codes in kinds.items():
+                about: dict[str, Any] = {"task": task_id or None, "resource": resource, "by": by}
+                self._audit.note("refusals_counted", **about, count=codes.total(), codes=dict(codes))
 
     def _has_room(self, by: str, task_id: str) -> bool:
         """Whether another one may be recorded by itself; it counts."""
@@ -113,11 +114,12 @@ class Refusals:
         self._recorded[by] += 1
         return True
 
-    def _add(self, kind: _Kind, code: str, count: int) -> None:
+    def _add(self, by: str, kind: _Kind, code: str, count: int) -> None:
         self._begin()
-        if kind not in self._more and sum(by == kind[0] for by, _, _ in self._more) >= REFUSAL_KINDS_COUNTED:
-            kind = (kind[0], OTHER, "")
-        self._more.setdefault(kind, Counter())[code] += count
+        kinds = self._more.setdefault(by, {})
+        if kind not in kinds and len(kinds) >= REFUSAL_KINDS_COUNTED:
+            kind = (OTHER, "")
+        kinds.setdefault(kind, Counter())[code] += count
 
     def _begin(self) -> None:
         if not self._running:

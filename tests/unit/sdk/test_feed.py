@@ -125,3 +125,21 @@ async def test_closed(feed: TaskFeed) -> None:
     """A closed feed is not fresh."""
     await feed.close()
     assert not feed.fresh
+
+
+async def test_hooks(agent: FakeAgent, feed: TaskFeed) -> None:
+    """Whoever wants to hear of tasks hears of each as it comes, and once of all when they are heard anew; until they do
+    not want to any more.
+    """
+    heard: list[str] = []
+    end = feed.on_news(heard.append)
+    agent.push("WatchTasks", delta(over("t1"), live("t2", 7)))
+    await until(lambda: feed.lookup("t2") is not None)
+    assert ["t1", "t2"] == heard
+    agent.push("WatchTasks", snapshot([KEY], live("t3")))
+    await until(lambda: feed.lookup("t3") is not None)
+    assert ["t1", "t2", "t3", ""] == heard
+    end()
+    agent.push("WatchTasks", delta(live("t4")))
+    await until(lambda: feed.lookup("t4") is not None)
+    assert ["t1", "t2", "t3", ""] == heard

@@ -118,6 +118,7 @@ class TestTokens:
         """A call that was refused is reported, with why: under its token if that is good, and counted alone if not."""
         agent, service = pair
         good, bad = token(), "a.b.c"
+        proved(service, token(bound=True))  # to be asked for a nonce is no refusal
         service.call(Credentials.bearer(good), "delete")
         service.call(Credentials.bearer(good), ticket="43")
         service.call(Credentials.bearer(bad))
@@ -129,6 +130,7 @@ class TestTokens:
         until(lambda: of(good) >= {"action_not_allowed", "wrong_params"}, "the refusals are reported")
         until(lambda: "no_token" in of(""), "those without a token are counted")
         assert set() == of(bad)
+        assert "nonce_needed" not in {each.code for each in agent.refused}
         about = {each.request.action for each in agent.refused if getattr(each, "token", "") == good}
         assert {"ticket:delete", "ticket:read"} == about
 

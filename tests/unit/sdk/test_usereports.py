@@ -114,3 +114,15 @@ async def test_bounded(agent: FakeAgent, client: Client, monkeypatch: pytest.Mon
         assert 2 == reports.lost
     found: Any = {use.token: use.calls for use in reported(agent)}
     assert {"a": 2, "b": 1} == found
+
+
+async def test_what_is_on_its_way_at_the_end(agent: FakeAgent, client: Client) -> None:
+    """A report that is under way when a service ends is waited for: nothing that was noted is lost."""
+    agent.answers["ReportUse"] = pb.ReportUseResponse()
+    async with UseReports(client, every_seconds=1_000) as reports:
+        for number in range(3 * TOKEN_USES_PER_REPORT):
+            reports.note(f"{number}", "a", "t1")
+        await seen(agent, 1)
+        reports.note("last", "a", "t1")
+    assert 3 * TOKEN_USES_PER_REPORT + 1 == len(reported(agent))
+    assert 0 == reports.lost

@@ -35,6 +35,16 @@ class TestWarnings:
         assert [f"triage.cedar:2: policy 'wide' {expected}, in a type of high consequence"] == found
         assert [] == warned(cedar)
 
+    def test_broken_glass_of_which_nothing_is_recorded(self):
+        """A type for broken glass whose consequence is not high is told: its reviewer sees no request."""
+        glass = {"break_glass": "true", "approval": '{approvers = ["operator"]}'}
+        (found,) = warned(PERMIT_ALL, **glass)
+        assert found.startswith("triage.toml:")
+        assert "no request is recorded" in found
+        narrow = f'@id("n") permit (principal, {READ}, {AT_TICKETS});'
+        ceiling = f'[{{resource = "{TICKETS}", actions = ["ticket:read"]}}]'
+        assert [] == warned(narrow, **glass, consequence='"high"', ceiling=ceiling)
+
     def test_a_narrow_permit_of_high_consequence(self):
         """A permit for one action at one resource, and an open forbid, are as they should be."""
         cedar = f'@id("n") permit (principal, {READ}, {AT_TICKETS}); @id("f") forbid (principal, action, resource);'
