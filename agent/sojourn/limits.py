@@ -284,6 +284,7 @@ TOKEN_USES_HELD = 10_000  # by a service until its next report, at about 1 KiB e
 TOKEN_USE_LATE_SECONDS = 10.0  # after its end a use of a token may still be told: services tell each second
 SINGLE_USES_REMEMBERED = 100_000  # of tokens that are good once, at about 150 bytes each
 TOKEN_USE_CALLS_MAX = 1_000_000  # with one token, that are reported at once
+USES_MAX = 1_000_000  # of an action that a task type limits
 
 # --- task types and policies ----------------------------------------------------------------------------------------
 TASK_TYPES = 1_000

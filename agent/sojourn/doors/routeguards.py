@@ -89,7 +89,10 @@ class _Verifier:
         task = self._engine.tasks.find(verified.task_id)
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
-        self._judging.use_up(verified)
+        try:
+            await self._judging.use(verified, action or "")
+        except TaskOver as error:
+            raise InvalidToken(error.public, reason_code="task_over") from error
         if action is not None:
             try:
                 self._engine.report_use(task, self.audience, action)

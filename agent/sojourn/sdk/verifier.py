@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from sojourn.errors import InvalidToken
 from sojourn.limits import HEARTBEAT_SECONDS
-from sojourn.oautherrors import ActionNotAllowed
+from sojourn.oautherrors import ActionNotAllowed, ActionUsedUp, WrongParams
 from sojourn.sdk.feed import TaskFeed, TaskKnown
 from sojourn.sdk.usereports import UseReports
 from sojourn.sdk.validating import Agent
@@ -109,11 +109,15 @@ class TaskVerifier:
         check_digest(verified, params_digest)
 
     async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
-        """Let a request through with a token that was examined and fits. Raise InvalidToken if it was good once."""
-        if verified.task_class != tokens.NORMAL:
+        """Let a request through with a token that was examined and fits. Raise InvalidToken if it was good once, and
+        ActionUsedUp if the action is counted and all uses of it were made.
+        """
+        if verified.asks and action is None:
+            raise WrongParams("token has an action whose uses are counted, and this route does not say which action it is")
+        if verified.task_class != tokens.NORMAL or action in verified.asks:
             try:
-                await self._ask(verified.token, proven, use=True)
-            except InvalidToken:
+                await self._ask(verified.token, proven, action=action or "", use=True)
+            except (InvalidToken, ActionUsedUp):
                 raise
             except Exception as error:
                 raise InvalidToken("token cannot be used now", reason_code="unavailable", detail=str(error)) from error
@@ -172,17 +176,20 @@ class TaskVerifier:
             raise InvalidToken("the task has changed since this token was issued", reason_code="superseded")
         return verified
 
-    async def _ask(self, token: str, proven: Proven, *, use: bool = False) -> TaskToken:
+    async def _ask(self, token: str, proven: Proven, *, action: str = "", use: bool = False) -> TaskToken:
         unverified = _task_token(token)  # what is no token at all does not go out
         async with asyncio.timeout(ASK_SECONDS), self._asking:
             verdict = await self._client.validate_token(
                 token,
                 self.audience,
+                action,
                 sender=Sender(jkt=proven.jkt, x5t=proven.x5t),
                 params_digest=_digest_named(unverified),
                 use=use,
                 deadline_seconds=ASK_SECONDS,
             )
+        if verdict.code == ActionUsedUp.code:
+            raise ActionUsedUp(verdict.reason)
         if not verdict.valid:
             raise InvalidToken(
                 verdict.reason or "the agent says that the token is not good",

@@ -12,6 +12,7 @@ from sojourn.oautherrors import NonceNeeded
 from sojourn.spiffe.jose import UnverifiedJws, parse_unverified
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import tokens
+from sojourn.tasks.counting import Counting
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.fitting import check_digest
 from sojourn.tasks.senders import UNKNOWN, Sender
@@ -50,6 +51,7 @@ class Judging:
         self.replays = replays  # of all that the agent judges: a proof is good once
         self._clock = clock
         self._uses = SingleUses(clock.boot)
+        self._counting = Counting(engine, self._uses)
 
     def validate(
         self,
@@ -60,28 +62,48 @@ class Judging:
         action: str = "",
         sender: Sender = UNKNOWN,
         params_digest: str = "",
-        use: bool = False,
     ) -> Verdict:
         """Say whether a token is good for `audience` (and for `action`), sent by `sender`. Never raises.
 
-        A token for one request is good for that of `params_digest` alone. A proof is used up by this, and with `use` a
-        token that is good once.
+        A token for one request is good for that of `params_digest` alone. A proof is used up by this. Of an action
+        whose uses are counted the answer is no: only `let_through` says yes to one.
         """
         try:
             unverified = parse_unverified(token)
-            if (kind or (TASK if unverified.typ == tokens.TYP else JWT_SVID)) == JWT_SVID:
+            if _is_svid(unverified, kind):
                 return self._jwt_svid(token, audience, action, sender, params_digest)
-            verified = self._task_token(unverified, audience, action, sender, params_digest, use)
-            actors = tuple(map(str, verified.actors))
-            return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
-        except NonceNeeded as error:
-            return Verdict(code=error.reason_code, reason=error.public, nonce=error.nonce)
-        except InvalidToken as error:
-            return Verdict(code=error.reason_code, reason=error.public)
-        except TaskOver as error:
-            return Verdict(code="task_over", reason=error.public)
+            verified = self._task_token(unverified, audience, action, sender, params_digest)
+            self._counting.check_not_counted(verified, action)
         except SojournError as error:
-            return Verdict(code=error.code, reason=error.public)
+            return _no(error)
+        return _yes(verified)
+
+    async def let_through(
+        self,
+        token: str,
+        audience: str,
+        *,
+        kind: str = "",
+        action: str = "",
+        sender: Sender = UNKNOWN,
+        params_digest: str = "",
+    ) -> Verdict:
+        """`validate` for a request that is served if the answer is yes: it uses up a token that is good once, and is
+        counted if its action is.
+        """
+        try:
+            unverified = parse_unverified(token)
+            if _is_svid(unverified, kind):
+                return self._jwt_svid(token, audience, action, sender, params_digest)
+            verified = self._task_token(unverified, audience, action, sender, params_digest)
+            await self.use(verified, action)
+        except SojournError as error:
+            return _no(error)
+        return _yes(verified)
+
+    async def use(self, verified: TaskToken, action: str) -> None:
+        """Let a request for `action` through with a token that was examined and fits: see Counting."""
+        await self._counting.use(verified, action)
 
     def count_use(
         self, token: str, action: str, calls: int, may_report: Callable[[str], bool] = lambda _: True
@@ -110,11 +132,6 @@ class Judging:
         self._engine.check_token(verified)
         return verified
 
-    def use_up(self, verified: TaskToken) -> None:
-        """Let a request through with a token. Raise InvalidToken if it was good once, and was used."""
-        if verified.task_class == HIGH:
-            self._uses.claim(verified)
-
     def was_used(self, verified: TaskToken) -> bool:
         """Whether a token was good once, and was used."""
         return verified.task_class == HIGH and self._uses.has(verified)
@@ -129,7 +146,7 @@ class Judging:
         return Verdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
 
     def _task_token(
-        self, unverified: UnverifiedJws, audience: str, action: str, sender: Sender, params_digest: str, use: bool
+        self, unverified: UnverifiedJws, audience: str, action: str, sender: Sender, params_digest: str
     ) -> TaskToken:
         proven, proof = sender.prove(unverified.text, self._clock.now())
         verified = self.examine(unverified, audience, proven)
@@ -138,6 +155,21 @@ class Judging:
         check_digest(verified, params_digest)
         if proof is not None:  # only now: without a good token nobody fills what is remembered of proofs
             self.replays.claim(proof, str(verified.actor))
-        if use:
-            self.use_up(verified)
         return verified
+
+
+def _is_svid(unverified: UnverifiedJws, kind: str) -> bool:
+    return (kind or (TASK if unverified.typ == tokens.TYP else JWT_SVID)) == JWT_SVID
+
+
+def _yes(verified: TaskToken) -> Verdict:
+    actors = tuple(map(str, verified.actors))
+    return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
+
+
+def _no(error: SojournError) -> Verdict:
+    if isinstance(error, NonceNeeded):
+        return Verdict(code=error.reason_code, reason=error.public, nonce=error.nonce)
+    if isinstance(error, InvalidToken):
+        return Verdict(code=error.reason_code, reason=error.public)
+    return Verdict(code="task_over" if isinstance(error, TaskOver) else error.code, reason=error.public)

@@ -13,6 +13,7 @@ from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
 from sojourn.limits import DELEGATION_DEPTH, SPIFFE_IDS_PARSED_KEPT, TOKEN_SKEW_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import (
+    ASKS,
     LAST_SECOND,
     PublicKey,
     Signatures,
@@ -104,6 +105,7 @@ class TaskToken:
     binding: Binding | None = None  # `cnf`; None: whoever holds the token may use it
     params: Mapping[str, str | int | bool] = field(default_factory=dict)  # of the task, as far as tokens carry them
     params_digest: str = ""  # of the one request that it is for; '': it is for more
+    asks: tuple[str, ...] = ()  # those of its actions whose uses the agent counts: it must be asked about each
 
     @property
     def actor(self) -> SpiffeId:
@@ -137,11 +139,12 @@ def issue(
     params_digest: str = "",
     status: Mapping[str, Any] | None = None,
     acr: str = "",
+    asks: tuple[str, ...] = (),
 ) -> TaskToken:
     """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first.
 
     `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `scope` has the actions
-    for those who read no authorization_details.
+    for those who read no authorization_details. With `asks` it is critical: whoever does not know that must refuse it.
     """
     seconds = int(issued_at.timestamp())
     claims = {
@@ -155,7 +158,10 @@ def issue(
         "jti": secrets.token_urlsafe(16),
         "scope": " ".join(grant.actions),
         "authorization_details": [grant.detail(task_type, params, params_digest)],
-        "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class},
+        "task": {
+            **{"id": task_id, "type": task_type, "ver": task_version, "class": task_class},
+            **({"asks": list(asks)} if asks else {}),
+        },
     }
     if actors:
         claims["act"] = _act(actors)
@@ -165,7 +171,7 @@ def issue(
         claims["status"] = dict(status)
     if acr:
         claims["acr"] = acr
-    token = key.sign(claims, typ=TYP)
+    token = key.sign(claims, typ=TYP, critical=ASKS if asks else "")
     return TaskToken(
         token,
         spiffe_id,
@@ -181,6 +187,7 @@ def issue(
         binding,
         params or {},
         params_digest,
+        asks,
     )
 
 
@@ -331,7 +338,16 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, bind
         binding,
         said.params,
         said.params_digest,
+        _asks(task),
     )
+
+
+def _asks(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read the actions that the agent must be asked about, strictly: what we do not understand we must not ignore."""
+    asks = task.get("asks", [])
+    if not isinstance(asks, list) or not all(isinstance(each, str) for each in asks):
+        raise InvalidToken("token's task is malformed", reason_code="malformed")
+    return tuple(asks)
 
 
 _spiffe_id = lru_cache(SPIFFE_IDS_PARSED_KEPT)(SpiffeId.parse)  # the same few stand in token after token

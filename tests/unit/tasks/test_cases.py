@@ -12,7 +12,7 @@ from sojourn.tasks import cases
 HEAD = f'[default]\nresource = "{TICKETS}"\naction = "ticket:read"\n'
 CEDAR = """@id("few") permit (principal, action, resource) when { principal.tokens_issued < 2 && context.params has level };
 @id("no-writes") forbid (principal, action == Sojourn::Action::"ticket:write", resource);
-@id("idle") forbid (principal, action, resource) when { principal.calls > 100 };"""
+@id("idle") forbid (principal, action, resource) when { principal.reported_calls > 100 };"""
 KIND = task_type(cedar=CEDAR)
 
 
@@ -34,7 +34,7 @@ class TestAnswers:
             {"task": "{tokens_issued = 2}", "expect": '"deny"', "policies": "[]"},
             {"action": '"ticket:write"', "expect": '"deny"', "policies": '["no-writes"]'},
             {
-                "task": "{calls = 101}",
+                "task": "{reported_calls = 101}",
                 "action": '"ticket:write"',
                 "expect": '"deny"',
                 "policies": '["no-writes", "idle"]',
@@ -78,7 +78,7 @@ class TestAnswers:
         """Policies that decided no case are listed, in the order of the file."""
         outcomes = run(case())
         assert ["no-writes", "idle"] == cases.undecided(KIND, outcomes)
-        outcomes += run(case(action='"ticket:write"', task="{calls = 101}", expect='"deny"'))
+        outcomes += run(case(action='"ticket:write"', task="{reported_calls = 101}", expect='"deny"'))
         assert [] == cases.undecided(KIND, outcomes)
 
 
