@@ -10,6 +10,7 @@ from harness.taskcalls import refusal, unary
 from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 
+VALIDATE = "/sojourn.v1.Validation/ValidateToken"
 REPORT = "/sojourn.v1.Validation/ReportUse"
 SERVICES = f"""
 [[services]]
@@ -47,9 +48,14 @@ def test_by_the_service(agent: AgentProcess) -> None:
 
 
 def test_by_nobody_that_is_known(agent: AgentProcess) -> None:
-    """Whoever finds a token and has no identity reports nothing."""
+    """Whoever finds a token and has no identity reports nothing and uses none up; whether it is good it may ask."""
     for entry in agent.json("entry", "list")["entries"]:
         agent.run("entry", "delete", entry["id"])
     request = pb.ReportUseRequest(uses=[pb.TokenUse(token="a.b.c", action="ticket:read", calls=1)])
     code, said = refusal(agent.socket, REPORT, request, pb.ReportUseResponse)
     assert ("PERMISSION_DENIED", "no identity issued") == (code, said)
+    asked = {"token": "a.b.c", "audience": TICKETS}
+    using = pb.ValidateTokenRequest(**asked, use=True)
+    assert (code, said) == refusal(agent.socket, VALIDATE, using, pb.ValidateTokenResponse)
+    looking = pb.ValidateTokenRequest(**asked)
+    assert "malformed" == unary(agent.socket, VALIDATE, looking, pb.ValidateTokenResponse).code

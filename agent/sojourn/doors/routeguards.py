@@ -90,7 +90,7 @@ class _Verifier:
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
         try:
-            await self._judging.use(verified, action or "")
+            await self._judging.use(verified, action)
         except TaskOver as error:
             raise InvalidToken(error.public, reason_code="task_over") from error
         if action is not None:

@@ -102,6 +102,8 @@ class ValidationApi:
             raise InvalidInput("kind is unknown")
         sender = _sender(request.sender)
         sender.check()
+        if request.no_action and (request.action or not request.use):
+            raise InvalidInput("no_action is for a use that names no action")
         asked: _Asked = {
             "kind": _KINDS[request.kind],
             "action": request.action,
@@ -110,7 +112,9 @@ class ValidationApi:
         }
         if request.use:  # it takes something from the task: only its service may
             self._audiences.check_serves(await self._callers.identities(call), request.audience)
-            verdict = await self._judging.let_through(request.token, request.audience, **asked)
+            verdict = await self._judging.let_through(
+                request.token, request.audience, **asked, no_action=request.no_action
+            )
         else:  # whoever may call may ask: the answer is about the token that it holds
             verdict = self._judging.validate(request.token, request.audience, **asked)
         answer = pb.ValidateTokenResponse(

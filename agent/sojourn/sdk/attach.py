@@ -281,8 +281,9 @@ def go_on_without(flow: Flow, error: SojournError) -> Step | None:
 def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | None = None) -> Flow:
     """Send a request with a token and its proof: again, once, with the nonce that the service asks for, once with a
     new token if the service takes the first one no more, and once with one for the action that the service says it
-    needs, which is one of those that the agent gives no token for unless they are named. Ends when the last answer is the caller's. Raise SendAgain if
-    the content cannot be had again, and OutsideTask for methods by which services tell what they were sent.
+    needs, which is one of those that the agent gives no token for unless they are named. Ends when the last answer is
+    the caller's. Raise SendAgain if the content cannot be had again, and OutsideTask for methods by which services tell
+    what they were sent.
 
     `digest_of` is for calls that are judged by their meaning: the digest of a content, in the place of the request's.
     """

@@ -27,7 +27,7 @@ def guarded(
     where the task has it), for these arguments alone. Arguments that bear the name of one of the task's parameters must
     agree with it; so must the `params`, which say that of arguments by other names too, as `{"ticket_id": "ticket"}`.
     Otherwise, without a task and whenever anything fails, ToolRefused is raised, which says why. What it lets through
-    counts as a token of the task.
+    counts as a token of the task, and as a use of the action if its type limits that.
     """
     renamed = dict(params) if isinstance(params, Mapping) else {name: name for name in params}
 
@@ -71,16 +71,21 @@ class _Tool:
             task = current_task()
             resource, options = self._ask(task, args, kwargs)
             if isinstance(task, Task):
-                await task.token(resource, [self._action], **options)
+                token = await task.token(resource, [self._action], **options)
+                await task.use(token, self._action, options["params_digest"])
             else:
-                await asyncio.to_thread(task.token, resource, [self._action], **options)
+                await asyncio.to_thread(self._use, task, resource, options)
 
     def check_blocking(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The same in a thread without an event loop."""
         with _Refusing(self._name, self._action):
             task = current_task(SyncTask)
             resource, options = self._ask(task, args, kwargs)
-            task.token(resource, [self._action], **options)
+            self._use(task, resource, options)
+
+    def _use(self, task: SyncTask, resource: str, options: TokenOptions) -> None:
+        token = task.token(resource, [self._action], **options)
+        task.use(token, self._action, options["params_digest"])
 
     def _ask(self, task: TaskView, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[str, TokenOptions]:
         arguments = self._arguments(args, kwargs)

@@ -84,6 +84,8 @@ class TaskVerifier:
         verified = await self.examine(token, proven)
         if action is not None:
             self.check_action(verified, action, params or {})
+        elif verified.asks:
+            raise WrongParams("token has an action whose uses are counted, and nobody says for which action it is used")
         else:
             check_params(verified, params or {})
         check_digest(verified, params_digest)
@@ -109,14 +111,13 @@ class TaskVerifier:
         check_digest(verified, params_digest)
 
     async def use(self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN) -> None:
-        """Let a request through with a token that was examined and fits. Raise InvalidToken if it was good once, and
-        ActionUsedUp if the action is counted and all uses of it were made.
+        """Let a request through with a token that was examined and fits. `action` None: it is for none of the task's.
+
+        Raise InvalidToken if it was good once and was used, ActionUsedUp if the action is counted and was used up.
         """
-        if verified.asks and action is None:
-            raise WrongParams("token has an action whose uses are counted, and this route does not say which action it is")
         if verified.task_class != tokens.NORMAL or action in verified.asks:
             try:
-                await self._ask(verified.token, proven, action=action or "", use=True)
+                await self._ask(verified.token, proven, action=action, use=True)
             except (InvalidToken, ActionUsedUp):
                 raise
             except Exception as error:
@@ -176,16 +177,17 @@ class TaskVerifier:
             raise InvalidToken("the task has changed since this token was issued", reason_code="superseded")
         return verified
 
-    async def _ask(self, token: str, proven: Proven, *, action: str = "", use: bool = False) -> TaskToken:
+    async def _ask(self, token: str, proven: Proven, *, action: str | None = None, use: bool = False) -> TaskToken:
         unverified = _task_token(token)  # what is no token at all does not go out
         async with asyncio.timeout(ASK_SECONDS), self._asking:
             verdict = await self._client.validate_token(
                 token,
                 self.audience,
-                action,
+                action or "",
                 sender=Sender(jkt=proven.jkt, x5t=proven.x5t),
                 params_digest=_digest_named(unverified),
                 use=use,
+                no_action=use and action is None,
                 deadline_seconds=ASK_SECONDS,
             )
         if verdict.code == ActionUsedUp.code:

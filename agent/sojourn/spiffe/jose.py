@@ -150,7 +150,7 @@ class SigningKey:
     def sign(self, claims: Mapping[str, Any], *, typ: str, shows_key: bool = False, critical: str = "") -> str:
         """Return `claims` as a compact JWS with the headers `alg`, `typ` and `kid`: or `jwk`, if it shows its key.
 
-        `critical`: the name of a header that whoever does not understand it must refuse the token for (RFC 7515, 4.1.11).
+        `critical`: the name of a header for which whoever does not know it must refuse the token (RFC 7515, 4.1.11).
         """
         header = self._header_of(typ, critical) if not shows_key else self._showing(typ)
         signed = f"{header}.{_encode(_dump(claims))}"
@@ -271,8 +271,8 @@ def parse_unverified(token: str, *, shows_key: bool = False) -> UnverifiedJws:
     """Parse a compact JWS whose payload is a JSON object. Raise InvalidToken with a stable reason code.
 
     Refused before anything else is looked at: an algorithm out of the closed list, headers beyond `alg`, `kid`, `typ`
-    and what is critical and understood, duplicate members, non-canonical base64, and anything over TOKEN_MAX_BYTES. A token that `shows_key` must
-    have the header `jwk`, an object.
+    and what is critical and understood, duplicate members, non-canonical base64, and anything over TOKEN_MAX_BYTES. A
+    token that `shows_key` must have the header `jwk`, an object.
     """
     if len(token) > TOKEN_MAX_BYTES:
         raise InvalidToken(f"token is longer than {TOKEN_MAX_BYTES} bytes", reason_code="malformed")

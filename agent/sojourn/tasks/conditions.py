@@ -78,7 +78,8 @@ class Conditions:
             to, far = ", ".join(self.delegation.to), self.delegation.max_depth
             yield f"it may be handed on to {to}: {self.delegation.max_children} times, {far} deep"
         for each in self.limits:
-            yield f"it may do {each.action} {'once' if each.uses == 1 else f'{each.uses} times'}, all its family together"
+            often = "once" if each.uses == 1 else f"{each.uses} times"
+            yield f"it may do {each.action} {often}, together with all that it hands on"
         for fact in self.facts:
             age = "" if fact.max_age_seconds is None else f", at most {_text(fact.max_age_seconds)} old"
             needed = ", required" if fact.required else ""

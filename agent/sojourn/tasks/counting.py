@@ -20,8 +20,9 @@ class Counting:
         self._engine = engine
         self._uses = uses
 
-    async def use(self, verified: TaskToken, action: str) -> None:
-        """Let a request for `action` through with a token that was examined and fits. '': nobody says for which.
+    async def use(self, verified: TaskToken, action: str | None) -> None:
+        """Let a request for `action` through with a token that was examined and fits. None: it is for no action of the
+        task's; '': nobody says for which.
 
         Raise InvalidToken if it was good once and was used, ActionUsedUp, TaskOver, or what the store raises: then it
         must not pass. A use that was counted and of which nobody heard stays counted.
@@ -32,9 +33,9 @@ class Counting:
         if not task.type.limits or task.type.limits.keys().isdisjoint(verified.actions):
             self.use_up(verified)
             return
-        if not action:
+        if action == "":
             raise WrongParams("token has an action whose uses are counted, and nobody says for which action it is used")
-        if action not in task.type.limits:
+        if action is None or action not in task.type.limits:
             self.use_up(verified)
             return
         root = next(iter(self._engine.family.line(task)), task)

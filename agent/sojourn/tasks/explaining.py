@@ -159,7 +159,7 @@ def _variants(kind: TaskType, question: Question) -> Iterator[tuple[str, Iterato
         yield name, ((str(each), replace(question, **{name: each})) for each in counts)  # type: ignore[arg-type]
     for action, limit in sorted(kind.limits.items()):
         now = question.uses.get(action, 0)
-        counts = sorted({0, limit - 1, limit, *_around(named)}, key=lambda each: abs(each - now))  # noqa: B023  # at once
+        counts = sorted({0, limit - 1, limit, *_around(named)}, key=lambda each: abs(each - now))  # at once
         yield (
             f"uses of {action}",
             (

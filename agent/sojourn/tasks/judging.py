@@ -87,22 +87,23 @@ class Judging:
         action: str = "",
         sender: Sender = UNKNOWN,
         params_digest: str = "",
+        no_action: bool = False,
     ) -> Verdict:
         """`validate` for a request that is served if the answer is yes: it uses up a token that is good once, and is
-        counted if its action is.
+        counted if its action is. `no_action`: it is for none.
         """
         try:
             unverified = parse_unverified(token)
             if _is_svid(unverified, kind):
                 return self._jwt_svid(token, audience, action, sender, params_digest)
             verified = self._task_token(unverified, audience, action, sender, params_digest)
-            await self.use(verified, action)
+            await self.use(verified, None if no_action else action)
         except SojournError as error:
             return _no(error)
         return _yes(verified)
 
-    async def use(self, verified: TaskToken, action: str) -> None:
-        """Let a request for `action` through with a token that was examined and fits: see Counting."""
+    async def use(self, verified: TaskToken, action: str | None) -> None:
+        """Let a request for `action`, or for none, through with a token that was examined and fits: see Counting."""
         await self._counting.use(verified, action)
 
     def count_use(

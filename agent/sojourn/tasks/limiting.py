@@ -1,4 +1,4 @@
-"""What is left of the actions that a task type limits, and which of a task's actions a token is for if none is named."""
+"""What is left of the actions that a task type limits, and which actions a token is for if none is named."""
 
 from collections.abc import Iterable, Sequence
 

@@ -271,9 +271,7 @@ def _faults(errors: Sequence[Any], every: Sequence[Clause]) -> list[Fault]:
     return list(dict.fromkeys(found))
 
 
-def schema_text(
-    actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS, limited: Sequence[str] = ()
-) -> str:
+def schema_text(actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS, limited: Sequence[str] = ()) -> str:
     """The Cedar schema of a task type: its actions, and its parameters and facts in the context."""
     named = ", ".join(json.dumps(action) for action in actions)
     return f"""

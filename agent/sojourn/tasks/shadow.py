@@ -93,7 +93,9 @@ class Shadow:
             depth=task.depth,
             facts={name: fact.value for name, fact in facts.items()},
         )
-        answer = Answer("type", Deny("there is no such task type")) if kind is None else ask(kind, question, limits=False)
+        answer = (
+            Answer("type", Deny("there is no such task type")) if kind is None else ask(kind, question, limits=False)
+        )
         self.compared += 1
         if bool(answer) == bool(decision):
             return

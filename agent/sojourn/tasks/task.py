@@ -147,7 +147,9 @@ class Task:
     key: SigningKey | None = field(default=None, repr=False)  # its own, to which tokens may be bound
     svids: Mapping[tuple[str, str], float] = field(default_factory=_nothing)  # that it is due to: (kind, ID) -> end
     superseded: int = 0  # the version at which all that it had been given died, though it lived on
-    spent: Spent = field(default_factory=Spent)  # of the whole family, which shares it: the budgets are for all together
+    spent: Spent = field(
+        default_factory=Spent
+    )  # of the whole family, which shares it: the budgets are for all together
 
     @property
     def owner(self) -> int | str:

@@ -159,7 +159,10 @@ def issue(
         "scope": " ".join(grant.actions),
         "authorization_details": [grant.detail(task_type, params, params_digest)],
         "task": {
-            **{"id": task_id, "type": task_type, "ver": task_version, "class": task_class},
+            "id": task_id,
+            "type": task_type,
+            "ver": task_version,
+            "class": task_class,
             **({"asks": list(asks)} if asks else {}),
         },
     }

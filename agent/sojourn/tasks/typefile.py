@@ -21,8 +21,8 @@ from sojourn.limits import (
     PARAMS_PER_TASK,
     TASK_MAX_SECONDS,
     TASK_MIN_SECONDS,
-    USES_MAX,
     TOKEN_TTL_MAX_SECONDS,
+    USES_MAX,
 )
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.params import BY_TYPE, Kind, ParamRule, typed
@@ -54,7 +54,7 @@ def _source(text: str) -> str:
 def renamed(now: str) -> AfterValidator:
     """For a key that has another name by now: whoever says it must not believe that it does something."""
 
-    def refuse(value: Any) -> Any:
+    def refuse(_value: Any) -> Any:
         raise ValueError(f"is now {now}")
 
     return AfterValidator(refuse)

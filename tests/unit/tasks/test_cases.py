@@ -52,6 +52,22 @@ class TestAnswers:
         """A case that says what is so has no differences."""
         assert [()] == [outcome.differences for outcome in run(case(**lines))]
 
+    @pytest.mark.parametrize(("uses", "answer"), [(0, "allow"), (1, "allow"), (2, "deny"), (3, "deny")])
+    def test_limits(self, uses, answer):
+        """A task that has made all uses of an action is denied it by the limit, and nothing else."""
+        kind = task_type(limits='{"ticket:write" = 2}')
+        rule = '"limits"' if answer == "deny" else '"policy"'
+        task = f'{{uses = {{"ticket:write" = {uses}}}}}'
+        lines = {"action": '"ticket:write"', "task": task, "expect": f'"{answer}"', "rule": rule}
+        assert [(), ()] == [each.differences for each in run(case(**lines) + case(name='"d"', task=task), kind)]
+
+    def test_uses_without_a_limit(self):
+        """A case about uses of an action that the type does not limit is a fault, and so is a count by its old name."""
+        with pytest.raises(InvalidPolicy, match="its type does not limit action 'ticket:write'"):
+            run(case(task='{uses = {"ticket:write" = 1}}'))
+        with pytest.raises(InvalidPolicy, match="is now reported_calls"):
+            run(case(task="{calls = 1}"))
+
     @pytest.mark.parametrize(
         ("lines", "says"),
         [

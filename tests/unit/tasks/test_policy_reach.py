@@ -58,9 +58,13 @@ class TestAlike:
 
     def test_entities_are_made_once(self):
         """Of tasks that differ in what no policy reads, entities are made once; a change that is read makes new ones."""
-        policy = Policy('@id("a") permit (principal, action, resource) when { principal.reported_calls < 9 };', ACTIONS, PARAMS)
+        policy = Policy(
+            '@id("a") permit (principal, action, resource) when { principal.reported_calls < 9 };', ACTIONS, PARAMS
+        )
         for tokens, name, calls in ((0, "a", 0), (1, "b", 0), (2, "c", 1)):
-            policy.decide(principal(task_id=name, tokens_issued=tokens, reported_calls=calls), "ticket:read", TICKETS, Context())
+            policy.decide(
+                principal(task_id=name, tokens_issued=tokens, reported_calls=calls), "ticket:read", TICKETS, Context()
+            )
         assert 2 == policy._made.cache_info().misses
 
 

@@ -26,15 +26,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1bsojourn/v1/validation.proto\x12\nsojourn.v1\x1a\x1cgoogle/protobuf/struct.proto\"6\n\x10ReportUseRequest\x12\"\n\x04uses\x18\x01 \x03(\x0b\x32\x14.sojourn.v1.TokenUse\"8\n\x08TokenUse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\r\"$\n\x11ReportUseResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\r\"\xb4\x01\n\x14ValidateTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.sojourn.v1.TokenKind\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\"\n\x06sender\x18\x05 \x01(\x0b\x32\x12.sojourn.v1.Sender\x12\x15\n\rparams_digest\x18\x06 \x01(\t\x12\x0b\n\x03use\x18\x07 \x01(\x08\"o\n\x06Sender\x12\x12\n\ndpop_proof\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x1a\n\x12\x63lient_certificate\x18\x04 \x01(\x0c\x12\x0b\n\x03jkt\x18\x05 \x01(\t\x12\x0b\n\x03x5t\x18\x06 \x01(\t\"\xc9\x01\n\x15ValidateTokenResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12#\n\x04kind\x18\x04 \x01(\x0e\x32\x15.sojourn.v1.TokenKind\x12\x11\n\tspiffe_id\x18\x05 \x01(\t\x12\'\n\x06\x63laims\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61\x63tors\x18\x07 \x03(\t\x12\x12\n\ndpop_nonce\x18\x08 \x01(\t\"&\n\x11WatchTasksRequest\x12\x11\n\taudiences\x18\x01 \x03(\t\"\xbc\x01\n\x08TaskFeed\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sojourn.v1.SnapshotH\x00\x12\"\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x11.sojourn.v1.DeltaH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.sojourn.v1.HeartbeatH\x00\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0e\n\x06issuer\x18\x05 \x01(\t\x12\x0c\n\x04keys\x18\x06 \x01(\x0c\x42\t\n\x07message\"Y\n\tTaskState\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04live\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tsuspended\x18\x05 \x01(\x08\"0\n\x08Snapshot\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.sojourn.v1.TaskState\"-\n\x05\x44\x65lta\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.sojourn.v1.TaskState\"\x1f\n\tHeartbeat\x12\x12\n\nsent_at_ms\x18\x01 \x01(\x03*U\n\tTokenKind\x12\x1a\n\x16TOKEN_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13TOKEN_KIND_JWT_SVID\x10\x01\x12\x13\n\x0fTOKEN_KIND_TASK\x10\x02\x32\xf1\x01\n\nValidation\x12T\n\rValidateToken\x12 .sojourn.v1.ValidateTokenRequest\x1a!.sojourn.v1.ValidateTokenResponse\x12\x43\n\nWatchTasks\x12\x1d.sojourn.v1.WatchTasksRequest\x1a\x14.sojourn.v1.TaskFeed0\x01\x12H\n\tReportUse\x12\x1c.sojourn.v1.ReportUseRequest\x1a\x1d.sojourn.v1.ReportUseResponseb\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x1bsojourn/v1/validation.proto\x12\nsojourn.v1\x1a\x1cgoogle/protobuf/struct.proto\"6\n\x10ReportUseRequest\x12\"\n\x04uses\x18\x01 \x03(\x0b\x32\x14.sojourn.v1.TokenUse\"8\n\x08TokenUse\x12\r\n\x05token\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\r\n\x05\x63\x61lls\x18\x03 \x01(\r\"$\n\x11ReportUseResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\r\"\xc7\x01\n\x14ValidateTokenRequest\x12\r\n\x05token\x18\x01 \x01(\t\x12\x10\n\x08\x61udience\x18\x02 \x01(\t\x12#\n\x04kind\x18\x03 \x01(\x0e\x32\x15.sojourn.v1.TokenKind\x12\x0e\n\x06\x61\x63tion\x18\x04 \x01(\t\x12\"\n\x06sender\x18\x05 \x01(\x0b\x32\x12.sojourn.v1.Sender\x12\x15\n\rparams_digest\x18\x06 \x01(\t\x12\x0b\n\x03use\x18\x07 \x01(\x08\x12\x11\n\tno_action\x18\x14 \x01(\x08\"o\n\x06Sender\x12\x12\n\ndpop_proof\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x1a\n\x12\x63lient_certificate\x18\x04 \x01(\x0c\x12\x0b\n\x03jkt\x18\x05 \x01(\t\x12\x0b\n\x03x5t\x18\x06 \x01(\t\"\xc9\x01\n\x15ValidateTokenResponse\x12\r\n\x05valid\x18\x01 \x01(\x08\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12#\n\x04kind\x18\x04 \x01(\x0e\x32\x15.sojourn.v1.TokenKind\x12\x11\n\tspiffe_id\x18\x05 \x01(\t\x12\'\n\x06\x63laims\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61\x63tors\x18\x07 \x03(\t\x12\x12\n\ndpop_nonce\x18\x08 \x01(\t\"&\n\x11WatchTasksRequest\x12\x11\n\taudiences\x18\x01 \x03(\t\"\xbc\x01\n\x08TaskFeed\x12(\n\x08snapshot\x18\x01 \x01(\x0b\x32\x14.sojourn.v1.SnapshotH\x00\x12\"\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x11.sojourn.v1.DeltaH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.sojourn.v1.HeartbeatH\x00\x12\r\n\x05\x65poch\x18\x04 \x01(\x04\x12\x0e\n\x06issuer\x18\x05 \x01(\t\x12\x0c\n\x04keys\x18\x06 \x01(\x0c\x42\t\n\x07message\"Y\n\tTaskState\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x04\x12\x0c\n\x04live\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x11\n\tsuspended\x18\x05 \x01(\x08\"0\n\x08Snapshot\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.sojourn.v1.TaskState\"-\n\x05\x44\x65lta\x12$\n\x05tasks\x18\x01 \x03(\x0b\x32\x15.sojourn.v1.TaskState\"\x1f\n\tHeartbeat\x12\x12\n\nsent_at_ms\x18\x01 \x01(\x03*U\n\tTokenKind\x12\x1a\n\x16TOKEN_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13TOKEN_KIND_JWT_SVID\x10\x01\x12\x13\n\x0fTOKEN_KIND_TASK\x10\x02\x32\xf1\x01\n\nValidation\x12T\n\rValidateToken\x12 .sojourn.v1.ValidateTokenRequest\x1a!.sojourn.v1.ValidateTokenResponse\x12\x43\n\nWatchTasks\x12\x1d.sojourn.v1.WatchTasksRequest\x1a\x14.sojourn.v1.TaskFeed0\x01\x12H\n\tReportUse\x12\x1c.sojourn.v1.ReportUseRequest\x1a\x1d.sojourn.v1.ReportUseResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sojourn.v1.validation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TOKENKIND']._serialized_start=1177
-  _globals['_TOKENKIND']._serialized_end=1262
+  _globals['_TOKENKIND']._serialized_start=1196
+  _globals['_TOKENKIND']._serialized_end=1281
   _globals['_REPORTUSEREQUEST']._serialized_start=73
   _globals['_REPORTUSEREQUEST']._serialized_end=127
   _globals['_TOKENUSE']._serialized_start=129
@@ -42,23 +42,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REPORTUSERESPONSE']._serialized_start=187
   _globals['_REPORTUSERESPONSE']._serialized_end=223
   _globals['_VALIDATETOKENREQUEST']._serialized_start=226
-  _globals['_VALIDATETOKENREQUEST']._serialized_end=406
-  _globals['_SENDER']._serialized_start=408
-  _globals['_SENDER']._serialized_end=519
-  _globals['_VALIDATETOKENRESPONSE']._serialized_start=522
-  _globals['_VALIDATETOKENRESPONSE']._serialized_end=723
-  _globals['_WATCHTASKSREQUEST']._serialized_start=725
-  _globals['_WATCHTASKSREQUEST']._serialized_end=763
-  _globals['_TASKFEED']._serialized_start=766
-  _globals['_TASKFEED']._serialized_end=954
-  _globals['_TASKSTATE']._serialized_start=956
-  _globals['_TASKSTATE']._serialized_end=1045
-  _globals['_SNAPSHOT']._serialized_start=1047
-  _globals['_SNAPSHOT']._serialized_end=1095
-  _globals['_DELTA']._serialized_start=1097
-  _globals['_DELTA']._serialized_end=1142
-  _globals['_HEARTBEAT']._serialized_start=1144
-  _globals['_HEARTBEAT']._serialized_end=1175
-  _globals['_VALIDATION']._serialized_start=1265
-  _globals['_VALIDATION']._serialized_end=1506
+  _globals['_VALIDATETOKENREQUEST']._serialized_end=425
+  _globals['_SENDER']._serialized_start=427
+  _globals['_SENDER']._serialized_end=538
+  _globals['_VALIDATETOKENRESPONSE']._serialized_start=541
+  _globals['_VALIDATETOKENRESPONSE']._serialized_end=742
+  _globals['_WATCHTASKSREQUEST']._serialized_start=744
+  _globals['_WATCHTASKSREQUEST']._serialized_end=782
+  _globals['_TASKFEED']._serialized_start=785
+  _globals['_TASKFEED']._serialized_end=973
+  _globals['_TASKSTATE']._serialized_start=975
+  _globals['_TASKSTATE']._serialized_end=1064
+  _globals['_SNAPSHOT']._serialized_start=1066
+  _globals['_SNAPSHOT']._serialized_end=1114
+  _globals['_DELTA']._serialized_start=1116
+  _globals['_DELTA']._serialized_end=1161
+  _globals['_HEARTBEAT']._serialized_start=1163
+  _globals['_HEARTBEAT']._serialized_end=1194
+  _globals['_VALIDATION']._serialized_start=1284
+  _globals['_VALIDATION']._serialized_end=1525
 # @@protoc_insertion_point(module_scope)

@@ -41,7 +41,7 @@ class ReportUseResponse(_message.Message):
     def __init__(self, counted: _Optional[int] = ...) -> None: ...
 
 class ValidateTokenRequest(_message.Message):
-    __slots__ = ("token", "audience", "kind", "action", "sender", "params_digest", "use")
+    __slots__ = ("token", "audience", "kind", "action", "sender", "params_digest", "use", "no_action")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     AUDIENCE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -49,6 +49,7 @@ class ValidateTokenRequest(_message.Message):
     SENDER_FIELD_NUMBER: _ClassVar[int]
     PARAMS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
+    NO_ACTION_FIELD_NUMBER: _ClassVar[int]
     token: str
     audience: str
     kind: TokenKind
@@ -56,7 +57,8 @@ class ValidateTokenRequest(_message.Message):
     sender: Sender
     params_digest: str
     use: bool
-    def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ..., sender: _Optional[_Union[Sender, _Mapping]] = ..., params_digest: _Optional[str] = ..., use: _Optional[bool] = ...) -> None: ...
+    no_action: bool
+    def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ..., sender: _Optional[_Union[Sender, _Mapping]] = ..., params_digest: _Optional[str] = ..., use: _Optional[bool] = ..., no_action: _Optional[bool] = ...) -> None: ...
 
 class Sender(_message.Message):
     __slots__ = ("dpop_proof", "method", "url", "client_certificate", "jkt", "x5t")
