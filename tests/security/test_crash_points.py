@@ -112,9 +112,7 @@ class Life:
     async def step(self) -> None:
         live = sorted(self._known.live)
         doing = (
-            self._chance.choice(["begin", "token", "use", "suspend", "resume", "narrow", "end"])
-            if live
-            else "begin"
+            self._chance.choice(["begin", "token", "use", "suspend", "resume", "narrow", "end"]) if live else "begin"
         )
         if doing == "begin":
             task = await self._room.begin()
