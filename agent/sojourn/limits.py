@@ -303,6 +303,7 @@ REFUSED_TASKS_KEPT = 10_000  # of which is remembered what was refused, at about
 TOKEN_USE_LATE_SECONDS = 10.0  # after its end a use of a token may still be told: services tell each second
 SINGLE_USES_REMEMBERED = 100_000  # of tokens that are good once, at about 150 bytes each
 TOKEN_USE_CALLS_MAX = 1_000_000  # with one token, that are reported at once
+USES_MAX = 1_000_000  # of an action that a task type limits
 
 # --- task types and policies ----------------------------------------------------------------------------------------
 TASK_TYPES = 1_000

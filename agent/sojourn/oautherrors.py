@@ -117,6 +117,13 @@ class ActionNotAllowed(Refused):
     oauth_error = "insufficient_scope"
 
 
+class ActionUsedUp(Refused):
+    """A task has made all the uses of an action that its type allows. The task goes on."""
+
+    code = "limit_reached"
+    oauth_error = "limit_reached"
+
+
 class WrongParams(Refused):
     """A token is good, and is for other parameters or another request than this one."""
 

@@ -104,7 +104,7 @@ class Services:
         guards = routeguards.RouteGuards(rooms.judging, rooms.engine, rooms.clock, rooms.refusals)
         return {
             sds.SERVICE: sds.SdsApi(rooms.identities, rooms.clock).methods(),
-            extauthz.SERVICE: extauthz.ExtAuthzApi(guards, rooms.identities).methods(),
+            extauthz.SERVICE: extauthz.ExtAuthzApi(guards, rooms.identities, rooms.audiences).methods(),
         }
 
     def of_operators(self, run: Run) -> dict[str, Methods]:

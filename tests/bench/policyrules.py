@@ -40,14 +40,14 @@ class Rule:
     def cedar(self) -> str:
         scope = f'(principal, action == Sojourn::Action::"{self.action}", resource)'
         if self.forbids:
-            when = f"context.params.tainted && principal.calls > {self.limit}"
+            when = f"context.params.tainted && principal.reported_calls > {self.limit}"
         else:
             when = f"context.params.level <= {self.limit} && principal.depth < 3"
         return f'@id("p{self.number}") {"forbid" if self.forbids else "permit"} {scope} when {{ {when} }};'
 
     def rego(self) -> str:
         if self.forbids:
-            when = f"input.context.params.tainted\n\tinput.principal.calls > {self.limit}"
+            when = f"input.context.params.tainted\n\tinput.principal.reported_calls > {self.limit}"
         else:
             when = f"input.context.params.level <= {self.limit}\n\tinput.principal.depth < 3"
         return f'{"forbid" if self.forbids else "permit"} if {{\n\tinput.action == "{self.action}"\n\t{when}\n}}'
@@ -78,7 +78,7 @@ class Question:
         """As OPA reads it."""
         task = self.principal
         principal = {"id": task.task_id, "type": task.task_type, "workload": task.workload, "state": task.state}
-        principal |= {"tokens_issued": task.tokens_issued, "calls": task.calls, "depth": task.depth}
+        principal |= {"tokens_issued": task.tokens_issued, "reported_calls": task.reported_calls, "depth": task.depth}
         return {
             "principal": principal,
             "action": self.action,

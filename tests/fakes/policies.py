@@ -14,6 +14,6 @@ def principal(**changes):
         "workload": TRIAGE,
         "state": "active",
         "tokens_issued": 0,
-        "calls": 0,
+        "reported_calls": 0,
     }
     return Principal(**{**fields, **changes})

@@ -33,7 +33,7 @@ ACTIONS = {
 ALL = '@id("all") permit (principal, action, resource);'
 THRIFTY = f"""
 allowed_workloads = ["{TRIAGE}"]
-max_calls = 3
+max_reported_calls = 3
 [[ceiling]]
 resource = "{TICKETS}"
 actions = ["ticket:read"]

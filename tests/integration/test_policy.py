@@ -317,7 +317,7 @@ def test_cases(tmp_path: Path) -> None:
         tmp_path,
         "two-places",
         TYPES["two-places"][0],
-        READ_ONLY + '@id("spare") forbid (principal, action, resource) when { principal.calls > 9 };',
+        READ_ONLY + '@id("spare") forbid (principal, action, resource) when { principal.reported_calls > 9 };',
     )
     cases = tmp_path / "two-places.test.toml"
     head = f'[default]\nresource = "{PLACE_A}"\n'

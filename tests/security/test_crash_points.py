@@ -22,8 +22,9 @@ from fakes.databases import opened
 from fakes.registrations import NODE, TRUST_DOMAIN, FakeEntryStore
 from fakes.task_room import TRIAGE_ENTRY, Room
 from fakes.task_types import TICKETS, WIKI, task_type
-from sojourn.errors import TaskOver
+from sojourn.errors import ActionOutsideType, TaskOver
 from sojourn.identity.registry import Registry
+from sojourn.oautherrors import ActionUsedUp
 from sojourn.oversight.audit import Audit, Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
@@ -31,14 +32,16 @@ from sojourn.store.settings import next_epoch
 from sojourn.store.tasks import TaskTable
 from sojourn.store.wal import torn_tail
 from sojourn.tasks.changing import Changing
+from sojourn.tasks.counting import Counting
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.recovery import Recovery
+from sojourn.tasks.singleuse import SingleUses
 from sojourn.tasks.task import JournaledTask, TaskRecord
 
-TYPES = {"triage": task_type()}
+TYPES = {"triage": task_type(limits='{"ticket:write" = 9}')}
 READ = Authority((Grant(TICKETS, ("ticket:read",)),))
-STEPS = 40
+STEPS = 32
 CUTS = (1, 700, 4_120, 5_000)  # bytes: within a page, a whole page with its header, and more
 
 
@@ -50,6 +53,7 @@ class Known:
     ended: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
     changing: set[str] = field(default_factory=set)
+    uses: dict[str, int] = field(default_factory=dict)  # of an action that is counted, by task
 
 
 @dataclass(frozen=True)
@@ -101,13 +105,14 @@ class Life:
     def __init__(self, room: Room, known: Known, chance: random.Random) -> None:
         self._room = room
         self._changing = Changing(room.engine)
+        self._counting = Counting(room.engine, SingleUses(room.clock.boot))
         self._known = known
         self._chance = chance
 
     async def step(self) -> None:
         live = sorted(self._known.live)
         doing = (
-            self._chance.choice(["begin", "token", "token", "suspend", "resume", "narrow", "end"]) if live else "begin"
+            self._chance.choice(["begin", "token", "use", "suspend", "resume", "narrow", "end"]) if live else "begin"
         )
         if doing == "begin":
             task = await self._room.begin()
@@ -121,6 +126,11 @@ class Life:
                 case "token":
                     token = await self._room.engine.token(found, TICKETS, ())
                     self._known.tokens.add(str(token.claims["jti"]))
+                case "use":
+                    token = await self._room.engine.token(found, TICKETS, ("ticket:write",))
+                    self._known.tokens.add(str(token.claims["jti"]))
+                    await self._counting.use(token, "ticket:write")
+                    self._known.uses[found.id] = self._known.uses.get(found.id, 0) + 1
                 case "suspend":
                     await self._changing.suspend(found, OPERATOR, "why not")
                 case "resume" if OPERATOR in found.suspensions:
@@ -130,7 +140,9 @@ class Life:
                 case "end":
                     await self._room.engine.complete(found, failed=False)
         except TaskOver:  # a token of a suspended task
-            assert doing == "token"
+            assert doing in {"token", "use"}
+        except (ActionOutsideType, ActionUsedUp):  # it was narrowed, or there is no use left
+            assert doing == "use"
         self._known.changing.discard(found.id)
         if found.live:
             self._known.live[found.id] = found.version
@@ -173,6 +185,9 @@ async def check(room: Room, folder: Path, known: Known, *, maybe_torn: bool = Fa
             assert set() == known.live.keys() - known.changing - live.keys()
             assert set() == known.ended & live.keys()
             assert all(task.version > known.live.get(task.id, 0) for task in live.values())
+            counted = {name: task.spent.counted.get("ticket:write", 0) for name, task in live.items()}
+            told = {name: known.uses.get(name, 0) for name in live}
+            assert all(told[name] <= counted[name] <= told[name] + (name in known.changing) for name in live)
             assert (0, "") == (await journal.verify())[1:]
             issued = {_jti(each.fields) for each in await journal.tail(10_000) if each.event == "token_issued"}
             assert set() == known.tokens - issued

@@ -35,7 +35,7 @@ actions = ["ticket:close"]
 """,
     "read-twice": f"""
 allowed_workloads = ["{TRIAGE}"]
-max_calls = 2
+max_reported_calls = 2
 [[ceiling]]
 resource = "{TICKETS}"
 actions = ["ticket:read"]

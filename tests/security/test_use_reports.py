@@ -14,6 +14,7 @@ from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.limits import REFUSALS_PER_REPORT, SERVED_TARGET_MAX
 
+VALIDATE = "/sojourn.v1.Validation/ValidateToken"
 REPORT = "/sojourn.v1.Validation/ReportUse"
 REFUSALS = "/sojourn.v1.Validation/ReportRefusals"
 SERVICES = f"""
@@ -61,12 +62,17 @@ def test_by_the_service(agent: AgentProcess) -> None:
 
 
 def test_by_nobody_that_is_known(agent: AgentProcess) -> None:
-    """Whoever finds a token and has no identity reports nothing."""
+    """Whoever finds a token and has no identity reports nothing and uses none up; whether it is good it may ask."""
     for entry in agent.json("entry", "list")["entries"]:
         agent.run("entry", "delete", entry["id"])
     request = pb.ReportUseRequest(uses=[pb.TokenUse(token="a.b.c", action="ticket:read", calls=1)])
     code, said = refusal(agent.socket, REPORT, request, pb.ReportUseResponse)
     assert ("PERMISSION_DENIED", "no identity issued") == (code, said)
+    asked = {"token": "a.b.c", "audience": TICKETS}
+    using = pb.ValidateTokenRequest(**asked, use=True)
+    assert (code, said) == refusal(agent.socket, VALIDATE, using, pb.ValidateTokenResponse)
+    looking = pb.ValidateTokenRequest(**asked)
+    assert "malformed" == unary(agent.socket, VALIDATE, looking, pb.ValidateTokenResponse).code
 
 
 def refusals(token: str, audience: str = TICKETS, **said: Any) -> pb.ReportRefusalsRequest:

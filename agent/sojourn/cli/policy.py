@@ -1,5 +1,6 @@
 """`sojourn policy`: task types, before the agent has them and while it has them."""
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,8 @@ import typer
 
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, ParamOption, option_spiffe_id
 from sojourn.cli.output import REFUSED, emit, printable, table
-from sojourn.errors import InvalidPolicy, UnknownTaskType
+from sojourn.errors import InvalidInput, InvalidPolicy, UnknownTaskType
+from sojourn.limits import USES_MAX
 
 if TYPE_CHECKING:
     from sojourn.tasks.conditions import Conditions
@@ -60,6 +62,8 @@ def _checked(types: Any, warnings: list[Any], output: Output) -> None:
             "digest": kind.digest,
             "consequence": kind.consequence,
             "bound": kind.bound,
+            "high": sorted(kind.high),
+            "limits": dict(kind.limits),
             "ceiling": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in kind.ceiling.grants],
             "policies": [clause.id for clause in kind.policy.clauses],
             "conditions": asdict(found[kind.name]),
@@ -94,7 +98,10 @@ def _checked(types: Any, warnings: list[Any], output: Output) -> None:
 
 def _tokens(kind: "TaskType") -> str:
     """What a type's tokens must be bound to: a sender, one request."""
-    return "bound, one request" if kind.consequence == "high" else "bound" if kind.bound else "any"
+    if kind.consequence == "normal":
+        return "bound" if kind.bound else "any"
+    some = kind.high != {action for grant in kind.ceiling.grants for action in grant.actions}
+    return f"bound, one request{f': {chr(32).join(sorted(kind.high))}' if some else ''}"
 
 
 @app.command("test")
@@ -142,7 +149,13 @@ def explain(
         typer.Option("--fact", metavar="NAME=VALUE", help="A fact, instead of what the agent knows. May be repeated."),
     ] = None,
     tokens_issued: Annotated[int, typer.Option("--tokens-issued", min=0, help="Tokens that the task has had.")] = 0,
-    calls: Annotated[int, typer.Option("--calls", min=0, help="Calls that were made under the task.")] = 0,
+    reported_calls: Annotated[
+        int, typer.Option("--reported-calls", min=0, help="Calls under the task that services have reported.")
+    ] = 0,
+    uses: Annotated[
+        list[str] | None,
+        typer.Option("--uses", metavar="ACTION=N", help="Uses of an action that the type limits. May be repeated."),
+    ] = None,
     depth: Annotated[int, typer.Option("--depth", min=0, help="How often the task was handed on.")] = 0,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="A folder of NAME.toml and NAME.cedar. Default: what the agent has.")
@@ -153,7 +166,7 @@ def explain(
     """Say what policy answers, which policies decide that, on what, and what would change it."""
     from sojourn.cli import remote
 
-    params, facts = remote.pairs(param), remote.pairs(fact, "fact")
+    params, facts, used = remote.pairs(param), remote.pairs(fact, "fact"), _counts(remote.pairs(uses, "uses"))
     workload = option_spiffe_id("--workload", workload)
     if folder is None:
         from sojourn._pb.sojourn.v1 import admin_pb2 as pb
@@ -165,9 +178,10 @@ def explain(
             resource=resource,
             params=params,
             tokens_issued=tokens_issued,
-            calls=calls,
+            reported_calls=reported_calls,
             facts=facts,
             depth=depth,
+            uses=used,
         )
         answer = remote.admin(admin_socket, request)
         _explained(answer, _conditions(answer.conditions), output)
@@ -186,15 +200,30 @@ def explain(
         resource,
         params,
         tokens_issued=tokens_issued,
-        calls=calls,
+        reported_calls=reported_calls,
         facts=kind.read_facts(facts),
         depth=depth,
+        uses=used,
     )
     _explained(explained(kind, question), conditions(kind, kind.approval), output)
 
 
+def _counts(pairs: Mapping[str, str]) -> dict[str, int]:
+    """Raise InvalidInput for what is no count."""
+    for action, text in pairs.items():
+        if not (text.isascii() and text.isdigit() and len(text) <= len(str(USES_MAX))):
+            raise InvalidInput(f"--uses {action[:64]}: {text[:20]!r} is not a number of uses")
+    return {action: int(text) for action, text in pairs.items()}
+
+
 def _conditions(message: Any) -> "Conditions":
-    from sojourn.tasks.conditions import ApprovalCondition, Conditions, DelegationCondition, FactCondition
+    from sojourn.tasks.conditions import (
+        ApprovalCondition,
+        Conditions,
+        DelegationCondition,
+        FactCondition,
+        LimitCondition,
+    )
 
     approval, delegation = message.approval, message.delegation
     return Conditions(
@@ -216,6 +245,7 @@ def _conditions(message: Any) -> "Conditions":
             )
             for each in message.facts
         ),
+        limits=tuple(LimitCondition(each.action, each.uses) for each in message.limits),
     )
 
 

@@ -214,7 +214,7 @@ def _lines(value: dict[str, Any]) -> list[str]:
 
 def _text(name: str, value: object) -> str:
     if name == "uses" and isinstance(value, list):
-        return "; ".join(f"{use['action']}: {use['tokens']} tokens, {use['calls']} calls" for use in value)
+        return "; ".join(_use(use) for use in value)
     if name == "refused":
         return f"{value} requests"
     if name == "refusals" and isinstance(value, list):
@@ -228,6 +228,11 @@ def _text(name: str, value: object) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={each}" for name, each in value.items())
     return str(value)
+
+
+def _use(use: dict[str, Any]) -> str:
+    counted = f", {use['counted']} of {use['limit']} uses" if use.get("limit") else ""
+    return f"{use['action']}: {use['tokens']} tokens, {use['calls']} reported calls{counted}"
 
 
 def _refused(refusal: dict[str, Any]) -> str:

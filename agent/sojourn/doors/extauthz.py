@@ -25,6 +25,7 @@ from sojourn.identity.identities import Identities
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.guard import HttpRequest
+from sojourn.tasks.audiences import Audiences
 from sojourn.tasks.tokens import TaskToken
 
 log = structlog.get_logger()
@@ -46,20 +47,22 @@ _UNABLE: Final = Refusal(503, "temporarily_unavailable", "the request cannot be 
 class ExtAuthzApi:
     """Judges the requests of Envoys on this machine."""
 
-    def __init__(self, guards: RouteGuards, identities: Identities) -> None:
+    def __init__(self, guards: RouteGuards, identities: Identities, audiences: Audiences) -> None:
         self._guards = guards
         self._identities = identities
+        self._audiences = audiences
         self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
 
     def methods(self) -> dict[str, Method]:
         return {"Check": Method("unary", pb.CheckRequest, self.check)}
 
     async def check(self, call: Call, request: pb.CheckRequest) -> pb.CheckResponse:
-        """Allow or deny. An Envoy that has no identity guards nothing."""
+        """Allow or deny. An Envoy that has no identity guards nothing, nor one in front of another's service."""
         said = request.attributes
         try:
-            await self._identities.of(call.peer)
+            entries = await self._identities.of(call.peer)
             ruling = Ruling.read(said.context_extensions)
+            self._audiences.check_serves([entry.spiffe_id for entry in entries], ruling.audience)
             asked = read_request(said)
 
             async def content() -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.policies import Policies
 from sojourn.tasks.reloading import Consequence
 from sojourn.tasks.typefolder import TypeFolder
+from sojourn.tasks.types import TaskType
 
 
 class PolicyApi:
@@ -60,7 +62,8 @@ class PolicyApi:
             request.resource,
             dict(request.params),
             tokens_issued=request.tokens_issued,
-            calls=request.calls,
+            reported_calls=request.reported_calls,
+            uses=_limited(kind, request.uses),
             facts={**{name: fact.value for name, fact in known.facts.items()}, **given},
             depth=request.depth,
             absent=known.absent,
@@ -112,6 +115,14 @@ class PolicyApi:
                 for each, seen in shadow.differences.items()
             ],
         )
+
+
+def _limited(kind: TaskType, uses: Mapping[str, int]) -> dict[str, int]:
+    """Raise InvalidInput for uses of an action that the type does not limit."""
+    for action in uses:
+        if action not in kind.limits:
+            raise InvalidInput(f"task type {kind.name!r} does not limit action {action[:64]!r}")
+    return dict(uses)
 
 
 def policy_set(folder: TypeFolder) -> pb.PolicySet:

@@ -17,7 +17,7 @@ from sojourn.tasks.fitting import check_digest
 from sojourn.tasks.judging import Judging
 from sojourn.tasks.refusals import Refusals
 from sojourn.tasks.served import NOTHING_SAID, Served
-from sojourn.tasks.tokens import HIGH, UNPROVEN, Proven, TaskToken
+from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
 
 BY_ENVOY = "envoy"  # who told of a refusal, in records
 
@@ -107,9 +107,10 @@ class _Verifier:
         task = self._engine.tasks.find(verified.task_id)
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
-        self._judging.use_up(verified)
-        if verified.task_class == HIGH:
-            await self._judging.uses.served(verified, served)
+        try:
+            await self._judging.use(verified, action, served)
+        except TaskOver as error:
+            raise InvalidToken(error.public, reason_code="task_over") from error
         if action is not None:
             try:
                 self._judging.uses.passed(task, self.audience, action)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypedDict
 from weakref import WeakValueDictionary
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
@@ -42,6 +42,13 @@ from sojourn.tasks.types import TaskType
 SERVICE = "sojourn.v1.Validation"
 _KINDS = {pb.TOKEN_KIND_UNSPECIFIED: "", pb.TOKEN_KIND_JWT_SVID: JWT_SVID, pb.TOKEN_KIND_TASK: TASK}
 _NUMBERS = {name: number for number, name in _KINDS.items()}
+
+
+class _Asked(TypedDict):
+    kind: str
+    action: str
+    sender: Sender
+    params_digest: str
 
 
 class Standing(Protocol):
@@ -101,7 +108,6 @@ class ValidationApi:
         }
 
     async def validate_token(self, call: Call, request: pb.ValidateTokenRequest) -> pb.ValidateTokenResponse:
-        del call  # whoever may call may ask: the answer is about the token that it holds
         if not request.token:
             raise InvalidInput("token must be specified")
         if not request.audience:
@@ -110,17 +116,22 @@ class ValidationApi:
             raise InvalidInput("kind is unknown")
         sender = _sender(request.sender)
         sender.check()
-        verdict = self._judging.validate(
-            request.token,
-            request.audience,
-            kind=_KINDS[request.kind],
-            action=request.action,
-            sender=sender,
-            params_digest=request.params_digest,
-            use=request.use,
-        )
-        if request.use and verdict.valid and verdict.kind == TASK:
-            await self._judging.record_use(request.token, served_of(request.served))
+        if request.no_action and (request.action or not request.use):
+            raise InvalidInput("no_action is for a use that names no action")
+        asked: _Asked = {
+            "kind": _KINDS[request.kind],
+            "action": request.action,
+            "sender": sender,
+            "params_digest": request.params_digest,
+        }
+        if request.use:  # it takes something from the task: only its service may
+            self._audiences.check_serves(await self._callers.identities(call), request.audience)
+            served = served_of(request.served)
+            verdict = await self._judging.let_through(
+                request.token, request.audience, **asked, no_action=request.no_action, served=served
+            )
+        else:  # whoever may call may ask: the answer is about the token that it holds
+            verdict = self._judging.validate(request.token, request.audience, **asked)
         answer = pb.ValidateTokenResponse(
             valid=verdict.valid,
             code=verdict.code,

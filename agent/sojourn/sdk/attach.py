@@ -26,9 +26,11 @@ DPOP: Final = "DPoP"
 DPOP_NONCE: Final = "DPoP-Nonce"
 CHALLENGE: Final = "WWW-Authenticate"
 _UNAUTHORIZED: Final = 401
+_FORBIDDEN: Final = 403
 # By these a request comes back as it was sent (RFC 9110, 9.3.8), or goes on to somewhere else.
 _TELLING: Final = frozenset({"TRACE", "TRACK", "CONNECT"})
 _ERROR = re.compile(r'\berror="?([a-z_]+)"?')
+_SCOPE = re.compile(r'\bscope="([^"\\]{1,1024})"')
 _NONCE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]{1,256}")  # RFC 9449, 8.1
 
 
@@ -136,7 +138,8 @@ class Shelf:
         self._boot = boot
         self._kept: OrderedDict[AskToken, tuple[AccessToken, int, float]] = OrderedDict()
         self._nonces: OrderedDict[str, str] = OrderedDict()
-        self._for_one: set[str] = set()
+        self._for_one: set[tuple[str, tuple[str, ...]]] = set()
+        self._lacking: OrderedDict[tuple[str, str, str], tuple[str, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
     def token(self, ask: AskToken, version: int) -> AccessToken | None:
@@ -177,12 +180,25 @@ class Shelf:
             while len(self._nonces) > NONCES_KEPT:
                 self._nonces.popitem(last=False)
 
-    def for_one_request(self, resource: str) -> bool:
-        """Whether the agent gives tokens for single requests alone."""
-        return resource in self._for_one
+    def for_one_request(self, resource: str, actions: tuple[str, ...]) -> bool:
+        """Whether the agent gives tokens for these actions for single requests alone."""
+        return (resource, actions) in self._for_one
 
-    def note_one_request(self, resource: str) -> None:
-        self._for_one.add(resource)
+    def note_one_request(self, resource: str, actions: tuple[str, ...]) -> None:
+        self._for_one.add((resource, actions))
+
+    def actions(self, wanted: Wanted) -> tuple[str, ...]:
+        """What a request is for: what the service said of one like it, if its sender does not say."""
+        with self._lock:
+            return wanted.actions or self._lacking.get(_like(wanted), ())
+
+    def note_actions(self, wanted: Wanted, actions: tuple[str, ...]) -> None:
+        """The service said what requests like this one need."""
+        with self._lock:
+            self._lacking[_like(wanted)] = actions
+            self._lacking.move_to_end(_like(wanted))
+            while len(self._lacking) > TOKENS_KEPT:
+                self._lacking.popitem(last=False)
 
 
 def want(
@@ -263,9 +279,11 @@ def go_on_without(flow: Flow, error: SojournError) -> Step | None:
 
 
 def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | None = None) -> Flow:
-    """Send a request with a token and its proof: again, once, with the nonce that the service asks for, and once with a
-    new token if the service takes the first one no more. Ends when the last answer is the caller's. Raise SendAgain if
-    the content cannot be had again, and OutsideTask for methods by which services tell what they were sent.
+    """Send a request with a token and its proof: again, once, with the nonce that the service asks for, once with a
+    new token if the service takes the first one no more, and once with one for the action that the service says it
+    needs, which is one of those that the agent gives no token for unless they are named. Ends when the last answer is
+    the caller's. Raise SendAgain if the content cannot be had again, and OutsideTask for methods by which services tell
+    what they were sent.
 
     `digest_of` is for calls that are judged by their meaning: the digest of a content, in the place of the request's.
     """
@@ -276,20 +294,20 @@ def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | Non
             resource=resource,
             actions=(wanted.method,),
         )
-    given_nonce = renewed = False
+    given_nonce = renewed = named = False
     while True:
-        digest = ""
-        if shelf.for_one_request(resource):
+        digest, actions = "", shelf.actions(wanted)
+        if shelf.for_one_request(resource, actions):
             content = yield ReadContent()
             if len(content) > ONE_REQUEST_MAX_BYTES:
                 raise TooLarge(f"a token is for this request alone, and it has more than {ONE_REQUEST_MAX_BYTES} bytes")
             digest = digest_of(content) if digest_of else bound.of_http(wanted.method, wanted.target, content)
         try:
-            token: AccessToken = yield AskToken(resource, wanted.actions, wanted.bound, digest)
+            token: AccessToken = yield AskToken(resource, actions, wanted.bound, digest)
         except SojournError as error:
             if digest or DigestNeeded.code not in {error.code, error.remote_code}:
                 raise
-            shelf.note_one_request(resource)
+            shelf.note_one_request(resource, actions)
             continue
         headers = {AUTHORIZATION: token.header}
         if wanted.bound:
@@ -312,10 +330,26 @@ def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | Non
         elif "invalid_token" in errors and not renewed:
             shelf.drop(token)
             renewed = True
+        elif not (wanted.actions or named) and (lacking := _lacking(answer, wanted.grant, token)):
+            shelf.note_actions(wanted, lacking)
+            named = True
         else:
             return
         if not (wanted.repeatable or digest):
             raise SendAgain("the service wants another token or nonce, and the content is gone: send the request again")
+
+
+def _like(wanted: Wanted) -> tuple[str, str, str]:
+    return wanted.grant.resource, wanted.method, wanted.target.partition("?")[0]
+
+
+def _lacking(answer: Answer, grant: Grant, token: AccessToken) -> tuple[str, ...]:
+    """The action of the task that a service lacks in a token (RFC 6750, 3.1); () if it is another matter."""
+    if answer.status != _FORBIDDEN:
+        return ()
+    said = [found[1] for each in answer.challenges if "insufficient_scope" in each and (found := _SCOPE.search(each))]
+    needed = tuple(sorted({action for scope in said for action in scope.split()}))
+    return needed if set(needed) <= set(grant.actions) and set(needed) - set(token.actions) else ()
 
 
 def _errors(answer: Answer) -> set[str]:

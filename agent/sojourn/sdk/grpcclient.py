@@ -235,7 +235,7 @@ def _metadata(details: Any, send: Send) -> list[tuple[str, Any]]:
 def _answer(code: Any, trailing: Any) -> Answer:
     told = [(name, value) for name, value in trailing or () if isinstance(value, str)]
     nonces = [value for name, value in told if name == "dpop-nonce"]
-    status = 401 if code is grpc.StatusCode.UNAUTHENTICATED else 0
+    status = {grpc.StatusCode.UNAUTHENTICATED: 401, grpc.StatusCode.PERMISSION_DENIED: 403}.get(code, 0)
     return Answer(
         status, tuple(value for name, value in told if name == "www-authenticate"), nonces[0] if nonces else None
     )

@@ -228,7 +228,8 @@ class Guard:
             self.verifier.check_digest(verified, await digest())
             verified = await self.verifier.examine(verified.token, proven)  # the content may have been long in coming
         action = None if tried.wanted is None or tried.wanted is ANY_ACTION else tried.wanted.name
-        served = tried.served if verified.task_class != NORMAL else NOTHING_SAID  # the others are counted alone
+        recorded = verified.task_class != NORMAL or action in verified.asks  # the others are counted alone
+        served = tried.served if recorded else NOTHING_SAID
         await self.verifier.use(verified, action, proven, served)
         return verified
 

@@ -34,7 +34,7 @@ def guarded(
     agree with it; so must the `params`, which say that of arguments by other names too, as `{"ticket_id": "ticket"}`. A
     parameter that concerns the action and is no argument is a refusal, but for those that are `unchecked`: the function
     does not have them. Otherwise, without a task and whenever anything fails, ToolRefused is raised, which says why.
-    What it lets through counts as a token of the task.
+    What it lets through counts as a token of the task, and as a use of the action if its type limits that.
     """
     renamed = dict(params) if isinstance(params, Mapping) else {name: name for name in params}
 
@@ -89,17 +89,23 @@ class _Tool:
             task = current_task()
             resource, options = self._ask(task, args, kwargs)
             if isinstance(task, Task):
-                given = await task.token(resource, [self._action], **options)
+                token = await task.token(resource, [self._action], **options)
+                self._check_all_compared(task, token)
+                await task.use(token, self._action, options["params_digest"])
             else:
-                given = await asyncio.to_thread(task.token, resource, [self._action], **options)
-            self._check_all_compared(task, given)
+                await asyncio.to_thread(self._use, task, resource, options)
 
     def check_blocking(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The same in a thread without an event loop."""
         with _Refusing(self._name, self._action):
             task = current_task(SyncTask)
             resource, options = self._ask(task, args, kwargs)
-            self._check_all_compared(task, task.token(resource, [self._action], **options))
+            self._use(task, resource, options)
+
+    def _use(self, task: SyncTask, resource: str, options: TokenOptions) -> None:
+        token = task.token(resource, [self._action], **options)
+        self._check_all_compared(task, token)
+        task.use(token, self._action, options["params_digest"])
 
     def _check_all_compared(self, task: TaskView, given: AccessToken) -> None:
         """Raise ParamNotBound for a parameter that no argument is. The token says which concern the action."""

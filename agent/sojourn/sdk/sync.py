@@ -83,6 +83,7 @@ class SyncHeldTask(SyncUse, TaskView):
 
     token = _blocking(HeldTask.token)
     proof = _blocking(HeldTask.proof)
+    use = _blocking(HeldTask.use)
     narrow = _blocking(HeldTask.narrow)
     delegate = _blocking(HeldTask.delegate)
     complete = _blocking(HeldTask.complete)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Protocol, TypeVar, Unpack
+from typing import Protocol, TypeVar, Unpack, cast
 
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import ApprovalExpired, NotFound, SojournError, TaskOver, Unavailable, Unreachable
@@ -13,6 +13,7 @@ from sojourn.sdk.connection import Connection
 from sojourn.sdk.taskstream import TaskStream
 from sojourn.sdk.taskuse import AsyncUse
 from sojourn.sdk.taskvalues import AccessToken, DelegationTicket, TaskStatus, TaskView, TokenOptions
+from sojourn.sdk.validating import Agent, use_here
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
 
@@ -67,6 +68,15 @@ class HeldTask(AsyncUse, TaskView):
         """
         check_live(self)
         return await self._calls.create_proof(self.id, method, url, token, nonce)
+
+    async def use(self, token: AccessToken, action: str, params_digest: str = "") -> None:
+        """Use a token of the task for `action` here, where no service does it: the agent counts it if it is counted.
+
+        Raise ActionUsedUp, or InvalidToken if the token is not good for that. `params_digest`: what it was asked with.
+        """
+        check_live(self)
+        if not token.provider:
+            await use_here(cast("Agent", self._calls), token.token, token.resource, action, params_digest)
 
     async def narrow(self, kept: Iterable[Grant]) -> None:
         """Give up all but these grants, which the task must have. It cannot be undone; tokens from before are dead."""

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypedDict, Unpack
 from google.protobuf import json_format
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
+from sojourn.errors import InvalidToken
+from sojourn.oautherrors import ActionUsedUp
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.spiffe.jose import parse_unverified
 from sojourn.tasks.senders import Sender
 from sojourn.tasks.served import NOTHING_SAID, Served
+from sojourn.tasks.tokens import JKT, X5T
 
 if TYPE_CHECKING:
     from sojourn.sdk.connection import Connection  # grpcio comes with it, which the agent does without
@@ -44,7 +48,8 @@ class ValidateOptions(TypedDict, total=False):
 
     sender: Sender | None  # None: nothing is known of it, and a token that is bound is refused
     params_digest: str  # of the request (tasks.bound): a token for one request is refused without
-    use: bool  # the request is about to be served: a token that is good once is used up
+    use: bool  # the request is about to be served: a token that is good once is used up, and a limited action counted
+    no_action: bool  # with `use`: it is served for no action of the task's
     served: Served  # with `use`: that request, for the record
     deadline_seconds: float | None
 
@@ -72,6 +77,7 @@ async def validate_token(
         params_digest=options.get("params_digest", ""),
         use=options.get("use", False),
         served=served_message(options["served"]) if options.get("served", NOTHING_SAID) != NOTHING_SAID else None,
+        no_action=options.get("no_action", False),
     )
     answer = await connection.unary(
         "/sojourn.v1.Validation/ValidateToken", request, pb.ValidateTokenResponse, options.get("deadline_seconds")
@@ -102,6 +108,20 @@ async def describe_audience(
         deadline_seconds,
     )
     return {kind.name: {each.name: tuple(each.params) for each in kind.actions} for kind in answer.types}
+
+
+async def use_here(agent: Agent, token: str, resource: str, action: str, params_digest: str) -> None:
+    """Have a use of a token counted, if the agent counts those of its action. Raise ActionUsedUp or InvalidToken."""
+    claims = parse_unverified(token).unverified_claims  # the agent has just given it, and reads it itself
+    if action not in claims["task"].get("asks", ()):
+        return
+    cnf = claims.get("cnf", {})
+    sender = Sender(jkt=cnf.get(JKT, ""), x5t=cnf.get(X5T, ""))
+    verdict = await agent.validate_token(token, resource, action, sender=sender, params_digest=params_digest, use=True)
+    if verdict.code == ActionUsedUp.code:
+        raise ActionUsedUp(verdict.reason)
+    if not verdict.valid:
+        raise InvalidToken(verdict.reason, reason_code=verdict.code or "invalid_token")
 
 
 def _sender(sender: Sender | None) -> pb.Sender | None:

@@ -7,7 +7,7 @@ from typing import Final, Self
 
 from sojourn.errors import InvalidToken
 from sojourn.limits import HEARTBEAT_SECONDS
-from sojourn.oautherrors import ActionNotAllowed
+from sojourn.oautherrors import ActionNotAllowed, ActionUsedUp, WrongParams
 from sojourn.sdk.feed import TaskFeed, TaskKnown
 from sojourn.sdk.refusals import Refusals, RefusedRequest
 from sojourn.sdk.usereports import UseReports
@@ -103,6 +103,8 @@ class TaskVerifier:
         if action is not None:
             check_action(verified, action)
             check_concerning(verified, action, params or {}, unchecked)
+        elif verified.asks:
+            raise WrongParams("token has an action whose uses are counted, and nobody says for which action it is used")
         else:
             check_params(verified, params or {})
         check_digest(verified, params_digest)
@@ -126,14 +128,15 @@ class TaskVerifier:
     async def use(
         self, verified: TaskToken, action: str | None, proven: Proven = UNPROVEN, served: Served = NOTHING_SAID
     ) -> None:
-        """Let a request through with a token that was examined and fits. Raise InvalidToken if it was good once.
+        """Let a request through with a token that was examined and fits. `action` None: it is for none of the task's.
 
-        What is `served` is recorded by the agent with such a token, before this returns.
+        Raise InvalidToken if it was good once and was used, ActionUsedUp if the action is counted and was used up. What
+        is `served` is recorded by the agent in both cases, before this returns.
         """
-        if verified.task_class != tokens.NORMAL:
+        if verified.task_class != tokens.NORMAL or action in verified.asks:
             try:
-                await self._ask(verified.token, proven, use=True, served=served)
-            except InvalidToken:
+                await self._ask(verified.token, proven, action=action, use=True, served=served)
+            except (InvalidToken, ActionUsedUp):
                 raise
             except Exception as error:
                 raise InvalidToken("token cannot be used now", reason_code="unavailable", detail=str(error)) from error
@@ -196,18 +199,30 @@ class TaskVerifier:
             raise InvalidToken("the task has changed since this token was issued", reason_code="superseded")
         return verified
 
-    async def _ask(self, token: str, proven: Proven, *, use: bool = False, served: Served = NOTHING_SAID) -> TaskToken:
+    async def _ask(
+        self,
+        token: str,
+        proven: Proven,
+        *,
+        action: str | None = None,
+        use: bool = False,
+        served: Served = NOTHING_SAID,
+    ) -> TaskToken:
         unverified = _task_token(token)  # what is no token at all does not go out
         async with asyncio.timeout(ASK_SECONDS), self._asking:
             verdict = await self._client.validate_token(
                 token,
                 self.audience,
+                action or "",
                 sender=Sender(jkt=proven.jkt, x5t=proven.x5t),
                 params_digest=_digest_named(unverified),
                 use=use,
                 served=served,
+                no_action=use and action is None,
                 deadline_seconds=ASK_SECONDS,
             )
+        if verdict.code == ActionUsedUp.code:
+            raise ActionUsedUp(verdict.reason)
         if not verdict.valid:
             raise InvalidToken(
                 verdict.reason or "the agent says that the token is not good",

@@ -33,6 +33,8 @@ ALGORITHMS: Final = ("RS256", "RS384", "RS512", "ES256", "ES384", "ES512", "PS25
 _CURVES: Final = {"ES256": "P-256", "ES384": "P-384", "ES512": "P-521"}
 _ACCEPTED: Final = (ec.SECP256R1, ec.SECP384R1, ec.SECP521R1)
 _HEADERS: Final = frozenset({"alg", "kid", "typ"})
+ASKS: Final = "urn:sojourn:jose:asks"  # of an access token whose uses are counted: the issuer must be asked about each
+_CRITICAL: Final = {"at+jwt": {"crit": [ASKS], ASKS: True}}  # what is understood of each type (RFC 7515, 4.1.11)
 # base64url as base64; what is of the other alphabet becomes what is of none
 _TO_BASE64: Final = bytes.maketrans(b"-_+/=", b"+/!!!")
 _TO_BASE64URL: Final = bytes.maketrans(b"+/", b"-_")
@@ -132,7 +134,7 @@ class SigningKey:
     algorithm: str
     public: PublicKey
     _key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey = field(repr=False)
-    _headers: dict[str, str] = field(default_factory=dict, repr=False, compare=False)
+    _headers: dict[tuple[str, str], str] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_private(cls, kid: str, key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey) -> "SigningKey":
@@ -145,9 +147,13 @@ class SigningKey:
         """A new ES256 signing key."""
         return cls.from_private(kid, ec.generate_private_key(ec.SECP256R1()))
 
-    def sign(self, claims: Mapping[str, Any], *, typ: str, shows_key: bool = False) -> str:
-        """Return `claims` as a compact JWS with the headers `alg`, `typ` and `kid`: or `jwk`, if it shows its key."""
-        signed = f"{self._header_of(typ) if not shows_key else self._showing(typ)}.{_encode(_dump(claims))}"
+    def sign(self, claims: Mapping[str, Any], *, typ: str, shows_key: bool = False, critical: str = "") -> str:
+        """Return `claims` as a compact JWS with the headers `alg`, `typ` and `kid`: or `jwk`, if it shows its key.
+
+        `critical`: the name of a header for which whoever does not know it must refuse the token (RFC 7515, 4.1.11).
+        """
+        header = self._header_of(typ, critical) if not shows_key else self._showing(typ)
+        signed = f"{header}.{_encode(_dump(claims))}"
         if isinstance(self._key, rsa.RSAPrivateKey):
             signature = self._key.sign(signed.encode(), padding.PKCS1v15(), hashes.SHA256())
         else:
@@ -156,10 +162,12 @@ class SigningKey:
             signature = r.to_bytes(size) + s.to_bytes(size)
         return f"{signed}.{_encode(signature)}"
 
-    def _header_of(self, typ: str) -> str:
-        made = self._headers.get(typ)  # there are as many as kinds of tokens
+    def _header_of(self, typ: str, critical: str) -> str:
+        made = self._headers.get((typ, critical))  # there are as many as kinds of tokens
         if made is None:
-            made = self._headers[typ] = _encode(_dump({"alg": self.algorithm, "typ": typ, "kid": self.kid}))
+            header: dict[str, Any] = {"alg": self.algorithm, "typ": typ, "kid": self.kid}
+            header |= {"crit": [critical], critical: True} if critical else {}
+            made = self._headers[typ, critical] = _encode(_dump(header))
         return made
 
     def _showing(self, typ: str) -> str:
@@ -262,9 +270,9 @@ def _import_rsa(key: rsa.RSAPublicKey | dict[str, Any]) -> RSAKey:
 def parse_unverified(token: str, *, shows_key: bool = False) -> UnverifiedJws:
     """Parse a compact JWS whose payload is a JSON object. Raise InvalidToken with a stable reason code.
 
-    Refused before anything else is looked at: an algorithm out of the closed list, headers beyond `alg`, `kid` and
-    `typ`, duplicate members, non-canonical base64, and anything over TOKEN_MAX_BYTES. A token that `shows_key` must
-    have the header `jwk`, an object.
+    Refused before anything else is looked at: an algorithm out of the closed list, headers beyond `alg`, `kid`, `typ`
+    and what is critical and understood, duplicate members, non-canonical base64, and anything over TOKEN_MAX_BYTES. A
+    token that `shows_key` must have the header `jwk`, an object.
     """
     if len(token) > TOKEN_MAX_BYTES:
         raise InvalidToken(f"token is longer than {TOKEN_MAX_BYTES} bytes", reason_code="malformed")
@@ -296,7 +304,8 @@ def _checked(header: dict[str, Any], jwk: dict[str, Any] | None) -> _Header:
     algorithm = header.get("alg")
     if algorithm not in ALGORITHMS:
         raise InvalidToken("unable to parse JWT token: algorithm is not allowed", reason_code="bad_algorithm")
-    if not _HEADERS.issuperset(header):
+    critical = _CRITICAL.get(str(header.get("typ")), {})
+    if not _HEADERS.issuperset(header) and {name: header[name] for name in header.keys() - _HEADERS} != critical:
         raise InvalidToken("unable to parse JWT token: unexpected header", reason_code="malformed")
     kid, typ = header.get("kid"), header.get("typ")
     if not all(isinstance(header[name], str) for name in ("kid", "typ") if name in header):

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sojourn.errors import InvalidInput
+from sojourn.limits import USES_MAX
 from sojourn.tasks.policy import Allow, Context, Deny, Param, Principal, Reading
 from sojourn.tasks.rules import NOT_HANDED_ON, may_hold
 from sojourn.tasks.types import TaskType
 
-RULES = ("workload", "binding", "params", "ceiling", "facts", "policy")
+RULES = ("workload", "binding", "params", "ceiling", "limits", "facts", "policy")
 ACTIVE = "active"
 
 
@@ -29,14 +30,15 @@ class Question:
     binding: str = ""  # '': one that the type allows
     state: str = ACTIVE
     tokens_issued: int = 0
-    calls: int = 0
+    reported_calls: int = 0
     facts: Mapping[str, Param] = field(default_factory=dict)
     depth: int = 0  # how often the task was handed on; then `workload` is who has it now
     absent: Mapping[str, str] = field(default_factory=dict)
+    uses: Mapping[str, int] = field(default_factory=dict)  # of actions that the type limits
 
     def principal(self, kind: TaskType) -> Principal:
-        used = (self.tokens_issued, self.calls)
-        return Principal("tsk_asked", kind.name, self.workload, self.state, *used, depth=self.depth)
+        used = (self.tokens_issued, self.reported_calls, self.depth, kind.uses_of(self.uses))
+        return Principal("tsk_asked", kind.name, self.workload, self.state, *used)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +53,8 @@ class Answer:
         return bool(self.decision)
 
 
-def ask(kind: TaskType, question: Question) -> Answer:
-    """Answer as the agent would."""
+def ask(kind: TaskType, question: Question, *, limits: bool = True) -> Answer:
+    """Answer as the agent would, to a task that wants a token for this, or without `limits` to one that may keep it."""
     if not may_hold(kind, question.workload, question.depth):
         if question.depth:
             return Answer("workload", Deny(NOT_HANDED_ON))
@@ -65,6 +67,8 @@ def ask(kind: TaskType, question: Question) -> Answer:
         return Answer("params", Deny(error.public))
     if question.action not in kind.ceiling.at(question.resource):
         return Answer("ceiling", Deny("the ceiling does not have this action at this resource"), context)
+    if limits and question.uses.get(question.action, 0) >= kind.limits.get(question.action, USES_MAX + 1):
+        return Answer("limits", Deny("the task has made all the uses of this action that its type allows"), context)
     unknown = sorted(set(question.facts) - set(kind.facts))
     if unknown:
         return Answer("facts", Deny(f"task type {kind.name!r} reads no fact {unknown[0][:64]!r}"), context)

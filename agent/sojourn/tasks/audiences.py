@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from sojourn.errors import Refused
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.ids import SpiffeId
 
@@ -34,6 +35,12 @@ class Audiences:
     def service(self, resource: str) -> Service | None:
         """The configured service behind a resource."""
         return self._services.get(resource)
+
+    def check_serves(self, who: Iterable[SpiffeId], resource: str) -> None:
+        """Raise Refused if the configuration names the service behind `resource`, and none of these is of it."""
+        service = self._services.get(resource)
+        if service is not None and service.workloads.isdisjoint(who):
+            raise Refused(f"not a workload of the service {service.resource!r}: [[services]] names others")
 
     def serves(self, identities: Iterable[Entry], resource: str) -> bool:
         """Whether a workload with one of these entries is the service behind `resource`.

@@ -23,7 +23,7 @@ from sojourn.limits import CASES_PER_TYPE, CONFIG_MAX_BYTES, DELEGATION_DEPTH
 from sojourn.tasks.asking import Answer, Question, ask
 from sojourn.tasks.params import texts_of
 from sojourn.tasks.policy import OWN
-from sojourn.tasks.typefile import Binding
+from sojourn.tasks.typefile import Binding, renamed
 from sojourn.tasks.types import CASES, TaskType, faults_of, not_toml
 
 _Count = Annotated[StrictInt, Field(ge=0)]
@@ -36,7 +36,9 @@ class _Task(BaseModel):
 
     state: Literal["active", "suspended", "completed", "revoked", "expired", "cascaded"] = "active"
     tokens_issued: _Count = 0
-    calls: _Count = 0
+    reported_calls: _Count = 0
+    calls: Annotated[Any, renamed("reported_calls")] = None
+    uses: Mapping[str, _Count] = Field(default_factory=dict)
     depth: Annotated[StrictInt, Field(ge=0, le=DELEGATION_DEPTH)] = 0
 
 
@@ -59,7 +61,7 @@ class _Case(_Asked):
     expect: Literal["allow", "deny"]
     policies: tuple[str, ...] | None = None  # those that decide, no more and no less; without: any
     # What decides; without: any.
-    rule: Literal["workload", "binding", "params", "ceiling", "facts", "policy"] | None = None
+    rule: Literal["workload", "binding", "params", "ceiling", "limits", "facts", "policy"] | None = None
 
 
 class _File(BaseModel):
@@ -139,6 +141,8 @@ def _wrong(kind: TaskType, case: _Case, made: Sequence[Case]) -> list[str]:
     found = [f"there is no policy {id_!r}" for id_ in case.policies or () if id_ not in known]
     found += [f"{part} is missing" for part in ("action", "resource") if not getattr(made[-1].question, part)]
     found += [f"its type reads no fact {name[:64]!r}" for name in made[-1].question.facts if name not in kind.facts]
+    unlimited = sorted(set(made[-1].question.uses) - set(kind.limits))
+    found += [f"its type does not limit action {name[:64]!r}" for name in unlimited]
     if any(each.name == case.name for each in made[:-1]):
         found.append("another case has this name")
     return found
@@ -158,7 +162,8 @@ def _made(kind: TaskType, case: _Case, default: _Asked) -> Case:
         binding=given("binding", ""),
         state=task.state,
         tokens_issued=task.tokens_issued,
-        calls=task.calls,
+        reported_calls=task.reported_calls,
+        uses=task.uses,
         depth=task.depth,
         facts=given("facts", {}),
     )

@@ -54,8 +54,12 @@ class Clause:
     @property
     def facts(self) -> frozenset[str]:
         """The facts that its conditions read, or ask whether they are there."""
-        named = (each.get(how) for each in objects(self.parsed["conditions"]) for how in (".", "has"))
-        return frozenset(str(each["attr"]) for each in named if isinstance(each, dict) and each.get("left") == _FACTS)
+        return self._read_of(_FACTS)
+
+    @property
+    def of_principal(self) -> frozenset[str]:
+        """The attributes of the task that its conditions read, or ask whether they are there."""
+        return self._read_of({"Var": "principal"})
 
     @property
     def names_tasks(self) -> bool:
@@ -67,6 +71,10 @@ class Clause:
         """The names of all attributes that its conditions read or ask for, whatever of."""
         named = (each.get("attr", ()) for each in objects(self.parsed["conditions"]))
         return frozenset(str(name) for each in named for name in ((each,) if isinstance(each, str) else each))
+
+    def _read_of(self, record: Mapping[str, Any]) -> frozenset[str]:
+        named = (each.get(how) for each in objects(self.parsed["conditions"]) for how in (".", "has"))
+        return frozenset(str(each["attr"]) for each in named if isinstance(each, dict) and each.get("left") == record)
 
     def can_match(self, action: str, resource: str) -> bool:
         """Whether its scope leaves room for this action at this resource."""

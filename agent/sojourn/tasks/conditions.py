@@ -42,6 +42,14 @@ class FactCondition:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitCondition:
+    """How often a task may do an action."""
+
+    action: str
+    uses: int
+
+
+@dataclass(frozen=True, slots=True)
 class Conditions:
     """All of one type. `approval` and `delegation` None: nobody must agree, and to nobody."""
 
@@ -49,12 +57,14 @@ class Conditions:
     break_glass: bool
     delegation: DelegationCondition | None
     facts: tuple[FactCondition, ...]
+    limits: tuple[LimitCondition, ...] = ()
 
     def names(self) -> str:
         """In a few words, for a table."""
         words = {"approval": self.approval, "break-glass": self.break_glass, "delegation": self.delegation}
         found = [word for word, has in words.items() if has]
         found += [f"facts {' '.join(fact.name for fact in self.facts)}"] if self.facts else []
+        found += [f"limits {' '.join(f'{each.action}={each.uses}' for each in self.limits)}"] if self.limits else []
         return ", ".join(found) or "none"
 
     def lines(self) -> Iterator[str]:
@@ -67,6 +77,9 @@ class Conditions:
         if self.delegation is not None:
             to, far = ", ".join(self.delegation.to), self.delegation.max_depth
             yield f"it may be handed on to {to}: {self.delegation.max_children} times, {far} deep"
+        for each in self.limits:
+            often = "once" if each.uses == 1 else f"{each.uses} times"
+            yield f"it may do {each.action} {often}, together with all that it hands on"
         for fact in self.facts:
             age = "" if fact.max_age_seconds is None else f", at most {_text(fact.max_age_seconds)} old"
             needed = ", required" if fact.required else ""
@@ -95,6 +108,7 @@ def conditions(kind: TaskType, approval: ApprovalRule | None) -> Conditions:
             )
             for name, rule in kind.facts.items()
         ),
+        limits=tuple(LimitCondition(action, uses) for action, uses in sorted(kind.limits.items())),
     )
 
 

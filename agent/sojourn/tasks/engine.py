@@ -25,6 +25,7 @@ from sojourn.tasks.holders import Holders
 from sojourn.tasks.holding import Holding
 from sojourn.tasks.issuing import TokenIssuing
 from sojourn.tasks.journal import Journal, TaskStore
+from sojourn.tasks.limiting import offered
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.policy import Context, Param
 from sojourn.tasks.reasons import (
@@ -144,8 +145,8 @@ class TaskEngine:
         """
         await self.settled(task, looked=looked)
         self.check_budget(task)
-        grant = rules.narrow(task.authority, resource, actions)
-        bound = self.issuing.binding_of(task, binding, agent_key, params_digest)
+        grant = offered(task, rules.narrow(task.authority, resource, actions), actions, params_digest)
+        bound = self.issuing.binding_of(task, grant, binding, agent_key, params_digest)
         verdict = self.decide(task, grant)
         token = self.issuing.sign(task, grant, not_after, bound, params_digest)
         fields = {
@@ -221,7 +222,7 @@ class TaskEngine:
             raise InvalidInput("the task does not have this action there")
         task.count_calls(resource, action, calls)
         self.deadlines.used(task)
-        if task.type.max_calls is not None and task.spent.calls > task.type.max_calls:
+        if task.type.max_reported_calls is not None and task.spent.calls > task.type.max_reported_calls:
             self.end(task, REVOKED, BUDGET)
             task.check_active(self.clock.boot())
 
@@ -278,7 +279,7 @@ class TaskEngine:
             each.finish(CASCADED, PARENT_ENDED)
         if root is not None and root.live and any(each.tokens_issued or each.calls for each in (task, *family)):
             # What they used is used, and the journal forgets those that have ended.
-            used = {"tokens": root.spent.tokens, "calls": root.spent.calls}
+            used = {"tokens": root.spent.tokens, "calls": root.spent.calls}  # what is counted is written by then
             self.journal.later(root.record(), self.event("family_used", root, by=task.id, **used))
         self._ended(task, **decided)  # all are over before anybody hears of one
         for each in family:

@@ -49,7 +49,8 @@ def explain(kind: TaskType, question: Question, known: Mapping[str, Reading] = M
         "principal.workload": question.workload,
         "principal.state": question.state,
         "principal.tokens_issued": str(question.tokens_issued),
-        "principal.calls": str(question.calls),
+        "principal.reported_calls": str(question.reported_calls),
+        **{f"principal.uses[{action}]": str(question.uses.get(action, 0)) for action in sorted(kind.limits)},
         "principal.depth": str(question.depth),
         "action": question.action,
         "resource": question.resource,
@@ -150,12 +151,23 @@ def _variants(kind: TaskType, question: Question) -> Iterator[tuple[str, Iterato
         )
         if value is not None:
             yield f"fact {name}", iter([("absent", _with_fact(question, name, None))])
-    for name in ("tokens_issued", "calls"):
+    for name in ("tokens_issued", "reported_calls"):
         now = getattr(question, name)
         counts = sorted(
             (each for each in _around(named) if each >= 0 and each != now), key=lambda each: abs(each - now)
         )
         yield name, ((str(each), replace(question, **{name: each})) for each in counts)  # type: ignore[arg-type]
+    for action, limit in sorted(kind.limits.items()):
+        now = question.uses.get(action, 0)
+        counts = sorted({0, limit - 1, limit, *_around(named)}, key=lambda each: abs(each - now))  # at once
+        yield (
+            f"uses of {action}",
+            (
+                (str(each), replace(question, uses={**question.uses, action: each}))
+                for each in counts
+                if each >= 0 and each != now
+            ),
+        )
     if question.state != ACTIVE:
         yield "state", iter([(ACTIVE, replace(question, state=ACTIVE))])
 

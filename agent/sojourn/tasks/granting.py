@@ -298,7 +298,8 @@ class Granting:
         )
         if task.state == PENDING:
             self._check_decided(task)
-        return await self._first_token(task, asked, request.target, ())
+        named = exchange.actions_wanted(request) if request.scope or request.wanted is not None else ()
+        return await self._first_token(task, asked, request.target, named)
 
     async def _derive(self, asked: _Asked, subject: TaskToken, runner: Process | None) -> Given:
         """A token that is derived from a task token."""

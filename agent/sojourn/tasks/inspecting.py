@@ -104,8 +104,13 @@ class Inspecting:
             self._engine.check_token(token)
         except SojournError:
             return {**INACTIVE, "task_state": self._state(token)} if is_audience else INACTIVE
+        actions = [action for action in token.actions if action not in token.asks]
+        if not actions:  # nobody may act on this answer: of each use the agent itself must be asked
+            return {**INACTIVE, "task_state": self._state(token)} if is_audience else INACTIVE
         claims = {name: token.claims[name] for name in _OF_TOKEN if name in token.claims}
-        return {"active": True, "scope": " ".join(token.actions), "token_type": token.token_type, **claims}
+        if token.asks:
+            claims["authorization_details"] = [{**claims["authorization_details"][0], "actions": actions}]
+        return {"active": True, "scope": " ".join(actions), "token_type": token.token_type, **claims}
 
     def signed(self, client: Client, answer: Mapping[str, Any]) -> str:
         """The answer as a JWT for this client alone (RFC 9701, 5)."""

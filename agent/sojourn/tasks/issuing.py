@@ -4,7 +4,12 @@ from datetime import datetime, timedelta
 
 from sojourn.clock import Clock
 from sojourn.errors import Bug, InvalidInput, TaskOver
-from sojourn.limits import TASK_SIGNATURES_KEPT, TOKENS_READ_KEPT
+from sojourn.limits import (
+    TASK_SIGNATURES_KEPT,
+    TOKEN_TTL_HIGH_CLASS_SECONDS,
+    TOKEN_TTL_MAX_SECONDS,
+    TOKENS_READ_KEPT,
+)
 from sojourn.oautherrors import BindingNeeded, DigestNeeded
 from sojourn.spiffe.jose import Signatures, SigningKey, UnverifiedJws
 from sojourn.tasks import tokens
@@ -28,8 +33,10 @@ class TokenIssuing:
         self.signatures = Signatures(TASK_SIGNATURES_KEPT, read=TOKENS_READ_KEPT)
         self._clock = clock
 
-    def binding_of(self, task: Task, binding: Binding | None, agent_key: bool, params_digest: str) -> Binding | None:
-        """To what a token of the task is bound.
+    def binding_of(
+        self, task: Task, grant: Grant, binding: Binding | None, agent_key: bool, params_digest: str
+    ) -> Binding | None:
+        """To what a token of the task for this grant is bound.
 
         Raise BindingNeeded or DigestNeeded for a token that its type does not give so.
         """
@@ -39,14 +46,16 @@ class TokenIssuing:
             raise Bug("a token was to be bound to a certificate of unknown end")
         if params_digest and not DIGEST.fullmatch(params_digest):
             raise InvalidInput("params_digest is not a SHA-256 digest in base64url")
-        if task.type.bound and binding is None and not agent_key:
+        high = task.type.class_of(grant.actions) == HIGH
+        if (task.type.bound or high) and binding is None and not agent_key:
             raise BindingNeeded(
                 f"tokens of task type {task.type.name!r} are bound to their sender: show a DPoP proof or a certificate,"
                 " or have it bound to the task's key in the agent"
             )
-        if task.type.consequence == HIGH and not params_digest:
+        if high and not params_digest:
             raise DigestNeeded(
-                f"a token of task type {task.type.name!r} is for one request: name that by params_digest"
+                f"a token of task type {task.type.name!r} for {', '.join(grant.actions)[:200]} is for one request:"
+                " name that by params_digest"
             )
         return Binding(JKT, own_key(task).public.thumbprint) if agent_key else binding
 
@@ -58,8 +67,10 @@ class TokenIssuing:
         """
         now = self._clock.now()
         left = timedelta(seconds=max(0.0, task.deadline - self._clock.boot()))
+        task_class = task.type.class_of(grant.actions)
         ends = min(
             now + task.type.token_ttl,
+            now + timedelta(seconds=TOKEN_TTL_HIGH_CLASS_SECONDS if task_class == HIGH else TOKEN_TTL_MAX_SECONDS),
             now + left,
             *(each for each in (not_after, binding.not_after if binding else None) if each is not None),
         )
@@ -75,7 +86,7 @@ class TokenIssuing:
             task_id=task.id,
             task_type=task.type.name,
             task_version=task.version,
-            task_class=task.type.consequence,
+            task_class=task_class,
             issued_at=now,
             expires_at=ends,
             binding=binding,
@@ -84,6 +95,7 @@ class TokenIssuing:
             status=self.lists.claim(task),
             acr=APPROVED if task.approved else "",
             bind=task.type.bind,
+            asks=tuple(action for action in grant.actions if action in task.type.limits),
         )
         self.signatures.made(token.token, key.public)
         return token

@@ -12,10 +12,11 @@ from sojourn.oautherrors import NonceNeeded
 from sojourn.spiffe.jose import UnverifiedJws, parse_unverified
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import tokens
+from sojourn.tasks.counting import Counting
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.fitting import check_digest
 from sojourn.tasks.senders import UNKNOWN, Sender
-from sojourn.tasks.served import Served
+from sojourn.tasks.served import NOTHING_SAID, Served
 from sojourn.tasks.singleuse import SingleUses
 from sojourn.tasks.task import Task
 from sojourn.tasks.tokens import HIGH, Proven, TaskToken
@@ -54,6 +55,7 @@ class Judging:
         self._clock = clock
         self._uses = SingleUses(clock.boot)
         self.uses = Uses(engine, clock)
+        self._counting = Counting(engine, self._uses)
 
     def validate(
         self,
@@ -64,28 +66,55 @@ class Judging:
         action: str = "",
         sender: Sender = UNKNOWN,
         params_digest: str = "",
-        use: bool = False,
     ) -> Verdict:
         """Say whether a token is good for `audience` (and for `action`), sent by `sender`. Never raises.
 
-        A token for one request is good for that of `params_digest` alone. A proof is used up by this, and with `use` a
-        token that is good once.
+        A token for one request is good for that of `params_digest` alone. A proof is used up by this. Of an action
+        whose uses are counted the answer is no: only `let_through` says yes to one.
         """
         try:
             unverified = parse_unverified(token)
-            if (kind or (TASK if unverified.typ == tokens.TYP else JWT_SVID)) == JWT_SVID:
+            if _is_svid(unverified, kind):
                 return self._jwt_svid(token, audience, action, sender, params_digest)
-            verified = self._task_token(unverified, audience, action, sender, params_digest, use)
-            actors = tuple(map(str, verified.actors))
-            return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
-        except NonceNeeded as error:
-            return Verdict(code=error.reason_code, reason=error.public, nonce=error.nonce)
-        except InvalidToken as error:
-            return Verdict(code=error.reason_code, reason=error.public)
-        except TaskOver as error:
-            return Verdict(code="task_over", reason=error.public)
+            verified = self._task_token(unverified, audience, action, sender, params_digest)
+            self._counting.check_not_counted(verified, action)
         except SojournError as error:
-            return Verdict(code=error.code, reason=error.public)
+            return _no(error)
+        return _yes(verified)
+
+    async def let_through(
+        self,
+        token: str,
+        audience: str,
+        *,
+        kind: str = "",
+        action: str = "",
+        sender: Sender = UNKNOWN,
+        params_digest: str = "",
+        no_action: bool = False,
+        served: Served = NOTHING_SAID,
+    ) -> Verdict:
+        """`validate` for a request that is served if the answer is yes: it uses up a token that is good once, and is
+        counted if its action is. `no_action`: it is for none. What is `served` is on record before the answer.
+        """
+        try:
+            unverified = parse_unverified(token)
+            if _is_svid(unverified, kind):
+                return self._jwt_svid(token, audience, action, sender, params_digest)
+            verified = self._task_token(unverified, audience, action, sender, params_digest)
+            await self.use(verified, None if no_action else action, served)
+        except SojournError as error:
+            return _no(error)
+        return _yes(verified)
+
+    async def use(self, verified: TaskToken, action: str | None, served: Served = NOTHING_SAID) -> None:
+        """Let a request for `action`, or for none, through with a token that was examined and fits: see Counting.
+
+        Of one with a token that is good once it is on disk what that is used for, before this returns.
+        """
+        await self._counting.use(verified, action, served)
+        if verified.task_class == HIGH:
+            await self.uses.served(verified, served)
 
     def count_use(
         self, token: str, action: str, calls: int, may_report: Callable[[str], bool] = lambda _: True
@@ -121,22 +150,11 @@ class Judging:
             return None
         return self._engine.tasks.find(verified.task_id)
 
-    async def record_use(self, token: str, served: Served) -> None:
-        """Return when it is on disk what a token that was used up is for. Raise StoreFailed: then it is for nothing."""
-        verified = self._engine.issuing.verify(token, proven=None, late_seconds=TOKEN_USE_LATE_SECONDS)
-        if verified.task_class == HIGH:
-            await self.uses.served(verified, served)
-
     def examine(self, token: str | UnverifiedJws, audience: str, proven: Proven) -> TaskToken:
         """Return a task token that is good now, whatever it is for. Raise InvalidToken, or TaskOver."""
         verified = self._engine.issuing.verify(token, audience=audience, proven=proven)
         self._engine.check_token(verified)
         return verified
-
-    def use_up(self, verified: TaskToken) -> None:
-        """Let a request through with a token. Raise InvalidToken if it was good once, and was used."""
-        if verified.task_class == HIGH:
-            self._uses.claim(verified)
 
     def was_used(self, verified: TaskToken) -> bool:
         """Whether a token was good once, and was used."""
@@ -152,7 +170,7 @@ class Judging:
         return Verdict(JWT_SVID, spiffe_id=str(svid.spiffe_id), claims=claims)
 
     def _task_token(
-        self, unverified: UnverifiedJws, audience: str, action: str, sender: Sender, params_digest: str, use: bool
+        self, unverified: UnverifiedJws, audience: str, action: str, sender: Sender, params_digest: str
     ) -> TaskToken:
         proven, proof = sender.prove(unverified.text, self._clock.now())
         verified = self.examine(unverified, audience, proven)
@@ -161,6 +179,21 @@ class Judging:
         check_digest(verified, params_digest)
         if proof is not None:  # only now: without a good token nobody fills what is remembered of proofs
             self.replays.claim(proof, str(verified.actor))
-        if use:
-            self.use_up(verified)
         return verified
+
+
+def _is_svid(unverified: UnverifiedJws, kind: str) -> bool:
+    return (kind or (TASK if unverified.typ == tokens.TYP else JWT_SVID)) == JWT_SVID
+
+
+def _yes(verified: TaskToken) -> Verdict:
+    actors = tuple(map(str, verified.actors))
+    return Verdict(TASK, spiffe_id=str(verified.spiffe_id), claims=dict(verified.claims), actors=actors)
+
+
+def _no(error: SojournError) -> Verdict:
+    if isinstance(error, NonceNeeded):
+        return Verdict(code=error.reason_code, reason=error.public, nonce=error.nonce)
+    if isinstance(error, InvalidToken):
+        return Verdict(code=error.reason_code, reason=error.public)
+    return Verdict(code="task_over" if isinstance(error, TaskOver) else error.code, reason=error.public)

@@ -82,8 +82,9 @@ class Principal:
     workload: str  # SPIFFE ID
     state: str
     tokens_issued: int
-    calls: int
+    reported_calls: int
     depth: int = 0
+    uses: tuple[tuple[str, int], ...] = ()  # of the actions that its type limits, in their order
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +112,28 @@ _Question = tuple[object, ...]
 class Policy:
     """The compiled policies of one task type: `clauses` are the type's own, which ours stand before."""
 
-    def __init__(self, text: str, actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS) -> None:
-        """Parse and validate. Raise InvalidPolicy with what is wrong."""
+    def __init__(
+        self,
+        text: str,
+        actions: Sequence[str],
+        params: Fields,
+        facts: Fields = NO_FIELDS,
+        limited: Sequence[str] = (),
+    ) -> None:
+        """Parse and validate. `limited`: the actions whose uses are counted. Raise InvalidPolicy with what is wrong."""
         self.clauses = clauses.read(text)
         self._required_facts = sorted(facts.required)
-        schema = schema_text(actions, params, facts)
+        schema = schema_text(actions, params, facts, limited)
         every = [*OWN, *self.clauses]
         faults = [
             Fault("", clause.line, f"policy {clause.id!r} is about action {action!r}, which is not in the ceiling")
             for clause in self.clauses
             for action in sorted((clause.actions or frozenset()) - set(actions))
+        ]
+        faults += [
+            Fault("", clause.line, f"policy {clause.id!r}: principal.calls is now principal.reported_calls")
+            for clause in self.clauses
+            if "calls" in clause.of_principal
         ]
         if faults:
             raise InvalidPolicy(faults)
@@ -137,7 +150,9 @@ class Policy:
         names_tasks = any(clause.names_tasks for clause in self.clauses)
         read = frozenset[str]().union(*(clause.attributes for clause in self.clauses))
         self._alike: dict[str, Any] = {} if names_tasks else {"task_id": _SOME_TASK}
-        self._alike |= {count: 0 for count in ("tokens_issued", "calls") if count not in read}
+        self._alike |= {count: 0 for count in ("tokens_issued", "reported_calls") if count not in read}
+        if limited and "uses" not in read:
+            self._alike["uses"] = tuple((action, 0) for action in limited)
         self._made = lru_cache(ENTITIES_KEPT)(self._entities)
         self._alike_at = [(_SEEN.index(name), like) for name, like in self._alike.items()]
         self._allowed: OrderedDict[_Question, Allow] = OrderedDict()
@@ -256,7 +271,7 @@ def _faults(errors: Sequence[Any], every: Sequence[Clause]) -> list[Fault]:
     return list(dict.fromkeys(found))
 
 
-def schema_text(actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS) -> str:
+def schema_text(actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS, limited: Sequence[str] = ()) -> str:
     """The Cedar schema of a task type: its actions, and its parameters and facts in the context."""
     named = ", ".join(json.dumps(action) for action in actions)
     return f"""
@@ -265,13 +280,18 @@ namespace {NAMESPACE} {{
   entity Workload;
   entity Resource;
   entity Task in [TaskType, Workload] {{
-    type: String, state: String, workload: Workload, tokens_issued: Long, calls: Long, depth: Long
+    type: String, state: String, workload: Workload, tokens_issued: Long, reported_calls: Long, depth: Long,
+    uses: {_uses(limited)}
   }};
   action {named} appliesTo {{
     principal: [Task], resource: [Resource], context: {{ params: {params.schema()}, facts: {facts.schema()} }}
   }};
 }}
 """
+
+
+def _uses(limited: Sequence[str]) -> str:
+    return Fields(dict.fromkeys(limited, "long"), limited).schema()
 
 
 def _uid(kind: str, name: str) -> dict[str, str]:
@@ -287,8 +307,9 @@ def _entity(principal: Principal) -> dict[str, Any]:
             "state": principal.state,
             "workload": {"__entity": workload},
             "tokens_issued": principal.tokens_issued,
-            "calls": principal.calls,
+            "reported_calls": principal.reported_calls,
             "depth": principal.depth,
+            "uses": dict(principal.uses),
         },
         "parents": [workload, task_type],
     }

@@ -44,6 +44,7 @@ from sojourn.tasks.reasons import (
 from sojourn.tasks.task import (
     CASCADED,
     EXPIRED,
+    NOTHING,
     ONE_SHOT,
     PENDING,
     PROCESS,
@@ -51,6 +52,7 @@ from sojourn.tasks.task import (
     STREAM,
     SUSPENDED,
     JournaledTask,
+    Spent,
     Task,
     TaskRecord,
     Use,
@@ -157,9 +159,8 @@ class Recovery:
         """What a task that was handed on has used is used of its family's budget, whether or not it comes back."""
         parent = self._engine.tasks.find(left.fields["parent_id"]) if left.fields["parent_id"] else None
         if parent is not None:
-            spent, theirs = parent.spent, left.fields["spent"]
-            spent.tokens, spent.calls = max(spent.tokens, theirs.tokens), max(spent.calls, theirs.calls)
-            left.fields["spent"] = spent
+            parent.spent.merge(left.fields["spent"])
+            left.fields["spent"] = parent.spent
 
     def _under_parent(self, left: "_Left") -> tuple[str, str] | None:
         """Fit a task that was handed on under its parent, which stands among the live ones already, or say how it ends.
@@ -324,7 +325,10 @@ def _handed_on(document: Mapping[str, Any]) -> dict[str, Any]:
     tokens, calls = document.get("spent", (document["tokens_issued"], document["calls"]))
     if depth != len(ancestors) or depth > DELEGATION_DEPTH or bool(parent_id) != bool(ancestors) or handed_on < 0:
         raise InvalidInput("the line of the task is broken")
-    spent = Use(exactly(int, tokens), exactly(int, calls))
+    counted = {exactly(str, name): exactly(int, number) for name, number in document.get("counted", {}).items()}
+    if any(number < 0 for number in counted.values()):
+        raise InvalidInput("what the task has used is less than nothing")
+    spent = Spent(exactly(int, tokens), exactly(int, calls), counted or NOTHING)
     return {"parent_id": parent_id, "ancestors": ancestors, "handed_on": handed_on, "spent": spent}
 
 

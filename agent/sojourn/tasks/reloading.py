@@ -48,6 +48,7 @@ class Reloading:
     async def apply(self, types: TypeSet) -> list[Consequence]:
         """Bring `types` into force. Return when what they end and narrow is on disk; validators were told before."""
         concerned = self._concerned(types)
+        before = [task.type for task in concerned]
         self._engine.types = types
         if self._engine.shadow is not None:
             self._engine.shadow.replace(self._engine.shadow.types)
@@ -59,6 +60,9 @@ class Reloading:
                 self._engine.end(task, REVOKED, POLICY_CHANGED)  # with its children, which are of the type too
             else:
                 task.type = kind
+        for task, kind in zip(concerned, before, strict=True):
+            if task.live and task.state != PENDING and _asks_more(kind, task):
+                self._changing.supersede(task)
         for number, task in enumerate(concerned):
             if number % REDECIDED_AT_ONCE == REDECIDED_AT_ONCE - 1:
                 await asyncio.sleep(0)  # others have their turn
@@ -112,6 +116,13 @@ class Reloading:
         lost = tuple(left.excess(task.authority))
         outcome = KEEP if not lost else NARROW if left.grants else END
         return Consequence(task, outcome, lost, why, left, params)
+
+
+def _asks_more(before: TaskType, task: Task) -> bool:
+    """Whether the tokens of a task say less of its actions than they must by now: that they are counted, or high."""
+    kind = task.type
+    more = (kind.limits.keys() - before.limits.keys()) | (kind.high - before.high)
+    return any(action in more for grant in task.authority.grants for action in grant.actions)
 
 
 async def _nothing() -> None:

@@ -36,6 +36,10 @@ class Served:
             tuple(sorted(compared))[:PARAMS_PER_TASK],
         )
 
+    def values(self, token: TaskToken) -> dict[str, str | int | bool]:
+        """The parameters that were compared, with the values that they have in the token."""
+        return {name: token.params[name] for name in self.compared if name in token.params}
+
     def record(self) -> dict[str, str | None]:
         """As a record has it; what is not known is left out."""
         return {"action": self.action or None, "method": self.method or None, "target": self.target or None}

@@ -88,11 +88,14 @@ class Shadow:
             texts_of(task.params),
             task.held_as,
             tokens_issued=task.spent.tokens,
-            calls=task.spent.calls,
+            reported_calls=task.spent.calls,
+            uses=task.spent.counted,
             depth=task.depth,
             facts={name: fact.value for name, fact in facts.items()},
         )
-        answer = Answer("type", Deny("there is no such task type")) if kind is None else ask(kind, question)
+        answer = (
+            Answer("type", Deny("there is no such task type")) if kind is None else ask(kind, question, limits=False)
+        )
         self.compared += 1
         if bool(answer) == bool(decision):
             return

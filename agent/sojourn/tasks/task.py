@@ -50,6 +50,23 @@ class Use:
     calls: int = 0
 
 
+@dataclass(slots=True)
+class Spent(Use):
+    """What a family has used of the budgets and limits that it shares. `counted`: uses of each action with a limit."""
+
+    counted: Mapping[str, int] = field(default_factory=_nothing)
+
+    def count(self, action: str, number: int = 1) -> None:
+        """Count a use; -1 takes one back that was not allowed after all."""
+        self.counted = {**self.counted, action: self.counted.get(action, 0) + number}
+
+    def merge(self, other: "Spent") -> None:
+        """Have what either of the two has: of each count the greater."""
+        self.tokens, self.calls = max(self.tokens, other.tokens), max(self.calls, other.calls)
+        for action, number in other.counted.items():
+            self.counted = {**self.counted, action: max(number, self.counted.get(action, 0))}
+
+
 @lru_cache(GRANTS_PARSED_KEPT)
 def _one_token(grant: Grant) -> Mapping[tuple[str, str], Use]:
     """What was made of a grant for which one token was issued: for most tasks that stays so."""
@@ -130,7 +147,9 @@ class Task:
     key: SigningKey | None = field(default=None, repr=False)  # its own, to which tokens may be bound
     svids: Mapping[tuple[str, str], float] = field(default_factory=_nothing)  # that it is due to: (kind, ID) -> end
     superseded: int = 0  # the version at which all that it had been given died, though it lived on
-    spent: Use = field(default_factory=Use)  # of the whole family, which shares it: the budgets are for all together
+    spent: Spent = field(
+        default_factory=Spent
+    )  # of the whole family, which shares it: the budgets are for all together
 
     @property
     def owner(self) -> int | str:
@@ -260,9 +279,8 @@ class Task:
     def principal(self) -> Principal:
         """The task as policies see it, were it active. What was used is the family's."""
         spent = self.spent
-        return Principal(
-            self.id, self.type.name, str(self.spiffe_id), ACTIVE, spent.tokens, spent.calls, depth=self.depth
-        )
+        used = (spent.tokens, spent.calls, self.depth, self.type.uses_of(spent.counted))
+        return Principal(self.id, self.type.name, str(self.spiffe_id), ACTIVE, *used)
 
     def usage(self) -> list[dict[str, Any]]:
         """What was granted against what was used of it: a row for each action at each resource."""
@@ -270,7 +288,10 @@ class Task:
         rows = []
         for resource, action in dict.fromkeys([*granted, *self.uses]):
             use = self.uses.get((resource, action), Use())
-            rows.append({"resource": resource, "action": action, "tokens": use.tokens, "calls": use.calls})
+            row = {"resource": resource, "action": action, "tokens": use.tokens, "calls": use.calls}
+            if action in self.type.limits:
+                row |= {"counted": self.spent.counted.get(action, 0), "limit": self.type.limits[action]}
+            rows.append(row)
         return rows
 
     def record_of_resumed(self, authority: Authority) -> TaskRecord:
@@ -324,6 +345,7 @@ class Task:
             "calls": self.calls,
             "uses": [[*of, use.tokens, use.calls] for of, use in self.uses.items()],
             "spent": [self.spent.tokens, self.spent.calls],
+            **({"counted": dict(self.spent.counted)} if self.spent.counted else {}),
             "handed_on": self.handed_on,
             "parent_id": self.parent_id,
             "depth": self.depth,

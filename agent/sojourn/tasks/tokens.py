@@ -13,6 +13,7 @@ from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
 from sojourn.limits import DELEGATION_DEPTH, SPIFFE_IDS_PARSED_KEPT, TOKEN_SKEW_SECONDS
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import (
+    ASKS,
     LAST_SECOND,
     PublicKey,
     Signatures,
@@ -111,6 +112,8 @@ class TaskToken:
         names = self.bind.get(action)
         return {name: value for name, value in self.params.items() if names is None or name in names}
 
+    asks: tuple[str, ...] = ()  # those of its actions whose uses the agent counts: it must be asked about each
+
     @property
     def actor(self) -> SpiffeId:
         """The workload whose task the token is of: the subject itself, unless it handed the task on."""
@@ -144,12 +147,13 @@ def issue(
     status: Mapping[str, Any] | None = None,
     acr: str = "",
     bind: Mapping[str, tuple[str, ...]] | None = None,
+    asks: tuple[str, ...] = (),
 ) -> TaskToken:
     """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first.
 
     `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `bind`: what
     the type says of which parameters concern which action. `scope` has the actions for those who read no
-    authorization_details.
+    authorization_details. With `asks` it is critical: whoever does not know that must refuse it.
     """
     seconds = int(issued_at.timestamp())
     claims: dict[str, Any] = {
@@ -163,7 +167,13 @@ def issue(
         "jti": secrets.token_urlsafe(16),
         "scope": " ".join(grant.actions),
         "authorization_details": [grant.detail(task_type, params, params_digest)],
-        "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class},
+        "task": {
+            "id": task_id,
+            "type": task_type,
+            "ver": task_version,
+            "class": task_class,
+            **({"asks": list(asks)} if asks else {}),
+        },
     }
     bind = {action: names for action, names in (bind or {}).items() if action in grant.actions}
     if bind:
@@ -176,7 +186,7 @@ def issue(
         claims["status"] = dict(status)
     if acr:
         claims["acr"] = acr
-    token = key.sign(claims, typ=TYP)
+    token = key.sign(claims, typ=TYP, critical=ASKS if asks else "")
     return TaskToken(
         token,
         spiffe_id,
@@ -193,6 +203,7 @@ def issue(
         params or {},
         params_digest,
         bind,
+        asks,
     )
 
 
@@ -344,7 +355,16 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, bind
         said.params,
         said.params_digest,
         _bind(task),
+        _asks(task),
     )
+
+
+def _asks(task: Mapping[str, Any]) -> tuple[str, ...]:
+    """Read the actions that the agent must be asked about, strictly: what we do not understand we must not ignore."""
+    asks = task.get("asks", [])
+    if not isinstance(asks, list) or not all(isinstance(each, str) for each in asks):
+        raise InvalidToken("token's task is malformed", reason_code="malformed")
+    return tuple(asks)
 
 
 _spiffe_id = lru_cache(SPIFFE_IDS_PARSED_KEPT)(SpiffeId.parse)  # the same few stand in token after token

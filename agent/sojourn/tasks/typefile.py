@@ -1,7 +1,7 @@
 """What stands in a task type's NAME.toml."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self, get_args
 from urllib.parse import urlsplit
@@ -22,12 +22,14 @@ from sojourn.limits import (
     TASK_MAX_SECONDS,
     TASK_MIN_SECONDS,
     TOKEN_TTL_MAX_SECONDS,
+    USES_MAX,
 )
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.params import BY_TYPE, Kind, ParamRule, typed
 
 OPERATOR = "operator"  # whoever may use the admin socket
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+Consequence = Literal["normal", "high"]
 Binding = Literal["stream", "process", "session", "one-shot"]
 BINDINGS: tuple[Binding, ...] = get_args(Binding)
 
@@ -47,6 +49,15 @@ def _operator_or_workload(text: str) -> str:
 def _source(text: str) -> str:
     parts = urlsplit(text)
     return text if parts.scheme == "https" and parts.hostname else _operator_or_workload(text)
+
+
+def renamed(now: str) -> AfterValidator:
+    """For a key that has another name by now: whoever says it must not believe that it does something."""
+
+    def refuse(_value: Any) -> Any:
+        raise ValueError(f"is now {now}")
+
+    return AfterValidator(refuse)
 
 
 def _name(text: str) -> str:
@@ -138,8 +149,11 @@ class TypeFile(_Table):
     )
     idle_timeout: Annotated[Duration | None, Seconds] = None
     max_tokens: Annotated[int, Field(ge=1, strict=True)] | None = None
-    max_calls: Annotated[int, Field(ge=1, strict=True)] | None = None
-    consequence: Literal["normal", "high"] = "normal"
+    max_reported_calls: Annotated[int, Field(ge=1, strict=True)] | None = None
+    max_calls: Annotated[Any, renamed("max_reported_calls: services tell of calls about a second late")] = None
+    consequence: Consequence = "normal"
+    consequence_of: Mapping[str, Consequence] = Field(default_factory=dict)  # of single actions
+    limits: Mapping[str, Annotated[int, Field(ge=1, le=USES_MAX, strict=True)]] = Field(default_factory=dict)
     binding: Annotated[tuple[Binding, ...], Field(min_length=1)] = BINDINGS
     break_glass: Annotated[bool, Field(strict=True)] = False
     bound: Annotated[bool, Field(strict=True)] | None = None  # default: whether consequence is high
@@ -154,20 +168,31 @@ class TypeFile(_Table):
     approval: ApprovalRule | None = None
     ceiling: Annotated[tuple[Ceiling, ...], Field(min_length=1)]
 
+    def high_of(self, actions: Iterable[str]) -> frozenset[str]:
+        """Those of some actions that are of high consequence."""
+        return frozenset(each for each in actions if self.consequence_of.get(each, self.consequence) == "high")
+
     @model_validator(mode="after")
     def _high_is_bound(self) -> Self:
-        if self.consequence == "high" and self.bound is False:
+        if self.bound is False and any(self.high_of(each.actions) for each in self.ceiling):
             raise ValueError("bound = false is not for high consequence: its tokens are always bound")
         return self
 
     @model_validator(mode="after")
     def _outside_is_not_bound(self) -> Self:
-        bound = self.bound or self.consequence == "high"
-        outside = next((each for each in self.ceiling if each.provider is not None), None)
-        if bound and outside is not None:
-            raise ValueError(
-                f"tokens of the type are bound to their sender, which those of provider {outside.provider!r} are not"
-            )
+        for each in self.ceiling:
+            if each.provider is None:
+                continue
+            if self.bound or self.high_of(each.actions):
+                raise ValueError(
+                    f"tokens of the type are bound to their sender, which those of provider {each.provider!r} are not"
+                )
+            counted = next((action for action in each.actions if action in self.limits), None)
+            if counted is not None:
+                raise ValueError(
+                    f"limits: uses of {counted[:64]!r} cannot be counted at {each.resource[:200]!r}: provider"
+                    f" {each.provider!r} gives its credentials, and nobody asks us there"
+                )
         return self
 
     @model_validator(mode="after")

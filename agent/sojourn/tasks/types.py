@@ -29,6 +29,7 @@ from sojourn.tasks import binding, clauses
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.params import ParamRule
 from sojourn.tasks.policy import Fields, Param, Policy
+from sojourn.tasks.tokens import HIGH, NORMAL
 from sojourn.tasks.typefile import ApprovalRule, DelegationRule, FactRule, TypeFile
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -59,15 +60,15 @@ class TaskType:
     token_ttl: timedelta
     idle_timeout: timedelta | None
     max_tokens: int | None
-    max_calls: int | None
-    consequence: str
+    max_reported_calls: int | None
+    consequence: str  # the highest of its actions
     bindings: frozenset[str]
     params: Mapping[str, ParamRule]
     facts: Mapping[str, FactRule]
     delegation: DelegationRule | None
     approval: ApprovalRule | None
     break_glass: bool
-    bound: bool  # its tasks are given no token that whoever holds it may use
+    bound: bool  # its tasks are given no token at all that whoever holds it may use
     ceiling: Authority
     policy: Policy
     digest: str
@@ -79,6 +80,17 @@ class TaskType:
         """The parameters with which services compare a request for this action: by default all that tokens carry."""
         carried = tuple(name for name, rule in self.params.items() if rule.in_tokens)
         return self.bind.get(action, carried)
+
+    high: frozenset[str] = frozenset()  # its actions of high consequence
+    limits: Mapping[str, int] = field(default_factory=dict)  # action -> how often a task may do it
+
+    def class_of(self, actions: Iterable[str]) -> str:
+        """The class of a token for these actions: the highest of theirs."""
+        return NORMAL if self.high.isdisjoint(actions) else HIGH
+
+    def uses_of(self, counted: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+        """How often each of the actions that it limits was done, as policies read it."""
+        return tuple([(action, counted.get(action, 0)) for action in sorted(self.limits)]) if self.limits else ()
 
     def read_params(self, given: Mapping[str, str]) -> dict[str, Param]:
         """Check parameters against the type's and give each its type. Raise InvalidInput naming the first fault."""
@@ -141,6 +153,7 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         file = TypeFile.model_validate(tomllib.loads(toml))
         ceiling = Authority.of(Grant.parse(each.resource, each.actions) for each in file.ceiling)
         faults += binding.faults(f"{name}.toml", toml, file)
+        faults += _of_no_action(name, toml, file, ceiling)
     except tomllib.TOMLDecodeError as error:
         faults.append(not_toml(f"{name}.toml", toml, error))
     except ValidationError as error:
@@ -156,8 +169,10 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         faults += (replace(each, file=f"{name}.cedar") for each in error.faults)
     if faults:
         raise InvalidPolicy(faults)
+    actions = {action for grant in ceiling.grants for action in grant.actions}
+    high = file.high_of(actions)
     token_ttl = file.token_ttl
-    if file.consequence == "high":
+    if high == actions:
         token_ttl = min(token_ttl, timedelta(seconds=TOKEN_TTL_HIGH_CLASS_SECONDS))
     return TaskType(
         name=name,
@@ -167,21 +182,23 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         token_ttl=token_ttl,
         idle_timeout=file.idle_timeout,
         max_tokens=file.max_tokens,
-        max_calls=file.max_calls,
-        consequence=file.consequence,
+        max_reported_calls=file.max_reported_calls,
+        consequence=HIGH if high else NORMAL,
         bindings=frozenset(file.binding),
         params=dict(file.params),
         facts=dict(file.facts),
         delegation=file.delegation,
         approval=file.approval,
         break_glass=file.break_glass,
-        bound=file.bound or file.consequence == "high",
+        bound=file.bound or high == actions,
         ceiling=ceiling,
         policy=policy,
         digest=hashlib.sha256(f"{toml}\0{cedar}".encode()).hexdigest(),
         lines=line_numbers(toml),
         outside=_outside(file, toml),
         bind={action: tuple(dict.fromkeys(names)) for action, names in file.bind.items()},
+        high=high,
+        limits=dict(file.limits),
     )
 
 
@@ -196,9 +213,20 @@ def _outside(file: TypeFile, toml: str) -> dict[str, Outside]:
     return found
 
 
+def _of_no_action(name: str, toml: str, file: TypeFile, ceiling: Authority) -> list[Fault]:
+    """What is said of single actions that the type does not have."""
+    actions = {action for grant in ceiling.grants for action in grant.actions}
+    lines = line_numbers(toml)
+    return [
+        Fault(f"{name}.toml", lines.get(table, 0), f"{table}: the ceiling has no action {action[:64]!r}")
+        for table, said in (("limits", file.limits), ("consequence_of", file.consequence_of))
+        for action in sorted(set(said) - actions)
+    ]
+
+
 def _policy(cedar: str, file: TypeFile, ceiling: Authority) -> Policy:
     actions = sorted({action for grant in ceiling.grants for action in grant.actions})
-    return Policy(cedar, actions, _fields(file.params), _fields(file.facts))
+    return Policy(cedar, actions, _fields(file.params), _fields(file.facts), sorted(file.limits))
 
 
 def _fields(rules: Mapping[str, ParamRule] | Mapping[str, FactRule]) -> Fields:

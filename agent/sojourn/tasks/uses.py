@@ -80,7 +80,7 @@ class Uses:
         root = next(iter(self._engine.family.line(task)), None)
         if root is not None and root.live:  # they share what they may spend
             self._touched[root.id] = root
-            if root.type.max_calls is not None and root.spent.calls > root.type.max_calls:
+            if root.type.max_reported_calls is not None and root.spent.calls > root.type.max_reported_calls:
                 self._engine.end(root, REVOKED, BUDGET)
         return True
 
@@ -89,8 +89,8 @@ class Uses:
         task = self._engine.tasks.find(token.task_id)
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
-        params = {name: token.params[name] for name in said.compared if name in token.params}
-        about = {"resource": token.resource, "jti": token.claims.get("jti"), "params": params, **said.record()}
+        about = {"resource": token.resource, "jti": token.claims.get("jti"), "params": said.values(token)}
+        about |= said.record()
         await self._engine.note_use(task, self._engine.event("token_used", task, **about))
 
     async def written(self) -> None:

@@ -9,6 +9,7 @@ from sojourn._pb.envoy.service.auth.v3 import external_auth_pb2 as pb
 from sojourn.doors.extauthz import ExtAuthzApi
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import VerifiedClaims
+from sojourn.tasks.audiences import Audiences
 from sojourn.tasks.tokens import TaskToken
 
 TICKETS = "https://tickets.example.org"
@@ -36,7 +37,7 @@ async def allowed(*names: str) -> Any:
     http.method, http.path = "GET", "/tickets/42"
     http.headers.update(dict.fromkeys(names, "spiffe://example.org/admin"))
     call: Any = SimpleNamespace(peer=None)
-    answer = await ExtAuthzApi(_Good(), _Known()).check(call, request)  # type: ignore[arg-type]  # what it asks of them
+    answer = await ExtAuthzApi(_Good(), _Known(), Audiences()).check(call, request)  # type: ignore[arg-type]  # what it asks of them
     assert 0 == answer.status.code
     return answer.ok_response
 

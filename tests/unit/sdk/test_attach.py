@@ -21,8 +21,14 @@ STALE = Answer(401, ('DPoP error="invalid_token", error_description="the task ha
 NONCE = Answer(401, ('DPoP error="use_dpop_nonce"',), "n1")
 
 
-def token(text: str = "t", seconds: float = 60, kind: str = "DPoP") -> AccessToken:
-    return AccessToken(text, RESOURCE, GRANT.actions, datetime.now(UTC) + timedelta(seconds=seconds), kind)
+def lacking(scope: str) -> Answer:
+    return Answer(403, (f'Bearer realm="x", error="insufficient_scope", scope="{scope}"',), None)
+
+
+def token(
+    text: str = "t", seconds: float = 60, kind: str = "DPoP", actions: tuple[str, ...] = GRANT.actions
+) -> AccessToken:
+    return AccessToken(text, RESOURCE, actions, datetime.now(UTC) + timedelta(seconds=seconds), kind)
 
 
 def wanted(**changes: Any) -> Wanted:
@@ -187,10 +193,53 @@ class TestSteps:
         assert AskToken(RESOURCE, (), True, digest) == attach.go_on(flow, b"hello")
         assert ReadContent() == attach.go_on(attach.attach(wanted(), shelf))
 
+    def test_what_the_service_needs(self) -> None:
+        """Where nobody named an action and the service names one of the task's, it is sent again with a token for that."""
+        shelf, lacks = Shelf(), lacking("ticket:write")
+        flow = attach.attach(wanted(bound=False), shelf)
+        assert AskToken(RESOURCE, (), False) == attach.go_on(flow)
+        attach.go_on(flow, token(actions=("ticket:read",)))
+        assert AskToken(RESOURCE, ("ticket:write",), False) == attach.go_on(flow, lacks)
+        assert ReadContent() == attach.go_on_without(flow, DigestNeeded("name the request"))
+        assert attach.go_on(flow, b"") is not None
+        assert isinstance(attach.go_on(flow, token(actions=("ticket:write",))), Send)
+        assert attach.go_on(flow, lacks) is None
+        assert ReadContent() == attach.go_on(attach.attach(wanted(bound=False, url=URL + "&more=2"), shelf))
+        other = wanted(bound=False, url=f"{RESOURCE}/tickets/43")
+        assert AskToken(RESOURCE, (), False) == attach.go_on(attach.attach(other, shelf))
+
+    @pytest.mark.parametrize(
+        ("change", "scope", "has"),
+        [
+            ({"actions": ("ticket:read",)}, "ticket:write", ("ticket:read",)),
+            ({}, "ticket:delete", ("ticket:read",)),
+            ({}, "ticket:write ticket:delete", ("ticket:read",)),
+            ({}, "ticket:read", ("ticket:read",)),
+            ({}, "", ("ticket:read",)),
+        ],
+    )
+    def test_what_is_not_to_be_had(self, change: dict[str, Any], scope: str, has: tuple[str, ...]) -> None:
+        """What was named, what the task does not have and what the token had already is not asked for anew."""
+        flow = attach.attach(wanted(bound=False, **change), Shelf())
+        attach.go_on(flow)
+        attach.go_on(flow, token(actions=has))
+        assert attach.go_on(flow, lacking(scope)) is None
+
+    def test_needed_and_not_repeatable(self) -> None:
+        """Content that is gone is not sent again for that; the next such request begins with the right token."""
+        shelf = Shelf()
+        flow = attach.attach(wanted(bound=False, repeatable=False), shelf)
+        attach.go_on(flow)
+        attach.go_on(flow, token(actions=("ticket:read",)))
+        with pytest.raises(SendAgain):
+            attach.go_on(flow, lacking("ticket:write"))
+        again = attach.attach(wanted(bound=False, repeatable=False), shelf)
+        assert AskToken(RESOURCE, ("ticket:write",), False) == attach.go_on(again)
+
     def test_one_large_request(self) -> None:
         """Content that is too large to be read whole is refused, and nothing sent."""
         shelf = Shelf()
-        shelf.note_one_request(RESOURCE)
+        shelf.note_one_request(RESOURCE, ())
         flow = attach.attach(wanted(), shelf)
         attach.go_on(flow)
         with pytest.raises(TooLarge):

@@ -12,7 +12,7 @@ from sojourn.tasks import cases
 HEAD = f'[default]\nresource = "{TICKETS}"\naction = "ticket:read"\n'
 CEDAR = """@id("few") permit (principal, action, resource) when { principal.tokens_issued < 2 && context.params has level };
 @id("no-writes") forbid (principal, action == Sojourn::Action::"ticket:write", resource);
-@id("idle") forbid (principal, action, resource) when { principal.calls > 100 };"""
+@id("idle") forbid (principal, action, resource) when { principal.reported_calls > 100 };"""
 KIND = task_type(cedar=CEDAR)
 
 
@@ -34,7 +34,7 @@ class TestAnswers:
             {"task": "{tokens_issued = 2}", "expect": '"deny"', "policies": "[]"},
             {"action": '"ticket:write"', "expect": '"deny"', "policies": '["no-writes"]'},
             {
-                "task": "{calls = 101}",
+                "task": "{reported_calls = 101}",
                 "action": '"ticket:write"',
                 "expect": '"deny"',
                 "policies": '["no-writes", "idle"]',
@@ -51,6 +51,22 @@ class TestAnswers:
     def test_as_expected(self, lines):
         """A case that says what is so has no differences."""
         assert [()] == [outcome.differences for outcome in run(case(**lines))]
+
+    @pytest.mark.parametrize(("uses", "answer"), [(0, "allow"), (1, "allow"), (2, "deny"), (3, "deny")])
+    def test_limits(self, uses, answer):
+        """A task that has made all uses of an action is denied it by the limit, and nothing else."""
+        kind = task_type(limits='{"ticket:write" = 2}')
+        rule = '"limits"' if answer == "deny" else '"policy"'
+        task = f'{{uses = {{"ticket:write" = {uses}}}}}'
+        lines = {"action": '"ticket:write"', "task": task, "expect": f'"{answer}"', "rule": rule}
+        assert [(), ()] == [each.differences for each in run(case(**lines) + case(name='"d"', task=task), kind)]
+
+    def test_uses_without_a_limit(self):
+        """A case about uses of an action that the type does not limit is a fault, and so is a count by its old name."""
+        with pytest.raises(InvalidPolicy, match="its type does not limit action 'ticket:write'"):
+            run(case(task='{uses = {"ticket:write" = 1}}'))
+        with pytest.raises(InvalidPolicy, match="is now reported_calls"):
+            run(case(task="{calls = 1}"))
 
     @pytest.mark.parametrize(
         ("lines", "says"),
@@ -78,7 +94,7 @@ class TestAnswers:
         """Policies that decided no case are listed, in the order of the file."""
         outcomes = run(case())
         assert ["no-writes", "idle"] == cases.undecided(KIND, outcomes)
-        outcomes += run(case(action='"ticket:write"', task="{calls = 101}", expect='"deny"'))
+        outcomes += run(case(action='"ticket:write"', task="{reported_calls = 101}", expect='"deny"'))
         assert [] == cases.undecided(KIND, outcomes)
 
 

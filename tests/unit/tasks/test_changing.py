@@ -25,7 +25,7 @@ NO_WRITES = PERMIT_ALL + '@id("no") forbid (principal, action == Sojourn::Action
 TYPES = {
     "triage": task_type(),
     "idle": task_type("idle", idle_timeout='"60s"'),
-    "spare": task_type("spare", max_tokens="2", max_calls="3"),
+    "spare": task_type("spare", max_tokens="2", max_reported_calls="3"),
     "once": task_type("once", '@id("once") permit (principal, action, resource) when { principal.tokens_issued < 1 };'),
 }
 

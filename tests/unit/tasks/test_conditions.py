@@ -44,6 +44,16 @@ def test_the_approval_of_a_class():
     assert ApprovalCondition(("operator",), 1, 60) == found.approval
 
 
+def test_limits():
+    """How often an action may be done is a condition, by its name and number."""
+    found = conditions(task_type(limits='{"ticket:write" = 1, "ticket:read" = 3}'), None)
+    assert "limits ticket:read=3 ticket:write=1" == found.names()
+    assert [
+        "it may do ticket:read 3 times, together with all that it hands on",
+        "it may do ticket:write once, together with all that it hands on",
+    ] == list(found.lines())
+
+
 def test_several():
     """Several workloads and several sources are told one after the other."""
     source = "https://issuer.example.org"

@@ -100,7 +100,7 @@ class TestTogether:
         room = await make(
             handed_on(
                 '@id("root") permit (principal, action, resource) when { principal.depth == 0 };'
-                '@id("new") permit (principal, action, resource) when { principal.calls < 1 };'
+                '@id("new") permit (principal, action, resource) when { principal.reported_calls < 1 };'
             )
         )
         task = await room.begin()

@@ -18,6 +18,7 @@ from sojourn.tasks.changing import Changing
 from sojourn.tasks.clients import SOCKET, Client
 from sojourn.tasks.inspecting import INACTIVE, Inspecting, TokenQuery
 from sojourn.tasks.tokens import TaskToken
+from sojourn.tasks.types import TypeSet
 
 SERVICE_ENTRY, STRANGER_ENTRY = entry("/tickets"), entry("/stranger")
 HOLDER, SERVICE, STRANGER = (Client(SOCKET, (each,)) for each in (TRIAGE_ENTRY, SERVICE_ENTRY, STRANGER_ENTRY))
@@ -69,6 +70,17 @@ class TestIntrospection:
         assert (True, "DPoP") == (answer["active"], answer["token_type"])
         assert token.binding is not None
         assert token.binding.claim() == answer["cnf"]
+
+    async def test_counted_actions(self, room: Room, inspect: Inspecting) -> None:
+        """Actions whose uses are counted are in no answer: of a token with no others nothing is said but its task's state."""
+        room.engine.types = TypeSet({"triage": task_type(limits='{"ticket:write" = 1}')})
+        task = await room.begin()
+        answer = told(inspect, SERVICE, await room.engine.token(task, TICKETS, ()))
+        assert (True, "ticket:read") == (answer["active"], answer["scope"])
+        assert ["ticket:read"] == answer["authorization_details"][0]["actions"]
+        alone = await room.engine.token(task, TICKETS, ("ticket:write",))
+        assert {"active": False, "task_state": "active"} == told(inspect, SERVICE, alone)
+        assert INACTIVE == told(inspect, HOLDER, alone)
 
     async def test_an_expired_token(self, room: Room, inspect: Inspecting) -> None:
         """An expired token is inactive, whatever its task does."""

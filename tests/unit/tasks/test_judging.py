@@ -34,7 +34,7 @@ DIGEST = bound.of_http("DELETE", "/tickets/42", b"")
 TYPES = {
     "triage": task_type(),
     "careful": task_type("careful", consequence='"high"', token_ttl='"15s"'),
-    "thrifty": task_type("thrifty", max_calls=3),
+    "thrifty": task_type("thrifty", max_reported_calls=3),
 }
 
 
@@ -359,10 +359,10 @@ class TestOnce:
         proven, _ = sender.prove(token, court.clock.now())
         verified = court.judging.examine(token, TICKETS, proven)
         assert not court.judging.was_used(verified)
-        court.judging.use_up(verified)
+        await court.judging.use(verified, "ticket:read")
         assert court.judging.was_used(verified)
         often = court.judging.examine(await court.token(), TICKETS, tokens.UNPROVEN)
-        court.judging.use_up(often)
+        await court.judging.use(often, "ticket:read")
         assert not court.judging.was_used(often)
 
     async def test_no_signature_twice(self, court, monkeypatch):

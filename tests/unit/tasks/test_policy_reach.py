@@ -46,7 +46,7 @@ class TestAlike:
         """However a policy reads a count, it reads that of the task, each time."""
         policy = Policy(f'@id("a") permit (principal, action, resource) when {{ {condition} }};', ACTIONS, PARAMS)
         for tokens in (0, 1, 0, 5):
-            asked = principal(tokens_issued=tokens, calls=tokens + 1)
+            asked = principal(tokens_issued=tokens, reported_calls=tokens + 1)
             assert (tokens < 1) == bool(policy.decide(asked, "ticket:read", TICKETS, Context()))
 
     def test_what_is_named(self):
@@ -58,16 +58,20 @@ class TestAlike:
 
     def test_entities_are_made_once(self):
         """Of tasks that differ in what no policy reads, entities are made once; a change that is read makes new ones."""
-        policy = Policy('@id("a") permit (principal, action, resource) when { principal.calls < 9 };', ACTIONS, PARAMS)
+        policy = Policy(
+            '@id("a") permit (principal, action, resource) when { principal.reported_calls < 9 };', ACTIONS, PARAMS
+        )
         for tokens, name, calls in ((0, "a", 0), (1, "b", 0), (2, "c", 1)):
-            policy.decide(principal(task_id=name, tokens_issued=tokens, calls=calls), "ticket:read", TICKETS, Context())
+            policy.decide(
+                principal(task_id=name, tokens_issued=tokens, reported_calls=calls), "ticket:read", TICKETS, Context()
+            )
         assert 2 == policy._made.cache_info().misses
 
 
 class TestAllowed:
     """A clean yes is kept for the very same question, and for no other; a no never is."""
 
-    WHEN = "principal.calls < 9 && context.params has level && context.params.level > 0 && context.facts.calm"
+    WHEN = "principal.reported_calls < 9 && context.params has level && context.params.level > 0 && context.facts.calm"
 
     @pytest.fixture
     def asked(self, monkeypatch):
@@ -102,7 +106,7 @@ class TestAllowed:
     @pytest.mark.parametrize(
         ("changes", "action", "resource", "said", "allowed"),
         [
-            pytest.param({"calls": 9}, "ticket:read", TICKETS, {}, False, id="a count"),
+            pytest.param({"reported_calls": 9}, "ticket:read", TICKETS, {}, False, id="a count"),
             pytest.param({"state": "suspended"}, "ticket:read", TICKETS, {}, False, id="the state"),
             pytest.param({"depth": 1}, "ticket:read", TICKETS, {}, True, id="the depth"),
             pytest.param({"workload": "spiffe://x/y"}, "ticket:read", TICKETS, {}, True, id="the workload"),
@@ -125,7 +129,7 @@ class TestAllowed:
     def test_a_no_is_not_kept(self, policy, asked):
         """What is denied is asked again, each time."""
         for _ in range(2):
-            assert not policy.decide(principal(calls=9), "ticket:read", TICKETS, self.context())
+            assert not policy.decide(principal(reported_calls=9), "ticket:read", TICKETS, self.context())
         assert 2 == len(asked)
 
     def test_a_missing_fact(self, policy):

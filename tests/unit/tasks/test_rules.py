@@ -31,7 +31,7 @@ def principal(**changes):
         "workload": TRIAGE,
         "state": "active",
         "tokens_issued": 0,
-        "calls": 0,
+        "reported_calls": 0,
     }
     return Principal(**{**fields, **changes})
 

@@ -16,6 +16,7 @@ from sojourn.limits import (
     TASK_MAX_SECONDS,
     TOKEN_TTL_HIGH_CLASS_SECONDS,
     TOKEN_TTL_MAX_SECONDS,
+    USES_MAX,
 )
 from sojourn.tasks import types as types_module
 from sojourn.tasks.types import load, parse
@@ -115,6 +116,15 @@ class TestParse:
             ({"params": '{"a b" = "string"}'}, "params"),
             ({"params": '{"1a" = "string"}'}, "params"),
             ({"surprise": "1"}, "unknown key"),
+            ({"limits": '{"ticket:eat" = 1}'}, "limits: the ceiling has no action 'ticket:eat'"),
+            ({"limits": '{"ticket:read" = 0}'}, "limits"),
+            ({"limits": f'{{"ticket:read" = {USES_MAX + 1}}}'}, "limits"),
+            ({"limits": '{"ticket:read" = true}'}, "limits"),
+            ({"limits": '["ticket:read"]'}, "limits"),
+            ({"consequence_of": '{"ticket:eat" = "high"}'}, "consequence_of: the ceiling has no action 'ticket:eat'"),
+            ({"consequence_of": '{"ticket:read" = "low"}'}, "consequence_of"),
+            ({"consequence_of": '{"ticket:read" = "high"}', "bound": "false"}, "bound = false is not for high"),
+            ({"max_calls": "3"}, "max_calls: is now max_reported_calls"),
         ],
     )
     def test_refused(self, changes, says):
@@ -128,6 +138,53 @@ class TestParse:
             parse("x", 'surprise = 1\nconsequence = "low"\nceiling = []\n', "")
         for text in ("x.toml:1: surprise", "x.toml:2: consequence", "x.toml:3: ceiling", "x.toml: allowed_workloads"):
             assert text in caught.value.public
+
+    @pytest.mark.parametrize("line", ['limits = {"page:read" = 1}', 'consequence_of = {"page:read" = "high"}'])
+    def test_at_a_provider(self, line):
+        """Of an action whose credentials a provider gives, uses are not counted, and it is of no high consequence."""
+        ceiling = f'[{{resource = "{TICKETS}", actions = ["page:read"], provider = "corp"}}]'
+        name, _, value = line.partition(" = ")
+        with pytest.raises(InvalidPolicy, match="provider 'corp'"):
+            task_type(ceiling=ceiling, **{name: value})
+
+    def test_the_line_of_a_limit(self):
+        """What is said of an action that is not there is told with the line of its table."""
+        text = toml().replace("ceiling", '# no more\n[limits]\n"ticket:eat" = 1\n[[ceiling]]\n#ceiling')
+        text += f'\nresource = "{TICKETS}"\nactions = ["a"]\n'
+        with pytest.raises(InvalidPolicy, match=r"x\.toml:6: limits"):
+            parse("x", text, PERMIT_ALL)
+
+    def test_old_names_in_policies(self):
+        """A policy that reads principal.calls is told what it is called now."""
+        once = '@id("once") forbid (principal, action, resource) when { principal.calls >= 1 };'
+        with pytest.raises(InvalidPolicy, match=r"principal\.calls is now principal\.reported_calls"):
+            task_type(cedar=once)
+
+    def test_uses_in_policies(self):
+        """A policy may read the uses of an action that the type limits, and of no other."""
+        once = '@id("once") forbid (principal, action, resource) when { principal.uses["ticket:read"] >= 1 };'
+        assert task_type(cedar=once, limits='{"ticket:read" = 1}')
+        with pytest.raises(InvalidPolicy, match="uses"):
+            task_type(cedar=once, limits='{"ticket:write" = 1}')
+
+    @pytest.mark.parametrize(
+        ("changes", "high", "bound", "seconds"),
+        [
+            ({}, set(), False, 60),
+            ({"consequence": '"high"'}, {"ticket:read", "ticket:write", "page:read"}, True, 15),
+            ({"consequence_of": '{"ticket:write" = "high"}'}, {"ticket:write"}, False, 60),
+            ({"consequence": '"high"', "consequence_of": '{"page:read" = "normal"}'}, {"ticket:read", "ticket:write"}, False, 60),
+            ({"consequence": '"high"', "consequence_of": '{"page:read" = "normal"}', "bound": "true"}, {"ticket:read", "ticket:write"}, True, 60),
+        ],
+    )  # fmt: skip
+    def test_classes(self, changes, high, bound, seconds):
+        """Each action has the class that is said of it, or the type's; of them the type's tokens have the highest."""
+        kind = task_type(**changes)
+        assert (high, bound, timedelta(seconds=seconds)) == (kind.high, kind.bound, kind.token_ttl)
+        assert ("high" if high else "normal") == kind.consequence
+        for action in ("ticket:read", "ticket:write", "page:read"):
+            assert ("high" if action in high else "normal") == kind.class_of([action])
+            assert ("high" if high else "normal") == kind.class_of(["ticket:write", "ticket:read", "page:read"])
 
     def test_a_number_beyond_all_bounds(self):
         """A duration beyond all bounds is a fault and not a crash."""

@@ -498,7 +498,7 @@ class PolicyConsequence(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., outcome: _Optional[str] = ..., lost: _Optional[_Iterable[_Union[_tasks_pb2.Grant, _Mapping]]] = ..., why: _Optional[str] = ...) -> None: ...
 
 class ExplainPolicyRequest(_message.Message):
-    __slots__ = ("type", "workload", "action", "resource", "params", "tokens_issued", "calls", "facts", "depth")
+    __slots__ = ("type", "workload", "action", "resource", "params", "tokens_issued", "reported_calls", "facts", "depth", "uses")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -513,25 +513,34 @@ class ExplainPolicyRequest(_message.Message):
         key: str
         value: str
         def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    class UsesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     TYPE_FIELD_NUMBER: _ClassVar[int]
     WORKLOAD_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     PARAMS_FIELD_NUMBER: _ClassVar[int]
     TOKENS_ISSUED_FIELD_NUMBER: _ClassVar[int]
-    CALLS_FIELD_NUMBER: _ClassVar[int]
+    REPORTED_CALLS_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
     DEPTH_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
     type: str
     workload: str
     action: str
     resource: str
     params: _containers.ScalarMap[str, str]
     tokens_issued: int
-    calls: int
+    reported_calls: int
     facts: _containers.ScalarMap[str, str]
     depth: int
-    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., tokens_issued: _Optional[int] = ..., calls: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ..., depth: _Optional[int] = ...) -> None: ...
+    uses: _containers.ScalarMap[str, int]
+    def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., tokens_issued: _Optional[int] = ..., reported_calls: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ..., depth: _Optional[int] = ..., uses: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ExplainPolicyResponse(_message.Message):
     __slots__ = ("type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "changes", "conditions")
@@ -565,16 +574,26 @@ class ExplainPolicyResponse(_message.Message):
     def __init__(self, type: _Optional[str] = ..., digest: _Optional[str] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., standings: _Optional[_Iterable[_Union[PolicyStanding, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PolicyChange, _Mapping]]] = ..., conditions: _Optional[_Union[TypeConditions, _Mapping]] = ...) -> None: ...
 
 class TypeConditions(_message.Message):
-    __slots__ = ("approval", "break_glass", "delegation", "facts")
+    __slots__ = ("approval", "break_glass", "delegation", "facts", "limits")
     APPROVAL_FIELD_NUMBER: _ClassVar[int]
     BREAK_GLASS_FIELD_NUMBER: _ClassVar[int]
     DELEGATION_FIELD_NUMBER: _ClassVar[int]
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
     approval: ApprovalCondition
     break_glass: bool
     delegation: DelegationCondition
     facts: _containers.RepeatedCompositeFieldContainer[FactCondition]
-    def __init__(self, approval: _Optional[_Union[ApprovalCondition, _Mapping]] = ..., break_glass: _Optional[bool] = ..., delegation: _Optional[_Union[DelegationCondition, _Mapping]] = ..., facts: _Optional[_Iterable[_Union[FactCondition, _Mapping]]] = ...) -> None: ...
+    limits: _containers.RepeatedCompositeFieldContainer[LimitCondition]
+    def __init__(self, approval: _Optional[_Union[ApprovalCondition, _Mapping]] = ..., break_glass: _Optional[bool] = ..., delegation: _Optional[_Union[DelegationCondition, _Mapping]] = ..., facts: _Optional[_Iterable[_Union[FactCondition, _Mapping]]] = ..., limits: _Optional[_Iterable[_Union[LimitCondition, _Mapping]]] = ...) -> None: ...
+
+class LimitCondition(_message.Message):
+    __slots__ = ("action", "uses")
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    action: str
+    uses: int
+    def __init__(self, action: _Optional[str] = ..., uses: _Optional[int] = ...) -> None: ...
 
 class ApprovalCondition(_message.Message):
     __slots__ = ("approvers", "count", "within_seconds")

@@ -163,16 +163,20 @@ class Outside(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., provider: _Optional[str] = ..., kind: _Optional[str] = ..., details: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class Use(_message.Message):
-    __slots__ = ("resource", "action", "tokens", "calls")
+    __slots__ = ("resource", "action", "tokens", "calls", "counted", "limit")
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     ACTION_FIELD_NUMBER: _ClassVar[int]
     TOKENS_FIELD_NUMBER: _ClassVar[int]
     CALLS_FIELD_NUMBER: _ClassVar[int]
+    COUNTED_FIELD_NUMBER: _ClassVar[int]
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
     resource: str
     action: str
     tokens: int
     calls: int
-    def __init__(self, resource: _Optional[str] = ..., action: _Optional[str] = ..., tokens: _Optional[int] = ..., calls: _Optional[int] = ...) -> None: ...
+    counted: int
+    limit: int
+    def __init__(self, resource: _Optional[str] = ..., action: _Optional[str] = ..., tokens: _Optional[int] = ..., calls: _Optional[int] = ..., counted: _Optional[int] = ..., limit: _Optional[int] = ...) -> None: ...
 
 class TaskApproval(_message.Message):
     __slots__ = ("approval_id", "expires_at", "digest", "approvers", "needed", "given", "denial")

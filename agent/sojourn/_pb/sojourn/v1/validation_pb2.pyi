@@ -119,7 +119,7 @@ class ReportUseResponse(_message.Message):
     def __init__(self, counted: _Optional[int] = ...) -> None: ...
 
 class ValidateTokenRequest(_message.Message):
-    __slots__ = ("token", "audience", "kind", "action", "sender", "params_digest", "use", "served")
+    __slots__ = ("token", "audience", "kind", "action", "sender", "params_digest", "use", "no_action", "served")
     TOKEN_FIELD_NUMBER: _ClassVar[int]
     AUDIENCE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
@@ -127,6 +127,7 @@ class ValidateTokenRequest(_message.Message):
     SENDER_FIELD_NUMBER: _ClassVar[int]
     PARAMS_DIGEST_FIELD_NUMBER: _ClassVar[int]
     USE_FIELD_NUMBER: _ClassVar[int]
+    NO_ACTION_FIELD_NUMBER: _ClassVar[int]
     SERVED_FIELD_NUMBER: _ClassVar[int]
     token: str
     audience: str
@@ -135,8 +136,9 @@ class ValidateTokenRequest(_message.Message):
     sender: Sender
     params_digest: str
     use: bool
+    no_action: bool
     served: Served
-    def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ..., sender: _Optional[_Union[Sender, _Mapping]] = ..., params_digest: _Optional[str] = ..., use: _Optional[bool] = ..., served: _Optional[_Union[Served, _Mapping]] = ...) -> None: ...
+    def __init__(self, token: _Optional[str] = ..., audience: _Optional[str] = ..., kind: _Optional[_Union[TokenKind, str]] = ..., action: _Optional[str] = ..., sender: _Optional[_Union[Sender, _Mapping]] = ..., params_digest: _Optional[str] = ..., use: _Optional[bool] = ..., no_action: _Optional[bool] = ..., served: _Optional[_Union[Served, _Mapping]] = ...) -> None: ...
 
 class Sender(_message.Message):
     __slots__ = ("dpop_proof", "method", "url", "client_certificate", "jkt", "x5t")
