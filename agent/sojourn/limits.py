@@ -325,6 +325,7 @@ DELEGATION_TICKETS = 20_000  # outstanding, half of them of one user's tasks: as
 
 # --- approval -------------------------------------------------------------------------------------------------------
 APPROVALS_PER_TASK = 5  # people who must agree
+APPROVAL_WHEN_MAX = 4_096  # characters of the condition: it stands in each request, and people read it
 APPROVAL_MAX_SECONDS = 86_400
 APPROVALS_WAITING = 1_000  # tasks that wait: more than people can look at
 APPROVALS_WAITING_PER_UID = 100  # so that one user's requests do not bury the others'

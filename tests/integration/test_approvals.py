@@ -94,6 +94,29 @@ class TestStream:
         assert ("expired", "approval_expired") == state_of(agent, asked["id"])
         assert "not_found" == room.decide(agent, asked)
 
+    def test_by_amount(self, agent: AgentProcess, caller: Caller) -> None:
+        """Where the type says from which amount on somebody must agree, nobody is asked below it; and an operator hears
+        beforehand and with the request why he is asked.
+        """
+        caller.tell("begin", type="over", params={"amount": "5000"})
+        begun = caller.hear("task", "pending", "error")
+        assert "active" == state_of(agent, begun["id"])[0]
+        (said,) = records(agent, begun["id"], "task_begun")
+        assert "context.params has amount && context.params.amount > 5000" == said["no_approval_unless"]
+        with Caller(agent.socket, uid=OTHER_UID) as other:
+            asked = ask(other, "over", params={"amount": "5001"})
+            assert (
+                "pending",
+                "context.params.amount > 5000" in agent.run("approval", "show", asked["approval"]).stdout,
+            ) == (
+                state_of(agent, asked["id"])[0],
+                True,
+            )
+            assert "active" == room.decide(agent, asked)
+        question = ("over", "--workload", TRIAGE, "--action", "doc:write", "--resource", PLACE_A)
+        for amount, needed in ((5000, "needs no approval"), (5001, "needs approval")):
+            assert needed in agent.run("policy", "explain", *question, "--param", f"amount={amount}").stdout
+
     def test_events(self, agent: AgentProcess) -> None:
         """The stream says pending first; it completes a request as it completes a task."""
         stream = TaskStream(agent.socket)

@@ -181,6 +181,7 @@ def _lines(value: dict[str, Any]) -> list[str]:
         "agreed": "; ".join(f"{each['role']}, {_person(each)}" for each in value["given"]),
         "asked at": value["asked_at"],
         "until": value["expires_at"],
+        "because": " ".join(value["when"].split()),
         "digest": value["digest"],
     }
     width = max(10, *map(len, lines))

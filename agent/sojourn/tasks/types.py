@@ -25,10 +25,12 @@ from sojourn.limits import (
     TOKEN_TTL_HIGH_CLASS_SECONDS,
 )
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks import clauses
+from sojourn.tasks import approvalneed, clauses
+from sojourn.tasks.approvalneed import ApprovalNeed
+from sojourn.tasks.clauses import Clause
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.params import ParamRule
-from sojourn.tasks.policy import Fields, Param, Policy
+from sojourn.tasks.policy import Context, Fields, Param, Policy, Principal
 from sojourn.tasks.typefile import ApprovalRule, DelegationRule, FactRule, TypeFile
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
@@ -73,6 +75,11 @@ class TaskType:
     digest: str
     lines: Mapping[str, int]  # where each key of its TOML file stands
     outside: Mapping[str, Outside] = field(default_factory=dict)  # resource -> who gives credentials for it
+    need: ApprovalNeed | None = None  # where `approval` is needed; None: of each task
+
+    def needs_approval(self, principal: Principal, authority: Authority, context: Context) -> bool:
+        """Whether somebody must agree before a task that has `authority` begins."""
+        return self.approval is not None and (self.need is None or self.need.of(principal, authority, context))
 
     def read_params(self, given: Mapping[str, str]) -> dict[str, Param]:
         """Check parameters against the type's and give each its type. Raise InvalidInput naming the first fault."""
@@ -140,13 +147,23 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         faults += faults_of(f"{name}.toml", toml, error)
     except InvalidInput as error:
         faults.append(Fault(f"{name}.toml", line_numbers(toml).get("ceiling", 0), f"ceiling: {error.public}"))
+    when: Clause | None = None
+    try:
+        if not faults and file.approval is not None and file.approval.when is not None:
+            when = approvalneed.read(file.approval.when)
+    except InvalidPolicy as error:
+        faults += _of_when(name, toml, error)
     try:
         if faults:
             clauses.read(cedar)  # what can be said of it without its type
         else:
-            policy = _policy(cedar, file, ceiling)
+            policy = _policy(cedar, file, ceiling, when)
     except InvalidPolicy as error:
         faults += (replace(each, file=f"{name}.cedar") for each in error.faults)
+    try:
+        need = None if when is None or faults else ApprovalNeed(when, policy, file.params, file.facts)
+    except InvalidPolicy as error:
+        faults += _of_when(name, toml, error)
     if faults:
         raise InvalidPolicy(faults)
     token_ttl = file.token_ttl
@@ -174,7 +191,15 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         digest=hashlib.sha256(f"{toml}\0{cedar}".encode()).hexdigest(),
         lines=line_numbers(toml),
         outside=_outside(file, toml),
+        need=need,
     )
+
+
+def _of_when(name: str, toml: str, error: InvalidPolicy) -> list[Fault]:
+    """What is wrong with the condition of an approval, where it stands."""
+    lines = line_numbers(toml)
+    line = lines.get("approval.when", lines.get("approval", 0))
+    return [Fault(f"{name}.toml", line, f"approval.when: {each.message}") for each in error.faults]
 
 
 def _outside(file: TypeFile, toml: str) -> dict[str, Outside]:
@@ -188,9 +213,9 @@ def _outside(file: TypeFile, toml: str) -> dict[str, Outside]:
     return found
 
 
-def _policy(cedar: str, file: TypeFile, ceiling: Authority) -> Policy:
+def _policy(cedar: str, file: TypeFile, ceiling: Authority, when: Clause | None) -> Policy:
     actions = sorted({action for grant in ceiling.grants for action in grant.actions})
-    return Policy(cedar, actions, _fields(file.params), _fields(file.facts))
+    return Policy(cedar, actions, _fields(file.params), _fields(file.facts), () if when is None else (when,))
 
 
 def _fields(rules: Mapping[str, ParamRule] | Mapping[str, FactRule]) -> Fields:
