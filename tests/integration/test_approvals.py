@@ -2,9 +2,11 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import grpc
 import pytest
@@ -44,6 +46,20 @@ def as_user(agent: AgentProcess, uid: int, *arguments: str) -> "subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def on_terminal(agent: AgentProcess, argv: Sequence[str], typed: str) -> tuple[int, str]:
+    """The exit status of a command whose terminal this is, and all that it showed."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(argv, env=agent.environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        shown = b""
+        with suppress(OSError):  # what Linux says at the end of a terminal
+            while read := os.read(ours, 4096):
+                shown += read
+        os.close(ours)
+    return process.returncode, shown.decode()
 
 
 class TestStream:
@@ -245,6 +261,27 @@ class TestCommand:
         for verb in ("show", "approve", "deny"):
             done = agent.run("approval", verb, asked["approval"], "--output", "json", check=False)
             assert (1, "not_found") == (done.returncode, room.error_of(done))
+
+    def test_a_terminal_is_asked(self, agent: AgentProcess, caller: Caller) -> None:
+        """On a terminal `approve` shows the request and asks: without a yes nothing is decided, with --yes it is not
+        asked.
+        """
+        asked = ask(caller)
+        approve = (*COMMAND, "approval", "approve", asked["approval"])
+        status, said = on_terminal(agent, approve, "n\n")
+        assert (1, True, True, True) == (
+            status,
+            asked["digest"] in said,
+            "agree to this?" in said,
+            "nothing was decided" in said,
+        )
+        assert 1 == on_terminal(agent, approve, "\x04")[0]  # the end of what is typed is no yes
+        assert "pending" == state_of(agent, asked["id"])[0]
+        assert 0 == on_terminal(agent, approve, "y\n")[0]
+        assert "active" == caller.hear("task")["state"]
+        with Caller(agent.socket, uid=OTHER_UID) as other:
+            status, said = on_terminal(agent, (*COMMAND, "approval", "approve", ask(other)["approval"], "--yes"), "")
+            assert (0, False) == (status, "agree to this?" in said)
 
     def test_as_workload(self, agent: AgentProcess, caller: Caller) -> None:
         """A workload that the type lists decides through the public socket; the operator does not."""
