@@ -62,6 +62,7 @@ LAYERS = [
     ["oversight.caep"],
     ["configtables", "plugins", "settings", "trusted", "folders", "attestation.files"],
     ["providers"],
+    ["notifierconfig"],
     ["config", "process_setup", "attestation.process", "tasks.params", "tasks.typefile", "tasks.types"],
     [
         "oversight.approvals",
@@ -215,6 +216,7 @@ HOMES = {
     "pydantic": [
         "config",
         "configtables",
+        "notifierconfig",
         "providers",
         "settings",
         "tasks.cases",
