@@ -84,7 +84,9 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(rooms.subordinates.run()),
             ]
             if rooms.notices is not None:
-                upkeep.append(group.create_task(rooms.notices.run()))
+                telling = group.create_task(rooms.notices.run())
+                upkeep.append(telling)
+                stack.callback(telling.cancel)  # before what it delivers by is closed
             stack.enter_context(process_setup.hear((signal.SIGHUP,), rooms.policies.wake))
             Upkeep(rooms.authority, rooms.alarms).run()
             rooms.alarms.on_step(rooms.issuing.check_clock)

@@ -17,7 +17,7 @@ may go on the wire, and `detail`, which goes to the log only.
     ├── TaskOver            the task has ended, or is suspended
     │   └── ApprovalRequired    it has not begun yet: someone must agree first
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
-    │   └── AttestationFailed, BundleNotFetched, NotDelivered, StoreFailed, SvidRevoked, SvidExpired
+    │   └── AttestationFailed, BundleNotFetched, StoreFailed, SvidRevoked, SvidExpired
     ├── Unimplemented, FailedPrecondition
     ├── CannotStart         the agent cannot start here
     ├── Unreachable         (client side) nobody answers on the socket
@@ -303,12 +303,6 @@ class Unavailable(SojournError):
     code = "unavailable"
     grpc_status = "UNAVAILABLE"
     oauth_error = "temporarily_unavailable"
-
-
-class NotDelivered(Unavailable):
-    """A notice did not reach whom it is for; it is tried again."""
-
-    code = "not_delivered"
 
 
 class BundleNotFetched(Unavailable):

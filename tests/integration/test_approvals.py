@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
+from typing import Any
 
 import grpc
 import pytest
@@ -380,6 +381,22 @@ def test_an_exchange(agent: AgentProcess) -> None:
         assert ("authorization_pending", task.id) == (waiting["error"], waiting["task_id"])
         task.complete()
     assert [] == room.approvals(agent)
+
+
+def test_an_exchange_by_amount(agent: AgentProcess) -> None:
+    """A bare exchange gets its token at once where nobody must agree, and waits where somebody must."""
+    with SyncClient(agent.socket) as client:
+        subject = client.fetch_jwt_svid(ISSUER).token
+
+        def exchanged(amount: int) -> dict[str, Any]:
+            grant = {"type": "over", "actions": ["doc:read"], "locations": [PLACE_A], "params": {"amount": amount}}
+            answer = post(agent.socket, form(subject, audience=PLACE_A, authorization_details=json.dumps([grant])))
+            return dict(answer.json())
+
+        assert client.validate_token(exchanged(5000)["access_token"], PLACE_A, "doc:read").valid
+        waits = exchanged(5001)
+        assert "authorization_pending" == waits["error"]
+        client.complete_task(waits["task_id"])
 
 
 def test_the_status_of_a_refusal(agent: AgentProcess) -> None:

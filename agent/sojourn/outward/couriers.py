@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from sojourn import trusted
-from sojourn.errors import InvalidInput, NotDelivered, quoted
+from sojourn.errors import InvalidInput, quoted
 from sojourn.limits import NOTICE_STDERR_MAX, NOTICE_TOKEN_MAX_BYTES
 from sojourn.notifierconfig import ApprovalNotifierConfig
-from sojourn.outward.notices import Courier
+from sojourn.outward.notices import Courier, NotDelivered
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.providers.http import Http
 

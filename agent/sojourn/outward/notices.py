@@ -7,7 +7,8 @@ whatever becomes of the agent: a request ends with the agent that it was made of
 import asyncio
 import random
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ import structlog
 
 from sojourn.allowance import Allowance
 from sojourn.clock import Alarm, Alarms, Clock
-from sojourn.errors import SojournError
+from sojourn.errors import SojournError, Unavailable
 from sojourn.hooks import Hooks
 from sojourn.limits import (
     NOTICE_FAILURES_LOGGED_PER_SECOND,
@@ -32,6 +33,12 @@ from sojourn.tasks.task import Task
 log = structlog.get_logger()
 _TELL, _CLOSE, _FORGET = "tell", "close", "forget"
 DELIVERED, FAILED, DROPPED = "delivered", "failed", "dropped"
+
+
+class NotDelivered(Unavailable):
+    """A notice did not reach whom it is for; it is tried again."""
+
+    code = "not_delivered"
 
 
 class NoticeStore(Protocol):
@@ -105,7 +112,7 @@ class Notices:
         now = self._clock.now()
         for approval_id, said in self._store.load().items():
             try:
-                closed = said["event"] == noticemessages.CLOSED
+                closed = said["event"] == noticemessages.CLOSED and bool(said["id"])
                 message = said if closed else noticemessages.closed_by_restart(said, now)
                 self._add(_Notice(approval_id, None, message, _CLOSE, kept=closed, heard=True))
             except (KeyError, TypeError):  # a damaged row
@@ -120,11 +127,16 @@ class Notices:
         return sum(each.todo in {_TELL, _CLOSE} for each in self._todo.values())
 
     def _wanted(self, task: Task) -> None:
-        assert task.approval is not None
-        message = noticemessages.wanted(task, self._node, self._clock.now())
-        self._add(_Notice(task.approval.request.id, task.owner, message, _TELL))
+        with _beside():
+            assert task.approval is not None
+            message = noticemessages.wanted(task, self._node, self._clock.now())
+            self._add(_Notice(task.approval.request.id, task.owner, message, _TELL))
 
     def _over(self, task: Task) -> None:
+        with _beside():
+            self._close(task)
+
+    def _close(self, task: Task) -> None:
         notice = None if task.approval is None else self._notices.get(task.approval.request.id)
         if notice is None or notice.todo == _FORGET:
             return
@@ -233,6 +245,15 @@ class Notices:
                 approval=notice.approval_id,
                 tried=notice.tried,
             )
+
+
+@contextmanager
+def _beside() -> Iterator[None]:
+    """Whatever goes wrong with a notice, the request goes on."""
+    try:
+        yield
+    except Exception:
+        log.exception("approval_notice_failed")
 
 
 def _least(some: list[_Notice]) -> _Notice:

@@ -297,6 +297,7 @@ class Approving:
             "type": task.type.name,
             "approval": task.approval.request.id,
             "digest": task.approval.request.digest,
+            "when": task.approval.request.when or None,
             "verdict": verdict,
             "reason": reason or None,
             "by_uid": approver.person.uid,

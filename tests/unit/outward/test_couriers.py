@@ -9,10 +9,10 @@ from datetime import timedelta
 import pytest
 from harness.authserver import bomb, drop, held, huge, redirect, status
 from harness.webhook import Webhook
-from sojourn.errors import NotDelivered
 from sojourn.limits import NOTICE_STDERR_MAX
 from sojourn.notifierconfig import ApprovalNotifierConfig
 from sojourn.outward.couriers import Command, courier_of
+from sojourn.outward.notices import NotDelivered
 
 MESSAGE = {"id": "apr_1.approval_requested", "event": "approval_requested", "text": "ü"}
 

@@ -6,10 +6,10 @@ import json
 import pytest
 from fakes.approvals import TYPES, approve, deny
 from fakes.task_room import DEADLINE_SECONDS, Room
-from sojourn.errors import NotDelivered, StoreFailed
+from sojourn.errors import StoreFailed
 from sojourn.limits import APPROVAL_PARAM_LISTED, NOTICE_MAX_BYTES, NOTICES_AT_ONCE
 from sojourn.outward.noticemessages import CLOSED, WANTED
-from sojourn.outward.notices import Notices
+from sojourn.outward.notices import NotDelivered, Notices
 
 NODE = {"trust_domain": "example.org", "id": "spiffe://example.org/spire/agent/sojourn/here"}
 
@@ -200,6 +200,13 @@ class TestDelivery:
         room.alarms.ring_due()
         await told.until(lambda: told.courier.told)
         assert [WANTED] == told.courier.events(task)
+
+    async def test_a_message_that_cannot_be_made(self, room, told, monkeypatch):
+        """A request begins and is decided although what is to be told of it cannot even be made."""
+        monkeypatch.setattr("sojourn.outward.noticemessages.wanted", lambda *_: 1 / 0)
+        task = await room.begin("asked")
+        await approve(room, task)
+        assert ("active", []) == (task.state, told.courier.tried)
 
     async def test_a_bug_stops_nothing(self, room, told):
         """A courier that breaks in a way that nobody foresaw is tried again, and the others go on."""

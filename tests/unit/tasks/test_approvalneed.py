@@ -16,6 +16,7 @@ from sojourn.tasks.conditions import conditions
 from sojourn.tasks.explaining import explain
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.policy import Context, Principal, Reading
+from sojourn.tasks.reloading import Reloading
 from sojourn.tasks.typefile import OPERATOR
 from sojourn.tasks.types import TypeSet, parse
 
@@ -199,6 +200,16 @@ class TestHandingOn:
         await approve(room, approved)
         child = await room.hand_on(approved, 0)
         assert "active" == (await room.hand_on(child, 1)).state
+
+    async def test_another_type(self, clock, stack):
+        """A task goes on when its type comes to ask for approval of such as it; a part of it is not handed on then."""
+        room = await opened(FamilyRoom(clock, handed_on()), stack)
+        task = await room.begin()
+        types = TypeSet({"triage": handed_on(approval="{when = 'principal.depth >= 0'}")})
+        await Reloading(room.engine, room.changing).apply(types)
+        assert await room.engine.token(task, TICKETS, ())
+        with pytest.raises(NeedsApproval):
+            await room.hand_on(task, 0)
 
 
 class TestTold:
