@@ -65,7 +65,7 @@ class TestNeed:
         assert (False, True) == (needs(kind, level=1), needs(kind, level=2))
 
     def test_what_cannot_be_asked_is_a_need(self):
-        """So is a request that Cedar does not even read: a value of another type than the schema's."""
+        """A request that Cedar does not even read, by a value of another type than the schema's, needs approval."""
         assert needs(conditional(), context=Context({"level": "many"}))
 
     def test_what_is_said_and_not_on_disk(self):

@@ -35,13 +35,13 @@ class TestVectors:
 
     @pytest.mark.parametrize("vector", VECTORS["grpc"], ids=lambda each: each["what"])
     def test_grpc(self, vector):
-        """So are those of gRPC calls."""
+        """The digests of gRPC calls are those of the vectors that are published, and each is of the JSON there."""
         assert vector["digest"] == bound.of_grpc(vector["method"], base64.b64decode(vector["message_base64"]))
         assert vector["digest"] == sha256(vector["canonical"])
 
     @pytest.mark.parametrize("vector", VECTORS["mcp"], ids=lambda each: each["what"])
     def test_mcp(self, vector):
-        """So are those of tools' calls."""
+        """The digests of tools' calls are those of the vectors that are published, and each is of the JSON there."""
         assert vector["digest"] == bound.of_tool(vector["tool"], vector["arguments"])
         assert vector["digest"] == sha256(vector["canonical"])
 
