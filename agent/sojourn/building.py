@@ -27,8 +27,10 @@ from sojourn.outward.assertions import Assertions
 from sojourn.outward.book import CredentialBook
 from sojourn.outward.bundlesource import BundleSource
 from sojourn.outward.checking import Checking
+from sojourn.outward.couriers import courier_of
 from sojourn.outward.giving import Giving
 from sojourn.outward.handing import Handing
+from sojourn.outward.notices import Notices
 from sojourn.outward.outlets import Outlets, deadlines
 from sojourn.outward.recalling import Recalling
 from sojourn.outward.sealing import Sealing
@@ -47,6 +49,7 @@ from sojourn.store.entries import EntryTable
 from sojourn.store.facts import FactTable
 from sojourn.store.foreign import ForeignTable
 from sojourn.store.kept import REVIEWS, TASK_BLOCKS, KeptList
+from sojourn.store.notices import NoticeTable
 from sojourn.store.pruning import Pruning, most_of
 from sojourn.store.revocations import RevocationTable
 from sojourn.store.signals import SignalTable
@@ -216,6 +219,7 @@ class Rooms:
         self.handing = Handing(engine, self.outlets, self.book, self.asking, audit)
         self._stack.push_async_callback(self.handing.close)
         self.giving = Giving(engine, self.handing)
+        self._build_notices()
         self.checking = Checking(
             self.outlets,
             lambda: engine.types,
@@ -224,6 +228,17 @@ class Rooms:
             audit,
             clock,
         )
+
+    def _build_notices(self) -> None:
+        """Who is told that tasks wait for someone to agree."""
+        self.notices: Notices | None = None
+        courier = courier_of(self._config.approval_notifier)
+        if courier is None:
+            return
+        self._stack.push_async_callback(courier.close)
+        node = {"trust_domain": self._config.trust_domain, "id": str(self._config.node_id)}
+        self.notices = Notices(NoticeTable(self._database), courier, node, self.audit, self.clock, self.alarms)
+        self.notices.follow(self.engine.waiting.on_shown, self.engine.waiting.on_over)
 
     async def _build_services(self) -> None:
         """What is answered about tasks, and heard from elsewhere."""

@@ -55,6 +55,7 @@ from sojourn.limits import (
     SVID_TTL_MIN_SECONDS,
     TOKEN_KEY_SECONDS,
 )
+from sojourn.notifierconfig import ApprovalNotifierConfig
 from sojourn.settings import plain
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
@@ -159,6 +160,7 @@ class Config(Table):
     federation: FederationConfig = FederationConfig()
     limits: LimitsConfig = LimitsConfig()
     audit: AuditConfig = AuditConfig()
+    approval_notifier: ApprovalNotifierConfig = ApprovalNotifierConfig()
 
     @field_validator("trust_domain")
     @classmethod
@@ -306,6 +308,7 @@ def _resolve_paths(values: dict[str, Any], folder: Path) -> None:
     keys = (
         ("registration", "follow"),
         ("federation", "ca"),
+        *(("approval_notifier", key) for key in ("token_file", "ca")),
         *(("tasks", key) for key in ("types_dir", "shadow_types_dir")),
         *(("listen", f"{door}_{key}") for door in ("https", "trust") for key in ("certificate", "key")),
     )

@@ -19,6 +19,7 @@ from sojourn.doors import (
     events,
     https,
     metrics,
+    notices,
     remote,
     statuslists,
     taskmetrics,
@@ -83,6 +84,10 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 group.create_task(rooms.policies.run()),
                 group.create_task(rooms.subordinates.run()),
             ]
+            if rooms.notices is not None:
+                telling = group.create_task(rooms.notices.run())
+                upkeep.append(telling)
+                stack.callback(telling.cancel)  # before what it delivers by is closed
             stack.enter_context(process_setup.hear((signal.SIGHUP,), rooms.policies.wake))
             Upkeep(rooms.authority, rooms.alarms).run()
             rooms.alarms.on_step(rooms.issuing.check_clock)
@@ -97,7 +102,8 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             listeners += await _open_listeners(config, rooms, api, documents, descriptors, stack)
             if config.metrics.listen is not None:
                 outside = credentials.CredentialMetrics(rooms.book, rooms.recalling, rooms.outlets, rooms.clock)
-                stack.callback((await metrics.start(config.metrics.listen, _gauges(rooms), [outside])).close)
+                told = [] if rooms.notices is None else [notices.NoticeMetrics(rooms.notices)]
+                stack.callback((await metrics.start(config.metrics.listen, _gauges(rooms), [outside, *told])).close)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
             rooms.federating.start()

@@ -345,10 +345,25 @@ DELEGATION_TICKETS = 20_000  # outstanding, half of them of one user's tasks: as
 
 # --- approval -------------------------------------------------------------------------------------------------------
 APPROVALS_PER_TASK = 5  # people who must agree
+APPROVAL_WHEN_MAX = 4_096  # characters of the condition: it stands in each request, and people read it
 APPROVAL_MAX_SECONDS = 86_400
 APPROVALS_WAITING = 1_000  # tasks that wait: more than people can look at
 APPROVALS_WAITING_PER_UID = 100  # so that one user's requests do not bury the others'
 APPROVALS_LISTED_BYTES = 2 * 1024 * 1024  # in one answer: half of what clients take
+NOTICES = (
+    2_000  # about requests, to the configured notifier: twice as many as may wait, which are to be told of as over
+)
+NOTICES_PER_OWNER = 400  # of one user's requests, so that nobody's push out the others'
+NOTICES_AT_ONCE = 4  # being delivered: where people are told, more would not be read sooner
+NOTICE_MAX_BYTES = 64 * 1024  # over that parameters and grants are left out: `approval show` has them
+NOTICE_DEADLINE_SECONDS = 10.0  # for one attempt
+NOTICE_DEADLINE_MAX_SECONDS = 60.0
+NOTICE_RETRY_SECONDS = 1.0  # after the first failure; each further pause is twice as long
+NOTICE_RETRY_MAX_SECONDS = 300.0  # longer, and a request would be over before it is told of
+NOTICE_FAILURES_LOGGED_PER_SECOND = 1
+NOTICE_COMMAND_WORDS = 64
+NOTICE_STDERR_MAX = 300  # characters of what a command that failed said, in the log and in status
+NOTICE_TOKEN_MAX_BYTES = 8 * 1024
 APPROVAL_PARAM_LISTED = 200  # characters of a parameter in a list; a single request is shown whole
 TASK_WAIT_SECONDS = 30.0  # that a call waits for a pending task; then its caller calls again
 REVIEWS_OWED = 1_000  # one of each task type

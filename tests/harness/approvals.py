@@ -46,6 +46,7 @@ TYPES = {
     "asked": "[approval]",
     "hurried": '[approval]\nwithin = "2s"',
     "two-people": "[approval]\ncount = 2",
+    "over": "[approval]\nwhen = 'context.params has amount && context.params.amount > 5000'",
     "boss": f'[approval]\napprovers = ["{BOSS}"]',
     "glass": 'break_glass = true\nmax_duration = "10m"\n[approval]',
     "short-glass": 'break_glass = true\nmax_duration = "2s"\n[approval]',

@@ -2,9 +2,12 @@
 
 import json
 import os
+import pty
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
 
 import grpc
 import pytest
@@ -44,6 +47,20 @@ def as_user(agent: AgentProcess, uid: int, *arguments: str) -> "subprocess.Popen
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def on_terminal(agent: AgentProcess, argv: Sequence[str], typed: str) -> tuple[int, str]:
+    """The exit status of a command whose terminal this is, and all that it showed."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(argv, env=agent.environment, stdin=theirs, stdout=theirs, stderr=theirs) as process:
+        os.close(theirs)
+        os.write(ours, typed.encode())
+        shown = b""
+        with suppress(OSError):  # what Linux says at the end of a terminal
+            while read := os.read(ours, 4096):
+                shown += read
+        os.close(ours)
+    return process.returncode, shown.decode()
 
 
 class TestStream:
@@ -93,6 +110,29 @@ class TestStream:
         assert "ApprovalExpired" == caller.hear("error")["kind"]
         assert ("expired", "approval_expired") == state_of(agent, asked["id"])
         assert "not_found" == room.decide(agent, asked)
+
+    def test_by_amount(self, agent: AgentProcess, caller: Caller) -> None:
+        """Where the type says from which amount on somebody must agree, nobody is asked below it; and an operator hears
+        beforehand and with the request why he is asked.
+        """
+        caller.tell("begin", type="over", params={"amount": "5000"})
+        begun = caller.hear("task", "pending", "error")
+        assert "active" == state_of(agent, begun["id"])[0]
+        (said,) = records(agent, begun["id"], "task_begun")
+        assert "context.params has amount && context.params.amount > 5000" == said["no_approval_unless"]
+        with Caller(agent.socket, uid=OTHER_UID) as other:
+            asked = ask(other, "over", params={"amount": "5001"})
+            assert (
+                "pending",
+                "context.params.amount > 5000" in agent.run("approval", "show", asked["approval"]).stdout,
+            ) == (
+                state_of(agent, asked["id"])[0],
+                True,
+            )
+            assert "active" == room.decide(agent, asked)
+        question = ("over", "--workload", TRIAGE, "--action", "doc:write", "--resource", PLACE_A)
+        for amount, needed in ((5000, "needs no approval"), (5001, "needs approval")):
+            assert needed in agent.run("policy", "explain", *question, "--param", f"amount={amount}").stdout
 
     def test_events(self, agent: AgentProcess) -> None:
         """The stream says pending first; it completes a request as it completes a task."""
@@ -223,6 +263,27 @@ class TestCommand:
             done = agent.run("approval", verb, asked["approval"], "--output", "json", check=False)
             assert (1, "not_found") == (done.returncode, room.error_of(done))
 
+    def test_a_terminal_is_asked(self, agent: AgentProcess, caller: Caller) -> None:
+        """On a terminal `approve` shows the request and asks: without a yes nothing is decided, with --yes it is not
+        asked.
+        """
+        asked = ask(caller)
+        approve = (*COMMAND, "approval", "approve", asked["approval"])
+        status, said = on_terminal(agent, approve, "n\n")
+        assert (1, True, True, True) == (
+            status,
+            asked["digest"] in said,
+            "agree to this?" in said,
+            "nothing was decided" in said,
+        )
+        assert 1 == on_terminal(agent, approve, "\x04")[0]  # the end of what is typed is no yes
+        assert "pending" == state_of(agent, asked["id"])[0]
+        assert 0 == on_terminal(agent, approve, "y\n")[0]
+        assert "active" == caller.hear("task")["state"]
+        with Caller(agent.socket, uid=OTHER_UID) as other:
+            status, said = on_terminal(agent, (*COMMAND, "approval", "approve", ask(other)["approval"], "--yes"), "")
+            assert (0, False) == (status, "agree to this?" in said)
+
     def test_as_workload(self, agent: AgentProcess, caller: Caller) -> None:
         """A workload that the type lists decides through the public socket; the operator does not."""
         asked = ask(caller, "boss")
@@ -320,6 +381,22 @@ def test_an_exchange(agent: AgentProcess) -> None:
         assert ("authorization_pending", task.id) == (waiting["error"], waiting["task_id"])
         task.complete()
     assert [] == room.approvals(agent)
+
+
+def test_an_exchange_by_amount(agent: AgentProcess) -> None:
+    """A bare exchange gets its token at once where nobody must agree, and waits where somebody must."""
+    with SyncClient(agent.socket) as client:
+        subject = client.fetch_jwt_svid(ISSUER).token
+
+        def exchanged(amount: int) -> dict[str, Any]:
+            grant = {"type": "over", "actions": ["doc:read"], "locations": [PLACE_A], "params": {"amount": amount}}
+            answer = post(agent.socket, form(subject, audience=PLACE_A, authorization_details=json.dumps([grant])))
+            return dict(answer.json())
+
+        assert client.validate_token(exchanged(5000)["access_token"], PLACE_A, "doc:read").valid
+        waits = exchanged(5001)
+        assert "authorization_pending" == waits["error"]
+        client.complete_task(waits["task_id"])
 
 
 def test_the_status_of_a_refusal(agent: AgentProcess) -> None:

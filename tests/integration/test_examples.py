@@ -1,5 +1,6 @@
 """docs/examples: each program runs as its first lines say, against a real agent."""
 
+import json
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 import pytest
 from harness.agent import COMMAND, ROOT, AgentProcess
+from harness.lacking import lacking
 from harness.looking import until
 
 EXAMPLES = ROOT / "docs" / "examples"
@@ -140,3 +142,45 @@ def test_agent_loop(place: Place) -> None:
     assert "outside_task" in results[3]
     assert "noted on 42: asked the fire brigade" == results[4]
     assert "eyJ" not in said
+
+
+@pytest.fixture(scope="module", params=["go", "node"])
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """The command of an example in another language."""
+    language: str = request.param
+    if shutil.which(language) is None:
+        lacking(f"needs {'Go 1.24' if language == 'go' else 'Node 20'} or newer")
+    if language == "node":
+        return ["node", str(EXAMPLES / "node" / "note.mjs")]
+    program = tmp_path_factory.mktemp("go") / "note"
+    offline = {"GOPROXY": "off", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}  # it needs nothing of others
+    built = subprocess.run(
+        ["go", "build", "-o", str(program), "."],
+        cwd=EXAMPLES / "go",
+        env={**os.environ, **offline},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert 0 == built.returncode, built.stderr
+    return [str(program)]
+
+
+@pytest.mark.timeout(900)
+def test_digests_in_other_languages(other: list[str]) -> None:
+    """Go and Node make the digests of the vectors, with no library of ours, and refuse what has none."""
+    file = EXAMPLES / "request-digests.json"
+    vectors = json.loads(file.read_text())
+    expected = [each["digest"] for form in ("http", "grpc", "mcp") for each in vectors[form]]
+    expected += ["refused" for _ in vectors["refused"]]
+    done = subprocess.run([*other, "--digests", str(file)], capture_output=True, text=True, timeout=60, check=False)
+    assert expected == done.stdout.splitlines(), done.stderr
+
+
+@pytest.mark.timeout(900)
+def test_one_request_in_other_languages(tickets: Place, other: list[str]) -> None:
+    """Programs in Go and Node get a token of class high for one request, with a key of their own, and make it."""
+    for text in ("asked the fire brigade", "ü, and again"):
+        status, _, answer = run(tickets, *other, "42", text).partition(" ")
+        assert ("200", {"ticket": "42", "noted": text}) == (status, json.loads(answer))

@@ -124,3 +124,37 @@ class TestKeysForOthers:
         """A certificate and its key go together, on each listener."""
         [said] = faults(write(f'[listen]\n{door}_{key} = "x.pem"\n'))
         assert f"{door}_certificate and {door}_key go together" in said
+
+
+class TestApprovalNotifier:
+    def test_good(self, write, tmp_path):
+        """Nobody is told by default; files are relative to the configuration, and a webhook may be a loopback address."""
+        assert (None, None) == ((off := load(None, {}, {}).config.approval_notifier).command, off.webhook)
+        text = '[approval_notifier]\nwebhook = "http://127.0.0.1:8099/x?y=z"\ntoken_file = "token"\n'
+        assert tmp_path / "token" == load(write(text), {}, {}).config.approval_notifier.token_file
+        for url in ("https://hooks.example.org/x", "http://localhost:8099/", "http://[::1]:8099/"):
+            assert (
+                url == load(write(f'[approval_notifier]\nwebhook = "{url}"\n'), {}, {}).config.approval_notifier.webhook
+            )
+
+    @pytest.mark.parametrize(
+        ("lines", "says"),
+        [
+            ('command = ["notify"]', "absolute path"),
+            ('command = "/bin/true"', "must be an array"),
+            ("command = []", "command"),
+            ('command = ["/bin/true", "a\\u0000"]', "NUL"),
+            ('webhook = "http://hooks.example.org/x"', "plain http is for loopback addresses alone"),
+            ('webhook = "http://[::ffff:127.0.0.1]:8099/x"', "plain http is for loopback addresses alone"),
+            ('webhook = "https://user:pw@hooks.example.org/x"', "no user information"),
+            ('webhook = "ftp://hooks.example.org/x"', "not a plain http or https URL"),
+            ('webhook = "https://a.example.org"\ncommand = ["/bin/true"]', "it is one of them"),
+            ('webhook = "https://a.example.org"\nprivate_networks = ["10.0.0.0/33"]', "private_networks"),
+            ('command = ["/bin/true"]\ntoken_file = "t"', "token_file is for a webhook"),
+            ('command = ["/bin/true"]\ntimeout = "5m"', "the most is 1m"),
+        ],
+    )
+    def test_refused(self, write, lines, says):
+        """What cannot work is one fault, which says what is wrong."""
+        (fault,) = faults(write(f"[approval_notifier]\n{lines}\n"))
+        assert says in fault

@@ -55,6 +55,7 @@ LAYERS = [
         "tasks.assertions",
         "tasks.clauses",
         "tasks.policy",
+        "tasks.approvalneed",
         "tasks.reasons",
         "tasks.standing",
         "oversight.secevent",
@@ -62,6 +63,7 @@ LAYERS = [
     ["oversight.caep"],
     ["configtables", "plugins", "settings", "trusted", "folders", "attestation.files"],
     ["providers"],
+    ["notifierconfig"],
     [
         *("config", "process_setup", "attestation.process"),
         *("tasks.params", "tasks.typefile", "tasks.binding", "tasks.types"),
@@ -175,6 +177,7 @@ PURE = [
     "tasks.senders",
     "tasks.served",
     "tasks.assertions",
+    "tasks.approvalneed",
     "tasks.asking",
     "tasks.audiences",
     "tasks.cases",
@@ -218,6 +221,7 @@ HOMES = {
     "pydantic": [
         "config",
         "configtables",
+        "notifierconfig",
         "providers",
         "settings",
         "tasks.cases",

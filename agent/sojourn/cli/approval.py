@@ -1,6 +1,7 @@
 """`sojourn approval`: what waits for someone to agree, and the decision."""
 
 import json
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Annotated, Any
@@ -10,7 +11,7 @@ import typer
 from sojourn.cli import remote
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
-from sojourn.cli.output import emit, table
+from sojourn.cli.output import REFUSED, emit, table
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
 from sojourn.cli.watching import show as show_live
 from sojourn.durations import duration_text
@@ -26,6 +27,10 @@ AsWorkloadOption = Annotated[
 ]
 DigestOption = Annotated[
     str, typer.Option("--digest", help="Decide only if the request has this digest. Default: that of the one shown.")
+]
+YesOption = Annotated[
+    bool,
+    typer.Option("--yes", "-y", help="Agree without the question that a terminal is asked. Scripts are not asked."),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", help="For the requester and the audit journal.")]
 _Call = Callable[[Any], Any]
@@ -63,13 +68,15 @@ def approve(
     approval: ApprovalArgument,
     digest: DigestOption = "",
     reason: ReasonOption = "",
+    yes: YesOption = False,
     as_workload: AsWorkloadOption = False,
     admin_socket: AdminSocketOption = None,
     socket: SocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Agree to a request, which is shown. Policy is asked again; what it still allows begins."""
-    _decide(_caller(as_workload, admin_socket, socket), approval, digest, reason, output, agree=True)
+    """Agree to a request, which is shown; a terminal is asked. Policy is asked again; what it still allows begins."""
+    asks = not yes and output is Output.PRETTY and sys.stdin.isatty() and sys.stdout.isatty()
+    _decide(_caller(as_workload, admin_socket, socket), approval, digest, reason, output, agree=True, asks=asks)
 
 
 @app.command()
@@ -114,7 +121,9 @@ def _one(call: _Call, approval: str) -> dict[str, Any]:
     return only
 
 
-def _decide(call: _Call, approval: str, digest: str, reason: str, output: Output, *, agree: bool) -> None:
+def _decide(
+    call: _Call, approval: str, digest: str, reason: str, output: Output, *, agree: bool, asks: bool = False
+) -> None:
     from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
 
     shown = _one(call, approval)
@@ -127,6 +136,9 @@ def _decide(call: _Call, approval: str, digest: str, reason: str, output: Output
     )
     if output is Output.PRETTY:
         emit(output, shown, _lines(shown))
+    if asks and not typer.confirm("agree to this?", err=True):
+        print("nothing was decided", file=sys.stderr)
+        raise typer.Exit(REFUSED)
     task = call(request).task
     given, needed = task.approval.given, task.approval.needed
     value = {
@@ -181,6 +193,7 @@ def _lines(value: dict[str, Any]) -> list[str]:
         "agreed": "; ".join(f"{each['role']}, {_person(each)}" for each in value["given"]),
         "asked at": value["asked_at"],
         "until": value["expires_at"],
+        "because": " ".join(value["when"].split()),
         "digest": value["digest"],
     }
     width = max(10, *map(len, lines))

@@ -227,7 +227,7 @@ def _conditions(message: Any) -> "Conditions":
 
     approval, delegation = message.approval, message.delegation
     return Conditions(
-        approval=ApprovalCondition(tuple(approval.approvers), approval.count, approval.within_seconds)
+        approval=ApprovalCondition(tuple(approval.approvers), approval.count, approval.within_seconds, approval.when)
         if message.HasField("approval")
         else None,
         break_glass=message.break_glass,
@@ -263,13 +263,17 @@ def _explained(found: Any, conditions: "Conditions", output: Output) -> None:
         "rule": found.rule,
         "reason": found.reason,
         "policies": list(found.policies),
+        "needs_approval": found.needs_approval,
         "attributes": [{"name": name, "value": text} for name, text in sorted(found.attributes.items())],
         "standings": standings,
         "changes": changes,
         "conditions": asdict(conditions),
     }
     by = f": {', '.join(found.policies)}" if found.policies else ""
-    lines = [f"{word(found.allowed)} by {found.rule}{by}", f"because {found.reason}", "decided on"]
+    lines = [f"{word(found.allowed)} by {found.rule}{by}", f"because {found.reason}"]
+    if found.allowed and conditions.approval is not None:
+        lines.append(f"a task that asks for it needs {'' if found.needs_approval else 'no '}approval")
+    lines.append("decided on")
     lines += [f"  {name} = {text}" for name, text in sorted(found.attributes.items())]
     lines += ["policies"] if standings else []
     for each in standings:

@@ -164,6 +164,7 @@ def _approval(task: Task, longest: int) -> pb.Approval:
         life_seconds=int(request.life_seconds),
         break_glass=task.type.break_glass,
         consequence=task.type.consequence,
+        when=request.when,
     )
 
 

@@ -70,6 +70,7 @@ class PolicyApi:
         )
         in_force = {name: fact for name, fact in known.facts.items() if name not in given}
         found = await asyncio.to_thread(explain, kind, question, in_force)
+        rule = self._approving.rule(kind)
         return pb.ExplainPolicyResponse(
             type=found.type,
             digest=found.digest,
@@ -85,7 +86,8 @@ class PolicyApi:
                 for each in found.standings
             ],
             changes=[pb.PolicyChange(what=each.what, allowed=each.allowed) for each in found.changes],
-            conditions=pb.TypeConditions(**asdict(conditions(kind, self._approving.rule(kind)))),
+            needs_approval=found.needs_approval or (found.allowed and rule is not None and rule.when is None),
+            conditions=pb.TypeConditions(**asdict(conditions(kind, rule))),
         )
 
     async def report(self, _call: Call, _request: pb.GetShadowReportRequest) -> pb.GetShadowReportResponse:

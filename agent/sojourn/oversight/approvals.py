@@ -74,6 +74,7 @@ class ApprovalRequest:
     asked_at: datetime
     expires_at: datetime
     life_seconds: float  # of the task, once it has begun
+    when: str = ""  # the condition of its type that holds, or could not be asked; empty: each task needs approval
 
     def role_of(self, person: Person, *, operator: bool) -> str:
         """As what `person` may decide this. Raise NotFound if they may not know of it, PolicyDenied if they may."""
@@ -123,5 +124,6 @@ class Approval:
             "digest": request.digest,
             "approvers": list(request.approvers),
             "count": request.count,
+            "when": request.when,
             "given": [each.document() for each in self.given],
         }

@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, MetaData, String, Table, Text, text
 
-SCHEMA = "0008"  # the newest migration in store/migrations/versions; a test compares
+SCHEMA = "0009"  # the newest migration in store/migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -98,6 +98,13 @@ external_credentials = Table(
     Column("expires_at", BigInteger, nullable=False),  # at the latest, seconds since the epoch
     Column("document", Text, nullable=False),  # its handle is in there, sealed
     Index("external_credentials_by_task", "task_id"),
+)
+
+approval_notices = Table(
+    "approval_notices",
+    metadata,
+    Column("id", String(64), primary_key=True),  # of the request
+    Column("document", Text, nullable=False),
 )
 
 settings = Table(

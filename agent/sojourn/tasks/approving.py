@@ -21,8 +21,10 @@ from sojourn.oversight.reviews import Review, Reviews
 from sojourn.tasks import rules
 from sojourn.tasks.asker import Asker
 from sojourn.tasks.engine import TaskEngine
+from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import NoProcess
 from sojourn.tasks.params import texts_of
+from sojourn.tasks.policy import Context, Principal
 from sojourn.tasks.reasons import APPROVAL_DENIED, CONTEXT_CHANGED, POLICY_CHANGED
 from sojourn.tasks.task import PENDING, REVOKED, Begun, Task
 from sojourn.tasks.typefile import ApprovalRule
@@ -50,21 +52,45 @@ class Approving:
     # --- asking -----------------------------------------------------------------------------------------------------
 
     def rule(self, kind: TaskType) -> ApprovalRule | None:
-        """Who must agree to a task of this type; None: nobody."""
-        return kind.approval or (ApprovalRule() if kind.consequence in self._classes else None)
+        """Who must agree to a task of this type; None: nobody. Of a class that needs approval all of its tasks do."""
+        if kind.consequence not in self._classes:
+            return kind.approval
+        return ApprovalRule() if kind.approval is None else kind.approval.model_copy(update={"when": None})
+
+    def needed(
+        self, kind: TaskType, principal: Principal, authority: Authority, context: Context
+    ) -> ApprovalRule | None:
+        """Who must agree before a task that has `authority` begins; None: nobody."""
+        rule = self.rule(kind)
+        if rule is None or rule.when is None or kind.needs_approval(principal, authority, context):
+            return rule
+        return None
+
+    def check_handed_on(self, task: Task, line: Sequence[Task], context: Context) -> None:
+        """Raise NeedsApproval if a task that is handed on needs approval, and nobody has agreed to one of its line."""
+        if any(each.approved for each in line):
+            return
+        rule = self.needed(task.type, task.principal(), task.authority, context)
+        if rule is not None:
+            raise NeedsApproval(
+                f"a task of type {task.type.name!r} needs the approval of {', '.join(rule.approvers)} by now, and"
+                " nobody has agreed to the one that is handed on: begin a task of its own"
+            )
 
     def check(self, kind: TaskType) -> None:
         """Raise ReviewOwed if an earlier task of a break-glass type has to be looked at first."""
         if kind.break_glass:
             self.reviews.check(kind.name)
 
-    def prepare(self, task: Task, peer: Asker, entries: Sequence[Entry]) -> None:
-        """Have a task that is about to begin wait for approval, if its type needs one.
+    def prepare(self, task: Task, peer: Asker, entries: Sequence[Entry], context: Context) -> None:
+        """Have a task that is about to begin wait for approval, if it needs one. `context`: what policy was asked with.
 
         Raises NeedsApproval if it is one that cannot wait, LimitExceeded if too many do.
         """
-        rule = self.rule(task.type)
+        rule = self.needed(task.type, task.principal(), task.authority, context)
         if rule is None:
+            if (unless := self.rule(task.type)) is not None:
+                task.decided_on = {**task.decided_on, "no_approval_unless": unless.when}
             return
         if isinstance(task.holder.process, NoProcess):
             raise NeedsApproval(
@@ -86,6 +112,7 @@ class Approving:
             asked_at=now,
             expires_at=now + rule.within,
             life_seconds=(task.expires_at - task.created_at).total_seconds(),
+            when=rule.when or "",
         )
         task.approval = Approval(request)
         task.state = PENDING
@@ -102,6 +129,7 @@ class Approving:
             "approvers": list(request.approvers),
             "count": request.count,
             "within": int((request.expires_at - request.asked_at).total_seconds()),
+            "when": request.when or None,
             "login_uid": request.requester.login_uid,
             "requester_pid": request.requester.pid,
         }
@@ -269,6 +297,7 @@ class Approving:
             "type": task.type.name,
             "approval": task.approval.request.id,
             "digest": task.approval.request.digest,
+            "when": task.approval.request.when or None,
             "verdict": verdict,
             "reason": reason or None,
             "by_uid": approver.person.uid,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from sojourn.errors import InvalidInput
 from sojourn.limits import USES_MAX
+from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.policy import Allow, Context, Deny, Param, Principal, Reading
 from sojourn.tasks.rules import NOT_HANDED_ON, may_hold
 from sojourn.tasks.types import TaskType
@@ -43,11 +44,15 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was answered, and by which of RULES. `context` is what policies could read."""
+    """What was answered, and by which of RULES. `context` is what policies could read.
+
+    `approval`: whether its type would have somebody agree before a task begins that asks for this.
+    """
 
     rule: str
     decision: Allow | Deny
     context: Context = field(default_factory=Context)
+    approval: bool = False
 
     def __bool__(self) -> bool:
         return bool(self.decision)
@@ -75,8 +80,10 @@ def ask(kind: TaskType, question: Question, *, limits: bool = True) -> Answer:
     for name, why in context.absent.items():
         if kind.facts[name].required:
             return Answer("facts", Deny(f"fact {name!r} is {why}"), context)
-    decision = kind.policy.decide(question.principal(kind), question.action, question.resource, context)
-    return Answer("policy", decision, context)
+    principal = question.principal(kind)
+    decision = kind.policy.decide(principal, question.action, question.resource, context)
+    asked = Authority((Grant(question.resource, (question.action,)),))
+    return Answer("policy", decision, context, bool(decision) and kind.needs_approval(principal, asked, context))
 
 
 def _context(kind: TaskType, question: Question) -> Context:

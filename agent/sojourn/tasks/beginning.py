@@ -16,10 +16,10 @@ from sojourn.tasks.asker import Asker, owner_of
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.holders import Hold
-from sojourn.tasks.policy import Param
+from sojourn.tasks.policy import Context, Param, Principal
 from sojourn.tasks.reasons import DEADLINE, HOLDER_DISCONNECTED, NOT_WRITTEN
 from sojourn.tasks.repeats import Repeats
-from sojourn.tasks.task import NOTHING, PENDING, REVOKED, Task
+from sojourn.tasks.task import ACTIVE, NOTHING, PENDING, REVOKED, Task
 from sojourn.tasks.types import TaskType
 
 
@@ -76,9 +76,27 @@ class Beginning:
         self._approving = approving
         self._repeats = Repeats(engine.tasks)
 
-    def needs_approval(self, kind: TaskType) -> bool:
-        """Whether a task of this type waits for someone to agree."""
-        return self._approving.rule(kind) is not None
+    def waits(self, entries: Sequence[Entry], request: BeginRequest) -> bool:
+        """Whether a task that is begun in this very step by a caller with these identities waits for someone to agree.
+
+        Of a request that is refused nothing is said.
+        """
+        kind = self._engine.type_named(request.type_name)
+        rule = self._approving.rule(kind)
+        if rule is None or rule.when is None:
+            return rule is not None
+        try:
+            workload = str(rules.entry_for(kind, entries, request.spiffe_id).spiffe_id)
+            context = self._engine.known(kind, workload, params=kind.read_params(request.params))
+            principal = Principal("tsk_asked", kind.name, workload, ACTIVE, 0, 0)
+            authority = rules.authorize(kind, principal, request.wanted, context)
+        except SojournError:
+            return True
+        return self._approving.needed(kind, principal, authority, context) is not None
+
+    def check_handed_on(self, task: Task, parent: Task, context: Context) -> None:
+        """Raise NeedsApproval if nobody has agreed to what `task` was handed on by, and by now somebody must."""
+        self._approving.check_handed_on(task, (parent, *self._engine.family.line(parent)), context)
 
     async def begin(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
         """Begin a task for a caller with these identities. Takes ownership of `bond`. If someone must agree first, the
@@ -219,7 +237,7 @@ class Beginning:
             engine.denied("begin_denied", task, error, **decided.record())
             raise
         task.decided_on = decided.record()
-        self._approving.prepare(task, peer, entries)
+        self._approving.prepare(task, peer, entries, decided.context)
         held.holder.process.check_alive()
         return task
 

@@ -60,6 +60,7 @@ class _Case(_Asked):
     name: Annotated[str, Field(min_length=1)]
     expect: Literal["allow", "deny"]
     policies: tuple[str, ...] | None = None  # those that decide, no more and no less; without: any
+    approval: StrictBool | None = None  # whether somebody must agree to a task that asks for it; without: either
     # What decides; without: any.
     rule: Literal["workload", "binding", "params", "ceiling", "limits", "facts", "policy"] | None = None
 
@@ -73,13 +74,14 @@ class _File(BaseModel):
 
 @dataclass(frozen=True)
 class Case:
-    """One question, and what must be answered. `policies` and `rule` None: whatever they are."""
+    """One question, and what must be answered. `policies`, `rule` and `approval` None: whatever they are."""
 
     name: str
     question: Question
     allow: bool
     policies: tuple[str, ...] | None
     rule: str | None
+    approval: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -168,7 +170,7 @@ def _made(kind: TaskType, case: _Case, default: _Asked) -> Case:
         facts=given("facts", {}),
     )
     policies = None if case.policies is None else tuple(sorted(case.policies))
-    return Case(case.name, question, case.expect == "allow", policies, case.rule)
+    return Case(case.name, question, case.expect == "allow", policies, case.rule, case.approval)
 
 
 def _outcome(case: Case, answer: Answer) -> Outcome:
@@ -180,7 +182,13 @@ def _outcome(case: Case, answer: Answer) -> Outcome:
         differences.append(f"expected policies {_listed(case.policies)}, got {_listed(answer.decision.policies)}")
     if case.rule is not None and case.rule != answer.rule:
         differences.append(f"expected to be decided by {case.rule}, got {answer.rule}")
+    if case.approval is not None and case.approval != answer.approval:
+        differences.append(f"expected {_agreed(case.approval)}, got {_agreed(answer.approval)}")
     return Outcome(case, answer, tuple(differences))
+
+
+def _agreed(needed: bool) -> str:
+    return "approval to be needed" if needed else "no approval to be needed"
 
 
 def _listed(policies: Sequence[str]) -> str:

@@ -111,6 +111,14 @@ def read(text: str) -> list[Clause]:
     return found
 
 
+def only(text: str) -> Clause:
+    """The one policy that a text is. Raise InvalidPolicy if it is none, or several."""
+    pieces = list(_pieces(text))
+    if len(pieces) != 1:
+        raise InvalidPolicy([Fault("", 0, "it is not one policy")])
+    return _clause(*pieces[0])
+
+
 def ours() -> list[Clause]:
     """The policies that stand before those of every task type."""
     return [_clause(0, piece) for _, piece in _pieces(OURS)]

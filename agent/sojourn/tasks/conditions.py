@@ -13,11 +13,12 @@ from sojourn.tasks.types import TaskType
 
 @dataclass(frozen=True, slots=True)
 class ApprovalCondition:
-    """`count` of the `approvers` must agree, within that time."""
+    """`count` of the `approvers` must agree, within that time; `when` empty: to each task."""
 
     approvers: tuple[str, ...]
     count: int
     within_seconds: int
+    when: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class Conditions:
 
     def names(self) -> str:
         """In a few words, for a table."""
-        words = {"approval": self.approval, "break-glass": self.break_glass, "delegation": self.delegation}
+        approval = "approval when" if self.approval is not None and self.approval.when else "approval"
+        words = {approval: self.approval, "break-glass": self.break_glass, "delegation": self.delegation}
         found = [word for word, has in words.items() if has]
         found += [f"facts {' '.join(fact.name for fact in self.facts)}"] if self.facts else []
         found += [f"limits {' '.join(f'{each.action}={each.uses}' for each in self.limits)}"] if self.limits else []
@@ -73,7 +75,8 @@ class Conditions:
             yield "it is break-glass: a review is owed before the next one"
         if self.approval is not None:
             who, within = ", ".join(self.approval.approvers), _text(self.approval.within_seconds)
-            yield f"{self.approval.count} of {who} must agree, within {within}"
+            where = f", where {' '.join(self.approval.when.split())}" if self.approval.when else ""
+            yield f"{self.approval.count} of {who} must agree, within {within}{where}"
         if self.delegation is not None:
             to, far = ", ".join(self.delegation.to), self.delegation.max_depth
             yield f"it may be handed on to {to}: {self.delegation.max_children} times, {far} deep"
@@ -92,7 +95,9 @@ def conditions(kind: TaskType, approval: ApprovalRule | None) -> Conditions:
     return Conditions(
         approval=None
         if approval is None
-        else ApprovalCondition(approval.approvers, approval.count, int(approval.within.total_seconds())),
+        else ApprovalCondition(
+            approval.approvers, approval.count, int(approval.within.total_seconds()), approval.when or ""
+        ),
         break_glass=kind.break_glass,
         delegation=None
         if delegation is None

@@ -199,6 +199,7 @@ class Delegating:
         task.decided_on = decided.record()
         if not task.authority.grants:
             raise PolicyDenied("policy leaves nothing of what was handed on")
+        self._beginning.check_handed_on(task, parent, decided.context)
         held.holder.process.check_alive()
         return task
 

@@ -39,6 +39,7 @@ class Explanation:
     attributes: Mapping[str, str]
     standings: tuple[Standing, ...]
     changes: tuple[Change, ...]
+    needs_approval: bool = False  # before a task begins that asks for it, as its type says
 
 
 def explain(kind: TaskType, question: Question, known: Mapping[str, Reading] = MappingProxyType({})) -> Explanation:
@@ -77,6 +78,7 @@ def explain(kind: TaskType, question: Question, known: Mapping[str, Reading] = M
         attributes,
         tuple(sorted(standings, key=lambda each: (len(each.misses), each.effect != "permit"))),
         tuple(changes[:CHANGES_SHOWN]),
+        answer.approval,
     )
 
 

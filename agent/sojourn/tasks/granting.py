@@ -292,7 +292,7 @@ class Granting:
             max_seconds=kind.token_ttl.total_seconds(),
             svids=asked.svids,
         )
-        waits = self._beginning.needs_approval(kind)
+        waits = self._beginning.waits(client.entries, begin)
         task = await self._beginning.begin(
             asker_of(client), client.entries, begin, bond_of(client, runner, waits=waits)
         )

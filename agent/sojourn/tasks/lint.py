@@ -15,7 +15,8 @@ def warnings(kind: TaskType) -> list[Fault]:
     found = [
         Fault(f"{kind.name}.cedar", clause.line, text) for clause in kind.policy.clauses for text in _of(kind, clause)
     ]
-    read = {name for clause in kind.policy.clauses for name in clause.facts}
+    asked = [*kind.policy.clauses, *([kind.need.clause] if kind.need is not None else [])]
+    read = {name for clause in asked for name in clause.facts}
     for name in sorted(set(kind.facts) - read):
         line = kind.lines.get(f"facts.{name}", kind.lines.get("facts", 0))
         why = " but must be there" if kind.facts[name].required else ""

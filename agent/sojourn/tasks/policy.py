@@ -119,11 +119,15 @@ class Policy:
         params: Fields,
         facts: Fields = NO_FIELDS,
         limited: Sequence[str] = (),
+        beside: Sequence[Clause] = (),
     ) -> None:
-        """Parse and validate. `limited`: the actions whose uses are counted. Raise InvalidPolicy with what is wrong."""
+        """Parse and validate. Raise InvalidPolicy with what is wrong.
+
+        `limited`: the actions whose uses are counted. `beside`: what else `ask` will be asked with, see `beside`.
+        """
         self.clauses = clauses.read(text)
         self._required_facts = sorted(facts.required)
-        schema = schema_text(actions, params, facts, limited)
+        self._schema_text = schema = schema_text(actions, params, facts, limited)
         every = [*OWN, *self.clauses]
         faults = [
             Fault("", clause.line, f"policy {clause.id!r} is about action {action!r}, which is not in the ceiling")
@@ -147,8 +151,8 @@ class Policy:
         self.whole = compiled(every)
         # Tasks that are alike in all that policies name or read are one to them: making entities is half of what a
         # decision costs.
-        names_tasks = any(clause.names_tasks for clause in self.clauses)
-        read = frozenset[str]().union(*(clause.attributes for clause in self.clauses))
+        names_tasks = any(clause.names_tasks for clause in (*self.clauses, *beside))
+        read = frozenset[str]().union(*(clause.attributes for clause in (*self.clauses, *beside)))
         self._alike: dict[str, Any] = {} if names_tasks else {"task_id": _SOME_TASK}
         self._alike |= {count: 0 for count in ("tokens_issued", "reported_calls") if count not in read}
         if limited and "uses" not in read:
@@ -161,6 +165,16 @@ class Policy:
         made = {tuple(each.id for each in cut): cut for cut in cuts.values()}  # many actions have the same
         ready = {ids: compiled(cut) for ids, cut in made.items()}
         self._cut = {action: ready[tuple(each.id for each in cut)] for action, cut in cuts.items()}
+
+    def beside(self, clause: Clause) -> cedarpy.PolicySet:
+        """Compile a policy that is none of the type's, but valid by its schema. Raise InvalidPolicy if it is not."""
+        try:
+            result = cedarpy.validate_policies(clause.text, self._schema_text)
+        except Exception as error:
+            raise InvalidPolicy(f"it cannot be validated: {error}") from error
+        if not result.validation_passed:
+            raise InvalidPolicy([Fault("", 0, _told(each)) for each in result.errors])
+        return compiled([clause])
 
     def decide(self, principal: Principal, action: str, resource: str, context: Context) -> Allow | Deny:
         """Ask whether a task may do `action` at `resource`. Without a fact that is required it may not."""
@@ -265,10 +279,14 @@ def _faults(errors: Sequence[Any], every: Sequence[Clause]) -> list[Fault]:
     for error in errors:
         number = re.fullmatch(r"policy([0-9]+)", str(error.policy_id))
         clause = every[int(number[1])] if number and int(number[1]) < len(every) else None
-        message = re.sub(r"^for policy `[^`]*`, ", "", str(error.error))
-        named = f"policy {clause.id!r}: {message}" if clause else message
+        named = f"policy {clause.id!r}: {_told(error)}" if clause else _told(error)
         found.append(Fault("", clause.line if clause else 0, named))
     return list(dict.fromkeys(found))
+
+
+def _told(error: Any) -> str:
+    """What the validator says, without its own name of the policy."""
+    return re.sub(r"^for policy `[^`]*`, ", "", str(error.error))
 
 
 def schema_text(actions: Sequence[str], params: Fields, facts: Fields = NO_FIELDS, limited: Sequence[str] = ()) -> str:

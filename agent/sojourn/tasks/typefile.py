@@ -12,6 +12,7 @@ from sojourn.configtables import Duration, between
 from sojourn.errors import SojournError
 from sojourn.limits import (
     APPROVAL_MAX_SECONDS,
+    APPROVAL_WHEN_MAX,
     APPROVALS_PER_TASK,
     BREAK_GLASS_MAX_SECONDS,
     DELEGATION_CHILDREN,
@@ -127,7 +128,10 @@ class DelegationRule(_Table):
 
 
 class ApprovalRule(_Table):
-    """Who must agree before a task of the type begins: `count` of the `approvers`, `within` that time."""
+    """Who must agree before a task of the type begins: `count` of the `approvers`, `within` that time.
+
+    `when`: a condition in Cedar; to a task for which it does not hold nobody must. Default: to each.
+    """
 
     approvers: Annotated[tuple[Annotated[str, AfterValidator(_operator_or_workload)], ...], Field(min_length=1)] = (
         OPERATOR,
@@ -136,6 +140,7 @@ class ApprovalRule(_Table):
     within: Annotated[Duration, between(timedelta(seconds=1), timedelta(seconds=APPROVAL_MAX_SECONDS))] = timedelta(
         minutes=10
     )
+    when: Annotated[str, Field(min_length=1, max_length=APPROVAL_WHEN_MAX)] | None = None
 
 
 class TypeFile(_Table):
@@ -207,6 +212,8 @@ class TypeFile(_Table):
     def _break_glass_is_bounded(self) -> Self:
         if self.break_glass and self.approval is None:
             raise ValueError("break_glass needs an [approval]: a second person must know")
+        if self.break_glass and self.approval is not None and self.approval.when is not None:
+            raise ValueError("break_glass needs the approval of each task: approval.when is not for it")
         if self.break_glass and self.max_duration > timedelta(seconds=BREAK_GLASS_MAX_SECONDS):
             raise ValueError(f"max_duration of a break_glass type is at most {BREAK_GLASS_MAX_SECONDS // 60}m")
         return self

@@ -25,10 +25,12 @@ from sojourn.limits import (
     TOKEN_TTL_HIGH_CLASS_SECONDS,
 )
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks import binding, clauses
+from sojourn.tasks import approvalneed, binding, clauses
+from sojourn.tasks.approvalneed import ApprovalNeed
+from sojourn.tasks.clauses import Clause
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.params import ParamRule
-from sojourn.tasks.policy import Fields, Param, Policy
+from sojourn.tasks.policy import Context, Fields, Param, Policy, Principal
 from sojourn.tasks.tokens import HIGH, NORMAL
 from sojourn.tasks.typefile import ApprovalRule, DelegationRule, FactRule, TypeFile
 
@@ -75,14 +77,14 @@ class TaskType:
     lines: Mapping[str, int]  # where each key of its TOML file stands
     outside: Mapping[str, Outside] = field(default_factory=dict)  # resource -> who gives credentials for it
     bind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # action -> the parameters that concern it
+    high: frozenset[str] = frozenset()  # its actions of high consequence
+    limits: Mapping[str, int] = field(default_factory=dict)  # action -> how often a task may do it
+    need: ApprovalNeed | None = None  # where `approval` is needed; None: of each task
 
     def concerning(self, action: str) -> tuple[str, ...]:
         """The parameters with which services compare a request for this action: by default all that tokens carry."""
         carried = tuple(name for name, rule in self.params.items() if rule.in_tokens)
         return self.bind.get(action, carried)
-
-    high: frozenset[str] = frozenset()  # its actions of high consequence
-    limits: Mapping[str, int] = field(default_factory=dict)  # action -> how often a task may do it
 
     def class_of(self, actions: Iterable[str]) -> str:
         """The class of a token for these actions: the highest of theirs."""
@@ -91,6 +93,10 @@ class TaskType:
     def uses_of(self, counted: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
         """How often each of the actions that it limits was done, as policies read it."""
         return tuple([(action, counted.get(action, 0)) for action in sorted(self.limits)]) if self.limits else ()
+
+    def needs_approval(self, principal: Principal, authority: Authority, context: Context) -> bool:
+        """Whether somebody must agree before a task that has `authority` begins."""
+        return self.approval is not None and (self.need is None or self.need.of(principal, authority, context))
 
     def read_params(self, given: Mapping[str, str]) -> dict[str, Param]:
         """Check parameters against the type's and give each its type. Raise InvalidInput naming the first fault."""
@@ -160,13 +166,23 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         faults += faults_of(f"{name}.toml", toml, error)
     except InvalidInput as error:
         faults.append(Fault(f"{name}.toml", line_numbers(toml).get("ceiling", 0), f"ceiling: {error.public}"))
+    when: Clause | None = None
+    try:
+        if not faults and file.approval is not None and file.approval.when is not None:
+            when = approvalneed.read(file.approval.when)
+    except InvalidPolicy as error:
+        faults += _of_when(name, toml, error)
     try:
         if faults:
             clauses.read(cedar)  # what can be said of it without its type
         else:
-            policy = _policy(cedar, file, ceiling)
+            policy = _policy(cedar, file, ceiling, when)
     except InvalidPolicy as error:
         faults += (replace(each, file=f"{name}.cedar") for each in error.faults)
+    try:
+        need = None if when is None or faults else ApprovalNeed(when, policy, file.params, file.facts)
+    except InvalidPolicy as error:
+        faults += _of_when(name, toml, error)
     if faults:
         raise InvalidPolicy(faults)
     actions = {action for grant in ceiling.grants for action in grant.actions}
@@ -199,7 +215,15 @@ def parse(name: str, toml: str, cedar: str) -> TaskType:
         bind={action: tuple(dict.fromkeys(names)) for action, names in file.bind.items()},
         high=high,
         limits=dict(file.limits),
+        need=need,
     )
+
+
+def _of_when(name: str, toml: str, error: InvalidPolicy) -> list[Fault]:
+    """What is wrong with the condition of an approval, where it stands."""
+    lines = line_numbers(toml)
+    line = lines.get("approval.when", lines.get("approval", 0))
+    return [Fault(f"{name}.toml", line, f"approval.when: {each.message}") for each in error.faults]
 
 
 def _outside(file: TypeFile, toml: str) -> dict[str, Outside]:
@@ -224,9 +248,10 @@ def _of_no_action(name: str, toml: str, file: TypeFile, ceiling: Authority) -> l
     ]
 
 
-def _policy(cedar: str, file: TypeFile, ceiling: Authority) -> Policy:
+def _policy(cedar: str, file: TypeFile, ceiling: Authority, when: Clause | None) -> Policy:
     actions = sorted({action for grant in ceiling.grants for action in grant.actions})
-    return Policy(cedar, actions, _fields(file.params), _fields(file.facts), sorted(file.limits))
+    beside = () if when is None else (when,)
+    return Policy(cedar, actions, _fields(file.params), _fields(file.facts), sorted(file.limits), beside)
 
 
 def _fields(rules: Mapping[str, ParamRule] | Mapping[str, FactRule]) -> Fields:

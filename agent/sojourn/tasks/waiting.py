@@ -6,6 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from sojourn.errors import LimitExceeded
+from sojourn.hooks import Hooks
 from sojourn.limits import APPROVALS_WAITING, APPROVALS_WAITING_PER_UID
 from sojourn.tasks.task import PENDING, Task
 
@@ -24,6 +25,8 @@ class Waiting:
     """All of them."""
 
     def __init__(self) -> None:
+        self.on_shown = Hooks[[Task]]()  # its request may be decided from now on
+        self.on_over = Hooks[[Task]]()  # a task whose request was shown waits no more: it has begun, or is over
         self._waiters: dict[str, Waiter] = {}
         self._per_uid: Counter[int] = Counter()
 
@@ -53,6 +56,7 @@ class Waiting:
         """Its request may be decided from now on."""
         if task.approval is not None and task.approval.request.id in self._waiters:
             self._waiters[task.approval.request.id].shown = True
+            self.on_shown.tell(task)
 
     def remove(self, task: Task) -> None:
         """It waits no more: it has begun, or is over."""
@@ -62,6 +66,8 @@ class Waiting:
             self._per_uid[task.uid] -= 1
             if self._per_uid[task.uid] <= 0:
                 del self._per_uid[task.uid]
+            if waiter.shown:
+                self.on_over.tell(task)
 
     async def settled(self, task: Task, seconds: float) -> None:
         """Return when the task waits no more, or after that time."""

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -15,6 +16,49 @@ values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=8,
 )
+
+
+VECTORS = json.loads((Path(__file__).parents[3] / "docs" / "examples" / "request-digests.json").read_text())
+
+
+def sha256(text):
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+
+
+class TestVectors:
+    @pytest.mark.parametrize("vector", VECTORS["http"], ids=lambda each: each["what"])
+    def test_http(self, vector):
+        """The digests of HTTP requests are those of the vectors that are published, and each is of the JSON there."""
+        content = base64.b64decode(vector["content_base64"])
+        assert vector["digest"] == bound.of_http(vector["method"], vector["target"], content)
+        assert vector["digest"] == sha256(vector["canonical"])
+
+    @pytest.mark.parametrize("vector", VECTORS["grpc"], ids=lambda each: each["what"])
+    def test_grpc(self, vector):
+        """The digests of gRPC calls are those of the vectors that are published, and each is of the JSON there."""
+        assert vector["digest"] == bound.of_grpc(vector["method"], base64.b64decode(vector["message_base64"]))
+        assert vector["digest"] == sha256(vector["canonical"])
+
+    @pytest.mark.parametrize("vector", VECTORS["mcp"], ids=lambda each: each["what"])
+    def test_mcp(self, vector):
+        """The digests of tools' calls are those of the vectors that are published, and each is of the JSON there."""
+        assert vector["digest"] == bound.of_tool(vector["tool"], vector["arguments"])
+        assert vector["digest"] == sha256(vector["canonical"])
+
+    @pytest.mark.parametrize("vector", VECTORS["refused"], ids=lambda each: each["what"])
+    def test_refused(self, vector):
+        """What has no digest there has none here."""
+        with pytest.raises(InvalidInput):
+            bound.of_tool("any", json.loads(vector["arguments_json"]))
+
+    def test_page(self):
+        """The page that tells of them shows a vector, and the members of each form."""
+        page = (Path(__file__).parents[3] / "docs" / "request-digests.md").read_text()
+        first = VECTORS["http"][0]
+        assert first["canonical"] in page
+        assert f"\n    {first['digest']}=\n" in page
+        for each in (VECTORS["http"][0], VECTORS["grpc"][0], VECTORS["mcp"][0]):
+            assert all(f"| `{member}` |" in page for member in json.loads(each["canonical"]))
 
 
 class TestDigest:

@@ -543,7 +543,7 @@ class ExplainPolicyRequest(_message.Message):
     def __init__(self, type: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., tokens_issued: _Optional[int] = ..., reported_calls: _Optional[int] = ..., facts: _Optional[_Mapping[str, str]] = ..., depth: _Optional[int] = ..., uses: _Optional[_Mapping[str, int]] = ...) -> None: ...
 
 class ExplainPolicyResponse(_message.Message):
-    __slots__ = ("type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "changes", "conditions")
+    __slots__ = ("type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "changes", "conditions", "needs_approval")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -561,6 +561,7 @@ class ExplainPolicyResponse(_message.Message):
     STANDINGS_FIELD_NUMBER: _ClassVar[int]
     CHANGES_FIELD_NUMBER: _ClassVar[int]
     CONDITIONS_FIELD_NUMBER: _ClassVar[int]
+    NEEDS_APPROVAL_FIELD_NUMBER: _ClassVar[int]
     type: str
     digest: str
     allowed: bool
@@ -571,7 +572,8 @@ class ExplainPolicyResponse(_message.Message):
     standings: _containers.RepeatedCompositeFieldContainer[PolicyStanding]
     changes: _containers.RepeatedCompositeFieldContainer[PolicyChange]
     conditions: TypeConditions
-    def __init__(self, type: _Optional[str] = ..., digest: _Optional[str] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., standings: _Optional[_Iterable[_Union[PolicyStanding, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PolicyChange, _Mapping]]] = ..., conditions: _Optional[_Union[TypeConditions, _Mapping]] = ...) -> None: ...
+    needs_approval: bool
+    def __init__(self, type: _Optional[str] = ..., digest: _Optional[str] = ..., allowed: _Optional[bool] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., policies: _Optional[_Iterable[str]] = ..., attributes: _Optional[_Mapping[str, str]] = ..., standings: _Optional[_Iterable[_Union[PolicyStanding, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[PolicyChange, _Mapping]]] = ..., conditions: _Optional[_Union[TypeConditions, _Mapping]] = ..., needs_approval: _Optional[bool] = ...) -> None: ...
 
 class TypeConditions(_message.Message):
     __slots__ = ("approval", "break_glass", "delegation", "facts", "limits")
@@ -596,14 +598,16 @@ class LimitCondition(_message.Message):
     def __init__(self, action: _Optional[str] = ..., uses: _Optional[int] = ...) -> None: ...
 
 class ApprovalCondition(_message.Message):
-    __slots__ = ("approvers", "count", "within_seconds")
+    __slots__ = ("approvers", "count", "within_seconds", "when")
     APPROVERS_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     WITHIN_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    WHEN_FIELD_NUMBER: _ClassVar[int]
     approvers: _containers.RepeatedScalarFieldContainer[str]
     count: int
     within_seconds: int
-    def __init__(self, approvers: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., within_seconds: _Optional[int] = ...) -> None: ...
+    when: str
+    def __init__(self, approvers: _Optional[_Iterable[str]] = ..., count: _Optional[int] = ..., within_seconds: _Optional[int] = ..., when: _Optional[str] = ...) -> None: ...
 
 class DelegationCondition(_message.Message):
     __slots__ = ("to", "max_depth", "max_children")

@@ -1,0 +1,3 @@
+module example.org/note
+
+go 1.24
