@@ -7,6 +7,7 @@ from importlib.metadata import version
 from sojourn import process_setup
 from sojourn.building import Rooms
 from sojourn.config import Config
+from sojourn.configreload import ConfigReload
 from sojourn.doors import (
     admin,
     agents,
@@ -51,6 +52,7 @@ class Run:
 
     level: Level
     failures: Failures
+    reload: ConfigReload
     public: Door
     listeners: Sequence[Listener]  # grows as they are opened
     documents: TrustDocuments
@@ -165,6 +167,7 @@ class Services:
             policies=rooms.policies,
             signals=rooms.signals,
             failures=run.failures,
+            reload=run.reload,
             federating=rooms.federating,
             foreign=rooms.foreign,
             default_x509_svid_ttl=self._config.identity.x509_svid_ttl,

@@ -1,10 +1,12 @@
 """`sojourn agent`: the daemon."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from sojourn.cli.output import printable
 from sojourn.errors import CannotStart
 
 app = typer.Typer(no_args_is_help=True)
@@ -62,7 +64,7 @@ def run(
 
     from sojourn.lean import import_structlog
 
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the task types can be read again: by default we would die
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be heard: by default we would die
 
     try:
         import_structlog()
@@ -72,24 +74,23 @@ def run(
         raise CannotStart(
             f"the daemon's libraries are not installed: pip install 'sojourn[agent]' ({error.name})"
         ) from None
-    loaded = configuration.load(
-        config,
-        {
-            "data_dir": data_dir,
-            "socket": socket,
-            "admin_socket": admin_socket,
-            "trust_domain": trust_domain,
-            "registration.follow": follow,
-        },
-    )
+    flags = {
+        "data_dir": data_dir,
+        "socket": socket,
+        "admin_socket": admin_socket,
+        "trust_domain": trust_domain,
+        "registration.follow": follow,
+    }
+    made = configuration.load(config, flags).config
 
-    def ready(listeners: dict[str, str]) -> None:
-        made = loaded.config
+    def ready(listeners: dict[str, str], caution: str) -> None:
         also = "".join(f", {name.upper()} {address}" for name, address in listeners.items())
         print(
             f"sojourn agent ready: trust domain {made.trust_domain}, socket {made.socket}, admin socket"
             f" {made.admin_socket}{also}",
             flush=True,
         )
+        if caution:
+            print(f"warning: {printable(caution)}", file=sys.stderr, flush=True)
 
-    daemon.main(loaded.config, ready)
+    daemon.main(daemon.Start(made, ready, lambda: configuration.load(config, flags).config, config))

@@ -27,7 +27,7 @@ from sojourn.limits import (
     WATCHED_AUDIENCES_BYTES,
 )
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.audiences import Audiences, Service
+from sojourn.tasks.audiences import Audiences
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.feed import TaskState, state_of
 from sojourn.tasks.judging import JWT_SVID, TASK, Judging
@@ -136,9 +136,8 @@ class ValidationApi:
 
     async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed | bytes]:
         audiences, who = _audiences(request.audiences), call.visitor.who
-        named = [each for each in map(self._audiences.service, dict.fromkeys(audiences)) if each is not None]
         async with self._callers.standing(call) as standing:
-            _check_serves(standing, named)
+            self._check_serves(standing, audiences)
             with self._feeds.one(who), self._engine.feed.watch(audiences, who) as watcher:
                 async with self._snapshot(who, audiences) as snapshot:
                     yield snapshot
@@ -148,11 +147,11 @@ class ValidationApi:
                             await watcher.changed.wait()
                     except TimeoutError:
                         await standing.check(anew=True)
-                        _check_serves(standing, named)
+                        self._check_serves(standing, audiences)
                         yield self._heartbeat()
                         continue
                     await standing.check(anew=False)
-                    _check_serves(standing, named)
+                    self._check_serves(standing, audiences)
                     standing.pushed()
                     states = watcher.take()
                     keys, watcher.keys_changed = self._engine.keys.jwks if watcher.keys_changed else b"", False
@@ -185,6 +184,15 @@ class ValidationApi:
         engine = self._engine
         feed = pb.TaskFeed(snapshot=snapshot, epoch=engine.epoch, issuer=engine.issuer, keys=engine.keys.jwks)
         return feed.SerializeToString()
+
+    def _check_serves(self, standing: Standing, audiences: Sequence[str]) -> None:
+        """Raise Refused if a caller is no workload of the services behind these: their tasks are no business of others.
+
+        Looked up each time: the configuration may be read again.
+        """
+        for service in filter(None, map(self._audiences.service, audiences)):
+            if service.workloads.isdisjoint(standing.identities):
+                raise Refused(f"not a workload of the service {service.resource!r}: [[services]] names others")
 
     def _make_delta(self, states: tuple[TaskState, ...], keys: bytes) -> bytes:
         delta = pb.Delta(tasks=[_state(state) for state in states])
@@ -229,13 +237,6 @@ class _Attested:
 
     def pushed(self) -> None:
         self._stream.pushed(self._clock.now())
-
-
-def _check_serves(standing: Standing, named: Sequence[Service]) -> None:
-    """Raise Refused if a caller is no workload of one of these services: their tasks are no business of others."""
-    for service in named:
-        if service.workloads.isdisjoint(standing.identities):
-            raise Refused(f"not a workload of the service {service.resource!r}: [[services]] names others")
 
 
 def _state(state: TaskState) -> pb.TaskState:
