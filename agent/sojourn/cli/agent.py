@@ -1,6 +1,5 @@
 """`sojourn agent`: the daemon."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -59,7 +58,10 @@ def run(
     trust_domain: TrustDomainOption = None,
     follow: FollowOption = None,
 ) -> None:
-    """Run the agent in the foreground. Prints one line with the word `ready` when both sockets answer."""
+    """Run the agent in the foreground. Prints one line with the word `ready` when both sockets answer.
+
+    SIGHUP has the configuration and the task types read again; `sojourn status` names what needs a restart.
+    """
     import signal
 
     from sojourn.lean import import_structlog
@@ -85,12 +87,11 @@ def run(
 
     def ready(listeners: dict[str, str], caution: str) -> None:
         also = "".join(f", {name.upper()} {address}" for name, address in listeners.items())
+        beside = f"\nwarning: {printable(caution)}" if caution else ""
         print(
             f"sojourn agent ready: trust domain {made.trust_domain}, socket {made.socket}, admin socket"
-            f" {made.admin_socket}{also}",
+            f" {made.admin_socket}{also}{beside}",
             flush=True,
         )
-        if caution:
-            print(f"warning: {printable(caution)}", file=sys.stderr, flush=True)
 
     daemon.main(daemon.Start(made, ready, lambda: configuration.load(config, flags).config, config))

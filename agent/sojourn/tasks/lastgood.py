@@ -6,6 +6,7 @@ checked as a folder is.
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,14 +50,14 @@ class LastGood:
         self._store = store
         self._clock = clock
         self._stale = stale
-        self._kept = ""  # digest of what is kept, as far as this run knows
+        self._kept = _digest_of(store.load())
 
     async def keep(self, folder: Path, types: TypeSet) -> None:
         """Keep a set that is in force. Do nothing if it is kept already; raise what the store raises.
 
         One that is too large is not kept, and then there is none: an older one could allow what this one does not.
         """
-        digest = digest_of([str(folder), dict(types.texts)])
+        digest = _digest(folder, types.texts)
         if digest == self._kept:
             return
         at = int(self._clock.now().timestamp())
@@ -111,6 +112,20 @@ class LastGood:
         if not found:
             raise InvalidPolicy("the set that was in force last has no task types")
         return Kept(found, folder, accepted)
+
+
+def _digest(folder: Path | str, files: Mapping[str, str]) -> str:
+    """By which a set is known to be kept already."""
+    return digest_of([str(folder), dict(files)])
+
+
+def _digest_of(text: str | None) -> str:
+    """The same of what is kept; empty if that is no set."""
+    try:
+        document = _document(text)
+        return _digest(exactly(str, document["folder"]), texts(exactly(dict, document["files"])))
+    except Exception:  # noqa: BLE001  # a damaged document may raise anything
+        return ""
 
 
 def _document(text: str | None) -> dict[str, object]:

@@ -18,8 +18,8 @@ def warnings(kind: TaskType) -> list[Fault]:
     read = {name for clause in kind.policy.clauses for name in clause.facts}
     for name in sorted(set(kind.facts) - read):
         line = kind.lines.get(f"facts.{name}", kind.lines.get("facts", 0))
-        why = " but must be there" if kind.facts[name].required else ""
-        found.append(Fault(f"{kind.name}.toml", line, f"no policy reads fact {name!r}, which is declared{why}"))
+        declared = "required" if kind.facts[name].required else "declared"
+        found.append(Fault(f"{kind.name}.toml", line, f"fact {name!r} is {declared}, and no policy reads it"))
     permits = [clause for clause in kind.policy.clauses if clause.permits]
     for grant in kind.ceiling.grants:
         for action in grant.actions:

@@ -64,6 +64,15 @@ class TestKept:
         assert 2 == store.saved
         assert "# others" == (await keeper.read()).types.texts["one.test.toml"]
 
+    async def test_over_a_start(self, store, found):
+        """A set that is in force again after a start is not written again: it came into force when it did."""
+        await last_good(store).keep(FOLDER, found)
+        before = store.text
+        clock = FakeClock()
+        clock.advance(60)
+        await LastGood(store, clock).keep(FOLDER, found)
+        assert (1, before) == (store.saved, store.text)
+
     async def test_one_that_is_too_large(self, store, found, monkeypatch):
         """A set that is too large is not kept, and neither is the one before: it could allow more."""
         keeper = last_good(store)
