@@ -64,7 +64,7 @@ class LastGood:
         about = {"schema": _SCHEMA, "folder": str(folder), "digest": types.digest, "at": at}
         text = canonical({**about, "files": dict(types.texts)})
         if len(text) > KEPT_TYPES_MAX_BYTES:
-            reason = f"the files of the task types are larger than {KEPT_TYPES_MAX_BYTES} bytes together"
+            reason = f"the set that was in force last is larger than the {KEPT_TYPES_MAX_BYTES} bytes that are kept"
             text = canonical({**about, "without": reason})
             log.warning("policy_not_kept", folder=str(folder), reason=reason)
         await self._store.save(text)
@@ -83,22 +83,31 @@ class LastGood:
         """Whether the set that is kept has any task types, and is that of this folder."""
         try:
             document = _document(self._store.load())
-            return document["folder"] == str(folder) and bool(document.get("files") or "without" in document)
+            return document.get("folder") == str(folder) and bool(document.get("files") or "without" in document)
         except Exception:  # noqa: BLE001  # a damaged document may raise anything
             return False
 
     async def read(self) -> Kept:
         """The set that is kept. Raise InvalidPolicy: why there is none."""
-        text = self._store.load()
-        return await asyncio.to_thread(self._read, text)
+        if self._stale:
+            reason = "the database is older than the last run, and so may its set of task types be"
+            await self._forget(reason)
+            raise InvalidPolicy(reason)
+        return await asyncio.to_thread(self._read, self._store.load())
+
+    async def _forget(self, reason: str) -> None:
+        """Have no start after this one take what is kept either."""
+        self._kept = ""
+        try:
+            await self._store.save(canonical({"schema": _SCHEMA, "without": reason}))
+        except SojournError as error:
+            log.warning("policy_not_forgotten", reason=error.public, detail=error.detail or None)
 
     def _read(self, text: str | None) -> Kept:
-        if self._stale:
-            raise InvalidPolicy("the database is older than the last run, and so may its set of task types be")
         try:
             document = _document(text)
             if "without" in document:
-                raise InvalidPolicy(f"the set that was in force last was not kept: {exactly(str, document['without'])}")
+                raise InvalidPolicy(exactly(str, document["without"]))
             folder = Path(exactly(str, document["folder"]))
             found = task_types.made_of(folder, texts(exactly(dict, document["files"])))
             if found.digest != document["digest"]:

@@ -81,7 +81,7 @@ class TestKept:
         with structlog.testing.capture_logs() as logs:
             await keeper.keep(FOLDER, types.made_of(FOLDER, {"two.toml": toml(), "two.cedar": PERMIT_ALL}))
         assert ["policy_not_kept"] == [each["event"] for each in logs]
-        with pytest.raises(InvalidPolicy, match=r"was not kept: .* larger than 100 bytes"):
+        with pytest.raises(InvalidPolicy, match="is larger than the 100 bytes that are kept"):
             await keeper.read()
 
     async def test_a_store_that_fails(self, store, found):
@@ -107,9 +107,21 @@ class TestNotUsed:
         assert "no set has been in force here before" == await self.refused(store)
 
     async def test_of_an_older_database(self, store, found):
-        """A database that was put back keeps a set that may have been replaced since."""
+        """A database that was put back keeps a set that may have been replaced since: no later start takes it either."""
         await last_good(store).keep(FOLDER, found)
-        assert "the database is older than the last run" in await self.refused(store, stale=True)
+        for stale in (True, False):
+            assert "the database is older than the last run" in await self.refused(store, stale=stale)
+        keeper = last_good(store, stale=True)
+        await keeper.keep(FOLDER, found)
+        assert found.digest == (await last_good(store).read()).types.digest
+
+    async def test_of_an_older_database_that_takes_nothing(self, store, found):
+        """Where that cannot be written it is told, and this start does not take the set in any case."""
+        await last_good(store).keep(FOLDER, found)
+        store.broken = True
+        with structlog.testing.capture_logs() as logs:
+            await self.refused(store, stale=True)
+        assert ["policy_not_forgotten"] == [each["event"] for each in logs]
 
     async def test_of_another_release(self, store, found):
         """What another release has written is not guessed at."""
