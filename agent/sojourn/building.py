@@ -49,6 +49,7 @@ from sojourn.store.entries import EntryTable
 from sojourn.store.facts import FactTable
 from sojourn.store.foreign import ForeignTable
 from sojourn.store.kept import REVIEWS, TASK_BLOCKS, KeptList
+from sojourn.store.keptpolicy import KeptPolicy
 from sojourn.store.notices import NoticeTable
 from sojourn.store.pruning import Pruning, most_of
 from sojourn.store.revocations import RevocationTable
@@ -70,6 +71,7 @@ from sojourn.tasks.granting import Granting
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.inspecting import Inspecting
 from sojourn.tasks.judging import Judging
+from sojourn.tasks.lastgood import LastGood
 from sojourn.tasks.policies import Policies
 from sojourn.tasks.proving import Proving
 from sojourn.tasks.recovery import Recovery
@@ -117,14 +119,14 @@ class Rooms:
         most = self._config.audit.max_bytes or most_of(self._config.data_dir)
         self.pruning = Pruning(self.journal, most, self.clock)
         wal.report(self._database.torn, self.audit)
-        self._epoch, is_older = await count_start(self._database, self._config.data_dir)
+        self._epoch, self._is_older = await count_start(self._database, self._config.data_dir)
         if had_root and not had_database:
             _tell_lost(self.audit, "database_lost", "there are keys of an earlier run and was no database: entries,"
                        " revocations, switches that were off and the journal are gone")  # fmt: skip
         elif had_database and self._epoch > 1 and not had_root:
             _tell_lost(self.audit, "root_lost", "there is a database of an earlier run and was no root: what the"
                        " earlier one signed verifies no more")  # fmt: skip
-        elif had_database and is_older:
+        elif had_database and self._is_older:
             _tell_lost(self.audit, "database_restored", "the database is older than the last run: what was registered,"
                        " revoked, switched off and journalled since is forgotten, and what must stay revoked is to be"
                        " revoked again")  # fmt: skip
@@ -189,8 +191,17 @@ class Rooms:
         self.changing = Changing(engine)
         self.outlets = Outlets(load_providers(config.providers), clock, deadlines(config.providers))
         self._stack.push_async_callback(self.outlets.close)
-        types, shadow = config.tasks.types_dir, config.tasks.shadow_types_dir
-        self.policies = Policies(engine, self.changing, types, shadow, audit, clock, self.outlets.faults)
+        self.policies = Policies(
+            engine,
+            self.changing,
+            config.tasks.types_dir,
+            config.tasks.shadow_types_dir,
+            audit,
+            clock,
+            self.outlets.faults,
+            require_cases=config.tasks.require_cases,
+            last_good=LastGood(KeptPolicy(self._database), clock, stale=self._is_older),
+        )
         await self.policies.start()
         self.registry.on_change(engine.entries_changed)
         self.blocks = KeptList(self._database, self.journal, TASK_BLOCKS, Block)
@@ -244,10 +255,7 @@ class Rooms:
         """What is answered about tasks, and heard from elsewhere."""
         config, engine, identities, clock = self._config, self.engine, self.identities, self.clock
         self.clients = Clients(identities, UsedTable(self._database), config.issuer, clock)
-        self.audiences = Audiences(
-            Service(each.resource, frozenset(SpiffeId.parse(name) for name in each.workloads), each.name or "")
-            for each in config.services
-        )
+        self.audiences = Audiences(services_of(config))
         runners = Runners(identities)
         self._stack.callback(runners.close)
         self.granting = Granting(
@@ -273,6 +281,14 @@ class Rooms:
         self._stack.callback(self.refusals.finish)
         self.inspecting = Inspecting(engine, self.changing, self.audiences, identities, self.judging.was_used, clock)
         self.proving = Proving(engine, self.authority, self.revocations, replays, clock)
+
+
+def services_of(config: Config) -> list[Service]:
+    """The services that the configuration names."""
+    return [
+        Service(each.resource, frozenset(SpiffeId.parse(name) for name in each.workloads), each.name or "")
+        for each in config.services
+    ]
 
 
 def _tell_lost(audit: Audit, event: str, reason: str) -> None:

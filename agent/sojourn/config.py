@@ -128,6 +128,7 @@ class TasksConfig(Table):
 
     types_dir: FilePath | None = None
     shadow_types_dir: FilePath | None = None  # a candidate set that is asked beside, and decides nothing
+    require_cases: Annotated[bool, Field(strict=True)] = False  # whether a set must stand by its own cases
     approval_classes: tuple[Literal["normal", "high"], ...] = ()  # of types that need an approval of an operator's
     issuer: HttpsUrl | None = None  # `iss` of task tokens; default: https://sojourn.TRUST_DOMAIN
     token_key_ttl: Annotated[Duration, between(timedelta(seconds=10))] = timedelta(seconds=TOKEN_KEY_SECONDS)

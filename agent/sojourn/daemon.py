@@ -5,14 +5,17 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 
 from sojourn import process_setup
 from sojourn.authority.upkeep import Upkeep
-from sojourn.building import Rooms
+from sojourn.building import Rooms, services_of
 from sojourn.clock import SystemClock
 from sojourn.config import Config
+from sojourn.configreload import ConfigReload
 from sojourn.doors import (
     attestors,
     credentials,
@@ -56,16 +59,31 @@ from sojourn.limits import (
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.logs import Level
 from sojourn.serving import Run, Services
+from sojourn.store.pruning import most_of
+from sojourn.tasks.typefolder import LAST_GOOD
 
 log = structlog.get_logger()
 
 
-async def run(config: Config, level: Level, failures: Failures, ready: Callable[[dict[str, str]], None]) -> None:
-    """Run until SIGTERM or SIGINT, then drain. Raise CannotStart. Calls `ready` when all sockets answer, with
-    the addresses of the listeners for other machines by name.
-
-    SIGHUP has the task types read again.
+@dataclass(frozen=True, slots=True)
+class Start:
+    """How the agent is started. `ready` is called when all sockets answer, with the addresses of the listeners for
+    other machines by name, and what people must hear of the task types. `read` reads `file` and the rest of the
+    configuration once more, and raises InvalidConfig.
     """
+
+    config: Config
+    ready: Callable[[dict[str, str], str], None]
+    read: Callable[[], Config]
+    file: Path | None = None
+
+
+async def run(start: Start, level: Level, failures: Failures) -> None:
+    """Run until SIGTERM or SIGINT, then drain. Raise CannotStart.
+
+    SIGHUP has the configuration and the task types read again.
+    """
+    config = start.config
     process_setup.check_proc()
     descriptors = process_setup.harden()
     async with AsyncExitStack() as stack:
@@ -88,7 +106,14 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
                 telling = group.create_task(rooms.notices.run())
                 upkeep.append(telling)
                 stack.callback(telling.cancel)  # before what it delivers by is closed
-            stack.enter_context(process_setup.hear((signal.SIGHUP,), rooms.policies.wake))
+            reload = ConfigReload(config, start.file, start.read, rooms.audit, rooms.clock)
+            _apply_at_once(reload, rooms, level)
+
+            def again() -> None:
+                reload.wake()
+                rooms.policies.wake()
+
+            stack.enter_context(process_setup.hear((signal.SIGHUP,), again))
             Upkeep(rooms.authority, rooms.alarms).run()
             rooms.alarms.on_step(rooms.issuing.check_clock)
             rooms.alarms.on_step(rooms.registry.check_clock)
@@ -98,12 +123,15 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             rooms.engine.holding.look()
             api, listeners = _http_api(config, rooms), list[Listener]()
             documents = TrustDocuments(rooms.authority, config.issuer, config.listen.trust_url)
-            await _open_doors(config, rooms, api, documents, listeners, level, failures, descriptors, stack)
+            told = (level, failures, reload)
+            await _open_doors(config, rooms, api, documents, listeners, told, descriptors, stack)
+            upkeep.append(group.create_task(reload.run()))
             listeners += await _open_listeners(config, rooms, api, documents, descriptors, stack)
             if config.metrics.listen is not None:
                 outside = credentials.CredentialMetrics(rooms.book, rooms.recalling, rooms.outlets, rooms.clock)
-                told = [] if rooms.notices is None else [notices.NoticeMetrics(rooms.notices)]
-                stack.callback((await metrics.start(config.metrics.listen, _gauges(rooms), [outside, *told])).close)
+                notified = [] if rooms.notices is None else [notices.NoticeMetrics(rooms.notices)]
+                served = await metrics.start(config.metrics.listen, _gauges(rooms, reload), [outside, *notified])
+                stack.callback(served.close)
             rooms.audit.note("agent_started", epoch=rooms.engine.epoch, pid=os.getpid(), uid=os.geteuid())
             rooms.recovery.open_window()
             rooms.federating.start()
@@ -111,7 +139,7 @@ async def run(config: Config, level: Level, failures: Failures, ready: Callable[
             stack.push_async_callback(rooms.attestation.close)
             upkeep.append(group.create_task(rooms.attestation.check()))
             process_setup.settle()
-            ready({each.name: each.address for each in listeners})
+            start.ready({each.name: each.address for each in listeners}, rooms.policies.caution)
             await stop.wait()
             log.info("agent_draining")
             rooms.identities.close()
@@ -143,15 +171,20 @@ async def _open_doors(
     api: HttpApi,
     documents: TrustDocuments,
     listeners: Sequence[Listener],
-    level: Level,
-    failures: Failures,
+    told: tuple[Level, Failures, ConfigReload],
     descriptors: int,
     stack: AsyncExitStack,
 ) -> None:
+    level, failures, reload = told
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
     elsewhere += 0 if config.listen.https is None else HTTPS_DESCRIPTORS_SHARE
     elsewhere += 0 if config.listen.trust is None else TRUST_DESCRIPTORS_SHARE
     admission = Admission.within(descriptors, 1 - HOLDERS_SHARE - elsewhere, config.limits, rooms.clock)
+
+    async def limit(new: Config) -> None:
+        admission.allow(new.limits)
+
+    reload.on([f"limits.{key}" for key in type(config.limits).model_fields], limit)
     lists = statuslists.routes(rooms.engine)
     http = HttpProtocols(api.app([*events.EventsApi(rooms.signals, rooms.identities).routes(), *lists]))
     public = Door(admission, rooms.subordinates, http=http.of_peer)
@@ -169,7 +202,9 @@ async def _open_doors(
     taskmetrics.TaskMetrics(rooms.audit, rooms.judging.uses, rooms.refusals)
     envoy = _handlers(envoy_calls, services.of_envoy())
     own = _handlers(calls, services.of_workloads()) | envoy
-    administration = _handlers(admin_calls, services.of_operators(Run(level, failures, public, listeners, documents)))
+    administration = _handlers(
+        admin_calls, services.of_operators(Run(level, failures, reload, public, listeners, documents))
+    )
     for door, path, mode, made, common, maximum in (
         (public, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),
         (private, config.admin_socket, 0o600, administration, admin_calls, ADMIN_MESSAGE_MAX_BYTES),
@@ -181,6 +216,33 @@ async def _open_doors(
         await door.open(listener)
         stack.callback(door.stop_accepting)
     stack.callback(http.close)
+
+
+def _apply_at_once(reload: ConfigReload, rooms: Rooms, level: Level) -> None:
+    """Which keys need no restart."""
+
+    async def log_level(new: Config) -> None:
+        level.set(new.log.level)
+        level.launch = new.log.level
+
+    async def services(new: Config) -> None:
+        rooms.audiences.replace(services_of(new))
+
+    async def audit(new: Config) -> None:
+        most = new.audit.max_bytes
+        rooms.pruning.max_bytes = await asyncio.to_thread(most_of, new.data_dir) if most is None else most
+
+    async def types(new: Config) -> None:
+        await rooms.policies.move(new.tasks.types_dir, require_cases=new.tasks.require_cases)
+
+    async def candidate(new: Config) -> None:
+        await rooms.policies.follow_candidate(new.tasks.shadow_types_dir)
+
+    reload.on(["log.level"], log_level)
+    reload.on(["services"], services)
+    reload.on(["audit.max_bytes"], audit)
+    reload.on(["tasks.types_dir", "tasks.require_cases"], types)
+    reload.on(["tasks.shadow_types_dir"], candidate)
 
 
 async def _open_listeners(
@@ -232,8 +294,18 @@ def _handlers(calls: Calls, services: Mapping[str, dict[str, Method]]) -> dict[s
     return {name: calls.service(name, methods) for name, methods in services.items()}
 
 
-def _gauges(rooms: Rooms) -> metrics.Gauges:
+def _gauges(rooms: Rooms, reload: ConfigReload) -> metrics.Gauges:
     return (
+        (
+            "sojourn_config_restart_needed",
+            "Keys of the configuration whose values are in force after a restart.",
+            lambda: len(reload.restart_needed),
+        ),
+        (
+            "sojourn_config_refused",
+            "1 while the configuration that was read again cannot be used.",
+            lambda: bool(reload.fault),
+        ),
         ("sojourn_entries", "Registration entries.", lambda: len(rooms.registry)),
         ("sojourn_foreign_bundles", "Bundles of other trust domains.", lambda: len(rooms.foreign)),
         ("sojourn_federation_relationships", "Bundles that are followed.", lambda: len(rooms.federating.all())),
@@ -245,6 +317,18 @@ def _gauges(rooms: Rooms) -> metrics.Gauges:
         ),
         ("sojourn_streams", "Open streams.", lambda: len(rooms.identities.streams)),
         ("sojourn_x509_svids", "X.509-SVIDs in use.", lambda: len(rooms.issuing.x509.kept())),
+        ("sojourn_task_types", "Task types in force.", lambda: len(rooms.engine.types)),
+        (
+            "sojourn_policy_refused",
+            "1 while the task types of the folder cannot be used.",
+            lambda: bool(rooms.policies.folder.fault),
+        ),
+        (
+            "sojourn_policy_last_good",
+            "1 while the last good set of task types is in force, since the folder's could not be at the start.",
+            lambda: rooms.policies.folder.origin == LAST_GOOD,
+        ),
+        ("sojourn_policy_none", "1 while no set of task types is in force.", lambda: bool(rooms.engine.no_types)),
         ("sojourn_tasks_live", "Live tasks.", lambda: len(rooms.engine.tasks)),
         ("sojourn_approvals_waiting", "Tasks that wait for approval.", lambda: len(rooms.engine.waiting)),
         ("sojourn_reviews_owed", "Reviews owed of break-glass tasks.", lambda: len(rooms.approving.reviews.all())),
@@ -252,16 +336,16 @@ def _gauges(rooms: Rooms) -> metrics.Gauges:
     )
 
 
-def main(config: Config, ready: Callable[[dict[str, str]], None]) -> None:
+def main(start: Start) -> None:
     """Run the agent in the foreground until it is told to stop. Raise CannotStart and its kin."""
     import uvloop
 
     from sojourn.oversight import logs
 
     failures = Failures(SystemClock())
-    level = logs.configure(config.log.level, failures.hear)
+    level = logs.configure(start.config.log.level, failures.hear)
     try:
-        uvloop.run(run(config, level, failures, ready))
+        uvloop.run(run(start, level, failures))
     except BaseExceptionGroup as group:
         for error in group.exceptions:
             if isinstance(error, SojournError):

@@ -17,7 +17,7 @@ may go on the wire, and `detail`, which goes to the log only.
     ├── TaskOver            the task has ended, or is suspended
     │   └── ApprovalRequired    it has not begun yet: someone must agree first
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
-    │   └── AttestationFailed, BundleNotFetched, StoreFailed, SvidRevoked, SvidExpired
+    │   └── AttestationFailed, BundleNotFetched, NoTaskTypes, StoreFailed, SvidRevoked, SvidExpired
     ├── Unimplemented, FailedPrecondition
     ├── CannotStart         the agent cannot start here
     ├── Unreachable         (client side) nobody answers on the socket
@@ -345,6 +345,12 @@ class SvidRefused(Refused):
     """The X.509-SVID with which the caller made its connection is revoked, or the authority that signed it is."""
 
     code = "svid_refused"
+
+
+class NoTaskTypes(Unavailable):
+    """No task types are in force, since those of the folder cannot be used and there is no earlier set that can be."""
+
+    code = "no_task_types"
 
 
 class StoreFailed(Unavailable):

@@ -307,6 +307,7 @@ USES_MAX = 1_000_000  # of an action that a task type limits
 
 # --- task types and policies ----------------------------------------------------------------------------------------
 TASK_TYPES = 1_000
+KEPT_TYPES_MAX_BYTES = 16 * 1024 * 1024  # of the last good set in the database; types are some KiB each
 GRANTS_PER_TASK = 50
 ACTIONS_PER_GRANT = 50
 PARAMS_PER_TASK = 50

@@ -7,6 +7,7 @@ from importlib.metadata import version
 from sojourn import process_setup
 from sojourn.building import Rooms
 from sojourn.config import Config
+from sojourn.configreload import ConfigReload
 from sojourn.doors import (
     admin,
     agents,
@@ -51,6 +52,7 @@ class Run:
 
     level: Level
     failures: Failures
+    reload: ConfigReload
     public: Door
     listeners: Sequence[Listener]  # grows as they are opened
     documents: TrustDocuments
@@ -74,6 +76,8 @@ class Services:
         def reserving(spiffe_id: SpiffeId, audience: str) -> str:
             if said.jwt_svid_for_providers:
                 return ""
+            if engine.no_types:  # which workloads' tasks have it cannot be told
+                return next(iter(rooms.outlets.taking(audience)), "")
             return rooms.outlets.reserving(engine.types, spiffe_id, audience)
 
         identity = workload.WorkloadApi(
@@ -164,6 +168,7 @@ class Services:
             policies=rooms.policies,
             signals=rooms.signals,
             failures=run.failures,
+            reload=run.reload,
             federating=rooms.federating,
             foreign=rooms.foreign,
             default_x509_svid_ttl=self._config.identity.x509_svid_ttl,

@@ -7,6 +7,7 @@ from harness.authserver import AuthServer
 from harness.outside import ASK, ORDERS, PERMIT_ALL, outside_agent, outside_type, provider
 from harness.taskagent import make_agent, write_type
 from sojourn import SyncClient
+from sojourn.errors import PolicyDenied
 
 
 class TestTaskTypes:
@@ -32,13 +33,19 @@ class TestTaskTypes:
             assert f"outside.toml:{line}: " in done.stderr
             assert before == agent.json("status")["policy"]["digest"]
 
-    def test_an_agent_does_not_start_with_one(self, corp: AuthServer) -> None:
-        """At the start that is a reason not to."""
+    def test_at_the_start(self, corp: AuthServer) -> None:
+        """At the start no such set is in force; nobody has a JWT-SVID for a provider then: whose it is cannot be told."""
         agent = make_agent(extra=provider("corp", corp))
         write_type(agent.folder / "types", "outside", outside_type(), PERMIT_ALL)
-        with pytest.raises(RuntimeError, match=r"outside\.toml:\d+: ceiling: provider: .*\[providers\.other\]"):
-            agent.start()
-        agent.__exit__(None, None, None)
+        with agent:
+            assert_like(
+                agent.json("status")["policy"]["fault"], r"outside.toml:*: ceiling: provider: *[providers.other]"
+            )
+            agent.register("/agent/anybody", f"unix:uid:{os.getuid()}")
+            with SyncClient(agent.socket) as client:
+                assert client.fetch_jwt_svid("https://elsewhere.example.org").token
+                with pytest.raises(PolicyDenied, match="for provider 'corp' alone"):
+                    client.fetch_jwt_svid(corp.issuer)
 
     def test_what_changes_while_it_runs(self, corp: AuthServer, other: AuthServer) -> None:
         """When a task type asks for something else, live tasks are given that from then on."""

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from sojourn.cli.output import printable
 from sojourn.errors import CannotStart
 
 app = typer.Typer(no_args_is_help=True)
@@ -57,12 +58,15 @@ def run(
     trust_domain: TrustDomainOption = None,
     follow: FollowOption = None,
 ) -> None:
-    """Run the agent in the foreground. Prints one line with the word `ready` when both sockets answer."""
+    """Run the agent in the foreground. Prints one line with the word `ready` when both sockets answer.
+
+    SIGHUP has the configuration and the task types read again; `sojourn status` names what needs a restart.
+    """
     import signal
 
     from sojourn.lean import import_structlog
 
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until the task types can be read again: by default we would die
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # until it can be heard: by default we would die
 
     try:
         import_structlog()
@@ -72,24 +76,22 @@ def run(
         raise CannotStart(
             f"the daemon's libraries are not installed: pip install 'sojourn[agent]' ({error.name})"
         ) from None
-    loaded = configuration.load(
-        config,
-        {
-            "data_dir": data_dir,
-            "socket": socket,
-            "admin_socket": admin_socket,
-            "trust_domain": trust_domain,
-            "registration.follow": follow,
-        },
-    )
+    flags = {
+        "data_dir": data_dir,
+        "socket": socket,
+        "admin_socket": admin_socket,
+        "trust_domain": trust_domain,
+        "registration.follow": follow,
+    }
+    made = configuration.load(config, flags).config
 
-    def ready(listeners: dict[str, str]) -> None:
-        made = loaded.config
+    def ready(listeners: dict[str, str], caution: str) -> None:
         also = "".join(f", {name.upper()} {address}" for name, address in listeners.items())
+        beside = f"\nwarning: {printable(caution)}" if caution else ""
         print(
             f"sojourn agent ready: trust domain {made.trust_domain}, socket {made.socket}, admin socket"
-            f" {made.admin_socket}{also}",
+            f" {made.admin_socket}{also}{beside}",
             flush=True,
         )
 
-    daemon.main(loaded.config, ready)
+    daemon.main(daemon.Start(made, ready, lambda: configuration.load(config, flags).config, config))

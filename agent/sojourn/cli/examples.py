@@ -86,6 +86,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "  --action ticket:read --resource https://tickets.example.org",
     ),
     "policy reload": ("sojourn policy reload --dry-run", "sojourn policy reload"),
+    "policy shadow": ("sojourn policy shadow deploy/samples/task-types", "sojourn policy shadow --off"),
     "policy shadow-report": ("sojourn policy shadow-report",),
     "provider list": ("sojourn provider list",),
     "provider show": ("sojourn provider show vault",),

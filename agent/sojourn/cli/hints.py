@@ -6,6 +6,7 @@ _NEXT: Final = {
     "no_identity": "see why with `sojourn explain --pid PID`; register with `sojourn entry create`",
     "attestation_failed": "`sojourn explain --pid PID` and `sojourn status` say which attestor failed and why",
     "unknown_task_type": "`sojourn status` lists the task types that the agent has",
+    "no_task_types": "the operator's `sojourn status` names the file that is wrong; mended, it is in force at once",
     "policy_denied": "the task type, facts and switches decide: `sojourn audit tail` has the record",
     "action_outside_type": "the task type's ceiling is what tasks may have; `sojourn task show` is what one has",
     "task_not_active": "begin a new task; or, if it is suspended, wait until it is resumed",

@@ -185,6 +185,7 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
         lines.append(f"{'folder':<14} {folder}: {followed['entries']} entries, {applied}")
         if followed["fault"]:
             lines.append(f"{'':<14} NOT in force: {printable(followed['fault'])}")
+    lines += _config_lines(value["config"])
     for name, policy in (("policy", value["policy"]), ("shadow", value["shadow"])):
         lines += policy_lines(name, policy) if policy is not None else []
     for each in value["reviews"]:
@@ -224,6 +225,19 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
 def _claim(name: str, value: Any) -> str:
     told = dated(name, whole(value))
     return told if isinstance(told, str) else json.dumps(told, ensure_ascii=False)
+
+
+def _config_lines(config: dict[str, Any] | None) -> list[str]:
+    """The configuration, if something of it is not in force."""
+    if config is None or not (config["fault"] or config["restart_needed"]):
+        return []
+    lines = [f"{'configuration':<14} {printable(config['file'])}, read {config['read_at']}"]
+    if config["restart_needed"]:
+        keys = ", ".join(map(printable, config["restart_needed"]))
+        lines.append(f"{'':<14} NOT in force until the agent is restarted: {keys}")
+    if config["fault"]:
+        lines.append(f"{'':<14} NOT taken when it was read again: {printable(config['fault'])}")
+    return lines
 
 
 def _signal_lines(issuers: list[dict[str, Any]]) -> list[str]:

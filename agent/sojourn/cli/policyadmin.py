@@ -16,6 +16,7 @@ from sojourn.errors import InvalidInput
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `sojourn policy`."""
     app.command()(reload)
+    app.command()(shadow)
     app.command("shadow-report")(shadow_report)
 
 
@@ -53,6 +54,33 @@ def reload(
     emit(output, value, lines)
 
 
+def shadow(
+    folder: Annotated[
+        Path | None, typer.Argument(help="A folder of NAME.toml and NAME.cedar, which the agent reads.")
+    ] = None,
+    off: Annotated[bool, typer.Option("--off", help="Have no candidate set asked any more.")] = False,
+    admin_socket: AdminSocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Have a candidate set of task types asked beside the one in force until the agent stops (operator).
+
+    Its folder is followed. It decides nothing: `sojourn policy shadow-report` shows what it would answer otherwise.
+    Exit status 1 if the set cannot be used: the candidate before stays.
+    """
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    if (folder is None) != off:
+        raise InvalidInput("either a folder is needed, or --off")
+    request = pb.SetShadowPolicyRequest(folder="" if folder is None else str(folder.absolute()), off=off)
+    value = told(remote.admin(admin_socket, request))
+    lines = (
+        ["no candidate set is asked any more"]
+        if value["shadow"] is None
+        else policy_lines("candidate", value["shadow"])
+    )
+    emit(output, value, lines)
+
+
 def shadow_report(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
     """Show what the candidate set of task types would have answered otherwise (operator)."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
@@ -60,7 +88,7 @@ def shadow_report(admin_socket: AdminSocketOption = None, output: OutputOption =
     answer = remote.admin(admin_socket, pb.GetShadowReportRequest())
     value = told(answer)
     if value["shadow"] is None:
-        emit(output, value, ["there is no candidate set: name its folder in tasks.shadow_types_dir"])
+        emit(output, value, ["there is no candidate set: `sojourn policy shadow FOLDER` has one asked beside"])
         return
     differences = value["differences"]
     lines = policy_lines("candidate", value["shadow"])
@@ -83,8 +111,14 @@ def shadow_report(admin_socket: AdminSocketOption = None, output: OutputOption =
 
 def policy_lines(name: str, policy: dict[str, Any]) -> list[str]:
     """A set of task types for people."""
-    loaded = f"{policy['task_types']} task types, {policy['digest'][:12]}, as of {policy['loaded_at']}"
-    lines = [f"{name:<14} {printable(policy['folder'])}: {loaded if policy['loaded_at'] else 'none could be loaded'}"]
+    what = f"{policy['task_types']} task types, {policy['digest'][:12]}"
+    if policy["origin"] == "last_good":
+        loaded = f"the LAST GOOD set is in force, {what}, of {policy['accepted_at']}"
+    else:
+        loaded = f"{what}, as of {policy['loaded_at']}" if policy["loaded_at"] else "none could be loaded"
+    lines = [f"{name:<14} {printable(policy['folder'])}: {loaded}"]
+    if policy["without"]:
+        lines.append(f"{'':<14} NO task begins: {printable(policy['without'])}")
     if policy["fault"]:
         lines.append(f"{'':<14} NOT in force: {printable(policy['fault'])}")
     return lines

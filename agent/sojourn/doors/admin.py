@@ -15,6 +15,7 @@ from sojourn.attestation.selectors import Selector, text_of
 from sojourn.attestation.service import Attestation
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
+from sojourn.configreload import ConfigReload
 from sojourn.doors import attestors
 from sojourn.doors.approvals import reviews
 from sojourn.doors.calls import Call, Method
@@ -69,6 +70,7 @@ class AdminApi:
     policies: Policies
     signals: Signals
     failures: Failures
+    reload: ConfigReload
     federating: Federating
     foreign: ForeignBundles
     default_x509_svid_ttl: timedelta
@@ -136,6 +138,7 @@ class AdminApi:
                 for failure in self.failures.recent()
             ],
             followed=self._folder(),
+            config=self._config(),
             approvals_waiting=len(self.engine.waiting),
             reviews=reviews(self.engine, self.approving),
             policy=policy_set(self.policies.folder),
@@ -171,6 +174,15 @@ class AdminApi:
             )
             for each in self.signals.issuers.values()
         ]
+
+    def _config(self) -> pb.AgentConfig:
+        reload = self.reload
+        return pb.AgentConfig(
+            file=str(reload.file or ""),
+            read_at=seconds(reload.read_at),
+            fault=reload.fault,
+            restart_needed=reload.restart_needed,
+        )
 
     def _folder(self) -> pb.FollowedFolder | None:
         followed = self.followed

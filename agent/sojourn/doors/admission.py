@@ -49,6 +49,11 @@ class Admission:
             per_uid_per_second=limits.connections_per_uid_per_second,
         )
 
+    def allow(self, limits: LimitsConfig) -> None:
+        """Go by other limits from now on. Whoever has more connections than they allow keeps them."""
+        self._per_uid = limits.connections_per_uid or max(8, int(self._connections * CONNECTIONS_PER_UID_SHARE))
+        self._rate = limits.connections_per_uid_per_second
+
     @property
     def open(self) -> int:
         return self._total

@@ -35,6 +35,7 @@ class PolicyApi:
         return {
             "ReloadPolicy": Method("unary", pb.ReloadPolicyRequest, self.reload),
             "ExplainPolicy": Method("unary", pb.ExplainPolicyRequest, self.explain),
+            "SetShadowPolicy": Method("unary", pb.SetShadowPolicyRequest, self.set_shadow),
             "GetShadowReport": Method("unary", pb.GetShadowReportRequest, self.report),
         }
 
@@ -90,6 +91,18 @@ class PolicyApi:
             conditions=pb.TypeConditions(**asdict(conditions(kind, rule))),
         )
 
+    async def set_shadow(self, call: Call, request: pb.SetShadowPolicyRequest) -> pb.SetShadowPolicyResponse:
+        if request.off:
+            if request.folder:
+                raise InvalidInput("folder and off exclude each other")
+            await self._policies.drop_candidate(**call.by)
+            return pb.SetShadowPolicyResponse()
+        if not os.path.isabs(request.folder):
+            raise InvalidInput("folder must be an absolute path")
+        return pb.SetShadowPolicyResponse(
+            shadow=policy_set(await self._policies.try_candidate(Path(request.folder), **call.by))
+        )
+
     async def report(self, _call: Call, _request: pb.GetShadowReportRequest) -> pb.GetShadowReportResponse:
         shadow, folder = self._engine.shadow, self._policies.candidate
         if shadow is None or folder is None:
@@ -134,6 +147,9 @@ def policy_set(folder: TypeFolder) -> pb.PolicySet:
         task_types=len(folder.types),
         loaded_at=seconds(folder.loaded_at),
         fault=folder.fault,
+        origin=folder.origin,
+        accepted_at=seconds(folder.accepted_at),
+        without=folder.without,
     )
 
 

@@ -87,7 +87,9 @@ class TaskAdminApi:
 
     async def block(self, call: Call, request: pb.BlockTasksRequest) -> pb.BlockTasksResponse:
         kind, name = _named(request.block)
-        if kind == "type":  # what is switched on again may have lost its file meanwhile; what is switched off has one
+        if (
+            kind == "type" and not self._engine.no_types
+        ):  # what is switched on again may have lost its file meanwhile; what is switched off has one
             self._engine.type_named(name)
         reason = request.block.reason[:AUDITED_TEXT] or "no reason given"
         async with self._lock:

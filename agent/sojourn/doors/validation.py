@@ -13,7 +13,7 @@ from sojourn.doors import claims
 from sojourn.doors.admission import Concurrency
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.refusalreports import RefusalReports, served_of
-from sojourn.errors import InvalidInput, Refused
+from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
 from sojourn.identity.streams import Stream
 from sojourn.limits import (
@@ -30,7 +30,7 @@ from sojourn.limits import (
     WATCHED_AUDIENCES_BYTES,
 )
 from sojourn.spiffe.ids import SpiffeId
-from sojourn.tasks.audiences import Audiences, Service
+from sojourn.tasks.audiences import Audiences
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.feed import TaskState, state_of
 from sojourn.tasks.judging import JWT_SVID, TASK, Judging
@@ -168,26 +168,21 @@ class ValidationApi:
         if not request.audience or len(request.audience.encode()) > AUDIENCE_MAX_BYTES:
             raise InvalidInput("audience must be specified")
         who = await self._callers.identities(call)
+        self._audiences.check_serves(who, request.audience)
         service = self._audiences.service(request.audience)
-        if service is not None:
-            who &= service.workloads
-            if not who:
-                raise _not_of(service)
+        who = who if service is None else who & service.workloads
         return await self._refused.told(str(min(who, key=str)), request)
 
     async def describe_audience(self, call: Call, request: pb.DescribeAudienceRequest) -> pb.DescribeAudienceResponse:
         [audience] = _audiences([request.audience])
-        who, service = await self._callers.identities(call), self._audiences.service(audience)
-        if service is not None and service.workloads.isdisjoint(who):
-            raise _not_of(service)
+        self._audiences.check_serves(await self._callers.identities(call), audience)
         types = [kind for _, kind in sorted(self._engine.types.items()) if audience not in kind.outside]
         return pb.DescribeAudienceResponse(types=[_at(kind, audience) for kind in types if kind.ceiling.at(audience)])
 
     async def watch_tasks(self, call: Call, request: pb.WatchTasksRequest) -> AsyncIterator[pb.TaskFeed | bytes]:
         audiences, who = _audiences(request.audiences), call.visitor.who
-        named = [each for each in map(self._audiences.service, dict.fromkeys(audiences)) if each is not None]
         async with self._callers.standing(call) as standing:
-            _check_serves(standing, named)
+            self._check_serves(standing, audiences)
             with self._feeds.one(who), self._engine.feed.watch(audiences, who) as watcher:
                 async with self._snapshot(who, audiences) as snapshot:
                     yield snapshot
@@ -197,11 +192,11 @@ class ValidationApi:
                             await watcher.changed.wait()
                     except TimeoutError:
                         await standing.check(anew=True)
-                        _check_serves(standing, named)
+                        self._check_serves(standing, audiences)
                         yield self._heartbeat()
                         continue
                     await standing.check(anew=False)
-                    _check_serves(standing, named)
+                    self._check_serves(standing, audiences)
                     standing.pushed()
                     states = watcher.take()
                     keys, watcher.keys_changed = self._engine.keys.jwks if watcher.keys_changed else b"", False
@@ -234,6 +229,14 @@ class ValidationApi:
         engine = self._engine
         feed = pb.TaskFeed(snapshot=snapshot, epoch=engine.epoch, issuer=engine.issuer, keys=engine.keys.jwks)
         return feed.SerializeToString()
+
+    def _check_serves(self, standing: Standing, audiences: Sequence[str]) -> None:
+        """Raise Refused if a caller is no workload of the services behind these: their tasks are no business of others.
+
+        Looked up each time: the configuration may be read again.
+        """
+        for audience in audiences:
+            self._audiences.check_serves(standing.identities, audience)
 
     def _make_delta(self, states: tuple[TaskState, ...], keys: bytes) -> bytes:
         delta = pb.Delta(tasks=[_state(state) for state in states])
@@ -278,17 +281,6 @@ class _Attested:
 
     def pushed(self) -> None:
         self._stream.pushed(self._clock.now())
-
-
-def _check_serves(standing: Standing, named: Sequence[Service]) -> None:
-    """Raise Refused if a caller is no workload of one of these services: their tasks are no business of others."""
-    for service in named:
-        if service.workloads.isdisjoint(standing.identities):
-            raise _not_of(service)
-
-
-def _not_of(service: Service) -> Refused:
-    return Refused(f"not a workload of the service {service.resource!r}: [[services]] names others")
 
 
 def _at(kind: TaskType, audience: str) -> pb.TypeAtAudience:

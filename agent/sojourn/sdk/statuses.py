@@ -41,6 +41,7 @@ _CODES: dict[str, type[SojournError]] = {
         errors.NeedsApproval,
         errors.ReviewOwed,
         errors.StoreFailed,
+        errors.NoTaskTypes,
         errors.SvidExpired,
         errors.SvidRefused,
         errors.InvalidSvid,

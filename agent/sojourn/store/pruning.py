@@ -33,7 +33,7 @@ class Pruning:
 
     def __init__(self, journal: AuditTable, max_bytes: int, clock: Clock) -> None:
         self._journal = journal
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._clock = clock
 
     async def run(self) -> NoReturn:
@@ -52,9 +52,9 @@ class Pruning:
         """
         gone = 0
         size = await self._journal.size()
-        if size <= self._max_bytes:
+        if size <= self.max_bytes:
             return gone
-        while size > self._max_bytes * (1 - AUDIT_PRUNED_SHARE):
+        while size > self.max_bytes * (1 - AUDIT_PRUNED_SHARE):
             pruned = await self._journal.prune(AUDIT_PRUNED_AT_ONCE, int(self._clock.now().timestamp() * 1000))
             gone += pruned
             if not pruned:  # what takes the room is something else
@@ -62,5 +62,5 @@ class Pruning:
             await asyncio.sleep(AUDIT_PRUNE_PAUSE_SECONDS)
             size = await self._journal.size()
         reason = "the database has reached audit.max_bytes, and the oldest records of the journal made room"
-        log.warning("journal_pruned", reason=reason, records=gone, max_bytes=self._max_bytes)
+        log.warning("journal_pruned", reason=reason, records=gone, max_bytes=self.max_bytes)
         return gone

@@ -25,6 +25,10 @@ class Audiences:
     """The services behind resources: as configured; otherwise by the DNS names of entries."""
 
     def __init__(self, services: Iterable[Service] = ()) -> None:
+        self.replace(services)
+
+    def replace(self, services: Iterable[Service]) -> None:
+        """Have the configuration name other services."""
         self._services: Mapping[str, Service] = {each.resource: each for each in services}
 
     @property

@@ -24,7 +24,7 @@ from sojourn.tasks.asking import Answer, Question, ask
 from sojourn.tasks.params import texts_of
 from sojourn.tasks.policy import OWN
 from sojourn.tasks.typefile import Binding, renamed
-from sojourn.tasks.types import CASES, TaskType, faults_of, not_toml
+from sojourn.tasks.types import CASES, TaskType, TypeSet, faults_of, not_toml
 
 _Count = Annotated[StrictInt, Field(ge=0)]
 
@@ -82,6 +82,7 @@ class Case:
     policies: tuple[str, ...] | None
     rule: str | None
     approval: bool | None = None
+    line: int = 0  # of its file
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ def parse(file: str, toml: str, kind: TaskType) -> list[Case]:
     made: list[Case] = []
     lines = [number for number, line in enumerate(toml.splitlines(), 1) if line.strip().startswith("[[case]]")]
     for number, case in enumerate(read.case):
-        made.append(_made(kind, case, read.default))
         line = lines[number] if number < len(lines) else 0
+        made.append(_made(kind, case, read.default, line))
         faults += (Fault(file, line, f"case {case.name!r}: {fault}") for fault in _wrong(kind, case, made))
     if faults:
         raise InvalidPolicy(faults)
@@ -129,6 +130,47 @@ def parse(file: str, toml: str, kind: TaskType) -> list[Case]:
 def run(kind: TaskType, cases: Sequence[Case]) -> list[Outcome]:
     """Ask every case."""
     return [_outcome(case, ask(kind, case.question)) for case in cases]
+
+
+def read_all(folder: Path, types: TypeSet) -> TypeSet:
+    """The same set with the texts of its files of cases beside. Raise InvalidPolicy if one cannot be read."""
+    texts, faults = dict(types.texts), []
+    for name in types:
+        path = folder / f"{name}{CASES}"
+        try:
+            if path.exists():
+                texts[path.name] = trusted.read(path, CONFIG_MAX_BYTES)
+        except InvalidInput as error:
+            faults.append(Fault(str(path), 0, error.public))
+    if faults:
+        raise InvalidPolicy(faults)
+    types.texts = texts
+    return types
+
+
+def unmet(folder: Path, types: TypeSet) -> list[Fault]:
+    """Why a set does not stand by its own cases, which are among its texts: a type has none, its file is wrong, or a
+    case is answered otherwise.
+    """
+    found: list[Fault] = []
+    for kind in types.values():
+        name = f"{kind.name}{CASES}"
+        if name not in types.texts:
+            said = f"it has no cases, and tasks.require_cases is set: write {name}"
+            found.append(Fault(str(folder / f"{kind.name}.toml"), 0, said))
+            continue
+        file = str(folder / name)
+        try:
+            outcomes = run(kind, parse(file, types.texts[name], kind))
+        except InvalidPolicy as error:
+            found += error.faults
+            continue
+        found += (
+            Fault(file, each.case.line, f"case {each.case.name!r} fails: {'; '.join(each.differences)}")
+            for each in outcomes
+            if each.differences
+        )
+    return found
 
 
 def undecided(kind: TaskType, outcomes: Sequence[Outcome]) -> list[str]:
@@ -150,7 +192,7 @@ def _wrong(kind: TaskType, case: _Case, made: Sequence[Case]) -> list[str]:
     return found
 
 
-def _made(kind: TaskType, case: _Case, default: _Asked) -> Case:
+def _made(kind: TaskType, case: _Case, default: _Asked, line: int) -> Case:
     def given(name: str, otherwise: Any) -> Any:
         own, of_all = getattr(case, name), getattr(default, name)
         return own if own is not None else of_all if of_all is not None else otherwise
@@ -170,7 +212,7 @@ def _made(kind: TaskType, case: _Case, default: _Asked) -> Case:
         facts=given("facts", {}),
     )
     policies = None if case.policies is None else tuple(sorted(case.policies))
-    return Case(case.name, question, case.expect == "allow", policies, case.rule, case.approval)
+    return Case(case.name, question, case.expect == "allow", policies, case.rule, case.approval, line)
 
 
 def _outcome(case: Case, answer: Answer) -> Outcome:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from sojourn.clock import Alarms, Clock
-from sojourn.errors import BudgetSpent, InvalidInput, Refused, SojournError, TaskOver, UnknownTaskType
+from sojourn.errors import BudgetSpent, InvalidInput, NoTaskTypes, Refused, SojournError, TaskOver, UnknownTaskType
 from sojourn.identity.registry import Change
 from sojourn.oversight.audit import Audit, Event
 from sojourn.oversight.facts import ANYWHERE, Facts
@@ -81,6 +81,7 @@ class TaskEngine:
         self.tickets = Tickets(clock, alarms)
         self.waiting = Waiting()
         self.types = TypeSet(types)
+        self.no_types = ""  # why there are none, where those that there should be cannot be used
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
         self.keys = keys
         self.issuing = TokenIssuing(keys, issuer, epoch, clock)
@@ -116,7 +117,13 @@ class TaskEngine:
         self._counter += 1
         return (self.epoch << 32) | self._counter
 
+    def check_types(self) -> None:
+        """Raise NoTaskTypes if there is no set in force, not even an empty one."""
+        if self.no_types:
+            raise NoTaskTypes(self.no_types)
+
     def type_named(self, name: str) -> TaskType:
+        self.check_types()
         kind = self.types.get(name)
         if kind is None:
             raise UnknownTaskType(f"there is no task type {name[:64]!r}")

@@ -281,6 +281,7 @@ class Granting:
     async def _begin(self, asked: _Asked, runner: Process | None) -> Given:
         """A token of a one-shot task, which ends with it."""
         request, client = asked.request, asked.client
+        self._engine.check_types()
         name, wanted = exchange.choose_type(request, self._engine.types, client.identities)
         kind = self._engine.type_named(name)
         check_within(kind, wanted)

@@ -19,8 +19,8 @@ def warnings(kind: TaskType) -> list[Fault]:
     read = {name for clause in asked for name in clause.facts}
     for name in sorted(set(kind.facts) - read):
         line = kind.lines.get(f"facts.{name}", kind.lines.get("facts", 0))
-        why = " but must be there" if kind.facts[name].required else ""
-        found.append(Fault(f"{kind.name}.toml", line, f"no policy reads fact {name!r}, which is declared{why}"))
+        declared = "required" if kind.facts[name].required else "declared"
+        found.append(Fault(f"{kind.name}.toml", line, f"fact {name!r} is {declared}, and no policy reads it"))
     if kind.break_glass and kind.consequence != "high":
         text = 'break_glass without consequence = "high": what is done is counted, and no request is recorded'
         found.append(Fault(f"{kind.name}.toml", kind.lines.get("break_glass", 0), text))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -133,7 +134,12 @@ class TaskType:
 
 
 class TypeSet(dict[str, TaskType]):
-    """Task types by their names, as they were loaded together. It is not changed any more."""
+    """Task types by their names, as they were loaded together. It is not changed any more.
+
+    `texts` are those of the files that it was read from, by their names.
+    """
+
+    texts: Mapping[str, str] = MappingProxyType({})
 
     @cached_property
     def digest(self) -> str:
@@ -270,26 +276,33 @@ def load(folder: Path) -> TypeSet:
         raise InvalidPolicy(f"{folder}: {error.public}") from error
     if len(names) > TASK_TYPES:
         raise InvalidPolicy(f"{folder}: more than {TASK_TYPES} task types")
-    found = TypeSet()
     faults: list[Fault] = []
+    texts: dict[str, str] = {}
     for name in names:
-        texts = []
         for path in (folder / f"{name}.toml", folder / f"{name}.cedar"):
             try:
                 if path.suffix == ".cedar" and not path.exists():
                     faults.append(Fault(str(path), 0, f"there is no policy beside {name}.toml"))
                 else:
-                    texts.append(trusted.read(path, CONFIG_MAX_BYTES))
+                    texts[path.name] = trusted.read(path, CONFIG_MAX_BYTES)
             except InvalidInput as error:
                 faults.append(Fault(str(path), 0, error.public))
-        if len(texts) < 2:
+    return made_of(folder, texts, faults)
+
+
+def made_of(folder: Path, texts: Mapping[str, str], faults: Iterable[Fault] = ()) -> TypeSet:
+    """Make a set of texts by the names of their files in `folder`. Raise InvalidPolicy: `faults`, and all others."""
+    found, wrong = TypeSet(), list(faults)
+    for name in sorted(file.removesuffix(".cedar") for file in texts if file.endswith(".cedar")):
+        if f"{name}.toml" not in texts:
             continue
         try:
-            found[name] = parse(name, *texts)
+            found[name] = parse(name, texts[f"{name}.toml"], texts[f"{name}.cedar"])
         except InvalidPolicy as error:
-            faults += placed(folder, error.faults, f"{name}.toml")
-    if faults:
-        raise InvalidPolicy(faults)
+            wrong += placed(folder, error.faults, f"{name}.toml")
+    if wrong:
+        raise InvalidPolicy(wrong)
+    found.texts = texts
     return found
 
 

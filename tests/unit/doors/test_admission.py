@@ -36,6 +36,16 @@ def test_all_places(clock):
     assert ("", 2) == (admission.enter(3), admission.open)
 
 
+def test_other_limits(clock):
+    """Limits that change are in force for the next connection; whoever has more than they allow keeps them."""
+    admission = make(clock, per_uid=2)
+    assert ["", ""] == [admission.enter(1) for _ in range(2)]
+    admission.allow(LimitsConfig(connections_per_uid=1, connections_per_uid_per_second=RATE))
+    assert ("the user has too many connections", 2) == (admission.enter(1), admission.open)
+    admission.allow(LimitsConfig(connections_per_uid=3, connections_per_uid_per_second=RATE))
+    assert "" == admission.enter(1)
+
+
 def test_one_user_s_places(clock):
     """One user cannot take all places; others still come in."""
     admission = make(clock, per_uid=2)

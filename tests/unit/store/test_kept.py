@@ -1,10 +1,11 @@
-"""store/kept.py: a short list and the record of its change are one write."""
+"""store/kept.py and keptpolicy.py: a short list and the record of its change are one write; a set of task types."""
 
 import pytest
 from sojourn.errors import StoreFailed
 from sojourn.oversight.audit import Event
 from sojourn.oversight.reviews import Review
 from sojourn.store.kept import REVIEWS, TASK_BLOCKS, KeptList
+from sojourn.store.keptpolicy import KeptPolicy
 from sojourn.tasks.blocks import Block
 
 SAID = Event(1, "said", "{}")
@@ -47,3 +48,12 @@ class TestKeptList:
         with pytest.raises(StoreFailed):
             await reviews.save([ONE, TWO], SAID)
         assert [ONE] == reviews.load()
+
+
+async def test_the_kept_policy(database):
+    """The text of the last good set is what was saved last, and none at first."""
+    kept = KeptPolicy(database)
+    assert None is kept.load()
+    for text in ("one", "two"):
+        await kept.save(text)
+        assert text == KeptPolicy(database).load()

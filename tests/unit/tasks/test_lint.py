@@ -101,8 +101,8 @@ class TestFacts:
         """A fact that is declared and that no policy reads is told, with what it costs if it must be there."""
         found = warned(PERMIT_ALL, facts='{a = "long", b = {type = "boolean", required = true}}')
         expected = [
-            "no policy reads fact 'a', which is declared",
-            "no policy reads fact 'b', which is declared but must be there",
+            "fact 'a' is declared, and no policy reads it",
+            "fact 'b' is required, and no policy reads it",
         ]
         assert expected == [each.partition(": ")[2] for each in found]
 

@@ -16,7 +16,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors")
+    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "config", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -34,6 +34,7 @@ class GetStatusResponse(_message.Message):
     FOLLOWED_FIELD_NUMBER: _ClassVar[int]
     POLICY_FIELD_NUMBER: _ClassVar[int]
     SHADOW_FIELD_NUMBER: _ClassVar[int]
+    CONFIG_FIELD_NUMBER: _ClassVar[int]
     APPROVALS_WAITING_FIELD_NUMBER: _ClassVar[int]
     REVIEWS_FIELD_NUMBER: _ClassVar[int]
     SIGNALS_FIELD_NUMBER: _ClassVar[int]
@@ -57,13 +58,14 @@ class GetStatusResponse(_message.Message):
     followed: FollowedFolder
     policy: PolicySet
     shadow: PolicySet
+    config: AgentConfig
     approvals_waiting: int
     reviews: _containers.RepeatedCompositeFieldContainer[Review]
     signals: _containers.RepeatedCompositeFieldContainer[SignalIssuer]
     listeners: _containers.RepeatedCompositeFieldContainer[Listener]
     federation: _containers.RepeatedCompositeFieldContainer[Federation]
     attestors: _containers.RepeatedCompositeFieldContainer[AttestorState]
-    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ...) -> None: ...
+    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., config: _Optional[_Union[AgentConfig, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ...) -> None: ...
 
 class AttestorState(_message.Message):
     __slots__ = ("name", "asked", "failed", "seconds", "failing", "failure", "failed_at")
@@ -158,18 +160,36 @@ class SignalIssuer(_message.Message):
     def __init__(self, issuer: _Optional[str] = ..., accepted: _Optional[int] = ..., repeated: _Optional[int] = ..., refused: _Optional[int] = ..., last_at: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
 
 class PolicySet(_message.Message):
-    __slots__ = ("folder", "digest", "task_types", "loaded_at", "fault")
+    __slots__ = ("folder", "digest", "task_types", "loaded_at", "fault", "origin", "accepted_at", "without")
     FOLDER_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     TASK_TYPES_FIELD_NUMBER: _ClassVar[int]
     LOADED_AT_FIELD_NUMBER: _ClassVar[int]
     FAULT_FIELD_NUMBER: _ClassVar[int]
+    ORIGIN_FIELD_NUMBER: _ClassVar[int]
+    ACCEPTED_AT_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
     folder: str
     digest: str
     task_types: int
     loaded_at: int
     fault: str
-    def __init__(self, folder: _Optional[str] = ..., digest: _Optional[str] = ..., task_types: _Optional[int] = ..., loaded_at: _Optional[int] = ..., fault: _Optional[str] = ...) -> None: ...
+    origin: str
+    accepted_at: int
+    without: str
+    def __init__(self, folder: _Optional[str] = ..., digest: _Optional[str] = ..., task_types: _Optional[int] = ..., loaded_at: _Optional[int] = ..., fault: _Optional[str] = ..., origin: _Optional[str] = ..., accepted_at: _Optional[int] = ..., without: _Optional[str] = ...) -> None: ...
+
+class AgentConfig(_message.Message):
+    __slots__ = ("file", "read_at", "fault", "restart_needed")
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    READ_AT_FIELD_NUMBER: _ClassVar[int]
+    FAULT_FIELD_NUMBER: _ClassVar[int]
+    RESTART_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    file: str
+    read_at: int
+    fault: str
+    restart_needed: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, file: _Optional[str] = ..., read_at: _Optional[int] = ..., fault: _Optional[str] = ..., restart_needed: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Failure(_message.Message):
     __slots__ = ("what", "subject", "reason", "first_at", "last_at", "count")
@@ -656,6 +676,20 @@ class PolicyChange(_message.Message):
     what: str
     allowed: bool
     def __init__(self, what: _Optional[str] = ..., allowed: _Optional[bool] = ...) -> None: ...
+
+class SetShadowPolicyRequest(_message.Message):
+    __slots__ = ("folder", "off")
+    FOLDER_FIELD_NUMBER: _ClassVar[int]
+    OFF_FIELD_NUMBER: _ClassVar[int]
+    folder: str
+    off: bool
+    def __init__(self, folder: _Optional[str] = ..., off: _Optional[bool] = ...) -> None: ...
+
+class SetShadowPolicyResponse(_message.Message):
+    __slots__ = ("shadow",)
+    SHADOW_FIELD_NUMBER: _ClassVar[int]
+    shadow: PolicySet
+    def __init__(self, shadow: _Optional[_Union[PolicySet, _Mapping]] = ...) -> None: ...
 
 class GetShadowReportRequest(_message.Message):
     __slots__ = ()
