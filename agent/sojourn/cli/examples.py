@@ -28,6 +28,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "entry delete": ("sojourn entry delete ENTRY_ID",),
     "entry count": ("sojourn entry count",),
     "entry apply": ("sojourn entry apply -f entries.yaml --dry-run", "sojourn entry apply -f entries.d --prune"),
+    "entry adopt": ("sojourn entry adopt --dry-run", "sojourn entry adopt --from oldhost"),
     "entry export": ("sojourn entry export > entries.yaml",),
     "svid x509": ("sojourn svid x509", "sojourn svid x509 --write /tmp/svid --watch"),
     "svid jwt": ("sojourn svid jwt --audience https://tickets.example.org",),

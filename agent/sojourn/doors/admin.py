@@ -26,7 +26,7 @@ from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
-from sojourn.identity import explain, lifetime
+from sojourn.identity import adopting, explain, lifetime
 from sojourn.identity.entries import Entry
 from sojourn.identity.federating import Federating
 from sojourn.identity.following import FollowedFolder
@@ -34,6 +34,7 @@ from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.matching import that_matter, unique_hints
+from sojourn.identity.nodes import name_of
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import Kept
 from sojourn.limits import SELECTORS_PER_CALLER
@@ -147,6 +148,10 @@ class AdminApi:
             ],
             federation=federation(self.federating, self.foreign),
             attestors=attestors.states(self.attestation.tally),
+            other_nodes=[
+                pb.OtherNode(node=name_of(node), spiffe_id=str(node), entries=count)
+                for node, count in adopting.other_nodes(self.registry).items()
+            ],
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:
