@@ -23,7 +23,7 @@ IdFilter = Annotated[str, typer.Option("--spiffe-id", help="Tasks of this worklo
 SelectorFilter = Annotated[
     str, typer.Option("--selector", metavar="TYPE:VALUE", help="Tasks whose holder was attested with this selector.")
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", help="For the holder and the audit journal.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="For the holder, its services and the audit journal.")]
 
 
 def add_to(app: typer.Typer) -> None:

@@ -22,6 +22,7 @@ class TaskMessages:
             spiffe_id=str(task.spiffe_id),
             state=task.state,
             reason=task.reason,
+            explanation=task.explanation,
             version=task.version,
             grants=grant_messages(task.authority),
             created_at=int(task.created_at.timestamp()),

@@ -124,5 +124,5 @@ class Feed:
 
 
 def state_of(task: Task) -> TaskState:
-    reason = f"{task.state}: {task.reason}" if task.reason else task.state
+    reason = f"{task.state}: {task.why}" if task.reason else task.state
     return TaskState(task.id, task.version, task.state == ACTIVE, reason, task.state == SUSPENDED)

@@ -27,6 +27,7 @@ from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param, Principal
+from sojourn.tasks.reasons import with_explanation
 from sojourn.tasks.types import TaskType
 
 STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
@@ -112,6 +113,7 @@ class Task:
     last_used: float  # boot clock, seconds
     state: str = ACTIVE
     reason: str = ""
+    explanation: str = ""  # what the operator said who ended it
     selectors: frozenset[Selector] = frozenset()  # that the caller was attested with when the task began
     suspensions: Mapping[str, str] = field(default_factory=_nothing)  # cause -> reason
     tokens_issued: int = 0
@@ -186,7 +188,12 @@ class Task:
         if self.live and boot >= self.idle_deadline:
             raise TaskOver("the task is over: it was not used for too long")
         if not self.live:
-            raise TaskOver(f"the task is over: {self.state}, {self.reason}")
+            raise TaskOver(f"the task is over: {self.state}, {self.why}")
+
+    @property
+    def why(self) -> str:
+        """Its reason, with what the operator said who ended it."""
+        return with_explanation(self.reason, self.explanation)
 
     @property
     def idle_deadline(self) -> float:
