@@ -112,7 +112,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "federation show": ("sojourn federation show partner.example",),
     "federation refresh": ("sojourn federation refresh partner.example",),
     "federation delete": ("sojourn federation delete partner.example",),
-    "audit tail": ("sojourn audit tail --lines 50", "sojourn audit tail --output json"),
+    "audit tail": (
+        "sojourn audit tail --follow --event task_begun --event task_ended",
+        "sojourn audit tail --since 2h --type deploy",
+        "sojourn audit tail --follow --after 1200 --output json",
+    ),
     "audit verify": ("sojourn audit verify",),
     "config show": ("sojourn config show --config agent.toml", "sojourn config show socket"),
 }

@@ -22,6 +22,12 @@ def print_json(value: Any) -> None:
     print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
 
 
+def json_line(value: Any) -> str:
+    """JSON on one line, of which a terminal obeys nothing."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
+
+
 def emit(output: Output, value: Any, pretty: Iterable[str]) -> None:
     """Print `value` as JSON, or the lines of `pretty`; of neither a terminal obeys anything."""
     if output is Output.JSON:

@@ -17,6 +17,7 @@ from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.doors import attestors
 from sojourn.doors.approvals import reviews
+from sojourn.doors.auditreading import message_of
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
 from sojourn.doors.federation import followed as federation
@@ -256,8 +257,7 @@ class AdminApi:
         await self.audit.flush()
         answer = pb.ListAuditResponse()
         for record in await self.journal.tail(request.limit or _AUDIT_DEFAULT, request.task_id):
-            made = answer.records.add(seq=record.seq, at_ms=record.at_ms, event=record.event, digest=record.digest)
-            made.fields.update(json.loads(record.fields))
+            answer.records.append(message_of(record))
         return answer
 
     async def verify_audit(self, _call: Call, _request: pb.VerifyAuditRequest) -> pb.VerifyAuditResponse:

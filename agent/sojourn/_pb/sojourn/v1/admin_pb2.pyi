@@ -700,6 +700,30 @@ class ListAuditRequest(_message.Message):
     task_id: str
     def __init__(self, limit: _Optional[int] = ..., task_id: _Optional[str] = ...) -> None: ...
 
+class ReadAuditRequest(_message.Message):
+    __slots__ = ("filter", "last", "follow")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    filter: AuditFilter
+    last: int
+    follow: bool
+    def __init__(self, filter: _Optional[_Union[AuditFilter, _Mapping]] = ..., last: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class AuditFilter(_message.Message):
+    __slots__ = ("after_seq", "since_ms", "events", "task_id", "type")
+    AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    after_seq: int
+    since_ms: int
+    events: _containers.RepeatedScalarFieldContainer[str]
+    task_id: str
+    type: str
+    def __init__(self, after_seq: _Optional[int] = ..., since_ms: _Optional[int] = ..., events: _Optional[_Iterable[str]] = ..., task_id: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
+
 class ListAuditResponse(_message.Message):
     __slots__ = ("records",)
     RECORDS_FIELD_NUMBER: _ClassVar[int]
