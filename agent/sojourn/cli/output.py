@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sojourn.address import operates
 from sojourn.cli.hints import hint
 from sojourn.cli.options import Output
 from sojourn.errors import CannotStart, InvalidConfig, InvalidPolicy, SojournError
@@ -84,7 +85,8 @@ def show_error(error: SojournError, *, as_json: bool) -> int:
         print(json.dumps({"error": value}), file=sys.stderr)
         return _status(error)
     several = error.faults if isinstance(error, InvalidConfig | InvalidPolicy) else ()
-    _print_error(several or [error.public], code, hint(code, error.public))
+    operator = error.by_operator or operates()
+    _print_error(several or [error.public], code, hint(code, error.public, operator=operator))
     return _status(error)
 
 

@@ -178,6 +178,12 @@ class WaitTaskRequest(_message.Message):
     task_id: str
     def __init__(self, task_id: _Optional[str] = ...) -> None: ...
 
+class ShowTaskRequest(_message.Message):
+    __slots__ = ("task_id",)
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    task_id: str
+    def __init__(self, task_id: _Optional[str] = ...) -> None: ...
+
 class NarrowTaskRequest(_message.Message):
     __slots__ = ("task_id", "grants")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
