@@ -14,7 +14,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
-    ["errors", "hooks", "limits", "lean", "wholefile"],
+    ["errors", "hooks", "installing", "limits", "lean", "wholefile"],
     ["oautherrors"],
     [
         "allowance",
@@ -147,6 +147,7 @@ LAYERS = [
 ]
 PURE = [
     "errors",
+    "installing",
     "hooks",
     "oautherrors",
     "limits",
