@@ -4,8 +4,8 @@ from typing import Final
 
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "validate": (
-        'sojourn validate "$TOKEN" --audience https://tickets.example.org',
-        'sojourn validate "$TOKEN" --audience https://tickets.example.org --task --action ticket:read',
+        "sojourn validate - --audience https://tickets.example.org",
+        "sojourn validate - --audience https://tickets.example.org --task --action ticket:read",
     ),
     "explain": (
         "sojourn explain --pid $$",

@@ -29,6 +29,8 @@ PARENT = "parent"  # the task that handed it on is not active
 HANDOVER = "handover"  # its holder is gone, and it is not known yet whether its heir may have it
 RESTART = AGENT_RESTART  # its holder has not come back yet
 
+ASKER_ENDED = "the process that asked for the token has ended; was it curl in a pipe? docs/tokens.md#curl"
+
 
 def with_explanation(reason: str, explanation: str) -> str:
     """Why a task is over, in one text."""

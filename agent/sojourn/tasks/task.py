@@ -27,7 +27,7 @@ from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param, Principal
-from sojourn.tasks.reasons import with_explanation
+from sojourn.tasks.reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
 from sojourn.tasks.types import TaskType
 
 STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
@@ -192,7 +192,9 @@ class Task:
 
     @property
     def why(self) -> str:
-        """Its reason, with what the operator said who ended it."""
+        """Its reason, with what the operator said who ended it, or what most who have such an end did not know."""
+        if self.binding == ONE_SHOT and self.reason == HOLDER_EXITED:
+            return with_explanation(self.reason, ASKER_ENDED)
         return with_explanation(self.reason, self.explanation)
 
     @property
