@@ -129,8 +129,8 @@ class EntryApi:
         """sojourn.v1.Admin/AdoptEntries."""
         done = await adopting.adopt(self._registry, request.node, dry_run=request.dry_run)
         if not request.dry_run:
-            self._audit.note("entries_adopted", **{"from": str(done.node)}, entries=len(done.entries), **call.by)
             self._record(call, "entry_updated", [Outcome(entry) for entry in done.entries])
+            self._audit.note("entries_adopted", **{"from": str(done.node)}, entries=len(done.entries), **call.by)
         answer = admin_pb2.AdoptEntriesResponse(from_id=str(done.node), node_id=str(self._registry.node_id))
         for found, messages in ((done.entries, answer.adopted), (done.left, answer.left)):
             for entry in found:
