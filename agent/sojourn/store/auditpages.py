@@ -1,7 +1,8 @@
 """The audit journal read page by page: what is wanted of it, forward from a record on or backward from its end.
 
 A journal may have a year of records. Each read looks at AUDIT_SCANNED of them at most, by their numbers, so that a
-search for what is rare takes long for whoever asks and holds up nobody else.
+search for what is rare takes long for whoever asks and holds up nobody else. Where nothing but events is asked for, the
+index of events tells where the next one is.
 """
 
 import json
@@ -15,6 +16,9 @@ from sojourn.limits import AUDIT_PAGE, AUDIT_SCANNED
 from sojourn.oversight.audit import Record
 from sojourn.store.database import Database
 from sojourn.store.tables import audit
+
+# As an expression, so that the database goes by the index of events and not along all numbers.
+_SEQ = audit.c.seq + 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,10 @@ class Wanted:
         texts = filter(None, (self.containing, json.dumps(self.type)[1:-1]))
         made.extend(audit.c.fields.contains(text, autoescape=True) for text in texts)
         return made
+
+    @property
+    def by_event_alone(self) -> bool:
+        return bool(self.events) and not (self.containing or self.type)
 
     def has(self, fields: Mapping[str, Any]) -> bool:
         """Whether a record with these fields, which fits the conditions, is wanted."""
@@ -69,6 +77,10 @@ class AuditPages:
             until = min(begin + AUDIT_SCANNED, head)
             found = _rows(connection, select(audit).order_by(audit.c.seq), begin, until, wanted, AUDIT_PAGE)
             reached = found[-1].seq if len(found) >= AUDIT_PAGE else max(begin, until)
+            if not found and reached < head and wanted.by_event_alone:
+                ahead = _of_events(wanted).where(reached < _SEQ)
+                nearest = connection.execute(ahead.with_only_columns(func.min(_SEQ))).scalar()
+                reached = head if nearest is None else nearest - 1
             return Page(_that_has(found, wanted), reached, reached >= head)
 
         return await self._database.read(work)
@@ -83,6 +95,10 @@ class AuditPages:
             number = min(most, AUDIT_PAGE)
             found = _rows(connection, select(audit).order_by(audit.c.seq.desc()), begin, seq, wanted, number)
             reached = found[-1].seq - 1 if len(found) >= number else begin
+            if not found and reached > bottom and wanted.by_event_alone:
+                behind = _of_events(wanted).where(reached >= _SEQ)
+                nearest = connection.execute(behind.with_only_columns(func.max(_SEQ))).scalar()
+                reached = max(bottom, nearest or 0)
             return Page(_that_has(found[::-1], wanted), reached, reached <= bottom)
 
         return await self._database.read(work)
@@ -112,6 +128,10 @@ class AuditPages:
             return low
 
         return await self._database.read(work)
+
+
+def _of_events(wanted: Wanted) -> Select[Any]:
+    return select(audit.c.seq).where(audit.c.event.in_(wanted.events))
 
 
 def _bounds(connection: Connection) -> tuple[int, int]:

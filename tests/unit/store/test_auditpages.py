@@ -10,6 +10,8 @@ from sojourn.store import auditpages
 from sojourn.store.audit import AuditTable
 from sojourn.store.auditpages import AuditPages, Wanted
 from sojourn.store.database import Database
+from sojourn.store.tables import audit as audit_table
+from sqlalchemy import Connection, func, select
 
 
 @pytest.fixture
@@ -88,6 +90,32 @@ class TestWanted:
         assert (True, 5) == (page.end, page.seq)
         await journal.append([*events([6])])
         assert [6] == await forward(pages, Wanted(), page.seq)
+
+    async def test_what_is_rare(self, journal: AuditTable, pages: AuditPages) -> None:
+        """Both ways a search for an event alone goes at once to where the next one is, whatever lies between."""
+        await journal.append([*events(range(1, 501))])
+        await journal.append([Event(600_000, "once", "{}"), *events(range(501, 1001))])
+        wanted = Wanted(events=("once", "never"))
+        first = await pages.after(0, wanted)
+        assert ((), 500, False) == (first.records, first.seq, first.end)
+        found = await pages.after(first.seq, wanted)
+        assert [501] == [record.seq for record in found.records]
+        assert (await pages.after(found.seq, wanted)).end
+        last = await pages.before(1001, 0, wanted, 5)
+        assert ((), 501, False) == (last.records, last.seq, last.end)
+        found = await pages.before(last.seq, 0, wanted, 5)
+        assert [501] == [record.seq for record in found.records]
+        assert (await pages.before(found.seq, 0, wanted, 5)).end
+
+    async def test_the_index_is_used(self, database: Database) -> None:
+        """Where the next event is is asked of the index of events, which has all that is needed."""
+        asked = select(func.max(auditpages._SEQ)).where(audit_table.c.event == "once", auditpages._SEQ <= 7)
+
+        def plan(connection: Connection) -> str:
+            compiled = asked.compile(connection, compile_kwargs={"literal_binds": True})
+            return str(connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}").all())
+
+        assert "COVERING INDEX audit_by_event" in await database.read(plan)
 
     async def test_none(self, pages: AuditPages) -> None:
         """Of an empty journal there is nothing, and it ends at once."""
