@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sojourn.errors import SojournError
+    from sojourn.errors import Refused, SojournError, TaskOver
     from sojourn.sdk.ambient import current_task, task
     from sojourn.sdk.asgi import TaskTokenMiddleware
     from sojourn.sdk.authorize import authorize_any, authorize_id, authorize_member_of
@@ -18,16 +18,20 @@ if TYPE_CHECKING:
     from sojourn.sdk.task import Task
     from sojourn.sdk.verifier import TaskVerifier
     from sojourn.spiffe.ids import SpiffeId, TrustDomain
+    from sojourn.tasks.grants import Grant
 
     __version__: str
 
 __all__ = [
     "Client",
+    "Grant",
+    "Refused",
     "RemoteAgent",
     "SojournError",
     "SpiffeId",
     "SyncClient",
     "Task",
+    "TaskOver",
     "TaskTokenMiddleware",
     "TaskVerifier",
     "TrustDomain",
@@ -41,11 +45,14 @@ __all__ = [
 
 _HOMES = {
     "Client": "sojourn.sdk.client",
+    "Grant": "sojourn.tasks.grants",
+    "Refused": "sojourn.errors",
     "RemoteAgent": "sojourn.sdk.remoteagent",
     "SojournError": "sojourn.errors",
     "SpiffeId": "sojourn.spiffe.ids",
     "SyncClient": "sojourn.sdk.sync",
     "Task": "sojourn.sdk.task",
+    "TaskOver": "sojourn.errors",
     "TaskTokenMiddleware": "sojourn.sdk.asgi",
     "TaskVerifier": "sojourn.sdk.verifier",
     "TrustDomain": "sojourn.spiffe.ids",

@@ -2,7 +2,7 @@
 
 import os
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from sojourn.errors import InvalidInput
 
@@ -32,6 +32,14 @@ def admin_socket(explicit: str | None = None) -> str:
     """Return the path of the admin socket: `explicit`, SOJOURN_ADMIN_SOCKET, or the default. Raise InvalidInput."""
     chosen = explicit or os.environ.get("SOJOURN_ADMIN_SOCKET")
     return socket_path(chosen) if chosen else _default(ADMIN_NAME)
+
+
+def operates(explicit: str | None = None) -> bool:
+    """Whether this process may connect to the admin socket, so that operators' commands are for it."""
+    try:
+        return os.access(admin_socket(explicit), os.W_OK)
+    except InvalidInput:
+        return False
 
 
 def socket_path(text: str) -> str:
@@ -104,7 +112,8 @@ def _uri_path(uri: str, what: str) -> str:
         raise InvalidInput(f"{what} {uri[:200]!r}: tcp is not supported, since callers are attested; use unix:///path")
     if parts.scheme != "unix":
         raise InvalidInput(
-            f"{what} {uri[:200]!r} does not begin with unix://: it is a URI, such as unix:///run/sojourn/agent.sock"
+            f"{what} {uri[:200]!r} does not begin with unix://: it is a URI, such as"
+            f" unix://{quote(uri[:200]) if uri.startswith('/') else '/run/sojourn/agent.sock'}"
         )
     # The splitter overlooks an empty query or fragment and drops some control characters: so look at the text itself.
     odd = any(each in uri for each in "?#") or not uri.isprintable()

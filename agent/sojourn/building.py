@@ -43,6 +43,7 @@ from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.replays import Replays
 from sojourn.store import wal
 from sojourn.store.audit import AuditTable
+from sojourn.store.auditpages import AuditPages
 from sojourn.store.credentials import CredentialTable
 from sojourn.store.database import open_sqlite
 from sojourn.store.entries import EntryTable
@@ -114,6 +115,7 @@ class Rooms:
         self._database = open_sqlite(path, had_content=had_root)
         self._stack.callback(self._database.close)
         self.journal = AuditTable(self._database)
+        self.journal_pages = AuditPages(self._database)
         self.audit = Audit(self.journal, self.clock)
         self._stack.push_async_callback(self.audit.finish)
         most = self._config.audit.max_bytes or most_of(self._config.data_dir)

@@ -45,6 +45,7 @@ from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
 from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.errors import SojournError
+from sojourn.identity import adopting
 from sojourn.identity.lookout import Lookout
 from sojourn.limits import (
     ADMIN_CONNECTIONS,
@@ -120,6 +121,7 @@ async def run(start: Start, level: Level, failures: Failures) -> None:
             if rooms.followed is not None:
                 await rooms.followed.look()
                 upkeep.append(group.create_task(rooms.followed.run()))
+            adopting.tell(rooms.registry)
             rooms.engine.holding.look()
             api, listeners = _http_api(config, rooms), list[Listener]()
             documents = TrustDocuments(rooms.authority, config.issuer, config.listen.trust_url)

@@ -58,6 +58,7 @@ class SojournError(Exception):
         self.public = public
         self.detail = detail
         self.remote_code = ""  # on the client side: the agent's own code, if the agent answered this
+        self.by_operator = False  # there too: it is of a call on the admin socket
 
 
 class InvalidInput(SojournError):

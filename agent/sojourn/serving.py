@@ -12,6 +12,7 @@ from sojourn.doors import (
     admin,
     agents,
     approvals,
+    auditreading,
     bundles,
     credentials,
     entries,
@@ -192,10 +193,13 @@ class Services:
         stopped = taskadmin.TaskAdminApi(
             rooms.engine, rooms.changing, rooms.blocks, self._message, rooms.audit, rooms.clock, rooms.refusals
         )
+        engine = rooms.engine
+        journal = auditreading.AuditReadingApi(rooms.audit, rooms.journal_pages, lambda: engine.closing)
         return (
             self._approvals.admin_methods()
             | self._facts.admin_methods()
             | stopped.admin_methods()
+            | journal.admin_methods()
             | policies.PolicyApi(rooms.engine, rooms.approving, rooms.policies).admin_methods()
             | taken_back.admin_methods()
         )

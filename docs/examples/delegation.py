@@ -10,7 +10,7 @@ import os
 import sys
 
 import sojourn
-from sojourn.tasks.grants import Grant
+from sojourn import Grant
 
 TICKETS = os.environ.get("TICKETS", "http://localhost:8091")
 SUMMARISE = "spiffe://example.org/agent/summarise"

@@ -10,7 +10,9 @@ import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from cryptography.hazmat.primitives import serialization
 from harness.agent import COMMAND, AgentProcess
@@ -19,7 +21,10 @@ from harness.exchanges import form, part, post
 from harness.looking import until
 from harness.strangers import stranger
 from harness.taskagent import ISSUER, STRANGER_UID, TICKETS, make_agent, revoke_all
+from harness.taskcalls import channel
+from harness.watching import Watch
 from sojourn import SyncClient
+from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import open_sqlite
@@ -104,6 +109,87 @@ def test_a_journal_is_intact_after_a_restart(agent: AgentProcess) -> None:
         agent.start()
     assert agent.json("audit", "verify")["intact"]
     assert 3 == len([record for record in events(agent) if record["event"] == "agent_started"])
+
+
+# --- how it is read -------------------------------------------------------------------------------------------------
+
+
+def read(agent: AgentProcess, *options: str) -> list[dict]:
+    return agent.json("audit", "tail", *options)["records"]
+
+
+class TestTail:
+    def test_what_is_asked_for(self, lived: AgentProcess) -> None:
+        """`audit tail` has the records of an event, a task, a type, behind one and since a time, and no others."""
+        every = events(lived)
+        assert every[-20:] == read(lived)
+        assert every[-3:] == read(lived, "--lines", "3")
+        begun = [record for record in every if record["event"] == "task_begun"]
+        assert begun == read(lived, "--event", "task_begun")
+        both = [record for record in every if record["event"] in {"task_begun", "task_ended"}]
+        assert both == read(lived, "--event", "task_begun", "--event", "task_ended")
+        task = begun[0]["fields"]["task"]
+        assert [record for record in every if task in json.dumps(record["fields"])] == read(lived, "--task", task)
+        ours = [record for record in every if record["fields"].get("type") == "triage-ticket"]
+        assert ours == read(lived, "--type", "triage-ticket", "--lines", "1000")
+        assert every[4:] == read(lived, "--after", str(every[3]["seq"]))
+        assert every == read(lived, "--since", "1d")
+        assert every[-2:] == read(lived, "--since", "1d", "--lines", "2")
+        later = datetime.fromtimestamp(datetime.now(UTC).timestamp() + 3600, UTC).isoformat()
+        assert [] == read(lived, "--since", later)
+        assert [] == read(lived, "--event", "no_such_event", "--type", "x" * 128)
+
+    def test_what_is_refused(self, lived: AgentProcess) -> None:
+        """A time that is none, and more than any good search has, is an error with its code."""
+        for options, status, code in (
+            (["--since", "yesterday"], 2, "invalid_input"),
+            (["--type", "x" * 129], 1, "invalid_input"),
+            ([f"--event=e{number}" for number in range(33)], 1, "invalid_input"),
+        ):
+            done = lived.run("audit", "tail", *options, check=False)
+            assert (status, True) == (done.returncode, f"[{code}]" in done.stderr), done.stderr
+
+    def test_follow(self, lived: AgentProcess) -> None:
+        """--follow prints the last records, then each one as it is made, as lines of JSON too, until Ctrl-C: exit 0."""
+        with Watch(lived, "audit", "tail", "--follow", "--event", "entry_created", "--output", "json") as watch:
+            made = lived.register("/followed", "unix:uid:4998")
+            heard = watch.says(made["id"])
+            assert {"entry_created"} == {json.loads(line)["event"] for line in heard.splitlines()}
+            last = json.loads(heard.splitlines()[-1])
+            lived.run("entry", "delete", made["id"])
+            again = lived.register("/followed", "unix:uid:4998")
+            [line] = watch.says(again["id"]).splitlines()
+            assert again["id"] == json.loads(line)["fields"]["entry_id"]
+            assert 0 == watch.stop()
+        with Watch(lived, "audit", "tail", "-f", "--after", str(last["seq"])) as watch:
+            assert "entry_deleted" in watch.says(f"entry_id={again['id']}")
+            lived.run("entry", "delete", again["id"])
+
+    def test_it_ends_with_the_agent(self) -> None:
+        """When the agent stops a follower ends too, and says so with its exit status; the agent does not wait for it."""
+        with make_agent() as agent, Watch(agent, "audit", "tail", "--follow") as watch:
+            watch.says("agent_started")
+            agent.stop()
+            watch.notes("error: ")
+            assert watch.process.wait(timeout=20) in {1, 3}
+
+    def test_followers_are_bounded(self, lived: AgentProcess) -> None:
+        """A ninth follower of one user is refused; the journal is read by whoever does not follow."""
+
+        def follow(stack: contextlib.ExitStack) -> Any:
+            opened = stack.enter_context(channel(lived.admin_socket)).unary_stream(
+                "/sojourn.v1.Admin/ReadAudit",
+                request_serializer=pb.ReadAuditRequest.SerializeToString,
+                response_deserializer=pb.ListAuditResponse.FromString,
+            )
+            return opened(pb.ReadAuditRequest(follow=True, last=1), timeout=60)
+
+        with contextlib.ExitStack() as stack:
+            followers = [follow(stack) for _ in range(8)]  # kept, as what nobody holds is cancelled
+            assert [1] * 8 == [len(next(each).records) for each in followers]
+            with pytest.raises(grpc.RpcError, match="too many readers that follow the audit journal"):
+                next(follow(stack))
+            assert 1 == len(read(lived, "--lines", "1"))
 
 
 # --- what is done to it ---------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ SOMETIMES = {
     "explain": {"what", "reason", "serial", "not_after", "rotate_at", "lifetime"},
     "status": {
         "what", "reason", "method", "pid", "uid", "exe", "since", "last_push", "pushes", "entry_id", "spiffe_id",
-        "serial", "not_after", "rotate_at", "lifetime", "subject", "first_at", "last_at", "count",
+        "serial", "not_after", "rotate_at", "lifetime", "subject", "first_at", "last_at", "count", "node",
     },
 }  # fmt: skip
 
@@ -88,7 +88,7 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
                       "task_types", "authority", "limitations", "followed", "streams", "svids", "failures", "kind", "root_serial",
                       "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"},
                       "policy", "shadow", "folder", "digest", "loaded_at", "fault", "approvals_waiting", "reviews",
-                      "signals", "listeners", "federation", "attestors", "name",
+                      "signals", "listeners", "federation", "attestors", "name", "other_nodes",
                       "asked", "failed", "seconds", "failing", "failure", "failed_at"}),
         (["authority", "show"], {"kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after",
                                  "jwt_key_ids", *AUTHORITY_KEYS}),

@@ -29,6 +29,7 @@ from harness.taskcalls import Feed
 from joserfc import jwt
 from joserfc.jwk import KeySet
 from sojourn import SyncClient
+from sojourn.tasks.reasons import ASKER_ENDED
 
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
@@ -134,7 +135,8 @@ def test_the_workload_is_killed(shared: AgentProcess, service: SyncClient, feed:
         delta = feed.delta(part(token, 1)["task"]["id"], live=False)
         assert "revoked: holder_exited" == delta.reason
     verdict = service.validate_token(token, TICKETS, "ticket:read")
-    assert ("task_over", "the task is over: revoked, holder_exited") == (verdict.code, verdict.reason)
+    said = f"the task is over: revoked, holder_exited ({ASKER_ENDED})"
+    assert ("task_over", said) == (verdict.code, verdict.reason)
 
 
 @pytest.mark.parametrize(

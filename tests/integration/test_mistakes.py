@@ -47,9 +47,9 @@ class TestSockets:
         assert "is not a socket: start the agent" in said(bare("svid", "x509", "--socket", str(path)), 3, "unreachable")
 
     def test_a_path_where_a_uri_belongs(self) -> None:
-        """SPIFFE_ENDPOINT_SOCKET is a URI: a path there is refused with an example of one."""
-        text = said(bare("svid", "x509", SPIFFE_ENDPOINT_SOCKET="/run/sojourn/agent.sock"), 2, "invalid_input")
-        assert "such as unix:///run/sojourn/agent.sock" in text
+        """SPIFFE_ENDPOINT_SOCKET is a URI: a path there is refused with the URI that it would be."""
+        text = said(bare("svid", "x509", SPIFFE_ENDPOINT_SOCKET="/run/my agent.sock"), 2, "invalid_input")
+        assert "such as unix:///run/my%20agent.sock" in text
 
     def test_an_agent_that_is_stopped(self, shared: AgentProcess) -> None:
         """An agent that is there and answers nothing is told from one that is not there."""

@@ -373,7 +373,7 @@ def test_without_httpx(here: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "httpx", None)
     with sojourn.task(KIND) as task:
         assert task.token(bound="agent").resource == here.resource
-        with pytest.raises(FailedPrecondition, match=r"pip install 'sojourn\[http\]'"):
+        with pytest.raises(FailedPrecondition, match=r"pip install './sojourn\[http\]'"):
             task.client(here.resource)
 
 

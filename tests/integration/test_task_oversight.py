@@ -2,11 +2,15 @@
 
 import json
 import os
+import re
+import subprocess
 from collections.abc import Iterator
 
+import httpx
 import pytest
-from harness.agent import AgentProcess
+from harness.agent import COMMAND, AgentProcess
 from harness.callers import Caller
+from harness.looking import until
 from harness.taskagent import OTHER_UID, PLACE_A, PLACE_B, TICKETS, TRIAGE, make_agent, shared_agent
 from harness.taskcalls import Feed, TaskStream
 from sojourn import SyncClient
@@ -70,6 +74,69 @@ class TestSuspend:
             assert (1, True) == (done.returncode, "not suspended" in outcome["error"])
 
 
+class TestWhyItWasRevoked:
+    SAID = "key copied \x1b[31m on \N{SNOWMAN} host"
+    TOLD = "key copied \\x1b[31m on \N{SNOWMAN} host"
+
+    def test_the_holder_hears_it(self, agent: AgentProcess, client: SyncClient) -> None:
+        """What the operator said who revoked a task reaches its holder, in SDK, stream, validation and journal, escaped."""
+        with client.task("triage-ticket") as task, TaskStream(agent.socket) as stream:
+            token = task.token().token
+            stream.send(begin=pb.BeginTaskRequest(type="triage-ticket"))
+            other = stream.hear().begun
+            assert 2 == len(changed(agent, "revoke", "--type", "triage-ticket", "--reason", self.SAID))
+            ended = stream.hear().ended
+            assert (other.id, "admin", self.TOLD) == (ended.id, ended.reason, ended.explanation)
+            until(lambda: task.ended)
+            assert ("admin", self.TOLD, f"admin ({self.TOLD})") == (task.reason, task.explanation, task.why)
+            with pytest.raises(TaskOver, match=re.escape(f"task is revoked: admin ({self.TOLD})")):
+                task.token()
+            assert f"the task is over: revoked, admin ({self.TOLD})" == client.validate_token(token, TICKETS).reason
+            status, body = ask_by_exchange(agent, task.id)
+            assert (400, "invalid_grant") == (status, body["error"])
+            plain = "the task is over: revoked, admin (key copied ?x1b[31m on ? host)"
+            assert plain == body["error_description"]
+            assert self.TOLD == agent.json("task", "show", task.id)["explanation"]
+            last = agent.json("task", "why", task.id)["records"]
+            assert self.TOLD in [each["fields"].get("explanation") for each in last if each["event"] == "task_ended"]
+
+    def test_it_is_bounded(self, agent: AgentProcess, client: SyncClient) -> None:
+        """Of a long text the first 200 characters are told; without one the reason alone is."""
+        for said, told in (("x" * 5000, "x" * 200), ("", "")):
+            with client.task("triage-ticket") as task:
+                agent.run("task", "revoke", task.id, "--reason", said)
+                until(lambda task=task: task.ended)
+                assert (told, f"admin ({told})" if told else "admin") == (task.explanation, task.why)
+
+    def test_a_command_is_stopped_with_it(self, agent: AgentProcess) -> None:
+        """`task run` says it on standard error as it stops its command."""
+        command = [
+            *COMMAND,
+            "task",
+            "run",
+            "--type",
+            "triage-ticket",
+            "--",
+            "sh",
+            "-c",
+            "echo $SOJOURN_TASK_ID; exec sleep 60",
+        ]
+        with subprocess.Popen(
+            command, env=agent.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
+            assert process.stdout is not None
+            agent.run("task", "revoke", process.stdout.readline().strip(), "--reason", "incident 7")
+            _, told = process.communicate(timeout=30)
+        assert "the task has ended (revoked: admin (incident 7)); stopping the command" in told
+
+
+def ask_by_exchange(agent: AgentProcess, task_id: str) -> tuple[int, dict[str, str]]:
+    """Ask the token service for another token of a task."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=agent.socket)) as client:
+        answer = client.post("http://localhost/token", data={"grant_type": "client_credentials", "task_id": task_id})
+    return answer.status_code, answer.json()
+
+
 class TestSelection:
     def test_by_type_workload_and_selector(self, agent: AgentProcess, client: SyncClient) -> None:
         """Tasks are selected by type, workload and what their holders were attested with, all of it together."""
@@ -105,7 +172,8 @@ class TestKillSwitch:
         with client.task("triage-ticket") as task:
             token = task.token().token
             ended = agent.json("task", "block", f"--{by}", name, "--reason", "incident 7")["ended"]
-            assert [(task.id, "revoked", "blocked")] == [(each["id"], each["state"], each["reason"]) for each in ended]
+            told = [(each["id"], each["state"], each["reason"], each["explanation"]) for each in ended]
+            assert [(task.id, "revoked", "blocked", "incident 7")] == told
             assert not client.validate_token(token, TICKETS).valid
             with pytest.raises(PolicyDenied, match="incident 7"):
                 client.begin_task("triage-ticket")

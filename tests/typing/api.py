@@ -7,9 +7,13 @@ from httpx import AsyncClient
 from httpx import Client as HttpClient
 from sojourn import (
     Client,
+    Grant,
+    Refused,
+    SojournError,
     SpiffeId,
     SyncClient,
     Task,
+    TaskOver,
     TaskTokenMiddleware,
     TaskVerifier,
     TrustDomain,
@@ -48,6 +52,7 @@ async def asynchronous(app: App) -> None:
         async with client.task("triage-ticket", params={"ticket": "7"}) as task:
             assert_type(task, Task)
             assert_type(await task.token(), AccessToken)
+            await task.narrow([Grant.parse("https://a.example", ["read"])])
             token = await task.token("https://a.example", ["read"], bound="agent", params_digest="d")
             assert_type(await task.proof("GET", "https://a.example", token, nonce="n"), str)
             bound = await CertificateTokens(task, source).get("https://a.example")
@@ -128,3 +133,9 @@ def tasks_of_blocking_code() -> None:
             assert_type(proxy.url, str)
         with running.cloud_endpoints(vault_token_file="/run/token") as endpoints:  # a name
             assert_type(endpoints, CloudEndpoints)
+
+
+def failures(over: TaskOver, refused: Refused) -> tuple[SojournError, str]:
+    """What programs tell apart when a task gives nothing."""
+    either: SojournError = over if over.public else refused
+    return either, refused.code

@@ -3,18 +3,34 @@
 from pathlib import Path
 
 import pytest
+from sojourn.cli import hints, output
 from sojourn.cli.config import show
 from sojourn.cli.output import show_error
 from sojourn.errors import (
     AlreadyExists,
     FailedPrecondition,
     InvalidConfig,
+    NoIdentity,
     NotFound,
     PolicyDenied,
     SojournError,
     TaskOver,
 )
 from sojourn.providers.errors import ProviderRefused, ProviderUnavailable
+
+# Commands that ask the admin socket.
+OPERATORS = (
+    "audit",
+    "explain",
+    "status",
+    "entry",
+    "review",
+    "federation",
+    "bundle",
+    "provider",
+    "task list",
+    "task why",
+)
 
 
 def hint(error: SojournError, capsys: pytest.CaptureFixture[str]) -> str:
@@ -64,6 +80,31 @@ class TestHints:
     def test_denied(self, capsys: pytest.CaptureFixture[str]) -> None:
         """A denial may come of a fact, a switch or the type's own rules; the journal says which."""
         assert "`sojourn audit tail`" in hint(PolicyDenied("no task type takes this fact"), capsys)
+
+    def test_who_is_no_operator(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody is told to run what only operators may: others are told what to ask them for, and what they can do."""
+        monkeypatch.setattr(output, "operates", lambda: False)
+        denied = PolicyDenied("policy says no")
+        workloads = "the task type, facts and switches decide; ask the operator: `sojourn audit tail` has the record"
+        assert workloads == hint(denied, capsys)
+        assert "ask the operator: `sojourn explain --pid PID`" in hint(NoIdentity("no identity issued"), capsys)
+        assert "begin a new task" in hint(TaskOver("the task is over"), capsys)
+        assert "ask the operator: `sojourn task list --all`" in hint(NotFound("there is no such task"), capsys)
+        for code in hints._NEXT:
+            told = hints.hint(code, "", operator=False)
+            before, _, asked = told.partition("ask the operator: ")
+            assert not [each for each in OPERATORS if f"`sojourn {each}" in before], told
+            assert hints.hint(code, "", operator=True) == before + asked
+
+    def test_who_is(self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever may connect to the admin socket, or did so for this answer, is told the command itself."""
+        theirs = "the task type, facts and switches decide; `sojourn audit tail` has the record"
+        monkeypatch.setattr(output, "operates", lambda: True)
+        assert theirs == hint(PolicyDenied("policy says no"), capsys)
+        monkeypatch.setattr(output, "operates", lambda: False)
+        denied = PolicyDenied("policy says no")
+        denied.by_operator = True
+        assert theirs == hint(denied, capsys)
 
     def test_providers(self, capsys: pytest.CaptureFixture[str]) -> None:
         """Where a provider outside fails, the next step is the command that finds out why."""

@@ -14,7 +14,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
-    ["errors", "hooks", "limits", "lean", "wholefile"],
+    ["errors", "hooks", "installing", "limits", "lean", "wholefile"],
     ["oautherrors"],
     [
         "allowance",
@@ -42,6 +42,7 @@ LAYERS = [
         "identity.entries",
         "identity.lifetime",
         "identity.matching",
+        "identity.nodes",
         "identity.plan",
         "identity.relationship",
         "identity.shapes",
@@ -126,7 +127,7 @@ LAYERS = [
         "identity.jwtsvids",
         "identity.issued",
     ],
-    ["identity.foreign", "identity.revocations", "identity.issuing"],
+    ["identity.adopting", "identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.programs", "identity.streams"],
     ["identity.subscriptions"],
     ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],
@@ -152,6 +153,7 @@ LAYERS = [
 ]
 PURE = [
     "errors",
+    "installing",
     "hooks",
     "oautherrors",
     "limits",
@@ -165,6 +167,7 @@ PURE = [
     "identity.declared",
     "identity.entries",
     "identity.matching",
+    "identity.nodes",
     "identity.explain",
     "identity.lifetime",
     "identity.plan",

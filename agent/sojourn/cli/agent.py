@@ -7,6 +7,7 @@ import typer
 
 from sojourn.cli.output import printable
 from sojourn.errors import CannotStart
+from sojourn.installing import how_to_install
 
 app = typer.Typer(no_args_is_help=True)
 _RUN = "/run/sojourn for root, else in $XDG_RUNTIME_DIR/sojourn"
@@ -74,7 +75,7 @@ def run(
         from sojourn import daemon
     except ModuleNotFoundError as error:
         raise CannotStart(
-            f"the daemon's libraries are not installed: pip install 'sojourn[agent]' ({error.name})"
+            f"the daemon's libraries are not installed ({error.name} is not there): {how_to_install('agent')}"
         ) from None
     flags = {
         "data_dir": data_dir,

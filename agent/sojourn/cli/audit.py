@@ -2,29 +2,85 @@
 
 import json
 import re
-from typing import Annotated, Any
+import sys
+from datetime import UTC, datetime
+from typing import Annotated, Any, Final
 
 import typer
 
 from sojourn.cli import remote
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import REFUSED, dated, emit, moment, printable, whole
+from sojourn.cli.options import INT64_MAX, AdminSocketOption, Output, OutputOption
+from sojourn.cli.output import REFUSED, dated, emit, json_line, moment, printable, whole
+from sojourn.durations import parse_duration
+from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
+_LINES: Final = 20
 
 
 @app.command()
 def tail(
-    lines: Annotated[int, typer.Option("--lines", "-n", min=1, max=10_000, help="How many records.")] = 20,
+    lines: Annotated[
+        int | None,
+        typer.Option(
+            "--lines", "-n", min=1, max=10_000, help="How many records. Default: 20; all with --after or --since."
+        ),
+    ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with the records that come. Ctrl-C ends it.")
+    ] = False,
+    after: Annotated[
+        int, typer.Option("--after", metavar="SEQ", min=0, max=INT64_MAX, help="Only those behind this record.")
+    ] = 0,
+    event: Annotated[list[str] | None, typer.Option("--event", help="Only these events. May be repeated.")] = None,
+    task: Annotated[str, typer.Option("--task", metavar="ID", help="Only those in which this task stands.")] = "",
+    type_: Annotated[str, typer.Option("--type", help="Only those of tasks of this type.")] = "",
+    since: Annotated[
+        str, typer.Option("--since", metavar="TIME", help="Only later ones: 2026-05-01T08:00:00Z, or 2h for ago.")
+    ] = "",
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """Print the last records, oldest first."""
+    """Print the last records, oldest first; with --follow each new one too, and with --output json one on each line."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(admin_socket, pb.ListAuditRequest(limit=lines))
-    records = [record_value(each) for each in answer.records]
-    emit(output, {"records": records}, [record_line(record) for record in records])
+    bounded = bool(after or since)
+    wanted = pb.AuditFilter(after_seq=after, events=event or (), task_id=task, type=type_)
+    wanted.since_ms = _since(since, datetime.now(UTC)) if since else 0
+    last = lines or (0 if bounded else _LINES)
+    request = pb.ReadAuditRequest(filter=wanted, last=last, follow=follow)
+    records: list[dict[str, Any]] = []
+
+    def each(part: Any) -> None:
+        found = [record_value(record) for record in part.records]
+        if output is Output.JSON and not follow:
+            records.extend(found)
+            return
+        for record in found:
+            print(json_line(record) if output is Output.JSON else record_line(record))
+        sys.stdout.flush()
+
+    try:
+        remote.admin_stream(admin_socket, request, each)
+    except KeyboardInterrupt:
+        if not follow:
+            raise
+    if output is Output.JSON and not follow:
+        emit(output, {"records": records}, [])
+
+
+def _since(text: str, now: datetime) -> int:
+    """Milliseconds since the epoch of a time, or of so long ago. Raise InvalidInput."""
+    try:
+        when = now - parse_duration(text)
+    except (ValueError, OverflowError):
+        try:
+            when = datetime.fromisoformat(text)
+        except ValueError:
+            when = None
+    if when is None or when.tzinfo is None:
+        raise InvalidInput(f"--since: {text[:50]!r} is neither a time such as 2026-05-01T08:00:00Z nor a duration")
+    return max(1, int(when.timestamp() * 1000))
 
 
 def record_value(record: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from sojourn.cli import remote
 from sojourn.cli.options import INT32_MAX, INT64_MAX, AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, emit, printable, show_error, table
 from sojourn.errors import AlreadyExists, CannotStart, InvalidInput
+from sojourn.installing import how_to_install
 
 app = typer.Typer(no_args_is_help=True)
 _PAGE = 500
@@ -292,7 +293,7 @@ def export(
     try:
         import yaml
     except ModuleNotFoundError:
-        raise CannotStart("printing YAML needs PyYAML: pip install 'sojourn[agent]', or --output json") from None
+        raise CannotStart(f"printing YAML needs PyYAML; take --output json, or {how_to_install('agent')}") from None
     print(yaml.safe_dump({"entries": found}, sort_keys=False, allow_unicode=True), end="")
 
 

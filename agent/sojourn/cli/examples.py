@@ -4,8 +4,8 @@ from typing import Final
 
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "validate": (
-        'sojourn validate "$TOKEN" --audience https://tickets.example.org',
-        'sojourn validate "$TOKEN" --audience https://tickets.example.org --task --action ticket:read',
+        "sojourn validate - --audience https://tickets.example.org",
+        "sojourn validate - --audience https://tickets.example.org --task --action ticket:read",
     ),
     "explain": (
         "sojourn explain --pid $$",
@@ -28,6 +28,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "entry delete": ("sojourn entry delete ENTRY_ID",),
     "entry count": ("sojourn entry count",),
     "entry apply": ("sojourn entry apply -f entries.yaml --dry-run", "sojourn entry apply -f entries.d --prune"),
+    "entry adopt": ("sojourn entry adopt --dry-run", "sojourn entry adopt --from oldhost"),
     "entry export": ("sojourn entry export > entries.yaml",),
     "svid x509": ("sojourn svid x509", "sojourn svid x509 --write /tmp/svid --watch"),
     "svid jwt": ("sojourn svid jwt --audience https://tickets.example.org",),
@@ -113,7 +114,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "federation show": ("sojourn federation show partner.example",),
     "federation refresh": ("sojourn federation refresh partner.example",),
     "federation delete": ("sojourn federation delete partner.example",),
-    "audit tail": ("sojourn audit tail --lines 50", "sojourn audit tail --output json"),
+    "audit tail": (
+        "sojourn audit tail --follow --event task_begun --event task_ended",
+        "sojourn audit tail --since 2h --type deploy",
+        "sojourn audit tail --follow --after 1200 --output json",
+    ),
     "audit verify": ("sojourn audit verify",),
     "config show": ("sojourn config show --config agent.toml", "sojourn config show socket"),
 }

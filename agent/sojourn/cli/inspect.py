@@ -14,6 +14,7 @@ from sojourn.cli.policyadmin import policy_lines
 from sojourn.cli.review import review_value
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption, show
 from sojourn.errors import InvalidInput
+from sojourn.identity.nodes import other_nodes_told
 
 
 def validate(
@@ -178,6 +179,10 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
         f"{each['name'] + ' listener':<14} {each['address']}, {each['connections']} connections"
         for each in value["listeners"]
     ]
+    if value["other_nodes"]:
+        counts = {each["node"]: each["entries"] for each in value["other_nodes"]}
+        here = value["node_id"].rpartition("/")[2]
+        lines.append(f"{'entries':<14} {printable(other_nodes_told(counts, here))}")
     followed = value["followed"]
     if followed is not None:
         applied = f"as of {followed['applied_at']}" if followed["applied_at"] else "as the agent found them"

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Final
 
+from sojourn.address import operates
 from sojourn.cli.hints import hint
 from sojourn.cli.options import Output
 from sojourn.errors import CannotStart, InvalidConfig, InvalidPolicy, SojournError
@@ -20,6 +21,12 @@ _LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 def print_json(value: Any) -> None:
     text = json.dumps(value, indent=2, ensure_ascii=False)
     print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
+
+
+def json_line(value: Any) -> str:
+    """JSON on one line, of which a terminal obeys nothing."""
+    text = json.dumps(value, ensure_ascii=False)
+    return "".join(char if char.isprintable() else json.dumps(char)[1:-1] for char in text)
 
 
 def emit(output: Output, value: Any, pretty: Iterable[str]) -> None:
@@ -78,7 +85,8 @@ def show_error(error: SojournError, *, as_json: bool) -> int:
         print(json.dumps({"error": value}), file=sys.stderr)
         return _status(error)
     several = error.faults if isinstance(error, InvalidConfig | InvalidPolicy) else ()
-    _print_error(several or [error.public], code, hint(code, error.public))
+    operator = error.by_operator or operates()
+    _print_error(several or [error.public], code, hint(code, error.public, operator=operator))
     return _status(error)
 
 

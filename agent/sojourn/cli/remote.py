@@ -1,6 +1,7 @@
 """Calls of the command to the agent."""
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from sojourn.cli.interrupts import INTERRUPTS
@@ -27,7 +28,18 @@ def admin(socket: str | None, request: Any, method: str = "") -> Any:
     """
     from sojourn.address import admin_socket
 
-    return _unary(admin_socket(socket), *method_of(request, method))
+    with _of_operator():
+        return _unary(admin_socket(socket), *method_of(request, method))
+
+
+@contextmanager
+def _of_operator() -> Iterator[None]:
+    """What is raised within it was said to an operator."""
+    try:
+        yield
+    except SojournError as error:
+        error.by_operator = True
+        raise
 
 
 def workload(socket: str | None, request: Any) -> Any:
@@ -88,7 +100,8 @@ def admin_stream(socket: str | None, request: Any, each: Callable[[Any], None]) 
         finally:
             await connection.close()
 
-    INTERRUPTS.run(call)
+    with _of_operator():
+        INTERRUPTS.run(call)
 
 
 def public(socket: str | None, use: Callable[[Any], Awaitable[Answer]]) -> Answer:
@@ -134,5 +147,5 @@ def failure(status: Any, invalid: type[SojournError] = InvalidEntry) -> SojournE
         9: FailedPrecondition,
     }
     error = kinds.get(status.code, Unavailable)(status.message)
-    error.remote_code = error.code
+    error.remote_code, error.by_operator = error.code, True
     return error

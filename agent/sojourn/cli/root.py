@@ -18,7 +18,7 @@ COMMANDS: Final = {
 # Nouns: what they are about, and which modules beside the one of their name have commands of them.
 NOUNS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "agent": ("Run the agent.", ()),
-    "entry": ("Register which processes get which SPIFFE ID.", ()),
+    "entry": ("Register which processes get which SPIFFE ID.", ("adopting",)),
     "svid": ("Fetch SVIDs as any workload would; as operator, rotate and revoke.", ("revoking",)),
     "task": ("Begin, use, end and see tasks.", ("tasktokens", "taskadmin")),
     "approval": ("See which tasks wait for someone to agree, and decide.", ()),

@@ -231,7 +231,7 @@ def complete(
 ) -> None:
     """End a task of the caller. Every token of it is dead at once."""
     status = remote.public(socket, lambda client: client.complete_task(task, failed=failed))
-    emit(output, _status_dict(status), [f"{status.id} {status.state}: {status.reason}"])
+    emit(output, _status_dict(status), [f"{status.id} {status.state}: {status.why}"])
 
 
 def _grants(resource: str, actions: list[str] | None) -> Any:
@@ -291,6 +291,7 @@ def _status_dict(status: Any) -> dict[str, Any]:
         "spiffe_id": str(status.spiffe_id),
         "state": status.state,
         "reason": status.reason,
+        "explanation": status.explanation,
         "grants": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in status.grants],
         "expires_at": moment(status.expires_at),
         "parent_id": status.parent_id or None,

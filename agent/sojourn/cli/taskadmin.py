@@ -1,14 +1,17 @@
 """`sojourn task list`, `show`, `why`, `suspend`, `resume`, `revoke`, `block`: the operator's side of tasks."""
 
 import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from sojourn.address import admin_socket as admin_socket_path
+from sojourn.address import operates
 from sojourn.cli import remote
 from sojourn.cli.audit import record_line, record_value
 from sojourn.cli.messages import told
-from sojourn.cli.options import AdminSocketOption, Output, OutputOption
+from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, emit, printable, table
 from sojourn.cli.residuals import external_credentials, outside_lines, outside_value
 from sojourn.cli.task import TaskArgument
@@ -23,7 +26,7 @@ IdFilter = Annotated[str, typer.Option("--spiffe-id", help="Tasks of this worklo
 SelectorFilter = Annotated[
     str, typer.Option("--selector", metavar="TYPE:VALUE", help="Tasks whose holder was attested with this selector.")
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", help="For the holder and the audit journal.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="For the holder, its services and the audit journal.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -51,8 +54,23 @@ def list_(
     show_live(output, get, lambda value: _rows(value["tasks"]), watch=watch, interval=interval)
 
 
-def show(task: TaskArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """Show a task, and the credentials of providers outside that it has or that outlive it (operator)."""
+def show(
+    task: TaskArgument,
+    admin_socket: AdminSocketOption = None,
+    socket: SocketOption = None,
+    output: OutputOption = Output.PRETTY,
+) -> None:
+    """Show a task: its own to any workload; to operators each, with the credentials of providers that outlive it.
+
+    Who may not connect to the admin socket asks the public one, as a workload. It tells a process of the same workload
+    and user what became of a task; to the holder and, of a session, its descendants, it tells all.
+    """
+    if _is_workload(admin_socket):
+        from sojourn._pb.sojourn.v1 import tasks_pb2
+
+        own = _task_dict(remote.workload(socket, tasks_pb2.ShowTaskRequest(task_id=task)))
+        emit(output, own, _lines(own))
+        return
     found, _ = external_credentials(admin_socket, task)
     outside = outside_value(found)
     try:
@@ -62,6 +80,11 @@ def show(task: TaskArgument, admin_socket: AdminSocketOption = None, output: Out
             raise
         value = _forgotten(found[0])
     emit(output, {**value, **outside}, [*_lines(value), *outside_lines(outside)])
+
+
+def _is_workload(explicit: str | None) -> bool:
+    """Whether whoever asks may not operate this agent. An admin socket that was named and is not there is an error."""
+    return not operates(explicit) and (explicit is None or Path(admin_socket_path(explicit)).exists())
 
 
 def why(task: TaskArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:

@@ -125,7 +125,7 @@ async def _until_over(process: asyncio.subprocess.Process, task: Any, grace_seco
         await asyncio.wait({exited, ended}, return_when=asyncio.FIRST_COMPLETED)
         if exited.done():
             return False
-        print(f"sojourn: the task has ended ({task.state}: {task.reason}); stopping the command", file=sys.stderr)
+        print(f"sojourn: the task has ended ({task.state}: {task.why}); stopping the command", file=sys.stderr)
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
         await asyncio.wait({exited}, timeout=grace_seconds)

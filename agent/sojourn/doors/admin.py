@@ -18,6 +18,7 @@ from sojourn.clock import Clock
 from sojourn.configreload import ConfigReload
 from sojourn.doors import attestors
 from sojourn.doors.approvals import reviews
+from sojourn.doors.auditreading import message_of
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
 from sojourn.doors.federation import followed as federation
@@ -27,7 +28,7 @@ from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
-from sojourn.identity import explain, lifetime
+from sojourn.identity import adopting, explain, lifetime
 from sojourn.identity.entries import Entry
 from sojourn.identity.federating import Federating
 from sojourn.identity.following import FollowedFolder
@@ -35,6 +36,7 @@ from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.identities import Identities
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.matching import that_matter, unique_hints
+from sojourn.identity.nodes import name_of
 from sojourn.identity.registry import Registry
 from sojourn.identity.svids import Kept
 from sojourn.limits import SELECTORS_PER_CALLER
@@ -150,6 +152,10 @@ class AdminApi:
             ],
             federation=federation(self.federating, self.foreign),
             attestors=attestors.states(self.attestation.tally),
+            other_nodes=[
+                pb.OtherNode(node=name_of(node), spiffe_id=str(node), entries=count)
+                for node, count in adopting.other_nodes(self.registry).items()
+            ],
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:
@@ -263,8 +269,7 @@ class AdminApi:
         await self.audit.flush()
         answer = pb.ListAuditResponse()
         for record in await self.journal.tail(request.limit or _AUDIT_DEFAULT, request.task_id):
-            made = answer.records.add(seq=record.seq, at_ms=record.at_ms, event=record.event, digest=record.digest)
-            made.fields.update(json.loads(record.fields))
+            answer.records.append(message_of(record))
         return answer
 
     async def verify_audit(self, _call: Call, _request: pb.VerifyAuditRequest) -> pb.VerifyAuditResponse:

@@ -18,6 +18,7 @@ from sojourn.errors import (
     quoted,
     told_as,
 )
+from sojourn.identity import adopting
 from sojourn.identity.entries import Registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.programs import Cautions
@@ -49,7 +50,10 @@ class EntryApi:
 
     def admin_methods(self) -> dict[str, Method]:
         """What sojourn.v1.Admin has for entries beside SPIRE's API."""
-        return {"ApplyEntries": Method("unary", admin_pb2.ApplyEntriesRequest, self.apply)}
+        return {
+            "ApplyEntries": Method("unary", admin_pb2.ApplyEntriesRequest, self.apply),
+            "AdoptEntries": Method("unary", admin_pb2.AdoptEntriesRequest, self.adopt),
+        }
 
     async def count(self, _call: Call, request: pb.CountEntriesRequest) -> pb.CountEntriesResponse:
         return pb.CountEntriesResponse(count=sum(map(_filter(request.filter), self._registry)))
@@ -119,6 +123,18 @@ class EntryApi:
         warnings = await self._cautions.of([entry for _, entry in kept])
         for (message, _), said in zip(kept, warnings, strict=True):
             message.warnings.extend(said)
+        return answer
+
+    async def adopt(self, call: Call, request: admin_pb2.AdoptEntriesRequest) -> admin_pb2.AdoptEntriesResponse:
+        """sojourn.v1.Admin/AdoptEntries."""
+        done = await adopting.adopt(self._registry, request.node, dry_run=request.dry_run)
+        if not request.dry_run:
+            self._record(call, "entry_updated", [Outcome(entry) for entry in done.entries])
+            self._audit.note("entries_adopted", **{"from": str(done.node)}, entries=len(done.entries), **call.by)
+        answer = admin_pb2.AdoptEntriesResponse(from_id=str(done.node), node_id=str(self._registry.node_id))
+        for found, messages in ((done.entries, answer.adopted), (done.left, answer.left)):
+            for entry in found:
+                messages.add(id=entry.id, spiffe_id=str(entry.spiffe_id))
         return answer
 
     def _new(self, message: types.Entry) -> Registration:

@@ -17,9 +17,9 @@ from sojourn.store.kept import KeptList
 from sojourn.tasks.blocks import Block
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.reasons import ADMIN, BLOCKED, OPERATOR
+from sojourn.tasks.reasons import ADMIN, BLOCKED, OPERATOR, explanation_of
 from sojourn.tasks.refusals import Refusals
-from sojourn.tasks.task import REVOKED, Task
+from sojourn.tasks.task import Task
 
 Change = Callable[[Task], Awaitable[None]]
 
@@ -74,7 +74,8 @@ class TaskAdminApi:
         return self._message(task)
 
     async def revoke(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
-        return await self._change(call, request, "revoked", lambda task: self._engine.revoke(task, ADMIN))
+        said = explanation_of(request.reason)
+        return await self._change(call, request, "revoked", lambda task: self._engine.revoke(task, ADMIN, said))
 
     async def suspend(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
         reason = request.reason[:AUDITED_TEXT] or "suspended by an operator"
@@ -105,7 +106,7 @@ class TaskAdminApi:
             self._unwritten = True
             ended = [task for task in self._engine.tasks.all() if _is_of(task, kind, name)]
             for task in ended:
-                self._engine.end(task, REVOKED, BLOCKED)
+                self._engine.stop(task, BLOCKED, explanation_of(request.block.reason))
             event = self._audit.event("tasks_blocked", {kind: name, "reason": reason, "ended": len(ended), **call.by})
             await self._blocks.save(self._engine.blocks.all(), event)
             self._unwritten = False

@@ -22,6 +22,7 @@ class TaskMessages:
             spiffe_id=str(task.spiffe_id),
             state=task.state,
             reason=task.reason,
+            explanation=task.explanation,
             version=task.version,
             grants=grant_messages(task.authority),
             created_at=int(task.created_at.timestamp()),
@@ -40,6 +41,21 @@ class TaskMessages:
                 for resource, outlet, details in self._outlets.described(task)
             ],
         )
+
+
+def brief(task: Task) -> pb.Task:
+    """What became of a task, and nothing of what it may do."""
+    return pb.Task(
+        id=task.id,
+        type=task.type.name,
+        spiffe_id=str(task.spiffe_id),
+        state=task.state,
+        reason=task.reason,
+        explanation=task.explanation,
+        version=task.version,
+        created_at=int(task.created_at.timestamp()),
+        expires_at=int(task.expires_at.timestamp()),
+    )
 
 
 def _approval(task: Task) -> pb.TaskApproval | None:

@@ -8,8 +8,8 @@ from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.attestation.process import Process
 from sojourn.doors.calls import Call, Method, first_of, next_of
-from sojourn.doors.taskmessages import TaskMessages, authority_of
-from sojourn.errors import InvalidInput, PolicyDenied, Unavailable, told_as
+from sojourn.doors.taskmessages import TaskMessages, authority_of, brief
+from sojourn.errors import InvalidInput, NotFound, PolicyDenied, Unavailable, told_as
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX, TASK_WAIT_SECONDS
@@ -55,6 +55,7 @@ class TasksApi:
             "CompleteTask": Method("unary", pb.CompleteTaskRequest, self.complete_task),
             "Delegate": Method("unary", pb.DelegateRequest, self.delegate),
             "AcceptDelegation": Method("unary", pb.AcceptDelegationRequest, self.accept_delegation),
+            "ShowTask": Method("unary", pb.ShowTaskRequest, self.show_task),
             "WaitTask": Method("unary", pb.WaitTaskRequest, self.wait_task, long=True),
         }
 
@@ -176,6 +177,17 @@ class TasksApi:
         task = self._engine.tasks.of_caller(call.peer, entries, request.task_id)
         await self._engine.waiting.settled(task, TASK_WAIT_SECONDS)
         return self._message(task)
+
+    async def show_task(self, call: Call, request: pb.ShowTaskRequest) -> pb.Task:
+        entries = await self._identities.of(call.peer)
+        try:
+            return self._message(self._engine.tasks.of_caller(call.peer, entries, request.task_id))
+        except NotFound:
+            task = self._engine.tasks.find(request.task_id)
+            ours = {entry.spiffe_id for entry in entries}
+            if task is None or task.spiffe_id not in ours or task.uid != call.peer.uid:
+                raise
+            return brief(task)
 
     async def complete_task(self, call: Call, request: pb.CompleteTaskRequest) -> pb.Task:
         entries = await self._identities.of(call.peer)

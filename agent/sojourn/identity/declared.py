@@ -18,6 +18,7 @@ from sojourn.durations import parse_duration
 from sojourn.errors import CannotStart, InvalidConfig, InvalidInput, SojournError, quoted
 from sojourn.identity.claims import JwtClaims
 from sojourn.identity.templates import parse_id
+from sojourn.installing import how_to_install
 from sojourn.limits import ENTRIES_PER_BATCH
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
@@ -96,7 +97,7 @@ def _parsed(text: str) -> list[Any]:
     try:
         import yaml
     except ModuleNotFoundError:
-        raise CannotStart("reading entries from files needs PyYAML: pip install 'sojourn[agent]'") from None
+        raise CannotStart(f"reading entries from files needs PyYAML: {how_to_install('agent')}") from None
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
         found = []

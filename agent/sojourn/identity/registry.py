@@ -223,7 +223,7 @@ class Registry:
                     outcomes.append(Outcome(None, InvalidEntry("missing entry ID")))
                 elif entry is None or entry_id in changes:
                     outcomes.append(Outcome(None, NotFound("entry not found")))
-                elif reason := self._followed(entry):
+                elif reason := self.followed(entry):
                     outcomes.append(Outcome(None, FailedPrecondition(reason)))
                 else:
                     changes[entry_id] = Change(entry, None)
@@ -241,15 +241,16 @@ class Registry:
         _check_batch(wanted)
 
         def ours(entry: Registration) -> bool:
-            return entry.parent_id in self._node_ids and not self._followed(entry)
+            return entry.parent_id in self._node_ids and not self.followed(entry)
 
         def plan() -> Plan:
-            return make_plan(self, wanted, self._trust_domain, prune=ours if prune else None, locked=self._followed)
+            return make_plan(self, wanted, self._trust_domain, prune=ours if prune else None, locked=self.followed)
 
-        return await self._apply_plan(plan, dry_run=dry_run)
+        return await self.apply_plan(plan, dry_run=dry_run)
 
     @_whole
-    async def _apply_plan(self, make: Callable[[], Plan], *, dry_run: bool) -> Plan:
+    async def apply_plan(self, make: Callable[[], Plan], *, dry_run: bool) -> Plan:
+        """Go through with the plan that `make` makes of what is there, all or nothing."""
         async with self._lock:
             plan = make()
             now = int(self._clock.now().timestamp())
@@ -294,15 +295,16 @@ class Registry:
                 self, marked, self._trust_domain, prune=lambda entry: bool(entry.origin), locked=_by_hand, places=places
             )
 
-        return await self._apply_plan(plan, dry_run=False)
+        return await self.apply_plan(plan, dry_run=False)
 
     def check_by_hand(self, entry: Registration) -> None:
         """Raise FailedPrecondition if an entry comes from a folder that is followed."""
-        reason = self._followed(entry)
+        reason = self.followed(entry)
         if reason:
             raise FailedPrecondition(reason)
 
-    def _followed(self, entry: Registration) -> str:
+    def followed(self, entry: Registration) -> str:
+        """Why an entry may not be changed by hand: it comes from a followed folder. Empty if it may."""
         if not self._following or not entry.origin:
             return ""
         return f"entry {entry.id} comes from the followed folder {quoted(entry.origin)}: change it there"

@@ -245,7 +245,7 @@ async def _run(wish: _Wish, client: Client, on_end: OnEnd | None, *, cancel: boo
                 await watch.leave_block()
     except asyncio.CancelledError as error:
         if watch is not None and watch.did_cancel():
-            raise TaskOver(f"task is {task.state}: {task.reason or 'no reason given'}") from error
+            raise TaskOver(f"task is {task.state}: {task.why or 'no reason given'}") from error
         raise
     finally:
         if watch is not None:

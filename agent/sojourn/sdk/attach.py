@@ -42,7 +42,7 @@ class Holding(Protocol):
     @property
     def state(self) -> str: ...
     @property
-    def reason(self) -> str: ...
+    def why(self) -> str: ...
     @property
     def ended(self) -> bool: ...
     @property
@@ -245,7 +245,7 @@ def is_ours(task: Holding, grant: Grant) -> bool:
 
 def check_live(task: Holding) -> None:
     if task.ended:
-        raise TaskOver(f"task is {task.state}: {task.reason or 'no reason given'}")
+        raise TaskOver(f"task is {task.state}: {task.why or 'no reason given'}")
 
 
 def check_actions(grant: Grant, actions: tuple[str, ...]) -> None:

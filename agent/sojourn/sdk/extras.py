@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sojourn.errors import FailedPrecondition
+from sojourn.installing import how_to_install
 
 
 @contextmanager
@@ -12,6 +13,4 @@ def extra(name: str) -> Iterator[None]:
     try:
         yield
     except ImportError as error:
-        raise FailedPrecondition(
-            f"this needs {error.name}, which is not installed: pip install 'sojourn[{name}]'"
-        ) from error
+        raise FailedPrecondition(f"this needs {error.name}, which is not installed: {how_to_install(name)}") from error

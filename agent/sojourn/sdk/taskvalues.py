@@ -9,7 +9,7 @@ from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.errors import ApprovalDenied, ApprovalExpired, InvalidInput, TaskOver
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Grant
-from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED
+from sojourn.tasks.reasons import APPROVAL_DENIED, APPROVAL_EXPIRED, with_explanation
 
 PENDING = "pending"
 NOT_OAUTH: Final = "N_A"  # token_type of what is no OAuth access token (RFC 8693, 2.2.1)
@@ -148,6 +148,12 @@ class TaskStatus:
     actors: tuple[SpiffeId, ...] = ()  # who acts for the first task's workload, this one's first; none: nobody does
     approval: ApprovalStatus | None = None  # None: nobody had to agree
     outside: tuple[Outside, ...] = ()
+    explanation: str = ""  # what the operator said who ended it
+
+    @property
+    def why(self) -> str:
+        """The reason, with what the operator said who ended the task."""
+        return with_explanation(self.reason, self.explanation)
 
     @property
     def pending(self) -> bool:
@@ -162,7 +168,7 @@ class TaskStatus:
         if self.reason == APPROVAL_EXPIRED:
             raise ApprovalExpired("the task was not approved in time")
         if self.state not in LIVING:
-            raise TaskOver(f"the task is over: {self.state}, {self.reason}")
+            raise TaskOver(f"the task is over: {self.state}, {self.why}")
 
     @classmethod
     def of(cls, message: tasks_pb2.Task) -> "TaskStatus":
@@ -182,6 +188,7 @@ class TaskStatus:
             actors=tuple(SpiffeId.parse(each) for each in message.actors),
             approval=ApprovalStatus.of(message.approval) if message.HasField("approval") else None,
             outside=tuple(Outside.of(each) for each in message.outside),
+            explanation=message.explanation,
         )
 
 
@@ -220,6 +227,16 @@ class TaskView:
     @property
     def reason(self) -> str:
         return self.status.reason
+
+    @property
+    def explanation(self) -> str:
+        """What the operator said who ended it; empty if nothing, or nobody did."""
+        return self.status.explanation
+
+    @property
+    def why(self) -> str:
+        """The reason, with the explanation in brackets if there is one."""
+        return self.status.why
 
     @property
     def ended(self) -> bool:

@@ -15,6 +15,7 @@ from sojourn.sdk.validating import Agent, describe_audience
 from sojourn.spiffe.jose import Signatures, UnverifiedJws, VerifiedClaims, parse_unverified
 from sojourn.tasks import tokens
 from sojourn.tasks.fitting import check_action, check_concerning, check_digest, check_params
+from sojourn.tasks.reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
 from sojourn.tasks.senders import Sender
 from sojourn.tasks.served import NOTHING_SAID, Served, compared
 from sojourn.tasks.tokens import UNPROVEN, Proven, TaskToken
@@ -237,7 +238,9 @@ class TaskVerifier:
 
 def _not_live(known: TaskKnown) -> str:
     what = "the task is not active" if known.suspended else "the task is over"
-    return f"{what}: {known.reason or 'no reason given'}"
+    # The feed does not say how a task was held. Most that end so were never meant to: a token in a pipe.
+    because = ASKER_ENDED if known.reason.endswith(f": {HOLDER_EXITED}") else ""
+    return f"{what}: {with_explanation(known.reason, because) or 'no reason given'}"
 
 
 def _task_token(token: str) -> UnverifiedJws:

@@ -236,7 +236,9 @@ class Clients:
         try:
             entries = await self._identities.of(peer)
         except NoIdentity as error:
-            raise InvalidClient("the caller has no identity: see `sojourn explain`") from error
+            raise InvalidClient(
+                "the caller has no identity: ask the operator, whom `sojourn explain` tells why"
+            ) from error
         if asserted is None:
             return Client(SOCKET, entries, peer)
         asserted_ids = set(asserted.identities)

@@ -266,11 +266,16 @@ class TaskEngine:
             self.end(task, COMPLETED, outcome)
         await self.journal.written(task.id)
 
-    async def revoke(self, task: Task, reason: str) -> None:
-        """End a task against its holder's will, and return when that is on disk."""
+    async def revoke(self, task: Task, reason: str, explanation: str = "") -> None:
+        """End a task against its holder's will, and return when that is on disk. `explanation`: an operator's words."""
         if task.live:
-            self.end(task, REVOKED, reason)
+            self.stop(task, reason, explanation)
         await self.journal.written(task.id)
+
+    def stop(self, task: Task, reason: str, explanation: str) -> None:
+        """End a live task now as an operator wishes, who says why. See `end`."""
+        task.explanation = explanation
+        self.end(task, REVOKED, reason)
 
     def end(self, task: Task, state: str, reason: str, **decided: Any) -> None:
         """End a live task now with all that came of it, tell validators, and have it written.
@@ -296,7 +301,13 @@ class TaskEngine:
         """Let go of a task that has just ended, tell of it, and have it written."""
         self._settle(task, keep=True)
         self.feed.publish(task)
-        fields = {"state": task.state, "reason": task.reason, "parent": task.parent_id or None, "use": task.usage()}
+        fields = {
+            "state": task.state,
+            "reason": task.reason,
+            "explanation": task.explanation or None,
+            "parent": task.parent_id or None,
+            "use": task.usage(),
+        }
         self.journal.later(task.record(), self.event("task_ended", task, **fields, **decided))
         self.tell(task)
         self._hooks.pop(task.id, None)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from sojourn.hooks import Hooks
 from sojourn.limits import FEED_CHANGES_HELD, STREAMS_WOKEN_AT_ONCE
 from sojourn.tasks.grants import Authority
+from sojourn.tasks.reasons import with_explanation
 from sojourn.tasks.task import ACTIVE, PENDING, SUSPENDED, Task
 
 
@@ -124,5 +125,6 @@ class Feed:
 
 
 def state_of(task: Task) -> TaskState:
-    reason = f"{task.state}: {task.reason}" if task.reason else task.state
+    why = with_explanation(task.reason, task.explanation)
+    reason = f"{task.state}: {why}" if why else task.state
     return TaskState(task.id, task.version, task.state == ACTIVE, reason, task.state == SUSPENDED)

@@ -27,6 +27,7 @@ from sojourn.spiffe.jose import SigningKey
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold
 from sojourn.tasks.policy import Param, Principal
+from sojourn.tasks.reasons import ASKER_ENDED, HOLDER_EXITED, with_explanation
 from sojourn.tasks.types import TaskType
 
 STREAM, PROCESS, ONE_SHOT = "stream", "process", "one-shot"
@@ -129,6 +130,7 @@ class Task:
     last_used: float  # boot clock, seconds
     state: str = ACTIVE
     reason: str = ""
+    explanation: str = ""  # what the operator said who ended it
     selectors: frozenset[Selector] = frozenset()  # that the caller was attested with when the task began
     suspensions: Mapping[str, str] = field(default_factory=_nothing)  # cause -> reason
     tokens_issued: int = 0
@@ -205,7 +207,14 @@ class Task:
         if self.live and boot >= self.idle_deadline:
             raise TaskOver("the task is over: it was not used for too long")
         if not self.live:
-            raise TaskOver(f"the task is over: {self.state}, {self.reason}")
+            raise TaskOver(f"the task is over: {self.state}, {self.why}")
+
+    @property
+    def why(self) -> str:
+        """Its reason, with what the operator said who ended it, or what most who have such an end did not know."""
+        if self.binding == ONE_SHOT and self.reason == HOLDER_EXITED:
+            return with_explanation(self.reason, ASKER_ENDED)
+        return with_explanation(self.reason, self.explanation)
 
     @property
     def idle_deadline(self) -> float:

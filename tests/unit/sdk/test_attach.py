@@ -93,7 +93,7 @@ class TestWant:
     def test_over(self) -> None:
         """Of a task that is over nothing is wanted any more."""
         task = Task()
-        task.ended, task.state, task.reason = True, "revoked", "admin"
+        task.ended, task.state, task.why = True, "revoked", "admin"
         with pytest.raises(TaskOver, match="task is revoked: admin"):
             attach.want(task, "GET", URL)
 

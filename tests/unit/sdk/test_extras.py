@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[3]
 def test_what_is_missing() -> None:
     """The error names the library and the extra that brings it."""
     with (
-        pytest.raises(FailedPrecondition, match=r"this needs nowhere_to_be, .* pip install 'sojourn\[http\]'"),
+        pytest.raises(FailedPrecondition, match=r"this needs nowhere_to_be, .* pip install './sojourn\[http\]'"),
         extra("http"),
     ):
         import nowhere_to_be  # noqa: F401

@@ -239,7 +239,7 @@ def test_without_the_library(made: str) -> None:
     """Where the library is missing, that is said, with what to install."""
     code = f"import sys; sys.modules['mcp'] = None; from sojourn.sdk.mcpserver import *; {made}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
-    assert "pip install 'sojourn[mcp]'" in done.stderr.splitlines()[-1]
+    assert "pip install './sojourn[mcp]'" in done.stderr.splitlines()[-1]
 
 
 async def test_the_library_s_verifier_alone() -> None:

@@ -11,11 +11,14 @@ def test_names() -> None:
     """The public names are these, and each is there."""
     expected = [
         "Client",
+        "Grant",
+        "Refused",
         "RemoteAgent",
         "SojournError",
         "SpiffeId",
         "SyncClient",
         "Task",
+        "TaskOver",
         "TaskTokenMiddleware",
         "TaskVerifier",
         "TrustDomain",

@@ -16,7 +16,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "config", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors")
+    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "config", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors", "other_nodes")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -41,6 +41,7 @@ class GetStatusResponse(_message.Message):
     LISTENERS_FIELD_NUMBER: _ClassVar[int]
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     ATTESTORS_FIELD_NUMBER: _ClassVar[int]
+    OTHER_NODES_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     node_id: str
     version: str
@@ -65,7 +66,18 @@ class GetStatusResponse(_message.Message):
     listeners: _containers.RepeatedCompositeFieldContainer[Listener]
     federation: _containers.RepeatedCompositeFieldContainer[Federation]
     attestors: _containers.RepeatedCompositeFieldContainer[AttestorState]
-    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., config: _Optional[_Union[AgentConfig, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ...) -> None: ...
+    other_nodes: _containers.RepeatedCompositeFieldContainer[OtherNode]
+    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., config: _Optional[_Union[AgentConfig, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ..., other_nodes: _Optional[_Iterable[_Union[OtherNode, _Mapping]]] = ...) -> None: ...
+
+class OtherNode(_message.Message):
+    __slots__ = ("node", "spiffe_id", "entries")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    spiffe_id: str
+    entries: int
+    def __init__(self, node: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., entries: _Optional[int] = ...) -> None: ...
 
 class AttestorState(_message.Message):
     __slots__ = ("name", "asked", "failed", "seconds", "failing", "failure", "failed_at")
@@ -745,6 +757,30 @@ class ListAuditRequest(_message.Message):
     task_id: str
     def __init__(self, limit: _Optional[int] = ..., task_id: _Optional[str] = ...) -> None: ...
 
+class ReadAuditRequest(_message.Message):
+    __slots__ = ("filter", "last", "follow")
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    FOLLOW_FIELD_NUMBER: _ClassVar[int]
+    filter: AuditFilter
+    last: int
+    follow: bool
+    def __init__(self, filter: _Optional[_Union[AuditFilter, _Mapping]] = ..., last: _Optional[int] = ..., follow: _Optional[bool] = ...) -> None: ...
+
+class AuditFilter(_message.Message):
+    __slots__ = ("after_seq", "since_ms", "events", "task_id", "type")
+    AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    TASK_ID_FIELD_NUMBER: _ClassVar[int]
+    TYPE_FIELD_NUMBER: _ClassVar[int]
+    after_seq: int
+    since_ms: int
+    events: _containers.RepeatedScalarFieldContainer[str]
+    task_id: str
+    type: str
+    def __init__(self, after_seq: _Optional[int] = ..., since_ms: _Optional[int] = ..., events: _Optional[_Iterable[str]] = ..., task_id: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
+
 class ListAuditResponse(_message.Message):
     __slots__ = ("records",)
     RECORDS_FIELD_NUMBER: _ClassVar[int]
@@ -840,6 +876,34 @@ class EntryStep(_message.Message):
     changed: _containers.RepeatedScalarFieldContainer[str]
     warnings: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, action: _Optional[str] = ..., entry: _Optional[_Union[_types_pb2.Entry, _Mapping]] = ..., changed: _Optional[_Iterable[str]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class AdoptEntriesRequest(_message.Message):
+    __slots__ = ("node", "dry_run")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    DRY_RUN_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    dry_run: bool
+    def __init__(self, node: _Optional[str] = ..., dry_run: _Optional[bool] = ...) -> None: ...
+
+class AdoptEntriesResponse(_message.Message):
+    __slots__ = ("from_id", "node_id", "adopted", "left")
+    FROM_ID_FIELD_NUMBER: _ClassVar[int]
+    NODE_ID_FIELD_NUMBER: _ClassVar[int]
+    ADOPTED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
+    from_id: str
+    node_id: str
+    adopted: _containers.RepeatedCompositeFieldContainer[AdoptedEntry]
+    left: _containers.RepeatedCompositeFieldContainer[AdoptedEntry]
+    def __init__(self, from_id: _Optional[str] = ..., node_id: _Optional[str] = ..., adopted: _Optional[_Iterable[_Union[AdoptedEntry, _Mapping]]] = ..., left: _Optional[_Iterable[_Union[AdoptedEntry, _Mapping]]] = ...) -> None: ...
+
+class AdoptedEntry(_message.Message):
+    __slots__ = ("id", "spiffe_id")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    spiffe_id: str
+    def __init__(self, id: _Optional[str] = ..., spiffe_id: _Optional[str] = ...) -> None: ...
 
 class RotateSvidsRequest(_message.Message):
     __slots__ = ("entry_id", "pid", "all")
