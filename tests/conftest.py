@@ -14,7 +14,7 @@ from harness.engineproxy import EngineProxy
 from harness.engines import Engine
 from harness.inmates import Cgroups
 from harness.keeper import end_with_failures
-from harness.lacking import lacking
+from harness.lacking import PROGRAMS, lacking, lacking_program
 from harness.podman import Podman
 from sojourn_attestors.containers.place import Containers
 
@@ -32,9 +32,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests that need root, or the toolchain of a language, are skipped without it, but never in CI."""
+    """Tests that need root, a program, or the toolchain of a language, are skipped without it, but never in CI."""
     if item.get_closest_marker("root") and os.geteuid() != 0:
         lacking("needs root: acts as other users or in namespaces")
+    for program in PROGRAMS:
+        if item.get_closest_marker(program):
+            lacking_program(program)
     for language in TOOLS:
         if item.get_closest_marker(language) and (advice := missing(language)):
             lacking(f"needs {advice}")

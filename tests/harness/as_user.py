@@ -23,6 +23,17 @@ class _Unreadable:
             raise ModuleNotFoundError(f"{name} was not imported before this process became another user", name=name)
 
 
+def _imported(name: str) -> None:
+    """Import a module, unless it is for an extra that is not installed."""
+    from sojourn.errors import FailedPrecondition
+
+    try:
+        importlib.import_module(name)
+    except FailedPrecondition as error:
+        if not isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+
+
 def main() -> None:
     import concurrent.futures.thread
     import encodings.ascii
@@ -40,7 +51,7 @@ def main() -> None:
 
     for each in pkgutil.walk_packages(sojourn.__path__, "sojourn."):  # what is imported only where it is used, too
         if not each.name.endswith("__main__"):
-            importlib.import_module(each.name)
+            _imported(each.name)
     del concurrent, encodings, sqlite3, alembic, cedarpy, sqlalchemy, uvloop, sojourn, sojourn_attestors
     uid = int(sys.argv[1])
     os.setgroups([])

@@ -5,6 +5,7 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
 from harness.agent import COMMAND, ROOT
 from harness.taskagent import shared_agent
 
@@ -12,6 +13,7 @@ TEXT = (ROOT / "docs" / "tokens.md").read_text()
 BLOCKS = re.findall(r"(?:^    .*\n)+", TEXT, re.MULTILINE)
 
 
+@pytest.mark.curl
 def test_the_requests_of_the_guide() -> None:
     """Every curl line of the guide gets a token, each as it stands, in one shell, as a reader would try them."""
     first, *requests = BLOCKS
