@@ -1,6 +1,7 @@
 """What holds for all tests, and what they share in more than one room."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -21,12 +22,15 @@ from sojourn_attestors.containers.place import Containers
 examples.by_default()
 end_with_failures()
 os.environ.pop("PYTHONUNBUFFERED", None)  # an image may set it; a user has none, and output waits in buffers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs in the background ignore it
 os.umask(0o022)  # other users look at what tests lay out
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test with a built client builds it."""
+    """The first test with a built client builds it; whoever has Go's client needs Go."""
     for item in items:
+        if "go_client" in getattr(item, "fixturenames", ()):
+            item.add_marker("go")
         if any(item.get_closest_marker(language) for language in TOOLS):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
 
