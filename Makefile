@@ -54,7 +54,7 @@ bench-quick: $(VENV)/.test ## a little of each measurement, to see that it runs;
 
 ROOM ?= spiffe
 ##@ Change it
-lint: $(VENV)/.lint ## ruff and mypy
+lint: $(VENV)/.lint $(VENV)/.frameworks ## ruff and mypy, which reads the frameworks that the SDK guards
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy

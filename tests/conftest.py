@@ -1,6 +1,7 @@
 """What holds for all tests, and what they share in more than one room."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AsyncExitStack
@@ -14,27 +15,33 @@ from harness.engineproxy import EngineProxy
 from harness.engines import Engine
 from harness.inmates import Cgroups
 from harness.keeper import end_with_failures
-from harness.lacking import lacking
+from harness.lacking import PROGRAMS, lacking, lacking_program
 from harness.podman import Podman
 from sojourn_attestors.containers.place import Containers
 
 examples.by_default()
 end_with_failures()
 os.environ.pop("PYTHONUNBUFFERED", None)  # an image may set it; a user has none, and output waits in buffers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has what it runs in the background ignore it
 os.umask(0o022)  # other users look at what tests lay out
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The first test with a built client builds it."""
+    """The first test with a built client builds it; whoever has Go's client needs Go."""
     for item in items:
+        if "go_client" in getattr(item, "fixturenames", ()):
+            item.add_marker("go")
         if any(item.get_closest_marker(language) for language in TOOLS):
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tests that need root, or the toolchain of a language, are skipped without it, but never in CI."""
+    """Tests that need root, a program, or the toolchain of a language, are skipped without it, but never in CI."""
     if item.get_closest_marker("root") and os.geteuid() != 0:
         lacking("needs root: acts as other users or in namespaces")
+    for program in PROGRAMS:
+        if item.get_closest_marker(program):
+            lacking_program(program)
     for language in TOOLS:
         if item.get_closest_marker(language) and (advice := missing(language)):
             lacking(f"needs {advice}")

@@ -8,6 +8,7 @@ import importlib
 import os
 import pkgutil
 import sys
+from pathlib import Path
 
 _PR_SET_DUMPABLE = 4
 
@@ -23,7 +24,29 @@ class _Unreadable:
             raise ModuleNotFoundError(f"{name} was not imported before this process became another user", name=name)
 
 
+def _reach() -> None:
+    """Have this checkout's files be read by way of a descriptor: folders above it, such as /root, may be closed to the user."""
+    checkout = str(Path(__file__).resolve().parents[2])
+    opened = os.open(checkout, os.O_PATH | os.O_DIRECTORY)
+    sys.path[:] = [
+        f"/proc/self/fd/{opened}{each.removeprefix(checkout)}" if each.startswith(f"{checkout}/") else each
+        for each in sys.path
+    ]
+
+
+def _imported(name: str) -> None:
+    """Import a module, unless it is for an extra that is not installed."""
+    from sojourn.errors import FailedPrecondition
+
+    try:
+        importlib.import_module(name)
+    except FailedPrecondition as error:
+        if not isinstance(error.__cause__, ModuleNotFoundError):
+            raise
+
+
 def main() -> None:
+    _reach()
     import concurrent.futures.thread
     import encodings.ascii
     import encodings.idna
@@ -40,7 +63,7 @@ def main() -> None:
 
     for each in pkgutil.walk_packages(sojourn.__path__, "sojourn."):  # what is imported only where it is used, too
         if not each.name.endswith("__main__"):
-            importlib.import_module(each.name)
+            _imported(each.name)
     del concurrent, encodings, sqlite3, alembic, cedarpy, sqlalchemy, uvloop, sojourn, sojourn_attestors
     uid = int(sys.argv[1])
     os.setgroups([])

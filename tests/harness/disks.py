@@ -40,12 +40,29 @@ def full(folder: Path) -> Iterator[None]:
 def read_only(folder: Path) -> Iterator[None]:
     """The database and its log refuse every write, as on a file system that has become read-only (needs root)."""
     files = [str(folder / name) for name in ("sojourn.db", "sojourn.db-wal")]
-    if subprocess.run(["chattr", "+i", *files], capture_output=True).returncode != 0:
+    if not _keeps_writes_out(folder):
         lacking("needs a file system with the immutable attribute, such as ext4")
+    subprocess.run(["chattr", "+i", *files], check=True)
     try:
         yield
     finally:
         subprocess.run(["chattr", "-i", *files], check=True)
+
+
+def _keeps_writes_out(folder: Path) -> bool:
+    """Whether a file there that is immutable is so for those who have it open, too: on a tmpfs it is not."""
+    path = folder / "immutable"
+    with path.open("wb", buffering=0) as file:
+        made = subprocess.run(["chattr", "+i", str(path)], capture_output=True).returncode == 0
+        try:
+            file.write(b"x")
+        except PermissionError:
+            return True
+        finally:
+            if made:
+                subprocess.run(["chattr", "-i", str(path)], check=True)
+            path.unlink()
+    return False
 
 
 @contextlib.contextmanager

@@ -184,7 +184,12 @@ STOCK: dict[str, Ask] = {
         spring,
     )
 }
-_MARKS = {"go_clientcredentials": pytest.mark.go, "go_externalaccount": pytest.mark.go, "spring": pytest.mark.java}
+_MARKS = {
+    "curl": pytest.mark.curl,
+    "go_clientcredentials": pytest.mark.go,
+    "go_externalaccount": pytest.mark.go,
+    "spring": pytest.mark.java,
+}
 
 
 def stock(*names: str) -> list[Any]:

@@ -8,7 +8,7 @@ from harness.callers import Caller
 # What asyncio and gRPC import only when they first need it.
 _PRELOAD = """
 import concurrent.futures.thread, runpy, sys
-import asyncio, grpc.aio, socket, encodings.idna, json, traceback
+import asyncio, grpc._channel, grpc._interceptor, grpc.aio, socket, encodings.idna, json, traceback
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
 """

@@ -244,7 +244,9 @@ class TestAll:
         types = clouds.agent.folder / "types"
         write_type(types, "use-vault", toml, '@id("all") permit (principal, action, resource);')
         assert 0 == clouds.agent.run("policy", "reload").returncode
-        arguments = ["task", "run", "--type", "use-vault", "--proxy", "--", "curl", "-sS", f"{resource}/v1/secret/x"]
+        program = "import sys, urllib.request; urllib.request.urlopen(sys.argv[1]).read()"
+        command = [sys.executable, "-c", program, f"{resource}/v1/secret/x"]
+        arguments = ["task", "run", "--type", "use-vault", "--proxy", "--", *command]
         before = len(clouds.vault.asked)
         done = subprocess.run(
             [*COMMAND, *arguments],

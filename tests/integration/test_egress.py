@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from harness.agent import COMMAND
+from harness.lacking import lacking_program
 from harness.looking import until
 from harness.ticketshop import Shop, ticket_shop
 from sojourn import Client, SyncClient
@@ -42,6 +43,7 @@ def proxy(shop: Shop, task: SyncTask) -> Iterator[Egress]:
 
 
 def curl(proxy: Egress, *arguments: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+    lacking_program("curl")
     done = subprocess.run(
         ["curl", "-sS", "--max-time", "30", *arguments],
         env=proxy.of(os.environ),
@@ -232,6 +234,7 @@ class TestEnds:
         assert "403" == curl(proxy, *write).stdout
         assert "200" == curl(proxy, "-o", os.devnull, "-w", "%{http_code}", url).stdout
 
+    @pytest.mark.curl
     def test_revoked(self, shop: Shop, task: SyncTask, proxy: Egress) -> None:
         """When the task ends what is under way is cut off, and all that follows is refused with the reason."""
         url = f"{shop.resource}/big?parts=2000&pause=0.05"
@@ -249,6 +252,7 @@ class TestEnds:
         assert "task_not_active" == json.loads(plain.stdout)["error"]
         assert "revoked: admin" in json.loads(plain.stdout)["error_description"]
 
+    @pytest.mark.curl
     def test_run_is_killed(self, shop: Shop, tmp_path: Path) -> None:
         """When the run is killed its task is over, and the proxy is gone with it, and what it had in a folder."""
         code = textwrap.dedent("""
@@ -275,6 +279,7 @@ class TestEnds:
         assert said
 
 
+@pytest.mark.curl
 async def test_asynchronous(shop: Shop) -> None:
     """The proxy of an asynchronous task serves while the loop runs."""
     import asyncio

@@ -98,6 +98,7 @@ def test_delegation(tickets: Place) -> None:
     ] == said
 
 
+@pytest.mark.curl
 def test_egress_proxy(tickets: Place) -> None:
     """curl reads the ticket, and is told why not what is elsewhere."""
     inside, outside = example(tickets, "egress_proxy.py")
@@ -105,6 +106,7 @@ def test_egress_proxy(tickets: Place) -> None:
     assert "outside_task" in outside
 
 
+@pytest.mark.curl
 def test_egress_proxy_by_command(tickets: Place) -> None:
     """The command that the example's first lines name reads the ticket too."""
     url = f"{tickets.environment['TICKETS']}/tickets/42"

@@ -85,6 +85,7 @@ def curl(shared: AgentProcess, subject: str) -> list[str]:
     return ["curl", "-sS", "--fail-with-body", "--unix-socket", shared.socket, "http://localhost/token", *fields]
 
 
+@pytest.mark.curl
 def test_an_exchange_with_curl(shared: AgentProcess, service: SyncClient, subject: str) -> None:
     """A token that curl fetched lives on with the process that ran curl, once curl has returned 0."""
     done = subprocess.run(curl(shared, subject), capture_output=True, text=True, timeout=15)
@@ -96,6 +97,7 @@ def test_an_exchange_with_curl(shared: AgentProcess, service: SyncClient, subjec
     assert ("active", os.getpid()) == (task["state"], task["holder_pid"])
 
 
+@pytest.mark.curl
 def test_what_curl_fetched_ends_with_the_shell(
     shared: AgentProcess, service: SyncClient, feed: Feed, subject: str, tmp_path: Path
 ) -> None:

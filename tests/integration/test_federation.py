@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from cryptography import x509
 from fakes.jws import joined
@@ -442,9 +442,7 @@ class TestCommands:
             fetched(agent, partner.name)
             server.status = "503 Unavailable"
             agent.run("federation", "refresh", partner.name, check=False)
-            text = subprocess.run(
-                ["curl", "-s", f"http://127.0.0.1:{port}/metrics"], capture_output=True, text=True, timeout=10
-            ).stdout
+            text = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False, timeout=10).text
             assert "sojourn_foreign_bundles 1.0" in text
             assert "sojourn_federation_relationships 1.0" in text
             assert "sojourn_federation_failing 1.0" in text

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields, replace
 from datetime import date
@@ -11,6 +10,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+from harness.looking import command_lines
 from sojourn.attestation import hosted
 from sojourn.attestation.attestor import Answer
 from sojourn.attestation.hosted import HostedAttestor
@@ -257,7 +257,7 @@ class TestFaults:
         """Programs that it started end with its process."""
         with pytest.raises(AttestationFailed):
             await attestor.attest(doing(subject, "breed"))
-        while "3599.5" in subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout:
+        while "3599.5" in command_lines():
             await asyncio.sleep(0.02)
 
     async def test_again_and_again(self, attestor, subject, monkeypatch):

@@ -90,6 +90,7 @@ class TestWhoMayCome:
         assert (401, "invalid_client") == (answer.status_code, answer.json()["error"])
         assert "SPIFFE" in answer.headers["www-authenticate"]
 
+    @pytest.mark.curl
     def test_curl_with_the_workloads_own_files(self, shared: AgentProcess, tmp_path: Path) -> None:
         """curl with the files that `svid x509 --write` makes gets a token."""
         certificate, key, _ = fetched(shared, tmp_path)
@@ -343,15 +344,17 @@ class TestCertificateOfFiles:
                 shown.certificate.public_bytes(Encoding.PEM)
                 + shown.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
             )
-            host, port = agent.https.rsplit(":", 1)
-            command = ["curl", "-sS", "--cacert", str(tmp_path / "ca.pem"), "--cert", str(tmp_path / "svid.pem")]
-            command += ["--resolve", f"sojourn.example.org:{port}:{host}"]
-            command += [each for name, value in ASKED.items() for each in ("--data-urlencode", f"{name}={value}")]
-            done = subprocess.run(
-                [*command, f"https://sojourn.example.org:{port}/token"],
-                capture_output=True, text=True, check=True, timeout=30,
-            )  # fmt: skip
-            assert "access_token" in json.loads(done.stdout), done.stdout
+            trusted = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+            trusted.load_cert_chain(tmp_path / "svid.pem")
+
+            def asked(name: str) -> httpx.Response:
+                with httpx.Client(verify=trusted, trust_env=False, timeout=30) as client:
+                    named = {"sni_hostname": name}
+                    return client.post(f"https://{agent.https}/token", data=ASKED, extensions=named)
+
+            assert "access_token" in asked("sojourn.example.org").json()
+            with pytest.raises(httpx.ConnectError, match=r"other\.example\.org"):
+                asked("other.example.org")
 
     def test_renewed(self) -> None:
         """A certificate that is renewed is shown without a restart; one that is bad leaves the old one in place."""

@@ -11,6 +11,7 @@ import urllib.request
 from collections.abc import Iterator
 
 import pytest
+from harness import overunix
 from harness.agent import AgentProcess
 from harness.authserver import AuthServer, refuse, status
 from harness.callers import Caller
@@ -131,10 +132,9 @@ class TestEndpointsBeside:
     def test_a_helper_of_a_script(self, shared: AgentProcess, corp: AuthServer) -> None:
         """What a helper fetched by a bare request is its caller's when the helper has ended, and is good still."""
         script = (
-            "import subprocess, sys, json, time;"
+            "import subprocess, sys, json;"
             f"form = ['grant_type=client_credentials', 'resource={ORDERS}'];"
-            "data = [part for each in form for part in ('--data-urlencode', each)];"
-            f"command = ['curl', '-s', '--unix-socket', {shared.socket!r}, 'http://localhost/token', *data];"
+            f"command = [sys.executable, '-I', {overunix.SCRIPT!r}, {shared.socket!r}, '/token', *form];"
             "got = json.loads(subprocess.run(command, capture_output=True, check=True).stdout);"
             "print(got['access_token'], flush=True); sys.stdin.read()"
         )

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from harness.agent import COMMAND, AgentProcess
 from harness.looking import until
@@ -166,8 +167,7 @@ def test_a_static_server_will_do(agent: AgentProcess, tmp_path: Path) -> None:
         try:
             for name, path in NAMES.items():
                 url = f"http://127.0.0.1:{server.server_address[1]}/{name}"
-                done = subprocess.run(["curl", "-sSf", url], capture_output=True, check=True, timeout=20)
-                assert read(agent, path) == json.loads(done.stdout)
+                assert read(agent, path) == httpx.get(url, trust_env=False, timeout=20).json()
         finally:
             server.shutdown()
             thread.join()

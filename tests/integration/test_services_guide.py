@@ -316,6 +316,7 @@ class TestClients:
 
 
 class TestCommands:
+    @pytest.mark.curl
     def test_through_the_proxy(self, place: Place) -> None:
         """curl reads its ticket through the task's own proxy, and no other."""
         command = ["task", "run", "--type", "read-ticket", "--param", "ticket=42", "--proxy", "--", "curl", "-s"]

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +14,7 @@ from sojourn import TaskVerifier
 from sojourn.errors import InvalidToken
 from sojourn.sdk.client import Client
 
-pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl here")
+pytestmark = pytest.mark.curl
 BLOCK = re.compile(r"(?:^    .*\n)+", re.MULTILINE)
 BLOCKS = BLOCK.findall((ROOT / "docs" / "tokens.md").read_text())
 

@@ -115,6 +115,7 @@ def test_an_approval_that_is_denied(here: Chain) -> None:
 
 
 @pytest.mark.root
+@pytest.mark.curl
 def test_an_approval_over_curl(here: Chain) -> None:
     """The task of a request that a helper made waits with the process that ran the helper, for any other of its helpers."""
     fields = " ".join(f"--data-urlencode '{name}={value}'" for name, value in ASK.items())

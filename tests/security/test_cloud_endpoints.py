@@ -15,8 +15,9 @@ from urllib.parse import urlsplit
 
 import pytest
 from fakes.cloudtask import AWS, ENTRA, GCP, KEY, S3, VAULT, CloudTask, token
+from harness import overunix
 from harness.cloudrun import cloud_agent
-from harness.looking import until
+from harness.looking import command_lines, until
 from harness.taskagent import STRANGER_UID
 from harness.vaultecho import Upstream, serving
 from sojourn.errors import Unavailable
@@ -253,9 +254,9 @@ class TestOtherUsers:
     async def test_the_unix_socket(self, task: CloudTask, vault: Upstream, endpoints: CloudEndpoints) -> None:
         """Another user cannot come to the Unix socket, and is not served if its folder were open."""
         path = Path(endpoints.environment["VAULT_AGENT_ADDR"].removeprefix("unix://"))
-        command = [*AS_STRANGER, "curl", "-sS", "--unix-socket", str(path), "http://localhost/v1/x"]
+        command = [sys.executable, "-I", overunix.SCRIPT, str(path), "/v1/x", "--uid", str(STRANGER_UID)]
         closed = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False)
-        assert (7, b"") == (closed.returncode, closed.stdout)
+        assert (overunix.NOBODY_THERE, b"") == (closed.returncode, closed.stdout)
         path.parent.chmod(0o755)
         path.chmod(0o777)
         opened = await asyncio.to_thread(subprocess.run, command, capture_output=True, check=False)
@@ -278,7 +279,8 @@ class TestOtherUsers:
                 done = subprocess.run([*AS_STRANGER, "cat", path], capture_output=True, text=True, check=False)
                 assert 0 != done.returncode
                 assert "ermission denied" in done.stderr
-            seen = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+            seen = command_lines()
+            assert str(tmp_path / "token") in seen
             secrets = [urlsplit(told[name]).path.strip("/") for name in ("VAULT_ADDR", "IDENTITY_ENDPOINT")]
             assert [] == [each for each in [*secrets, *agent.given] if each in seen]
             run.process.terminate()

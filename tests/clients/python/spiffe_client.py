@@ -9,6 +9,8 @@ import re
 import sys
 
 import grpc
+import grpc._channel  # before the user changes, as in common.py
+import grpc._interceptor
 import mutual_tls
 from common import add_uid, become, duration, emit, emit_error
 from cryptography.hazmat.primitives.serialization import Encoding
