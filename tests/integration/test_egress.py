@@ -127,11 +127,23 @@ class TestCommands:
         assert "drwx------" in done.stdout
 
     def test_the_task_is_the_proxys(self, shop: Shop) -> None:
-        """With --proxy the command can get no token of the task by itself."""
-        done = run(shop, *COMMAND, "task", "token")
+        """With --proxy the command gets no token by itself: neither of the task nor of one of its own."""
+        inner = (
+            "task",
+            "run",
+            "--socket",
+            shop.agent.socket,
+            "--type",
+            "read-tickets",
+            "--",
+            *COMMAND,
+            "task",
+            "token",
+        )
+        done = run(shop, *COMMAND, *inner)
         assert done.returncode == 1
         assert TOKEN not in done.stdout
-        assert "no such task" in done.stderr
+        assert "never holds a token" in done.stderr
 
     def test_status_passes_through(self, shop: Shop) -> None:
         """The exit status of the command is that of the run."""
@@ -253,7 +265,7 @@ class TestEnds:
         """When the run is killed its task is over, and the proxy is gone with it, and what it had in a folder."""
         code = textwrap.dedent("""
             import os, pathlib, sys, time
-            said = os.environ["HTTPS_PROXY"], os.environ["SOJOURN_TASK_ID"], os.environ["SSL_CERT_FILE"], str(os.getpid()), "."
+            said = os.environ["HTTPS_PROXY"], os.environ["SSL_CERT_FILE"], str(os.getpid()), "."
             pathlib.Path(sys.argv[1]).write_text(" ".join(said))
             time.sleep(60)
         """)
@@ -262,7 +274,8 @@ class TestEnds:
         running = subprocess.Popen([*COMMAND, *arguments], env=shop.agent.environment)
         said = until(lambda: file.exists() and file.read_text(), "the command runs").split()
         until(lambda: file.read_text().endswith("."), "the command has written")
-        url, task_id, authority, child, _ = file.read_text().split()
+        url, authority, child, _ = file.read_text().split()
+        (task_id,) = [each["id"] for each in shop.agent.json("task", "list")["tasks"]]
         assert Path(authority).exists()
         os.kill(running.pid, signal.SIGKILL)
         running.wait(timeout=10)

@@ -62,7 +62,8 @@ async def run_command(
         }
         if proxied is not None:
             _guard_memory(client.socket)
-            environment = (await stack.enter_async_context(task.proxy(ca_file=proxied.ca_file))).of(environment)
+            egress = await stack.enter_async_context(task.proxy(ca_file=proxied.ca_file))
+            environment, command = egress.of(environment), egress.command(command)
         if clouds is not None:
             environment = await _with_clouds(client, task, stack, clouds, environment)
         with _Signals() as signals:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import MappingProxyType
 from typing import Final
@@ -18,6 +18,7 @@ from sojourn.errors import InvalidInput
 from sojourn.limits import PROXY_CONNECTIONS, PROXY_IDLE_SECONDS
 from sojourn.sdk import reach
 from sojourn.sdk.asking import AsyncAsking
+from sojourn.sdk.confinement import AGENT_NAMES, AGENT_PREFIX, Confinement
 from sojourn.sdk.egressca import EgressAuthority
 from sojourn.sdk.egressleg import USER, Leg
 from sojourn.sdk.extras import extra
@@ -37,7 +38,8 @@ _TRUST_NAMES: Final = (
     *("AWS_CA_BUNDLE", "CARGO_HTTP_CAINFO", "DENO_CERT", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"),
 )
 _log = logging.getLogger("sojourn.egress")
-_DROPPED: Final = ("NO_PROXY", "no_proxy", "SSL_CERT_DIR")  # each would lead past the proxy, or away from its authority
+# Each would lead past the proxy, away from its authority, or to an agent.
+_DROPPED: Final = ("NO_PROXY", "no_proxy", "SSL_CERT_DIR", *AGENT_NAMES)
 
 
 class Egress:
@@ -46,17 +48,26 @@ class Egress:
     The environment has the proxy's address with its secret, and where the certificate to trust is: no token and no key.
     """
 
-    def __init__(self, url: str, ca_file: str) -> None:
+    def __init__(self, url: str, ca_file: str, confinement: Confinement | None = None) -> None:
         self.url = url
         self.ca_file = ca_file
+        self.confinement = confinement or Confinement()
         names = dict.fromkeys(_PROXY_NAMES, url) | dict.fromkeys(_TRUST_NAMES, ca_file)
         self.environment: Mapping[str, str] = MappingProxyType({**names, "NODE_USE_ENV_PROXY": "1"})
         self.dropped = _DROPPED
 
     def of(self, environment: Mapping[str, str]) -> dict[str, str]:
-        """An environment for a command, made of this one."""
-        kept = {name: value for name, value in environment.items() if name not in self.dropped}
+        """An environment for a command, made of this one: without what would lead past the proxy, or to an agent."""
+        kept = {
+            name: value
+            for name, value in environment.items()
+            if name not in self.dropped and not name.startswith(AGENT_PREFIX)
+        }
         return {**kept, **self.environment}
+
+    def command(self, command: Sequence[str]) -> list[str]:
+        """What to run in the place of `command`, so that the agent gives it and all that it starts nothing."""
+        return self.confinement.command(command)
 
     def __repr__(self) -> str:
         return f"Egress({self.url.rpartition('@')[2]})"
