@@ -278,8 +278,8 @@ def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | Non
         )
     given_nonce = renewed = False
     while True:
-        digest = ""
-        if shelf.for_one_request(resource):
+        digest, for_one = "", shelf.for_one_request(resource)
+        if for_one:
             content = yield ReadContent()
             if len(content) > ONE_REQUEST_MAX_BYTES:
                 raise TooLarge(f"a token is for this request alone, and it has more than {ONE_REQUEST_MAX_BYTES} bytes")
@@ -287,7 +287,7 @@ def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | Non
         try:
             token: AccessToken = yield AskToken(resource, wanted.actions, wanted.bound, digest)
         except SojournError as error:
-            if digest or DigestNeeded.code not in {error.code, error.remote_code}:
+            if for_one or DigestNeeded.code not in {error.code, error.remote_code}:
                 raise
             shelf.note_one_request(resource)
             continue
