@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import resource
 import signal
 import socket
@@ -172,3 +173,105 @@ class TestEscapes:
             command = proxy.command([*KNOCKER, str(agent.socket), "plain"])
             done = subprocess.run(command, env=proxy.of(os.environ), capture_output=True, text=True, timeout=60)
         assert CONFINED == json.loads(done.stdout)["http"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+class TestAsAnotherUser:
+    def test_who_it_is(self, agent: AgentProcess) -> None:
+        """--user: the command has that user's IDs, groups and home, no capability, and can still read its certificate."""
+        script = (
+            'id -u; id -G; echo $HOME $USER; grep CapEff /proc/self/status; test -r "$SSL_CERT_FILE" && echo readable'
+        )
+        done = run(agent, "sh", "-c", script, options=("--user", "nobody"))
+        nobody = pwd.getpwnam("nobody")
+        expected = [
+            str(nobody.pw_uid),
+            str(nobody.pw_gid),
+            f"{nobody.pw_dir} nobody",
+            "CapEff:\t0000000000000000",
+            "readable",
+        ]
+        assert expected == done.stdout.splitlines(), done.stderr
+
+    def test_it_reaches_the_service(self, shop: Shop) -> None:
+        """What runs as another user reads a ticket through the proxy, with a bound token."""
+        options = ("--user", "nobody", "--param", "ticket=42", "--proxy-ca", str(shop.tls.ca))
+        done = run(shop.agent, "curl", "-sS", f"{shop.resource}/tickets/42", options=options)
+        assert json.loads(done.stdout)["bound"]
+
+    def test_no_such_user(self, agent: AgentProcess) -> None:
+        """A user that there is not is named, and nothing runs."""
+        done = run(agent, "echo", "ran", options=("--user", "no-such-user"))
+        assert (1, "") == (done.returncode, done.stdout)
+        assert "there is no user 'no-such-user'" in done.stderr
+
+    def test_by_somebody_else(self) -> None:
+        """Whoever is not root cannot run a command as another, and is told so."""
+        start = Confinement("daemon").command(["id"])
+        command = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "/usr/bin/python3", *start[1:]]
+        if not Path("/usr/bin/python3").exists() or not os.access("/usr/bin/setpriv", os.X_OK):
+            pytest.skip("needs a Python that everybody can run, and setpriv")
+        source = Path(start[3]).read_text()
+        command[command.index(start[3])] = "-"
+        done = subprocess.run(command, input=source, capture_output=True, text=True)
+        assert (1, "") == (done.returncode, done.stdout)
+        assert "'nobody' may not run a command as 'daemon': only root may" in done.stderr
+
+
+class TestIsolated:
+    @pytest.fixture(autouse=True)
+    def _possible(self) -> None:
+        if subprocess.run(["unshare", "-Urn", "true"], capture_output=True).returncode:
+            pytest.skip("this kernel gives nobody a network of its own here")
+
+    @pytest.mark.parametrize(
+        "user", [(), pytest.param(("--user", "nobody"), marks=pytest.mark.skipif("os.geteuid() != 0"))]
+    )
+    def test_the_proxy_is_all_there_is(self, shop: Shop, user: tuple[str, ...]) -> None:
+        """--isolate: the proxy is reached and the service through it, and past the proxy nothing is."""
+        url = f"{shop.resource}/tickets/42"
+        past = f"curl -sS --noproxy '*' {url}; echo $?; cat /proc/net/route | wc -l"
+        options = (*user, "--isolate", "--param", "ticket=42", "--proxy-ca", str(shop.tls.ca))
+        done = run(shop.agent, "sh", "-c", f"curl -sS {url}; echo; {past}", options=options)
+        answer, *rest = done.stdout.splitlines()
+        assert json.loads(answer)["bound"]
+        assert ["7", "1"] == rest  # nobody there, and no route but the heading
+
+    def test_it_cannot_go_back(self, agent: AgentProcess) -> None:
+        """From inside nobody enters the network that the rest of the machine has."""
+        code = (
+            "import os, sys; print(os.readlink('/proc/self/ns/net')); os.setns(os.open('/proc/1/ns/net', os.O_RDONLY))"
+        )
+        if not hasattr(os, "setns"):
+            code = code.replace("os.setns(", "__import__('ctypes').CDLL(None).setns(").replace(
+                "RDONLY))", "RDONLY), 0)"
+            )
+        code += "; print(os.readlink('/proc/self/ns/net'))"
+        done = run(agent, sys.executable, "-c", code, options=("--isolate",))
+        inside = done.stdout.split()
+        assert {inside[0]} == set(inside)
+        assert os.readlink("/proc/self/ns/net") not in inside
+
+    def test_it_is_confined_there(self, agent: AgentProcess) -> None:
+        """The agent's socket is a file and can be reached; it gives nothing."""
+        done = run(agent, *KNOCKER, str(agent.socket), "plain", options=("--isolate",))
+        assert CONFINED == json.loads(done.stdout)["http"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root forbids user namespaces")
+def test_isolation_that_the_kernel_forbids(agent: AgentProcess) -> None:
+    """Where there is no network to be had, the error names what forbids it, and the command does not run."""
+    arguments = ["task", "run", "--type", "read-tickets", "--proxy", "--isolate", "--", "echo", "ran"]
+    script = 'echo 0 > /proc/sys/user/max_net_namespaces && exec "$@"'  # of a user namespace of its own
+    if subprocess.run(["unshare", "-Ur", "sh", "-c", script, "sh", "true"], capture_output=True).returncode:
+        pytest.skip("this kernel gives nobody a user namespace here")
+    done = subprocess.run(
+        ["unshare", "-Ur", "sh", "-c", script, "sh", *COMMAND, *arguments],
+        env=agent.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "ran" not in done.stdout
+    assert "there is no network for the command alone here" in done.stderr
+    assert "user.max_net_namespaces is 0" in done.stderr

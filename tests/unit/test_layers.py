@@ -244,6 +244,7 @@ SEES_PROC = [
     "process_setup",
     "store.bootid",
     "sdk.tls",
+    "sdk.isolation",
     "sdk.localcredentials.peers",
 ]
 SDK_SEES = [

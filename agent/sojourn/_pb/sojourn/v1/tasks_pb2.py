@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x16sojourn/v1/tasks.proto\x12\nsojourn.v1\"\xd1\x01\n\x0eRunTaskRequest\x12-\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1c.sojourn.v1.BeginTaskRequestH\x00\x12(\n\x08\x63omplete\x18\x02 \x01(\x0b\x32\x14.sojourn.v1.CompleteH\x00\x12$\n\x06\x61ttach\x18\x03 \x01(\x0b\x32\x12.sojourn.v1.AttachH\x00\x12\x35\n\x06\x61\x63\x63\x65pt\x18\x04 \x01(\x0b\x32#.sojourn.v1.AcceptDelegationRequestH\x00\x42\t\n\x07\x63ommand\"\x19\n\x06\x41ttach\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"$\n\x11\x41ttachTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x1a\n\x08\x43omplete\x12\x0e\n\x06\x66\x61iled\x18\x01 \x01(\x08\"\x92\x02\n\x10\x42\x65ginTaskRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x38\n\x06params\x18\x02 \x03(\x0b\x32(.sojourn.v1.BeginTaskRequest.ParamsEntry\x12!\n\x06grants\x18\x03 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x11\n\tspiffe_id\x18\x04 \x01(\t\x12\x12\n\nholder_pid\x18\x05 \x01(\x05\x12\x0f\n\x07session\x18\x06 \x01(\x08\x12\x13\n\x0bmax_seconds\x18\x07 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\x05Grant\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x02 \x03(\t\"\xe8\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12!\n\x06grants\x18\x07 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x12\n\ncreated_at\x18\x08 \x01(\x03\x12\x12\n\nexpires_at\x18\t \x01(\x03\x12\x12\n\nholder_pid\x18\n \x01(\x05\x12\x15\n\rtokens_issued\x18\x0b \x01(\r\x12,\n\x06params\x18\x0c \x03(\x0b\x32\x1c.sojourn.v1.Task.ParamsEntry\x12\r\n\x05\x63\x61lls\x18\r \x01(\x04\x12\x1d\n\x04uses\x18\x0e \x03(\x0b\x32\x0f.sojourn.v1.Use\x12\x11\n\tparent_id\x18\x0f \x01(\t\x12\r\n\x05\x64\x65pth\x18\x10 \x01(\r\x12\x0e\n\x06\x61\x63tors\x18\x11 \x03(\t\x12*\n\x08\x61pproval\x18\x12 \x01(\x0b\x32\x18.sojourn.v1.TaskApproval\x12$\n\x07outside\x18\x13 \x03(\x0b\x32\x13.sojourn.v1.Outside\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9e\x01\n\x07Outside\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x31\n\x07\x64\x65tails\x18\x04 \x03(\x0b\x32 .sojourn.v1.Outside.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"F\n\x03Use\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\r\n\x05\x63\x61lls\x18\x04 \x01(\x04\"\x89\x01\n\x0cTaskApproval\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x11\n\tapprovers\x18\x04 \x03(\t\x12\x0e\n\x06needed\x18\x05 \x01(\r\x12\r\n\x05given\x18\x06 \x01(\r\x12\x0e\n\x06\x64\x65nial\x18\x07 \x01(\t\"\"\n\x0fWaitTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"G\n\x11NarrowTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12!\n\x06grants\x18\x02 \x03(\x0b\x32\x11.sojourn.v1.Grant\"\xca\x01\n\tTaskEvent\x12!\n\x05\x62\x65gun\x18\x01 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12#\n\x07\x63hanged\x18\x02 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12!\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12$\n\x08\x61ttached\x18\x04 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12#\n\x07pending\x18\x05 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x42\x07\n\x05\x65vent\"\xa9\x01\n\x0fGetTokenRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x03 \x03(\t\x12\x13\n\tagent_key\x18\x04 \x01(\x08H\x00\x12\x14\n\ndpop_proof\x18\x05 \x01(\tH\x00\x12\x15\n\x0b\x63\x65rtificate\x18\x06 \x01(\x0cH\x00\x12\x15\n\rparams_digest\x18\x07 \x01(\tB\t\n\x07\x62inding\"\xb0\x01\n\x10GetTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x05 \x03(\t\x12\x19\n\x11issued_token_type\x18\x06 \x01(\t\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x0e\n\x06recall\x18\x08 \x01(\t\"g\n\x12\x43reateProofRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\"$\n\x13\x43reateProofResponse\x12\r\n\x05proof\x18\x01 \x01(\t\"6\n\x13\x43ompleteTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x08\"[\n\tFactValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nlong_value\x18\x02 \x01(\x12H\x00\x12\x17\n\rboolean_value\x18\x03 \x01(\x08H\x00\x42\x07\n\x05value\"\x83\x01\n\x12PublishFactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12$\n\x05value\x18\x03 \x01(\x0b\x32\x15.sojourn.v1.FactValue\x12\x15\n\rvalid_seconds\x18\x04 \x01(\x01\x12\x11\n\tspiffe_id\x18\x05 \x01(\t\"\x15\n\x13PublishFactResponse\"m\n\x0f\x44\x65legateRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12!\n\x06grants\x18\x03 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x13\n\x0bmax_seconds\x18\x04 \x01(\x03\"6\n\x10\x44\x65legationTicket\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"a\n\x17\x41\x63\x63\x65ptDelegationRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x12\n\nholder_pid\x18\x02 \x01(\x05\x12\x0f\n\x07session\x18\x03 \x01(\x08\x12\x11\n\tspiffe_id\x18\x04 \x01(\t2\xfb\x05\n\x05Tasks\x12@\n\x07RunTask\x12\x1a.sojourn.v1.RunTaskRequest\x1a\x15.sojourn.v1.TaskEvent(\x01\x30\x01\x12;\n\tBeginTask\x12\x1c.sojourn.v1.BeginTaskRequest\x1a\x10.sojourn.v1.Task\x12=\n\nAttachTask\x12\x1d.sojourn.v1.AttachTaskRequest\x1a\x10.sojourn.v1.Task\x12\x45\n\x08GetToken\x12\x1b.sojourn.v1.GetTokenRequest\x1a\x1c.sojourn.v1.GetTokenResponse\x12N\n\x0b\x43reateProof\x12\x1e.sojourn.v1.CreateProofRequest\x1a\x1f.sojourn.v1.CreateProofResponse\x12=\n\nNarrowTask\x12\x1d.sojourn.v1.NarrowTaskRequest\x1a\x10.sojourn.v1.Task\x12\x41\n\x0c\x43ompleteTask\x12\x1f.sojourn.v1.CompleteTaskRequest\x1a\x10.sojourn.v1.Task\x12N\n\x0bPublishFact\x12\x1e.sojourn.v1.PublishFactRequest\x1a\x1f.sojourn.v1.PublishFactResponse\x12\x45\n\x08\x44\x65legate\x12\x1b.sojourn.v1.DelegateRequest\x1a\x1c.sojourn.v1.DelegationTicket\x12I\n\x10\x41\x63\x63\x65ptDelegation\x12#.sojourn.v1.AcceptDelegationRequest\x1a\x10.sojourn.v1.Task\x12\x39\n\x08WaitTask\x12\x1b.sojourn.v1.WaitTaskRequest\x1a\x10.sojourn.v1.Taskb\x06proto3')
+DESCRIPTOR = _POOL.AddSerializedFile(b'\n\x16sojourn/v1/tasks.proto\x12\nsojourn.v1\"\xd1\x01\n\x0eRunTaskRequest\x12-\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1c.sojourn.v1.BeginTaskRequestH\x00\x12(\n\x08\x63omplete\x18\x02 \x01(\x0b\x32\x14.sojourn.v1.CompleteH\x00\x12$\n\x06\x61ttach\x18\x03 \x01(\x0b\x32\x12.sojourn.v1.AttachH\x00\x12\x35\n\x06\x61\x63\x63\x65pt\x18\x04 \x01(\x0b\x32#.sojourn.v1.AcceptDelegationRequestH\x00\x42\t\n\x07\x63ommand\"\x19\n\x06\x41ttach\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"$\n\x11\x41ttachTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"\x1a\n\x08\x43omplete\x12\x0e\n\x06\x66\x61iled\x18\x01 \x01(\x08\"\x92\x02\n\x10\x42\x65ginTaskRequest\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x38\n\x06params\x18\x02 \x03(\x0b\x32(.sojourn.v1.BeginTaskRequest.ParamsEntry\x12!\n\x06grants\x18\x03 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x11\n\tspiffe_id\x18\x04 \x01(\t\x12\x12\n\nholder_pid\x18\x05 \x01(\x05\x12\x0f\n\x07session\x18\x06 \x01(\x08\x12\x13\n\x0bmax_seconds\x18\x07 \x01(\x03\x12\x17\n\x0fidempotency_key\x18\x08 \x01(\t\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"*\n\x05Grant\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x02 \x03(\t\"\xf8\x03\n\x04Task\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x11\n\tspiffe_id\x18\x03 \x01(\t\x12\r\n\x05state\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\x04\x12!\n\x06grants\x18\x07 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x12\n\ncreated_at\x18\x08 \x01(\x03\x12\x12\n\nexpires_at\x18\t \x01(\x03\x12\x12\n\nholder_pid\x18\n \x01(\x05\x12\x15\n\rtokens_issued\x18\x0b \x01(\r\x12,\n\x06params\x18\x0c \x03(\x0b\x32\x1c.sojourn.v1.Task.ParamsEntry\x12\r\n\x05\x63\x61lls\x18\r \x01(\x04\x12\x1d\n\x04uses\x18\x0e \x03(\x0b\x32\x0f.sojourn.v1.Use\x12\x11\n\tparent_id\x18\x0f \x01(\t\x12\r\n\x05\x64\x65pth\x18\x10 \x01(\r\x12\x0e\n\x06\x61\x63tors\x18\x11 \x03(\t\x12*\n\x08\x61pproval\x18\x12 \x01(\x0b\x32\x18.sojourn.v1.TaskApproval\x12$\n\x07outside\x18\x13 \x03(\x0b\x32\x13.sojourn.v1.Outside\x12\x0e\n\x06passes\x18\x1e \x03(\t\x1a-\n\x0bParamsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x9e\x01\n\x07Outside\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x31\n\x07\x64\x65tails\x18\x04 \x03(\x0b\x32 .sojourn.v1.Outside.DetailsEntry\x1a.\n\x0c\x44\x65tailsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"F\n\x03Use\x12\x10\n\x08resource\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x0e\n\x06tokens\x18\x03 \x01(\x04\x12\r\n\x05\x63\x61lls\x18\x04 \x01(\x04\"\x89\x01\n\x0cTaskApproval\x12\x13\n\x0b\x61pproval_id\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x11\n\tapprovers\x18\x04 \x03(\t\x12\x0e\n\x06needed\x18\x05 \x01(\r\x12\r\n\x05given\x18\x06 \x01(\r\x12\x0e\n\x06\x64\x65nial\x18\x07 \x01(\t\"\"\n\x0fWaitTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\"G\n\x11NarrowTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12!\n\x06grants\x18\x02 \x03(\x0b\x32\x11.sojourn.v1.Grant\"4\n\x11NoteEgressRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06passes\x18\x02 \x03(\t\"\xca\x01\n\tTaskEvent\x12!\n\x05\x62\x65gun\x18\x01 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12#\n\x07\x63hanged\x18\x02 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12!\n\x05\x65nded\x18\x03 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12$\n\x08\x61ttached\x18\x04 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x12#\n\x07pending\x18\x05 \x01(\x0b\x32\x10.sojourn.v1.TaskH\x00\x42\x07\n\x05\x65vent\"\xa9\x01\n\x0fGetTokenRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x03 \x03(\t\x12\x13\n\tagent_key\x18\x04 \x01(\x08H\x00\x12\x14\n\ndpop_proof\x18\x05 \x01(\tH\x00\x12\x15\n\x0b\x63\x65rtificate\x18\x06 \x01(\x0cH\x00\x12\x15\n\rparams_digest\x18\x07 \x01(\tB\t\n\x07\x62inding\"\xb0\x01\n\x10GetTokenResponse\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x01 \x01(\t\x12\x12\n\ntoken_type\x18\x02 \x01(\t\x12\x12\n\nexpires_at\x18\x03 \x01(\x03\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x0f\n\x07\x61\x63tions\x18\x05 \x03(\t\x12\x19\n\x11issued_token_type\x18\x06 \x01(\t\x12\x10\n\x08provider\x18\x07 \x01(\t\x12\x0e\n\x06recall\x18\x08 \x01(\t\"g\n\x12\x43reateProofRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\x12\x14\n\x0c\x61\x63\x63\x65ss_token\x18\x04 \x01(\t\x12\r\n\x05nonce\x18\x05 \x01(\t\"$\n\x13\x43reateProofResponse\x12\r\n\x05proof\x18\x01 \x01(\t\"6\n\x13\x43ompleteTaskRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06\x66\x61iled\x18\x02 \x01(\x08\"[\n\tFactValue\x12\x16\n\x0cstring_value\x18\x01 \x01(\tH\x00\x12\x14\n\nlong_value\x18\x02 \x01(\x12H\x00\x12\x17\n\rboolean_value\x18\x03 \x01(\x08H\x00\x42\x07\n\x05value\"\x83\x01\n\x12PublishFactRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12$\n\x05value\x18\x03 \x01(\x0b\x32\x15.sojourn.v1.FactValue\x12\x15\n\rvalid_seconds\x18\x04 \x01(\x01\x12\x11\n\tspiffe_id\x18\x05 \x01(\t\"\x15\n\x13PublishFactResponse\"m\n\x0f\x44\x65legateRequest\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x11\n\tspiffe_id\x18\x02 \x01(\t\x12!\n\x06grants\x18\x03 \x03(\x0b\x32\x11.sojourn.v1.Grant\x12\x13\n\x0bmax_seconds\x18\x04 \x01(\x03\"6\n\x10\x44\x65legationTicket\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x12\n\nexpires_at\x18\x02 \x01(\x03\"a\n\x17\x41\x63\x63\x65ptDelegationRequest\x12\x0e\n\x06ticket\x18\x01 \x01(\t\x12\x12\n\nholder_pid\x18\x02 \x01(\x05\x12\x0f\n\x07session\x18\x03 \x01(\x08\x12\x11\n\tspiffe_id\x18\x04 \x01(\t2\xba\x06\n\x05Tasks\x12@\n\x07RunTask\x12\x1a.sojourn.v1.RunTaskRequest\x1a\x15.sojourn.v1.TaskEvent(\x01\x30\x01\x12;\n\tBeginTask\x12\x1c.sojourn.v1.BeginTaskRequest\x1a\x10.sojourn.v1.Task\x12=\n\nAttachTask\x12\x1d.sojourn.v1.AttachTaskRequest\x1a\x10.sojourn.v1.Task\x12\x45\n\x08GetToken\x12\x1b.sojourn.v1.GetTokenRequest\x1a\x1c.sojourn.v1.GetTokenResponse\x12N\n\x0b\x43reateProof\x12\x1e.sojourn.v1.CreateProofRequest\x1a\x1f.sojourn.v1.CreateProofResponse\x12=\n\nNarrowTask\x12\x1d.sojourn.v1.NarrowTaskRequest\x1a\x10.sojourn.v1.Task\x12\x41\n\x0c\x43ompleteTask\x12\x1f.sojourn.v1.CompleteTaskRequest\x1a\x10.sojourn.v1.Task\x12N\n\x0bPublishFact\x12\x1e.sojourn.v1.PublishFactRequest\x1a\x1f.sojourn.v1.PublishFactResponse\x12\x45\n\x08\x44\x65legate\x12\x1b.sojourn.v1.DelegateRequest\x1a\x1c.sojourn.v1.DelegationTicket\x12I\n\x10\x41\x63\x63\x65ptDelegation\x12#.sojourn.v1.AcceptDelegationRequest\x1a\x10.sojourn.v1.Task\x12\x39\n\x08WaitTask\x12\x1b.sojourn.v1.WaitTaskRequest\x1a\x10.sojourn.v1.Task\x12=\n\nNoteEgress\x12\x1d.sojourn.v1.NoteEgressRequest\x1a\x10.sojourn.v1.Taskb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -53,45 +53,47 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GRANT']._serialized_start=620
   _globals['_GRANT']._serialized_end=662
   _globals['_TASK']._serialized_start=665
-  _globals['_TASK']._serialized_end=1153
+  _globals['_TASK']._serialized_end=1169
   _globals['_TASK_PARAMSENTRY']._serialized_start=573
   _globals['_TASK_PARAMSENTRY']._serialized_end=618
-  _globals['_OUTSIDE']._serialized_start=1156
-  _globals['_OUTSIDE']._serialized_end=1314
-  _globals['_OUTSIDE_DETAILSENTRY']._serialized_start=1268
-  _globals['_OUTSIDE_DETAILSENTRY']._serialized_end=1314
-  _globals['_USE']._serialized_start=1316
-  _globals['_USE']._serialized_end=1386
-  _globals['_TASKAPPROVAL']._serialized_start=1389
-  _globals['_TASKAPPROVAL']._serialized_end=1526
-  _globals['_WAITTASKREQUEST']._serialized_start=1528
-  _globals['_WAITTASKREQUEST']._serialized_end=1562
-  _globals['_NARROWTASKREQUEST']._serialized_start=1564
-  _globals['_NARROWTASKREQUEST']._serialized_end=1635
-  _globals['_TASKEVENT']._serialized_start=1638
-  _globals['_TASKEVENT']._serialized_end=1840
-  _globals['_GETTOKENREQUEST']._serialized_start=1843
-  _globals['_GETTOKENREQUEST']._serialized_end=2012
-  _globals['_GETTOKENRESPONSE']._serialized_start=2015
-  _globals['_GETTOKENRESPONSE']._serialized_end=2191
-  _globals['_CREATEPROOFREQUEST']._serialized_start=2193
-  _globals['_CREATEPROOFREQUEST']._serialized_end=2296
-  _globals['_CREATEPROOFRESPONSE']._serialized_start=2298
-  _globals['_CREATEPROOFRESPONSE']._serialized_end=2334
-  _globals['_COMPLETETASKREQUEST']._serialized_start=2336
-  _globals['_COMPLETETASKREQUEST']._serialized_end=2390
-  _globals['_FACTVALUE']._serialized_start=2392
-  _globals['_FACTVALUE']._serialized_end=2483
-  _globals['_PUBLISHFACTREQUEST']._serialized_start=2486
-  _globals['_PUBLISHFACTREQUEST']._serialized_end=2617
-  _globals['_PUBLISHFACTRESPONSE']._serialized_start=2619
-  _globals['_PUBLISHFACTRESPONSE']._serialized_end=2640
-  _globals['_DELEGATEREQUEST']._serialized_start=2642
-  _globals['_DELEGATEREQUEST']._serialized_end=2751
-  _globals['_DELEGATIONTICKET']._serialized_start=2753
-  _globals['_DELEGATIONTICKET']._serialized_end=2807
-  _globals['_ACCEPTDELEGATIONREQUEST']._serialized_start=2809
-  _globals['_ACCEPTDELEGATIONREQUEST']._serialized_end=2906
-  _globals['_TASKS']._serialized_start=2909
-  _globals['_TASKS']._serialized_end=3672
+  _globals['_OUTSIDE']._serialized_start=1172
+  _globals['_OUTSIDE']._serialized_end=1330
+  _globals['_OUTSIDE_DETAILSENTRY']._serialized_start=1284
+  _globals['_OUTSIDE_DETAILSENTRY']._serialized_end=1330
+  _globals['_USE']._serialized_start=1332
+  _globals['_USE']._serialized_end=1402
+  _globals['_TASKAPPROVAL']._serialized_start=1405
+  _globals['_TASKAPPROVAL']._serialized_end=1542
+  _globals['_WAITTASKREQUEST']._serialized_start=1544
+  _globals['_WAITTASKREQUEST']._serialized_end=1578
+  _globals['_NARROWTASKREQUEST']._serialized_start=1580
+  _globals['_NARROWTASKREQUEST']._serialized_end=1651
+  _globals['_NOTEEGRESSREQUEST']._serialized_start=1653
+  _globals['_NOTEEGRESSREQUEST']._serialized_end=1705
+  _globals['_TASKEVENT']._serialized_start=1708
+  _globals['_TASKEVENT']._serialized_end=1910
+  _globals['_GETTOKENREQUEST']._serialized_start=1913
+  _globals['_GETTOKENREQUEST']._serialized_end=2082
+  _globals['_GETTOKENRESPONSE']._serialized_start=2085
+  _globals['_GETTOKENRESPONSE']._serialized_end=2261
+  _globals['_CREATEPROOFREQUEST']._serialized_start=2263
+  _globals['_CREATEPROOFREQUEST']._serialized_end=2366
+  _globals['_CREATEPROOFRESPONSE']._serialized_start=2368
+  _globals['_CREATEPROOFRESPONSE']._serialized_end=2404
+  _globals['_COMPLETETASKREQUEST']._serialized_start=2406
+  _globals['_COMPLETETASKREQUEST']._serialized_end=2460
+  _globals['_FACTVALUE']._serialized_start=2462
+  _globals['_FACTVALUE']._serialized_end=2553
+  _globals['_PUBLISHFACTREQUEST']._serialized_start=2556
+  _globals['_PUBLISHFACTREQUEST']._serialized_end=2687
+  _globals['_PUBLISHFACTRESPONSE']._serialized_start=2689
+  _globals['_PUBLISHFACTRESPONSE']._serialized_end=2710
+  _globals['_DELEGATEREQUEST']._serialized_start=2712
+  _globals['_DELEGATEREQUEST']._serialized_end=2821
+  _globals['_DELEGATIONTICKET']._serialized_start=2823
+  _globals['_DELEGATIONTICKET']._serialized_end=2877
+  _globals['_ACCEPTDELEGATIONREQUEST']._serialized_start=2879
+  _globals['_ACCEPTDELEGATIONREQUEST']._serialized_end=2976
+  _globals['_TASKS']._serialized_start=2979
+  _globals['_TASKS']._serialized_end=3805
 # @@protoc_insertion_point(module_scope)
