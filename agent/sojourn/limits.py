@@ -441,6 +441,7 @@ PROXY_CONTENT_SECONDS = 60.0  # that content may stand still, either way
 PROXY_IDLE_SECONDS = 60.0  # that a connection may wait for its next request
 PROXY_CONNECT_SECONDS = 10.0  # for a service to accept a connection, its TLS included
 PROXY_ANSWER_SECONDS = 600.0  # for an answer to begin, and between its parts: models and event streams are slow
+PROXY_PASSES = 32  # origins that a proxy lets through without a token: a model's API, and a few more
 PROXY_HOSTS = 64  # certificates that are kept: as many as a task has grants, and some
 
 # --- local endpoints that SDKs of clouds read ------------------------------------------------------------------------

@@ -21,6 +21,12 @@ class InvalidClient(Refused):
     oauth_error = "invalid_client"
 
 
+class Confined(Refused):
+    """The caller descends from a command that never holds a token: the agent gives it nothing, whoever it is."""
+
+    code = "confined"
+
+
 class InvalidGrant(Refused):
     """What the client presents is over, was used, or is not its own (RFC 6749, 5.2)."""
 

@@ -1,12 +1,15 @@
 """The egress proxy: commands that know nothing of tasks get a task's authority, and never a token."""
 
+import http.server
 import json
 import os
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -55,9 +58,22 @@ def curl(proxy: Egress, *arguments: str, status: int = 0) -> subprocess.Complete
     return done
 
 
-def run(shop: Shop, *command: str, kind: str = "read-tickets", **options: Any) -> subprocess.CompletedProcess[str]:
+def run(
+    shop: Shop, *command: str, before: tuple[str, ...] = (), kind: str = "read-tickets", **options: Any
+) -> subprocess.CompletedProcess[str]:
     """`sojourn task run --proxy`."""
-    arguments = ["task", "run", "--type", kind, "--param", "ticket=42", "--proxy", "--proxy-ca", str(shop.tls.ca)]
+    arguments = [
+        "task",
+        "run",
+        "--type",
+        kind,
+        "--param",
+        "ticket=42",
+        "--proxy",
+        "--proxy-ca",
+        str(shop.tls.ca),
+        *before,
+    ]
     return subprocess.run(
         [*COMMAND, *arguments, "--", *command],
         env=shop.agent.environment,
@@ -129,11 +145,23 @@ class TestCommands:
         assert "drwx------" in done.stdout
 
     def test_the_task_is_the_proxys(self, shop: Shop) -> None:
-        """With --proxy the command can get no token of the task by itself."""
-        done = run(shop, *COMMAND, "task", "token")
+        """With --proxy the command gets no token by itself: neither of the task nor of one of its own."""
+        inner = (
+            "task",
+            "run",
+            "--socket",
+            shop.agent.socket,
+            "--type",
+            "read-tickets",
+            "--",
+            *COMMAND,
+            "task",
+            "token",
+        )
+        done = run(shop, *COMMAND, *inner)
         assert done.returncode == 1
         assert TOKEN not in done.stdout
-        assert "no such task" in done.stderr
+        assert "never holds a token" in done.stderr
 
     def test_status_passes_through(self, shop: Shop) -> None:
         """The exit status of the command is that of the run."""
@@ -224,6 +252,106 @@ class TestRequests:
         assert done.stdout.endswith("200 0")
 
 
+class _Plain(http.server.BaseHTTPRequestHandler):
+    """A model's API: it tells what it was sent, and knows nothing of tasks."""
+
+    def do_POST(self) -> None:
+        size = self.rfile.read(int(self.headers["Content-Length"]))
+        said = json.dumps({"path": self.path, "size": len(size), **dict(self.headers.items())}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(said)))
+        self.end_headers()
+        self.wfile.write(said)
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture(params=["http", "https"])
+def model(request: pytest.FixtureRequest, shop: Shop) -> Iterator[str]:
+    """Its origin."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Plain) as server:
+        if request.param == "https":
+            context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            context.load_cert_chain(shop.tls.chain, shop.tls.key)
+            server.socket = context.wrap_socket(server.socket, server_side=True)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"{request.param}://localhost:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+class TestPasses:
+    def test_without_a_token(self, shop: Shop, task: SyncTask, model: str, tmp_path: Path) -> None:
+        """A request to an origin that is let through arrives as it was sent: its own authorization, and no token."""
+        (tmp_path / "body").write_bytes(b"x" * 2_000_000)
+        sent = ("-H", "Authorization: Bearer mine", "--data-binary", f"@{tmp_path / 'body'}")
+        with task.proxy(ca_file=str(shop.tls.ca), passes=[model]) as running:
+            done = curl(running, *sent, f"{model}/v1/chat?stream=1")
+            read = json.loads(curl(running, f"{shop.resource}/tickets/42").stdout)
+        said = json.loads(done.stdout)
+        assert ("/v1/chat?stream=1", 2_000_000, "Bearer mine") == (said["path"], said["size"], said["Authorization"])
+        assert TOKEN not in done.stdout
+        assert not {"Proxy-Authorization", "DPoP"} & set(said)
+        assert read["bound"]
+
+    def test_it_is_recorded(self, shop: Shop, task: SyncTask, model: str) -> None:
+        """What is let through is in the journal and in what operators see of the task, before it is."""
+        with task.proxy(passes=[model.upper().replace("HTTP", "http").replace("S://", "s://")]):
+            assert [model] == shop.agent.json("task", "show", task.id)["passes"]
+            assert model in shop.agent.run("task", "show", task.id).stdout
+        (record,) = [
+            each for each in shop.agent.json("task", "why", task.id)["records"] if each["event"] == "egress_passes"
+        ]
+        assert [model] == record["fields"]["passes"]
+
+    def test_nothing_else_passes(self, shop: Shop, task: SyncTask, model: str) -> None:
+        """Another port of the same host is as much outside of the task as ever."""
+        with task.proxy(passes=[model]) as running:
+            done = curl(running, "-w", "%{http_code}", "http://localhost:1/")
+        assert "403" == done.stdout[-3:]
+
+    def test_in_a_run(self, shop: Shop) -> None:
+        """--proxy-pass takes several, and an origin where nobody is answers 502."""
+        passes = ("--proxy-pass", "https://localhost:1", "--proxy-pass", "http://localhost:1")
+        command = ["curl", "-sS", "-w", "%{http_code} %{http_connect}", "https://localhost:1/", "http://localhost:1/"]
+        arguments = ["task", "run", "--type", "read-tickets", "--proxy", *passes, "--", *command]
+        done = subprocess.run([*COMMAND, *arguments], env=shop.agent.environment, capture_output=True, text=True)
+        assert "502" in done.stdout
+        assert "service_unreachable" in done.stdout
+        assert "response 502" in done.stderr
+
+    def test_no_origin(self, shop: Shop) -> None:
+        """What is no origin is an error before anything runs."""
+        done = run(shop, "echo", "ran", before=("--proxy-pass", "https://x.example/v1"))
+        assert (2, "") == (done.returncode, done.stdout)
+        assert "is no origin: write it as https://api.example.org" in done.stderr
+
+    def test_within_the_task(self, shop: Shop) -> None:
+        """An origin where the task has something cannot be let through beside it."""
+        done = run(shop, "echo", "ran", before=("--proxy-pass", shop.url))
+        assert (2, "") == (done.returncode, done.stdout)
+        assert "is within the task" in done.stderr
+
+    @pytest.mark.parametrize("option", [("--proxy-pass", "https://x.example"), ("--isolate",)])
+    def test_without_a_proxy(self, shop: Shop, option: tuple[str, ...]) -> None:
+        """Each of these options goes with --proxy alone."""
+        done = shop.agent.run("task", "run", "--type", "read-tickets", *option, "--", "echo", "ran", check=False)
+        assert (2, "") == (done.returncode, done.stdout)
+        assert f"{option[0]} goes with --proxy" in done.stderr
+
+
+class TestHint:
+    def test_a_command_that_goes_past(self, shop: Shop) -> None:
+        """Where none of a command's requests came through the proxy, that is said, with what to do."""
+        past = run(shop, "curl", "-sS", "--noproxy", "*", f"{shop.url}/", "--cacert", str(shop.tls.ca))
+        assert "no request of the command came through its proxy" in past.stderr
+        assert "22.21" in past.stderr
+        through = run(shop, "curl", "-sS", f"{shop.resource}/tickets/42")
+        assert "" == through.stderr
+
+
 class TestEnds:
     def test_narrowed(self, shop: Shop, task: SyncTask, proxy: Egress) -> None:
         """What the task gives up is outside of it at once; what it keeps works on, with newer tokens."""
@@ -257,7 +385,7 @@ class TestEnds:
         """When the run is killed its task is over, and the proxy is gone with it, and what it had in a folder."""
         code = textwrap.dedent("""
             import os, pathlib, sys, time
-            said = os.environ["HTTPS_PROXY"], os.environ["SOJOURN_TASK_ID"], os.environ["SSL_CERT_FILE"], str(os.getpid()), "."
+            said = os.environ["HTTPS_PROXY"], os.environ["SSL_CERT_FILE"], str(os.getpid()), "."
             pathlib.Path(sys.argv[1]).write_text(" ".join(said))
             time.sleep(60)
         """)
@@ -266,7 +394,8 @@ class TestEnds:
         running = subprocess.Popen([*COMMAND, *arguments], env=shop.agent.environment)
         said = until(lambda: file.exists() and file.read_text(), "the command runs").split()
         until(lambda: file.read_text().endswith("."), "the command has written")
-        url, task_id, authority, child, _ = file.read_text().split()
+        url, authority, child, _ = file.read_text().split()
+        (task_id,) = [each["id"] for each in shop.agent.json("task", "list")["tasks"]]
         assert Path(authority).exists()
         os.kill(running.pid, signal.SIGKILL)
         running.wait(timeout=10)

@@ -37,6 +37,10 @@ def place() -> Iterator[Place]:
     shutil.copytree(EXAMPLES / "types", agent.folder / "types")
     for file in (agent.folder / "types").glob("*.toml"):
         file.write_text(file.read_text().replace(":8091", f":{tickets}").replace(":8092", f":{tools}"))
+    types = agent.folder / "types"
+    high = 'consequence = "high"\n' + (types / "triage-with-tools.toml").read_text().replace("bound = true\n", "")
+    (types / "triage-with-care.toml").write_text(high)
+    shutil.copy(types / "triage-with-tools.cedar", types / "triage-with-care.cedar")
     for each in held:
         each.close()
     with agent:
@@ -128,10 +132,13 @@ def test_egress_proxy_by_command(tickets: Place) -> None:
     assert "the printer is on fire" in said
 
 
-def test_agent_loop(place: Place) -> None:
-    """The loop reads its ticket and notes on it; what it was talked into is refused; it never holds a token."""
+@pytest.mark.parametrize("kind", ["triage-with-tools", "triage-with-care"])
+def test_agent_loop(place: Place, kind: str) -> None:
+    """The loop reads its ticket and notes on it; what it was talked into is refused; it never holds a token. So it is
+    too where each call has a token for that call alone.
+    """
     with serving(place, "mcp_server.py", place.ports[1]):
-        command = ["task", "run", "--type", "triage-with-tools", "--param", "ticket=42", "--proxy", "--"]
+        command = ["task", "run", "--type", kind, "--param", "ticket=42", "--proxy", "--"]
         said = run(place, *COMMAND, *command, sys.executable, str(EXAMPLES / "agent_loop.py"))
     lines = said.splitlines()
     assert ["tools: read_ticket, add_note, delete_ticket"] == lines[:1]

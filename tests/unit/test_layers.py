@@ -80,6 +80,7 @@ LAYERS = [
     ],
     ["tasks.asking"],
     ["tasks.cases", "tasks.explaining", "tasks.lastgood"],
+    ["attestation.confinement"],
     ["attestation.attestor", "attestation.peer", "identity.explain", "oversight.audit"],
     ["contracts", "configreload"],
     ["oversight.publications"],
@@ -251,9 +252,11 @@ SEES_PROC = [
     "attestation.cgroups",
     "attestation.process",
     "attestation.peer",
+    "attestation.confinement",
     "process_setup",
     "store.bootid",
     "sdk.tls",
+    "sdk.isolation",
     "sdk.localcredentials.peers",
 ]
 SDK_SEES = [

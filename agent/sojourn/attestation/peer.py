@@ -9,15 +9,21 @@ from dataclasses import dataclass, field
 from time import monotonic
 
 from sojourn.attestation.attestor import Attested
+from sojourn.attestation.confinement import is_confined
 from sojourn.attestation.process import Credentials, Process, Program, TooManyGroups, content_of
 from sojourn.errors import AttestationFailed
 from sojourn.limits import CROWDED_SECONDS, GROUPS_PER_CALLER
+from sojourn.oautherrors import Confined
 
 SO_PEERPIDFD = 77  # Linux 6.5; not in the socket module
 SO_PEERGROUPS = 59  # Linux 4.13
 _UCRED = struct.Struct("3i")
 _OPTION_MAX_BYTES = 1024  # what Python's getsockopt can take: 256 groups
 _getsockopt = ctypes.CDLL(None, use_errno=True).getsockopt
+_CONFINED = (
+    "the caller descends from a command that never holds a token (`sojourn task run --proxy`): the agent gives it"
+    " nothing, and what the task may do goes through the proxy that HTTPS_PROXY names"
+)
 _crowded: dict[int, float] = {}  # users of TooManyGroups, and until when none of theirs is looked at
 
 
@@ -32,6 +38,7 @@ class Peer:
     program: Program | None  # what it ran when it connected, if this agent may see that
     attested: Attested | None = field(default=None)  # the last attestation, kept by attestation.service
     owner: int | None = None  # who may become `uid`, if that is another
+    confined: bool = False  # it descends from a command that is to get nothing here
 
     @property
     def who(self) -> int:
@@ -51,7 +58,8 @@ class Peer:
             raise AttestationFailed("the caller is in a process namespace that this agent cannot see")
         process = _pin(connection, pid)
         try:
-            return cls(process, uid, gid, _groups(connection, process), process.program(), owner=owner)
+            groups, confined = _groups(connection, process), is_confined(process)
+            return cls(process, uid, gid, groups, process.program(), owner=owner, confined=confined)
         except BaseException:
             process.close()
             raise
@@ -62,12 +70,20 @@ class Peer:
         process = Process.open(pid)
         try:
             found = process.credentials()
-            program = process.program()
+            program, confined = process.program(), is_confined(process)
             process.check_alive()
         except BaseException:
             process.close()
             raise
-        return cls(process, found.uid, found.gid, found.groups, program)
+        return cls(process, found.uid, found.gid, found.groups, program, confined=confined)
+
+    def check_not_confined(self) -> None:
+        """Raise Confined if the process descends from a command that is to get nothing of this agent.
+
+        The mark of that cannot be taken off, and a process that connected without it was not such a command's.
+        """
+        if self.confined:
+            raise Confined(_CONFINED)
 
     def check_unchanged(self) -> None:
         """Raise AttestationFailed unless the process lives, and still has the ids and the program it connected with.

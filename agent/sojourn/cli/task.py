@@ -68,6 +68,16 @@ def run(
         str | None,
         typer.Option("--proxy-ca", metavar="FILE", help="Authorities that services must be of. Default: the system's."),
     ] = None,
+    proxy_pass: Annotated[
+        list[str] | None,
+        typer.Option("--proxy-pass", metavar="ORIGIN", help="Let requests to it through without a token. Repeatable."),
+    ] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="NAME", help="Run the command as this user, if root runs this.")
+    ] = None,
+    isolate: Annotated[
+        bool, typer.Option("--isolate", help="Run the command in a network in which the proxy is all there is.")
+    ] = False,
     cloud: Annotated[
         list[str] | None,
         typer.Option("--cloud", metavar="RESOURCE", help="Which resource SDKs are for, if there are two of a kind."),
@@ -95,14 +105,18 @@ def run(
     run, and variables by which they would find others are taken away, which is said.
 
     With --proxy not even they may: HTTP_PROXY and its like name a proxy of this run, which attaches the token and the
-    proof to each request that is within the task, and refuses every other one.
+    proof to each request that is within the task, and refuses every other one. The agent gives the command, and all
+    that descends from it, neither token nor task nor identity; nor can they gain privileges, as by sudo. --proxy-pass
+    lets requests to a model's own API through, without a token; --user and --isolate keep it from the rest.
     """
     from sojourn.cli.taskrun import Clouds, Proxied, run_command
 
     if bool(type_) == bool(ticket_file):
         raise InvalidInput("name the task type with --type, or a ticket with --ticket-file")
-    if proxy_ca is not None and not proxy:
-        raise InvalidInput("--proxy-ca goes with --proxy")
+    given = {"--proxy-ca": proxy_ca is not None, "--proxy-pass": proxy_pass, "--user": user is not None}
+    alone = [option for option, has in {**given, "--isolate": isolate}.items() if has and not proxy]
+    if alone:
+        raise InvalidInput(f"{alone[0]} goes with --proxy")
     if (proxy or no_cloud) and (cloud or vault_token_file or show_environment):
         without = "--proxy" if proxy else "--no-cloud"
         raise InvalidInput(f"{without} goes without --cloud, --vault-token-file and --show-environment")
@@ -117,7 +131,7 @@ def run(
         waiting = _waiting(approve_wait)
         return client.task(type_, session=not proxy, params=params, grants=grants, max_seconds=seconds, **waiting)
 
-    proxied = Proxied(proxy_ca) if proxy else None
+    proxied = Proxied(proxy_ca, proxy_pass or (), user, isolate) if proxy else None
     clouds = None if proxy or no_cloud else Clouds(cloud or (), vault_token_file, show_environment)
 
     async def call(client: Any) -> int:

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,13 +17,20 @@ from sojourn.cli.output import REFUSED
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
+UNUSED = (
+    "sojourn: no request of the command came through its proxy. A client that does not look for HTTPS_PROXY arrives"
+    " without a token: fetch of Node looks for it from 22.21 and 24.5 on; others take it as an option"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Proxied:
-    """That the command's requests go through an egress proxy. `ca_file`: which authorities services must be of."""
+    """That the command's requests go through an egress proxy, as `task.proxy` has it."""
 
     ca_file: str | None
+    passes: Sequence[str] = ()
+    user: str | None = None
+    isolate: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,21 +61,13 @@ async def run_command(
     # Orphans of the command become our children, so that every descendant stays one of the task's holder.
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     async with begun as task, contextlib.AsyncExitStack() as stack:
-        environment = {
-            **os.environ,
-            "SOJOURN_TASK_ID": task.id,
-            "SOJOURN_TASK_TYPE": task.type,
-            "SPIFFE_ENDPOINT_SOCKET": f"unix://{client.socket}",
-        }
-        if proxied is not None:
-            _guard_memory(client.socket)
-            environment = (await stack.enter_async_context(task.proxy(ca_file=proxied.ca_file))).of(environment)
-        if clouds is not None:
-            environment = await _with_clouds(client, task, stack, clouds, environment)
+        start = await _prepare(client, task, stack, command, proxied, clouds)
         with _Signals() as signals:
             try:
                 # No preexec_fn: that would fork with gRPC's threads running, which can crash the child.
-                process = await asyncio.create_subprocess_exec(*command, env=environment)
+                process = await asyncio.create_subprocess_exec(
+                    *start.command, env=start.environment, pass_fds=start.inherited
+                )
             except OSError as error:
                 await task.complete(failed=True)
                 missing = isinstance(error, FileNotFoundError)
@@ -78,10 +77,45 @@ async def run_command(
             signals.begin(process)
             stopped = await _until_over(process, task, grace_seconds)
         status = process.returncode or 0
+        if start.egress is not None and not start.egress.used and status not in {NOT_FOUND, NOT_EXECUTABLE}:
+            print(UNUSED, file=sys.stderr)
         await task.complete(failed=status != 0)
     if status < 0:
         status = 128 - status
     return REFUSED if stopped and status == 0 else status
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """What is run, and what it gets."""
+
+    command: Sequence[str]
+    environment: dict[str, str]
+    inherited: tuple[int, ...] = ()  # descriptors
+    egress: Any = None
+
+
+async def _prepare(
+    client: Any,
+    task: Any,
+    stack: contextlib.AsyncExitStack,
+    command: Sequence[str],
+    proxied: Proxied | None,
+    clouds: Clouds | None,
+) -> _Start:
+    environment = {
+        **os.environ,
+        "SOJOURN_TASK_ID": task.id,
+        "SOJOURN_TASK_TYPE": task.type,
+        "SPIFFE_ENDPOINT_SOCKET": f"unix://{client.socket}",
+    }
+    if proxied is not None:
+        _guard_memory(client.socket)
+        egress = await stack.enter_async_context(task.proxy(**asdict(proxied)))
+        return _Start(egress.command(command), egress.of(environment), egress.pass_fds, egress)
+    if clouds is not None:
+        environment = await _with_clouds(client, task, stack, clouds, environment)
+    return _Start(command, environment)
 
 
 async def _with_clouds(

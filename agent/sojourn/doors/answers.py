@@ -14,7 +14,7 @@ from sojourn.doors.admission import Held
 from sojourn.doors.scope import HELD, SENDER
 from sojourn.errors import InvalidInput, InvalidToken, LimitExceeded, SojournError, TooLarge, Unavailable
 from sojourn.limits import HTTP_BODY_MAX_BYTES, HTTP_RETRY_SECONDS
-from sojourn.oautherrors import AuthorizationPending, NonceNeeded
+from sojourn.oautherrors import AuthorizationPending, Confined, NonceNeeded
 from sojourn.oversight.audit import Audit
 from sojourn.providers.errors import ProviderUnavailable
 from sojourn.tasks.clients import Sender
@@ -58,7 +58,8 @@ def refusal(error: SojournError, decision_id: str, request: Request, realm: str)
     if isinstance(error, AuthorizationPending):
         body |= {"task_id": error.task_id, "interval": error.interval, "expires_in": error.seconds}
         body["approval"] = {"id": error.approval_id, "approvers": list(error.approvers)}
-    status = 413 if isinstance(error, TooLarge) else _STATUS.get(error.oauth_error, 400)
+    fixed = 413 if isinstance(error, TooLarge) else 403 if isinstance(error, Confined) else 0
+    status = fixed or _STATUS.get(error.oauth_error, 400)
     if status == 503:
         wanted = error.retry_after if isinstance(error, ProviderUnavailable) else 0
         headers["Retry-After"] = str(max(HTTP_RETRY_SECONDS, math.ceil(wanted)))

@@ -172,6 +172,8 @@ class Calls:
     def _begin(self, path: str, stream: Stream, method: Method) -> Call:
         if self._header and stream.head.values(_HEADER) != [b"true"]:
             raise InvalidInput("security header missing from request")
+        if isinstance(stream.visitor, Peer):
+            stream.visitor.check_not_confined()
         if self._check is not None:
             self._check(stream.visitor)
         return Call(stream.visitor, path, Requests(stream, method.request), stream.send_now)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp
 
 from sojourn.allowance import Allowance
 from sojourn.authority.embedded import EmbeddedAuthority
-from sojourn.doors.answers import NO_STORE, decision_of, holding, refusal
+from sojourn.doors.answers import NO_STORE, decision_of, denied, holding, refusal
 from sojourn.doors.metadata import PATHS, RESOURCE_PATH, Metadata
 from sojourn.doors.scope import SENDER
 from sojourn.doors.straight import Handler, Straight
@@ -20,6 +20,8 @@ from sojourn.doors.tokenstate import TokenState
 from sojourn.doors.trustdocuments import key_set
 from sojourn.errors import SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
+from sojourn.oautherrors import Confined
+from sojourn.tasks.clients import Sender
 from sojourn.tasks.engine import TaskEngine
 
 log = structlog.get_logger()
@@ -72,10 +74,22 @@ class HttpApi:
         keys = [*self._authority.jwt_keys.values(), *self._engine.keys.published.values()]
         return JSONResponse(key_set(keys), headers={"Cache-Control": "max-age=60"})
 
+    def _check_not_confined(self, request: Request) -> None:
+        """Raise Confined for whom this agent gives nothing, and record it."""
+        sender: Sender = request.scope[SENDER]
+        if sender.peer is None:
+            return
+        try:
+            sender.peer.check_not_confined()
+        except Confined as error:
+            denied(self._engine.audit, "exchange_denied", request, error)
+            raise
+
     def _guard(self, handler: Handler) -> Handler:
         async def guarded(request: Request) -> Response:
             try:
                 with holding(request):
+                    self._check_not_confined(request)
                     return await handler(request)
             except SojournError as error:
                 if self._logged.allow(request.scope[SENDER].who):

@@ -36,6 +36,7 @@ class TaskMessages:
             actors=map(str, task.actors),
             params=texts_of(task.params),
             approval=_approval(task),
+            passes=task.passes,
             outside=[
                 pb.Outside(resource=resource, provider=outlet.name, kind=outlet.provider.kind, details=details)
                 for resource, outlet, details in self._outlets.described(task)

@@ -13,6 +13,7 @@ from sojourn.errors import InvalidInput, NotFound, PolicyDenied, Unavailable, to
 from sojourn.identity.entries import Entry
 from sojourn.identity.identities import Identities
 from sojourn.limits import FIRST_BYTES_SECONDS, IDEMPOTENCY_KEY_MAX, TASK_WAIT_SECONDS
+from sojourn.sdk import reach
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.beginning import Beginning, BeginRequest, Bond
@@ -56,6 +57,7 @@ class TasksApi:
             "Delegate": Method("unary", pb.DelegateRequest, self.delegate),
             "AcceptDelegation": Method("unary", pb.AcceptDelegationRequest, self.accept_delegation),
             "ShowTask": Method("unary", pb.ShowTaskRequest, self.show_task),
+            "NoteEgress": Method("unary", pb.NoteEgressRequest, self.note_egress),
             "WaitTask": Method("unary", pb.WaitTaskRequest, self.wait_task, long=True),
         }
 
@@ -170,6 +172,12 @@ class TasksApi:
         entries = await self._identities.of(call.peer)
         task = await self._attaching.of_caller(call.peer, entries, request.task_id)
         await self._changing.narrow(task, authority_of(request.grants), HOLDER)
+        return self._message(task)
+
+    async def note_egress(self, call: Call, request: pb.NoteEgressRequest) -> pb.Task:
+        entries = await self._identities.of(call.peer)
+        task = await self._attaching.of_caller(call.peer, entries, request.task_id)
+        await self._changing.note_passes(task, [reach.origin_of(each) for each in request.passes])
         return self._message(task)
 
     async def wait_task(self, call: Call, request: pb.WaitTaskRequest) -> pb.Task:

@@ -297,7 +297,8 @@ def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | Non
     given_nonce = renewed = named = False
     while True:
         digest, actions = "", shelf.actions(wanted)
-        if shelf.for_one_request(resource, actions):
+        for_one = shelf.for_one_request(resource, actions)
+        if for_one:
             content = yield ReadContent()
             if len(content) > ONE_REQUEST_MAX_BYTES:
                 raise TooLarge(f"a token is for this request alone, and it has more than {ONE_REQUEST_MAX_BYTES} bytes")
@@ -305,7 +306,7 @@ def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | Non
         try:
             token: AccessToken = yield AskToken(resource, actions, wanted.bound, digest)
         except SojournError as error:
-            if digest or DigestNeeded.code not in {error.code, error.remote_code}:
+            if for_one or DigestNeeded.code not in {error.code, error.remote_code}:
                 raise
             shelf.note_one_request(resource, actions)
             continue

@@ -306,6 +306,10 @@ class Client:
         request = tasks_pb2.CompleteTaskRequest(task_id=task_id, failed=failed)
         return await self._task_call("CompleteTask", request)
 
+    async def note_egress(self, task_id: str, passes: Iterable[str]) -> TaskStatus:
+        """Have it recorded which origins the egress proxy of a task of the caller lets through without a token."""
+        return await self._task_call("NoteEgress", tasks_pb2.NoteEgressRequest(task_id=task_id, passes=passes))
+
     async def _task_call(self, method: str, request: Message, deadline_seconds: float | None = None) -> TaskStatus:
         """Make a call that is answered with a task."""
         return TaskStatus.of(await self.connection.unary(_TASKS + method, request, tasks_pb2.Task, deadline_seconds))

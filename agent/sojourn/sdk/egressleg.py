@@ -4,8 +4,8 @@ import asyncio
 import base64
 import hmac
 import ssl
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sojourn.errors import InvalidInput, SojournError, TooLarge, Unavailable, Unreachable
@@ -34,6 +34,8 @@ from sojourn.sdk.attach import (
     is_ours,
 )
 from sojourn.sdk.egressca import EgressAuthority
+from sojourn.sdk.egressmcp import digest_of
+from sojourn.sdk.egresspass import Passes, tunnel
 from sojourn.sdk.egresswire import BROKEN, Gone, Malformed, Wire, forwarded
 from sojourn.sdk.extras import extra
 
@@ -46,9 +48,8 @@ with extra("http"):
 
 USER: Final = "task"
 ACTION_HEADER: Final = b"sojourn-action"
-_OURS: Final = frozenset(
-    {b"host", b"content-length", b"expect", AUTHORIZATION.lower().encode(), DPOP.lower().encode(), ACTION_HEADER}
-)
+_FRAMING: Final = frozenset({b"host", b"content-length", b"expect", ACTION_HEADER})
+_OURS: Final = _FRAMING | {AUTHORIZATION.lower().encode(), DPOP.lower().encode()}
 _TIMEOUT: Final = {
     "connect": PROXY_CONNECT_SECONDS,
     "read": PROXY_ANSWER_SECONDS,
@@ -72,6 +73,7 @@ class Leg:
     authority: EgressAuthority
     pool: httpcore.AsyncConnectionPool
     secret: str
+    passes: Passes = field(default_factory=Passes)
 
     async def serve(self, stream: anyio.abc.SocketStream, known: Callable[[], bool]) -> None:
         """Serve one connection to its end. `known` is called when it is the command's; False: there is no room."""
@@ -108,12 +110,15 @@ class Leg:
             raise_for = OutsideTask("a request to this proxy names an http:// URL, or is a CONNECT for https://")
             await wire.say(400, self.refusal(raise_for, request))
             return False
-        return await self._serve_one(wire, request, place.scheme, place.endpoint, place.target or "/")
+        return await self._serve_one(wire, request, place.scheme, place.endpoint, _target(place))
 
     async def _tunnel(self, wire: Wire, request: h11.Request) -> None:
         endpoint = request.target.decode("latin-1")
         try:
             check_live(self.asking.task)
+            if self.passes.has("https", endpoint):
+                await self._pass_tunnel(wire, request, endpoint)
+                return
             if endpoint not in reach.endpoints(self.asking.task.grants, "https"):
                 raise OutsideTask(f"the task has nothing at https://{endpoint[:256]}", resource=f"https://{endpoint}")
         except SojournError as error:
@@ -143,13 +148,27 @@ class Leg:
             if not await self._serve_one(inside, asked, "https", endpoint, target):
                 return
 
+    async def _pass_tunnel(self, wire: Wire, request: h11.Request, endpoint: str) -> None:
+        """What goes through it is between the command and the service."""
+        try:
+            await tunnel(wire, endpoint)
+        except Malformed as error:
+            await wire.say(error.status, self._failure("invalid_request", str(error), request))
+        except (OSError, TimeoutError):
+            await wire.say(502, self._failure("service_unreachable", f"{endpoint} cannot be reached", request))
+
     # --- one request ---
 
     async def _serve_one(self, wire: Wire, request: h11.Request, scheme: str, endpoint: str, target: str) -> bool:
         """Send it on and its answer back; say whether the connection may be used again."""
         try:
+            if self.passes.has(scheme, endpoint):
+                check_live(self.asking.task)
+                content = await _Content.begin(wire)
+                return await self._exchange(wire, content, self._pass_on(wire, request, endpoint, target, content))
             wanted = self._wanted(request, scheme, endpoint, target)
-            return await self._exchange(wire, request, endpoint, wanted)
+            content = await _Content.begin(wire)
+            return await self._exchange(wire, content, self._send_on(wire, request, wanted, content))
         except SojournError as error:
             again = [(b"Retry-After", b"1")] if isinstance(error, Unavailable) else []
             await wire.say(_status(error), self.refusal(error, request), again)
@@ -177,9 +196,7 @@ class Leg:
         bound = is_ours(task, grant)
         return Wanted(grant, request.method.decode("latin-1"), reach.url_of(grant, target), actions, bound)
 
-    async def _exchange(self, wire: Wire, request: h11.Request, endpoint: str, wanted: Wanted) -> bool:
-        content = await _Content.begin(wire)
-        sending = self._send_on(wire, request, endpoint, wanted, content)
+    async def _exchange(self, wire: Wire, content: "_Content", sending: Coroutine[Any, Any, bool]) -> bool:
         if not content.whole:
             return await sending
         # All of the request is here: what the connection brings now is its end, or the request after this one.
@@ -195,13 +212,12 @@ class Leg:
                 watch.cancel()
                 await asyncio.gather(worker, watch, return_exceptions=True)
 
-    async def _send_on(
-        self, wire: Wire, request: h11.Request, endpoint: str, wanted: Wanted, content: "_Content"
-    ) -> bool:
-        flow = attach(replace(wanted, repeatable=content.whole), self.asking.shelf)
+    async def _send_on(self, wire: Wire, request: h11.Request, wanted: Wanted, content: "_Content") -> bool:
+        digest = digest_of(wanted, request.headers)
+        flow = attach(replace(wanted, repeatable=content.whole), self.asking.shelf, digest)
         send = await self.asking.advance(flow, None, content.read)
         while send is not None:
-            outward = _outward(request, wanted, endpoint, send, content)
+            outward = _outward(request, wanted, send, content)
             response = await self.pool.handle_async_request(outward)
             try:
                 send = await self.asking.advance(flow, _answer(response), content.read)
@@ -210,6 +226,17 @@ class Leg:
             finally:
                 await response.aclose()
         raise Unavailable("the request was not sent")
+
+    async def _pass_on(self, wire: Wire, request: h11.Request, endpoint: str, target: str, content: "_Content") -> bool:
+        """As the command sent it, to an origin of plain HTTP that is let through."""
+        own = [(name, value) for name, value in forwarded(request.headers.raw_items()) if name.lower() not in _FRAMING]
+        response = await self.pool.handle_async_request(
+            _request(request, reach.Place("http", endpoint.removesuffix(":80"), target), own, content)
+        )
+        try:
+            return await self._back(wire, response)
+        finally:
+            await response.aclose()
 
     async def _back(self, wire: Wire, response: httpcore.Response) -> bool:
         if response.status == _SWITCHING:
@@ -285,14 +312,20 @@ async def _next(wire: Wire, idle_seconds: float) -> h11.Request | None:
         return None
 
 
-def _outward(request: h11.Request, wanted: Wanted, endpoint: str, send: Send, content: "_Content") -> httpcore.Request:
+def _outward(request: h11.Request, wanted: Wanted, send: Send, content: "_Content") -> httpcore.Request:
     """The request as it goes to the service: framed by us, and with our headers in the place of the command's."""
     place = reach.Place.parse(wanted.url)
     assert place is not None  # it is made of a grant's
-    host, port = reach.split_port(endpoint)
-    headers = [(b"Host", place.authority.encode())]
-    headers += [(name, value) for name, value in forwarded(request.headers.raw_items()) if name.lower() not in _OURS]
+    headers = [(name, value) for name, value in forwarded(request.headers.raw_items()) if name.lower() not in _OURS]
     headers += [(name.encode(), value.encode()) for name, value in send.headers.items()]
+    return _request(request, place, headers, content)
+
+
+def _request(
+    request: h11.Request, place: reach.Place, more: list[tuple[bytes, bytes]], content: "_Content"
+) -> httpcore.Request:
+    host, port = reach.split_port(place.endpoint)
+    headers = [(b"Host", place.authority.encode()), *more]
     length = len(content.start) if content.whole else _length(request)
     if length is None:
         headers.append((b"Transfer-Encoding", b"chunked"))
@@ -303,6 +336,10 @@ def _outward(request: h11.Request, wanted: Wanted, endpoint: str, send: Send, co
     return httpcore.Request(
         request.method, url, headers=headers, content=content.parts(), extensions={"timeout": _TIMEOUT}
     )
+
+
+def _target(place: reach.Place) -> str:
+    return place.target if place.target.startswith("/") else "/" + place.target
 
 
 def _length(request: h11.Request) -> int | None:

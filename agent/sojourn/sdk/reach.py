@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import unquote_to_bytes
 
+from sojourn.errors import InvalidInput, quoted
 from sojourn.limits import AUDIENCE_MAX_BYTES, REQUEST_TARGET_MAX_BYTES
 from sojourn.tasks.grants import Grant
 
@@ -54,6 +55,19 @@ class Place:
         """HOST:PORT, the port said even where it is the scheme's own; the host as written."""
         host, port = split_port(self.authority)
         return f"{host}:{port or _PORTS[self.scheme]}"
+
+
+def origin_of(url: str) -> str:
+    """An http or https origin, its host in small letters. Raise InvalidInput for what is more or less than that."""
+    place = Place.parse(url)
+    if place is None or place.target not in {"", "/"} or not _has_host(place):
+        raise InvalidInput(f"{quoted(url)} is no origin: write it as https://api.example.org or http://127.0.0.1:8080")
+    return f"{place.scheme}://{place.authority.lower()}"
+
+
+def _has_host(place: Place) -> bool:
+    host, port = split_port(place.endpoint)
+    return bool(host.strip("[]")) and port.isdecimal() and 0 < int(port) < 65536
 
 
 def find(grants: Iterable[Grant], url: str) -> Grant | None:

@@ -45,6 +45,7 @@ _CODES: dict[str, type[SojournError]] = {
         errors.SvidExpired,
         errors.SvidRefused,
         errors.InvalidSvid,
+        oautherrors.Confined,
         oautherrors.InvalidProof,
         oautherrors.BindingNeeded,
         oautherrors.DigestNeeded,

@@ -37,6 +37,7 @@ class TaskCalls(Protocol):
         self, task_id: str, to: SpiffeId | str, grants: Iterable[Grant] | None = None, max_seconds: int = 0
     ) -> DelegationTicket: ...
     async def complete_task(self, task_id: str, *, failed: bool = False) -> TaskStatus: ...
+    async def note_egress(self, task_id: str, passes: Iterable[str]) -> TaskStatus: ...
 
 
 class HeldTask(AsyncUse, TaskView):
@@ -92,6 +93,10 @@ class HeldTask(AsyncUse, TaskView):
         """
         return await self._calls.delegate_task(self.id, to, grants, max_seconds)
 
+    async def note_egress(self, passes: Iterable[str]) -> None:
+        """Have the agent record which origins a proxy of this task lets through without a token, before it does."""
+        self._status = await self._calls.note_egress(self.id, passes)
+
     async def complete(self, *, failed: bool = False) -> None:
         """End the task. Doing it twice changes nothing."""
         if not self.ended:
@@ -135,6 +140,11 @@ class Task(HeldTask):
         """See HeldTask.delegate."""
         ask, part = super().delegate, None if grants is None else tuple(grants)
         return await self._over_restarts(lambda: ask(to=to, grants=part, max_seconds=max_seconds))
+
+    async def note_egress(self, passes: Iterable[str]) -> None:
+        """See HeldTask.note_egress."""
+        ask, origins = super().note_egress, tuple(passes)
+        await self._over_restarts(lambda: ask(origins))
 
     async def complete(self, *, failed: bool = False) -> None:
         """End the task and wait until the agent says so, two seconds at most: then raise Unavailable."""

@@ -57,15 +57,27 @@ class AsyncUse:
         options = {"timeout": timeout, "follow_redirects": follow_redirects}
         return httpauth.async_client(auth, base_url, verify, transport, **options)
 
-    def proxy(self, *, ca_file: str | None = None) -> "AbstractAsyncContextManager[Egress]":
+    def proxy(
+        self,
+        *,
+        ca_file: str | None = None,
+        passes: Sequence[str] = (),
+        user: str | None = None,
+        isolate: bool = False,
+    ) -> "AbstractAsyncContextManager[Egress]":
         """An egress proxy for commands that must see neither token nor key: `async with task.proxy() as proxy`.
 
-        Start them with `env=proxy.of(os.environ)`. `ca_file`: the authorities that services' certificates must be of;
-        without it, those that the system trusts.
+        Start them as `proxy.command([…])` with `env=proxy.of(os.environ)` and `pass_fds=proxy.pass_fds`: the agent then
+        gives them and all that they start nothing. `ca_file`: the authorities that services' certificates must be of;
+        without it, those that the system trusts. `passes`: origins to which their requests go through as they are,
+        without a token; the agent records them. `user`: as whom they run. `isolate`: in a network in which the proxy is
+        all there is. Raise InvalidInput, or FailedPrecondition if the kernel gives no such network.
         """
         from sojourn.sdk import egress
 
-        return egress.running(self.asking, getattr(self, "wait_ended", None), ca_file)
+        within = cast("Any", self)  # a HeldTask
+        how = egress.Proxying(ca_file, tuple(passes), user, isolate)
+        return egress.running(self.asking, getattr(self, "wait_ended", None), within.note_egress, how)
 
     def cloud_endpoints(
         self, *, resources: Sequence[str] = (), vault_token_file: str | None = None
@@ -123,10 +135,18 @@ class SyncUse:
 
         return TaskAdapter(self.asking, actions=actions, bound=bound)
 
-    def proxy(self, *, ca_file: str | None = None) -> "AbstractContextManager[Egress]":
+    def proxy(
+        self,
+        *,
+        ca_file: str | None = None,
+        passes: Sequence[str] = (),
+        user: str | None = None,
+        isolate: bool = False,
+    ) -> "AbstractContextManager[Egress]":
         """See AsyncUse: `with task.proxy() as proxy`. It is served by the client's own thread."""
         within = cast("Any", self)  # a SyncHeldTask
-        context: AbstractContextManager[Egress] = within._portal.inside(within._twin.proxy(ca_file=ca_file))
+        made = within._twin.proxy(ca_file=ca_file, passes=passes, user=user, isolate=isolate)
+        context: AbstractContextManager[Egress] = within._portal.inside(made)
         return context
 
     def cloud_endpoints(

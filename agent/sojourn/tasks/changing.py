@@ -5,12 +5,14 @@ its parent has not.
 """
 
 import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 import structlog
 
 from sojourn.background import Background
-from sojourn.errors import FailedPrecondition, InvalidInput, SojournError, TaskOver
+from sojourn.errors import FailedPrecondition, InvalidInput, LimitExceeded, SojournError, TaskOver
+from sojourn.limits import PROXY_PASSES
 from sojourn.tasks import rules
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
@@ -136,6 +138,22 @@ class Changing:
         before, task.authority = task.authority, left
         self._changed(task, "task_narrowed", before=before, reason=reason, **decided)
         self._narrow_children(task)
+
+    async def note_passes(self, task: Task, origins: Iterable[str]) -> None:
+        """Record that the task's egress proxy lets these origins through, too; return when that is on disk.
+
+        Raise TaskOver, LimitExceeded if they are too many, or what the store raises: nothing has changed then.
+        """
+        await self._engine.settled(task)
+        passes = tuple(dict.fromkeys((*task.passes, *origins)))
+        if len(passes) > PROXY_PASSES:
+            raise LimitExceeded(f"an egress proxy lets no more than {PROXY_PASSES} origins through")
+        before, task.passes = task.passes, passes
+        try:
+            await self._engine.journal.now(task.record(), self._engine.event("egress_passes", task, passes=[*passes]))
+        except BaseException:
+            task.passes = before
+            raise
 
     def supersede(self, task: Task, **by: Any) -> None:
         """Let every token of a live task die, and what came of them; the task lives on, and its holder gets new ones.

@@ -276,6 +276,7 @@ class _Left:
             "tokens_issued": exactly(int, document["tokens_issued"]),
             "calls": exactly(int, document["calls"]),
             "approved": exactly(bool, document.get("approved", False)),
+            "passes": tuple(exactly(str, each) for each in exactly(list, document.get("passes", []))),
             "uses": {
                 (exactly(str, resource), exactly(str, action)): Use(exactly(int, tokens), exactly(int, calls))
                 for resource, action, tokens, calls in document["uses"]

@@ -149,9 +149,8 @@ class Task:
     key: SigningKey | None = field(default=None, repr=False)  # its own, to which tokens may be bound
     svids: Mapping[tuple[str, str], float] = field(default_factory=_nothing)  # that it is due to: (kind, ID) -> end
     superseded: int = 0  # the version at which all that it had been given died, though it lived on
-    spent: Spent = field(
-        default_factory=Spent
-    )  # of the whole family, which shares it: the budgets are for all together
+    passes: tuple[str, ...] = ()  # origins that its egress proxy lets through without a token
+    spent: Spent = field(default_factory=Spent)  # of the whole family, which shares it: budgets are for all together
 
     @property
     def owner(self) -> int | str:
@@ -360,6 +359,7 @@ class Task:
             "depth": self.depth,
             "ancestors": [str(each) for each in self.ancestors],
             "approved": self.approved,
+            **({"passes": list(self.passes)} if self.passes else {}),
         }
         if self.approval is not None:
             document["approval"] = self.approval.document()

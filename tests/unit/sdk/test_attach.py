@@ -183,6 +183,16 @@ class TestSteps:
         with pytest.raises(InvalidToken):
             attach.go_on_without(flow, InvalidToken("superseded"))
 
+    def test_a_digest_that_cannot_be_told(self) -> None:
+        """If what a token for one request is over cannot be told, the agent's refusal is the end: it is not asked on."""
+        shelf = Shelf()
+        flow = attach.attach(wanted(), shelf, lambda _: "")
+        assert isinstance(attach.go_on(flow), AskToken)
+        assert ReadContent() == attach.go_on_without(flow, DigestNeeded("name the request"))
+        assert isinstance(attach.go_on(flow, b""), AskToken)
+        with pytest.raises(DigestNeeded):
+            attach.go_on_without(flow, DigestNeeded("name the request"))
+
     def test_one_request(self) -> None:
         """If tokens are for one request, the digest is of method, target and content; from then on at once."""
         shelf = Shelf()

@@ -1,6 +1,7 @@
 """Which grant a URL belongs to: byte for byte, and none in doubt."""
 
 import pytest
+from sojourn.errors import InvalidInput
 from sojourn.sdk import reach
 from sojourn.tasks.grants import Grant
 
@@ -111,3 +112,31 @@ class TestByEndpoint:
         urn = Grant.parse("urn:tickets", ["x"])
         assert frozenset() == reach.endpoints([urn], "https")
         assert reach.find([urn], "urn:tickets") is None
+
+
+class TestOrigins:
+    @pytest.mark.parametrize(
+        ("url", "origin"),
+        [
+            ("https://API.example.org", "https://api.example.org"),
+            ("https://api.example.org/", "https://api.example.org"),
+            ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
+            ("https://[::1]:8443", "https://[::1]:8443"),
+        ],
+    )
+    def test_good(self, url: str, origin: str) -> None:
+        """An origin is a scheme, a host and perhaps a port; the host is written in small letters."""
+        assert origin == reach.origin_of(url)
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            *("", "x.example", "ftp://x.example", "https://x.example/v1", "https://x.example?y", "https://x.example#y"),
+            *("https://a@x.example", "https://", "https://:443", "http://x:0", "http://x:99999", "http://x:y"),
+            *("https://[::1", "https://x.example\n", "https://ä.example", "HTTPS://x.example"),
+        ],
+    )
+    def test_bad(self, url: str) -> None:
+        """Whatever is more or less than that is refused."""
+        with pytest.raises(InvalidInput, match="is no origin"):
+            reach.origin_of(url)

@@ -23,12 +23,14 @@ if not os.read(0, 1):
 
 
 @contextmanager
-def private_folder(prefix: str, also: Sequence[Path] = ()) -> Iterator[Path]:
-    """A new folder of mode 0700. `also`: files elsewhere that go with it.
+def private_folder(prefix: str, also: Sequence[Path] = (), *, shared: bool = False) -> Iterator[Path]:
+    """A new folder of mode 0700. `also`: files elsewhere that go with it. `shared`: of mode 0755, for other users.
 
     A small process of its own waits for the end of this one, to remove them if it is killed.
     """
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_parent()))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=tempfile.gettempdir() if shared else _parent()))
+    if shared:
+        folder.chmod(0o755)
     gone = [folder, *also]
     try:
         watch = _watch(gone)
