@@ -277,7 +277,7 @@ DPOP_PROOFS_OF_ONE = 100_000  # of those, of one user or workload: nobody takes 
 DPOP_JTI_MAX = 256  # characters
 
 # --- services that are guarded --------------------------------------------------------------------------------------
-GUARDED_CONTENT_MAX_BYTES = 1024 * 1024  # of a request that a token is for alone: it is read whole, and held
+GUARDED_CONTENT_MAX_BYTES = 1024 * 1024  # of a request that is compared with its token: it is read whole, and held
 MCP_LISTING_MAX_BYTES = 4 * 1024 * 1024  # of an answer to tools/list, which is held to leave out what may not be called
 TOKEN_USES_PER_REPORT = 200  # at some 60 us each to verify
 USES_JUDGED_AT_ONCE = 20  # of a report, before others have a turn: about 2 ms

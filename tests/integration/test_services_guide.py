@@ -177,6 +177,18 @@ def caller(place: Place, server: str) -> Iterator[Caller]:
         yield Caller(place, server, task)
 
 
+def test_a_shop(place: Place) -> None:
+    """The guide's shop refunds the amount of the task on its order and reads that order, and nothing else."""
+    pytest.importorskip("fastapi")
+    with guide.running(place.folder / "shop_fastapi.py", place.port, place.environment):
+        assert [
+            "{'order': 'O-1001', 'refunded': 2500}",
+            "403",
+            "{'order': 'O-1001'} {'found': 'O-1001'}",
+            "403 403",
+        ] == place.run("call_shop.py")
+
+
 class TestServers:
     def test_what_the_task_allows(self, caller: Caller) -> None:
         """A service serves the action of the token, for the ticket of its task, and knows who calls."""
@@ -331,4 +343,4 @@ def test_nothing_is_left_out() -> None:
     """Every program of the guide is run by a test here."""
     clients = {"call_http.py", "call_grpc.py", "call_mcp.py", "call_mcp_stdio.py", "call_tool.py"}
     programs = {name for name in guide.files() if name.endswith(".py")}
-    assert programs == {*SERVERS, *clients, "tickets_mcp_stdio.py"}
+    assert programs == {*SERVERS, *clients, "tickets_mcp_stdio.py", "shop_fastapi.py", "call_shop.py"}
