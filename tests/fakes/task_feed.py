@@ -29,6 +29,7 @@ def token(
     audience: str = AUDIENCE,
     seconds: int = 60,
     task_class: str = "normal",
+    asks: Sequence[str] = (),
 ) -> str:
     now = datetime.now(UTC)
     return tokens.issue(
@@ -42,6 +43,7 @@ def token(
         task_class=task_class,
         issued_at=now,
         expires_at=now + timedelta(seconds=seconds),
+        asks=tuple(asks),
     ).token
 
 

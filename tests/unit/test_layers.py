@@ -98,7 +98,7 @@ LAYERS = [
         "tasks.waiting",
         "oversight.reviews",
     ],
-    ["tasks.statuslist"],
+    ["tasks.limiting", "tasks.statuslist"],
     ["tasks.issuing"],
     [
         "attestation.keptopen",
@@ -131,7 +131,7 @@ LAYERS = [
     ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
     ["oversight.signals"],
     ["tasks.given", "tasks.running"],
-    ["tasks.granting", "tasks.inspecting", "tasks.judging", "tasks.reloading", "tasks.redeciding"],
+    ["tasks.counting", "tasks.granting", "tasks.inspecting", "tasks.judging", "tasks.reloading", "tasks.redeciding"],
     ["tasks.typefolder"],
     ["tasks.policies"],
     ["sdk"],  # it knows values alone: what speaks TLS to the outside uses its
