@@ -31,6 +31,7 @@ def token(
     task_class: str = "normal",
     params: Mapping[str, str | int | bool] | None = None,
     bind: Mapping[str, tuple[str, ...]] | None = None,
+    asks: Sequence[str] = (),
 ) -> str:
     now = datetime.now(UTC)
     return tokens.issue(
@@ -46,6 +47,7 @@ def token(
         expires_at=now + timedelta(seconds=seconds),
         params=params,
         bind=bind,
+        asks=tuple(asks),
     ).token
 
 

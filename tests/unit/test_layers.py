@@ -106,7 +106,7 @@ LAYERS = [
         "tasks.waiting",
         "oversight.reviews",
     ],
-    ["tasks.statuslist"],
+    ["tasks.limiting", "tasks.statuslist"],
     ["tasks.issuing"],
     [
         "attestation.keptopen",
@@ -139,7 +139,7 @@ LAYERS = [
     ["tasks.attaching", "tasks.clients", "tasks.delegating", "oversight.signalkeys"],
     ["oversight.signals"],
     ["tasks.given", "tasks.refusals", "tasks.running", "tasks.uses"],
-    ["tasks.granting", "tasks.inspecting", "tasks.judging", "tasks.reloading", "tasks.redeciding"],
+    ["tasks.counting", "tasks.granting", "tasks.inspecting", "tasks.judging", "tasks.reloading", "tasks.redeciding"],
     ["tasks.typefolder"],
     ["tasks.policies"],
     ["sdk"],  # it knows values alone: what speaks TLS to the outside uses its

@@ -10,6 +10,7 @@ from fakes.fake_agent import Fail, FakeAgent
 from fakes.task_feed import AUDIENCE, HOLDER, Boot, delta, live, over, signing_key, snapshot, token
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidToken
+from sojourn.oautherrors import ActionUsedUp, WrongParams
 from sojourn.sdk.client import Client
 from sojourn.sdk.feed import STALE_SECONDS, TaskFeed
 from sojourn.sdk.verifier import ActionNotAllowed, TaskVerifier
@@ -156,6 +157,58 @@ class TestAsked:
         boot.seconds += STALE_SECONDS
         await reason(verifier, text)
         assert asked(agent) == 0
+
+
+class TestCounted:
+    """An action whose uses are counted: the token says that the agent must be asked."""
+
+    TEXT = token(KEY, actions=("ticket:close", "ticket:read"), asks=("ticket:close",))
+
+    async def test_asked(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """The agent is asked before it passes, with its action and that it is a use; of others it is not."""
+        agent.answers["ValidateToken"] = VALID
+        await verifier.verify(self.TEXT, "ticket:read")
+        assert 0 == asked(agent)
+        await verifier.verify(self.TEXT, "ticket:close")
+        ((_, request),) = [each for each in agent.requests if each[0] == "ValidateToken"]
+        assert ("ticket:close", True, False) == (request.action, request.use, request.no_action)
+
+    async def test_used_up(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """When all uses are made that is the reason, and not that the token is not good."""
+        agent.answers["ValidateToken"] = pb.ValidateTokenResponse(code="limit_reached", reason="once, and has done so")
+        with pytest.raises(ActionUsedUp, match="has done so"):
+            await verifier.verify(self.TEXT, "ticket:close")
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Fail(grpc.StatusCode.UNAVAILABLE, "away"),
+            Fail(grpc.StatusCode.PERMISSION_DENIED, "not a workload of the service"),
+            pb.ValidateTokenResponse(valid=True),
+            pb.ValidateTokenResponse(code="store_full", reason="there is no room"),
+        ],
+    )
+    async def test_fails_closed(self, agent: FakeAgent, verifier: TaskVerifier, answer: object) -> None:
+        """However fresh the feed is: without the agent's clear yes it does not pass."""
+        agent.answers["ValidateToken"] = answer
+        with pytest.raises(InvalidToken):
+            await verifier.verify(self.TEXT, "ticket:close")
+
+    async def test_nobody_says_which(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """A token with such an action is not good for a service that does not say for which action it is."""
+        with pytest.raises(WrongParams):
+            await verifier.verify(self.TEXT)
+        assert 0 == asked(agent)
+
+    async def test_for_no_action(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """What is for no action of the task's, as a greeting of MCP, spends no use: a token of class high is used up."""
+        agent.answers["ValidateToken"] = VALID
+        await verifier.use(await verifier.examine(self.TEXT), None)
+        assert 0 == asked(agent)
+        high = token(KEY, actions=("ticket:close",), asks=("ticket:close",), task_class="high")
+        await verifier.use(await verifier.examine(high), None)
+        ((_, request),) = [each for each in agent.requests if each[0] == "ValidateToken"]
+        assert ("", True, True) == (request.action, request.use, request.no_action)
 
 
 async def test_why_a_feed_is_stale(agent: FakeAgent, client: Client) -> None:

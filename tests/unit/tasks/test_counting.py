@@ -165,6 +165,12 @@ class TestCounting:
         with pytest.raises(WrongParams):
             await room.counting.use(token, "")
 
+    async def test_for_no_action(self, room):
+        """What is for no action of the task's spends no use, whatever the token has."""
+        task = await room.begin()
+        await room.counting.use(await room.token(task, (READ, WRITE)), None)
+        assert {} == dict(task.spent.counted)
+
     async def test_other_actions(self, room):
         """Actions without a limit are not counted, and nothing is written for them."""
         task = await room.begin()
