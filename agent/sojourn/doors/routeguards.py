@@ -108,10 +108,10 @@ class _Verifier:
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
         self._judging.use_up(verified)
-        if verified.task_class == HIGH:
-            await self._judging.uses.served(verified, served)
-        if action is not None:
-            try:
+        try:
+            if verified.task_class == HIGH:
+                await self._judging.uses.served(verified, served)
+            if action is not None:
                 self._judging.uses.passed(task, self.audience, action)
-            except TaskOver as error:
-                raise InvalidToken(error.public, reason_code="task_over") from error
+        except TaskOver as error:
+            raise InvalidToken(error.public, reason_code="task_over") from error

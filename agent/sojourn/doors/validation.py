@@ -118,7 +118,7 @@ class ValidationApi:
             use=request.use,
         )
         if request.use and verdict.valid and verdict.kind == TASK:
-            await self._judging.record_use(request.token, served_of(request.served))
+            verdict = await self._judging.recorded(request.token, served_of(request.served), verdict)
         answer = pb.ValidateTokenResponse(
             valid=verdict.valid,
             code=verdict.code,

@@ -1,5 +1,6 @@
 """Guards a service, whatever its framework: no request without a live task whose token is its sender's and for it."""
 
+import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -24,6 +25,7 @@ from sojourn.tasks.tokens import JKT, NORMAL, UNPROVEN, Proven, TaskToken, thumb
 __all__ = ["Action", "Answer", "Attempt", "Guard", "HttpRequest", "Metadata", "Refusal"]
 
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+log = logging.getLogger("sojourn.guard")
 NO_ACTION: Final = "no action is defined for this method and path"
 Digest = Callable[[], Awaitable[str]]
 
@@ -174,8 +176,11 @@ class Guard:
             return self.tell(tried, self._refused(error, None, wanted), code_of(error))
 
     def tell(self, tried: Attempt, refusal: Refusal, code: str) -> Refusal:
-        """Have a refusal logged and told to the agent, and return it. `code`: why, stably."""
-        self.verifier.refused(tried.refused(code, refusal.description))
+        """Have a refusal logged and told to the agent, and return it: never is it kept back. `code`: why, stably."""
+        try:
+            self.verifier.refused(tried.refused(code, refusal.description))
+        except Exception:
+            log.exception("a refusal cannot be told")
         return refusal
 
     async def _finish(self, tried: Attempt, verified: TaskToken, proven: Proven, digest: Digest) -> TaskToken:

@@ -121,11 +121,17 @@ class Judging:
             return None
         return self._engine.tasks.find(verified.task_id)
 
-    async def record_use(self, token: str, served: Served) -> None:
-        """Return when it is on disk what a token that was used up is for. Raise StoreFailed: then it is for nothing."""
-        verified = self._engine.issuing.verify(token, proven=None, late_seconds=TOKEN_USE_LATE_SECONDS)
-        if verified.task_class == HIGH:
-            await self.uses.served(verified, served)
+    async def recorded(self, token: str, served: Served, verdict: Verdict) -> Verdict:
+        """The verdict on a token that was used, once it is on disk for what. Raise StoreFailed."""
+        try:
+            verified = self._engine.issuing.verify(token, proven=None, late_seconds=TOKEN_USE_LATE_SECONDS)
+            if verified.task_class == HIGH:
+                await self.uses.served(verified, served)
+        except InvalidToken as error:
+            return Verdict(code=error.reason_code, reason=error.public)
+        except TaskOver as error:  # it ended meanwhile
+            return Verdict(code="task_over", reason=error.public)
+        return verdict
 
     def examine(self, token: str | UnverifiedJws, audience: str, proven: Proven) -> TaskToken:
         """Return a task token that is good now, whatever it is for. Raise InvalidToken, or TaskOver."""
