@@ -315,6 +315,8 @@ class TestBrokenGlass:
             owed = agent.json("review", "list")["reviews"]
             assert [(asked["id"], OTHER_UID, False)] == [(each["task"], each["uid"], each["live"]) for each in owed]
             assert "review owed" in agent.run("status").stdout
+            done = [each["event"] for each in agent.json("review", "show", asked["id"])["records"]]
+            assert ["approval_decided", "break_glass_begun", "task_ended"] == done
             agent.run("review", "done", asked["id"], "--finding", "a disk was cleared")
             assert "pending" == ask(second, "glass")["event"]
         assert ["a disk was cleared"] == [each["finding"] for each in records(agent, asked["id"], "review_done")]

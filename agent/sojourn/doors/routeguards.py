@@ -109,10 +109,7 @@ class _Verifier:
             raise InvalidToken("the task is over", reason_code="task_over")
         try:
             await self._judging.use(verified, action, served)
+            if action is not None:
+                self._judging.uses.passed(task, self.audience, action)
         except TaskOver as error:
             raise InvalidToken(error.public, reason_code="task_over") from error
-        if action is not None:
-            try:
-                self._judging.uses.passed(task, self.audience, action)
-            except TaskOver as error:
-                raise InvalidToken(error.public, reason_code="task_over") from error

@@ -1,5 +1,6 @@
 """Guards a service, whatever its framework: no request without a live task whose token is its sender's and for it."""
 
+import logging
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from dataclasses import field as attribute
@@ -44,8 +45,10 @@ __all__ = [
 ]
 
 _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
+log = logging.getLogger("sojourn.guard")
 NO_ACTION: Final = "no action is defined for this method and path"
-_NOT_NOW: Final = frozenset({"unavailable", "stale_feed"})  # reason codes: the token may be good, which nobody can tell
+# Reason codes of tokens that may be good, which nobody can tell or record now.
+_NOT_NOW: Final = frozenset({"unavailable", "stale_feed", "store_failed", "store_full"})
 Digest = Callable[[], Awaitable[str]]
 Content = Callable[[], Awaitable[bytes]]
 
@@ -206,8 +209,11 @@ class Guard:
             return self.tell(tried, self._refused(error, None, wanted), code_of(error))
 
     def tell(self, tried: Attempt, refusal: Refusal, code: str) -> Refusal:
-        """Have a refusal logged and told to the agent, and return it. `code`: why, stably."""
-        self.verifier.refused(tried.refused(code, refusal.description))
+        """Have a refusal logged and told to the agent, and return it: never is it kept back. `code`: why, stably."""
+        try:
+            self.verifier.refused(tried.refused(code, refusal.description))
+        except Exception:
+            log.exception("a refusal cannot be told")
         return refusal
 
     async def _compare(self, verified: TaskToken, wanted: Action, proven: Proven, stated: Stated | None) -> TaskToken:

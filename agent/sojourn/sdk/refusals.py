@@ -105,14 +105,14 @@ class Refusals:
     def _count(self, text: str, refused: RefusedRequest) -> None:
         """Count for a token: each request by itself, up to so many; those that are more together."""
         named = (text, refused.code, refused.request)
+        if named not in self._named and self._targets.get(named[:2], 0) >= REFUSAL_TARGETS_TOLD:
+            named = (text, refused.code, NOTHING_SAID)
         if named not in self._named:
-            if self._targets[text, refused.code] >= REFUSAL_TARGETS_TOLD:
-                named = (text, refused.code, NOTHING_SAID)
-            self._targets[text, refused.code] += 1
-        if named not in self._named and len(self._named) >= REFUSALS_HELD:
-            self._others[refused.code] += 1
-        else:
-            self._named[named] += 1
+            if len(self._named) >= REFUSALS_HELD:
+                self._others[refused.code] += 1
+                return
+            self._targets[named[:2]] += 1
+        self._named[named] += 1
 
     def _log(self, refused: RefusedRequest) -> None:
         if not self._logged.allow("refused"):

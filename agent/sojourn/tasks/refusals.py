@@ -10,6 +10,8 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import structlog
+
 from sojourn.clock import Alarms, Clock
 from sojourn.hooks import Hooks
 from sojourn.limits import (
@@ -26,6 +28,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.served import NOTHING_SAID, Served
 from sojourn.tasks.task import Task
 
+log = structlog.get_logger()
 MINUTE_SECONDS: Final = 60.0
 OTHER: Final = "other"
 _CODE: Final = re.compile("[a-z0-9_]{1,40}")
@@ -104,6 +107,9 @@ class Refusals:
             for (resource, task_id), codes in kinds.items():
                 about: dict[str, Any] = {"task": task_id or None, "resource": resource, "by": by}
                 self._audit.note("refusals_counted", **about, count=codes.total(), codes=dict(codes))
+                if task_id:  # more than anybody does by mistake
+                    reason = f"services refused many requests of the task: {', '.join(sorted(codes))}"
+                    log.warning("requests_refused", task=task_id, resource=resource, count=codes.total(), reason=reason)
 
     def _has_room(self, by: str, task_id: str) -> bool:
         """Whether another one may be recorded by itself; it counts."""

@@ -85,13 +85,17 @@ class Uses:
         return True
 
     async def served(self, token: TaskToken, said: Served) -> None:
-        """Return when it is on disk what a token that is good once is used for. Raise InvalidToken, StoreFailed."""
+        """Return when it is on disk what a token that is good once is used for.
+
+        Raise TaskOver if its task has ended or changed meanwhile, InvalidToken if nobody knows it, or StoreFailed.
+        """
         task = self._engine.tasks.find(token.task_id)
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
         about = {"resource": token.resource, "jti": token.claims.get("jti"), "params": said.values(token)}
         about |= said.record()
         await self._engine.note_use(task, self._engine.event("token_used", task, **about))
+        self._engine.check_token(token)
 
     async def written(self) -> None:
         """Return when all that was counted is on disk. Raise StoreFailed."""

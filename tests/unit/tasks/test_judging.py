@@ -24,8 +24,9 @@ from sojourn.spiffe.jose import SigningKey, UnverifiedJws
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import bound, tokens
 from sojourn.tasks.grants import Grant
-from sojourn.tasks.judging import JWT_SVID, TASK, Judging
+from sojourn.tasks.judging import JWT_SVID, TASK, Judging, Verdict
 from sojourn.tasks.senders import Sender
+from sojourn.tasks.served import Served
 from sojourn.tasks.tokens import JKT, Binding, thumbprint_of
 
 TRIAGE_ID = SpiffeId.parse(TRIAGE)
@@ -378,6 +379,35 @@ class TestOnce:
             found = court.judging.validate(court.subject(audience), TICKETS)
             told = [audience] if isinstance(audience, str) else audience
             assert (JWT_SVID, TRIAGE, told) == (found.kind, found.spiffe_id, found.claims["aud"])
+
+
+class TestRecorded:
+    async def test_what_it_is_used_for(self, court, key):
+        """A use of class high is recorded before the verdict is given; of another class there is no record of each."""
+        said = Served.of("ticket:read", "GET", "/tickets/42")
+        for name, records in (("careful", 1), ("triage", 1)):
+            bound_to = (
+                {"binding": Binding(JKT, key.public.thumbprint), "params_digest": DIGEST} if name == "careful" else {}
+            )
+            token = await court.token(name, **bound_to)
+            good = Verdict(TASK)
+            assert good is await court.judging.recorded(token, said, good)
+            assert records == len(court.store.fields("token_used"))
+
+    async def test_of_a_task_that_is_over(self, court, key):
+        """If the task has ended by then the verdict is no."""
+        token = await court.token("careful", binding=Binding(JKT, key.public.thumbprint), params_digest=DIGEST)
+        (task,) = court.engine.tasks.all()
+        court.engine.end(task, "revoked", "test")
+        await court.engine.journal.drain()
+        assert "task_over" == (await court.judging.recorded(token, Served(), Verdict(TASK))).code
+
+    async def test_of_a_task_that_nobody_knows(self, court, key):
+        """Nor is it yes of a task that the agent has forgotten."""
+        token = await court.token("careful", binding=Binding(JKT, key.public.thumbprint), params_digest=DIGEST)
+        (task,) = court.engine.tasks.all()
+        court.engine.forget(task)
+        assert "task_over" == (await court.judging.recorded(token, Served(), Verdict(TASK))).code
 
 
 class TestCountUse:

@@ -13,6 +13,7 @@ from sojourn.limits import (
 )
 from sojourn.tasks.refusals import MINUTE_SECONDS, Refusals
 from sojourn.tasks.served import NOTHING_SAID, Served
+from structlog.testing import capture_logs
 
 SHOP, OTHER_SHOP = "spiffe://example.org/shop", "spiffe://example.org/other"
 TRIED = Served.of("ticket:read", "GET", "/tickets/43")
@@ -72,11 +73,15 @@ async def test_of_several_requests(room, task):
 
 
 async def test_records_of_one_task(room, task):
-    """A task has so many records a minute; more are one, and in the next minute there is room again."""
+    """A task has so many records a minute; more are one, and a warning in the log, which `sojourn status` shows. In the
+    next minute there is room again.
+    """
     for number in range(1_000):
         room.note(task, request=Served.of("ticket:read", "GET", f"/tickets/{number}"))
     assert REFUSALS_RECORDED_OF_TASK == len(await room.records())
-    await room.minute_over()
+    with capture_logs() as logged:
+        await room.minute_over()
+    assert [("warning", task.id)] == [(e["log_level"], e["task"]) for e in logged if e["event"] == "requests_refused"]
     (told,) = await room.records("refusals_counted")
     assert 1_000 == told["count"] + REFUSALS_RECORDED_OF_TASK == room.refusals.of(task.id).count
     assert REFUSALS_SHOWN == len(room.refusals.of(task.id).last)

@@ -7,7 +7,7 @@ import pytest
 from fakes.clock import FakeClock
 from fakes.task_room import DEADLINE_SECONDS, Room
 from fakes.task_types import TICKETS, task_type
-from sojourn.errors import InvalidToken, StoreFailed
+from sojourn.errors import InvalidToken, StoreFailed, TaskOver
 from sojourn.limits import LATE_USE_RECORDS, TASK_USE_LATE_SECONDS
 from sojourn.tasks.served import Served
 from sojourn.tasks.uses import Uses
@@ -193,6 +193,17 @@ class TestServed:
         room.store.failure = StoreFailed("test")
         with pytest.raises(StoreFailed):
             await room.uses.served(token, Served())
+
+    async def test_of_a_task_that_ends_meanwhile(self, room, task, token):
+        """A task that ends while the record is written lets nothing more through, and its end does not wait for that."""
+        room.store.gate = asyncio.Event()
+        serving = asyncio.ensure_future(room.uses.served(token, Served()))
+        await asyncio.wait_for(room.store.writing.wait(), DEADLINE_SECONDS)
+        room.engine.end(task, "revoked", "test")
+        assert not task.live
+        room.store.gate.set()
+        with pytest.raises(TaskOver):
+            await asyncio.wait_for(serving, DEADLINE_SECONDS)
 
     async def test_of_a_task_that_is_forgotten(self, room, task, token):
         """Of a task that the agent does not know nothing is served."""
