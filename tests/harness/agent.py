@@ -52,6 +52,8 @@ class AgentProcess:
         self._under = under
         if as_user is not None:
             os.chown(self.folder, as_user, as_user)
+            if config is None:  # the sample may lie where only root can enter
+                self.config = Path(shutil.copytree(SAMPLES, self.folder / "samples")) / self.config.name
         self.process: subprocess.Popen[str] | None = None
         self.ready_line = ""
 

@@ -6,6 +6,7 @@ import pytest
 
 from harness import clients
 from harness.agent import AgentProcess
+from harness.lacking import lacking
 from harness.program import Program, as_user, published
 
 SCRIPTS = {"python": "spiffe_client.py", "sojourn": "sojourn_client.py"}
@@ -23,6 +24,8 @@ class Language:
         if name in SCRIPTS:
             self._script = str(clients.SOURCES / "python" / SCRIPTS[name])
             return
+        if advice := clients.missing(name):
+            lacking(f"needs {advice}")
         self._program = published(clients.built(name), agent.folder, f"{name}-client")
 
     def run(self, uid: int, *arguments: str) -> Program:

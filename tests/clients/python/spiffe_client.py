@@ -13,6 +13,7 @@ import grpc._channel  # before the user changes, as in common.py
 import grpc._interceptor
 import mutual_tls
 from common import add_uid, become, duration, emit, emit_error
+from cryptography.hazmat.backends import openssl  # noqa: F401 - before the user changes, too
 from cryptography.hazmat.primitives.serialization import Encoding
 from spiffe import JwtSvid, SpiffeId, WorkloadApiClient, X509Source, X509Svid
 from spiffe.errors import PySpiffeError
