@@ -17,7 +17,8 @@ def main() -> None:
     with sojourn.task("read-tickets", params={"ticket": "42"}) as task, task.proxy() as proxy:
         environment = proxy.of(os.environ)  # the proxy's address and secret; no token, no key
         for url in (f"{TICKETS}/tickets/42", "http://elsewhere.example.org/"):
-            done = subprocess.run(["curl", "-sS", url], env=environment, capture_output=True, text=True, check=True)
+            command = proxy.command(["curl", "-sS", url])
+            done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
             print(done.stdout)
 
 

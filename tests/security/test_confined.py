@@ -101,6 +101,14 @@ class TestEveryDoor:
         records = agent.json("audit", "tail", "--lines", "20")["records"]
         assert "confined" in {record["fields"].get("code") for record in records}
 
+    def test_it_is_explained(self, agent: AgentProcess) -> None:
+        """`sojourn explain` says of such a process that it gets nothing, whichever entries match it."""
+        with subprocess.Popen(Confinement().command(["sleep", "600"])) as child:
+            until(lambda: Path(f"/proc/{child.pid}/comm").read_text() == "sleep\n", "it has started")
+            said = agent.json("explain", "--pid", str(child.pid))["conclusion"]
+            child.kill()
+        assert "never holds a token: it gets nothing" in said
+
     def test_where_the_agent_is(self, agent: AgentProcess) -> None:
         """Its environment names no agent and no task."""
         done = run(agent, "env")

@@ -41,6 +41,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "task run": (
         "sojourn task run --type triage-ticket -- python agent.py",
         "sojourn task run --type triage-ticket --param ticket=42 --ttl 10m --proxy -- ./agent",
+        "sojourn task run --type triage-ticket --proxy --proxy-pass https://api.model.example -- ./agent",
+        "sojourn task run --type triage-ticket --proxy --user agent --isolate -- ./agent",
     ),
     "task begin": ("TASK=$(sojourn task begin --type triage-ticket --ttl 5m)",),
     "task narrow": ("sojourn task narrow $TASK --resource https://tickets.example.org --action ticket:read",),

@@ -215,6 +215,8 @@ class AdminApi:
             answer = self._explained(attested, "the process has")
             answer.pid, answer.uid, answer.gid = request.pid, peer.uid, peer.gid
             answer.exe = peer.process.program_path()
+            if peer.confined:
+                answer.conclusion = "the process descends from a command that never holds a token: it gets nothing"
             return answer
         finally:
             peer.close()
