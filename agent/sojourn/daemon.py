@@ -108,7 +108,7 @@ async def run(start: Start, level: Level, failures: Failures) -> None:
                 upkeep.append(telling)
                 stack.callback(telling.cancel)  # before what it delivers by is closed
             reload = ConfigReload(config, start.file, start.read, rooms.audit, rooms.clock)
-            _apply_at_once(reload, rooms, level)
+            _apply_at_once(reload, rooms, level, config.data_dir)
 
             def again() -> None:
                 reload.wake()
@@ -220,7 +220,7 @@ async def _open_doors(
     stack.callback(http.close)
 
 
-def _apply_at_once(reload: ConfigReload, rooms: Rooms, level: Level) -> None:
+def _apply_at_once(reload: ConfigReload, rooms: Rooms, level: Level, data_dir: Path) -> None:
     """Which keys need no restart."""
 
     async def log_level(new: Config) -> None:
@@ -232,7 +232,7 @@ def _apply_at_once(reload: ConfigReload, rooms: Rooms, level: Level) -> None:
 
     async def audit(new: Config) -> None:
         most = new.audit.max_bytes
-        rooms.pruning.max_bytes = await asyncio.to_thread(most_of, new.data_dir) if most is None else most
+        rooms.pruning.max_bytes = await asyncio.to_thread(most_of, data_dir) if most is None else most
 
     async def types(new: Config) -> None:
         await rooms.policies.move(new.tasks.types_dir, require_cases=new.tasks.require_cases)

@@ -192,10 +192,14 @@ class TestConfiguration:
         assert (2, 1) == (status, len(lines))
 
     def test_task_types_that_are_not_there(self, agent: AgentProcess) -> None:
-        """A folder of task types that is named and is not there is an error."""
-        path = agent.folder / "agent.toml"
-        path.write_text('[tasks]\ntypes_dir = "nowhere"\n')
-        assert "nowhere" in refused(agent, "--config", str(path))
+        """A folder of task types that is named and is not there is told in a line after that with `ready`."""
+        agent.config = agent.folder / "agent.toml"
+        agent.config.write_text('[tasks]\ntypes_dir = "nowhere"\n')
+        with agent:
+            assert agent.process is not None
+            assert agent.process.stdout is not None
+            line = agent.process.stdout.readline()
+            assert line.startswith(f"warning: the task types in '{agent.folder}/nowhere' cannot be used: ")
 
 
 class TestLife:

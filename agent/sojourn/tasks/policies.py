@@ -102,8 +102,9 @@ class Policies:
         What is in force stays until what the folder says can be used.
         """
         await self.folder.move(folder or usual_folder(), optional=folder is None, require_cases=require_cases)
-        if self.candidate is not None:
-            await self.candidate.move(self.candidate.folder, optional=False, require_cases=require_cases)
+        async with self._turn:
+            if self.candidate is not None:
+                await self.candidate.move(self.candidate.folder, optional=False, require_cases=require_cases)
 
     async def try_candidate(self, folder: Path, **by: Any) -> TypeFolder:
         """Have the set in a folder asked beside from now on, in the place of any other; `by` is recorded.
