@@ -248,7 +248,19 @@ SEES_PROC = [
     "sdk.localcredentials.peers",
 ]
 SDK_SEES = [
-    *("address", "errors", "keyupdates", "limits", "oautherrors", "spiffe", "sdk", "tlslevel", "wholefile", "_pb"),
+    *(
+        "address",
+        "errors",
+        "installing",
+        "keyupdates",
+        "limits",
+        "oautherrors",
+        "spiffe",
+        "sdk",
+        "tlslevel",
+        "wholefile",
+        "_pb",
+    ),
     *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.senders", "tasks.tokens"),
 ]
 NOT_IN_THE_SDK = (
