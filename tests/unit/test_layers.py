@@ -264,6 +264,7 @@ SDK_SEES = [
         "address",
         "allowance",
         "errors",
+        "installing",
         "keyupdates",
         "limits",
         "oautherrors",

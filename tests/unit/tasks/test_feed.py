@@ -20,6 +20,7 @@ def task(task_id="t1", version=1, state="active", reason="", *, at=(TICKETS,)):
         state=state,
         live=state == "active",
         reason=reason,
+        explanation="",
         authority=Authority(tuple(Grant(resource, ("a",)) for resource in at)),
     )
 
@@ -27,6 +28,13 @@ def task(task_id="t1", version=1, state="active", reason="", *, at=(TICKETS,)):
 @pytest.fixture
 def feed():
     return Feed()
+
+
+def test_what_an_operator_said():
+    """A validator hears what the operator said who ended a task, beside the reason."""
+    ended = task(state="revoked", reason="admin")
+    ended.explanation = "key copied"
+    assert "revoked: admin (key copied)" == state_of(ended).reason
 
 
 def test_state():
