@@ -20,6 +20,11 @@ def warnings(kind: TaskType) -> list[Fault]:
         line = kind.lines.get(f"facts.{name}", kind.lines.get("facts", 0))
         why = " but must be there" if kind.facts[name].required else ""
         found.append(Fault(f"{kind.name}.toml", line, f"no policy reads fact {name!r}, which is declared{why}"))
+    compared = {name for grant in kind.ceiling.grants for action in grant.actions for name in kind.concerning(action)}
+    for name in sorted(name for name, rule in kind.params.items() if rule.in_tokens and name not in compared):
+        line = kind.lines.get("bind", 0)
+        text = f"[bind] has parameter {name!r} concern no action, so that no service compares it: say in_tokens = false"
+        found.append(Fault(f"{kind.name}.toml", line, text))
     permits = [clause for clause in kind.policy.clauses if clause.permits]
     for grant in kind.ceiling.grants:
         for action in grant.actions:
