@@ -279,6 +279,8 @@ DPOP_JTI_MAX = 256  # characters
 # --- services that are guarded --------------------------------------------------------------------------------------
 GUARDED_CONTENT_MAX_BYTES = 1024 * 1024  # of a request that is compared with its token: it is read whole, and held
 MCP_LISTING_MAX_BYTES = 4 * 1024 * 1024  # of an answer to tools/list, which is held to leave out what may not be called
+GUARDED_FIELDS_MAX = 1_000  # of a query, a form or an object that is looked through for a parameter: about 1 ms
+NAMES_ALIKE_MAX = 16  # of one name, each of which must have the same value
 TOKEN_USES_PER_REPORT = 200  # at some 60 us each to verify
 USES_JUDGED_AT_ONCE = 20  # of a report, before others have a turn: about 2 ms
 TOKEN_USES_BYTES_PER_REPORT = 192 * 1024  # of tokens: PUBLIC_REQUEST_MAX_BYTES has room for them

@@ -29,6 +29,7 @@ from sojourn.sdk.certificatetokens import CertificateTokens
 from sojourn.sdk.egress import Egress
 from sojourn.sdk.grpcclient import aio_interceptors, interceptors
 from sojourn.sdk.grpcserver import AioTaskTokenInterceptor, TaskTokenInterceptor
+from sojourn.sdk.guard import Action, argument
 from sojourn.sdk.guarded import guarded
 from sojourn.sdk.httpauth import TaskAuth
 from sojourn.sdk.localcredentials.running import CloudEndpoints
@@ -95,7 +96,8 @@ async def services(app: App, wsgi: WsgiApp) -> None:
     TaskTokenWsgi(wsgi, actions={"GET /": "read"}, audience="https://a.example")
     TaskTokenInterceptor(actions={"/a.B/C": "read"}, audience="https://a.example", open_methods=["/a.B/D"])
     AioTaskTokenInterceptor(actions={"/a.B/C": "read"}, audience="https://a.example", base_url="https://b.example")
-    McpGuard(app, tools={"read_ticket": "ticket:read"}, audience="https://a.example/mcp")
+    mapped = Action("ticket:read", params={"ticket": argument()}, unchecked=("note",))
+    McpGuard(app, tools={"read_ticket": mapped, "list": "ticket:list"}, audience="https://a.example/mcp", strict=True)
     McpStdioGuard(tools={"read_ticket": "ticket:read"}, audience="https://a.example/mcp")
     assert_type(serving_token(), TaskToken)
     assert_type(tool("7"), int)

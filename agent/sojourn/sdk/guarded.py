@@ -36,6 +36,8 @@ def guarded(
     does not have them. Otherwise, without a task and whenever anything fails, ToolRefused is raised, which says why.
     What it lets through counts as a token of the task, and as a use of the action if its type limits that.
     """
+    if isinstance(unchecked, str):
+        raise InvalidInput(f"unchecked is several names: write [{unchecked[:64]!r}]")
     renamed = dict(params) if isinstance(params, Mapping) else {name: name for name in params}
 
     def decorate(function: Callable[Given, Result]) -> Callable[Given, Result]:

@@ -6,13 +6,28 @@ refused.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
+from typing import Final
 from urllib.parse import unquote_to_bytes
 
 from sojourn.errors import InvalidInput
+from sojourn.limits import GUARDED_FIELDS_MAX
 from sojourn.oautherrors import ContentUnknown, ParamNotBound
-from sojourn.sdk.places import ABSENT, BODY, FORM, HEADER, PATH, QUERY, Place, alike, in_json, nearest, tokens_of
+from sojourn.sdk.places import (
+    ABSENT,
+    BODY,
+    FORM,
+    HEADER,
+    PATH,
+    QUERY,
+    Place,
+    alike,
+    in_json,
+    nearest,
+    others_alike,
+    tokens_of,
+)
 from sojourn.sdk.routes import Action
 from sojourn.spiffe import strictjson
 from sojourn.tasks.fitting import Exact
@@ -22,6 +37,9 @@ _CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]*)", re.IGNORECASE)
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _BEFORE_JSON: Final = b"\xef\xbb\xbf\xfe\xff\x00 \t\r\n"  # byte order marks, the zeros of UTF-16, spaces
 Headers = Iterable[tuple[str, str]]
+
+
+Field = tuple[str, str | None, str]  # its name, its value, and what its name is like; None: no text that is agreed on
 
 
 class HttpStated:
@@ -34,28 +52,40 @@ class HttpStated:
         segments: Mapping[str, str],
         *,
         document: object = ABSENT,
-        fields: Sequence[tuple[str, str]] = (),
+        form: bytes = b"",
         has_content: bool = False,
     ) -> None:
-        """`document` and `fields` are the content, as far as it was read and is one of them."""
+        """`document` or `form` is the content, as far as it was read and is one of them."""
         self.has_content = has_content
         self._query = query
         self._headers = headers
         self._segments = segments
         self._document = document
-        self._fields = fields
+        self._form = form
+
+    @cached_property
+    def _in_query(self) -> list[Field]:
+        return _fields(self._query.encode("latin-1", "replace"))
+
+    @cached_property
+    def _in_form(self) -> list[Field]:
+        return _fields(self._form)
+
+    @cached_property
+    def _in_headers(self) -> list[Field]:
+        lines = [(name.lower(), value.strip(" \t")) for name, value in self._headers]
+        return [(name, value if value.isascii() else None, alike(name)) for name, value in lines]
 
     def at(self, place: Place) -> Sequence[object]:
         """See Source."""
         if place.kind == PATH:
             return [self._segments.get(place.name, ABSENT)]
         if place.kind == QUERY:
-            return _found(_pairs(self._query.encode("latin-1", "replace")), place.name)
+            return _found(self._in_query, place.name)
         if place.kind == FORM:
-            return _found(self._fields, place.name)
+            return _found(self._in_form, place.name)
         if place.kind == HEADER:
-            lines = [(name.lower(), value.strip(" \t")) for name, value in self._headers]
-            return _found([(name, value if value.isascii() else None) for name, value in lines], place.name.lower())
+            return _found(self._in_headers, place.name.lower())
         if place.kind == BODY and self._document is not ABSENT:
             return [each if each is ABSENT else Exact(each) for each in in_json(self._document, tokens_of(place.name))]
         return [ABSENT]
@@ -64,18 +94,19 @@ class HttpStated:
         """See Source. A segment of the route is what the service itself names; what else has that name must agree."""
         if name not in self._segments:
             return ()
+        like = alike(name)
         found: list[object] = [self._segments[name]]
-        for pairs in (_pairs(self._query.encode("latin-1", "replace")), self._fields):
-            found += [value for each, value in pairs if alike(each) == alike(name)]
+        found += [value for _, value, each in (*self._in_query, *self._in_form) if each == like]
         if isinstance(self._document, Mapping):
-            found += [Exact(value) for each, value in self._document.items() if alike(each) == alike(name)]
+            own = [self._document[name]] if name in self._document else []
+            found += [Exact(value) for value in own + others_alike(self._document, name)]
         return found
 
     def likely(self, name: str) -> Place:
         """See Source."""
         if (near := nearest(name, self._segments)) is not None:
             return near
-        if any(alike(each) == alike(name) for each, _ in _pairs(self._query.encode("latin-1", "replace"))):
+        if any(each == alike(name) for _, _, each in self._in_query):
             return Place(QUERY)
         return Place(FORM if _kind(self._headers) == URLENCODED else BODY).of(name)
 
@@ -107,7 +138,7 @@ async def read_stated(
         return HttpStated(query, headers, segments, has_content=True)
     _check_encoding(headers)
     if kind == URLENCODED:
-        return HttpStated(query, headers, segments, fields=list(_pairs(found)), has_content=True)
+        return HttpStated(query, headers, segments, form=found, has_content=True)
     try:
         document = strictjson.loads(found.decode("utf-8"))
     except ValueError as error:
@@ -122,7 +153,7 @@ def _values(headers: Headers, name: str) -> list[str]:
 def _kind(headers: Headers) -> str:
     """What the content is by its type. Raise InvalidInput for two types."""
     said = _values(headers, "content-type")
-    if len(said) > 1:
+    if len(said) > 1 or "," in "".join(said).partition(";")[0]:
         raise InvalidInput("the request has more than one Content-Type")
     kind = said[0].partition(";")[0].strip().lower() if said else ""
     if kind in {"application/json", "text/json"} or kind.endswith("+json"):
@@ -140,21 +171,23 @@ def _check_encoding(headers: Headers) -> None:
         raise InvalidInput("content that is compared is in UTF-8")
 
 
-def _pairs(text: bytes) -> Iterator[tuple[str, str]]:
+def _fields(text: bytes) -> list[Field]:
     """The fields of a query or a form, as those read it who end one at `&`, and as those who do at `;` as well."""
     parts = text.split(b"&")
     if b";" in text:
         parts += re.split(b"[&;]", text)
-    for part in filter(None, parts):
-        name, _, value = part.partition(b"=")
-        yield _plain(name), _plain(value)
+    if len(parts) > GUARDED_FIELDS_MAX:
+        raise InvalidInput(f"a query or a form that is compared has at most {GUARDED_FIELDS_MAX} fields")
+    cut = [each.partition(b"=") for each in parts if each]
+    return [(plain := _plain(name), _plain(value), alike(plain)) for name, _, value in cut]
 
 
 def _plain(text: bytes) -> str:
     return unquote_to_bytes(text.replace(b"+", b" ")).decode("utf-8", "replace")
 
 
-def _found(pairs: Iterable[tuple[str, Any]], name: str) -> list[object]:
+def _found(fields: Iterable[Field], name: str) -> list[object]:
     """The values of a name and of those that are like it; ABSENT if none has the name itself."""
-    like = [(each, value) for each, value in pairs if alike(each) == alike(name)]
+    wanted = alike(name)
+    like = [(each, value) for each, value, found in fields if found == wanted]
     return [value for _, value in like] if any(each == name for each, _ in like) else [ABSENT]

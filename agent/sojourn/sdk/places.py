@@ -11,13 +11,14 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from sojourn.errors import InvalidInput
-from sojourn.limits import JSON_DEPTH
+from sojourn.limits import GUARDED_FIELDS_MAX, JSON_DEPTH, NAMES_ALIKE_MAX
 
 PATH, QUERY, HEADER, BODY, FORM, FIELD, ARGUMENT = "path", "query", "header", "body", "form", "field", "argument"
 OF_HTTP: Final = frozenset({PATH, QUERY, HEADER, BODY, FORM})
 _HEADER: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _BAD_TILDE: Final = re.compile("~(?![01])")
 _NO_LETTER: Final = re.compile(r"[\W_]+")
+_ASCII_NO_LETTER: Final = {each: None for each in range(128) if not chr(each).isalnum()}
 _INDEX: Final = re.compile("0|[1-9][0-9]{0,8}")
 
 
@@ -118,7 +119,10 @@ def alike(name: str) -> str:
     JSON readers of other languages mind no case, or neither case nor underscores; CGI takes a dash for an underscore,
     PHP what stands before a bracket for the name.
     """
-    plain = unicodedata.normalize("NFKC", name.partition("[")[0] or name)
+    name = name.partition("[")[0] or name
+    if name.isascii():
+        return name.lower().translate(_ASCII_NO_LETTER) or name
+    plain = unicodedata.normalize("NFKC", name)
     return _NO_LETTER.sub("", plain.casefold()) or plain
 
 
@@ -146,13 +150,23 @@ def in_json(document: object, tokens: Sequence[str]) -> Iterator[Any]:
     first, rest = tokens[0], tokens[1:]
     if isinstance(document, Mapping):
         yield from in_json(document[first], rest) if first in document else (ABSENT,)
-        for name, value in document.items():
-            if name != first and alike(name) == alike(first):
-                yield from in_json(value, rest)
+        for value in others_alike(document, first):
+            yield from in_json(value, rest)
     elif isinstance(document, list) and _INDEX.fullmatch(first) and int(first) < len(document):
         yield from in_json(document[int(first)], rest)
     else:
         yield ABSENT
+
+
+def others_alike(members: Mapping[str, Any], name: str) -> list[Any]:
+    """The values of other names that are like this one. Raise InvalidInput for more than can be looked through."""
+    if len(members) > GUARDED_FIELDS_MAX:
+        raise InvalidInput(f"an object that is compared has at most {GUARDED_FIELDS_MAX} members")
+    wanted = alike(name)
+    found = [value for each, value in members.items() if each != name and alike(each) == wanted]
+    if len(found) > NAMES_ALIKE_MAX:
+        raise InvalidInput(f"an object that is compared has at most {NAMES_ALIKE_MAX} names that are alike")
+    return found
 
 
 def _escaped(name: str) -> str:

@@ -31,6 +31,11 @@ class Action:
     unchecked: Collection[str] = ()
     segments: Mapping[str, str] = field(default_factory=dict)  # of the path, by their names in the route, decoded
 
+    def __post_init__(self) -> None:
+        """Raise InvalidInput for a text in the place of names: its letters would be unchecked."""
+        if isinstance(self.unchecked, str):
+            raise InvalidInput(f"unchecked is several names: write ({self.unchecked[:64]!r},)")
+
 
 # Of what needs a token that is good here, for whatever it is, as a greeting before the first call. It is no use of it.
 ANY_ACTION: Final = Action("")

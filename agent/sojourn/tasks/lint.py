@@ -24,6 +24,11 @@ def warnings(kind: TaskType) -> list[Fault]:
     if kind.break_glass and kind.consequence != "high":
         text = 'break_glass without consequence = "high": what is done is counted, and no request is recorded'
         found.append(Fault(f"{kind.name}.toml", kind.lines.get("break_glass", 0), text))
+    compared = {name for grant in kind.ceiling.grants for action in grant.actions for name in kind.concerning(action)}
+    for name in sorted(name for name, rule in kind.params.items() if rule.in_tokens and name not in compared):
+        line = kind.lines.get("bind", 0)
+        text = f"[bind] has parameter {name!r} concern no action, so that no service compares it: say in_tokens = false"
+        found.append(Fault(f"{kind.name}.toml", line, text))
     permits = [clause for clause in kind.policy.clauses if clause.permits]
     for grant in kind.ceiling.grants:
         for action in grant.actions:

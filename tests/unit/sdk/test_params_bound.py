@@ -10,9 +10,10 @@ import httpx
 import pytest
 from fakes.task_feed import AUDIENCE, ISSUER, signing_key, token
 from sojourn.errors import InvalidInput
-from sojourn.limits import GUARDED_CONTENT_MAX_BYTES, JSON_DEPTH
+from sojourn.limits import GUARDED_CONTENT_MAX_BYTES, GUARDED_FIELDS_MAX, JSON_DEPTH, NAMES_ALIKE_MAX
 from sojourn.sdk.asgi import TaskTokenMiddleware
 from sojourn.sdk.guard import Action, body, form, header, path, query
+from sojourn.sdk.guarded import guarded
 from sojourn.sdk.places import field
 from sojourn.sdk.refusals import RefusedRequest
 from sojourn.sdk.routes import action_finder
@@ -429,6 +430,14 @@ class TestBind:
             action_finder({"GET /orders/{order}": Action("order:read", params=params)})
 
 
+def test_one_text_for_several_names() -> None:
+    """A text in the place of names that are unchecked is told at once: what is in it would be unchecked as well."""
+    with pytest.raises(InvalidInput, match=r"write \('cents',\)"):
+        Action("order:read", unchecked="cents")
+    with pytest.raises(InvalidInput, match=r"write \['cents'\]"):
+        guarded("order:read", unchecked="cents")
+
+
 class TestRewritten:
     @pytest.mark.parametrize(
         ("raw", "path", "root", "expected"),
@@ -489,3 +498,18 @@ class TestLiterals:
         )
         found = find("GET", sent)
         assert expected == (found.name if found is not None else None)
+
+
+class TestMuch:
+    async def test_fields(self, http: httpx.AsyncClient) -> None:
+        """A query, a form or an object with more fields than are looked through is refused."""
+        many = "&".join(f"a{number}" for number in range(GUARDED_FIELDS_MAX))
+        assert BAD == await ask(http, "GET", f"/orders?order=O-1001&{many}")
+        assert BAD == await ask(http, "POST", "/orders/O-1001/forms", f"cents=2500&{many}".encode(), FORM)
+        members = ", ".join(f'"a{number}": 1' for number in range(GUARDED_FIELDS_MAX))
+        assert BAD == await refund(http, f'{{"cents": 2500, {members}}}'.encode())
+
+    async def test_names_alike(self, http: httpx.AsyncClient) -> None:
+        """More names alike than are looked at are refused."""
+        names = ", ".join(f'"{"_" * number}cents": 2500' for number in range(1, NAMES_ALIKE_MAX + 2))
+        assert BAD == await refund(http, f'{{"cents": 2500, {names}}}'.encode())

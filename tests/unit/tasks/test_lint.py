@@ -58,6 +58,16 @@ class TestWarnings:
             f"triage.toml:5: no policy can permit action 'page:read' at {WIKI!r}, which is in the ceiling",
         ] == found
 
+    def test_a_parameter_that_concerns_nothing(self):
+        """A parameter that tokens carry and that [bind] has concern no action is told, with the table's line."""
+        every = dict.fromkeys(("ticket:read", "ticket:write", "page:read"), '["ticket"]')
+        params = '{ticket = "string", level = "long", note = {type = "string", in_tokens = false}}'
+        bind = ", ".join(f'"{action}" = {names}' for action, names in every.items())
+        kind = task_type(params=params, bind=f"{{{bind}}}")
+        [found] = [each for each in lint.warnings(kind) if "concern no action" in each.message]
+        assert ("triage.toml", True, True) == (found.file, found.line > 0, "'level'" in found.message)
+        assert [] == [each for each in lint.warnings(task_type()) if "concern no action" in each.message]
+
     def test_a_resource_outside_of_the_ceiling(self):
         """A policy about a resource that the type cannot reach is told."""
         cedar = (
