@@ -81,10 +81,6 @@ class TaskType:
         """The class of a token for these actions: the highest of theirs."""
         return NORMAL if self.high.isdisjoint(actions) else HIGH
 
-    def uses_of(self, counted: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-        """How often each of the actions that it limits was done, as policies read it."""
-        return tuple([(action, counted.get(action, 0)) for action in sorted(self.limits)]) if self.limits else ()
-
     def read_params(self, given: Mapping[str, str]) -> dict[str, Param]:
         """Check parameters against the type's and give each its type. Raise InvalidInput naming the first fault."""
         if len(given) > PARAMS_PER_TASK:
