@@ -38,7 +38,7 @@ class Question:
     uses: Mapping[str, int] = field(default_factory=dict)  # of actions that the type limits
 
     def principal(self, kind: TaskType) -> Principal:
-        used = (self.tokens_issued, self.reported_calls, self.depth, kind.uses_of(self.uses))
+        used = (self.tokens_issued, self.reported_calls, self.depth, tuple(self.uses.items()))
         return Principal("tsk_asked", kind.name, self.workload, self.state, *used)
 
 

@@ -65,7 +65,7 @@ def forbidden_when_over(kind: TaskType) -> bool:
     for state in _OVER:
         facts = {name: Reading(_ANY[rule.type]) for name, rule in kind.facts.items() if rule.required}
         context = Context(params, facts)
-        principal = Principal("tsk_asked", kind.name, workload, state, 0, 0, uses=kind.uses_of({}))
+        principal = Principal("tsk_asked", kind.name, workload, state, 0, 0)
         for grant in kind.ceiling.grants:
             for action in grant.actions:
                 if OWN[0].id not in kind.policy.decide(principal, action, grant.resource, context).policies:

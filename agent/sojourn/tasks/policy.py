@@ -84,7 +84,7 @@ class Principal:
     tokens_issued: int
     reported_calls: int
     depth: int = 0
-    uses: tuple[tuple[str, int], ...] = ()  # of the actions that its type limits, in their order
+    uses: tuple[tuple[str, int], ...] = ()  # of actions that are counted
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +155,8 @@ class Policy:
         read = frozenset[str]().union(*(clause.attributes for clause in (*self.clauses, *beside)))
         self._alike: dict[str, Any] = {} if names_tasks else {"task_id": _SOME_TASK}
         self._alike |= {count: 0 for count in ("tokens_issued", "reported_calls") if count not in read}
-        if limited and "uses" not in read:
-            self._alike["uses"] = tuple((action, 0) for action in limited)
+        self._alike |= {} if limited and "uses" in read else {"uses": ()}
+        self._limited = tuple(limited)
         self._made = lru_cache(ENTITIES_KEPT)(self._entities)
         self._alike_at = [(_SEEN.index(name), like) for name, like in self._alike.items()]
         self._allowed: OrderedDict[_Question, Allow] = OrderedDict()
@@ -261,7 +261,7 @@ class Policy:
 
     def _entities(self, principal: Principal) -> cedarpy.Entities:
         """The entities of a decision: the task alone. Of its parents, and of resources, there is nothing to read."""
-        return cedarpy.Entities.from_json_str(json.dumps([_entity(principal)]), self._schema)
+        return cedarpy.Entities.from_json_str(json.dumps([_entity(principal, self._limited)]), self._schema)
 
 
 def _is_about(clause: Clause, action: str) -> bool:
@@ -316,7 +316,8 @@ def _uid(kind: str, name: str) -> dict[str, str]:
     return {"type": f"{NAMESPACE}::{kind}", "id": name}
 
 
-def _entity(principal: Principal) -> dict[str, Any]:
+def _entity(principal: Principal, limited: Sequence[str]) -> dict[str, Any]:
+    used = dict(principal.uses)
     workload, task_type = _uid("Workload", principal.workload), _uid("TaskType", principal.task_type)
     return {
         "uid": _uid("Task", principal.task_id),
@@ -327,7 +328,7 @@ def _entity(principal: Principal) -> dict[str, Any]:
             "tokens_issued": principal.tokens_issued,
             "reported_calls": principal.reported_calls,
             "depth": principal.depth,
-            "uses": dict(principal.uses),
+            "uses": {action: used.get(action, 0) for action in limited},
         },
         "parents": [workload, task_type],
     }

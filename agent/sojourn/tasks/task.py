@@ -287,7 +287,7 @@ class Task:
     def principal(self) -> Principal:
         """The task as policies see it, were it active. What was used is the family's."""
         spent = self.spent
-        used = (spent.tokens, spent.calls, self.depth, self.type.uses_of(spent.counted))
+        used = (spent.tokens, spent.calls, self.depth, tuple(spent.counted.items()))
         return Principal(self.id, self.type.name, str(self.spiffe_id), ACTIVE, *used)
 
     def usage(self) -> list[dict[str, Any]]:

@@ -91,10 +91,6 @@ class TaskType:
         """The class of a token for these actions: the highest of theirs."""
         return NORMAL if self.high.isdisjoint(actions) else HIGH
 
-    def uses_of(self, counted: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
-        """How often each of the actions that it limits was done, as policies read it."""
-        return tuple([(action, counted.get(action, 0)) for action in sorted(self.limits)]) if self.limits else ()
-
     def needs_approval(self, principal: Principal, authority: Authority, context: Context) -> bool:
         """Whether somebody must agree before a task that has `authority` begins."""
         return self.approval is not None and (self.need is None or self.need.of(principal, authority, context))

@@ -341,6 +341,15 @@ class TestTokens:
                 room.engine.check_token(token)
         assert task.live
 
+    async def test_what_a_change_would_do(self, room):
+        """Asked what another set would do to tasks, also one that counts other actions, policy answers as ever."""
+        counting = await room.begin("looks")
+        await room.counting.use(await room.token(counting), WRITE)
+        reloading = Reloading(room.engine, room.changing)
+        for changes in ({}, {"limits": f'{{"{READ}" = 1}}'}, {"limits": f'{{"{READ}" = 1, "{WRITE}" = 2}}'}):
+            found = reloading.consequences(TypeSet({**TYPES, "looks": task_type("looks", **changes)}))
+            assert ["keep"] == [each.outcome for each in found]
+
     async def test_a_type_that_changes_otherwise(self, room):
         """A change that asks for nothing more leaves tokens good."""
         task = await room.begin("free")

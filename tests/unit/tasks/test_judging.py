@@ -75,6 +75,9 @@ class Court(Room):
     def code(self, token, **arguments):
         return self.judging.validate(token, TICKETS, **arguments).code
 
+    async def spent(self, token, **arguments):
+        return (await self.judging.let_through(token, TICKETS, **arguments)).code
+
 
 @pytest.fixture
 async def court(tmp_path):
@@ -291,7 +294,12 @@ class TestUse:
         """A token of class high is used once; looking at it is no use."""
         token = await self.once(court, key)
         arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint)}
-        found = [court.code(token, **arguments, use=use) for use in (False, True, False, True)]
+        found = [
+            court.code(token, **arguments),
+            await court.spent(token, **arguments),
+            court.code(token, **arguments),
+            await court.spent(token, **arguments),
+        ]
         assert ["", "", "", "used"] == found
 
     async def test_race(self, court, key):
@@ -300,7 +308,7 @@ class TestUse:
 
         async def use():
             await asyncio.sleep(0)
-            return court.code(token, params_digest=DIGEST, sender=Sender(jkt=key.public.thumbprint), use=True)
+            return await court.spent(token, params_digest=DIGEST, sender=Sender(jkt=key.public.thumbprint))
 
         found = await asyncio.gather(*(use() for _ in range(50)))
         assert [""] + ["used"] * 49 == sorted(found)
@@ -311,34 +319,35 @@ class TestUse:
         arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint)}
         assert ["", "", "", "used"] == [
             *(court.code(token, **arguments) for _ in range(2)),
-            *(court.code(token, **arguments, use=True) for _ in range(2)),
+            await court.spent(token, **arguments),
+            await court.spent(token, **arguments),
         ]
 
     async def test_wall_clock_set_back(self, court, key):
         """A wall clock that is set back lets nobody use it again."""
         token = await self.once(court, key)
-        arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint), "use": True}
-        assert "" == court.code(token, **arguments)
+        arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint)}
+        assert "" == await court.spent(token, **arguments)
         court.clock.advance(200)
-        assert "expired" == court.code(token, **arguments)
+        assert "expired" == await court.spent(token, **arguments)
         court.clock.step_wall(-199)
-        assert "used" == court.code(token, **arguments)
+        assert "used" == await court.spent(token, **arguments)
         assert 1 == len(court.judging._uses)
 
     async def test_other_tokens_are_used_often(self, court):
         """A token of class normal is used as often as its bearer likes."""
         token = await court.token()
-        assert ["", ""] == [court.code(token, use=True) for _ in range(2)]
+        assert ["", ""] == [await court.spent(token) for _ in range(2)]
 
     async def test_what_is_remembered_is_bounded(self, court, key, monkeypatch):
         """When no more can be remembered tokens are refused, until those that are remembered have expired."""
         monkeypatch.setattr("sojourn.tasks.singleuse.SINGLE_USES_REMEMBERED", 2)
         assert SINGLE_USES_REMEMBERED > 2
-        arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint), "use": True}
-        found = [court.code(await self.once(court, key), **arguments) for _ in range(3)]
+        arguments = {"params_digest": DIGEST, "sender": Sender(jkt=key.public.thumbprint)}
+        found = [await court.spent(await self.once(court, key), **arguments) for _ in range(3)]
         assert ["", "", "limit_exceeded"] == found
         court.clock.advance(TOKEN_TTL_HIGH_CLASS_SECONDS + 2 * TOKEN_SKEW_SECONDS)
-        assert "" == court.code(await self.once(court, key), **arguments)
+        assert "" == await court.spent(await self.once(court, key), **arguments)
         assert 2 == len(court.judging._uses)
 
 
