@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Protocol, Self
 
-from sojourn.errors import InvalidToken, SojournError, TaskOver, TooLarge
+from sojourn.errors import InvalidToken, Refused, SojournError, TaskOver, TooLarge
 from sojourn.limits import NONCES_KEPT, ONE_REQUEST_MAX_BYTES, TOKEN_RENEWED_SECONDS, TOKENS_KEPT
 from sojourn.oautherrors import DigestNeeded, OutsideTask, SendAgain
 from sojourn.sdk import reach
@@ -64,7 +64,10 @@ class Versioned(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One request, as it will be sent. `actions`: what its token is for; none: all that the task may do there."""
+    """One request, as it will be sent. `actions`: what its token is for; none: all that the task may do there.
+
+    `calls`: what it does, where method and path do not tell one request from another, as of MCP: the tool.
+    """
 
     grant: Grant
     method: str
@@ -72,6 +75,7 @@ class Wanted:
     actions: tuple[str, ...] = ()
     bound: bool = True
     repeatable: bool = True
+    calls: str = ""
 
     @property
     def target(self) -> str:
@@ -139,7 +143,7 @@ class Shelf:
         self._kept: OrderedDict[AskToken, tuple[AccessToken, int, float]] = OrderedDict()
         self._nonces: OrderedDict[str, str] = OrderedDict()
         self._for_one: set[tuple[str, tuple[str, ...]]] = set()
-        self._lacking: OrderedDict[tuple[str, str, str], tuple[str, ...]] = OrderedDict()
+        self._lacking: OrderedDict[tuple[str, str, str, str], tuple[str, ...]] = OrderedDict()
         self._lock = threading.Lock()
 
     def token(self, ask: AskToken, version: int) -> AccessToken | None:
@@ -191,6 +195,11 @@ class Shelf:
         """What a request is for: what the service said of one like it, if its sender does not say."""
         with self._lock:
             return wanted.actions or self._lacking.get(_like(wanted), ())
+
+    def forget_actions(self, wanted: Wanted) -> bool:
+        """What the service said of one like it is of no use now. Return whether it had said anything."""
+        with self._lock:
+            return not wanted.actions and self._lacking.pop(_like(wanted), None) is not None
 
     def note_actions(self, wanted: Wanted, actions: tuple[str, ...]) -> None:
         """The service said what requests like this one need."""
@@ -306,10 +315,13 @@ def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | Non
         try:
             token: AccessToken = yield AskToken(resource, actions, wanted.bound, digest)
         except SojournError as error:
-            if for_one or DigestNeeded.code not in {error.code, error.remote_code}:
-                raise
-            shelf.note_one_request(resource, actions)
-            continue
+            if not for_one and DigestNeeded.code in {error.code, error.remote_code}:
+                shelf.note_one_request(resource, actions)
+                continue
+            # What the service said of another request by this method and path need not hold for this one.
+            if isinstance(error, Refused) and not named and shelf.forget_actions(wanted):
+                continue
+            raise
         headers = {AUTHORIZATION: token.header}
         if wanted.bound:
             url = dpop.without_query(wanted.url)
@@ -340,8 +352,8 @@ def attach(wanted: Wanted, shelf: Shelf, digest_of: Callable[[bytes], str] | Non
             raise SendAgain("the service wants another token or nonce, and the content is gone: send the request again")
 
 
-def _like(wanted: Wanted) -> tuple[str, str, str]:
-    return wanted.grant.resource, wanted.method, wanted.target.partition("?")[0]
+def _like(wanted: Wanted) -> tuple[str, str, str, str]:
+    return wanted.grant.resource, wanted.method, wanted.target.partition("?")[0], wanted.calls
 
 
 def _lacking(answer: Answer, grant: Grant, token: AccessToken) -> tuple[str, ...]:

@@ -3,6 +3,7 @@ that the client itself never sees.
 """
 
 from collections.abc import AsyncGenerator, Mapping
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from sojourn.errors import InvalidInput
@@ -48,6 +49,8 @@ class McpAuth(httpx2.Auth):
         call = read(await request.aread()) if request.method == "POST" else None
         text = f"{url.scheme}://{url.netloc.decode('ascii')}{url.raw_path.decode('ascii')}"
         wanted = want(self._asking.task, request.method, text, _actions(call, self._tools), bound=self._bound)
+        if call is not None:
+            wanted = replace(wanted, calls=f"{call.method} {call.tool}")
         flow = attach(wanted, self._asking.shelf, (lambda _: call.digest) if call is not None else None)
         send = await self._asking.advance(flow, None, request.aread)
         while send is not None:
@@ -75,7 +78,7 @@ async def call_tool(
     """
     asking, call = task.asking, McpCall(CALL, name, dict(arguments or {}))
     wanted = want_at(asking.task, resource, "POST", resource, (action,) if action else (), bound=bound)
-    flow = attach(wanted, asking.shelf, lambda _: call.digest)
+    flow = attach(replace(wanted, calls=f"{CALL} {name}"), asking.shelf, lambda _: call.digest)
 
     async def nothing() -> bytes:
         return b""
