@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 
 CLONE_PARENT, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNS = 0x8000, 0x10000000, 0x20000000, 0x20000
+_CLONE = {"x86_64": 56}.get(os.uname().machine, 220)
 _AUDIENCE = b"\x0a\x01x"  # field 1, "x"
 _TYPE = b"\x0a\x0cread-tickets"
 CALLS = {
@@ -67,7 +68,7 @@ def in_child(then: Callable[[], None], flags: int = 0) -> None:
     """Do it in a child made by clone(2), and wait for that."""
     libc = ctypes.CDLL(None, use_errno=True)
     reading, writing = os.pipe()
-    pid = libc.syscall(56, flags | signal.SIGCHLD, 0, 0, 0, 0)
+    pid = libc.syscall(_CLONE, flags | signal.SIGCHLD, 0, 0, 0, 0)
     assert pid >= 0, os.strerror(ctypes.get_errno())
     if not pid:
         os.close(reading)

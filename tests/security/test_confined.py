@@ -4,6 +4,7 @@ import json
 import os
 import pwd
 import resource
+import shutil
 import signal
 import socket
 import subprocess
@@ -22,6 +23,7 @@ from sojourn.attestation.confinement import RLIMIT_LOCKS
 from sojourn.sdk.confinement import Confinement
 
 CONFINED = [403, "confined"]
+needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 KNOCKER = [sys.executable, knocker.__file__]
 
 
@@ -201,6 +203,7 @@ class TestAsAnotherUser:
         ]
         assert expected == done.stdout.splitlines(), done.stderr
 
+    @needs_curl
     def test_it_reaches_the_service(self, shop: Shop) -> None:
         """What runs as another user reads a ticket through the proxy, with a bound token."""
         options = ("--user", "nobody", "--param", "ticket=42", "--proxy-ca", str(shop.tls.ca))
@@ -232,6 +235,7 @@ class TestIsolated:
         if subprocess.run(["unshare", "-Urn", "true"], capture_output=True).returncode:
             pytest.skip("this kernel gives nobody a network of its own here")
 
+    @needs_curl
     @pytest.mark.parametrize(
         "user", [(), pytest.param(("--user", "nobody"), marks=pytest.mark.skipif("os.geteuid() != 0"))]
     )

@@ -19,7 +19,6 @@ RLIMIT_LOCKS = 10
 NOT_FOUND, NOT_EXECUTABLE, REFUSED = 127, 126, 1
 _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 24, 38
 _CAP_SYS_RESOURCE = 24
-_CAPGET, _CAPSET = {"x86_64": (125, 126)}.get(os.uname().machine, (90, 91))
 _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
 _LANDLOCK_VERSION = 1  # a flag: tell the version
 _MAKE_BLOCK, _SCOPE_SIGNAL = 1 << 11, 1 << 1
@@ -79,10 +78,10 @@ def _give_up_sys_resource() -> None:
     """By which a hard limit could be raised."""
     header = ctypes.create_string_buffer(struct.pack("=Ii", _CAPABILITY_VERSION, 0))
     data = ctypes.create_string_buffer(24)
-    _call("read its capabilities", _libc.syscall, _CAPGET, header, data)
+    _call("read its capabilities", _libc.capget, header, data)
     kept = [each & ~(1 << _CAP_SYS_RESOURCE) for each in struct.unpack("=3I", data.raw[:12])]
     data = ctypes.create_string_buffer(struct.pack("=3I", *kept) + data.raw[12:24])
-    _call("give up a capability", _libc.syscall, _CAPSET, header, data)
+    _call("give up a capability", _libc.capset, header, data)
 
 
 def _restrict() -> None:
