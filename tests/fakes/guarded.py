@@ -32,7 +32,10 @@ class Agent(FakeAgent):
         self.ending = False  # of t1
 
     def handlers(self) -> tuple[grpc.GenericRpcHandler, ...]:
-        more = {"ReportUse": self._one("ReportUse", pb.ReportUseRequest)}
+        more = {
+            "ReportUse": self._one("ReportUse", pb.ReportUseRequest),
+            "DescribeAudience": self._one("DescribeAudience", pb.DescribeAudienceRequest),
+        }
         return (grpc.method_handlers_generic_handler("sojourn.v1.Validation", more), *super().handlers())
 
     async def _stream(self, method: str, request: Any, context: Any) -> AsyncIterator[Any]:
@@ -49,6 +52,8 @@ class Agent(FakeAgent):
         if method == "ReportUse":
             self.reported += request.uses
             return pb.ReportUseResponse(counted=len(request.uses))
+        if method == "DescribeAudience":
+            return pb.DescribeAudienceResponse()
         if method != "ValidateToken":
             return await super()._unary(method, request, context)
         claims = parse_unverified(request.token).unverified_claims
