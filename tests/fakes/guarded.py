@@ -37,6 +37,7 @@ class Agent(FakeAgent):
         more = {
             "ReportUse": self._one("ReportUse", pb.ReportUseRequest),
             "ReportRefusals": self._one("ReportRefusals", pb.ReportRefusalsRequest),
+            "DescribeAudience": self._one("DescribeAudience", pb.DescribeAudienceRequest),
         }
         return (grpc.method_handlers_generic_handler("sojourn.v1.Validation", more), *super().handlers())
 
@@ -57,6 +58,8 @@ class Agent(FakeAgent):
         if method == "ReportRefusals":
             self.refused += [*request.refusals, *request.others]
             return pb.ReportRefusalsResponse()
+        if method == "DescribeAudience":
+            return pb.DescribeAudienceResponse()
         if method != "ValidateToken":
             return await super()._unary(method, request, context)
         claims = parse_unverified(request.token).unverified_claims

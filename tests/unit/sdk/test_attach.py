@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from sojourn.errors import InvalidInput, InvalidToken, PolicyDenied, TaskOver, TooLarge
 from sojourn.limits import ONE_REQUEST_MAX_BYTES, TOKENS_KEPT
-from sojourn.oautherrors import DigestNeeded, OutsideTask, SendAgain
+from sojourn.oautherrors import ActionUsedUp, DigestNeeded, OutsideTask, SendAgain
 from sojourn.sdk import attach
 from sojourn.sdk.attach import Answer, AskProof, AskToken, ReadContent, Send, Shelf, Wanted
 from sojourn.sdk.taskvalues import VAULT_TOKEN, AccessToken, Outside
@@ -245,6 +245,28 @@ class TestSteps:
             attach.go_on(flow, lacking("ticket:write"))
         again = attach.attach(wanted(bound=False, repeatable=False), shelf)
         assert AskToken(RESOURCE, ("ticket:write",), False) == attach.go_on(again)
+
+    def test_needed_no_more(self) -> None:
+        """What a service said of one request is not held against another, once the agent gives no token for it."""
+        shelf = Shelf()
+        shelf.note_actions(wanted(), ("ticket:write",))
+        flow = attach.attach(wanted(bound=False), shelf)
+        assert AskToken(RESOURCE, ("ticket:write",), False) == attach.go_on(flow)
+        assert AskToken(RESOURCE, (), False) == attach.go_on_without(flow, ActionUsedUp("once, and has done so"))
+        attach.go_on(flow, token(actions=("ticket:read",)))
+        assert AskToken(RESOURCE, ("ticket:write",), False) == attach.go_on(flow, lacking("ticket:write"))
+        with pytest.raises(ActionUsedUp):  # it was for that after all
+            attach.go_on_without(flow, ActionUsedUp("once, and has done so"))
+
+    def test_calls_at_one_place(self) -> None:
+        """Of tools that are called at one URL each has the action that the service named for it."""
+        shelf = Shelf()
+        shelf.note_actions(wanted(calls="tools/call refund"), ("ticket:write",))
+        look, refund = (
+            attach.attach(wanted(bound=False, calls=f"tools/call {each}"), shelf) for each in ("look", "refund")
+        )
+        assert AskToken(RESOURCE, (), False) == attach.go_on(look)
+        assert AskToken(RESOURCE, ("ticket:write",), False) == attach.go_on(refund)
 
     def test_one_large_request(self) -> None:
         """Content that is too large to be read whole is refused, and nothing sent."""
