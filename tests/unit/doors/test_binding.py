@@ -203,7 +203,7 @@ class TestDescriptors:
             socket.send_fds(client, [b"GET"], [0])
 
     def test_none_is_taken_after_it(self, client, bound):
-        """Nor is one that is sent on an accepted connection; what is sent without one comes through."""
+        """A descriptor that is sent on an accepted connection is refused too; what is sent without one comes through."""
         bound.setblocking(True)
         accepted, _ = bound.accept()
         with accepted:

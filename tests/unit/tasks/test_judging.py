@@ -11,7 +11,7 @@ from fakes.registrations import TRUST_DOMAIN
 from fakes.task_feed import signing_key
 from fakes.task_room import ISSUER, Room
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
-from sojourn.errors import InvalidInput
+from sojourn.errors import InvalidInput, StoreFailed
 from sojourn.limits import (
     SINGLE_USES_REMEMBERED,
     TOKEN_SKEW_SECONDS,
@@ -24,7 +24,7 @@ from sojourn.spiffe.jose import SigningKey, UnverifiedJws
 from sojourn.spiffe.replays import Replays
 from sojourn.tasks import bound, tokens
 from sojourn.tasks.grants import Grant
-from sojourn.tasks.judging import JWT_SVID, TASK, Judging, Verdict
+from sojourn.tasks.judging import JWT_SVID, TASK, Judging
 from sojourn.tasks.senders import Sender
 from sojourn.tasks.served import Served
 from sojourn.tasks.tokens import JKT, Binding, thumbprint_of
@@ -391,32 +391,43 @@ class TestOnce:
 
 
 class TestRecorded:
-    async def test_what_it_is_used_for(self, court, key):
+    @pytest.fixture
+    async def careful(self, court, key):
+        """A token that is good once, and what is asked with it."""
+        jkt = key.public.thumbprint
+        token = await court.token("careful", binding=Binding(JKT, jkt), params_digest=DIGEST)
+        return token, {"sender": Sender(jkt=jkt), "params_digest": DIGEST}
+
+    async def test_what_it_is_used_for(self, court, careful):
         """A use of class high is recorded before the verdict is given; of another class there is no record of each."""
         said = Served.of("ticket:read", "GET", "/tickets/42")
-        for name, records in (("careful", 1), ("triage", 1)):
-            bound_to = (
-                {"binding": Binding(JKT, key.public.thumbprint), "params_digest": DIGEST} if name == "careful" else {}
-            )
-            token = await court.token(name, **bound_to)
-            good = Verdict(TASK)
-            assert good is await court.judging.recorded(token, said, good)
+        for (token, asked), records in ((careful, 1), ((await court.token("triage"), {}), 1)):
+            assert "" == await court.spent(token, served=said, **asked)
             assert records == len(court.store.fields("token_used"))
 
-    async def test_of_a_task_that_is_over(self, court, key):
-        """If the task has ended by then the verdict is no."""
-        token = await court.token("careful", binding=Binding(JKT, key.public.thumbprint), params_digest=DIGEST)
+    async def test_of_a_task_that_ends_meanwhile(self, court, careful):
+        """If the task ends while the record is written, the verdict is no."""
+        token, asked = careful
         (task,) = court.engine.tasks.all()
+        court.store.gate, court.store.writing = asyncio.Event(), asyncio.Event()
+        spending = asyncio.create_task(court.spent(token, **asked))
+        await court.store.writing.wait()
         court.engine.end(task, "revoked", "test")
-        await court.engine.journal.drain()
-        assert "task_over" == (await court.judging.recorded(token, Served(), Verdict(TASK))).code
+        court.store.gate.set()
+        assert "task_over" == await spending
 
-    async def test_of_a_task_that_nobody_knows(self, court, key):
-        """Nor is it yes of a task that the agent has forgotten."""
-        token = await court.token("careful", binding=Binding(JKT, key.public.thumbprint), params_digest=DIGEST)
+    async def test_of_a_task_that_nobody_knows(self, court, careful):
+        """The verdict on a token of a task that the agent has forgotten is no."""
+        token, asked = careful
         (task,) = court.engine.tasks.all()
         court.engine.forget(task)
-        assert "task_over" == (await court.judging.recorded(token, Served(), Verdict(TASK))).code
+        assert "task_over" == await court.spent(token, **asked)
+
+    async def test_what_cannot_be_recorded(self, court, careful):
+        """What cannot be recorded is not let through: the verdict is no, with the store's own code."""
+        token, asked = careful
+        court.store.failure = StoreFailed("the disk is gone")
+        assert StoreFailed.code == await court.spent(token, **asked)
 
 
 class TestCountUse:
