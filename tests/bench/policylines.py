@@ -57,7 +57,7 @@ def bare(policies: int) -> Decide:
             "resource": {"type": "Sojourn::Resource", "id": PLACE_A},
             "context": question.context.document(),
         }
-        entities = cedarpy.Entities.from_json_str(json.dumps([_entity(question.principal)]), schema)
+        entities = cedarpy.Entities.from_json_str(json.dumps([_entity(question.principal, ())]), schema)
         result = cedarpy.is_authorized(request, every, entities, schema=schema)
         return bool(result.decision is cedarpy.Decision.Allow and not result.diagnostics.errors)
 

@@ -85,6 +85,7 @@ class SyncHeldTask(SyncUse, TaskView):
     proof = _blocking(HeldTask.proof)
     use = _blocking(HeldTask.use)
     narrow = _blocking(HeldTask.narrow)
+    note_egress = _blocking(HeldTask.note_egress)
     delegate = _blocking(HeldTask.delegate)
     complete = _blocking(HeldTask.complete)
 
@@ -179,6 +180,7 @@ class SyncClient:
     get_token = _blocking(Client.get_token)
     create_proof = _blocking(Client.create_proof)
     narrow_task = _blocking(Client.narrow_task)
+    note_egress = _blocking(Client.note_egress)
     complete_task = _blocking(Client.complete_task)
 
     publish_fact = _blocking(Client.publish_fact)

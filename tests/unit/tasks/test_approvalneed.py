@@ -77,7 +77,7 @@ class TestNeed:
 
     def test_what_is_used_counts(self):
         """A condition reads the task as it is, also what the type's policies do not read of it."""
-        kind = conditional("principal.depth > 0 || principal.calls > 2")
+        kind = conditional("principal.depth > 0 || principal.reported_calls > 2")
         used = Principal("tsk_1", "asked", TRIAGE, "active", 0, 3)
         assert (False, True) == (needs(kind), kind.needs_approval(used, BOTH, Context()))
 

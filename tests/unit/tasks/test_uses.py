@@ -31,7 +31,7 @@ class Counting(Room):
 
 @pytest.fixture
 async def room():
-    types = {"triage": task_type(), "thrifty": task_type("thrifty", max_calls=3)}
+    types = {"triage": task_type(), "thrifty": task_type("thrifty", max_reported_calls=3)}
     async with Counting(FakeClock(), types).running() as made:
         yield made
 
@@ -158,7 +158,7 @@ class TestLate:
 class TestFamily:
     async def test_late_calls_of_a_child(self, make):
         """Late calls of a task that was handed on are spent by the family, on disk as well; one too many ends the root."""
-        room = await make(task_type(max_calls=3, delegation='{to = ["spiffe://example.org/agent/w0"]}'))
+        room = await make(task_type(max_reported_calls=3, delegation='{to = ["spiffe://example.org/agent/w0"]}'))
         uses = Uses(room.engine, room.clock)
         task = await room.begin()
         child = await room.hand_on(task, 0)
