@@ -31,7 +31,7 @@ def held(authority: Authority) -> set[tuple[str, str]]:
 
 async def test_budgets_are_the_familys(stack: AsyncExitStack) -> None:
     """Handing a task on makes no new budget, neither of the type's nor of a policy that counts calls."""
-    once = '@id("all") permit (principal, action, resource) when { principal.calls < 2 };'
+    once = '@id("all") permit (principal, action, resource) when { principal.reported_calls < 2 };'
     room = await opened(FamilyRoom(FakeClock(), handed_on(once, max_tokens="3")), stack)
     task = await room.begin()
     child, second = await room.hand_on(task, 0), await room.hand_on(task, 1)

@@ -101,7 +101,7 @@ class TestGive:
 class TestPolicy:
     async def test_it_decides_on_each(self):
         """Policy is asked for each hand-out, also of what is there already."""
-        cedar = '@id("few") permit (principal, action, resource) when { principal.calls < 1 };'
+        cedar = '@id("few") permit (principal, action, resource) when { principal.reported_calls < 1 };'
         async with OutsideRoom({"triage": outside_type(cedar=cedar)}).running() as room:
             task = await room.begin()
             await room.give(task)
