@@ -316,7 +316,7 @@ def _uid(kind: str, name: str) -> dict[str, str]:
     return {"type": f"{NAMESPACE}::{kind}", "id": name}
 
 
-def _entity(principal: Principal, limited: Sequence[str]) -> dict[str, Any]:
+def _entity(principal: Principal, limited: Sequence[str] = ()) -> dict[str, Any]:
     used = dict(principal.uses)
     workload, task_type = _uid("Workload", principal.workload), _uid("TaskType", principal.task_type)
     return {
