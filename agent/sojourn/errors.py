@@ -19,8 +19,7 @@ may go on the wire, and `detail`, which goes to the log only.
     ├── Unavailable         not now: attestation failed, storage failed, shutting down
     │   └── AttestationFailed, BundleNotFetched, NoTaskTypes, StoreFailed, SvidRevoked, SvidExpired
     ├── Unimplemented, FailedPrecondition
-    ├── CannotStart         the agent cannot start here
-    ├── Unreachable         (client side) nobody answers on the socket
+    ├── CannotStart, Unreachable    the agent cannot start here; (client side) nobody answers on the socket
     └── Bug                 a state that cannot be
 """
 

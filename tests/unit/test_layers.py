@@ -48,6 +48,7 @@ LAYERS = [
         "identity.shapes",
         "identity.templates",
         "tasks.grants",
+        "tasks.duties",
         "tasks.tokens",
         "tasks.bound",
         "tasks.fitting",
@@ -175,6 +176,7 @@ PURE = [
     "identity.relationship",
     "oversight.approvals",
     "tasks.grants",
+    "tasks.duties",
     "tasks.tokens",
     "tasks.bound",
     "tasks.fitting",
@@ -274,7 +276,16 @@ SDK_SEES = [
         "wholefile",
         "_pb",
     ),
-    *("tasks.bound", "tasks.fitting", "tasks.grants", "tasks.reasons", "tasks.senders", "tasks.served", "tasks.tokens"),
+    *(
+        "tasks.bound",
+        "tasks.duties",
+        "tasks.fitting",
+        "tasks.grants",
+        "tasks.reasons",
+        "tasks.senders",
+        "tasks.served",
+        "tasks.tokens",
+    ),
 ]
 NOT_IN_THE_SDK = (
     *("alembic", "cedarpy", "prometheus_client", "pydantic", "sqlalchemy", "starlette", "structlog", "typer"),

@@ -301,13 +301,8 @@ class TaskEngine:
         """Let go of a task that has just ended, tell of it, and have it written."""
         self._settle(task, keep=True)
         self.feed.publish(task)
-        fields = {
-            "state": task.state,
-            "reason": task.reason,
-            "explanation": task.explanation or None,
-            "parent": task.parent_id or None,
-            "use": task.usage(),
-        }
+        fields = {"state": task.state, "reason": task.reason, "parent": task.parent_id or None, "use": task.usage()}
+        fields["explanation"] = task.explanation or None
         self.journal.later(task.record(), self.event("task_ended", task, **fields, **decided))
         self.tell(task)
         self._hooks.pop(task.id, None)

@@ -24,6 +24,7 @@ from sojourn.spiffe.jose import (
     numeric_date,
     parse_unverified,
 )
+from sojourn.tasks.duties import duties_claimed, read_asks, read_bind
 from sojourn.tasks.grants import DIGEST, Grant, from_details
 
 TYP = "at+jwt"
@@ -156,7 +157,9 @@ def issue(
     authorization_details. With `asks` it is critical: whoever does not know that must refuse it.
     """
     seconds = int(issued_at.timestamp())
-    claims: dict[str, Any] = {
+    bind = {action: names for action, names in (bind or {}).items() if action in grant.actions}
+    duties = duties_claimed(bind, asks)
+    claims = {
         "iss": issuer,
         "sub": str(spiffe_id),
         "client_id": str(actors[0] if actors else spiffe_id),
@@ -167,17 +170,8 @@ def issue(
         "jti": secrets.token_urlsafe(16),
         "scope": " ".join(grant.actions),
         "authorization_details": [grant.detail(task_type, params, params_digest)],
-        "task": {
-            "id": task_id,
-            "type": task_type,
-            "ver": task_version,
-            "class": task_class,
-            **({"asks": list(asks)} if asks else {}),
-        },
+        "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class, **duties},
     }
-    bind = {action: names for action, names in (bind or {}).items() if action in grant.actions}
-    if bind:
-        claims["task"] |= {"bind": {action: list(names) for action, names in bind.items()}}
     if actors:
         claims["act"] = _act(actors)
     if binding is not None:
@@ -354,30 +348,12 @@ def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, bind
         binding,
         said.params,
         said.params_digest,
-        _bind(task),
-        _asks(task),
+        read_bind(task),
+        read_asks(task),
     )
 
 
-def _asks(task: Mapping[str, Any]) -> tuple[str, ...]:
-    """Read the actions that the agent must be asked about, strictly: what we do not understand we must not ignore."""
-    asks = task.get("asks", [])
-    if not isinstance(asks, list) or not all(isinstance(each, str) for each in asks):
-        raise InvalidToken("token's task is malformed", reason_code="malformed")
-    return tuple(asks)
-
-
 _spiffe_id = lru_cache(SPIFFE_IDS_PARSED_KEPT)(SpiffeId.parse)  # the same few stand in token after token
-
-
-def _bind(task: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
-    """Read which parameters concern which action, strictly: of an action that is not there all do."""
-    bind = task.get("bind", {})
-    if not isinstance(bind, dict) or not all(isinstance(names, list) for names in bind.values()):
-        raise InvalidToken("token does not say which parameters concern its actions", reason_code="malformed")
-    if not all(isinstance(name, str) for names in bind.values() for name in names):
-        raise InvalidToken("token does not say which parameters concern its actions", reason_code="malformed")
-    return {action: tuple(names) for action, names in bind.items()}
 
 
 def _binding(claims: Mapping[str, Any]) -> Binding | None:
