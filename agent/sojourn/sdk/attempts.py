@@ -1,6 +1,5 @@
 """A request that is being judged: what is known of it so far, for the records of what becomes of it."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 
 from sojourn.errors import InvalidToken, SojournError
@@ -25,10 +24,11 @@ class Attempt:
     def served(self) -> Served:
         """The request as it may stand in a record."""
         wanted, token = self.wanted, self.verified
-        names: Collection[str] = ()
-        if wanted is not None and token is not None:
-            names = token.concerning(wanted.name).keys() - set(wanted.unchecked)
-        return Served.of(wanted.name if wanted is not None else "", self.method, self.target, names)
+        if wanted is None:
+            return Served.of("", self.method, self.target)
+        concerning = set(token.concerning(wanted.name)) if token is not None else set()
+        unchecked = concerning & set(wanted.unchecked)
+        return Served.of(wanted.name, self.method, self.target, concerning - unchecked, unchecked)
 
     def refused(self, code: str, reason: str) -> RefusedRequest:
         """That it is refused, and why."""

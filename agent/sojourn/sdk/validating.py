@@ -138,4 +138,10 @@ def _sender(sender: Sender | None) -> pb.Sender | None:
 
 
 def served_message(served: Served) -> pb.Served:
-    return pb.Served(action=served.action, method=served.method, target=served.target, compared=served.compared)
+    return pb.Served(
+        action=served.action,
+        method=served.method,
+        target=served.target,
+        compared=served.compared,
+        unchecked=served.unchecked,
+    )

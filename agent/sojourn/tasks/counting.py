@@ -74,7 +74,7 @@ class Counting:
             action=action,
             method=served.method or None,
             target=served.target or None,
-            params=served.values(verified),
+            **served.params(verified),
             jti=verified.claims.get("jti"),
             counted=counted,
             limit=limit,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from sojourn.limits import PARAMS_PER_TASK, SERVED_NAME_MAX, SERVED_QUERY_NAMES, SERVED_TARGET_MAX
 from sojourn.tasks.tokens import TaskToken
@@ -12,7 +12,8 @@ _CUT: Final = "..."
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A request that was let through or refused. `compared` names the task's parameters that it was compared with.
+    """A request that was let through or refused. `compared` names the task's parameters that it was compared with,
+    `unchecked` those that concern its action and that the service says it does not have.
 
     The target is the path, and of the query the names alone: a value there may be anybody's secret. Everything is
     printable ASCII and short, whoever said it.
@@ -22,9 +23,12 @@ class Served:
     method: str = ""
     target: str = ""
     compared: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, action: str, method: str, target: str, compared: Iterable[str] = ()) -> Self:
+    def of(
+        cls, action: str, method: str, target: str, compared: Iterable[str] = (), unchecked: Iterable[str] = ()
+    ) -> Self:
         """Of what was said, whatever that is. What this has made it leaves as it is."""
         path, asked, query = target.partition("?")
         names = [each.partition("=")[0] for each in query.split("&")][:SERVED_QUERY_NAMES]
@@ -34,11 +38,14 @@ class Served:
             _plain(method, SERVED_NAME_MAX),
             _plain(f"{path}{asked}{shown}", SERVED_TARGET_MAX),
             tuple(sorted(compared))[:PARAMS_PER_TASK],
+            tuple(sorted(unchecked))[:PARAMS_PER_TASK],
         )
 
-    def values(self, token: TaskToken) -> dict[str, str | int | bool]:
-        """The parameters that were compared, with the values that they have in the token."""
-        return {name: token.params[name] for name in self.compared if name in token.params}
+    def params(self, token: TaskToken) -> dict[str, Any]:
+        """A token's parameters as a record has them: those that were compared, with their values, and the others."""
+        left_out = [name for name in self.unchecked if name in token.params]
+        values = {name: token.params[name] for name in self.compared if name in token.params}
+        return {"params": values, "unchecked": left_out or None}
 
     def record(self) -> dict[str, str | None]:
         """As a record has it; what is not known is left out."""

@@ -92,8 +92,7 @@ class Uses:
         task = self._engine.tasks.find(token.task_id)
         if task is None:
             raise InvalidToken("the task is over", reason_code="task_over")
-        about = {"resource": token.resource, "jti": token.claims.get("jti"), "params": said.values(token)}
-        about |= said.record()
+        about = {"resource": token.resource, "jti": token.claims.get("jti"), **said.params(token), **said.record()}
         await self._engine.note_use(task, self._engine.event("token_used", task, **about))
         self._engine.check_token(token)
 

@@ -55,16 +55,18 @@ class ReportRefusalsResponse(_message.Message):
     def __init__(self, named: _Optional[int] = ...) -> None: ...
 
 class Served(_message.Message):
-    __slots__ = ("action", "method", "target", "compared")
+    __slots__ = ("action", "method", "target", "compared", "unchecked")
     ACTION_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
     TARGET_FIELD_NUMBER: _ClassVar[int]
     COMPARED_FIELD_NUMBER: _ClassVar[int]
+    UNCHECKED_FIELD_NUMBER: _ClassVar[int]
     action: str
     method: str
     target: str
     compared: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, action: _Optional[str] = ..., method: _Optional[str] = ..., target: _Optional[str] = ..., compared: _Optional[_Iterable[str]] = ...) -> None: ...
+    unchecked: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, action: _Optional[str] = ..., method: _Optional[str] = ..., target: _Optional[str] = ..., compared: _Optional[_Iterable[str]] = ..., unchecked: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class DescribeAudienceRequest(_message.Message):
     __slots__ = ("audience",)
