@@ -94,6 +94,7 @@ def token(
     bound: bool = False,
     x5t: str = "",
     high: bool = False,
+    asks: tuple[str, ...] = (),
 ) -> str:
     """A token for AUDIENCE, by default for ticket 42."""
     now = datetime.now(UTC)
@@ -109,6 +110,7 @@ def token(
         task_type="triage-ticket",
         task_version=5,
         task_class="high" if high else "normal",
+        asks=asks,
         issued_at=now,
         expires_at=now + timedelta(seconds=15),
         params={"ticket": "42"} if params is None else params,

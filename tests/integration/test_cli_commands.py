@@ -77,7 +77,17 @@ def test_an_entry_that_is_not_accepted(shared: AgentProcess) -> None:
     check_error(done, 1, "invalid_entry")
 
 
-CONDITION_KEYS = {"conditions", "approval", "break_glass", "delegation", "to", "max_depth", "max_children", "facts"}
+CONDITION_KEYS = {
+    "conditions",
+    "approval",
+    "break_glass",
+    "delegation",
+    "to",
+    "max_depth",
+    "max_children",
+    "facts",
+    "limits",
+}
 AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "not_after"}
 
 
@@ -106,14 +116,14 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
                                                   "missing", "priority", "x509_svid", "conclusion", "attestors",
                                                   "name", "seconds", "age_seconds", "failure", "needed", "template",
                                                   "jwt_claims"}),
-        (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions", "action", "tokens"}),
+        (["task", "list", "--all"], {"tasks", *TASK_KEYS, "resource", "actions", "action", "tokens", "counted", "limit"}),
         (["task", "blocks"], {"blocks"}),
         (["config", "show"], {"values"}),
         (["policy", "check", str(SAMPLES / "task-types")], {"digest", "task_types", "name", "description", "consequence",
                                                             "bound", "ceiling", "resource", "actions", "policies", "injected",
                                                             "warnings", *CONDITION_KEYS, "approvers", "count", "when",
                                                             "within_seconds", "type", "required", "sources",
-                                                            "max_age_seconds", "on_deny"}),
+                                                            "max_age_seconds", "on_deny", "high", "action", "uses"}),
         (["policy", "test", str(SAMPLES / "task-types")], {"task_types", "task_type", "cases", "failed",
                                                            "undecided_policies"}),
         (["policy", "explain", "triage-ticket", "--workload", TRIAGE, "--action", "ticket:read", "--resource", TICKETS],
@@ -298,6 +308,7 @@ def test_task_begin_as_json(shared: AgentProcess) -> None:
         "spiffe_id",
         "state",
         "reason",
+        "explanation",
         "grants",
         "expires_at",
         "parent_id",

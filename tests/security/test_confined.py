@@ -58,6 +58,38 @@ def confined(agent: AgentProcess, how: str) -> dict[str, Any]:
     return found
 
 
+HAS_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+TYPES = """
+import errno, fcntl, os, sys, termios
+tried = []
+for request in (termios.TIOCSTI, 0x541C):
+    try:
+        fcntl.ioctl(0, request, b"x")
+        tried.append("typed")
+    except OSError as error:
+        tried.append(errno.errorcode[error.errno])
+print(*tried, os.isatty(0), os.tcgetpgrp(0) == os.getpgrp())
+"""
+
+
+def test_no_typing_for_others() -> None:
+    """A command types nothing into the terminal that it shares with its shell, which it has for all else."""
+    terminal, end = os.openpty()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", HAS_TERMINAL, *Confinement().command([sys.executable, "-c", TYPES])],
+            stdin=end, capture_output=True, text=True, timeout=60, start_new_session=True, check=False,
+        )  # fmt: skip
+    finally:
+        os.close(terminal)
+        os.close(end)
+    assert ("EPERM EPERM True True", "") == (done.stdout.strip(), done.stderr)
+
+
 class TestEveryDoor:
     def test_without_confinement(self, agent: AgentProcess) -> None:
         """The same program of the same user gets identities and a task where it is not confined."""

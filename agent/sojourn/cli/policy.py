@@ -63,7 +63,6 @@ def _checked(types: Any, warnings: list[Any], output: Output) -> None:
             "consequence": kind.consequence,
             "bound": kind.bound,
             "high": sorted(kind.high),
-            "limits": dict(kind.limits),
             "ceiling": [{"resource": grant.resource, "actions": list(grant.actions)} for grant in kind.ceiling.grants],
             "policies": [clause.id for clause in kind.policy.clauses],
             "conditions": asdict(found[kind.name]),

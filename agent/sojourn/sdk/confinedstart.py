@@ -5,6 +5,7 @@ order it takes the mark that the agent knows (`attestation/confinement.py`), bec
 up what could take the mark off again, and enters the namespaces it was given.
 """
 
+import contextlib
 import ctypes
 import errno
 import json
@@ -13,6 +14,7 @@ import pwd
 import resource
 import struct
 import sys
+import termios
 from typing import Any, NoReturn
 
 RLIMIT_LOCKS = 10
@@ -23,6 +25,8 @@ _LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
 _LANDLOCK_VERSION = 1  # a flag: tell the version
 _MAKE_BLOCK, _SCOPE_SIGNAL = 1 << 11, 1 << 1
 _CAPABILITY_VERSION = 0x20080522
+_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 22, 2
+_TIOCLINUX = 0x541C
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -37,6 +41,7 @@ def main(settings: dict[str, Any], command: list[str]) -> NoReturn:
     _give_up_sys_resource()
     _call("give up new privileges", _libc.prctl, _PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     _restrict()
+    _keep_off_terminals()
     for descriptor in settings.get("namespaces", ()):
         _call("enter the network of the run", _libc.setns, descriptor, 0)
         os.close(descriptor)
@@ -95,6 +100,38 @@ def _restrict() -> None:
     ruleset = _call("restrict itself", _libc.syscall, _LANDLOCK_CREATE_RULESET, rules, len(rules), 0)
     _call("restrict itself", _libc.syscall, _LANDLOCK_RESTRICT_SELF, ruleset, 0)
     os.close(ruleset)
+
+
+def _keep_off_terminals() -> None:
+    """Keep the command from typing into the terminal that it shares with whoever ran it (TIOCSTI, TIOCLINUX): a shell
+    there would run what it is given, outside of all this. Where the kernel has no filters of calls, or knows the
+    machine by another name, the command has no terminal of its own.
+    """
+    steps = [
+        (0x20, 0, 0, 4),  # load the architecture
+        (0x15, 3, 0, 0xC000003E),  # x86_64
+        (0x15, 5, 0, 0x40000003),  # i386
+        (0x15, 6, 0, 0xC00000B7),  # aarch64
+        (0x15, 3, 10, 0x40000028),  # arm
+        (0x20, 0, 0, 0),  # load the number of the call
+        (0x15, 5, 0, 16),  # ioctl
+        (0x15, 4, 7, 0x40000000 + 514),  # ioctl of x32
+        (0x20, 0, 0, 0),
+        (0x15, 2, 5, 54),  # ioctl of i386 and arm
+        (0x20, 0, 0, 0),
+        (0x15, 0, 3, 29),  # ioctl of aarch64
+        (0x20, 0, 0, 24),  # load its second argument, of which the kernel reads 32 bits
+        (0x15, 2, 0, termios.TIOCSTI),
+        (0x15, 1, 0, _TIOCLINUX),
+        (0x06, 0, 0, 0x7FFF0000),  # allow
+        (0x06, 0, 0, 0x00050000 | errno.EPERM),
+    ]
+    program = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *step) for step in steps))
+    filtering = struct.pack("@HP", len(steps), ctypes.addressof(program))
+    known = os.uname().machine in {"x86_64", "i686", "i386", "aarch64", "armv7l", "armv8l"}
+    if not known or _libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, filtering, 0, 0) < 0:
+        with contextlib.suppress(PermissionError):  # it leads a session already
+            os.setsid()
 
 
 def _call(what: str, call: Any, *arguments: Any, allowed: tuple[int, ...] = ()) -> int:

@@ -17,8 +17,8 @@ from typing import Any, Final, Generic, TypeVar, Unpack
 
 import grpc
 
-from sojourn.errors import InvalidInput, SojournError
-from sojourn.oautherrors import ParamNotBound, WrongParams
+from sojourn.errors import InvalidInput, Refused, SojournError
+from sojourn.oautherrors import ActionUsedUp, ParamNotBound, WrongParams
 from sojourn.sdk.answers import Answer, Refusal
 from sojourn.sdk.attempts import Attempt
 from sojourn.sdk.comparing import Stated, compare, in_python, stating
@@ -130,6 +130,7 @@ class _Call(Generic[AnyGuard]):
         self._method = method
         self._action = action
         self._inner = handler
+        self._passed = 0  # requests of the stream
 
     def handler(self) -> Any:
         """The same kind of handler, with requests as they came."""
@@ -171,9 +172,17 @@ class _Call(Generic[AnyGuard]):
         try:
             compare(token, self._action or Action(""), Fields(request), in_python)
         except (WrongParams, ParamNotBound) as error:
-            tried = Attempt(METHOD, self._method, verified=token, wanted=self._action)
-            return self._guard.tell(tried, Refusal(403, error.oauth_error, error.public), error.code)
+            return self._refused(token, error)
+        if self._action is not None and self._action.name in token.asks and self._passed:
+            return self._refused(
+                token, ActionUsedUp("uses of this action are counted, and a call is one: send one request")
+            )
+        self._passed += 1
         return None
+
+    def _refused(self, token: TaskToken, error: Refused) -> Refusal:
+        tried = Attempt(METHOD, self._method, verified=token, wanted=self._action)
+        return self._guard.tell(tried, Refusal(403, error.oauth_error, error.public), error.code)
 
 
 class _SyncCall(_Call[SyncGuard]):

@@ -33,7 +33,7 @@ from sojourn.spiffe import strictjson
 from sojourn.tasks.fitting import Exact
 
 JSON, URLENCODED, OTHER, UNSAID = "JSON", "a form", "other", "unsaid"
-_CHARSET: Final = re.compile(r";\s*charset\s*=\s*\"?([^\";\s]*)", re.IGNORECASE)
+_CHARSET: Final = re.compile(r";\s*charset[^=;]*=\s*\"?([^\";]*)", re.IGNORECASE)  # also `charset*` (RFC 2231)
 _CHARSETS: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _BEFORE_JSON: Final = b"\xef\xbb\xbf\xfe\xff\x00 \t\r\n"  # byte order marks, the zeros of UTF-16, spaces
 Headers = Iterable[tuple[str, str]]
@@ -115,6 +115,7 @@ async def read_stated(
     query: str, headers: Headers, action: Action, names: Collection[str], content: Callable[[], Awaitable[bytes]]
 ) -> HttpStated:
     """Read a request as far as these parameters need it. Raise InvalidInput, TooLarge, or ParamNotBound."""
+    _check_charset(headers)  # some frameworks read the query by it too
     segments = action.segments
     places = {name: action.params.get(name) for name in names}
     kinds = {place.kind: name for name, place in places.items() if isinstance(place, Place)}
@@ -166,13 +167,18 @@ def _kind(headers: Headers) -> str:
 def _check_encoding(headers: Headers) -> None:
     if any(value.lower() not in {"", "identity"} for value in _values(headers, "content-encoding")):
         raise InvalidInput("content that is compared is sent as it is, without a Content-Encoding")
+
+
+def _check_charset(headers: Headers) -> None:
     charsets = [each for value in _values(headers, "content-type") for each in _CHARSET.findall(value)]
-    if any(each.lower() not in _CHARSETS for each in charsets):
-        raise InvalidInput("content that is compared is in UTF-8")
+    if any(each.strip().lower() not in _CHARSETS for each in charsets):
+        raise InvalidInput("a request that is compared is in UTF-8")
 
 
 def _fields(text: bytes) -> list[Field]:
     """The fields of a query or a form, as those read it who end one at `&`, and as those who do at `;` as well."""
+    if not text.isascii():  # two servers make two texts of it
+        raise InvalidInput("what is not ASCII is escaped in a query or a form that is compared")
     parts = text.split(b"&")
     if b";" in text:
         parts += re.split(b"[&;]", text)

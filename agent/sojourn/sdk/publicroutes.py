@@ -8,7 +8,7 @@ from sojourn.sdk.routes import Action, Actions, action_finder
 
 CORS_PREFLIGHT: Final = "CORS preflight"
 _PREFLIGHT_HEADERS: Final = frozenset({"origin", "access-control-request-method"})
-_PUBLIC: Final = Action("(public)")
+_PUBLIC, _GUARDED = Action("(public)"), Action("(guarded)")
 
 
 class PublicRoutes:
@@ -16,8 +16,8 @@ class PublicRoutes:
 
     Each is written as a guarded route is, `"GET /health"`; one for GET is one for HEAD too. `"CORS preflight"` is every
     OPTIONS request that asks a browser's question before the request itself (Fetch, 3.3). Where a route with a name in
-    braces and a guarded one could both be meant, the guarded one is. A request whose path could be read as a guarded
-    route's, once it is decoded, is not public.
+    braces and a guarded one could both be meant, the guarded one is, for HEAD as for GET. A request whose path could be
+    read as a guarded route's, once it is decoded, is not public.
     """
 
     def __init__(self, public: Iterable[str], actions: Actions) -> None:
@@ -36,7 +36,10 @@ class PublicRoutes:
         literal = {each: _PUBLIC for each in routes if "{" not in each}
         with_names = {each: _PUBLIC for each in routes if "{" in each}
         self._any = bool(routes)
-        self._find = action_finder({**literal, **guarded, **with_names})
+        heads = dict.fromkeys(
+            (each for each in _with_head(list(guarded)) if each not in {*guarded, *literal}), _GUARDED
+        )
+        self._find = action_finder({**literal, **guarded, **heads, **with_names})
 
     def has(self, method: str, path: str, header_names: Iterable[str] = ()) -> bool:
         """Whether a request needs no token. `path` is as it was sent, and header names are in any case."""

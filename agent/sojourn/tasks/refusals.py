@@ -32,6 +32,17 @@ log = structlog.get_logger()
 MINUTE_SECONDS: Final = 60.0
 OTHER: Final = "other"
 _CODE: Final = re.compile("[a-z0-9_]{1,40}")
+# What our own guards tell. Whoever makes up others takes no place of these.
+OURS: Final = frozenset(
+    {
+        *("no_token", "no_action", "not_approved", "internal", "invalid_request", "invalid_input", "too_large"),
+        *("action_not_allowed", "wrong_params", "unbound_parameter", "limit_reached", "limit_exceeded"),
+        *("task_over", "superseded", "expired", "not_yet_valid", "used", "use_needed", "revoked", "replayed"),
+        *("malformed", "wrong_type", "wrong_audience", "wrong_issuer", "bad_signature", "bad_algorithm", "unknown_key"),
+        *("wrong_binding", "unproved_binding", "invalid_key", "wrong_url", "wrong_scheme", "several_proofs"),
+        *("unavailable", "stale_feed", "store_failed", "store_full", "action_not_granted"),
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +77,7 @@ class Refusals:
         self._alarms = alarms
         self._clock = clock
         self._tried: OrderedDict[str, Tried] = OrderedDict()  # by task
-        self._codes: set[str] = set()
+        self._codes: set[str] = set()  # of others
         self._recorded: Counter[str] = Counter()  # in this minute, by task and by service
         self._more: dict[str, dict[_Kind, Counter[str]]] = {}  # by whom they were told, counted in this minute, by code
         self._running = False  # a minute
@@ -134,7 +145,7 @@ class Refusals:
 
     def _known(self, code: str) -> str:
         """The code, unless there are too many: nobody makes up metrics and records of any length."""
-        if code in self._codes:
+        if code in OURS or code in self._codes:
             return code
         if len(self._codes) >= REFUSAL_CODES or not _CODE.fullmatch(code):
             return OTHER

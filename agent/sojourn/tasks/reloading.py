@@ -119,10 +119,14 @@ class Reloading:
 
 
 def _asks_more(before: TaskType, task: Task) -> bool:
-    """Whether the tokens of a task say less of its actions than they must by now: that they are counted, or high."""
+    """Whether the tokens of a task say less of its actions than they must by now.
+
+    That they are counted, that they are high, or that a parameter more concerns them.
+    """
     kind = task.type
     more = (kind.limits.keys() - before.limits.keys()) | (kind.high - before.high)
-    return any(action in more for grant in task.authority.grants for action in grant.actions)
+    actions = {action for grant in task.authority.grants for action in grant.actions}
+    return any(each in more or set(kind.concerning(each)) - set(before.concerning(each)) for each in actions)
 
 
 async def _nothing() -> None:

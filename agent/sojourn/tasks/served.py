@@ -37,8 +37,8 @@ class Served:
             _plain(action, SERVED_NAME_MAX),
             _plain(method, SERVED_NAME_MAX),
             _plain(f"{path}{asked}{shown}", SERVED_TARGET_MAX),
-            tuple(sorted(compared))[:PARAMS_PER_TASK],
-            tuple(sorted(unchecked))[:PARAMS_PER_TASK],
+            _names(compared),
+            _names(unchecked),
         )
 
     def params(self, token: TaskToken) -> dict[str, Any]:
@@ -58,6 +58,11 @@ NOTHING_SAID: Final = Served()
 def compared(token: TaskToken, given: Mapping[str, object]) -> tuple[str, ...]:
     """The parameters of a token that a request with these has been compared with."""
     return tuple(name for name in token.params if name in given)
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    """Names of parameters: whoever tells of longer ones, or of more than a task has, means none of a task."""
+    return tuple(sorted(each for each in names if len(each) <= SERVED_NAME_MAX))[:PARAMS_PER_TASK]
 
 
 def _plain(text: str, most: int) -> str:

@@ -274,6 +274,13 @@ class TestLifespan:
             assert 401 == (await http.options("/tickets/7")).status_code
             assert 401 == (await http.get("/tickets/7")).status_code
 
+    async def test_no_socket_is_public(self, verifier: TaskVerifier) -> None:
+        """A WebSocket needs a token, also at a path that anybody may read."""
+        guarded = TaskTokenMiddleware(app, verifier=verifier, actions=ACTIONS, public=["GET /live"])
+        wire = Wire("websocket.connect")
+        await guarded(websocket("/live", authorized=False), wire.receive, wire.send)
+        assert ["websocket.close"] == [message["type"] for message in wire.sent]
+
     async def test_unknown_scope(self, verifier: TaskVerifier) -> None:
         """A scope of a kind that we do not know is not let through."""
         wire = Wire()

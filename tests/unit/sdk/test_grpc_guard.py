@@ -48,6 +48,14 @@ class TestStreams:
             assert 403 == service.ask(name, requests, Credentials.bearer(token())).status
 
     @pytest.mark.parametrize("name", ["Collect", "Chat"])
+    def test_once(self, service: GrpcService, name: str) -> None:
+        """A call for an action whose uses are counted is one use, and has one request."""
+        counted = ("ticket:read",)
+        one = service.ask(name, [GOOD], Credentials.bearer(token(asks=counted)))
+        assert (200, 1) == (one.status, one.said.count("hello"))
+        assert 403 == service.ask(name, [GOOD, GOOD], Credentials.bearer(token(asks=counted))).status
+
+    @pytest.mark.parametrize("name", ["Collect", "Chat"])
     def test_no_token_of_one_request(self, service: GrpcService, name: str) -> None:
         """A token for one request is none for a call that streams them, though the first is that one."""
         for digest in (service.digest(), bound.of_grpc(SERVICE + name, b""), bound.of_grpc(SERVICE + name, _GOOD)):

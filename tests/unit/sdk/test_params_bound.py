@@ -174,6 +174,18 @@ class TestJson:
         """Content whose type names another charset than UTF-8 is refused."""
         assert BAD == await refund(http, b'{"cents": 2500}', f"application/json; charset={charset}")
 
+    @pytest.mark.parametrize(
+        "said", ["charset*=utf-8''utf-7", "charset*0=utf-7", "x=1; Charset = utf-7", "charset=utf-8 utf-7"]
+    )
+    async def test_charsets_in_other_words(self, http: httpx.AsyncClient, said: str) -> None:
+        """A charset that only some readers find in the type (RFC 2231) is refused as any other."""
+        assert BAD == await refund(http, b'{"cents": 2500}', f"application/json; {said}")
+
+    @pytest.mark.parametrize("kind", ["text/plain; charset=utf-7", "text/plain; charset*=utf-8''utf-7"])
+    async def test_charset_of_a_look(self, http: httpx.AsyncClient, kind: str) -> None:
+        """A charset is refused without content too: some frameworks read the query by it."""
+        assert 400 == (await ask(http, "GET", "/orders?order=O-1001", None, None, ("content-type", kind)))[0]
+
     async def test_compressed(self, http: httpx.AsyncClient) -> None:
         """Content that is packed is refused, also where it only says so."""
         content = b'{"cents": 2500}'

@@ -131,6 +131,8 @@ async def test_many_codes(room):
     for number in range(2 * REFUSAL_CODES):
         room.refusals.count(SHOP, TICKETS, f"code_{number}", 1)
     assert REFUSAL_CODES + 1 == len(heard)
+    room.refusals.count(SHOP, TICKETS, "wrong_params", 1)
+    assert "wrong_params" in heard  # nobody takes the place of what guards tell
 
 
 async def test_at_the_end(room, task):

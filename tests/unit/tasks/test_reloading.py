@@ -101,6 +101,17 @@ class TestDecidedAgain:
         await reloading.apply(types())
         assert before == task.authority
 
+    async def test_what_is_compared_more(self, room, reloading):
+        """Tokens of before are dead once a parameter more is to be compared with requests, and live on if it is none."""
+        bind = {"params": '{ticket = "string"}', "bind": '{"ticket:read" = [], "ticket:write" = [], "page:read" = []}'}
+        await reloading.apply(types(**bind))
+        task = await room.begin()
+        before = task.version
+        await reloading.apply(types(**bind, description='"the same"'))
+        assert before == task.version
+        await reloading.apply(types(**{**bind, "bind": '{"ticket:write" = [], "page:read" = []}'}))
+        assert before < task.version
+
     async def test_suspended_tasks_too(self, room, reloading, changing):
         """A suspended task is decided again and stays suspended; resumed it has no more than was left."""
         task, doomed = await room.begin(wanted=EVERYTHING), await room.begin(wanted=READ_TICKETS)

@@ -5,7 +5,7 @@ import string
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sojourn.limits import SERVED_NAME_MAX, SERVED_QUERY_NAMES, SERVED_TARGET_MAX
+from sojourn.limits import PARAMS_PER_TASK, SERVED_NAME_MAX, SERVED_QUERY_NAMES, SERVED_TARGET_MAX
 from sojourn.tasks.served import Served
 
 PLAIN = set(string.printable) - set(string.whitespace)
@@ -47,3 +47,12 @@ def test_many_names() -> None:
 def test_what_is_not_known() -> None:
     """What is not known is left out of records."""
     assert {"action": None, "method": None, "target": None} == Served().record()
+
+
+def test_names_without_end():
+    """Names of parameters are as short as a task's are, and as few, whoever tells of them."""
+    told = ["x" * 100_000, *(f"n{each}" for each in range(10_000))]
+    made = Served.of("", "GET", "/", told, told)
+    for names in (made.compared, made.unchecked):
+        assert len(names) <= PARAMS_PER_TASK
+        assert max(map(len, names)) <= SERVED_NAME_MAX
