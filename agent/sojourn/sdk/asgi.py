@@ -141,7 +141,7 @@ class TaskTokenMiddleware:
             try:
                 if self._guard is not None and isinstance(self._guard.verifier, TaskVerifier):
                     await hold(self._guard.verifier, self._routes, strict=self._strict)
-                await _Lifespan(self.app).run(scope, receive, send)
+                await _Lifespan(self.app, stack.aclose).run(scope, receive, send)
             except RoutesNotBound as error:
                 await receive()  # lifespan.startup
                 await send({"type": "lifespan.startup.failed", "message": error.public})
@@ -150,10 +150,14 @@ class TaskTokenMiddleware:
 
 
 class _Lifespan:
-    """Runs the application's lifespan, or a bare one of our own if the application has none."""
+    """Runs the application's lifespan, or a bare one of our own if the application has none.
 
-    def __init__(self, app: App) -> None:
+    `close` is called before the server hears that all is done: it waits for nothing that comes after.
+    """
+
+    def __init__(self, app: App, close: Callable[[], Awaitable[None]]) -> None:
         self._app = app
+        self._close = close
         self._received: MutableMapping[str, Any] | None = None
         self._answered = False
 
@@ -164,6 +168,8 @@ class _Lifespan:
 
         async def send_noted(message: MutableMapping[str, Any]) -> None:
             self._answered = True
+            if message["type"].startswith("lifespan.shutdown."):
+                await self._close()
             await send(message)
 
         try:
@@ -177,7 +183,7 @@ class _Lifespan:
             await receive()
         await send({"type": "lifespan.startup.complete"})
         await receive()
-        await send({"type": "lifespan.shutdown.complete"})
+        await send_noted({"type": "lifespan.shutdown.complete"})
 
 
 class Content:

@@ -47,13 +47,13 @@ def main(settings: dict[str, Any], command: list[str]) -> NoReturn:
         os.close(descriptor)
     for file in settings.get("readable", ()):
         if not os.access(file, os.R_OK):
-            fail(REFUSED, f"the command's user cannot read {file}: set TMPDIR to a folder that it may read")
+            fail(REFUSED, f"the command's user cannot read {file}: set TMPDIR to a folder that it may read", "refused")
     try:
         os.execvp(command[0], command)  # noqa: S606  # what this is for
     except FileNotFoundError:
-        fail(NOT_FOUND, f"command {command[0]!r} was not found")
+        fail(NOT_FOUND, f"command {command[0]!r} was not found", "usage")
     except OSError as error:
-        fail(NOT_EXECUTABLE, f"command {command[0]!r} cannot be run: {error.strerror}")
+        fail(NOT_EXECUTABLE, f"command {command[0]!r} cannot be run: {error.strerror}", "usage")
 
 
 def become(name: str) -> None:
@@ -62,7 +62,7 @@ def become(name: str) -> None:
         user = pwd.getpwnam(name)
         groups = os.getgrouplist(name, user.pw_gid)
     except KeyError:
-        fail(REFUSED, f"there is no user {name!r}")
+        fail(REFUSED, f"there is no user {name!r}", "invalid_input")
     if (user.pw_uid, user.pw_gid) != (os.geteuid(), os.getegid()) or os.geteuid() == 0:
         try:
             os.setgroups(groups)
@@ -70,7 +70,7 @@ def become(name: str) -> None:
             os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
         except PermissionError:
             mine = pwd.getpwuid(os.geteuid()).pw_name if _known(os.geteuid()) else str(os.geteuid())
-            fail(REFUSED, f"{mine!r} may not run a command as {name!r}: only root may")
+            fail(REFUSED, f"{mine!r} may not run a command as {name!r}: only root may", "refused")
     os.environ.update(HOME=user.pw_dir, USER=name, LOGNAME=name)
     os.environ.pop("XDG_RUNTIME_DIR", None)  # it is the other user's
 
@@ -137,13 +137,13 @@ def _keep_off_terminals() -> None:
 def _call(what: str, call: Any, *arguments: Any, allowed: tuple[int, ...] = ()) -> int:
     result = int(call(*arguments))
     if result < 0 and ctypes.get_errno() not in allowed:
-        fail(REFUSED, f"the command cannot {what}: {os.strerror(ctypes.get_errno())}")
+        fail(REFUSED, f"the command cannot {what}: {os.strerror(ctypes.get_errno())}", "refused")
     return result
 
 
-def fail(status: int, why: str) -> NoReturn:
+def fail(status: int, why: str, code: str) -> NoReturn:
     """End with an error, as the command does whose start this is."""
-    os.write(2, f"error: {why}\n".encode(errors="backslashreplace"))
+    os.write(2, f"error: {why} [{code}]\n".encode(errors="backslashreplace"))
     os._exit(status)
 
 

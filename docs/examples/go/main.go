@@ -1,5 +1,6 @@
 // A note on a ticket, by a token that is for this one request and bound to a key of this program.
 //
+//	export SOJOURN_SOCKET="$(sojourn config show socket)"
 //	cd docs/examples/go && go run . 42 "asked the fire brigade"
 //
 // It needs Go 1.24 or newer and nothing beyond the standard library; guarded_service.py is who it talks to. The agent

@@ -1,5 +1,6 @@
 // A note on a ticket, by a token that is for this one request and bound to a key of this program.
 //
+//     export SOJOURN_SOCKET="$(sojourn config show socket)"
 //     node docs/examples/node/note.mjs 42 "asked the fire brigade"
 //
 // It needs Node 20 or newer and no package; guarded_service.py is who it talks to. The agent is asked at its Unix
@@ -14,8 +15,8 @@ const SOCKET = (process.env.SOJOURN_SOCKET ?? process.env.SPIFFE_ENDPOINT_SOCKET
 // The agent knows its token endpoint by this URL where it is asked through the socket.
 const TOKEN_URL = "http://localhost/token";
 
-// Begins a task for one ticket, and gets the token for the one request that the digest names. The task lives with this
-// process and ends with its token.
+// Begins a task for one ticket, and gets the token for the one request that the digest names. The task is its
+// token: it ends when that has expired, or when it is revoked.
 async function fetchToken(prover, ticket, digest) {
   const form = new URLSearchParams({
     grant_type: "client_credentials",

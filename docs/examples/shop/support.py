@@ -18,14 +18,18 @@ def said(answer: httpx.Response) -> str:
     return f"{answer.status_code} {found.get('error_description') or found.get('refunded') or found['order']}"
 
 
-with sojourn.task("refund-order", params={"order": "O-1001", "cents": 2500}) as task, task.client(URL) as shop:
-    print("look        ", said(shop.get("/orders/O-1001")))
-    print("look again  ", said(shop.get("/orders", params={"order": "O-1001"})))
-    print("another one ", said(shop.get("/orders/O-9999")))
-    print("too much    ", said(shop.post("/orders/O-1001/refunds", json={"cents": 9900})))
-    print("refund      ", said(shop.post("/orders/O-1001/refunds", json={"cents": 2500})))
+with (
+    sojourn.task("refund-order", params={"order": "O-1001", "cents": 2500}) as task,
+    task.client(URL, actions=["order:read"]) as orders,
+    task.client(URL, actions=["refund:create"]) as refunds,
+):
+    print("look        ", said(orders.get("/orders/O-1001")))
+    print("look again  ", said(orders.get("/orders", params={"order": "O-1001"})))
+    print("another one ", said(orders.get("/orders/O-9999")))
+    print("too much    ", said(refunds.post("/orders/O-1001/refunds", json={"cents": 9900})))
+    print("refund      ", said(refunds.post("/orders/O-1001/refunds", json={"cents": 2500})))
     try:
-        print("once more   ", said(shop.post("/orders/O-1001/refunds", json={"cents": 2500})))
+        print("once more   ", said(refunds.post("/orders/O-1001/refunds", json={"cents": 2500})))
     except SojournError as error:  # the agent gives no more token for it
         print("once more   ", error.remote_code or error.code)
-    print("look        ", said(shop.get("/orders/O-1001")))
+    print("look        ", said(orders.get("/orders/O-1001")))

@@ -9,6 +9,7 @@ import httpx
 import pytest
 from fakes.fake_agent import FakeAgent
 from fakes.task_feed import AUDIENCE, live, over, signing_key, snapshot, token
+from sojourn._pb.sojourn.v1 import validation_pb2
 from sojourn.errors import InvalidInput
 from sojourn.sdk.asgi import TaskTokenMiddleware
 from sojourn.sdk.client import Client
@@ -273,6 +274,45 @@ class TestLifespan:
             assert 200 == (await http.options("/tickets/7", headers=preflight)).status_code
             assert 401 == (await http.options("/tickets/7")).status_code
             assert 401 == (await http.get("/tickets/7")).status_code
+
+    @pytest.mark.parametrize("knows_lifespan", [True, False])
+    async def test_tells_all_before_it_ends(self, agent: FakeAgent, socket: Path, knows_lifespan: bool) -> None:
+        """What was let through and refused is told to the agent before the server hears that the shutdown is complete."""
+        agent.push("WatchTasks", snapshot([KEY], live("t1", 5)))
+        agent.answers |= {
+            "DescribeAudience": validation_pb2.DescribeAudienceResponse(),
+            "ReportUse": validation_pb2.ReportUseResponse(),
+            "ReportRefusals": validation_pb2.ReportRefusalsResponse(),
+        }
+
+        async def knowing(scope: Any, receive: Any, send: Any) -> None:
+            if scope["type"] != "lifespan":
+                return await app(scope, receive, send)
+            for step in ("startup", "shutdown"):
+                await receive()
+                await send({"type": f"lifespan.{step}.complete"})
+            return None
+
+        inner = knowing if knows_lifespan else app
+        guarded = TaskTokenMiddleware(inner, audience=AUDIENCE, socket=str(socket), actions=ACTIONS, wait_for_agent=10)
+        wire = Wire("lifespan.startup")
+        told: list[str] = []
+
+        async def send(message: Any) -> None:
+            if message["type"] == "lifespan.shutdown.complete":
+                told.extend(name for name, _ in agent.requests)
+            await wire.send(message)
+
+        async with asyncio.timeout(20), asyncio.TaskGroup() as group:
+            group.create_task(guarded({"type": "lifespan"}, wire.receive, send))
+            while not wire.sent:
+                await asyncio.sleep(0.01)
+            transport = httpx.ASGITransport(guarded)
+            async with httpx.AsyncClient(transport=transport, base_url="http://tickets") as http:
+                assert 200 == (await http.get("/tickets/7", headers=bearer())).status_code
+                assert 403 == (await http.post("/tickets", headers=bearer())).status_code
+            wire.proceed.set()
+        assert {"ReportUse", "ReportRefusals"} <= set(told)
 
     async def test_no_socket_is_public(self, verifier: TaskVerifier) -> None:
         """A WebSocket needs a token, also at a path that anybody may read."""
