@@ -14,6 +14,7 @@ from sojourn.limits import GUARDED_CONTENT_MAX_BYTES, GUARDED_FIELDS_MAX, JSON_D
 from sojourn.sdk.asgi import TaskTokenMiddleware
 from sojourn.sdk.guard import Action, body, form, header, path, query
 from sojourn.sdk.guarded import guarded
+from sojourn.sdk.httpstated import HttpStated
 from sojourn.sdk.places import field
 from sojourn.sdk.refusals import RefusedRequest
 from sojourn.sdk.routes import action_finder
@@ -185,6 +186,11 @@ class TestJson:
     async def test_charset_of_a_look(self, http: httpx.AsyncClient, kind: str) -> None:
         """A charset is refused without content too: some frameworks read the query by it."""
         assert 400 == (await ask(http, "GET", "/orders?order=O-1001", None, None, ("content-type", kind)))[0]
+
+    def test_query_as_it_is(self) -> None:
+        """A query with bytes beyond ASCII, of which two servers make two texts, is refused where it is compared."""
+        with pytest.raises(InvalidInput, match="escaped"):
+            HttpStated("order=O-1001&x=\xc3\xa9", [], {}).at(query("order"))
 
     async def test_compressed(self, http: httpx.AsyncClient) -> None:
         """Content that is packed is refused, also where it only says so."""
