@@ -27,8 +27,10 @@ class Person:
 
     def same_user(self, other: "Person") -> bool:
         """Whether they count as one user: who logged in counts, whatever they have become since, if it is known of
-        both.
+        both. A user who is not root is one, whatever logins are told: where none is set, each process may say its own.
         """
+        if self.uid == other.uid and self.uid != 0:
+            return True
         if self.login_uid is not None and other.login_uid is not None:
             return self.login_uid == other.login_uid
         return bool(self._users & other._users)
