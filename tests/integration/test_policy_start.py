@@ -117,7 +117,7 @@ def test_without_a_last_good_set(agent: AgentProcess) -> None:
     assert ("error", "no_task_types") == (refused["event"], refused["code"])
     done = agent.run("task", "run", "--type", "two-places", "--", "true", check=False)
     assert (1, True) == (done.returncode, "[no_task_types]" in done.stderr)
-    assert "next:  the operator's `sojourn status` names the file that is wrong" in done.stderr
+    assert "`sojourn status` names the file of task types that is wrong" in done.stderr
     agent.run("task", "block", "--type", "two-places")  # nobody can tell whether there is such a type
     agent.run("task", "unblock", "--type", "two-places")
     with SyncClient(agent.socket) as client:

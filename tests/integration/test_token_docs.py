@@ -26,14 +26,22 @@ def agent() -> Iterator[AgentProcess]:
 
 
 def shell(agent: AgentProcess, *lines: str) -> "subprocess.CompletedProcess[str]":
-    """One shell that is given these lines, as a reader would try them."""
+    """One shell that is given these lines, as a reader would try them.
+
+    Unlike a reader's it would become its last command, and so another program than the one that holds tasks: `:` is last.
+    """
     environment = {
         **agent.environment,
         "SOJOURN_SOCKET": agent.socket,  # the agent is not at the default place
         "PATH": f"{Path(COMMAND[0]).parent}:{os.environ['PATH']}",
     }
     return subprocess.run(
-        ["bash", "-c", "\n".join(lines)], env=environment, capture_output=True, text=True, timeout=90, check=False
+        ["bash", "-c", "\n".join([*lines, ":"])],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
     )
 
 

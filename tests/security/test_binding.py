@@ -228,7 +228,7 @@ async def test_a_token_of_class_high_is_claimed_at_the_agent(service: Service) -
     service.agent.answers["ValidateToken"] = used
     refused(await service.bearer(token, **request), 401, "invalid_token", "was used")
     del service.agent.answers["ValidateToken"]
-    refused(await service.bearer(token, **request), 401, "invalid_token")
+    refused(await service.bearer(token, **request), 503, "temporarily_unavailable")
 
 
 # --- the answers -----------------------------------------------------------------------------------------------------
@@ -258,7 +258,7 @@ async def test_whatever_fails_is_a_refusal(service: Service) -> None:
 
     token = service.token(params_digest=bound.of_http("DELETE", PATH, b""))
     request = HttpRequest("DELETE", PATH, "", [("Authorization", f"Bearer {token}")])
-    answer = refused(await service.guard.check(request, breaks), 401, "invalid_token")
+    answer = refused(await service.guard.check(request, breaks), 503, "temporarily_unavailable")
     assert b"secret" not in answer.body()
 
 
