@@ -162,22 +162,25 @@ class TestAsked:
 class TestCounted:
     """An action whose uses are counted: the token says that the agent must be asked."""
 
-    TEXT = token(KEY, actions=("ticket:close", "ticket:read"), asks=("ticket:close",))
+    @pytest.fixture
+    def text(self) -> str:
+        """Made when it is needed: it lives for a minute."""
+        return token(KEY, actions=("ticket:close", "ticket:read"), asks=("ticket:close",))
 
-    async def test_asked(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+    async def test_asked(self, agent: FakeAgent, verifier: TaskVerifier, text: str) -> None:
         """The agent is asked before it passes, with its action and that it is a use; of others it is not."""
         agent.answers["ValidateToken"] = VALID
-        await verifier.verify(self.TEXT, "ticket:read")
+        await verifier.verify(text, "ticket:read")
         assert 0 == asked(agent)
-        await verifier.verify(self.TEXT, "ticket:close")
+        await verifier.verify(text, "ticket:close")
         ((_, request),) = [each for each in agent.requests if each[0] == "ValidateToken"]
         assert ("ticket:close", True, False) == (request.action, request.use, request.no_action)
 
-    async def test_used_up(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+    async def test_used_up(self, agent: FakeAgent, verifier: TaskVerifier, text: str) -> None:
         """When all uses are made that is the reason, and not that the token is not good."""
         agent.answers["ValidateToken"] = pb.ValidateTokenResponse(code="limit_reached", reason="once, and has done so")
         with pytest.raises(ActionUsedUp, match="has done so"):
-            await verifier.verify(self.TEXT, "ticket:close")
+            await verifier.verify(text, "ticket:close")
 
     @pytest.mark.parametrize(
         "answer",
@@ -188,22 +191,22 @@ class TestCounted:
             pb.ValidateTokenResponse(code="store_full", reason="there is no room"),
         ],
     )
-    async def test_fails_closed(self, agent: FakeAgent, verifier: TaskVerifier, answer: object) -> None:
+    async def test_fails_closed(self, agent: FakeAgent, verifier: TaskVerifier, answer: object, text: str) -> None:
         """However fresh the feed is: without the agent's clear yes it does not pass."""
         agent.answers["ValidateToken"] = answer
         with pytest.raises(InvalidToken):
-            await verifier.verify(self.TEXT, "ticket:close")
+            await verifier.verify(text, "ticket:close")
 
-    async def test_nobody_says_which(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+    async def test_nobody_says_which(self, agent: FakeAgent, verifier: TaskVerifier, text: str) -> None:
         """A token with such an action is not good for a service that does not say for which action it is."""
         with pytest.raises(WrongParams):
-            await verifier.verify(self.TEXT)
+            await verifier.verify(text)
         assert 0 == asked(agent)
 
-    async def test_for_no_action(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+    async def test_for_no_action(self, agent: FakeAgent, verifier: TaskVerifier, text: str) -> None:
         """What is for no action of the task's, as a greeting of MCP, spends no use: a token of class high is used up."""
         agent.answers["ValidateToken"] = VALID
-        await verifier.use(await verifier.examine(self.TEXT), None)
+        await verifier.use(await verifier.examine(text), None)
         assert 0 == asked(agent)
         high = token(KEY, actions=("ticket:close",), asks=("ticket:close",), task_class="high")
         await verifier.use(await verifier.examine(high), None)
