@@ -82,7 +82,7 @@ class TaskTokenMiddleware:
         if scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
         elif scope["type"] in {"http", "websocket"}:
-            if scope["type"] == "http" and self._is_public(scope):
+            if self._public and scope["type"] == "http" and self._is_public(scope):
                 await self.app({name: value for name, value in scope.items() if name != SCOPE_KEY}, receive, send)
                 return
             content = Content(receive)

@@ -41,6 +41,10 @@ class PublicRoutes:
         )
         self._find = action_finder({**literal, **guarded, **heads, **with_names})
 
+    def __bool__(self) -> bool:
+        """Whether any request is public."""
+        return self._any or self._preflight
+
     def has(self, method: str, path: str, header_names: Iterable[str] = ()) -> bool:
         """Whether a request needs no token. `path` is as it was sent, and header names are in any case."""
         if self._any:
