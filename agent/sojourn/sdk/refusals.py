@@ -1,12 +1,10 @@
 """Says what a guard refuses: in the log `sojourn.guard` at once, and to the agent each second, behind the requests."""
 
-import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final, Self
+from typing import Final
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.allowance import Allowance
@@ -19,17 +17,15 @@ from sojourn.limits import (
     TOKEN_USE_CALLS_MAX,
     TOKEN_USES_BYTES_PER_REPORT,
 )
+from sojourn.sdk.behind import REPORT_SECONDS, SEND_SECONDS, Behind, log
 from sojourn.sdk.validating import Agent, served_message
 from sojourn.tasks.served import NOTHING_SAID, Served
 from sojourn.tasks.tokens import TaskToken
 
-REPORT_SECONDS: Final = 1.0
-SEND_SECONDS: Final = 2.0
 # Of a token that is refused so somebody of ours may have had it; what is refused otherwise could say anything.
 _MAY_BE_OURS: Final = frozenset(
     {"task_over", "superseded", "expired", "used", "unproved_binding", "wrong_binding", "wrong_audience"}
 )
-log = logging.getLogger("sojourn.guard")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +42,8 @@ class RefusedRequest:
 _Named = tuple[str, str, Served]  # token, code, request
 
 
-class Refusals:
-    """Takes notes at once, and sends them behind. What is too much is counted, and what cannot be sent is lost."""
+class Refusals(Behind):
+    """Takes notes at once, and sends them behind. What is too much is counted alone; `lost` counts requests."""
 
     def __init__(
         self,
@@ -58,36 +54,15 @@ class Refusals:
         now: Callable[[], float] | None = None,
     ) -> None:
         """`now`: seconds of a clock that nobody sets, for the log's limit; None: time.monotonic."""
+        super().__init__(every_seconds, 0, "refusals cannot be told to the agent, and are in its records nowhere")
         self._client = client
         self._audience = audience
-        self._every_seconds = every_seconds
         self._named: Counter[_Named] = Counter()
         self._targets: Counter[tuple[str, str]] = Counter()  # of each token and code: different requests
         self._strangers = 0  # of those: with tokens that are not known to be good
         self._others: Counter[str] = Counter()
-        self._some = asyncio.Event()
-        self._hurry = asyncio.Event()  # the guard closes
         self._logged = Allowance(REFUSALS_LOGGED_PER_SECOND, now)
         self._unlogged = 0
-        self._sender: asyncio.Task[None] | None = None
-        self._told = False
-        self._closing = False
-        self.lost = 0  # requests
-
-    async def __aenter__(self) -> Self:
-        self._sender = asyncio.create_task(self._send_always())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._closing = True
-        self._some.set()
-        self._hurry.set()
-        if self._sender is not None:
-            try:
-                await asyncio.gather(self._sender, return_exceptions=True)  # what it is sending is not sent in vain
-            finally:
-                self._sender.cancel()
-        await self._send()
 
     def note(self, refused: RefusedRequest) -> None:
         """A request was refused."""
@@ -126,32 +101,20 @@ class Refusals:
         if more:
             log.warning("%d refusals before that one were too many to be logged", more)
 
-    async def _send_always(self) -> None:
-        while not self._closing:
-            await self._some.wait()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every_seconds):
-                    await self._hurry.wait()
-            await self._send()
-
     async def _send(self) -> None:
         named, self._named = self._named, Counter()
         others, self._others = self._others, Counter()
         self._targets.clear()
         self._strangers = 0
-        self._some.clear()
         for request in _reports(self._audience, named, others):
             count = sum(each.count for each in request.refusals) + sum(each.count for each in request.others)
             try:
                 await self._client.connection.unary(
                     "/sojourn.v1.Validation/ReportRefusals", request, pb.ReportRefusalsResponse, SEND_SECONDS
                 )
-                self._told = False
+                self._sent()
             except Exception as error:  # noqa: BLE001  a report that fails must not stop those to come
-                self.lost += count
-                if not self._told:
-                    self._told = True
-                    log.warning("refusals cannot be told to the agent, and are in its records nowhere: %s", error)
+                self._lose(count, str(error))
 
 
 def _reports(audience: str, named: Counter[_Named], others: Counter[str]) -> Iterator[pb.ReportRefusalsRequest]:

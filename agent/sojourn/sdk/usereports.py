@@ -5,12 +5,9 @@ The first call of each task is reported at once, those that follow each second, 
 something is heard of the task, as its end.
 """
 
-import asyncio
-import contextlib
-import logging
 from collections import OrderedDict
 from collections.abc import Iterator
-from typing import Final, Self
+from typing import Final
 
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.limits import (
@@ -20,44 +17,22 @@ from sojourn.limits import (
     TOKEN_USES_PER_REPORT,
     USED_TASKS_KEPT,
 )
+from sojourn.sdk.behind import REPORT_SECONDS, SEND_SECONDS, Behind
 from sojourn.sdk.validating import Agent
 
-REPORT_SECONDS: Final = 1.0
 GAP_SECONDS: Final = 0.02  # between two reports, however much is at once
-SEND_SECONDS: Final = 2.0
-log = logging.getLogger("sojourn.guard")
 
 
-class UseReports:
-    """Takes notes at once, and sends them behind. What cannot be sent is lost, which the log tells once."""
+class UseReports(Behind):
+    """Takes notes at once, and sends them behind. `lost` counts calls."""
 
     def __init__(self, client: Agent, *, every_seconds: float = REPORT_SECONDS) -> None:
+        loss = "calls under tasks cannot be reported to the agent, and do not count"
+        super().__init__(every_seconds, GAP_SECONDS, loss)
         self._client = client
-        self._every_seconds = every_seconds
         self._noted: dict[tuple[str, str], int] = {}
         self._tasks: set[str] = set()  # of what was noted
         self._known: OrderedDict[str, None] = OrderedDict()  # tasks of which something was reported
-        self._some = asyncio.Event()
-        self._due = asyncio.Event()  # at once
-        self._sender: asyncio.Task[None] | None = None
-        self._told = False
-        self._closing = False
-        self.lost = 0  # calls
-
-    async def __aenter__(self) -> Self:
-        self._sender = asyncio.create_task(self._send_always())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._closing = True
-        self._some.set()
-        self._due.set()
-        if self._sender is not None:
-            try:
-                await asyncio.gather(self._sender, return_exceptions=True)  # what it is sending is not sent in vain
-            finally:
-                self._sender.cancel()
-        await self._send()
 
     def note(self, token: str, action: str, task_id: str = "") -> None:
         """A call for `action` was let through with `token`, of this task."""
@@ -80,20 +55,9 @@ class UseReports:
         if task_id in self._tasks or not task_id:
             self._due.set()
 
-    async def _send_always(self) -> None:
-        while not self._closing:
-            await self._some.wait()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(self._every_seconds):
-                    await self._due.wait()
-            await self._send()
-            await asyncio.sleep(GAP_SECONDS)
-
     async def _send(self) -> None:
         noted, self._noted = self._noted, {}
         self._tasks.clear()
-        self._some.clear()
-        self._due.clear()
         for uses in _reports(noted):
             try:
                 await self._client.connection.unary(
@@ -102,15 +66,9 @@ class UseReports:
                     pb.ReportUseResponse,
                     SEND_SECONDS,
                 )
-                self._told = False
+                self._sent()
             except Exception as error:  # noqa: BLE001  a report that fails must not stop those to come
                 self._lose(sum(use.calls for use in uses), str(error))
-
-    def _lose(self, calls: int, why: str) -> None:
-        self.lost += calls
-        if not self._told:
-            self._told = True
-            log.warning("calls under tasks cannot be reported to the agent, and do not count: %s", why)
 
 
 def _reports(noted: dict[tuple[str, str], int]) -> Iterator[list[pb.TokenUse]]:
