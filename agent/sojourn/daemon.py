@@ -44,6 +44,7 @@ from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
 from sojourn.doors.trustdocuments import TrustDocuments
+from sojourn.doors.turns import Turns
 from sojourn.errors import SojournError
 from sojourn.identity import adopting
 from sojourn.identity.lookout import Lookout
@@ -188,8 +189,9 @@ async def _open_doors(
 
     reload.on([f"limits.{key}" for key in type(config.limits).model_fields], limit)
     lists = statuslists.routes(rooms.engine)
-    http = HttpProtocols(api.app([*events.EventsApi(rooms.signals, rooms.identities).routes(), *lists]))
-    public = Door(admission, rooms.subordinates, http=http.of_peer)
+    turns = Turns()
+    http = HttpProtocols(api.app([*events.EventsApi(rooms.signals, rooms.identities).routes(), *lists]), turns)
+    public = Door(admission, rooms.subordinates, turns=turns, http=http.of_peer)
     owners = frozenset({0, os.geteuid()})
     # A door of its own, so that no workload can take the operator's place.
     operators = Admission(
@@ -213,7 +215,7 @@ async def _open_doors(
     ):
         listener = bind(path, mode)
         stack.callback(unbind, path, listener)
-        door.server = serve(made, common, message_max_bytes=maximum)
+        door.server = serve(made, common, message_max_bytes=maximum, turns=door.turns)
         stack.push_async_callback(door.drain)
         await door.open(listener)
         stack.callback(door.stop_accepting)

@@ -43,10 +43,14 @@ SECRETS_PER_STREAM = 1_000  # resource names on one SDS stream; Envoy asks for o
 SECRET_NAMES_BYTES_PER_UID = 16 * 1024 * 1024  # that all of a user's delta streams are subscribed to, as kept
 SECRET_NAME_BYTES = 256  # that keeping a name takes beyond its length
 CALLS_PER_UID = 64  # that are being answered at once; over that a caller is told to come back
-FRAMES_PER_TURN = (
-    64  # of one caller's connections, before others have a turn: with a new call in each second about 5 ms
-)
-TURN_SECONDS = 0.005  # or for so long, where reading them takes longer than that; and of pushes to streams
+CALLS_PER_TURN = 8  # of one caller's that are begun before others have a turn: at 100 to 600 us each
+CALLS_PER_TURN_IN_COMPANY = 1  # while others ask for something too
+COMPANY_SECONDS = 10.0  # for which others count who have asked for something
+TURN_SECONDS = 0.001  # of reading; a turn is over then as well
+TURNS_GIVEN_PER_ROUND = 16  # to callers who wait for another one, of however many they are
+PUSH_SECONDS = 0.005  # of pushes to streams, before others are answered
+ACCEPTED_PER_ROUND = 64  # connections, at some 10 us each: who waits behind them is not known before
+ACCEPT_PAUSE_SECONDS = 1.0  # where the kernel has no room for another one
 MESSAGES_PER_ROUND = 16  # of one caller's calls that send several: at 100 to 300 us each a few ms
 HEADER_BLOCK_FRAMES = 8  # a caller that sends more of them sends nothing else
 HEADER_BLOCK_MAX_BYTES = 64 * 1024  # packed or unpacked; over METADATA_MAX_BYTES the call is refused, over that all
@@ -69,7 +73,6 @@ SOCKET_PATH_MAX_BYTES = 107  # sun_path
 HTTP_BODY_MAX_BYTES = 64 * 1024  # two tokens and some authorization_details
 HTTP_KEEP_ALIVE_SECONDS = 30
 HTTP_READ_BYTES = 16 * 1024  # that are read in one step
-HTTP_READS_PER_TURN = 16  # of one caller's connections, before others have a turn: as many requests, in about 5 ms
 HTTP_PIPELINE = 8  # requests sent ahead on a connection
 HTTP_REQUESTS_AT_ONCE = 32  # of one user, workload or address: others wait for no more than these
 HTTP_REQUESTS_WAITING = 10_000  # of one as well, behind those; each is about 8 KiB

@@ -12,15 +12,14 @@ from uvicorn.server import ServerState
 
 from sojourn.allowance import Allowance
 from sojourn.doors.admission import Held
-from sojourn.doors.http2.turns import Turn, Turns
 from sojourn.doors.scope import HELD, SENDER
+from sojourn.doors.turns import Turn, Turns
 from sojourn.errors import LimitExceeded
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
     HTTP_KEEP_ALIVE_SECONDS,
     HTTP_PIPELINE,
     HTTP_READ_BYTES,
-    HTTP_READS_PER_TURN,
     HTTP_REQUEST_SECONDS,
     METADATA_MAX_BYTES,
     REFUSALS_LOGGED_PER_SECOND,
@@ -34,7 +33,7 @@ log = structlog.get_logger()
 class Conversations:
     """Makes uvicorn's protocol, and knows those that are open."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, turns: Turns) -> None:
         self.config = uvicorn.Config(
             app,
             http="httptools",
@@ -49,7 +48,7 @@ class Conversations:
         self.config.load()
         self.state = ServerState()
         self.logged = Allowance(REFUSALS_LOGGED_PER_SECOND)
-        self.turns = Turns(HTTP_READS_PER_TURN)
+        self.turns = turns
         self.held = Held(REQUESTS_HELD_BYTES)  # of all requests that are not answered yet
 
     def make(self, sender: Sender) -> "Conversation":
@@ -99,7 +98,7 @@ class Conversation(HttpToolsProtocol):
         finally:
             if self._came:
                 self._came.popleft()
-            turn.spend(monotonic() - begun)
+            turn.spend(monotonic() - begun, calls=1)
         if self._came:
             return True
         if self._waits:

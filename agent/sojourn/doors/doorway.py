@@ -64,18 +64,21 @@ class Doorway(Generic[AnyVisitor]):
 class Caller(asyncio.Protocol, Generic[AnyVisitor]):
     """One connection: tells by its first bytes which protocol it speaks, and leaves it to that."""
 
-    def __init__(self, door: "Doorway[AnyVisitor]") -> None:
+    def __init__(self, door: "Doorway[AnyVisitor]", peer: AnyVisitor | None = None) -> None:
+        """`peer`: who it is, where that was found out before."""
         self._door = door
         self._transport: asyncio.Transport | None = None
-        self._peer: AnyVisitor | None = None
+        self._peer = peer
+        self._gone = False
         self._protocol: asyncio.Protocol | None = None
         self._held = b""
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's always is
         self._transport = transport
-        self._peer = self._door.enter(self, transport)
         if self._peer is None:
+            self._peer = self._door.enter(self, transport)
+        if self._peer is None or self._gone:
             transport.abort()
             return
         self._deadline = asyncio.get_running_loop().call_later(FIRST_BYTES_SECONDS, self.abort)
@@ -107,6 +110,7 @@ class Caller(asyncio.Protocol, Generic[AnyVisitor]):
     def _decided(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline = None
 
     def pause_writing(self) -> None:
         if self._protocol is not None:
@@ -123,6 +127,7 @@ class Caller(asyncio.Protocol, Generic[AnyVisitor]):
         self._decided()
         if self._protocol is not None:
             self._protocol.connection_lost(error)
+            self._protocol = None  # which has the transport, and that this: nothing is left for the garbage collector
         if self._peer is not None:
             self._door.leave(self, self._peer)
             self._peer = None
@@ -136,5 +141,6 @@ class Caller(asyncio.Protocol, Generic[AnyVisitor]):
             self.abort()
 
     def abort(self) -> None:
+        self._gone = True
         if self._transport is not None:
             self._transport.abort()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.types import ASGIApp
 
 from sojourn.attestation.peer import Peer
+from sojourn.doors.turns import Turns
 from sojourn.tasks.clients import Sender
 
 if TYPE_CHECKING:
@@ -17,15 +18,17 @@ if TYPE_CHECKING:
 class HttpProtocols:
     """Makes uvicorn's protocol for callers that the door hands over."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, turns: Turns | None = None) -> None:
+        """`turns`: those in which requests are read; None: some of their own."""
         self._app = app
+        self._turns = turns or Turns()
         self._conversations: Conversations | None = None
 
     def make(self, sender: Sender) -> "Conversation":
         if self._conversations is None:
             from sojourn.doors.conversation import Conversations
 
-            self._conversations = Conversations(self._app)
+            self._conversations = Conversations(self._app, self._turns)
         return self._conversations.make(sender)
 
     def of_peer(self, peer: Peer) -> "Conversation":

@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 from sojourn._pb.pool import POOL
 from sojourn.doors.calls import Call, Calls, Method
 from sojourn.doors.http2.server import Handler, Server
+from sojourn.doors.turns import Turns
 from sojourn.errors import NotFound
 
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
@@ -42,8 +43,12 @@ def serve(
     *,
     message_max_bytes: int,
     reflects: bool = True,
+    turns: Turns | None = None,
 ) -> Server:
-    """A server of these services, and by `calls` of gRPC health and, if it `reflects`, reflection."""
+    """A server of these services, and by `calls` of gRPC health and, if it `reflects`, reflection.
+
+    `turns`: those in which its connections are read; None: some of their own.
+    """
     common = _Common([*services, HEALTH, REFLECTION])
     methods = {HEALTH: {"Check": Method("unary", health_pb2.HealthCheckRequest, common.check)}}
     if reflects:
@@ -53,6 +58,5 @@ def serve(
     for library in (health_pb2, reflection_pb2):  # so that reflection can show their services too
         POOL.AddSerializedFile(library.DESCRIPTOR.serialized_pb)
     made = [*services.values(), *(calls.service(name, methods[name]) for name in methods)]
-    return Server(
-        {path: handler for service in made for path, handler in service.items()}, message_max=message_max_bytes
-    )
+    handlers = {path: handler for service in made for path, handler in service.items()}
+    return Server(handlers, message_max=message_max_bytes, turns=turns)

@@ -13,7 +13,7 @@ from sojourn.attestation.looks import Looks
 from sojourn.attestation.peer import Peer
 from sojourn.errors import NoIdentity, SojournError, SvidRevoked
 from sojourn.identity.entries import Entry
-from sojourn.limits import ATTESTOR_RETRY_SECONDS, STREAM_ATTESTED_SECONDS, STREAMS_WOKEN_AT_ONCE, TURN_SECONDS
+from sojourn.limits import ATTESTOR_RETRY_SECONDS, PUSH_SECONDS, STREAM_ATTESTED_SECONDS, STREAMS_WOKEN_AT_ONCE
 
 _Waiter = asyncio.Future[None]
 
@@ -43,7 +43,7 @@ Push = Callable[[Step], bool]
 
 
 class Waking:
-    """Wakes streams, in the order in which it hears of them: for TURN_SECONDS in a turn of the event loop, and no more
+    """Wakes streams, in the order in which it hears of them: for PUSH_SECONDS in a turn of the event loop, and no more
     than STREAMS_WOKEN_AT_ONCE whose waiters then have steps of their own.
 
     However many streams have something to hear, whoever calls meanwhile is answered in between.
@@ -65,7 +65,7 @@ class Waking:
         loop.call_soon(self._wake_some, loop)
 
     def _wake_some(self, loop: asyncio.AbstractEventLoop) -> None:
-        step, woken, ends = Step(), 0, monotonic() + TURN_SECONDS
+        step, woken, ends = Step(), 0, monotonic() + PUSH_SECONDS
         while self._due and woken < STREAMS_WOKEN_AT_ONCE and monotonic() < ends:
             woken += self._due.popleft().go_on(step)
         self._coming = False

@@ -13,11 +13,12 @@ from sojourn.allowance import Allowance
 from sojourn.doors import conversation
 from sojourn.doors.conversation import Conversations
 from sojourn.doors.scope import HELD, SENDER
+from sojourn.doors.turns import Turns
 from sojourn.limits import (
+    CALLS_PER_TURN,
     HTTP_BODY_MAX_BYTES,
     HTTP_PIPELINE,
     HTTP_READ_BYTES,
-    HTTP_READS_PER_TURN,
     METADATA_MAX_BYTES,
     REFUSALS_LOGGED_PER_SECOND,
     REQUESTS_HELD_BYTES,
@@ -43,7 +44,7 @@ class Site:
         self.hold.set()
         routes = [Route("/who", self.who, methods=["GET", "POST"])]
         self.app = Starlette(routes=routes)
-        self.conversations = Conversations(self.app)
+        self.conversations = Conversations(self.app, Turns())
         self.sender = Sender(address="192.0.2.7")
 
     async def who(self, request: Request) -> Response:
@@ -157,7 +158,7 @@ class TestLimits:
         """What is asked goes to the application as it is: no header of a proxy is believed; and no logger is touched."""
         logger = logging.getLogger("uvicorn")
         before = list(logger.handlers)
-        config = Conversations(site.app).config
+        config = Conversations(site.app, Turns()).config
         assert (site.app, None) == (config.loaded_app, config.ws_protocol_class)
         assert before == logger.handlers
 
@@ -313,7 +314,7 @@ class TestTurns:
                 await answer_of(each)
             watching = False
         assert 80 == site.asked
-        assert HTTP_READS_PER_TURN >= max(after - before for before, after in pairwise(rounds))
+        assert CALLS_PER_TURN >= max(after - before for before, after in pairwise(rounds))
 
     async def test_another_sender(self, site):
         """Whoever else asks waits for none of a sender's many requests."""

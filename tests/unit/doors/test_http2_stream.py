@@ -384,11 +384,11 @@ class TestFail:
 
     async def test_late(self, connection, stream):
         """When the caller's time is over, its handler is stopped, and it is told so."""
-        stream.task = asyncio.ensure_future(asyncio.Event().wait())
+        stream.task = handler = asyncio.ensure_future(asyncio.Event().wait())
         stream.finish()
         stream.late()
         await asyncio.sleep(0)
-        assert stream.task.cancelled()
+        assert handler.cancelled()
         assert [("grpc-status", "4"), ("grpc-message", "the deadline of the call has passed")] == connection.frames()[
             0
         ][2][2:]
@@ -402,13 +402,13 @@ class TestFail:
     @pytest.mark.parametrize("how", ["cancel", "end"])
     async def test_lets_go(self, connection, stream, how):
         """A call that is over holds nothing of its request, has no timer, and is stopped if nobody waits for it."""
-        stream.task = asyncio.ensure_future(asyncio.Event().wait())
+        stream.task = handler = asyncio.ensure_future(asyncio.Event().wait())
         stream.timer = asyncio.get_running_loop().call_later(1_000, stream.late)
         take(stream, message(b"abc"))
         assert 8 == connection.held
         getattr(stream, how)()
         assert not stream.send_now(b"late")
         await asyncio.sleep(0)
-        assert (0, True, how == "cancel") == (connection.held, stream.timer.cancelled(), stream.task.cancelled())
+        assert (0, True, how == "cancel") == (connection.held, stream.timer.cancelled(), handler.cancelled())
         assert (how == "cancel") == (not connection.forgotten)
-        stream.task.cancel()
+        handler.cancel()

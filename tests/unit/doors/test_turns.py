@@ -1,10 +1,10 @@
-"""doors/http2/turns.py: how much is read of one caller before others have their turn."""
+"""doors/turns.py: how much is read of one caller before others have their turn."""
 
 import asyncio
 
 import pytest
-from sojourn.doors.http2.turns import Paces, Turn, Turns
-from sojourn.limits import MESSAGES_PER_ROUND, TURN_SECONDS
+from sojourn.doors.turns import Paces, Turn, Turns
+from sojourn.limits import COMPANY_SECONDS, MESSAGES_PER_ROUND, TURN_SECONDS, TURNS_GIVEN_PER_ROUND
 
 
 class Reader:
@@ -17,7 +17,7 @@ class Reader:
         while self.left and not turn.over:
             self.left -= 1
             self.order.append(self.name)
-            turn.spend(0)
+            turn.spend(0, calls=1)
         return bool(self.left)
 
 
@@ -36,22 +36,22 @@ async def rounds(turns: Turns, most: int = 100) -> int:
 
 
 class TestTurn:
-    def test_of_frames(self) -> None:
-        """A turn is over with its last frame, and not before."""
+    def test_of_calls(self) -> None:
+        """A turn is over with the last call that may be begun in it, and not before; it is not late then."""
         turn = Turn(2)
         seen = []
         for _ in range(3):
-            seen.append(turn.over)
-            turn.spend(0)
-        assert [False, False, True] == seen
+            seen.append((turn.over, turn.late))
+            turn.spend(0, calls=1)
+        assert [(False, False), (False, False), (True, False)] == seen
 
     def test_of_time(self) -> None:
-        """It is over with its time as well."""
+        """It is over with its time as well, and late."""
         turn = Turn(100)
         turn.spend(TURN_SECONDS / 2)
-        assert turn.over is False
+        assert (False, False) == (turn.over, turn.late)
         turn.spend(TURN_SECONDS / 2)
-        assert turn.over
+        assert (True, True) == (turn.over, turn.late)
 
 
 class TestTurns:
@@ -93,6 +93,57 @@ class TestTurns:
             await asyncio.sleep(0)
         assert [2, 4, 6, 8, 8][: len(seen)] == seen
         assert 8 == len(order)
+
+    async def test_in_company(self, order: list[str]) -> None:
+        """Turns are short from the moment on in which another caller asks, and long again once none has for a while."""
+        now = [100.0]
+        turns = Turns(3, 1, lambda: now[0])
+        turns.ask(7, Reader("a", 9, order))
+        assert "aaa" == "".join(order)
+        turns.ask(8, Reader("b", 1, order))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert "aaabaa" == "".join(order)
+        await rounds(turns)
+        now[0] += COMPANY_SECONDS
+        turns.ask(7, Reader("c", 3, order))
+        assert "ccc" == "".join(order)[-3:]
+
+    async def test_of_many_who_wait(self, order: list[str]) -> None:
+        """However many callers wait for their next turns, of a round so many are given some, and all in the end; whoever
+        asks meanwhile has his own at once.
+        """
+        turns = Turns(1, 1)
+        many = 3 * TURNS_GIVEN_PER_ROUND
+        for number in range(many):
+            turns.ask(number, Reader("a", 2, order))
+        assert many == len(order)
+        await asyncio.sleep(0)
+        assert many + TURNS_GIVEN_PER_ROUND == len(order)
+        turns.ask(many, Reader("b", 1, order))
+        assert "b" == order[-1]
+        assert 2 <= await rounds(turns)
+        assert 2 * many + 1 == len(order)
+
+    async def test_of_one_that_breaks(self, order: list[str]) -> None:
+        """A connection that cannot be read takes nobody else's turn."""
+
+        class Broken(Reader):
+            def read(self, turn: Turn) -> bool:
+                if not self.left:
+                    raise OSError("it broke")
+                self.left = 0
+                turn.spend(0, calls=1)
+                return True
+
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, said: told.append(said["exception"]))
+        turns = Turns(1, 1)
+        turns.ask(7, Broken("x", 1, order))
+        turns.ask(8, Reader("a", 2, order))
+        await rounds(turns)
+        assert ["a", "a"] == order
+        assert ["it broke"] == [str(each) for each in told]
 
 
 async def test_messages_of_a_round() -> None:

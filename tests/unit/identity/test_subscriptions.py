@@ -231,13 +231,13 @@ class TestPushes:
         assert ([], True) == (pushed, waiting.cancelled())
 
     async def test_a_turn_is_over_after_a_time(self, hold, monkeypatch):
-        """Pushes go on for TURN_SECONDS, and then others are answered: what was found in a turn is not in the next."""
+        """Pushes go on for PUSH_SECONDS, and then others are answered: what was found in a turn is not in the next."""
         now, steps = [0.0], []
         monkeypatch.setattr(streams_module, "monotonic", lambda: now[0])
 
         def push(step):
             steps.append(step)
-            now[0] += streams_module.TURN_SECONDS / 2
+            now[0] += streams_module.PUSH_SECONDS / 2
             return True
 
         for stream in [(await hold(push))[0] for _ in range(6)]:

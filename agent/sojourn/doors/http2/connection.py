@@ -6,7 +6,7 @@ take what it is sent, nothing more is read of it.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -25,7 +25,7 @@ from sojourn.doors.http2.frames import (
 from sojourn.doors.http2.heads import BadBlock, Heads
 from sojourn.doors.http2.server import Server
 from sojourn.doors.http2.stream import Stream
-from sojourn.doors.http2.turns import Turn
+from sojourn.doors.turns import Turn
 from sojourn.doors.visitor import Visitor
 from sojourn.limits import (
     FIRST_BYTES_SECONDS,
@@ -58,6 +58,7 @@ class Connection(asyncio.Protocol):
         self._reset: deque[int] = deque(maxlen=RESET_STREAMS_KEPT)  # by us: what still comes of them is no mistake
         self._last = 0  # the newest stream that the peer has opened
         self._over = False
+        self._begun = 0  # calls, by the frame that is read
         self._rest = b""  # received, and not read yet
         self._waits = False  # for its turn to be read
         self._unsent = b""  # answers to frames of this turn, which go with the answers to its calls if there are some
@@ -68,17 +69,6 @@ class Connection(asyncio.Protocol):
         self._greeted = False
         self._deadline: asyncio.TimerHandle | None = None
         self._waiters: set[asyncio.Future[None]] = set()
-        self._read: dict[type, Callable[[Any], None]] = {
-            received.Data: self._on_data,
-            http2.HeadersFrame: self._on_headers,
-            http2.ContinuationFrame: self._on_continuation,
-            http2.RstStreamFrame: self._on_reset,
-            received.Window: self._on_window,
-            http2.SettingsFrame: self._on_settings,
-            received.Ping: self._on_ping,
-            http2.PriorityFrame: self._on_priority,
-            http2.PushPromiseFrame: self._on_push,
-        }
 
     # --- asyncio's side ---------------------------------------------------------------------------------------------
 
@@ -182,12 +172,13 @@ class Connection(asyncio.Protocol):
                 ends = at + 9 + length
                 if length > FRAME_BYTES or frames.FIXED_SIZES.get(data[at + 3], length) != length:
                     raise _Broken(Code.FRAME_SIZE_ERROR)
-                self._waits = turn.over and ends <= len(data)
+                self._waits = ends <= len(data) and (turn.late or (turn.over and data[at + 3] == received.HEADERS))
                 if self._waits or ends > len(data):
                     break
                 self._on_frame(received.parse(view[at:ends]))
                 at, now = ends, monotonic()
-                turn.spend(now - began)
+                turn.spend(now - began, self._begun)
+                self._begun = 0
                 began = now
         except _Broken as error:
             self._finish(error.code)
@@ -211,16 +202,20 @@ class Connection(asyncio.Protocol):
             self._greet(frame)
         if self._block is not None and not isinstance(frame, http2.ContinuationFrame):
             raise _Broken(Code.PROTOCOL_ERROR)
-        read = self._read.get(type(frame))
+        read = _READ.get(type(frame))
         if read is not None:  # others, known and unknown, say nothing to a server
-            read(frame)
+            read(self, frame)
 
     def _greet(self, frame: Any) -> None:
         if not isinstance(frame, http2.SettingsFrame) or "ACK" in frame.flags:
             raise _Broken(Code.PROTOCOL_ERROR)
         self._greeted = True
+        self._no_deadline()
+
+    def _no_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
+            self._deadline = None
 
     def _silent(self) -> None:
         if not self._greeted:
@@ -283,6 +278,7 @@ class Connection(asyncio.Protocol):
             self._server.streams += 1
             if ended:
                 stream.finish()
+            self._begun += 1
             stream.task = self._loop.create_task(self._server.handler(head)(stream))
             if head.timeout is not None:
                 stream.timer = self._loop.call_later(head.timeout, stream.late)
@@ -370,8 +366,7 @@ class Connection(asyncio.Protocol):
     def _end(self) -> None:
         self._over = True
         self._rest = b""
-        if self._deadline is not None:
-            self._deadline.cancel()
+        self._no_deadline()
         self._server.streams -= len(self._streams)
         streams, self._streams = list(self._streams.values()), {}
         for stream in streams:
@@ -388,3 +383,16 @@ class Connection(asyncio.Protocol):
         if on != self._reading and not self._transport.is_closing():
             self._reading = on
             (self._transport.resume_reading if on else self._transport.pause_reading)()
+
+
+_READ: Mapping[type, Callable[[Connection, Any], None]] = {
+    received.Data: Connection._on_data,
+    http2.HeadersFrame: Connection._on_headers,
+    http2.ContinuationFrame: Connection._on_continuation,
+    http2.RstStreamFrame: Connection._on_reset,
+    received.Window: Connection._on_window,
+    http2.SettingsFrame: Connection._on_settings,
+    received.Ping: Connection._on_ping,
+    http2.PriorityFrame: Connection._on_priority,
+    http2.PushPromiseFrame: Connection._on_push,
+}

@@ -10,6 +10,7 @@ from hyperframe.frame import DataFrame, Frame
 
 _HEAD = struct.Struct(">xxxBBL")  # behind the length: type, flags, stream
 _INCREMENT = struct.Struct(">L")
+HEADERS = 1
 _DATA, _PING, _WINDOW_UPDATE = 0, 6, 8
 _END_STREAM, _ACK, _PADDED = 0x01, 0x01, 0x08
 _WITHOUT_RESERVED = 2**31 - 1

@@ -7,8 +7,8 @@ from typing import Any
 from sojourn.doors.admission import Held
 from sojourn.doors.http2.heads import Head
 from sojourn.doors.http2.stream import Stream
-from sojourn.doors.http2.turns import Paces, Turns
 from sojourn.doors.statuses import STATUSES
+from sojourn.doors.turns import Paces, Turns
 from sojourn.limits import METADATA_MAX_BYTES, REQUESTS_HELD_BYTES
 
 Handler = Callable[[Stream], Coroutine[Any, Any, None]]
@@ -18,14 +18,16 @@ _GRPC = re.compile(rb"application/grpc(?![^+;])")  # and not grpc-web
 class Server:
     """Handlers by path, and what counts over all connections."""
 
-    def __init__(self, handlers: Mapping[str, Handler], *, message_max: int) -> None:
-        """`handlers` by path. `message_max`: bytes of one message of a request."""
+    def __init__(self, handlers: Mapping[str, Handler], *, message_max: int, turns: Turns | None = None) -> None:
+        """`handlers` by path. `message_max`: bytes of one message of a request. `turns`: those in which connections are
+        read; None: some of their own.
+        """
         self._handlers = handlers
         self.message_max = message_max
         self.streams = 0  # calls under way
         self.deaf = False  # nothing more is heard of callers
         self.held = Held(REQUESTS_HELD_BYTES)  # of requests
-        self.turns = Turns()
+        self.turns = turns or Turns()
         self.paces = Paces()
 
     def handler(self, head: Head) -> Handler:

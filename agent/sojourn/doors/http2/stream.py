@@ -151,15 +151,13 @@ class Stream:
         """Nobody waits for an answer any more."""
         self.over = True
         self._let_go()
-        if self.task is not None:
-            self.task.cancel()
+        self._stop()
 
     def late(self) -> None:
         """The time that the caller gave is over."""
         if self.over:
             return
-        if self.task is not None:
-            self.task.cancel()
+        self._stop()
         self.fail(STATUSES["DEADLINE_EXCEEDED"], "the deadline of the call has passed")
 
     # --- the handler's side -----------------------------------------------------------------------------------------
@@ -283,6 +281,12 @@ class Stream:
         self._let_go()
         self._connection.write(end if self.ended else end + frames.reset(self.number, Code.NO_ERROR))
         self._connection.forget(self, reset=not self.ended)
+
+    def _stop(self) -> None:
+        """Cancel the handler. Nothing here leads to it any more, so that what its frames hold goes with it."""
+        task, self.task = self.task, None
+        if task is not None:
+            task.cancel()
 
     def _let_go(self) -> None:
         """Free what is held of the request."""

@@ -1,0 +1,146 @@
+"""Who is served next: a little of what one user or workload asks for, however much that is, and then others' share.
+
+Work is shared by who asks. In a round of the event loop each caller has one turn, over all of its connections: those
+that it makes, and what comes on them. A turn is long while nobody else asks for anything, since a round costs something
+by itself, and short in company.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+from sojourn.limits import (
+    CALLS_PER_TURN,
+    CALLS_PER_TURN_IN_COMPANY,
+    COMPANY_SECONDS,
+    MESSAGES_PER_ROUND,
+    TURN_SECONDS,
+    TURNS_GIVEN_PER_ROUND,
+)
+
+
+class Turn:
+    """What may be done for one caller before others have their turn."""
+
+    __slots__ = ("_calls", "_seconds", "over", "waiting")
+
+    def __init__(self, calls: int, waiting: "deque[Reader] | None" = None) -> None:
+        self._calls = calls
+        self._seconds = TURN_SECONDS
+        self.over = False
+        self.waiting = waiting  # for the caller's next turn; None: nothing
+
+    def spend(self, seconds: float, calls: int = 0) -> None:
+        """So long has been spent, and so many calls begun, whose first steps come behind the turn."""
+        self._calls -= calls
+        self._seconds -= seconds
+        self.over = self._calls <= 0 or self._seconds <= 0
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is over, and not its calls alone."""
+        return self._seconds <= 0
+
+
+class Reader(Protocol):
+    """A connection, of which something has come."""
+
+    def read(self, turn: Turn) -> bool:
+        """Go on until the turn is over. Return whether there is more to be done then."""
+
+
+class Turns:
+    """One turn for each caller in each round of the event loop."""
+
+    def __init__(
+        self,
+        alone: int = CALLS_PER_TURN,
+        in_company: int = CALLS_PER_TURN_IN_COMPANY,
+        seconds: Callable[[], float] = monotonic,
+    ) -> None:
+        """Calls of a turn, while nobody else asks for anything and in company. `seconds`: a monotonic clock."""
+        self._alone = alone
+        self._in_company = in_company
+        self._seconds = seconds
+        self._lines: dict[int | str, Turn] = {}  # of this round, and with what waits for the next ones
+        self._coming = False
+        self._last: int | str | None = None  # who had a turn last
+        self._company_until = 0.0  # by that clock
+
+    def ask(self, who: int | str, reader: Reader) -> None:
+        """Let `reader` read: now if its caller's turn is not over yet, or behind the others of that caller."""
+        turn = self._lines.get(who)
+        if turn is None:
+            turn = self._lines[who] = Turn(self._calls(who))
+            self._come()
+        if turn.over or reader.read(turn):
+            if turn.waiting is None:
+                turn.waiting = deque()
+            turn.waiting.append(reader)
+
+    def _calls(self, who: int | str) -> int:
+        now = self._seconds()
+        if who != self._last:
+            self._company_until = now + COMPANY_SECONDS if self._last is not None else now
+            self._last = who
+        return self._alone if now >= self._company_until else self._in_company
+
+    def _come(self) -> None:
+        if not self._coming:
+            self._coming = True
+            asyncio.get_running_loop().call_soon(self._next)
+
+    def _next(self) -> None:
+        """Give those who wait their next turn: not all at once, where they are many, so that whoever asks for little
+        waits for few of them.
+        """
+        self._coming = False
+        lines = {who: turn for who, turn in self._lines.items() if turn.waiting}
+        self._lines = lines
+        try:
+            for who in list(lines)[:TURNS_GIVEN_PER_ROUND]:
+                waiting = lines.pop(who).waiting or deque()
+                turn = lines[who] = Turn(self._calls(who), waiting)  # behind all others who wait
+                for _ in range(len(waiting)):
+                    if turn.over:
+                        break
+                    reader = waiting.popleft()
+                    if reader.read(turn):
+                        waiting.append(reader)
+        finally:
+            if lines:
+                self._come()
+
+
+class Paces:
+    """MESSAGES_PER_ROUND of each caller's further messages in each round of the event loop, on however many calls they
+    have come: what has come already would else be worked off by all its calls at once, while others wait.
+    """
+
+    def __init__(self) -> None:
+        self._lines: dict[int | str, deque[asyncio.Future[None]]] = {}
+
+    async def turn(self, who: int | str) -> None:
+        """Return in a later round, when it is this message's turn."""
+        loop = asyncio.get_running_loop()
+        line = self._lines.get(who)
+        if line is None:
+            line = self._lines[who] = deque()
+            loop.call_soon(self._next, who, line)
+        waiter = loop.create_future()
+        line.append(waiter)
+        await waiter
+
+    def _next(self, who: int | str, line: "deque[asyncio.Future[None]]") -> None:
+        left = MESSAGES_PER_ROUND
+        while line and left:
+            waiter = line.popleft()
+            if not waiter.done():  # its call has ended
+                waiter.set_result(None)
+                left -= 1
+        if line:
+            asyncio.get_running_loop().call_soon(self._next, who, line)
+        else:
+            del self._lines[who]
