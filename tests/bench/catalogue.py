@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from attestlines import ATTEST_LINES
 from factlines import FACT_LINES
 from figures import Figure, Growth
+from floodlines import FLOOD_LINES
 from ground import Bench
 from growthlines import GROWTH_LINES
 from keycloaklines import KEYCLOAK_LINES
@@ -24,6 +25,7 @@ Spec = tuple[int, str, Measure]
 _ALL: tuple[Spec, ...] = (
     *WORKLOAD_LINES,
     *STORM_LINES,
+    *FLOOD_LINES,
     *LINES,
     *FACT_LINES,
     *KEYCLOAK_LINES,
@@ -40,6 +42,7 @@ GROUPS: dict[str, tuple[int, ...]] = {
     "Attestation": (22, 24),
     "Pushes": (40, 41, 42, 4, 5),
     "Many clients": (43, 44),
+    "Beside a flood": (34,),
     "The agent and the command": (1, 10),
     "Token service": (50,),
     "Policy": (51,),

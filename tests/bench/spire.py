@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,17 +88,20 @@ def spire(
     path: bool = False,
     limited: bool = False,
     served: Callable[[str], bool] | None = None,
+    others: Sequence[int] = (),
 ) -> Iterator[Spire]:
     """One that serves an entry with this user and these selectors ("path:/bin/x"). Raise Missing if there is no SPIRE.
 
     `path`: whether it looks at callers' programs, for selectors `path` and `sha256` (`discover_workload_path`).
     `limited`: whether its server signs no more than 500 a second for an agent, which is its default.
     `served`: says of its agent's socket whether the entry is served, if the selectors are no other program's of this user.
+    `others`: uids of other users, each with an entry of its own.
     """
     server, agent = map(str, SPIRE.there())
     settings = {"path": str(path).lower(), "limited": str(limited).lower()}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/tmp", prefix="sojourn-spire-")))
+        os.chmod(folder, 0o711)  # for other users' clients
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -118,6 +121,7 @@ def spire(
             found = Spire(folder, f"spiffe://example.org/spire/agent/join_token/{token}", pids)
             with found.admin() as admin:
                 admin.create([found.entry("/w", f"uid:{os.getuid()}", *selectors)])
+                admin.create([found.entry(f"/of/{uid}", f"uid:{uid}") for uid in others])
         # Begun anew it has the entry from the start; the other way it reads its entries again after five seconds.
         pids["server"] = _start(stack, folder, "server", server)
         until(lambda: _answers(server, at_server), "SPIRE's server is up", 60)

@@ -1,5 +1,5 @@
 // Puts one kind of Workload API call on a socket, from so many clients at once, each with a connection of its own and one
-// call after another. Prints one line of JSON: how many calls, their latencies, those that failed by code, and what the
+// call after another, or several beside each other. Prints one line of JSON: how many calls, their latencies, those that failed by code, and what the
 // client itself spent. Times are of the monotonic clock.
 package main
 
@@ -72,10 +72,11 @@ func run() error {
 	socket := flag.String("socket", "", "path of the Workload API's socket")
 	kind := flag.String("call", "x509", "what to call: "+strings.Join(slices.Sorted(maps.Keys(calls)), ", "))
 	number := flag.Int("clients", 1, "clients at once")
+	streams := flag.Int("streams", 1, "calls under way on each connection")
 	seconds := flag.Float64("seconds", 1, "how long")
 	flag.Parse()
-	if *socket == "" || *number < 1 {
-		return errors.New("-socket and at least one client are needed")
+	if *socket == "" || *number < 1 || *streams < 1 {
+		return errors.New("-socket, at least one client and one stream are needed")
 	}
 	prepare := calls[*kind]
 	if prepare == nil {
@@ -95,7 +96,7 @@ func run() error {
 	}
 
 	spent, began := cpuSeconds(), time.Now()
-	all := put(clients, one, *seconds)
+	all := put(slices.Repeat(clients, *streams), one, *seconds)
 	passed := time.Since(began).Seconds()
 	spent = cpuSeconds() - spent
 
