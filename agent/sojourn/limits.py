@@ -378,9 +378,10 @@ BREAK_GLASS_MAX_SECONDS = 3_600
 
 # --- live tasks and the feed ----------------------------------------------------------------------------------------
 IDEMPOTENCY_KEY_MAX = 200  # characters
-LIVE_TASKS = 20_000
-LIVE_TASKS_PER_UID = 10_000
-REMOTE_TASKS_PER_ID = 5_000  # of one SPIFFE ID on other machines, which all replicas of a workload share
+LIVE_TASKS = 100_000  # at about 1 KiB each; a bare exchange's lives as long as its token: 1,666 a second for 60 s
+LIVE_TASKS_PER_UID = 50_000  # 833 a second, if tokens live for 60 s
+TASKS_ENDED_AT_ONCE = 25  # at about 0.1 ms each, before others are answered
+REMOTE_TASKS_PER_ID = 25_000  # of one SPIFFE ID on other machines, which all replicas of a workload share
 SVIDS_PER_TASK = 1_000  # that its tokens were given for and that have not ended: it ends if one is revoked
 TASK_BLOCKS = 1_000  # kill switches that are off
 ENDED_TASKS_KEPT = 10_000  # in memory, for `task list --all` and to say why a token is dead
@@ -391,7 +392,8 @@ HEARTBEAT_SECONDS = 1.0
 HEARTBEATS_MISSED = 3  # then a validator's knowledge is stale
 FEEDS_PER_CALLER = 1_000  # of one user or SPIFFE ID: each takes a heartbeat a second, and one that is slow some 45 KiB
 SNAPSHOT_TASKS_AT_ONCE = 250  # that are put into one before others have a turn: about a millisecond
-SNAPSHOTS_HELD_BYTES = 32 * 1024 * 1024  # of one caller, that it does not take: some twenty of the largest
+SNAPSHOT_TASKS_PER_MESSAGE = 25_000  # about 1 MiB of the 4 that clients take
+SNAPSHOTS_HELD_BYTES = 32 * 1024 * 1024  # of one caller, that it does not take: some eight of the largest
 FEED_DELTAS_KEPT = 64  # messages that are ready for the next validator; all are told within milliseconds
 FEED_CHANGES_HELD = 1_024  # for a slow validator; over that it starts anew from a snapshot
 WATCHED_AUDIENCES = 100

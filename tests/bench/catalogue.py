@@ -44,7 +44,7 @@ GROUPS: dict[str, tuple[int, ...]] = {
     "Many clients": (43, 44),
     "Beside a flood": (34,),
     "The agent and the command": (1, 10),
-    "Token service": (50,),
+    "Token service": (50, 55),
     "Policy": (51,),
     "Tasks": (6, 7, 11, 20, 21),
     "In the services": (16, 8, 17, 18),

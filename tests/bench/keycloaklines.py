@@ -11,6 +11,7 @@ from httpload import Work, http_load
 from keycloakpeer import KeycloakPeer, keycloak_beside
 from peers import HTTP_CLIENT
 from tokenground import ONCE, TokenGround, token_ground
+from workloadlines import ONLY_FULL
 
 AT_ONCE = (1, 8, 64)
 EXCHANGED = "access token exchanged"
@@ -19,6 +20,7 @@ FIRST = "JWT-SVID to a first token, one call"
 WHOLE = "JWT-SVID to the service's token"  # one call of Sojourn, two of Keycloak
 TLS = "over TLS: "
 CREDENTIALS = "client_credentials"
+SUSTAINED_SECONDS = 300
 NOTES = (
     "Sojourn: on its Unix socket, callers attested, each decision and each task recorded on disk; over TLS by X.509-SVID",
     "Keycloak: plain HTTP on loopback, a JWT-SVID as client authentication in each call; dev-mem, its default heap",
@@ -84,4 +86,36 @@ def _theirs(keycloak: KeycloakPeer) -> dict[str, Work]:
     }
 
 
-KEYCLOAK_LINES = ((50, "token service: Sojourn beside Keycloak, HTTP client in Go", beside_keycloak),)
+# --- 55 ---
+
+
+def sustained(bench: Bench) -> Iterator[Figure | str]:
+    """For as long as several lives of a token: what each leaves behind is there in full, and goes as fast as it comes."""
+    HTTP_CLIENT.there()
+    if not bench.full:
+        yield ONLY_FULL
+        return
+    with contextlib.ExitStack() as stack:
+        site = stack.enter_context(token_ground())
+        subjects, works = [site.subject], {site.subject.name: site.work(site.from_svid("docs", "doc:read"))}
+        try:
+            bench.say("Keycloak starts")
+            keycloak = stack.enter_context(keycloak_beside(site))
+        except Missing as error:
+            yield f"missing: {error}"
+        else:
+            keycloak.warm(bench)
+            subjects.append(keycloak.subject)
+            works[keycloak.subject.name] = keycloak.work(keycloak.first(), keycloak.exchange())
+        yield from memory(subjects, "before")
+        with http_load(works, 8) as load:
+            what = f"{WHOLE}, 8 connections, {SUSTAINED_SECONDS} s without a pause"
+            yield from beside(bench, subjects, what, load, seconds=SUSTAINED_SECONDS, repetitions=1, warm=False)
+        yield from memory(subjects, "after it")
+    yield "each exchange begins a task that lives as long as its token, 60 s: five lives of it"
+
+
+KEYCLOAK_LINES = (
+    (50, "token service: Sojourn beside Keycloak, HTTP client in Go", beside_keycloak),
+    (55, "token service, sustained: Sojourn beside Keycloak, HTTP client in Go", sustained),
+)

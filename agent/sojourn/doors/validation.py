@@ -23,6 +23,7 @@ from sojourn.limits import (
     HEARTBEAT_SECONDS,
     REFUSALS_PER_REPORT,
     SNAPSHOT_TASKS_AT_ONCE,
+    SNAPSHOT_TASKS_PER_MESSAGE,
     SNAPSHOTS_HELD_BYTES,
     TOKEN_USES_PER_REPORT,
     USES_JUDGED_AT_ONCE,
@@ -185,7 +186,8 @@ class ValidationApi:
             self._check_serves(standing, audiences)
             with self._feeds.one(who), self._engine.feed.watch(audiences, who) as watcher:
                 async with self._snapshot(who, audiences) as snapshot:
-                    yield snapshot
+                    for message in snapshot:
+                        yield message
                 while True:
                     try:
                         async with asyncio.timeout(HEARTBEAT_SECONDS):
@@ -203,32 +205,38 @@ class ValidationApi:
                     if watcher.lost:
                         watcher.lost = False
                         async with self._snapshot(who, audiences) as snapshot:
-                            yield snapshot
+                            for message in snapshot:
+                                yield message
                     elif states or keys:
                         yield self._delta(tuple(states), keys)
 
     @asynccontextmanager
-    async def _snapshot(self, who: int | str, audiences: Sequence[str]) -> AsyncIterator[bytes]:
-        """A snapshot for one who watches already: what changes while it is made comes behind it.
+    async def _snapshot(self, who: int | str, audiences: Sequence[str]) -> AsyncIterator[list[bytes]]:
+        """A snapshot for one who watches already, in one or several messages: what changes while it is made comes behind
+        it.
 
         Of one caller one at a time is made, and it counts as held until the caller has taken it. Raise LimitExceeded.
         """
         turn = self._turns.setdefault(who, asyncio.Lock())
         async with turn:
             made = await self._make_snapshot(frozenset(audiences))
-        with self._held.some(who, len(made)):
+        with self._held.some(who, sum(map(len, made))):
             yield made
 
-    async def _make_snapshot(self, audiences: frozenset[str]) -> bytes:
-        snapshot = pb.Snapshot()
-        for place, task in enumerate(self._engine.tasks.all(), 1):
+    async def _make_snapshot(self, audiences: frozenset[str]) -> list[bytes]:
+        """Of more tasks than one message takes, the others follow as changes."""
+        engine, states = self._engine, list[pb.TaskState]()
+        for place, task in enumerate(engine.tasks.all(), 1):
             if task.live and task.state != PENDING and not audiences.isdisjoint(task.authority.resources):
-                snapshot.tasks.append(_state(state_of(task)))
+                states.append(_state(state_of(task)))
             if place % SNAPSHOT_TASKS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        engine = self._engine
+        most = SNAPSHOT_TASKS_PER_MESSAGE
+        first, *others = [states[at : at + most] for at in range(0, max(1, len(states)), most)]
+        snapshot = pb.Snapshot(tasks=first)
         feed = pb.TaskFeed(snapshot=snapshot, epoch=engine.epoch, issuer=engine.issuer, keys=engine.keys.jwks)
-        return feed.SerializeToString()
+        behind = [pb.TaskFeed(delta=pb.Delta(tasks=each), epoch=engine.epoch) for each in others]
+        return [each.SerializeToString() for each in (feed, *behind)]
 
     def _check_serves(self, standing: Standing, audiences: Sequence[str]) -> None:
         """Raise Refused if a caller is no workload of the services behind these: their tasks are no business of others.

@@ -1,7 +1,7 @@
 """How tasks begin: who asks, what of it policy allows, and on disk before anything is true."""
 
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
@@ -123,8 +123,7 @@ class Beginning:
         return await known
 
     async def _begin(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, bond: Bond) -> Task:
-        engine = self._engine
-        held = self.hold(bond, peer.uid, lambda: engine.holding.gone(task))
+        held = self.hold(bond, peer.uid)
         try:
             task = self._authorized(peer, entries, request, held)
         except BaseException:
@@ -133,16 +132,16 @@ class Beginning:
         await self.start(task)
         return task
 
-    def hold(self, bond: Bond, uid: int, gone: Callable[[], None]) -> Held:
+    def hold(self, bond: Bond, uid: int) -> Held:
         """Hold the processes of a bond, all or none."""
         try:
-            holder = self._engine.holders.hold(bond.holder, uid, gone)
+            holder = self._engine.holders.hold(bond.holder, uid)
         except BaseException:
             if bond.heir is not None:
                 bond.heir.close()
             raise
         try:
-            heir = None if bond.heir is None else self._engine.holders.hold(bond.heir, uid, _heir_gone)
+            heir = None if bond.heir is None else self._engine.holders.hold(bond.heir, uid)
         except BaseException:
             holder.release()
             raise
@@ -214,6 +213,7 @@ class Beginning:
             heir=held.heir,
         )
         rules.check_binding(kind, task.held_as)
+        held.holder.of = task  # of the heir nobody needs to be told: it is looked at when the holder has gone
         return task
 
     def _authorized(self, peer: Asker, entries: Sequence[Entry], request: BeginRequest, held: Held) -> Task:
@@ -240,7 +240,3 @@ class Beginning:
         self._approving.prepare(task, peer, entries, decided.context)
         held.holder.process.check_alive()
         return task
-
-
-def _heir_gone() -> None:
-    """Nothing: it is seen when the holder has gone."""

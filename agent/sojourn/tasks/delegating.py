@@ -92,7 +92,7 @@ class Delegating:
         Raises NotFound for a ticket that is not this caller's, whatever the reason; and what beginning a task raises.
         """
         engine, beginning = self._engine, self._beginning
-        held = beginning.hold(bond, peer.uid, lambda: engine.holding.gone(task))
+        held = beginning.hold(bond, peer.uid)
         try:
             ticket = self._ticket(entries, unverified_ticket, spiffe_id)
             entry = next(entry for entry in entries if entry.spiffe_id == ticket.to)
@@ -134,7 +134,7 @@ class Delegating:
         Raises what `accept` raises, but NotFound.
         """
         engine, beginning = self._engine, self._beginning
-        held = beginning.hold(bond, asker.uid, lambda: engine.holding.gone(task))
+        held = beginning.hold(bond, asker.uid)
         try:
             engine.check_active(parent)
             authority = Authority((grant,))

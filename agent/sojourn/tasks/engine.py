@@ -310,7 +310,7 @@ class TaskEngine:
 
     def entries_changed(self, changes: Sequence[Change]) -> None:
         """End the tasks whose holder has lost the entry that earned it its identity."""
-        lost = {
+        lost = dict.fromkeys(
             change.old.id
             for change in changes
             if change.old is not None
@@ -321,8 +321,8 @@ class TaskEngine:
                 or not change.new.selectors <= change.old.selectors
                 or not set(change.new.placeholders) <= set(change.old.placeholders)
             )
-        }
-        for task in [task for task in self.tasks.all() if task.entry_id in lost]:
+        )
+        for task in [task for entry_id in lost for task in self.tasks.of_entry(entry_id)]:
             self.end(task, REVOKED, ATTESTATION_CHANGED)
 
     def close(self) -> None:

@@ -1,14 +1,19 @@
 """The processes that tasks live with: one handle for each process, however many tasks it holds."""
 
+import asyncio
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
 
 import structlog
 
 from sojourn.attestation.process import Process, Program
 from sojourn.errors import AttestationFailed, LimitExceeded
+from sojourn.hooks import Hooks
+from sojourn.limits import TASKS_ENDED_AT_ONCE
 from sojourn.tasks.reasons import ATTESTATION_CHANGED, HOLDER_EXITED
 
 log = structlog.get_logger()
@@ -21,7 +26,7 @@ class _Held:
     program: Program | None  # what the process ran when it was first held
     cgroup: str  # where it was then
     cgroup_digest: str
-    holds: dict["Hold", Callable[[], None]] = field(default_factory=dict)
+    holds: set["Hold"] = field(default_factory=set)
 
     def lost(self) -> str:
         """Why the process holds nothing any more: it has gone, or changed its program or cgroup since it was held."""
@@ -59,13 +64,17 @@ class NoProcess(Process):
 
 
 class Hold:
-    """One task's hold on a process. `release` it; the process may be held by other tasks too."""
+    """One task's hold on a process. `release` it; the process may be held by other tasks too.
 
-    __slots__ = ("_held", "_holders")
+    `of`: the task, of which is told when the process has ended; None: nobody is told.
+    """
+
+    __slots__ = ("_held", "_holders", "of")
 
     def __init__(self, holders: "Holders", held: _Held) -> None:
         self._holders = holders
-        self._held = held  # all holds on a process share it: there may be thousands
+        self._held = held  # all holds on a process share it: there may be tens of thousands
+        self.of: Any = None
 
     @property
     def process(self) -> Process:
@@ -99,12 +108,13 @@ class Holders:
         self.owner = owner
         self._per_user: Counter[int] = Counter()
         self._held: dict[tuple[int, int], _Held] = {}
+        self.on_exit: Hooks[[Any]] = Hooks()  # with what was held, once for each hold
 
     def __len__(self) -> int:
         return len(self._held)
 
-    def hold(self, process: Process, uid: int, on_exit: Callable[[], None]) -> Hold:
-        """Hold a process of `uid`, which this takes ownership of; call `on_exit` once when it has ended.
+    def hold(self, process: Process, uid: int) -> Hold:
+        """Hold a process of `uid`, which this takes ownership of.
 
         Raise LimitExceeded if too many processes are held, AttestationFailed if it has gone already.
         """
@@ -129,13 +139,15 @@ class Holders:
         else:
             process.close()
         hold = Hold(self, held)
-        held.holds[hold] = on_exit
+        held.holds.add(hold)
         return hold
 
     def release(self, key: tuple[int, int], hold: Hold) -> None:
+        hold.of = None  # which has the hold: nothing is left for the garbage collector
         held = self._held.get(key)
-        if held is None or held.holds.pop(hold, None) is None:
+        if held is None or hold not in held.holds:
             return
+        held.holds.discard(hold)
         if not held.holds:
             del self._held[key]
             self._per_user[held.user] -= 1
@@ -161,14 +173,25 @@ class Holders:
         return {hold: why for held in found if (why := held.lost()) for hold in held.holds}
 
     def _exited(self, key: tuple[int, int]) -> None:
-        held = self._held.get(key)
-        if held is None:
+        if key in self._held:
+            self._tell_some(key, iter(list(self._held[key].holds)))
+
+    def _tell_some(self, key: tuple[int, int], holds: Iterator[Hold]) -> None:
+        """Tell of some holds on a process that has ended, and of the others behind what others have asked for: a task
+        of which nobody has heard yet is found over by whoever uses it.
+        """
+        held, some = self._held.get(key), list(islice(holds, TASKS_ENDED_AT_ONCE))
+        if held is None or not some:
             return
-        for on_exit in list(held.holds.values()):
+        for hold in some:
+            if hold.of is None or hold not in held.holds:
+                continue
             try:
-                on_exit()
+                self.on_exit.tell(hold.of)
             except Exception:
                 log.exception("holder_exit_failed", pid=held.process.pid)
+        if len(some) == TASKS_ENDED_AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._tell_some, key, holds)
 
 
 def _digest(cgroup: str) -> str:

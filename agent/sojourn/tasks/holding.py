@@ -1,14 +1,15 @@
 """What becomes of tasks when their holders change or go."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 
 import structlog
 
 from sojourn.clock import Alarms
-from sojourn.limits import PROCESSES_LOOKED_AT_ONCE
+from sojourn.limits import PROCESSES_LOOKED_AT_ONCE, TASKS_ENDED_AT_ONCE
 from sojourn.oversight.audit import Audit
 from sojourn.tasks.feed import Feed
-from sojourn.tasks.holders import Holders
+from sojourn.tasks.holders import Hold, Holders
 from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.reasons import HANDOVER, HOLDER_EXITED
 from sojourn.tasks.task import REVOKED, Task
@@ -40,6 +41,7 @@ class Holding:
         self._audit = audit
         self._alarms = alarms
         self._end = end
+        holders.on_exit(self.gone)
 
     def gone(self, task: Task) -> None:
         """The holder has ended."""
@@ -70,9 +72,17 @@ class Holding:
 
     def _look_at(self, keys: Sequence[tuple[int, int]]) -> None:
         lost = self._holders.lost_of(keys[:PROCESSES_LOOKED_AT_ONCE])
-        for task in self._tasks.all() if lost else ():
-            self._lost(task, lost.get(task.holder, ""))
-        if rest := keys[PROCESSES_LOOKED_AT_ONCE:]:
+        self._lose(iter(lost.items()), keys[PROCESSES_LOOKED_AT_ONCE:])
+
+    def _lose(self, lost: Iterator[tuple[Hold, str]], rest: Sequence[tuple[int, int]]) -> None:
+        """End what is lost, some tasks at a time, and look at the other processes then."""
+        some = list(islice(lost, TASKS_ENDED_AT_ONCE))
+        for hold, why in some:
+            if hold.of is not None:
+                self._lost(hold.of, why)
+        if len(some) == TASKS_ENDED_AT_ONCE:
+            self._alarms.after(0, self._lose, lost, rest)
+        elif rest:
             self._alarms.after(0, self._look_at, rest)
         else:
             self._alarms.after(HOLDER_LOOK_SECONDS, self.look)
@@ -88,7 +98,7 @@ class Holding:
             self._end(task, REVOKED, HOLDER_EXITED)
             return
         try:
-            heir = self._holders.hold(task.heir.process.again(), task.uid, lambda: self.gone(task))
+            heir = self._holders.hold(task.heir.process.again(), task.uid)
         except Exception as error:  # noqa: BLE001  # it may go at any moment; whatever it is, nobody inherits
             log.info("task_not_handed_over", task=task.id, reason=str(error))
             self._end(task, REVOKED, HOLDER_EXITED)
@@ -96,6 +106,7 @@ class Holding:
         for gone in (task.holder, task.heir):
             gone.release()
         task.holder, task.heir = heir, None
+        heir.of = task
         task.resume(HANDOVER)
         self._audit.note("task_handed_over", task=task.id, pid=heir.pid)
         self._feed.publish(task)

@@ -21,6 +21,7 @@ class LiveTasks:
         self._per_owner: Counter[int | str] = Counter()
         self._counted: dict[str, int | str] = {}  # as whose each live one counts
         self._by_type: dict[str, dict[str, dict[str, Task]]] = {}  # type -> workload -> ID
+        self._by_entry: dict[str, dict[str, Task]] = {}  # entry -> ID
         self._forgotten: dict[str, Callable[[], object]] = {}
 
     def __len__(self) -> int:
@@ -34,6 +35,10 @@ class LiveTasks:
         found = self._by_type.get(name, {})
         some = [found.get(spiffe_id, {})] if spiffe_id else found.values()
         return [task for each in some for task in each.values()]
+
+    def of_entry(self, entry_id: str) -> list[Task]:
+        """The live tasks that were begun with the identity of an entry."""
+        return list(self._by_entry.get(entry_id, {}).values())
 
     def ended(self) -> list[Task]:
         """Recently ended tasks, oldest first."""
@@ -69,6 +74,7 @@ class LiveTasks:
     def add(self, task: Task) -> None:
         self._live[task.id] = task
         self._by_type.setdefault(task.type.name, {}).setdefault(str(task.spiffe_id), {})[task.id] = task
+        self._by_entry.setdefault(task.entry_id, {})[task.id] = task
         self._counted[task.id] = self._whose(task.owner)
         self._per_owner[self._counted[task.id]] += 1
 
@@ -84,6 +90,10 @@ class LiveTasks:
             del of_workload[task.id]
             if not of_workload:
                 del of_type[str(task.spiffe_id)]
+            of_entry = self._by_entry[task.entry_id]
+            del of_entry[task.id]
+            if not of_entry:
+                del self._by_entry[task.entry_id]
         if keep:
             self._ended[task.id] = task
             if len(self._ended) > ENDED_TASKS_KEPT:

@@ -6,7 +6,7 @@ them back). The others end: their time is over, their holder has gone or changed
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol, Self
@@ -188,7 +188,7 @@ class Recovery:
 
     def _revive(self, left: "_Left") -> Task | tuple[str, str]:
         """The task, suspended and holding its process again; or the state and reason with which it ends."""
-        hold = self._reopen(left, lambda: self._engine.holding.gone(task))
+        hold = self._reopen(left)
         if isinstance(hold, str):
             return REVOKED, hold
         task = Task(
@@ -201,9 +201,10 @@ class Recovery:
             **left.fields,
         )
         task.suspensions = {**task.suspensions, RESTART: AGENT_RESTART}
+        hold.of = task
         return task
 
-    def _reopen(self, left: "_Left", on_exit: Callable[[], None]) -> Hold | str:
+    def _reopen(self, left: "_Left") -> Hold | str:
         """Hold the very process that held the task, unchanged; or say why that cannot be."""
         try:
             process = Process.open(left.pid)
@@ -214,7 +215,7 @@ class Recovery:
             return HOLDER_EXITED
         try:
             uid = process.credentials().uid
-            hold = self._holders.hold(process, uid, on_exit)
+            hold = self._holders.hold(process, uid)
         except AttestationFailed:
             process.close()
             return HOLDER_EXITED

@@ -7,7 +7,9 @@ since. An index is never given twice.
 
 import base64
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Final
 
 from sojourn.clock import Clock
@@ -35,11 +37,11 @@ _OVER_SECONDS: Final = TOKEN_TTL_MAX_SECONDS + TOKEN_SKEW_SECONDS  # after its l
 
 @dataclass(slots=True)
 class _List:
-    """One list. `places`: of each task, the versions that have an index there, and which."""
+    """One list. `places`: of each task, the versions that have an index there, each with that index behind it."""
 
     bits: bytearray = field(default_factory=lambda: bytearray(_BYTES))
     given: int = 0
-    places: dict[str, tuple[tuple[int, int], ...]] = field(default_factory=dict)
+    places: dict[str, tuple[int, ...]] = field(default_factory=dict)
     over_at: float = float("inf")  # boot clock: all its tokens have ended
     changed: bool = False
     signed: str = ""
@@ -68,24 +70,24 @@ class StatusLists:
         """The `status` claim of a token of the task as it is now."""
         now = self._lists.get(self._count - 1)
         places = now.places.get(task.id, ()) if now is not None else ()
-        index = next((index for version, index in places if version == task.version), -1)
+        index = next((index for version, index in _pairs(places) if version == task.version), -1)
         if index < 0:
             if now is None or now.given >= STATUS_LIST_ENTRIES:
                 now = self._open(now)
             index = now.given
             now.given += 1
-            now.places[task.id] = (*now.places.get(task.id, ()), (task.version, index))
+            now.places[task.id] = (*now.places.get(task.id, ()), task.version, index)
         return {"status_list": {"idx": index, "uri": self._uri(self._epoch, self._count - 1)}}
 
     def note(self, task: Task) -> None:
         """A task has changed: say what that makes of its tokens."""
         for each in self._lists.values():
             places = each.places.get(task.id, ())
-            for version, index in places:
+            for version, index in _pairs(places):
                 each.put(index, _status(task, version))
-            left = tuple(place for place in places if _status(task, place[0]) != INVALID)  # that is for good
+            left = [pair for pair in _pairs(places) if _status(task, pair[0]) != INVALID]  # that is for good
             if left:
-                each.places[task.id] = left
+                each.places[task.id] = tuple(chain.from_iterable(left))
             elif places:
                 del each.places[task.id]
 
@@ -143,6 +145,11 @@ class StatusLists:
             "status_list": {"bits": BITS, "lst": base64.urlsafe_b64encode(packed).rstrip(b"=").decode()},
         }
         return self._keys.active.sign(claims, typ=TYP)
+
+
+def _pairs(places: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Each version with its index."""
+    return zip(places[::2], places[1::2], strict=True)
 
 
 def _status(task: Task, version: int) -> int:

@@ -1,13 +1,18 @@
 """deadlines.py: tasks end when their time is up, or when they were not used for too long."""
 
 import pytest
+from fakes.approvals import ALICE, approve
+from fakes.children import holder_of
 from fakes.clock import FakeClock
-from fakes.task_room import Room
+from fakes.task_room import TRIAGE_ENTRY, Room
 from fakes.task_types import TICKETS, task_type
+from sojourn.limits import TASKS_ENDED_AT_ONCE
+from sojourn.tasks.beginning import BeginRequest, Bond
 
 TYPES = {
     "triage": task_type(),
     "idle": task_type("idle", idle_timeout='"60s"'),
+    "approved": task_type("approved", approval='{within = "90s"}'),
     "asked": task_type("asked", idle_timeout='"60s"', approval='{within = "90s"}'),
 }
 
@@ -51,6 +56,55 @@ class TestTimeIsUp:
         assert "pending" == task.state
         later(room, 1)
         assert ("expired", "approval_expired") == (task.state, task.reason)
+
+
+async def one_shot(room, name="triage", seconds=30.0):
+    return await room.beginning.begin(
+        room.peer,
+        (TRIAGE_ENTRY,),
+        BeginRequest(name, {}, max_seconds=seconds),
+        Bond(holder_of(room.process), "one-shot"),
+    )
+
+
+class TestTogether:
+    async def test_of_one_second(self, room):
+        """One-shot tasks whose time is up in the same second end with it, some in a step; what is used of them before
+        has ended by then.
+        """
+        tasks = [await one_shot(room, seconds=29.25 + number % 2 / 2) for number in range(2 * TASKS_ENDED_AT_ONCE)]
+        other = await one_shot(room, seconds=31)
+        later(room, 29.75)
+        room.engine.deadlines.check(tasks[0])
+        assert [False, True] == [task.live for task in tasks[:2]]
+        room.clock.advance(0.25)
+        room.alarms.ring_due()
+        assert {("expired", "deadline")} == {(task.state, task.reason) for task in tasks}
+        assert other.live
+        later(room, 1)
+        assert (False, {}) == (other.live, room.engine.deadlines._together)
+
+    async def test_ended_before(self, room):
+        """One that has ended before its time is not kept until then."""
+        first, second = await one_shot(room), await one_shot(room)
+        room.engine.end(first, "revoked", "admin")
+        assert [second] == [task for each in room.engine.deadlines._together.values() for task in each.values()]
+        room.engine.end(second, "revoked", "admin")
+        assert {} == room.engine.deadlines._together
+        later(room, 30)
+        assert ("revoked", "admin") == (first.state, first.reason)
+
+    async def test_that_waited_for_approval(self, room):
+        """One that was agreed to lives as long as it may from then on, and not until nobody would have agreed."""
+        task = await one_shot(room, "approved", seconds=60)
+        assert "pending" == task.state
+        later(room, 80)
+        await approve(room, task, ALICE)
+        assert "active" == task.state
+        later(room, 15)
+        assert "active" == task.state
+        later(room, 45)
+        assert ("expired", "deadline") == (task.state, task.reason)
 
 
 class TestIdle:

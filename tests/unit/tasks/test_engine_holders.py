@@ -1,5 +1,6 @@
 """engine.py: whose a task is, and that it ends with its entry and its holder. Holders are real processes."""
 
+import asyncio
 import os
 from dataclasses import replace
 
@@ -22,6 +23,7 @@ from sojourn.errors import (
 )
 from sojourn.identity.claims import JwtClaims
 from sojourn.identity.registry import Change, Registry
+from sojourn.limits import TASKS_ENDED_AT_ONCE
 from sojourn.tasks import holding as holding_module
 from sojourn.tasks.beginning import BeginRequest, Bond
 
@@ -143,6 +145,25 @@ class TestHolders:
             await room.ended(task)
         assert (["holder_exited"] * 3, True) == ([task.reason for task in tasks], other.live)
 
+    async def test_of_many_tasks(self, room):
+        """A process that ends with many tasks holds nobody up: some end at once, and the others behind what others ask
+        for; whoever uses one of those meanwhile finds it over.
+        """
+        holder = room.add(child())
+        tasks = [await room.begin(holder=holder) for _ in range(3 * TASKS_ENDED_AT_ONCE)]
+        holder.kill()
+        async with asyncio.timeout(20):
+            while all(task.live for task in tasks):
+                await asyncio.sleep(0)
+        left = [task for task in tasks if task.live]
+        assert TASKS_ENDED_AT_ONCE <= len(left) <= 2 * TASKS_ENDED_AT_ONCE
+        with pytest.raises(TaskOver, match="holder_exited"):
+            room.engine.check_active(left[-1])
+        for task in tasks:
+            await room.ended(task)
+        assert {"holder_exited"} == {task.reason for task in tasks}
+        assert 0 == len(room.holders)
+
     async def test_a_limited_number(self, room):
         """More processes than may hold tasks are refused, and leave nothing behind."""
         for _ in range(HOLDERS):
@@ -158,7 +179,7 @@ class TestHolders:
         """A user whose processes hold all that they may leaves room for another user's."""
         for _ in range(HOLDERS):
             await room.begin(holder=room.add(child()))
-        hold = room.holders.hold(holder_of(room.add(child())), 4999, lambda: None)
+        hold = room.holders.hold(holder_of(room.add(child())), 4999)
         assert HOLDERS + 1 == len(room.holders)
         hold.release()
 
@@ -170,6 +191,15 @@ class TestHolders:
             await room.engine.token(first, TICKETS, ())
         room.engine.holding.look()
         assert ("revoked", "attestation_changed") == (second.state, second.reason)
+
+    async def test_another_program_of_many_tasks(self, room, monkeypatch):
+        """However many tasks a process holds that runs another program now, some end in a step, and in the end all."""
+        tasks = [await room.begin() for _ in range(2 * TASKS_ENDED_AT_ONCE)]
+        monkeypatch.setattr(Process, "program", lambda _: Program(1, 2))
+        room.engine.holding.look()
+        assert TASKS_ENDED_AT_ONCE == sum(task.live for task in tasks)
+        room.alarms.ring_due()
+        assert {("revoked", "attestation_changed")} == {(task.state, task.reason) for task in tasks}
 
     async def test_another_cgroup(self, room, monkeypatch):
         """A task ends when its holder is in another cgroup: at the next look, and at the next token."""

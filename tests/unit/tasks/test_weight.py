@@ -12,7 +12,7 @@ from sojourn.tasks.grants import Grant
 from sojourn.tasks.task import NOTHING
 
 TASKS = 400
-LIVE_BYTES, ENDED_BYTES = 2_048, 1_344  # with their places in the tables, which are half empty at worst
+LIVE_BYTES, ENDED_BYTES = 1_280, 1_344  # with their places in the tables, which are half empty at worst
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def held():
 
 
 async def test_weight(room):
-    """A living task of one token takes less than 2 KiB, and one that is over about one."""
+    """A living task of one token takes about one KiB, and so does one that is over."""
     subject = room.subject()
     async with writing(room.engine):
         for _ in range(20):
