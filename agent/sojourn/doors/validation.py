@@ -212,8 +212,7 @@ class ValidationApi:
 
     @asynccontextmanager
     async def _snapshot(self, who: int | str, audiences: Sequence[str]) -> AsyncIterator[list[bytes]]:
-        """A snapshot for one who watches already, in one or several messages: what changes while it is made comes behind
-        it.
+        """A snapshot for one who watches already, as messages: what changes while it is made comes behind them.
 
         Of one caller one at a time is made, and it counts as held until the caller has taken it. Raise LimitExceeded.
         """

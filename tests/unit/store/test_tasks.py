@@ -35,7 +35,7 @@ def table(database, journal):
 @pytest.fixture
 async def task():
     with child() as process:
-        holder = Holders(9).hold(holder_of(process), 1000, lambda: None)
+        holder = Holders(9).hold(holder_of(process), 1000)
         yield make("tsk_1", holder)
         holder.release()
 
