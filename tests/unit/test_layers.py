@@ -262,6 +262,8 @@ SEES_PROC = [
     "store.bootid",
     "sdk.tls",
     "sdk.isolation",
+    "sdk.connection",
+    "cli.delivering",
     "sdk.localcredentials.peers",
 ]
 SDK_SEES = [
