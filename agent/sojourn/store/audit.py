@@ -114,8 +114,8 @@ class AuditTable:
     async def verify(self) -> tuple[int, int, str]:
         """Walk the whole chain. Return the number of records, the first bad seq (0: intact) and what is wrong there.
 
-        It has to lead to the last record that this run has written: what stands in the database of the journal's end may
-        have been made to fit.
+        It has to lead to the last record that this run has written: what the database has of the journal's end may have
+        been made to fit.
         """
         known = await self._written()
 
@@ -145,7 +145,7 @@ class AuditTable:
             return await self._database.read(work)
 
     async def _written(self) -> _Chain:
-        """The last record that this run has written and that is durable; 0 if that cannot be told, as on a full disk."""
+        """The last record that this run has written and that is on disk; 0 if that cannot be told just now."""
         try:
             # In the writer thread, and answered once what was written before is on disk.
             return _Chain(*(await self._database.write(lambda _: self._head) or (0, FIRST)))

@@ -12,7 +12,6 @@ from sojourn.oversight.audit import FIRST, Event, digest_of
 from sojourn.store import audit as audit_module
 from sojourn.store.audit import AuditTable
 
-
 HEAD = """UPDATE settings SET value =
     (SELECT seq || ' ' || digest FROM audit ORDER BY seq DESC LIMIT 1) WHERE name = 'audit_head'"""
 
