@@ -108,13 +108,16 @@ class TestChain:
         assert seq == found
         assert says in why
 
-
     @pytest.mark.parametrize(
         ("statements", "seq", "says"),
         [
             (["DELETE FROM audit WHERE seq > 3", HEAD], 4, "this agent has written 5"),
             (["DELETE FROM audit", "DELETE FROM settings WHERE name LIKE 'audit%'"], 1, "this agent has written 5"),
-            (["UPDATE audit SET at_ms = 0 WHERE seq = 5", "REMAKE", HEAD], 5, "not the one that this agent has written"),
+            (
+                ["UPDATE audit SET at_ms = 0 WHERE seq = 5", "REMAKE", HEAD],
+                5,
+                "not the one that this agent has written",
+            ),
         ],
         ids=["cut", "wiped", "made anew"],
     )
