@@ -47,6 +47,8 @@ class Connection:
     def __init__(self, path: str, deadline_seconds: float) -> None:
         self.path = path
         self.deadline_seconds = deadline_seconds
+        # Each byte that could end a URI's path is escaped, so that any file name in UTF-8 is reached.
+        self._named = quote(path)
         self._socket = AgentSocket(path)
         self._handle = _NONE
         self._made: grpc.aio.Channel | None = None
@@ -73,7 +75,7 @@ class Connection:
             self._leaving.add(leaving)
             leaving.add_done_callback(self._leaving.discard)
         self._handle = _NONE if handle is None else handle
-        self._made = _channel_to(self._handle, self.path)
+        self._made = _channel_to(self._handle, self._named)
         return self._made
 
     def _unreachable(self) -> str:
@@ -179,8 +181,7 @@ def _channel_to(handle: int, path: str) -> grpc.aio.Channel:
     place = f"/proc/self/fd/{handle}"
     if handle != _NONE and not os.path.exists(place):
         place = path
-    # Each byte that could end a URI's path is escaped, so that any file name is reached.
-    return grpc.aio.insecure_channel("unix:" + quote(place), options=_OPTIONS)
+    return grpc.aio.insecure_channel("unix:" + place, options=_OPTIONS)
 
 
 async def _leave(channel: grpc.aio.Channel, handle: int) -> None:
