@@ -31,13 +31,13 @@ from sojourn.waitbreaker import WaitBreaker
 log = structlog.get_logger()
 _LASTED: Final = Histogram(
     "sojourn_loop_standstill_seconds",
-    "Standstills of the loop, in which nobody was answered.",
+    "Standstills of the loop, in which nobody was answered, by what it did: waiting, computing, no_processor.",
+    ["cause"],
     buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30),
 )
 _LOOK_SECONDS: Final = STANDSTILL_SECONDS / 2  # after a beat: it may be over as soon as it is broken off
 _IN_THE_LOOP: Final = "the loop itself: it accepts, reads, writes or closes a connection"
 _UNSEEN: Final = "not seen: the process was stopped, or one call to the kernel held all of it up"
-_NO_PROCESSOR: Final = "nothing: the machine had no processor for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,10 @@ class Standstill:
 
 
 class Standstills:
-    """Those since the agent started: how many, the longest, and the last."""
+    """Those since the agent started: how many, the longest, and the last.
+
+    Not those in which the machine had no processor for it: these are the metrics', and a line at the level of info.
+    """
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -61,11 +64,17 @@ class Standstills:
         self.longest_seconds = 0.0
         self.last: Standstill | None = None
 
+    def note_busy(self, seconds: float, queued_seconds: float) -> None:
+        """For most of that time it waited for a processor."""
+        _LASTED.labels("no_processor").observe(seconds)
+        if self._logged.allow("busy"):
+            log.info("loop_had_no_processor", seconds=round(seconds, 3), queued_seconds=round(queued_seconds, 3))
+
     def note(self, seconds: float, computing_seconds: float, doing: str, asker: Mapping[str, int | str]) -> None:
         self.count += 1
         self.longest_seconds = max(self.longest_seconds, seconds)
         self.last = Standstill(self._clock.now(), seconds, computing_seconds, doing, asker)
-        _LASTED.observe(seconds)
+        _LASTED.labels("computing" if computing_seconds > seconds / 2 else "waiting").observe(seconds)
         if self._logged.allow(""):
             log.warning(
                 "loop_stood_still",
@@ -144,10 +153,11 @@ class Watchdog:
     def _stood(self, now: float, seconds: float) -> None:
         computing = min(time.thread_time() - self._computed, seconds)
         queued = self._queue.seconds() - self._queued
+        if seconds - queued < STANDSTILL_SECONDS / 2:
+            self._found.note_busy(seconds, queued)
+            return
         beat, doing, asker = self._look
-        if queued > seconds / 2:
-            doing, asker = _NO_PROCESSOR, {}
-        elif beat != self._beats:
+        if beat != self._beats:
             doing, asker = _UNSEEN, {}
         if computing + queued < seconds / 2:
             self._wary_until = now + WARY_SECONDS

@@ -51,6 +51,11 @@ def made_by(text):
     return names["handler"]
 
 
+def counts(cause):
+    """Standstills of that cause so far."""
+    return REGISTRY.get_sample_value("sojourn_loop_standstill_seconds_count", {"cause": cause}) or 0
+
+
 @pytest.fixture
 def found():
     return Standstills(FakeClock(datetime(2026, 5, 1, tzinfo=UTC)))
@@ -79,13 +84,13 @@ class TestWatchdog:
         """
         handler = made_by(HANDLER)
         call = Call(Visitor(), "a.B/C", None, None)
-        counted = REGISTRY.get_sample_value("sojourn_loop_standstill_seconds_count") or 0
+        counted = counts("waiting")
         last, said = await told(found, lambda: handler(call, lambda: time.sleep(0.4)))
         assert "sojourn.doors.example.handler" == last.doing
         assert {"uid": 17, "pid": 4711, "method": "a.B/C"} == last.asker
         assert 0.1 <= last.seconds <= found.longest_seconds
         assert 1 <= found.count
-        assert counted < REGISTRY.get_sample_value("sojourn_loop_standstill_seconds_count")
+        assert counted < counts("waiting")
         assert {standstills.STANDSTILL_SECONDS, standstills.WARY_BREAK_SECONDS, None} == set(said)
 
     async def test_a_read_that_waits(self, found, monkeypatch):
@@ -107,7 +112,22 @@ class TestWatchdog:
             while watchdog._beats == before:
                 await asyncio.sleep(0)
         watchdog.close()
-        assert (None, 0) == (found.last, found.count) or standstills._NO_PROCESSOR == found.last.doing
+        assert (None, 0) == (found.last, found.count)
+
+    async def test_a_machine_without_a_processor(self, found, monkeypatch):
+        """Of a loop that could not run, since the machine was busy, the metrics tell, and nobody is named."""
+        waited = iter([0.0] + [30.0] * 10_000)  # in all, at each look
+        monkeypatch.setattr(standstills._Queue, "seconds", lambda _queue: next(waited))
+        counted = counts("no_processor")
+        watchdog = Watchdog(found)
+        await asyncio.sleep(0)
+        time.sleep(0.2)  # the loop is held up
+        deadline = time.monotonic() + 15
+        while counts("no_processor") == counted and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        watchdog.close()
+        assert counted < counts("no_processor")
+        assert (None, 0) == (found.last, found.count)
 
 
 class TestAsker:
