@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from sojourn.doors.lines import Lines
 from sojourn.doors.metadata import Metadata
 from sojourn.doors.ownsvid import OwnSvid
 from sojourn.doors.servers import serve
+from sojourn.doors.standstills import Standstills, Watchdog
 from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
@@ -63,6 +64,7 @@ from sojourn.oversight.logs import Level
 from sojourn.serving import Run, Services
 from sojourn.store.pruning import most_of
 from sojourn.tasks.typefolder import LAST_GOOD
+from sojourn.waitbreaker import WaitBreaker
 
 log = structlog.get_logger()
 
@@ -91,8 +93,9 @@ async def run(start: Start, level: Level, failures: Failures) -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(process_setup.claim_data_dir(config.data_dir))
         rooms = await Rooms.build(config, descriptors, stack)
-        stop = asyncio.Event()
+        stop, standstills = asyncio.Event(), Standstills(rooms.clock)
         stack.enter_context(process_setup.hear((signal.SIGTERM, signal.SIGINT), stop.set))
+        stack.enter_context(closing(Watchdog(standstills, WaitBreaker())))
         async with asyncio.TaskGroup() as group:
             upkeep = [
                 group.create_task(rooms.alarms.run()),
@@ -126,7 +129,7 @@ async def run(start: Start, level: Level, failures: Failures) -> None:
             rooms.engine.holding.look()
             api, listeners = _http_api(config, rooms), list[Listener]()
             documents = TrustDocuments(rooms.authority, config.issuer, config.listen.trust_url)
-            told = (level, failures, reload)
+            told = (level, failures, reload, standstills)
             await _open_doors(config, rooms, api, documents, listeners, told, descriptors, stack)
             upkeep.append(group.create_task(reload.run()))
             listeners += await _open_listeners(config, rooms, api, documents, descriptors, stack)
@@ -174,11 +177,11 @@ async def _open_doors(
     api: HttpApi,
     documents: TrustDocuments,
     listeners: Sequence[Listener],
-    told: tuple[Level, Failures, ConfigReload],
+    told: tuple[Level, Failures, ConfigReload, Standstills],
     descriptors: int,
     stack: AsyncExitStack,
 ) -> None:
-    level, failures, reload = told
+    level, failures, reload, standstills = told
     elsewhere = 0 if config.listen.tcp is None else REMOTE_DESCRIPTORS_SHARE
     elsewhere += 0 if config.listen.https is None else HTTPS_DESCRIPTORS_SHARE
     elsewhere += 0 if config.listen.trust is None else TRUST_DESCRIPTORS_SHARE
@@ -207,7 +210,7 @@ async def _open_doors(
     envoy = _handlers(envoy_calls, services.of_envoy())
     own = _handlers(calls, services.of_workloads()) | envoy
     administration = _handlers(
-        admin_calls, services.of_operators(Run(level, failures, reload, public, listeners, documents))
+        admin_calls, services.of_operators(Run(level, failures, reload, public, listeners, documents, standstills))
     )
     for door, path, mode, made, common, maximum in (
         (public, config.socket, 0o777, own, envoy_calls, PUBLIC_REQUEST_MAX_BYTES),

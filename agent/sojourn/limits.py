@@ -130,6 +130,16 @@ METRICS_SECONDS = 10.0  # for a request to come and its answer to be taken, as l
 # which stays; 20,000 young objects are looked through in a millisecond or two.
 COLLECTED_AFTER = 20_000
 THREAD_TURN_SECONDS = 0.0005  # that one thread keeps another of the agent waiting for the interpreter
+# The agent's loop tells by a beat that it turns. If none comes, it stands still, and what it may be waiting for in the
+# kernel is broken off: each thing of many that wait there one after another costs BREAK_EVERY_SECONDS then.
+BEAT_SECONDS = 0.025  # 40 beats a second, and looks at them, are half a hundredth of a core
+STANDSTILL_SECONDS = 0.1  # between two beats; log, status and metrics tell of it
+BREAK_EVERY_SECONDS = 0.0005
+# After a standstill in which the loop waited, the next one of the same maker is broken off sooner.
+WARY_SECONDS = 60.0
+WARY_BEAT_SECONDS = 0.0025
+WARY_BREAK_SECONDS = 0.0075
+STANDSTILLS_LOGGED_PER_SECOND = 1
 
 # --- attestation ----------------------------------------------------------------------------------------------------
 ATTESTOR_DEADLINE_SECONDS = 5.0

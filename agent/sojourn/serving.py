@@ -36,6 +36,7 @@ from sojourn.doors import (
 )
 from sojourn.doors.calls import Method
 from sojourn.doors.door import Door
+from sojourn.doors.standstills import Standstills
 from sojourn.doors.taskmessages import TaskMessages
 from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.trustdocuments import TrustDocuments
@@ -57,6 +58,7 @@ class Run:
     public: Door
     listeners: Sequence[Listener]  # grows as they are opened
     documents: TrustDocuments
+    standstills: Standstills
 
 
 class Services:
@@ -176,6 +178,7 @@ class Services:
             limitations=process_setup.limitations(),
             listeners=run.listeners,
             documents=run.documents,
+            standstills=run.standstills,
         ).methods()
 
     def _oversight(self) -> Methods:

@@ -33,9 +33,11 @@ def read(path: Path, max_bytes: int) -> str:
 
 
 def check_owner(status: os.stat_result) -> None:
-    """Raise InvalidInput unless a file or folder is ours or root's, and writable by nobody outside our own group."""
+    """Raise InvalidInput unless a file or folder is ours or root's, and writable by nobody outside our own group.
+
+    Nor is a folder like /tmp, in which others may only add: they add links to files of ours that are meant for others.
+    """
     if status.st_uid not in {0, os.geteuid()}:
         raise InvalidInput(f"belongs to user {status.st_uid}: it must be this agent's or root's")
-    others = status.st_mode & stat.S_IWOTH and not (stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_ISVTX)
-    if others or (status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}):
+    if status.st_mode & stat.S_IWOTH or (status.st_mode & stat.S_IWGRP and status.st_gid not in {0, os.getegid()}):
         raise InvalidInput("can be written by others: chmod go-w it")

@@ -20,7 +20,7 @@ def keys_of(value: Any) -> set[str]:
     if isinstance(value, list):
         return {key for each in value for key in keys_of(each)}
     if isinstance(value, dict):
-        free = {"claims", "params", "fields", "bundle", "values"}
+        free = {"claims", "params", "fields", "bundle", "values", "last_caller"}
         return set(value) | {key for name, each in value.items() if name not in free for key in keys_of(each)}
     return set()
 

@@ -1,11 +1,12 @@
 """Processes that try to pass for others, and an attestation of them: the agent's own, on real sockets and processes.
 
-Usage: impostors.py reuse ROUNDS | exec ROUNDS FIRST SECOND. Needs root; `reuse` needs a namespace of processes of its
-own, with its own /proc. Prints one JSON object: how often each outcome came.
+Usage: impostors.py reuse ROUNDS | exec ROUNDS FIRST SECOND | backlog ROUNDS FIRST SECOND. Needs root; `reuse` needs a
+namespace of processes of its own, with its own /proc. Prints one JSON object: how often each outcome came.
 
 `reuse`: a caller of user 4001 connects and ends, and a process of root's gets its number before the connection is looked
 at, or after it was first looked at; with the kernel's handle on the process that connected, and without, as on older
-kernels. `exec`: a caller runs FIRST, connects, and becomes SECOND at any moment of its attestation.
+kernels. `exec`: a caller runs FIRST, connects, and becomes SECOND at any moment of its attestation. `backlog`: it does
+so while its connection waits to be accepted, or later.
 """
 
 import asyncio
@@ -27,6 +28,7 @@ from sojourn.errors import AttestationFailed
 from sojourn_attestors.unix import UnixAttestor
 
 USER = 4001
+BUSY_SECONDS = 0.04
 _NO_SUCH_OPTION = 9_999
 
 
@@ -105,11 +107,13 @@ async def reuse(listener: socket.socket, path: str, attestation: Attestation, ro
 
 
 async def become(
-    listener: socket.socket, path: str, attestation: Attestation, rounds: int, first: str, second: str
+    listener: socket.socket, path: str, attestation: Attestation, rounds: int, first: str, second: str, busy: float
 ) -> Counter[str]:
+    """`busy`: for how many seconds, at most, nobody accepts."""
     outcomes: Counter[str] = Counter()
     for _ in range(rounds):
         pid = caller(path, [second, "60"], spins=random.randrange(60_000))
+        await asyncio.sleep(random.uniform(0, busy))
         connection, _ = listener.accept()
         peer = None
         try:
@@ -152,7 +156,8 @@ async def main(what: str, rounds: int, *programs: str) -> None:
         if what == "reuse":
             outcomes = await reuse(listener, path, attestation, rounds)
         else:
-            outcomes = await become(listener, path, attestation, rounds, *programs)
+            busy = BUSY_SECONDS if what == "backlog" else 0.0
+            outcomes = await become(listener, path, attestation, rounds, *programs, busy=busy)
     print(json.dumps(outcomes))
 
 

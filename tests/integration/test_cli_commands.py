@@ -33,6 +33,7 @@ SOMETIMES = {
     "status": {
         "what", "reason", "method", "pid", "uid", "exe", "since", "last_push", "pushes", "entry_id", "spiffe_id",
         "serial", "not_after", "rotate_at", "lifetime", "subject", "first_at", "last_at", "count", "node",
+        "longest_seconds", "last_seconds", "last_computing_seconds", "last_doing", "last_caller",
     },
 }  # fmt: skip
 
@@ -98,7 +99,7 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
                       "task_types", "authority", "limitations", "followed", "streams", "svids", "failures", "kind", "root_serial",
                       "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"},
                       "policy", "shadow", "folder", "digest", "loaded_at", "fault", "approvals_waiting", "reviews",
-                      "signals", "listeners", "federation", "attestors", "name", "other_nodes",
+                      "signals", "listeners", "federation", "attestors", "name", "other_nodes", "standstills",
                       "asked", "failed", "seconds", "failing", "failure", "failed_at",
                       "origin", "accepted_at", "without", "config", "file", "read_at", "restart_needed"}),
         (["authority", "show"], {"kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after",

@@ -230,3 +230,17 @@ def test_CVE_2026_9802_a_restart_between_revocation_and_replay() -> None:
             assert {ended.id, lives.id} <= {
                 each["fields"]["task"] for each in records if each["event"] in {"task_ended", "tokens_revoked"}
             }
+
+
+@pytest.mark.parametrize("header", ["Origin", "Referer", "Via", "Forwarded", "X-Forwarded-For", "x-forwarded-proto"])
+@pytest.mark.parametrize("path", ["/token", "/introspect", "/revoke"])
+def test_S7_what_a_process_passes_on(shared: AgentProcess, path: str, header: str) -> None:
+    """A request that a workload's process passes on to the Unix socket for a browser, or as a proxy, gets nothing that
+    the workload would get; one without such a header does, and what is for everybody is answered all the same.
+    """
+    with http(shared.socket) as client:
+        refused = client.post(path, data=ASKED, headers={header: "https://elsewhere.example"})
+        assert (400, "invalid_request") == (refused.status_code, refused.json()["error"])
+        assert "passed on" in refused.json()["error_description"]
+        assert 200 == client.get("/keys", headers={header: "x"}).status_code
+        assert 200 == client.post("/token", data=ASKED).status_code

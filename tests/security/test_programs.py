@@ -63,6 +63,15 @@ class TestRaces:
         assert found["refused"] > 0
         assert sum(found.values()) >= ROUNDS // 2
 
+    def test_S9_another_program_before_the_accept(self) -> None:
+        """What a process runs when its connection is accepted counts, and nothing that it ran before or runs after: who
+        connects and becomes another program while the agent is busy is taken for that program.
+        """
+        found = rounds("backlog", str(ROUNDS // 4), PYTHON, SLEEP)
+        assert 0 == found.pop("wrong", 0)
+        assert found[f"served as {SLEEP}"] > 0
+        assert sum(found.values()) >= ROUNDS // 4
+
     def test_a_path_that_is_turned(self, admin: Admin, tmp_path: Path) -> None:
         """While a link and the name of a program are turned to another file and back, the other's path is never given.
 

@@ -16,6 +16,7 @@ import structlog
 
 from sojourn.attestation.frames import Frames, frame_of
 from sojourn.clock import Clock
+from sojourn.descriptors import take_no_descriptors
 from sojourn.limits import HOST_LINE_MAX, HOST_LINES_PER_SECOND, HOST_READ_BYTES, HOST_READ_PAUSE_SECONDS
 
 log = structlog.get_logger()
@@ -51,6 +52,7 @@ class HostProcess:
         self._outbox: deque[tuple[memoryview, int]] = deque()  # and the pidfd that goes with it, or -1
         self._loop = asyncio.get_running_loop()
         self._channel, theirs = socket.socketpair()
+        take_no_descriptors(self._channel)
         reading, writing = os.pipe2(os.O_CLOEXEC)
         try:
             self._process = _start(name, theirs.fileno(), writing)
@@ -94,7 +96,7 @@ class HostProcess:
     def read(self) -> None:
         """Hear what it said by now."""
         try:
-            data = self._channel.recv(_READ_BYTES)  # descriptors that it sends are dropped by the kernel
+            data = self._channel.recv(_READ_BYTES)  # and no descriptors, where the kernel can refuse them
         except BlockingIOError:
             return
         except OSError:

@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import os
 import socket as sockets
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from sojourn.cli.options import Output, OutputOption, SocketOption
 from sojourn.cli.output import emit
 from sojourn.errors import InvalidEvent, InvalidInput, LimitExceeded, SojournError, Unavailable, Unreachable
 from sojourn.limits import TOKEN_MAX_BYTES
+from sojourn.sdk.agentsocket import AgentSocket
 
 _SECONDS = 30.0
 _ANSWER_MAX = 64 * 1024
@@ -89,6 +91,14 @@ class _UnixConnection(http.client.HTTPConnection):
         self._path = path
 
     def connect(self) -> None:
+        found = AgentSocket(self._path)
+        handle = found.look()
+        if found.distrust:
+            raise Unreachable(found.distrust)
         self.sock = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
         self.sock.settimeout(_SECONDS)
-        self.sock.connect(self._path)
+        try:
+            self.sock.connect(self._path if handle is None else f"/proc/self/fd/{handle}")
+        finally:
+            if handle is not None:
+                os.close(handle)

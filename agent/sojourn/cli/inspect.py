@@ -202,6 +202,7 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
     lines += federation.status_lines(value["federation"])
     lines += [f"{'attestor':<14} {attesting.state_line(each)}" for each in value["attestors"]]
     lines += [f"{'limitation':<14} {each['what']}: {each['reason']}" for each in value["limitations"]]
+    lines += _standstill_lines(value["standstills"])
     if value["svids"]:
         rows = [
             [each["spiffe_id"], each["serial"][:16], each["not_after"], each["rotate_at"], each["lifetime"]]
@@ -243,6 +244,20 @@ def _config_lines(config: dict[str, Any] | None) -> list[str]:
     if config["fault"]:
         lines.append(f"{'':<14} NOT taken when it was read again: {printable(config['fault'])}")
     return lines
+
+
+def _standstill_lines(found: dict[str, Any] | None) -> list[str]:
+    """When nobody was answered for a while."""
+    if found is None:
+        return []
+    caller = ", ".join(f"{name} {printable(value)}" for name, value in sorted(found["last_caller"].items()))
+    asked = f"of {caller}" if caller else "nobody is known who asked for it"
+    times = f"{found['count']} times, {found['longest_seconds']:.3g} s at most"
+    last = f"{found['last_seconds']:.3g} s, computing {found['last_computing_seconds']:.2g} s"
+    return [
+        f"{'stood still':<14} {times}; last at {found['last_at']} for {last}",
+        f"{'':<14} {printable(found['last_doing'])}; {asked}",
+    ]
 
 
 def _signal_lines(issuers: list[dict[str, Any]]) -> list[str]:

@@ -187,8 +187,6 @@ def _folder(path: Path, name: str | None = None, within: int | None = None) -> I
             check_owner(os.fstat(descriptor))
         except InvalidInput as error:
             raise InvalidInput(f"the folder {str(path)!r} {error.public}") from error
-        if os.fstat(descriptor).st_mode & stat.S_IWOTH:
-            raise InvalidInput(f"the folder {str(path)!r} can be written by others: chmod go-w it, or choose another")
         yield descriptor
     finally:
         os.close(descriptor)

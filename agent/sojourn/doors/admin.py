@@ -24,6 +24,7 @@ from sojourn.doors.door import Door
 from sojourn.doors.federation import followed as federation
 from sojourn.doors.localauthority import key_message
 from sojourn.doors.policies import policy_set
+from sojourn.doors.standstills import Standstills
 from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.workload import seconds
@@ -79,6 +80,7 @@ class AdminApi:
     limitations: dict[str, str]  # what this agent cannot do here, and why
     listeners: Sequence[Listener]  # those that are open by now
     documents: TrustDocuments
+    standstills: Standstills
     started: datetime = field(init=False)
 
     def __post_init__(self) -> None:
@@ -156,6 +158,7 @@ class AdminApi:
                 pb.OtherNode(node=name_of(node), spiffe_id=str(node), entries=count)
                 for node, count in adopting.other_nodes(self.registry).items()
             ],
+            standstills=self._standstills(),
         )
 
     def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:
@@ -166,6 +169,20 @@ class AdminApi:
             not_after=seconds(kept.svid.not_after),
             rotate_at=seconds(kept.rotate_at),
             lifetime=lifetime.reason(kept.entry, self.default_x509_svid_ttl, kept.svid),
+        )
+
+    def _standstills(self) -> pb.Standstills | None:
+        found = self.standstills
+        if found.last is None:
+            return None
+        return pb.Standstills(
+            count=found.count,
+            longest_seconds=found.longest_seconds,
+            last_at=seconds(found.last.at),
+            last_seconds=found.last.seconds,
+            last_computing_seconds=found.last.computing_seconds,
+            last_doing=found.last.doing,
+            last_caller={name: str(value) for name, value in found.last.asker.items()},
         )
 
     async def _signal_issuers(self) -> list[pb.SignalIssuer]:

@@ -18,13 +18,16 @@ from sojourn.doors.straight import Handler, Straight
 from sojourn.doors.tokenrequests import TokenRequests
 from sojourn.doors.tokenstate import TokenState
 from sojourn.doors.trustdocuments import key_set
-from sojourn.errors import SojournError
+from sojourn.errors import InvalidInput, SojournError
 from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
 from sojourn.oautherrors import Confined
 from sojourn.tasks.clients import Sender
 from sojourn.tasks.engine import TaskEngine
 
 log = structlog.get_logger()
+# Browsers and proxies say by these that they pass on what somebody else asks for.
+_PASSED_ON = (b"origin", b"referer", b"via", b"forwarded")
+_PASSED_ON_PREFIX = b"x-forwarded-"
 
 
 class HttpApi:
@@ -52,7 +55,7 @@ class HttpApi:
             "/introspect": self._state.introspect,  # RFC 7662, 2
             "/revoke": self._state.revoke,  # RFC 7009, 2
         }
-        posts = {path: self._guard(handler) for path, handler in handlers.items()}
+        posts = {path: self._guard(_direct(handler)) for path, handler in handlers.items()}
         app = Starlette(
             routes=[
                 *(Route(path, handler, methods=["POST"]) for path, handler in posts.items()),
@@ -115,3 +118,22 @@ class HttpApi:
                 )
 
         return guarded
+
+
+def _direct(handler: Handler) -> Handler:
+    """A handler for those who ask for themselves.
+
+    A process that passes requests on to a Unix socket would have its own identity used by whoever sent them. Over TCP
+    it is the client's certificate that counts.
+    """
+
+    async def asked(request: Request) -> Response:
+        sender: Sender = request.scope[SENDER]
+        if sender.peer is not None:
+            for name, _ in request.scope["headers"]:  # in small letters, as ASGI has them
+                if name in _PASSED_ON or name.startswith(_PASSED_ON_PREFIX):
+                    said = name.decode("latin-1")
+                    raise InvalidInput(f"a request with {said!r} was passed on by a process here: ask for yourself")
+        return await handler(request)
+
+    return asked

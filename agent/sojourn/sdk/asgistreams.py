@@ -17,6 +17,8 @@ Send = Callable[[Message], Awaitable[None]]
 Serve = Callable[[Receive, Send], Awaitable[None]]
 
 POLICY_VIOLATION: Final = 1008  # RFC 6455, 7.4.1
+# What sends content of an answer; the last two are extensions of servers', for files.
+_CONTENT: Final = frozenset({"http.response.body", "http.response.pathsend", "http.response.zerocopysend"})
 _CLOSE_SECONDS: Final = 1.0  # for a client that reads nothing
 _REASON_MAX: Final = 120  # bytes that a close frame has room for, nearly (RFC 6455, 5.5)
 
@@ -105,7 +107,7 @@ class _Request:
         return message
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.body":
+        if message["type"] in _CONTENT:
             if self._answering and (why := self._verifier.over(self._token)):
                 raise TaskIsOver(why)
             self._answering = True

@@ -27,10 +27,15 @@ _NOTHING = {
     "encipher_only": False,
     "decipher_only": False,
 }
+_NO_NAME = "none.invalid"  # nobody has a name of this kind (RFC 2606)
+_EVERY = (ipaddress.ip_network("0.0.0.0/0"), ipaddress.ip_network("::/0"))
 
 
 class EgressAuthority:
-    """Vouches for `hosts` alone, whoever gets hold of its key. The key is in memory only, and for this one run."""
+    """Vouches for `hosts` alone, whoever gets hold of its key. The key is in memory only, and for this one run.
+
+    Without hosts it vouches for nobody: some clients take it for an error if no authority is there.
+    """
 
     def __init__(self, hosts: Iterable[str]) -> None:
         self._key = ec.generate_private_key(ec.SECP256R1())
@@ -40,15 +45,13 @@ class EgressAuthority:
         self._not_before = now - timedelta(seconds=NOT_BEFORE_SLACK_SECONDS)
         self._not_after = now + timedelta(seconds=TASK_MAX_SECONDS)
         self._contexts: OrderedDict[str, ssl.SSLContext] = OrderedDict()
-        permitted = [_constraint(host) for host in sorted(set(hosts))]
-        builder = (
+        self._certificate = (
             self._builder(self._name, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(x509.KeyUsage(**{**_NOTHING, "key_cert_sign": True}), critical=True)
+            .add_extension(_constraints(hosts), critical=True)
+            .sign(self._key, SHA256())
         )
-        if permitted:
-            builder = builder.add_extension(x509.NameConstraints(permitted, None), critical=True)
-        self._certificate = builder.sign(self._key, SHA256())
 
     @property
     def certificate_pem(self) -> bytes:
@@ -111,6 +114,24 @@ def _general(host: str) -> x509.GeneralName:
     return x509.DNSName(host) if address is None else x509.IPAddress(address)
 
 
-def _constraint(host: str) -> x509.GeneralName:
-    address = _address(host)
-    return x509.DNSName(host) if address is None else x509.IPAddress(ipaddress.ip_network(address))
+def _constraints(hosts: Iterable[str]) -> x509.NameConstraints:
+    """These hosts and no other name or address: a kind that is not spoken of is allowed (RFC 5280, 4.2.1.10)."""
+    names, addresses = set[str](), set[ipaddress.IPv4Address | ipaddress.IPv6Address]()
+    for host in hosts:
+        address = _address(host)
+        if address is None:
+            names.add(host)
+        else:
+            addresses.add(address)
+    permitted: list[x509.GeneralName] = [x509.DNSName(name) for name in sorted(names) or [_NO_NAME]]
+    permitted += [x509.IPAddress(ipaddress.ip_network(address)) for address in sorted(addresses, key=str)]
+    # A name stands for those below it too; with a dot before it, for these alone, where that is understood.
+    excluded: list[x509.GeneralName] = [x509.DNSName(f".{name}") for name in sorted(names) if not _below(name, names)]
+    held = {address.version for address in addresses}
+    excluded += [x509.IPAddress(every) for every in _EVERY if every.version not in held]
+    return x509.NameConstraints(permitted, excluded or None)
+
+
+def _below(name: str, names: Iterable[str]) -> bool:
+    """Whether one of the names lies below another: what lies below that one cannot be excluded."""
+    return any(each.endswith(f".{name}") for each in names)

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, func, select, text
 
 from sojourn.documents import canonical
-from sojourn.errors import StoreFailed
+from sojourn.errors import LimitExceeded, StoreFailed, StoreFull
 from sojourn.limits import AUDIT_KEPT_LEAST, AUDIT_LISTED
 from sojourn.oversight.audit import FIRST, Event, Record, digest_of
 from sojourn.store import settings
@@ -112,7 +112,12 @@ class AuditTable:
         return await self._database.read(lambda connection: [Record(*row) for row in connection.execute(statement)])
 
     async def verify(self) -> tuple[int, int, str]:
-        """Walk the whole chain. Return the number of records, the first bad seq (0: intact) and what is wrong there."""
+        """Walk the whole chain. Return the number of records, the first bad seq (0: intact) and what is wrong there.
+
+        It has to lead to the last record that this run has written: what the database has of the journal's end may have
+        been made to fit.
+        """
+        known = await self._written()
 
         def work(connection: Connection) -> tuple[int, int, str]:
             count = connection.execute(select(func.count()).select_from(audit)).scalar() or 0
@@ -122,9 +127,13 @@ class AuditTable:
                 before = chain.seq
                 if wrong := chain.wrong(row):
                     return count, before + 1, wrong
+                if chain.seq == known.seq and chain.digest != known.digest:
+                    return count, chain.seq, "the record is not the one that this agent has written"
                 if row.event == PRUNED:
                     fields = json.loads(row.fields)
                     told = f"{fields['until_seq']} {fields['digest']}"
+            if chain.seq < known.seq:
+                return count, chain.seq + 1, f"records are missing at the end: this agent has written {known.seq}"
             head = settings.get(connection, _HEAD)
             if head != f"{chain.seq} {chain.digest}" and count:
                 return count, chain.seq + 1, "records are missing at the end"
@@ -134,6 +143,14 @@ class AuditTable:
 
         async with self._walking:
             return await self._database.read(work)
+
+    async def _written(self) -> _Chain:
+        """The last record that this run has written and that is on disk; 0 if that cannot be told just now."""
+        try:
+            # In the writer thread, and answered once what was written before is on disk.
+            return _Chain(*(await self._database.write(lambda _: self._head) or (0, FIRST)))
+        except (StoreFailed, StoreFull, LimitExceeded):
+            return _Chain(0, FIRST)
 
     async def first(self) -> int:
         """The seq of the first record that was not pruned."""

@@ -13,6 +13,7 @@ from concurrent.futures import Executor
 from typing import Any, Final
 
 import h11
+from sojourn.descriptors import take_no_descriptors
 from sojourn.errors import AttestationFailed
 from sojourn.limits import USER_SOCKETS_AT_ONCE
 
@@ -83,6 +84,7 @@ class LocalJsonClient:
     async def _ask(self, path: str) -> tuple[int, bytes]:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.setblocking(False)
+            take_no_descriptors(connection)
             found = await self._finder.find(self._path, self._owner)
             try:
                 await _connect(connection, f"/proc/self/fd/{found}")

@@ -4,11 +4,12 @@ import select
 
 
 def parent_and_birth(pid: int) -> tuple[int, int]:
-    """The parent's pid and the moment of birth in clock ticks since boot, from /proc/PID/stat (proc_pid_stat(5)).
+    """The parent's pid and the moment of birth in clock ticks since boot, from /proc/PID/task/PID/stat.
 
-    Raise OSError if there is no such process.
+    It has these as /proc/PID/stat has them (proc_pid_stat(5)), without adding up the process's threads, of which there
+    may be tens of thousands. Raise OSError if there is no such process.
     """
-    with open(f"/proc/{pid}/stat", "rb") as file:
+    with open(f"/proc/{pid}/task/{pid}/stat", "rb") as file:
         text = file.read()
     fields = text[text.rfind(b")") + 2 :].split()
     return int(fields[1]), int(fields[19])

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from harness.engineproxy import EngineProxy, on_the_wire
+from sojourn.descriptors import take_no_descriptors
 from sojourn.errors import AttestationFailed
 from sojourn.limits import USER_SOCKETS_AT_ONCE
 from sojourn_attestors.asking.fetching import Late, NotThere, Unwell
@@ -80,6 +81,29 @@ class TestAnswers:
         """A byte now and then keeps nobody past the deadline."""
         with serving(*([b"H"] * 100), pause=0.02), pytest.raises(Late, match=r"0\.1 s"):
             await client(path, pool).get("/x", 0.1)
+
+
+class TestDescriptors:
+    async def test_none_is_taken(self, path, pool):
+        """A server that sends descriptors along, which whoever reads would have to close, is refused by the kernel; and
+        one that sends none is heard.
+        """
+        refused = []
+
+        def answer(connection, _):
+            try:
+                socket.send_fds(connection, [on_the_wire(200, b"{}")], [0])
+            except PermissionError:
+                refused.append(True)
+                connection.sendall(on_the_wire(200, b'{"a": 1}'))
+
+        server = EngineProxy(Path("s"), None)
+        server.fault = answer
+        with socket.socket(socket.AF_UNIX) as probe:
+            knows = take_no_descriptors(probe)
+        with server:
+            assert ({"a": 1} if knows else {}) == await client(path, pool).get("/x", 5)
+        assert [True] * knows == refused
 
 
 class TestWhoListens:

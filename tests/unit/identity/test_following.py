@@ -201,6 +201,19 @@ class TestRefused:
         assert ["/a", "/hand"] == room.paths
         assert "can be written by others" in room.folder.fault
 
+    @pytest.mark.root
+    async def test_a_link_of_another_users(self, room, tmp_path):
+        """In a folder like /tmp, in which others may add, they add no entry by a link to a file that only we can read."""
+        await room.says(a=text("/a"))
+        (tmp_path / "kept").mkdir(mode=0o700)
+        (tmp_path / "kept" / "retired.yaml").write_text(text("/retired/admin"))
+        room.path.chmod(0o1777)
+        os.symlink(tmp_path / "kept" / "retired.yaml", room.path / "x.yaml")
+        os.lchown(room.path / "x.yaml", 4001, 4001)
+        await room.folder.look()
+        assert ["/a", "/hand"] == room.paths
+        assert "can be written by others" in room.folder.fault
+
     async def test_another_owner(self, room, monkeypatch):
         """A file of another user is not believed."""
 

@@ -176,13 +176,14 @@ class TestSocket:
 
 
 class TestRequest:
-    async def test_an_answer_in_parts(self, verifier: TaskVerifier, agent: FakeAgent) -> None:
+    @pytest.mark.parametrize("kind", ["body", "zerocopysend", "pathsend"])
+    async def test_an_answer_in_parts(self, verifier: TaskVerifier, agent: FakeAgent, kind: str) -> None:
         """Of an answer in parts nothing more is sent once the task is over."""
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             await send({"type": "http.response.start", "status": 200, "headers": []})
             while True:
-                await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+                await send({"type": f"http.response.{kind}", "body": b"tick", "more_body": True})
                 await asyncio.sleep(0.01)
 
         wire = Wire(EMPTY)

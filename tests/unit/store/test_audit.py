@@ -12,6 +12,9 @@ from sojourn.oversight.audit import FIRST, Event, digest_of
 from sojourn.store import audit as audit_module
 from sojourn.store.audit import AuditTable
 
+HEAD = """UPDATE settings SET value =
+    (SELECT seq || ' ' || digest FROM audit ORDER BY seq DESC LIMIT 1) WHERE name = 'audit_head'"""
+
 
 def event(number):
     return Event(1_000 + number, f"event_{number}", f'{{"n":{number}}}')
@@ -104,6 +107,42 @@ class TestChain:
         _, found, why = await journal.verify()
         assert seq == found
         assert says in why
+
+    @pytest.mark.parametrize(
+        ("statements", "seq", "says"),
+        [
+            (["DELETE FROM audit WHERE seq > 3", HEAD], 4, "this agent has written 5"),
+            (["DELETE FROM audit", "DELETE FROM settings WHERE name LIKE 'audit%'"], 1, "this agent has written 5"),
+            (
+                ["UPDATE audit SET at_ms = 0 WHERE seq = 5", "REMAKE", HEAD],
+                5,
+                "not the one that this agent has written",
+            ),
+        ],
+        ids=["cut", "wiped", "made anew"],
+    )
+    async def test_S6_what_fits_in_itself(self, path, journal, statements, seq, says):
+        """A journal that was cut, wiped or made anew under the agent so that it fits in itself is not what the agent has
+        written, and another run, which knows only what lies there, finds no fault with it.
+        """
+        await journal.append([event(number) for number in range(5)])
+        other = sqlite3.connect(path)
+        for statement in statements:
+            if statement == "REMAKE":
+                before, at, name, fields = other.execute(
+                    "SELECT b.digest, a.at_ms, a.event, a.fields FROM audit a JOIN audit b ON b.seq = 4 WHERE a.seq = 5"
+                ).fetchone()
+                made = digest_of(before, 5, Event(at, name, fields))
+                other.execute("UPDATE audit SET digest = ? WHERE seq = 5", (made,))
+            else:
+                other.execute(statement)
+        other.commit()
+        other.close()
+        _, found, why = await journal.verify()
+        assert seq == found
+        assert says in why
+        with opened(path) as database:
+            assert 0 == (await AuditTable(database).verify())[1]
 
 
 class TestPruning:

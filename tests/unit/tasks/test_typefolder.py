@@ -131,9 +131,10 @@ SPOILT = pytest.mark.parametrize(
         (lambda room: (room.path / "one.cedar").unlink(), "one.cedar: there is no policy beside one.toml"),
         (lambda room: (room.path / "one.toml").chmod(0o666), "one.toml: can be written by others"),
         (lambda room: room.path.chmod(0o777), "can be written by others"),
+        (lambda room: room.path.chmod(0o1777), "can be written by others"),
         (lambda room: room.path.rename(room.path.with_name("away")), "cannot be read"),
     ],
-    ids=["policy", "key", "half", "writable", "folder-writable", "gone"],
+    ids=["policy", "key", "half", "writable", "folder-writable", "folder-sticky", "gone"],
 )
 
 

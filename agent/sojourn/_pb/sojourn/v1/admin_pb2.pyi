@@ -16,7 +16,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "config", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors", "other_nodes")
+    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "config", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors", "other_nodes", "standstills")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -42,6 +42,7 @@ class GetStatusResponse(_message.Message):
     FEDERATION_FIELD_NUMBER: _ClassVar[int]
     ATTESTORS_FIELD_NUMBER: _ClassVar[int]
     OTHER_NODES_FIELD_NUMBER: _ClassVar[int]
+    STANDSTILLS_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     node_id: str
     version: str
@@ -67,7 +68,33 @@ class GetStatusResponse(_message.Message):
     federation: _containers.RepeatedCompositeFieldContainer[Federation]
     attestors: _containers.RepeatedCompositeFieldContainer[AttestorState]
     other_nodes: _containers.RepeatedCompositeFieldContainer[OtherNode]
-    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., config: _Optional[_Union[AgentConfig, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ..., other_nodes: _Optional[_Iterable[_Union[OtherNode, _Mapping]]] = ...) -> None: ...
+    standstills: Standstills
+    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., config: _Optional[_Union[AgentConfig, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ..., other_nodes: _Optional[_Iterable[_Union[OtherNode, _Mapping]]] = ..., standstills: _Optional[_Union[Standstills, _Mapping]] = ...) -> None: ...
+
+class Standstills(_message.Message):
+    __slots__ = ("count", "longest_seconds", "last_at", "last_seconds", "last_computing_seconds", "last_doing", "last_caller")
+    class LastCallerEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    LONGEST_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LAST_AT_FIELD_NUMBER: _ClassVar[int]
+    LAST_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LAST_COMPUTING_SECONDS_FIELD_NUMBER: _ClassVar[int]
+    LAST_DOING_FIELD_NUMBER: _ClassVar[int]
+    LAST_CALLER_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    longest_seconds: float
+    last_at: int
+    last_seconds: float
+    last_computing_seconds: float
+    last_doing: str
+    last_caller: _containers.ScalarMap[str, str]
+    def __init__(self, count: _Optional[int] = ..., longest_seconds: _Optional[float] = ..., last_at: _Optional[int] = ..., last_seconds: _Optional[float] = ..., last_computing_seconds: _Optional[float] = ..., last_doing: _Optional[str] = ..., last_caller: _Optional[_Mapping[str, str]] = ...) -> None: ...
 
 class OtherNode(_message.Message):
     __slots__ = ("node", "spiffe_id", "entries")
