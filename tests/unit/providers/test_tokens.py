@@ -211,6 +211,13 @@ class TestRefusal:
         assert isinstance(found, ProviderUnavailable)
         assert seconds == found.retry_after
 
+    @pytest.mark.parametrize(("status", "sent"), [(201, True), (204, True), (404, False), (401, False)])
+    def test_a_success_that_is_none(self, status: int, sent: bool) -> None:
+        """Where the answer is a success, but not the one of OAuth, something may have been given all the same."""
+        found = failed(status, b"<html>")
+        assert isinstance(found, ProviderUnavailable)
+        assert sent == found.sent
+
     def test_no_tokens_told(self) -> None:
         """What a provider says is told without what could be a token, on one short line."""
         token = jwt(sub="x" * 80)
