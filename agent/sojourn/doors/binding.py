@@ -6,12 +6,10 @@ import os
 import socket
 import stat
 from pathlib import Path
-from typing import Final
 
+from sojourn.descriptors import take_no_descriptors
 from sojourn.errors import CannotStart
 from sojourn.limits import LISTEN_BACKLOG, SOCKET_PATH_MAX_BYTES
-
-_SO_PASSRIGHTS: Final = 83  # of Linux 6.16 and newer; Python has no name for it
 
 
 def bind(path: Path, mode: int) -> socket.socket:
@@ -42,19 +40,6 @@ def bind(path: Path, mode: int) -> socket.socket:
         _drop_scratch(scratch)
         raise CannotStart(f"cannot make the socket {str(path)!r}: {error.strerror}; choose another path") from error
     return listener
-
-
-def take_no_descriptors(connection: socket.socket) -> bool:
-    """Have the kernel refuse descriptors that a peer sends along (SCM_RIGHTS). Return whether it knows how to.
-
-    What a peer sends and nobody takes is closed by the kernel in the reader's own thread, which that can hold up for as
-    long as the sender likes: a TCP socket with SO_LINGER and unsent data, for one. What is accepted inherits this.
-    """
-    try:
-        connection.setsockopt(socket.SOL_SOCKET, _SO_PASSRIGHTS, 0)
-    except OSError:
-        return False
-    return True
 
 
 def unbind(path: Path, listener: socket.socket) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from harness.looking import descriptors
-from sojourn.doors.binding import bind, take_no_descriptors, unbind
+from sojourn.descriptors import take_no_descriptors
+from sojourn.doors.binding import bind, unbind
 from sojourn.errors import CannotStart
 from sojourn.limits import SOCKET_PATH_MAX_BYTES
 

@@ -183,7 +183,7 @@ class TestRefusal:
             (403, b"<html>", False),
             (400, {"error": 1}, False),
             (400, [], False),
-            (201, GOOD, False),
+            (201, GOOD, True),
         ],
     )
     def test_not_now(self, status: int, body: object, sent: bool) -> None:
