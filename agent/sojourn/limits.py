@@ -149,6 +149,7 @@ PROGRAM_MAX_BYTES = 256 * 1024 * 1024  # no larger program is hashed: that would
 PROGRAM_SIZE_LIMIT_MAX_BYTES = 64 * 1024**3  # the most that an operator may set instead
 PROGRAM_DIGESTS_KEPT = 4_096
 CONTAINERS_NESTED_MAX = 8  # containers in containers: the folders of all are looked at
+CONTAINER_CGROUPS_MAX = 2_000  # that a container made in its own: more take longer to look through than others may wait
 CONTAINER_PROCESSES_MAX = 20_000  # more cannot be looked through within the time that an attestor has
 MOUNT_TABLE_MAX_BYTES = 8 * 1024 * 1024  # of a process: some 40,000 mounts; anyone may make 100,000
 PROGRAM_SETTLED_SECONDS = 2.0  # a file changed less than that ago is read anew: old file systems count whole seconds
