@@ -190,11 +190,13 @@ HOST_STUCK_MAX = 4  # processes that cannot be ended, since they wait for a file
 # --- container engines ----------------------------------------------------------------------------------------------
 ENGINE_SECONDS = 3.0  # for all that is asked about a container, of the five that an attestor has
 ENGINE_ANSWER_MAX_BYTES = 1024 * 1024  # about a container; usually that is some 10 KiB
+USER_ENGINE_ANSWER_MAX_BYTES = 256 * 1024  # of a user's own engine, which says what they like: read in some 20 ms
 ENGINE_FAILURES = 2  # in a row, after which one question at a time is asked: nobody waits in line for it
 ENGINE_LATE_AGAIN_SECONDS = 1.5  # before it is asked again what it did not answer in time: one container may be stuck
 ENGINE_LATE_KEPT = 1_024  # of those questions
 ENGINE_USERS = 256  # whose own engines are known
 CONTAINERS_KEPT = 1_024  # that engines told of, at about 10 KiB each
+CONTAINERS_KEPT_PER_USER = 64  # of those, that a user's own engines told of
 CONTAINER_UNKNOWN_SECONDS = 60.0  # that an engine is not asked again about a container that it does not know
 CONTAINERS_NESTED = 4  # around a container, that are asked about if it is not known
 CONTAINER_WITHHELD = 100  # labels and variables that are told with the reason why they are not given
