@@ -321,7 +321,8 @@ def _check_ours(path: Path) -> None:
 
 def _unusable(path: Path, reason: str) -> CannotStart:
     room = os.statvfs(path.parent)
-    if room.f_bavail == 0 or room.f_favail == 0 < room.f_files:
+    full = "full" in reason  # what ran out may be there again, now that it was rolled back
+    if full or room.f_bavail == 0 or room.f_favail == 0 < room.f_files:
         return CannotStart(f"the data folder {str(path.parent)!r} has no room left: make some", detail=reason)
     return CannotStart(
         f"the database {str(path)!r} cannot be used: {reason}; restore it from a backup or give another --data-dir",
