@@ -21,6 +21,7 @@ from sojourn.errors import InvalidConfig
 from sojourn.limits import (
     CONTAINER_UNKNOWN_SECONDS,
     CONTAINERS_KEPT,
+    CONTAINERS_KEPT_PER_USER,
     CONTAINERS_NESTED,
     ENGINE_SECONDS,
     SOCKET_PATH_MAX_BYTES,
@@ -224,7 +225,11 @@ def _key(place: Place) -> _Key:
 def _keep(kept: "OrderedDict[_Key, _Value]", key: _Key, value: _Value) -> None:
     kept[key] = value
     kept.move_to_end(key)
-    if len(kept) > CONTAINERS_KEPT:
+    owner = key[-1]
+    its = [each for each in kept if each[-1] == owner] if owner else []
+    if len(its) > CONTAINERS_KEPT_PER_USER:
+        del kept[its[0]]  # what a user's engine says is not to push out what others' say
+    elif len(kept) > CONTAINERS_KEPT:
         kept.popitem(last=False)
 
 

@@ -131,6 +131,7 @@ class KubernetesAttestor:
         await self._pods.since(boot_seconds())
 
     async def close(self) -> None:
+        await self._first_processes.close()
         await self._pods.close()
         await self._kubelet.close()
 
@@ -172,7 +173,7 @@ class KubernetesAttestor:
         """What the list says of the container, or None if it does not know it."""
         pods = listing.pods
         if place.id in pods.claimed_twice:
-            raise AttestationFailed("the kubelet lists the process's container in two pods")
+            raise AttestationFailed("the kubelet lists the process's container twice")
         found = pods.containers.get(place.id)
         if found is None:
             return None
@@ -194,6 +195,7 @@ class _FirstProcesses:
     def __init__(self, containers: Containers) -> None:
         self._containers = containers
         self._kept: OrderedDict[Place, tuple[int, int]] = OrderedDict()
+        self._looking: dict[Place, asyncio.Task[int]] = {}
 
     async def of(self, place: Place) -> int:
         """Its pid. Raise AttestationFailed if it cannot be told."""
@@ -201,13 +203,33 @@ class _FirstProcesses:
         if kept is not None and birth_of(kept[0]) == kept[1]:
             self._kept.move_to_end(place)
             return kept[0]
-        pid = await self._containers.first_process(place)
+        pid = await asyncio.shield(self._look(place))
         if (birth := birth_of(pid)) is not None:
             self._kept[place] = (pid, birth)
             self._kept.move_to_end(place)
             if len(self._kept) > _FIRST_PROCESSES_KEPT:
                 self._kept.popitem(last=False)
         return pid
+
+    def _look(self, place: Place) -> "asyncio.Task[int]":
+        """The look that is under way, if there is one: a container takes one thread, however many of it ask."""
+        looking = self._looking.get(place)
+        if looking is None:
+            looking = self._looking[place] = asyncio.create_task(self._containers.first_process(place))
+            looking.add_done_callback(lambda done: self._looked(place, done))
+        return looking
+
+    def _looked(self, place: Place, done: "asyncio.Task[int]") -> None:
+        del self._looking[place]
+        if not done.cancelled():
+            done.exception()  # whoever waits has it too
+
+    async def close(self) -> None:
+        """Look no more."""
+        looking = list(self._looking.values())
+        for task in looking:
+            task.cancel()
+        await asyncio.gather(*looking, return_exceptions=True)
 
 
 def _missed(place: Place, listing: Listing | None) -> str:

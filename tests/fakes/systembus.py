@@ -54,6 +54,7 @@ class FakeSystemBus:
         self.asked: list[str] = []
         self.before: Callable[[socket.socket, str], None] = lambda _connection, _method: None
         self.authentication = (b"OK 0123456789abcdef0123456789abcdef\r\n", b"AGREE_UNIX_FD\r\n")
+        self.agreed_to_files: list[bool] = []  # whether each connection takes open files
         self._open: list[socket.socket] = []
         self._threads: list[threading.Thread] = []
 
@@ -156,10 +157,15 @@ class FakeSystemBus:
                 return
 
     def _authenticate(self, connection: socket.socket) -> None:
-        for answer in self.authentication:
-            _line(connection)
+        lines = []
+        for answer in self.authentication:  # the last one to whoever takes and gives open files
+            lines.append(_line(connection))
+            if lines[-1] == b"BEGIN\r\n":
+                break
             connection.sendall(answer)
-        assert _line(connection) == b"BEGIN\r\n"
+        else:
+            assert _line(connection) == b"BEGIN\r\n"
+        self.agreed_to_files.append(b"NEGOTIATE_UNIX_FD\r\n" in lines)
 
     def _converse(self, connection: socket.socket) -> None:
         parser = Parser()

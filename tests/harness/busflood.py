@@ -19,14 +19,14 @@ BUS = DBusAddress("/org/freedesktop/DBus", bus_name="org.freedesktop.DBus", inte
 
 class Connection:
     def __init__(self):
-        self._socket = socket.socket(socket.AF_UNIX)
-        self._socket.settimeout(5)
-        self._socket.connect("/run/dbus/system_bus_socket")
+        self.socket = socket.socket(socket.AF_UNIX)
+        self.socket.settimeout(5)
+        self.socket.connect("/run/dbus/system_bus_socket")
         authenticator = Authenticator(enable_fds=True)
         for line in authenticator:
-            self._socket.sendall(line)
-            authenticator.feed(self._socket.recv(4096))
-        self._socket.sendall(BEGIN)
+            self.socket.sendall(line)
+            authenticator.feed(self.socket.recv(4096))
+        self.socket.sendall(BEGIN)
         self._parser, self._serial = Parser(), 0
         self.name = self.ask("Hello")
 
@@ -36,15 +36,15 @@ class Connection:
             message.header.fields[HeaderFields.unix_fds] = files
         data = memoryview(message.serialise(serial=self._serial))
         ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * files))] if files else []
-        sent = self._socket.sendmsg([data], ancillary)
-        self._socket.sendall(data[sent:])
+        sent = self.socket.sendmsg([data], ancillary)
+        self.socket.sendall(data[sent:])
         return self._serial
 
     def ask(self, method):
         serial = self.send(new_method_call(BUS, method))
         while True:
             while (message := self._parser.get_next_message()) is None:
-                if not (part := self._socket.recv(65536)):
+                if not (part := self.socket.recv(65536)):
                     raise ConnectionResetError
                 self._parser.add_data(part)
             if message.header.fields.get(HeaderFields.reply_serial) == serial:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from harness.agent import AgentProcess
-from harness.lacking import lacking
+from harness.lacking import lacking, lacking_program
 
 
 @contextlib.contextmanager
@@ -47,6 +47,55 @@ def read_only(folder: Path) -> Iterator[None]:
         yield
     finally:
         subprocess.run(["chattr", "-i", *files], check=True)
+
+
+@contextlib.contextmanager
+def journaled_disk(agent: AgentProcess) -> Iterator["JournaledDisk"]:
+    """The agent's data folder is an ext4 file system of its own (needs root). Ends the agent before it goes."""
+    image = agent.folder / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(32 * 2**20)
+    lacking_program("mkfs.ext4")
+    subprocess.run(["mkfs.ext4", "-q", "-E", "root_owner=0:0", str(image)], check=True)
+    agent.data_dir.mkdir(mode=0o700)
+    found = JournaledDisk(image, agent.data_dir)
+    found.mount()
+    try:
+        (agent.data_dir / "lost+found").rmdir()
+        yield found
+    finally:
+        if agent.process is not None:
+            agent.stop()
+        subprocess.run(["umount", str(agent.data_dir)], check=True)
+
+
+class JournaledDisk:
+    """An ext4 file system in a file."""
+
+    def __init__(self, image: Path, folder: Path) -> None:
+        self._image = image
+        self._folder = folder
+
+    def mount(self) -> None:
+        done = subprocess.run(
+            ["mount", "-o", "loop,errors=remount-ro", str(self._image), str(self._folder)],
+            capture_output=True,
+            text=True,
+        )
+        if done.returncode:
+            lacking(f"needs loop devices: {done.stderr}")
+        self._folder.chmod(0o700)
+
+    def turn_read_only(self) -> None:
+        """What ext4 does by itself where its device fails: also who has files open for writing cannot any more."""
+        subprocess.run(["mount", "-o", "remount,abort", str(self._folder)], check=True)
+
+    def mend(self) -> None:
+        """Nobody uses it: check it, and have it back, for writing."""
+        subprocess.run(["umount", str(self._folder)], check=True)
+        checked = subprocess.run(["e2fsck", "-f", "-y", str(self._image)], capture_output=True, text=True)
+        assert checked.returncode in {0, 1}, checked.stdout
+        self.mount()
 
 
 def _keeps_writes_out(folder: Path) -> bool:

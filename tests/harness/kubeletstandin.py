@@ -82,6 +82,7 @@ class Kubelet:
         self.pods: Mapping[str, Any] = renewed()
         self.answer: bytes | None = None
         self.status = 200
+        self.location = ""  # where it says that the list is instead
         self.delay = 0.0
         self.gate = threading.Event()
         self.gate.set()
@@ -190,6 +191,8 @@ def _handler(kubelet: Kubelet) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(body)))
+            if kubelet.location:
+                self.send_header("Location", kubelet.location)
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if kubelet.short else body)
             self.close_connection = self.close_connection or kubelet.short

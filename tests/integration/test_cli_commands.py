@@ -108,7 +108,7 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
         (["bundle", "show"], {"trust_domain", "bundle", "pem"}),
         (["federation", "list"], {"relationships"}),
         (["audit", "tail", "-n", "3"], {"records", "seq", "at", "event", "fields", "digest"}),
-        (["audit", "verify"], {"intact", "records", "first_bad_seq", "reason", "first_seq"}),
+        (["audit", "verify"], {"intact", "records", "first_bad_seq", "reason", "first_seq", "unwritten"}),
         (["svid", "jwt", "--audience", "a"], {"spiffe_id", "token", "hint", "audience", "expires_at"}),
         (["svid", "x509"], {"svids", "spiffe_id", "serial", "not_before", "not_after", "hint", "dns_names", "x509_svid",
                             "bundle", "files"}),

@@ -272,6 +272,8 @@ def check_refuses(agent: AgentProcess, holder: Caller, subject: str, task: str, 
     assert [task] == [each["id"] for each in agent.json("task", "list")["tasks"]]
     with Caller(agent.socket) as fresh:
         assert "x509" == fresh.ask("x509")["event"]
+    verified = agent.json("audit", "verify")  # what is written is told, and how much waits
+    assert (True, True) == (verified["intact"], verified["unwritten"] > 0)
 
 
 def check_recovers(agent: AgentProcess, holder: Caller, subject: str, task: str) -> None:

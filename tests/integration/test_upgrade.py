@@ -1,15 +1,18 @@
 """A database of an earlier release is brought up to date at the start, whole or not at all."""
 
+import os
 import shutil
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from harness.agent import SAMPLES, AgentProcess
 from harness.raw import Admin, Wire
+from sojourn.errors import CannotStart
 from sojourn.store.database import open_sqlite
 from sojourn.store.tables import SCHEMA
 
@@ -91,6 +94,37 @@ def test_that_fails(agent: AgentProcess) -> None:
     by_hand(path, "DROP TABLE relationships")
     with agent:
         assert 2 == agent.json("status")["entries"]
+
+
+@pytest.mark.root
+def test_without_room_for_it(agent: AgentProcess) -> None:
+    """Whenever the disk is full amid an upgrade, it says so and leaves the database as it was; with room, it is done."""
+    folder = agent.data_dir.with_name("small")
+    folder.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=0700", "sojourn", str(folder)], check=True)
+    try:
+        path = folder / "sojourn.db"
+        shutil.copy(agent.data_dir / "sojourn.db", path)
+        before, refusals = look(path), 0
+        for free in range(0, 512, 12):
+            with (folder / "filler").open("wb") as filler, suppress(OSError):
+                os.posix_fallocate(filler.fileno(), 0, os.statvfs(folder).f_bavail * 4096 - free * 1024)
+            try:
+                open_sqlite(path).close()
+            except CannotStart as error:
+                assert f"the data folder {str(folder)!r} has no room left: make some" == error.public
+                refusals += 1
+            (folder / "filler").unlink()
+            if (found := look(path)) != before:
+                assert (SCHEMA, True) == (found[0], refusals > 3)
+                break
+        else:
+            pytest.fail("it was never done")
+        connection = sqlite3.connect(path)
+        assert [(2,)] == connection.execute("SELECT count(*) FROM entries").fetchall()
+        connection.close()
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
 
 
 KILLED = """

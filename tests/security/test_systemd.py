@@ -176,6 +176,26 @@ class TestAUserWhoWantsIntoAUnit:
         assert [before["values"]] * len(heard) == [each["values"] for each in heard]
         assert (before["descriptors"], True, True) == (after["descriptors"], sent["signals"] > 20, len(heard) > 0)
 
+    def test_by_a_descriptor_that_lingers(self, machine: Machine, attesting: Helper, uid: int) -> None:
+        """A socket whose closing waits, sent over the bus, does not hold up whoever attests: the bus has to keep it, and
+        if that is held up by it, it is said that systemd does not answer."""
+        pid = machine.main_pid(GOOD)
+        assert "values" in attesting.ask(pid=pid)
+        script = str(ROOT / "tests" / "harness" / "buslinger.py")
+        machine.account(uid)
+        lingering = machine.entered("timeout", "60", PYTHON, script, str(uid))
+        with subprocess.Popen(lingering, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as sender:
+            assert sender.stdout is not None
+            try:
+                assert json.loads(sender.stdout.readline())["sent"] > 1
+                answer = attesting.ask(pid=pid)
+                assert "values" in answer or "systemd did not answer" in answer["error"]
+            finally:
+                sender.communicate()
+        assert "values" in until(
+            lambda: (found := attesting.ask(pid=pid)) and "values" in found and found, "it is told"
+        )
+
 
 class TestARace:
     def test_of_moves(self, machine: Machine, attesting: Helper) -> None:

@@ -52,6 +52,7 @@ def tail(
     records: list[dict[str, Any]] = []
 
     def each(part: Any) -> None:
+        warn_of_unwritten(part.unwritten)
         found = [record_value(record) for record in part.records]
         if output is Output.JSON and not follow:
             records.extend(found)
@@ -67,6 +68,12 @@ def tail(
             raise
     if output is Output.JSON and not follow:
         emit(output, {"records": records}, [])
+
+
+def warn_of_unwritten(count: int) -> None:
+    """Say of how many records the journal knows nothing yet, if there are any."""
+    if count:
+        print(f"warning: records that wait for the disk, which takes no writes: {count}", file=sys.stderr)
 
 
 def _since(text: str, now: datetime) -> int:
@@ -119,7 +126,9 @@ def verify(admin_socket: AdminSocketOption = None, output: OutputOption = Output
         "first_bad_seq": answer.first_bad_seq or None,
         "reason": answer.reason,
         "first_seq": answer.first_seq,
+        "unwritten": answer.unwritten,
     }
+    warn_of_unwritten(answer.unwritten)
     begins = f", from {answer.first_seq} on: those before were pruned" if answer.first_seq > 1 else ""
     broken = f"broken at {answer.first_bad_seq}: {answer.reason}"
     emit(output, value, [f"intact: {answer.records} records{begins}" if answer.intact else broken])

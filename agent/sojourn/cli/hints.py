@@ -53,6 +53,7 @@ _NEXT: Final = {
         "it may pass by itself", "`sojourn provider check NAME --spiffe-id ID` says which step fails"
     ),
     "store_full": _Hint("identities are served meanwhile", "make room in the agent's data folder"),
+    "store_failed": _Hint("identities are served meanwhile", "see to the disk of the agent's data folder"),
     "invalid_config": _Hint("docs/reference.md has every key; `sojourn config show` prints what is in force"),
     "invalid_selector": _Hint("", "`sojourn explain --pid PID` lists the selectors that a process has"),
 }

@@ -13,6 +13,7 @@ from sojourn.errors import (
     InvalidInput,
     NotFound,
     SojournError,
+    StoreFailed,
     StoreFull,
     Unavailable,
 )
@@ -145,6 +146,7 @@ def failure(status: Any, invalid: type[SojournError] = InvalidEntry) -> SojournE
         6: AlreadyExists,
         8: StoreFull,
         9: FailedPrecondition,
+        14: StoreFailed,
     }
     error = kinds.get(status.code, Unavailable)(status.message)
     error.remote_code, error.by_operator = error.code, True

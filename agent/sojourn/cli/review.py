@@ -5,7 +5,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from sojourn.cli import remote
-from sojourn.cli.audit import record_line, record_value
+from sojourn.cli.audit import record_line, record_value, warn_of_unwritten
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import emit, table
@@ -47,6 +47,7 @@ def show(
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     answer = remote.admin(admin_socket, pb.ListAuditRequest(limit=AUDIT_LISTED, task_id=task))
+    warn_of_unwritten(answer.unwritten)
     records = [each for each in map(record_value, answer.records) if each["event"] in _DONE]
     if not records:
         raise InvalidInput(f"the audit journal has nothing that was done in a task {task[:100]!r}")

@@ -9,7 +9,7 @@ import typer
 from sojourn.address import admin_socket as admin_socket_path
 from sojourn.address import operates
 from sojourn.cli import remote
-from sojourn.cli.audit import record_line, record_value
+from sojourn.cli.audit import record_line, record_value, warn_of_unwritten
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, emit, printable, table
@@ -93,6 +93,7 @@ def why(task: TaskArgument, admin_socket: AdminSocketOption = None, output: Outp
 
     request = pb.ListAuditRequest(limit=_HISTORY, task_id=task)
     answer = remote.admin(admin_socket, request)
+    warn_of_unwritten(answer.unwritten)
     records = [record_value(each) for each in answer.records]
     if not records:
         raise InvalidInput(f"the audit journal has nothing of a task {task[:100]!r}")

@@ -285,14 +285,13 @@ class AdminApi:
         )
 
     async def list_audit(self, _call: Call, request: pb.ListAuditRequest) -> pb.ListAuditResponse:
-        await self.audit.flush()
-        answer = pb.ListAuditResponse()
+        answer = pb.ListAuditResponse(unwritten=await self.audit.settle())
         for record in await self.journal.tail(request.limit or _AUDIT_DEFAULT, request.task_id):
             answer.records.append(message_of(record))
         return answer
 
     async def verify_audit(self, _call: Call, _request: pb.VerifyAuditRequest) -> pb.VerifyAuditResponse:
-        await self.audit.flush()
+        unwritten = await self.audit.settle()
         count, bad, reason = await self.journal.verify()
         return pb.VerifyAuditResponse(
             intact=not bad,
@@ -300,6 +299,7 @@ class AdminApi:
             first_bad_seq=bad,
             reason=reason,
             first_seq=await self.journal.first(),
+            unwritten=unwritten,
         )
 
     async def get_bundle(self, _call: Call, _request: pb.GetBundleRequest) -> pb.GetBundleResponse:

@@ -41,7 +41,8 @@ class AuditReadingApi:
         if request.last > AUDIT_LISTED:
             raise InvalidInput(f"last is more than {AUDIT_LISTED}")
         with self._followers.one(call.peer.who) if request.follow else nullcontext():
-            await self._audit.flush()
+            if unwritten := await self._audit.settle():
+                yield pb.ListAuditResponse(unwritten=unwritten)
             seq = request.filter.after_seq
             if wanted.since_ms:
                 seq = max(seq, await self._pages.before_time(wanted.since_ms))

@@ -134,6 +134,12 @@ class Audit:
                 self._lost_told -= lost
                 raise
 
+    async def settle(self) -> int:
+        """Write what waits, if the disk takes it now. Return how many records wait on, and are not in the journal."""
+        with suppress(SojournError):  # the log has it, by `run`
+            await self.flush()
+        return len(self._waiting)
+
     async def finish(self) -> None:
         """Write that the agent has stopped, and what waits. If that cannot be, the log says so."""
         self.note("agent_stopped")

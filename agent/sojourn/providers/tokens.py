@@ -183,7 +183,9 @@ def refusal(answer: Answer, *, step: str, now: datetime, hints: Hints) -> Provid
         return ProviderUnavailable(public, step=step, sent=sent, retry_after=_retry_after(answer, now))
     if not error:
         hint = "look whether its issuer or endpoint is right"
-        return ProviderUnavailable(f"the provider answered {answer.status}, which is not OAuth", step=step, hint=hint)
+        sent = answer.status < 300  # something may have been given all the same
+        told = f"the provider answered {answer.status}, which is not OAuth"
+        return ProviderUnavailable(told, step=step, sent=sent, hint=hint)
     note = clock_note(answer, now) if error in {"invalid_client", "invalid_grant"} else ""
     text = f"the provider refused: {error}" + (f" ({quoted(told)})" if told else "") + note
     return ProviderRefused(text, step=step, said=error, hint=hints(error, told))

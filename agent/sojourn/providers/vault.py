@@ -132,12 +132,12 @@ class VaultProvider:
     async def exchange(self, wanted: Wanted, mint: Mint) -> Obtained:
         """A token of the role that these actions are, or the secret that it reads. One that is of no use is revoked."""
         role = chosen(wanted.ask.roles, wanted.ask.actions, wanted.actions, "roles", "a role")
-        auth, life = await self._login(role, mint)
+        auth = await self._login(role, mint)
         token = token_of(auth, "client_token", _LOGIN)
         stranded = self._stranded.setdefault((wanted.task_id, wanted.resource), [])
         stranded.append(token)  # a deadline may come at any moment from here on
         try:
-            obtained = await self._obtained(wanted, role, auth, life)
+            obtained = await self._obtained(wanted, role, auth)
         except SojournError as error:
             if await self._dropped(token):
                 self._found(wanted, token)
@@ -159,7 +159,8 @@ class VaultProvider:
         if left:
             self._stranded[key] = left
 
-    async def _login(self, role: str, mint: Mint) -> tuple[dict[str, Any], timedelta]:
+    async def _login(self, role: str, mint: Mint) -> dict[str, Any]:
+        """What Vault tells of the token that it gave. From here on there is one, whatever is wrong with it."""
         body = {"role": role, "jwt": mint(self._audience, algorithm="ES256")}
         answer = await self._post(f"auth/{self._settings.mount}/login", body, _LOGIN)
         if answer.status != 200:
@@ -167,16 +168,17 @@ class VaultProvider:
         auth = table_of(answer.json(_LOGIN), "auth", _LOGIN)
         if auth.get("mfa_requirement"):
             raise ProviderRefused("Vault wants a second factor, which a workload has not", step=_LOGIN)
+        return auth
+
+    async def _obtained(self, wanted: Wanted, role: str, auth: dict[str, Any]) -> Obtained:
+        token = token_of(auth, "client_token", _LOGIN)
         if auth.get("lease_duration") == 0:
             raise ProviderRefused(
                 "the role gives tokens that never expire",
                 step=_LOGIN,
                 hint="set the role's token_ttl and token_max_ttl",
             )
-        return auth, life_of(auth, "lease_duration", _LOGIN, _EVER)
-
-    async def _obtained(self, wanted: Wanted, role: str, auth: dict[str, Any], life: timedelta) -> Obtained:
-        token = token_of(auth, "client_token", _LOGIN)
+        life = life_of(auth, "lease_duration", _LOGIN, _EVER)
         if auth.get("token_type") == "batch" or token.startswith(("b.", "hvb.")):
             raise ProviderRefused(
                 "the role gives batch tokens, which cannot be revoked",

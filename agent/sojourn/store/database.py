@@ -117,7 +117,7 @@ class Database:
             with self._engine.connect() as connection:
                 return work(connection)
         except SQLAlchemyError as error:
-            raise _ours(error) from error
+            raise _ours(error, "the database cannot be read") from error
 
     def close(self) -> None:
         self._closed = True
@@ -237,17 +237,20 @@ def _told(error: Exception) -> SojournError:
     return error if isinstance(error, SojournError) else _ours(error)
 
 
-def _ours(error: Exception) -> SojournError:
+def _ours(error: Exception, refused: str = "the database did not take the write") -> SojournError:
     detail = f"{type(error).__name__}: {error}"
     if isinstance(error, DBAPIError):
         said = str(error.orig)
+        detail = f"{said} ({getattr(error.orig, 'sqlite_errorname', type(error).__name__)})"
         if "full" in said:
             return StoreFull("the data folder has no room left", detail=detail)
         if "readonly" in said:
             return StoreFailed("the data folder is read-only", detail=detail)
-        return StoreFailed("the database did not take the write", detail=detail)
+        if "disk I/O" in said:  # SQLite says no more of a disk that has turned read-only under it
+            refused += ": the disk of the data folder has turned read-only, or fails"
+        return StoreFailed(refused, detail=detail)
     if isinstance(error, OSError):
-        return StoreFailed("the database did not take the write", detail=detail)
+        return StoreFailed(refused, detail=detail)
     return Bug("the database work failed", detail=detail)
 
 
@@ -323,7 +326,8 @@ def _check_ours(path: Path) -> None:
 
 def _unusable(path: Path, reason: str) -> CannotStart:
     room = os.statvfs(path.parent)
-    if room.f_bavail == 0 or room.f_favail == 0 < room.f_files:
+    full = "full" in reason  # what ran out may be there again, now that it was rolled back
+    if full or room.f_bavail == 0 or room.f_favail == 0 < room.f_files:
         return CannotStart(f"the data folder {str(path.parent)!r} has no room left: make some", detail=reason)
     return CannotStart(
         f"the database {str(path)!r} cannot be used: {reason}; restore it from a backup or give another --data-dir",

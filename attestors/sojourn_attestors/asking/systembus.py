@@ -1,8 +1,9 @@
 """Asks over the system bus (D-Bus): calls and their answers, and nothing else of what arrives there.
 
 Every user of this machine may send this connection signals of 32 MiB with open files in them. So what is no answer to
-a call is thrown away unread, in small pieces, and open files are never taken in. An answer counts if it comes from the
-one that was called: the bus vouches for senders.
+a call is thrown away unread, in small pieces. Open files are not negotiated where none is to be sent, so that the bus
+keeps them: what nobody takes is closed in the reader's own thread, for as long as its sender likes (SO_LINGER). An
+answer counts if it comes from the one that was called: the bus vouches for senders.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from typing import Any, Final, Self
 from jeepney import DBusAddress, new_method_call
 from jeepney.auth import BEGIN, Authenticator
 from jeepney.low_level import Header, HeaderFields, Message, MessageFlag, MessageType, calc_msg_size
+from sojourn.descriptors import take_no_descriptors
 from sojourn.errors import AttestationFailed
 from sojourn.limits import BUS_ANSWER_MAX_BYTES
 
@@ -81,18 +83,20 @@ class SystemBus:
         self._loop.add_reader(connection.fileno(), self._readable)
 
     @classmethod
-    async def connect(cls, path: str) -> Self:
+    async def connect(cls, path: str, *, files: bool = False) -> Self:
         """Connect to the bus at a Unix socket. Raise AttestationFailed if there is none, or it is not root's or ours.
 
-        It may take forever: set a deadline.
+        `files`: calls may have file descriptors in them. So may what others send then, over which the kernel breaks the
+        connection where it knows how to (Linux 6.16). It may take forever: set a deadline.
         """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        take_no_descriptors(connection)
         try:
             await _connect(connection, path)
             owner = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
             if owner not in {0, os.geteuid()}:
                 raise AttestationFailed(f"the system bus is that of user {owner}")
-            await _authenticate(connection)
+            await _authenticate(connection, files=files)
         except (OSError, ValueError) as error:
             connection.close()
             why = _WHY.get(getattr(error, "errno", 0) or 0, "the connection to {} broke").format(path)
@@ -278,9 +282,9 @@ async def _connect(connection: socket.socket, path: str) -> None:
             return
 
 
-async def _authenticate(connection: socket.socket) -> None:
+async def _authenticate(connection: socket.socket, *, files: bool) -> None:
     loop = asyncio.get_running_loop()
-    authenticator = Authenticator(enable_fds=True)
+    authenticator = Authenticator(enable_fds=files)
     for line in authenticator:
         await loop.sock_sendall(connection, line)
         answer = await loop.sock_recv(connection, _AUTHENTICATION_BYTES)

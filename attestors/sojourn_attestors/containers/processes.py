@@ -1,5 +1,6 @@
 """The processes in a container's cgroup: which was first, and who shares all with it."""
 
+import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -7,7 +8,7 @@ from typing import Final
 
 from sojourn.attestation.attestor import Cgroup, Subject
 from sojourn.errors import AttestationFailed
-from sojourn.limits import CONTAINER_PROCESSES_MAX
+from sojourn.limits import CONTAINER_CGROUPS_MAX, CONTAINER_PROCESSES_MAX
 
 from sojourn_attestors.containers.paths import cgroups_named
 from sojourn_attestors.kernel.cgroupfolders import CgroupFolders
@@ -81,7 +82,11 @@ def _members(
 
 
 def _candidates(cgroups: frozenset[Cgroup], folders: CgroupFolders) -> Iterable[int]:
-    """Those in one of the cgroups, or every process there is where their folders are out of sight."""
+    """Those in one of the cgroups, or every process there is where their folders are out of sight.
+
+    Raise AttestationFailed if there are too many cgroups in it: a container that may make some makes as many as it
+    likes, and none of them needs a process.
+    """
     for cgroup in cgroups:
         if (folder := folders.folder(cgroup)) is not None:
             return _in_folder(folder)
@@ -89,12 +94,22 @@ def _candidates(cgroups: frozenset[Cgroup], folders: CgroupFolders) -> Iterable[
 
 
 def _in_folder(folder: str) -> Iterator[int]:
-    for below, _, _ in os.walk(folder):
+    left = [folder]
+    for seen in itertools.count(1):
+        if not left:
+            return
+        below = left.pop()
         try:
             with open(f"{below}/cgroup.procs", encoding="ascii") as file:
                 yield from map(int, file)
         except OSError:  # it has gone, or its processes are listed above
-            continue
+            pass
+        with suppress(OSError), os.scandir(below) as found:
+            for each in found:
+                if each.is_dir(follow_symlinks=False):
+                    left.append(each.path)
+                    if seen + len(left) > CONTAINER_CGROUPS_MAX:
+                        raise AttestationFailed(f"the container has more than {CONTAINER_CGROUPS_MAX} cgroups")
 
 
 def _machines(members: Mapping[int, int]) -> set[Namespace]:

@@ -12,6 +12,7 @@ from sojourn.limits import (
     ENGINE_LATE_AGAIN_SECONDS,
     ENGINE_LATE_KEPT,
     ENGINE_USERS,
+    USER_ENGINE_ANSWER_MAX_BYTES,
 )
 
 from sojourn_attestors.asking.fetching import Late, NotThere, Unwell
@@ -29,7 +30,8 @@ class Engine:
         """`what`: its name, for people. `owner`: the uid that must own the socket and listen. `now`: in seconds."""
         self.path = path
         self._what = what
-        self._client = LocalJsonClient(what, path, owner, finder, answer_max_bytes=ENGINE_ANSWER_MAX_BYTES)
+        limit = USER_ENGINE_ANSWER_MAX_BYTES if owner else ENGINE_ANSWER_MAX_BYTES
+        self._client = LocalJsonClient(what, path, owner, finder, answer_max_bytes=limit)
         self._now = now
         self._failures = 0
         self._under_way = {

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import AttestationFailed, InvalidSelector
-from sojourn.limits import CONTAINER_WITHHELD
+from sojourn.limits import CONTAINER_WITHHELD, SELECTORS_PER_CALLER
 
 KINDS: Final = ("label", "image_id", "image_config_digest", "image_digest")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
@@ -59,6 +59,7 @@ def parse_container(answer: Any, container_id: str, environment: bool | Collecti
     values: set[str] = set()
     withheld: dict[str, str] = {}
     config = _object(container.get("Config"), "Config")
+    _check_count(config.get("Labels"), config.get("Env") if environment is True else None)
     _image_name(config.get("Image"), values, withheld)
     _labels(config.get("Labels"), values, withheld)
     if environment:
@@ -88,6 +89,7 @@ def parse_image(answer: Any, container: Container) -> Found:
         withheld["image_config_digest"] = "this engine's image store (containerd) does not tell: ask for image_digest"
     else:
         values.add(f"image_config_digest:{image}")
+    _check_count(about.get("RepoDigests"))
     for text in _strings(about.get("RepoDigests"), "RepoDigests"):
         repository, at, digest = text.rpartition("@")
         if not at or not _DIGEST.fullmatch(digest):
@@ -98,6 +100,12 @@ def parse_image(answer: Any, container: Container) -> Found:
     if not any(value.startswith("image_digest:") for value in values):
         withheld["image_digest"] = "the image came from no registry: the engine knows no repository digest of it"
     return Found(frozenset(values), withheld)
+
+
+def _check_count(*told: Any) -> None:
+    """Raise AttestationFailed if there would be more values than anybody may have: each takes its time to read."""
+    if sum(len(each) for each in told if isinstance(each, dict | list)) > SELECTORS_PER_CALLER:
+        raise AttestationFailed(f"the container engine told of more than {SELECTORS_PER_CALLER} labels, or the like")
 
 
 def _image_name(name: Any, values: set[str], withheld: dict[str, str]) -> None:

@@ -69,8 +69,8 @@ class PodContainer:
 class Pods:
     """What a kubelet listed: containers by their 64 hex digits, and the uids of all pods.
 
-    `claimed_twice`: containers that more than one pod claims, which is never so. `unread`: how many pods are not as
-    Kubernetes writes them, and were passed over.
+    `claimed_twice`: containers that stand there more than once, in one pod or in several, which is never so. `unread`:
+    how many pods are not as Kubernetes writes them, and were passed over.
     """
 
     containers: Mapping[str, PodContainer]
@@ -91,13 +91,15 @@ def parse_pods(body: bytes) -> Pods:
     try:
         for item in _items(body.decode()):
             try:
-                found = dict(_containers(item))
+                claimed = list(_containers(item))
                 uids.add(item["metadata"]["uid"])
             except (KeyError, TypeError, AttributeError, ValueError):
                 unread += 1
                 continue
-            twice |= found.keys() & containers.keys()
-            containers |= found
+            for number, container in claimed:
+                if number in containers:
+                    twice.add(number)
+                containers[number] = container
     except (ValueError, IndexError, RecursionError) as error:
         raise NotPods(f"{type(error).__name__}: {error}"[:200]) from error
     return Pods(containers, frozenset(uids), frozenset(twice), unread)

@@ -49,12 +49,12 @@ class Unit:
 class Manager:
     """One systemd on one connection to the system bus. `close` it."""
 
-    def __init__(self, bus: SystemBus, unique_name: str, *, same_numbers: bool) -> None:
+    def __init__(self, bus: SystemBus, unique_name: str, *, by_handle: bool) -> None:
+        """`by_handle`: processes are named by pidfd, since the systemd has other numbers for them."""
         self._bus = bus
         self._unique_name = unique_name
-        self._same_numbers = same_numbers
+        self._by_handle = by_handle
         self._turns = asyncio.Semaphore(SYSTEMD_ASKED_AT_ONCE)
-        self._takes_pidfd = True  # systemd 254 and newer: found out by the first call
 
     @classmethod
     async def connect(cls, socket: str) -> Self:
@@ -62,17 +62,11 @@ class Manager:
 
         It may take forever: set a deadline.
         """
-        bus = await SystemBus.connect(socket)
-        try:
-            ours = str(await bus.ask("s", "Hello"))
-            name = await _owner_of_name(bus)
-            if await bus.ask("u", "GetConnectionUnixUser", name) != 0:
-                raise AttestationFailed("what calls itself systemd on the system bus is not root's")
-            our_number = await bus.ask("u", "GetConnectionUnixProcessID", ours)
-            return cls(bus, name, same_numbers=our_number == os.getpid())
-        except BaseException:
+        bus, name, same_numbers = await _found(socket, files=False)
+        if not same_numbers:
             bus.close()
-            raise
+            bus, name, _ = await _found(socket, files=True)
+        return cls(bus, name, by_handle=not same_numbers)
 
     @property
     def closed(self) -> bool:
@@ -98,20 +92,19 @@ class Manager:
             raise
 
     async def _path_of(self, subject: Subject) -> str:
-        if self._takes_pidfd:
-            try:
-                ((path, name, _),) = await self._bus.calls(self._call("GetUnitByPIDFD", "osay", "h", subject.pidfd))
-            except ErrorAnswer as error:
-                if error.name != _NO_METHOD:
-                    raise
-                self._takes_pidfd = False
-            else:
-                if name != name_of(path):
-                    raise AttestationFailed("systemd told of a unit of a name that none has", detail=f"{path!r:.500}")
-                return str(path)
-        if not self._same_numbers:
-            raise AttestationFailed("systemd has other process numbers than this agent: it takes systemd 254 or newer")
-        ((path,),) = await self._bus.calls(self._call("GetUnitByPID", "o", "u", subject.pid))
+        if not self._by_handle:  # the number is this process's alone while it lives, which is seen before and after
+            ((path,),) = await self._bus.calls(self._call("GetUnitByPID", "o", "u", subject.pid))
+            return str(path)
+        try:
+            ((path, name, _),) = await self._bus.calls(self._call("GetUnitByPIDFD", "osay", "h", subject.pidfd))
+        except ErrorAnswer as error:
+            if error.name != _NO_METHOD:
+                raise
+            raise AttestationFailed(
+                "systemd has other process numbers than this agent: it takes systemd 254 or newer"
+            ) from error
+        if name != name_of(path):
+            raise AttestationFailed("systemd told of a unit of a name that none has", detail=f"{path!r:.500}")
         return str(path)
 
     def _call(self, member: str, gives: str, signature: str, argument: int) -> Call:
@@ -140,6 +133,21 @@ class Manager:
             return _read(name, found)
         except (TypeError, ValueError) as error:
             raise AttestationFailed("systemd told of a unit what cannot be so", detail=str(error)) from error
+
+
+async def _found(socket: str, *, files: bool) -> tuple[SystemBus, str, bool]:
+    """A connection to the bus, systemd's name on it, and whether processes have the same numbers there as here."""
+    bus = await SystemBus.connect(socket, files=files)
+    try:
+        ours = str(await bus.ask("s", "Hello"))
+        name = await _owner_of_name(bus)
+        if await bus.ask("u", "GetConnectionUnixUser", name) != 0:
+            raise AttestationFailed("what calls itself systemd on the system bus is not root's")
+        number = await bus.ask("u", "GetConnectionUnixProcessID", ours)
+    except BaseException:
+        bus.close()
+        raise
+    return bus, name, number == os.getpid()
 
 
 async def _owner_of_name(bus: SystemBus) -> str:

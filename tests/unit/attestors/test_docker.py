@@ -1,15 +1,25 @@
 """docker.py and engines.py: settings, and which engine is asked. Real engines are in integration/test_docker.py."""
 
 import asyncio
+import os
+from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from harness.engineproxy import EngineProxy, on_the_wire
 from sojourn.errors import AttestationFailed, InvalidConfig
-from sojourn.limits import ENGINE_FAILURES, ENGINE_LATE_AGAIN_SECONDS
+from sojourn.limits import (
+    CONTAINERS_KEPT,
+    CONTAINERS_KEPT_PER_USER,
+    ENGINE_ANSWER_MAX_BYTES,
+    ENGINE_FAILURES,
+    ENGINE_LATE_AGAIN_SECONDS,
+    USER_ENGINE_ANSWER_MAX_BYTES,
+)
 from sojourn_attestors.asking.fetching import Late
 from sojourn_attestors.asking.localfetching import SocketFinder
 from sojourn_attestors.containers.place import Place
-from sojourn_attestors.docker import DockerAttestor
+from sojourn_attestors.docker import DockerAttestor, _keep
 from sojourn_attestors.engines.asking import Engine, Engines
 
 ID = "ab" * 32
@@ -124,6 +134,37 @@ class TestOneThatIsStuck:
             await engine.container("stuck", now[0] + 60)
         assert {} == await engine.container("other", now[0] + 60)
         again.cancel()
+
+
+class TestAUsersOwn:
+    async def test_that_says_much(self, pool, tmp_path):
+        """A user's own engine, which may say what it likes, says no more than can be read in a moment; root's may."""
+        long = on_the_wire(200, b'{"x": "' + b"y" * USER_ENGINE_ANSWER_MAX_BYTES + b'"}')
+        me = os.geteuid()
+        with EngineProxy(tmp_path / "socket", None, me) as proxy:
+            proxy.fault = lambda connection, _: connection.sendall(long)
+            engine = Engine("Podman", str(proxy.path), me, SocketFinder(pool), lambda: 0.0)
+            for owner, limit in ((1_000, USER_ENGINE_ANSWER_MAX_BYTES), (0, ENGINE_ANSWER_MAX_BYTES)):
+                of_owner = Engine("Podman", str(proxy.path), owner, SocketFinder(pool), lambda: 0.0)
+                assert limit == of_owner._client._limit
+            engine._client._limit = USER_ENGINE_ANSWER_MAX_BYTES
+            with pytest.raises(AttestationFailed, match="answered more than"):
+                await engine.container(ID, 5.0)
+
+    def test_that_has_many_containers(self):
+        """What users' own engines say does not push out what others say: of a user so many are kept, the newest."""
+        kept = OrderedDict()
+        for number in range(10):
+            _keep(kept, (f"root{number}", "docker", "", 0), number)
+        for number in range(CONTAINERS_KEPT + 10):
+            _keep(kept, (f"user{number}", "docker", "", 1_000), number)
+        _keep(kept, ("other", "docker", "", 1_001), 0)
+        owners = [key[-1] for key in kept]
+        assert (10, CONTAINERS_KEPT_PER_USER, 1) == tuple(map(owners.count, (0, 1_000, 1_001)))
+        assert (f"user{CONTAINERS_KEPT + 9}", "docker", "", 1_000) in kept
+        for number in range(CONTAINERS_KEPT + 10):
+            _keep(kept, (f"more{number}", "docker", "", 0), number)
+        assert CONTAINERS_KEPT == len(kept)
 
 
 class TestWhichEngine:

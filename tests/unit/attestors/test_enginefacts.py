@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import AttestationFailed
+from sojourn.limits import SELECTORS_PER_CALLER
 from sojourn_attestors.engines.facts import Container, Found, parse_container, parse_image
 
 ID = "ab" * 32
@@ -39,6 +40,32 @@ def read(answer, environment=False):
 
 def read_image(answer, manifest=""):
     return parse_image(answer, Container(ID, 42, IMAGE, manifest, Found()))
+
+
+class TestMany:
+    @pytest.mark.parametrize(
+        ("config", "environment"),
+        [
+            ({"Labels": {f"{number:x}": "" for number in range(SELECTORS_PER_CALLER + 1)}}, False),
+            ({"Labels": {"a": "b"}, "Env": [f"{number:x}=" for number in range(SELECTORS_PER_CALLER)]}, True),
+        ],
+    )
+    def test_of_a_container(self, config, environment):
+        """More labels and variables than anybody may have are refused before one of them is read."""
+        with pytest.raises(AttestationFailed, match="told of more than"):
+            read(container(**config), environment)
+
+    def test_variables_that_are_not_told(self):
+        """Variables that nobody is told are no matter, and of those that are to be told none is left out for others."""
+        many = [f"{number:x}=" for number in range(SELECTORS_PER_CALLER + 1)]
+        assert {"image_id:localhost/bb:1"} == read(container(Env=many)).found.values
+        assert "env:APP=x" in read(container(Env=[*many, "APP=x"]), ("APP",)).found.values
+
+    def test_of_an_image(self):
+        """So are more digests."""
+        digests = [f"{number:x}@sha256:{number:064x}" for number in range(SELECTORS_PER_CALLER + 1)]
+        with pytest.raises(AttestationFailed, match="told of more than"):
+            read_image(image(RepoDigests=digests))
 
 
 class TestContainer:
@@ -79,8 +106,8 @@ class TestContainer:
         assert {"label:odd", "env:ODD"} == set(found.withheld)
 
     def test_reasons_are_few_and_printable(self):
-        """A container with ten thousand odd labels has a hundred reasons, which can be shown."""
-        found = read(container(Labels={f"\0\ud800:{number}": "x" for number in range(10_000)})).found
+        """A container with a thousand odd labels has a hundred reasons, which can be shown."""
+        found = read(container(Labels={f"\0\ud800:{number}": "x" for number in range(1_000)})).found
         assert 100 == len(found.withheld)
         assert all("\0" not in kind and kind.encode() for kind in found.withheld)
 

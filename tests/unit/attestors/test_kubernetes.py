@@ -1,5 +1,6 @@
 """kubernetes.py: processes in real cgroups and namespaces, and a stand-in for the kubelet that answers as one did."""
 
+import asyncio
 import os
 
 import pytest
@@ -8,6 +9,7 @@ from harness.kubeletstandin import pod_of
 from harness.podasking import ask, kubelet_fixture, make_fixture, pool_fixture, reason  # noqa: F401 - fixtures
 from harness.podlike import ALONE, CGROUP_ROOT, SHAPES, PodContainer
 from sojourn.errors import AttestationFailed
+from sojourn_attestors.containers import processes
 
 pytestmark = pytest.mark.root
 
@@ -118,6 +120,40 @@ class TestAttacks:
                         os.chown(each, 61_234, 61_234)
             answer = await ask(make(), forged.pid)
         assert (frozenset(), True) == (answer.values, "of user 61234" in answer.withheld["ns"])
+
+    async def test_cgroups_without_end(self, cgroups, kubelet, make, monkeypatch):
+        """A container that made more cgroups than can be looked through in a moment is not told, and it alone."""
+        monkeypatch.setattr(processes, "CONTAINER_CGROUPS_MAX", 8)
+        many, other = PodContainer(cgroups, kubelet), PodContainer(cgroups, kubelet, "second")
+        other.list()
+        for number in range(8):
+            cgroups.make(f"{many.path}/{number % 2}/{number}")
+        attestor = make()
+        with many.process() as process, other.process() as good:
+            assert "more than 8 cgroups" in await reason(attestor, process.pid)
+            assert "container-name:second" in (await ask(attestor, good.pid)).values
+
+    async def test_many_that_ask_at_once(self, cgroups, kubelet, make):
+        """While a container's first process is looked for, others of it wait for the same look: none takes a thread."""
+        container = PodContainer(cgroups, kubelet)
+        container.list()
+        attestor = make()
+        looks = []
+        look = attestor._containers.first_process
+
+        async def first_process(place):
+            looks.append(place)
+            await asyncio.sleep(0.1)
+            return await look(place)
+
+        attestor._containers.first_process = first_process
+        with container.process() as process:
+            given_up = asyncio.ensure_future(ask(attestor, process.pid))
+            asking = [asyncio.ensure_future(ask(attestor, process.pid)) for _ in range(10)]
+            await asyncio.sleep(0.01)
+            given_up.cancel()
+            answers = await asyncio.gather(*asking)
+        assert ([True] * 10, 1) == (["pod-name:web" in each.values for each in answers], len(looks))
 
     @pytest.mark.parametrize("apart", [True, False])
     async def test_a_container_that_names_another_pod(self, cgroups, kubelet, make, apart):

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 from harness.inmates import inmate
-from harness.kubeletstandin import pod_of
+from harness.kubeletstandin import Kubelet, pod_of
 from harness.looking import until
 from harness.podasking import ask, kubelet_fixture, make_fixture, pool_fixture, reason  # noqa: F401 - fixtures
 from harness.podlike import PodContainer
@@ -111,7 +111,19 @@ class TestLies:
         container.list()
         container.list("done")
         with container.process() as process:
-            assert "in two pods" in await reason(make(), process.pid)
+            assert "lists the process's container twice" in await reason(make(), process.pid)
+
+    @pytest.mark.parametrize("status", [301, 302, 307, 308])
+    async def test_an_answer_that_leads_elsewhere(self, cgroups, kubelet, make, tmp_path, status):
+        """Nobody is asked in the kubelet's place, and no token is taken there, though they show a good certificate."""
+        container = PodContainer(cgroups, kubelet)
+        container.list()
+        with Kubelet(tmp_path / "other") as other, container.process() as process:
+            kubelet.status, kubelet.location = status, f"https://127.0.0.1:{other.port}/pods"
+            authorities = tmp_path / "authorities.pem"
+            authorities.write_bytes(kubelet.tls.ca.read_bytes() + other.tls.ca.read_bytes())
+            said = await reason(make(kubelet_ca_path=str(authorities)), process.pid)
+        assert (True, []) == (f"answered {status}" in said, other.shown)
 
     async def test_another_nodes_pods(self, cgroups, kubelet, make):
         """Where the node is known, another one's list is not believed."""

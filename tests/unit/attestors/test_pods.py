@@ -153,6 +153,13 @@ class TestParsing:
         status_of(pods, "done", "main")["containerID"] = status_of(pods, "web", "main")["containerID"]
         assert {status_of(pods, "web", "main")["containerID"].partition("://")[2]} == parsed(pods).claimed_twice
 
+    @pytest.mark.parametrize("other", ["second", "first", "debug"])
+    def test_one_container_twice_in_a_pod(self, other):
+        """So is one that stands twice in one pod, under two names."""
+        pods = listing()
+        status_of(pods, "web", other)["containerID"] = status_of(pods, "web", "main")["containerID"]
+        assert {status_of(pods, "web", "main")["containerID"].partition("://")[2]} == parsed(pods).claimed_twice
+
 
 class TestSelectors:
     def test_of_what_was_recorded(self):

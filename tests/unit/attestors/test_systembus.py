@@ -13,6 +13,7 @@ import time
 import pytest
 from fakes.systembus import BUS, Error, FakeSystemBus, signal_of
 from jeepney import DBusAddress, HeaderFields, new_error, new_method_return, new_signal
+from sojourn.descriptors import take_no_descriptors
 from sojourn.errors import AttestationFailed
 from sojourn.limits import BUS_ANSWER_MAX_BYTES
 from sojourn_attestors.asking.systembus import Call, ErrorAnswer, SystemBus
@@ -136,19 +137,25 @@ class TestWhatNobodyAskedFor:
         assert ("x", True) == (await asking, turns > 50)
 
     async def test_open_files(self, bus, connection):
-        """Open files that are sent along are not taken in."""
+        """Open files that are sent along are not taken in: where the kernel knows how to, it lets nobody send them."""
         message = new_signal(NOBODY, "c").serialise(serial=1)
+        refused = []
 
         def before(sender, _method):
             for _ in range(20):
                 ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [0] * 16))]
-                sender.sendmsg([message], ancillary)
+                try:
+                    sender.sendmsg([message], ancillary)
+                except PermissionError:
+                    refused.append(True)
 
         await echo(connection)
         count = len(os.listdir("/proc/self/fd"))
         bus.before = before
         assert "x" == await echo(connection)
         assert count == len(os.listdir("/proc/self/fd"))
+        with socket.socket(socket.AF_UNIX) as probe:
+            assert [True] * 20 * take_no_descriptors(probe) == refused
 
     async def test_answers_of_others(self, bus, connection):
         """An answer in another's name, or to no call, is thrown away."""
@@ -215,7 +222,7 @@ class TestABusThatErrs:
             asyncio.get_running_loop().call_later(0.1, bus.hang_up)
         with pytest.raises(AttestationFailed, match="the system bus cannot be reached"):
             async with asyncio.timeout(SECONDS):
-                await SystemBus.connect(bus.socket)
+                await SystemBus.connect(bus.socket, files=True)
 
     @pytest.mark.root
     async def test_of_another_user(self, tmp_path):

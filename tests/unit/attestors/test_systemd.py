@@ -25,23 +25,27 @@ from fakes.systemd_room import (  # noqa: F401 - fixtures
 
 @pytest.mark.root
 class TestUnits:
-    async def test_by_the_kernels_handle(self, attestor, bus, process):
-        """Systemd 254 and newer is asked by pidfd, which names no other process than this one."""
+    async def test_by_number(self, attestor, bus, process):
+        """Where the bus knows this agent by its own number, systemd is asked by number; no files are agreed upon with
+        the bus, which so gives none of those on that others send."""
         bus.unit("web.service", process.pid, CGROUP)
         answer = await attestor.attest(subject(process))
         assert (VALUES, {"template", "instance"}) == (answer.values, set(answer.withheld))
-        assert ("GetUnitByPIDFD" in bus.asked, "GetUnitByPID" in bus.asked) == (True, False)
+        assert ("GetUnitByPIDFD" in bus.asked, "GetUnitByPID" in bus.asked) == (False, True)
+        assert [False] == bus.agreed_to_files
 
-    async def test_by_number_where_there_is_no_other_way(self, attestor, bus, process):
-        """An older systemd is asked by number, and that it is an older one is found out once."""
-        bus.takes_pidfd = False
+    async def test_by_the_kernels_handle(self, attestor, bus, process):
+        """Where the numbers are others, systemd 254 and newer is asked by pidfd, which is no other process's."""
+        bus.pid_of_caller = os.getpid() + 1
         bus.unit("web.service", process.pid, CGROUP)
         for _ in range(3):
             assert (await attestor.attest(subject(process))).values == VALUES
-        assert (1, 3) == (bus.asked.count("GetUnitByPIDFD"), bus.asked.count("GetUnitByPID"))
+        assert (3, 0) == (bus.asked.count("GetUnitByPIDFD"), bus.asked.count("GetUnitByPID"))
+        assert [False, True] == bus.agreed_to_files
 
     async def test_a_refusal_by_handle_is_no_older_systemd(self, attestor, bus, process):
-        """Only a method that is not there is done without; any other error is one."""
+        """Only of a method that is not there it is said that systemd is too old."""
+        bus.pid_of_caller = os.getpid() + 1
         bus.unit("web.service", process.pid, CGROUP)
         bus.answers["GetUnitByPIDFD"] = refuse(f"{BUS}.Error.AccessDenied")
         assert f"systemd answered '{BUS}.Error.AccessDenied'" == await reason_of(attestor, process)
@@ -52,6 +56,7 @@ class TestUnits:
         bus.takes_pidfd, bus.pid_of_caller = False, os.getpid() + 1
         bus.unit("web.service", process.pid, CGROUP)
         assert "other process numbers" in await reason_of(attestor, process)
+        assert "GetUnitByPID" not in bus.asked
 
     async def test_none(self, attestor, process):
         """A process that is in no unit has no selectors, and it is said why."""

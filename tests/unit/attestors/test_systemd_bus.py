@@ -93,19 +93,19 @@ class TestTheBus:
         bus.unit("web.service", process.pid, CGROUP)
         await attestor.attest(subject(process))
         lookups = bus.asked.count("GetNameOwner")
-        known = bus.answers["GetUnitByPIDFD"]
+        known = bus.answers["GetUnitByPID"]
         gone = [f"{BUS}.Error.ServiceUnknown"]
 
-        def answer(pidfd):
+        def answer(pid):
             if gone:
                 raise Error(gone.pop())
-            return known(pidfd)
+            return known(pid)
 
-        bus.answers["GetUnitByPIDFD"] = answer
+        bus.answers["GetUnitByPID"] = answer
         assert VALUES == (await attestor.attest(subject(process))).values
         assert lookups + 1 == bus.asked.count("GetNameOwner")
 
-    @pytest.mark.parametrize("method", ["Hello", "GetNameOwner", "GetUnitByPIDFD", "Get"])
+    @pytest.mark.parametrize("method", ["Hello", "GetNameOwner", "GetUnitByPID", "Get"])
     async def test_hangs_up(self, attestor, bus, process, method):
         """A bus that breaks the connection in between cannot tell, and is not asked for ever."""
         bus.unit("web.service", process.pid, CGROUP)
@@ -113,7 +113,7 @@ class TestTheBus:
         assert "the connection to the system bus was lost" == await reason_of(attestor, process)
         assert bus.connections <= 2
 
-    @pytest.mark.parametrize("method", ["Hello", "GetNameOwner", "GetUnitByPIDFD", "Get"])
+    @pytest.mark.parametrize("method", ["Hello", "GetNameOwner", "GetUnitByPID", "Get"])
     async def test_is_silent(self, attestor, bus, process, method, monkeypatch):
         """A bus or systemd that does not answer fails in time, and the next attestation has a new connection."""
         monkeypatch.setattr(module, "SYSTEM_BUS_SECONDS", 0.3)
@@ -197,12 +197,16 @@ class TestWhatCannotBeSo:
     async def test_of_a_path(self, attestor, bus, process, path):
         """A path that is no unit's, or that of one without processes, is not asked about."""
         bus.unit("web.service", process.pid, CGROUP)
+        bus.answers["GetUnitByPID"] = lambda _: ("o", (path,))
         bus.answers["GetUnitByPIDFD"] = lambda _: ("osay", (path, "web.service", b""))
-        assert "a name that none has" in await reason_of(attestor, process)
+        for number in (os.getpid(), os.getpid() + 1):
+            bus.pid_of_caller = number
+            assert "a name that none has" in await reason_of(attestor, process)
+            await attestor.close()
         assert "Get" not in bus.asked
 
     @pytest.mark.parametrize("body", [("", ()), ("u", (7,)), ("ss", ("a", "b"))])
-    @pytest.mark.parametrize("method", ["Hello", "GetNameOwner", "GetUnitByPIDFD", "Get"])
+    @pytest.mark.parametrize("method", ["Hello", "GetNameOwner", "GetUnitByPID", "Get"])
     async def test_of_other_types(self, attestor, bus, process, method, body):
         """An answer of another shape than the method has fails as any that cannot be so."""
         bus.unit("web.service", process.pid, CGROUP)

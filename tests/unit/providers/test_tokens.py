@@ -183,7 +183,7 @@ class TestRefusal:
             (403, b"<html>", False),
             (400, {"error": 1}, False),
             (400, [], False),
-            (201, GOOD, False),
+            (201, GOOD, True),
         ],
     )
     def test_not_now(self, status: int, body: object, sent: bool) -> None:
@@ -210,6 +210,13 @@ class TestRefusal:
         found = failed(503, **{"retry-after": text})
         assert isinstance(found, ProviderUnavailable)
         assert seconds == found.retry_after
+
+    @pytest.mark.parametrize(("status", "sent"), [(201, True), (204, True), (404, False), (401, False)])
+    def test_a_success_that_is_none(self, status: int, sent: bool) -> None:
+        """Where the answer is a success, but not the one of OAuth, something may have been given all the same."""
+        found = failed(status, b"<html>")
+        assert isinstance(found, ProviderUnavailable)
+        assert sent == found.sent
 
     def test_no_tokens_told(self) -> None:
         """What a provider says is told without what could be a token, on one short line."""

@@ -86,12 +86,6 @@ class TestAnswer:
             login(client_token="s.to ken"),
             login(client_token="s.\r\nX-Other: 1"),
             login(client_token="s" * 70_000),
-            login(lease_duration=...),
-            login(lease_duration=-1),
-            login(lease_duration=True),
-            login(lease_duration="soon"),
-            login(lease_duration=1e300),
-            login(lease_duration=86_400_000_000_000),
         ],
     )
     async def test_what_is_no_answer_is_refused(self, reply):
@@ -99,6 +93,28 @@ class TestAnswer:
         with pytest.raises(ProviderUnavailable) as caught:
             await exchange(reply, answer(status=204, body=b""))
         assert (True, "login") == (caught.value.sent, caught.value.step)
+
+    @pytest.mark.parametrize("life", [..., None, -1, True, "soon", 1e300, 86_400_000_000_000])
+    async def test_a_token_of_no_sensible_life_is_revoked(self, life):
+        """A token whose life is no number of seconds, none, or beyond all dates is not handed out, and is revoked."""
+        made, http = provider(login(lease_duration=life), answer(status=204, body=b""))
+        with pytest.raises(ProviderUnavailable) as caught:
+            await made.exchange(wanted(made, {}, ACTIONS), FakeMint())
+        assert (False, "login") == (caught.value.sent, caught.value.step)
+        method, url, _, headers = http.asked[-1]
+        assert ("POST", f"{ADDRESS}/v1/auth/token/revoke-self") == (method, url)
+        assert "s.token" == headers["X-Vault-Token"]
+
+    async def test_a_token_that_never_expires_is_revoked(self):
+        """Nothing would ever end a token without an expiry that nobody was given: it is revoked, or told as one that
+        is left."""
+        never, gone, failed = login(lease_duration=0), answer(status=204, body=b""), answer({"errors": ["boom"]}, 500)
+        for reply, left in ((gone, False), (failed, True)):
+            made, http = provider(never, reply)
+            with pytest.raises(ProviderRefused, match="never expire") as caught:
+                await made.exchange(wanted(made, {}, ACTIONS), FakeMint())
+            assert left == caught.value.left
+            assert f"{ADDRESS}/v1/auth/token/revoke-self" == http.asked[-1][1]
 
     @pytest.mark.parametrize(
         ("changes", "told"),

@@ -809,10 +809,12 @@ class AuditFilter(_message.Message):
     def __init__(self, after_seq: _Optional[int] = ..., since_ms: _Optional[int] = ..., events: _Optional[_Iterable[str]] = ..., task_id: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class ListAuditResponse(_message.Message):
-    __slots__ = ("records",)
+    __slots__ = ("records", "unwritten")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
+    UNWRITTEN_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[AuditRecord]
-    def __init__(self, records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ...) -> None: ...
+    unwritten: int
+    def __init__(self, records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ..., unwritten: _Optional[int] = ...) -> None: ...
 
 class AuditRecord(_message.Message):
     __slots__ = ("seq", "at_ms", "event", "fields", "digest")
@@ -833,18 +835,20 @@ class VerifyAuditRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class VerifyAuditResponse(_message.Message):
-    __slots__ = ("intact", "records", "first_bad_seq", "reason", "first_seq")
+    __slots__ = ("intact", "records", "first_bad_seq", "reason", "first_seq", "unwritten")
     INTACT_FIELD_NUMBER: _ClassVar[int]
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     FIRST_BAD_SEQ_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     FIRST_SEQ_FIELD_NUMBER: _ClassVar[int]
+    UNWRITTEN_FIELD_NUMBER: _ClassVar[int]
     intact: bool
     records: int
     first_bad_seq: int
     reason: str
     first_seq: int
-    def __init__(self, intact: _Optional[bool] = ..., records: _Optional[int] = ..., first_bad_seq: _Optional[int] = ..., reason: _Optional[str] = ..., first_seq: _Optional[int] = ...) -> None: ...
+    unwritten: int
+    def __init__(self, intact: _Optional[bool] = ..., records: _Optional[int] = ..., first_bad_seq: _Optional[int] = ..., reason: _Optional[str] = ..., first_seq: _Optional[int] = ..., unwritten: _Optional[int] = ...) -> None: ...
 
 class GetBundleRequest(_message.Message):
     __slots__ = ()
