@@ -352,7 +352,6 @@ APPROVAL_WHEN_MAX = 4_096  # characters of the condition: it stands in each requ
 APPROVAL_MAX_SECONDS = 86_400
 APPROVALS_WAITING = 1_000  # tasks that wait: more than people can look at
 APPROVALS_WAITING_PER_UID = 100  # so that one user's requests do not bury the others'
-APPROVALS_LISTED_BYTES = 2 * 1024 * 1024  # in one answer: half of what clients take
 NOTICES = (
     2_000  # about requests, to the configured notifier: twice as many as may wait, which are to be told of as over
 )
@@ -405,13 +404,21 @@ SIGNAL_TEXT_MAX = 200  # characters of a value that becomes a fact
 EVENTS_PER_SIGNAL = 20  # transmitters send one
 SIGNAL_RETRY_SECONDS = 5  # for a transmitter to come again after, when the agent could not take an event
 
+# --- what operators are shown ---------------------------------------------------------------------------------------
+PAGE_ITEMS = 200  # of a list in one answer: ten milliseconds and less, however many there are
+PAGE_BYTES = 256 * 1024  # of one answer, a sixteenth of what clients take; one thing alone may have more
+PAGE_TOKEN_MAX = 16 * 1024  # characters: two SPIFFE IDs and a name, in base64
+LISTED_TEXT = 200  # characters of a workload's text in a list; one thing alone is shown whole
+OUTCOMES_TOLD = 500  # of a change of many tasks; the rest is counted
+STATUS_ROWS = 100  # of streams and of SVIDs in a status; lists of them have all
+
 # --- storage --------------------------------------------------------------------------------------------------------
 WRITES_PER_COMMIT = 256
 WRITES_WAITING = 10_000
 AUDIT_LISTED = 10_000
 AUDIT_SCANNED = 5_000  # records that one read looks at: some 3.5 MB, in about 10 ms
 AUDIT_PAGE = 200  # records that one read finds
-AUDIT_PAGE_BYTES = 1024 * 1024  # of one message of them
+AUDIT_PAGE_BYTES = 128 * 1024  # of one message of them, which is made in about 10 ms
 AUDIT_FOLLOWERS = 8  # of one operator's uid
 AUDIT_FOLLOW_SECONDS = 0.5  # between two looks for what is new
 AUDIT_EVENTS_WANTED = 32

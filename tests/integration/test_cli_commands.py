@@ -95,7 +95,7 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
     ("arguments", "keys"),
     [
         (["status"], {"trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections",
-                      "task_types", "authority", "limitations", "followed", "streams", "svids", "failures", "kind", "root_serial",
+                      "task_types", "authority", "limitations", "followed", "streams", "streams_left_out", "svids", "svids_left_out", "failures", "kind", "root_serial",
                       "root_not_after", "issuer_serial", "issuer_not_after", "jwt_key_ids", *AUTHORITY_KEYS - {"not_after"},
                       "policy", "shadow", "folder", "digest", "loaded_at", "fault", "approvals_waiting", "reviews",
                       "signals", "listeners", "federation", "attestors", "name", "other_nodes",
@@ -130,7 +130,7 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
          {"type", "digest", "allowed", "rule", "reason", "policies", "attributes", "standings", "id", "effect", "line",
           "applies", "misses", "changes", "what", "name", "value", "needs_approval",
           *CONDITION_KEYS}),
-        (["policy", "reload", "--dry-run"], {"digest", "digest_before", "dry_run", "tasks"}),
+        (["policy", "reload", "--dry-run"], {"digest", "digest_before", "dry_run", "tasks", "left_out"}),
         (["policy", "shadow-report"], {"shadow", "compared", "errors", "beyond", "differences"}),
     ],
     ids=lambda value: " ".join(value[:2]) if isinstance(value, list) else "",
