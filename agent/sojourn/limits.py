@@ -241,6 +241,10 @@ BOUND_PARAMS_MAX_BYTES = 4_096  # of a task's parameters that its tokens carry: 
 USED_TOKENS = 2_000_000  # assertions that are remembered, at about 200 bytes; when full, ended ones are forgotten early
 USED_TOKENS_KEPT_SECONDS = 86_400  # past their end: a day for a clock that was set
 USED_TOKENS_PURGE_SECONDS = 60
+FORGOTTEN_SPANS = (
+    64  # of time in which forgotten ones had ended: one, and one more for each time that a clock stood ahead
+)
+FORGOTTEN_GAP_SECONDS = 60  # between two that ended: within it they are in one span
 
 GRANTS_PARSED_KEPT = 1_024  # at about 500 bytes each
 SPIFFE_IDS_SIGNED_KEPT = 4_096  # that are SPIFFE IDs, of those that the authority signed last
