@@ -15,9 +15,12 @@ from sojourn.doors.approvals import ApprovalsApi
 from sojourn.doors.auditreading import newest
 from sojourn.doors.inuse import InUseApi
 from sojourn.doors.policies import PolicyApi
+from sojourn.doors.revoking import RevokingApi
 from sojourn.doors.taskadmin import TaskAdminApi
 from sojourn.doors.taskmessages import TaskMessages
 from sojourn.identity.entries import IdentityKey
+from sojourn.identity.issued import IssuedSvid
+from sojourn.identity.revocations import RevokedSvid
 from sojourn.identity.subscriptions import Streams
 from sojourn.limits import AUDIT_PAGE_BYTES, LISTED_TEXT, PAGE_ITEMS, REDECIDED_AT_ONCE, STATUS_ROWS
 from sojourn.oversight.audit import Record
@@ -245,6 +248,21 @@ class TestStreamsAndSvids:
         assert len(streams) == sum(map(len, found))
         svids = await pages(api.list_svids, pb.ListSvidsRequest(page_size=50), "svids")
         assert [str(each.svid.spiffe_id) for each in kept] == [each.spiffe_id for page in svids for each in page]
+
+
+async def test_revoked_svids():
+    """However many SVIDs are revoked, each is listed once, the last revoked first."""
+    revoked = [
+        RevokedSvid(IssuedSvid("jwt", f"jti-{number:05}", "spiffe://example.org/a", "e1", 2_000_000_000), number // 7)
+        for number in range(3_000)
+    ]
+    api = RevokingApi(None, None, None, None, SimpleNamespace(all=lambda: list(revoked)), None, None)
+    found = [each for page in await pages(api.list, pb.ListRevocationsRequest(), "revoked") for each in page]
+    assert {each.svid.id for each in revoked} == {each.id for each in found}
+    assert (len(revoked), sorted((each.revoked_at for each in found), reverse=True)) == (
+        len(found),
+        [each.revoked_at for each in found],
+    )
 
 
 def test_the_newest_records():

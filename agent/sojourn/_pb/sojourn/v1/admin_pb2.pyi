@@ -1012,14 +1012,20 @@ class RevokedSvid(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., entry_id: _Optional[str] = ..., expires_at: _Optional[int] = ..., revoked_at: _Optional[int] = ...) -> None: ...
 
 class ListRevocationsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListRevocationsResponse(_message.Message):
-    __slots__ = ("revoked",)
+    __slots__ = ("revoked", "next_page_token")
     REVOKED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     revoked: _containers.RepeatedCompositeFieldContainer[RevokedSvid]
-    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class SetFactRequest(_message.Message):
     __slots__ = ("name", "subject", "value", "valid_seconds")
