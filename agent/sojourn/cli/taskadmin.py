@@ -72,7 +72,7 @@ def show(
         own = _task_dict(remote.workload(socket, tasks_pb2.ShowTaskRequest(task_id=task)))
         emit(output, own, _lines(own))
         return
-    found, _ = external_credentials(admin_socket, task)
+    found = external_credentials(admin_socket, task)
     outside = outside_value(found)
     try:
         value = _get(admin_socket, task)

@@ -1206,22 +1206,24 @@ class CheckStep(_message.Message):
     def __init__(self, name: _Optional[str] = ..., outcome: _Optional[str] = ..., told: _Optional[str] = ..., hint: _Optional[str] = ..., milliseconds: _Optional[int] = ...) -> None: ...
 
 class ListExternalCredentialsRequest(_message.Message):
-    __slots__ = ("task_id", "residual", "limit")
+    __slots__ = ("task_id", "residual", "page_size", "page_token")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     RESIDUAL_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     residual: bool
-    limit: int
-    def __init__(self, task_id: _Optional[str] = ..., residual: _Optional[bool] = ..., limit: _Optional[int] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, task_id: _Optional[str] = ..., residual: _Optional[bool] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListExternalCredentialsResponse(_message.Message):
-    __slots__ = ("credentials", "more")
+    __slots__ = ("credentials", "next_page_token")
     CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
-    MORE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     credentials: _containers.RepeatedCompositeFieldContainer[ExternalCredential]
-    more: int
-    def __init__(self, credentials: _Optional[_Iterable[_Union[ExternalCredential, _Mapping]]] = ..., more: _Optional[int] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, credentials: _Optional[_Iterable[_Union[ExternalCredential, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ExternalCredential(_message.Message):
     __slots__ = ("id", "task_id", "task_type", "spiffe_id", "provider", "recall", "resource", "actions", "state", "asked_at", "expires_at", "over_at", "attempts", "fault", "details")
