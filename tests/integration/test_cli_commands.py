@@ -111,7 +111,7 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
         (["svid", "jwt", "--audience", "a"], {"spiffe_id", "token", "hint", "audience", "expires_at"}),
         (["svid", "x509"], {"svids", "spiffe_id", "serial", "not_before", "not_after", "hint", "dns_names", "x509_svid",
                             "bundle", "files"}),
-        (["explain", "--pid", str(os.getpid())], {"pid", "uid", "gid", "exe", "selectors", "withheld",
+        (["explain", "--pid", str(os.getpid())], {"pid", "uid", "gid", "exe", "selectors", "selectors_left_out", "withheld",
                                                   "failed_attestors", "verdicts", "entry_id", "spiffe_id", "verdict",
                                                   "missing", "priority", "x509_svid", "conclusion", "attestors",
                                                   "name", "seconds", "age_seconds", "failure", "needed", "template",

@@ -119,6 +119,7 @@ def _explained(value: dict[str, Any]) -> list[str]:
         program = printable(value["exe"]) or "program not readable"
         lines.append(f"process {value['pid']}: uid {value['uid']}, gid {value['gid']}, {program}")
     lines += ["selectors", *(f"  {printable(selector)}" for selector in value["selectors"])]
+    lines += more(value["selectors_left_out"], "the process has more than an answer takes")
     if value["withheld"]:
         lines += ["not proved", *(f"  {each['what']}: {each['reason']}" for each in value["withheld"])]
     if value["attestors"]:

@@ -24,6 +24,7 @@ from sojourn.doors.door import Door
 from sojourn.doors.federation import followed as federation
 from sojourn.doors.inuse import InUseApi
 from sojourn.doors.localauthority import key_message
+from sojourn.doors.pages import fitting
 from sojourn.doors.policies import policy_set
 from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.trustdocuments import TrustDocuments
@@ -217,8 +218,10 @@ class AdminApi:
             explain.needs(filter(self.registry.serves, self.registry), possible, attested) if attested.untold else {}
         )
         kept = {each.entry.key: each for each in self.issuing.x509.kept()}
+        selectors = fitting(text_of(attested.selectors))
         return pb.ExplainResponse(
-            selectors=text_of(attested.selectors),
+            selectors=selectors,
+            selectors_left_out=len(attested.selectors) - len(selectors),
             withheld=[pb.Limitation(what=what, reason=reason) for what, reason in attested.withheld.items()],
             failed_attestors=[pb.Limitation(what=name, reason=why) for name, why in attested.failures.items()],
             verdicts=[

@@ -94,6 +94,17 @@ def _part(kind: type[datetime | int | str], part: object) -> datetime | int | st
     return part
 
 
+def fitting(texts: Iterable[str]) -> list[str]:
+    """The first of these texts, as many as PAGE_BYTES has room for."""
+    found, room = [], PAGE_BYTES
+    for text in texts:
+        room -= len(text.encode("utf-8", "surrogatepass"))
+        if room < 0:
+            break
+        found.append(text)
+    return found
+
+
 def cut(text: str) -> str:
     """A text of a workload as it stands in lists: as long as people read, and no longer."""
     return text[:LISTED_TEXT]

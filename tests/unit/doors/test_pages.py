@@ -9,7 +9,7 @@ import pytest
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.doors import pages
-from sojourn.doors.pages import Pages, cut
+from sojourn.doors.pages import Pages, cut, fitting
 from sojourn.errors import InvalidInput
 from sojourn.limits import LISTED_TEXT, PAGE_BYTES, PAGE_ITEMS, PAGE_TOKEN_MAX
 
@@ -164,6 +164,14 @@ def test_keys_of_numbers():
     for wrong in (_token(True, "a"), _token("2", "a"), _token(2.0, "a")):
         with pytest.raises(InvalidInput):
             listed.page(things, asked(wrong))
+
+
+def test_as_many_as_fit():
+    """Of texts an answer has the first, as many as there is room for; of a few it has all."""
+    texts = [f"{number:04}" + "é" * 2_046 for number in range(2_000)]  # of 4,096 bytes
+    assert texts[: PAGE_BYTES // 4_096] == fitting(texts)
+    assert ["a", "\ud800"] == fitting(["a", "\ud800"])
+    assert [] == fitting([])
 
 
 def test_cut():

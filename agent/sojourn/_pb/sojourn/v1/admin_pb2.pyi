@@ -362,7 +362,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., selectors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("pid", "uid", "gid", "exe", "selectors", "withheld", "failed_attestors", "verdicts", "conclusion", "attestors")
+    __slots__ = ("pid", "uid", "gid", "exe", "selectors", "withheld", "failed_attestors", "verdicts", "conclusion", "attestors", "selectors_left_out")
     PID_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
@@ -373,6 +373,7 @@ class ExplainResponse(_message.Message):
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
     CONCLUSION_FIELD_NUMBER: _ClassVar[int]
     ATTESTORS_FIELD_NUMBER: _ClassVar[int]
+    SELECTORS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     pid: int
     uid: int
     gid: int
@@ -383,7 +384,8 @@ class ExplainResponse(_message.Message):
     verdicts: _containers.RepeatedCompositeFieldContainer[EntryVerdict]
     conclusion: str
     attestors: _containers.RepeatedCompositeFieldContainer[AttestorAnswer]
-    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., exe: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., withheld: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., failed_attestors: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., verdicts: _Optional[_Iterable[_Union[EntryVerdict, _Mapping]]] = ..., conclusion: _Optional[str] = ..., attestors: _Optional[_Iterable[_Union[AttestorAnswer, _Mapping]]] = ...) -> None: ...
+    selectors_left_out: int
+    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., exe: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., withheld: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., failed_attestors: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., verdicts: _Optional[_Iterable[_Union[EntryVerdict, _Mapping]]] = ..., conclusion: _Optional[str] = ..., attestors: _Optional[_Iterable[_Union[AttestorAnswer, _Mapping]]] = ..., selectors_left_out: _Optional[int] = ...) -> None: ...
 
 class AttestorAnswer(_message.Message):
     __slots__ = ("name", "seconds", "selectors", "age_seconds", "failure", "needed", "entry_id", "spiffe_id", "also_missing")
