@@ -49,7 +49,7 @@ class TaskAdminApi:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._unwritten = False  # a switch is off that is not on disk
-        self._pages = Pages((datetime, str), lambda task: (task.created_at, task.id), self._listed)
+        self._pages = Pages((datetime, str), _key, self._listed)
 
     def admin_methods(self) -> dict[str, Method]:
         return {
@@ -220,6 +220,11 @@ class TaskAdminApi:
         if task is None:
             raise NotFound("there is no such task, or it ended long ago: see the audit journal")
         return task
+
+
+def _key(task: Task) -> tuple[datetime, str]:
+    """Its place in a list, which stays when a task that waited begins, and so is created by its own account."""
+    return task.created_at if task.approval is None else task.approval.request.asked_at, task.id
 
 
 def _named(block: pb.Block) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
-from fakes.approvals import TYPES
+from fakes.approvals import TYPES, approve
 from fakes.children import child, peer_of
 from fakes.task_room import Room
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
@@ -98,6 +98,19 @@ class TestManyTasks:
             for each in (tasks[len(found) - 5], tasks[len(found) + 5]):
                 room.engine.end(each, "completed", "success")
         assert [each.id for each in tasks] == found
+
+    async def test_a_task_that_begins_meanwhile(self, room, api, clock):
+        """A task that waited, and begins between two pages, is told once: it stays where it was asked for."""
+        made = []
+        for name in ("asked", "triage", "triage"):
+            made.append(await room.begin(name, params={"ticket": "1", "level": "3"}))
+            clock.advance(1)
+        page = await api.list(None, pb.ListTasksRequest(page_size=1))
+        clock.advance(5)
+        await approve(room, made[0])
+        assert made[0].created_at > made[2].created_at
+        rest = await api.list(None, pb.ListTasksRequest(page_token=page.next_page_token))
+        assert [each.id for each in made] == [each.id for each in (*page.tasks, *rest.tasks)]
 
     async def test_parameters_are_cut(self, api, tasks):
         """A list has the beginning of long parameters, and their names; a single task has them whole."""
