@@ -1,24 +1,26 @@
-"""When what was forgotten had ended: spans of time, apart from each other.
+"""The times of what was forgotten, such as the ends of tokens that were used: spans, apart from each other.
 
-What ends within one of them may have been used. One latest end would not do: whoever's clock once stood years ahead had
-forgotten something that ended there, and would take nothing until then.
+What has a time within one of them may have been used. The latest time alone would not do: whoever's clock once stood
+years ahead had forgotten something of then, and would take nothing until then.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from sqlalchemy import ColumnElement, Connection, func, or_, select
 
 from sojourn.limits import FORGOTTEN_SPANS
 
 
 @dataclass(frozen=True, slots=True)
 class Forgotten:
-    """The spans, first and last second since the epoch of each, in their order; at most FORGOTTEN_SPANS."""
+    """The spans, the first and the last time of each since the epoch, in their order; at most FORGOTTEN_SPANS."""
 
     spans: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def parse(cls, text: str | None) -> "Forgotten":
-        """Of a database: spans as `text` has them, or the latest end alone, as it once was. Raise ValueError."""
+        """Of a database: spans as `text` has them, or the latest time alone, as it once was. Raise ValueError."""
         if not text:
             return cls()
         if "-" not in text:
@@ -30,12 +32,12 @@ class Forgotten:
     def text(self) -> str:
         return ",".join(f"{first}-{last}" for first, last in self.spans)
 
-    def has(self, end: int) -> bool:
-        """Whether something that ends then may have been forgotten."""
-        return any(first <= end <= last for first, last in self.spans)
+    def has(self, time: int) -> bool:
+        """Whether something of that time may have been forgotten."""
+        return any(first <= time <= last for first, last in self.spans)
 
     def ahead(self, now: int) -> tuple[int, int] | None:
-        """The last span, if it lies ahead: what ends there was used while the clock stood ahead, and is over for it."""
+        """The last span, if it lies ahead: it comes of a clock that stood there."""
         return self.spans[-1] if self.spans and self.spans[-1][0] > now else None
 
     def and_of(self, spans: Iterable[tuple[int, int]]) -> "Forgotten":
@@ -50,3 +52,15 @@ class Forgotten:
             at = min(range(len(merged) - 1), key=lambda number: merged[number + 1][0] - merged[number][1])
             merged[at : at + 2] = [(merged[at][0], merged[at + 1][1])]
         return Forgotten(tuple(merged))
+
+
+def spans_of(
+    connection: Connection, time: ColumnElement[int], those: ColumnElement[bool], gap: int
+) -> list[tuple[int, int]]:
+    """The spans of those rows' times, with no more than `gap` between two of one span."""
+    each = select(time.label("time"), func.lag(time).over(order_by=time).label("before")).where(those).subquery()
+    begins = or_(each.c.before.is_(None), each.c.time - each.c.before > gap)
+    rows = connection.execute(select(each.c.time, each.c.before).where(begins).order_by(each.c.time)).all()
+    latest = connection.execute(select(func.max(time)).where(those)).scalar()
+    lasts = [*(row.before for row in rows[1:]), latest] if rows else []
+    return [(row.time, last) for row, last in zip(rows, lasts, strict=True)]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 import structlog
-from sqlalchemy import ColumnElement, Connection, bindparam, func, or_, select
+from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.exc import DBAPIError
 
 from sojourn.errors import LimitExceeded, SojournError
@@ -18,7 +18,7 @@ from sojourn.limits import (
 from sojourn.oautherrors import InvalidGrant
 from sojourn.store import settings
 from sojourn.store.database import Database
-from sojourn.store.forgotten import Forgotten
+from sojourn.store.forgotten import Forgotten, spans_of
 from sojourn.store.prepared import Prepared
 from sojourn.store.tables import used_tokens
 from sojourn.tasks.assertions import Assertion
@@ -89,7 +89,7 @@ class UsedTable:
         assert self._count is not None
         assert self._forgotten is not None
         ended = used_tokens.c.expires_at <= ended_by
-        spans = _spans(connection, ended)
+        spans = spans_of(connection, used_tokens.c.expires_at, ended, FORGOTTEN_GAP_SECONDS)
         if not spans:
             return
         self._count -= connection.execute(used_tokens.delete().where(ended)).rowcount
@@ -109,17 +109,6 @@ class UsedTable:
 
     def _forget_what_is_known(self) -> None:
         self._count = self._forgotten = self._purged_at = None
-
-
-def _spans(connection: Connection, ended: ColumnElement[bool]) -> list[tuple[int, int]]:
-    """From when to when these ended, with no more than FORGOTTEN_GAP_SECONDS between two of one span."""
-    end = used_tokens.c.expires_at
-    each = select(end.label("end"), func.lag(end).over(order_by=end).label("before")).where(ended).subquery()
-    begins = or_(each.c.before.is_(None), each.c.end - each.c.before > FORGOTTEN_GAP_SECONDS)
-    rows = connection.execute(select(each.c.end, each.c.before).where(begins).order_by(each.c.end)).all()
-    latest = connection.execute(select(func.max(end)).where(ended)).scalar()
-    lasts = [*(row.before for row in rows[1:]), latest] if rows else []
-    return [(row.end, last) for row, last in zip(rows, lasts, strict=True)]
 
 
 def _used(why: str) -> InvalidGrant:
