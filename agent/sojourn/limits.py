@@ -257,6 +257,10 @@ BOUND_PARAMS_MAX_BYTES = 4_096  # of a task's parameters that its tokens carry: 
 USED_TOKENS = 2_000_000  # assertions that are remembered, at about 200 bytes; when full, ended ones are forgotten early
 USED_TOKENS_KEPT_SECONDS = 86_400  # past their end: a day for a clock that was set
 USED_TOKENS_PURGE_SECONDS = 60
+FORGOTTEN_SPANS = (
+    64  # of time in which forgotten ones had ended: one, and one more for each time that a clock stood ahead
+)
+FORGOTTEN_GAP_SECONDS = 60  # between two that ended: within it they are in one span
 
 GRANTS_PARSED_KEPT = 1_024  # at about 500 bytes each
 SPIFFE_IDS_SIGNED_KEPT = 4_096  # that are SPIFFE IDs, of those that the authority signed last
@@ -368,7 +372,6 @@ APPROVAL_WHEN_MAX = 4_096  # characters of the condition: it stands in each requ
 APPROVAL_MAX_SECONDS = 86_400
 APPROVALS_WAITING = 1_000  # tasks that wait: more than people can look at
 APPROVALS_WAITING_PER_UID = 100  # so that one user's requests do not bury the others'
-APPROVALS_LISTED_BYTES = 2 * 1024 * 1024  # in one answer: half of what clients take
 NOTICES = (
     2_000  # about requests, to the configured notifier: twice as many as may wait, which are to be told of as over
 )
@@ -423,6 +426,14 @@ SIGNAL_TEXT_MAX = 200  # characters of a value that becomes a fact
 EVENTS_PER_SIGNAL = 20  # transmitters send one
 SIGNAL_RETRY_SECONDS = 5  # for a transmitter to come again after, when the agent could not take an event
 
+# --- what operators are shown ---------------------------------------------------------------------------------------
+PAGE_ITEMS = 200  # of a list in one answer: ten milliseconds and less, however many there are
+PAGE_BYTES = 256 * 1024  # of one answer, a sixteenth of what clients take; one thing alone may have more
+PAGE_TOKEN_MAX = 16 * 1024  # characters: two SPIFFE IDs and a name, in base64
+LISTED_TEXT = 200  # characters of a workload's text in a list; one thing alone is shown whole
+OUTCOMES_TOLD = 500  # of a change of many tasks; the rest is counted
+STATUS_ROWS = 100  # of streams and of SVIDs in a status; lists of them have all
+
 # --- storage --------------------------------------------------------------------------------------------------------
 WRITES_ANSWERED_AT_ONCE = 4  # whose waiters go on, at 100 to 300 us each, before others have a turn
 WRITES_PER_COMMIT = 256
@@ -430,7 +441,7 @@ WRITES_WAITING = 10_000
 AUDIT_LISTED = 10_000
 AUDIT_SCANNED = 5_000  # records that one read looks at: some 3.5 MB, in about 10 ms
 AUDIT_PAGE = 200  # records that one read finds
-AUDIT_PAGE_BYTES = 1024 * 1024  # of one message of them
+AUDIT_PAGE_BYTES = 128 * 1024  # of one message of them, which is made in about 10 ms
 AUDIT_FOLLOWERS = 8  # of one operator's uid
 AUDIT_FOLLOW_SECONDS = 0.5  # between two looks for what is new
 AUDIT_EVENTS_WANTED = 32
@@ -525,8 +536,6 @@ PROVIDER_RECALLS_AT_ONCE = 16  # of one provider; others have their own
 PROVIDER_RECALL_PAUSE_SECONDS = 1.0  # before one is tried again, doubled each time
 PROVIDER_RECALL_PAUSE_MAX_SECONDS = 60.0  # a provider that comes back is asked by then
 PROVIDER_RECALL_FAILURES = 3  # in a row: then a provider is tried with one recall at a time
-EXTERNAL_CREDENTIALS_LISTED = 1_000  # in one answer, unless more are asked for
-EXTERNAL_CREDENTIALS_LISTED_BYTES = 2 * 1024 * 1024  # in one answer: half of what clients take
 PROVIDER_CHECK_STEPS = 32  # of one check: the longest of ours has 8
 PROVIDER_CHECKS_PER_MINUTE = 30  # of one provider: an outside system counts failed sign-ins
 PROVIDER_CHECK_ENDING_SECONDS = 5.0  # that a step which hung has to take back what it obtained

@@ -19,6 +19,7 @@ from sojourn.doors import (
     extauthz,
     facts,
     federation,
+    inuse,
     localauthority,
     minting,
     operating,
@@ -155,10 +156,10 @@ class Services:
 
     def _status(self, run: Run) -> Methods:
         rooms = self._rooms
-        return admin.AdminApi(
+        listed = inuse.InUseApi(rooms.identities, rooms.issuing, self._config.identity.x509_svid_ttl)
+        told = admin.AdminApi(
             attestation=rooms.attestation,
             registry=rooms.registry,
-            identities=rooms.identities,
             issuing=rooms.issuing,
             authority=rooms.authority,
             engine=rooms.engine,
@@ -174,12 +175,13 @@ class Services:
             reload=run.reload,
             federating=rooms.federating,
             foreign=rooms.foreign,
-            default_x509_svid_ttl=self._config.identity.x509_svid_ttl,
+            in_use=listed,
             limitations=process_setup.limitations(),
             listeners=run.listeners,
             documents=run.documents,
             standstills=run.standstills,
-        ).methods()
+        )
+        return told.methods() | listed.admin_methods()
 
     def _oversight(self) -> Methods:
         """What operators see and decide of tasks, and take back."""

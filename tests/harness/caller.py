@@ -1,7 +1,8 @@
 """A workload process for tests: becomes a user, does as it is told on standard input, answers on standard output.
 
 Usage: caller.py SOCKET [UID [GROUP…]]. Each line in is JSON {"do": NAME, …}; each line out is JSON. Commands:
-x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, token, proof, task_token,
+x509, jwt, watch (one line for each update), validate, begin (RunTask: held), begin_process, begin_many, token,
+token_many, proof, task_token,
 attach, publish, publish_many, post, complete, wait, approvals, decide, delegate, accept (RunTask: held), accept_process,
 allocate, exit. Of a task that waits for approval `begin` and `begin_process` say so (pending).
 """
@@ -99,6 +100,20 @@ async def do(client, doing, asked, held):
             )
             held.append(task)
             say(event="task", id=task.id, state=task.state)
+        case "begin_many":  # as many as are asked for, 50 at once, none of which is held
+            begun, codes = 0, set()
+            for start in range(0, asked["count"], 50):
+                numbers = range(start, min(start + 50, asked["count"]))
+                beginning = (client.begin_task(asked["type"], params=asked["params"]) for _ in numbers)
+                done = await asyncio.gather(*beginning, return_exceptions=True)
+                refused = [each.remote_code for each in done if isinstance(each, SojournError)]
+                begun, codes = begun + len(done) - len(refused), codes | set(refused)
+            say(event="begun_many", begun=begun, codes=sorted(codes))
+        case "token_many":
+            for start in range(0, asked["count"], 50):
+                asking = (client.get_token(asked["task"]) for _ in range(start, start + 50))
+                await asyncio.gather(*asking)
+            say(event="tokens")
         case "token":
             options = {name: asked[name] for name in ("bound", "params_digest") if name in asked}
             token = await client.get_token(

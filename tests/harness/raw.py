@@ -138,6 +138,16 @@ class Admin(Wire):
     def status(self) -> admin.GetStatusResponse:
         return self.unary("/sojourn.v1.Admin/GetStatus", admin.GetStatusRequest(), admin.GetStatusResponse)
 
+    def streams(self) -> Sequence[admin.Stream]:
+        """All open streams."""
+        request, found = admin.ListStreamsRequest(), []
+        while True:
+            page = self.unary("/sojourn.v1.Admin/ListStreams", request, admin.ListStreamsResponse)
+            found += page.streams
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
     def local_authority(self, method: str, authority_id: str = "") -> Any:
         """A call of SPIRE's local authority API."""
         request = getattr(authority_api, f"{method}Request")()
@@ -147,7 +157,7 @@ class Admin(Wire):
         return self.unary(path, request, getattr(authority_api, f"{method}Response"))
 
     def streams_of(self, pid: int) -> Sequence[str]:
-        return [stream.method for stream in self.status().streams if stream.pid == pid]
+        return [stream.method for stream in self.streams() if stream.pid == pid]
 
 
 def entry(path: str, *selectors: str, **fields: Any) -> types.Entry:

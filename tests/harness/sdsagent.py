@@ -32,7 +32,7 @@ def agent_fixture(metrics_port: int) -> Iterator[AgentProcess]:
         with Admin(running.admin_socket) as admin:
             admin.register("/mine", f"unix:uid:{os.getuid()}")
             yield running
-            until(lambda: not admin.status().streams)
+            until(lambda: not admin.streams())
         assert "never retrieved" not in running.log.read_text()
 
 

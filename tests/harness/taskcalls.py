@@ -28,6 +28,16 @@ def unary(socket: str, method: str, request: Any, answer: type[Any]) -> Any:
         return call(request, metadata=METADATA, timeout=SECONDS)
 
 
+def pages(socket: str, method: str, request: Any, answer: type[Any]) -> Iterator[Any]:
+    """Make a call that is answered in pages, and return all answers. Raise grpc.RpcError."""
+    while True:
+        page = unary(socket, method, request, answer)
+        yield page
+        if not page.next_page_token:
+            return
+        request.page_token = page.next_page_token
+
+
 def refusal(socket: str, method: str, request: Any, answer: type[Any]) -> tuple[str, str]:
     """Make one call that must fail; return the status' name and the sentence."""
     try:

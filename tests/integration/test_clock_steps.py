@@ -1,6 +1,7 @@
 """A wall clock that is set, and a machine that sleeps: what an agent serves is valid, on streams that are open too."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -11,13 +12,14 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from harness.agent import AgentProcess
+from harness.agent import SAMPLES, AgentProcess
 from harness.callers import Caller
 from harness.clocks import SteppedAgent
 from harness.program import Program
 from harness.raw import WORKLOAD_API, Admin, Wire, refusal
 from harness.reading import certificates, claims, uris
-from harness.taskagent import TICKETS
+from harness.taskagent import CONFIG, ISSUER, TICKETS
+from harness.webclients import web
 from sojourn._pb import workload_pb2 as workload
 
 DAY = timedelta(days=1)
@@ -229,3 +231,44 @@ def test_the_clock_of_these_tests(agent: SteppedAgent) -> None:
         agent.step(400 * DAY)
         [leaf] = check_valid(wire.x509(), agent.now())
         assert leaf.not_valid_before_utc > datetime.now(UTC) + 300 * DAY
+
+
+def test_assertions_of_a_clock_that_stood_days_ahead() -> None:
+    """Once the clock is right again clients elsewhere are let in by fresh assertions, over a restart too, although some that
+    were used days ahead are forgotten; what was used is never taken again. Log and status tell of it.
+    """
+    stepped = SteppedAgent(ago=2 * DAY, config=CONFIG.format(level="info") + '[listen]\nhttps = "127.0.0.1:0"\n')
+    shutil.copytree(SAMPLES / "task-types", stepped.folder / "types")
+    with stepped as agent:
+        agent.step(DAY)
+        agent.register(PATH, f"unix:uid:{os.getuid()}")
+        used = []
+
+        def shown(token: str) -> tuple[int, str]:
+            form = {
+                "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+                "assertion": token,
+                "resource": TICKETS,
+            }
+            with web(agent) as client:
+                answer = client.post("/token", data=form)
+            return answer.status_code, answer.json().get("error_description", "")
+
+        def taken() -> tuple[int, str]:
+            with Wire(agent.socket) as wire:
+                [svid] = wire.jwt(ISSUER).svids
+            used.append(svid.svid)
+            return shown(svid.svid)
+
+        for step in (3 * DAY, 2 * DAY):
+            agent.step(step)
+            assert (200, "") == taken()
+        agent.step(-5 * DAY)
+        assert [(200, "")] * 2 == [taken(), taken()]
+        agent.stop()
+        agent.start()
+        assert (200, "") == taken()
+        assert {shown(token)[0] for token in used} <= {400, 401}
+        assert "assertions_used_ahead" in [each["what"] for each in agent.json("status")["failures"]]
+        agent.step(3 * DAY)
+        assert {shown(token)[0] for token in used} <= {400, 401}

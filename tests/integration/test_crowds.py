@@ -59,7 +59,7 @@ def test_five_thousand_streams(agent: AgentProcess) -> None:
     with Admin(agent.admin_socket) as admin:
         entries = [admin.register("/crowd", f"unix:uid:{uid}", hint="first", x509_svid_ttl=3600) for uid in UIDS]
         first = [told(holder, "hold", streams=STREAMS_OF_EACH) for holder in holders]
-        assert len(UIDS) * STREAMS_OF_EACH == len(admin.status().streams)
+        assert len(UIDS) * STREAMS_OF_EACH == len(admin.streams())
         assert agent.descriptors() - before <= connections * DESCRIPTORS_PER_CONNECTION + SLACK
         for each in entries:
             each.hint, each.x509_svid_ttl = "second", 10
@@ -75,7 +75,7 @@ def test_five_thousand_streams(agent: AgentProcess) -> None:
         assert [1] * 4 == [len(answer["serials"]) for answer in (*first, *changed)]
         for holder in holders:
             holder.close()
-        until(lambda: not admin.status().streams)
+        until(lambda: not admin.streams())
     assert agent.settled_descriptors(before + SLACK) <= before + SLACK
 
 

@@ -72,7 +72,7 @@ def ground(program: Path) -> Iterator[Ground]:
         admin.register("/envoy/client", uid)
         admin.register("/other", uid)
         yield made
-        until(lambda: not admin.status().streams)
+        until(lambda: not admin.streams())
 
 
 @dataclass

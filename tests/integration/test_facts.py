@@ -14,7 +14,7 @@ from harness.callers import Caller
 from harness.facttypes import MONITOR, NOBODY, write_types
 from harness.looking import until
 from harness.taskagent import CONFIG, OTHER_UID, PLACE_A, TRIAGE
-from harness.taskcalls import Feed, unary
+from harness.taskcalls import Feed, pages, unary
 from sojourn import Client, SyncClient
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.sojourn.v1.tasks_pb2 import Task
@@ -43,8 +43,8 @@ def say(agent: AgentProcess, name: str, value: str | int | bool, *, subject: str
 
 
 def facts(agent: AgentProcess) -> list[pb.Fact]:
-    answer = unary(agent.admin_socket, "/sojourn.v1.Admin/ListFacts", pb.ListFactsRequest(), pb.ListFactsResponse)
-    return list(answer.facts)
+    listed = pages(agent.admin_socket, "/sojourn.v1.Admin/ListFacts", pb.ListFactsRequest(), pb.ListFactsResponse)
+    return [fact for page in listed for fact in page.facts]
 
 
 def shown(agent: AgentProcess, task: str) -> Task:

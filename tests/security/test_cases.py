@@ -66,3 +66,8 @@ def test_cases_of_the_token_endpoint_are_complete() -> None:
     """The cases of exchange and of assertions are there, each once."""
     numbers = (*range(1, 7), 12, 13, 19, *range(51, 57), *range(59, 62))
     assert [f"E{number}" for number in numbers] == [row[0] for row in ROWS if re.fullmatch(r"E\d+", row[0])]
+
+
+def test_cases_of_views_and_doors_are_complete() -> None:
+    """The cases of what is taken from others' eyes and hands are there, each once."""
+    assert [f"D{number}" for number in range(1, 6)] == [row[0] for row in ROWS if re.fullmatch(r"D\d+", row[0])]

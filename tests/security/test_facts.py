@@ -13,7 +13,7 @@ from harness.callers import Caller
 from harness.facttypes import CEILING, FROZEN, MONITOR, PERMIT, write_types
 from harness.looking import until
 from harness.taskagent import CONFIG, OTHER_UID, PLACE_A, TRIAGE, write_type
-from harness.taskcalls import refusal, unary
+from harness.taskcalls import pages, refusal, unary
 from sojourn import SyncClient
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.sojourn.v1 import tasks_pb2
@@ -48,8 +48,8 @@ def say(agent: AgentProcess, name: str, value: str | int | bool, subject: str = 
 
 
 def facts(agent: AgentProcess) -> list[pb.Fact]:
-    answer = unary(agent.admin_socket, "/sojourn.v1.Admin/ListFacts", pb.ListFactsRequest(), pb.ListFactsResponse)
-    return list(answer.facts)
+    listed = pages(agent.admin_socket, "/sojourn.v1.Admin/ListFacts", pb.ListFactsRequest(), pb.ListFactsResponse)
+    return [fact for page in listed for fact in page.facts]
 
 
 def task(agent: AgentProcess, task_id: str) -> tasks_pb2.Task:

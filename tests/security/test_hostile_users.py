@@ -241,7 +241,7 @@ def test_a_user_namespace_earns_nothing(agent: AgentProcess) -> None:
             with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
                 assert process.stdout is not None
                 process.stdout.readline()
-                stream = until(lambda: [each for each in admin.status().streams if each.uid == 4893])[0]
+                stream = until(lambda: [each for each in admin.streams() if each.uid == 4893])[0]
                 explained = admin.explain(stream.pid)
                 process.kill()
         finally:
@@ -291,7 +291,7 @@ def test_names_of_secrets_without_end(agent: AgentProcess) -> None:
             assert 1 == len(stream.ask(resource_names_subscribe=["default"]).resources)
         stack.close()
         with Admin(agent.admin_socket) as admin:
-            until(lambda: not [each for each in admin.status().streams if each.uid == SLOW])
+            until(lambda: not [each for each in admin.streams() if each.uid == SLOW])
         with SecretStream(wire, "DeltaSecrets") as stream:
             assert 100 == len(stream.ask(resource_names_subscribe=names).removed_resources)
 

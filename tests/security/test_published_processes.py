@@ -138,7 +138,7 @@ def test_SPI_01_006_callers_that_die_leave_nothing(agent: AgentProcess, admin: A
     done = subprocess.run([sys.executable, "-I", "-c", DYING, agent.socket, "10000", request.hex(), "1"], timeout=400)
     assert 0 == done.returncode
     assert agent.settled_descriptors(before + 4) <= before + 4
-    assert [] == [stream for stream in admin.status().streams if stream.uid == 4871]
+    assert [] == [stream for stream in admin.streams() if stream.uid == 4871]
     assert [] == [line for line in agent.log_lines() if line["event"] in {"attestor_raised", "call_failed"}]
 
 

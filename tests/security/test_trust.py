@@ -14,7 +14,12 @@ from harness.looking import until
 from harness.taskagent import inner_failures
 from harness.trusting import BUNDLE, DISCOVERY, KEYS, trust_agent, visitor
 from harness.webclients import context
-from sojourn.limits import HTTP_REQUEST_SECONDS, TRUST_CONNECTIONS_PER_ADDRESS, TRUST_REQUESTS_PER_SECOND
+from sojourn.limits import (
+    HTTP_REQUEST_SECONDS,
+    TRUST_CONNECTIONS,
+    TRUST_CONNECTIONS_PER_ADDRESS,
+    TRUST_REQUESTS_PER_SECOND,
+)
 
 ELSEWHERE = "127.0.0.2"
 PATHS = (DISCOVERY, KEYS, BUNDLE)
@@ -215,6 +220,23 @@ class TestOthersAreServed:
                     except OSError:
                         slow.remove(each)
             assert [] == slow
+
+    def test_few_addresses(self, agent: AgentProcess) -> None:
+        """Twelve addresses that hold all places with requests which never come whole keep no visitor out, from wherever."""
+        with contextlib.ExitStack() as stack:
+            for number in range(1, 13):
+                for _ in range(TRUST_CONNECTIONS_PER_ADDRESS):
+                    try:
+                        slow = stack.enter_context(connected(agent, f"127.0.3.{number}"))
+                        slow.sendall(b"GET /keys HTTP/1.1\r\nhost: x\r\nx: ")
+                    except OSError:
+                        continue  # others of them have made room for it, or it was one of too many
+                if number >= 10:
+                    assert served(agent, "127.0.9.9")
+                    assert served(agent, f"127.0.3.{number + 100}")
+            (listener,) = agent.json("status")["listeners"]
+            assert listener["connections"] <= TRUST_CONNECTIONS
+        until(lambda: agent.json("status")["listeners"][0]["connections"] == 0, "all have gone")
 
     def test_who_does_not_read(self, agent: AgentProcess) -> None:
         """Who sends requests and reads no answer takes no memory and keeps nobody waiting."""

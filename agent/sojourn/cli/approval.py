@@ -8,12 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import remote
+from sojourn.cli import listing, remote
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
-from sojourn.cli.output import REFUSED, emit, table
+from sojourn.cli.output import REFUSED, emit
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
-from sojourn.cli.watching import show as show_live
 from sojourn.durations import duration_text
 from sojourn.errors import NotFound, quoted
 
@@ -46,8 +45,18 @@ def list_(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """List the requests that wait: all of them, or as a workload those that it may decide."""
-    call = _caller(as_workload, admin_socket, socket)
-    show_live(output, lambda: _all(call), _rows, watch=watch, interval=interval)
+    from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
+
+    def follow(each: Callable[[list[dict[str, Any]]], None]) -> None:
+        def told(page: Any) -> None:
+            each(list(map(_value, page.approvals)))
+
+        if as_workload:
+            remote.workload_pages(socket, pb.ListApprovalsRequest(), told)
+        else:
+            remote.admin_pages(admin_socket, pb.ListApprovalsRequest(), told)
+
+    listing.show(output, _LIST, follow, watch=watch, interval=interval)
 
 
 @app.command()
@@ -106,19 +115,13 @@ def _caller(as_workload: bool, admin_socket: str | None, socket: str | None) -> 
     return workload if as_workload else as_operator
 
 
-def _all(call: _Call, approval: str = "") -> dict[str, Any]:
+def _one(call: _Call, approval: str) -> dict[str, Any]:
     from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
 
-    answer = call(pb.ListApprovalsRequest(approval_id=approval))
-    return {"approvals": [_value(each) for each in answer.approvals], "left_out": answer.left_out}
-
-
-def _one(call: _Call, approval: str) -> dict[str, Any]:
-    found = _all(call, approval)["approvals"] if approval else []
+    found = call(pb.ListApprovalsRequest(approval_id=approval)).approvals if approval else []
     if not found:
         raise NotFound("there is no such approval request, or it has been decided")
-    only: dict[str, Any] = found[0]
-    return only
+    return _value(found[0])
 
 
 def _decide(
@@ -155,24 +158,16 @@ def _decide(
     emit(output, value, [f"{'approved' if agree else 'denied'}: task {task.id} is {task.state}{waits}"])
 
 
-def _rows(value: dict[str, Any]) -> list[str]:
-    found = value["approvals"]
-    if not found:
-        return ["nothing waits for approval"]
-    rows = [
-        [
-            each["id"],
-            each["type"] + (" (BREAK-GLASS)" if each["break_glass"] else ""),
-            each["spiffe_id"],
-            f"uid {each['requester']['uid']}, pid {each['requester']['pid']}",
-            _params(each),
-            f"{len(each['given'])} of {each['needed']}",
-            each["expires_at"],
-        ]
-        for each in found
+def _row(each: dict[str, Any]) -> list[object]:
+    return [
+        each["id"],
+        each["type"] + (" (BREAK-GLASS)" if each["break_glass"] else ""),
+        each["spiffe_id"],
+        f"uid {each['requester']['uid']}, pid {each['requester']['pid']}",
+        _params(each),
+        f"{len(each['given'])} of {each['needed']}",
+        each["expires_at"],
     ]
-    more = [f"and {value['left_out']} more"] if value["left_out"] else []
-    return [*table(["APPROVAL", "TYPE", "WORKLOAD", "ASKED BY", "PARAMS", "AGREED", "UNTIL"], rows), *more]
 
 
 def _lines(value: dict[str, Any]) -> list[str]:
@@ -211,7 +206,8 @@ def _program(path: str) -> str:
 
 def _params(value: dict[str, Any]) -> str:
     """As the requester wrote them, for a list: quoted, so that none looks like another, and cut."""
-    return " ".join(f"{name}={quoted(each)}" for name, each in value["params"].items())
+    cut = dict.fromkeys(value["cut"], "…")
+    return " ".join(f"{name}={quoted(each)}{cut.get(name, '')}" for name, each in value["params"].items())
 
 
 def _value(message: Any) -> dict[str, Any]:
@@ -225,3 +221,7 @@ def _value(message: Any) -> dict[str, Any]:
 def _approver(message: Any) -> dict[str, Any]:
     login_uid = None if message.login_uid < 0 else message.login_uid
     return {"uid": message.uid, "login_uid": login_uid, "pid": message.pid}
+
+
+_HEADINGS = ("APPROVAL", "TYPE", "WORKLOAD", "ASKED BY", "PARAMS", "AGREED", "UNTIL")
+_LIST = listing.Form("approvals", _HEADINGS, _row, "nothing waits for approval")

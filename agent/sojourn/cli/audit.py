@@ -3,12 +3,14 @@
 import json
 import re
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.listing import Printer
 from sojourn.cli.options import INT64_MAX, AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import REFUSED, dated, emit, json_line, moment, printable, whole
 from sojourn.durations import parse_duration
@@ -49,25 +51,23 @@ def tail(
     wanted.since_ms = _since(since, datetime.now(UTC)) if since else 0
     last = lines or (0 if bounded else _LINES)
     request = pb.ReadAuditRequest(filter=wanted, last=last, follow=follow)
-    records: list[dict[str, Any]] = []
+    printer = Printer(output, "records", record_lines)
 
     def each(part: Any) -> None:
         warn_of_unwritten(part.unwritten)
         found = [record_value(record) for record in part.records]
-        if output is Output.JSON and not follow:
-            records.extend(found)
-            return
-        for record in found:
-            print(json_line(record) if output is Output.JSON else record_line(record))
-        sys.stdout.flush()
+        if output is Output.JSON and follow:
+            print("\n".join(map(json_line, found)), flush=True)
+        else:
+            printer.add(found)
 
     try:
         remote.admin_stream(admin_socket, request, each)
     except KeyboardInterrupt:
         if not follow:
             raise
-    if output is Output.JSON and not follow:
-        emit(output, {"records": records}, [])
+    if not follow:
+        printer.end()
 
 
 def warn_of_unwritten(count: int) -> None:
@@ -107,6 +107,10 @@ def record_line(record: dict[str, Any]) -> str:
     """One record as a line: each field as `name=value`, the value in JSON unless it is one plain word."""
     fields = " ".join(f"{name}={_shown(dated(name, value))}" for name, value in record["fields"].items())
     return printable(f"{record['seq']} {record['at']} {record['event']} {fields}")
+
+
+def record_lines(records: Sequence[dict[str, Any]]) -> list[str]:
+    return list(map(record_line, records))
 
 
 def _shown(value: Any) -> str:

@@ -1,16 +1,16 @@
 """`sojourn fact`: what operators and workloads say of the world, for task types to read."""
 
 import sys
+from collections.abc import Callable
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import remote
+from sojourn.cli import listing, remote
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption, option_seconds
-from sojourn.cli.output import emit, moment, printable, table
+from sojourn.cli.output import emit, moment, printable
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
-from sojourn.cli.watching import show as show_live
 from sojourn.errors import InvalidInput
 
 app = typer.Typer(no_args_is_help=True)
@@ -57,8 +57,8 @@ def set_(
     remote.admin(admin_socket, request)
     _said(output, name, typed, subject, valid)
     if output is Output.PRETTY:
-        facts = remote.admin(admin_socket, pb.ListFactsRequest())
-        if not any(each.name == name and each.read_by for each in facts.facts):
+        said = remote.admin(admin_socket, pb.ListFactsRequest(name=name))
+        if not any(each.read_by for each in said.facts):
             print(printable(f"warning: no task type reads {name!r}, so nothing depends on it"), file=sys.stderr)
 
 
@@ -83,19 +83,20 @@ def unset(
 
 @app.command("list")
 def list_(
+    name: Annotated[str, typer.Option("--name", help="Only the facts of this name, with their values whole.")] = "",
     watch: WatchOption = False,
     interval: IntervalOption = INTERVAL,
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """List facts with their age, validity and source, and which task types read them (operator)."""
+    """List facts with their age, validity and source, and which types read them (operator). Long values are cut."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    def get() -> dict[str, Any]:
-        answer = remote.admin(admin_socket, pb.ListFactsRequest())
-        return {"facts": [_fact(each) for each in answer.facts]}
+    def follow(each: Callable[[list[dict[str, Any]]], None]) -> None:
+        request = pb.ListFactsRequest(name=name)
+        remote.admin_pages(admin_socket, request, lambda page: each([_fact(fact) for fact in page.facts]))
 
-    show_live(output, get, lambda value: _rows(value["facts"]), watch=watch, interval=interval)
+    listing.show(output, _LIST, follow, watch=watch, interval=interval)
 
 
 @app.command()
@@ -162,6 +163,7 @@ def _fact(each: Any) -> dict[str, Any]:
         "subject": each.subject,
         "source": each.source,
         "value": getattr(each.value, which) if which else None,
+        "cut": each.cut,
         "age_seconds": int(each.age_seconds),
         "valid_seconds": int(each.valid_seconds) if each.HasField("valid_seconds") else None,
         "happened_at": moment(each.happened_at),
@@ -170,19 +172,18 @@ def _fact(each: Any) -> dict[str, Any]:
     }
 
 
-def _rows(facts: list[dict[str, Any]]) -> list[str]:
-    rows = [
-        [
-            each["name"],
-            _text(each["value"]) if each["value"] is not None else "",
-            each["subject"] or "everywhere",
-            each["source"],
-            f"{each['age_seconds']} s",
-            (f"{each['valid_seconds']} s" if each["valid_seconds"] is not None else "until changed")
-            + ("" if each["written"] else ", NOT on disk"),
-            ", ".join(each["read_by"]) or "nobody",
-        ]
-        for each in facts
+def _row(each: dict[str, Any]) -> list[str]:
+    return [
+        each["name"],
+        (_text(each["value"]) if each["value"] is not None else "") + ("…" if each["cut"] else ""),
+        each["subject"] or "everywhere",
+        each["source"],
+        f"{each['age_seconds']} s",
+        (f"{each['valid_seconds']} s" if each["valid_seconds"] is not None else "until changed")
+        + ("" if each["written"] else ", NOT on disk"),
+        ", ".join(each["read_by"]) or "nobody",
     ]
-    headings = ["FACT", "VALUE", "SUBJECT", "SOURCE", "AGE", "VALID", "READ BY"]
-    return list(table(headings, rows)) if rows else ["nothing was said"]
+
+
+_HEADINGS = ("FACT", "VALUE", "SUBJECT", "SOURCE", "AGE", "VALID", "READ BY")
+_LIST = listing.Form("facts", _HEADINGS, _row, "nothing was said")

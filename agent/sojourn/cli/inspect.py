@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import attesting, federation, remote
+from sojourn.cli.listing import more
 from sojourn.cli.messages import told
 from sojourn.cli.options import INT32_MAX, AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, dated, emit, printable, table, whole
@@ -118,6 +119,7 @@ def _explained(value: dict[str, Any]) -> list[str]:
         program = printable(value["exe"]) or "program not readable"
         lines.append(f"process {value['pid']}: uid {value['uid']}, gid {value['gid']}, {program}")
     lines += ["selectors", *(f"  {printable(selector)}" for selector in value["selectors"])]
+    lines += more(value["selectors_left_out"], "the process has more than an answer takes")
     if value["withheld"]:
         lines += ["not proved", *(f"  {each['what']}: {each['reason']}" for each in value["withheld"])]
     if value["attestors"]:
@@ -145,6 +147,7 @@ def _explained(value: dict[str, Any]) -> list[str]:
 
 
 def status(
+    all_: Annotated[bool, typer.Option("--all", help="All streams and SVIDs in use, however many.")] = False,
     watch: WatchOption = False,
     interval: IntervalOption = INTERVAL,
     admin_socket: AdminSocketOption = None,
@@ -156,7 +159,8 @@ def status(
     request = pb.GetStatusRequest()
 
     def get() -> dict[str, Any]:
-        return _status(remote.admin(admin_socket, request))
+        found = _status(remote.admin(admin_socket, request))
+        return {**found, **_in_use(admin_socket)} if all_ else found
 
     show(output, get, _status_lines, watch=watch, interval=interval, apart_from=_still)
 
@@ -168,6 +172,17 @@ def _status(answer: Any) -> dict[str, Any]:
         "federation": [federation.value_of(each) for each in answer.federation],
         "attestors": [attesting.state_value(each) for each in answer.attestors],
     }
+
+
+def _in_use(admin_socket: str | None) -> dict[str, Any]:
+    """All streams and SVIDs, of which a status has the first."""
+    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+
+    streams: list[dict[str, Any]] = []
+    svids: list[dict[str, Any]] = []
+    remote.admin_pages(admin_socket, pb.ListStreamsRequest(), lambda page: streams.extend(map(told, page.streams)))
+    remote.admin_pages(admin_socket, pb.ListSvidsRequest(), lambda page: svids.extend(map(told, page.svids)))
+    return {"streams": streams, "streams_left_out": 0, "svids": svids, "svids_left_out": 0}
 
 
 def _status_lines(value: dict[str, Any]) -> list[str]:
@@ -209,6 +224,7 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
             for each in value["svids"]
         ]
         lines += ["", *table(["X.509-SVID", "SERIAL", "NOT AFTER", "ROTATES", "LIFE"], rows)]
+        lines += more(value["svids_left_out"], "`sojourn status --all` has them")
     if value["streams"]:
         rows = [
             [
@@ -219,6 +235,7 @@ def _status_lines(value: dict[str, Any]) -> list[str]:
             for each in value["streams"]
         ]
         lines += ["", *table(["STREAM", "PID", "UID", "PROGRAM", "SINCE", "LAST PUSH", "PUSHES"], rows)]
+        lines += more(value["streams_left_out"], "`sojourn status --all` has them")
     if value["failures"]:
         rows = [
             [each["last_at"], each["count"], each["what"], each["subject"], each["reason"]]

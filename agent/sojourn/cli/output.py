@@ -19,8 +19,12 @@ _LAST_SECOND: Final = 253_402_300_799  # of the year 9999
 
 
 def print_json(value: Any) -> None:
-    text = json.dumps(value, indent=2, ensure_ascii=False)
-    print("".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text))
+    print(escaped(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def escaped(text: str) -> str:
+    """JSON, over several lines, of which a terminal obeys nothing."""
+    return "".join(char if char.isprintable() or char == "\n" else json.dumps(char)[1:-1] for char in text)
 
 
 def json_line(value: Any) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from sojourn.cli import remote
+from sojourn.cli.listing import more
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import emit, printable, table
@@ -42,6 +43,7 @@ def reload(
     answer = remote.admin(admin_socket, pb.ReloadPolicyRequest(dry_run=dry_run, folder=candidate))
     tasks = [told(each, task="task_id") for each in answer.consequences]
     value = {"digest": answer.digest, "digest_before": answer.digest_before, "dry_run": dry_run, "tasks": tasks}
+    value["left_out"] = answer.left_out
     rows = [[each["task"], each["type"], each["spiffe_id"], each["outcome"], _lost(each)] for each in tasks]
     if answer.digest == answer.digest_before:
         lines = [f"nothing has changed: {answer.digest[:12]} is in force already"]
@@ -51,6 +53,7 @@ def reload(
         lines += (
             table(["TASK", "TYPE", "SPIFFE ID", "OUTCOME", "LOSES"], rows) if rows else ["no live task is concerned"]
         )
+        lines += more(answer.left_out, "those that end or lose something stand first")
     emit(output, value, lines)
 
 

@@ -81,6 +81,45 @@ def method_of(request: Any, method: str = "", *, operator: bool = True) -> tuple
     raise Bug(f"no method takes {asked.full_name}")
 
 
+def admin_pages(socket: str | None, request: Any, each: Callable[[Any], None]) -> None:
+    """Make a call on the admin socket that is answered in pages, for all of them, and call `each` with each answer.
+
+    Raise a SojournError.
+    """
+    from sojourn.address import admin_socket
+
+    with _of_operator():
+        _pages(admin_socket(socket), method_of(request), each)
+
+
+def workload_pages(socket: str | None, request: Any, each: Callable[[Any], None]) -> None:
+    """The same on the public socket, as a workload."""
+    from sojourn.address import public_socket
+
+    _pages(public_socket(socket), method_of(request, operator=False), each)
+
+
+def _pages(path: str, call: tuple[str, Any, Any], each: Callable[[Any], None]) -> None:
+    from sojourn.sdk.connection import Connection
+
+    method, request, answer = call
+
+    async def pages() -> None:
+        connection = Connection(path, _CALL_SECONDS)
+        try:
+            while True:
+                page = await connection.unary(method, request, answer)
+                each(page)
+                if not page.next_page_token:
+                    return
+                request.page_token = page.next_page_token
+        finally:
+            await connection.close()
+
+    request.page_token = ""  # from the beginning, also when it was made before
+    INTERRUPTS.run(pages)
+
+
 def admin_stream(socket: str | None, request: Any, each: Callable[[Any], None]) -> None:
     """Make one call on the admin socket that is answered in parts, and call `each` with each part as it comes.
 

@@ -1,13 +1,13 @@
 """`sojourn provider residuals`, and of `sojourn task show`: credentials of providers, and those that outlive tasks."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import remote
+from sojourn.cli import listing, remote
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import emit, table
 
 TaskOption = Annotated[str, typer.Option("--task", metavar="TASK", help="Of this task alone.")]
 
@@ -24,29 +24,35 @@ def residuals(
     output: OutputOption = Output.PRETTY,
 ) -> None:
     """List the credentials that outlive their tasks: still to be taken back, or open until they expire."""
-    found, more = external_credentials(admin_socket, task, residual=True, limit=limit)
-    rows = [
-        [
-            *(each[name] for name in ("id", "task_id", "provider", "resource", "state", "over_at", "expires_at")),
-            each["attempts"],
-            each["fault"],
-        ]
-        for each in found
-    ]
-    headings = ["CREDENTIAL", "TASK", "PROVIDER", "RESOURCE", "STATE", "TASK OVER", "EXPIRES", "TRIED", "WHY NOT"]
-    lines = list(table(headings, rows)) if rows else ["no credential outlives its task"]
-    emit(output, {"credentials": found, "more": more}, [*lines, *([f"and {more} more"] if more else [])])
+    printer = listing.Printer(output, "credentials", listing.Table(_LIST).lines, _LIST.none)
+    number, more = 0, 0
+
+    def each(found: list[dict[str, Any]]) -> None:
+        nonlocal number, more
+        shown = found[: limit - number]
+        printer.add(shown)
+        number, more = number + len(shown), more + len(found) - len(shown)
+
+    _follow(admin_socket, task, each, residual=True)
+    printer.end(more=more)
+    if output is Output.PRETTY and more:
+        print(f"and {more} more")
 
 
-def external_credentials(
-    admin_socket: str | None, task: str, *, residual: bool = False, limit: int = 0
-) -> tuple[list[dict[str, Any]], int]:
-    """Those of a task, or of all, that are not gone; and how many were left out."""
+def external_credentials(admin_socket: str | None, task: str) -> list[dict[str, Any]]:
+    """Those of a task that are not gone."""
+    found: list[dict[str, Any]] = []
+    _follow(admin_socket, task, found.extend)
+    return found
+
+
+def _follow(
+    admin_socket: str | None, task: str, each: Callable[[list[dict[str, Any]]], None], *, residual: bool = False
+) -> None:
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    request = pb.ListExternalCredentialsRequest(task_id=task, residual=residual, limit=limit)
-    answer = remote.admin(admin_socket, request)
-    return [told(each) for each in answer.credentials], answer.more
+    request = pb.ListExternalCredentialsRequest(task_id=task, residual=residual)
+    remote.admin_pages(admin_socket, request, lambda page: each([told(one) for one in page.credentials]))
 
 
 def outside_value(credentials: list[dict[str, Any]]) -> dict[str, Any]:
@@ -81,3 +87,12 @@ def _line(each: dict[str, Any]) -> str:
     else:
         became = {"asking": "the provider is being asked", "held": "held"}.get(each["state"], each["state"])
     return f"{each['id']} {each['provider']} {each['resource']}: {became}; expires {each['expires_at']}"
+
+
+_NAMES = ("id", "task_id", "provider", "resource", "state", "over_at", "expires_at", "attempts", "fault")
+_LIST = listing.Form(
+    "credentials",
+    ("CREDENTIAL", "TASK", "PROVIDER", "RESOURCE", "STATE", "TASK OVER", "EXPIRES", "TRIED", "WHY NOT"),
+    lambda each: [each[name] for name in _NAMES],
+    "no credential outlives its task",
+)

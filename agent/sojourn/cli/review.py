@@ -5,12 +5,13 @@ from typing import Annotated, Any, Final
 import typer
 
 from sojourn.cli import remote
-from sojourn.cli.audit import record_line, record_value, warn_of_unwritten
+from sojourn.cli.audit import record_lines, record_value, warn_of_unwritten
+from sojourn.cli.listing import Printer
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption
 from sojourn.cli.output import emit, table
 from sojourn.errors import InvalidInput
-from sojourn.limits import AUDIT_LISTED
+from sojourn.limits import AUDIT_WANTED_TEXT
 
 app = typer.Typer(no_args_is_help=True)
 _DONE: Final = frozenset(
@@ -46,12 +47,20 @@ def show(
     """
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(admin_socket, pb.ListAuditRequest(limit=AUDIT_LISTED, task_id=task))
-    warn_of_unwritten(answer.unwritten)
-    records = [each for each in map(record_value, answer.records) if each["event"] in _DONE]
-    if not records:
+    printer, found = Printer(output, "records", record_lines), 0
+
+    def each(part: Any) -> None:
+        nonlocal found
+        warn_of_unwritten(part.unwritten)
+        found += len(part.records)
+        printer.add([record_value(record) for record in part.records])
+
+    if task and len(task) <= AUDIT_WANTED_TEXT:
+        request = pb.ReadAuditRequest(filter=pb.AuditFilter(task_id=task, events=sorted(_DONE)))
+        remote.admin_stream(admin_socket, request, each)
+    if not found:
         raise InvalidInput(f"the audit journal has nothing that was done in a task {task[:100]!r}")
-    emit(output, {"task": task, "records": records}, [record_line(each) for each in records])
+    printer.end(task=task)
 
 
 @app.command()

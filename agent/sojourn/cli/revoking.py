@@ -1,13 +1,14 @@
 """`sojourn svid rotate`, `revoke` and `revoked`: the operator's side of SVIDs."""
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from sojourn.cli import remote
+from sojourn.cli import listing, remote
 from sojourn.cli.messages import told
 from sojourn.cli.options import INT32_MAX, AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import emit, table
+from sojourn.cli.output import emit
 from sojourn.errors import InvalidInput
 
 
@@ -80,24 +81,27 @@ def revoke(
     lines = [f"SVIDs revoked: {len(answer.revoked)}; tasks ended: {answer.ended_tasks}"]
     if not serial:
         lines.append("the identity itself stays: `sojourn entry delete` takes it away")
-    emit(output, value, [*_table(answer.revoked), *lines])
+    table = _LIST.lines(value["revoked"]) if value["revoked"] else []
+    emit(output, value, [*table, *lines])
 
 
 def revoked(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
     """List the SVIDs that are revoked and have not ended yet, the last one first."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    answer = remote.admin(admin_socket, pb.ListRevocationsRequest())
-    emit(output, {"revoked": _values(answer.revoked)}, _table(answer.revoked) or ["no SVID is revoked"])
+    def follow(each: Callable[[list[dict[str, Any]]], None]) -> None:
+        remote.admin_pages(admin_socket, pb.ListRevocationsRequest(), lambda page: each(_values(page.revoked)))
+
+    listing.show(output, _LIST, follow)
 
 
 def _values(revoked: Any) -> list[dict[str, Any]]:
     return [{**told(each), "entry_id": each.entry_id or None} for each in revoked]
 
 
-def _table(revoked: Any) -> list[str]:
-    rows = [
-        [each["kind"], each["id"], each["spiffe_id"], each["revoked_at"], each["expires_at"]]
-        for each in _values(revoked)
-    ]
-    return list(table(["KIND", "SERIAL OR JTI", "SPIFFE ID", "REVOKED", "ENDS"], rows)) if rows else []
+_LIST = listing.Form(
+    "revoked",
+    ("KIND", "SERIAL OR JTI", "SPIFFE ID", "REVOKED", "ENDS"),
+    lambda each: [each[name] for name in ("kind", "id", "spiffe_id", "revoked_at", "expires_at")],
+    "no SVID is revoked",
+)

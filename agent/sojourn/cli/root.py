@@ -20,7 +20,7 @@ NOUNS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "agent": ("Run the agent.", ()),
     "entry": ("Register which processes get which SPIFFE ID.", ("adopting",)),
     "svid": ("Fetch SVIDs as any workload would; as operator, rotate and revoke.", ("revoking",)),
-    "task": ("Begin, use, end and see tasks.", ("tasktokens", "taskadmin")),
+    "task": ("Begin, use, end and see tasks.", ("tasktokens", "taskadmin", "history")),
     "approval": ("See which tasks wait for someone to agree, and decide.", ()),
     "review": ("Look at what was done behind broken glass.", ()),
     "fact": ("What is so in the world, for task types to read.", ("delivering",)),

@@ -1,6 +1,7 @@
 """`sojourn task list`, `show`, `why`, `suspend`, `resume`, `revoke`, `block`: the operator's side of tasks."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -8,18 +9,19 @@ import typer
 
 from sojourn.address import admin_socket as admin_socket_path
 from sojourn.address import operates
-from sojourn.cli import remote
-from sojourn.cli.audit import record_line, record_value, warn_of_unwritten
+from sojourn.cli import listing, remote
 from sojourn.cli.messages import told
 from sojourn.cli.options import AdminSocketOption, Output, OutputOption, SocketOption
 from sojourn.cli.output import REFUSED, emit, printable, table
 from sojourn.cli.residuals import external_credentials, outside_lines, outside_value
 from sojourn.cli.task import TaskArgument
 from sojourn.cli.watching import INTERVAL, IntervalOption, WatchOption
-from sojourn.cli.watching import show as show_live
 from sojourn.errors import InvalidInput, SojournError
 
-_HISTORY = 1_000
+_COLUMNS = ("id", "type", "spiffe_id", "state", "reason", "refused", "holder_pid", "expires_at", "parent_id")
+_HEADINGS = ("TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "REFUSED", "HOLDER", "EXPIRES", "PARENT")
+_BECAME = ("id", "type", "spiffe_id", "state", "reason", "explanation", "version", "created_at", "expires_at")
+_WHERE = "`sojourn task list --all` has them"
 AnyTask = Annotated[str, typer.Argument(help="The task. Or select tasks by the options.")]
 TypeFilter = Annotated[str, typer.Option("--type", help="Tasks of this type.")]
 IdFilter = Annotated[str, typer.Option("--spiffe-id", help="Tasks of this workload.")]
@@ -32,7 +34,7 @@ ReasonOption = Annotated[str, typer.Option("--reason", help="For the holder, its
 def add_to(app: typer.Typer) -> None:
     """Add the commands to `sojourn task`."""
     app.command("list")(list_)
-    for command in (show, why, suspend, resume, revoke, block, unblock, blocks):
+    for command in (show, suspend, resume, revoke, block, unblock, blocks):
         app.command()(command)
 
 
@@ -43,15 +45,14 @@ def list_(
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
 ) -> None:
-    """List tasks (operator)."""
+    """List tasks, the oldest first (operator). Long parameters are cut; `show` has them whole."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    def get() -> dict[str, Any]:
+    def follow(each: Callable[[list[dict[str, Any]]], None]) -> None:
         request = pb.ListTasksRequest(include_ended=all_)
-        answer = remote.admin(admin_socket, request)
-        return {"tasks": [_task_dict(each) for each in answer.tasks]}
+        remote.admin_pages(admin_socket, request, lambda page: each([_task_dict(task) for task in page.tasks]))
 
-    show_live(output, get, lambda value: _rows(value["tasks"]), watch=watch, interval=interval)
+    listing.show(output, _LIST, follow, watch=watch, interval=interval)
 
 
 def show(
@@ -71,7 +72,7 @@ def show(
         own = _task_dict(remote.workload(socket, tasks_pb2.ShowTaskRequest(task_id=task)))
         emit(output, own, _lines(own))
         return
-    found, _ = external_credentials(admin_socket, task)
+    found = external_credentials(admin_socket, task)
     outside = outside_value(found)
     try:
         value = _get(admin_socket, task)
@@ -85,19 +86,6 @@ def show(
 def _is_workload(explicit: str | None) -> bool:
     """Whether whoever asks may not operate this agent. An admin socket that was named and is not there is an error."""
     return not operates(explicit) and (explicit is None or Path(admin_socket_path(explicit)).exists())
-
-
-def why(task: TaskArgument, admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """Tell what became of a task and why: all that the audit journal has of it, oldest first (operator)."""
-    from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-
-    request = pb.ListAuditRequest(limit=_HISTORY, task_id=task)
-    answer = remote.admin(admin_socket, request)
-    warn_of_unwritten(answer.unwritten)
-    records = [record_value(each) for each in answer.records]
-    if not records:
-        raise InvalidInput(f"the audit journal has nothing of a task {task[:100]!r}")
-    emit(output, {"task": task, "records": records}, [record_line(record) for record in records])
 
 
 def suspend(
@@ -151,9 +139,10 @@ def block(
 
     request = pb.BlockTasksRequest(block=pb.Block(type=type_, spiffe_id=spiffe_id, reason=reason))
     answer = remote.admin(admin_socket, request)
-    ended = [_task_dict(each) for each in answer.ended]
-    said = f"switched off {type_ or spiffe_id}; {len(ended)} tasks ended"
-    emit(output, {"ended": ended}, [*(_rows(ended) if ended else []), said])
+    ended = [_outcome(each) for each in answer.ended]
+    said = f"switched off {type_ or spiffe_id}; {len(ended) + answer.left_out} tasks ended"
+    lines = [*(_OUTCOMES.lines(ended) if ended else []), *listing.more(answer.left_out, _WHERE), said]
+    emit(output, {"ended": ended, "left_out": answer.left_out}, lines)
     if output is Output.PRETTY and spiffe_id and not ended and not entries_with(admin_socket, spiffe_id):
         warning = f"warning: no entry names {spiffe_id} now; it is off for when one does, or a template makes it"
         print(printable(warning), file=sys.stderr)
@@ -197,13 +186,17 @@ def _change(admin_socket: str | None, output: Output, method: str, selection: An
 
     request = pb.ChangeTasksRequest(selection=selection, reason=reason)
     answer = remote.admin(admin_socket, request, method)
-    found = [{**_task_dict(each.task), "error": each.error or None} for each in answer.outcomes]
+    told_as = _task_dict if selection.task_id else _outcome  # one task is told as itself, several as a list
+    found = [{**told_as(each.task), "error": each.error or None} for each in answer.outcomes]
     failed = [f"{each['id']}: {each['error']}" for each in found if each["error"]]
-    if selection.task_id and found:  # one task is told as itself, several as a list
+    if selection.task_id and found:
         emit(output, found[0], _lines(found[0]))
     else:
-        emit(output, {"tasks": found}, [*(_rows(found) if found else ["no task is selected"]), *failed])
-    if failed:
+        counts = {"changed": answer.changed, "failed": answer.failed, "left_out": answer.left_out}
+        said = [f"{answer.changed} tasks are changed, {answer.failed} are not"] if answer.left_out else []
+        lines = [*_OUTCOMES.lines(found), *failed, *listing.more(answer.left_out, _WHERE), *said]
+        emit(output, {"tasks": found, **counts}, lines)
+    if answer.failed:
         raise typer.Exit(REFUSED)
 
 
@@ -225,11 +218,8 @@ def _forgotten(credential: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _rows(tasks: list[dict[str, Any]]) -> list[str]:
-    names = ("id", "type", "spiffe_id", "state", "reason", "refused", "holder_pid", "expires_at", "parent_id")
-    rows = [[task[name] or "" if name in {"parent_id", "refused"} else task[name] for name in names] for task in tasks]
-    headings = ["TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "REFUSED", "HOLDER", "EXPIRES", "PARENT"]
-    return list(table(headings, rows)) if rows else ["no tasks"]
+def _row(task: dict[str, Any]) -> list[object]:
+    return [task[name] or "" if name in {"parent_id", "refused"} else task[name] for name in _COLUMNS]
 
 
 def _lines(value: dict[str, Any]) -> list[str]:
@@ -269,3 +259,18 @@ def _refused(refusal: dict[str, Any]) -> str:
 
 def _task_dict(task: Any) -> dict[str, Any]:
     return {**told(task, "approval"), "parent_id": task.parent_id or None}
+
+
+def _outcome(task: Any) -> dict[str, Any]:
+    """What became of one of many."""
+    whole = told(task, "approval")
+    return {name: whole[name] for name in _BECAME}
+
+
+_LIST = listing.Form("tasks", _HEADINGS, _row, "no tasks")
+_OUTCOMES = listing.Form(
+    "tasks",
+    ("TASK", "TYPE", "SPIFFE ID", "STATE", "REASON", "EXPIRES"),
+    lambda task: [task[name] for name in ("id", "type", "spiffe_id", "state", "reason", "expires_at")],
+    "no task is selected",
+)

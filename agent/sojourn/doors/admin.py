@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from importlib.metadata import version
 
 from google.protobuf.struct_pb2 import Struct
@@ -18,33 +18,32 @@ from sojourn.clock import Clock
 from sojourn.configreload import ConfigReload
 from sojourn.doors import attestors
 from sojourn.doors.approvals import reviews
-from sojourn.doors.auditreading import message_of
+from sojourn.doors.auditreading import newest
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.door import Door
 from sojourn.doors.federation import followed as federation
+from sojourn.doors.inuse import InUseApi
 from sojourn.doors.localauthority import key_message
+from sojourn.doors.pages import fitting
 from sojourn.doors.policies import policy_set
 from sojourn.doors.standstills import Standstills
 from sojourn.doors.tlsdoor import Listener
 from sojourn.doors.trustdocuments import TrustDocuments
 from sojourn.doors.workload import seconds
 from sojourn.errors import AttestationFailed, InvalidInput, NotFound
-from sojourn.identity import adopting, explain, lifetime
+from sojourn.identity import adopting, explain
 from sojourn.identity.entries import Entry
 from sojourn.identity.federating import Federating
 from sojourn.identity.following import FollowedFolder
 from sojourn.identity.foreign import ForeignBundles
-from sojourn.identity.identities import Identities
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.matching import that_matter, unique_hints
 from sojourn.identity.nodes import name_of
 from sojourn.identity.registry import Registry
-from sojourn.identity.svids import Kept
 from sojourn.limits import SELECTORS_PER_CALLER
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.failures import Failures
 from sojourn.oversight.signals import Signals
-from sojourn.spiffe.x509svid import X509Svid
 from sojourn.store.audit import AuditTable
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.engine import TaskEngine
@@ -60,7 +59,6 @@ class AdminApi:
 
     attestation: Attestation
     registry: Registry
-    identities: Identities
     issuing: Issuing
     authority: EmbeddedAuthority
     engine: TaskEngine
@@ -76,7 +74,7 @@ class AdminApi:
     reload: ConfigReload
     federating: Federating
     foreign: ForeignBundles
-    default_x509_svid_ttl: timedelta
+    in_use: InUseApi
     limitations: dict[str, str]  # what this agent cannot do here, and why
     listeners: Sequence[Listener]  # those that are open by now
     documents: TrustDocuments
@@ -97,7 +95,7 @@ class AdminApi:
 
     async def get_status(self, _call: Call, _request: pb.GetStatusRequest) -> pb.GetStatusResponse:
         authority = self.authority
-        return pb.GetStatusResponse(
+        status = pb.GetStatusResponse(
             trust_domain=authority.trust_domain.name,
             node_id=str(self.registry.node_id),
             version=version("sojourn"),
@@ -106,19 +104,6 @@ class AdminApi:
             entries=len(self.registry),
             live_tasks=len(self.engine.tasks),
             connections=self.door.connections,
-            streams=[
-                pb.Stream(
-                    method=stream.method,
-                    pid=stream.peer.process.pid,
-                    uid=stream.peer.uid,
-                    exe=stream.peer.process.program_path(),
-                    since=seconds(stream.since),
-                    last_push=seconds(stream.last_push),
-                    pushes=stream.pushes,
-                )
-                for stream in self.identities.streams
-            ],
-            svids=[self._svid(kept) for kept in self.issuing.x509.kept()],
             authority=pb.Authority(
                 kind="embedded",
                 root_serial=f"{authority.root.serial_number:x}",
@@ -160,16 +145,8 @@ class AdminApi:
             ],
             standstills=self._standstills(),
         )
-
-    def _svid(self, kept: Kept[X509Svid]) -> pb.Svid:
-        return pb.Svid(
-            entry_id=kept.entry.id,
-            spiffe_id=str(kept.svid.spiffe_id),
-            serial=kept.svid.serial,
-            not_after=seconds(kept.svid.not_after),
-            rotate_at=seconds(kept.rotate_at),
-            lifetime=lifetime.reason(kept.entry, self.default_x509_svid_ttl, kept.svid),
-        )
+        self.in_use.tell(status)
+        return status
 
     def _standstills(self) -> pb.Standstills | None:
         found = self.standstills
@@ -258,8 +235,10 @@ class AdminApi:
             explain.needs(filter(self.registry.serves, self.registry), possible, attested) if attested.untold else {}
         )
         kept = {each.entry.key: each for each in self.issuing.x509.kept()}
+        selectors = fitting(text_of(attested.selectors))
         return pb.ExplainResponse(
-            selectors=text_of(attested.selectors),
+            selectors=selectors,
+            selectors_left_out=len(attested.selectors) - len(selectors),
             withheld=[pb.Limitation(what=what, reason=reason) for what, reason in attested.withheld.items()],
             failed_attestors=[pb.Limitation(what=name, reason=why) for name, why in attested.failures.items()],
             verdicts=[
@@ -272,7 +251,7 @@ class AdminApi:
                     template=verdict.template,
                     reason=verdict.reason,
                     jwt_claims=_claims(verdict),
-                    x509_svid=self._svid(svid)
+                    x509_svid=self.in_use.svid(svid)
                     if verdict.verdict == "matched"
                     and isinstance(verdict.entry, Entry)
                     and (svid := kept.get(verdict.entry.key))
@@ -285,9 +264,9 @@ class AdminApi:
         )
 
     async def list_audit(self, _call: Call, request: pb.ListAuditRequest) -> pb.ListAuditResponse:
-        answer = pb.ListAuditResponse(unwritten=await self.audit.settle())
-        for record in await self.journal.tail(request.limit or _AUDIT_DEFAULT, request.task_id):
-            answer.records.append(message_of(record))
+        unwritten = await self.audit.settle()
+        answer = newest(await self.journal.tail(request.limit or _AUDIT_DEFAULT, request.task_id))
+        answer.unwritten = unwritten
         return answer
 
     async def verify_audit(self, _call: Call, _request: pb.VerifyAuditRequest) -> pb.VerifyAuditResponse:

@@ -1,22 +1,20 @@
 """Approvals and reviews: sojourn.v1.Approvals for workloads, and the same of sojourn.v1.Admin for operators."""
 
+from datetime import datetime
+from typing import Final
+
 from prometheus_client import Counter
 
 from sojourn._pb.sojourn.v1 import admin_pb2
 from sojourn._pb.sojourn.v1 import approvals_pb2 as pb
 from sojourn.attestation.peer import Peer
 from sojourn.doors.calls import Call, Method
+from sojourn.doors.pages import Pages, cut
 from sojourn.doors.taskmessages import TaskMessages, grant_messages
 from sojourn.errors import InvalidInput
 from sojourn.identity.identities import Identities
-from sojourn.limits import (
-    APPROVAL_PARAM_LISTED,
-    APPROVALS_LISTED_BYTES,
-    AUDITED_TEXT,
-    PARAM_MAX_BYTES,
-    REVIEW_FINDING_MAX,
-)
-from sojourn.oversight.approvals import Approver, Person
+from sojourn.limits import AUDITED_TEXT, REVIEW_FINDING_MAX
+from sojourn.oversight.approvals import ApprovalRequest, Approver, Person
 from sojourn.oversight.reviews import Review
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.engine import TaskEngine
@@ -56,10 +54,10 @@ class ApprovalsApi:
         }
 
     async def list(self, _call: Call, request: pb.ListApprovalsRequest) -> pb.ListApprovalsResponse:
-        return _listed(self._engine.waiting.all(), request.approval_id)
+        return _listed(self._engine.waiting.all(), request)
 
     async def list_as_workload(self, call: Call, request: pb.ListApprovalsRequest) -> pb.ListApprovalsResponse:
-        return _listed(self._approving.visible_to(await self._workload(call.peer)), request.approval_id)
+        return _listed(self._approving.visible_to(await self._workload(call.peer)), request)
 
     async def decide(self, call: Call, request: pb.DecideApprovalRequest) -> pb.DecideApprovalResponse:
         return await self._decide(_user(call.peer), request, operator=True)
@@ -123,24 +121,31 @@ def _user(peer: Peer, spiffe_ids: frozenset[str] = frozenset()) -> Person:
     return Person(peer.uid, peer.process.login_uid(), peer.process.pid, spiffe_ids)
 
 
-def _listed(tasks: "list[Task]", approval_id: str) -> pb.ListApprovalsResponse:
-    """One request whole, or as many as there is room for: no requester keeps an approver from seeing the others."""
-    answer = pb.ListApprovalsResponse()
-    room = APPROVALS_LISTED_BYTES
-    for task in tasks:
-        assert task.approval is not None
-        if approval_id not in {"", task.approval.request.id}:
-            continue
-        made = _approval(task, PARAM_MAX_BYTES if approval_id else APPROVAL_PARAM_LISTED)
-        room -= made.ByteSize()
-        if room < 0 and not approval_id:
-            answer.left_out += 1
-        else:
-            answer.approvals.append(made)
-    return answer
+def _listed(tasks: "list[Task]", asked: pb.ListApprovalsRequest) -> pb.ListApprovalsResponse:
+    """One request whole, or a page of all: no requester keeps an approver from seeing the others."""
+    if asked.approval_id:
+        found = (task for task in tasks if _request(task).id == asked.approval_id)
+        return pb.ListApprovalsResponse(approvals=map(_approval, found))
+    page, token = _PAGES.page(tasks, asked)
+    return pb.ListApprovalsResponse(approvals=page, next_page_token=token)
 
 
-def _approval(task: Task, longest: int) -> pb.Approval:
+def _request(task: Task) -> ApprovalRequest:
+    assert task.approval is not None
+    return task.approval.request
+
+
+def _short(task: Task) -> pb.Approval:
+    """With what the requester may have made long cut."""
+    made = _approval(task)
+    for name, text in sorted(made.params.items()):
+        if len(text) > len(short := cut(text)):
+            made.params[name] = short
+            made.cut.append(name)
+    return made
+
+
+def _approval(task: Task) -> pb.Approval:
     assert task.approval is not None
     request = task.approval.request
     return pb.Approval(
@@ -150,7 +155,7 @@ def _approval(task: Task, longest: int) -> pb.Approval:
         type=task.type.name,
         description=task.type.description,
         spiffe_id=str(task.spiffe_id),
-        params={name: text_of(value)[:longest] for name, value in task.params.items()},
+        params={name: text_of(value) for name, value in task.params.items()},
         grants=grant_messages(request.grants),
         approvers=request.approvers,
         needed=request.count,
@@ -172,3 +177,8 @@ def _approver(approver: Approver) -> pb.Approver:
     person = approver.person
     login_uid = _NO_LOGIN if person.login_uid is None else person.login_uid
     return pb.Approver(uid=person.uid, login_uid=login_uid, pid=person.pid, role=approver.role)
+
+
+_PAGES: Final[Pages[Task, pb.Approval]] = Pages(
+    (datetime, str), lambda task: (_request(task).asked_at, _request(task).id), _short
+)

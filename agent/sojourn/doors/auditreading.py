@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, nullcontext
 from typing import Any
 
@@ -48,25 +48,21 @@ class AuditReadingApi:
                 seq = max(seq, await self._pages.before_time(wanted.since_ms))
             end = await self._pages.last()
             if request.last:
-                for page in _messages(await self._last(end, seq, wanted, request.last)):
-                    yield page
-            rest = self._follow(max(seq, end) if request.last else seq, wanted)
-            if not request.follow:
-                rest = self._until(0 if request.last else end, seq, wanted)
+                seq = await self._before_last(end, seq, wanted, request.last)
+            rest = self._follow(seq, wanted) if request.follow else self._until(end, seq, wanted)
             async with aclosing(rest):
                 async for page in rest:
                     yield page
 
-    async def _last(self, seq: int, low: int, wanted: Wanted, number: int) -> list[Record]:
-        """The last records up to `seq`, so many at the most, oldest first."""
-        found: list[Record] = []
-        while len(found) < number:
-            page = await self._pages.before(seq, low, wanted, number - len(found))
-            found = [*page.records, *found]
-            seq = page.seq
+    async def _before_last(self, seq: int, low: int, wanted: Wanted, number: int) -> int:
+        """Behind what the last records up to `seq` begin, so many at the most. None of them is kept."""
+        found = 0
+        while found < number:
+            page = await self._pages.before(seq, low, wanted, number - found)
+            found, seq = found + len(page.records), page.seq
             if page.end:
                 break
-        return found
+        return seq
 
     async def _until(self, end: int, seq: int, wanted: Wanted) -> AsyncGenerator[pb.ListAuditResponse, None]:
         """All behind `seq` up to `end`: what is recorded meanwhile is for who follows."""
@@ -109,6 +105,21 @@ def _messages(records: Iterable[Record]) -> Iterator[pb.ListAuditResponse]:
         message.records.append(made)
     if message.records:
         yield message
+
+
+def newest(records: Sequence[Record]) -> pb.ListAuditResponse:
+    """As many of the newest records as one message of AUDIT_PAGE_BYTES has room for, the oldest of them first."""
+    answer, room = pb.ListAuditResponse(), AUDIT_PAGE_BYTES
+    found: list[pb.AuditRecord] = []
+    for record in reversed(records):
+        made = message_of(record)
+        room -= made.ByteSize()
+        if found and room < 0:
+            answer.left_out = len(records) - len(found)
+            break
+        found.append(made)
+    answer.records.extend(reversed(found))
+    return answer
 
 
 def _wanted(asked: Any) -> Wanted:

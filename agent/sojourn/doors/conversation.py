@@ -73,6 +73,7 @@ class Conversation(HttpToolsProtocol):
         self._came: deque[bytes] = deque()  # and is not read yet
         self._waits = False  # for a turn; until then nothing more is taken
         self._head_bytes = 0
+        self._whole = 0  # requests that have come whole, without those that are answered
         self._deadline: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # a stream's always is
@@ -139,8 +140,18 @@ class Conversation(HttpToolsProtocol):
         self.scope.update(ours)  # type: ignore[typeddict-item]  # beside ASGI's
         super().on_headers_complete()
 
+    @property
+    def answering(self) -> bool:
+        """Whether a request that has come whole waits for its answer."""
+        return self._whole > 0
+
+    def on_response_complete(self) -> None:
+        self._whole -= 1
+        super().on_response_complete()
+
     def on_message_complete(self) -> None:
         self._unexpect()
+        self._whole += 1
         self._head_bytes = 0  # what may be there of the next one in the same piece goes free
         super().on_message_complete()
 

@@ -1,6 +1,7 @@
 """Of sojourn.v1.Admin: the credentials of providers outside that are not gone; and the metrics of them."""
 
 from collections.abc import Iterable
+from datetime import datetime
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric, SummaryMetricFamily
 from prometheus_client.registry import Collector
@@ -8,8 +9,7 @@ from prometheus_client.registry import Collector
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
-from sojourn.errors import InvalidInput
-from sojourn.limits import EXTERNAL_CREDENTIALS_LISTED, EXTERNAL_CREDENTIALS_LISTED_BYTES
+from sojourn.doors.pages import Pages
 from sojourn.outward.book import CredentialBook
 from sojourn.outward.credentials import ASKING, ENDING, HELD, OPEN, Credential
 from sojourn.outward.outlets import Outlets
@@ -22,25 +22,16 @@ class CredentialsApi:
     def __init__(self, book: CredentialBook, outlets: Outlets) -> None:
         self._book = book
         self._outlets = outlets
+        self._pages = Pages((datetime, str), lambda each: (each.asked_at, each.id), self._message)
 
     def admin_methods(self) -> dict[str, Method]:
         return {"ListExternalCredentials": Method("unary", pb.ListExternalCredentialsRequest, self.list)}
 
     async def list(self, _call: Call, request: pb.ListExternalCredentialsRequest) -> pb.ListExternalCredentialsResponse:
-        if request.limit < 0:
-            raise InvalidInput("limit must not be below 0")
-        limit = request.limit or EXTERNAL_CREDENTIALS_LISTED
         found = self._book.of(request.task_id) if request.task_id else self._book.index.all()
-        wanted = [each for each in found if each.over_at is not None or not request.residual]
-        answer, size = pb.ListExternalCredentialsResponse(), 0
-        for each in wanted[:limit]:
-            message = self._message(each)
-            size += message.ByteSize()
-            if size > EXTERNAL_CREDENTIALS_LISTED_BYTES:
-                break
-            answer.credentials.append(message)
-        answer.more = len(wanted) - len(answer.credentials)
-        return answer
+        wanted = (each for each in found if each.over_at is not None or not request.residual)
+        page, token = self._pages.page(wanted, request)
+        return pb.ListExternalCredentialsResponse(credentials=page, next_page_token=token)
 
     def _message(self, credential: Credential) -> pb.ExternalCredential:
         outlet = self._outlets.find(credential.provider)

@@ -3,10 +3,11 @@
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.doors.calls import Call, Method
+from sojourn.doors.pages import Pages, cut
 from sojourn.errors import InvalidInput, NotFound, PolicyDenied
 from sojourn.identity.identities import Identities
 from sojourn.oversight.facts import Facts
-from sojourn.oversight.publications import Fact, Publication
+from sojourn.oversight.publications import Fact, Key, Publication
 from sojourn.sdk.facts import fact_value
 from sojourn.tasks.policy import Param
 from sojourn.tasks.redeciding import Redeciding
@@ -20,6 +21,8 @@ class FactApi:
         self._facts = facts
         self._redeciding = redeciding
         self._identities = identities
+        self._short = Pages((str, str, str), lambda key: key, lambda key: self._listed(key, cut_long=True))
+        self._whole = Pages((str, str, str), lambda key: key, lambda key: self._listed(key, cut_long=False))
 
     def admin_methods(self) -> dict[str, Method]:
         return {
@@ -40,8 +43,22 @@ class FactApi:
             raise NotFound("nothing was said under this name, subject and source: `sojourn fact list` shows what was")
         return pb.UnsetFactResponse()
 
-    async def list(self, _call: Call, _request: pb.ListFactsRequest) -> pb.ListFactsResponse:
-        return pb.ListFactsResponse(facts=[self._message(fact) for fact in self._facts.all()])
+    async def list(self, _call: Call, request: pb.ListFactsRequest) -> pb.ListFactsResponse:
+        if request.name:
+            page, token = self._whole.page((key for key in self._facts.known() if key[0] == request.name), request)
+        else:
+            page, token = self._short.page(self._facts.known(), request)
+        return pb.ListFactsResponse(facts=page, next_page_token=token)
+
+    def _listed(self, key: Key, *, cut_long: bool) -> pb.Fact | None:
+        """What was said last under a key, if it is not over."""
+        fact = self._facts.present(key)
+        if fact is None:
+            return None
+        made = self._message(fact)
+        if cut_long and len(made.value.string_value) > len(short := cut(made.value.string_value)):
+            made.value.string_value, made.cut = short, True
+        return made
 
     async def publish(self, call: Call, request: tasks_pb2.PublishFactRequest) -> tasks_pb2.PublishFactResponse:
         entries = await self._identities.of(call.peer)

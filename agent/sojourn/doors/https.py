@@ -51,12 +51,14 @@ class HttpsDoor(WebDoor):
     """The listener and its connections."""
 
     def places(self, peer: TlsPeer, connections: int) -> int:
-        half = max(1, connections // 2)
         if peer.spiffe_id is not None:
-            return min(HTTPS_CONNECTIONS_PER_ID, half)
-        if self.unknown >= max(1, int(connections * HTTPS_UNKNOWN_SHARE)):
+            return min(HTTPS_CONNECTIONS_PER_ID, max(1, connections // 2))
+        if self.unknown >= max(1, int(connections * HTTPS_UNKNOWN_SHARE)) and not self.made_room(peer.address):
             return 0
-        return min(HTTPS_CONNECTIONS_PER_ADDRESS, half)
+        return self.places_of_nobody(connections)
+
+    def places_of_nobody(self, connections: int) -> int:
+        return min(HTTPS_CONNECTIONS_PER_ADDRESS, max(1, connections // 2))
 
 
 def open_https(

@@ -5,12 +5,14 @@ import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from typing import Final
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.taskmessages import grant_messages
 from sojourn.doors.workload import seconds
 from sojourn.errors import InvalidInput
+from sojourn.limits import OUTCOMES_TOLD
 from sojourn.tasks.approving import Approving
 from sojourn.tasks.asking import Question
 from sojourn.tasks.conditions import conditions
@@ -18,9 +20,11 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.explaining import explain
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.policies import Policies
-from sojourn.tasks.reloading import Consequence
+from sojourn.tasks.reloading import END, KEEP, NARROW, Consequence
 from sojourn.tasks.typefolder import TypeFolder
 from sojourn.tasks.types import TaskType
+
+_WORST_FIRST: Final = (END, NARROW, KEEP)
 
 
 class PolicyApi:
@@ -49,8 +53,12 @@ class PolicyApi:
         else:
             found = await self._policies.folder.reload(**call.by)
             digest = self._policies.folder.types.digest
+        found = sorted(found, key=lambda each: _WORST_FIRST.index(each.outcome))
         return pb.ReloadPolicyResponse(
-            digest=digest, digest_before=before, consequences=[_consequence(each) for each in found]
+            digest=digest,
+            digest_before=before,
+            consequences=map(_consequence, found[:OUTCOMES_TOLD]),
+            left_out=max(0, len(found) - OUTCOMES_TOLD),
         )
 
     async def explain(self, _call: Call, request: pb.ExplainPolicyRequest) -> pb.ExplainPolicyResponse:

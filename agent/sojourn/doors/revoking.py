@@ -1,7 +1,10 @@
 """Of sojourn.v1.Admin: replacing SVIDs before their time, and revoking them."""
 
+from typing import Final
+
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.doors.calls import Call, Method
+from sojourn.doors.pages import Pages
 from sojourn.errors import InvalidInput, NotFound, told_as
 from sojourn.identity.identities import Identities
 from sojourn.identity.issued import JWT, X509, Issued, IssuedSvid
@@ -98,8 +101,9 @@ class RevokingApi:
         )
         return pb.RevokeSvidsResponse(revoked=[_message(each) for each in fresh], ended_tasks=ended)
 
-    async def list(self, _call: Call, _request: pb.ListRevocationsRequest) -> pb.ListRevocationsResponse:
-        return pb.ListRevocationsResponse(revoked=[_message(each) for each in self._revocations.all()])
+    async def list(self, _call: Call, request: pb.ListRevocationsRequest) -> pb.ListRevocationsResponse:
+        page, token = _PAGES.page(self._revocations.all(), request)
+        return pb.ListRevocationsResponse(revoked=page, next_page_token=token)
 
     def _check_entry(self, entry_id: str) -> None:
         if self._registry.get(entry_id) is None:
@@ -134,3 +138,9 @@ def _message(revoked: RevokedSvid) -> pb.RevokedSvid:
         expires_at=svid.expires_at,
         revoked_at=revoked.revoked_at,
     )
+
+
+# The last revoked first.
+_PAGES: Final[Pages[RevokedSvid, pb.RevokedSvid]] = Pages(
+    (int, str, str), lambda each: (-each.revoked_at, each.svid.kind, each.svid.id), _message
+)

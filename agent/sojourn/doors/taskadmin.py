@@ -2,15 +2,18 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from itertools import chain
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.attestation.selectors import Selector
 from sojourn.clock import Clock
 from sojourn.doors.calls import Call, Method
-from sojourn.doors.taskmessages import TaskMessages
+from sojourn.doors.pages import Pages
+from sojourn.doors.taskmessages import TaskMessages, brief, shorten
 from sojourn.errors import AlreadyExists, InvalidInput, LimitExceeded, NotFound, SojournError, told_as
-from sojourn.limits import AUDITED_TEXT, TASK_BLOCKS
+from sojourn.limits import AUDITED_TEXT, OUTCOMES_TOLD, REDECIDED_AT_ONCE, TASK_BLOCKS
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.store.kept import KeptList
@@ -46,6 +49,7 @@ class TaskAdminApi:
         self._clock = clock
         self._lock = asyncio.Lock()
         self._unwritten = False  # a switch is off that is not on disk
+        self._pages = Pages((datetime, str), _key, self._listed)
 
     def admin_methods(self) -> dict[str, Method]:
         return {
@@ -61,8 +65,10 @@ class TaskAdminApi:
         }
 
     async def list(self, _call: Call, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
-        tasks = [*(self._engine.tasks.ended() if request.include_ended else []), *self._engine.tasks.all()]
-        return pb.ListTasksResponse(tasks=[self._message(task) for task in tasks])
+        live = self._engine.tasks.all()
+        tasks = chain(self._engine.tasks.ended(), live) if request.include_ended else live
+        page, token = self._pages.page(tasks, request)
+        return pb.ListTasksResponse(tasks=page, next_page_token=token)
 
     async def get(self, _call: Call, request: pb.GetTaskRequest) -> tasks_pb2.Task:
         return self._message(self._find(request.task_id))
@@ -104,13 +110,22 @@ class TaskAdminApi:
             # In force before it is on disk: what stops need not wait.
             self._engine.blocks.replace([*known, made])
             self._unwritten = True
-            ended = [task for task in self._engine.tasks.all() if _is_of(task, kind, name)]
-            for task in ended:
-                self._engine.stop(task, BLOCKED, explanation_of(request.block.reason))
+            ended = await self._stop(kind, name, explanation_of(request.block.reason))
             event = self._audit.event("tasks_blocked", {kind: name, "reason": reason, "ended": len(ended), **call.by})
             await self._blocks.save(self._engine.blocks.all(), event)
             self._unwritten = False
-        return pb.BlockTasksResponse(ended=[self._message(task) for task in ended])
+        left_out = max(0, len(ended) - OUTCOMES_TOLD)
+        return pb.BlockTasksResponse(ended=map(brief, ended[:OUTCOMES_TOLD]), left_out=left_out)
+
+    async def _stop(self, kind: str, name: str, said: str) -> Sequence[Task]:
+        """End the live tasks of what was switched off; none begins meanwhile. Others have their turn in between."""
+        found = [task for task in self._engine.tasks.all() if _is_of(task, kind, name)]
+        for number, task in enumerate(found, 1):
+            if task.live:
+                self._engine.stop(task, BLOCKED, said)
+            if number % REDECIDED_AT_ONCE == 0:
+                await asyncio.sleep(0)
+        return found
 
     async def unblock(self, call: Call, request: pb.UnblockTasksRequest) -> pb.UnblockTasksResponse:
         kind, name = _named(request.block)
@@ -138,14 +153,37 @@ class TaskAdminApi:
         """Change each selected task; one that cannot be changed never fails the others."""
         tasks = self._selected(request.selection)
         reason = request.reason[:AUDITED_TEXT] or None
-        outcomes = await asyncio.gather(*(change(task) for task in tasks), return_exceptions=True)
-        answer = pb.ChangeTasksResponse()
-        for task, outcome in zip(tasks, outcomes, strict=True):
-            if outcome is not None and not isinstance(outcome, SojournError):
-                raise outcome
-            if outcome is None:
-                self._audit.note(f"task_{done}_by_operator", task=task.id, reason=reason, **call.by)
-            answer.outcomes.add(task=self._message(task), error=outcome.public if outcome is not None else "")
+
+        async def changed(task: Task) -> Exception | None:
+            try:
+                await change(task)
+            except Exception as error:  # noqa: BLE001  # what is unforeseen is raised when all others are changed
+                return error
+            self._audit.note(f"task_{done}_by_operator", task=task.id, reason=reason, **call.by)
+            return None
+
+        async with asyncio.TaskGroup() as group:
+            changing = []
+            for number, task in enumerate(tasks, 1):
+                changing.append(group.create_task(changed(task)))
+                if number % REDECIDED_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # others have their turn
+        found = [(task, each.result()) for task, each in zip(tasks, changing, strict=True)]
+        return self._outcomes(found, self._message if request.selection.task_id else brief)
+
+    def _outcomes(
+        self, found: Sequence[tuple[Task, Exception | None]], message: Callable[[Task], tasks_pb2.Task]
+    ) -> pb.ChangeTasksResponse:
+        """What became of each task, of those that were not changed first: as many as there is room for."""
+        failed = sum(error is not None for _, error in found)
+        answer = pb.ChangeTasksResponse(changed=len(found) - failed, failed=failed)
+        for task, error in sorted(found, key=lambda each: each[1] is None):
+            if error is not None and not isinstance(error, SojournError):
+                raise error
+            if len(answer.outcomes) < OUTCOMES_TOLD:
+                answer.outcomes.add(task=message(task), error=error.public if error is not None else "")
+            else:
+                answer.left_out += 1
         return answer
 
     def _selected(self, selection: pb.TaskSelection) -> Sequence[Task]:
@@ -172,11 +210,21 @@ class TaskAdminApi:
             made.refusals.add(refused_at=each.at, resource=each.resource, code=each.code, count=each.count, **about)
         return made
 
+    def _listed(self, task: Task) -> tasks_pb2.Task:
+        made = self._message(task)
+        shorten(made)
+        return made
+
     def _find(self, task_id: str) -> Task:
         task = self._engine.tasks.find(task_id)
         if task is None:
             raise NotFound("there is no such task, or it ended long ago: see the audit journal")
         return task
+
+
+def _key(task: Task) -> tuple[datetime, str]:
+    """Its place in a list, which stays when a task that waited begins, and so is created by its own account."""
+    return task.created_at if task.approval is None else task.approval.request.asked_at, task.id
 
 
 def _named(block: pb.Block) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from sojourn._pb.sojourn.v1 import tasks_pb2 as pb
+from sojourn.doors.pages import cut
 from sojourn.outward.outlets import Outlets
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.params import texts_of
@@ -42,6 +43,14 @@ class TaskMessages:
                 for resource, outlet, details in self._outlets.described(task)
             ],
         )
+
+
+def shorten(made: "pb.Task") -> None:
+    """Cut what a workload may have made long, for a list: its parameters. Which, the message says."""
+    for name, text in sorted(made.params.items()):
+        if len(text) > len(short := cut(text)):
+            made.params[name] = short
+            made.cut.append(name)
 
 
 def brief(task: Task) -> pb.Task:

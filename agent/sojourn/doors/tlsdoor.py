@@ -17,8 +17,9 @@ from cryptography import x509
 from sojourn.allowance import Allowance
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Alarm, Alarms, Clock
+from sojourn.doors.crowds import makes_room
 from sojourn.doors.doorway import Caller, Doorway
-from sojourn.errors import CannotStart, InvalidSvid, SojournError, SvidExpired, SvidRefused
+from sojourn.errors import CannotStart, InvalidSvid, SojournError, SvidExpired, SvidRefused, Unavailable
 from sojourn.identity.issued import X509
 from sojourn.identity.revocations import Revocations
 from sojourn.limits import (
@@ -99,7 +100,7 @@ class TlsDoor(Doorway[TlsPeer]):
         self._peers_of: dict[Caller[TlsPeer], TlsPeer] = {}
         self._per: Counter[str] = Counter()  # of each SPIFFE ID, and of each network of those who have none
         self.unknown = 0  # connections on which no SVID was shown
-        self._handshakes: dict[asyncio.Task[None], str] = {}  # with where the peer comes from
+        self._handshakes: dict[asyncio.Task[None], str] = {}  # with the address that the peer comes from
         self._refusals = Allowance(REFUSALS_LOGGED_PER_SECOND)
         self._accepting: asyncio.Task[None] | None = None
         self._roots = frozenset(authority.bundle.x509_authorities)
@@ -127,6 +128,11 @@ class TlsDoor(Doorway[TlsPeer]):
     def places(self, peer: TlsPeer, connections: int) -> int:
         """How many connections whoever counts as the same as this peer may have, where there are `connections`."""
         raise NotImplementedError
+
+    def idle(self, peer: TlsPeer) -> bool:
+        """Whether nothing is lost with the peer's connection, so that it may make room for others."""
+        del peer
+        return False
 
     def objection(self, peer: TlsPeer) -> SojournError | None:
         """What to refuse a peer's calls with."""
@@ -156,29 +162,44 @@ class TlsDoor(Doorway[TlsPeer]):
                 self._log_refusal(host, reason)
                 continue
             task = asyncio.ensure_future(self._shake_hands(connection, host))
-            self._handshakes[task] = network_of(host)
+            self._handshakes[task] = host
             task.add_done_callback(self._shaken)
 
     def no_room(self, host: str) -> str:
         """Why a new connection from there is not taken; '' if it is.
 
-        Where all is full, whoever has more handshakes under way makes room.
+        Where all is full, whoever has more connections to spare makes room, or more handshakes under way.
         """
-        under_way = Counter(self._handshakes.values())
-        mine = under_way[network_of(host)]
-        if mine >= REMOTE_HANDSHAKES_PER_ADDRESS:
+        network = network_of(host)
+        if sum(network_of(each) == network for each in self._handshakes.values()) >= REMOTE_HANDSHAKES_PER_ADDRESS:
             return "too many handshakes of this address are under way"
         full = self.connections + len(self._handshakes) >= self._connections
         if not full and len(self._handshakes) < REMOTE_HANDSHAKES:
             return ""
-        crowd, most = max(under_way.items(), key=lambda each: each[1], default=("", 0))
-        if most <= mine:
+        if full and self.made_room(host):
+            return ""
+        oldest = makes_room(host, self._handshakes, lambda _: True)
+        if oldest is None:
             return "all connections are taken" if full else "too many handshakes are under way"
-        oldest = next(task for task, network in self._handshakes.items() if network == crowd)
-        del self._handshakes[oldest]
+        crowd = self._handshakes.pop(oldest)
         oldest.cancel()
         self._log_refusal(crowd, "no TLS connection: others wait, who have fewer handshakes under way")
         return ""
+
+    def made_room(self, host: str) -> bool:
+        """Whether a connection of those who are nobody was closed for a newcomer from there."""
+        nobodies = {
+            caller: peer.address
+            for caller, peer in self._peers_of.items()
+            if peer.spiffe_id is None and peer.over is None
+        }
+        oldest = makes_room(host, nobodies, lambda caller: self.idle(self._peers_of[caller]))
+        if oldest is None:
+            return False
+        self._peers_of[oldest].over = Unavailable("others wait, who have fewer connections")
+        oldest.abort()
+        self._log_refusal(nobodies[oldest], "closed while no request was under way: others wait, who have fewer")
+        return True
 
     async def _shake_hands(self, connection: socket.socket, host: str) -> None:
         loop = asyncio.get_running_loop()

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -27,6 +28,9 @@ from sojourn.sdk.tls import InnerContext, SpiffeContext, load_pem
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.clients import Certificate, Sender
 from sojourn.tasks.tokens import thumbprint_of
+
+if TYPE_CHECKING:
+    from sojourn.doors.conversation import Conversation
 
 log = structlog.get_logger()
 CheckOf = Callable[[X509Context], Callable[[Sequence[bytes]], SpiffeId | None]]
@@ -150,6 +154,7 @@ class WebDoor(TlsDoor):
         super().__init__(authority, revocations, clock, alarms)
         self._protocols = protocols
         self._often = None if self.new_per_second is None else Allowance(self.new_per_second)
+        self._conversations: dict[TlsPeer, Conversation] = {}
 
     def no_room(self, host: str) -> str:
         if self._often is not None and not self._often.allow(network_of(host)):
@@ -170,7 +175,25 @@ class WebDoor(TlsDoor):
     def http_protocol(self, peer: TlsPeer) -> asyncio.Protocol | None:
         if peer.over is not None:
             return None
-        return self._protocols.make(Sender(certificate=_certificate(peer), address=peer.address))
+        made = self._protocols.make(Sender(certificate=_certificate(peer), address=peer.address))
+        self._conversations[peer] = made
+        return made
+
+    def places_of_nobody(self, connections: int) -> int:
+        """How many connections an address may have whose clients show no certificate."""
+        raise NotImplementedError
+
+    def made_room(self, host: str) -> bool:
+        return self._per[network_of(host)] < self.places_of_nobody(self._connections) and super().made_room(host)
+
+    def idle(self, peer: TlsPeer) -> bool:
+        """Whether no whole request of the peer's waits for an answer."""
+        conversation = self._conversations.get(peer)
+        return conversation is None or not conversation.answering
+
+    def leave(self, caller: Caller[TlsPeer], peer: TlsPeer) -> None:
+        self._conversations.pop(peer, None)
+        super().leave(caller, peer)
 
 
 def _certificate(peer: TlsPeer) -> Certificate | None:

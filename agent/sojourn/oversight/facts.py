@@ -10,7 +10,7 @@ machine is started again.
 
 import asyncio
 from collections import Counter, OrderedDict
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Protocol
@@ -136,6 +136,15 @@ class Facts:
         boot = self._clock.boot()
         found = (self.find(key) for key in sorted(self._keys))
         return [fact for fact in found if fact is not None and not fact.over(boot)]
+
+    def known(self) -> Collection[Key]:
+        """Under what something was said, in no order."""
+        return self._keys
+
+    def present(self, key: Key) -> Fact | None:
+        """What was said last under a key, if it is not over."""
+        fact = self.find(key)
+        return None if fact is None or fact.over(self._clock.boot()) else fact
 
     def find(self, key: Key) -> Fact | None:
         """What was said last under a key."""

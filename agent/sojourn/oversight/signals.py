@@ -157,7 +157,7 @@ class Signals:
         if found == "other":
             raise InvalidEvent("the token's jti was used for another event")
         if found == "forgotten":
-            raise InvalidEvent("the token is as old as others that are forgotten, so it may have been used")
+            raise InvalidEvent("the token is of a time of which others are forgotten, so it may have been used")
         if found == "full":
             raise LimitExceeded(f"{SIGNALS_REMEMBERED} events of the issuer are remembered: come again later")
         return found == "fresh"

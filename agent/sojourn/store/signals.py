@@ -4,15 +4,16 @@ import json
 
 from sqlalchemy import Connection, func, select
 
-from sojourn.limits import SIGNALS_REMEMBERED
+from sojourn.limits import FORGOTTEN_GAP_SECONDS, SIGNALS_REMEMBERED
 from sojourn.oversight.audit import Event
 from sojourn.oversight.signals import Claimed, Found
 from sojourn.store import settings
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
+from sojourn.store.forgotten import Forgotten, spans_of
 from sojourn.store.tables import signals
 
-_FORGOTTEN = "signals_forgotten"  # issuer -> the time of the youngest event that was forgotten, milliseconds
+_FORGOTTEN = "signals_forgotten"  # issuer -> the times of events that were forgotten, milliseconds
 
 
 class SignalTable:
@@ -31,7 +32,7 @@ class SignalTable:
                 if known.digest != event.digest:
                     return "other"
                 return "repeated" if known.done else "fresh"
-            if event.issued_ms <= forgotten:
+            if forgotten.has(event.issued_ms):
                 return "forgotten"
             count = select(func.count()).select_from(signals).where(signals.c.issuer == event.issuer)
             if connection.execute(count).scalar_one() >= self._remembered:
@@ -53,17 +54,18 @@ class SignalTable:
         await self._database.write(work)
 
 
-def _forget(connection: Connection, issuer: str, before_ms: int) -> int:
-    """Forget an issuer's old events, and return the time of the youngest that ever was: none so old is taken again.
+def _forget(connection: Connection, issuer: str, before_ms: int) -> Forgotten:
+    """Forget an issuer's old events, and return the times of all that ever were: none of these is taken again.
 
     The clock says what is old, and whoever sets it back must not make what was forgotten young again.
     """
-    forgotten = json.loads(settings.get(connection, _FORGOTTEN) or "{}")
+    kept = json.loads(settings.get(connection, _FORGOTTEN) or "{}")
+    forgotten = Forgotten.parse(str(kept.get(issuer, "")))
     old = (signals.c.issuer == issuer) & (signals.c.iat_ms < before_ms)
-    youngest = connection.execute(select(func.max(signals.c.iat_ms)).where(old)).scalar()
-    if youngest is None:
-        return int(forgotten.get(issuer, -1))
+    spans = spans_of(connection, signals.c.iat_ms, old, FORGOTTEN_GAP_SECONDS * 1_000)
+    if not spans:
+        return forgotten
     connection.execute(signals.delete().where(old))
-    forgotten[issuer] = max(youngest, forgotten.get(issuer, -1))
-    settings.put(connection, _FORGOTTEN, json.dumps(forgotten))
-    return int(forgotten[issuer])
+    forgotten = forgotten.and_of(spans)
+    settings.put(connection, _FORGOTTEN, json.dumps({**kept, issuer: forgotten.text}))
+    return forgotten

@@ -1,20 +1,31 @@
 """Assertions that were used, in the database: each is good once, over restarts and clocks that are set."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+import structlog
 from sqlalchemy import Connection, bindparam, func, select
 from sqlalchemy.exc import DBAPIError
 
 from sojourn.errors import LimitExceeded, SojournError
-from sojourn.limits import JWT_LEEWAY_SECONDS, USED_TOKENS, USED_TOKENS_KEPT_SECONDS, USED_TOKENS_PURGE_SECONDS
+from sojourn.limits import (
+    FORGOTTEN_GAP_SECONDS,
+    JWT_LEEWAY_SECONDS,
+    USED_TOKENS,
+    USED_TOKENS_KEPT_SECONDS,
+    USED_TOKENS_PURGE_SECONDS,
+)
 from sojourn.oautherrors import InvalidGrant
 from sojourn.store import settings
 from sojourn.store.database import Database
+from sojourn.store.forgotten import Forgotten, spans_of
 from sojourn.store.prepared import Prepared
 from sojourn.store.tables import used_tokens
 from sojourn.tasks.assertions import Assertion
 
-_FORGOTTEN = "used_tokens_forgotten"  # the latest end of one that was forgotten, seconds since the epoch
+log = structlog.get_logger()
+_FORGOTTEN = "used_tokens_forgotten"  # when those that were forgotten had ended
+_LAST_SECOND = 253_402_300_799  # of the year 9999
 _KNOWN = Prepared(select(used_tokens.c.digest).where(used_tokens.c.digest == bindparam("named")))
 _INSERT = Prepared(used_tokens.insert(), ("digest", "expires_at"))
 
@@ -27,8 +38,9 @@ class UsedTable:
         self._room = room
         # Of the writer thread. None: not looked at yet, or something was rolled back.
         self._count: int | None = None
-        self._forgotten: int | None = None
+        self._forgotten: Forgotten | None = None
         self._purged_at: int | None = None
+        self._told: tuple[int, int] | None = None  # of the log
         database.on_rollback(self._forget_what_is_known)
 
     async def claim(self, assertions: Sequence[Assertion], now: int) -> None:
@@ -43,20 +55,22 @@ class UsedTable:
     def _claim(self, connection: Connection, assertions: Sequence[Assertion], now: int) -> SojournError | None:
         """Return why not. It is not raised here: a write that fails costs all others that were waiting with it time."""
         if self._forgotten is None:
-            self._forgotten = int(settings.get(connection, _FORGOTTEN) or -1)
+            self._forgotten = Forgotten.parse(settings.get(connection, _FORGOTTEN))
+            self._tell(now)
         if self._count is None:
             self._count = connection.execute(select(func.count()).select_from(used_tokens)).scalar_one()
-        # Whoever sets the clock may have had something forgotten: nothing that ends so early is taken again.
+        # Whoever sets the clock may have had something forgotten: nothing that ends as that did is taken again.
         if self._purged_at is None or abs(now - self._purged_at) >= USED_TOKENS_PURGE_SECONDS:
             self._purge(connection, now - USED_TOKENS_KEPT_SECONDS)
             self._purged_at = now
+            self._tell(now)
         if self._count + len(assertions) > self._room:
             self._purge(connection, now - JWT_LEEWAY_SECONDS)
             if self._count + len(assertions) > self._room:
                 return LimitExceeded("too many assertions were used of late: come again in a minute")
         for each in assertions:
-            if each.expires_at <= self._forgotten:
-                return _used("it is as old as others that are forgotten, so it may have been used")
+            if self._forgotten.has(each.expires_at):
+                return _used("it ends when others did that are forgotten, so it may have been used")
             if _KNOWN.run(connection, {"named": each.digest}).fetchone() is not None:
                 return _used("it was used before: get a new one for each request")
         try:
@@ -71,17 +85,27 @@ class UsedTable:
         return None
 
     def _purge(self, connection: Connection, ended_by: int) -> None:
-        """Forget those that had ended by then, and from now on take none that ends so early."""
+        """Forget those that had ended by then, and from now on take none that ends as they did."""
         assert self._count is not None
         assert self._forgotten is not None
         ended = used_tokens.c.expires_at <= ended_by
-        latest = connection.execute(select(func.max(used_tokens.c.expires_at)).where(ended)).scalar()
-        if latest is None:
+        spans = spans_of(connection, used_tokens.c.expires_at, ended, FORGOTTEN_GAP_SECONDS)
+        if not spans:
             return
         self._count -= connection.execute(used_tokens.delete().where(ended)).rowcount
-        if latest > self._forgotten:
-            self._forgotten = latest
-            settings.put(connection, _FORGOTTEN, str(latest))
+        self._forgotten = self._forgotten.and_of(spans)
+        settings.put(connection, _FORGOTTEN, self._forgotten.text)
+
+    def _tell(self, now: int) -> None:
+        """Say what a clock has left that stood ahead: some will be refused then who have done nothing wrong."""
+        span = None if self._forgotten is None else self._forgotten.ahead(now)
+        if span is not None and span != self._told:
+            self._told = span
+            first, last = (datetime.fromtimestamp(min(each, _LAST_SECOND), UTC).isoformat() for each in span)
+            log.warning(
+                "assertions_used_ahead",
+                reason=f"the clock has stood ahead: assertions that end from {first} to {last} will be refused then",
+            )
 
     def _forget_what_is_known(self) -> None:
         self._count = self._forgotten = self._purged_at = None

@@ -4,7 +4,6 @@ import pytest
 from fakes.credentials import CORP_TYPE, READ, CascadeRoom, RecallingProvider
 from fakes.task_room import READ_TICKETS, Room
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
-from sojourn.doors import credentials
 from sojourn.doors.credentials import CredentialMetrics, CredentialsApi
 from sojourn.errors import InvalidInput
 from sojourn.providers.errors import ProviderUnavailable
@@ -60,10 +59,13 @@ async def test_all_that_is_known(room, cascade, ask, clock):
     )
 
 
-async def test_selected(room, cascade, ask):
+async def test_selected(room, cascade, ask, clock):
     """Credentials are listed by task, or those alone that outlive their tasks, the oldest first."""
     first, second = [await room.begin(wanted=READ_TICKETS) for _ in range(2)]
-    held = [await cascade.held(each) for each in (first, second, first)]
+    held = []
+    for each in (first, second, first):
+        held.append(await cascade.held(each))
+        clock.advance(1)
     room.engine.end(second, "completed", "success")
     await cascade.settled()
     assert [each.id for each in held] == [each.id for each in (await ask()).credentials]
@@ -79,22 +81,24 @@ async def test_a_provider_that_is_not_there(room, cascade, ask):
     assert ["none"] == [each.recall for each in (await ask()).credentials]
 
 
-@pytest.mark.parametrize("by", ["number", "size"])
-async def test_no_more_than_an_answer_takes(room, cascade, ask, by, monkeypatch):
-    """What is too much for one answer is left out, and counted."""
-    task = await room.begin(wanted=READ_TICKETS)
-    for _ in range(3):
-        await cascade.held(task)
-    (one,) = (await ask(limit=1)).credentials
-    monkeypatch.setattr(credentials, "EXTERNAL_CREDENTIALS_LISTED_BYTES", 2 * one.ByteSize() + 1)
-    answer = await ask(limit=2 if by == "number" else 0)
-    assert (2, 1) == (len(answer.credentials), answer.more)
+async def test_no_more_than_an_answer_takes(room, cascade, ask, clock):
+    """What is too much for one answer is in the next, also when what was told last has gone meanwhile."""
+    task, other = await room.begin(wanted=READ_TICKETS), await room.begin(wanted=READ_TICKETS)
+    held = []
+    for of in (task, other, task, task):
+        held.append((await cascade.held(of)).id)
+        clock.advance(1)
+    first = await ask(page_size=2)
+    assert held[:2] == [each.id for each in first.credentials]
+    room.engine.end(other, "completed", "success")
+    rest = await ask(page_size=2, page_token=first.next_page_token)
+    assert (held[2:], "") == ([each.id for each in rest.credentials], rest.next_page_token)
 
 
-async def test_a_limit_that_is_none(ask):
-    """A listing with a limit below 0 is refused."""
-    with pytest.raises(InvalidInput, match="limit"):
-        await ask(limit=-1)
+async def test_a_size_that_is_none(ask):
+    """A page of less than nothing is refused."""
+    with pytest.raises(InvalidInput, match="page_size"):
+        await ask(page_size=-1)
 
 
 async def test_metrics(room, cascade, clock):

@@ -23,7 +23,6 @@ from sojourn.doors.scope import SENDER
 from sojourn.doors.tlsdoor import address_of, bind_tcp
 from sojourn.doors.webdoor import ShownSource, WebContext
 from sojourn.identity.issuing import Issuing
-from sojourn.networks import network_of
 from sojourn.oversight.audit import Audit
 from sojourn.sdk.authorize import authorize_member_of
 from sojourn.sdk.peer import PeerCheck
@@ -59,7 +58,8 @@ class Site:
         audit = Audit(FakeAuditStore(), self.clock)
         issuing = Issuing(self.authority, self.clock, alarms, audit, x509_ttl=HOUR, jwt_ttl=HOUR)
         self.denied: Any = FakeDenyList()
-        protocols = HttpProtocols(Starlette(routes=[Route("/who", who)]))
+        protocols = HttpProtocols(Starlette(routes=[Route("/who", who), Route("/later", self._later)]))
+        self.asked, self.answers = 0, asyncio.Event()
         self.door = HttpsDoor(protocols, self.authority, self.denied, self.clock, alarms)
         self.listener = bind_tcp("127.0.0.1:0")
         source = ShownSource(OwnSvid(NODE, self.authority, issuing), None)
@@ -69,6 +69,15 @@ class Site:
 
     def open(self, connections: int) -> None:
         self.door.open(self.listener, self._context, connections=connections)
+
+    async def _later(self, _request: Request) -> Response:
+        self.asked += 1
+        await self.answers.wait()
+        return PlainTextResponse("later")
+
+    def unknown(self) -> set[str]:
+        """The addresses of who shows no certificate."""
+        return {peer.address for peer in self.door._peers_of.values() if peer.spiffe_id is None}
 
     async def connect(
         self, spiffe_id: SpiffeId | None = None, source: str = ""
@@ -167,18 +176,59 @@ async def test_revoked(site: Site) -> None:
 
 
 async def test_nobody_unknown_takes_the_last_place(site: Site) -> None:
-    """Clients that show no certificate have a share of the places, from however many addresses they come; who shows one
-    finds room.
+    """Clients that show no certificate have a share of the places, from however many addresses they come: the oldest
+    that asks nothing makes room for the next one. Who shows one finds room beside them.
     """
     site.open(8)
     for number in range(1, 5):
         assert await site.ask(source=f"127.0.0.{number}")
     await site.until(4)
-    assert "" == await site.ask(source="127.0.0.9")
-    assert await site.ask(WEB)
-    site._left[0].close()
+    assert "nobody at 127.0.0.9" == await site.ask(source="127.0.0.9")
     await site.until(4)
-    assert await site.ask(source="127.0.0.9")
+    assert await site.ask(WEB)
+    assert {"127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.9"} == site.unknown()
+
+
+@pytest.mark.parametrize(
+    "slow",
+    [b"GET /who HTTP/1.1\r\nhost: x\r\nx: ", b"POST /who HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nx", b""],
+)
+async def test_few_addresses_shut_nobody_out(site: Site, slow: bytes) -> None:
+    """Whoever holds all places with requests that never come whole makes room for others, and not for more of itself."""
+    site.open(8)
+    for number in range(1, 5):
+        _, writer = await site.connect(source=f"127.0.3.{number}")
+        writer.write(slow)
+        await writer.drain()
+    await site.until(4)
+    assert "nobody at 127.0.9.9" == await site.ask(source="127.0.9.9")
+    await site.until(4)
+    assert {"127.0.3.2", "127.0.3.3", "127.0.3.4", "127.0.9.9"} == site.unknown()
+    assert "" == await site.ask(source="127.0.3.2")
+    assert "nobody at 127.0.3.1" == await site.ask(source="127.0.3.1")
+    await site.until(4)
+    assert {"127.0.3.3", "127.0.3.4", "127.0.9.9", "127.0.3.1"} == site.unknown()
+
+
+async def test_what_is_being_answered_goes_on(site: Site) -> None:
+    """A connection whose request has come whole makes no room until it is answered; one that is answered does."""
+    site.open(4)
+    site.answers = asyncio.Event()
+    readers = []
+    for number in (1, 2):
+        reader, writer = await site.connect(source=f"127.0.3.{number}")
+        writer.write(b"GET /later HTTP/1.1\r\nhost: x\r\n\r\n")
+        await writer.drain()
+        readers.append(reader)
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while site.asked < 2:
+            await asyncio.sleep(0.01)
+    assert "" == await site.ask(source="127.0.9.9")
+    site.answers.set()
+    for reader in readers:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            assert (await reader.readuntil(b"later")).startswith(b"HTTP/1.1 200")
+    assert "nobody at 127.0.9.9" == await site.ask(source="127.0.9.9")
 
 
 async def test_handshakes_of_one_network(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -187,7 +237,7 @@ async def test_handshakes_of_one_network(site: Site, monkeypatch: pytest.MonkeyP
     site.open(100)
     never = [asyncio.ensure_future(asyncio.Event().wait()) for _ in range(3)]
     for number, task in enumerate(never[:2]):
-        site.door._handshakes[task] = network_of(f"2001:db8::{number + 1}")  # type: ignore[index]
+        site.door._handshakes[task] = f"2001:db8::{number + 1}"  # type: ignore[index]
     assert "this address" in site.door.no_room("2001:db8::77")
     assert "" == site.door.no_room("2001:db8:0:1::77")
     assert "" == site.door.no_room("::ffff:192.0.2.1")

@@ -316,6 +316,29 @@ class TestMemory:
             receiver.clock.advance(1)
             assert ACCEPTED == await receiver.take(signed(KEY, receiver.at))
 
+    @pytest.mark.parametrize("again", [False, True], ids=["same run", "restarted"])
+    async def test_a_clock_that_stood_days_ahead(self, receiver, again):
+        """Events of days ahead that were taken and forgotten shut none out once both clocks are right again, and are never
+        taken again, when their time has come either.
+        """
+        day = 86_400
+        async with receiver.running():
+            receiver.clock.step_wall(10 * day)
+            used = signed(KEY, receiver.at)
+            assert ACCEPTED == await receiver.take(used)
+            receiver.clock.step_wall(2 * day)
+            assert ACCEPTED == await receiver.take(signed(KEY, receiver.at))
+            receiver.clock.step_wall(-12 * day)
+            if not again:
+                assert ACCEPTED == await receiver.take(signed(KEY, receiver.at))
+        async with receiver.running():
+            receiver.clock.advance(1)
+            assert ACCEPTED == await receiver.take(signed(KEY, receiver.at))
+            receiver.clock.step_wall(10 * day)
+            with pytest.raises(InvalidEvent, match="forgotten"):
+                await receiver.take(used)
+            assert ACCEPTED == await receiver.take(signed(KEY, receiver.at))
+
     async def test_a_longer_age_revives_nothing(self, receiver):
         """What was forgotten under a short `max_age` is not taken again under a longer one, restart included."""
         async with receiver.running():

@@ -4,12 +4,17 @@ import asyncio
 
 import pytest
 from fakes.databases import opened
+from hypothesis import given
+from hypothesis import strategies as st
 from sojourn.errors import LimitExceeded
-from sojourn.limits import JWT_LEEWAY_SECONDS, USED_TOKENS_KEPT_SECONDS, USED_TOKENS_PURGE_SECONDS
+from sojourn.limits import FORGOTTEN_SPANS, JWT_LEEWAY_SECONDS, USED_TOKENS_KEPT_SECONDS, USED_TOKENS_PURGE_SECONDS
 from sojourn.oautherrors import InvalidGrant
+from sojourn.store import settings
+from sojourn.store.forgotten import Forgotten
 from sojourn.store.tables import used_tokens
 from sojourn.store.used import UsedTable
 from sojourn.tasks.assertions import Assertion
+from structlog.testing import capture_logs
 
 NOW = 1_800_000_000
 LATER = NOW + USED_TOKENS_KEPT_SECONDS + 1_000
@@ -94,9 +99,92 @@ async def test_the_clock_is_set_ahead_and_back(path, again):
         await table.claim([assertion("b", expires_at=ahead + 300)], ahead)
         table = UsedTable(database) if again else table
         for each in (assertion(), assertion("never seen, as old")):
-            with pytest.raises(InvalidGrant, match="as old as others"):
+            with pytest.raises(InvalidGrant, match="others did that are forgotten"):
                 await table.claim([each], NOW)
         await table.claim([assertion("c", expires_at=NOW + 301)], NOW + USED_TOKENS_PURGE_SECONDS)
+
+
+DAY = 86_400
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["same run", "restarted"])
+async def test_a_clock_that_stood_days_ahead(path, again):
+    """Once the clock is right again fresh assertions are taken, although some were forgotten that end days from now. Those
+    are never taken again: neither now, nor when their time has come, when others that end elsewhen are taken.
+    """
+    with opened(path) as database:
+        table = UsedTable(database)
+        await table.claim([assertion("now")], NOW)
+        ahead = NOW + 10 * DAY
+        for number in range(3):
+            await table.claim([assertion(f"ahead {number}", expires_at=ahead + 300 + number)], ahead + number)
+        await table.claim([assertion("later", expires_at=NOW + 12 * DAY + 300)], NOW + 12 * DAY)
+        with capture_logs() as logs:
+            table = UsedTable(database) if again else table
+            for number in range(5):
+                fresh = assertion(f"fresh {number}", expires_at=NOW + 600 + number)
+                await table.claim([fresh], NOW + 120 + 70 * number)
+                with pytest.raises(InvalidGrant, match="used before"):
+                    await table.claim([fresh], NOW + 120 + 70 * number)
+        (told,) = [each for each in logs if each["event"] == "assertions_used_ahead"]
+        assert ("warning", "2027-01-25T08:05:00+00:00 to 2027-01-25T08:05:02+00:00") == (
+            told["log_level"],
+            told["reason"].partition("end from ")[2].partition(" will")[0],
+        )
+        used = [
+            assertion("now"),
+            *(assertion(f"ahead {number}", expires_at=ahead + 300 + number) for number in range(3)),
+        ]
+        for now in (NOW + 500, ahead + 10):
+            for each in used:
+                with pytest.raises(InvalidGrant):
+                    await table.claim([each], now)
+        await table.claim([assertion("its time", expires_at=ahead + 310)], ahead + 10)
+        with pytest.raises(InvalidGrant, match="used before"):
+            await table.claim([assertion("later", expires_at=NOW + 12 * DAY + 300)], NOW + 12 * DAY)
+
+
+async def test_what_an_earlier_release_had_forgotten(path):
+    """Of a database that knows the latest end alone, nothing is taken that ends so early."""
+    with opened(path) as database:
+        await database.write(lambda connection: settings.put(connection, "used_tokens_forgotten", str(NOW + 300)))
+        for early in (NOW + 300, NOW - 300):
+            with pytest.raises(InvalidGrant, match="forgotten"):
+                await UsedTable(database).claim([assertion(expires_at=early)], NOW)
+        await UsedTable(database).claim([assertion(expires_at=NOW + 301)], NOW)
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 10_000), min_size=1, max_size=40), max_size=30),
+    st.lists(st.integers(0, 10_000), max_size=20),
+)
+def test_what_is_forgotten_stays_so(purges, others):
+    """Whatever was forgotten is known as such for good, over a restart too, in a bounded number of spans."""
+    forgotten = Forgotten()
+    for ends in purges:
+        forgotten = Forgotten.parse(forgotten.and_of((end, end) for end in ends).text)
+        assert len(forgotten.spans) <= FORGOTTEN_SPANS
+        assert list(forgotten.spans) == sorted(forgotten.spans)
+    gone = {end for ends in purges for end in ends}
+    assert all(forgotten.has(end) for end in gone)
+    if len(gone) <= FORGOTTEN_SPANS:
+        assert {end for end in others if forgotten.has(end)} == gone & set(others)
+
+
+def test_the_least_between_two_is_what_is_lost():
+    """Where there are too many spans, those next to each other become one: a clock that stood years ahead shuts nobody
+    out until then, however many came meanwhile.
+    """
+    years = 9 * 365 * DAY
+    now = [(NOW + 600 * number, NOW + 600 * number + 5) for number in range(FORGOTTEN_SPANS)]
+    ahead = [(first + years, last + years) for first, last in now]
+    forgotten = Forgotten().and_of(now).and_of(ahead)
+    assert FORGOTTEN_SPANS == len(forgotten.spans)
+    assert all(forgotten.has(end) for span in (*now, *ahead) for end in span)
+    assert not any(forgotten.has(end) for end in (NOW - 1, now[-1][1] + 1, NOW + years - 1, ahead[-1][1] + 1))
+    assert ahead[-1] == forgotten.ahead(NOW)
+    assert None is forgotten.ahead(ahead[-1][0])
+    assert None is Forgotten().ahead(NOW)
 
 
 async def test_full(path):

@@ -16,7 +16,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "config", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors", "other_nodes", "standstills")
+    __slots__ = ("trust_domain", "node_id", "version", "started_at", "epoch", "entries", "live_tasks", "connections", "streams", "svids", "authority", "limitations", "task_types", "failures", "followed", "policy", "shadow", "config", "approvals_waiting", "reviews", "signals", "listeners", "federation", "attestors", "other_nodes", "standstills", "streams_left_out", "svids_left_out")
     TRUST_DOMAIN_FIELD_NUMBER: _ClassVar[int]
     NODE_ID_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -43,6 +43,8 @@ class GetStatusResponse(_message.Message):
     ATTESTORS_FIELD_NUMBER: _ClassVar[int]
     OTHER_NODES_FIELD_NUMBER: _ClassVar[int]
     STANDSTILLS_FIELD_NUMBER: _ClassVar[int]
+    STREAMS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    SVIDS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     trust_domain: str
     node_id: str
     version: str
@@ -69,7 +71,9 @@ class GetStatusResponse(_message.Message):
     attestors: _containers.RepeatedCompositeFieldContainer[AttestorState]
     other_nodes: _containers.RepeatedCompositeFieldContainer[OtherNode]
     standstills: Standstills
-    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., config: _Optional[_Union[AgentConfig, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ..., other_nodes: _Optional[_Iterable[_Union[OtherNode, _Mapping]]] = ..., standstills: _Optional[_Union[Standstills, _Mapping]] = ...) -> None: ...
+    streams_left_out: int
+    svids_left_out: int
+    def __init__(self, trust_domain: _Optional[str] = ..., node_id: _Optional[str] = ..., version: _Optional[str] = ..., started_at: _Optional[int] = ..., epoch: _Optional[int] = ..., entries: _Optional[int] = ..., live_tasks: _Optional[int] = ..., connections: _Optional[int] = ..., streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., authority: _Optional[_Union[Authority, _Mapping]] = ..., limitations: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., task_types: _Optional[_Iterable[str]] = ..., failures: _Optional[_Iterable[_Union[Failure, _Mapping]]] = ..., followed: _Optional[_Union[FollowedFolder, _Mapping]] = ..., policy: _Optional[_Union[PolicySet, _Mapping]] = ..., shadow: _Optional[_Union[PolicySet, _Mapping]] = ..., config: _Optional[_Union[AgentConfig, _Mapping]] = ..., approvals_waiting: _Optional[int] = ..., reviews: _Optional[_Iterable[_Union[Review, _Mapping]]] = ..., signals: _Optional[_Iterable[_Union[SignalIssuer, _Mapping]]] = ..., listeners: _Optional[_Iterable[_Union[Listener, _Mapping]]] = ..., federation: _Optional[_Iterable[_Union[Federation, _Mapping]]] = ..., attestors: _Optional[_Iterable[_Union[AttestorState, _Mapping]]] = ..., other_nodes: _Optional[_Iterable[_Union[OtherNode, _Mapping]]] = ..., standstills: _Optional[_Union[Standstills, _Mapping]] = ..., streams_left_out: _Optional[int] = ..., svids_left_out: _Optional[int] = ...) -> None: ...
 
 class Standstills(_message.Message):
     __slots__ = ("count", "longest_seconds", "last_at", "last_seconds", "last_computing_seconds", "last_doing", "last_caller")
@@ -95,6 +99,38 @@ class Standstills(_message.Message):
     last_doing: str
     last_caller: _containers.ScalarMap[str, str]
     def __init__(self, count: _Optional[int] = ..., longest_seconds: _Optional[float] = ..., last_at: _Optional[int] = ..., last_seconds: _Optional[float] = ..., last_computing_seconds: _Optional[float] = ..., last_doing: _Optional[str] = ..., last_caller: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class ListStreamsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListStreamsResponse(_message.Message):
+    __slots__ = ("streams", "next_page_token")
+    STREAMS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    streams: _containers.RepeatedCompositeFieldContainer[Stream]
+    next_page_token: str
+    def __init__(self, streams: _Optional[_Iterable[_Union[Stream, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class ListSvidsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListSvidsResponse(_message.Message):
+    __slots__ = ("svids", "next_page_token")
+    SVIDS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    svids: _containers.RepeatedCompositeFieldContainer[Svid]
+    next_page_token: str
+    def __init__(self, svids: _Optional[_Iterable[_Union[Svid, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class OtherNode(_message.Message):
     __slots__ = ("node", "spiffe_id", "entries")
@@ -353,7 +389,7 @@ class ExplainRequest(_message.Message):
     def __init__(self, pid: _Optional[int] = ..., selectors: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ExplainResponse(_message.Message):
-    __slots__ = ("pid", "uid", "gid", "exe", "selectors", "withheld", "failed_attestors", "verdicts", "conclusion", "attestors")
+    __slots__ = ("pid", "uid", "gid", "exe", "selectors", "withheld", "failed_attestors", "verdicts", "conclusion", "attestors", "selectors_left_out")
     PID_FIELD_NUMBER: _ClassVar[int]
     UID_FIELD_NUMBER: _ClassVar[int]
     GID_FIELD_NUMBER: _ClassVar[int]
@@ -364,6 +400,7 @@ class ExplainResponse(_message.Message):
     VERDICTS_FIELD_NUMBER: _ClassVar[int]
     CONCLUSION_FIELD_NUMBER: _ClassVar[int]
     ATTESTORS_FIELD_NUMBER: _ClassVar[int]
+    SELECTORS_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     pid: int
     uid: int
     gid: int
@@ -374,7 +411,8 @@ class ExplainResponse(_message.Message):
     verdicts: _containers.RepeatedCompositeFieldContainer[EntryVerdict]
     conclusion: str
     attestors: _containers.RepeatedCompositeFieldContainer[AttestorAnswer]
-    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., exe: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., withheld: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., failed_attestors: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., verdicts: _Optional[_Iterable[_Union[EntryVerdict, _Mapping]]] = ..., conclusion: _Optional[str] = ..., attestors: _Optional[_Iterable[_Union[AttestorAnswer, _Mapping]]] = ...) -> None: ...
+    selectors_left_out: int
+    def __init__(self, pid: _Optional[int] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ..., exe: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., withheld: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., failed_attestors: _Optional[_Iterable[_Union[Limitation, _Mapping]]] = ..., verdicts: _Optional[_Iterable[_Union[EntryVerdict, _Mapping]]] = ..., conclusion: _Optional[str] = ..., attestors: _Optional[_Iterable[_Union[AttestorAnswer, _Mapping]]] = ..., selectors_left_out: _Optional[int] = ...) -> None: ...
 
 class AttestorAnswer(_message.Message):
     __slots__ = ("name", "seconds", "selectors", "age_seconds", "failure", "needed", "entry_id", "spiffe_id", "also_missing")
@@ -421,16 +459,22 @@ class EntryVerdict(_message.Message):
     def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., verdict: _Optional[str] = ..., missing: _Optional[_Iterable[str]] = ..., x509_svid: _Optional[_Union[Svid, _Mapping]] = ..., priority: _Optional[int] = ..., template: _Optional[str] = ..., reason: _Optional[str] = ..., jwt_claims: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
 
 class ListTasksRequest(_message.Message):
-    __slots__ = ("include_ended",)
+    __slots__ = ("include_ended", "page_size", "page_token")
     INCLUDE_ENDED_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     include_ended: bool
-    def __init__(self, include_ended: _Optional[bool] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, include_ended: _Optional[bool] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListTasksResponse(_message.Message):
-    __slots__ = ("tasks",)
+    __slots__ = ("tasks", "next_page_token")
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.RepeatedCompositeFieldContainer[_tasks_pb2.Task]
-    def __init__(self, tasks: _Optional[_Iterable[_Union[_tasks_pb2.Task, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, tasks: _Optional[_Iterable[_Union[_tasks_pb2.Task, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class GetTaskRequest(_message.Message):
     __slots__ = ("task_id",)
@@ -465,10 +509,16 @@ class TaskSelection(_message.Message):
     def __init__(self, task_id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., selector: _Optional[str] = ...) -> None: ...
 
 class ChangeTasksResponse(_message.Message):
-    __slots__ = ("outcomes",)
+    __slots__ = ("outcomes", "left_out", "changed", "failed")
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    CHANGED_FIELD_NUMBER: _ClassVar[int]
+    FAILED_FIELD_NUMBER: _ClassVar[int]
     outcomes: _containers.RepeatedCompositeFieldContainer[TaskOutcome]
-    def __init__(self, outcomes: _Optional[_Iterable[_Union[TaskOutcome, _Mapping]]] = ...) -> None: ...
+    left_out: int
+    changed: int
+    failed: int
+    def __init__(self, outcomes: _Optional[_Iterable[_Union[TaskOutcome, _Mapping]]] = ..., left_out: _Optional[int] = ..., changed: _Optional[int] = ..., failed: _Optional[int] = ...) -> None: ...
 
 class TaskOutcome(_message.Message):
     __slots__ = ("task", "error")
@@ -497,10 +547,12 @@ class BlockTasksRequest(_message.Message):
     def __init__(self, block: _Optional[_Union[Block, _Mapping]] = ...) -> None: ...
 
 class BlockTasksResponse(_message.Message):
-    __slots__ = ("ended",)
+    __slots__ = ("ended", "left_out")
     ENDED_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     ended: _containers.RepeatedCompositeFieldContainer[_tasks_pb2.Task]
-    def __init__(self, ended: _Optional[_Iterable[_Union[_tasks_pb2.Task, _Mapping]]] = ...) -> None: ...
+    left_out: int
+    def __init__(self, ended: _Optional[_Iterable[_Union[_tasks_pb2.Task, _Mapping]]] = ..., left_out: _Optional[int] = ...) -> None: ...
 
 class UnblockTasksRequest(_message.Message):
     __slots__ = ("block",)
@@ -531,14 +583,16 @@ class ReloadPolicyRequest(_message.Message):
     def __init__(self, dry_run: _Optional[bool] = ..., folder: _Optional[str] = ...) -> None: ...
 
 class ReloadPolicyResponse(_message.Message):
-    __slots__ = ("digest", "digest_before", "consequences")
+    __slots__ = ("digest", "digest_before", "consequences", "left_out")
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     DIGEST_BEFORE_FIELD_NUMBER: _ClassVar[int]
     CONSEQUENCES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     digest: str
     digest_before: str
     consequences: _containers.RepeatedCompositeFieldContainer[PolicyConsequence]
-    def __init__(self, digest: _Optional[str] = ..., digest_before: _Optional[str] = ..., consequences: _Optional[_Iterable[_Union[PolicyConsequence, _Mapping]]] = ...) -> None: ...
+    left_out: int
+    def __init__(self, digest: _Optional[str] = ..., digest_before: _Optional[str] = ..., consequences: _Optional[_Iterable[_Union[PolicyConsequence, _Mapping]]] = ..., left_out: _Optional[int] = ...) -> None: ...
 
 class PolicyConsequence(_message.Message):
     __slots__ = ("task_id", "type", "spiffe_id", "outcome", "lost", "why")
@@ -809,12 +863,14 @@ class AuditFilter(_message.Message):
     def __init__(self, after_seq: _Optional[int] = ..., since_ms: _Optional[int] = ..., events: _Optional[_Iterable[str]] = ..., task_id: _Optional[str] = ..., type: _Optional[str] = ...) -> None: ...
 
 class ListAuditResponse(_message.Message):
-    __slots__ = ("records", "unwritten")
+    __slots__ = ("records", "unwritten", "left_out")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     UNWRITTEN_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[AuditRecord]
     unwritten: int
-    def __init__(self, records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ..., unwritten: _Optional[int] = ...) -> None: ...
+    left_out: int
+    def __init__(self, records: _Optional[_Iterable[_Union[AuditRecord, _Mapping]]] = ..., unwritten: _Optional[int] = ..., left_out: _Optional[int] = ...) -> None: ...
 
 class AuditRecord(_message.Message):
     __slots__ = ("seq", "at_ms", "event", "fields", "digest")
@@ -989,14 +1045,20 @@ class RevokedSvid(_message.Message):
     def __init__(self, kind: _Optional[str] = ..., id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., entry_id: _Optional[str] = ..., expires_at: _Optional[int] = ..., revoked_at: _Optional[int] = ...) -> None: ...
 
 class ListRevocationsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListRevocationsResponse(_message.Message):
-    __slots__ = ("revoked",)
+    __slots__ = ("revoked", "next_page_token")
     REVOKED_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     revoked: _containers.RepeatedCompositeFieldContainer[RevokedSvid]
-    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class SetFactRequest(_message.Message):
     __slots__ = ("name", "subject", "value", "valid_seconds")
@@ -1029,17 +1091,25 @@ class UnsetFactResponse(_message.Message):
     def __init__(self) -> None: ...
 
 class ListFactsRequest(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("page_size", "page_token", "name")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    name: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., name: _Optional[str] = ...) -> None: ...
 
 class ListFactsResponse(_message.Message):
-    __slots__ = ("facts",)
+    __slots__ = ("facts", "next_page_token")
     FACTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     facts: _containers.RepeatedCompositeFieldContainer[Fact]
-    def __init__(self, facts: _Optional[_Iterable[_Union[Fact, _Mapping]]] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, facts: _Optional[_Iterable[_Union[Fact, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Fact(_message.Message):
-    __slots__ = ("name", "subject", "source", "value", "age_seconds", "happened_at", "valid_seconds", "unwritten", "read_by")
+    __slots__ = ("name", "subject", "source", "value", "age_seconds", "happened_at", "valid_seconds", "unwritten", "read_by", "cut")
     NAME_FIELD_NUMBER: _ClassVar[int]
     SUBJECT_FIELD_NUMBER: _ClassVar[int]
     SOURCE_FIELD_NUMBER: _ClassVar[int]
@@ -1049,6 +1119,7 @@ class Fact(_message.Message):
     VALID_SECONDS_FIELD_NUMBER: _ClassVar[int]
     UNWRITTEN_FIELD_NUMBER: _ClassVar[int]
     READ_BY_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
     name: str
     subject: str
     source: str
@@ -1058,7 +1129,8 @@ class Fact(_message.Message):
     valid_seconds: float
     unwritten: bool
     read_by: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., source: _Optional[str] = ..., value: _Optional[_Union[_tasks_pb2.FactValue, _Mapping]] = ..., age_seconds: _Optional[float] = ..., happened_at: _Optional[int] = ..., valid_seconds: _Optional[float] = ..., unwritten: _Optional[bool] = ..., read_by: _Optional[_Iterable[str]] = ...) -> None: ...
+    cut: bool
+    def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., source: _Optional[str] = ..., value: _Optional[_Union[_tasks_pb2.FactValue, _Mapping]] = ..., age_seconds: _Optional[float] = ..., happened_at: _Optional[int] = ..., valid_seconds: _Optional[float] = ..., unwritten: _Optional[bool] = ..., read_by: _Optional[_Iterable[str]] = ..., cut: _Optional[bool] = ...) -> None: ...
 
 class ListReviewsRequest(_message.Message):
     __slots__ = ()
@@ -1167,22 +1239,24 @@ class CheckStep(_message.Message):
     def __init__(self, name: _Optional[str] = ..., outcome: _Optional[str] = ..., told: _Optional[str] = ..., hint: _Optional[str] = ..., milliseconds: _Optional[int] = ...) -> None: ...
 
 class ListExternalCredentialsRequest(_message.Message):
-    __slots__ = ("task_id", "residual", "limit")
+    __slots__ = ("task_id", "residual", "page_size", "page_token")
     TASK_ID_FIELD_NUMBER: _ClassVar[int]
     RESIDUAL_FIELD_NUMBER: _ClassVar[int]
-    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     task_id: str
     residual: bool
-    limit: int
-    def __init__(self, task_id: _Optional[str] = ..., residual: _Optional[bool] = ..., limit: _Optional[int] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, task_id: _Optional[str] = ..., residual: _Optional[bool] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListExternalCredentialsResponse(_message.Message):
-    __slots__ = ("credentials", "more")
+    __slots__ = ("credentials", "next_page_token")
     CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
-    MORE_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     credentials: _containers.RepeatedCompositeFieldContainer[ExternalCredential]
-    more: int
-    def __init__(self, credentials: _Optional[_Iterable[_Union[ExternalCredential, _Mapping]]] = ..., more: _Optional[int] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, credentials: _Optional[_Iterable[_Union[ExternalCredential, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class ExternalCredential(_message.Message):
     __slots__ = ("id", "task_id", "task_type", "spiffe_id", "provider", "recall", "resource", "actions", "state", "asked_at", "expires_at", "over_at", "attempts", "fault", "details")

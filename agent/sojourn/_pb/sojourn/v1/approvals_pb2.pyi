@@ -10,21 +10,25 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ListApprovalsRequest(_message.Message):
-    __slots__ = ("approval_id",)
+    __slots__ = ("approval_id", "page_size", "page_token")
     APPROVAL_ID_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     approval_id: str
-    def __init__(self, approval_id: _Optional[str] = ...) -> None: ...
+    page_size: int
+    page_token: str
+    def __init__(self, approval_id: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListApprovalsResponse(_message.Message):
-    __slots__ = ("approvals", "left_out")
+    __slots__ = ("approvals", "next_page_token")
     APPROVALS_FIELD_NUMBER: _ClassVar[int]
-    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
     approvals: _containers.RepeatedCompositeFieldContainer[Approval]
-    left_out: int
-    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., left_out: _Optional[int] = ...) -> None: ...
+    next_page_token: str
+    def __init__(self, approvals: _Optional[_Iterable[_Union[Approval, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Approval(_message.Message):
-    __slots__ = ("id", "digest", "task_id", "type", "description", "spiffe_id", "params", "grants", "approvers", "needed", "given", "requester", "program", "holder_pid", "holder_program", "asked_at", "expires_at", "life_seconds", "break_glass", "consequence", "when")
+    __slots__ = ("id", "digest", "task_id", "type", "description", "spiffe_id", "params", "grants", "approvers", "needed", "given", "requester", "program", "holder_pid", "holder_program", "asked_at", "expires_at", "life_seconds", "break_glass", "consequence", "when", "cut")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -53,6 +57,7 @@ class Approval(_message.Message):
     BREAK_GLASS_FIELD_NUMBER: _ClassVar[int]
     CONSEQUENCE_FIELD_NUMBER: _ClassVar[int]
     WHEN_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
     id: str
     digest: str
     task_id: str
@@ -74,7 +79,8 @@ class Approval(_message.Message):
     break_glass: bool
     consequence: str
     when: str
-    def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., task_id: _Optional[str] = ..., type: _Optional[str] = ..., description: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[_tasks_pb2.Grant, _Mapping]]] = ..., approvers: _Optional[_Iterable[str]] = ..., needed: _Optional[int] = ..., given: _Optional[_Iterable[_Union[Approver, _Mapping]]] = ..., requester: _Optional[_Union[Approver, _Mapping]] = ..., program: _Optional[str] = ..., holder_pid: _Optional[int] = ..., holder_program: _Optional[str] = ..., asked_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., life_seconds: _Optional[int] = ..., break_glass: _Optional[bool] = ..., consequence: _Optional[str] = ..., when: _Optional[str] = ...) -> None: ...
+    cut: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., task_id: _Optional[str] = ..., type: _Optional[str] = ..., description: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., params: _Optional[_Mapping[str, str]] = ..., grants: _Optional[_Iterable[_Union[_tasks_pb2.Grant, _Mapping]]] = ..., approvers: _Optional[_Iterable[str]] = ..., needed: _Optional[int] = ..., given: _Optional[_Iterable[_Union[Approver, _Mapping]]] = ..., requester: _Optional[_Union[Approver, _Mapping]] = ..., program: _Optional[str] = ..., holder_pid: _Optional[int] = ..., holder_program: _Optional[str] = ..., asked_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., life_seconds: _Optional[int] = ..., break_glass: _Optional[bool] = ..., consequence: _Optional[str] = ..., when: _Optional[str] = ..., cut: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Approver(_message.Message):
     __slots__ = ("uid", "login_uid", "pid", "role")

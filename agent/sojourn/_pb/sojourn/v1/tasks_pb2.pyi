@@ -73,7 +73,7 @@ class Grant(_message.Message):
     def __init__(self, resource: _Optional[str] = ..., actions: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Task(_message.Message):
-    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses", "parent_id", "depth", "actors", "approval", "outside", "explanation", "passes", "refused", "refusals")
+    __slots__ = ("id", "type", "spiffe_id", "state", "reason", "version", "grants", "created_at", "expires_at", "holder_pid", "tokens_issued", "params", "calls", "uses", "parent_id", "depth", "actors", "approval", "outside", "explanation", "passes", "refused", "refusals", "cut")
     class ParamsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -104,6 +104,7 @@ class Task(_message.Message):
     PASSES_FIELD_NUMBER: _ClassVar[int]
     REFUSED_FIELD_NUMBER: _ClassVar[int]
     REFUSALS_FIELD_NUMBER: _ClassVar[int]
+    CUT_FIELD_NUMBER: _ClassVar[int]
     id: str
     type: str
     spiffe_id: str
@@ -127,7 +128,8 @@ class Task(_message.Message):
     passes: _containers.RepeatedScalarFieldContainer[str]
     refused: int
     refusals: _containers.RepeatedCompositeFieldContainer[RefusedRequest]
-    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ..., parent_id: _Optional[str] = ..., depth: _Optional[int] = ..., actors: _Optional[_Iterable[str]] = ..., approval: _Optional[_Union[TaskApproval, _Mapping]] = ..., outside: _Optional[_Iterable[_Union[Outside, _Mapping]]] = ..., explanation: _Optional[str] = ..., passes: _Optional[_Iterable[str]] = ..., refused: _Optional[int] = ..., refusals: _Optional[_Iterable[_Union[RefusedRequest, _Mapping]]] = ...) -> None: ...
+    cut: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, id: _Optional[str] = ..., type: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., state: _Optional[str] = ..., reason: _Optional[str] = ..., version: _Optional[int] = ..., grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., created_at: _Optional[int] = ..., expires_at: _Optional[int] = ..., holder_pid: _Optional[int] = ..., tokens_issued: _Optional[int] = ..., params: _Optional[_Mapping[str, str]] = ..., calls: _Optional[int] = ..., uses: _Optional[_Iterable[_Union[Use, _Mapping]]] = ..., parent_id: _Optional[str] = ..., depth: _Optional[int] = ..., actors: _Optional[_Iterable[str]] = ..., approval: _Optional[_Union[TaskApproval, _Mapping]] = ..., outside: _Optional[_Iterable[_Union[Outside, _Mapping]]] = ..., explanation: _Optional[str] = ..., passes: _Optional[_Iterable[str]] = ..., refused: _Optional[int] = ..., refusals: _Optional[_Iterable[_Union[RefusedRequest, _Mapping]]] = ..., cut: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RefusedRequest(_message.Message):
     __slots__ = ("refused_at", "resource", "action", "code", "method", "target", "count")

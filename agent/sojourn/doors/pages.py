@@ -1,0 +1,110 @@
+"""Lists in pages, as Google's AIP-158 has them: `page_size`, `page_token`, `next_page_token`.
+
+A page token is the key of the last thing that was told, which that has for as long as it is there. So whoever reads on
+misses nothing that is there all the while and is told nothing twice, whatever comes and goes between two pages; and
+nothing is kept for a reader. However much a workload has made, a page is small and is made in some milliseconds.
+"""
+
+import base64
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from heapq import nsmallest
+from operator import itemgetter
+from typing import Any, Generic, Protocol, TypeVar
+
+from google.protobuf.message import Message
+
+from sojourn.errors import InvalidInput
+from sojourn.limits import LISTED_TEXT, PAGE_BYTES, PAGE_ITEMS, PAGE_TOKEN_MAX
+
+Item = TypeVar("Item")
+Told = TypeVar("Told", bound=Message)
+Key = tuple[Any, ...]
+FIRST = itemgetter(0)
+
+
+class Asked(Protocol):
+    """A request for a page."""
+
+    @property
+    def page_size(self) -> int: ...
+
+    @property
+    def page_token(self) -> str: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Pages(Generic[Item, Told]):
+    """How things of one kind are listed: in the order of `key`, whose parts are of these `kinds`, each as `message`.
+
+    None in the place of a message: it has gone meanwhile, and is left out.
+    """
+
+    kinds: tuple[type[datetime | int | str], ...]
+    key: Callable[[Item], Key]
+    message: Callable[[Item], Told | None]
+
+    def page(self, items: Iterable[Item], asked: Asked) -> tuple[list[Told], str]:
+        """The page that is asked for, and the token of the next one, '' if there is none. Raise InvalidInput."""
+        if asked.page_size < 0:
+            raise InvalidInput("page_size is less than 0")
+        most = min(asked.page_size or PAGE_ITEMS, PAGE_ITEMS)
+        keyed: Iterable[tuple[Key, Item]] = ((self.key(each), each) for each in items)
+        if asked.page_token:
+            after = self._key_of(asked.page_token)
+            keyed = (each for each in keyed if each[0] > after)
+        found = nsmallest(most + 1, keyed, key=FIRST)
+        told: list[Told] = []
+        last, room = None, PAGE_BYTES
+        for key, item in found[:most]:
+            made = self.message(item)
+            room -= 0 if made is None else made.ByteSize()
+            if told and room < 0:
+                break
+            last = key
+            if made is not None:
+                told.append(made)
+        return told, "" if last is None or last == found[-1][0] else self._token_of(last)
+
+    def _token_of(self, key: Key) -> str:
+        text = json.dumps(key, default=datetime.isoformat, separators=(",", ":"))
+        return base64.urlsafe_b64encode(text.encode()).decode()
+
+    def _key_of(self, unverified_token: str) -> Key:
+        if len(unverified_token) <= PAGE_TOKEN_MAX:
+            try:
+                parts = json.loads(base64.b64decode(unverified_token, altchars=b"-_", validate=True))
+                return tuple(_part(kind, part) for kind, part in zip(self.kinds, parts, strict=True))
+            except (ValueError, TypeError, RecursionError):
+                pass
+        raise InvalidInput("page_token is not one that this list has given")
+
+
+def _part(kind: type[datetime | int | str], part: object) -> datetime | int | str:
+    """One part of a key as it was. Raise ValueError or TypeError."""
+    if kind is datetime:
+        made = datetime.fromisoformat(part)  # type: ignore[arg-type]  # what is no text is a TypeError
+        if made.tzinfo is None:
+            raise ValueError
+        return made
+    if type(part) is not kind:
+        raise TypeError
+    return part
+
+
+def fitting(texts: Iterable[str]) -> list[str]:
+    """The first of these texts, as many as PAGE_BYTES has room for."""
+    found, room = [], PAGE_BYTES
+    for text in texts:
+        room -= len(text.encode("utf-8", "surrogatepass"))
+        if room < 0:
+            break
+        found.append(text)
+    return found
+
+
+def cut(text: str) -> str:
+    """A text of a workload as it stands in lists: as long as people read, and no longer."""
+    return text[:LISTED_TEXT]
