@@ -13,6 +13,8 @@ from fakes.task_room import ISSUER, Room
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import InvalidInput, StoreFailed
 from sojourn.limits import (
+    DPOP_AGE_SECONDS,
+    DPOP_SKEW_SECONDS,
     SINGLE_USES_REMEMBERED,
     TOKEN_SKEW_SECONDS,
     TOKEN_TTL_HIGH_CLASS_SECONDS,
@@ -58,7 +60,7 @@ class Court(Room):
         super().__init__(clock, TYPES)
         self.authority = authority_in(folder, clock)
         replays = Replays(clock.now, clock.boot)
-        clock.advance(10)  # so that proofs of now are of after its beginning
+        clock.advance(DPOP_AGE_SECONDS + DPOP_SKEW_SECONDS)  # so that proofs need no nonce
         self.judging = Judging(self.engine, FakeIdentities(self.authority, clock), replays, clock)
 
     async def token(self, type_name="triage", actions=("ticket:read",), **arguments):
