@@ -334,6 +334,7 @@ FACTS_PER_TYPE = 50
 FACTS = 10_000  # at about 1 KiB each
 FACTS_OF_OTHERS = 9_000  # than operators, who can say something whatever workloads do
 FACTS_PER_WORKLOAD = 1_000  # that it publishes
+FACTS_OTHERWISE_TOLD = 20  # to whom says something, of those that count before it: a few lines of a terminal
 FACTS_PER_ISSUER = 5_000  # of signed events: an identity provider tells of many
 FACT_VALUE_MAX_BYTES = 4_096  # as of a parameter
 FACT_SOURCE_MAX_BYTES = 2_048

@@ -152,7 +152,7 @@ class Facts:
         return self._clock.boot() - fact.since
 
     def context(self, params: Mapping[str, Param], rules: Mapping[str, FactRule], subjects: Sequence[str]) -> Context:
-        """What policies with these rules may read about the first of `subjects` of whom somebody said something."""
+        """What policies with these rules may read: of the first source that said something about one of `subjects`."""
         boot = self._clock.boot()
         return readings.context(params, rules, subjects, boot, self._written, self._unwritten)
 

@@ -13,6 +13,7 @@ from fakes.journals import FakeAuditStore
 from sojourn.clock import Alarms
 from sojourn.errors import InvalidInput, LimitExceeded, StoreFailed
 from sojourn.oversight import facts as facts_module
+from sojourn.oversight import readings
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.facts import Facts
 from sojourn.oversight.publications import Publication
@@ -76,6 +77,37 @@ class TestLookup:
         assert 2 == ground.read(sources=(MONITOR, ISSUER))
         assert 1 == ground.read(sources=(ISSUER, MONITOR))
         assert "missing" == ground.read(sources=(OPERATOR,))
+
+    async def test_sources_before_subjects(self, ground):
+        """What a source that ranks before said generally is not overruled by what a later one says of a single one."""
+        await ground.say(value=0, subject=WORKLOAD, source=MONITOR)
+        await ground.say(value=0, subject=TASK, source=MONITOR)
+        await ground.say(value=9)
+        assert 9 == ground.read(sources=(OPERATOR, MONITOR))
+        assert 0 == ground.read(sources=(MONITOR, OPERATOR))
+        await ground.say(value=5, subject=WORKLOAD)
+        assert 5 == ground.read(sources=(OPERATOR, MONITOR))
+
+    async def test_what_counts_before(self, ground):
+        """What is said is told from what counts before it and differs: by its source, or of fewer by the same one."""
+        await ground.say(value=9)
+        await ground.say(value=0, subject=WORKLOAD)
+        await ground.say(value=9, subject=TASK)
+        await ground.say(value=1, subject="spiffe://example.org/x", source=MONITOR)
+        await ground.say(value="x", source=MONITOR)
+        said, others = ground.facts.find(("n", "", OPERATOR)), ground.facts.all()
+        for sources, expected in (
+            ((OPERATOR,), {0}),
+            ((OPERATOR, MONITOR), {0}),
+            ((MONITOR, OPERATOR), {0, 1}),
+            ((MONITOR,), set()),
+        ):
+            rule = FactRule(type="long", sources=sources)
+            found = readings.before(said, rule, others, ground.clock.boot())
+            assert expected == {fact.value for fact in found}
+        ground.clock.advance(60)
+        stale = FactRule(type="long", sources=(MONITOR, OPERATOR), max_age="1m")
+        assert [] == readings.before(said, stale, others, ground.clock.boot())
 
     async def test_the_next_best(self, ground):
         """A fact that is stale, or of another type, gives way to the next source and the next subject."""
