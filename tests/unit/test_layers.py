@@ -49,6 +49,7 @@ LAYERS = [
         "identity.templates",
         "tasks.grants",
         "tasks.duties",
+        "tasks.tokentimes",
         "tasks.tokens",
         "tasks.bound",
         "tasks.fitting",
@@ -177,6 +178,7 @@ PURE = [
     "oversight.approvals",
     "tasks.grants",
     "tasks.duties",
+    "tasks.tokentimes",
     "tasks.tokens",
     "tasks.bound",
     "tasks.fitting",
@@ -285,6 +287,7 @@ SDK_SEES = [
         "tasks.senders",
         "tasks.served",
         "tasks.tokens",
+        "tasks.tokentimes",
     ),
 ]
 NOT_IN_THE_SDK = (

@@ -228,6 +228,7 @@ class ValidationApi:
                 await asyncio.sleep(0)
         engine = self._engine
         feed = pb.TaskFeed(snapshot=snapshot, epoch=engine.epoch, issuer=engine.issuer, keys=engine.keys.jwks)
+        feed.steady_seconds = engine.issuing.steady()
         return feed.SerializeToString()
 
     def _check_serves(self, standing: Standing, audiences: Sequence[str]) -> None:
@@ -244,7 +245,8 @@ class ValidationApi:
 
     def _heartbeat(self) -> pb.TaskFeed:
         sent = int(self._clock.now().timestamp() * 1000)
-        return pb.TaskFeed(heartbeat=pb.Heartbeat(sent_at_ms=sent), epoch=self._engine.epoch)
+        beat = pb.Heartbeat(sent_at_ms=sent)
+        return pb.TaskFeed(heartbeat=beat, epoch=self._engine.epoch, steady_seconds=self._engine.issuing.steady())
 
 
 class AttestedCallers:

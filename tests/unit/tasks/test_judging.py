@@ -104,6 +104,16 @@ class TestSignaturesRemembered:
         court.clock.advance(3600)
         assert "expired" == court.code(token)
 
+    async def test_a_clock_that_is_set_back(self, court):
+        """A step back of the wall clock revives no token that has lived for its time, and hurts none that has not."""
+        token = await court.token()
+        court.clock.advance(62)
+        court.clock.step_wall(-62)
+        assert "expired" == court.code(token)
+        young = await court.token()
+        court.clock.step_wall(-1)
+        assert "" == court.code(young)
+
     async def test_of_a_key_that_is_withdrawn(self, court):
         """Once its key is not published any more, a token is refused though its signature was good."""
         token = await court.token()
@@ -333,7 +343,7 @@ class TestUse:
         court.clock.advance(200)
         assert "expired" == await court.spent(token, **arguments)
         court.clock.step_wall(-199)
-        assert "used" == await court.spent(token, **arguments)
+        assert "expired" == await court.spent(token, **arguments)
         assert 1 == len(court.judging._uses)
 
     async def test_other_tokens_are_used_often(self, court):
