@@ -185,6 +185,27 @@ class TestOrder:
         assert not await ground.say(value=1, source=ISSUER, ago=-10)
         assert 2 == ground.read(sources=(ISSUER,))
 
+    @pytest.mark.parametrize("ahead", [5, 50])
+    async def test_a_later_one_after_one_that_was_ahead(self, ground, ahead):
+        """What was dated ahead keeps nothing out that comes after it and is of now, also once it is over and taken back."""
+        assert await ground.say(value=1, source=ISSUER, ago=-ahead)
+        assert await ground.say(value=2, source=ISSUER)
+        assert 2 == ground.read(sources=(ISSUER,))
+        assert await ground.say(value=1, source=ISSUER, ago=-ahead)
+        await ground.facts.unset("n", "", ISSUER, {})
+        assert await ground.say(value=2, source=ISSUER)
+        assert await ground.say(value=1, source=ISSUER, ago=-ahead)
+        later = await ground.again()
+        assert await later.say(value=2, source=ISSUER)
+        assert not await later.say(value=1, source=ISSUER, ago=1)
+        assert 2 == later.read(sources=(ISSUER,))
+
+    async def test_a_clock_that_is_ahead_over_a_restart(self, ground):
+        """The order of what a clock ahead has said is known after a restart too."""
+        assert await ground.say(value=2, source=ISSUER, ago=-20)
+        later = await ground.again()
+        assert not await later.say(value=1, source=ISSUER, ago=-10)
+
     async def test_at_once(self, ground):
         """Of what is said at the same time the last word counts, in memory and on disk."""
         saying = [ground.say(value=value) for value in range(20)]
