@@ -256,6 +256,9 @@ JWT_SVIDS_READ_KEPT_PER_ID_BYTES = 1024 * 1024
 JWT_SVIDS_READ_SECONDS = 600.0  # after which one is read again, and its signature checked
 VALIDATIONS_KEPT = 1_024  # answers about those, ready to be sent again
 VALIDATIONS_KEPT_BYTES = 4 * 1024 * 1024  # of those, with the tokens
+# Of running, that a key is published on which had ended by the wall clock when the agent started: a machine whose clock
+# starts weeks ahead is put right long before.
+JWT_KEY_KEPT_ENDED_SECONDS = 3_600
 JWT_KEY_OVERLAP_SECONDS = 3_600  # that a JWT authority is published before it signs: who keeps keys looks hourly
 OVERLAP_SHARE = 1 / 3  # of the life of those, at the most: the rest is for what is signed to end
 RSA_KEY_BITS = 2_048  # of an authority for RS256: what all clouds take; one signs for a month, in half a millisecond

@@ -153,14 +153,18 @@ class TestJwt:
         assert ("INVALID_ARGUMENT", True) == (status, expected in text)
 
     def test_after_the_keys_have_ended(self, agent: SteppedAgent) -> None:
-        """A step over the life of the JWT keys brings a new key to the streams, and it signs at once."""
+        """A step over the life of the JWT keys brings a new key to the streams, and it signs at once. Back again, what was
+        signed before is as good as ever.
+        """
         with Wire(agent.socket) as wire:
             method = WORKLOAD_API + "FetchJWTBundles"
             stream = wire.stream(method, workload.JWTBundlesRequest(), workload.JWTBundlesResponse, timeout=60)
-            old = next(stream)
+            old, before = next(stream), jwt(wire)
             agent.step(40 * DAY)
             assert ID == validated(wire, jwt(wire))
             assert old != next(stream)
+            agent.step(-40 * DAY)
+            assert ID == validated(wire, before)
 
 
 class TestEntries:
