@@ -49,7 +49,7 @@ _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 log = logging.getLogger("sojourn.guard")
 NO_ACTION: Final = "no action is defined for this method and path"
 # Reason codes of tokens that may be good, which nobody can tell or record now.
-_NOT_NOW: Final = frozenset({"unavailable", "stale_feed", "store_failed", "store_full"})
+_NOT_NOW: Final = frozenset({"unavailable", "stale_feed", "store_failed", "store_full", "database_damaged"})
 Digest = Callable[[], Awaitable[str]]
 Content = Callable[[], Awaitable[bytes]]
 

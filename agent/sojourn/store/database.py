@@ -26,6 +26,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sojourn.errors import Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
 from sojourn.hooks import Hooks
 from sojourn.limits import WRITES_PER_COMMIT, WRITES_WAITING
+from sojourn.oautherrors import DatabaseDamaged
 from sojourn.store import tables
 from sojourn.store.files import DatabaseFiles
 from sojourn.store.prepared import Prepared
@@ -33,6 +34,7 @@ from sojourn.store.wal import TornTail, torn_tail
 
 T = TypeVar("T")
 BUSY_MS = 5_000
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BEGIN, _BEGIN_WRITING = Prepared(text("BEGIN")), Prepared(text("BEGIN IMMEDIATE"))
 
 
@@ -106,6 +108,7 @@ class Database:
             return self._read(work)
         except Exception as error:
             reason = error.public if isinstance(error, SojournError) else type(error).__name__
+            reason = "it is damaged" if isinstance(error, DatabaseDamaged) else reason
             raise CannotStart(
                 f"the database's {what} cannot be read: {reason}; restore it from a backup or give another --data-dir",
                 detail=str(error),
@@ -115,8 +118,8 @@ class Database:
         try:
             with self._engine.connect() as connection:
                 return work(connection)
-        except SQLAlchemyError as error:
-            raise _ours(error) from error
+        except (SQLAlchemyError, UnicodeError) as error:
+            raise _ours(error, "the database cannot be read") from error
 
     def close(self) -> None:
         self._closed = True
@@ -232,18 +235,27 @@ def _told(error: Exception) -> SojournError:
     return error if isinstance(error, SojournError) else _ours(error)
 
 
-def _ours(error: Exception) -> SojournError:
+def _ours(error: Exception, otherwise: str = "the database did not take the write") -> SojournError:
     detail = f"{type(error).__name__}: {error}"
+    if _is_damage(error):
+        return DatabaseDamaged("the database is damaged: stop the agent and restore it from a backup", detail=detail)
     if isinstance(error, DBAPIError):
         said = str(error.orig)
         if "full" in said:
             return StoreFull("the data folder has no room left", detail=detail)
         if "readonly" in said:
             return StoreFailed("the data folder is read-only", detail=detail)
-        return StoreFailed("the database did not take the write", detail=detail)
+        return StoreFailed(otherwise, detail=detail)
     if isinstance(error, OSError):
-        return StoreFailed("the database did not take the write", detail=detail)
+        return StoreFailed(otherwise, detail=detail)
     return Bug("the database work failed", detail=detail)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether SQLite says that what it reads is not what was written, or Python that a text in it is none."""
+    orig = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(orig, "sqlite_errorcode", 0) & 0xFF
+    return code in _DAMAGED or isinstance(orig, UnicodeError) or "Could not decode" in str(orig)
 
 
 def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
@@ -310,8 +322,8 @@ def _check_ours(path: Path) -> None:
             names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         finally:
             connection.close()
-    except sqlite3.Error as error:
-        raise _unusable(path, str(error)) from error
+    except (sqlite3.Error, UnicodeError) as error:  # its own error may have text of the file that is none
+        raise _unusable(path, str(error) if isinstance(error, sqlite3.Error) else "it is damaged") from error
     if names and "alembic_version" not in names:
         raise CannotStart(f"the database {str(path)!r} is not Sojourn's: it has other tables; it was left alone")
 
@@ -361,4 +373,6 @@ def upgrade(connection: Connection) -> None:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, UnicodeError):
+        return "it is damaged"
     return str(error.orig) if isinstance(error, DBAPIError) else f"{type(error).__name__}"
