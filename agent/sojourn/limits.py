@@ -348,13 +348,13 @@ REDECIDED_AT_ONCE = 100  # tasks, before others have a turn: about 10 ms
 DELEGATION_DEPTH = 8  # hand-overs from a task that was begun to the last; each makes tokens longer
 DELEGATION_CHILDREN = 100  # of one task
 DELEGATION_TICKET_SECONDS = 60.0  # to carry a ticket to another process; over that it is lost, or stolen
-DELEGATION_TICKETS = 20_000  # outstanding, half of them of one user's tasks: as many as tasks may live
+DELEGATION_TICKETS = 20_000  # outstanding, of one user's tasks half of what others leave: as many as tasks may live
 
 # --- approval -------------------------------------------------------------------------------------------------------
 APPROVALS_PER_TASK = 5  # people who must agree
 APPROVAL_WHEN_MAX = 4_096  # characters of the condition: it stands in each request, and people read it
 APPROVAL_MAX_SECONDS = 86_400
-APPROVALS_WAITING = 1_000  # tasks that wait: more than people can look at
+APPROVALS_WAITING = 1_000  # tasks that wait, shared like them: more than people can look at
 APPROVALS_WAITING_PER_UID = 100  # so that one user's requests do not bury the others'
 APPROVALS_LISTED_BYTES = 2 * 1024 * 1024  # in one answer: half of what clients take
 NOTICES = (
@@ -379,7 +379,7 @@ BREAK_GLASS_MAX_SECONDS = 3_600
 
 # --- live tasks and the feed ----------------------------------------------------------------------------------------
 IDEMPOTENCY_KEY_MAX = 200  # characters
-LIVE_TASKS = 20_000
+LIVE_TASKS = 20_000  # of one user or SPIFFE ID half of what others leave (shares.py): two do not take all there is
 LIVE_TASKS_PER_UID = 10_000
 REMOTE_TASKS_PER_ID = 5_000  # of one SPIFFE ID on other machines, which all replicas of a workload share
 SVIDS_PER_TASK = 1_000  # that its tokens were given for and that have not ended: it ends if one is revoked

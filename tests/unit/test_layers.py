@@ -14,7 +14,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
-    ["errors", "hooks", "installing", "limits", "lean", "wholefile"],
+    ["errors", "hooks", "installing", "limits", "lean", "shares", "wholefile"],
     ["oautherrors"],
     [
         "allowance",
