@@ -50,12 +50,11 @@ class Said:
     @classmethod
     def of(cls, dated: datetime, now: datetime, last: "Said | None") -> Self:
         """What is said now, after the source has said something `last`."""
-        if dated > now + timedelta(seconds=JWT_LEEWAY_SECONDS):
-            dated = now
         if dated <= now:
             return cls(dated, dated)
         came = now.replace(microsecond=0)  # signed events are dated to the second: one of this second is no older
-        return cls(came if last is None else max(came, last.happened_at), dated)
+        came = came if last is None else max(came, last.happened_at)
+        return cls(came, came if dated > now + timedelta(seconds=JWT_LEEWAY_SECONDS) else dated)
 
     def is_before(self, last: "Said | None") -> bool:
         """Whether it is older than what was said last. Of two that were ahead as they came the source's clock says so,
