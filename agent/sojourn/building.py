@@ -44,6 +44,7 @@ from sojourn.spiffe.replays import Replays
 from sojourn.store import wal
 from sojourn.store.audit import AuditTable
 from sojourn.store.auditpages import AuditPages
+from sojourn.store.bootid import boot_id
 from sojourn.store.credentials import CredentialTable
 from sojourn.store.database import open_sqlite
 from sojourn.store.entries import EntryTable
@@ -188,7 +189,7 @@ class Rooms:
         self.facts = Facts(FactTable(self._database, self.journal), audit, clock, alarms)
         await self.facts.start()
         self.engine = engine = TaskEngine(
-            {}, table, audit, keys, config.issuer, self._epoch, clock, alarms, holders, self.facts
+            {}, table, audit, keys, config.issuer, self._epoch, clock, alarms, holders, self.facts, boot_id()
         )
         self.changing = Changing(engine)
         self.outlets = Outlets(load_providers(config.providers), clock, deadlines(config.providers))

@@ -1,7 +1,9 @@
 """Time, and alarms on it.
 
 Wall time (`now`) stands in certificates and tokens. Durations run on the boot clock, which goes on while the machine
-sleeps and which nobody can set: a step of the wall clock neither extends nor revives anything.
+sleeps and which nobody can set: a step of the wall clock neither extends nor revives a task, a fact or an entry. Task
+tokens are judged by both clocks (`tasks/tokentimes.py`). SVIDs are for readers who have the wall clock alone, and who
+take one that has ended again where that is set back.
 """
 
 import asyncio

@@ -276,6 +276,9 @@ JWT_SVIDS_READ_KEPT_PER_ID_BYTES = 1024 * 1024
 JWT_SVIDS_READ_SECONDS = 600.0  # after which one is read again, and its signature checked
 VALIDATIONS_KEPT = 1_024  # answers about those, ready to be sent again
 VALIDATIONS_KEPT_BYTES = 4 * 1024 * 1024  # of those, with the tokens
+# Of running, that a key is published on which had ended by the wall clock when the agent started: a machine whose clock
+# starts weeks ahead is put right long before.
+JWT_KEY_KEPT_ENDED_SECONDS = 3_600
 JWT_KEY_OVERLAP_SECONDS = 3_600  # that a JWT authority is published before it signs: who keeps keys looks hourly
 OVERLAP_SHARE = 1 / 3  # of the life of those, at the most: the rest is for what is signed to end
 RSA_KEY_BITS = 2_048  # of an authority for RS256: what all clouds take; one signs for a month, in half a millisecond
@@ -354,6 +357,7 @@ FACTS_PER_TYPE = 50
 FACTS = 10_000  # at about 1 KiB each
 FACTS_OF_OTHERS = 9_000  # than operators, who can say something whatever workloads do
 FACTS_PER_WORKLOAD = 1_000  # that it publishes
+FACTS_OTHERWISE_TOLD = 20  # to whom says something, of those that count before it: a few lines of a terminal
 FACTS_PER_ISSUER = 5_000  # of signed events: an identity provider tells of many
 FACT_VALUE_MAX_BYTES = 4_096  # as of a parameter
 FACT_SOURCE_MAX_BYTES = 2_048
@@ -364,13 +368,13 @@ REDECIDED_AT_ONCE = 100  # tasks, before others have a turn: about 10 ms
 DELEGATION_DEPTH = 8  # hand-overs from a task that was begun to the last; each makes tokens longer
 DELEGATION_CHILDREN = 100  # of one task
 DELEGATION_TICKET_SECONDS = 60.0  # to carry a ticket to another process; over that it is lost, or stolen
-DELEGATION_TICKETS = 20_000  # outstanding, half of them of one user's tasks: as many as tasks may live
+DELEGATION_TICKETS = 20_000  # outstanding, of one user's tasks half of what others leave: as many as tasks may live
 
 # --- approval -------------------------------------------------------------------------------------------------------
 APPROVALS_PER_TASK = 5  # people who must agree
 APPROVAL_WHEN_MAX = 4_096  # characters of the condition: it stands in each request, and people read it
 APPROVAL_MAX_SECONDS = 86_400
-APPROVALS_WAITING = 1_000  # tasks that wait: more than people can look at
+APPROVALS_WAITING = 1_000  # tasks that wait, shared like them: more than people can look at
 APPROVALS_WAITING_PER_UID = 100  # so that one user's requests do not bury the others'
 NOTICES = (
     2_000  # about requests, to the configured notifier: twice as many as may wait, which are to be told of as over
@@ -394,7 +398,8 @@ BREAK_GLASS_MAX_SECONDS = 3_600
 
 # --- live tasks and the feed ----------------------------------------------------------------------------------------
 IDEMPOTENCY_KEY_MAX = 200  # characters
-LIVE_TASKS = 100_000  # at about 1 KiB each; a bare exchange's lives as long as its token: 1,666 a second for 60 s
+LIVE_TASKS = 100_000  # of one user or SPIFFE ID half of what others leave (shares.py): two do not take all there is.
+# Each is about 1 KiB, and a bare exchange's lives as long as its token: 1,666 a second for 60 s.
 LIVE_TASKS_PER_UID = 50_000  # 833 a second, if tokens live for 60 s
 TASKS_ENDED_AT_ONCE = 25  # at about 0.1 ms each, before others are answered
 REMOTE_TASKS_PER_ID = 25_000  # of one SPIFFE ID on other machines, which all replicas of a workload share

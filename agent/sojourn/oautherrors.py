@@ -1,4 +1,4 @@
-"""Errors of the token service and of what its tokens guard, beside those of `errors`."""
+"""Errors of the token service, of what its tokens guard, and of a damaged database, beside those of `errors`."""
 
 from collections.abc import Sequence
 
@@ -9,6 +9,7 @@ from sojourn.errors import (
     InvalidToken,
     Refused,
     SojournError,
+    StoreFailed,
     Unavailable,
 )
 
@@ -167,3 +168,9 @@ class ToolRefused(Refused):
         self.action = action
         self.reason = why.public
         self.reason_code = why.remote_code or why.code
+
+
+class DatabaseDamaged(StoreFailed):
+    """What is in the database is not what an agent has written; nothing was changed."""
+
+    code = "database_damaged"

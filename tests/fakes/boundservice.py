@@ -11,7 +11,7 @@ from typing import Any
 from fakes.clock import FakeClock
 from fakes.fake_agent import FakeAgent
 from fakes.task_feed import AUDIENCE, HOLDER, ISSUER, live, over, signing_key, snapshot
-from sojourn.limits import DPOP_SKEW_SECONDS
+from sojourn.limits import DPOP_AGE_SECONDS, DPOP_SKEW_SECONDS
 from sojourn.sdk.answers import Answer
 from sojourn.sdk.client import Client
 from sojourn.sdk.guard import Action, Guard, HttpRequest, Refusal
@@ -43,7 +43,7 @@ class Service:
         self.agent = agent
         self.verifier = TaskVerifier(client, AUDIENCE, now=self.clock.now)
         self.guard = self.another_guard()
-        self.clock.advance(2 * DPOP_SKEW_SECONDS)
+        self.clock.advance(DPOP_AGE_SECONDS + DPOP_SKEW_SECONDS)
         self.contents = 0
 
     def another_guard(self, **options: Any) -> Guard:

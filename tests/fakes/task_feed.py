@@ -32,6 +32,7 @@ def token(
     params: Mapping[str, str | int | bool] | None = None,
     bind: Mapping[str, tuple[str, ...]] | None = None,
     asks: Sequence[str] = (),
+    steady: float | None = None,
 ) -> str:
     now = datetime.now(UTC)
     return tokens.issue(
@@ -48,6 +49,7 @@ def token(
         params=params,
         bind=bind,
         asks=tuple(asks),
+        steady=steady,
     ).token
 
 
@@ -71,8 +73,8 @@ def delta(*tasks: pb.TaskState, epoch: int = 1, keys: Sequence[SigningKey] = ())
     return pb.TaskFeed(delta=pb.Delta(tasks=tasks), epoch=epoch, keys=jwks(*keys) if keys else b"")
 
 
-def heartbeat(epoch: int = 1) -> pb.TaskFeed:
-    return pb.TaskFeed(heartbeat=pb.Heartbeat(sent_at_ms=1), epoch=epoch)
+def heartbeat(epoch: int = 1, steady: float = 0) -> pb.TaskFeed:
+    return pb.TaskFeed(heartbeat=pb.Heartbeat(sent_at_ms=1), epoch=epoch, steady_seconds=steady)
 
 
 class Boot:

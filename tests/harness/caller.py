@@ -134,7 +134,7 @@ async def do(client, doing, asked, held):
             status = await client.attach_task(asked["task"])
             say(event="task", id=status.id, state=status.state, reason=status.reason)
         case "publish":
-            await client.publish_fact(asked["name"], asked["value"])
+            await client.publish_fact(asked["name"], asked["value"], subject=asked.get("subject", ""))
             say(event="said")
         case "publish_many":  # of as many subjects
             said, codes = 0, set()

@@ -15,12 +15,17 @@ from cryptography import x509
 from harness.agent import SAMPLES, AgentProcess
 from harness.callers import Caller
 from harness.clocks import SteppedAgent
+from harness.facttypes import PERMIT
+from harness.looking import until
 from harness.program import Program
 from harness.raw import WORKLOAD_API, Admin, Wire, refusal
 from harness.reading import certificates, claims, uris
-from harness.taskagent import CONFIG, ISSUER, TICKETS
+from harness.taskagent import CONFIG, ISSUER, TICKETS, write_type
 from harness.webclients import web
+from sojourn import Client
 from sojourn._pb import workload_pb2 as workload
+from sojourn.errors import InvalidToken
+from sojourn.sdk.verifier import TaskVerifier
 
 DAY = timedelta(days=1)
 STEPS = pytest.mark.parametrize("step", [DAY, -DAY], ids=["a day ahead", "a day back"])
@@ -150,14 +155,18 @@ class TestJwt:
         assert ("INVALID_ARGUMENT", True) == (status, expected in text)
 
     def test_after_the_keys_have_ended(self, agent: SteppedAgent) -> None:
-        """A step over the life of the JWT keys brings a new key to the streams, and it signs at once."""
+        """A step over the life of the JWT keys brings a new key to the streams, and it signs at once. Back again, what was
+        signed before is as good as ever.
+        """
         with Wire(agent.socket) as wire:
             method = WORKLOAD_API + "FetchJWTBundles"
             stream = wire.stream(method, workload.JWTBundlesRequest(), workload.JWTBundlesResponse, timeout=60)
-            old = next(stream)
+            old, before = next(stream), jwt(wire)
             agent.step(40 * DAY)
             assert ID == validated(wire, jwt(wire))
             assert old != next(stream)
+            agent.step(-40 * DAY)
+            assert ID == validated(wire, before)
 
 
 class TestEntries:
@@ -190,6 +199,29 @@ class TestTasks:
                 assert [task] == [each["id"] for each in agent.json("task", "list")["tasks"]]
             fresh = holder.ask("token", task=task)["token"]
             assert holder.ask("validate", token=fresh, audience=TICKETS)["valid"]
+
+    async def test_what_has_ended(self) -> None:
+        """A step back revives no token that has lived for its time: not at the agent, nor at a service by itself."""
+        own = SteppedAgent(config=CONFIG.format(level="info"))
+        types = own.folder / "types"
+        types.mkdir()
+        ceiling = f'[[ceiling]]\nresource = "{TICKETS}"\nactions = ["ticket:read"]\n'
+        write_type(types, "brief", f'allowed_workloads = ["{ID}"]\ntoken_ttl = "2s"\n{ceiling}', PERMIT)
+        with own, Caller(own.socket) as holder:
+            own.register(PATH, f"unix:uid:{os.getuid()}")
+            async with Client(own.socket) as client, TaskVerifier(client, TICKETS, now=own.now) as service:
+                await service.feed.wait_ready(20)
+                task = holder.ask("begin_process", type="brief")["id"]
+                token = holder.ask("token", task=task)["token"]
+                until(lambda: _verdict(holder, token) == (False, "expired"), "it has ended")
+                own.step(timedelta(seconds=-2))
+                assert datetime.fromtimestamp(claims(token)["exp"], UTC) > own.now()
+                assert (False, "expired") == _verdict(holder, token)
+                with pytest.raises(InvalidToken) as refused:
+                    await service.verify(token)
+                assert "expired" == refused.value.reason_code
+                fresh = holder.ask("token", task=task)["token"]
+                assert (await service.verify(fresh)).task_id == task
 
 
 def _verdict(holder: Caller, token: str) -> tuple[bool, str]:

@@ -126,7 +126,7 @@ class TestKeys:
 
 
 class TestDatabase:
-    @pytest.mark.parametrize("damage", ["garbage", "header", "page", "cut", "empty", "foreign", "newer"])
+    @pytest.mark.parametrize("damage", ["garbage", "header", "page", "cut", "empty", "foreign", "newer", "name"])
     def test_that_is_damaged(self, stopped: AgentProcess, damage: str) -> None:
         """A database that is damaged, empty, foreign or from the future is refused, and stays as it is."""
         path = stopped.data_dir / "sojourn.db"
@@ -163,6 +163,7 @@ class TestDatabase:
             ("INSERT INTO entries VALUES ('a', 'b', 'no JSON')", "the database's entries cannot be read"),
             ("INSERT INTO revocations VALUES ('x509:1', 99999999999, '{}')", "revocations cannot be read: KeyError"),
             ("INSERT INTO bundles VALUES ('other.org', '[')", "foreign bundles cannot be read"),
+            ("INSERT INTO bundles VALUES ('other.org', CAST(x'ff' AS TEXT))", "cannot be read: it is damaged"),
             ("INSERT INTO settings VALUES ('task_blocks', '[{}]')", "task blocks cannot be read"),
             ("INSERT INTO settings VALUES ('reviews_owed', '7')", "reviews owed cannot be read"),
             ("DELETE FROM alembic_version", "does not say of which schema it is"),
@@ -238,6 +239,8 @@ def _damage(path: Path, damage: str) -> None:
             path.write_bytes(good[:4_096] + b"\xff" * 4_096 + good[8_192:])
         case "cut":
             path.write_bytes(good[: len(good) // 2])
+        case "name":
+            path.write_bytes(good.replace(b"CREATE TABLE bundles", b"CREATE TAB\xff\xfe bundles", 1))
         case "empty":
             path.write_bytes(b"")
         case "foreign":

@@ -164,6 +164,17 @@ async def test_another_request(service: Service, request_: dict[str, Any]) -> No
     assert 2 == service.contents
 
 
+async def test_the_same_content_as_something_else(service: Service) -> None:
+    """A token for one request with JSON is not good for the same bytes as a form, or packed."""
+    content = b'{"a=1&cents=9900&b": 1}'
+    token = service.token(params_digest=bound.of_http("DELETE", PATH, content))
+    shown = ("Authorization", f"Bearer {token}")
+    request = {"method": "DELETE", "path": PATH, "content": content}
+    assert isinstance(await service.send(shown, ("content-type", "application/json"), **request), TaskToken)
+    for header in (("content-type", "application/x-www-form-urlencoded"), ("content-encoding", "gzip")):
+        refused(await service.send(shown, header, **request), 400, "invalid_request")
+
+
 async def test_content_that_is_too_long(service: Service) -> None:
     """Content that would have to be held whole is held up to a limit."""
 

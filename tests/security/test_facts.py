@@ -24,6 +24,9 @@ from sojourn.sdk.facts import fact_value
 PUBLISH = "/sojourn.v1.Tasks/PublishFact"
 # What only asks for a text is decided by who says it, not by what it says.
 PURPOSE = '[facts]\nfreeze = "boolean"\n[params]\npurpose = "string"\n'
+# The operator is believed first, and the monitor where the operator has said nothing.
+ALARMED = f'[facts]\nalarm = {{type = "long", sources = ["operator", "{MONITOR}"]}}\n'
+CALM = '@id("calm") forbid (principal, action, resource) when { context.facts has alarm && context.facts.alarm > 2 };'
 
 
 @pytest.fixture
@@ -35,6 +38,7 @@ def agent() -> Iterator[AgentProcess]:
     write_type(
         own.folder / "types", "purposeful", f'allowed_workloads = ["{TRIAGE}"]\n{PURPOSE}{CEILING}', PERMIT + FROZEN
     )
+    write_type(own.folder / "types", "alarmed", f'allowed_workloads = ["{TRIAGE}"]\n{ALARMED}{CEILING}', PERMIT + CALM)
     with own:
         own.register("/agent/triage", f"unix:uid:{os.getuid()}")
         own.register("/monitor", f"unix:uid:{OTHER_UID}")
@@ -141,6 +145,31 @@ class TestCase30ALowTrustSource:
             assert ["active"] * 3 == [task(agent, held[name]).state for name in names]
             assert ["doc:read"] == list(task(agent, held["narrowed"]).grants[0].actions)
             assert {"doc:read", "doc:write"} == set(task(agent, held["revoked"]).grants[0].actions)
+
+    def test_keeps_no_emergency_stop_from_anybody(self, agent: AgentProcess) -> None:
+        """What a later source says of one workload in advance does not disarm what the operator says of all."""
+        with Caller(agent.socket) as holder, Caller(agent.socket, OTHER_UID) as monitor:
+            assert "said" == monitor.ask("publish", name="alarm", value=0, subject=TRIAGE)["event"]
+            held = holder.ask("begin", type="alarmed")["id"]
+            assert "said" == monitor.ask("publish", name="alarm", value=0, subject=held)["event"]
+            done = agent.run("fact", "set", "alarm", "9")
+            assert "" == done.stderr
+            assert "revoked" == holder.hear("ended")["state"]
+            assert "policy_denied" == holder.ask("begin", type="alarmed")["code"]
+
+    def test_whom_the_operator_does_not_reach(self, agent: AgentProcess) -> None:
+        """Whoever says something of all is told what counts before it for some, and how to take that back."""
+        with Caller(agent.socket, OTHER_UID) as monitor:
+            monitor.ask("publish", name="risk", value=1, subject=TRIAGE)
+            monitor.ask("publish", name="risk", value=1, subject="spiffe://example.org/x")
+        done = agent.run("fact", "set", "risk", "9", "--subject", TRIAGE)
+        take_back = f"sojourn fact unset risk --subject {TRIAGE} --source {MONITOR}"
+        told = f"warning: risk stays 1 where {MONITOR} said so of {TRIAGE} (type narrowed): {take_back}\n"
+        assert told == done.stderr
+        told_too = agent.json("fact", "set", "risk", "9")
+        assert {TRIAGE, "spiffe://example.org/x"} == {each["subject"] for each in told_too["otherwise"]}
+        agent.run(*take_back.split()[1:])
+        assert "" == agent.run("fact", "set", "risk", "9", "--subject", TRIAGE).stderr
 
     def test_takes_no_room_from_others(self, agent: AgentProcess) -> None:
         """A source has its share of facts and no more; the operator can always say something."""

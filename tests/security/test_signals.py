@@ -354,6 +354,15 @@ class TestF8Case29Replayed:
         known = [each["value"] for each in facts(agent) if each["subject"] == subject["uri"]]
         assert ["MEDIUM", "LOW"] == known
 
+    @pytest.mark.parametrize("ahead", [10, 50])
+    def test_one_that_is_dated_ahead(self, agent: AgentProcess, ahead: int) -> None:
+        """An event of a clock that is ahead keeps nothing out that is of now: what is acknowledged then is in force."""
+        subject = uri(f"spiffe://example.org/ahead/{ahead}")
+        taken(post(agent.socket, event(ago=-ahead, sub_id=subject, events=risk("LOW"))))
+        taken(post(agent.socket, event(sub_id=subject, events=risk("HIGH"))))
+        listed = agent.json("fact", "list")["facts"]
+        assert ["HIGH"] == [each["value"] for each in listed if each["subject"] == subject["uri"]]
+
 
 class TestWho:
     def test_publishers(self) -> None:

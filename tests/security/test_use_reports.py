@@ -11,6 +11,7 @@ from harness.agent import AgentProcess
 from harness.taskagent import TICKETS, make_agent
 from harness.taskcalls import refusal, unary
 from sojourn import SyncClient
+from sojourn._pb.envoy.service.auth.v3 import external_auth_pb2 as ea
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.limits import REFUSALS_PER_REPORT, SERVED_TARGET_MAX
 
@@ -73,6 +74,32 @@ def test_by_nobody_that_is_known(agent: AgentProcess) -> None:
     assert (code, said) == refusal(agent.socket, VALIDATE, using, pb.ValidateTokenResponse)
     looking = pb.ValidateTokenRequest(**asked)
     assert "malformed" == unary(agent.socket, VALIDATE, looking, pb.ValidateTokenResponse).code
+
+
+def check(agent: AgentProcess, token: str) -> int:
+    """The status of what an Envoy of the caller's is answered."""
+    asked = ea.CheckRequest()
+    http = asked.attributes.request.http
+    http.method, http.path, http.protocol = "GET", "/x", "HTTP/1.1"
+    http.headers["authorization"] = f"Bearer {token}"
+    said = {"sojourn.audience": TICKETS, "sojourn.action": "ticket:read", "sojourn.unchecked": "ticket"}
+    asked.attributes.context_extensions.update(said)
+    answer = unary(agent.socket, "/envoy.service.auth.v3.Authorization/Check", asked, ea.CheckResponse)
+    return int(answer.denied_response.status.code or 200)
+
+
+def test_by_another_s_envoy(agent: AgentProcess) -> None:
+    """An Envoy's question and a use are the service's: those of another identity spend nothing, whatever token it holds."""
+    with SyncClient(agent.socket) as client, client.task("triage-ticket") as task:
+        token = task.token(TICKETS, ["ticket:read"]).token
+        assert [503, 503] == [check(agent, token) for _ in range(2)]
+        using = pb.ValidateTokenRequest(token=token, audience=TICKETS, action="ticket:read", use=True)
+        code, said = refusal(agent.socket, VALIDATE, using, pb.ValidateTokenResponse)
+        assert ("PERMISSION_DENIED", True) == (code, said.startswith("not a workload of the service"))
+        assert 0 == agent.json("task", "show", task.id)["calls"]
+        agent.register("/tickets", f"unix:uid:{os.getuid()}")
+        assert 200 == check(agent, token)
+        assert 1 == agent.json("task", "show", task.id)["calls"]
 
 
 def refusals(token: str, audience: str = TICKETS, **said: Any) -> pb.ReportRefusalsRequest:

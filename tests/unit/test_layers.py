@@ -14,7 +14,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
-    ["descriptors", "errors", "hooks", "installing", "limits", "lean", "wholefile"],
+    ["descriptors", "errors", "hooks", "installing", "limits", "lean", "shares", "wholefile"],
     ["oautherrors"],
     [
         "allowance",
@@ -50,6 +50,7 @@ LAYERS = [
         "identity.templates",
         "tasks.grants",
         "tasks.duties",
+        "tasks.tokentimes",
         "tasks.tokens",
         "tasks.bound",
         "tasks.fitting",
@@ -178,6 +179,7 @@ PURE = [
     "oversight.approvals",
     "tasks.grants",
     "tasks.duties",
+    "tasks.tokentimes",
     "tasks.tokens",
     "tasks.bound",
     "tasks.fitting",
@@ -290,6 +292,7 @@ SDK_SEES = [
         "tasks.senders",
         "tasks.served",
         "tasks.tokens",
+        "tasks.tokentimes",
     ),
 ]
 NOT_IN_THE_SDK = (

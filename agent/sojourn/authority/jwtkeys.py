@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from sojourn.authority.slots import Slot, Slots
 from sojourn.clock import Clock
-from sojourn.limits import JWT_KEY_OVERLAP_SECONDS, OVERLAP_SHARE, RSA_KEY_BITS
+from sojourn.limits import JWT_KEY_KEPT_ENDED_SECONDS, JWT_KEY_OVERLAP_SECONDS, OVERLAP_SHARE, RSA_KEY_BITS
 from sojourn.spiffe.jose import PublicKey, SigningKey
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
@@ -35,6 +35,7 @@ class JwtKeys(Slots[SigningKey]):
     """P-256 keys (ES256), each with a random `kid`."""
 
     _kind: type[PrivateKey] = ec.EllipticCurvePrivateKey
+    kept_ended = timedelta(seconds=JWT_KEY_KEPT_ENDED_SECONDS)
 
     def __init__(self, path: Path, clock: Clock, ttl: timedelta, overlap: timedelta | None = None) -> None:
         """`overlap`: for how long a key is published before it signs; by default `overlap_of` its life."""

@@ -6,6 +6,9 @@ active one's life, or earlier if it must be published for longer, and activated 
 as by an agent that did not run, the active one signs on until the next was published for as long as it must be. One
 that was made while the clock stood far ahead is followed as soon as the clock is right: in its own time, that is years.
 
+The wall clock alone ends no key for good where keys are kept by the boot clock too (`kept_ended`): a clock that stood
+weeks ahead for a second, or when the machine started, would take with the key all that it has signed.
+
 On disk each key is PEM after a line `# ID CREATED NOT_AFTER STATUS [tainted]` (times in seconds since the epoch).
 """
 
@@ -53,6 +56,8 @@ class Slot(Generic[Key]):
 class Slots(ABC, Generic[Key]):
     """The keys of one kind, in the order in which they were made. What is said to be done is on disk."""
 
+    kept_ended = timedelta(0)  # for how long a run keeps an old key that had ended by the wall clock when it was loaded
+
     def __init__(self, path: Path, clock: Clock, overlap: timedelta = timedelta(0)) -> None:
         """Load the keys, or make one if there is no file. Raise CannotStart if what lies there cannot be used.
 
@@ -62,6 +67,7 @@ class Slots(ABC, Generic[Key]):
         self._clock = clock
         self._overlap = overlap
         self._made_at: dict[str, float] = {}  # by the boot clock, of those that this run has made
+        self._ends: dict[tuple[str, datetime], float] = {}  # by the boot clock: when a key has ended by that too
         content = keyfile.read(path)
         self._slots: tuple[Slot[Key], ...] = ()
         self._hold(() if content is None else self._parse(content))
@@ -104,7 +110,9 @@ class Slots(ABC, Generic[Key]):
     @property
     def next_change(self) -> datetime:
         due = self._preparation() if self.prepared is None else self._activation(self.prepared)
-        return min([due, *(slot.not_after for slot in self.old)])
+        now, boot = self._clock.now(), self._clock.boot()
+        kept = {slot.not_after: timedelta(seconds=max(0.0, self._end(slot) - boot)) for slot in self.old}
+        return min([due, *(max(not_after, now + left) for not_after, left in kept.items())])
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
@@ -162,8 +170,10 @@ class Slots(ABC, Generic[Key]):
             slots = (replace(self._make(now), status=Status.ACTIVE),)
         elif active.not_after <= now:
             following = prepared or self._ended()
+            old = (replace(active, status=Status.OLD),)
             slots = (
                 *(slot for slot in slots if slot not in (active, prepared)),
+                *(slot for slot in old if self._is_of_use(slot)),
                 replace(following, status=Status.ACTIVE),
             )
         elif prepared is not None and self._activation(prepared) <= now:
@@ -212,7 +222,13 @@ class Slots(ABC, Generic[Key]):
         """Whether a key that does not sign is still to be published: until its end; and if it is to sign, from its
         own time on.
         """
-        return slot.not_after > self._clock.now() and not (slot.status is Status.PREPARED and self._is_ahead(slot))
+        if slot.status is Status.PREPARED:
+            return slot.not_after > self._clock.now() and not self._is_ahead(slot)
+        return slot.not_after > self._clock.now() or self._clock.boot() < self._end(slot)
+
+    def _end(self, slot: Slot[Key]) -> float:
+        """When a key has ended by the boot clock too."""
+        return self._ends.get((slot.id, slot.not_after), 0.0)
 
     def _find(self, authority_id: str) -> Slot[Key]:
         if not authority_id:
@@ -231,6 +247,12 @@ class Slots(ABC, Generic[Key]):
 
     def _hold(self, slots: tuple[Slot[Key], ...]) -> None:
         self._slots = slots
+        now, boot = self._clock.now(), self._clock.boot()
+        ends, self._ends = self._ends, {}
+        for slot in slots if self.kept_ended else ():
+            left = slot.not_after - now if slot.not_after > now else self.kept_ended
+            name = slot.id, slot.not_after
+            self._ends[name] = ends.get(name, boot + left.total_seconds())
         for slot in slots:
             if slot.status is Status.ACTIVE:
                 self._active = slot  # each token that is signed asks for it

@@ -1,7 +1,7 @@
 """`sojourn fact`: what operators and workloads say of the world, for task types to read."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -54,8 +54,8 @@ def set_(
 
     typed = typed_value(value, type_)
     request = pb.SetFactRequest(name=name, subject=subject, value=fact_value(typed), valid_seconds=seconds(valid))
-    remote.admin(admin_socket, request)
-    _said(output, name, typed, subject, valid)
+    answer = remote.admin(admin_socket, request)
+    _said(output, name, typed, subject, valid, [_fact(each) for each in answer.otherwise], answer.otherwise_left_out)
     if output is Output.PRETTY:
         said = remote.admin(admin_socket, pb.ListFactsRequest(name=name))
         if not any(each.read_by for each in said.facts):
@@ -142,10 +142,34 @@ def seconds(valid: str | None) -> float:
     return found
 
 
-def _said(output: Output, name: str, value: str | int | bool, subject: str, valid: str | None) -> None:
+def _said(
+    output: Output,
+    name: str,
+    value: str | int | bool,
+    subject: str,
+    valid: str | None,
+    otherwise: Sequence[Mapping[str, Any]] | None = None,
+    left_out: int = 0,
+) -> None:
     fact = {"name": name, "subject": subject, "value": value, "valid_seconds": seconds(valid) or None}
     until = f" for {valid}" if valid else ""
-    emit(output, {"fact": fact}, [f"{name} = {_text(value)}{_of(subject)}{until}"])
+    before = {} if otherwise is None else {"otherwise": otherwise, "otherwise_left_out": left_out}
+    emit(output, {"fact": fact, **before}, [f"{name} = {_text(value)}{_of(subject)}{until}"])
+    if output is Output.PRETTY:
+        for each in otherwise or ():
+            print(printable(f"warning: {_otherwise(each)}"), file=sys.stderr)
+        if left_out:
+            print(f"warning: {left_out} more count before it: sojourn fact list shows them", file=sys.stderr)
+
+
+def _otherwise(each: Mapping[str, Any]) -> str:
+    """What counts before it, and how to take that back."""
+    subject = f" --subject {each['subject']}" if each["subject"] else ""
+    source = f" --source {each['source']}" if each["source"] != "operator" else ""
+    return (
+        f"{each['name']} stays {_text(each['value'])} where {each['source']} said so of {each['subject'] or 'all'} "
+        f"(type {', '.join(each['read_by'])}): sojourn fact unset {each['name']}{subject}{source}"
+    )
 
 
 def _of(subject: str) -> str:

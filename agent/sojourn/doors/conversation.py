@@ -14,7 +14,7 @@ from sojourn.allowance import Allowance
 from sojourn.doors.admission import Held
 from sojourn.doors.scope import HELD, SENDER
 from sojourn.doors.turns import Turn, Turns
-from sojourn.errors import LimitExceeded
+from sojourn.errors import InvalidInput, LimitExceeded
 from sojourn.limits import (
     HTTP_BODY_MAX_BYTES,
     HTTP_KEEP_ALIVE_SECONDS,
@@ -28,6 +28,7 @@ from sojourn.limits import (
 from sojourn.tasks.clients import Sender
 
 log = structlog.get_logger()
+_VERSIONS = frozenset({"1.0", "1.1"})
 
 
 class Conversations:
@@ -136,6 +137,10 @@ class Conversation(HttpToolsProtocol):
         self._expect()
 
     def on_headers_complete(self) -> None:
+        version, hosts = self.parser.get_http_version(), [1 for name, _ in self.headers if name == b"host"]
+        # RFC 9112, 2.3 and 3.2: who takes another version, or another host than we, is misled by our answer.
+        if version not in _VERSIONS or len(hosts) > 1 or (version == "1.1" and not hosts):
+            raise InvalidInput("the request is of another version, or names no host or several")  # which is a 400
         ours = {SENDER: self._sender, HELD: self._others.held}
         self.scope.update(ours)  # type: ignore[typeddict-item]  # beside ASGI's
         super().on_headers_complete()

@@ -1,11 +1,14 @@
 """Facts: said and seen by operators (of sojourn.v1.Admin), and said by workloads (of sojourn.v1.Tasks)."""
 
+from collections.abc import Sequence
+
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn._pb.sojourn.v1 import tasks_pb2
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.pages import Pages, cut
 from sojourn.errors import InvalidInput, NotFound, PolicyDenied
 from sojourn.identity.identities import Identities
+from sojourn.limits import FACTS_OTHERWISE_TOLD
 from sojourn.oversight.facts import Facts
 from sojourn.oversight.publications import Fact, Key, Publication
 from sojourn.sdk.facts import fact_value
@@ -36,7 +39,10 @@ class FactApi:
 
     async def set(self, call: Call, request: pb.SetFactRequest) -> pb.SetFactResponse:
         await self._publish(call, request, OPERATOR)
-        return pb.SetFactResponse()
+        said = self._facts.find((request.name, request.subject, OPERATOR))
+        others = [] if said is None else self._redeciding.otherwise(said)
+        told = [self._message(fact, types) for fact, types in others[:FACTS_OTHERWISE_TOLD]]
+        return pb.SetFactResponse(otherwise=told, otherwise_left_out=len(others) - len(told))
 
     async def unset(self, call: Call, request: pb.UnsetFactRequest) -> pb.UnsetFactResponse:
         if not await self._facts.unset(request.name, request.subject, request.source or OPERATOR, call.by):
@@ -84,9 +90,11 @@ class FactApi:
         )
         await self._facts.publish(publication, call.by)
 
-    def _message(self, fact: Fact) -> pb.Fact:
+    def _message(self, fact: Fact, read_by: Sequence[str] | None = None) -> pb.Fact:
         age = self._facts.age(fact)
         readers = self._redeciding.readers(fact.name)
+        if read_by is None:
+            read_by = [kind.name for kind in readers if fact.source in kind.facts[fact.name].sources]
         return pb.Fact(
             name=fact.name,
             subject=fact.subject,
@@ -96,7 +104,7 @@ class FactApi:
             happened_at=int(fact.happened_at.timestamp()),
             valid_seconds=None if fact.until is None else fact.until - fact.since - age,
             unwritten=not self._facts.is_written(fact.key),
-            read_by=sorted(kind.name for kind in readers if fact.source in kind.facts[fact.name].sources),
+            read_by=sorted(read_by),
         )
 
 

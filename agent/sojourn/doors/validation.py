@@ -234,6 +234,7 @@ class ValidationApi:
         first, *others = [states[at : at + most] for at in range(0, max(1, len(states)), most)]
         snapshot = pb.Snapshot(tasks=first)
         feed = pb.TaskFeed(snapshot=snapshot, epoch=engine.epoch, issuer=engine.issuer, keys=engine.keys.jwks)
+        feed.steady_seconds = engine.issuing.steady()
         behind = [pb.TaskFeed(delta=pb.Delta(tasks=each), epoch=engine.epoch) for each in others]
         return [each.SerializeToString() for each in (feed, *behind)]
 
@@ -251,7 +252,8 @@ class ValidationApi:
 
     def _heartbeat(self) -> pb.TaskFeed:
         sent = int(self._clock.now().timestamp() * 1000)
-        return pb.TaskFeed(heartbeat=pb.Heartbeat(sent_at_ms=sent), epoch=self._engine.epoch)
+        beat = pb.Heartbeat(sent_at_ms=sent)
+        return pb.TaskFeed(heartbeat=beat, epoch=self._engine.epoch, steady_seconds=self._engine.issuing.steady())
 
 
 class AttestedCallers:

@@ -23,7 +23,7 @@ from sojourn.errors import LimitExceeded, SojournError
 from sojourn.limits import FACTS, FACTS_OF_OTHERS, FACTS_PER_ISSUER, FACTS_PER_WORKLOAD
 from sojourn.oversight import readings
 from sojourn.oversight.audit import Audit, Event
-from sojourn.oversight.publications import Fact, Key, Publication, StoredFact, check, check_name
+from sojourn.oversight.publications import Fact, Key, Publication, Said, StoredFact, check, check_name
 from sojourn.tasks.policy import Context, Param
 from sojourn.tasks.typefile import OPERATOR, FactRule
 
@@ -73,7 +73,7 @@ class Facts:
         self._per_source: Counter[str] = Counter()
         self._keys: set[Key] = set()
         self._per_subject: dict[str, set[Key]] = {}
-        self._said: OrderedDict[Key, datetime] = OrderedDict()  # when what is not any more was last said
+        self._said: OrderedDict[Key, Said] = OrderedDict()  # when what is not any more was last said
         self._ends: dict[Key, Alarm] = {}
         self._hooks: list[Heard] = []
         self._background = Background("fact_failed")
@@ -94,7 +94,7 @@ class Facts:
         key = (publication.name, publication.subject, publication.source)
         last = self._last_said(key)
         fact = Fact.of(publication, self._clock.now(), self._clock.boot(), last)
-        if (last is not None and fact.happened_at < last) or fact.over(self._clock.boot()):
+        if fact.said.is_before(last) or fact.over(self._clock.boot()):
             return False
         self._check_room(key)
         event = self._audit.event(
@@ -127,7 +127,7 @@ class Facts:
         So that nothing that is said is ignored because the wall clock was set back.
         """
         last = self._last_said((name, subject, source))
-        return max(self._clock.now(), last) if last is not None else self._clock.now()
+        return max(self._clock.now(), last.happened_at) if last is not None else self._clock.now()
 
     # --- reading ----------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class Facts:
         return self._clock.boot() - fact.since
 
     def context(self, params: Mapping[str, Param], rules: Mapping[str, FactRule], subjects: Sequence[str]) -> Context:
-        """What policies with these rules may read about the first of `subjects` of whom somebody said something."""
+        """What policies with these rules may read: of the first source that said something about one of `subjects`."""
         boot = self._clock.boot()
         return readings.context(params, rules, subjects, boot, self._written, self._unwritten)
 
@@ -209,7 +209,7 @@ class Facts:
         if fact is not None:
             self._said.pop(key, None)
         elif change.before is not None:
-            self._remember(key, change.before.happened_at)
+            self._remember(key, change.before.said)
         self.revision += 1
         self._arm(key)
         await asyncio.shield(self._background.run(self._carry_out(change, write())))
@@ -288,7 +288,7 @@ class Facts:
         self._written.get(key[0], {}).pop(key[1:], None)
         self._settled(key)
         if before is not None:
-            self._remember(key, before.happened_at)
+            self._remember(key, before.said)
         self.revision += 1
         self._arm(key)
         event = self._audit.event("fact_expired", {**_named(key), "reason": reason})
@@ -327,12 +327,12 @@ class Facts:
             self._per_subject.setdefault(key[1], set()).add(key)
             self._per_source[key[2]] += 1
 
-    def _last_said(self, key: Key) -> datetime | None:
+    def _last_said(self, key: Key) -> Said | None:
         fact = self.find(key)
-        return fact.happened_at if fact is not None else self._said.get(key)
+        return fact.said if fact is not None else self._said.get(key)
 
-    def _remember(self, key: Key, happened_at: datetime) -> None:
-        self._said[key] = happened_at
+    def _remember(self, key: Key, said: Said) -> None:
+        self._said[key] = said
         self._said.move_to_end(key)
         if len(self._said) > FACTS:
             self._said.popitem(last=False)

@@ -19,7 +19,15 @@ from sojourn.limits import FAILURE_TEXT_MAX, FAILURES_KEPT
 _WARNINGS = frozenset({"warning", "error", "exception", "critical"})
 _REFUSED = frozenset({"call_refused", "http_refused", "caller_refused", "signal_refused"})
 _REFUSALS = frozenset(
-    {"attestation_failed", "no_identity", "store_failed", "store_full", "limit_exceeded", "not_admitted"}
+    {
+        "attestation_failed",
+        "no_identity",
+        "store_failed",
+        "store_full",
+        "database_damaged",
+        "limit_exceeded",
+        "not_admitted",
+    }
 )
 # What a failure is about: the first of these that the log line has.
 _SUBJECTS = ("attestor", "spiffe_id", "trust_domain", "folder", "task", "uid", "path", "method", "logger")

@@ -38,6 +38,36 @@ class Publication:
 
 
 @dataclass(frozen=True, slots=True)
+class Said:
+    """When a source has said something: `dated` by its own clock, and `happened_at`, which is no later than it came.
+
+    Nothing happens in the future, but on clocks that are ahead: who says so would have the last word until then.
+    """
+
+    happened_at: datetime  # wall time
+    dated: datetime
+
+    @classmethod
+    def of(cls, dated: datetime, now: datetime, last: "Said | None") -> Self:
+        """What is said now, after the source has said something `last`."""
+        if dated <= now:
+            return cls(dated, dated)
+        came = now.replace(microsecond=0)  # signed events are dated to the second: one of this second is no older
+        came = came if last is None else max(came, last.happened_at)
+        return cls(came, came if dated > now + timedelta(seconds=JWT_LEEWAY_SECONDS) else dated)
+
+    def is_before(self, last: "Said | None") -> bool:
+        """Whether it is older than what was said last. Of two that were ahead as they came the source's clock says so,
+        and of one that was and one that was not their order is that in which they came.
+        """
+        if last is None:
+            return False
+        if self.dated > self.happened_at and last.dated > last.happened_at:
+            return self.dated < last.dated
+        return self.happened_at < last.happened_at
+
+
+@dataclass(frozen=True, slots=True)
 class StoredFact:
     """A fact as the database gives it back. Nothing is checked: the file may be damaged."""
 
@@ -57,6 +87,11 @@ class Fact:
     happened_at: datetime  # wall time
     since: float  # its age counts from here
     until: float | None
+    dated: datetime | None = None  # by the source's clock, where that was ahead when it came
+
+    @property
+    def said(self) -> Said:
+        return Said(self.happened_at, self.dated or self.happened_at)
 
     @property
     def key(self) -> Key:
@@ -66,17 +101,13 @@ class Fact:
         return self.until is not None and boot >= self.until
 
     @classmethod
-    def of(cls, said: Publication, now: datetime, boot: float, last: datetime | None) -> Self:
-        """A fact that is said now, after what the source said `last`. Its age counts from when it happened.
-
-        Nothing happens in the future, but on clocks that are ahead: who says so would have the last word until then.
-        """
-        happened_at = said.happened_at
-        if happened_at > now + timedelta(seconds=JWT_LEEWAY_SECONDS):
-            happened_at = now if last is None else max(now, last)
-        since = boot - max(0.0, (now - said.happened_at).total_seconds())
-        until = None if said.valid_seconds is None else since + said.valid_seconds
-        return cls(said.name, said.subject, said.source, said.value, happened_at, since, until)
+    def of(cls, publication: Publication, now: datetime, boot: float, last: Said | None) -> Self:
+        """A fact that is said now, after what the source said `last`. Its age counts from when it happened."""
+        said = Said.of(publication.happened_at, now, last)
+        since = boot - max(0.0, (now - publication.happened_at).total_seconds())
+        until = None if publication.valid_seconds is None else since + publication.valid_seconds
+        name, subject, source, value = publication.name, publication.subject, publication.source, publication.value
+        return cls(name, subject, source, value, said.happened_at, since, until, said.dated)
 
     def document(self, now: datetime, boot: float) -> dict[str, Any]:
         """As JSON: the times by both clocks."""
@@ -84,6 +115,7 @@ class Fact:
         return {
             "value": self.value,
             "happened_at": self.happened_at.timestamp(),
+            "dated": self.said.dated.timestamp(),
             "since": self.since,
             "until": self.until,
             "wall_since": self.since + wall,
@@ -100,6 +132,7 @@ class Fact:
         name, subject, source = stored.key
         document = stored.unverified_document
         happened_at = datetime.fromtimestamp(seconds(document["happened_at"]), UTC)
+        dated = datetime.fromtimestamp(seconds(document.get("dated", document["happened_at"])), UTC)
         value = document["value"]
         since, until = seconds(document["since"]), document["until"]
         until = None if until is None else seconds(until)
@@ -111,7 +144,7 @@ class Fact:
         elif since > boot:
             raise InvalidInput("the fact is of the future")
         check(Publication(name, subject, value, source, None, happened_at))
-        return cls(name, subject, source, value, happened_at, since, until)
+        return cls(name, subject, source, value, happened_at, since, until, dated)
 
 
 def check(said: Publication) -> None:

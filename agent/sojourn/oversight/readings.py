@@ -1,7 +1,13 @@
-"""What policies may read of facts: for each, the one that counts, or why there is none."""
+"""What policies may read of facts: for each, the one that counts, or why there is none.
 
-from collections.abc import Mapping, Sequence
+Who says it ranks before whom it is about: the source that a type names first is not overruled by one that it names
+later and that speaks of a single workload or task. Otherwise the least of the sources could keep an operator's
+emergency stop from whomever it likes, in advance.
+"""
 
+from collections.abc import Iterable, Mapping, Sequence
+
+from sojourn.oversight.caep import is_task
 from sojourn.oversight.publications import Fact
 from sojourn.tasks.policy import Context, Param, Reading
 from sojourn.tasks.typefile import FactRule
@@ -20,7 +26,8 @@ def context(
 ) -> Context:
     """What counts now by `written`, and, beside it, what would if `unwritten` were (None: there is none any more).
 
-    `boot` is the time on the boot clock. The first of `subjects` counts of whom somebody has said something.
+    `boot` is the time on the boot clock. The first source of a rule counts that has said something, and of that one the
+    first of `subjects` of whom it has.
     """
     found: dict[str, Reading | str] = {}
     others: dict[str, Reading | str] = {}
@@ -40,8 +47,8 @@ def context(
 def _read(facts: Mapping[tuple[str, str], Fact], rule: FactRule, subjects: Sequence[str], boot: float) -> Reading | str:
     """The fact that counts, or why there is none."""
     why = ""
-    for subject in subjects if facts else ():
-        for source in rule.sources:
+    for source in rule.sources if facts else ():
+        for subject in subjects:
             fact = facts.get((subject, source))
             if fact is None:
                 continue
@@ -55,6 +62,31 @@ def _read(facts: Mapping[tuple[str, str], Fact], rule: FactRule, subjects: Seque
             else:
                 return Reading(fact.value, source, max(0.0, age))
     return why or "missing"
+
+
+def before(said: Fact, rule: FactRule, others: Iterable[Fact], boot: float) -> list[Fact]:
+    """Those of `others` that count before what was `said`, where a task is a subject of both, and that differ from it.
+
+    `others` are of the same name, and about somebody whom `said` is about too.
+    """
+    if said.source not in rule.sources:
+        return []
+    own = _rank(said, rule)
+    return [
+        fact
+        for fact in others
+        if fact.source in rule.sources
+        and _rank(fact, rule) < own
+        and rule.fits(fact.value)
+        and (type(fact.value), fact.value) != (type(said.value), said.value)
+        and not fact.over(boot)
+        and (rule.max_age is None or boot - fact.since < rule.max_age.total_seconds())
+    ]
+
+
+def _rank(fact: Fact, rule: FactRule) -> tuple[int, int]:
+    """The less, the sooner it counts: by its source, then a task's before a workload's before everybody's."""
+    return rule.sources.index(fact.source), 0 if is_task(fact.subject) else 1 if fact.subject else 2
 
 
 def _value(reading: Reading | str) -> tuple[type, Param] | None:

@@ -48,6 +48,7 @@ class TaskFeed:
         self._audiences = tuple(audiences)
         self._boot = boot
         self._heard: float | None = None  # None: no snapshot on this stream yet
+        self._steady: float | None = None  # how far the agent's steady clock is ahead of our boot clock
         self._live: dict[str, TaskKnown] = {}
         self._ended: OrderedDict[str, TaskKnown] = OrderedDict()
         self._ready = asyncio.Event()
@@ -86,6 +87,11 @@ class TaskFeed:
     def fresh(self) -> bool:
         """Whether it was heard of within STALE_SECONDS. If not, what it knows may be over."""
         return self._heard is not None and self._boot() - self._heard < STALE_SECONDS
+
+    @property
+    def steady(self) -> float | None:
+        """What the agent's steady clock reads, by which its tokens end; None: it has not said."""
+        return None if self._steady is None else self._boot() + self._steady
 
     async def comes_back(self, timeout_seconds: float) -> bool:
         """Whether it is fresh. One whose stream has just ended is given `timeout_seconds` for its next snapshot."""
@@ -162,6 +168,8 @@ class TaskFeed:
             LOG.info("live tasks are heard of again for %s", " ".join(self._audiences))
             self._loss_told = False
         self._heard = self._boot()
+        if message.steady_seconds:
+            self._steady = message.steady_seconds - self._heard
         self._ready.set()
 
     def _begin(self, message: validation_pb2.TaskFeed) -> None:
@@ -171,6 +179,7 @@ class TaskFeed:
         self._live.clear()
         self._ended.clear()
         self.keys, self.issuer, self.epoch = keys, message.issuer, message.epoch
+        self._steady = None
         for state in message.snapshot.tasks:
             self._note(state)
         for each in [each for waiting in self._waiting.values() for each in waiting]:

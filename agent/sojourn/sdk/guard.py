@@ -16,6 +16,7 @@ from sojourn.sdk.attempts import Attempt, code_of
 from sojourn.sdk.comparing import Hint, Nothing, Source, Stated, compare, in_python
 from sojourn.sdk.feed import boot_seconds
 from sojourn.sdk.httpstated import read_stated
+from sojourn.sdk.onerequest import check_content
 from sojourn.sdk.places import argument, body, field, form, header, path, query
 from sojourn.sdk.presented import BEARER, DPOP, Presented, presented
 from sojourn.sdk.refusals import RefusedRequest
@@ -48,7 +49,7 @@ _WELL_KNOWN: Final = "/.well-known/oauth-protected-resource"
 log = logging.getLogger("sojourn.guard")
 NO_ACTION: Final = "no action is defined for this method and path"
 # Reason codes of tokens that may be good, which nobody can tell or record now.
-_NOT_NOW: Final = frozenset({"unavailable", "stale_feed", "store_failed", "store_full"})
+_NOT_NOW: Final = frozenset({"unavailable", "stale_feed", "store_failed", "store_full", "database_damaged"})
 Digest = Callable[[], Awaitable[str]]
 Content = Callable[[], Awaitable[bytes]]
 
@@ -132,7 +133,9 @@ class Guard:
         whole = _once(content)
 
         async def digest() -> str:
-            return bound.of_http(request.method, request.target, await whole())
+            found = await whole()
+            check_content(request.headers, found)
+            return bound.of_http(request.method, request.target, found)
 
         async def stated(wanted: Action, names: Collection[str]) -> Source:
             return await read_stated(request.query, request.headers, wanted, names, whole)

@@ -108,18 +108,18 @@ class HttpStated:
             return near
         if any(each == alike(name) for _, _, each in self._in_query):
             return Place(QUERY)
-        return Place(FORM if _kind(self._headers) == URLENCODED else BODY).of(name)
+        return Place(FORM if kind_of(self._headers) == URLENCODED else BODY).of(name)
 
 
 async def read_stated(
     query: str, headers: Headers, action: Action, names: Collection[str], content: Callable[[], Awaitable[bytes]]
 ) -> HttpStated:
     """Read a request as far as these parameters need it. Raise InvalidInput, TooLarge, or ParamNotBound."""
-    _check_charset(headers)  # some frameworks read the query by it too
+    check_charset(headers)  # some frameworks read the query by it too
     segments = action.segments
     places = {name: action.params.get(name) for name in names}
     kinds = {place.kind: name for name, place in places.items() if isinstance(place, Place)}
-    kind = _kind(headers)
+    kind = kind_of(headers)
     for wanted, fitting, said in ((BODY, {JSON, UNSAID}, JSON), (FORM, {URLENCODED}, URLENCODED)):
         if wanted in kinds and kind not in fitting:
             raise ParamNotBound(
@@ -137,7 +137,7 @@ async def read_stated(
         return HttpStated(query, headers, segments)
     if not found or (kind == UNSAID and not asked and not found.lstrip(_BEFORE_JSON).startswith(b"{")):
         return HttpStated(query, headers, segments, has_content=True)
-    _check_encoding(headers)
+    check_encoding(headers)
     if kind == URLENCODED:
         return HttpStated(query, headers, segments, form=found, has_content=True)
     try:
@@ -147,13 +147,13 @@ async def read_stated(
     return HttpStated(query, headers, segments, document=document, has_content=True)
 
 
-def _values(headers: Headers, name: str) -> list[str]:
+def values_of(headers: Headers, name: str) -> list[str]:
     return [value.strip() for each, value in headers if each.lower() == name]
 
 
-def _kind(headers: Headers) -> str:
+def kind_of(headers: Headers) -> str:
     """What the content is by its type. Raise InvalidInput for two types."""
-    said = _values(headers, "content-type")
+    said = values_of(headers, "content-type")
     if len(said) > 1 or "," in "".join(said).partition(";")[0]:
         raise InvalidInput("the request has more than one Content-Type")
     kind = said[0].partition(";")[0].strip().lower() if said else ""
@@ -164,13 +164,13 @@ def _kind(headers: Headers) -> str:
     return OTHER if kind else UNSAID
 
 
-def _check_encoding(headers: Headers) -> None:
-    if any(value.lower() not in {"", "identity"} for value in _values(headers, "content-encoding")):
+def check_encoding(headers: Headers) -> None:
+    if any(value.lower() not in {"", "identity"} for value in values_of(headers, "content-encoding")):
         raise InvalidInput("content that is compared is sent as it is, without a Content-Encoding")
 
 
-def _check_charset(headers: Headers) -> None:
-    charsets = [each for value in _values(headers, "content-type") for each in _CHARSET.findall(value)]
+def check_charset(headers: Headers) -> None:
+    charsets = [each for value in values_of(headers, "content-type") for each in _CHARSET.findall(value)]
     if any(each.strip().lower() not in _CHARSETS for each in charsets):
         raise InvalidInput("a request that is compared is in UTF-8")
 

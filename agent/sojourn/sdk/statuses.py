@@ -46,6 +46,7 @@ _CODES: dict[str, type[SojournError]] = {
         errors.SvidRefused,
         errors.InvalidSvid,
         oautherrors.Confined,
+        oautherrors.DatabaseDamaged,
         oautherrors.InvalidProof,
         oautherrors.BindingNeeded,
         oautherrors.DigestNeeded,

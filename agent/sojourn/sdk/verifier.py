@@ -155,7 +155,8 @@ class TaskVerifier:
         """
         known = self.feed.lookup(token.task_id) if self.feed.fresh else None
         if known is None:
-            return "" if self._now() < token.expires_at else "nothing is heard of the task, and its token has expired"
+            over = tokens.has_expired(token, self._now(), self.feed.steady)
+            return "nothing is heard of the task, and its token has expired" if over else ""
         if not known.live:
             return _not_live(known)
         return "" if token.task_version >= known.version else "the task has changed since its token was issued"
@@ -190,6 +191,7 @@ class TaskVerifier:
             now=self._now(),
             proven=proven,
             signatures=self._signatures,
+            steady=self.feed.steady,
         )
         known = self.feed.lookup(verified.task_id)
         if known is None:  # perhaps newer than the last change that we heard of

@@ -29,13 +29,15 @@ class Replays:
 
     A proof that is no newer than one which may have been forgotten might have been used: before this memory began, by
     a wall clock that was set back since, or before so many that there was no room. Then it must carry a nonce, which
-    nobody can have had before.
+    nobody can have had before. So must any proof while this memory is younger than a proof can be good for, whatever
+    its iat says: the wall clock may have been set back just before. By then the token of such a proof has ended too.
     """
 
     def __init__(self, now: Callable[[], datetime], boot: Callable[[], float]) -> None:
         self._boot = boot
         self._now = now
         self._secret = secrets.token_bytes()
+        self._whole = boot() + DPOP_AGE_SECONDS + DPOP_SKEW_SECONDS  # from then on a proof without a nonce may be good
         # The greatest iat of what was used and is remembered no more. Before the start nobody was further ahead.
         self._latest = now().timestamp()  # wall time
         self._newest = self._forgotten = self._latest + DPOP_SKEW_SECONDS
@@ -58,7 +60,7 @@ class Replays:
             given = proof.nonce.encode(errors="surrogatepass")
             if not any(hmac.compare_digest(given, self._nonce(boot, age).encode()) for age in (0, 1)):
                 raise NonceNeeded("DPoP proof has a nonce that is over, or not of this server", self.nonce())
-        elif proof.issued_at <= max(self._forgotten, self._latest - DPOP_AGE_SECONDS - 1):
+        elif boot < self._whole or proof.issued_at <= max(self._forgotten, self._latest - DPOP_AGE_SECONDS - 1):
             raise NonceNeeded("DPoP proof may be from before this server knew: add its nonce", self.nonce())
         # With the key in the name nobody uses up what another key's owner will send.
         name = hashlib.sha256(f"{proof.jkt}\0{proof.jti}".encode(errors="surrogatepass")).digest()

@@ -27,6 +27,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sojourn.errors import Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
 from sojourn.hooks import Hooks
 from sojourn.limits import WRITES_ANSWERED_AT_ONCE, WRITES_PER_COMMIT, WRITES_WAITING
+from sojourn.oautherrors import DatabaseDamaged
 from sojourn.store import tables
 from sojourn.store.files import DatabaseFiles
 from sojourn.store.prepared import Prepared
@@ -34,6 +35,7 @@ from sojourn.store.wal import TornTail, torn_tail
 
 T = TypeVar("T")
 BUSY_MS = 5_000
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 _BEGIN, _BEGIN_WRITING = Prepared(text("BEGIN")), Prepared(text("BEGIN IMMEDIATE"))
 
 
@@ -107,6 +109,7 @@ class Database:
             return self._read(work)
         except Exception as error:
             reason = error.public if isinstance(error, SojournError) else type(error).__name__
+            reason = "it is damaged" if isinstance(error, DatabaseDamaged) else reason
             raise CannotStart(
                 f"the database's {what} cannot be read: {reason}; restore it from a backup or give another --data-dir",
                 detail=str(error),
@@ -116,7 +119,7 @@ class Database:
         try:
             with self._engine.connect() as connection:
                 return work(connection)
-        except SQLAlchemyError as error:
+        except (SQLAlchemyError, UnicodeError) as error:
             raise _ours(error, "the database cannot be read") from error
 
     def close(self) -> None:
@@ -239,6 +242,8 @@ def _told(error: Exception) -> SojournError:
 
 def _ours(error: Exception, refused: str = "the database did not take the write") -> SojournError:
     detail = f"{type(error).__name__}: {error}"
+    if _is_damage(error):
+        return DatabaseDamaged("the database is damaged: stop the agent and restore it from a backup", detail=detail)
     if isinstance(error, DBAPIError):
         said = str(error.orig)
         detail = f"{said} ({getattr(error.orig, 'sqlite_errorname', type(error).__name__)})"
@@ -252,6 +257,13 @@ def _ours(error: Exception, refused: str = "the database did not take the write"
     if isinstance(error, OSError):
         return StoreFailed(refused, detail=detail)
     return Bug("the database work failed", detail=detail)
+
+
+def _is_damage(error: Exception) -> bool:
+    """Whether SQLite says that what it reads is not what was written, or Python that a text in it is none."""
+    orig = error.orig if isinstance(error, DBAPIError) else error
+    code = getattr(orig, "sqlite_errorcode", 0) & 0xFF
+    return code in _DAMAGED or isinstance(orig, UnicodeError) or "Could not decode" in str(orig)
 
 
 def open_sqlite(path: Path, *, had_content: bool = False) -> Database:
@@ -318,8 +330,8 @@ def _check_ours(path: Path) -> None:
             names = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         finally:
             connection.close()
-    except sqlite3.Error as error:
-        raise _unusable(path, str(error)) from error
+    except (sqlite3.Error, UnicodeError) as error:  # its own error may have text of the file that is none
+        raise _unusable(path, str(error) if isinstance(error, sqlite3.Error) else "it is damaged") from error
     if names and "alembic_version" not in names:
         raise CannotStart(f"the database {str(path)!r} is not Sojourn's: it has other tables; it was left alone")
 
@@ -370,4 +382,6 @@ def upgrade(connection: Connection) -> None:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, UnicodeError):
+        return "it is damaged"
     return str(error.orig) if isinstance(error, DBAPIError) else f"{type(error).__name__}"

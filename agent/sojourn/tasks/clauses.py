@@ -20,6 +20,8 @@ forbid (principal, action, resource) unless { principal.state == "active" };
 # What may hold a semicolon that does not end a policy, and the semicolon that does; and brackets.
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n\r]*|[;()\[\]{}]', re.DOTALL)
 _FACTS = {".": {"left": {"Var": "context"}, "attr": "facts"}}
+_PARAMS = {".": {"left": {"Var": "context"}, "attr": "params"}}
+_COMPARING = ("==", "!=", "contains", "containsAll", "containsAny")
 _BLANK = re.compile(r"(?:\s|//[^\n\r]*)*")
 
 
@@ -55,6 +57,24 @@ class Clause:
     def facts(self) -> frozenset[str]:
         """The facts that its conditions read, or ask whether they are there."""
         return self._read_of(_FACTS)
+
+    @property
+    def params(self) -> frozenset[str]:
+        """The parameters that its conditions read, or ask whether they are there."""
+        return self._read_of(_PARAMS)
+
+    @property
+    def compared_texts(self) -> frozenset[tuple[str, str]]:
+        """The (parameter, text) pairs of which its conditions ask whether they are equal."""
+        sides = (each[how] for each in objects(self.parsed["conditions"]) for how in _COMPARING if how in each)
+        return frozenset(
+            (str(param["."]["attr"]), value["Value"])
+            for side in sides
+            for param in objects(side)
+            if isinstance(param.get("."), dict) and param["."].get("left") == _PARAMS
+            for value in objects(side)
+            if isinstance(value.get("Value"), str)
+        )
 
     @property
     def of_principal(self) -> frozenset[str]:

@@ -73,8 +73,9 @@ class TaskEngine:
         alarms: Alarms,
         holders: Holders,
         facts: Facts | None = None,
+        boot_id: str = "",
     ) -> None:
-        """`facts` None: none are known."""
+        """`facts` None: none are known. `boot_id`: of this boot of the machine."""
         self.feed = Feed()
         self.tasks = LiveTasks(holders.owner)
         self.family = Family(self.tasks)
@@ -84,7 +85,7 @@ class TaskEngine:
         self.no_types = ""  # why there are none, where those that there should be cannot be used
         self.shadow: Shadow | None = None  # a candidate set that is asked beside
         self.keys = keys
-        self.issuing = TokenIssuing(keys, issuer, epoch, clock)
+        self.issuing = TokenIssuing(keys, issuer, epoch, clock, boot_id)
         self.feed.on_publish(self.issuing.lists.note)
         keys.on_change(self.feed.keys_changed)
         self.epoch = epoch

@@ -97,7 +97,7 @@ class Inspecting:
         if not is_audience and not client.has(token.actor):
             return INACTIVE
         try:
-            if tokens.has_expired(token, self._now):
+            if self._has_expired(token):
                 raise TaskOver("the token has expired")
             if self._was_used(token):
                 raise TaskOver("the token was good once, and was used")
@@ -172,8 +172,13 @@ class Inspecting:
         by = {"by": str(client.identities[0]), "jti": token.claims.get("jti")}
         if whole:
             self._engine.end(task, COMPLETED, CANCELLED, **by)
-        elif token.task_version >= task.version and not tokens.has_expired(token, self._now):
+        elif token.task_version >= task.version and not tokens.has_expired(
+            token, self._now, self._engine.issuing.steady()
+        ):
             self._changing.supersede(task, **by)
+
+    def _has_expired(self, token: TaskToken) -> bool:
+        return tokens.has_expired(token, self._now, self._engine.issuing.steady())
 
     # --- both -------------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from sojourn.tasks.statuslist import StatusLists
 from sojourn.tasks.task import Task
 from sojourn.tasks.tokenkeys import TokenKeys
 from sojourn.tasks.tokens import HIGH, JKT, UNPROVEN, X5T, Binding, Proven, TaskToken
+from sojourn.tasks.tokentimes import steady_origin
 
 APPROVED = "urn:sojourn:acr:approved"  # `acr` of the tokens of a task that someone has agreed to (RFC 9470)
 
@@ -25,13 +26,18 @@ APPROVED = "urn:sojourn:acr:approved"  # `acr` of the tokens of a task that some
 class TokenIssuing:
     """Signs tokens of tasks that have been decided on."""
 
-    def __init__(self, keys: TokenKeys, issuer: str, epoch: int, clock: Clock) -> None:
+    def __init__(self, keys: TokenKeys, issuer: str, epoch: int, clock: Clock, boot_id: str = "") -> None:
         self.keys = keys
         self.issuer = issuer
         self.lists = StatusLists(keys, issuer, epoch, clock)
         # Of the tokens that come back: a signature is checked once.
         self.signatures = Signatures(TASK_SIGNATURES_KEPT, read=TOKENS_READ_KEPT)
         self._clock = clock
+        self._origin = steady_origin(boot_id)
+
+    def steady(self) -> float:
+        """What the clock reads by which tokens end however the wall clock is set."""
+        return self._clock.boot() + self._origin
 
     def binding_of(
         self, task: Task, grant: Grant, binding: Binding | None, agent_key: bool, params_digest: str
@@ -89,6 +95,7 @@ class TokenIssuing:
             task_class=task_class,
             issued_at=now,
             expires_at=ends,
+            steady=self.steady(),
             binding=binding,
             params=task.type.params_in_tokens(task.params),
             params_digest=params_digest,
@@ -118,6 +125,7 @@ class TokenIssuing:
             proven=proven,
             late_seconds=late_seconds,
             signatures=self.signatures,
+            steady=self.steady(),
         )
 
 

@@ -1,12 +1,16 @@
 """What is legal in a task type, but most likely not what its author wants."""
 
-from sojourn.errors import Fault
+import re
+
+from sojourn.errors import Fault, InvalidInput
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.tasks.clauses import Clause
+from sojourn.tasks.params import ParamRule
 from sojourn.tasks.policy import OWN, Context, Param, Principal, Reading
 from sojourn.tasks.types import TaskType
 
 _ANY: dict[str, Param] = {"string": "", "long": 0, "boolean": False}
+_NUMBER = re.compile(r"[0-9]+")
 _OVER = ("suspended", "completed", "revoked", "expired", "cascaded")
 
 
@@ -28,6 +32,13 @@ def warnings(kind: TaskType) -> list[Fault]:
     for name in sorted(name for name, rule in kind.params.items() if rule.in_tokens and name not in compared):
         line = kind.lines.get("bind", 0)
         text = f"[bind] has parameter {name!r} concern no action, so that no service compares it: say in_tokens = false"
+        found.append(Fault(f"{kind.name}.toml", line, text))
+    if _approval_is_left_out(kind):
+        text = (
+            "approval is not asked for where a parameter is left out: make it required, or have when ask for that too,"
+            " as if context.params has NAME then … else true"
+        )
+        line = kind.lines.get("approval.when", kind.lines.get("approval", 0))
         found.append(Fault(f"{kind.name}.toml", line, text))
     permits = [clause for clause in kind.policy.clauses if clause.permits]
     for grant in kind.ceiling.grants:
@@ -82,9 +93,37 @@ def _of(kind: TaskType, clause: Clause) -> list[str]:
     beyond = sorted((clause.resources or frozenset()) - set(kind.ceiling.resources))
     found += [f"policy {clause.id!r} is about resource {each!r}, which is not in the ceiling" for each in beyond]
     open_parts = [part for part, named in (("action", clause.actions), ("resource", clause.resources)) if named is None]
+    for name, text in sorted(clause.compared_texts):
+        rule = kind.params.get(name)
+        if rule is not None and rule.type == "string" and (other := _looks_like_it(rule, name, text)):
+            found.append(
+                f"policy {clause.id!r} compares the text {name!r} with {text!r}, and is passed by {other!r}, which a"
+                " service may read as the same number: make it a long, or give it a pattern or one_of"
+            )
     if kind.consequence == "high" and clause.permits and open_parts:
         found.append(f"policy {clause.id!r} permits any {' and any '.join(open_parts)}, in a type of high consequence")
     return found
+
+
+def _approval_is_left_out(kind: TaskType) -> bool:
+    """Whether the condition of an approval reads a parameter that need not be there, and does not hold without."""
+    if kind.need is None or all(kind.params[name].required for name in kind.need.clause.params & set(kind.params)):
+        return False
+    principal = Principal("tsk_asked", kind.name, str(min(kind.allowed_workloads, key=str)), "active", 0, 0)
+    params = {name: _ANY[rule.type] for name, rule in kind.params.items() if rule.required}
+    facts = {name: Reading(_ANY[rule.type]) for name, rule in kind.facts.items() if rule.required}
+    return not kind.need.of(principal, kind.ceiling, Context(params, facts))
+
+
+def _looks_like_it(rule: ParamRule, name: str, text: str) -> str:
+    """Another text that a parameter may be, and that who reads numbers takes for the same as this one; '': none."""
+    for other in (f"0{text}", f" {text}", f"+{text}", f"{text}.0") if _NUMBER.fullmatch(text) else ():
+        try:
+            rule.read(name, other)
+        except InvalidInput:
+            continue
+        return other
+    return ""
 
 
 def _reachable(kind: TaskType, clause: Clause) -> bool:

@@ -7,6 +7,7 @@ from sojourn.attestation.peer import Peer
 from sojourn.errors import LimitExceeded, NotFound
 from sojourn.identity.entries import Entry
 from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS, LIVE_TASKS_PER_UID, REMOTE_TASKS_PER_ID
+from sojourn.shares import may_take
 from sojourn.tasks.task import Task
 
 
@@ -65,7 +66,8 @@ class LiveTasks:
     def check_room(self, owner: int | str) -> None:
         """Raise LimitExceeded if no further task of this uid's user, or of this remote SPIFFE ID, may live."""
         room = LIVE_TASKS_PER_UID if isinstance(owner, int) else REMOTE_TASKS_PER_ID
-        if len(self._live) >= LIVE_TASKS or self._per_owner[self._whose(owner)] >= room:
+        own = self._per_owner[self._whose(owner)]
+        if own >= room or not may_take(own, len(self._live), LIVE_TASKS):
             raise LimitExceeded("too many tasks are live")
 
     def _whose(self, owner: int | str) -> int | str:

@@ -1,6 +1,7 @@
 """Parameters of tasks: what a task type says of each, and reading them by that."""
 
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Annotated, Literal, Self
 
@@ -62,6 +63,9 @@ class ParamRule(BaseModel):
             shown = ", ".join(str(each) for each in self.one_of[:20])
             raise InvalidInput(f"parameter {name!r} breaks one_of: it may be {shown}")
         if isinstance(value, str):
+            # Guards compare by code points, and many a service takes two ways to write an accent for the same text.
+            if not unicodedata.is_normalized("NFC", value):
+                raise InvalidInput(f"parameter {name!r} is not in Unicode's composed form: send it in NFC")
             if len(value) > self.longest:
                 raise InvalidInput(f"parameter {name!r} breaks max_length: at most {self.longest} characters")
             if self.pattern is not None and not re.fullmatch(self.pattern, value, re.ASCII):

@@ -14,6 +14,8 @@ from sojourn.background import Background
 from sojourn.clock import Alarm, Alarms
 from sojourn.errors import FailedPrecondition, SojournError
 from sojourn.limits import REDECIDED_AT_ONCE, WRITES_PER_COMMIT
+from sojourn.oversight import readings
+from sojourn.oversight.caep import is_task
 from sojourn.oversight.facts import ANYWHERE, Change, Facts, Then
 from sojourn.oversight.publications import Fact, Key
 from sojourn.tasks import rules
@@ -80,6 +82,24 @@ class Redeciding:
                 for fact in kind.facts:
                     self._readers.setdefault(fact, []).append(kind)
         return self._readers.get(name, ())
+
+    def otherwise(self, said: Fact) -> list[tuple[Fact, list[str]]]:
+        """What says otherwise and counts before `said`, where it is about the same tasks; and the types for which."""
+        others = [each for each in self._facts.all() if each.name == said.name and self._is_about_some_of(each, said)]
+        found: dict[Key, tuple[Fact, list[str]]] = {}
+        for kind in self.readers(said.name):
+            for fact in readings.before(said, kind.facts[said.name], others, self._engine.clock.boot()):
+                found.setdefault(fact.key, (fact, []))[1].append(kind.name)
+        return list(found.values())
+
+    def _is_about_some_of(self, one: Fact, other: Fact) -> bool:
+        """Whether there may be a task that both are about."""
+        subjects = {one.subject, other.subject} - {ANYWHERE}
+        workloads = set()
+        for subject in subjects:
+            task = self._engine.tasks.find(subject)
+            workloads.add(subject if task is None else str(task.spiffe_id))
+        return len(workloads) < 2 and sum(map(is_task, subjects)) < 2
 
     # --- changes ----------------------------------------------------------------------------------------------------
 

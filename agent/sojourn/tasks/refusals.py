@@ -40,7 +40,7 @@ OURS: Final = frozenset(
         *("task_over", "superseded", "expired", "not_yet_valid", "used", "use_needed", "revoked", "replayed"),
         *("malformed", "wrong_type", "wrong_audience", "wrong_issuer", "bad_signature", "bad_algorithm", "unknown_key"),
         *("wrong_binding", "unproved_binding", "invalid_key", "wrong_url", "wrong_scheme", "several_proofs"),
-        *("unavailable", "stale_feed", "store_failed", "store_full", "action_not_granted"),
+        *("unavailable", "stale_feed", "store_failed", "store_full", "database_damaged", "action_not_granted"),
     }
 )
 

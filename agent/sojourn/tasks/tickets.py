@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import LimitExceeded
 from sojourn.limits import DELEGATION_TICKETS
+from sojourn.shares import may_take
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.task import Task
@@ -41,7 +42,7 @@ def digest_of(unverified_ticket: str) -> str:
 
 
 class Tickets:
-    """All outstanding tickets: DELEGATION_TICKETS at most, and half of them of one user's tasks."""
+    """All outstanding tickets: DELEGATION_TICKETS at most, and of one user's tasks half of what others leave."""
 
     def __init__(self, clock: Clock, alarms: Alarms) -> None:
         self._clock = clock
@@ -58,7 +59,7 @@ class Tickets:
     ) -> tuple[str, Ticket]:
         """Make a ticket that is good for `seconds`; return its text, which nothing keeps, and it. Or LimitExceeded."""
         uid = parent.uid
-        if len(self._tickets) >= DELEGATION_TICKETS or self._per_uid[uid] * 2 >= DELEGATION_TICKETS:
+        if not may_take(self._per_uid[uid], len(self._tickets), DELEGATION_TICKETS):
             raise LimitExceeded("too many delegation tickets are outstanding")
         text = "dlg_" + secrets.token_urlsafe(32)
         ticket = Ticket(digest_of(text), parent, to, authority, max_seconds, self._clock.boot() + seconds)

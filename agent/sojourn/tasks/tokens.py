@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Self
 
 from sojourn.errors import InvalidInput, InvalidSpiffeId, InvalidToken
-from sojourn.limits import DELEGATION_DEPTH, SPIFFE_IDS_PARSED_KEPT, TOKEN_SKEW_SECONDS
+from sojourn.limits import DELEGATION_DEPTH, SPIFFE_IDS_PARSED_KEPT
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jose import (
     ASKS,
@@ -21,11 +21,12 @@ from sojourn.spiffe.jose import (
     UnverifiedJws,
     VerifiedClaims,
     audiences,
-    numeric_date,
     parse_unverified,
 )
+from sojourn.tasks import tokentimes
 from sojourn.tasks.duties import duties_claimed, read_asks, read_bind
 from sojourn.tasks.grants import DIGEST, Grant, from_details
+from sojourn.tasks.tokentimes import AT, check_times
 
 TYP = "at+jwt"
 NORMAL, HIGH = "normal", "high"  # the classes of tasks
@@ -141,6 +142,7 @@ def issue(
     task_class: str,
     issued_at: datetime,
     expires_at: datetime,
+    steady: float | None = None,
     actors: tuple[SpiffeId, ...] = (),
     binding: Binding | None = None,
     params: Mapping[str, str | int | bool] | None = None,
@@ -151,6 +153,7 @@ def issue(
     asks: tuple[str, ...] = (),
 ) -> TaskToken:
     """Sign a token for one grant of a task. The caller has clipped `expires_at`. `actors`: the present one first.
+    `steady`: what the agent's steady clock reads; None: it does not say.
 
     `status`: where a status list tells whether it is good, as that claim. `acr`: see RFC 9470. `bind`: what
     the type says of which parameters concern which action. `scope` has the actions for those who read no
@@ -159,6 +162,7 @@ def issue(
     seconds = int(issued_at.timestamp())
     bind = {action: names for action, names in (bind or {}).items() if action in grant.actions}
     duties = duties_claimed(bind, asks)
+    began = {} if steady is None else {AT: tokentimes.issued_at(steady, issued_at.timestamp())}
     claims = {
         "iss": issuer,
         "sub": str(spiffe_id),
@@ -170,7 +174,7 @@ def issue(
         "jti": secrets.token_urlsafe(16),
         "scope": " ".join(grant.actions),
         "authorization_details": [grant.detail(task_type, params, params_digest)],
-        "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class, **duties},
+        "task": {"id": task_id, "type": task_type, "ver": task_version, "class": task_class, **began, **duties},
     }
     if actors:
         claims["act"] = _act(actors)
@@ -211,18 +215,19 @@ def verify(
     proven: Proven | None = UNPROVEN,
     late_seconds: float = 0,
     signatures: Signatures | None = None,
+    steady: float | None = None,
 ) -> TaskToken:
     """Check type, signature, issuer, the one audience, times, and binding; raise InvalidToken otherwise.
 
     `audience` None: the one that it names, whichever that is. `proven` None: the sender has been judged elsewhere.
-    `late_seconds`: so long ago it may have expired.
+    `late_seconds`: so long ago it may have expired. `steady`: what the agent's steady clock reads, if that is known.
     This does not say that the task lives: ask the feed (`sojourn.v1.Validation.WatchTasks`) or the agent.
     """
     unverified = parse_unverified(token) if isinstance(token, str) else token
     claims = _signed(unverified, keys, issuer, signatures)
     if audience is None:
         audience = next(iter(audiences(claims)), "")
-    return read_vouched(unverified.text, claims, audience, now, proven, late_seconds)
+    return read_vouched(unverified.text, claims, audience, now, proven, late_seconds, steady)
 
 
 def read_issued(
@@ -266,10 +271,10 @@ def _signed(
     return claims
 
 
-def has_expired(token: TaskToken, now: datetime) -> bool:
+def has_expired(token: TaskToken, now: datetime, steady: float | None) -> bool:
     """Whether its time is up, or has not come."""
     try:
-        _check_times(token.claims, now, 0)
+        check_times(token.claims, now.timestamp(), steady)
     except InvalidToken:
         return True
     return False
@@ -288,29 +293,18 @@ def read_vouched(
     now: datetime,
     proven: Proven | None = UNPROVEN,
     late_seconds: float = 0,
+    steady: float | None = None,
 ) -> TaskToken:
     """Read a token whose signature and issuer somebody vouches for; audience, times, binding and shape are checked
     here. Raises InvalidToken.
     """
     if claims.get("aud") != audience and audiences(claims) != (audience,):
         raise InvalidToken(f"token is for another audience than {audience!r}", reason_code="wrong_audience")
-    _check_times(claims, now, late_seconds)
+    check_times(claims, now.timestamp(), steady, late_seconds)
     binding = _binding(claims)
     if proven is not None:
         proven.check(binding)
     return _read(token, claims, audience, now, binding)
-
-
-def _check_times(claims: VerifiedClaims, now: datetime, late_seconds: float) -> None:
-    seconds = now.timestamp()
-    expires, issued = numeric_date(claims, "exp"), numeric_date(claims, "iat")
-    not_before = numeric_date(claims, "nbf")
-    if expires is None or issued is None:
-        raise InvalidToken("token lacks exp or iat", reason_code="malformed")
-    if expires + late_seconds <= seconds:
-        raise InvalidToken("token has expired", reason_code="expired")
-    if max(issued, not_before or 0) > seconds + TOKEN_SKEW_SECONDS:
-        raise InvalidToken("token is not valid yet", reason_code="not_yet_valid")
 
 
 def _read(token: str, claims: VerifiedClaims, audience: str, now: datetime, binding: Binding | None) -> TaskToken:

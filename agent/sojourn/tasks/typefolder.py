@@ -166,6 +166,8 @@ class TypeFolder:
             await self._take(kept.types)
             event = f"{self._event}_last_good"
             said = {**said, "digest": kept.types.digest, "accepted_at": kept.accepted_at.isoformat()}
+            if kept.folder != self.folder:  # the configuration names another since: as under a running agent, it stays
+                said["of_folder"] = str(kept.folder)
         log.error(event, **said)
         self._audit.note(event, **said)
 

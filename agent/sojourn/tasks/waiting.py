@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from sojourn.errors import LimitExceeded
 from sojourn.hooks import Hooks
 from sojourn.limits import APPROVALS_WAITING, APPROVALS_WAITING_PER_UID
+from sojourn.shares import may_take
 from sojourn.tasks.task import PENDING, Task
 
 
@@ -43,7 +44,8 @@ class Waiting:
 
     def check_room(self, uid: int) -> None:
         """Raise LimitExceeded if no further request of this user may wait."""
-        if len(self._waiters) >= APPROVALS_WAITING or self._per_uid[uid] >= APPROVALS_WAITING_PER_UID:
+        own = self._per_uid[uid]
+        if own >= APPROVALS_WAITING_PER_UID or not may_take(own, len(self._waiters), APPROVALS_WAITING):
             raise LimitExceeded("too many tasks wait for approval")
 
     def add(self, task: Task) -> None:

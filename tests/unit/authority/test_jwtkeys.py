@@ -71,7 +71,9 @@ def test_never_without_a_key(keys, clock, path):
     assert keys.active.not_after > clock.now()
     clock.advance(TTL.total_seconds() * 5)
     again = JwtKeys(path, clock, TTL)
-    assert ([again.active.id], True) == (kids(again), again.active.not_after > clock.now())
+    assert (again.active.id, True) == (kids(again)[-1], again.active.not_after > clock.now())
+    clock.advance(3_600)
+    assert (True, [again.active.id]) == (again.maintain(), kids(again))
 
 
 def rsa_key():

@@ -145,7 +145,7 @@ class TestByTime:
         made = slots.prepared.id
         share(clock, slots, 1.01)
         again = JwtKeys(path, clock, TTL)
-        assert ([made], [ACTIVE]) == ([each.id for each in again.all], states(again))
+        assert ([made], [OLD, ACTIVE]) == ([each.id for each in again.all][1:], states(again))
 
 
 class TestOverlap:
@@ -245,6 +245,40 @@ class TestOverlap:
         for _ in range(2):  # and from there on as ever
             published, left = self.published(slots, clock)
             assert (True, True) == (published >= timedelta(hours=1), abs(left - TTL / 3) < timedelta(minutes=1))
+
+    @pytest.mark.parametrize("restarted", [False, True])
+    @pytest.mark.parametrize("old", [False, True])
+    def test_a_clock_that_is_ahead_for_a_while(self, path, clock, restarted, old):
+        """A clock that stands beyond a key's end for a while, also as the agent starts, does not take the key away."""
+        slots = JwtKeys(path, clock, TTL)
+        first = slots.active.id
+        if old:
+            slots.activate(slots.prepare().id)
+        clock.step_wall(40 * 86_400.0)
+        slots = JwtKeys(path, clock, TTL) if restarted else slots
+        for _ in range(3):
+            slots.maintain()
+            clock.advance(10)
+        assert slots.active.created > clock.now() - timedelta(minutes=1)
+        clock.step_wall(-40 * 86_400.0)
+        for again in (slots, JwtKeys(path, clock, TTL)):
+            again.maintain()
+            assert first in again.public()
+        clock.advance(31 * 86_400.0)
+        slots.maintain()
+        assert first not in slots.public()
+
+    def test_one_that_had_ended_when_the_agent_started(self, path, clock):
+        """A key that had ended by the wall clock is published on for an hour of running, and no longer."""
+        first = JwtKeys(path, clock, TTL).active.id
+        clock.advance(31 * 86_400.0)
+        slots = JwtKeys(path, clock, TTL)
+        assert [OLD, ACTIVE] == states(slots)
+        assert timedelta(hours=1) == slots.next_change - clock.now()
+        clock.advance(3_599)
+        assert (False, True) == (slots.maintain(), first in slots.public())
+        clock.advance(1)
+        assert (True, [ACTIVE]) == (slots.maintain(), states(slots))
 
     @pytest.mark.parametrize("kind", ["root", "jwt"])
     def test_a_clock_that_is_behind_for_a_while(self, path, clock, kind):

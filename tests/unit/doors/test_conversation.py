@@ -226,6 +226,27 @@ class TestMalformed:
         [found] = [each for each in logs if each["event"] == "http_malformed"]
         assert (site.sender.who, "192.0.2.7") == (found["who"], found["address"])
 
+    @pytest.mark.parametrize(
+        ("line", "hosts", "status"),
+        [
+            (b"HTTP/1.1", 1, b"200"),
+            (b"HTTP/1.0", 1, b"200"),
+            (b"HTTP/1.0", 0, b"200"),
+            (b"HTTP/1.1", 0, b"400"),
+            (b"HTTP/1.1", 2, b"400"),
+            (b"HTTP/1.0", 2, b"400"),
+            (b"HTTP/0.9", 1, b"400"),
+            (b"HTTP/2.0", 1, b"400"),
+            (b"HTTP/3.0", 1, b"400"),
+        ],
+    )
+    async def test_versions_and_hosts(self, site, line, hosts, status):
+        """A request of another version than 1.0 and 1.1 is none, nor one that names several hosts, or, in 1.1, none."""
+        asked = b"GET /who %s\r\n%sconnection: close\r\n\r\n" % (line, b"host: x\r\n" * hosts)
+        async with site.running():
+            got = await site.send(asked, answers=None)
+        assert (b"HTTP/1.1 " + status, int(status == b"200")) == (got[:12], site.asked)
+
     async def test_fills_no_log(self, site):
         """It is logged up to a limit for each second and sender, on however many connections."""
         site.conversations.logged = Allowance(REFUSALS_LOGGED_PER_SECOND, lambda: 7.0)

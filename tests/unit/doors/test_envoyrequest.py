@@ -162,6 +162,14 @@ class TestContent:
         with pytest.raises(InvalidInput):
             content_of(context(**http), self.WHOLE)
 
+    @pytest.mark.parametrize("partial", ["false", "true", ""])
+    @pytest.mark.parametrize("of", [{"headers": {"transfer-encoding": "chunked"}}, {"protocol": "HTTP/2"}])
+    def test_said_of_nothing(self, of, partial):
+        """That a content is whole which is not there is not believed: a client may have said so."""
+        headers = {**of.get("headers", {}), "x-envoy-auth-partial-body": partial}
+        with pytest.raises(InvalidInput):
+            content_of(context(method="POST", **{**of, "headers": headers}), self.WHOLE)
+
     def test_not_promised(self):
         """Unless the route's owner says that contents are sent, none is believed to be there."""
         headers = {"x-envoy-auth-partial-body": "false", "content-length": "1"}

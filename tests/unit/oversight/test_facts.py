@@ -13,6 +13,7 @@ from fakes.journals import FakeAuditStore
 from sojourn.clock import Alarms
 from sojourn.errors import InvalidInput, LimitExceeded, StoreFailed
 from sojourn.oversight import facts as facts_module
+from sojourn.oversight import readings
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.facts import Facts
 from sojourn.oversight.publications import Publication
@@ -76,6 +77,37 @@ class TestLookup:
         assert 2 == ground.read(sources=(MONITOR, ISSUER))
         assert 1 == ground.read(sources=(ISSUER, MONITOR))
         assert "missing" == ground.read(sources=(OPERATOR,))
+
+    async def test_sources_before_subjects(self, ground):
+        """What a source that ranks before said generally is not overruled by what a later one says of a single one."""
+        await ground.say(value=0, subject=WORKLOAD, source=MONITOR)
+        await ground.say(value=0, subject=TASK, source=MONITOR)
+        await ground.say(value=9)
+        assert 9 == ground.read(sources=(OPERATOR, MONITOR))
+        assert 0 == ground.read(sources=(MONITOR, OPERATOR))
+        await ground.say(value=5, subject=WORKLOAD)
+        assert 5 == ground.read(sources=(OPERATOR, MONITOR))
+
+    async def test_what_counts_before(self, ground):
+        """What is said is told from what counts before it and differs: by its source, or of fewer by the same one."""
+        await ground.say(value=9)
+        await ground.say(value=0, subject=WORKLOAD)
+        await ground.say(value=9, subject=TASK)
+        await ground.say(value=1, subject="spiffe://example.org/x", source=MONITOR)
+        await ground.say(value="x", source=MONITOR)
+        said, others = ground.facts.find(("n", "", OPERATOR)), ground.facts.all()
+        for sources, expected in (
+            ((OPERATOR,), {0}),
+            ((OPERATOR, MONITOR), {0}),
+            ((MONITOR, OPERATOR), {0, 1}),
+            ((MONITOR,), set()),
+        ):
+            rule = FactRule(type="long", sources=sources)
+            found = readings.before(said, rule, others, ground.clock.boot())
+            assert expected == {fact.value for fact in found}
+        ground.clock.advance(60)
+        stale = FactRule(type="long", sources=(MONITOR, OPERATOR), max_age="1m")
+        assert [] == readings.before(said, stale, others, ground.clock.boot())
 
     async def test_the_next_best(self, ground):
         """A fact that is stale, or of another type, gives way to the next source and the next subject."""
@@ -152,6 +184,27 @@ class TestOrder:
         assert await ground.say(value=2, source=ISSUER, ago=-20)
         assert not await ground.say(value=1, source=ISSUER, ago=-10)
         assert 2 == ground.read(sources=(ISSUER,))
+
+    @pytest.mark.parametrize("ahead", [5, 50])
+    async def test_a_later_one_after_one_that_was_ahead(self, ground, ahead):
+        """What was dated ahead keeps nothing out that comes after it and is of now, also once it is over and taken back."""
+        assert await ground.say(value=1, source=ISSUER, ago=-ahead)
+        assert await ground.say(value=2, source=ISSUER)
+        assert 2 == ground.read(sources=(ISSUER,))
+        assert await ground.say(value=1, source=ISSUER, ago=-ahead)
+        await ground.facts.unset("n", "", ISSUER, {})
+        assert await ground.say(value=2, source=ISSUER)
+        assert await ground.say(value=1, source=ISSUER, ago=-ahead)
+        later = await ground.again()
+        assert await later.say(value=2, source=ISSUER)
+        assert not await later.say(value=1, source=ISSUER, ago=1)
+        assert 2 == later.read(sources=(ISSUER,))
+
+    async def test_a_clock_that_is_ahead_over_a_restart(self, ground):
+        """The order of what a clock ahead has said is known after a restart too."""
+        assert await ground.say(value=2, source=ISSUER, ago=-20)
+        later = await ground.again()
+        assert not await later.say(value=1, source=ISSUER, ago=-10)
 
     async def test_at_once(self, ground):
         """Of what is said at the same time the last word counts, in memory and on disk."""

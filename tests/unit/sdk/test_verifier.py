@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import grpc
 import pytest
 from fakes.fake_agent import Fail, FakeAgent
-from fakes.task_feed import AUDIENCE, HOLDER, Boot, delta, live, over, signing_key, snapshot, token
+from fakes.task_feed import AUDIENCE, HOLDER, Boot, delta, heartbeat, live, over, signing_key, snapshot, token
 from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import InvalidToken
 from sojourn.oautherrors import ActionUsedUp, WrongParams
@@ -84,6 +84,15 @@ class TestHere:
     async def test_expired(self, verifier: TaskVerifier) -> None:
         """An expired token is refused."""
         assert await reason(verifier, token(KEY, seconds=-1)) == "expired"
+
+    async def test_a_clock_that_was_set_back(self, agent: FakeAgent, verifier: TaskVerifier) -> None:
+        """A token that has lived for its time by the agent's steady clock is refused, whatever the wall clock says."""
+        agent.push("WatchTasks", heartbeat(steady=1_000))
+        async with asyncio.timeout(20):
+            while verifier.feed.steady is None:
+                await asyncio.sleep(0.01)
+        assert await reason(verifier, token(KEY, steady=900)) == "expired"
+        assert (await verifier.verify(token(KEY, steady=1_000))).task_id == "t1"
 
     async def test_forged(self, verifier: TaskVerifier) -> None:
         """A token signed by another key of the same name is refused."""

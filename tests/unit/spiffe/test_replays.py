@@ -131,13 +131,25 @@ class TestNonce:
         seen.claim(again, 1000)
         assert "replayed" == refused(seen, again).reason_code
 
-    def test_after_the_start(self, clock):
-        """A proof from after the start needs none, once nobody's clock can have been so far ahead."""
+    @pytest.mark.parametrize("ahead", [0, DPOP_SKEW_SECONDS])
+    def test_after_the_start(self, clock, ahead):
+        """A proof needs a nonce until the memory is as old as a proof can be good for; from then on it needs none."""
         seen = Replays(clock.now, clock.boot)
-        clock.advance(DPOP_SKEW_SECONDS)
-        assert isinstance(refused(seen, proof(clock)), NonceNeeded)
+        clock.advance(DPOP_AGE_SECONDS + DPOP_SKEW_SECONDS - 1)
+        assert isinstance(refused(seen, proof(clock, age=-ahead)), NonceNeeded)
         clock.advance(1)
-        seen.claim(proof(clock), 1000)
+        seen.claim(proof(clock, age=-ahead), 1000)
+
+    @pytest.mark.parametrize("back", [10, 40, 3_600])
+    def test_clock_set_back_over_a_start(self, seen, clock, back):
+        """What was used before a start is not good again after it, however far the clock was set back at that."""
+        made = proof(clock)
+        seen.claim(made, 1000)
+        clock.step_wall(-back)
+        later = Replays(clock.now, clock.boot)
+        for _ in range(DPOP_AGE_SECONDS + DPOP_SKEW_SECONDS - 1):  # as long as the token of the proof may live
+            clock.advance(1)
+            assert isinstance(refused(later, made), NonceNeeded)
 
     def test_clock_set_back(self, seen, clock):
         """What was used before the clock was set back is not good again; what is made then needs a nonce."""

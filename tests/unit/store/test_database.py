@@ -9,9 +9,11 @@ from contextlib import contextmanager
 import pytest
 from fakes.databases import BlockedWriter, opened
 from sojourn.errors import AlreadyExists, Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
+from sojourn.oautherrors import DatabaseDamaged
 from sojourn.store import database as database_module
 from sojourn.store import tables
 from sqlalchemy import event, select, text
+from sqlalchemy.exc import DatabaseError
 
 DEADLINE_SECONDS = 20
 
@@ -206,6 +208,28 @@ class TestFailures:
         with pytest.raises(AlreadyExists):
             await database.write(put("a"))
         assert [] == await names(database)
+
+    async def test_damage(self, database, path):
+        """What is damaged is told as that, with what to do, whether it is read or written: not as a write that failed."""
+        await database.write(put("name"))
+        with sqlite3.connect(path) as connection:
+            connection.execute("UPDATE settings SET value = CAST(x'ff' AS TEXT) WHERE name = 'name'")
+        connection.close()
+
+        def read(connection):
+            return connection.execute(select(tables.settings.c.value)).scalars().all()
+
+        def malformed(_connection):
+            error = sqlite3.DatabaseError("database disk image is malformed")
+            error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT_INDEX
+            raise DatabaseError("SELECT", None, error)
+
+        for work in (database.read, database.write):
+            for each in (read, malformed):
+                with pytest.raises(DatabaseDamaged, match="is damaged: stop the agent and restore it from a backup"):
+                    await work(each)
+        with pytest.raises(CannotStart, match="the database's things cannot be read: it is damaged; restore"):
+            database.read_now("things", read)
 
     async def test_errors_hide_the_database_s_words(self, database):
         """The public text of a failed write has none of the database's own words; the detail has."""

@@ -1,6 +1,7 @@
 """engine.py: tasks begin, are in one state after the other, and end in time. Holders are real processes."""
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
@@ -176,6 +177,18 @@ class TestBegin:
         await room.begin()
         with pytest.raises(LimitExceeded):
             await room.begin()
+
+    async def test_users_who_take_all_they_may(self, room, monkeypatch):
+        """However many users take all they may, the next one has some of what there is, while there is any."""
+        monkeypatch.setattr(live_module, "LIVE_TASKS", 16)
+        found = []
+        for uid in range(100_000, 100_004):
+            before = len(room.engine.tasks)
+            with suppress(LimitExceeded):
+                for _ in range(16):
+                    await room.begin(peer=replace(room.peer, uid=uid))
+            found.append(len(room.engine.tasks) - before)
+        assert [8, 4, 2, 1] == found
 
 
 class TestVersions:

@@ -13,6 +13,8 @@ from fakes.task_room import ISSUER, Room
 from fakes.task_types import TICKETS, TRIAGE, WIKI, task_type
 from sojourn.errors import InvalidInput, StoreFailed
 from sojourn.limits import (
+    DPOP_AGE_SECONDS,
+    DPOP_SKEW_SECONDS,
     SINGLE_USES_REMEMBERED,
     TOKEN_SKEW_SECONDS,
     TOKEN_TTL_HIGH_CLASS_SECONDS,
@@ -58,7 +60,7 @@ class Court(Room):
         super().__init__(clock, TYPES)
         self.authority = authority_in(folder, clock)
         replays = Replays(clock.now, clock.boot)
-        clock.advance(10)  # so that proofs of now are of after its beginning
+        clock.advance(DPOP_AGE_SECONDS + DPOP_SKEW_SECONDS)  # so that proofs need no nonce
         self.judging = Judging(self.engine, FakeIdentities(self.authority, clock), replays, clock)
 
     async def token(self, type_name="triage", actions=("ticket:read",), **arguments):
@@ -101,6 +103,16 @@ class TestSignaturesRemembered:
         assert "bad_signature" == court.code(f"{head}.{forged}")
         court.clock.advance(3600)
         assert "expired" == court.code(token)
+
+    async def test_a_clock_that_is_set_back(self, court):
+        """A step back of the wall clock revives no token that has lived for its time, and hurts none that has not."""
+        token = await court.token()
+        court.clock.advance(62)
+        court.clock.step_wall(-62)
+        assert "expired" == court.code(token)
+        young = await court.token()
+        court.clock.step_wall(-1)
+        assert "" == court.code(young)
 
     async def test_of_a_key_that_is_withdrawn(self, court):
         """Once its key is not published any more, a token is refused though its signature was good."""
@@ -331,7 +343,7 @@ class TestUse:
         court.clock.advance(200)
         assert "expired" == await court.spent(token, **arguments)
         court.clock.step_wall(-199)
-        assert "used" == await court.spent(token, **arguments)
+        assert "expired" == await court.spent(token, **arguments)
         assert 1 == len(court.judging._uses)
 
     async def test_other_tokens_are_used_often(self, court):

@@ -58,6 +58,42 @@ class TestWarnings:
             f"triage.toml:5: no policy can permit action 'page:read' at {WIKI!r}, which is in the ceiling",
         ] == found
 
+    @pytest.mark.parametrize(
+        ("rule", "passed"),
+        [
+            ('"string"', "'043'"),
+            ('{type = "string", pattern = "[0-9]+"}', "'043'"),
+            ('{type = "string", pattern = "[1-9][0-9.]*"}', "'43.0'"),
+            ('{type = "string", pattern = "[1-9][0-9]*"}', ""),
+            ('{type = "string", one_of = ["42", "43"]}', ""),
+            ('{type = "string", pattern = "[A-Z]-[0-9]+"}', ""),
+        ],
+    )
+    def test_a_text_that_is_compared_as_a_number(self, rule, passed):
+        """A text that policy compares with digits is told where another that is the same number passes by it."""
+        for condition in ('context.params.ticket == "43"', '["7", "43"].contains(context.params.ticket)'):
+            cedar = f'{PERMIT_ALL}@id("no") forbid (principal, action, resource) when {{ {condition} }};'
+            cedar = cedar.replace("when { ", "when { context.params has ticket && ")
+            found = [each for each in warned(cedar, params=f"{{ticket = {rule}}}") if "'43'" in each]
+            assert bool(passed) == bool(found)
+            assert all(f"is passed by {passed}" in each for each in found)
+
+    @pytest.mark.parametrize(
+        ("condition", "required", "expected"),
+        [
+            ("context.params has cents && context.params.cents > 5000", "false", 1),
+            ("context.params has cents && context.params.cents > 5000", "true", 0),
+            ("if context.params has cents then context.params.cents > 5000 else true", "false", 0),
+            ('resource in Sojourn::Resource::"x"', "false", 0),
+        ],
+    )
+    def test_an_approval_that_is_left_out(self, condition, required, expected):
+        """An approval that is not asked for where the parameter is missing by which it goes is told."""
+        params = f'{{cents = {{type = "long", required = {required}}}}}'
+        approval = f"{{approvers = [\"operator\"], when = '{condition}'}}"
+        found = [each for each in warned(PERMIT_ALL, params=params, approval=approval) if "left out" in each]
+        assert expected == len(found)
+
     def test_a_parameter_that_concerns_nothing(self):
         """A parameter that tokens carry and that [bind] has concern no action is told, with the table's line."""
         every = dict.fromkeys(("ticket:read", "ticket:write", "page:read"), '["ticket"]')

@@ -1,6 +1,7 @@
 """params.py: each parameter has its type and keeps its rules, or the request is refused and says which."""
 
 import re
+import unicodedata
 
 import pytest
 from fakes.task_types import TICKETS, task_type
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sojourn.errors import InvalidInput, InvalidPolicy
 from sojourn.limits import LONG_MAX, PARAM_MAX_BYTES, PATTERN_TEXT_MAX
-from sojourn.tasks.params import text_of
+from sojourn.tasks.params import ParamRule, text_of
 
 
 def kind_of(rule, **changes):
@@ -17,6 +18,10 @@ def kind_of(rule, **changes):
 
 def read(rule, text):
     return kind_of(rule).read_params({"p": text})["p"]
+
+
+def _is_composed(text):
+    return unicodedata.is_normalized("NFC", text)
 
 
 class TestRules:
@@ -79,7 +84,16 @@ class TestRules:
         with pytest.raises(InvalidInput, match="longer than"):
             read('"string"', "\ud800" * PARAM_MAX_BYTES)
 
-    @given(st.integers(-LONG_MAX, LONG_MAX) | st.booleans() | st.text(max_size=20))
+    @pytest.mark.parametrize("text", ["e\u0301", "\u212b", "\u0958", "\u1100\u1161"])
+    def test_another_way_to_write_the_same(self, text):
+        """A text that Unicode also writes in another way is refused, unless it is the composed one."""
+        composed = unicodedata.normalize("NFC", text)
+        assert text != composed
+        assert composed == ParamRule(type="string").read("p", composed)
+        with pytest.raises(InvalidInput, match="composed form"):
+            ParamRule(type="string").read("p", text)
+
+    @given(st.integers(-LONG_MAX, LONG_MAX) | st.booleans() | st.text(max_size=20).filter(_is_composed))
     def test_there_and_back(self, value):
         """A value that was read is read again from its text."""
         rule = {int: '"long"', bool: '"boolean"', str: '"string"'}[type(value)]

@@ -157,6 +157,19 @@ class TestStart:
         assert room.clock.now().replace(microsecond=0) == after.accepted_at
         assert ["policy_loaded", "policy_refused", "policy_last_good"] == room.journal.names
 
+    async def test_with_the_last_good_set_of_another_folder(self, room):
+        """Where the folder has another name since, and cannot be used, the last good set is in force and says whose it is."""
+        room.write("one")
+        await room.folder.start()
+        before, room.path = room.path, room.path.rename(room.path.with_name("renamed"))
+        room.write("two", "nonsense")
+        after = room.made()
+        await after.start()
+        await room.audit.flush()
+        assert (LAST_GOOD, ["one"], room.path) == (after.origin, list(after.types), after.folder)
+        (fields,) = room.journal.fields("policy_last_good")
+        assert (str(room.path), str(before)) == (fields["folder"], fields["of_folder"])
+
     @SPOILT
     async def test_without_one(self, room, spoil, says):
         """Without a last good set none is in force, and why is told; the mended folder is taken by the next look."""

@@ -1073,8 +1073,12 @@ class SetFactRequest(_message.Message):
     def __init__(self, name: _Optional[str] = ..., subject: _Optional[str] = ..., value: _Optional[_Union[_tasks_pb2.FactValue, _Mapping]] = ..., valid_seconds: _Optional[float] = ...) -> None: ...
 
 class SetFactResponse(_message.Message):
-    __slots__ = ()
-    def __init__(self) -> None: ...
+    __slots__ = ("otherwise", "otherwise_left_out")
+    OTHERWISE_FIELD_NUMBER: _ClassVar[int]
+    OTHERWISE_LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    otherwise: _containers.RepeatedCompositeFieldContainer[Fact]
+    otherwise_left_out: int
+    def __init__(self, otherwise: _Optional[_Iterable[_Union[Fact, _Mapping]]] = ..., otherwise_left_out: _Optional[int] = ...) -> None: ...
 
 class UnsetFactRequest(_message.Message):
     __slots__ = ("name", "subject", "source")

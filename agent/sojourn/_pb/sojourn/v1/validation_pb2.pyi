@@ -185,20 +185,22 @@ class WatchTasksRequest(_message.Message):
     def __init__(self, audiences: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class TaskFeed(_message.Message):
-    __slots__ = ("snapshot", "delta", "heartbeat", "epoch", "issuer", "keys")
+    __slots__ = ("snapshot", "delta", "heartbeat", "epoch", "issuer", "keys", "steady_seconds")
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     DELTA_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     ISSUER_FIELD_NUMBER: _ClassVar[int]
     KEYS_FIELD_NUMBER: _ClassVar[int]
+    STEADY_SECONDS_FIELD_NUMBER: _ClassVar[int]
     snapshot: Snapshot
     delta: Delta
     heartbeat: Heartbeat
     epoch: int
     issuer: str
     keys: bytes
-    def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., epoch: _Optional[int] = ..., issuer: _Optional[str] = ..., keys: _Optional[bytes] = ...) -> None: ...
+    steady_seconds: float
+    def __init__(self, snapshot: _Optional[_Union[Snapshot, _Mapping]] = ..., delta: _Optional[_Union[Delta, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., epoch: _Optional[int] = ..., issuer: _Optional[str] = ..., keys: _Optional[bytes] = ..., steady_seconds: _Optional[float] = ...) -> None: ...
 
 class TaskState(_message.Message):
     __slots__ = ("id", "version", "live", "reason", "suspended")

@@ -1,0 +1,76 @@
+"""onerequest.py: content whose digest a token has is read in the way in which it was meant, or refused."""
+
+import pytest
+from sojourn.errors import InvalidInput
+from sojourn.sdk.onerequest import check_content
+
+PARTS = b'--b1\r\nContent-Disposition: form-data; name="cents"\r\n\r\n2500\r\n--b1--\r\n'
+FORM = "application/x-www-form-urlencoded"
+
+
+def check(content, *types, **more):
+    check_content([*(("Content-Type", each) for each in types), *more.items()], content)
+
+
+class TestGood:
+    @pytest.mark.parametrize(
+        ("content", "types"),
+        [
+            (b"", ["multipart/form-data"]),
+            (b'{"cents": 2500}', ["application/json"]),
+            (b'{"cents": 2500}', ["application/json; charset=utf-8"]),
+            (b'{"cents": 2500}', []),
+            (b'{"cents": 2500}', ["text/plain"]),
+            (b"cents=2500&note=a+b", [FORM]),
+            (b"2500", [FORM]),
+            (PARTS, ["multipart/form-data; boundary=b1"]),
+            (PARTS, ['Multipart/Form-Data; charset=utf-8; Boundary="b1"']),
+            (b"\x00\xff", ["application/octet-stream"]),
+            (b"\x00\xff", []),
+        ],
+    )
+    def test_it_says_itself_what_it_is(self, content, types):
+        """What its type says and the content by itself says too is taken."""
+        check(content, *types)
+
+
+class TestBad:
+    @pytest.mark.parametrize("content", [b'{"a=1&cents=9900&b": 1}', b' ["&cents=9900"]', b'{"a": 1, "a": "&x=1"}'])
+    @pytest.mark.parametrize("said", [FORM, "APPLICATION/X-WWW-Form-Urlencoded; charset=utf-8"])
+    def test_json_as_a_form(self, content, said):
+        """JSON that is sent as a form, in which another reader finds other fields, is refused."""
+        with pytest.raises(InvalidInput, match="is sent as JSON"):
+            check(content, said)
+
+    @pytest.mark.parametrize(
+        "said",
+        [
+            "multipart/form-data; boundary=b2",
+            "multipart/form-data; boundary=b",
+            "multipart/form-data; boundary=b1-",
+            "multipart/form-data",
+            "multipart/mixed; boundary=b1; boundary=b2",
+            "multipart/form-data; boundary*=b1",
+            "multipart/form-data; boundary=b1; boundary*=b2",
+        ],
+    )
+    def test_parts_by_another_boundary(self, said):
+        """Parts whose type names another boundary than that with which they begin, none or two, are refused."""
+        with pytest.raises(InvalidInput, match="boundary"):
+            check(PARTS, said)
+
+    @pytest.mark.parametrize("content", [b"cents=1", b'{"a": 1}', b"x\r\n" + PARTS, b"\r\n" + PARTS])
+    def test_other_content_as_parts(self, content):
+        """What does not begin as parts is none."""
+        with pytest.raises(InvalidInput, match="boundary"):
+            check(content, "multipart/form-data; boundary=b1")
+
+    def test_headers_by_which_it_is_another(self):
+        """Two types, another charset, and an encoding that the digest knows nothing of are refused."""
+        for types, more in (
+            (["text/plain", "application/json"], {}),
+            (["application/json; charset=utf-16"], {}),
+            (["application/json"], {"content-encoding": "gzip"}),
+        ):
+            with pytest.raises(InvalidInput):
+                check(b'{"a": 1}', *types, **more)
