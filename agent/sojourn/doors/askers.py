@@ -82,7 +82,7 @@ def _asker(value: object) -> Asker:
             return {**value.visitor.details, "method": value.head.path}
         case Request():
             sender = value.scope.get(SENDER)
-            return {} if sender is None else {**sender.details, "path": value.url.path}
+            return {} if sender is None else {**sender.details, "path": value.scope["path"]}
         case Connection():
             return value.visitor.details
         case Peer():

@@ -136,9 +136,11 @@ class Watchdog:
     def _beat(self) -> None:
         now = time.monotonic()
         passed = now - self._last
-        if passed >= STANDSTILL_SECONDS:
-            self._stood(now, passed)
-        self._next(now)
+        try:
+            if passed >= STANDSTILL_SECONDS:
+                self._stood(now, passed)
+        finally:  # whatever becomes of the log: without a beat signals would come without end
+            self._next(now)
 
     def _next(self, now: float) -> None:
         wary = now < self._wary_until
@@ -176,7 +178,12 @@ class Watchdog:
             if now - earlier >= 2 * _LOOK_SECONDS:  # we were held up as well, and what is seen now may be another's
                 self._look = (beat, _UNSEEN, {})
                 continue
-            doing, asker = at_of(sys._current_frames().get(self._thread))
-            if not doing:
-                doing, asker = _IN_THE_LOOP, peer_of(self._number)
-            self._look = (beat, doing, asker)
+            try:
+                self._look = (beat, *self._seen())
+            except Exception:
+                log.exception("standstill_not_looked_at")
+                self._look = (beat, _UNSEEN, {})
+
+    def _seen(self) -> tuple[str, Asker]:
+        doing, asker = at_of(sys._current_frames().get(self._thread))
+        return (doing, asker) if doing else (_IN_THE_LOOP, peer_of(self._number))

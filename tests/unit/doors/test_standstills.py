@@ -104,6 +104,33 @@ class TestWatchdog:
         assert "the loop itself" in last.doing
         assert {"uid": os.getuid(), "pid": os.getpid()} == last.asker
 
+    async def test_what_goes_wrong(self, found, monkeypatch):
+        """A look that fails, and a log that cannot be written, end neither the watching nor the beats."""
+
+        def broken(*_args, **_fields):
+            raise OSError("no space left on device")
+
+        monkeypatch.setattr(standstills, "at_of", broken)
+        monkeypatch.setattr(standstills.log, "warning", broken)
+        heard = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: heard.append(context["exception"]))
+        breaker = Breaker()
+        watchdog = Watchdog(found, breaker)
+        for _ in range(2):
+            counted = found.count
+            time.sleep(0.3)  # the loop is held up
+            deadline = time.monotonic() + 15
+            while found.count == counted and time.monotonic() < deadline:
+                await asyncio.sleep(0.01)
+            assert counted < found.count
+            assert "not seen" in found.last.doing
+            said = len(breaker.said)
+            while len(breaker.said) == said:
+                await asyncio.sleep(0.01)
+        assert watchdog._watcher.is_alive()
+        watchdog.close()
+        assert {OSError} == {type(each) for each in heard}
+
     async def test_a_loop_that_turns(self, found):
         """Of a loop that turns nothing is told."""
         watchdog = Watchdog(found)
