@@ -9,6 +9,7 @@ from sojourn.errors import (
     InvalidToken,
     Refused,
     SojournError,
+    StoreFailed,
     Unavailable,
 )
 
@@ -82,6 +83,12 @@ class NonceNeeded(InvalidProof):
     def __init__(self, public: str, nonce: str) -> None:
         super().__init__(public, reason_code="nonce_needed")
         self.nonce = nonce
+
+
+class NotOnDisk(StoreFailed):
+    """What was asked for is in force, and the database has not taken it yet: it is written as soon as that can be."""
+
+    code = "not_on_disk"
 
 
 class SendAgain(Unavailable):

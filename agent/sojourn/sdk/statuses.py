@@ -49,6 +49,7 @@ _CODES: dict[str, type[SojournError]] = {
         oautherrors.InvalidProof,
         oautherrors.BindingNeeded,
         oautherrors.DigestNeeded,
+        oautherrors.NotOnDisk,
     )
 }
 
