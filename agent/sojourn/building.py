@@ -169,7 +169,10 @@ class Rooms:
         self.foreign = foreign = ForeignBundles(ForeignTable(self._database), self._trust_domain, registry)
         endpoints = BundleSource(config.federation.ca, clock, public_only=config.federation.public_only)
         self.federating = Federating(foreign, authority, endpoints, self.audit, clock, alarms)
-        self.revocations = Revocations(RevocationTable(self._database), authority, clock, alarms)
+        self.revocations = Revocations(
+            RevocationTable(self._database, self.journal), authority, clock, alarms, epoch=self._epoch
+        )
+        self._stack.push_async_callback(self.revocations.close)
         self.cautions = Cautions(self.attestation.types, registry.node_ids)
         follow = config.registration.follow
         self.followed = (

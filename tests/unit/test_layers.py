@@ -129,6 +129,7 @@ LAYERS = [
         "identity.jwtsvids",
         "identity.issued",
     ],
+    ["identity.revoked"],
     ["identity.adopting", "identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.programs", "identity.streams"],
     ["identity.subscriptions"],

@@ -53,8 +53,10 @@ def revoke(
     serial: Annotated[
         str, typer.Option("--serial", help="One SVID: the serial number (hex), or the jti of a JWT-SVID.")
     ] = "",
-    entry: Annotated[str, typer.Option("--entry", metavar="ENTRY_ID", help="All that was issued for this entry.")] = "",
-    spiffe_id: Annotated[str, typer.Option("--spiffe-id", help="All that was issued for this SPIFFE ID.")] = "",
+    entry: Annotated[
+        str, typer.Option("--entry", metavar="ENTRY_ID", help="All that was issued for this entry so far.")
+    ] = "",
+    spiffe_id: Annotated[str, typer.Option("--spiffe-id", help="All that was issued for this SPIFFE ID so far.")] = "",
     reason: Annotated[str, typer.Option("--reason", help="For the audit journal.")] = "",
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
@@ -63,6 +65,7 @@ def revoke(
 
     The live tasks that were begun by such an SVID, or had a token given for it, end with it; with --entry or
     --spiffe-id all live tasks of that identity do. The entry stays: delete it, if nobody shall have the identity.
+    With [not_on_disk] it is in force, and is lost if the agent ends before there is room: make room, and say it again.
     """
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
@@ -76,23 +79,58 @@ def revoke(
     else:
         request.spiffe_id = spiffe_id
     answer = remote.admin(admin_socket, request)
-    value = {"revoked": _values(answer.revoked), "ended_tasks": answer.ended_tasks}
-    lines = [f"SVIDs revoked: {len(answer.revoked)}; tasks ended: {answer.ended_tasks}"]
-    if not serial:
-        lines.append("the identity itself stays: `sojourn entry delete` takes it away")
+    identity = _identity(answer.identity) if answer.HasField("identity") else None
+    value = {"revoked": _values(answer.revoked), "ended_tasks": answer.ended_tasks, "identity": identity}
+    if identity is None:
+        lines = [f"SVIDs revoked: {len(answer.revoked)}; tasks ended: {answer.ended_tasks}"]
+    else:
+        named, what = identity["x509_svids"], "SPIFFE ID" if identity["spiffe_id"] else "entry"
+        lines = [
+            f"all that this {what} was given so far is revoked; tasks ended: {answer.ended_tasks}",
+            f"X.509-SVIDs of it in the CRLs: {named}{_left_out(identity)}",
+            "the identity itself stays: `sojourn entry delete` takes it away",
+        ]
     emit(output, value, [*_table(answer.revoked), *lines])
 
 
 def revoked(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """List the SVIDs that are revoked and have not ended yet, the last one first."""
+    """List the identities that are revoked up to some time, and the single SVIDs that have not ended yet."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
     answer = remote.admin(admin_socket, pb.ListRevocationsRequest())
-    emit(output, {"revoked": _values(answer.revoked)}, _table(answer.revoked) or ["no SVID is revoked"])
+    identities = [_identity(each) for each in answer.identities]
+    value = {"revoked": _values(answer.revoked), "identities": identities, "left_out": answer.left_out}
+    lines = [*_identities_table(identities), *_table(answer.revoked)] or ["no SVID is revoked"]
+    if answer.left_out:
+        lines.append(f"and {answer.left_out} that were revoked earlier")
+    emit(output, value, lines)
 
 
 def _values(revoked: Any) -> list[dict[str, Any]]:
     return [{**told(each), "entry_id": each.entry_id or None} for each in revoked]
+
+
+def _identity(message: Any) -> dict[str, Any]:
+    value = told(message)
+    return {**value, "entry_id": value["entry_id"] or None, "spiffe_id": value["spiffe_id"] or None}
+
+
+def _left_out(identity: dict[str, Any]) -> str:
+    left_out = identity["left_out"]
+    return f"; no room there for {left_out}, which this agent denies all the same" if left_out else ""
+
+
+def _identities_table(identities: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        [
+            each["spiffe_id"] or f"entry {each['entry_id']}",
+            f"all before {each['revoked_at']}",
+            f"{each['x509_svids']} in the CRLs{_left_out(each)}",
+            "" if each["written"] else "NOT on disk",
+        ]
+        for each in identities
+    ]
+    return list(table(["IDENTITY", "REVOKED", "X.509-SVIDS", ""], rows)) if rows else []
 
 
 def _table(revoked: Any) -> list[str]:
