@@ -4,7 +4,7 @@ import os
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
@@ -20,6 +20,8 @@ from harness.looking import until
 from harness.raw import Admin, Wire
 from harness.reading import certificates
 from harness.taskagent import TICKETS, make_agent
+from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+from sojourn._pb.spire.api.types import types_pb2 as types
 
 ID = "spiffe://example.org/agent/triage"
 ME = f"unix:uid:{os.getuid()}"
@@ -173,6 +175,46 @@ def test_A5_a_start_with_a_clock_that_is_ahead() -> None:
             until(lambda: wire.x509().svids)
         assert [True, True, False] == [is_refused(wire, each) for each in (token, one, good)]
         assert [ID] == [each["spiffe_id"] for each in agent.json("svid", "revoked")["identities"]]
+
+
+def acts(agent: AgentProcess, admin: Admin, task: str) -> dict[str, Callable[[], object]]:
+    """What operators do, each by the event of its record."""
+    partner = types.Bundle(trust_domain="partner.example", x509_authorities=admin.bundle().x509_authorities)
+
+    def service(method: str, request: Any, answer: Any) -> Callable[[], Any]:
+        return lambda: admin.unary(f"/sojourn.v1.Admin/{method}", request, answer)
+
+    made: list[str] = []
+    tasks = pb.TaskSelection(task_id=task)
+    return {
+        "entry_created": lambda: made.append(admin.register("/made", "unix:uid:4242").id),
+        "entry_deleted": lambda: admin.delete(made[0]),
+        "bundle_set": lambda: admin.know(partner),
+        "authority_prepared": lambda: admin.local_authority("PrepareJWTAuthority"),
+        "task_suspended_by_operator": service(
+            "SuspendTasks", pb.ChangeTasksRequest(selection=tasks), pb.ChangeTasksResponse
+        ),
+        "task_revoked_by_operator": service(
+            "RevokeTasks", pb.ChangeTasksRequest(selection=tasks), pb.ChangeTasksResponse
+        ),
+        "svids_revoked": service("RevokeSvids", pb.RevokeSvidsRequest(spiffe_id=ID), pb.RevokeSvidsResponse),
+    }
+
+
+def test_A7_acts_have_their_records() -> None:
+    """What an operator was told is done has its record in the journal, also if the agent is killed that very moment."""
+    with make_agent() as agent:
+        agent.register("/agent/triage", ME)
+        with Caller(agent.socket) as caller, Admin(agent.admin_socket) as admin:
+            for event, act in acts(agent, admin, caller.ask("begin_process", type="triage-ticket")["id"]).items():
+                act()
+                agent.kill()
+                agent.start()
+                until(lambda: admin.status().epoch)
+                assert [event] == [
+                    each["event"] for each in agent.json("audit", "tail", "-n", "1", "--event", event)["records"]
+                ]
+        assert agent.json("audit", "verify")["intact"]
 
 
 def test_A13_what_a_full_disk_tells_of_tasks(agent: AgentProcess) -> None:

@@ -120,6 +120,7 @@ LAYERS = [
         "attestation.hosted",
         "attestation.hostprocess",
     ],
+    ["identity.changes"],
     [
         "attestation.loading",
         "attestation.service",

@@ -66,7 +66,7 @@ class RevokingApi:
         else:
             raise InvalidInput("which SVIDs must be specified: an entry, a process, or all")
         listed = sorted(entry_ids) if entry_ids is not None else None
-        self._audit.note("svids_rotated", entry_ids=listed, x509_svids=count, **call.by)
+        await self._audit.commit("svids_rotated", entry_ids=listed, x509_svids=count, **call.by)
         return pb.RotateSvidsResponse(rotated=count)
 
     async def revoke(self, call: Call, request: pb.RevokeSvidsRequest) -> pb.RevokeSvidsResponse:

@@ -13,12 +13,13 @@ from sojourn.attestation.service import Attestation, cannot_tell
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, Unavailable
+from sojourn.identity.changes import Change
 from sojourn.identity.entries import Entry, IdentityKey, Registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.issued import IssuedSvid
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.matching import EntryIndex, might_match, that_matter, unique_hints
-from sojourn.identity.registry import Change, Registry
+from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
 from sojourn.identity.revoked import ENTRY, RevokedIdentity, RevokedSvid
 from sojourn.identity.streams import Stream

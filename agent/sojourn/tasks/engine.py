@@ -12,7 +12,7 @@ from typing import Any
 
 from sojourn.clock import Alarms, Clock
 from sojourn.errors import BudgetSpent, InvalidInput, NoTaskTypes, Refused, SojournError, TaskOver, UnknownTaskType
-from sojourn.identity.registry import Change
+from sojourn.identity.changes import Change
 from sojourn.oversight.audit import Audit, Event
 from sojourn.oversight.facts import ANYWHERE, Facts
 from sojourn.tasks import rules
