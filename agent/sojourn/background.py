@@ -1,15 +1,27 @@
 """Work that goes on whether or not somebody still waits for it."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 
 from sojourn.errors import Bug, SojournError
 
 log = structlog.get_logger()
+Given = ParamSpec("Given")
 Result = TypeVar("Result")
+
+
+def whole(change: Callable[Given, Coroutine[Any, Any, Result]]) -> Callable[Given, Coroutine[Any, Any, Result]]:
+    """A change that is gone through with although its caller may have gone: disk and memory must not part."""
+
+    @wraps(change)
+    async def shielded(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        return await asyncio.shield(asyncio.ensure_future(change(*args, **kwargs)))
+
+    return shielded
 
 
 class Background:

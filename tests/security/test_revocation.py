@@ -21,11 +21,13 @@ from harness.raw import Admin, Wire
 from harness.reading import certificates
 from harness.taskagent import TICKETS, make_agent
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
+from sojourn._pb.spire.api.server.bundle.v1 import bundle_pb2
 from sojourn._pb.spire.api.types import types_pb2 as types
 
 ID = "spiffe://example.org/agent/triage"
 ME = f"unix:uid:{os.getuid()}"
 DAY = timedelta(days=1)
+BUNDLES = "/spire.api.server.bundle.v1.Bundle"
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +163,25 @@ def test_A3_an_operator_who_is_interrupted(agent: AgentProcess) -> None:
         assert ALL_REFUSED == found.refused
 
 
+def test_A3_a_partners_bundle_that_is_interrupted(agent: AgentProcess) -> None:
+    """A bundle that takes a partner's key away is in force and recorded, though the call ended while its write waited."""
+    with Admin(agent.admin_socket) as admin:
+        own = admin.bundle().x509_authorities
+        admin.know(types.Bundle(trust_domain="partner.example", x509_authorities=own))
+        fewer = types.Bundle(trust_domain="partner.example", sequence_number=2)
+        method, request = "BatchSetFederatedBundle", bundle_pb2.BatchSetFederatedBundleRequest(bundle=[fewer])
+        with waiting_writes(agent), pytest.raises(grpc.RpcError) as told:
+            admin.unary(f"{BUNDLES}/{method}", request, bundle_pb2.BatchSetFederatedBundleResponse, timeout=3)
+        assert grpc.StatusCode.DEADLINE_EXCEEDED == told.value.code()
+
+        def known() -> int:
+            get = bundle_pb2.GetFederatedBundleRequest(trust_domain="partner.example")
+            return len(admin.unary(f"{BUNDLES}/GetFederatedBundle", get, types.Bundle).x509_authorities)
+
+        until(lambda: known() == 0, "the key is gone")
+        assert 2 == len(agent.json("audit", "tail", "--event", "bundle_set")["records"])
+
+
 def test_A5_a_start_with_a_clock_that_is_ahead() -> None:
     """What was revoked is so after a start whose clock stood days ahead, once it is right again."""
     with SteppedAgent(ago=3 * DAY) as agent, Admin(agent.admin_socket) as admin, Wire(agent.socket) as wire:
@@ -181,23 +202,14 @@ def acts(agent: AgentProcess, admin: Admin, task: str) -> dict[str, Callable[[],
     """What operators do, each by the event of its record."""
     partner = types.Bundle(trust_domain="partner.example", x509_authorities=admin.bundle().x509_authorities)
 
-    def service(method: str, request: Any, answer: Any) -> Callable[[], Any]:
-        return lambda: admin.unary(f"/sojourn.v1.Admin/{method}", request, answer)
-
-    made: list[str] = []
-    tasks = pb.TaskSelection(task_id=task)
+    revoke = pb.ChangeTasksRequest(selection=pb.TaskSelection(task_id=task))
     return {
-        "entry_created": lambda: made.append(admin.register("/made", "unix:uid:4242").id),
-        "entry_deleted": lambda: admin.delete(made[0]),
+        "entry_created": lambda: admin.register("/made", "unix:uid:4242"),
         "bundle_set": lambda: admin.know(partner),
         "authority_prepared": lambda: admin.local_authority("PrepareJWTAuthority"),
-        "task_suspended_by_operator": service(
-            "SuspendTasks", pb.ChangeTasksRequest(selection=tasks), pb.ChangeTasksResponse
+        "task_revoked_by_operator": lambda: admin.unary(
+            "/sojourn.v1.Admin/RevokeTasks", revoke, pb.ChangeTasksResponse
         ),
-        "task_revoked_by_operator": service(
-            "RevokeTasks", pb.ChangeTasksRequest(selection=tasks), pb.ChangeTasksResponse
-        ),
-        "svids_revoked": service("RevokeSvids", pb.RevokeSvidsRequest(spiffe_id=ID), pb.RevokeSvidsResponse),
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
+from sojourn.background import whole
 from sojourn.errors import (
     AlreadyExists,
     BundleNotFetched,
@@ -102,6 +103,7 @@ class ForeignBundles:
         if known is None or not known.same_keys(bundle):
             self.on_change.tell(bundle.trust_domain)
 
+    @whole  # who follows it may stop meanwhile; operators' calls are gone through with by the door
     async def take(
         self, relationship: Relationship, bundle: Bundle, at: datetime, still: Callable[[], bool]
     ) -> Literal["changed", "same", "overtaken"]:

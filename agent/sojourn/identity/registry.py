@@ -5,13 +5,12 @@ A change is on disk before it is answered, and those who hold streams hear of it
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
-from functools import wraps
 from itertools import chain
-from typing import Any, ParamSpec, TypeVar
 
 from sojourn.attestation.selectors import Selector
+from sojourn.background import whole
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidEntry, NotFound, SojournError, quoted
 from sojourn.hooks import Hooks
@@ -24,19 +23,6 @@ from sojourn.identity.shapes import IdShapes
 from sojourn.identity.templates import IdTemplate
 from sojourn.limits import ENTRIES_PER_BATCH
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
-
-
-def _whole(change: Callable[Given, Coroutine[Any, Any, Result]]) -> Callable[Given, Coroutine[Any, Any, Result]]:
-    """A change that is gone through with although its caller may have gone: disk and memory must not part."""
-
-    @wraps(change)
-    async def shielded(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        return await asyncio.shield(asyncio.ensure_future(change(*args, **kwargs)))
-
-    return shielded
 
 
 class Registry:
@@ -128,7 +114,7 @@ class Registry:
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
-    @_whole
+    @whole
     async def create(self, wanted: Sequence[Registration], record: Recorder | None = None) -> list[Outcome]:
         """Register entries; an empty ID gets a new one. Items fail one by one; what is done is on disk, and so are the
         records that `record` makes of it.
@@ -157,7 +143,7 @@ class Registry:
             await self._apply([Change(None, entry) for entry in fresh.values()], record)
             return outcomes
 
-    @_whole
+    @whole
     async def update(
         self, wanted: Sequence[tuple[str, Callable[[Registration], Registration]]], record: Recorder | None = None
     ) -> list[Outcome]:
@@ -187,7 +173,7 @@ class Registry:
             await self._apply(list(changes.values()), record)
             return outcomes
 
-    @_whole
+    @whole
     async def delete(self, ids: Sequence[str], record: Recorder | None = None) -> list[Outcome]:
         """Remove entries. What they served ends at once."""
         _check_batch(ids)
@@ -227,7 +213,7 @@ class Registry:
 
         return await self.apply_plan(plan, dry_run=dry_run, record=record)
 
-    @_whole
+    @whole
     async def apply_plan(self, make: Callable[[], Plan], *, dry_run: bool, record: Recorder | None = None) -> Plan:
         """Go through with the plan that `make` makes of what is there, all or nothing."""
         async with self._lock:

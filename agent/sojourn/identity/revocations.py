@@ -207,7 +207,11 @@ class Revocations:
         """Put an identity's X.509-SVIDs on the list, for half of the room that is left at most: another's must have
         some, too. Those that end last come first. Return whether there were any.
         """
-        unlisted = [each for each in svids if (X509, each.id) not in self._svids]
+        unlisted = [
+            each
+            for each in svids
+            if (X509, each.id) not in self._svids and stamps.of_serial(each.id).order < identity.order
+        ]
         latest = sorted(unlisted, key=lambda each: -each.expires_at)
         room = (REVOKED_SVIDS - self._alive(X509)) // 2
         fresh = [self._revoked(each, whole=True) for each in latest[: max(0, room)]]
