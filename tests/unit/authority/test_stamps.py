@@ -1,6 +1,5 @@
 """stamps.py: what the own ID of an SVID says is read as it was written, and nothing is read into other IDs."""
 
-import secrets
 from datetime import timedelta
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def test_no_two_are_the_same() -> None:
     assert 1_000 == len({stamps.make_serial(1, "e") for _ in range(1_000)})
 
 
-@pytest.mark.parametrize("text", ["", "x", secrets.token_urlsafe(16), "!" * 46, "é" * 46, "A" * 45, "a\n" * 23])
+@pytest.mark.parametrize("text", ["", "x", "quFsbwlSkwKNKyqxH-XQnw", "!" * 46, "é" * 46, "A" * 45, "a\n" * 23])
 def test_others(text: str) -> None:
     """An ID of another make says nothing, and is older than every revocation."""
     assert UNSTAMPED == stamps.of_jti(text) == stamps.of_serial(text) == stamps.of_serial("7" * 32)
