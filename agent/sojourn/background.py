@@ -1,14 +1,27 @@
 """Work that goes on whether or not somebody still waits for it."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import structlog
 
 from sojourn.errors import Bug, SojournError
 
 log = structlog.get_logger()
+Given = ParamSpec("Given")
+Result = TypeVar("Result")
+
+
+def whole(change: Callable[Given, Coroutine[Any, Any, Result]]) -> Callable[Given, Coroutine[Any, Any, Result]]:
+    """A change that is gone through with although its caller may have gone: disk and memory must not part."""
+
+    @wraps(change)
+    async def shielded(*args: Given.args, **kwargs: Given.kwargs) -> Result:
+        return await asyncio.shield(asyncio.ensure_future(change(*args, **kwargs)))
+
+    return shielded
 
 
 class Background:
@@ -16,9 +29,9 @@ class Background:
 
     def __init__(self, failed: str) -> None:
         self._failed = failed
-        self._running: set[asyncio.Future[None]] = set()
+        self._running: set[asyncio.Future[Any]] = set()
 
-    def run(self, work: Coroutine[Any, Any, None]) -> "asyncio.Future[None]":
+    def run(self, work: Coroutine[Any, Any, Result]) -> "asyncio.Future[Result]":
         """Begin. Whoever waits for what is returned should shield it."""
         running = asyncio.ensure_future(work)
         self._running.add(running)
@@ -30,7 +43,7 @@ class Background:
         while self._running:
             await asyncio.wait(set(self._running))
 
-    def _ran(self, done: "asyncio.Future[None]") -> None:
+    def _ran(self, done: "asyncio.Future[Any]") -> None:
         self._running.discard(done)
         error = None if done.cancelled() else done.exception()  # whoever waits gets it too
         if error is not None and (isinstance(error, Bug) or not isinstance(error, SojournError)):

@@ -157,7 +157,8 @@ class Rooms:
             pool=pool,
         )
         node_ids = [config.node_id, *(SpiffeId.parse(alias) for alias in config.node_aliases)]
-        self.registry = registry = Registry(EntryTable(self._database), self._trust_domain, node_ids, clock, alarms)
+        entries = EntryTable(self._database, self.journal)
+        self.registry = registry = Registry(entries, self._trust_domain, node_ids, clock, alarms)
         self.issuing = Issuing(
             authority,
             clock,
@@ -167,10 +168,14 @@ class Rooms:
             jwt_ttl=config.identity.jwt_svid_ttl,
             jwt_each_anew=(*own_names(config.issuer, self._trust_domain), *config.identity.jwt_svid_anew),
         )
-        self.foreign = foreign = ForeignBundles(ForeignTable(self._database), self._trust_domain, registry)
+        bundles = ForeignTable(self._database, self.journal)
+        self.foreign = foreign = ForeignBundles(bundles, self._trust_domain, registry)
         endpoints = BundleSource(config.federation.ca, clock, public_only=config.federation.public_only)
         self.federating = Federating(foreign, authority, endpoints, self.audit, clock, alarms)
-        self.revocations = Revocations(RevocationTable(self._database), authority, clock, alarms)
+        self.revocations = Revocations(
+            RevocationTable(self._database, self.journal), authority, clock, alarms, epoch=self._epoch
+        )
+        self._stack.push_async_callback(self.revocations.close)
         self.cautions = Cautions(self.attestation.types, registry.node_ids)
         follow = config.registration.follow
         self.followed = (

@@ -203,7 +203,7 @@ async def _open_doors(
     private = Door(operators, rooms.subordinates, admit=owners)
 
     services = Services(config, rooms)
-    calls, admin_calls = Calls(rooms.audit, header=True), Calls(rooms.audit, header=False)
+    calls, admin_calls = Calls(rooms.audit, header=True), Calls(rooms.audit, header=False, whole=True)
     envoy_calls = Calls(rooms.audit, header=False)
     attestors.measure(rooms.attestation.tally)
     taskmetrics.TaskMetrics(rooms.audit, rooms.judging.uses, rooms.refusals)

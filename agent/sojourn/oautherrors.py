@@ -85,6 +85,12 @@ class NonceNeeded(InvalidProof):
         self.nonce = nonce
 
 
+class NotOnDisk(StoreFailed):
+    """What was asked for is in force, and the database has not taken it yet: it is written as soon as that can be."""
+
+    code = "not_on_disk"
+
+
 class SendAgain(Unavailable):
     """(client side) The service wants a request with another token or nonce, and its content is gone: send it again."""
 

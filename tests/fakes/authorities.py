@@ -43,7 +43,9 @@ class FailingIssuer:
         self._issuer = issuer
         self.failing = False
 
-    def issue_x509(self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = ()) -> X509Svid:
+    def issue_x509(
+        self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = (), entry_id: str = ""
+    ) -> X509Svid:
         if self.failing:
             raise RuntimeError("the issuer fails")
-        return self._issuer.issue_x509(spiffe_id, ttl, dns_names)
+        return self._issuer.issue_x509(spiffe_id, ttl, dns_names, entry_id)

@@ -13,5 +13,5 @@ class FakeDenyList:
     def on_change(self, hook: Any) -> None:
         self.hook = hook
 
-    def names(self, kind: str, svid_id: str) -> bool:
+    def denies(self, kind: str, svid_id: str, _spiffe_id: object) -> bool:
         return kind == "x509" and svid_id in self.serials

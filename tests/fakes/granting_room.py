@@ -53,15 +53,16 @@ SERVICES = (Service(TICKETS, frozenset({WEB_ID})), Service(WIKI, frozenset({STOR
 class Room:
     """A caller that is the triage agent, and the service that it asks."""
 
-    def __init__(self, folder, types=None, providers=None):
-        self.clock = FakeClock()
+    def __init__(self, folder, types=None, providers=None, *, clock=None, revoked=None, epoch=1):
+        """`clock`, `revoked` (the store) and `epoch`: those of a next run."""
+        self.clock = clock or FakeClock()
         self.alarms = Alarms(self.clock)
         self.store = FakeTaskStore()
         self.authority = authority_in(folder, self.clock)
         entries = FakeEntryStore([entry("/agent/triage"), entry("/web", "unix:uid:5"), entry("/store", "unix:uid:6")])
         self.registry = registry = Registry(entries, TRUST_DOMAIN, [NODE], self.clock, self.alarms)
-        audit = Audit(self.store, self.clock)
-        issuing = Issuing(
+        self.audit = audit = Audit(self.store, self.clock)
+        self.issuing = issuing = Issuing(
             self.authority,
             self.clock,
             self.alarms,
@@ -69,8 +70,10 @@ class Room:
             x509_ttl=timedelta(hours=1),
             jwt_ttl=timedelta(minutes=5),
         )
-        self.revocations = Revocations(FakeRevocationStore(), self.authority, self.clock, self.alarms)
-        identities = Identities(
+        self.revocations = Revocations(
+            revoked or FakeRevocationStore(), self.authority, self.clock, self.alarms, epoch=epoch
+        )
+        self.identities = identities = Identities(
             Attestation({"unix": FakeAttestor({"uid:1000"})}, self.clock),
             registry,
             self.authority,

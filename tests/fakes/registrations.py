@@ -7,6 +7,7 @@ from typing import Any
 from sojourn.attestation.selectors import Selector
 from sojourn.errors import AlreadyExists, SojournError
 from sojourn.identity.entries import Entry
+from sojourn.oversight.audit import Event
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 
 TRUST_DOMAIN = TrustDomain("example.org")
@@ -35,6 +36,7 @@ class FakeEntryStore:
     def __init__(self, entries: Iterable[Entry] = ()) -> None:
         self.entries = {each.id: each for each in entries}
         self.failure: SojournError | None = None
+        self.events: list[Event] = []
         self.gate: asyncio.Event | None = None
         self.writing = asyncio.Event()
         self._turn = asyncio.Lock()  # first come, first written
@@ -47,9 +49,10 @@ class FakeEntryStore:
     def load(self) -> list[Entry]:
         return list(self.entries.values())
 
-    async def write(self, put: Sequence[Entry], remove: Sequence[str]) -> None:
+    async def write(self, put: Sequence[Entry], remove: Sequence[str], events: Sequence[Event] = ()) -> None:
         # A write that is under way goes on, whether or not somebody still waits for it: as in a database's thread.
         await asyncio.shield(asyncio.ensure_future(self._write(put, remove)))
+        self.events += events
 
     async def _write(self, put: Sequence[Entry], remove: Sequence[str]) -> None:
         async with self._turn:
@@ -71,26 +74,35 @@ class FakeForeignStore:
     def __init__(self, bundles=()) -> None:
         self.bundles = {bundle.trust_domain: bundle for bundle in bundles}
         self.relationships = {}
+        self.events = []
         self.failure: SojournError | None = None
 
     def load(self):
         return list(self.bundles.values()), dict(self.relationships)
 
-    async def put_bundle(self, bundle) -> None:
+    async def put_bundle(self, bundle, events=()) -> None:
         self._fail()
+        self.events += events
         self.bundles[bundle.trust_domain] = bundle
 
-    async def remove_bundle(self, trust_domain) -> None:
+    async def remove_bundle(self, trust_domain, events=()) -> None:
         self._fail()
+        self.events += events
         self.bundles.pop(trust_domain, None)
 
-    async def put_relationship(self, trust_domain, document) -> None:
+    async def put_relationship(self, trust_domain, document, events=()) -> None:
         self._fail()
+        self.events += events
         self.relationships[trust_domain] = dict(document)
 
-    async def remove_relationship(self, trust_domain) -> None:
+    async def remove_relationship(self, trust_domain, events=()) -> None:
         self._fail()
+        self.events += events
         self.relationships.pop(trust_domain, None)
+
+    async def record(self, events) -> None:
+        self._fail()
+        self.events += events
 
     def _fail(self) -> None:
         if self.failure is not None:

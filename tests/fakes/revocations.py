@@ -1,25 +1,41 @@
-"""The store of revoked SVIDs, in memory."""
+"""The store of revoked SVIDs and identities, in memory."""
 
 from collections.abc import Sequence
 
 from sojourn.errors import SojournError
-from sojourn.identity.revocations import RevokedSvid
+from sojourn.identity.revoked import Kept, Revoked, RevokedIdentity, RevokedSvid
+from sojourn.oversight.audit import Event
 
 
 class FakeRevocationStore:
-    """Keeps revoked SVIDs in a list. `failure` is raised in the place of a write."""
+    """Keeps what is revoked in a dictionary. `failure` is raised in the place of a write."""
 
-    def __init__(self, revoked: Sequence[RevokedSvid] = ()) -> None:
-        self.revoked = list(revoked)
+    def __init__(self, revoked: Sequence[Revoked] = ()) -> None:
+        self.rows = {each.key: each for each in revoked}
+        self.events: list[Event] = []
+        self.ran = 0
         self.failure: SojournError | None = None
 
-    def load(self) -> list[RevokedSvid]:
-        return list(self.revoked)
+    @property
+    def svids(self) -> list[RevokedSvid]:
+        return [each for each in self.rows.values() if isinstance(each, RevokedSvid)]
 
-    async def put(self, revoked: Sequence[RevokedSvid]) -> None:
+    @property
+    def identities(self) -> list[RevokedIdentity]:
+        return [each for each in self.rows.values() if isinstance(each, RevokedIdentity)]
+
+    def load(self) -> Kept:
+        return Kept(self.svids, self.identities, self.ran)
+
+    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event]) -> None:
         if self.failure is not None:
             raise self.failure
-        self.revoked += revoked
+        self.rows.update({each.key: each for each in revoked})
+        self.events += events
 
-    async def drop_ended(self, now: int) -> None:
-        self.revoked = [each for each in self.revoked if each.svid.expires_at > now]
+    async def drop(self, revoked: Sequence[Revoked], ran: int) -> None:
+        if self.failure is not None:
+            raise self.failure
+        for each in revoked:
+            self.rows.pop(each.key, None)
+        self.ran = ran

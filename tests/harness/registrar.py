@@ -20,6 +20,7 @@ from sojourn.clock import Alarms, SystemClock
 from sojourn.identity.entries import Entry
 from sojourn.identity.registry import Registry
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.store.audit import AuditTable
 from sojourn.store.database import open_sqlite
 from sojourn.store.entries import EntryTable
 
@@ -64,7 +65,9 @@ async def write(registry, name):
 async def main(path, run):
     clock = SystemClock()
     database = open_sqlite(Path(path))
-    registry = Registry(EntryTable(database), TrustDomain("example.org"), [NODE], clock, Alarms(clock))
+    registry = Registry(
+        EntryTable(database, AuditTable(database)), TrustDomain("example.org"), [NODE], clock, Alarms(clock)
+    )
     some = random.sample(list(registry), min(5, len(registry)))
     outcomes = await registry.create([replace(each, id="") for each in some])
     found = {each.spiffe_id.path: each.hint for each in registry}

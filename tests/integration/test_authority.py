@@ -283,7 +283,14 @@ class TestRevoke:
             task = own.json("task", "begin", "--type", "triage-ticket")["id"]
             value = entry[mine] if by == "entry" else mine
             answer = own.json("svid", "revoke", f"--{by}", value)
-            assert ({"x509", "jwt"}, 1) == ({each["kind"] for each in answer["revoked"]}, answer["ended_tasks"])
+            assert ({"x509"}, 1) == ({each["kind"] for each in answer["revoked"]}, answer["ended_tasks"])
+            identity = answer["identity"]
+            assert (value, 1, 0, True) == (
+                identity["entry_id" if by == "entry" else "spiffe_id"],
+                identity["x509_svids"],
+                identity["left_out"],
+                identity["written"],
+            )
             assert "identity_revoked" == own.json("task", "show", task)["reason"]
             with pytest.raises(grpc.RpcError, match="revoked"):
                 wire.validate("https://sojourn.example.org", token)
@@ -307,7 +314,7 @@ class TestRevoke:
         ):
             done = own.run("svid", "revoke", *arguments, check=False)
             assert (status, True) == (done.returncode, done.stderr.startswith("error: "))
-        assert [] == own.json("svid", "revoked")["revoked"]
+        assert {"revoked": [], "identities": [], "left_out": 0} == own.json("svid", "revoked")
 
     def test_a_deleted_entry(self, own: AgentProcess) -> None:
         """What an entry earned can be revoked after it was deleted."""

@@ -104,7 +104,7 @@ AUTHORITY_KEYS = {"keys", "authority_id", "status", "tainted", "created_at", "no
                       "origin", "accepted_at", "without", "config", "file", "read_at", "restart_needed"}),
         (["authority", "show"], {"kind", "root_serial", "root_not_after", "issuer_serial", "issuer_not_after",
                                  "jwt_key_ids", *AUTHORITY_KEYS}),
-        (["svid", "revoked"], {"revoked"}),
+        (["svid", "revoked"], {"revoked", "identities", "left_out"}),
         (["bundle", "show"], {"trust_domain", "bundle", "pem"}),
         (["federation", "list"], {"relationships"}),
         (["audit", "tail", "-n", "3"], {"records", "seq", "at", "event", "fields", "digest"}),

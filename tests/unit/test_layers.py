@@ -122,6 +122,7 @@ LAYERS = [
         "attestation.hosted",
         "attestation.hostprocess",
     ],
+    ["identity.changes"],
     [
         "attestation.loading",
         "attestation.service",
@@ -131,6 +132,7 @@ LAYERS = [
         "identity.jwtsvids",
         "identity.issued",
     ],
+    ["identity.revoked"],
     ["identity.adopting", "identity.foreign", "identity.revocations", "identity.issuing"],
     ["identity.programs", "identity.streams"],
     ["identity.subscriptions"],

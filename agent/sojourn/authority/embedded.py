@@ -17,7 +17,7 @@ from typing import Any, Literal
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
-from sojourn.authority import crl, keyfile
+from sojourn.authority import crl, keyfile, stamps
 from sojourn.authority.crl import RevokedLeaf
 from sojourn.authority.jwtkeys import JwtKeys, RsaKeys
 from sojourn.authority.profile import Signer, signer_id
@@ -75,6 +75,7 @@ class EmbeddedAuthority:
         self._curve = curve
         self._issuer_ttl = issuer_ttl
         self.on_change: Hooks[[]] = Hooks()  # of the bundle
+        self.order = 0  # what is signed now says it: see `stamps`
         keyfile.make_folder(folder)
         if (folder / "jwt.pem").exists() and not (folder / "root.pem").exists():
             raise CannotStart(
@@ -96,10 +97,12 @@ class EmbeddedAuthority:
 
     # --- what it signs ----------------------------------------------------------------------------------------------
 
-    def issue_x509(self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = ()) -> X509Svid:
+    def issue_x509(
+        self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = (), entry_id: str = ""
+    ) -> X509Svid:
         """Make a key and sign an X.509-SVID for it. Its life is `ttl`, or what the issuer has left if that is less."""
         key = ec.generate_private_key(self._curve)
-        return X509Svid(spiffe_id, self.sign_x509(spiffe_id, key.public_key(), ttl, dns_names), key)
+        return X509Svid(spiffe_id, self.sign_x509(spiffe_id, key.public_key(), ttl, dns_names, entry_id), key)
 
     def sign_x509(
         self,
@@ -107,6 +110,7 @@ class EmbeddedAuthority:
         public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
         ttl: timedelta,
         dns_names: Sequence[str] = (),
+        entry_id: str = "",
     ) -> tuple[x509.Certificate, ...]:
         """Sign a leaf for somebody else's key and return the chain, leaf first."""
         now = self._ready_for(spiffe_id)
@@ -116,17 +120,23 @@ class EmbeddedAuthority:
             not_before=now - timedelta(seconds=NOT_BEFORE_SLACK_SECONDS),
             not_after=now + ttl,
             dns_names=dns_names,
+            serial=stamps.make_serial(self.order, entry_id),
         )
         return (leaf, self._issuer.certificate)
 
     def issue_jwt(
-        self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: timedelta, claims: Mapping[str, Any] | None = None
+        self,
+        spiffe_id: SpiffeId,
+        audience: Sequence[str],
+        ttl: timedelta,
+        claims: Mapping[str, Any] | None = None,
+        entry_id: str = "",
     ) -> JwtSvid:
         """Sign a JWT-SVID. Its life is `ttl`, or what the key has left if that is less.
 
         `claims`: more, none of a JWT-SVID's own (InvalidInput).
         """
-        return self._issue_jwt(self._jwt, spiffe_id, audience, ttl, self._jwt_issuer, claims)
+        return self._issue_jwt(self._jwt, spiffe_id, audience, ttl, self._jwt_issuer, claims, entry_id)
 
     def issue_assertion(
         self,
@@ -155,18 +165,21 @@ class EmbeddedAuthority:
         ttl: timedelta,
         issuer: str | None,
         claims: Mapping[str, Any] | None,
+        entry_id: str = "",
     ) -> JwtSvid:
         now = self._ready_for(spiffe_id)
         ends = min(now + ttl, keys.active.not_after)
+        jti = stamps.make_jti(self.order, entry_id, str(spiffe_id))
         return jwtsvid.issue(
-            keys.active.key, spiffe_id, audience, issued_at=now, expires_at=ends, issuer=issuer, more=claims
+            keys.active.key, spiffe_id, audience, issued_at=now, expires_at=ends, issuer=issuer, more=claims, jti=jti
         )
 
-    def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta) -> WitSvid:
+    def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta, entry_id: str = "") -> WitSvid:
         """Make a key and sign a WIT-SVID for it. Raise Unimplemented if that is switched off."""
         now = self._ready_for(spiffe_id)
         active = self.slots(WIT).active
-        return witsvid.issue(active.key, spiffe_id, issued_at=now, expires_at=min(now + ttl, active.not_after))
+        jti = stamps.make_jti(self.order, entry_id, str(spiffe_id))
+        return witsvid.issue(active.key, spiffe_id, issued_at=now, expires_at=min(now + ttl, active.not_after), jti=jti)
 
     def sign_crls(self, revoked: Iterable[RevokedLeaf]) -> tuple[bytes, ...]:
         """Sign DER lists of revoked leaves; none if nothing is revoked."""

@@ -45,6 +45,7 @@ class Signer:
         not_before: datetime,
         not_after: datetime,
         dns_names: Sequence[str] = (),
+        serial: int | None = None,
     ) -> x509.Certificate:
         """Sign a leaf for `spiffe_id` and nothing else; its life is clipped to this certificate's."""
         subject = [_ORGANIZATION]
@@ -52,7 +53,7 @@ class Signer:
             subject.append(x509.NameAttribute(NameOID.COMMON_NAME, dns_names[0][:64]))
         names = [x509.UniformResourceIdentifier(str(spiffe_id)), *(x509.DNSName(name) for name in dns_names)]
         builder = (
-            self._builder(x509.Name(subject), public_key, not_before, not_after)
+            self._builder(x509.Name(subject), public_key, not_before, not_after, serial)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_usage(signs_certificates=False), critical=True)
             .add_extension(
@@ -98,6 +99,7 @@ class Signer:
         public_key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey,
         not_before: datetime,
         not_after: datetime,
+        serial: int | None = None,
     ) -> x509.CertificateBuilder:
         issuer = self.certificate
         not_before = max(not_before, issuer.not_valid_before_utc)
@@ -109,7 +111,7 @@ class Signer:
             raise Unavailable("the signing certificate is not valid at this time: is the clock right?")
         return (
             x509.CertificateBuilder()
-            .serial_number(_serial())
+            .serial_number(serial or _serial())
             .issuer_name(issuer.subject)
             .subject_name(subject)
             .public_key(public_key)

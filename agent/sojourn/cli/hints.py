@@ -52,6 +52,7 @@ _NEXT: Final = {
     "provider_unavailable": _Hint(
         "it may pass by itself", "`sojourn provider check NAME --spiffe-id ID` says which step fails"
     ),
+    "not_on_disk": _Hint("until then a kill of the agent undoes it", "make room in its data folder, and say it again"),
     "store_full": _Hint("identities are served meanwhile", "make room in the agent's data folder"),
     "store_failed": _Hint("identities are served meanwhile", "see to the disk of the agent's data folder"),
     "invalid_config": _Hint("docs/reference.md has every key; `sojourn config show` prints what is in force"),

@@ -1,6 +1,5 @@
 """`sojourn svid rotate`, `revoke` and `revoked`: the operator's side of SVIDs."""
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -8,7 +7,7 @@ import typer
 from sojourn.cli import listing, remote
 from sojourn.cli.messages import told
 from sojourn.cli.options import INT32_MAX, AdminSocketOption, Output, OutputOption
-from sojourn.cli.output import emit
+from sojourn.cli.output import emit, table
 from sojourn.errors import InvalidInput
 
 
@@ -54,8 +53,10 @@ def revoke(
     serial: Annotated[
         str, typer.Option("--serial", help="One SVID: the serial number (hex), or the jti of a JWT-SVID.")
     ] = "",
-    entry: Annotated[str, typer.Option("--entry", metavar="ENTRY_ID", help="All that was issued for this entry.")] = "",
-    spiffe_id: Annotated[str, typer.Option("--spiffe-id", help="All that was issued for this SPIFFE ID.")] = "",
+    entry: Annotated[
+        str, typer.Option("--entry", metavar="ENTRY_ID", help="All that was issued for this entry so far.")
+    ] = "",
+    spiffe_id: Annotated[str, typer.Option("--spiffe-id", help="All that was issued for this SPIFFE ID so far.")] = "",
     reason: Annotated[str, typer.Option("--reason", help="For the audit journal.")] = "",
     admin_socket: AdminSocketOption = None,
     output: OutputOption = Output.PRETTY,
@@ -64,6 +65,7 @@ def revoke(
 
     The live tasks that were begun by such an SVID, or had a token given for it, end with it; with --entry or
     --spiffe-id all live tasks of that identity do. The entry stays: delete it, if nobody shall have the identity.
+    With [not_on_disk] it is in force, and is lost if the agent ends before there is room: make room, and say it again.
     """
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
@@ -77,22 +79,45 @@ def revoke(
     else:
         request.spiffe_id = spiffe_id
     answer = remote.admin(admin_socket, request)
-    value = {"revoked": _values(answer.revoked), "ended_tasks": answer.ended_tasks}
-    lines = [f"SVIDs revoked: {len(answer.revoked)}; tasks ended: {answer.ended_tasks}"]
-    if not serial:
-        lines.append("the identity itself stays: `sojourn entry delete` takes it away")
-    table = _LIST.lines(value["revoked"]) if value["revoked"] else []
-    emit(output, value, [*table, *lines])
+    identity = _identity(answer.identity) if answer.HasField("identity") else None
+    value = {"revoked": _values(answer.revoked), "ended_tasks": answer.ended_tasks, "identity": identity}
+    if identity is None:
+        lines = [f"SVIDs revoked: {len(answer.revoked)}; tasks ended: {answer.ended_tasks}"]
+    else:
+        named, what = identity["x509_svids"], "SPIFFE ID" if identity["spiffe_id"] else "entry"
+        lines = [
+            f"all that this {what} was given so far is revoked; tasks ended: {answer.ended_tasks}",
+            f"X.509-SVIDs of it in the CRLs: {named}{_left_out(identity)}",
+            "the identity itself stays: `sojourn entry delete` takes it away",
+        ]
+    single = _LIST.lines(value["revoked"]) if value["revoked"] else []
+    emit(output, value, [*single, *lines])
 
 
 def revoked(admin_socket: AdminSocketOption = None, output: OutputOption = Output.PRETTY) -> None:
-    """List the SVIDs that are revoked and have not ended yet, the last one first."""
+    """List the identities that are revoked up to some time, and the single SVIDs that have not ended yet."""
     from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 
-    def follow(each: Callable[[list[dict[str, Any]]], None]) -> None:
-        remote.admin_pages(admin_socket, pb.ListRevocationsRequest(), lambda page: each(_values(page.revoked)))
+    printer = listing.Printer(output, _LIST.name, listing.Table(_LIST).lines)
+    identities: list[dict[str, Any]] = []
+    single = left_out = 0
 
-    listing.show(output, _LIST, follow)
+    def each(page: Any) -> None:
+        nonlocal single, left_out
+        if page.identities:  # of the first page
+            identities.extend(map(_identity, page.identities))
+            if output is Output.PRETTY:
+                print("\n".join(_identities_table(identities)))
+        single, left_out = single + len(page.revoked), left_out + page.left_out
+        printer.add(_values(page.revoked))
+
+    remote.admin_pages(admin_socket, pb.ListRevocationsRequest(), each)
+    printer.end(identities=identities, left_out=left_out)
+    if output is Output.PRETTY:
+        for line in listing.more(left_out, "identities that were revoked earlier"):
+            print(line)
+        if not identities and not single:
+            print("no SVID is revoked")
 
 
 def _values(revoked: Any) -> list[dict[str, Any]]:
@@ -105,3 +130,26 @@ _LIST = listing.Form(
     lambda each: [each[name] for name in ("kind", "id", "spiffe_id", "revoked_at", "expires_at")],
     "no SVID is revoked",
 )
+
+
+def _identity(message: Any) -> dict[str, Any]:
+    value = told(message)
+    return {**value, "entry_id": value["entry_id"] or None, "spiffe_id": value["spiffe_id"] or None}
+
+
+def _left_out(identity: dict[str, Any]) -> str:
+    left_out = identity["left_out"]
+    return f"; no room there for {left_out}, which this agent denies all the same" if left_out else ""
+
+
+def _identities_table(identities: list[dict[str, Any]]) -> list[str]:
+    rows = [
+        [
+            each["spiffe_id"] or f"entry {each['entry_id']}",
+            f"all before {each['revoked_at']}",
+            f"{each['x509_svids']} in the CRLs{_left_out(each)}",
+            "" if each["written"] else "NOT on disk",
+        ]
+        for each in identities
+    ]
+    return list(table(["IDENTITY", "REVOKED", "X.509-SVIDS", ""], rows)) if rows else []

@@ -9,6 +9,7 @@ from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.doors import spire_types as convert
 from sojourn.doors.calls import Call, Method
+from sojourn.doors.entries import recorder
 from sojourn.errors import InvalidBundle, InvalidInput, NotFound, SojournError, Unimplemented
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.oversight.audit import Audit
@@ -73,8 +74,8 @@ class BundleApi:
     ) -> pb.BatchCreateFederatedBundleResponse:
         answer = pb.BatchCreateFederatedBundleResponse()
         for message in request.bundle:
-            put = partial(self._put, message, "creating", must_exist=False)
-            await self._item(call, answer.results, request, put)
+            put = partial(self._put, message, "creating", call, must_exist=False)
+            await self._item(answer.results, request, put)
         return answer
 
     async def update(
@@ -83,14 +84,14 @@ class BundleApi:
         answer = pb.BatchUpdateFederatedBundleResponse()
         mask = request.input_mask if request.HasField("input_mask") else None
         for message in request.bundle:
-            put = partial(self._put, message, "updating", must_exist=True, mask=mask)
-            await self._item(call, answer.results, request, put)
+            put = partial(self._put, message, "updating", call, must_exist=True, mask=mask)
+            await self._item(answer.results, request, put)
         return answer
 
     async def set(self, call: Call, request: pb.BatchSetFederatedBundleRequest) -> pb.BatchSetFederatedBundleResponse:
         answer = pb.BatchSetFederatedBundleResponse()
         for message in request.bundle:
-            await self._item(call, answer.results, request, partial(self._put, message, "setting"))
+            await self._item(answer.results, request, partial(self._put, message, "setting", call))
         return answer
 
     async def delete(
@@ -106,21 +107,29 @@ class BundleApi:
                 domain = convert.trust_domain(text)
                 if domain == self._authority.trust_domain:
                     raise InvalidInput("removing the bundle for the server trust domain is not allowed")
-                await self._foreign.remove(domain, mode)
-                self._audit.note("bundle_deleted", trust_domain=domain.name, mode=mode, by_uid=call.peer.uid)
+                said = {"trust_domain": domain.name, "mode": mode, **call.by}
+                event = self._audit.event("bundle_deleted", said)
+                await self._foreign.remove(domain, mode, [event], recorder(self._audit, call))
             except SojournError as error:
                 failure = error
             answer.results.add(status=convert.status(failure), trust_domain=text)
         return answer
 
     async def _put(
-        self, message: types.Bundle, doing: str, *, must_exist: bool | None = None, mask: types.BundleMask | None = None
+        self,
+        message: types.Bundle,
+        doing: str,
+        call: Call,
+        *,
+        must_exist: bool | None = None,
+        mask: types.BundleMask | None = None,
     ) -> Bundle:
         domain = self._domain(message.trust_domain, doing)
         bundle = convert.bundle(message, self._foreign.get(domain), mask)
-        return await self._foreign.put(bundle, must_exist=must_exist)
+        event = self._audit.event("bundle_set", {"trust_domain": domain.name, **call.by})
+        return await self._foreign.put(bundle, [event], must_exist=must_exist)
 
-    async def _item(self, call: Call, results: Any, request: Any, put: Callable[[], Awaitable[Bundle]]) -> None:
+    async def _item(self, results: Any, request: Any, put: Callable[[], Awaitable[Bundle]]) -> None:
         """One item of a batch: a failed one never fails the others."""
         try:
             bundle = await put()
@@ -130,7 +139,6 @@ class BundleApi:
                 status.message = f"failed to convert bundle: {status.message}"
             results.add(status=status)
             return
-        self._audit.note("bundle_set", trust_domain=bundle.trust_domain.name, by_uid=call.peer.uid)
         results.add(status=convert.status(None), bundle=convert.bundle_message(bundle, convert.output_mask(request)))
 
     def _domain(self, text: str, doing: str) -> TrustDomain:

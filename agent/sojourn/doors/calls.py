@@ -17,6 +17,7 @@ from prometheus_client import Counter as Metric
 
 from sojourn.allowance import Allowance
 from sojourn.attestation.peer import Peer
+from sojourn.background import Background
 from sojourn.doors.admission import Concurrency
 from sojourn.doors.http2.server import Handler
 from sojourn.doors.http2.stream import Stream
@@ -91,13 +92,14 @@ class Method:
     """One method: how it is called, its request type, and the handler. Answers are messages or ready bytes.
 
     A `long` call waits for something: it counts among a user's streams, so that those who wait do not hold up others.
-    Whether it is may depend on the request.
+    Whether it is may depend on the request. A `whole` one is gone through with although its caller goes meanwhile.
     """
 
     kind: str  # unary | stream (answers) | bidi
     request: type[Message]
     handler: Unary | Streaming
     long: bool | Callable[[Any], bool] = False
+    whole: bool = False
 
 
 class Calls:
@@ -110,11 +112,16 @@ class Calls:
         header: bool,
         streams: int = STREAMS_PER_UID,
         check: Callable[[Visitor], None] | None = None,
+        whole: bool = False,
     ) -> None:
         """`header`: whether every call must carry the metadata `workload.spiffe.io: true` (Workload Endpoint, 3).
 
         `streams`: how many streams one caller may hold. `check` raises what a caller's call is refused with.
+        `whole`: all that are answered once and wait for nothing are gone through with although their callers go: what
+        is half done is worse than what was interrupted too late.
         """
+        self._whole = whole
+        self._going_on = Background("call_without_caller_failed")
         self._check = check
         self._audit = audit
         self._header = header
@@ -137,8 +144,10 @@ class Calls:
                 request = await self._only_request(made)
                 long = method.long(request) if callable(method.long) else method.long
                 limit = self._streams if long else self._unary_calls
-                with limit.one(made.visitor.who):
-                    answer = _serialize(await method.handler(made, request))  # type: ignore[misc]
+                if method.whole or (self._whole and not long):
+                    answer = await asyncio.shield(self._going_on.run(self._answered(method, made, request, limit)))
+                else:
+                    answer = await self._answered(method, made, request, limit)
                 if not stream.answer_now(answer):  # a call whose caller takes no answer is held as streams are
                     with self._streams.one(made.visitor.who):
                         await stream.answer(answer)
@@ -148,6 +157,10 @@ class Calls:
             ended_well.inc()
 
         return call
+
+    async def _answered(self, method: Method, made: Call, request: Any, limit: Concurrency) -> bytes:
+        with limit.one(made.visitor.who):
+            return _serialize(await method.handler(made, request))  # type: ignore[misc]
 
     def _streaming(self, path: str, method: Method) -> Handler:
         ended_well = CALLS.labels(path, "OK")

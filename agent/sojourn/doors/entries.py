@@ -19,11 +19,12 @@ from sojourn.errors import (
     told_as,
 )
 from sojourn.identity import adopting
+from sojourn.identity.changes import Outcome, Recorder
 from sojourn.identity.entries import Registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.programs import Cautions
-from sojourn.identity.registry import Outcome, Registry
-from sojourn.oversight.audit import Audit
+from sojourn.identity.registry import Registry
+from sojourn.oversight.audit import Audit, Event
 
 SERVICE = "spire.api.server.entry.v1.Entry"
 _SECONDS_MAX_DIGITS = 16
@@ -81,8 +82,7 @@ class EntryApi:
 
     async def create(self, call: Call, request: pb.BatchCreateEntryRequest) -> pb.BatchCreateEntryResponse:
         wanted, failed = _each(request.entries, self._new)
-        outcomes = _merge(await self._registry.create(wanted), failed, len(request.entries))
-        self._record(call, "entry_created", outcomes)
+        outcomes = _merge(await self._registry.create(wanted, self._recorder(call)), failed, len(request.entries))
         answer = pb.BatchCreateEntryResponse()
         await self._answer(answer.results, outcomes, convert.output_mask(request))
         return answer
@@ -92,15 +92,13 @@ class EntryApi:
         node_id = self._registry.node_id
         changes = [(item.id, convert.entry_change(item, mask, node_id)) for item in request.entries]
         wanted = [(entry_id, lambda old, change=change: self._known(change(old))) for entry_id, change in changes]
-        outcomes = await self._registry.update(wanted)
-        self._record(call, "entry_updated", outcomes)
+        outcomes = await self._registry.update(wanted, self._recorder(call))
         answer = pb.BatchUpdateEntryResponse()
         await self._answer(answer.results, outcomes, convert.output_mask(request))
         return answer
 
     async def delete(self, call: Call, request: pb.BatchDeleteEntryRequest) -> pb.BatchDeleteEntryResponse:
-        outcomes = await self._registry.delete(list(request.ids))
-        self._record(call, "entry_deleted", outcomes)
+        outcomes = await self._registry.delete(list(request.ids), self._recorder(call))
         answer = pb.BatchDeleteEntryResponse()
         for entry_id, outcome in zip(request.ids, outcomes, strict=True):
             answer.results.add(status=convert.status(outcome.error), id=entry_id)
@@ -111,14 +109,14 @@ class EntryApi:
         wanted, failed = _each(request.entries, self._new)
         if failed:
             raise InvalidEntry("; ".join(f"entry {place + 1}: {error.public}" for place, error in failed.items()))
-        plan = await self._registry.apply(wanted, prune=request.prune, dry_run=request.dry_run)
+        plan = await self._registry.apply(
+            wanted, prune=request.prune, dry_run=request.dry_run, record=self._recorder(call)
+        )
         answer = admin_pb2.ApplyEntriesResponse(unchanged=plan.unchanged)
         for step in plan.steps:
             entry = step.new or step.old
             assert entry is not None
             answer.steps.add(action=step.action, entry=convert.entry_message(entry), changed=step.changed)
-            if not request.dry_run:
-                self._record(call, step.event, [Outcome(entry)])
         kept = [(message, step.new) for message, step in zip(answer.steps, plan.steps, strict=True) if step.new]
         warnings = await self._cautions.of([entry for _, entry in kept])
         for (message, _), said in zip(kept, warnings, strict=True):
@@ -127,10 +125,11 @@ class EntryApi:
 
     async def adopt(self, call: Call, request: admin_pb2.AdoptEntriesRequest) -> admin_pb2.AdoptEntriesResponse:
         """sojourn.v1.Admin/AdoptEntries."""
-        done = await adopting.adopt(self._registry, request.node, dry_run=request.dry_run)
+        record = self._recorder(call)
+        done = await adopting.adopt(self._registry, request.node, dry_run=request.dry_run, record=record)
         if not request.dry_run:
-            self._record(call, "entry_updated", [Outcome(entry) for entry in done.entries])
-            self._audit.note("entries_adopted", **{"from": str(done.node)}, entries=len(done.entries), **call.by)
+            said = {"from": str(done.node), "entries": len(done.entries), **call.by}
+            await self._audit.commit("entries_adopted", **said)
         answer = admin_pb2.AdoptEntriesResponse(from_id=str(done.node), node_id=str(self._registry.node_id))
         for found, messages in ((done.entries, answer.adopted), (done.left, answer.left)):
             for entry in found:
@@ -162,16 +161,18 @@ class EntryApi:
                 if outcome.error is None:
                     result.warnings.extend(next(warnings))
 
-    def _record(self, call: Call, event: str, outcomes: Sequence[Outcome]) -> None:
-        for outcome in outcomes:
-            if outcome.error is None and outcome.entry is not None:
-                self._audit.note(
-                    event,
-                    entry_id=outcome.entry.id,
-                    spiffe_id=str(outcome.entry.spiffe_id),
-                    revision=outcome.entry.revision,
-                    **call.by,
-                )
+    def _recorder(self, call: Call) -> Recorder:
+        return recorder(self._audit, call)
+
+
+def recorder(audit: Audit, call: Call) -> Recorder:
+    """Makes the audit records of what a call does to entries."""
+
+    def record(event: str, entry: Registration) -> Event:
+        fields = {"entry_id": entry.id, "spiffe_id": str(entry.spiffe_id), "revision": entry.revision}
+        return audit.event(event, {**fields, **call.by})
+
+    return record
 
 
 def _each(

@@ -103,8 +103,8 @@ class FederationApi:
                 if not text:
                     raise InvalidInput("missing trust domain")
                 domain = _domain(text)
-                await self._foreign.unrelate(domain)
-                self._audit.note("federation_deleted", trust_domain=domain.name, by_uid=call.peer.uid)
+                event = self._audit.event("federation_deleted", {"trust_domain": domain.name, **call.by})
+                await self._foreign.unrelate(domain, [event])
             except SojournError as error:
                 failure = error
             answer.results.add(status=convert.status(failure), trust_domain=text)
@@ -118,7 +118,7 @@ class FederationApi:
             raise BundleNotFetched(
                 f"failed to refresh bundle: {error.public}", reason_code=error.reason_code, detail=error.detail
             ) from error
-        self._audit.note("federation_refreshed", trust_domain=domain.name, by_uid=call.peer.uid)
+        await self._audit.commit("federation_refreshed", trust_domain=domain.name, **call.by)
         return Empty()
 
     async def list_followed(
@@ -159,15 +159,14 @@ class FederationApi:
             bundle = None
             if message.HasField("trust_domain_bundle") and (given is None or given.trust_domain_bundle):
                 bundle = convert.bundle(message.trust_domain_bundle)
-            await self._foreign.relate(relationship, bundle)
-            self._audit.note(
-                "federation_set",
-                trust_domain=relationship.trust_domain.name,
-                url=relationship.url[:AUDITED_TEXT],
-                endpoint_id=None if relationship.endpoint_id is None else str(relationship.endpoint_id),
-                with_bundle=bundle is not None,
-                by_uid=call.peer.uid,
-            )
+            said = {
+                "trust_domain": relationship.trust_domain.name,
+                "url": relationship.url[:AUDITED_TEXT],
+                "endpoint_id": None if relationship.endpoint_id is None else str(relationship.endpoint_id),
+                "with_bundle": bundle is not None,
+                **call.by,
+            }
+            await self._foreign.relate(relationship, bundle, [self._audit.event("federation_set", said)])
         except SojournError as error:
             results.add(status=convert.status(error))
             return

@@ -42,7 +42,7 @@ class ClientCheck:
             return None
         spiffe_id = self._check(chain)
         serial = x509.load_der_x509_certificate(chain[0]).serial_number
-        if self._revocations.names(X509, f"{serial:x}"):
+        if self._revocations.denies(X509, f"{serial:x}", spiffe_id):
             refuse(f"certificate of {str(spiffe_id)!r} is revoked")
         return spiffe_id
 

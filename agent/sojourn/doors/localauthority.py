@@ -45,16 +45,16 @@ class LocalAuthorityApi:
         kind, authority_id = request.kind, request.authority_id
         if request.step == "prepare":
             slot = self._authority.prepare(kind)
-            self._note(call, kind, "prepared", slot)
+            await self._note(call, kind, "prepared", slot)
         elif request.step == "activate":
             slot = self._authority.activate(kind, authority_id)
-            self._note(call, kind, "activated", slot)
+            await self._note(call, kind, "activated", slot)
         elif request.step == "taint":
             before = self._authority.slots(kind).active
             slot = self._authority.replace(kind, authority_id)
-            if before.id == slot.id:
-                self._note(call, kind, "activated", self._authority.slots(kind).active)
             await self._tainted(kind, call, slot)
+            if before.id == slot.id:
+                await self._note(call, kind, "activated", self._authority.slots(kind).active)
         elif request.step == "revoke":
             slot = await self._revoked(kind, call, authority_id)
         else:
@@ -79,12 +79,12 @@ class LocalAuthorityApi:
 
     async def _prepare(self, kind: str, call: Call, _request: Any, response: Any) -> None:
         slot = self._authority.prepare(kind)
-        self._note(call, kind, "prepared", slot)
+        await self._note(call, kind, "prepared", slot)
         response.prepared_authority.CopyFrom(_message(slot))
 
     async def _activate(self, kind: str, call: Call, request: Any, response: Any) -> None:
         slot = self._authority.activate(kind, request.authority_id)
-        self._note(call, kind, "activated", slot)
+        await self._note(call, kind, "activated", slot)
         response.activated_authority.CopyFrom(_message(slot))
 
     async def _taint(self, kind: str, call: Call, request: Any, response: Any) -> None:
@@ -93,8 +93,8 @@ class LocalAuthorityApi:
         response.tainted_authority.CopyFrom(_message(slot))
 
     async def _tainted(self, kind: str, call: Call, slot: Slot[Any]) -> None:
-        self._note(call, kind, "tainted", slot)
-        await self._issuing.replace_signed_by(kind, slot.id)
+        await self._issuing.replace_signed_by(kind, slot.id)  # first: it is recorded whatever becomes of the disk
+        await self._note(call, kind, "tainted", slot)
 
     async def _revoke(self, kind: str, call: Call, request: Any, response: Any) -> None:
         response.revoked_authority.CopyFrom(_message(await self._revoked(kind, call, request.authority_id)))
@@ -103,14 +103,14 @@ class LocalAuthorityApi:
         if authority_id in self._authority.slots(kind).tainted:
             await self._issuing.replace_signed_by(kind, authority_id)  # another's taint may be under way
         slot = self._authority.revoke(kind, authority_id)
-        self._note(call, kind, "revoked", slot)
+        await self._note(call, kind, "revoked", slot)
         return slot
 
     async def _upstream(self, _call: Call, _request: Any, _response: Any) -> None:
         raise FailedPrecondition("upstream authority is not configured")
 
-    def _note(self, call: Call, kind: str, done: str, slot: Slot[Any]) -> None:
-        self._audit.note(f"authority_{done}", kind=kind, authority_id=slot.id, **call.by)
+    async def _note(self, call: Call, kind: str, done: str, slot: Slot[Any]) -> None:
+        await self._audit.commit(f"authority_{done}", kind=kind, authority_id=slot.id, **call.by)
 
 
 def _message(slot: Slot[Any]) -> pb.AuthorityState:

@@ -47,7 +47,7 @@ class MintingApi:
         chain = self._authority.sign_x509(spiffe_id, key, _ttl(request.ttl, self._x509_ttl), dns_names)
         leaf = chain[0]
         expires = int(leaf.not_valid_after_utc.timestamp())
-        self._audit.note(
+        await self._audit.commit(
             "x509_svid_minted",
             spiffe_id=str(spiffe_id),
             serial=f"{leaf.serial_number:x}",
@@ -69,7 +69,7 @@ class MintingApi:
             spiffe_id.check_workload_of(self._authority.trust_domain)
         audience = audience_of(request.audience, "at least one audience is required")
         svid = self._authority.issue_jwt(spiffe_id, audience, _ttl(request.ttl, self._jwt_ttl))
-        self._audit.note(
+        await self._audit.commit(
             "jwt_svid_minted",
             spiffe_id=str(spiffe_id),
             audience=list(audience),

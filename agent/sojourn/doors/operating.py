@@ -53,14 +53,14 @@ class LoggerApi:
         name = _NAMES.get(request.new_level)
         if name is None:
             raise InvalidInput("unsupported log level")
-        return self._change(call, name)
+        return await self._change(call, name)
 
     async def reset(self, call: Call, _request: logger_pb2.ResetLogLevelRequest) -> types.Logger:
-        return self._change(call, self._level.launch)
+        return await self._change(call, self._level.launch)
 
-    def _change(self, call: Call, name: str) -> types.Logger:
+    async def _change(self, call: Call, name: str) -> types.Logger:
         self._level.set(name)
-        self._audit.note("log_level_changed", level=name, **call.by)
+        await self._audit.commit("log_level_changed", level=name, **call.by)
         return self._message()
 
     def _message(self) -> types.Logger:

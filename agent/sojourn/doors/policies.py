@@ -52,6 +52,7 @@ class PolicyApi:
             found, digest = self._policies.reloading.consequences(types), types.digest
         else:
             found = await self._policies.folder.reload(**call.by)
+            await self._engine.audit.recorded()
             digest = self._policies.folder.types.digest
         found = sorted(found, key=lambda each: _WORST_FIRST.index(each.outcome))
         return pb.ReloadPolicyResponse(
@@ -104,12 +105,13 @@ class PolicyApi:
             if request.folder:
                 raise InvalidInput("folder and off exclude each other")
             await self._policies.drop_candidate(**call.by)
+            await self._engine.audit.recorded()
             return pb.SetShadowPolicyResponse()
         if not os.path.isabs(request.folder):
             raise InvalidInput("folder must be an absolute path")
-        return pb.SetShadowPolicyResponse(
-            shadow=policy_set(await self._policies.try_candidate(Path(request.folder), **call.by))
-        )
+        candidate = await self._policies.try_candidate(Path(request.folder), **call.by)
+        await self._engine.audit.recorded()
+        return pb.SetShadowPolicyResponse(shadow=policy_set(candidate))
 
     async def report(self, _call: Call, _request: pb.GetShadowReportRequest) -> pb.GetShadowReportResponse:
         shadow, folder = self._engine.shadow, self._policies.candidate

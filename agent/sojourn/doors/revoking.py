@@ -1,23 +1,24 @@
 """Of sojourn.v1.Admin: replacing SVIDs before their time, and revoking them."""
 
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.doors.calls import Call, Method
 from sojourn.doors.pages import Pages
 from sojourn.errors import InvalidInput, NotFound, told_as
 from sojourn.identity.identities import Identities
-from sojourn.identity.issued import JWT, X509, Issued, IssuedSvid
+from sojourn.identity.issued import JWT, X509, Issued
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
-from sojourn.identity.revocations import Revocations, RevokedSvid
-from sojourn.limits import AUDITED_TEXT
-from sojourn.oversight.audit import Audit
+from sojourn.identity.revocations import Revocations
+from sojourn.identity.revoked import ENTRY, NAME, RevokedIdentity, RevokedSvid
+from sojourn.limits import AUDITED_TEXT, REVOCATIONS_LISTED, REVOKED_TOLD
+from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine
-from sojourn.tasks.evidence import due_to
-from sojourn.tasks.reasons import IDENTITY_REVOKED
-from sojourn.tasks.task import REVOKED
+from sojourn.tasks.evidence import due_to, end_due_to, end_of
+from sojourn.tasks.task import Task
 
 
 class RevokingApi:
@@ -40,6 +41,10 @@ class RevokingApi:
         self._revocations = revocations
         self._engine = engine
         self._audit = audit
+        # The last revoked first.
+        self._pages: Pages[RevokedSvid, pb.RevokedSvid] = Pages(
+            (int, str, str), lambda each: (-each.revoked_at, each.svid.kind, each.svid.id), self._message
+        )
 
     def admin_methods(self) -> dict[str, Method]:
         return {
@@ -66,7 +71,7 @@ class RevokingApi:
         else:
             raise InvalidInput("which SVIDs must be specified: an entry, a process, or all")
         listed = sorted(entry_ids) if entry_ids is not None else None
-        self._audit.note("svids_rotated", entry_ids=listed, x509_svids=count, **call.by)
+        await self._audit.commit("svids_rotated", entry_ids=listed, x509_svids=count, **call.by)
         return pb.RotateSvidsResponse(rotated=count)
 
     async def revoke(self, call: Call, request: pb.RevokeSvidsRequest) -> pb.RevokeSvidsResponse:
@@ -74,73 +79,107 @@ class RevokingApi:
         value = getattr(request, which) if which else ""
         if not value:
             raise InvalidInput("which SVIDs must be specified: a serial number or jti, an entry, or a SPIFFE ID")
+        said = {"reason": request.reason[:AUDITED_TEXT] or None, **call.by}
         if which == "svid_id":
-            value = value.lower() if _is_serial(value) else value
-            svids = await self._issued.find(svid_id=value)
-        elif which == "entry_id":
-            svids = await self._issued.find(entry_id=value)
-        else:
-            with told_as(InvalidInput, "invalid SPIFFE ID"):
-                value = str(SpiffeId.parse(value))
-            svids = await self._issued.find(spiffe_id=value)
-        if not svids and which == "svid_id":
+            return await self._revoke_one(value.lower() if _is_serial(value) else value, said)
+        if which == "entry_id":
+            if self._registry.get(value) is None and not await self._issued.find(entry_id=value):
+                raise NotFound("entry not found")
+            return await self._revoke_all(ENTRY, value, said)
+        with told_as(InvalidInput, "invalid SPIFFE ID"):
+            value = str(SpiffeId.parse(value))
+        return await self._revoke_all(NAME, value, said)
+
+    async def _revoke_one(self, value: str, said: Mapping[str, Any]) -> pb.RevokeSvidsResponse:
+        """One SVID: the tasks that are due to it end with it, and its identity stays as it is."""
+        svids = await self._issued.find(svid_id=value)
+        if not svids:
             raise NotFound("this agent issued no such SVID, or it has ended")
-        if not svids and which == "entry_id":
-            self._check_entry(value)
         due = due_to(self._engine, svids)
-        fresh = await self._identities.revoke(svids)
-        ended = sum(not task.live for task in due) + self._end_tasks(which, value)
-        self._audit.note(
+        event = self._audit.event(
             "svids_revoked",
-            **{which: value},
-            x509_svids=[each.svid.id for each in fresh if each.svid.kind == X509],
-            jwt_svids=sum(each.svid.kind == JWT for each in fresh),
-            tasks=ended,
-            reason=request.reason[:AUDITED_TEXT] or None,
-            **call.by,
+            {
+                "svid_id": value,
+                "x509_svids": [each.id for each in svids if each.kind == X509],
+                "jwt_svids": sum(each.kind == JWT for each in svids),
+                "tasks": len(due),
+                **said,
+            },
         )
-        return pb.RevokeSvidsResponse(revoked=[_message(each) for each in fresh], ended_tasks=ended)
+        fresh = await self._identities.revoke(svids, [event])
+        await self._on_disk(due)
+        return pb.RevokeSvidsResponse(revoked=map(self._message, fresh), ended_tasks=len(due))
+
+    async def _revoke_all(self, kind: str, name: str, said: Mapping[str, Any]) -> pb.RevokeSvidsResponse:
+        """All that an identity was given so far. What is taken away is so before anything is awaited: first its tasks,
+        whatever becomes of the list.
+        """
+        identity = self._revocations.next_identity(kind, name)
+        ended = end_of(self._engine, identity)
+        self._identities.revoke_identity(identity)
+
+        def event(revoked: RevokedIdentity) -> Event:
+            known = self._revocations.of_identity(revoked)
+            due = due_to(self._engine, [each.svid for each in known])  # to which no mark has led
+            end_due_to(self._engine, [each.svid for each in known])
+            ended.extend(due)
+            fields = {
+                kind: name,
+                "x509_svids": [each.svid.id for each in known[:REVOKED_TOLD]],
+                "x509_svids_listed": revoked.x509_svids,
+                "x509_svids_left_out": revoked.left_out or None,
+                "tasks": len(ended),
+            }
+            return self._audit.event("svids_revoked", {**fields, **said})
+
+        revoked = await self._revocations.settle(
+            identity, lambda: self._issued.find(**{kind: name, "kind": X509}), event
+        )
+        await self._on_disk(ended)
+        known = self._revocations.of_identity(revoked)[:REVOKED_TOLD]
+        return pb.RevokeSvidsResponse(
+            revoked=map(self._message, known), ended_tasks=len(ended), identity=self._identity_message(revoked)
+        )
+
+    async def _on_disk(self, ended: Sequence[Task]) -> None:
+        """Return when the ends of these tasks are on disk. Raise NotOnDisk."""
+        for task in ended:
+            await self._engine.journal.told(task.id)
 
     async def list(self, _call: Call, request: pb.ListRevocationsRequest) -> pb.ListRevocationsResponse:
-        page, token = _PAGES.page(self._revocations.all(), request)
-        return pb.ListRevocationsResponse(revoked=page, next_page_token=token)
+        page, token = self._pages.page(self._revocations.svids(), request)
+        answer = pb.ListRevocationsResponse(revoked=page, next_page_token=token)
+        if not request.page_token:
+            identities = self._revocations.identities()
+            answer.identities.extend(map(self._identity_message, identities[:REVOCATIONS_LISTED]))
+            answer.left_out = max(0, len(identities) - REVOCATIONS_LISTED)
+        return answer
 
     def _check_entry(self, entry_id: str) -> None:
         if self._registry.get(entry_id) is None:
             raise NotFound("entry not found")
 
-    def _end_tasks(self, which: str, value: str) -> int:
-        """End the tasks of a revoked identity; one SVID that is revoked leaves the identity as it is (and takes those
-        with it that are due to it).
-        """
-        ended = [
-            task
-            for task in self._engine.tasks.all()
-            if (which == "entry_id" and task.entry_id == value)
-            or (which == "spiffe_id" and str(task.spiffe_id) == value)
-        ]
-        for task in ended:
-            self._engine.end(task, REVOKED, IDENTITY_REVOKED)
-        return len(ended)
+    def _message(self, revoked: RevokedSvid) -> pb.RevokedSvid:
+        svid = revoked.svid
+        return pb.RevokedSvid(
+            kind=svid.kind,
+            id=svid.id,
+            spiffe_id=svid.spiffe_id,
+            entry_id=svid.entry_id,
+            expires_at=svid.expires_at,
+            revoked_at=revoked.revoked_at,
+            written=self._revocations.is_written(revoked),
+        )
+
+    def _identity_message(self, revoked: RevokedIdentity) -> pb.RevokedIdentity:
+        return pb.RevokedIdentity(
+            **{revoked.kind: revoked.name},
+            revoked_at=revoked.revoked_at,
+            x509_svids=revoked.x509_svids,
+            left_out=revoked.left_out,
+            written=self._revocations.is_written(revoked),
+        )
 
 
 def _is_serial(value: str) -> bool:
     return len(value) <= 40 and all(char in "0123456789abcdefABCDEF" for char in value)
-
-
-def _message(revoked: RevokedSvid) -> pb.RevokedSvid:
-    svid: IssuedSvid = revoked.svid
-    return pb.RevokedSvid(
-        kind=svid.kind,
-        id=svid.id,
-        spiffe_id=svid.spiffe_id,
-        entry_id=svid.entry_id,
-        expires_at=svid.expires_at,
-        revoked_at=revoked.revoked_at,
-    )
-
-
-# The last revoked first.
-_PAGES: Final[Pages[RevokedSvid, pb.RevokedSvid]] = Pages(
-    (int, str, str), lambda each: (-each.revoked_at, each.svid.kind, each.svid.id), _message
-)

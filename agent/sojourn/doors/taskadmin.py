@@ -22,7 +22,7 @@ from sojourn.tasks.changing import Changing
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.reasons import ADMIN, BLOCKED, OPERATOR, explanation_of
 from sojourn.tasks.refusals import Refusals
-from sojourn.tasks.task import Task
+from sojourn.tasks.task import PENDING, Task
 
 Change = Callable[[Task], Awaitable[None]]
 
@@ -75,22 +75,17 @@ class TaskAdminApi:
 
     async def revoke_one(self, call: Call, request: pb.RevokeTaskRequest) -> tasks_pb2.Task:
         task = self._find(request.task_id)
-        self._audit.note("task_revoked_by_operator", task=task.id, **call.by)
-        await self._engine.revoke(task, ADMIN)
+        await self._revoke(call, task)
         return self._message(task)
 
     async def revoke(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
-        said = explanation_of(request.reason)
-        return await self._change(call, request, "revoked", lambda task: self._engine.revoke(task, ADMIN, said))
+        return await self._change(request, lambda task: self._revoke(call, task, request.reason))
 
     async def suspend(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
-        reason = request.reason[:AUDITED_TEXT] or "suspended by an operator"
-        return await self._change(
-            call, request, "suspended", lambda task: self._changing.suspend(task, OPERATOR, reason)
-        )
+        return await self._change(request, lambda task: self._suspend(call, task, request.reason))
 
     async def resume(self, call: Call, request: pb.ChangeTasksRequest) -> pb.ChangeTasksResponse:
-        return await self._change(call, request, "resumed", lambda task: self._changing.resume(task, OPERATOR))
+        return await self._change(request, lambda task: self._resume(call, task, request.reason))
 
     async def block(self, call: Call, request: pb.BlockTasksRequest) -> pb.BlockTasksResponse:
         kind, name = _named(request.block)
@@ -147,19 +142,41 @@ class TaskAdminApi:
             ]
         )
 
-    async def _change(
-        self, call: Call, request: pb.ChangeTasksRequest, done: str, change: Change
-    ) -> pb.ChangeTasksResponse:
+    async def _revoke(self, call: Call, task: Task, reason: str = "") -> None:
+        await self._record(call, task, "revoked", reason)  # with what is to come, in this very step if the task lives
+        await self._engine.revoke(task, ADMIN, explanation_of(reason))
+
+    async def _suspend(self, call: Call, task: Task, reason: str) -> None:
+        said = reason[:AUDITED_TEXT] or "suspended by an operator"
+        if task.state != PENDING:
+            self._changing.hold(task, OPERATOR, said)
+            await self._record(call, task, "suspended", reason)
+        await self._changing.suspend(task, OPERATOR, said)
+
+    async def _resume(self, call: Call, task: Task, reason: str) -> None:
+        await self._changing.resume(task, OPERATOR)
+        await self._record(call, task, "resumed", reason)
+        await self._engine.journal.told(task.id)
+
+    async def _record(self, call: Call, task: Task, done: str, reason: str) -> None:
+        """Have it written who changes a task, beside the change; of one that is over, return when it is on disk."""
+        event = self._audit.event(
+            f"task_{done}_by_operator", {"task": task.id, "reason": reason[:AUDITED_TEXT] or None, **call.by}
+        )
+        if task.live:
+            self._engine.journal.later(task.record(), event)
+        else:
+            await self._engine.journal.note(event)
+
+    async def _change(self, request: pb.ChangeTasksRequest, change: Change) -> pb.ChangeTasksResponse:
         """Change each selected task; one that cannot be changed never fails the others."""
         tasks = self._selected(request.selection)
-        reason = request.reason[:AUDITED_TEXT] or None
 
         async def changed(task: Task) -> Exception | None:
             try:
                 await change(task)
             except Exception as error:  # noqa: BLE001  # what is unforeseen is raised when all others are changed
                 return error
-            self._audit.note(f"task_{done}_by_operator", task=task.id, reason=reason, **call.by)
             return None
 
         async with asyncio.TaskGroup() as group:

@@ -52,12 +52,12 @@ class TasksApi:
             "RunTask": Method("bidi", pb.RunTaskRequest, self.run_task),
             "BeginTask": Method("unary", pb.BeginTaskRequest, self.begin_task),
             "AttachTask": Method("unary", pb.AttachTaskRequest, self.attach_task),
-            "NarrowTask": Method("unary", pb.NarrowTaskRequest, self.narrow_task),
-            "CompleteTask": Method("unary", pb.CompleteTaskRequest, self.complete_task),
+            "NarrowTask": Method("unary", pb.NarrowTaskRequest, self.narrow_task, whole=True),
+            "CompleteTask": Method("unary", pb.CompleteTaskRequest, self.complete_task, whole=True),
             "Delegate": Method("unary", pb.DelegateRequest, self.delegate),
             "AcceptDelegation": Method("unary", pb.AcceptDelegationRequest, self.accept_delegation),
             "ShowTask": Method("unary", pb.ShowTaskRequest, self.show_task),
-            "NoteEgress": Method("unary", pb.NoteEgressRequest, self.note_egress),
+            "NoteEgress": Method("unary", pb.NoteEgressRequest, self.note_egress, whole=True),
             "WaitTask": Method("unary", pb.WaitTaskRequest, self.wait_task, long=True),
         }
 

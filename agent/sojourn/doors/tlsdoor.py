@@ -256,7 +256,7 @@ class TlsDoor(Doorway[TlsPeer]):
         """End a connection with the certificate that was shown on it."""
         left = (peer.not_after - self._clock.now()).total_seconds()
         peer.expiry = self._alarms.after(left, lambda: self.end(caller, expired()))
-        if self._revocations.names(X509, peer.serial):
+        if self._revocations.denies(X509, peer.serial, peer.spiffe_id):
             self.end(caller, revoked())
         self._check_chains([caller])  # again: the bundle may have changed since the handshake began
 
@@ -272,7 +272,7 @@ class TlsDoor(Doorway[TlsPeer]):
 
     def _check_revoked(self) -> None:
         for caller, peer in list(self._peers_of.items()):
-            if peer.chain and self._revocations.names(X509, peer.serial):
+            if peer.chain and self._revocations.denies(X509, peer.serial, peer.spiffe_id):
                 self.end(caller, revoked())
 
     def _check_authorities(self) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import structlog
 
 from sojourn.errors import AlreadyExists, InvalidInput, LimitExceeded, NotFound, joined
+from sojourn.identity.changes import Recorder
 from sojourn.identity.entries import Registration
 from sojourn.identity.nodes import folder_of, name_of, other_nodes_told
 from sojourn.identity.plan import Plan, Step
@@ -47,7 +48,7 @@ def tell(registry: Registry) -> None:
         log.warning("entries_of_other_nodes", reason=other_nodes_told(counts, name_of(registry.node_id)), nodes=counts)
 
 
-async def adopt(registry: Registry, name: str, *, dry_run: bool) -> Adopted:
+async def adopt(registry: Registry, name: str, *, dry_run: bool, record: Recorder | None = None) -> Adopted:
     """Make the entries of another node this one's, all or nothing. `name`: its name or ID; empty if there is one alone.
 
     Raise NotFound, InvalidInput if it is not said which of several, AlreadyExists if an entry is registered here too.
@@ -64,7 +65,7 @@ async def adopt(registry: Registry, name: str, *, dry_run: bool) -> Adopted:
         steps = zip(found, ours, strict=True)
         return Plan(tuple(Step("update", old, new, ("parent_id",)) for old, new in steps), 0)
 
-    done = await registry.apply_plan(plan, dry_run=dry_run)
+    done = await registry.apply_plan(plan, dry_run=dry_run, record=record)
     return Adopted(node, tuple(step.new for step in done.steps if step.new is not None), left)
 
 

@@ -16,7 +16,7 @@ from sojourn.errors import InvalidConfig, InvalidInput, SojournError, joined, qu
 from sojourn.folders import WatchedFolder
 from sojourn.identity import declared
 from sojourn.identity.declared import Declared
-from sojourn.identity.entries import registration
+from sojourn.identity.entries import Registration, registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.plan import Plan
 from sojourn.identity.programs import Cautions
@@ -29,7 +29,7 @@ from sojourn.limits import (
     FOLLOWED_RETRY_SECONDS,
     FOLLOWED_SETTLED_SECONDS,
 )
-from sojourn.oversight.audit import Audit
+from sojourn.oversight.audit import Audit, Event
 
 log = structlog.get_logger()
 
@@ -97,21 +97,15 @@ class FollowedFolder:
         ]
         if faults:
             raise InvalidConfig(faults)
-        return await self._registry.apply_folder(wanted, str(self.folder), [each.place for each in found])
+        return await self._registry.apply_folder(wanted, str(self.folder), [each.place for each in found], self._record)
+
+    def _record(self, event: str, entry: Registration) -> Event:
+        fields = {"entry_id": entry.id, "spiffe_id": str(entry.spiffe_id), "revision": entry.revision}
+        return self._audit.event(event, {**fields, "folder": str(self.folder)})
 
     def _applied(self, plan: Plan) -> None:
         first = self.applied_at is None
         self.applied_at, was, self.fault = self._clock.now(), self.fault, ""
-        for step in plan.steps:
-            entry = step.new or step.old
-            assert entry is not None
-            self._audit.note(
-                step.event,
-                entry_id=entry.id,
-                spiffe_id=str(entry.spiffe_id),
-                revision=entry.revision,
-                folder=str(self.folder),
-            )
         if plan.steps or was or first:
             actions = [step.action for step in plan.steps]
             counts = {f"{action}d": actions.count(action) for action in ("create", "update", "delete")}

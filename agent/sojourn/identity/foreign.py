@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
+from sojourn.background import whole
 from sojourn.errors import (
     AlreadyExists,
     BundleNotFetched,
@@ -16,26 +17,32 @@ from sojourn.errors import (
     quoted,
 )
 from sojourn.hooks import Hooks
+from sojourn.identity.changes import Recorder
 from sojourn.identity.entries import Registration
 from sojourn.identity.registry import Registry
 from sojourn.identity.relationship import Relationship
 from sojourn.limits import FOREIGN_DOMAINS
+from sojourn.oversight.audit import Event
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import TrustDomain
 
 
 class ForeignStore(Protocol):
-    """Where foreign bundles and relationships are kept."""
+    """Where foreign bundles and relationships are kept, each change with its audit records."""
 
     def load(self) -> tuple[list[Bundle], dict[TrustDomain, dict[str, Any]]]: ...
 
-    async def put_bundle(self, bundle: Bundle) -> None: ...
+    async def put_bundle(self, bundle: Bundle, events: Sequence[Event] = ()) -> None: ...
 
-    async def remove_bundle(self, trust_domain: TrustDomain) -> None: ...
+    async def remove_bundle(self, trust_domain: TrustDomain, events: Sequence[Event] = ()) -> None: ...
 
-    async def put_relationship(self, trust_domain: TrustDomain, document: Mapping[str, Any]) -> None: ...
+    async def put_relationship(
+        self, trust_domain: TrustDomain, document: Mapping[str, Any], events: Sequence[Event] = ()
+    ) -> None: ...
 
-    async def remove_relationship(self, trust_domain: TrustDomain) -> None: ...
+    async def remove_relationship(self, trust_domain: TrustDomain, events: Sequence[Event] = ()) -> None: ...
+
+    async def record(self, events: Sequence[Event]) -> None: ...
 
 
 class ForeignBundles:
@@ -73,26 +80,30 @@ class ForeignBundles:
         wanted = sorted({domain for entry in entries for domain in entry.federates_with})
         return {domain: self._bundles[domain] for domain in wanted if domain in self._bundles}
 
-    async def put(self, bundle: Bundle, *, must_exist: bool | None = None) -> Bundle:
-        """Keep a bundle. `must_exist` True refuses a new one (NotFound), False refuses to replace (AlreadyExists)."""
+    async def put(self, bundle: Bundle, events: Sequence[Event] = (), *, must_exist: bool | None = None) -> Bundle:
+        """Keep a bundle. `must_exist` True refuses a new one (NotFound), False refuses to replace (AlreadyExists).
+
+        `events`: the audit records that are written with it, here as below.
+        """
         async with self._lock:
             known = bundle.trust_domain in self._bundles
             if must_exist is True and not known:
                 raise NotFound("bundle not found")
             if must_exist is False and known:
                 raise AlreadyExists("bundle already exists")
-            await self._put(bundle)
+            await self._put(bundle, events)
             return bundle
 
-    async def _put(self, bundle: Bundle) -> None:
+    async def _put(self, bundle: Bundle, events: Sequence[Event] = ()) -> None:
         known = self._bundles.get(bundle.trust_domain)
         if known is None and len(self._bundles) >= FOREIGN_DOMAINS:
             raise LimitExceeded(f"more than {FOREIGN_DOMAINS} foreign trust domains")
-        await self._store.put_bundle(bundle)
+        await self._store.put_bundle(bundle, events)
         self._bundles[bundle.trust_domain] = bundle
         if known is None or not known.same_keys(bundle):
             self.on_change.tell(bundle.trust_domain)
 
+    @whole  # who follows it may stop meanwhile; operators' calls are gone through with by the door
     async def take(
         self, relationship: Relationship, bundle: Bundle, at: datetime, still: Callable[[], bool]
     ) -> Literal["changed", "same", "overtaken"]:
@@ -119,9 +130,11 @@ class ForeignBundles:
             self.fetched_at[domain] = at
             return "same" if same else "changed"
 
-    async def remove(self, trust_domain: TrustDomain, mode: str) -> None:
+    async def remove(
+        self, trust_domain: TrustDomain, mode: str, events: Sequence[Event] = (), record: Recorder | None = None
+    ) -> None:
         """Forget a bundle. With entries that federate with it: `restrict` refuses, `delete` deletes them, `dissociate`
-        takes the trust domain out of them.
+        takes the trust domain out of them, which `record` makes the audit records of.
         """
         async with self._lock:
             if trust_domain not in self._bundles:
@@ -135,14 +148,16 @@ class ForeignBundles:
             for entry in federated:
                 self._registry.check_by_hand(entry)
             if federated and mode == "delete":
-                await self._registry.delete([entry.id for entry in federated])
+                await self._registry.delete([entry.id for entry in federated], record)
             elif federated:
-                await self._registry.update([(entry.id, _without(trust_domain)) for entry in federated])
-            await self._store.remove_bundle(trust_domain)
+                await self._registry.update([(entry.id, _without(trust_domain)) for entry in federated], record)
+            await self._store.remove_bundle(trust_domain, events)
             del self._bundles[trust_domain]
             self.on_change.tell(trust_domain)
 
-    async def relate(self, relationship: Relationship, bundle: Bundle | None = None) -> None:
+    async def relate(
+        self, relationship: Relationship, bundle: Bundle | None = None, events: Sequence[Event] = ()
+    ) -> None:
         """Keep how another trust domain's bundle is to be had; `bundle`: the first one, or another in its place."""
         domain = relationship.trust_domain
         if domain == self._own:
@@ -154,18 +169,19 @@ class ForeignBundles:
             if bundle is not None:
                 await self._put(bundle)
             if known == relationship:
+                await self._store.record(events)
                 return
-            await self._store.put_relationship(domain, relationship.document())
+            await self._store.put_relationship(domain, relationship.document(), events)
             self.relationships[domain] = relationship
             self.fetched_at.pop(domain, None)
             self.on_relationship.tell(domain)
 
-    async def unrelate(self, trust_domain: TrustDomain) -> None:
+    async def unrelate(self, trust_domain: TrustDomain, events: Sequence[Event] = ()) -> None:
         """Follow a bundle no more. The bundle stays until it is removed."""
         async with self._lock:
             if trust_domain not in self.relationships:
                 raise NotFound("federation relationship not found")
-            await self._store.remove_relationship(trust_domain)
+            await self._store.remove_relationship(trust_domain, events)
             del self.relationships[trust_domain]
             self.fetched_at.pop(trust_domain, None)
             self.on_relationship.tell(trust_domain)

@@ -13,16 +13,19 @@ from sojourn.attestation.service import Attestation, cannot_tell
 from sojourn.authority.embedded import EmbeddedAuthority
 from sojourn.clock import Clock
 from sojourn.errors import AttestationFailed, InvalidToken, NoIdentity, Unavailable
+from sojourn.identity.changes import Change
 from sojourn.identity.entries import Entry, IdentityKey, Registration
 from sojourn.identity.foreign import ForeignBundles
 from sojourn.identity.issued import IssuedSvid
 from sojourn.identity.issuing import Issuing
 from sojourn.identity.matching import EntryIndex, might_match, that_matter, unique_hints
-from sojourn.identity.registry import Change, Registry
-from sojourn.identity.revocations import Revocations, RevokedSvid
+from sojourn.identity.registry import Registry
+from sojourn.identity.revocations import Revocations
+from sojourn.identity.revoked import ENTRY, RevokedIdentity, RevokedSvid
 from sojourn.identity.streams import Stream
 from sojourn.identity.subscriptions import Streams
 from sojourn.limits import UNMATCHED_HOLD_SECONDS
+from sojourn.oversight.audit import Event
 from sojourn.spiffe import jwtsvid
 from sojourn.spiffe.bundle import Bundle
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
@@ -59,7 +62,7 @@ class Identities:
         authority.on_change(self._bundle_changed)
         foreign.on_change(self._foreign_changed)
         revocations.on_change(self._bundle_changed)
-        revocations.on_revoked(issuing.forget_revoked)
+        revocations.on_revoked(self._revoked)
 
     @property
     def bundle(self) -> Bundle:
@@ -106,9 +109,9 @@ class Identities:
         """The entries for one SPIFFE ID, for a workload that is known by its SVID; none if it is not registered."""
         return self._registry.registered(spiffe_id)
 
-    def is_revoked(self, kind: str, svid_id: str) -> bool:
-        """Whether an SVID is on the deny list."""
-        return self._revocations.names(kind, svid_id)
+    def is_revoked(self, kind: str, svid_id: str, spiffe_id: SpiffeId) -> bool:
+        """Whether an SVID with this SPIFFE ID is on the deny list."""
+        return self._revocations.denies(kind, svid_id, spiffe_id)
 
     async def entry_for(self, peer: Peer, spiffe_id: SpiffeId) -> Entry:
         """The caller's entry for one SPIFFE ID. Raise NoIdentity if it has none, AttestationFailed if that cannot be
@@ -161,19 +164,35 @@ class Identities:
                     raise cannot_tell(attested) from None
             raise
 
-    async def revoke(self, svids: Sequence[IssuedSvid]) -> list[RevokedSvid]:
-        """Put SVIDs on the deny list, replace them on the streams that have them, and end those. Return new ones."""
-        fresh = await self._revocations.revoke(svids)
-        gone = {each.svid.id for each in fresh}
+    async def revoke(self, svids: Sequence[IssuedSvid], events: Sequence[Event] = ()) -> list[RevokedSvid]:
+        """Put SVIDs on the deny list, replace them on the streams that have them, and end those. Return new ones.
+
+        Raise what `Revocations.revoke` raises.
+        """
+        return await self._revocations.revoke(svids, events)
+
+    def revoke_identity(self, identity: RevokedIdentity) -> None:
+        """Put an identity on the deny list, replace what it has on the streams, and end those. Raise LimitExceeded."""
+        field = "entry_id" if identity.kind == ENTRY else "spiffe_id"
+        in_use, lost = self._issuing.forget_identity(lambda key: str(getattr(key, field)) == identity.name)
+        self._end_streams(lost)
+        self._revocations.put_identity(identity, in_use)
+
+    def _revoked(self, revoked: Sequence[RevokedSvid]) -> None:
+        self._issuing.forget_revoked(revoked)
+        gone = {each.svid.id for each in revoked}
         lost = {kept.entry.key for kept in self._issuing.x509.kept() if kept.svid.serial in gone}
         lost |= {kept.entry.key for kept in self._issuing.wit.kept() if kept.svid.serial in gone}
         for key in lost:
             self._issuing.forget(key)
+        self._end_streams(lost)
+
+    def _end_streams(self, lost: Collection[IdentityKey]) -> None:
+        """Have those who hold something of these identities get another SVID, and then their streams end."""
         for key in lost:
             for stream in self.streams.having(key):
                 stream.revoked = True
                 stream.wake()
-        return fresh
 
     def stream(self, peer: Peer, method: str, *, required: bool = True) -> AbstractAsyncContextManager[Stream]:
         """Hold a stream for a caller. One without identity waits UNMATCHED_HOLD_SECONDS, then NoIdentity is raised.

@@ -6,10 +6,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Protocol
 
+import structlog
+
 from sojourn.clock import Clock
+from sojourn.errors import SojournError
 from sojourn.limits import JWT_LEEWAY_SECONDS, SVID_TTL_MAX_SECONDS
 from sojourn.oversight.audit import Audit, Record
 
+log = structlog.get_logger()
 X509, JWT, WIT = "x509", "jwt", "wit"
 _EVENTS = {
     "x509_svid_issued": X509,
@@ -51,12 +55,20 @@ class Issued:
         self._audit = audit
         self._clock = clock
 
-    async def find(self, *, svid_id: str = "", entry_id: str = "", spiffe_id: str = "") -> list[IssuedSvid]:
-        """The SVIDs with this serial number or `jti`, of this entry, or with this SPIFFE ID, that have not ended."""
-        await self._audit.flush()
+    async def find(
+        self, *, svid_id: str = "", entry_id: str = "", spiffe_id: str = "", kind: str = ""
+    ) -> list[IssuedSvid]:
+        """The SVIDs with this serial number or `jti`, of this entry, or with this SPIFFE ID, that have not ended; with
+        `kind` only those. What the disk does not take is not found.
+        """
+        try:
+            await self._audit.flush()
+        except SojournError as error:
+            log.warning("latest_svids_not_found", reason=error.public, detail=error.detail)
         now = self._clock.now()
         since = int((now - _FAR_ENOUGH_BACK).timestamp() * 1000)
-        records = await self._journal.of_events(_EVENTS, since, svid_id or entry_id or spiffe_id)
+        events = [event for event, of_kind in _EVENTS.items() if kind in {"", of_kind}]
+        records = await self._journal.of_events(events, since, svid_id or entry_id or spiffe_id)
         found = {(svid.kind, svid.id): svid for svid in map(_svid, records)}
         return [
             svid

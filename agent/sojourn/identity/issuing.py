@@ -7,8 +7,9 @@ from sojourn.authority.embedded import JWT, WIT, X509, EmbeddedAuthority
 from sojourn.authority.profile import key_id
 from sojourn.clock import Alarms, Clock
 from sojourn.identity.entries import Entry, IdentityKey
+from sojourn.identity.issued import IssuedSvid
 from sojourn.identity.jwtsvids import JwtSvids
-from sojourn.identity.revocations import RevokedSvid
+from sojourn.identity.revoked import RevokedSvid
 from sojourn.identity.svids import Svids, wit_signer, x509_signer
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.witsvid import WitSvid
@@ -82,6 +83,17 @@ class Issuing:
         if not before <= self._vouching:
             self.jwt.forget()
 
+    def forget_identity(self, which: Callable[[IdentityKey], bool]) -> tuple[list[IssuedSvid], list[IdentityKey]]:
+        """Drop all that some identities have. Return their X.509-SVIDs that were in use, and which had any SVID."""
+        self.jwt.forget_some(which)
+        found = [kept for kept in self.x509.kept() if which(kept.entry.key)]
+        keys = [each.entry.key for each in found]
+        keys += [kept.entry.key for kept in self.wit.kept() if which(kept.entry.key)]
+        keys = list(dict.fromkeys(keys))
+        for key in keys:
+            self.forget(key)
+        return [self._issued_of(kept.entry, kept.svid) for kept in found], keys
+
     def forget_revoked(self, revoked: Sequence[RevokedSvid]) -> None:
         """Drop the JWT-SVIDs of those whose SVIDs are revoked, so that none of these is served again."""
         named = {(each.svid.entry_id, each.svid.spiffe_id) for each in revoked}
@@ -102,15 +114,27 @@ class Issuing:
         elif kind == JWT:
             self.jwt.forget()
 
+    def _issued_of(self, entry: Entry, svid: X509Svid) -> IssuedSvid:
+        return IssuedSvid(
+            X509,
+            svid.serial,
+            str(svid.spiffe_id),
+            entry.id,
+            int(svid.not_after.timestamp()),
+            key_id(svid.chain[1]),
+            self._authority.root_of(svid),
+        )
+
     def _x509_issued(self, entry: Entry, svid: X509Svid) -> None:
+        issued = self._issued_of(entry, svid)
         self._audit.note(
             "x509_svid_issued",
-            entry_id=entry.id,
-            spiffe_id=str(svid.spiffe_id),
-            serial=svid.serial,
-            expires_at=int(svid.not_after.timestamp()),
-            issuer_id=key_id(svid.chain[1]),
-            root_id=self._authority.root_of(svid),
+            entry_id=issued.entry_id,
+            spiffe_id=issued.spiffe_id,
+            serial=issued.id,
+            expires_at=issued.expires_at,
+            issuer_id=issued.issuer_id,
+            root_id=issued.root_id,
         )
 
     def _wit_issued(self, entry: Entry, svid: WitSvid) -> None:

@@ -33,7 +33,12 @@ class JwtIssuer(Protocol):
     """What signs JWT-SVIDs."""
 
     def issue_jwt(
-        self, spiffe_id: SpiffeId, audience: Sequence[str], ttl: timedelta, claims: Mapping[str, Any] | None = None
+        self,
+        spiffe_id: SpiffeId,
+        audience: Sequence[str],
+        ttl: timedelta,
+        claims: Mapping[str, Any] | None = None,
+        entry_id: str = "",
     ) -> JwtSvid: ...
 
 
@@ -113,7 +118,7 @@ class JwtSvids:
 
     def _sign(self, entry: Entry, audience: Sequence[str]) -> JwtSvid:
         ttl = timedelta(seconds=entry.jwt_svid_ttl) or self._default_ttl
-        return self._issuer.issue_jwt(entry.spiffe_id, audience, ttl, entry.jwt_claims.signable)
+        return self._issuer.issue_jwt(entry.spiffe_id, audience, ttl, entry.jwt_claims.signable, entry.id)
 
     def _issue(self, key: _Key, entry: Entry) -> JwtSvid:
         svid = self._sign(entry, key.audience)

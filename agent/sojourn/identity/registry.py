@@ -5,16 +5,16 @@ A change is on disk before it is answered, and those who hold streams hear of it
 
 import asyncio
 import uuid
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import wraps
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain
-from typing import Any, ParamSpec, Protocol, TypeVar
 
 from sojourn.attestation.selectors import Selector
+from sojourn.background import whole
 from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import AlreadyExists, FailedPrecondition, InvalidEntry, NotFound, SojournError, quoted
 from sojourn.hooks import Hooks
+from sojourn.identity.changes import Change, EntryStore, Outcome, Recorder, recorded
 from sojourn.identity.entries import Entry, Registration, check, check_stored
 from sojourn.identity.matching import EntryIndex, Matches
 from sojourn.identity.plan import Plan, Step
@@ -23,47 +23,6 @@ from sojourn.identity.shapes import IdShapes
 from sojourn.identity.templates import IdTemplate
 from sojourn.limits import ENTRIES_PER_BATCH
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
-
-Given = ParamSpec("Given")
-Result = TypeVar("Result")
-
-
-class EntryStore(Protocol):
-    """Where entries are kept."""
-
-    def load(self) -> list[Registration]: ...
-
-    async def write(self, put: Sequence[Registration], remove: Sequence[str]) -> None: ...
-
-
-def _whole(change: Callable[Given, Coroutine[Any, Any, Result]]) -> Callable[Given, Coroutine[Any, Any, Result]]:
-    """A change that is gone through with although its caller may have gone: disk and memory must not part."""
-
-    @wraps(change)
-    async def shielded(*args: Given.args, **kwargs: Given.kwargs) -> Result:
-        return await asyncio.shield(asyncio.ensure_future(change(*args, **kwargs)))
-
-    return shielded
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What became of one entry; `old` is None for a new one, `new` is None for one that is gone.
-
-    `served` says whether `new` is this node's to serve now.
-    """
-
-    old: Registration | None
-    new: Registration | None
-    served: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """The result for one item of a batch: `error` is None if it was done."""
-
-    entry: Registration | None
-    error: SojournError | None = None
 
 
 class Registry:
@@ -155,9 +114,11 @@ class Registry:
 
     # --- changing ---------------------------------------------------------------------------------------------------
 
-    @_whole
-    async def create(self, wanted: Sequence[Registration]) -> list[Outcome]:
-        """Register entries; an empty ID gets a new one. Items fail one by one; what is done is on disk."""
+    @whole
+    async def create(self, wanted: Sequence[Registration], record: Recorder | None = None) -> list[Outcome]:
+        """Register entries; an empty ID gets a new one. Items fail one by one; what is done is on disk, and so are the
+        records that `record` makes of it.
+        """
         _check_batch(wanted)
         async with self._lock:
             now = int(self._clock.now().timestamp())
@@ -179,11 +140,13 @@ class Registry:
                     continue
                 fresh[entry.id] = digests[entry.identity_digest] = entry
                 outcomes.append(Outcome(entry))
-            await self._apply([Change(None, entry) for entry in fresh.values()])
+            await self._apply([Change(None, entry) for entry in fresh.values()], record)
             return outcomes
 
-    @_whole
-    async def update(self, wanted: Sequence[tuple[str, Callable[[Registration], Registration]]]) -> list[Outcome]:
+    @whole
+    async def update(
+        self, wanted: Sequence[tuple[str, Callable[[Registration], Registration]]], record: Recorder | None = None
+    ) -> list[Outcome]:
         """Change entries, each by its ID and a function from what is there to what shall be."""
         _check_batch(wanted)
         async with self._lock:
@@ -207,11 +170,11 @@ class Registry:
                 changes[entry_id] = Change(self._entries.get(entry_id), new)
                 digests[new.identity_digest] = entry_id
                 outcomes.append(Outcome(new))
-            await self._apply(list(changes.values()))
+            await self._apply(list(changes.values()), record)
             return outcomes
 
-    @_whole
-    async def delete(self, ids: Sequence[str]) -> list[Outcome]:
+    @whole
+    async def delete(self, ids: Sequence[str], record: Recorder | None = None) -> list[Outcome]:
         """Remove entries. What they served ends at once."""
         _check_batch(ids)
         async with self._lock:
@@ -228,10 +191,12 @@ class Registry:
                 else:
                     changes[entry_id] = Change(entry, None)
                     outcomes.append(Outcome(entry))
-            await self._apply(list(changes.values()))
+            await self._apply(list(changes.values()), record)
             return outcomes
 
-    async def apply(self, wanted: Sequence[Registration], *, prune: bool, dry_run: bool) -> Plan:
+    async def apply(
+        self, wanted: Sequence[Registration], *, prune: bool, dry_run: bool, record: Recorder | None = None
+    ) -> Plan:
         """Make the entries the wanted ones, all or nothing, and return what that took.
 
         With `prune`, entries that this node serves and that are not wanted go, but for those of a followed folder. With
@@ -246,10 +211,10 @@ class Registry:
         def plan() -> Plan:
             return make_plan(self, wanted, self._trust_domain, prune=ours if prune else None, locked=self.followed)
 
-        return await self.apply_plan(plan, dry_run=dry_run)
+        return await self.apply_plan(plan, dry_run=dry_run, record=record)
 
-    @_whole
-    async def apply_plan(self, make: Callable[[], Plan], *, dry_run: bool) -> Plan:
+    @whole
+    async def apply_plan(self, make: Callable[[], Plan], *, dry_run: bool, record: Recorder | None = None) -> Plan:
         """Go through with the plan that `make` makes of what is there, all or nothing."""
         async with self._lock:
             plan = make()
@@ -257,7 +222,7 @@ class Registry:
             steps = [self._stamped(step, now) for step in plan.steps]
             self._check_twins(steps)
             if not dry_run:
-                await self._apply([Change(step.old, step.new) for step in steps])
+                await self._apply([Change(step.old, step.new) for step in steps], record)
             return Plan(tuple(steps), plan.unchanged)
 
     def _stamped(self, step: Step, now: int) -> Step:
@@ -281,7 +246,9 @@ class Registry:
         """From now on entries that come from a folder are changed by `apply_folder` alone."""
         self._following = True
 
-    async def apply_folder(self, wanted: Sequence[Registration], folder: str, places: Sequence[str]) -> Plan:
+    async def apply_folder(
+        self, wanted: Sequence[Registration], folder: str, places: Sequence[str], record: Recorder | None = None
+    ) -> Plan:
         """Make the entries that come from a folder the wanted ones, all or nothing; the others stay.
 
         `places` says where the wanted entries stand. Raise as `apply` does; FailedPrecondition if one that was made by
@@ -295,7 +262,7 @@ class Registry:
                 self, marked, self._trust_domain, prune=lambda entry: bool(entry.origin), locked=_by_hand, places=places
             )
 
-        return await self.apply_plan(plan, dry_run=False)
+        return await self.apply_plan(plan, dry_run=False, record=record)
 
     def check_by_hand(self, entry: Registration) -> None:
         """Raise FailedPrecondition if an entry comes from a folder that is followed."""
@@ -311,11 +278,12 @@ class Registry:
 
     # --- what all changes come to -----------------------------------------------------------------------------------
 
-    async def _apply(self, changes: list[Change]) -> None:
+    async def _apply(self, changes: list[Change], record: Recorder | None) -> None:
         if not changes:
             return
         put = [change.new for change in changes if change.new is not None]
-        await self._store.write(put, [change.old.id for change in changes if change.new is None and change.old])
+        gone = [change.old.id for change in changes if change.new is None and change.old]
+        await self._store.write(put, gone, recorded(changes, record))
         for change in changes:
             if change.old is not None:
                 self._drop(change.old)

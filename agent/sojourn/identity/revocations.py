@@ -1,51 +1,49 @@
 """SVIDs that are revoked before their end: the deny list, and the lists (CRLs) that go out on the streams.
 
-An SVID stays on the list until it would have ended anyway.
+An identity is revoked by one row: whatever was issued for it before is no longer good, however much that is, and what
+it is given from then on is. Single SVIDs have a row each. What is taken away is so at once; it is written then, again
+and again until it is on disk. Rows are forgotten by how long the agent has run since, and never by the wall clock:
+one that stands ahead for a while takes nothing from the list.
 """
 
 import asyncio
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 import structlog
 
+from sojourn.authority import stamps
 from sojourn.authority.crl import RevokedLeaf
 from sojourn.background import Background
-from sojourn.clock import Alarms, Clock
+from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import InvalidToken, LimitExceeded, SojournError
 from sojourn.hooks import Hooks
 from sojourn.identity.issued import JWT, X509, IssuedSvid
-from sojourn.limits import REVOKED_SVIDS
+from sojourn.identity.revoked import ENTRY, RevocationStore, Revoked, RevokedIdentity, RevokedSvid
+from sojourn.limits import (
+    REVOCATION_ROWS,
+    REVOCATIONS_KEPT_SECONDS,
+    REVOKED_IDENTITIES,
+    REVOKED_SVIDS,
+)
+from sojourn.oautherrors import NotOnDisk
+from sojourn.oversight.audit import Event
+from sojourn.spiffe.ids import SpiffeId
 from sojourn.spiffe.jwtsvid import JwtSvid
 
 log = structlog.get_logger()
 LOOK_SECONDS = 3_600.0
+RETRY_SECONDS = 1.0
 SIGN_AGAIN = timedelta(days=1)
-ENDED_SLACK_SECONDS = 86_400  # a clock that was set ahead for a while must not take anything from the list
-
-
-@dataclass(frozen=True, slots=True)
-class RevokedSvid:
-    """One SVID on the list, since `revoked_at` (seconds since the epoch)."""
-
-    svid: IssuedSvid
-    revoked_at: int
-
-
-class RevocationStore(Protocol):
-    """Where the list is kept."""
-
-    def load(self) -> list[RevokedSvid]: ...
-
-    async def put(self, revoked: Sequence[RevokedSvid]) -> None: ...
-
-    async def drop_ended(self, now: int) -> None: ...
+ENDED_SLACK_SECONDS = 86_400  # for which a leaf stays on the lists that go out, for verifiers whose clock runs behind
 
 
 class CrlSigner(Protocol):
-    """What signs lists of revoked leaves."""
+    """What signs lists of revoked leaves, and whatever may be revoked."""
+
+    order: int
 
     def sign_crls(self, revoked: Iterable[RevokedLeaf]) -> tuple[bytes, ...]: ...
 
@@ -53,60 +51,243 @@ class CrlSigner(Protocol):
 class Revocations:
     """The deny list. `crls` are DER, and empty while no X.509-SVID is on it."""
 
-    def __init__(self, store: RevocationStore, signer: CrlSigner, clock: Clock, alarms: Alarms) -> None:
+    def __init__(
+        self, store: RevocationStore, signer: CrlSigner, clock: Clock, alarms: Alarms, *, epoch: int = 1
+    ) -> None:
+        """`epoch`: the number of this start of the agent, greater than that of any before."""
         self._store = store
         self._signer = signer
         self._clock = clock
         self._alarms = alarms
-        self.on_change: Hooks[[]] = Hooks()  # of the CRLs
+        self.on_change: Hooks[[]] = Hooks()  # of the CRLs, or of whom connections may be with
         self.on_revoked: Hooks[[Sequence[RevokedSvid]]] = Hooks()  # as soon as they are no longer good, not yet on disk
-        self._revoked = {(each.svid.kind, each.svid.id): each for each in store.load()}
-        self._background = Background("revocations_not_dropped")
+        kept = store.load()
+        self._svids = {each.key: each for each in kept.svids}
+        self._identities: dict[tuple[str, str], RevokedIdentity] = {}
+        self._orders: dict[str | bytes, int] = {}  # by SPIFFE ID, or by the mark of an entry: what is older is revoked
+        for identity in kept.identities:
+            self._hold(identity)
+        self._ran_before, self._began = kept.ran, clock.boot()
+        self._last_order = stamps.first_order(epoch + 1) - 1
+        signer.order = max([stamps.first_order(epoch), *(each.order for each in kept.identities)])
+        self._unwritten: dict[tuple[str, str], Revoked] = {}
+        self._events: list[Event] = []  # that go with those
+        self._writing = asyncio.Lock()
+        self._again: Alarm | None = None
+        self._background = Background("revocations_not_written")
         self._signed_at = clock.now()
         self.crls: tuple[bytes, ...] = ()
-        self._forget_ended()
         self._sign()
         alarms.after(LOOK_SECONDS, self._look)
+        alarms.on_step(self._stepped)
 
     def __len__(self) -> int:
-        return len(self._revoked)
+        return len(self._svids) + len(self._identities)
 
-    def all(self) -> list[RevokedSvid]:
-        """Those that have not ended, the last revoked first."""
+    # --- asking -----------------------------------------------------------------------------------------------------
+
+    def svids(self) -> list[RevokedSvid]:
+        """Those that were revoked one by one and have not ended, the last revoked first."""
         now = self._clock.now().timestamp()
-        alive = [each for each in self._revoked.values() if each.svid.expires_at > now]
+        alive = [each for each in self._svids.values() if not each.whole and each.svid.expires_at > now]
         return sorted(alive, key=lambda each: (-each.revoked_at, each.svid.spiffe_id, each.svid.id))
 
+    def identities(self) -> list[RevokedIdentity]:
+        """Those of which something that is revoked may not have ended, the last revoked first."""
+        return sorted(self._identities.values(), key=lambda each: (-each.order, each.kind, each.name))
+
     def check(self, svid: JwtSvid) -> JwtSvid:
-        """Return a JWT-SVID that is not on the list. Raise InvalidToken."""
+        """Return a JWT-SVID that is not revoked. Raise InvalidToken."""
         jti = svid.claims.get("jti")
-        if isinstance(jti, str) and (JWT, jti) in self._revoked:
+        if self.denies(JWT, jti if isinstance(jti, str) else "", svid.spiffe_id):
             raise InvalidToken("token was revoked", reason_code="revoked")
         return svid
 
-    def names(self, kind: str, svid_id: str) -> bool:
-        """Whether an SVID is on the list."""
-        return (kind, svid_id) in self._revoked
+    def denies(self, kind: str, svid_id: str, spiffe_id: SpiffeId | None) -> bool:
+        """Whether an SVID with this SPIFFE ID is revoked, or an identity that it is of."""
+        if (kind, svid_id) in self._svids:
+            return True
+        if not self._orders:
+            return False
+        stamp = stamps.of_serial(svid_id) if kind == X509 else stamps.of_jti(svid_id)
+        latest = max(self._orders.get(str(spiffe_id), stamps.OLDEST - 1), self._orders.get(stamp.entry, stamps.OLDEST))
+        return stamp.order < latest
 
-    async def revoke(self, svids: Sequence[IssuedSvid]) -> list[RevokedSvid]:
-        """Put SVIDs on the list and return those that were not on it. When this returns, it is durable and in force."""
-        now = int(self._clock.now().timestamp())
-        fresh = [RevokedSvid(svid, now) for svid in svids if (svid.kind, svid.id) not in self._revoked]
-        if len(self._revoked) + len(fresh) > REVOKED_SVIDS:
-            raise LimitExceeded(f"more than {REVOKED_SVIDS} SVIDs would be on the list: taint the authority instead")
-        # In force before it is durable: a caller who is told of a failure knows that some may be revoked.
-        for each in fresh:
-            self._revoked[each.svid.kind, each.svid.id] = each
+    def is_written(self, revoked: Revoked) -> bool:
+        """Whether it is on disk."""
+        return revoked.key not in self._unwritten
+
+    # --- revoking ---------------------------------------------------------------------------------------------------
+
+    async def revoke(self, svids: Sequence[IssuedSvid], events: Sequence[Event] = ()) -> list[RevokedSvid]:
+        """Put single SVIDs on the list and return those that were not on it. When this returns, it is durable and in
+        force. `events`: the audit records that go with it. Raise LimitExceeded, or NotOnDisk if it is in force alone.
+        """
+        fresh = [self._revoked(svid) for svid in svids if (svid.kind, svid.id) not in self._svids]
+        self._check_room(fresh)
+        self._put(fresh)
         self.on_revoked.tell(fresh)
-        try:
-            await asyncio.shield(asyncio.ensure_future(self._store.put(fresh)))
-        finally:
-            if any(each.svid.kind == X509 for each in fresh):
-                self._sign()
-                self.on_change.tell()
+        if any(each.svid.kind == X509 for each in fresh):
+            self._sign()
+            self.on_change.tell()
+        await self._written(events)
         return fresh
 
+    def next_identity(self, kind: str, name: str) -> RevokedIdentity:
+        """All that an entry, or a SPIFFE ID, was ever given; `put_identity` revokes it. What is signed from now on is
+        not of it.
+        """
+        if self._signer.order >= self._last_order:
+            raise LimitExceeded("too many identities were revoked since the start: restart the agent")
+        self._signer.order += 1
+        now = int(self._clock.now().timestamp())
+        return RevokedIdentity(kind, name, self._signer.order, now, self._ran)
+
+    def put_identity(self, identity: RevokedIdentity, in_use: Sequence[IssuedSvid] = ()) -> None:
+        """Revoke an identity, as one row, from now on. It is not on disk yet: `settle` writes it.
+
+        `in_use`: X.509-SVIDs of it that are known of. Raise LimitExceeded.
+        """
+        if identity.key not in self._identities and len(self._identities) >= REVOKED_IDENTITIES:
+            raise LimitExceeded(f"more than {REVOKED_IDENTITIES} identities would be revoked at once")
+        self._hold(identity)
+        self._unwritten[identity.key] = identity
+        self._list(identity, in_use)
+        self._sign()
+        self.on_change.tell()
+
+    async def settle(
+        self,
+        identity: RevokedIdentity,
+        find: Callable[[], Awaitable[Sequence[IssuedSvid]]],
+        event: Callable[[RevokedIdentity], Event],
+    ) -> RevokedIdentity:
+        """Name what else is found of a revoked identity's X.509-SVIDs on the lists that go out, and write all of it
+        with the audit record that `event` makes. Return what is revoked as it is then.
+
+        Raise NotOnDisk if it is in force alone.
+        """
+        try:
+            found = [each for each in await find() if each.kind == X509]
+            if self._list(identity, found):
+                self._sign()
+                self.on_change.tell()
+        except SojournError as error:
+            log.error("revoked_svids_not_found", reason=error.public, detail=error.detail, spiffe_id=identity.name)
+        except BaseException:
+            self._try_again()
+            raise
+        now = self._identities.get(identity.key, identity)
+        await self._written([event(now)])
+        return now
+
+    def of_identity(self, identity: RevokedIdentity) -> list[RevokedSvid]:
+        """Its X.509-SVIDs that are on the lists that go out and have not ended."""
+        now = self._clock.now().timestamp()
+        field = "entry_id" if identity.kind == ENTRY else "spiffe_id"
+        return [
+            each
+            for each in self._svids.values()
+            if each.whole and each.svid.expires_at > now and getattr(each.svid, field) == identity.name
+        ]
+
+    def _revoked(self, svid: IssuedSvid, *, whole: bool = False) -> RevokedSvid:
+        return RevokedSvid(svid, int(self._clock.now().timestamp()), self._ran, whole)
+
+    def _hold(self, identity: RevokedIdentity) -> None:
+        self._identities[identity.key] = identity
+        mark: str | bytes = stamps.entry_mark(identity.name) if identity.kind == ENTRY else identity.name
+        self._orders[mark] = max(identity.order, self._orders.get(mark, stamps.OLDEST))
+
+    def _put(self, fresh: Sequence[RevokedSvid]) -> None:
+        for each in fresh:
+            self._svids[each.key] = self._unwritten[each.key] = each
+
+    def _list(self, identity: RevokedIdentity, svids: Sequence[IssuedSvid]) -> bool:
+        """Put an identity's X.509-SVIDs on the list, for half of the room that is left at most: another's must have
+        some, too. Those that end last come first. Return whether there were any.
+        """
+        unlisted = [
+            each
+            for each in svids
+            if (X509, each.id) not in self._svids and stamps.of_serial(each.id).order < identity.order
+        ]
+        latest = sorted(unlisted, key=lambda each: -each.expires_at)
+        room = (REVOKED_SVIDS - self._alive(X509)) // 2
+        fresh = [self._revoked(each, whole=True) for each in latest[: max(0, room)]]
+        now = self._identities[identity.key]
+        self._identities[identity.key] = self._unwritten[identity.key] = replace(
+            now, x509_svids=now.x509_svids + len(fresh), left_out=now.left_out + len(latest) - len(fresh)
+        )
+        self._put(fresh)
+        self._forget_some()
+        return bool(fresh)
+
+    def _check_room(self, fresh: Sequence[RevokedSvid]) -> None:
+        for kind in {each.svid.kind for each in fresh}:
+            if self._alive(kind) + sum(each.svid.kind == kind for each in fresh) > REVOKED_SVIDS:
+                raise LimitExceeded(
+                    f"more than {REVOKED_SVIDS} SVIDs would be on the list: revoke the identity, by --spiffe-id"
+                )
+
+    def _alive(self, kind: str) -> int:
+        """How many SVIDs are on the list that have not ended: what has ended takes no room."""
+        now = self._clock.now().timestamp()
+        return sum(each.svid.kind == kind and each.svid.expires_at > now for each in self._svids.values())
+
+    # --- writing ----------------------------------------------------------------------------------------------------
+
+    async def _written(self, events: Sequence[Event]) -> None:
+        """Return when all that is revoked is on disk, also what could not be written before."""
+        self._events += events
+        try:
+            await asyncio.shield(self._background.run(self._write()))
+        except SojournError as error:
+            raise NotOnDisk(
+                f"it is revoked, and that is not on disk yet: {error.public}; it is tried again until the agent stops",
+                detail=error.detail,
+            ) from error
+
+    async def _write(self) -> None:
+        async with self._writing:
+            revoked, events = dict(self._unwritten), list(self._events)
+            if not revoked and not events:
+                return
+            try:
+                await self._store.put(list(revoked.values()), events)
+            except BaseException:
+                self._try_again()
+                raise
+            del self._events[: len(events)]
+            for key, each in revoked.items():
+                if self._unwritten.get(key) is each:
+                    del self._unwritten[key]
+
+    def _try_again(self) -> None:
+        """Write behind it what is not on disk, however often that must be tried."""
+        if self._again is None:
+            self._again = self._alarms.after(RETRY_SECONDS, self._write_behind)
+
+    def _write_behind(self) -> None:
+        self._again = None
+        self._background.run(self._quietly(self._write()))
+
+    async def _quietly(self, work: Awaitable[None]) -> None:
+        try:
+            await work
+        except SojournError as error:
+            log.error("revocations_not_written", reason=error.public, detail=error.detail, waiting=len(self._unwritten))
+
+    async def close(self) -> None:
+        """The agent stops: write what is not on disk, if that can be."""
+        if self._unwritten or self._events:
+            await self._quietly(self._write())
+        await self._background.quiet()
+
+    # --- lists that go out, and the end -----------------------------------------------------------------------------
+
     def _sign(self) -> None:
+        listed_from = self._clock.now().timestamp() - ENDED_SLACK_SECONDS
         leaves = [
             RevokedLeaf(
                 int(each.svid.id, 16),
@@ -114,31 +295,58 @@ class Revocations:
                 each.svid.root_id,
                 datetime.fromtimestamp(each.revoked_at, UTC),
             )
-            for each in self._revoked.values()
-            if each.svid.kind == X509
+            for each in self._svids.values()
+            if each.svid.kind == X509 and each.svid.expires_at > listed_from
         ]
         self.crls = self._signer.sign_crls(leaves)
         self._signed_at = self._clock.now()
 
+    def _stepped(self) -> None:
+        """The wall clock was set: the lists are to name what has not ended by it."""
+        if self._svids:
+            self._sign()
+            self.on_change.tell()
+
     def _look(self) -> None:
-        """Take from the list what has ended, and sign it anew before verifiers would find it too old."""
+        """Forget what has ended for sure, and sign the lists anew before verifiers would find them too old."""
         self._alarms.after(LOOK_SECONDS, self._look)
-        gone = self._forget_ended()
-        if gone:
-            self._background.run(self._drop_ended())
+        if not self._svids and not self._identities:
+            return
+        known: list[Revoked] = [*self._svids.values(), *self._identities.values()]
+        gone = [each for each in known if self._is_over(each)]
+        self._forget(gone)
+        self._background.run(self._quietly(self._store.drop(gone, self._ran)))
         if gone or (self.crls and abs(self._clock.now() - self._signed_at) > SIGN_AGAIN):
             self._sign()
             self.on_change.tell()
 
-    def _forget_ended(self) -> bool:
-        now = self._clock.now().timestamp()
-        ended = [key for key, each in self._revoked.items() if each.svid.expires_at + ENDED_SLACK_SECONDS <= now]
-        for key in ended:
-            del self._revoked[key]
-        return bool(ended)
+    @property
+    def _ran(self) -> int:
+        """For how many seconds the agent has run, over all of its starts: so much time has passed at the least."""
+        return self._ran_before + int(self._clock.boot() - self._began)
 
-    async def _drop_ended(self) -> None:
-        try:
-            await self._store.drop_ended(int(self._clock.now().timestamp()) - ENDED_SLACK_SECONDS)
-        except SojournError as error:
-            log.warning("revocations_not_dropped", reason=error.public, detail=error.detail)
+    def _is_over(self, revoked: Revoked) -> bool:
+        return revoked.ran + REVOCATIONS_KEPT_SECONDS <= self._ran and self.is_written(revoked)
+
+    def _forget(self, gone: Sequence[Revoked]) -> None:
+        for each in gone:
+            if isinstance(each, RevokedSvid):
+                del self._svids[each.key]
+                continue
+            del self._identities[each.key]
+            self._orders.pop(stamps.entry_mark(each.name) if each.kind == ENTRY else each.name, None)
+
+    def _forget_some(self) -> None:
+        """Of what has ended by the wall clock and was revoked with its identity, which is revoked all the same, leave
+        REVOCATION_ROWS.
+        """
+        over = len(self._svids) - REVOCATION_ROWS
+        if over <= 0:
+            return
+        now = self._clock.now().timestamp() - ENDED_SLACK_SECONDS
+        ended = [each for each in self._svids.values() if each.whole and each.svid.expires_at <= now]
+        gone = sorted(ended, key=lambda each: each.svid.expires_at)[:over]
+        self._forget(gone)
+        for each in gone:
+            self._unwritten.pop(each.key, None)
+        self._background.run(self._quietly(self._store.drop(gone, self._ran)))

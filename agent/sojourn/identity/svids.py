@@ -41,13 +41,15 @@ Kind = TypeVar("Kind", bound=Svid)
 class X509Issuer(Protocol):
     """What signs X.509-SVIDs."""
 
-    def issue_x509(self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = ()) -> X509Svid: ...
+    def issue_x509(
+        self, spiffe_id: SpiffeId, ttl: timedelta, dns_names: Sequence[str] = (), entry_id: str = ""
+    ) -> X509Svid: ...
 
 
 class WitIssuer(Protocol):
     """What signs WIT-SVIDs."""
 
-    def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta) -> WitSvid: ...
+    def issue_wit(self, spiffe_id: SpiffeId, ttl: timedelta, entry_id: str = "") -> WitSvid: ...
 
 
 @dataclass(slots=True)
@@ -200,10 +202,12 @@ class Svids(Generic[Kind]):
 def x509_signer(issuer: X509Issuer, default_ttl: timedelta) -> Callable[[Entry], X509Svid]:
     """Makes X.509-SVIDs of entries, for so long if they name no TTL."""
     return lambda entry: issuer.issue_x509(
-        entry.spiffe_id, timedelta(seconds=entry.x509_svid_ttl) or default_ttl, entry.dns_names
+        entry.spiffe_id, timedelta(seconds=entry.x509_svid_ttl) or default_ttl, entry.dns_names, entry.id
     )
 
 
 def wit_signer(issuer: WitIssuer, default_ttl: timedelta) -> Callable[[Entry], WitSvid]:
     """Makes WIT-SVIDs of entries, which live as long as JWT-SVIDs do."""
-    return lambda entry: issuer.issue_wit(entry.spiffe_id, timedelta(seconds=entry.jwt_svid_ttl) or default_ttl)
+    return lambda entry: issuer.issue_wit(
+        entry.spiffe_id, timedelta(seconds=entry.jwt_svid_ttl) or default_ttl, entry.id
+    )

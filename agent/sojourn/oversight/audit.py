@@ -20,6 +20,7 @@ from sojourn.documents import canonical
 from sojourn.errors import SojournError
 from sojourn.hooks import Hooks
 from sojourn.limits import WRITES_WAITING
+from sojourn.oautherrors import NotOnDisk
 
 log = structlog.get_logger()
 FIRST = "0" * 64
@@ -93,6 +94,20 @@ class Audit:
                 )
         self._waiting.append(self.event(event, fields))
         self._wake.set()
+
+    async def commit(self, event: str, **fields: Any) -> None:
+        """Record what was done in no database, and return when that is on disk. Raise NotOnDisk."""
+        self.note(event, **fields)
+        await self.recorded()
+
+    async def recorded(self) -> None:
+        """Return when what was noted is on disk. Raise NotOnDisk: the records wait then, as others do."""
+        try:
+            await self.flush()
+        except SojournError as error:
+            raise NotOnDisk(
+                f"it is done, and its record is not on disk yet: {error.public}", detail=error.detail
+            ) from error
 
     def denied(self, event: str, who: int | str, **fields: Any) -> None:
         """Record a refusal, up to DENIALS_PER_SECOND for each uid, SPIFFE ID, or network of callers that have none."""

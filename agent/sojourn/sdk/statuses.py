@@ -50,6 +50,7 @@ _CODES: dict[str, type[SojournError]] = {
         oautherrors.InvalidProof,
         oautherrors.BindingNeeded,
         oautherrors.DigestNeeded,
+        oautherrors.NotOnDisk,
     )
 }
 

@@ -57,9 +57,10 @@ def issue(
     expires_at: datetime,
     issuer: str | None = None,
     more: Mapping[str, Any] | None = None,
+    jti: str = "",
 ) -> JwtSvid:
-    """Sign a JWT-SVID: `sub`, `aud` (a string if given as one, otherwise a list), `exp`, `iat`, `jti` (128 random
-    bits), and `iss` if given. `more`: further claims. Raise InvalidInput if one of those is among the claims above.
+    """Sign a JWT-SVID: `sub`, `aud` (a string if given as one, otherwise a list), `exp`, `iat`, `jti` (random if not
+    given), and `iss` if given. `more`: further claims. Raise InvalidInput if one of them is among those above.
     """
     if clash := OWN_CLAIMS & (more or {}).keys():
         raise InvalidInput(f"a JWT-SVID's {', '.join(sorted(clash))} cannot be set by the one who asks for it")
@@ -70,7 +71,7 @@ def issue(
         "aud": audience if isinstance(audience, str) else list(audience),
         "exp": int(expires_at.timestamp()),
         "iat": int(issued_at.timestamp()),
-        "jti": secrets.token_urlsafe(16),
+        "jti": jti or secrets.token_urlsafe(16),
     }
     if issuer:
         claims["iss"] = issuer

@@ -42,7 +42,9 @@ class WitSvid:
         return private_jwk(self.key)
 
 
-def issue(signer: SigningKey, spiffe_id: SpiffeId, *, issued_at: datetime, expires_at: datetime) -> WitSvid:
+def issue(
+    signer: SigningKey, spiffe_id: SpiffeId, *, issued_at: datetime, expires_at: datetime, jti: str = ""
+) -> WitSvid:
     """Make a key and sign a WIT-SVID for it: `sub`, `exp`, `iat`, `jti` and `cnf`, and nobody it is for (no `aud`)."""
     key = ec.generate_private_key(ec.SECP256R1())
     own = SigningKey.from_private("-", key)
@@ -50,7 +52,7 @@ def issue(signer: SigningKey, spiffe_id: SpiffeId, *, issued_at: datetime, expir
         "sub": str(spiffe_id),
         "exp": int(expires_at.timestamp()),
         "iat": int(issued_at.timestamp()),
-        "jti": secrets.token_urlsafe(16),
+        "jti": jti or secrets.token_urlsafe(16),
         "cnf": {"jwk": {**{name: own.public.jwk[name] for name in ("kty", "crv", "x", "y")}, "alg": own.algorithm}},
     }
     return WitSvid(

@@ -12,7 +12,9 @@ from sojourn.errors import AlreadyExists
 from sojourn.identity.claims import JwtClaims
 from sojourn.identity.entries import Registration, registration
 from sojourn.identity.templates import parse_id
+from sojourn.oversight.audit import Event
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
+from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
 from sojourn.store.tables import entries
 
@@ -35,8 +37,9 @@ _LATER = {"priority": 0, "origin": ""}  # what older documents do not have, and 
 class EntryTable:
     """The store that the registry asks for."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, audit: AuditTable) -> None:
         self._database = database
+        self._audit = audit
 
     def load(self) -> list[Registration]:
         """All entries, read in the calling thread: for the start."""
@@ -46,8 +49,8 @@ class EntryTable:
 
         return self._database.read_now("entries", work)
 
-    async def write(self, put: Sequence[Registration], remove: Sequence[str]) -> None:
-        """Replace and remove entries in one transaction. Raise AlreadyExists if one has a twin."""
+    async def write(self, put: Sequence[Registration], remove: Sequence[str], events: Sequence[Event] = ()) -> None:
+        """Replace and remove entries, and record that, in one transaction. Raise AlreadyExists if one has a twin."""
 
         def work(connection: Connection) -> None:
             gone = [*remove, *(entry.id for entry in put)]
@@ -62,6 +65,7 @@ class EntryTable:
                     connection.execute(entries.insert(), rows)
                 except IntegrityError as error:
                     raise AlreadyExists("similar entry already exists") from error
+            self._audit.append_in(connection, events)
 
         await self._database.write(work)
 

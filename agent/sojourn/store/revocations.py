@@ -1,56 +1,100 @@
-"""Revoked SVIDs in the database."""
+"""Revoked SVIDs and identities in the database."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, bindparam, select
 
 from sojourn.identity.issued import IssuedSvid
-from sojourn.identity.revocations import RevokedSvid
+from sojourn.identity.revoked import Kept, Revoked, RevokedIdentity, RevokedSvid
+from sojourn.oversight.audit import Event
+from sojourn.store import settings
+from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
-from sojourn.store.tables import revocations
+from sojourn.store.tables import revocations, revoked_identities
+
+_RAN = "revocations_ran"  # for how many seconds the agent has run, over all of its starts
+_NO_SVID = revocations.delete().where(revocations.c.id == bindparam("named"))
+_NO_IDENTITY = revoked_identities.delete().where(
+    revoked_identities.c.kind == bindparam("of_kind"), revoked_identities.c.name == bindparam("named")
+)
 
 
 class RevocationTable:
     """The store that the revocations ask for."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, audit: AuditTable) -> None:
         self._database = database
+        self._audit = audit
 
-    def load(self) -> list[RevokedSvid]:
-        """The whole list, read in the calling thread: for the start."""
+    def load(self) -> Kept:
+        """All of it, read in the calling thread: for the start."""
 
-        def work(connection: Connection) -> list[RevokedSvid]:
-            return [_revoked(row.document) for row in connection.execute(select(revocations))]
+        def work(connection: Connection) -> Kept:
+            return Kept(
+                [_svid(row.document) for row in connection.execute(select(revocations))],
+                [
+                    RevokedIdentity(row.kind, row.name, **json.loads(row.document))
+                    for row in connection.execute(select(revoked_identities))
+                ],
+                int(settings.get(connection, _RAN) or 0),
+            )
 
         return self._database.read_now("revocations", work)
 
-    async def put(self, revoked: Sequence[RevokedSvid]) -> None:
-        rows = [
-            {
-                "id": f"{each.svid.kind}:{each.svid.id}",
-                "expires_at": each.svid.expires_at,
-                "document": json.dumps({**asdict(each.svid), "revoked_at": each.revoked_at}),
-            }
-            for each in revoked
-        ]
+    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event]) -> None:
+        svids = [_svid_row(each) for each in revoked if isinstance(each, RevokedSvid)]
+        identities = [_identity_row(each) for each in revoked if isinstance(each, RevokedIdentity)]
 
         def work(connection: Connection) -> None:
-            known = set(connection.execute(select(revocations.c.id)).scalars())
-            fresh = [row for row in rows if row["id"] not in known]
-            if fresh:
-                connection.execute(revocations.insert(), fresh)
+            if svids:
+                connection.execute(_NO_SVID, [{"named": row["id"]} for row in svids])
+                connection.execute(revocations.insert(), svids)
+            if identities:
+                connection.execute(_NO_IDENTITY, [_named(row["kind"], row["name"]) for row in identities])
+                connection.execute(revoked_identities.insert(), identities)
+            self._audit.append_in(connection, events)
 
         await self._database.write(work)
 
-    async def drop_ended(self, now: int) -> None:
-        await self._database.write(
-            lambda connection: connection.execute(revocations.delete().where(revocations.c.expires_at <= now))
-        )
+    async def drop(self, revoked: Sequence[Revoked], ran: int) -> None:
+        svids = [{"named": _id(each)} for each in revoked if isinstance(each, RevokedSvid)]
+        identities = [_named(each.kind, each.name) for each in revoked if isinstance(each, RevokedIdentity)]
+
+        def work(connection: Connection) -> None:
+            if svids:
+                connection.execute(_NO_SVID, svids)
+            if identities:
+                connection.execute(_NO_IDENTITY, identities)
+            settings.put(connection, _RAN, str(ran))
+
+        await self._database.write(work)
 
 
-def _revoked(document: str) -> RevokedSvid:
+def _id(revoked: RevokedSvid) -> str:
+    return f"{revoked.svid.kind}:{revoked.svid.id}"
+
+
+def _named(kind: str, name: str) -> dict[str, str]:
+    return {"of_kind": kind, "named": name}
+
+
+def _svid_row(revoked: RevokedSvid) -> dict[str, object]:
+    said = {"revoked_at": revoked.revoked_at, "ran": revoked.ran, "whole": revoked.whole}
+    return {
+        "id": _id(revoked),
+        "expires_at": revoked.svid.expires_at,
+        "document": json.dumps({**asdict(revoked.svid), **said}),
+    }
+
+
+def _identity_row(revoked: RevokedIdentity) -> dict[str, str]:
+    fields = asdict(revoked)
+    return {"kind": fields.pop("kind"), "name": fields.pop("name"), "document": json.dumps(fields)}
+
+
+def _svid(document: str) -> RevokedSvid:
     fields = json.loads(document)
-    revoked_at = fields.pop("revoked_at")
-    return RevokedSvid(IssuedSvid(**fields), revoked_at)
+    said = {name: fields.pop(name) for name in ("revoked_at", "ran", "whole") if name in fields}
+    return RevokedSvid(IssuedSvid(**fields), **said)

@@ -2,7 +2,7 @@
 
 from sqlalchemy import BigInteger, Boolean, Column, Connection, Index, Integer, MetaData, String, Table, Text, text
 
-SCHEMA = "0009"  # the newest migration in store/migrations/versions; a test compares
+SCHEMA = "0010"  # the newest migration in store/migrations/versions; a test compares
 
 metadata = MetaData()
 
@@ -55,7 +55,15 @@ revocations = Table(
     "revocations",
     metadata,
     Column("id", String(255), primary_key=True),  # KIND:ID, such as x509:SERIAL
-    Column("expires_at", BigInteger, nullable=False),  # of the SVID: then it need not be on the list
+    Column("expires_at", BigInteger, nullable=False),  # of the SVID
+    Column("document", Text, nullable=False),
+)
+
+revoked_identities = Table(
+    "revoked_identities",
+    metadata,
+    Column("kind", String(16), primary_key=True),  # entry_id or spiffe_id
+    Column("name", String(2048), primary_key=True),
     Column("document", Text, nullable=False),
 )
 

@@ -157,14 +157,15 @@ class Approving:
         return await asyncio.shield(asyncio.ensure_future(self._approve(waiter, approver, reason)))
 
     async def deny(self, approval_id: str, digest: str, person: Person, *, operator: bool, reason: str) -> Task:
-        """Refuse a request: its task is over at once. Return when that is on disk."""
+        """Refuse a request: its task is over at once. Return when that is on disk, or raise NotOnDisk."""
         waiter, approver = self._find(approval_id, digest, person, operator=operator)
         task = waiter.task
         assert task.approval is not None
         task.approval.denial = reason
-        self._audit.note("approval_decided", **self._decision(task, approver, "deny", reason))
+        decided = self._audit.event("approval_decided", self._decision(task, approver, "deny", reason))
+        self._engine.journal.later(task.record(), decided)
         self._engine.end(task, REVOKED, APPROVAL_DENIED)
-        await self._engine.journal.written(task.id)
+        await self._engine.journal.told(task.id)
         return task
 
     def _find(self, approval_id: str, digest: str, person: Person, *, operator: bool) -> tuple[Waiter, Approver]:

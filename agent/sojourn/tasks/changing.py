@@ -32,11 +32,13 @@ class Changing:
         self._background = Background("task_change_failed")
 
     async def suspend(self, task: Task, cause: str, reason: str) -> None:
-        """Take a task's authority away for now; its tokens are dead for good. Return when that is on disk."""
+        """Take a task's authority away for now; its tokens are dead for good. Return when that is on disk, or raise
+        NotOnDisk.
+        """
         if task.state == PENDING:
             raise FailedPrecondition("the task waits for approval and has no authority yet: deny or revoke it")
         self.hold(task, cause, reason)
-        await self._engine.journal.written(task.id)
+        await self._engine.journal.told(task.id)
 
     def hold(self, task: Task, cause: str, reason: str, **decided: Any) -> None:
         """Suspend a task from now on. It is written later. `decided`: on what, for the audit."""
@@ -122,7 +124,8 @@ class Changing:
     async def narrow(self, task: Task, left: Authority, reason: str) -> None:
         """Give up all but `left`; that cannot be undone. Return when it is on disk.
 
-        Raise ActionOutsideType if the task does not have all of `left`, InvalidInput if that is nothing.
+        Raise ActionOutsideType if the task does not have all of `left`, InvalidInput if that is nothing, NotOnDisk if
+        the disk has not taken it yet.
         """
         if not task.live:
             task.check_active(self._engine.clock.boot())
@@ -131,7 +134,7 @@ class Changing:
         rules.check_held(task.authority, left)
         if left != task.authority:
             self.take(task, left, reason)
-        await self._engine.journal.written(task.id)
+        await self._engine.journal.told(task.id)
 
     def take(self, task: Task, left: Authority, reason: str, **decided: Any) -> None:
         """Leave a live task `left`, a part of what it holds, and no more, from now on. It is written later."""

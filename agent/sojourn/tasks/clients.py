@@ -101,6 +101,7 @@ class Shown:
     kind: str  # JWT | X509
     id: str  # `jti`, or the serial number; '': a JWT-SVID that has none
     expires_at: datetime
+    spiffe_id: SpiffeId
 
 
 @lru_cache(JWT_SVIDS_READ_KEPT_PER_ID)
@@ -206,7 +207,7 @@ class Clients:
         """The client with those of its registrations that are what they were. Raise InvalidClient if none is any more,
         or if one of the SVIDs has been revoked meanwhile.
         """
-        if any(each.id and self._identities.is_revoked(each.kind, each.id) for each in svids):
+        if any(each.id and self._identities.is_revoked(each.kind, each.id, each.spiffe_id) for each in svids):
             raise InvalidClient("an SVID that the client has shown is revoked")
         now = {(entry.id, entry.revision) for each in client.identities for entry in self._identities.registered(each)}
         entries = tuple(entry for entry in client.entries if (entry.id, entry.revision) in now)
@@ -254,11 +255,12 @@ class Clients:
                 f"the client did not authenticate: send a client_assertion ({ASSERTION_TYPES[0]}),"
                 " or connect with an X.509-SVID"
             )
-        if self._identities.is_revoked(X509, shown_.serial) or shown_.not_after <= self._clock.now():
+        gone = self._identities.is_revoked(X509, shown_.serial, shown_.spiffe_id)
+        if gone or shown_.not_after <= self._clock.now():
             raise InvalidClient(
                 "the X.509-SVID of the connection is revoked, or has ended: connect with the present one"
             )
-        svid = Shown(X509, shown_.serial, shown_.not_after)
+        svid = Shown(X509, shown_.serial, shown_.not_after, shown_.spiffe_id)
         return Client(CERTIFICATE, self.remote(shown_.spiffe_id), None, shown_, svid)
 
 
@@ -270,7 +272,7 @@ def own_names(issuer: str, trust_domain: TrustDomain) -> tuple[str, ...]:
 def shown(svid: JwtSvid) -> Shown:
     """A JWT-SVID as what a client has shown."""
     jti: Any = svid.claims.get("jti")
-    return Shown(JWT, jti if isinstance(jti, str) else "", svid.expires_at)
+    return Shown(JWT, jti if isinstance(jti, str) else "", svid.expires_at, svid.spiffe_id)
 
 
 def _named(client: Client, client_id: str) -> Client:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sojourn.clock import Alarms, Clock
 from sojourn.errors import BudgetSpent, InvalidInput, NoTaskTypes, Refused, SojournError, TaskOver, UnknownTaskType
-from sojourn.identity.registry import Change
+from sojourn.identity.changes import Change
 from sojourn.oversight.audit import Audit, Event
 from sojourn.oversight.facts import ANYWHERE, Facts
 from sojourn.tasks import rules
@@ -265,13 +265,16 @@ class TaskEngine:
         if task.live:
             outcome = CANCELLED if task.state == PENDING else FAILURE if failed else SUCCESS
             self.end(task, COMPLETED, outcome)
-        await self.journal.written(task.id)
+        await self.journal.told(task.id)
 
     async def revoke(self, task: Task, reason: str, explanation: str = "") -> None:
-        """End a task against its holder's will, and return when that is on disk. `explanation`: an operator's words."""
+        """End a task against its holder's will, and return when that is on disk. `explanation`: an operator's words.
+
+        Raise NotOnDisk, as `complete` does, if it has ended, and the disk has not taken that yet.
+        """
         if task.live:
             self.stop(task, reason, explanation)
-        await self.journal.written(task.id)
+        await self.journal.told(task.id)
 
     def stop(self, task: Task, reason: str, explanation: str) -> None:
         """End a live task now as an operator wishes, who says why. See `end`."""

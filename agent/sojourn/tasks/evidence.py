@@ -5,6 +5,7 @@ from datetime import datetime
 
 from sojourn.errors import LimitExceeded
 from sojourn.identity.issued import IssuedSvid
+from sojourn.identity.revoked import ENTRY, RevokedIdentity
 from sojourn.limits import SVIDS_PER_TASK
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.reasons import IDENTITY_REVOKED
@@ -27,6 +28,22 @@ def due_to(engine: TaskEngine, svids: Iterable[IssuedSvid]) -> list[Task]:
     """The live tasks that were begun by one of these SVIDs, or have tokens that were given for one."""
     keys = {(each.kind, each.id) for each in svids}
     return [task for task in engine.tasks.all() if not keys.isdisjoint(task.svids)]
+
+
+def end_of(engine: TaskEngine, identity: RevokedIdentity) -> list[Task]:
+    """End the live tasks of an identity that is revoked, and those that are due to an SVID of it, with all that came of
+    them. Return them.
+    """
+    found = [
+        task
+        for task in engine.tasks.all()
+        if identity.name == (task.entry_id if identity.kind == ENTRY else str(task.spiffe_id))
+        or any(identity.covers(*each) for each in task.svids)
+    ]
+    for task in found:
+        if task.live:
+            engine.end(task, REVOKED, IDENTITY_REVOKED)
+    return found
 
 
 def end_due_to(engine: TaskEngine, svids: Iterable[IssuedSvid]) -> None:

@@ -9,6 +9,7 @@ import structlog
 
 from sojourn.errors import SojournError, StoreFailed
 from sojourn.limits import WRITES_PER_COMMIT
+from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.audit import Event
 from sojourn.tasks.task import TaskRecord
 
@@ -46,6 +47,7 @@ class Changes(Generic[Written]):
         self._queue: deque[tuple[Written, Event]] = deque()
         self._pending: Counter[str] = Counter()
         self._written: dict[str, asyncio.Event] = {}
+        self._waiting: dict[str, set[asyncio.Future[None]]] = {}  # who wants to know how the next try ends, by name
         self._wake = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -69,6 +71,22 @@ class Changes(Generic[Written]):
         while (done := self._written.get(name)) is not None:
             await done.wait()
 
+    async def told(self, name: str) -> None:
+        """Return when all changes of the thing with this ID are on disk. Raise NotOnDisk once one was tried and was not
+        taken: it is in force, and is tried again.
+        """
+        if name not in self._written:
+            return
+        outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._waiting.setdefault(name, set())
+        waiting.add(outcome)
+        try:
+            await outcome
+        finally:
+            waiting.discard(outcome)
+            if not waiting and self._waiting.get(name) is waiting:
+                del self._waiting[name]
+
     async def drain(self) -> None:
         """Return when everything is on disk."""
         await self._quiet.wait()
@@ -88,9 +106,9 @@ class Changes(Generic[Written]):
                 if error is None:
                     self._done(record.id)
                 elif isinstance(error, SojournError):
-                    self._not_written(record.id, reason=error.public, detail=error.detail)
+                    self._not_written(record.id, error.public, detail=error.detail)
                 else:
-                    self._not_written(record.id, exc_info=error)
+                    self._not_written(record.id, "internal error; the log has it", exc_info=error)
             self._queue.extendleft(reversed(failed))
             if failed:
                 await asyncio.sleep(RETRY_SECONDS)
@@ -113,10 +131,18 @@ class Changes(Generic[Written]):
         if not self._pending[name]:
             del self._pending[name]
             self._written.pop(name).set()
+            for outcome in self._waiting.pop(name, ()):
+                if not outcome.done():
+                    outcome.set_result(None)
 
-    def _not_written(self, name: str, **why: object) -> None:
+    def _not_written(self, name: str, reason: str, **why: object) -> None:
         event = f"{self._thing}_not_written"
-        log.error(event, **{self._thing: name}, **why)
+        log.error(event, **{self._thing: name}, reason=reason, **why)
+        for outcome in self._waiting.pop(name, ()):
+            if not outcome.done():
+                outcome.set_exception(
+                    NotOnDisk(f"it is in force, and not on disk yet: {reason}; it is tried again until the agent stops")
+                )
 
 
 class Journal(Changes[TaskRecord]):

@@ -68,7 +68,7 @@ class Proving:
         if spiffe_id != task.spiffe_id:
             raise InvalidSvid("certificate is of another workload than the task")
         leaf = chain[0]
-        if self._revocations.names(X509, f"{leaf.serial_number:x}"):
+        if self._revocations.denies(X509, f"{leaf.serial_number:x}", spiffe_id):
             raise InvalidSvid("certificate is revoked")
         return Binding.to_certificate(leaf.public_bytes(DER), leaf.not_valid_after_utc)
 

@@ -12,7 +12,7 @@ from sojourn import errors
 from sojourn._pb.spire.api.types import types_pb2 as types
 from sojourn.doors.calls import HEADER, first_of, next_of
 from sojourn.errors import InvalidInput, SojournError
-from sojourn.limits import REFUSALS_LOGGED_PER_SECOND
+from sojourn.limits import CALLS_PER_UID, REFUSALS_LOGGED_PER_SECOND
 from sojourn.oautherrors import NonceNeeded
 
 LEAVES = sorted(
@@ -181,6 +181,58 @@ class TestErrors:
 
         server.handler = handler
         assert "INVALID_ARGUMENT" == (await status_of(server.bidi(b"\xff")))[0]
+
+
+class TestCallersWhoGo:
+    @pytest.mark.parametrize("whole", [True, False])
+    async def test_while_it_is_changed(self, tmp_path, whole):
+        """On the operators' socket a call is gone through with although its caller goes; elsewhere it ends with the caller,
+        if it is none that changes something.
+        """
+        async with Served(tmp_path, whole=whole).running() as server:
+            began, go, ended = asyncio.Event(), asyncio.Event(), asyncio.get_running_loop().create_future()
+
+            async def handler(_call, _request):
+                began.set()
+                try:
+                    await go.wait()
+                    ended.set_result("done")
+                except asyncio.CancelledError:
+                    ended.set_result("cut off")
+                    raise
+                return ASKED
+
+            server.handler = handler
+            calling = asyncio.ensure_future(server.unary())
+            await began.wait()
+            calling.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await calling
+            if whole:
+                server.handler = raising(errors.NotFound("seen"))
+                await status_of(server.unary())  # by then the agent has heard that the first caller has gone
+                go.set()
+            assert ("done" if whole else "cut off") == await ended
+
+    async def test_take_their_places_along(self, tmp_path):
+        """What goes on without its caller counts among the caller's calls as before: nobody begins more by leaving."""
+        async with Served(tmp_path, whole=True).running() as server:
+            began, go = asyncio.Semaphore(0), asyncio.Event()
+
+            async def handler(_call, _request):
+                began.release()
+                await go.wait()
+                return ASKED
+
+            server.handler = handler
+            for _ in range(CALLS_PER_UID):
+                calling = asyncio.ensure_future(server.unary())
+                await began.acquire()
+                calling.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await calling
+            assert "RESOURCE_EXHAUSTED" == (await status_of(server.unary()))[0]
+            go.set()
 
 
 class TestRefusals:

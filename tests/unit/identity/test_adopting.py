@@ -5,7 +5,8 @@ from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, 
 from sojourn.clock import Alarms
 from sojourn.errors import AlreadyExists, InvalidInput, InvalidSpiffeId, LimitExceeded, NotFound, StoreFailed
 from sojourn.identity import adopting
-from sojourn.identity.registry import Change, Registry
+from sojourn.identity.changes import Change
+from sojourn.identity.registry import Registry
 from sojourn.spiffe.ids import SpiffeId
 
 CALLER = selectors("unix:uid:1000")

@@ -1,5 +1,6 @@
 """following.py: what a folder says is in force, whole, or what was before stays."""
 
+import json
 import os
 from dataclasses import replace
 
@@ -85,8 +86,9 @@ class TestInForce:
         await room.says(a=text("/a", more="hint: h\npriority: 4"))
         assert ["/a", "/hand"] == room.paths
         assert replace(first, hint="h", priority=4, revision=1) == room.get("/a")
-        assert ["entry_created", "entry_created", "entry_updated", "entry_deleted"] == room.journal.names
-        assert {str(room.path)} == {each["folder"] for name in room.journal.names for each in room.journal.fields(name)}
+        told = [(each.event, json.loads(each.fields)["folder"]) for each in room.store.events]
+        done = ("created", "created", "updated", "deleted")
+        assert [(f"entry_{each}", str(room.path)) for each in done] == told
         assert ("", 1, room.clock.now()) == (room.folder.fault, room.folder.entries, room.folder.applied_at)
 
     async def test_an_empty_folder(self, room):

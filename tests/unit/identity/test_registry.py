@@ -8,7 +8,8 @@ from fakes.registrations import NODE, OTHER_NODE, TRUST_DOMAIN, FakeEntryStore, 
 from sojourn.clock import Alarms
 from sojourn.errors import AlreadyExists, InvalidEntry, NotFound, StoreFailed
 from sojourn.identity import registry as registry_module
-from sojourn.identity.registry import Change, Registry
+from sojourn.identity.changes import Change
+from sojourn.identity.registry import Registry
 
 ALIAS = OTHER_NODE
 CALLER = selectors("unix:uid:1000", "unix:gid:1000")

@@ -1,4 +1,4 @@
-"""revocations.py and issued.py: what was issued is found, and is no longer good once it is on the list."""
+"""revocations.py and issued.py: what was issued is found, and is no longer good once it is on the list, or its identity."""
 
 import asyncio
 from datetime import timedelta
@@ -14,40 +14,65 @@ from sojourn.clock import Alarms
 from sojourn.errors import InvalidToken, LimitExceeded, StoreFull
 from sojourn.identity import revocations as module
 from sojourn.identity.issued import Issued, IssuedSvid
-from sojourn.identity.revocations import LOOK_SECONDS, Revocations
-from sojourn.oversight.audit import Audit, Record
+from sojourn.identity.revocations import LOOK_SECONDS, RETRY_SECONDS, Revocations
+from sojourn.identity.revoked import ENTRY, NAME
+from sojourn.oautherrors import NotOnDisk
+from sojourn.oversight.audit import Audit, Event, Record
 from sojourn.spiffe.ids import SpiffeId
 
 WEB = SpiffeId.parse("spiffe://example.org/web")
 HOUR = timedelta(hours=1)
 
 
+async def nothing():
+    return []
+
+
 class Room:
     def __init__(self, folder):
         self.folder = folder
         self.clock = FakeClock()
-        self.alarms = Alarms(self.clock)
         self.store = FakeRevocationStore()
         self.authority = authority_in(folder, self.clock)
         self.heard = 0
+        self.epoch = 1
         self.open()
 
     def open(self):
-        self.list = Revocations(self.store, self.authority, self.clock, self.alarms)
+        self.alarms = Alarms(self.clock)
+        self.list = Revocations(self.store, self.authority, self.clock, self.alarms, epoch=self.epoch)
         self.list.on_change(self._hear)
+
+    def restart(self, *, signer=True):
+        """The next start of the agent, with what was written. Without `signer` the same authority goes on."""
+        self.epoch += 1
+        if signer:
+            self.authority = authority_in(self.folder, self.clock)
+        self.open()
+
+    async def revoke(self, kind, in_use=(), find=nothing):
+        identity = self.list.next_identity(kind, "e1" if kind == ENTRY else str(WEB))
+        self.list.put_identity(identity, in_use)
+        return await self.list.settle(identity, find, lambda _: Event(1, "svids_revoked", "{}"))
+
+    def is_revoked(self, token):
+        try:
+            return self.list.check(token) is not token
+        except InvalidToken as error:
+            return error.reason_code == "revoked"
 
     def _hear(self):
         self.heard += 1
 
     def x509(self, ttl=HOUR):
-        svid = self.authority.issue_x509(WEB, ttl)
+        svid = self.authority.issue_x509(WEB, ttl, (), "e1")
         return IssuedSvid(
             "x509", svid.serial, str(WEB), "e1", int(svid.not_after.timestamp()),
             signer_id(svid.leaf), self.authority.root_of(svid),
         )  # fmt: skip
 
     def jwt(self):
-        svid = self.authority.issue_jwt(WEB, ["a"], HOUR)
+        svid = self.authority.issue_jwt(WEB, ["a"], HOUR, None, "e1")
         return svid, IssuedSvid("jwt", svid.claims["jti"], str(WEB), "e1", svid.claims["exp"])
 
     def listed(self):
@@ -65,8 +90,7 @@ class TestRevoking:
         svid = room.x509()
         [revoked] = await room.list.revoke([svid])
         assert ({svid.id}, 1, svid) == (room.listed(), room.heard, revoked.svid)
-        room.authority = authority_in(room.folder, room.clock)
-        room.open()
+        room.restart()
         assert {svid.id} == room.listed()
 
     async def test_jwt(self, room):
@@ -84,36 +108,207 @@ class TestRevoking:
         await room.list.revoke([svid])
         assert ([], 1) == (await room.list.revoke([svid]), len(room.list))
 
-    async def test_a_store_that_fails(self, room):
-        """If the list cannot be kept, the caller hears of it, and it is in force all the same."""
-        room.store.failure = StoreFull("no room")
-        svid = room.x509()
-        with pytest.raises(StoreFull):
-            await room.list.revoke([svid])
-        assert {svid.id} == room.listed()
-
     async def test_too_many(self, room, monkeypatch):
-        """Over the limit nothing is put on the list."""
+        """Over the limit no single one is put on the list."""
         monkeypatch.setattr(module, "REVOKED_SVIDS", 2)
-        with pytest.raises(LimitExceeded, match="taint"):
+        with pytest.raises(LimitExceeded, match="--spiffe-id"):
             await room.list.revoke([room.x509() for _ in range(3)])
         assert 0 == len(room.list)
+
+    async def test_what_has_ended_takes_no_room(self, room, monkeypatch):
+        """Those that have ended by now do not stand in the way of others."""
+        monkeypatch.setattr(module, "REVOKED_SVIDS", 2)
+        await room.list.revoke([room.x509(), room.x509()])
+        room.clock.advance(3_601)
+        assert 1 == len(await room.list.revoke([room.x509()]))
+
+
+class TestIdentities:
+    @pytest.mark.parametrize("kind", [ENTRY, NAME])
+    async def test_all_that_was_issued(self, room, kind):
+        """One row takes away all that an identity was given, however much, and nothing that it is given afterwards, also
+        within the same second, and over a restart.
+        """
+        before, leaf = [room.jwt()[0] for _ in range(50)], room.x509()
+        await room.revoke(kind)
+        after, fresh = room.jwt()[0], room.x509()
+        for _ in range(2):
+            assert [True] * 50 == [room.is_revoked(each) for each in before]
+            assert not room.is_revoked(after)
+            assert (True, False) == (room.list.denies("x509", leaf.id, WEB), room.list.denies("x509", fresh.id, WEB))
+            assert 1 == len(room.store.identities) == len(room.list.identities())
+            room.restart()
+        later = room.jwt()[0]
+        await room.revoke(kind)
+        assert [True, True] == [room.is_revoked(each) for each in (after, later)]
+
+    async def test_another_identity(self, room):
+        """Another SPIFFE ID, and another entry of the same one, keep what they have."""
+        other = room.authority.issue_jwt(SpiffeId.parse("spiffe://example.org/web2"), ["a"], HOUR, None, "e2")
+        same = room.authority.issue_jwt(WEB, ["a"], HOUR, None, "e2")
+        await room.revoke(ENTRY)
+        assert [False, False] == [room.is_revoked(each) for each in (other, same)]
+        await room.revoke(NAME)
+        assert [False, True] == [room.is_revoked(each) for each in (other, same)]
+
+    async def test_what_says_nothing(self, room):
+        """An SVID whose own ID does not say when it was issued is older than every revocation of its SPIFFE ID."""
+        await room.revoke(NAME)
+        assert [True, True, False] == [
+            room.list.denies("jwt", "", WEB),
+            room.list.denies("x509", "7b", WEB),
+            room.list.denies("jwt", "A" * 22, SpiffeId.parse("spiffe://example.org/other")),
+        ]
+
+    @pytest.mark.parametrize("steps", [(2, -2), (3, -1), (6, -6)])
+    async def test_a_clock_that_is_set(self, room, steps):
+        """Days that the wall clock is set ahead before a revocation, and back after it, change nothing of what is revoked."""
+        before = room.jwt()[0]
+        room.clock.step_wall(86_400 * steps[0])
+        await room.revoke(NAME)
+        after = room.jwt()[0]
+        room.clock.step_wall(86_400 * steps[1])
+        assert (True, False, False) == (room.is_revoked(before), room.is_revoked(after), room.is_revoked(room.jwt()[0]))
+
+    async def test_room_for_others(self, room, monkeypatch):
+        """An identity's X.509-SVIDs take half of the room in the CRLs that is left, those that end last; the others are
+        denied all the same, and there is room for another identity.
+        """
+        monkeypatch.setattr(module, "REVOKED_SVIDS", 8)
+        svids = [room.x509(HOUR + timedelta(minutes=each)) for each in range(10)]
+        shown = await room.revoke(NAME, svids)
+        assert (4, 6) == (shown.x509_svids, shown.left_out)
+        assert {each.id for each in svids[6:]} == room.listed()
+        assert all(room.list.denies("x509", each.id, WEB) for each in svids)
+        assert ([], [shown]) == (room.list.svids(), room.list.identities())
+        assert 4 == len(room.list.of_identity(shown))
+        single = room.x509()
+        await room.list.revoke([single])
+        assert single.id in room.listed()
+
+    async def test_svids_that_cannot_be_looked_for(self, room):
+        """If the journal cannot be read, the identity is revoked, and what is in use of it is in the CRLs."""
+        svid = room.x509()
+
+        async def fails():
+            raise StoreFull("no room")
+
+        await room.revoke(NAME, [svid], fails)
+        assert ({svid.id}, 1) == (room.listed(), len(room.store.identities))
+
+    async def test_too_many(self, room, monkeypatch):
+        """Over the limit no further identity is revoked; one that is can be again."""
+        monkeypatch.setattr(module, "REVOKED_IDENTITIES", 1)
+        await room.revoke(NAME)
+        await room.revoke(NAME)
+        with pytest.raises(LimitExceeded):
+            await room.revoke(ENTRY)
+
+
+class TestWrites:
+    @pytest.mark.parametrize("again", ["by the caller", "behind"])
+    async def test_a_store_that_fails(self, room, again):
+        """What cannot be written is in force, and the caller is told what it is; the next call writes it, and so does the
+        agent behind it, with the audit record.
+        """
+        room.store.failure = StoreFull("no room")
+        token, (_, single), event = room.jwt()[0], room.jwt(), Event(1, "svids_revoked", "{}")
+        with pytest.raises(NotOnDisk, match="not on disk yet: no room"):
+            await room.list.revoke([single], [event])
+        with pytest.raises(NotOnDisk):
+            await room.revoke(NAME)
+        assert room.is_revoked(token)
+        assert [False, False] == [room.list.is_written(each) for each in (*room.list.svids(), *room.list.identities())]
+        room.store.failure = None
+        if again == "behind":
+            room.clock.advance(RETRY_SECONDS)
+            room.alarms.ring_due()
+            await room.list._background.quiet()
+        else:
+            assert [] == await room.list.revoke([single])
+        assert (1, 1) == (len(room.store.svids), len(room.store.identities))
+        assert ["svids_revoked"] * 2 == [each.event for each in room.store.events]
+        assert [True, True] == [room.list.is_written(each) for each in (*room.list.svids(), *room.list.identities())]
+        room.restart()
+        assert room.is_revoked(token)
+
+    async def test_an_agent_that_stops(self, room):
+        """What is not on disk when the agent stops is written then, if there is room."""
+        room.store.failure = StoreFull("no room")
+        with pytest.raises(NotOnDisk):
+            await room.revoke(NAME)
+        await room.list.close()
+        assert [] == room.store.identities
+        room.store.failure = None
+        await room.list.close()
+        assert 1 == len(room.store.identities)
+
+    async def test_a_caller_that_goes(self, room):
+        """A caller who goes away while it is being written, or while what was issued is looked for, stops nothing."""
+        for find in (nothing, asyncio.Event().wait):
+            token = room.jwt()[0]
+            waiting = asyncio.ensure_future(room.revoke(NAME, find=find))
+            await asyncio.sleep(0)
+            waiting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            room.clock.advance(RETRY_SECONDS)
+            room.alarms.ring_due()
+            await room.list._background.quiet()
+            assert (True, 1) == (room.is_revoked(token), len(room.store.identities))
+            room.store.rows.clear()
 
 
 class TestTime:
     async def test_leaves_the_list(self, room):
-        """A day after an SVID would have ended it leaves the list, the CRLs and the store."""
+        """A day after an SVID would have ended it leaves the CRLs, and what is revoked is forgotten once the agent has run
+        for longer than any SVID lives.
+        """
         await room.list.revoke([room.x509()])
-        for _ in range(27):
-            assert 1 == len(room.list) == len(room.store.revoked)
+        await room.revoke(NAME)
+        for hour in range(8 * 24 + 1):
+            assert (2, hour < 25) == (len(room.list), bool(room.listed())), hour
             room.clock.advance(LOOK_SECONDS)
             room.alarms.ring_due()
             room.authority.maintain()
-            await asyncio.sleep(0)
-            if room.clock.boot() and not len(room.list):
+            await room.list._background.quiet()
+            if not len(room.list):
                 break
-        await asyncio.sleep(0)
-        assert (0, [], ()) == (len(room.list), room.store.revoked, room.list.crls)
+        assert (8 * 24 - 1, 0, {}, ()) == (hour, len(room.list), room.store.rows, room.list.crls)
+        assert not room.list.denies("jwt", "", WEB)
+
+    @pytest.mark.parametrize("days", [2, 400])
+    async def test_a_start_with_a_clock_that_is_ahead(self, room, days):
+        """A start whose clock stands ahead, for hours too, forgets nothing: once it is right, all is as revoked as before."""
+        token, (_, single), svid = room.jwt()[0], room.jwt(), room.x509()
+        await room.list.revoke([single, svid])
+        await room.revoke(NAME)
+        room.clock.step_wall(86_400 * days)
+        room.restart(signer=False)
+        for _ in range(3):
+            room.clock.advance(LOOK_SECONDS)
+            room.alarms.ring_due()
+            await room.list._background.quiet()
+        assert set() == room.listed()
+        room.clock.step_wall(-86_400 * days)
+        room.alarms.ring_due()
+        room.restart(signer=False)
+        assert (True, True, {svid.id}) == (
+            room.is_revoked(token),
+            room.list.denies("jwt", single.id, None),
+            room.listed(),
+        )
+
+    async def test_running_time_is_counted_over_starts(self, room):
+        """An agent that is started anew each day forgets, too: it counts for how long it has run."""
+        await room.revoke(NAME)
+        for _ in range(9):
+            for _ in range(24):
+                room.clock.advance(LOOK_SECONDS)
+                room.alarms.ring_due()
+                await room.list._background.quiet()
+            room.restart(signer=False)
+        assert (0, {}) == (len(room.list), room.store.rows)
 
     async def test_signed_anew(self, room):
         """A list is signed anew before it would be too old for those who read it."""
@@ -122,14 +317,26 @@ class TestTime:
         for _ in range(26):
             room.clock.advance(LOOK_SECONDS)
             room.alarms.ring_due()
+        await room.list._background.quiet()
         assert (True, heard + 1) == (before != room.list.crls, room.heard)
 
-    def test_what_has_ended_is_not_shown(self, room):
+    async def test_what_has_ended_is_not_shown(self, room):
         """What would have ended by now is not shown as revoked."""
         svid = room.x509()
-        asyncio.run(room.list.revoke([svid]))
+        await room.list.revoke([svid])
         room.clock.advance(3_601)
-        assert [] == room.list.all()
+        assert [] == room.list.svids()
+
+    async def test_rows_of_what_has_ended(self, room, monkeypatch):
+        """Of an identity's X.509-SVIDs that have ended no more than a limit are remembered."""
+        monkeypatch.setattr(module, "REVOCATION_ROWS", 3)
+        first = [room.x509() for _ in range(3)]
+        await room.revoke(NAME, first)
+        room.clock.advance(3_600 + 86_400)
+        await room.revoke(NAME, [room.x509(), room.x509()])
+        await room.list._background.quiet()
+        assert (3, 3) == (len(room.store.svids), len(room.list) - 1)
+        assert all(room.list.denies("x509", each.id, WEB) for each in first)
 
 
 class FakeJournal:

@@ -12,6 +12,7 @@ from sojourn.errors import AlreadyExists
 from sojourn.identity.claims import JwtClaims
 from sojourn.identity.entries import Entry
 from sojourn.spiffe.ids import TrustDomain
+from sojourn.store.audit import AuditTable
 from sojourn.store.entries import EntryTable
 from sojourn.store.tables import entries
 from sqlalchemy import select, update
@@ -42,7 +43,7 @@ FULL = Entry(
 
 @pytest.fixture(params=["real", "fake"])
 def store(request, database):
-    return EntryTable(database) if request.param == "real" else FakeEntryStore()
+    return EntryTable(database, AuditTable(database)) if request.param == "real" else FakeEntryStore()
 
 
 def loaded(store):
@@ -93,7 +94,7 @@ class TestContract:
 class TestWhoeverWaits:
     async def test_real(self, database):
         """A write whose caller gave up is done all the same."""
-        store = EntryTable(database)
+        store = EntryTable(database, AuditTable(database))
         async with BlockedWriter(database):
             writing = asyncio.ensure_future(store.write([entry("/a")], []))
             await asyncio.sleep(0)
@@ -115,7 +116,7 @@ class TestWhoeverWaits:
 
 async def test_older_documents(database):
     """An entry that was written before there were priorities and followed folders has none."""
-    store = EntryTable(database)
+    store = EntryTable(database, AuditTable(database))
     await store.write([FULL], [])
 
     def age(connection):
@@ -129,7 +130,7 @@ async def test_older_documents(database):
 
 async def test_any_selector_value(database):
     """A selector of any text is stored as it is."""
-    store = EntryTable(database)
+    store = EntryTable(database, AuditTable(database))
     odd = replace(FULL, selectors=frozenset({Selector("x", '"\\\n\x7f:é😀'), Selector("y", "a" * 4096)}))
     await store.write([odd], [])
     assert [odd] == store.load()

@@ -32,6 +32,7 @@ from sojourn.errors import (
     TaskOver,
     UnknownTaskType,
 )
+from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.audit import Audit
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import journal as journal_module
@@ -265,14 +266,15 @@ class TestStates:
         await ending
 
     async def test_a_journal_that_recovers(self, room, task, monkeypatch):
-        """An end that the journal refuses is tried again until it is written."""
+        """An end that the journal refuses is told as in force and not on disk, and tried again until it is written."""
         monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0)
         room.store.failure = StoreFailed("not now")
         ending = asyncio.ensure_future(room.engine.revoke(task, "because"))
-        room.store.writing.clear()
-        await room.store.writing.wait()
+        with pytest.raises(NotOnDisk, match="not on disk yet: not now"):
+            await ending
+        assert "active" == room.store.rows[task.id][0]
         room.store.failure = None
-        await ending
+        await room.engine.revoke(task, "because")
         assert "revoked" == room.store.rows[task.id][0]
 
     async def test_ending_lets_go_of_the_holder(self, room):

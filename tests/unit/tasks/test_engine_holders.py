@@ -21,8 +21,9 @@ from sojourn.errors import (
     NotFound,
     TaskOver,
 )
+from sojourn.identity.changes import Change
 from sojourn.identity.claims import JwtClaims
-from sojourn.identity.registry import Change, Registry
+from sojourn.identity.registry import Registry
 from sojourn.limits import TASKS_ENDED_AT_ONCE
 from sojourn.tasks import holding as holding_module
 from sojourn.tasks.beginning import BeginRequest, Bond

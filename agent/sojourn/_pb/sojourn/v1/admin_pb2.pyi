@@ -1021,28 +1021,48 @@ class RevokeSvidsRequest(_message.Message):
     def __init__(self, svid_id: _Optional[str] = ..., entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class RevokeSvidsResponse(_message.Message):
-    __slots__ = ("revoked", "ended_tasks")
+    __slots__ = ("revoked", "ended_tasks", "identity")
     REVOKED_FIELD_NUMBER: _ClassVar[int]
     ENDED_TASKS_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
     revoked: _containers.RepeatedCompositeFieldContainer[RevokedSvid]
     ended_tasks: int
-    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ..., ended_tasks: _Optional[int] = ...) -> None: ...
+    identity: RevokedIdentity
+    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ..., ended_tasks: _Optional[int] = ..., identity: _Optional[_Union[RevokedIdentity, _Mapping]] = ...) -> None: ...
+
+class RevokedIdentity(_message.Message):
+    __slots__ = ("entry_id", "spiffe_id", "revoked_at", "x509_svids", "left_out", "written")
+    ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    REVOKED_AT_FIELD_NUMBER: _ClassVar[int]
+    X509_SVIDS_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
+    entry_id: str
+    spiffe_id: str
+    revoked_at: int
+    x509_svids: int
+    left_out: int
+    written: bool
+    def __init__(self, entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., revoked_at: _Optional[int] = ..., x509_svids: _Optional[int] = ..., left_out: _Optional[int] = ..., written: _Optional[bool] = ...) -> None: ...
 
 class RevokedSvid(_message.Message):
-    __slots__ = ("kind", "id", "spiffe_id", "entry_id", "expires_at", "revoked_at")
+    __slots__ = ("kind", "id", "spiffe_id", "entry_id", "expires_at", "revoked_at", "written")
     KIND_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
     ENTRY_ID_FIELD_NUMBER: _ClassVar[int]
     EXPIRES_AT_FIELD_NUMBER: _ClassVar[int]
     REVOKED_AT_FIELD_NUMBER: _ClassVar[int]
+    WRITTEN_FIELD_NUMBER: _ClassVar[int]
     kind: str
     id: str
     spiffe_id: str
     entry_id: str
     expires_at: int
     revoked_at: int
-    def __init__(self, kind: _Optional[str] = ..., id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., entry_id: _Optional[str] = ..., expires_at: _Optional[int] = ..., revoked_at: _Optional[int] = ...) -> None: ...
+    written: bool
+    def __init__(self, kind: _Optional[str] = ..., id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., entry_id: _Optional[str] = ..., expires_at: _Optional[int] = ..., revoked_at: _Optional[int] = ..., written: _Optional[bool] = ...) -> None: ...
 
 class ListRevocationsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")
@@ -1053,12 +1073,16 @@ class ListRevocationsRequest(_message.Message):
     def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
 
 class ListRevocationsResponse(_message.Message):
-    __slots__ = ("revoked", "next_page_token")
+    __slots__ = ("revoked", "next_page_token", "identities", "left_out")
     REVOKED_FIELD_NUMBER: _ClassVar[int]
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    IDENTITIES_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     revoked: _containers.RepeatedCompositeFieldContainer[RevokedSvid]
     next_page_token: str
-    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+    identities: _containers.RepeatedCompositeFieldContainer[RevokedIdentity]
+    left_out: int
+    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., identities: _Optional[_Iterable[_Union[RevokedIdentity, _Mapping]]] = ..., left_out: _Optional[int] = ...) -> None: ...
 
 class SetFactRequest(_message.Message):
     __slots__ = ("name", "subject", "value", "valid_seconds")
