@@ -116,6 +116,8 @@ class Peer:
     async def send(self, *frames):
         """What is answered to these frames."""
         self.connection.data_received(b"".join(frames))
+        while self.server.turns._lines:  # what was sent is read turn by turn
+            await asyncio.sleep(0)
         await settled()
         return self.transport.frames()
 
