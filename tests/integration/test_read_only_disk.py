@@ -1,8 +1,11 @@
 """A disk that turns read-only under an agent that runs, as ext4 does where its device fails."""
 
+import contextlib
 import json
 import os
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from harness.agent import AgentProcess
@@ -11,6 +14,9 @@ from harness.disks import JournaledDisk, journaled_disk
 from harness.exchanges import form, post
 from harness.looking import until
 from harness.taskagent import ISSUER, TICKETS, make_agent
+from sojourn.errors import Bug, StoreFailed
+from sojourn.store import settings
+from sojourn.store.database import open_sqlite
 
 pytestmark = pytest.mark.root
 SAID = "the database did not take the write: the disk of the data folder has turned read-only, or fails"
@@ -101,3 +107,34 @@ def test_a_disk_that_turns_read_only(room: _Room) -> None:
     assert [room.task] == [each["id"] for each in agent.json("task", "list")["tasks"]]
     verified = agent.json("audit", "verify")
     assert (True, 0) == (verified["intact"], verified["unwritten"])
+
+
+def mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+async def test_a_disk_that_can_be_written_again(tmp_path: Path) -> None:
+    """What was opened while the disk was read-only is opened anew once it can be written: nobody has to restart."""
+    folder = str(tmp_path)
+    mount("-t", "tmpfs", "-o", "size=3m,mode=0700", "sojourn", folder)
+    try:
+        database = open_sqlite(tmp_path / "sojourn.db")
+        await database.write(lambda connection: settings.put(connection, "one", "1"))
+        mount("--bind", folder, folder)  # those who open it by its path have what is mounted last
+        mount("-o", "remount,bind,ro", folder)
+        with pytest.raises(Bug):
+            await database.write(lambda _: 1 // 0)  # the connection that can still write is let go of
+        database._engine.dispose()
+        assert "1" == await database.read(lambda connection: settings.get(connection, "one"))
+        with pytest.raises(StoreFailed, match="the data folder is read-only"):
+            await database.write(lambda connection: settings.put(connection, "two", "2"))
+        assert "1" == await database.read(lambda connection: settings.get(connection, "one"))
+        mount("-o", "remount,bind,rw", folder)
+        with contextlib.suppress(StoreFailed):  # one that meets what was opened before
+            await database.write(lambda connection: settings.put(connection, "two", "2"))
+        await database.write(lambda connection: settings.put(connection, "three", "3"))
+        assert "3" == await database.read(lambda connection: settings.get(connection, "three"))
+        database.close()
+    finally:
+        while os.path.ismount(folder):
+            subprocess.run(["umount", "--lazy", folder], check=True)

@@ -162,6 +162,8 @@ class Database:
                 write.error = write.error or _told(error)
             self.on_rollback.tell()
             self._let_go()
+            if isinstance(error, DBAPIError) and "readonly" in str(error.orig):
+                self._engine.dispose()  # what was opened on a read-only disk stays so when that can be written again
 
     def _together(self, batch: list[_Write]) -> bool:
         """Commit writes as if they were one. False: one of several has failed, and nothing was written."""
