@@ -96,5 +96,6 @@ def _identity_row(revoked: RevokedIdentity) -> dict[str, str]:
 
 def _svid(document: str) -> RevokedSvid:
     fields = json.loads(document)
-    said = {name: fields.pop(name) for name in ("revoked_at", "ran", "whole") if name in fields}
-    return RevokedSvid(IssuedSvid(**fields), **said)
+    revoked_at = fields.pop("revoked_at")
+    later = {name: fields.pop(name) for name in ("ran", "whole") if name in fields}  # what older documents lack
+    return RevokedSvid(IssuedSvid(**fields), revoked_at, **later)
