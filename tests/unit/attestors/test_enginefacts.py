@@ -62,7 +62,7 @@ class TestMany:
         assert "env:APP=x" in read(container(Env=[*many, "APP=x"]), ("APP",)).found.values
 
     def test_of_an_image(self):
-        """So are more digests."""
+        """An image that tells of more digests than a caller may have selectors is refused."""
         digests = [f"{number:x}@sha256:{number:064x}" for number in range(SELECTORS_PER_CALLER + 1)]
         with pytest.raises(AttestationFailed, match="told of more than"):
             read_image(image(RepoDigests=digests))

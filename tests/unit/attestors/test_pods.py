@@ -155,7 +155,7 @@ class TestParsing:
 
     @pytest.mark.parametrize("other", ["second", "first", "debug"])
     def test_one_container_twice_in_a_pod(self, other):
-        """So is one that stands twice in one pod, under two names."""
+        """A container that stands twice in one pod, under two names, is marked: neither is believed."""
         pods = listing()
         status_of(pods, "web", other)["containerID"] = status_of(pods, "web", "main")["containerID"]
         assert {status_of(pods, "web", "main")["containerID"].partition("://")[2]} == parsed(pods).claimed_twice
