@@ -5,19 +5,21 @@ misses nothing that is there all the while and is told nothing twice, whatever c
 nothing is kept for a reader. However much a workload has made, a page is small and is made in some milliseconds.
 """
 
+import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from heapq import nsmallest
+from itertools import chain, islice
 from operator import itemgetter
 from typing import Any, Generic, Protocol, TypeVar
 
 from google.protobuf.message import Message
 
 from sojourn.errors import InvalidInput
-from sojourn.limits import LISTED_TEXT, PAGE_BYTES, PAGE_ITEMS, PAGE_TOKEN_MAX
+from sojourn.limits import LISTED_AT_ONCE, LISTED_TEXT, PAGE_BYTES, PAGE_ITEMS, PAGE_TOKEN_MAX
 
 Item = TypeVar("Item")
 Told = TypeVar("Told", bound=Message)
@@ -48,14 +50,32 @@ class Pages(Generic[Item, Told]):
 
     def page(self, items: Iterable[Item], asked: Asked) -> tuple[list[Told], str]:
         """The page that is asked for, and the token of the next one, '' if there is none. Raise InvalidInput."""
+        most, after = self._asked(asked)
+        return self._told(nsmallest(most + 1, self._keyed(items, after), key=FIRST), most)
+
+    async def page_of_many(self, items: Iterable[Item], asked: Asked) -> tuple[list[Told], str]:
+        """As `page`, where there may be so many things that others have their turn while those are looked through."""
+        most, after = self._asked(asked)
+        found: list[tuple[Key, Item]] = []
+        rest = iter(items)
+        while some := list(islice(rest, LISTED_AT_ONCE)):
+            found = nsmallest(most + 1, chain(found, self._keyed(some, after)), key=FIRST)
+            await asyncio.sleep(0)
+        return self._told(found, most)
+
+    def _asked(self, asked: Asked) -> tuple[int, Key | None]:
+        """How many at the most, and behind which key. Raise InvalidInput."""
         if asked.page_size < 0:
             raise InvalidInput("page_size is less than 0")
-        most = min(asked.page_size or PAGE_ITEMS, PAGE_ITEMS)
-        keyed: Iterable[tuple[Key, Item]] = ((self.key(each), each) for each in items)
-        if asked.page_token:
-            after = self._key_of(asked.page_token)
-            keyed = (each for each in keyed if each[0] > after)
-        found = nsmallest(most + 1, keyed, key=FIRST)
+        after = self._key_of(asked.page_token) if asked.page_token else None
+        return min(asked.page_size or PAGE_ITEMS, PAGE_ITEMS), after
+
+    def _keyed(self, items: Iterable[Item], after: Key | None) -> Iterator[tuple[Key, Item]]:
+        keyed = ((self.key(each), each) for each in items)
+        return keyed if after is None else (each for each in keyed if each[0] > after)
+
+    def _told(self, found: Sequence[tuple[Key, Item]], most: int) -> tuple[list[Told], str]:
+        """As much of what was found as a page has room for."""
         told: list[Told] = []
         last, room = None, PAGE_BYTES
         for key, item in found[:most]:

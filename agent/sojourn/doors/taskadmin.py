@@ -67,7 +67,7 @@ class TaskAdminApi:
     async def list(self, _call: Call, request: pb.ListTasksRequest) -> pb.ListTasksResponse:
         live = self._engine.tasks.all()
         tasks = chain(self._engine.tasks.ended(), live) if request.include_ended else live
-        page, token = self._pages.page(tasks, request)
+        page, token = await self._pages.page_of_many(tasks, request)
         return pb.ListTasksResponse(tasks=page, next_page_token=token)
 
     async def get(self, _call: Call, request: pb.GetTaskRequest) -> tasks_pb2.Task:

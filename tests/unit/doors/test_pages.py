@@ -1,5 +1,6 @@
 """doors/pages.py: lists in pages, whatever comes and goes between two of them."""
 
+import asyncio
 import base64
 import json
 from dataclasses import dataclass
@@ -48,6 +49,30 @@ def all_of(things, size=0, between=lambda: None, listed=LISTED):
         if not token:
             return found
         between()
+
+
+@pytest.mark.parametrize("count", [0, 1, 25, 26, 90])
+async def test_of_many(monkeypatch, count):
+    """Pages of many things are those of a few, and others have their turn while the things are looked through."""
+    monkeypatch.setattr(pages, "LISTED_AT_ONCE", 25)
+    things = [thing(number) for number in range(count)]
+    mixed, token, turns = things[::2] + things[1::2], "", [0]
+
+    async def others():
+        while True:
+            turns[0] += 1
+            await asyncio.sleep(0)
+
+    meanwhile = asyncio.ensure_future(others())
+    while True:
+        before = turns[0]
+        found = await LISTED.page_of_many(mixed, asked(token, 10))
+        assert LISTED.page(mixed, asked(token, 10)) == found
+        assert turns[0] - before >= count // 25
+        token = found[1]
+        if not token:
+            break
+    meanwhile.cancel()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, PAGE_ITEMS - 1, PAGE_ITEMS, PAGE_ITEMS + 1, 3 * PAGE_ITEMS])
