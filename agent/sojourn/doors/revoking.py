@@ -1,6 +1,6 @@
 """Of sojourn.v1.Admin: replacing SVIDs before their time, and revoking them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
@@ -18,7 +18,6 @@ from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.evidence import due_to, end_due_to, end_of
-from sojourn.tasks.task import Task
 
 
 class RevokingApi:
@@ -107,7 +106,7 @@ class RevokingApi:
             },
         )
         fresh = await self._identities.revoke(svids, [event])
-        await self._on_disk(due)
+        await self._on_disk()
         return pb.RevokeSvidsResponse(revoked=map(self._message, fresh), ended_tasks=len(due))
 
     async def _revoke_all(self, kind: str, name: str, said: Mapping[str, Any]) -> pb.RevokeSvidsResponse:
@@ -135,16 +134,17 @@ class RevokingApi:
         revoked = await self._revocations.settle(
             identity, lambda: self._issued.find(**{kind: name, "kind": X509}), event
         )
-        await self._on_disk(ended)
+        await self._on_disk()
         known = self._revocations.of_identity(revoked)[:REVOKED_TOLD]
         return pb.RevokeSvidsResponse(
             revoked=map(self._message, known), ended_tasks=len(ended), identity=self._identity_message(revoked)
         )
 
-    async def _on_disk(self, ended: Sequence[Task]) -> None:
-        """Return when the ends of these tasks are on disk. Raise NotOnDisk."""
-        for task in ended:
-            await self._engine.journal.told(task.id)
+    async def _on_disk(self) -> None:
+        """Return when the ends of tasks are on disk, also of those that an earlier call has ended. Raise NotOnDisk."""
+        for task_id in self._engine.journal.waiting:
+            if not self._engine.tasks.is_live(task_id):
+                await self._engine.journal.told(task_id)
 
     async def list(self, _call: Call, request: pb.ListRevocationsRequest) -> pb.ListRevocationsResponse:
         page, token = self._pages.page(self._revocations.svids(), request)

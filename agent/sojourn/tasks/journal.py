@@ -71,6 +71,11 @@ class Changes(Generic[Written]):
         while (done := self._written.get(name)) is not None:
             await done.wait()
 
+    @property
+    def waiting(self) -> list[str]:
+        """The IDs of what has changes that are not on disk."""
+        return list(self._written)
+
     async def told(self, name: str) -> None:
         """Return when all changes of the thing with this ID are on disk. Raise NotOnDisk once one was tried and was not
         taken: it is in force, and is tried again.
