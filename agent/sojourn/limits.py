@@ -446,7 +446,6 @@ OUTCOMES_TOLD = 500  # of a change of many tasks; the rest is counted
 STATUS_ROWS = 100  # of streams and of SVIDs in a status; lists of them have all
 
 # --- storage --------------------------------------------------------------------------------------------------------
-WRITES_ANSWERED_AT_ONCE = 4  # whose waiters go on, at 100 to 300 us each, before others have a turn
 WRITES_PER_COMMIT = 256
 WRITES_WAITING = 10_000
 AUDIT_LISTED = 10_000

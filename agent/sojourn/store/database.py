@@ -12,10 +12,9 @@ import sqlite3
 import stat
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import quote
@@ -26,7 +25,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from sojourn.errors import Bug, CannotStart, LimitExceeded, SojournError, StoreFailed, StoreFull
 from sojourn.hooks import Hooks
-from sojourn.limits import WRITES_ANSWERED_AT_ONCE, WRITES_PER_COMMIT, WRITES_WAITING
+from sojourn.limits import WRITES_PER_COMMIT, WRITES_WAITING
 from sojourn.oautherrors import DatabaseDamaged
 from sojourn.store import tables
 from sojourn.store.files import DatabaseFiles
@@ -221,15 +220,11 @@ def _answer(batch: Iterable[_Write]) -> None:
         of_loop.setdefault(write.loop, []).append(write)
     for loop, writes in of_loop.items():
         with suppress(RuntimeError):  # the loop has closed: nobody waits any more
-            loop.call_soon_threadsafe(_settle, iter(writes))
+            loop.call_soon_threadsafe(_settle, writes)
 
 
-def _settle(writes: Iterator[_Write]) -> None:
-    """Let some of those go on who wait, and the others behind what others have asked for meanwhile."""
-    some = list(islice(writes, WRITES_ANSWERED_AT_ONCE))
-    if len(some) == WRITES_ANSWERED_AT_ONCE:
-        asyncio.get_running_loop().call_soon(_settle, writes)
-    for write in some:
+def _settle(writes: Iterable[_Write]) -> None:
+    for write in writes:
         if write.answer.done():
             continue
         if write.error is not None:
