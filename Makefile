@@ -43,7 +43,7 @@ mutate: $(VENV)/.mutation ## change the code of ROOM (spiffe, rules, door) in sm
 bench-peers: $(VENV)/.test ## build or fetch the peers of the bench: SPIRE, Keycloak, OPA, load clients (needs Go, Java, Maven; 5 minutes, once)
 	@$(BIN)/python tests/bench/peers.py
 
-bench: $(VENV)/.test ## measure Sojourn beside the peers that are here; about 20 minutes, figures to bench.json
+bench: $(VENV)/.test ## measure Sojourn beside the peers that are here; about 35 minutes, figures to bench.json
 	@$(BIN)/python tests/bench/bench.py
 
 bench-report: $(VENV)/.test ## put bench.json into docs/performance.md

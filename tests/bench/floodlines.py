@@ -39,7 +39,12 @@ class Flood:
         return f"{CALLS[self.call]}, {at_once}"
 
 
+ASKED = ("x509", "connect")  # by the other user
 FLOODS = (Flood("connect", 64), Flood("x509", 32, 4), Flood("jwt-new", 8, 8))
+
+
+def asked_beside(call: str, flood: Flood | None) -> str:
+    return f"{CALLS[call]}, 1 client, beside {flood.name if flood else 'nobody'}"
 
 
 def another_user(bench: Bench) -> Iterator[Figure | str]:
@@ -54,11 +59,10 @@ def another_user(bench: Bench) -> Iterator[Figure | str]:
             subjects.append(stack.enter_context(spire(others=[FLOODER])).subject)
         except Missing as error:
             yield f"missing: {error}"
-        for flood in (None, *(FLOODS if bench.full else FLOODS[-1:])):
-            for call in ("x509", "connect"):
+        for flood in (None, *FLOODS):
+            for call in ASKED if bench.full else ASKED[:1]:
                 load = _beside_flood(program, flood, go_load(call, 1, program))
-                what = f"{CALLS[call]}, 1 client, beside {flood.name if flood else 'nobody'}"
-                yield from beside(bench, subjects, what, load)
+                yield from beside(bench, subjects, asked_beside(call, flood), load)
     yield "the flood comes from another user's process; each call of it is followed by the next at once"
 
 

@@ -18,9 +18,10 @@ EXCHANGED = "access token exchanged"
 INTROSPECTED = "introspection"
 FIRST = "JWT-SVID to a first token, one call"
 WHOLE = "JWT-SVID to the service's token"  # one call of Sojourn, two of Keycloak
+SUSTAINED_SECONDS = 300
+SUSTAINED = f"{WHOLE}, 8 connections, {SUSTAINED_SECONDS} s without a pause"
 TLS = "over TLS: "
 CREDENTIALS = "client_credentials"
-SUSTAINED_SECONDS = 300
 NOTES = (
     "Sojourn: on its Unix socket, callers attested, each decision and each task recorded on disk; over TLS by X.509-SVID",
     "Keycloak: plain HTTP on loopback, a JWT-SVID as client authentication in each call; dev-mem, its default heap",
@@ -109,8 +110,7 @@ def sustained(bench: Bench) -> Iterator[Figure | str]:
             works[keycloak.subject.name] = keycloak.work(keycloak.first(), keycloak.exchange())
         yield from memory(subjects, "before")
         with http_load(works, 8) as load:
-            what = f"{WHOLE}, 8 connections, {SUSTAINED_SECONDS} s without a pause"
-            yield from beside(bench, subjects, what, load, seconds=SUSTAINED_SECONDS, repetitions=1, warm=False)
+            yield from beside(bench, subjects, SUSTAINED, load, seconds=SUSTAINED_SECONDS, repetitions=1, warm=False)
         yield from memory(subjects, "after it")
     yield "each exchange begins a task that lives as long as its token, 60 s: five lives of it"
 
