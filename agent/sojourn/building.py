@@ -67,6 +67,7 @@ from sojourn.tasks.blocks import Block
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.clients import Clients, own_names
 from sojourn.tasks.delegating import Delegating
+from sojourn.tasks.ending import Ending
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.evidence import end_due_to
 from sojourn.tasks.granting import Granting
@@ -197,6 +198,7 @@ class Rooms:
             {}, table, audit, keys, config.issuer, self._epoch, clock, alarms, holders, self.facts, boot_id()
         )
         self.changing = Changing(engine)
+        self.ending = Ending(engine)
         self.outlets = Outlets(load_providers(config.providers), clock, deadlines(config.providers))
         self._stack.push_async_callback(self.outlets.close)
         self.policies = Policies(
@@ -211,10 +213,10 @@ class Rooms:
             last_good=LastGood(KeptPolicy(self._database), clock, stale=self._is_older),
         )
         await self.policies.start()
-        self.registry.on_change(engine.entries_changed)
+        self.registry.on_change(self.ending.entries_changed)
         self.blocks = KeptList(self._database, self.journal, TASK_BLOCKS, Block)
         engine.blocks.replace(self.blocks.load())
-        self.recovery = Recovery(engine, self.registry, holders, table, audit, alarms)
+        self.recovery = Recovery(engine, self.ending, self.registry, holders, table, audit, alarms)
         await self.recovery.run()
         self.redeciding = Redeciding(engine, self.changing, self.facts, alarms)
         self.redeciding.start()
@@ -278,7 +280,7 @@ class Rooms:
             self.audiences,
             clock,
         )
-        self.revocations.on_revoked(lambda revoked: end_due_to(engine, [each.svid for each in revoked]))
+        self.revocations.on_revoked(lambda revoked: end_due_to(self.ending, [each.svid for each in revoked]))
         heard = [Issuer.of(each, config.issuer) for each in config.signals]
         table = SignalTable(self._database, self.journal)
         self.signals = Signals(heard, self.facts, engine.tasks.is_live, table, self.audit, clock, self._trust_domain)

@@ -193,6 +193,7 @@ class Services:
             Issued(rooms.journal, rooms.audit, rooms.clock),
             rooms.revocations,
             rooms.engine,
+            rooms.ending,
             rooms.audit,
         )
         stopped = taskadmin.TaskAdminApi(

@@ -32,6 +32,7 @@ from sojourn.tasks.beginning import BeginRequest, Bond
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.clients import Certificate, Clients, Credentials, Sender
 from sojourn.tasks.delegating import Delegating
+from sojourn.tasks.ending import Ending
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.evidence import end_due_to
 from sojourn.tasks.exchange import GRANT_TYPE, TOKEN_TYPE_ACCESS, TOKEN_TYPE_JWT, read
@@ -112,8 +113,9 @@ class Room:
             Audiences(SERVICES),
             self.clock,
         )
-        registry.on_change(self.engine.entries_changed)
-        self.revocations.on_revoked(lambda found: end_due_to(self.engine, [each.svid for each in found]))
+        self.ending = Ending(self.engine)
+        registry.on_change(self.ending.entries_changed)
+        self.revocations.on_revoked(lambda found: end_due_to(self.ending, [each.svid for each in found]))
         self._closing = ExitStack()
         self._closing.callback(self.runners.close)
         self.process = self._closing.enter_context(child())

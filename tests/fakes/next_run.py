@@ -10,6 +10,7 @@ from sojourn.identity.registry import Registry
 from sojourn.oversight.audit import Audit
 from sojourn.tasks.attaching import Attaching
 from sojourn.tasks.changing import Changing
+from sojourn.tasks.ending import Ending
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.holders import Holders
 from sojourn.tasks.recovery import Recovery
@@ -48,7 +49,9 @@ class NextRun:
         )
         self.engine.blocks.replace(blocks)
         self.registry = Registry(FakeEntryStore(entries), TRUST_DOMAIN, [NODE], room.clock, self.alarms)
-        self.recovery = Recovery(self.engine, self.registry, self.holders, room.store, self.audit, self.alarms)
+        self.recovery = Recovery(
+            self.engine, Ending(self.engine), self.registry, self.holders, room.store, self.audit, self.alarms
+        )
         self.changing = Changing(self.engine)
         self.identities = FakeIdentities(entries)
         self.attaching = Attaching(self.engine, self.changing, self.identities)

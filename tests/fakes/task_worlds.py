@@ -14,6 +14,7 @@ from sojourn.oversight.approvals import Person
 from sojourn.oversight.facts import OPERATOR, Publication
 from sojourn.oversight.reviews import Reviews
 from sojourn.tasks.attaching import Attaching
+from sojourn.tasks.ending import Ending
 from sojourn.tasks.recovery import Recovery
 from sojourn.tasks.redeciding import Redeciding
 from sojourn.tasks.reloading import Reloading
@@ -73,7 +74,9 @@ class World(FamilyRoom):
         self.reloading = Reloading(self.engine, self.changing)
         self.reloading.on_applied(self.redeciding.reloaded)
         self.registry = Registry(FakeEntryStore(ENTRIES), TRUST_DOMAIN, [NODE], self.clock, self.alarms)
-        self.recovery = Recovery(self.engine, self.registry, self.holders, self.store, self.audit, self.alarms)
+        self.recovery = Recovery(
+            self.engine, Ending(self.engine), self.registry, self.holders, self.store, self.audit, self.alarms
+        )
         self.attaching = Attaching(self.engine, self.changing, _EveryIdentity())
 
     @property

@@ -33,6 +33,7 @@ from sojourn.store.tasks import TaskTable
 from sojourn.store.wal import torn_tail
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.counting import Counting
+from sojourn.tasks.ending import Ending
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.reasons import OPERATOR
 from sojourn.tasks.recovery import Recovery
@@ -179,7 +180,9 @@ async def check(room: Room, folder: Path, known: Known, *, maybe_torn: bool = Fa
         try:
             registry = Registry(FakeEntryStore([TRIAGE_ENTRY]), TRUST_DOMAIN, [NODE], room.clock, following.alarms)
             audit = Audit(table, room.clock)  # type: ignore[arg-type]
-            await Recovery(following.engine, registry, following.holders, table, audit, following.alarms).run()
+            await Recovery(
+                following.engine, Ending(following.engine), registry, following.holders, table, audit, following.alarms
+            ).run()
             live = {task.id: task for task in following.engine.tasks.all()}
             assert {"suspended"} >= {task.state for task in live.values()}
             assert set() == known.live.keys() - known.changing - live.keys()

@@ -115,6 +115,7 @@ class Life:
             self,  # type: ignore[arg-type]  # what it needs of the issued ones
             self.room.revocations,
             self.room.engine,
+            self.room.ending,
             self.room.audit,
         )
         self.writer = asyncio.ensure_future(self.room.engine.journal.run())

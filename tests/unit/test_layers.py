@@ -138,6 +138,7 @@ LAYERS = [
     ["identity.subscriptions"],
     ["identity.federating", "identity.following", "identity.identities", "tasks.engine"],
     ["identity.lookout"],
+    ["tasks.ending"],
     ["tasks.asker", "tasks.evidence"],
     ["tasks.approving"],
     ["tasks.beginning", "tasks.changing", "tasks.proving", "tasks.recovery"],

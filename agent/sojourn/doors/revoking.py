@@ -16,6 +16,7 @@ from sojourn.identity.revoked import ENTRY, NAME, RevokedIdentity, RevokedSvid
 from sojourn.limits import AUDITED_TEXT, REVOCATIONS_LISTED, REVOKED_TOLD
 from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
+from sojourn.tasks.ending import Ending
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.evidence import due_to, end_due_to, end_of
 
@@ -31,6 +32,7 @@ class RevokingApi:
         issued: Issued,
         revocations: Revocations,
         engine: TaskEngine,
+        ending: Ending,
         audit: Audit,
     ) -> None:
         self._registry = registry
@@ -39,6 +41,7 @@ class RevokingApi:
         self._issued = issued
         self._revocations = revocations
         self._engine = engine
+        self._ending = ending
         self._audit = audit
         # The last revoked first.
         self._pages: Pages[RevokedSvid, pb.RevokedSvid] = Pages(
@@ -114,13 +117,13 @@ class RevokingApi:
         whatever becomes of the list.
         """
         identity = self._revocations.next_identity(kind, name)
-        ended = end_of(self._engine, identity)
+        ended = end_of(self._ending, identity)
         self._identities.revoke_identity(identity)
 
         def event(revoked: RevokedIdentity) -> Event:
             known = self._revocations.of_identity(revoked)
             due = due_to(self._engine, [each.svid for each in known])  # to which no mark has led
-            end_due_to(self._engine, [each.svid for each in known])
+            end_due_to(self._ending, [each.svid for each in known])
             ended.extend(due)
             fields = {
                 kind: name,
@@ -142,6 +145,7 @@ class RevokingApi:
 
     async def _on_disk(self) -> None:
         """Return when the ends of tasks are on disk, also of those that an earlier call has ended. Raise NotOnDisk."""
+        await self._ending.quiet()
         for task_id in self._engine.journal.waiting:
             if not self._engine.tasks.is_live(task_id):
                 await self._engine.journal.told(task_id)

@@ -12,7 +12,6 @@ from typing import Any
 
 from sojourn.clock import Alarms, Clock
 from sojourn.errors import BudgetSpent, InvalidInput, NoTaskTypes, Refused, SojournError, TaskOver, UnknownTaskType
-from sojourn.identity.changes import Change
 from sojourn.oversight.audit import Audit, Event
 from sojourn.oversight.facts import ANYWHERE, Facts
 from sojourn.tasks import rules
@@ -30,7 +29,6 @@ from sojourn.tasks.live import LiveTasks
 from sojourn.tasks.policy import Context, Param
 from sojourn.tasks.reasons import (
     AGENT_STOPPED,
-    ATTESTATION_CHANGED,
     BUDGET,
     CANCELLED,
     FAILURE,
@@ -312,29 +310,12 @@ class TaskEngine:
         self._hooks.pop(task.id, None)
         task.shed()
 
-    def entries_changed(self, changes: Sequence[Change]) -> None:
-        """End the tasks whose holder has lost the entry that earned it its identity."""
-        lost = dict.fromkeys(
-            change.old.id
-            for change in changes
-            if change.old is not None
-            and (
-                change.new is None
-                or not change.served
-                or change.new.spiffe_id != change.old.spiffe_id
-                or not change.new.selectors <= change.old.selectors
-                or not set(change.new.placeholders) <= set(change.old.placeholders)
-            )
-        )
-        for task in [task for entry_id in lost for task in self.tasks.of_entry(entry_id)]:
-            self.end(task, REVOKED, ATTESTATION_CHANGED)
-
     def close(self) -> None:
         """Begin nothing more, let streams close, and leave tasks to the next run; those that cannot come back end."""
         self.closing = True
         for task in self.tasks.all():
-            if task.binding == ONE_SHOT or task.state == PENDING:
-                self.end(task, REVOKED, AGENT_STOPPED)
+            if task.doom or task.binding == ONE_SHOT or task.state == PENDING:
+                self.end(task, REVOKED, task.doom or AGENT_STOPPED)
             else:
                 self.tell(task)
 

@@ -7,6 +7,7 @@ from sojourn.errors import LimitExceeded
 from sojourn.identity.issued import IssuedSvid
 from sojourn.identity.revoked import ENTRY, RevokedIdentity
 from sojourn.limits import SVIDS_PER_TASK
+from sojourn.tasks.ending import Ending
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.reasons import IDENTITY_REVOKED
 from sojourn.tasks.task import REVOKED, Task
@@ -30,24 +31,20 @@ def due_to(engine: TaskEngine, svids: Iterable[IssuedSvid]) -> list[Task]:
     return [task for task in engine.tasks.all() if not keys.isdisjoint(task.svids)]
 
 
-def end_of(engine: TaskEngine, identity: RevokedIdentity) -> list[Task]:
+def end_of(ending: Ending, identity: RevokedIdentity) -> list[Task]:
     """End the live tasks of an identity that is revoked, and those that are due to an SVID of it, with all that came of
     them. Return them.
     """
     found = [
         task
-        for task in engine.tasks.all()
+        for task in ending.engine.tasks.all()
         if identity.name == (task.entry_id if identity.kind == ENTRY else str(task.spiffe_id))
         or any(identity.covers(*each) for each in task.svids)
     ]
-    for task in found:
-        if task.live:
-            engine.end(task, REVOKED, IDENTITY_REVOKED)
+    ending.end_all(found, REVOKED, IDENTITY_REVOKED)
     return found
 
 
-def end_due_to(engine: TaskEngine, svids: Iterable[IssuedSvid]) -> None:
+def end_due_to(ending: Ending, svids: Iterable[IssuedSvid]) -> None:
     """End them, with all that came of them."""
-    for task in due_to(engine, svids):
-        if task.live:
-            engine.end(task, REVOKED, IDENTITY_REVOKED)
+    ending.end_all(due_to(ending.engine, svids), REVOKED, IDENTITY_REVOKED)

@@ -23,6 +23,7 @@ from sojourn.limits import DELEGATION_DEPTH, REATTACH_SECONDS
 from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks import rules
+from sojourn.tasks.ending import Ending
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.holders import Hold, Holders
@@ -76,6 +77,7 @@ class Recovery:
     def __init__(
         self,
         engine: TaskEngine,
+        ending: Ending,
         registry: Registry,
         holders: Holders,
         store: EarlierTasks,
@@ -83,6 +85,7 @@ class Recovery:
         alarms: Alarms,
     ) -> None:
         self._engine = engine
+        self._ending = ending
         self._registry = registry
         self._holders = holders
         self._store = store
@@ -103,9 +106,8 @@ class Recovery:
         self._alarms.after(REATTACH_SECONDS, self._close_window)
 
     def _close_window(self) -> None:
-        for task in self._engine.tasks.all():
-            if task.live and RESTART in task.suspensions:
-                self._engine.end(task, REVOKED, AGENT_RESTART)
+        left = [task for task in self._engine.tasks.all() if task.live and RESTART in task.suspensions]
+        self._ending.end_all(left, REVOKED, AGENT_RESTART)
 
     def _settle(self, journaled: JournaledTask) -> tuple[Task | TaskRecord, Event]:
         """Take one task over if it may live; return it, or what is to be written of its end."""

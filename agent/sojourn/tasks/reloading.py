@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from sojourn.limits import REDECIDED_AT_ONCE
 from sojourn.tasks import rules
 from sojourn.tasks.changing import Changing
+from sojourn.tasks.ending import end_all
 from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.grants import Authority
 from sojourn.tasks.policy import Param
@@ -53,16 +54,18 @@ class Reloading:
         if self._engine.shadow is not None:
             self._engine.shadow.replace(self._engine.shadow.types)
         found: list[Consequence] = []
+        gone: list[Task] = []
         for task in concerned:
             kind = types.get(task.type.name)
             if kind is None:
                 found.append(self._consequence(task, None))
-                self._engine.end(task, REVOKED, POLICY_CHANGED)  # with its children, which are of the type too
+                gone.append(task)  # with its children, which are of the type too
             else:
                 task.type = kind
         for task, kind in zip(concerned, before, strict=True):
             if task.live and task.state != PENDING and _asks_more(kind, task):
                 self._changing.supersede(task)
+        await end_all(self._engine, gone, REVOKED, POLICY_CHANGED)
         for number, task in enumerate(concerned):
             if number % REDECIDED_AT_ONCE == REDECIDED_AT_ONCE - 1:
                 await asyncio.sleep(0)  # others have their turn
@@ -70,7 +73,7 @@ class Reloading:
                 found.append(self._decide_again(task))
         await self._applied()
         for each in found:
-            await self._engine.journal.written(each.task.id)
+            await self._engine.journal.told(each.task.id)
         return found
 
     def on_applied(self, hook: Callable[[], Awaitable[None]]) -> None:

@@ -150,6 +150,7 @@ class Task:
     svids: Mapping[tuple[str, str], float] = field(default_factory=_nothing)  # that it is due to: (kind, ID) -> end
     superseded: int = 0  # the version at which all that it had been given died, though it lived on
     passes: tuple[str, ...] = ()  # origins that its egress proxy lets through without a token
+    doom: str = ""  # why it ends, if it is about to, and is over already for whoever uses it
     spent: Spent = field(default_factory=Spent)  # of the whole family, which shares it: budgets are for all together
 
     @property
@@ -201,6 +202,8 @@ class Task:
 
     def check_live(self, boot: float) -> None:
         """Raise TaskOver if the task has ended, or its time is up."""
+        if self.live and self.doom:
+            raise TaskOver(f"the task is over: {self.doom}")
         if self.live and boot >= self.deadline:
             raise TaskOver("the task is over: its time is up")
         if self.live and boot >= self.idle_deadline:

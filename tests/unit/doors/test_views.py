@@ -152,8 +152,7 @@ class TestManyTasks:
         monkeypatch.setattr(Changing, "suspend", fails)
         with pytest.raises(ZeroDivisionError):
             await api.suspend(BY, pb.ChangeTasksRequest(selection=pb.TaskSelection(spiffe_id=TRIAGE)))
-        assert {"suspended"} == {each.state for each in tasks} - {tasks[3].state}
-        assert "active" == tasks[3].state
+        assert {"suspended"} == {each.state for each in tasks}  # that one too: it is held before anything is awaited
 
     async def test_the_kill_switch(self, api, tasks):
         """It ends all, tells of some what became of them, and counts the others."""
@@ -269,7 +268,8 @@ async def test_revoked_svids():
         RevokedSvid(IssuedSvid("jwt", f"jti-{number:05}", "spiffe://example.org/a", "e1", 2_000_000_000), number // 7)
         for number in range(3_000)
     ]
-    api = RevokingApi(None, None, None, None, SimpleNamespace(all=lambda: list(revoked)), None, None)
+    known = SimpleNamespace(svids=lambda: list(revoked), identities=list, is_written=lambda _: True)
+    api = RevokingApi(None, None, None, None, known, None, None, None)
     found = [each for page in await pages(api.list, pb.ListRevocationsRequest(), "revoked") for each in page]
     assert {each.svid.id for each in revoked} == {each.id for each in found}
     assert (len(revoked), sorted((each.revoked_at for each in found), reverse=True)) == (
