@@ -47,6 +47,7 @@ CALLS_PER_TURN = 8  # of one caller's that are begun before others have a turn: 
 CALLS_PER_TURN_IN_COMPANY = 1  # while others ask for something too
 COMPANY_SECONDS = 10.0  # for which others count who have asked for something
 TURN_SECONDS = 0.001  # of reading; a turn is over then as well
+TURNS_BEGUN_PER_ROUND = 64  # of callers who ask for the first time in it, of however many
 TURNS_GIVEN_PER_ROUND = 16  # to callers who wait for another one, of however many they are
 PUSH_SECONDS = 0.005  # of pushes to streams, before others are answered
 ACCEPTED_PER_ROUND = 64  # connections, at some 10 us each: who waits behind them is not known before

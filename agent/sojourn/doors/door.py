@@ -81,15 +81,22 @@ class Door(Doorway[Peer]):
             return  # turned away
         try:
             peer = Peer.of_socket(arrival.connection, arrival.owner)
-        except (SojournError, OSError) as error:
+        except BaseException as error:
             self._turn_away(arrival)
+            if not isinstance(error, (SojournError, OSError)):
+                raise
             self._log(str(error), arrival.uid, arrival.owner, detail=getattr(error, "detail", ""))
             return
         self._arrivals.discard(arrival)
         caller = Caller(self, peer)
         self._callers.add(caller)
-        peer.process.on_exit(caller.abort)  # the process is gone: so are its streams and what it was about to ask
-        Opening(arrival.connection, caller, lambda: self.leave(caller, peer))
+        try:
+            peer.process.on_exit(caller.abort)  # the process is gone: so are its streams and what it was about to ask
+            Opening(arrival.connection, caller, lambda: self.leave(caller, peer))
+        except BaseException:
+            arrival.connection.close()
+            self.leave(caller, peer)
+            raise
 
     def _turn_away(self, arrival: "_Arrival") -> None:
         self._arrivals.discard(arrival)

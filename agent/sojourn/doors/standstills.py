@@ -145,12 +145,12 @@ class Watchdog:
     def _next(self, now: float) -> None:
         wary = now < self._wary_until
         seconds = WARY_BEAT_SECONDS if wary else BEAT_SECONDS
+        self._timer = self._loop.call_later(seconds, self._beat)  # first: without a beat signals would come without end
         if self._breaker is not None:
             self._breaker.set(WARY_BREAK_SECONDS if wary else STANDSTILL_SECONDS)
         self._beats += 1
-        self._computed, self._queued = time.thread_time(), self._queue.seconds()
         self._last = now
-        self._timer = self._loop.call_later(seconds, self._beat)
+        self._computed, self._queued = time.thread_time(), self._queue.seconds()
 
     def _stood(self, now: float, seconds: float) -> None:
         computing = min(time.thread_time() - self._computed, seconds)

@@ -17,6 +17,7 @@ from sojourn.limits import (
     COMPANY_SECONDS,
     MESSAGES_PER_ROUND,
     TURN_SECONDS,
+    TURNS_BEGUN_PER_ROUND,
     TURNS_GIVEN_PER_ROUND,
 )
 
@@ -66,6 +67,7 @@ class Turns:
         self._seconds = seconds
         self._lines: dict[int | str, Turn] = {}  # of this round, and with what waits for the next ones
         self._coming = False
+        self._begun = 0  # turns of callers that asked for none before, in this round
         self._last: int | str | None = None  # who had a turn last
         self._company_until = 0.0  # by that clock
 
@@ -75,6 +77,9 @@ class Turns:
         if turn is None:
             turn = self._lines[who] = Turn(self._calls(who))
             self._come()
+            if self._begun >= TURNS_BEGUN_PER_ROUND:  # so many callers have asked in this round: in one of the next
+                turn.over = True
+            self._begun += 1
         if turn.over or reader.read(turn):
             if turn.waiting is None:
                 turn.waiting = deque()
@@ -96,7 +101,7 @@ class Turns:
         """Give those who wait their next turn: not all at once, where they are many, so that whoever asks for little
         waits for few of them.
         """
-        self._coming = False
+        self._coming, self._begun = False, 0
         lines = {who: turn for who, turn in self._lines.items() if turn.waiting}
         self._lines = lines
         try:

@@ -7,6 +7,7 @@ Each step that leads to authority is on disk before it is true.
 import asyncio
 import secrets
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -15,6 +16,7 @@ import structlog
 from sojourn.documents import digest_of
 from sojourn.errors import FailedPrecondition, NeedsApproval, NotFound, PolicyDenied, TaskOver
 from sojourn.identity.entries import Entry
+from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.approvals import Approval, ApprovalRequest, Approver, Person
 from sojourn.oversight.audit import Audit
 from sojourn.oversight.reviews import Review, Reviews
@@ -214,7 +216,7 @@ class Approving:
         review = await self._owe_review(task)
         assert task.approval is not None
         try:
-            await engine.journal.written(task.id)  # what is decided and written next is of its newest state
+            await engine.journal.settled(task.id)  # what is decided and written next is of its newest state
             self._check_pending(task)
             version, decided = task.version, engine.decided(task)
             left = rules.still_allowed(task.type, task.principal(), task.authority, decided.context, decided)
@@ -240,7 +242,8 @@ class Approving:
                 raise TaskOver("what policy reads has changed meanwhile: the task is over")
         except BaseException:
             if review is not None:
-                await engine.journal.written(task.id)  # if it is over, that first
+                with suppress(NotOnDisk):
+                    await engine.journal.told(task.id)  # if it is over, that first
                 await self.reviews.withdraw(review)
             raise
         task.approval.given.append(approver)

@@ -82,14 +82,14 @@ class Changing:
             raise FailedPrecondition(f"the task is not suspended by {cause}, it is {why}")
 
     async def _resume(self, task: Task, cause: str, who: object, *, whole: bool) -> None:
-        await self._engine.journal.written(task.id)  # what is decided and written next is of its newest state
+        await self._engine.journal.settled(task.id)  # what is decided and written next is of its newest state
         self._check_suspended(task, cause)
         if who not in self._resuming.get((task.id, cause), ()):
             raise TaskOver("the task was suspended again meanwhile")
         if len(task.suspensions) > 1:
             task.resume(cause)
             self._changed(task, "task_resumed", cause=cause)
-            await self._engine.journal.written(task.id)
+            await self._engine.journal.told(task.id)
             return
         version, kind, revision = task.version, task.type, self._engine.facts_revision
         decided = self._engine.decided(task)

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import islice
 from math import ceil
 
-from sojourn.clock import Alarms, Clock
+from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.limits import TASKS_ENDED_AT_ONCE
 from sojourn.tasks.reasons import APPROVAL_EXPIRED, DEADLINE, IDLE
 from sojourn.tasks.task import EXPIRED, ONE_SHOT, PENDING, Task
@@ -23,6 +23,7 @@ class Deadlines:
         self._end = end
         self._over = self._time_up  # one for all alarms
         self._together: dict[int, dict[str, Task]] = {}  # one-shot tasks by the second that is over then
+        self._seconds: dict[int, Alarm] = {}  # that ring then
 
     def watch(self, task: Task) -> None:
         """End the task when its time is up, or when it was not used for too long; what was set before is off."""
@@ -53,6 +54,7 @@ class Deadlines:
         together = self._together.get(second)
         if together is not None and together.pop(task.id, None) is not None and not together:
             del self._together[second]
+            self._seconds.pop(second).cancel()
 
     def _time_up(self, task: Task) -> None:
         if task.live:
@@ -63,19 +65,22 @@ class Deadlines:
         together = self._together.get(second)
         if together is None:
             together = self._together[second] = {}
-            self._alarms.at(second, self._all_over, second)
+            self._seconds[second] = self._alarms.at(second, self._all_over, second)
         together[task.id] = task
 
     def _all_over(self, second: int) -> None:
         """End some of those whose time was up in this second, and the others behind what others have asked for."""
         together = self._together.get(second, {})
-        for task in list(islice(together.values(), TASKS_ENDED_AT_ONCE)):
-            together.pop(task.id, None)
-            self._time_up(task)
-        if together:
-            self._alarms.after(0, self._all_over, second)
-        else:
-            self._together.pop(second, None)
+        try:
+            for task in list(islice(together.values(), TASKS_ENDED_AT_ONCE)):
+                together.pop(task.id, None)
+                self._time_up(task)
+        finally:  # whatever becomes of one, the others' time is up
+            if together:
+                self._seconds[second] = self._alarms.after(0, self._all_over, second)
+            else:
+                self._together.pop(second, None)
+                self._seconds.pop(second, None)
 
     def _watch_idle(self, task: Task) -> None:
         if not task.live or task.type.idle_timeout is None or task.state == PENDING:

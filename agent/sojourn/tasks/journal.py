@@ -92,6 +92,15 @@ class Changes(Generic[Written]):
             if not waiting and self._waiting.get(name) is waiting:
                 del self._waiting[name]
 
+    async def settled(self, name: str) -> None:
+        """As `written`, for whoever would make a further change. Raise StoreFailed once one before was not taken."""
+        try:
+            await self.told(name)
+        except NotOnDisk as error:
+            raise StoreFailed(
+                f"an earlier change of the {self._thing} is not on disk yet: {error.public}", detail=error.detail
+            ) from error
+
     async def drain(self) -> None:
         """Return when everything is on disk."""
         await self._quiet.wait()

@@ -137,6 +137,26 @@ async def test_whoever_cannot_be_pinned(tmp_path: Path, monkeypatch: pytest.Monk
         assert (0, 0) == (site.admission.open, site.door.connections)
 
 
+@pytest.mark.parametrize("where", ["of_socket", "on_exit"])
+async def test_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Whatever goes wrong while a connection is taken in, it is closed, and its place is free."""
+    real = Peer.of_socket
+
+    def fails(*_: object) -> Any:
+        raise MemoryError
+
+    def of_socket(connection: socket.socket, owner: int | None = None) -> Peer:
+        peer = real(connection, owner)
+        monkeypatch.setattr(type(peer.process), "on_exit", fails)
+        return peer
+
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _said: None)
+    monkeypatch.setattr(door_module.Peer, "of_socket", fails if where == "of_socket" else of_socket)
+    async with Site(tmp_path).open() as site:
+        assert await site.ended(site.connect())
+        assert (0, 0, set()) == (site.admission.open, site.door.connections, site.door._arrivals)
+
+
 async def test_no_place(tmp_path: Path) -> None:
     """Who finds no place is closed at once, before anything is asked of the process; the others stay."""
     async with Site(tmp_path, places=1).open() as site:

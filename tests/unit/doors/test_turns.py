@@ -4,7 +4,13 @@ import asyncio
 
 import pytest
 from sojourn.doors.turns import Paces, Turn, Turns
-from sojourn.limits import COMPANY_SECONDS, MESSAGES_PER_ROUND, TURN_SECONDS, TURNS_GIVEN_PER_ROUND
+from sojourn.limits import (
+    COMPANY_SECONDS,
+    MESSAGES_PER_ROUND,
+    TURN_SECONDS,
+    TURNS_BEGUN_PER_ROUND,
+    TURNS_GIVEN_PER_ROUND,
+)
 
 
 class Reader:
@@ -124,6 +130,17 @@ class TestTurns:
         assert "b" == order[-1]
         assert 2 <= await rounds(turns)
         assert 2 * many + 1 == len(order)
+
+    async def test_of_very_many_who_ask(self, order: list[str]) -> None:
+        """However many callers ask in one round, so many turns are begun in it, and the others in the next ones."""
+        turns = Turns(1, 1)
+        for number in range(TURNS_BEGUN_PER_ROUND + 20):
+            turns.ask(number, Reader("a", 1, order))
+        assert TURNS_BEGUN_PER_ROUND == len(order)
+        await asyncio.sleep(0)
+        assert TURNS_BEGUN_PER_ROUND + TURNS_GIVEN_PER_ROUND == len(order)
+        await rounds(turns)
+        assert TURNS_BEGUN_PER_ROUND + 20 == len(order)
 
     async def test_of_one_that_breaks(self, order: list[str]) -> None:
         """A connection that cannot be read takes nobody else's turn."""

@@ -15,6 +15,8 @@ from sojourn.errors import (
     TaskOver,
     UnknownTaskType,
 )
+from sojourn.oautherrors import NotOnDisk
+from sojourn.tasks import journal as journal_module
 from sojourn.tasks.changing import Changing
 from sojourn.tasks.grants import Authority, Grant
 from sojourn.tasks.reasons import OPERATOR
@@ -411,3 +413,21 @@ class TestRepeated:
         """Other keys, and none, begin tasks of their own."""
         found = [await room.begin(key=key) for key in ("", "", "a", "b")]
         assert 4 == len(set(found))
+
+
+async def test_a_resumption_behind_what_the_disk_did_not_take(room, changing, task, monkeypatch):
+    """A task whose suspension is not on disk is not resumed, and whoever asks for that does not wait: once it is on disk
+    it can be.
+    """
+    monkeypatch.setattr(journal_module, "RETRY_SECONDS", 0)
+    room.store.failure = StoreFailed("not now")
+    with pytest.raises(NotOnDisk):
+        await changing.suspend(task, OPERATOR, "wait")
+    with pytest.raises(StoreFailed, match="an earlier change of the task is not on disk yet") as refused:
+        await changing.resume(task, OPERATOR)
+    assert not isinstance(refused.value, NotOnDisk)
+    assert "suspended" == task.state
+    room.store.failure = None
+    await room.engine.journal.drain()
+    await changing.resume(task, OPERATOR)
+    assert "active" == task.state

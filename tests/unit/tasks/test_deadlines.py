@@ -94,6 +94,34 @@ class TestTogether:
         later(room, 30)
         assert ("revoked", "admin") == (first.state, first.reason)
 
+    async def test_nothing_is_left_of_a_second(self, room):
+        """However often tasks begin and end before their time, one alarm is set for a second, or none."""
+
+        def armed():
+            return sum(not each.cancelled for *_, each in room.alarms._heap)
+
+        before = armed()
+        for _ in range(5):
+            task = await one_shot(room)
+            assert before + 1 == armed()
+            room.engine.end(task, "revoked", "admin")
+        assert (before, {}) == (armed(), room.engine.deadlines._seconds)
+
+    async def test_one_that_cannot_end(self, room, monkeypatch):
+        """Whatever goes wrong with one, the others of that second end."""
+        tasks = [await one_shot(room) for _ in range(3)]
+        end = room.engine.deadlines._end
+
+        def fails(task, state, reason):
+            if task is tasks[0]:
+                raise ZeroDivisionError
+            end(task, state, reason)
+
+        monkeypatch.setattr(room.engine.deadlines, "_end", fails)
+        later(room, 30)
+        room.alarms.ring_due()
+        assert [True, False, False] == [task.live for task in tasks]
+
     async def test_that_waited_for_approval(self, room):
         """One that was agreed to lives as long as it may from then on, and not until nobody would have agreed."""
         task = await one_shot(room, "approved", seconds=60)

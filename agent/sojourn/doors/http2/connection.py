@@ -191,6 +191,8 @@ class Connection(asyncio.Protocol):
             raise
         else:
             self._rest = data[at:] if at else data
+            if not at:
+                turn.spend(monotonic() - began)  # a piece of a frame is paid for as well
             if self._unsent:  # behind the first steps of the calls that this turn has begun
                 self._loop.call_soon(self.write, b"")
             if not self._waits:
