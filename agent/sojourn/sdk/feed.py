@@ -214,8 +214,9 @@ class TaskFeed:
             LOG.info("live tasks are heard of again for %s", " ".join(self._audiences))
             self._loss_told = False
         self._heard = self._boot()
-        if message.steady_seconds:
-            self._steady = message.steady_seconds - self._heard
+        if message.steady_seconds:  # one that lay unread for a while, as while this process was stopped, says less
+            ahead = message.steady_seconds - self._heard
+            self._steady = ahead if self._steady is None else max(self._steady, ahead)
         self._ready.set()
 
     def _part(self, message: validation_pb2.TaskFeed) -> _Coming:
@@ -232,8 +233,9 @@ class TaskFeed:
 
     def _begin(self, whole: _Coming) -> None:
         self._coming = None
+        if self._heard is None or whole.epoch != self.epoch:  # a new stream: the agent's machine may have been paused
+            self._steady = None
         self._tasks, self.keys, self.issuer, self.epoch = whole.tasks, whole.keys, whole.issuer, whole.epoch
-        self._steady = None
         for each in [each for waiting in self._waiting.values() for each in waiting]:
             each.set()
         for hook in self._hooks:

@@ -202,3 +202,33 @@ class TestInParts:
         await until(lambda: feed._coming is not None)
         boot.seconds += 0.1
         assert not feed.fresh
+
+
+class TestSteady:
+    async def test_read_late(self, agent: FakeAgent, feed: TaskFeed, boot: Boot) -> None:
+        """What lay unread, as while the process was stopped, does not set the agent's steady clock back: tokens that
+        have ended in the meantime stay so.
+        """
+        agent.push("WatchTasks", heartbeat(steady=5_000))
+        await until(lambda: feed.steady is not None)
+        boot.seconds += 10
+        agent.push("WatchTasks", heartbeat(steady=5_001), delta(live("t2")))
+        await until(lambda: feed.lookup("t2") is not None)
+        assert feed.steady == 5_010
+        agent.push("WatchTasks", snapshot([KEY], live("t3"), steady=5_002))
+        await until(lambda: feed.lookup("t3") is not None)
+        assert feed.steady == 5_010
+        agent.push("WatchTasks", heartbeat(steady=5_011))  # the message before it had been late already
+        await until(lambda: feed.steady == 5_011)
+
+    async def test_measured_anew(self, agent: FakeAgent, feed: TaskFeed) -> None:
+        """A new stream, and a new epoch, measure it anew: the agent's machine may have stood still, or be another."""
+        agent.push("WatchTasks", heartbeat(steady=5_000))
+        await until(lambda: feed.steady == 5_000)
+        agent.push("WatchTasks", snapshot([KEY], live("t2"), steady=70, epoch=2))
+        await until(lambda: feed.steady == 70)
+        agent.push("WatchTasks", None)
+        await until(lambda: not feed.fresh)
+        agent.push("WatchTasks", snapshot([KEY], live("t2"), steady=60, epoch=2))
+        await feed.wait_ready(5)
+        assert feed.steady == 60
