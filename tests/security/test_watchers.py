@@ -121,7 +121,9 @@ class TestSnapshots:
         async with aclosing(feed(api(room), HONEST)) as messages:
             first, *others = parts = [await hear(messages) for _ in range(3)]
             assert (await hear(messages)).HasField("heartbeat")
-        assert [(25, True), (25, True), (10, False)] == [(len(each.snapshot.tasks), each.snapshot.more) for each in parts]
+        assert [(25, True), (25, True), (10, False)] == [
+            (len(each.snapshot.tasks), each.snapshot.more) for each in parts
+        ]
         assert tasks == {each.id for part in parts for each in part.snapshot.tasks if each.live}
         assert all(each.epoch == first.epoch for each in others)
         assert first.issuer

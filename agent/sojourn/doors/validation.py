@@ -223,7 +223,7 @@ class ValidationApi:
             yield made
 
     async def _make_snapshot(self, audiences: frozenset[str]) -> list[bytes]:
-        """Of more tasks than one message takes, the others follow as further parts: none is in force before the last."""
+        """Of more tasks than one message takes, the others follow as parts: none is in force before the last."""
         engine, states = self._engine, list[pb.TaskState]()
         for place, task in enumerate(engine.tasks.all(), 1):
             if task.live and task.state != PENDING and not audiences.isdisjoint(task.authority.resources):
