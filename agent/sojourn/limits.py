@@ -70,6 +70,7 @@ MESSAGE_MAX_BYTES = 4 * 1024 * 1024  # answers, as clients take them
 ADMIN_MESSAGE_MAX_BYTES = 32 * 1024 * 1024  # ten thousand entries in one answer
 METADATA_MAX_BYTES = 16 * 1024
 LISTEN_BACKLOG = 1024
+PATH_LINKS_MAX = 40  # that lead to a socket, one to the other: as many as the kernel follows
 SOCKET_PATH_MAX_BYTES = 107  # sun_path
 HTTP_BODY_MAX_BYTES = 64 * 1024  # two tokens and some authorization_details
 HTTP_KEEP_ALIVE_SECONDS = 30

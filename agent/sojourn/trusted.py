@@ -4,8 +4,11 @@ import codecs
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from sojourn.errors import InvalidInput
+
+KUBELETS: Final = "..data"  # a link to the files of the day, in volumes that themselves have mode 0777 or 1777
 
 
 def read(path: Path, max_bytes: int) -> str:
@@ -30,6 +33,18 @@ def read(path: Path, max_bytes: int) -> str:
         return content.removeprefix(codecs.BOM_UTF8).decode()  # some editors put a mark before it
     except UnicodeDecodeError as error:
         raise InvalidInput(f"not UTF-8: {error.reason} at byte {error.start}") from error
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InvalidInput as check_owner does, or OSError. What the kubelet keeps in a volume is one folder further."""
+    status = os.stat(folder)
+    try:
+        check_owner(status)
+    except InvalidInput as error:
+        kept = folder / KUBELETS
+        if status.st_uid in {0, os.geteuid()} and kept.is_dir():
+            raise InvalidInput(f"can be written by others, as the kubelet mounts it: name {str(kept)!r}") from error
+        raise
 
 
 def check_owner(status: os.stat_result) -> None:

@@ -65,8 +65,16 @@ def jwks(*keys: SigningKey) -> bytes:
     return json.dumps({"keys": [dict(key.public.jwk) for key in keys]}).encode()
 
 
-def snapshot(keys: Sequence[SigningKey], *tasks: pb.TaskState, epoch: int = 1) -> pb.TaskFeed:
-    return pb.TaskFeed(snapshot=pb.Snapshot(tasks=tasks), epoch=epoch, issuer=ISSUER, keys=jwks(*keys))
+def snapshot(
+    keys: Sequence[SigningKey], *tasks: pb.TaskState, epoch: int = 1, more: bool = False, steady: float = 0
+) -> pb.TaskFeed:
+    said = pb.Snapshot(tasks=tasks, more=more)
+    return pb.TaskFeed(snapshot=said, epoch=epoch, issuer=ISSUER, keys=jwks(*keys), steady_seconds=steady)
+
+
+def part(*tasks: pb.TaskState, epoch: int = 1, more: bool = False) -> pb.TaskFeed:
+    """One of a snapshot's that is not its first."""
+    return pb.TaskFeed(snapshot=pb.Snapshot(tasks=tasks, more=more), epoch=epoch)
 
 
 def delta(*tasks: pb.TaskState, epoch: int = 1, keys: Sequence[SigningKey] = ()) -> pb.TaskFeed:

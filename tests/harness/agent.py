@@ -51,7 +51,10 @@ class AgentProcess:
         self._as_user = as_user
         self._under = under
         if as_user is not None:
-            os.chown(self.folder, as_user, as_user)
+            # The folder stays root's: what another user makes in /tmp, clients of third users do not believe.
+            for each, mode in ((self.data_dir, 0o700), (self.folder / "run", 0o755)):
+                each.mkdir(mode)
+                os.chown(each, as_user, as_user)
             if config is None:  # the sample may lie where only root can enter
                 self.config = Path(shutil.copytree(SAMPLES, self.folder / "samples")) / self.config.name
         self.process: subprocess.Popen[str] | None = None

@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -75,3 +76,34 @@ async def test_S3_another_users_socket_in_the_agents_place(agent: AgentProcess) 
         [again] = await client.fetch_jwt_svids(["a"])
         assert svid.spiffe_id == again.spiffe_id
         await verifier.feed.wait_ready(20)
+
+
+@pytest.fixture
+def common() -> Iterator[Path]:
+    """A folder like /tmp, in one that only root may write."""
+    with tempfile.TemporaryDirectory(prefix="sojourn-test-", dir="/tmp") as above:
+        os.chmod(above, 0o755)
+        made = Path(above, "common")
+        made.mkdir()
+        made.chmod(0o1777)
+        yield made
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("by", ["a link", "a folder"])
+def test_S3_a_place_that_another_user_made(common: Path, by: str) -> None:
+    """Where an agent's folder would be in one like /tmp, and is not yet, another user makes it, or a link to one of
+    their own: nobody calls who listens there.
+    """
+    path = common / "sojourn" / "agent.sock"
+    theirs = path.parent if by == "a folder" else common.parent / "theirs"
+    theirs.mkdir(mode=0o755)
+    os.chown(theirs, ATTACKER, ATTACKER)
+    if theirs != path.parent:
+        path.parent.symlink_to(theirs)
+        os.lchown(path.parent, ATTACKER, ATTACKER)
+    with false_agent(str(theirs / "agent.sock")) as heard:
+        because = f"belongs to user {ATTACKER}, in a folder that others may write"
+        with SyncClient(str(path)) as client, pytest.raises(Unreachable, match=because):
+            client.fetch_jwt_svids(["a"])
+    assert [] == heard

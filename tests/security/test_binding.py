@@ -165,12 +165,21 @@ async def test_another_request(service: Service, request_: dict[str, Any]) -> No
 
 
 async def test_the_same_content_as_something_else(service: Service) -> None:
-    """A token for one request with JSON is not good for the same bytes as a form, or packed."""
-    content = b'{"a=1&cents=9900&b": 1}'
+    """A token for one request with JSON, or with parts, is not good for the same bytes as a form, or packed."""
+    parts = b'--b1\r\nContent-Disposition: form-data; name="note"\r\n\r\n&cents=9900&\r\n--b1--\r\n'
+    for content, honest in (
+        (b'{"a=1&cents=9900&b": 1}', "application/json"),
+        (parts, "multipart/form-data; boundary=b1"),
+        (b"--b1--\r\n", "multipart/form-data; boundary=b1"),
+    ):
+        await _as_something_else(service, content, honest)
+
+
+async def _as_something_else(service: Service, content: bytes, honest: str) -> None:
     token = service.token(params_digest=bound.of_http("DELETE", PATH, content))
     shown = ("Authorization", f"Bearer {token}")
     request = {"method": "DELETE", "path": PATH, "content": content}
-    assert isinstance(await service.send(shown, ("content-type", "application/json"), **request), TaskToken)
+    assert isinstance(await service.send(shown, ("content-type", honest), **request), TaskToken)
     for header in (("content-type", "application/x-www-form-urlencoded"), ("content-encoding", "gzip")):
         refused(await service.send(shown, header, **request), 400, "invalid_request")
 

@@ -113,17 +113,22 @@ class TestSnapshots:
             assert {late.id, *(task.id for task in tasks[1:-1])} == {name for name, lives in live.items() if lives}
 
     async def test_in_messages(self, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A snapshot of more tasks than a message takes comes in several, the others as changes: no task is missing."""
+        """A snapshot of more tasks than a message takes comes in several parts, of which all but the last say
+        that more follow: no task is missing.
+        """
         monkeypatch.setattr(module, "SNAPSHOT_TASKS_PER_MESSAGE", 25)
         tasks = {(await room.begin()).id for _ in range(TASKS)}
         async with aclosing(feed(api(room), HONEST)) as messages:
-            first = await hear(messages)
-            others = [await hear(messages) for _ in range(2)]
+            first, *others = parts = [await hear(messages) for _ in range(3)]
             assert (await hear(messages)).HasField("heartbeat")
-        told = [first.snapshot.tasks, *(each.delta.tasks for each in others)]
-        assert [25, 25, 10] == [len(each) for each in told]
-        assert tasks == {each.id for part in told for each in part if each.live}
+        assert [(25, True), (25, True), (10, False)] == [
+            (len(each.snapshot.tasks), each.snapshot.more) for each in parts
+        ]
+        assert tasks == {each.id for part in parts for each in part.snapshot.tasks if each.live}
         assert all(each.epoch == first.epoch for each in others)
+        assert first.issuer
+        assert first.keys
+        assert others[-1].steady_seconds
 
     async def test_one_callers_in_turn(self, room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of one caller one snapshot is made at a time; another caller's does not wait for those."""

@@ -14,7 +14,7 @@ ATTESTORS = ROOT.parent.parent / "attestors" / "sojourn_attestors"
 
 # Each layer may import itself and those above it in this list, nothing below. A package stands for all its modules.
 LAYERS = [
-    ["descriptors", "errors", "hooks", "installing", "limits", "lean", "shares", "wholefile"],
+    ["descriptors", "errors", "hooks", "installing", "limits", "lean", "pathowners", "shares", "wholefile"],
     ["oautherrors"],
     [
         "allowance",
@@ -255,6 +255,7 @@ HOMES = {
 }
 SEES_PROC = [
     "attestation.host",
+    "pathowners",
     "contracts.attestorcase",
     "attestation.attestor",
     "attestation.cgroups",
@@ -279,6 +280,7 @@ SDK_SEES = [
         "installing",
         "keyupdates",
         "limits",
+        "pathowners",
         "oautherrors",
         "spiffe",
         "sdk",

@@ -7,15 +7,21 @@ import socket
 import stat
 from pathlib import Path
 
+import structlog
+
 from sojourn.descriptors import take_no_descriptors
 from sojourn.errors import CannotStart
 from sojourn.limits import LISTEN_BACKLOG, SOCKET_PATH_MAX_BYTES
+from sojourn.pathowners import Exposed, walk
+
+log = structlog.get_logger()
 
 
 def bind(path: Path, mode: int) -> socket.socket:
     """Return a listening, non-blocking socket at `path` with exactly `mode`. Raise CannotStart with what to do.
 
-    The folder is made if it is missing (0755), and must be ours or root's and not writable by others. The socket is
+    The folder is made if it is missing (0755), and must be ours or root's and not writable by others. Whether clients
+    of other users will believe a socket there is said in the log, if they will not. The socket is
     bound under another name with no permissions, given its mode, and only then moved to its path.
     """
     if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES - len(".new"):
@@ -39,6 +45,7 @@ def bind(path: Path, mode: int) -> socket.socket:
         listener.close()
         _drop_scratch(scratch)
         raise CannotStart(f"cannot make the socket {str(path)!r}: {error.strerror}; choose another path") from error
+    _check_way(path)
     return listener
 
 
@@ -69,6 +76,16 @@ def _check_folder(folder: Path) -> None:
         raise CannotStart(f"the folder {str(folder)!r} belongs to user {status.st_uid}: sockets go into one of our own")
     if status.st_mode & 0o022:  # in a sticky one, too, another user could take our place when we have gone
         raise CannotStart(f"the folder {str(folder)!r} can be written by others: chmod go-w it, or choose another")
+
+
+def _check_way(path: Path) -> None:
+    """Log why clients of third users will not call here: root's agent they call anywhere, another user's not."""
+    if (own := os.geteuid()) == 0:
+        return
+    try:
+        walk(os.fspath(path), {0, own}, {0})
+    except (Exposed, OSError) as error:
+        log.warning("socket_not_believed", socket=str(path), by="clients of other users", error=f"it is {error}")
 
 
 def _clear(path: Path) -> None:

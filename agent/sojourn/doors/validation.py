@@ -223,7 +223,7 @@ class ValidationApi:
             yield made
 
     async def _make_snapshot(self, audiences: frozenset[str]) -> list[bytes]:
-        """Of more tasks than one message takes, the others follow as changes."""
+        """Of more tasks than one message takes, the others follow as parts: none is in force before the last."""
         engine, states = self._engine, list[pb.TaskState]()
         for place, task in enumerate(engine.tasks.all(), 1):
             if task.live and task.state != PENDING and not audiences.isdisjoint(task.authority.resources):
@@ -231,12 +231,12 @@ class ValidationApi:
             if place % SNAPSHOT_TASKS_AT_ONCE == 0:
                 await asyncio.sleep(0)
         most = SNAPSHOT_TASKS_PER_MESSAGE
-        first, *others = [states[at : at + most] for at in range(0, max(1, len(states)), most)]
-        snapshot = pb.Snapshot(tasks=first)
-        feed = pb.TaskFeed(snapshot=snapshot, epoch=engine.epoch, issuer=engine.issuer, keys=engine.keys.jwks)
-        feed.steady_seconds = engine.issuing.steady()
-        behind = [pb.TaskFeed(delta=pb.Delta(tasks=each), epoch=engine.epoch) for each in others]
-        return [each.SerializeToString() for each in (feed, *behind)]
+        parts = [pb.Snapshot(tasks=states[at : at + most], more=True) for at in range(0, max(1, len(states)), most)]
+        parts[-1].more = False
+        messages = [pb.TaskFeed(snapshot=part, epoch=engine.epoch) for part in parts]
+        messages[0].issuer, messages[0].keys = engine.issuer, engine.keys.jwks
+        messages[-1].steady_seconds = engine.issuing.steady()
+        return [each.SerializeToString() for each in messages]
 
     def _check_serves(self, standing: Standing, audiences: Sequence[str]) -> None:
         """Raise Refused if a caller is no workload of the services behind these: their tasks are no business of others.

@@ -130,7 +130,7 @@ class FollowedFolder:
     def _read(self) -> list[Declared] | InvalidConfig:
         """What the files say, or what is wrong with them: that others may have written them, too."""
         try:
-            trusted.check_owner(os.stat(self.folder))
+            trusted.check_folder(self.folder)
             names = self._watched.names()
         except OSError as error:
             return InvalidConfig([f"{self.folder}: cannot be read: {error.strerror}"])

@@ -1,13 +1,16 @@
 """The agent's socket as it stands at its path, and whether to believe whoever has put it there.
 
 In a folder that others may write another user can take the agent's place while it does not run, and tell services that
-forged tokens are good. So the socket must be root's, this user's own, or the user's whose it was before; and is
+forged tokens are good. So the socket must be root's, this user's own, or the user's whose it was before, or the way
+to it must be one on which nobody else can have put it there (see `pathowners`); and is
 connected to by a handle on it, so that no other one can be put in its place in between.
 """
 
 import os
 import stat
 from collections.abc import Callable
+
+from sojourn.pathowners import Exposed, named, overflow, walk
 
 
 class AgentSocket:
@@ -38,23 +41,24 @@ class AgentSocket:
         if self.distrust or not stat.S_ISSOCK(status.st_mode):
             os.close(handle)
             return None
-        self._owner, self._key = status.st_uid, (status.st_dev, status.st_ino)
+        self._key = (status.st_dev, status.st_ino)
+        if status.st_uid != overflow():  # which is many users'
+            self._owner = status.st_uid
         return handle
 
     def _why_not(self, status: os.stat_result) -> str:
         """Why it is not to be believed; empty: it is."""
         if status.st_uid in {0, self._uid(), self._owner} or not stat.S_ISSOCK(status.st_mode):
             return ""
-        whose = f"the socket {self.path!r} belongs to user {status.st_uid}"
+        whose = f"the socket {self.path!r} belongs to {named(status.st_uid)}"
         if self._owner is not None:
             return f"{whose}, and was user {self._owner}'s before: another user may have taken the agent's place"
-        folder = os.path.dirname(os.path.realpath(self.path))
         try:
-            around = os.stat(folder)
-        except OSError:
-            return f"{whose}, and its folder cannot be looked at"
-        if around.st_mode & (stat.S_IWOTH | stat.S_IWGRP):
-            return f"{whose}, in a folder that others may write: whoever they are, they may have put it there"
-        if around.st_uid not in {0, self._uid(), status.st_uid}:
-            return f"{whose}, in a folder of user {around.st_uid}'s"
+            found = walk(self.path, {0, self._uid(), status.st_uid}, {0, self._uid()})
+        except Exposed as error:
+            return f"{whose}, {error}"
+        except OSError as error:
+            return f"{whose}, and the way there cannot be looked at: {error.strerror}"
+        if (found.st_dev, found.st_ino) != (status.st_dev, status.st_ino):
+            return f"{whose}, and another one stands there by now"
         return ""

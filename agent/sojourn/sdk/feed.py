@@ -36,10 +36,51 @@ class TaskKnown:
     suspended: bool = False  # not live for now; may be live again with the same version
 
 
+class _Tasks:
+    """What is known of tasks: at most LIVE_TASKS live ones, and the last ENDED_TASKS_KEPT ended ones."""
+
+    def __init__(self) -> None:
+        self._live: dict[str, TaskKnown] = {}
+        self._ended: OrderedDict[str, TaskKnown] = OrderedDict()
+
+    def lookup(self, task_id: str) -> TaskKnown | None:
+        return self._live.get(task_id) or self._ended.get(task_id)
+
+    def note(self, state: validation_pb2.TaskState) -> bool:
+        """Take what is said of a task. False: it is older than what is known."""
+        before = self.lookup(state.id)
+        ended = before is not None and not before.live and not before.suspended
+        # An end is only taken back by a greater version, and a suspension not by a smaller one.
+        if before is not None and state.live and not before.live and state.version < before.version + ended:
+            return False
+        least = max(state.version, before.version if before else 0)
+        known = TaskKnown(least, state.live, state.reason, state.suspended)
+        self._live.pop(state.id, None)
+        self._ended.pop(state.id, None)
+        if not known.live:
+            self._ended[state.id] = known
+            while len(self._ended) > ENDED_TASKS_KEPT:
+                self._ended.popitem(last=False)
+        elif len(self._live) < LIVE_TASKS:
+            self._live[state.id] = known
+        return True
+
+
+@dataclass(slots=True)
+class _Coming:
+    """A snapshot of which the last part has not come yet: nothing of it is in force."""
+
+    epoch: int
+    issuer: str
+    keys: Mapping[str, PublicKey]
+    tasks: _Tasks
+
+
 class TaskFeed:
     """Follows the feed for `audiences`, for use as `async with TaskFeed(client, audiences) as feed`.
 
-    Knows at most LIVE_TASKS live tasks and the last ENDED_TASKS_KEPT ended ones; of any other it says nothing. An
+    Knows at most LIVE_TASKS live tasks and the last ENDED_TASKS_KEPT ended ones; of any other it says nothing. What
+    it knows is replaced by a snapshot once that is whole, and by none that breaks off. An
     agent whose epoch is older than that of before is not believed: its database was put back, or it is another one.
     """
 
@@ -49,8 +90,8 @@ class TaskFeed:
         self._boot = boot
         self._heard: float | None = None  # None: no snapshot on this stream yet
         self._steady: float | None = None  # how far the agent's steady clock is ahead of our boot clock
-        self._live: dict[str, TaskKnown] = {}
-        self._ended: OrderedDict[str, TaskKnown] = OrderedDict()
+        self._tasks = _Tasks()
+        self._coming: _Coming | None = None
         self._ready = asyncio.Event()
         self.error: SojournError | None = None  # why the feed was last lost
         self._loss_told = False
@@ -104,7 +145,7 @@ class TaskFeed:
 
     def lookup(self, task_id: str) -> TaskKnown | None:
         """What is known of a task; None: nothing, so ask the agent."""
-        return self._live.get(task_id) or self._ended.get(task_id)
+        return self._tasks.lookup(task_id)
 
     async def wait_news(self, task_id: str, timeout_seconds: float) -> None:
         """Return when something is heard of a task, when all is heard anew, or after `timeout_seconds`."""
@@ -149,12 +190,17 @@ class TaskFeed:
             LOG.warning("nothing is heard of live tasks for %s: %s", " ".join(self._audiences), error.public)
             self._loss_told = True
         self.error = error
-        self._heard = None
+        self._heard = self._coming = None
         self._ready.clear()
 
     def _take(self, message: validation_pb2.TaskFeed) -> None:
         if message.HasField("snapshot"):
-            self._begin(message)
+            coming = self._part(message)
+            if message.snapshot.more:  # what was heard before goes stale, if the other parts do not come
+                return
+            self._begin(coming)
+        elif self._coming is not None:
+            raise Unavailable("the feed's snapshot broke off")
         elif self._heard is None:
             raise Unavailable("the feed did not begin with a snapshot")
         elif message.epoch not in {0, self.epoch}:
@@ -168,42 +214,37 @@ class TaskFeed:
             LOG.info("live tasks are heard of again for %s", " ".join(self._audiences))
             self._loss_told = False
         self._heard = self._boot()
-        if message.steady_seconds:
-            self._steady = message.steady_seconds - self._heard
+        if message.steady_seconds:  # one that lay unread for a while, as while this process was stopped, says less
+            ahead = message.steady_seconds - self._heard
+            self._steady = ahead if self._steady is None else max(self._steady, ahead)
         self._ready.set()
 
-    def _begin(self, message: validation_pb2.TaskFeed) -> None:
-        if message.epoch < self.epoch:
-            raise Unavailable(f"the agent's epoch has gone back from {self.epoch} to {message.epoch}")
-        keys = jwk_set(message.keys)
-        self._live.clear()
-        self._ended.clear()
-        self.keys, self.issuer, self.epoch = keys, message.issuer, message.epoch
-        self._steady = None
+    def _part(self, message: validation_pb2.TaskFeed) -> _Coming:
+        """Take the first part of a snapshot, or one that follows it."""
+        if (coming := self._coming) is None:
+            if message.epoch < self.epoch:
+                raise Unavailable(f"the agent's epoch has gone back from {self.epoch} to {message.epoch}")
+            coming = self._coming = _Coming(message.epoch, message.issuer, jwk_set(message.keys), _Tasks())
+        elif message.epoch != coming.epoch:
+            raise Unavailable("the agent has begun a new epoch within a snapshot")
         for state in message.snapshot.tasks:
-            self._note(state)
+            coming.tasks.note(state)
+        return coming
+
+    def _begin(self, whole: _Coming) -> None:
+        self._coming = None
+        if self._heard is None or whole.epoch != self.epoch:  # a new stream: the agent's machine may have been paused
+            self._steady = None
+        self._tasks, self.keys, self.issuer, self.epoch = whole.tasks, whole.keys, whole.issuer, whole.epoch
         for each in [each for waiting in self._waiting.values() for each in waiting]:
             each.set()
         for hook in self._hooks:
             hook("")
 
     def _note(self, state: validation_pb2.TaskState) -> None:
-        before = self.lookup(state.id)
-        ended = before is not None and not before.live and not before.suspended
-        # An end is only taken back by a greater version, and a suspension not by a smaller one.
-        if before is not None and state.live and not before.live and state.version < before.version + ended:
+        if not self._tasks.note(state):
             return
-        least = max(state.version, before.version if before else 0)
-        known = TaskKnown(least, state.live, state.reason, state.suspended)
         for each in self._waiting.get(state.id, ()):
             each.set()
         for hook in self._hooks:
             hook(state.id)
-        self._live.pop(state.id, None)
-        self._ended.pop(state.id, None)
-        if not known.live:
-            self._ended[state.id] = known
-            while len(self._ended) > ENDED_TASKS_KEPT:
-                self._ended.popitem(last=False)
-        elif len(self._live) < LIVE_TASKS:
-            self._live[state.id] = known

@@ -264,7 +264,7 @@ def _fields(rules: Mapping[str, ParamRule] | Mapping[str, FactRule]) -> Fields:
 def load(folder: Path) -> TypeSet:
     """Load every task type of a folder, whole or not at all. Raise InvalidPolicy with the faults of all files."""
     try:
-        trusted.check_owner(folder.stat())
+        trusted.check_folder(folder)
         names = type_names(folder)
     except OSError as error:
         raise InvalidPolicy(f"{folder}: cannot be read: {error.strerror}") from error

@@ -11,6 +11,7 @@ from sojourn.descriptors import take_no_descriptors
 from sojourn.doors.binding import bind, unbind
 from sojourn.errors import CannotStart
 from sojourn.limits import SOCKET_PATH_MAX_BYTES
+from structlog.testing import capture_logs
 
 
 @pytest.fixture
@@ -212,3 +213,35 @@ class TestDescriptors:
                 socket.send_fds(client, [b"GET"], [0])
             client.sendall(b"GET")
             assert b"GET" == accepted.recv(10)
+
+
+class TestTheWayThere:
+    @pytest.fixture
+    def said(self, monkeypatch, tmp_path):
+        """What is logged when another user than root binds below a folder of this mode."""
+
+        def bound_below(mode):
+            monkeypatch.setattr(os, "geteuid", lambda: 4711)
+            above = tmp_path / "above"
+            above.mkdir()
+            above.chmod(mode)
+            path = above / "own" / "agent.sock"
+            path.parent.mkdir(0o755)
+            os.chown(path.parent, 4711, 4711)
+            with capture_logs() as logs:
+                bind(path, 0o600).close()
+            return [(each["event"], each["error"]) for each in logs]
+
+        return bound_below
+
+    @pytest.mark.root
+    def test_where_third_users_believe_it(self, said):
+        """In a folder that root made for the agent's user nothing is said."""
+        assert [] == said(0o755)
+
+    @pytest.mark.root
+    def test_where_they_do_not(self, said, tmp_path):
+        """In a folder that the user made in one like /tmp the agent listens, and says that others will not call."""
+        ((event, error),) = said(0o1777)
+        assert "socket_not_believed" == event
+        assert f"in a folder that others may write, '{tmp_path}/above'" in error

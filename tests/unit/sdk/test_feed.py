@@ -2,16 +2,20 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from datetime import UTC, datetime
 
 import grpc
 import pytest
 from fakes.fake_agent import Fail, FakeAgent
-from fakes.task_feed import AUDIENCE, ISSUER, Boot, delta, heartbeat, live, over, signing_key, snapshot
+from fakes.task_feed import AUDIENCE, ISSUER, Boot, delta, heartbeat, live, over, part, signing_key, snapshot, token
+from sojourn._pb.sojourn.v1 import validation_pb2 as pb
 from sojourn.errors import Unavailable
 from sojourn.limits import ENDED_TASKS_KEPT, LIVE_TASKS
 from sojourn.sdk import feed as feeds
 from sojourn.sdk.client import Client
 from sojourn.sdk.feed import STALE_SECONDS, TaskFeed, TaskKnown
+from sojourn.sdk.verifier import TaskVerifier
+from sojourn.tasks import tokens
 
 KEY = signing_key()
 
@@ -138,8 +142,93 @@ async def test_hooks(agent: FakeAgent, feed: TaskFeed) -> None:
     assert ["t1", "t2"] == heard
     agent.push("WatchTasks", snapshot([KEY], live("t3")))
     await until(lambda: feed.lookup("t3") is not None)
-    assert ["t1", "t2", "t3", ""] == heard
+    assert ["t1", "t2", ""] == heard
     end()
     agent.push("WatchTasks", delta(live("t4")))
     await until(lambda: feed.lookup("t4") is not None)
-    assert ["t1", "t2", "t3", ""] == heard
+    assert ["t1", "t2", ""] == heard
+
+
+class TestInParts:
+    async def test_a_streams_first(self, agent: FakeAgent, client: Client) -> None:
+        """A stream that begins with a snapshot in parts is ready with the last of them, and not before."""
+        agent.push("WatchTasks", snapshot([KEY], live("t1"), more=True), part(live("t2"), more=True))
+        async with TaskFeed(client, [AUDIENCE]) as feed:
+            with pytest.raises(Unavailable):
+                await feed.wait_ready(0.2)
+            assert not feed.fresh
+            agent.push("WatchTasks", part(live("t3")))
+            await feed.wait_ready(5)
+            assert all(feed.lookup(each) is not None for each in ("t1", "t2", "t3"))
+            assert (ISSUER, {"k1"}) == (feed.issuer, set(feed.keys))
+
+    async def test_in_force_with_the_last(self, agent: FakeAgent, client: Client, feed: TaskFeed) -> None:
+        """What was known before stays until the last part has come; only then is anybody told. So what began with a
+        token of a task in a later part goes on.
+        """
+        heard: list[str] = []
+        feed.on_news(heard.append)
+        verifier = TaskVerifier(client, AUDIENCE, feed=feed)
+        good = tokens.verify(token(KEY), keys=feed.keys, issuer=ISSUER, audience=AUDIENCE, now=datetime.now(UTC))
+        waiting = asyncio.create_task(verifier.wait_over(good))
+        agent.push("WatchTasks", delta(live("t0")), snapshot([KEY], live("t2"), more=True), part(live("t3"), more=True))
+        await until(lambda: feed._coming is not None and feed._coming.tasks.lookup("t3") is not None)
+        assert (TaskKnown(5, True, ""), None, ["t0"]) == (feed.lookup("t1"), feed.lookup("t2"), heard)
+        agent.push("WatchTasks", part(live("t1", 5)))
+        await until(lambda: feed.lookup("t2") is not None)
+        assert (None, ["t0", ""]) == (feed.lookup("t0"), heard)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not waiting.done()
+        agent.push("WatchTasks", snapshot([KEY], live("t2")))
+        async with asyncio.timeout(5):
+            assert "nothing is heard of it any more" in await waiting
+
+    @pytest.mark.parametrize("then", [heartbeat(), delta(live("t3")), part(live("t3"), epoch=2), None])
+    async def test_broken_off(self, agent: FakeAgent, feed: TaskFeed, then: pb.TaskFeed | None) -> None:
+        """Parts that break off are no snapshot: nothing is fresh until there is a whole one."""
+        agent.push("WatchTasks", snapshot([KEY], live("t2"), more=True), then)
+        await until(lambda: not feed.fresh)
+        assert feed.lookup("t2") is None
+        agent.push("WatchTasks", None, snapshot([KEY], live("t4")))
+        await feed.wait_ready(5)
+        assert (None, None) == (feed.lookup("t2"), feed.lookup("t3"))
+        assert feed.lookup("t4") is not None
+
+    async def test_no_sign_of_life(self, agent: FakeAgent, feed: TaskFeed, boot: Boot) -> None:
+        """A part does not keep fresh what was known before it."""
+        boot.seconds += STALE_SECONDS - 0.1
+        agent.push("WatchTasks", snapshot([KEY], live("t2"), more=True))
+        await until(lambda: feed._coming is not None)
+        boot.seconds += 0.1
+        assert not feed.fresh
+
+
+class TestSteady:
+    async def test_read_late(self, agent: FakeAgent, feed: TaskFeed, boot: Boot) -> None:
+        """What lay unread, as while the process was stopped, does not set the agent's steady clock back: tokens that
+        have ended in the meantime stay so.
+        """
+        agent.push("WatchTasks", heartbeat(steady=5_000))
+        await until(lambda: feed.steady is not None)
+        boot.seconds += 10
+        agent.push("WatchTasks", heartbeat(steady=5_001), delta(live("t2")))
+        await until(lambda: feed.lookup("t2") is not None)
+        assert feed.steady == 5_010
+        agent.push("WatchTasks", snapshot([KEY], live("t3"), steady=5_002))
+        await until(lambda: feed.lookup("t3") is not None)
+        assert feed.steady == 5_010
+        agent.push("WatchTasks", heartbeat(steady=5_011))  # the message before it had been late already
+        await until(lambda: feed.steady == 5_011)
+
+    async def test_measured_anew(self, agent: FakeAgent, feed: TaskFeed) -> None:
+        """A new stream, and a new epoch, measure it anew: the agent's machine may have stood still, or be another."""
+        agent.push("WatchTasks", heartbeat(steady=5_000))
+        await until(lambda: feed.steady == 5_000)
+        agent.push("WatchTasks", snapshot([KEY], live("t2"), steady=70, epoch=2))
+        await until(lambda: feed.steady == 70)
+        agent.push("WatchTasks", None)
+        await until(lambda: not feed.fresh)
+        agent.push("WatchTasks", snapshot([KEY], live("t2"), steady=60, epoch=2))
+        await feed.wait_ready(5)
+        assert feed.steady == 60

@@ -217,10 +217,12 @@ class TaskState(_message.Message):
     def __init__(self, id: _Optional[str] = ..., version: _Optional[int] = ..., live: _Optional[bool] = ..., reason: _Optional[str] = ..., suspended: _Optional[bool] = ...) -> None: ...
 
 class Snapshot(_message.Message):
-    __slots__ = ("tasks",)
+    __slots__ = ("tasks", "more")
     TASKS_FIELD_NUMBER: _ClassVar[int]
+    MORE_FIELD_NUMBER: _ClassVar[int]
     tasks: _containers.RepeatedCompositeFieldContainer[TaskState]
-    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskState, _Mapping]]] = ...) -> None: ...
+    more: bool
+    def __init__(self, tasks: _Optional[_Iterable[_Union[TaskState, _Mapping]]] = ..., more: _Optional[bool] = ...) -> None: ...
 
 class Delta(_message.Message):
     __slots__ = ("tasks",)
