@@ -31,7 +31,7 @@ from sojourn.doors.revoking import RevokingApi
 from sojourn.errors import SojournError
 from sojourn.identity.issued import JWT, X509, IssuedSvid
 from sojourn.identity.revocations import RETRY_SECONDS
-from sojourn.identity.revoked import Revoked
+from sojourn.identity.revoked import Revoked, Times
 from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.revocations import RevocationTable
@@ -59,9 +59,9 @@ class GatedStore(FakeRevocationStore):
         super().__init__(revoked)
         self.gate = Turnstile()
 
-    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event]) -> None:
+    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event], times: Times) -> None:
         await self.gate.wait()
-        await super().put(revoked, events)
+        await super().put(revoked, events, times)
 
 
 @dataclass(eq=False)
@@ -208,7 +208,7 @@ class Life:
             each.task.cancel()
         self.running.clear()
         written = GatedStore(copy.deepcopy(list(self.store.rows.values())))
-        written.events, written.ran = list(self.store.events), self.store.ran
+        written.events, written.times = list(self.store.events), self.store.times
         self.store.gate.close()  # what waits there is lost
         self.store = written
         self.open()

@@ -2,8 +2,9 @@
 
 An identity is revoked by one row: whatever was issued for it before is no longer good, however much that is, and what
 it is given from then on is. Single SVIDs have a row each. What is taken away is so at once; it is written then, again
-and again until it is on disk. Rows are forgotten by how long the agent has run since, and never by the wall clock:
-one that stands ahead for a while takes nothing from the list.
+and again until it is on disk. Rows are forgotten once two things hold: the agent has run for longer since than any SVID
+lives, so that a wall clock that stands ahead for a while takes nothing from the list; and what is revoked has ended by
+the wall clock, which may have stood ahead when it was issued.
 """
 
 import asyncio
@@ -21,12 +22,13 @@ from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import InvalidToken, LimitExceeded, SojournError
 from sojourn.hooks import Hooks
 from sojourn.identity.issued import JWT, X509, IssuedSvid
-from sojourn.identity.revoked import ENTRY, RevocationStore, Revoked, RevokedIdentity, RevokedSvid
+from sojourn.identity.revoked import ENTRY, RevocationStore, Revoked, RevokedIdentity, RevokedSvid, Watch
 from sojourn.limits import (
     REVOCATION_ROWS,
     REVOCATIONS_KEPT_SECONDS,
     REVOKED_IDENTITIES,
     REVOKED_SVIDS,
+    SVID_TTL_MAX_SECONDS,
 )
 from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.audit import Event
@@ -37,6 +39,7 @@ log = structlog.get_logger()
 LOOK_SECONDS = 3_600.0
 RETRY_SECONDS = 1.0
 SIGN_AGAIN = timedelta(days=1)
+CLOCK_SLACK_SECONDS = 86_400  # of the latest wall time: it is written down when it has gone on by half as much
 ENDED_SLACK_SECONDS = 86_400  # for which a leaf stays on the lists that go out, for verifiers whose clock runs behind
 
 
@@ -67,7 +70,7 @@ class Revocations:
         self._orders: dict[str | bytes, int] = {}  # by SPIFFE ID, or by the mark of an entry: what is older is revoked
         for identity in kept.identities:
             self._hold(identity)
-        self._ran_before, self._began = kept.ran, clock.boot()
+        self._watch, self._latest_kept = Watch(clock, kept.times), kept.times.latest
         self._last_order = stamps.first_order(epoch + 1) - 1
         signer.order = max([stamps.first_order(epoch), *(each.order for each in kept.identities)])
         self._unwritten: dict[tuple[str, str], Revoked] = {}
@@ -78,6 +81,7 @@ class Revocations:
         self._signed_at = clock.now()
         self.crls: tuple[bytes, ...] = ()
         self._sign()
+        alarms.after(0.0, self._remember)
         alarms.after(LOOK_SECONDS, self._look)
         alarms.on_step(self._stepped)
 
@@ -135,21 +139,25 @@ class Revocations:
 
     def next_identity(self, kind: str, name: str) -> RevokedIdentity:
         """All that an entry, or a SPIFFE ID, was ever given; `put_identity` revokes it. What is signed from now on is
-        not of it.
+        not of it. Raise LimitExceeded: nothing was taken away.
         """
+        if not self._has_room(kind, name) and self._oldest() is None:
+            raise LimitExceeded(f"more than {REVOKED_IDENTITIES} identities would be revoked at once")
         if self._signer.order >= self._last_order:
             raise LimitExceeded("too many identities were revoked since the start: restart the agent")
         self._signer.order += 1
-        now = int(self._clock.now().timestamp())
-        return RevokedIdentity(kind, name, self._signer.order, now, self._ran)
+        now, times = int(self._clock.now().timestamp()), self._watch.look()
+        ends_by = times.latest + SVID_TTL_MAX_SECONDS + CLOCK_SLACK_SECONDS
+        return RevokedIdentity(kind, name, self._signer.order, now, times.ran, ends_by=ends_by)
 
     def put_identity(self, identity: RevokedIdentity, in_use: Sequence[IssuedSvid] = ()) -> None:
         """Revoke an identity, as one row, from now on. It is not on disk yet: `settle` writes it.
 
-        `in_use`: X.509-SVIDs of it that are known of. Raise LimitExceeded.
+        `in_use`: X.509-SVIDs of it that are known of.
         """
-        if identity.key not in self._identities and len(self._identities) >= REVOKED_IDENTITIES:
-            raise LimitExceeded(f"more than {REVOKED_IDENTITIES} identities would be revoked at once")
+        if not self._has_room(*identity.key) and (oldest := self._oldest()) is not None:
+            self._forget([oldest])
+            self._background.run(self._quietly(self._drop([oldest])))
         self._hold(identity)
         self._unwritten[identity.key] = identity
         self._list(identity, in_use)
@@ -192,12 +200,21 @@ class Revocations:
         ]
 
     def _revoked(self, svid: IssuedSvid, *, whole: bool = False) -> RevokedSvid:
-        return RevokedSvid(svid, int(self._clock.now().timestamp()), self._ran, whole)
+        return RevokedSvid(svid, int(self._clock.now().timestamp()), self._watch.ran, whole)
 
     def _hold(self, identity: RevokedIdentity) -> None:
         self._identities[identity.key] = identity
         mark: str | bytes = stamps.entry_mark(identity.name) if identity.kind == ENTRY else identity.name
         self._orders[mark] = max(identity.order, self._orders.get(mark, stamps.OLDEST))
+
+    def _has_room(self, kind: str, name: str) -> bool:
+        return (kind, name) in self._identities or len(self._identities) < REVOKED_IDENTITIES
+
+    def _oldest(self) -> RevokedIdentity | None:
+        """The one that makes room for others: it was revoked long ago, and is kept because the wall clock once stood
+        far ahead.
+        """
+        return min(filter(self._has_run_since, self._identities.values()), key=lambda each: each.order, default=None)
 
     def _put(self, fresh: Sequence[RevokedSvid]) -> None:
         for each in fresh:
@@ -253,11 +270,13 @@ class Revocations:
             revoked, events = dict(self._unwritten), list(self._events)
             if not revoked and not events:
                 return
+            times = self._watch.look()
             try:
-                await self._store.put(list(revoked.values()), events)
+                await self._store.put(list(revoked.values()), events, times)
             except BaseException:
                 self._try_again()
                 raise
+            self._latest_kept = times.latest
             del self._events[: len(events)]
             for key, each in revoked.items():
                 if self._unwritten.get(key) is each:
@@ -280,8 +299,7 @@ class Revocations:
 
     async def close(self) -> None:
         """The agent stops: write what is not on disk, if that can be."""
-        if self._unwritten or self._events:
-            await self._quietly(self._write())
+        await self._quietly(self._write() if self._unwritten or self._events else self._drop(()))
         await self._background.quiet()
 
     # --- lists that go out, and the end -----------------------------------------------------------------------------
@@ -303,6 +321,7 @@ class Revocations:
 
     def _stepped(self) -> None:
         """The wall clock was set: the lists are to name what has not ended by it."""
+        self._remember()
         if self._svids:
             self._sign()
             self.on_change.tell()
@@ -311,22 +330,32 @@ class Revocations:
         """Forget what has ended for sure, and sign the lists anew before verifiers would find them too old."""
         self._alarms.after(LOOK_SECONDS, self._look)
         if not self._svids and not self._identities:
+            self._remember()
             return
         known: list[Revoked] = [*self._svids.values(), *self._identities.values()]
         gone = [each for each in known if self._is_over(each)]
         self._forget(gone)
-        self._background.run(self._quietly(self._store.drop(gone, self._ran)))
+        self._background.run(self._quietly(self._drop(gone)))
         if gone or (self.crls and abs(self._clock.now() - self._signed_at) > SIGN_AGAIN):
             self._sign()
             self.on_change.tell()
 
-    @property
-    def _ran(self) -> int:
-        """For how many seconds the agent has run, over all of its starts: so much time has passed at the least."""
-        return self._ran_before + int(self._clock.boot() - self._began)
+    def _remember(self) -> None:
+        """Write down the latest wall time, if it has gone on far since that was done."""
+        if self._watch.look().latest - self._latest_kept > CLOCK_SLACK_SECONDS // 2:
+            self._background.run(self._quietly(self._drop(())))
+
+    async def _drop(self, gone: Sequence[Revoked]) -> None:
+        times = self._watch.look()
+        await self._store.drop(gone, times)
+        self._latest_kept = times.latest
 
     def _is_over(self, revoked: Revoked) -> bool:
-        return revoked.ran + REVOCATIONS_KEPT_SECONDS <= self._ran and self.is_written(revoked)
+        ended = revoked.svid.expires_at + ENDED_SLACK_SECONDS if isinstance(revoked, RevokedSvid) else revoked.ends_by
+        return self._has_run_since(revoked) and ended <= self._clock.now().timestamp()
+
+    def _has_run_since(self, revoked: Revoked) -> bool:
+        return revoked.ran + REVOCATIONS_KEPT_SECONDS <= self._watch.ran and self.is_written(revoked)
 
     def _forget(self, gone: Sequence[Revoked]) -> None:
         for each in gone:
@@ -349,4 +378,4 @@ class Revocations:
         self._forget(gone)
         for each in gone:
             self._unwritten.pop(each.key, None)
-        self._background.run(self._quietly(self._store.drop(gone, self._ran)))
+        self._background.run(self._quietly(self._drop(gone)))

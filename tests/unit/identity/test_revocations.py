@@ -22,6 +22,7 @@ from sojourn.spiffe.ids import SpiffeId
 
 WEB = SpiffeId.parse("spiffe://example.org/web")
 HOUR = timedelta(hours=1)
+DAY = 86_400
 
 
 async def nothing():
@@ -309,6 +310,89 @@ class TestTime:
                 await room.list._background.quiet()
             room.restart(signer=False)
         assert (0, {}) == (len(room.list), room.store.rows)
+
+    @pytest.mark.parametrize(
+        "back", ["by a step", "while it does not run", "while it does not run, and at its end it was killed"]
+    )
+    async def test_what_a_clock_that_was_ahead_has_made(self, room, back):
+        """What was issued while the clock stood a month ahead ends a month later: it is denied until then, whether it was
+        revoked by itself or with its identity, then or once the clock is right, and forgotten after.
+        """
+        room.clock.step_wall(30 * DAY)
+        if back == "by a step":
+            room.alarms.ring_due()
+        else:
+            room.restart(signer=False)
+        room.alarms.ring_due()
+        await room.list._background.quiet()
+        token, (_, single) = room.jwt()[0], room.jwt()
+        await room.list.revoke([single])
+        if back == "while it does not run":
+            await room.list.close()
+        room.clock.step_wall(-30 * DAY)
+        if back == "by a step":
+            room.alarms.ring_due()
+        else:
+            room.restart(signer=False)
+        await room.revoke(NAME)
+        for day in range(42):
+            expected = (day < 32, day < 38)
+            assert expected == (room.list.denies("jwt", single.id, None), room.is_revoked(token)), day
+            await self.run_a_day(room)
+        assert (0, {}) == (len(room.list), room.store.rows)
+
+    async def run_a_day(self, room):
+        room.clock.advance(DAY)
+        room.alarms.ring_due()
+        await room.list._background.quiet()
+
+    async def test_what_takes_away_with_a_clock_that_is_far_ahead(self, room):
+        """A step that the agent notices late counts as it went on: it was so far ahead until then."""
+        room.clock.step_wall(20 * DAY)
+        room.alarms.ring_due()
+        room.clock.advance(10 * DAY)
+        token = room.jwt()[0]
+        room.clock.step_wall(-30 * DAY)
+        await room.revoke(NAME)
+        for _ in range(30):
+            await self.run_a_day(room)
+        assert room.is_revoked(token)
+
+    async def test_identities_of_a_clock_in_another_year(self, room, monkeypatch):
+        """Those that were revoked more than eight days of running ago make room for others, the oldest first, if the clock
+        once stood years ahead; sooner they do not.
+        """
+        monkeypatch.setattr(module, "REVOKED_IDENTITIES", 2)
+        room.clock.step_wall(2_000 * DAY)
+        room.alarms.ring_due()
+        room.clock.step_wall(-2_000 * DAY)
+        room.alarms.ring_due()
+        await room.revoke(NAME)
+        await room.revoke(ENTRY)
+        with pytest.raises(LimitExceeded):
+            room.list.next_identity(NAME, "spiffe://example.org/third")
+        for _ in range(9):
+            await self.run_a_day(room)
+        assert 2 == len(room.list)
+        third = room.list.next_identity(NAME, "spiffe://example.org/third")
+        room.list.put_identity(third)
+        await room.list.settle(third, nothing, lambda _: Event(1, "svids_revoked", "{}"))
+        await room.list._background.quiet()
+        assert ["e1", third.name] == sorted(each.name for each in room.list.identities())
+        assert ["e1", third.name] == sorted(each.name for each in room.store.identities)
+
+    @pytest.mark.parametrize("ending", ["stops", "is killed after a revocation"])
+    async def test_an_agent_that_runs_for_minutes_at_a_time(self, room, ending):
+        """It counts how long it has run when it stops, and with each revocation, and not by the hour alone."""
+        await room.revoke(NAME)
+        for number in range(20):
+            room.clock.advance(DAY // 2 if ending == "stops" else 3_000)
+            if ending == "stops":
+                await room.list.close()
+            else:
+                await room.list.revoke([room.jwt()[1]])
+            assert (number + 1) * (DAY // 2 if ending == "stops" else 3_000) == room.store.times.ran
+            room.restart(signer=False)
 
     async def test_signed_anew(self, room):
         """A list is signed anew before it would be too old for those who read it."""
