@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from heapq import nlargest
 from typing import Protocol
 
 import structlog
@@ -158,8 +159,11 @@ class Revocations:
         if not self._has_room(*identity.key) and (oldest := self._oldest()) is not None:
             self._forget([oldest])
             self._background.run(self._quietly(self._drop([oldest])))
+        if (before := self._identities.get(identity.key)) is not None:
+            identity = replace(identity, x509_svids=before.x509_svids, left_out=before.left_out)
         self._hold(identity)
         self._unwritten[identity.key] = identity
+        self._try_again()  # whatever becomes of the rest of it
         self._list(identity, in_use)
         self._sign()
         self.on_change.tell()
@@ -176,18 +180,23 @@ class Revocations:
         Raise NotOnDisk if it is in force alone.
         """
         try:
-            found = [each for each in await find() if each.kind == X509]
-            if self._list(identity, found):
-                self._sign()
-                self.on_change.tell()
-        except SojournError as error:
-            log.error("revoked_svids_not_found", reason=error.public, detail=error.detail, spiffe_id=identity.name)
+            await self._list_found(identity, find)
+            now = self._identities.get(identity.key, identity)
+            await self._written([event(now)])
         except BaseException:
             self._try_again()
             raise
-        now = self._identities.get(identity.key, identity)
-        await self._written([event(now)])
         return now
+
+    async def _list_found(self, identity: RevokedIdentity, find: Callable[[], Awaitable[Sequence[IssuedSvid]]]) -> None:
+        try:
+            found = [each for each in await find() if each.kind == X509]
+        except SojournError as error:
+            log.error("revoked_svids_not_found", reason=error.public, detail=error.detail, spiffe_id=identity.name)
+            return
+        if self._list(identity, found):
+            self._sign()
+            self.on_change.tell()
 
     def of_identity(self, identity: RevokedIdentity) -> list[RevokedSvid]:
         """Its X.509-SVIDs that are on the lists that go out and have not ended."""
@@ -233,8 +242,9 @@ class Revocations:
         room = (REVOKED_SVIDS - self._alive(X509)) // 2
         fresh = [self._revoked(each, whole=True) for each in latest[: max(0, room)]]
         now = self._identities[identity.key]
+        left_out = max(now.left_out, len(latest)) - len(fresh)  # what was left out is among those that are found again
         self._identities[identity.key] = self._unwritten[identity.key] = replace(
-            now, x509_svids=now.x509_svids + len(fresh), left_out=now.left_out + len(latest) - len(fresh)
+            now, x509_svids=now.x509_svids + len(fresh), left_out=max(0, left_out)
         )
         self._put(fresh)
         self._forget_some()
@@ -306,6 +316,11 @@ class Revocations:
 
     def _sign(self) -> None:
         listed_from = self._clock.now().timestamp() - ENDED_SLACK_SECONDS
+        listed = [
+            each for each in self._svids.values() if each.svid.kind == X509 and each.svid.expires_at > listed_from
+        ]
+        if len(listed) > REVOKED_SVIDS:  # those that have not ended, and the latest that have
+            listed = nlargest(REVOKED_SVIDS, listed, key=lambda each: each.svid.expires_at)
         leaves = [
             RevokedLeaf(
                 int(each.svid.id, 16),
@@ -313,8 +328,7 @@ class Revocations:
                 each.svid.root_id,
                 datetime.fromtimestamp(each.revoked_at, UTC),
             )
-            for each in self._svids.values()
-            if each.svid.kind == X509 and each.svid.expires_at > listed_from
+            for each in listed
         ]
         self.crls = self._signer.sign_crls(leaves)
         self._signed_at = self._clock.now()

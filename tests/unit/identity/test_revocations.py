@@ -187,6 +187,40 @@ class TestIdentities:
         await room.list.revoke([single])
         assert single.id in room.listed()
 
+    async def test_a_repeated_revocation(self, room, monkeypatch):
+        """What was listed and left out before is told again, and each once: also of what is found in two ways."""
+        monkeypatch.setattr(module, "REVOKED_SVIDS", 8)
+        svids = [room.x509(HOUR + timedelta(minutes=each)) for each in range(10)]
+
+        async def found():
+            return svids
+
+        shown = await room.revoke(NAME, svids, found)
+        assert (6, 4) == (shown.x509_svids, shown.left_out)
+        again = await room.revoke(NAME, [], found)
+        assert (7, 3) == (again.x509_svids, again.left_out)
+        assert 7 == len(room.listed())
+
+    async def test_what_fails_midway(self, room):
+        """A revocation that is not settled, whatever failed, is written all the same."""
+
+        def fails(_):
+            raise RuntimeError("test")
+
+        for settles in (False, True):
+            token = room.jwt()[0]
+            identity = room.list.next_identity(NAME, str(WEB))
+            room.list.put_identity(identity)
+            if settles:
+                with pytest.raises(RuntimeError):
+                    await room.list.settle(identity, nothing, fails)
+            room.clock.advance(RETRY_SECONDS)
+            room.alarms.ring_due()
+            await room.list._background.quiet()
+            assert [identity.order] == [each.order for each in room.store.identities]
+            room.restart()
+            assert room.is_revoked(token)
+
     async def test_svids_that_cannot_be_looked_for(self, room):
         """If the journal cannot be read, the identity is revoked, and what is in use of it is in the CRLs."""
         svid = room.x509()
@@ -403,6 +437,16 @@ class TestTime:
             room.alarms.ring_due()
         await room.list._background.quiet()
         assert (True, heard + 1) == (before != room.list.crls, room.heard)
+
+    async def test_what_has_ended_and_what_has_not(self, room, monkeypatch):
+        """No more SVIDs go out in the lists than a client takes: first what has not ended, then what ended last."""
+        monkeypatch.setattr(module, "REVOKED_SVIDS", 4)
+        ended = [room.x509(HOUR + timedelta(minutes=each)) for each in range(4)]
+        await room.list.revoke(ended)
+        room.clock.advance(2 * 3_600)
+        alive = [room.x509() for _ in range(2)]
+        await room.list.revoke(alive)
+        assert {each.id for each in (*alive, *ended[2:])} == room.listed()
 
     async def test_what_has_ended_is_not_shown(self, room):
         """What would have ended by now is not shown as revoked."""
