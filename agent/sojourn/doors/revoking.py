@@ -13,7 +13,7 @@ from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
 from sojourn.identity.revoked import ENTRY, NAME, RevokedIdentity, RevokedSvid
-from sojourn.limits import AUDITED_TEXT, REVOCATIONS_LISTED, REVOKED_TOLD
+from sojourn.limits import AUDITED_TEXT, ENTRY_ID_MAX_BYTES, REVOCATIONS_LISTED, REVOKED_TOLD
 from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine
@@ -82,8 +82,8 @@ class RevokingApi:
         if which == "svid_id":
             return await self._revoke_one(value.lower() if _is_serial(value) else value, said)
         if which == "entry_id":
-            if self._registry.get(value) is None and not await self._issued.find(entry_id=value):
-                raise NotFound("entry not found")
+            if len(value) > ENTRY_ID_MAX_BYTES:
+                raise InvalidInput(f"the entry's ID is longer than {ENTRY_ID_MAX_BYTES} characters")
             return await self._revoke_all(ENTRY, value, said)
         with told_as(InvalidInput, "invalid SPIFFE ID"):
             value = str(SpiffeId.parse(value))
@@ -113,6 +113,7 @@ class RevokingApi:
         """All that an identity was given so far. What is taken away is so before anything is awaited: first its tasks,
         whatever becomes of the list.
         """
+        registered = kind == NAME or self._registry.get(name) is not None
         identity = self._revocations.next_identity(kind, name)
         ended = end_of(self._engine, identity)
         self._identities.revoke_identity(identity)
@@ -137,7 +138,10 @@ class RevokingApi:
         await self._on_disk()
         known = self._revocations.of_identity(revoked)[:REVOKED_TOLD]
         return pb.RevokeSvidsResponse(
-            revoked=map(self._message, known), ended_tasks=len(ended), identity=self._identity_message(revoked)
+            revoked=map(self._message, known),
+            ended_tasks=len(ended),
+            identity=self._identity_message(revoked),
+            unknown=not (registered or ended or revoked.x509_svids or revoked.left_out),
         )
 
     async def _on_disk(self) -> None:
