@@ -1,6 +1,7 @@
 """Of sojourn.v1.Admin: replacing SVIDs before their time, and revoking them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
@@ -14,6 +15,7 @@ from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
 from sojourn.identity.revoked import ENTRY, NAME, RevokedIdentity, RevokedSvid
 from sojourn.limits import AUDITED_TEXT, ENTRY_ID_MAX_BYTES, REVOCATIONS_LISTED, REVOKED_TOLD
+from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.engine import TaskEngine
@@ -111,7 +113,7 @@ class RevokingApi:
 
     async def _revoke_all(self, kind: str, name: str, said: Mapping[str, Any]) -> pb.RevokeSvidsResponse:
         """All that an identity was given so far. What is taken away is so before anything is awaited: first its tasks,
-        whatever becomes of the list.
+        whatever becomes of the list. So it is written, too: no kill in between has it revoked while its tasks go on.
         """
         registered = kind == NAME or self._registry.get(name) is not None
         identity = self._revocations.next_identity(kind, name)
@@ -132,6 +134,8 @@ class RevokingApi:
             }
             return self._audit.event("svids_revoked", {**fields, **said})
 
+        with suppress(NotOnDisk):  # it is asked for again
+            await self._on_disk()
         revoked = await self._revocations.settle(
             identity, lambda: self._issued.find(**{kind: name, "kind": X509}), event
         )

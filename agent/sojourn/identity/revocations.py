@@ -39,6 +39,7 @@ from sojourn.spiffe.jwtsvid import JwtSvid
 log = structlog.get_logger()
 LOOK_SECONDS = 3_600.0
 RETRY_SECONDS = 1.0
+UNSETTLED_SECONDS = 30.0  # for the ends of tasks to be on disk; the row is written then, whatever became of its caller
 SIGN_AGAIN = timedelta(days=1)
 CLOCK_SLACK_SECONDS = 86_400  # of the latest wall time: it is written down when it has gone on by half as much
 ENDED_SLACK_SECONDS = 86_400  # for which a leaf stays on the lists that go out, for verifiers whose clock runs behind
@@ -163,7 +164,7 @@ class Revocations:
             identity = replace(identity, x509_svids=before.x509_svids, left_out=before.left_out)
         self._hold(identity)
         self._unwritten[identity.key] = identity
-        self._try_again()  # whatever becomes of the rest of it
+        self._alarms.after(UNSETTLED_SECONDS, self._try_again)
         self._list(identity, in_use)
         self._sign()
         self.on_change.tell()

@@ -14,7 +14,7 @@ from sojourn.clock import Alarms
 from sojourn.errors import InvalidToken, LimitExceeded, StoreFull
 from sojourn.identity import revocations as module
 from sojourn.identity.issued import Issued, IssuedSvid
-from sojourn.identity.revocations import LOOK_SECONDS, RETRY_SECONDS, Revocations
+from sojourn.identity.revocations import LOOK_SECONDS, RETRY_SECONDS, UNSETTLED_SECONDS, Revocations
 from sojourn.identity.revoked import ENTRY, NAME
 from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.audit import Audit, Event, Record
@@ -214,8 +214,9 @@ class TestIdentities:
             if settles:
                 with pytest.raises(RuntimeError):
                     await room.list.settle(identity, nothing, fails)
-            room.clock.advance(RETRY_SECONDS)
-            room.alarms.ring_due()
+            for seconds in (RETRY_SECONDS,) if settles else (UNSETTLED_SECONDS, RETRY_SECONDS):
+                room.clock.advance(seconds)
+                room.alarms.ring_due()
             await room.list._background.quiet()
             assert [identity.order] == [each.order for each in room.store.identities]
             room.restart()
