@@ -14,7 +14,7 @@ from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
 from sojourn.identity.revoked import ENTRY, NAME, RevokedIdentity, RevokedSvid
-from sojourn.limits import AUDITED_TEXT, ENTRY_ID_MAX_BYTES, REVOCATIONS_LISTED, REVOKED_TOLD
+from sojourn.limits import AUDITED_TEXT, ENTRY_ID_MAX_BYTES, PAGE_BYTES, REVOCATIONS_LISTED, REVOKED_TOLD
 from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
@@ -158,9 +158,13 @@ class RevokingApi:
         page, token = self._pages.page(self._revocations.svids(), request)
         answer = pb.ListRevocationsResponse(revoked=page, next_page_token=token)
         if not request.page_token:
-            identities = self._revocations.identities()
-            answer.identities.extend(map(self._identity_message, identities[:REVOCATIONS_LISTED]))
-            answer.left_out = max(0, len(identities) - REVOCATIONS_LISTED)
+            identities, room = self._revocations.identities(), PAGE_BYTES
+            for message in map(self._identity_message, identities[:REVOCATIONS_LISTED]):
+                room -= message.ByteSize()
+                if room < 0:
+                    break
+                answer.identities.append(message)
+            answer.left_out = len(identities) - len(answer.identities)
         return answer
 
     def _check_entry(self, entry_id: str) -> None:
