@@ -334,6 +334,7 @@ async def killed(folder: Path) -> None:
         closing.callback(room.close)
         entry = next(entry for entry in room.registry if entry.spiffe_id.path == "/web")
         for number in range(6):
+            room.clock.advance(10)
             token = room.issuing.jwt.get(entry, [f"a{number}"])
             identity = room.revocations.next_identity("spiffe_id", str(entry.spiffe_id))
             room.revocations.put_identity(identity)
@@ -342,7 +343,7 @@ async def killed(folder: Path) -> None:
             )
             wal = path.with_name("sojourn.db-wal")
             acts.append((str(token.claims["jti"]), path.read_bytes(), wal.read_bytes()))
-        spiffe_id = entry.spiffe_id
+        spiffe_id, ended = entry.spiffe_id, int(room.clock.now().timestamp())
     for number, (_, database_bytes, wal_bytes) in enumerate(acts):
         place = folder / f"copy{number}"
         place.mkdir()
@@ -355,6 +356,8 @@ async def killed(folder: Path) -> None:
             closing.callback(room.close)
             found = [room.revocations.denies(JWT, jti, spiffe_id) for jti, _, _ in acts]
             assert [each <= number for each in range(len(acts))] == found
+            ran = 10 * (number + 1)
+            assert Times(ran, ended - 10 * len(acts) + ran) == RevocationTable(database, records).load().times
             assert number + 1 == len(await records.tail(100))
             assert "" == (await records.verify())[2]
 
