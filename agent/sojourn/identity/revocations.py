@@ -161,7 +161,8 @@ class Revocations:
             self._forget([oldest])
             self._background.run(self._quietly(self._drop([oldest])))
         if (before := self._identities.get(identity.key)) is not None:
-            identity = replace(identity, x509_svids=before.x509_svids, left_out=before.left_out)
+            latest = max(identity, before, key=lambda each: each.order)  # they may come in another order
+            identity = replace(latest, x509_svids=before.x509_svids, left_out=before.left_out)
         self._hold(identity)
         self._unwritten[identity.key] = identity
         self._alarms.after(UNSETTLED_SECONDS, self._try_again)

@@ -201,6 +201,19 @@ class TestIdentities:
         assert (7, 3) == (again.x509_svids, again.left_out)
         assert 7 == len(room.listed())
 
+    async def test_two_at_once(self, room):
+        """Of two revocations of one identity the later counts, whichever is put on the list first."""
+        first = room.list.next_identity(NAME, str(WEB))
+        between = room.jwt()[0]
+        second = room.list.next_identity(NAME, str(WEB))
+        for identity in (second, first):
+            room.list.put_identity(identity)
+        for identity in (second, first):
+            await room.list.settle(identity, nothing, lambda _: Event(1, "svids_revoked", "{}"))
+        assert room.is_revoked(between)
+        room.restart()
+        assert room.is_revoked(between)
+
     async def test_what_fails_midway(self, room):
         """A revocation that is not settled, whatever failed, is written all the same."""
 
