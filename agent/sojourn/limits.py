@@ -88,11 +88,13 @@ JWT_SVIDS_KEPT_PER_ENTRY_BYTES = 2 * 1024 * 1024
 JWT_AUDIENCES_ANEW = 100  # that the configuration names
 SVIDS_UNWATCHED_KEPT = 10_000  # with keys, that nobody watches: a fleet's past identities; each is about 10 KiB
 REISSUED_AT_ONCE = 20  # X.509-SVIDs, before others have a turn: about 5 ms
-REVOKED_SVIDS = 20_000  # of a kind, that have not ended: a CRL with all of them, 40 bytes each, fits into an answer
+REVOKED_SVIDS = (
+    20_000  # of a kind, that have not ended; in CRLs, also of what has: 40 bytes each, which fit into an answer
+)
 REVOCATION_ROWS = 2 * REVOKED_SVIDS  # also of what has ended, which is forgotten last
 REVOKED_IDENTITIES = 20_000  # each by one row, however many SVIDs it has had; some 500 bytes
-REVOCATIONS_KEPT_SECONDS = SVID_TTL_MAX_SECONDS + 86_400  # that the agent has run: by then all has ended for sure
-REVOCATIONS_LISTED = 5_000  # of each kind, in one answer
+REVOCATIONS_KEPT_SECONDS = SVID_TTL_MAX_SECONDS + 86_400  # that the agent has run, at the least
+REVOCATIONS_LISTED = 5_000  # identities in one answer, and no more than PAGE_BYTES of them
 REVOKED_TOLD = 100  # of an identity's X.509-SVIDs, in one answer and one record
 QUIET_SECONDS = 0.05  # after which no more answers are expected
 UNMATCHED_HOLD_SECONDS = 1.0  # so that a registration just behind a fetch is not missed

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from sojourn.errors import SojournError
-from sojourn.identity.revoked import Kept, Revoked, RevokedIdentity, RevokedSvid
+from sojourn.identity.revoked import Kept, Revoked, RevokedIdentity, RevokedSvid, Times
 from sojourn.oversight.audit import Event
 
 
@@ -13,7 +13,7 @@ class FakeRevocationStore:
     def __init__(self, revoked: Sequence[Revoked] = ()) -> None:
         self.rows = {each.key: each for each in revoked}
         self.events: list[Event] = []
-        self.ran = 0
+        self.times = Times()
         self.failure: SojournError | None = None
 
     @property
@@ -25,17 +25,18 @@ class FakeRevocationStore:
         return [each for each in self.rows.values() if isinstance(each, RevokedIdentity)]
 
     def load(self) -> Kept:
-        return Kept(self.svids, self.identities, self.ran)
+        return Kept(self.svids, self.identities, self.times)
 
-    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event]) -> None:
+    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event], times: Times) -> None:
         if self.failure is not None:
             raise self.failure
         self.rows.update({each.key: each for each in revoked})
         self.events += events
+        self.times = times
 
-    async def drop(self, revoked: Sequence[Revoked], ran: int) -> None:
+    async def drop(self, revoked: Sequence[Revoked], times: Times) -> None:
         if self.failure is not None:
             raise self.failure
         for each in revoked:
             self.rows.pop(each.key, None)
-        self.ran = ran
+        self.times = times

@@ -308,13 +308,28 @@ class TestRevoke:
         for arguments, status in (
             ((), 2),
             (("--serial", "abcdef"), 1),
-            (("--entry", "nobody"), 1),
+            (("--entry", "n" * 256), 1),
             (("--spiffe-id", "nobody"), 1),
             (("--serial", "a", "--entry", "b"), 2),
         ):
             done = own.run("svid", "revoke", *arguments, check=False)
             assert (status, True) == (done.returncode, done.stderr.startswith("error: "))
         assert {"revoked": [], "identities": [], "left_out": 0} == own.json("svid", "revoked")
+
+    def test_an_entry_that_nobody_knows(self, own: AgentProcess) -> None:
+        """An entry's ID is revoked whatever is known of it, and the answer says if that is nothing; again, it says so too."""
+        for _ in range(2):
+            answer = own.json("svid", "revoke", "--entry", "nobody")
+            assert {"revoked", "ended_tasks", "identity", "unknown"} == answer.keys()
+            assert (True, [], 0, "nobody") == (
+                answer["unknown"],
+                answer["revoked"],
+                answer["ended_tasks"],
+                answer["identity"]["entry_id"],
+            )
+        line = "no such entry is registered, and nothing of it was found: was that its ID?"
+        assert line in own.run("svid", "revoke", "--entry", "nobody").stdout.splitlines()
+        assert ["nobody"] == [each["entry_id"] for each in own.json("svid", "revoked")["identities"]]
 
     def test_a_deleted_entry(self, own: AgentProcess) -> None:
         """What an entry earned can be revoked after it was deleted."""
@@ -323,6 +338,8 @@ class TestRevoke:
             wire.x509()
         time.sleep(0.1)
         own.run("entry", "delete", made)
-        assert ["spiffe://example.org/gone"] == [
-            each["spiffe_id"] for each in own.json("svid", "revoke", "--entry", made)["revoked"]
-        ]
+        answer = own.json("svid", "revoke", "--entry", made)
+        assert (["spiffe://example.org/gone"], False) == (
+            [each["spiffe_id"] for each in answer["revoked"]],
+            answer["unknown"],
+        )

@@ -19,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
 from fakes.databases import opened
 from fakes.granting_room import Room
 from fakes.revocations import FakeRevocationStore
@@ -28,13 +29,15 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
 from sojourn.doors.revoking import RevokingApi
-from sojourn.errors import SojournError
+from sojourn.errors import SojournError, StoreFull
 from sojourn.identity.issued import JWT, X509, IssuedSvid
 from sojourn.identity.revocations import RETRY_SECONDS
-from sojourn.identity.revoked import Revoked
+from sojourn.identity.revoked import Revoked, Times
+from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.audit import Event
 from sojourn.store.audit import AuditTable
 from sojourn.store.revocations import RevocationTable
+from sojourn.tasks import journal
 
 PATHS = ("/agent/triage", "/web", "/store")
 DAY = 86_400
@@ -59,9 +62,9 @@ class GatedStore(FakeRevocationStore):
         super().__init__(revoked)
         self.gate = Turnstile()
 
-    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event]) -> None:
+    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event], times: Times) -> None:
         await self.gate.wait()
-        await super().put(revoked, events)
+        await super().put(revoked, events, times)
 
 
 @dataclass(eq=False)
@@ -209,7 +212,7 @@ class Life:
             each.task.cancel()
         self.running.clear()
         written = GatedStore(copy.deepcopy(list(self.store.rows.values())))
-        written.events, written.ran = list(self.store.events), self.store.ran
+        written.events, written.times = list(self.store.events), self.store.times
         self.store.gate.close()  # what waits there is lost
         self.store = written
         self.open()
@@ -270,6 +273,54 @@ def test_A2_anything_at_any_time(steps: list[tuple[str, Any]]) -> None:
         asyncio.run(lived(steps, Path(folder) / "keys", closing))
 
 
+def test_A2_killed_before_the_row(tmp_path: Path) -> None:
+    """The row of an identity is written after the ends of its tasks, however long these wait: no kill in between finds
+    tasks that go on and an operator who believes that they do not.
+    """
+    asyncio.run(killed_before_the_row(tmp_path))
+
+
+async def killed_before_the_row(folder: Path) -> None:
+    with ExitStack() as closing:
+        life = Life(folder / "keys", closing)
+        task = await life.room.begin()
+        before = life.room.store.rows[task.id]
+        life.room.store.gate = asyncio.Event()
+        revoking = revoked_of(life)
+        for _ in range(3):
+            await life.step("turns", None)
+            await life.step("retry", None)
+            assert (False, before, []) == (task.live, life.room.store.rows[task.id], life.store.identities)
+        life.room.store.gate.set()
+        answer = await revoking
+        assert (1, "revoked", True) == (answer.ended_tasks, life.room.store.rows[task.id][0], answer.identity.written)
+        life.writer.cancel()
+
+
+def test_A2_ends_that_are_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the disk does not take the ends of tasks, the row is written all the same, and the caller is told of the ends."""
+    monkeypatch.setattr(journal, "RETRY_SECONDS", 0.0)
+    asyncio.run(ends_not_taken(tmp_path))
+
+
+async def ends_not_taken(folder: Path) -> None:
+    with ExitStack() as closing:
+        life = Life(folder / "keys", closing)
+        await life.room.begin()
+        life.room.store.failure = StoreFull("no room")
+        with pytest.raises(NotOnDisk):
+            await revoked_of(life)
+        assert 1 == len(life.store.identities) == len(life.store.events)
+        life.room.store.failure = None
+        assert (await revoked_of(life)).identity.written
+        life.writer.cancel()
+
+
+def revoked_of(life: Life) -> Any:
+    request = pb.RevokeSvidsRequest(spiffe_id="spiffe://example.org/agent/triage")
+    return asyncio.ensure_future(life.api.revoke(CALL, request))  # type: ignore[arg-type]
+
+
 def test_A2_killed_at_every_write(tmp_path: Path) -> None:
     """Whatever a caller was told is revoked is found, with its record, in the database's files as they were then."""
     asyncio.run(killed(tmp_path))
@@ -284,6 +335,7 @@ async def killed(folder: Path) -> None:
         closing.callback(room.close)
         entry = next(entry for entry in room.registry if entry.spiffe_id.path == "/web")
         for number in range(6):
+            room.clock.advance(10)
             token = room.issuing.jwt.get(entry, [f"a{number}"])
             identity = room.revocations.next_identity("spiffe_id", str(entry.spiffe_id))
             room.revocations.put_identity(identity)
@@ -292,7 +344,7 @@ async def killed(folder: Path) -> None:
             )
             wal = path.with_name("sojourn.db-wal")
             acts.append((str(token.claims["jti"]), path.read_bytes(), wal.read_bytes()))
-        spiffe_id = entry.spiffe_id
+        spiffe_id, ended = entry.spiffe_id, int(room.clock.now().timestamp())
     for number, (_, database_bytes, wal_bytes) in enumerate(acts):
         place = folder / f"copy{number}"
         place.mkdir()
@@ -300,13 +352,15 @@ async def killed(folder: Path) -> None:
         (place / "sojourn.db-wal").write_bytes(wal_bytes)
         (place / "sojourn.db").chmod(0o600)
         with opened(place / "sojourn.db") as database, ExitStack() as closing:
-            journal = AuditTable(database)
-            room = Room(folder / "keys", revoked=RevocationTable(database, journal), epoch=2)
+            records = AuditTable(database)
+            room = Room(folder / "keys", revoked=RevocationTable(database, records), epoch=2)
             closing.callback(room.close)
             found = [room.revocations.denies(JWT, jti, spiffe_id) for jti, _, _ in acts]
             assert [each <= number for each in range(len(acts))] == found
-            assert number + 1 == len(await journal.tail(100))
-            assert "" == (await journal.verify())[2]
+            ran = 10 * (number + 1)
+            assert Times(ran, ended - 10 * len(acts) + ran) == RevocationTable(database, records).load().times
+            assert number + 1 == len(await records.tail(100))
+            assert "" == (await records.verify())[2]
 
 
 async def nothing() -> list[IssuedSvid]:

@@ -80,7 +80,12 @@ def revoke(
         request.spiffe_id = spiffe_id
     answer = remote.admin(admin_socket, request)
     identity = _identity(answer.identity) if answer.HasField("identity") else None
-    value = {"revoked": _values(answer.revoked), "ended_tasks": answer.ended_tasks, "identity": identity}
+    value = {
+        "revoked": _values(answer.revoked),
+        "ended_tasks": answer.ended_tasks,
+        "identity": identity,
+        "unknown": answer.unknown,
+    }
     if identity is None:
         lines = [f"SVIDs revoked: {len(answer.revoked)}; tasks ended: {answer.ended_tasks}"]
     else:
@@ -88,7 +93,7 @@ def revoke(
         lines = [
             f"all that this {what} was given so far is revoked; tasks ended: {answer.ended_tasks}",
             f"X.509-SVIDs of it in the CRLs: {named}{_left_out(identity)}",
-            "the identity itself stays: `sojourn entry delete` takes it away",
+            _UNKNOWN if answer.unknown else "the identity itself stays: `sojourn entry delete` takes it away",
         ]
     single = _LIST.lines(value["revoked"]) if value["revoked"] else []
     emit(output, value, [*single, *lines])
@@ -118,6 +123,9 @@ def revoked(admin_socket: AdminSocketOption = None, output: OutputOption = Outpu
             print(line)
         if not identities and not single:
             print("no SVID is revoked")
+
+
+_UNKNOWN = "no such entry is registered, and nothing of it was found: was that its ID?"
 
 
 def _values(revoked: Any) -> list[dict[str, Any]]:

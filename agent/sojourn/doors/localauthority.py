@@ -52,9 +52,8 @@ class LocalAuthorityApi:
         elif request.step == "taint":
             before = self._authority.slots(kind).active
             slot = self._authority.replace(kind, authority_id)
-            await self._tainted(kind, call, slot)
-            if before.id == slot.id:
-                await self._note(call, kind, "activated", self._authority.slots(kind).active)
+            signs = self._authority.slots(kind).active
+            await self._tainted(kind, call, slot, activated=signs if before.id == slot.id else None)
         elif request.step == "revoke":
             slot = await self._revoked(kind, call, authority_id)
         else:
@@ -92,9 +91,12 @@ class LocalAuthorityApi:
         await self._tainted(kind, call, slot)
         response.tainted_authority.CopyFrom(_message(slot))
 
-    async def _tainted(self, kind: str, call: Call, slot: Slot[Any]) -> None:
+    async def _tainted(self, kind: str, call: Call, slot: Slot[Any], *, activated: Slot[Any] | None = None) -> None:
         await self._issuing.replace_signed_by(kind, slot.id)  # first: it is recorded whatever becomes of the disk
-        await self._note(call, kind, "tainted", slot)
+        self._audit.note("authority_tainted", kind=kind, authority_id=slot.id, **call.by)
+        if activated is not None:
+            self._audit.note("authority_activated", kind=kind, authority_id=activated.id, **call.by)
+        await self._audit.recorded()
 
     async def _revoke(self, kind: str, call: Call, request: Any, response: Any) -> None:
         response.revoked_authority.CopyFrom(_message(await self._revoked(kind, call, request.authority_id)))

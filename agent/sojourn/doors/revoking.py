@@ -1,6 +1,7 @@
 """Of sojourn.v1.Admin: replacing SVIDs before their time, and revoking them."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from sojourn._pb.sojourn.v1 import admin_pb2 as pb
@@ -13,7 +14,8 @@ from sojourn.identity.issuing import Issuing
 from sojourn.identity.registry import Registry
 from sojourn.identity.revocations import Revocations
 from sojourn.identity.revoked import ENTRY, NAME, RevokedIdentity, RevokedSvid
-from sojourn.limits import AUDITED_TEXT, REVOCATIONS_LISTED, REVOKED_TOLD
+from sojourn.limits import AUDITED_TEXT, ENTRY_ID_MAX_BYTES, PAGE_BYTES, REVOCATIONS_LISTED, REVOKED_TOLD
+from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.audit import Audit, Event
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.ending import Ending
@@ -85,8 +87,8 @@ class RevokingApi:
         if which == "svid_id":
             return await self._revoke_one(value.lower() if _is_serial(value) else value, said)
         if which == "entry_id":
-            if self._registry.get(value) is None and not await self._issued.find(entry_id=value):
-                raise NotFound("entry not found")
+            if len(value) > ENTRY_ID_MAX_BYTES:
+                raise InvalidInput(f"the entry's ID is longer than {ENTRY_ID_MAX_BYTES} characters")
             return await self._revoke_all(ENTRY, value, said)
         with told_as(InvalidInput, "invalid SPIFFE ID"):
             value = str(SpiffeId.parse(value))
@@ -114,8 +116,9 @@ class RevokingApi:
 
     async def _revoke_all(self, kind: str, name: str, said: Mapping[str, Any]) -> pb.RevokeSvidsResponse:
         """All that an identity was given so far. What is taken away is so before anything is awaited: first its tasks,
-        whatever becomes of the list.
+        whatever becomes of the list. So it is written, too: no kill in between has it revoked while its tasks go on.
         """
+        registered = kind == NAME or self._registry.get(name) is not None
         identity = self._revocations.next_identity(kind, name)
         ended = end_of(self._ending, identity)
         self._identities.revoke_identity(identity)
@@ -134,13 +137,18 @@ class RevokingApi:
             }
             return self._audit.event("svids_revoked", {**fields, **said})
 
+        with suppress(NotOnDisk):  # it is asked for again
+            await self._on_disk()
         revoked = await self._revocations.settle(
             identity, lambda: self._issued.find(**{kind: name, "kind": X509}), event
         )
         await self._on_disk()
         known = self._revocations.of_identity(revoked)[:REVOKED_TOLD]
         return pb.RevokeSvidsResponse(
-            revoked=map(self._message, known), ended_tasks=len(ended), identity=self._identity_message(revoked)
+            revoked=map(self._message, known),
+            ended_tasks=len(ended),
+            identity=self._identity_message(revoked),
+            unknown=not (registered or ended or revoked.x509_svids or revoked.left_out),
         )
 
     async def _on_disk(self) -> None:
@@ -154,9 +162,13 @@ class RevokingApi:
         page, token = self._pages.page(self._revocations.svids(), request)
         answer = pb.ListRevocationsResponse(revoked=page, next_page_token=token)
         if not request.page_token:
-            identities = self._revocations.identities()
-            answer.identities.extend(map(self._identity_message, identities[:REVOCATIONS_LISTED]))
-            answer.left_out = max(0, len(identities) - REVOCATIONS_LISTED)
+            identities, room = self._revocations.identities(), PAGE_BYTES
+            for message in map(self._identity_message, identities[:REVOCATIONS_LISTED]):
+                room -= message.ByteSize()
+                if room < 0:
+                    break
+                answer.identities.append(message)
+            answer.left_out = len(identities) - len(answer.identities)
         return answer
 
     def _check_entry(self, entry_id: str) -> None:

@@ -172,7 +172,7 @@ class Identities:
         return await self._revocations.revoke(svids, events)
 
     def revoke_identity(self, identity: RevokedIdentity) -> None:
-        """Put an identity on the deny list, replace what it has on the streams, and end those. Raise LimitExceeded."""
+        """Put an identity on the deny list, replace what it has on the streams, and end those."""
         field = "entry_id" if identity.kind == ENTRY else "spiffe_id"
         in_use, lost = self._issuing.forget_identity(lambda key: str(getattr(key, field)) == identity.name)
         self._end_streams(lost)

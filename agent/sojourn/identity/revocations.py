@@ -2,14 +2,16 @@
 
 An identity is revoked by one row: whatever was issued for it before is no longer good, however much that is, and what
 it is given from then on is. Single SVIDs have a row each. What is taken away is so at once; it is written then, again
-and again until it is on disk. Rows are forgotten by how long the agent has run since, and never by the wall clock:
-one that stands ahead for a while takes nothing from the list.
+and again until it is on disk. Rows are forgotten once two things hold: the agent has run for longer since than any SVID
+lives, so that a wall clock that stands ahead for a while takes nothing from the list; and what is revoked has ended by
+the wall clock, which may have stood ahead when it was issued.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from heapq import nlargest
 from typing import Protocol
 
 import structlog
@@ -21,12 +23,13 @@ from sojourn.clock import Alarm, Alarms, Clock
 from sojourn.errors import InvalidToken, LimitExceeded, SojournError
 from sojourn.hooks import Hooks
 from sojourn.identity.issued import JWT, X509, IssuedSvid
-from sojourn.identity.revoked import ENTRY, RevocationStore, Revoked, RevokedIdentity, RevokedSvid
+from sojourn.identity.revoked import ENTRY, RevocationStore, Revoked, RevokedIdentity, RevokedSvid, Watch
 from sojourn.limits import (
     REVOCATION_ROWS,
     REVOCATIONS_KEPT_SECONDS,
     REVOKED_IDENTITIES,
     REVOKED_SVIDS,
+    SVID_TTL_MAX_SECONDS,
 )
 from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.audit import Event
@@ -36,7 +39,9 @@ from sojourn.spiffe.jwtsvid import JwtSvid
 log = structlog.get_logger()
 LOOK_SECONDS = 3_600.0
 RETRY_SECONDS = 1.0
+UNSETTLED_SECONDS = 30.0  # for the ends of tasks to be on disk; the row is written then, whatever became of its caller
 SIGN_AGAIN = timedelta(days=1)
+CLOCK_SLACK_SECONDS = 86_400  # of the latest wall time: it is written down when it has gone on by half as much
 ENDED_SLACK_SECONDS = 86_400  # for which a leaf stays on the lists that go out, for verifiers whose clock runs behind
 
 
@@ -67,7 +72,7 @@ class Revocations:
         self._orders: dict[str | bytes, int] = {}  # by SPIFFE ID, or by the mark of an entry: what is older is revoked
         for identity in kept.identities:
             self._hold(identity)
-        self._ran_before, self._began = kept.ran, clock.boot()
+        self._watch, self._latest_kept = Watch(clock, kept.times), kept.times.latest
         self._last_order = stamps.first_order(epoch + 1) - 1
         signer.order = max([stamps.first_order(epoch), *(each.order for each in kept.identities)])
         self._unwritten: dict[tuple[str, str], Revoked] = {}
@@ -78,6 +83,7 @@ class Revocations:
         self._signed_at = clock.now()
         self.crls: tuple[bytes, ...] = ()
         self._sign()
+        alarms.after(0.0, self._remember)
         alarms.after(LOOK_SECONDS, self._look)
         alarms.on_step(self._stepped)
 
@@ -135,23 +141,31 @@ class Revocations:
 
     def next_identity(self, kind: str, name: str) -> RevokedIdentity:
         """All that an entry, or a SPIFFE ID, was ever given; `put_identity` revokes it. What is signed from now on is
-        not of it.
+        not of it. Raise LimitExceeded: nothing was taken away.
         """
+        if not self._has_room(kind, name) and self._oldest() is None:
+            raise LimitExceeded(f"more than {REVOKED_IDENTITIES} identities would be revoked at once")
         if self._signer.order >= self._last_order:
             raise LimitExceeded("too many identities were revoked since the start: restart the agent")
         self._signer.order += 1
-        now = int(self._clock.now().timestamp())
-        return RevokedIdentity(kind, name, self._signer.order, now, self._ran)
+        now, times = int(self._clock.now().timestamp()), self._watch.look()
+        ends_by = times.latest + SVID_TTL_MAX_SECONDS + CLOCK_SLACK_SECONDS
+        return RevokedIdentity(kind, name, self._signer.order, now, times.ran, ends_by=ends_by)
 
     def put_identity(self, identity: RevokedIdentity, in_use: Sequence[IssuedSvid] = ()) -> None:
         """Revoke an identity, as one row, from now on. It is not on disk yet: `settle` writes it.
 
-        `in_use`: X.509-SVIDs of it that are known of. Raise LimitExceeded.
+        `in_use`: X.509-SVIDs of it that are known of.
         """
-        if identity.key not in self._identities and len(self._identities) >= REVOKED_IDENTITIES:
-            raise LimitExceeded(f"more than {REVOKED_IDENTITIES} identities would be revoked at once")
+        if not self._has_room(*identity.key) and (oldest := self._oldest()) is not None:
+            self._forget([oldest])
+            self._background.run(self._quietly(self._drop([oldest])))
+        if (before := self._identities.get(identity.key)) is not None:
+            latest = max(identity, before, key=lambda each: each.order)  # they may come in another order
+            identity = replace(latest, x509_svids=before.x509_svids, left_out=before.left_out)
         self._hold(identity)
         self._unwritten[identity.key] = identity
+        self._alarms.after(UNSETTLED_SECONDS, self._try_again)
         self._list(identity, in_use)
         self._sign()
         self.on_change.tell()
@@ -168,18 +182,23 @@ class Revocations:
         Raise NotOnDisk if it is in force alone.
         """
         try:
-            found = [each for each in await find() if each.kind == X509]
-            if self._list(identity, found):
-                self._sign()
-                self.on_change.tell()
-        except SojournError as error:
-            log.error("revoked_svids_not_found", reason=error.public, detail=error.detail, spiffe_id=identity.name)
+            await self._list_found(identity, find)
+            now = self._identities.get(identity.key, identity)
+            await self._written([event(now)])
         except BaseException:
             self._try_again()
             raise
-        now = self._identities.get(identity.key, identity)
-        await self._written([event(now)])
         return now
+
+    async def _list_found(self, identity: RevokedIdentity, find: Callable[[], Awaitable[Sequence[IssuedSvid]]]) -> None:
+        try:
+            found = [each for each in await find() if each.kind == X509]
+        except SojournError as error:
+            log.error("revoked_svids_not_found", reason=error.public, detail=error.detail, spiffe_id=identity.name)
+            return
+        if self._list(identity, found):
+            self._sign()
+            self.on_change.tell()
 
     def of_identity(self, identity: RevokedIdentity) -> list[RevokedSvid]:
         """Its X.509-SVIDs that are on the lists that go out and have not ended."""
@@ -192,12 +211,21 @@ class Revocations:
         ]
 
     def _revoked(self, svid: IssuedSvid, *, whole: bool = False) -> RevokedSvid:
-        return RevokedSvid(svid, int(self._clock.now().timestamp()), self._ran, whole)
+        return RevokedSvid(svid, int(self._clock.now().timestamp()), self._watch.ran, whole)
 
     def _hold(self, identity: RevokedIdentity) -> None:
         self._identities[identity.key] = identity
         mark: str | bytes = stamps.entry_mark(identity.name) if identity.kind == ENTRY else identity.name
         self._orders[mark] = max(identity.order, self._orders.get(mark, stamps.OLDEST))
+
+    def _has_room(self, kind: str, name: str) -> bool:
+        return (kind, name) in self._identities or len(self._identities) < REVOKED_IDENTITIES
+
+    def _oldest(self) -> RevokedIdentity | None:
+        """The one that makes room for others: it was revoked long ago, and is kept because the wall clock once stood
+        far ahead.
+        """
+        return min(filter(self._has_run_since, self._identities.values()), key=lambda each: each.order, default=None)
 
     def _put(self, fresh: Sequence[RevokedSvid]) -> None:
         for each in fresh:
@@ -216,8 +244,9 @@ class Revocations:
         room = (REVOKED_SVIDS - self._alive(X509)) // 2
         fresh = [self._revoked(each, whole=True) for each in latest[: max(0, room)]]
         now = self._identities[identity.key]
+        left_out = max(now.left_out, len(latest)) - len(fresh)  # what was left out is among those that are found again
         self._identities[identity.key] = self._unwritten[identity.key] = replace(
-            now, x509_svids=now.x509_svids + len(fresh), left_out=now.left_out + len(latest) - len(fresh)
+            now, x509_svids=now.x509_svids + len(fresh), left_out=max(0, left_out)
         )
         self._put(fresh)
         self._forget_some()
@@ -253,11 +282,13 @@ class Revocations:
             revoked, events = dict(self._unwritten), list(self._events)
             if not revoked and not events:
                 return
+            times = self._watch.look()
             try:
-                await self._store.put(list(revoked.values()), events)
+                await self._store.put(list(revoked.values()), events, times)
             except BaseException:
                 self._try_again()
                 raise
+            self._latest_kept = times.latest
             del self._events[: len(events)]
             for key, each in revoked.items():
                 if self._unwritten.get(key) is each:
@@ -280,14 +311,18 @@ class Revocations:
 
     async def close(self) -> None:
         """The agent stops: write what is not on disk, if that can be."""
-        if self._unwritten or self._events:
-            await self._quietly(self._write())
+        await self._quietly(self._write() if self._unwritten or self._events else self._drop(()))
         await self._background.quiet()
 
     # --- lists that go out, and the end -----------------------------------------------------------------------------
 
     def _sign(self) -> None:
         listed_from = self._clock.now().timestamp() - ENDED_SLACK_SECONDS
+        listed = [
+            each for each in self._svids.values() if each.svid.kind == X509 and each.svid.expires_at > listed_from
+        ]
+        if len(listed) > REVOKED_SVIDS:  # those that have not ended, and the latest that have
+            listed = nlargest(REVOKED_SVIDS, listed, key=lambda each: each.svid.expires_at)
         leaves = [
             RevokedLeaf(
                 int(each.svid.id, 16),
@@ -295,14 +330,14 @@ class Revocations:
                 each.svid.root_id,
                 datetime.fromtimestamp(each.revoked_at, UTC),
             )
-            for each in self._svids.values()
-            if each.svid.kind == X509 and each.svid.expires_at > listed_from
+            for each in listed
         ]
         self.crls = self._signer.sign_crls(leaves)
         self._signed_at = self._clock.now()
 
     def _stepped(self) -> None:
         """The wall clock was set: the lists are to name what has not ended by it."""
+        self._remember()
         if self._svids:
             self._sign()
             self.on_change.tell()
@@ -311,22 +346,32 @@ class Revocations:
         """Forget what has ended for sure, and sign the lists anew before verifiers would find them too old."""
         self._alarms.after(LOOK_SECONDS, self._look)
         if not self._svids and not self._identities:
+            self._remember()
             return
         known: list[Revoked] = [*self._svids.values(), *self._identities.values()]
         gone = [each for each in known if self._is_over(each)]
         self._forget(gone)
-        self._background.run(self._quietly(self._store.drop(gone, self._ran)))
+        self._background.run(self._quietly(self._drop(gone)))
         if gone or (self.crls and abs(self._clock.now() - self._signed_at) > SIGN_AGAIN):
             self._sign()
             self.on_change.tell()
 
-    @property
-    def _ran(self) -> int:
-        """For how many seconds the agent has run, over all of its starts: so much time has passed at the least."""
-        return self._ran_before + int(self._clock.boot() - self._began)
+    def _remember(self) -> None:
+        """Write down the latest wall time, if it has gone on far since that was done."""
+        if self._watch.look().latest - self._latest_kept > CLOCK_SLACK_SECONDS // 2:
+            self._background.run(self._quietly(self._drop(())))
+
+    async def _drop(self, gone: Sequence[Revoked]) -> None:
+        times = self._watch.look()
+        await self._store.drop(gone, times)
+        self._latest_kept = times.latest
 
     def _is_over(self, revoked: Revoked) -> bool:
-        return revoked.ran + REVOCATIONS_KEPT_SECONDS <= self._ran and self.is_written(revoked)
+        ended = revoked.svid.expires_at + ENDED_SLACK_SECONDS if isinstance(revoked, RevokedSvid) else revoked.ends_by
+        return self._has_run_since(revoked) and ended <= self._clock.now().timestamp()
+
+    def _has_run_since(self, revoked: Revoked) -> bool:
+        return revoked.ran + REVOCATIONS_KEPT_SECONDS <= self._watch.ran and self.is_written(revoked)
 
     def _forget(self, gone: Sequence[Revoked]) -> None:
         for each in gone:
@@ -349,4 +394,4 @@ class Revocations:
         self._forget(gone)
         for each in gone:
             self._unwritten.pop(each.key, None)
-        self._background.run(self._quietly(self._store.drop(gone, self._ran)))
+        self._background.run(self._quietly(self._drop(gone)))

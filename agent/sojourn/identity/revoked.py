@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sojourn.authority import stamps
+from sojourn.clock import Clock
 from sojourn.identity.issued import JWT, WIT, X509, IssuedSvid
 from sojourn.oversight.audit import Event
 
@@ -32,7 +33,8 @@ class RevokedSvid:
 class RevokedIdentity:
     """All SVIDs of an entry, or with a SPIFFE ID, whose stamps are older than `order`.
 
-    `x509_svids` of them are on the lists that go out, and `left_out` have found no room there.
+    `x509_svids` of them are on the lists that go out, and `left_out` have found no room there. By `ends_by` the last of
+    them has ended, also if it was issued while the wall clock stood ahead.
     """
 
     kind: str  # ENTRY | NAME
@@ -42,6 +44,7 @@ class RevokedIdentity:
     ran: int = 0
     x509_svids: int = 0
     left_out: int = 0
+    ends_by: int = 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -64,12 +67,44 @@ Revoked = RevokedSvid | RevokedIdentity
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """For how many seconds the agent has run, over all of its starts, and the latest wall time that it has seen."""
+
+    ran: int = 0
+    latest: int = 0
+
+
+class Watch:
+    """Goes on with the times of earlier starts."""
+
+    def __init__(self, clock: Clock, before: Times) -> None:
+        self._clock = clock
+        self._before = before
+        self._began = self._boot = clock.boot()
+        self._wall = clock.now().timestamp()
+        self._latest = max(before.latest, int(self._wall))
+
+    @property
+    def ran(self) -> int:
+        """So much time has passed at the least, whatever the wall clock says."""
+        return self._before.ran + int(self._clock.boot() - self._began)
+
+    def look(self) -> Times:
+        """The times as they are now. A wall clock that was set since the last look went on until now."""
+        wall, boot = self._clock.now().timestamp(), self._clock.boot()
+        went = self._wall + boot - self._boot
+        self._wall, self._boot = wall, boot
+        self._latest = max(self._latest, int(went), int(wall))
+        return Times(self.ran, self._latest)
+
+
+@dataclass(frozen=True, slots=True)
 class Kept:
-    """What a store has. `ran`: for how many seconds the agent has run, over all of its starts, as far as was said."""
+    """What a store has. `times`: as they were said last."""
 
     svids: Sequence[RevokedSvid] = ()
     identities: Sequence[RevokedIdentity] = ()
-    ran: int = 0
+    times: Times = Times()
 
 
 class RevocationStore(Protocol):
@@ -77,8 +112,8 @@ class RevocationStore(Protocol):
 
     def load(self) -> Kept: ...
 
-    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event]) -> None:
-        """Write all of it, in the place of what was there under the same keys, or nothing."""
+    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event], times: Times) -> None:
+        """Write all of it, in the place of what was there under the same keys, and the times, or nothing."""
 
-    async def drop(self, revoked: Sequence[Revoked], ran: int) -> None:
-        """Forget these, and remember for how long the agent has run."""
+    async def drop(self, revoked: Sequence[Revoked], times: Times) -> None:
+        """Forget these, and remember the times."""

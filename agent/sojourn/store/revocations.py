@@ -7,14 +7,14 @@ from dataclasses import asdict
 from sqlalchemy import Connection, bindparam, select
 
 from sojourn.identity.issued import IssuedSvid
-from sojourn.identity.revoked import Kept, Revoked, RevokedIdentity, RevokedSvid
+from sojourn.identity.revoked import Kept, Revoked, RevokedIdentity, RevokedSvid, Times
 from sojourn.oversight.audit import Event
 from sojourn.store import settings
 from sojourn.store.audit import AuditTable
 from sojourn.store.database import Database
 from sojourn.store.tables import revocations, revoked_identities
 
-_RAN = "revocations_ran"  # for how many seconds the agent has run, over all of its starts
+_RAN, _LATEST = "revocations_ran", "revocations_latest"  # as `Times` has them
 _NO_SVID = revocations.delete().where(revocations.c.id == bindparam("named"))
 _NO_IDENTITY = revoked_identities.delete().where(
     revoked_identities.c.kind == bindparam("of_kind"), revoked_identities.c.name == bindparam("named")
@@ -38,12 +38,12 @@ class RevocationTable:
                     RevokedIdentity(row.kind, row.name, **json.loads(row.document))
                     for row in connection.execute(select(revoked_identities))
                 ],
-                int(settings.get(connection, _RAN) or 0),
+                Times(int(settings.get(connection, _RAN) or 0), int(settings.get(connection, _LATEST) or 0)),
             )
 
         return self._database.read_now("revocations", work)
 
-    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event]) -> None:
+    async def put(self, revoked: Sequence[Revoked], events: Sequence[Event], times: Times) -> None:
         svids = [_svid_row(each) for each in revoked if isinstance(each, RevokedSvid)]
         identities = [_identity_row(each) for each in revoked if isinstance(each, RevokedIdentity)]
 
@@ -55,10 +55,11 @@ class RevocationTable:
                 connection.execute(_NO_IDENTITY, [_named(row["kind"], row["name"]) for row in identities])
                 connection.execute(revoked_identities.insert(), identities)
             self._audit.append_in(connection, events)
+            _put_times(connection, times)
 
         await self._database.write(work)
 
-    async def drop(self, revoked: Sequence[Revoked], ran: int) -> None:
+    async def drop(self, revoked: Sequence[Revoked], times: Times) -> None:
         svids = [{"named": _id(each)} for each in revoked if isinstance(each, RevokedSvid)]
         identities = [_named(each.kind, each.name) for each in revoked if isinstance(each, RevokedIdentity)]
 
@@ -67,9 +68,14 @@ class RevocationTable:
                 connection.execute(_NO_SVID, svids)
             if identities:
                 connection.execute(_NO_IDENTITY, identities)
-            settings.put(connection, _RAN, str(ran))
+            _put_times(connection, times)
 
         await self._database.write(work)
+
+
+def _put_times(connection: Connection, times: Times) -> None:
+    settings.put(connection, _RAN, str(times.ran))
+    settings.put(connection, _LATEST, str(times.latest))
 
 
 def _id(revoked: RevokedSvid) -> str:

@@ -20,9 +20,9 @@ from sojourn.doors.taskadmin import TaskAdminApi
 from sojourn.doors.taskmessages import TaskMessages
 from sojourn.identity.entries import IdentityKey
 from sojourn.identity.issued import IssuedSvid
-from sojourn.identity.revocations import RevokedSvid
+from sojourn.identity.revoked import RevokedIdentity, RevokedSvid
 from sojourn.identity.subscriptions import Streams
-from sojourn.limits import AUDIT_PAGE_BYTES, LISTED_TEXT, PAGE_ITEMS, REDECIDED_AT_ONCE, STATUS_ROWS
+from sojourn.limits import AUDIT_PAGE_BYTES, LISTED_TEXT, PAGE_BYTES, PAGE_ITEMS, REDECIDED_AT_ONCE, STATUS_ROWS
 from sojourn.oversight.audit import Record
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.changing import Changing
@@ -262,14 +262,33 @@ class TestStreamsAndSvids:
         assert [str(each.svid.spiffe_id) for each in kept] == [each.spiffe_id for page in svids for each in page]
 
 
+def revoking_api(svids, identities):
+    revocations = SimpleNamespace(svids=lambda: svids, identities=lambda: identities, is_written=lambda _: True)
+    return RevokingApi(None, None, None, None, revocations, None, None, None)
+
+
+@pytest.mark.parametrize(("path", "number"), [("a", 2_000), ("a" * 2_000, 1_000)])
+async def test_revoked_identities(path, number):
+    """Of the revoked identities the first page names the last ones, in an answer that a client takes, and says how many
+    it leaves out; single SVIDs are there beside them, and no later page has them again.
+    """
+    named = [RevokedIdentity("spiffe_id", f"spiffe://example.org/{path}/{each:05}", each, 1) for each in range(number)]
+    svid = RevokedSvid(IssuedSvid("jwt", "jti", "spiffe://example.org/a", "e1", 2_000_000_000), 1)
+    answer = await revoking_api([svid] * 3, named).list(BY, pb.ListRevocationsRequest(page_size=1))
+    told = len(answer.identities)
+    assert (number, 1) == (told + answer.left_out, len(answer.revoked))
+    assert [each.name for each in named[:told]] == [each.spiffe_id for each in answer.identities]
+    assert answer.ByteSize() < PAGE_BYTES + 1_000
+    assert (told == number, told > 100) == (path == "a", True)
+
+
 async def test_revoked_svids():
     """However many SVIDs are revoked, each is listed once, the last revoked first."""
     revoked = [
         RevokedSvid(IssuedSvid("jwt", f"jti-{number:05}", "spiffe://example.org/a", "e1", 2_000_000_000), number // 7)
         for number in range(3_000)
     ]
-    known = SimpleNamespace(svids=lambda: list(revoked), identities=list, is_written=lambda _: True)
-    api = RevokingApi(None, None, None, None, known, None, None, None)
+    api = revoking_api(revoked, [])
     found = [each for page in await pages(api.list, pb.ListRevocationsRequest(), "revoked") for each in page]
     assert {each.svid.id for each in revoked} == {each.id for each in found}
     assert (len(revoked), sorted((each.revoked_at for each in found), reverse=True)) == (

@@ -100,7 +100,7 @@ class TestKept:
         seen = []
         revocations = room.identities._revocations
 
-        async def put(_, _events):
+        async def put(_, _events, _times):
             seen.append(self.again(room, kept))
 
         monkeypatch.setattr(revocations._store, "put", put)

@@ -14,7 +14,7 @@ from sojourn.clock import Alarms
 from sojourn.errors import InvalidToken, LimitExceeded, StoreFull
 from sojourn.identity import revocations as module
 from sojourn.identity.issued import Issued, IssuedSvid
-from sojourn.identity.revocations import LOOK_SECONDS, RETRY_SECONDS, Revocations
+from sojourn.identity.revocations import LOOK_SECONDS, RETRY_SECONDS, UNSETTLED_SECONDS, Revocations
 from sojourn.identity.revoked import ENTRY, NAME
 from sojourn.oautherrors import NotOnDisk
 from sojourn.oversight.audit import Audit, Event, Record
@@ -22,6 +22,7 @@ from sojourn.spiffe.ids import SpiffeId
 
 WEB = SpiffeId.parse("spiffe://example.org/web")
 HOUR = timedelta(hours=1)
+DAY = 86_400
 
 
 async def nothing():
@@ -186,6 +187,54 @@ class TestIdentities:
         await room.list.revoke([single])
         assert single.id in room.listed()
 
+    async def test_a_repeated_revocation(self, room, monkeypatch):
+        """What was listed and left out before is told again, and each once: also of what is found in two ways."""
+        monkeypatch.setattr(module, "REVOKED_SVIDS", 8)
+        svids = [room.x509(HOUR + timedelta(minutes=each)) for each in range(10)]
+
+        async def found():
+            return svids
+
+        shown = await room.revoke(NAME, svids, found)
+        assert (6, 4) == (shown.x509_svids, shown.left_out)
+        again = await room.revoke(NAME, [], found)
+        assert (7, 3) == (again.x509_svids, again.left_out)
+        assert 7 == len(room.listed())
+
+    async def test_two_at_once(self, room):
+        """Of two revocations of one identity the later counts, whichever is put on the list first."""
+        first = room.list.next_identity(NAME, str(WEB))
+        between = room.jwt()[0]
+        second = room.list.next_identity(NAME, str(WEB))
+        for identity in (second, first):
+            room.list.put_identity(identity)
+        for identity in (second, first):
+            await room.list.settle(identity, nothing, lambda _: Event(1, "svids_revoked", "{}"))
+        assert room.is_revoked(between)
+        room.restart()
+        assert room.is_revoked(between)
+
+    async def test_what_fails_midway(self, room):
+        """A revocation that is not settled, whatever failed, is written all the same."""
+
+        def fails(_):
+            raise RuntimeError("test")
+
+        for settles in (False, True):
+            token = room.jwt()[0]
+            identity = room.list.next_identity(NAME, str(WEB))
+            room.list.put_identity(identity)
+            if settles:
+                with pytest.raises(RuntimeError):
+                    await room.list.settle(identity, nothing, fails)
+            for seconds in (RETRY_SECONDS,) if settles else (UNSETTLED_SECONDS, RETRY_SECONDS):
+                room.clock.advance(seconds)
+                room.alarms.ring_due()
+            await room.list._background.quiet()
+            assert [identity.order] == [each.order for each in room.store.identities]
+            room.restart()
+            assert room.is_revoked(token)
+
     async def test_svids_that_cannot_be_looked_for(self, room):
         """If the journal cannot be read, the identity is revoked, and what is in use of it is in the CRLs."""
         svid = room.x509()
@@ -310,6 +359,89 @@ class TestTime:
             room.restart(signer=False)
         assert (0, {}) == (len(room.list), room.store.rows)
 
+    @pytest.mark.parametrize(
+        "back", ["by a step", "while it does not run", "while it does not run, and at its end it was killed"]
+    )
+    async def test_what_a_clock_that_was_ahead_has_made(self, room, back):
+        """What was issued while the clock stood a month ahead ends a month later: it is denied until then, whether it was
+        revoked by itself or with its identity, then or once the clock is right, and forgotten after.
+        """
+        room.clock.step_wall(30 * DAY)
+        if back == "by a step":
+            room.alarms.ring_due()
+        else:
+            room.restart(signer=False)
+        room.alarms.ring_due()
+        await room.list._background.quiet()
+        token, (_, single) = room.jwt()[0], room.jwt()
+        await room.list.revoke([single])
+        if back == "while it does not run":
+            await room.list.close()
+        room.clock.step_wall(-30 * DAY)
+        if back == "by a step":
+            room.alarms.ring_due()
+        else:
+            room.restart(signer=False)
+        await room.revoke(NAME)
+        for day in range(42):
+            expected = (day < 32, day < 38)
+            assert expected == (room.list.denies("jwt", single.id, None), room.is_revoked(token)), day
+            await self.run_a_day(room)
+        assert (0, {}) == (len(room.list), room.store.rows)
+
+    async def run_a_day(self, room):
+        room.clock.advance(DAY)
+        room.alarms.ring_due()
+        await room.list._background.quiet()
+
+    async def test_what_takes_away_with_a_clock_that_is_far_ahead(self, room):
+        """A step that the agent notices late counts as it went on: it was so far ahead until then."""
+        room.clock.step_wall(20 * DAY)
+        room.alarms.ring_due()
+        room.clock.advance(10 * DAY)
+        token = room.jwt()[0]
+        room.clock.step_wall(-30 * DAY)
+        await room.revoke(NAME)
+        for _ in range(30):
+            await self.run_a_day(room)
+        assert room.is_revoked(token)
+
+    async def test_identities_of_a_clock_in_another_year(self, room, monkeypatch):
+        """Those that were revoked more than eight days of running ago make room for others, the oldest first, if the clock
+        once stood years ahead; sooner they do not.
+        """
+        monkeypatch.setattr(module, "REVOKED_IDENTITIES", 2)
+        room.clock.step_wall(2_000 * DAY)
+        room.alarms.ring_due()
+        room.clock.step_wall(-2_000 * DAY)
+        room.alarms.ring_due()
+        await room.revoke(NAME)
+        await room.revoke(ENTRY)
+        with pytest.raises(LimitExceeded):
+            room.list.next_identity(NAME, "spiffe://example.org/third")
+        for _ in range(9):
+            await self.run_a_day(room)
+        assert 2 == len(room.list)
+        third = room.list.next_identity(NAME, "spiffe://example.org/third")
+        room.list.put_identity(third)
+        await room.list.settle(third, nothing, lambda _: Event(1, "svids_revoked", "{}"))
+        await room.list._background.quiet()
+        assert ["e1", third.name] == sorted(each.name for each in room.list.identities())
+        assert ["e1", third.name] == sorted(each.name for each in room.store.identities)
+
+    @pytest.mark.parametrize("ending", ["stops", "is killed after a revocation"])
+    async def test_an_agent_that_runs_for_minutes_at_a_time(self, room, ending):
+        """It counts how long it has run when it stops, and with each revocation, and not by the hour alone."""
+        await room.revoke(NAME)
+        for number in range(20):
+            room.clock.advance(DAY // 2 if ending == "stops" else 3_000)
+            if ending == "stops":
+                await room.list.close()
+            else:
+                await room.list.revoke([room.jwt()[1]])
+            assert (number + 1) * (DAY // 2 if ending == "stops" else 3_000) == room.store.times.ran
+            room.restart(signer=False)
+
     async def test_signed_anew(self, room):
         """A list is signed anew before it would be too old for those who read it."""
         await room.list.revoke([room.x509(timedelta(days=7))])
@@ -319,6 +451,16 @@ class TestTime:
             room.alarms.ring_due()
         await room.list._background.quiet()
         assert (True, heard + 1) == (before != room.list.crls, room.heard)
+
+    async def test_what_has_ended_and_what_has_not(self, room, monkeypatch):
+        """No more SVIDs go out in the lists than a client takes: first what has not ended, then what ended last."""
+        monkeypatch.setattr(module, "REVOKED_SVIDS", 4)
+        ended = [room.x509(HOUR + timedelta(minutes=each)) for each in range(4)]
+        await room.list.revoke(ended)
+        room.clock.advance(2 * 3_600)
+        alive = [room.x509() for _ in range(2)]
+        await room.list.revoke(alive)
+        assert {each.id for each in (*alive, *ended[2:])} == room.listed()
 
     async def test_what_has_ended_is_not_shown(self, room):
         """What would have ended by now is not shown as revoked."""

@@ -1021,14 +1021,16 @@ class RevokeSvidsRequest(_message.Message):
     def __init__(self, svid_id: _Optional[str] = ..., entry_id: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
 
 class RevokeSvidsResponse(_message.Message):
-    __slots__ = ("revoked", "ended_tasks", "identity")
+    __slots__ = ("revoked", "ended_tasks", "identity", "unknown")
     REVOKED_FIELD_NUMBER: _ClassVar[int]
     ENDED_TASKS_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    UNKNOWN_FIELD_NUMBER: _ClassVar[int]
     revoked: _containers.RepeatedCompositeFieldContainer[RevokedSvid]
     ended_tasks: int
     identity: RevokedIdentity
-    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ..., ended_tasks: _Optional[int] = ..., identity: _Optional[_Union[RevokedIdentity, _Mapping]] = ...) -> None: ...
+    unknown: bool
+    def __init__(self, revoked: _Optional[_Iterable[_Union[RevokedSvid, _Mapping]]] = ..., ended_tasks: _Optional[int] = ..., identity: _Optional[_Union[RevokedIdentity, _Mapping]] = ..., unknown: _Optional[bool] = ...) -> None: ...
 
 class RevokedIdentity(_message.Message):
     __slots__ = ("entry_id", "spiffe_id", "revoked_at", "x509_svids", "left_out", "written")
