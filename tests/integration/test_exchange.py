@@ -59,7 +59,7 @@ def check_answer(body: dict[str, Any], subject: str) -> None:
         claims["aud"],
         claims["authorization_details"],
     )
-    assert ({"id", "type", "ver", "class"}, "triage-ticket") == (set(claims["task"]), claims["task"]["type"])
+    assert ({"id", "type", "ver", "class", "at"}, "triage-ticket") == (set(claims["task"]), claims["task"]["type"])
     assert claims["jti"]
     assert claims["exp"] - claims["iat"] <= 60
     assert claims["exp"] <= part(subject, 1)["exp"]

@@ -283,7 +283,7 @@ class TestStore:
                 assert "approval_required" == caller.ask("token", task=begun["id"])["code"]
                 denying = pool.submit(decide, agent, refused, "deny")
                 assert ("revoked", "approval_denied") == ended(agent, refused["id"])
-            assert "revoked" == denying.result()
+                assert "not_on_disk" == denying.result()
             assert "active" == decide(agent, asked)
 
 
