@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,12 @@ class Place:
     folder: Path
     port: int
     client: SyncClient
+    nonces: list[str] = field(default_factory=list)  # that services asked for, the newest at the end
+
+    def note(self, nonce: str | None) -> None:
+        """As a client of DPoP does: the next proof has the nonce of the last answer (RFC 9449, 8)."""
+        if nonce:
+            self.nonces.append(nonce)
 
     @property
     def url(self) -> str:
@@ -103,8 +109,9 @@ Call = Callable[[Place, dict[str, str], str, str], int]
 
 
 def call_http(place: Place, headers: dict[str, str], method: str, ticket: str) -> int:
-    status = httpx.request(method, f"{place.url}/tickets/{ticket}", headers=headers, timeout=30).status_code
-    return 403 if status == 405 else status
+    answer = httpx.request(method, f"{place.url}/tickets/{ticket}", headers=headers, timeout=30)
+    place.note(answer.headers.get("dpop-nonce"))
+    return 403 if answer.status_code == 405 else answer.status_code
 
 
 def call_grpc(place: Place, headers: dict[str, str], method: str, ticket: str) -> int:
@@ -115,6 +122,7 @@ def call_grpc(place: Place, headers: dict[str, str], method: str, ticket: str) -
         try:
             assert "for " in call(Ticket(ticket=ticket), metadata=metadata, timeout=30).text
         except grpc.RpcError as error:
+            place.note(dict(error.trailing_metadata()).get("dpop-nonce"))  # type: ignore[attr-defined]
             return {"UNAUTHENTICATED": 401, "PERMISSION_DENIED": 403}[error.code().name]  # type: ignore[attr-defined]
     return 200
 
@@ -126,6 +134,7 @@ def call_mcp(place: Place, headers: dict[str, str], method: str, ticket: str) ->
     more = {"Accept": "application/json, text/event-stream", "MCP-Protocol-Version": VERSION,
             "Mcp-Method": "tools/call", "Mcp-Name": name}  # fmt: skip
     answer = httpx.post(f"{place.url}/mcp", json=message, headers={**headers, **more}, timeout=30)
+    place.note(answer.headers.get("dpop-nonce"))
     if answer.status_code == 200:
         assert f"ticket {ticket}, for {CALLER}" in answer.text
     return answer.status_code
@@ -168,7 +177,8 @@ class Caller:
     def proved(self, token: Any, ticket: str = "42") -> dict[str, str]:
         method, path = self.kind.proof
         path = path.replace("42", ticket)
-        return {"Authorization": token.header, "DPoP": self.task.proof(method, self.place.url + path, token)}
+        nonce = self.place.nonces[-1] if self.place.nonces else None
+        return {"Authorization": token.header, "DPoP": self.task.proof(method, self.place.url + path, token, nonce)}
 
 
 @pytest.fixture
@@ -216,7 +226,7 @@ class TestServers:
         token = caller.token(bound="agent")
 
         def prove() -> dict[str, str] | None:
-            given = caller.proved(token)  # in its first second a guard asks for a nonce: until that is over
+            given = caller.proved(token)  # in its first minute a guard asks for a nonce
             return given if caller.kind.call(caller.place, given, "GET", "42") == 200 else None
 
         given = until(prove, "the proof is good")
