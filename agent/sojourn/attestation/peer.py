@@ -53,7 +53,7 @@ class Peer:
     @classmethod
     def of_socket(cls, connection: socket.socket, owner: int | None = None) -> "Peer":
         """Read the kernel's record of a connected socket. Raise AttestationFailed if its process cannot be pinned."""
-        pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        pid, uid, gid = connected_by(connection)
         if pid <= 0:
             raise AttestationFailed("the caller is in a process namespace that this agent cannot see")
         process = _pin(connection, pid)
@@ -119,11 +119,16 @@ class Peer:
     @staticmethod
     def uid_of_socket(connection: socket.socket) -> int:
         """The user that connected, before anything else is looked at."""
-        uid: int = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))[1]
-        return uid
+        return connected_by(connection)[1]
 
     def close(self) -> None:
         self.process.close()
+
+
+def connected_by(connection: socket.socket) -> tuple[int, int, int]:
+    """The pid, uid and gid that connected a Unix socket; a pid of 0 is one that we cannot see. Raise OSError."""
+    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    return pid, uid, gid
 
 
 def _pin(connection: socket.socket, pid: int) -> Process:

@@ -2,7 +2,6 @@
 
 import os
 import socket
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from types import FrameType
@@ -10,13 +9,12 @@ from typing import Final
 
 from starlette.requests import Request
 
-from sojourn.attestation.peer import Peer
+from sojourn.attestation.peer import Peer, connected_by
 from sojourn.doors.calls import Call
 from sojourn.doors.http2.connection import Connection
 from sojourn.doors.http2.stream import Stream
 from sojourn.doors.scope import SENDER
 
-_UCRED: Final = struct.Struct("3i")
 _STANDARD: Final = 2  # the last of the descriptors for input, output and errors, which are nobody's call
 _LOOPS: Final = ("asyncio.", "uvloop")  # who calls the callbacks
 
@@ -55,8 +53,7 @@ def peer_of(thread: int) -> Asker:
     with suppress(OSError), socket.socket(fileno=descriptor) as connection:
         descriptor = -1
         if connection.family == socket.AF_UNIX:
-            option = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size)
-            pid, uid, _ = _UCRED.unpack(option)
+            pid, uid, _ = connected_by(connection)
             return {"uid": uid, "pid": pid} if pid > 0 else {}
     if descriptor >= 0:  # it was no socket
         os.close(descriptor)

@@ -16,17 +16,22 @@ from sojourn.tasks.task import REVOKED, Task
 async def end_all(engine: TaskEngine, tasks: Sequence[Task], state: str, reason: str) -> None:
     """End these tasks with all that came of them, and return when all have ended. One that has ended stays as it is."""
     _doom(engine, tasks, reason)
-    for number, task in enumerate(tasks, 1):
-        if task.live:
-            engine.end(task, state, reason)
-        if number % TASKS_ENDED_AT_ONCE == 0 and number < len(tasks):
+    for start in range(0, len(tasks), TASKS_ENDED_AT_ONCE):
+        if start:
             await asyncio.sleep(0)
+        _end(engine, tasks[start : start + TASKS_ENDED_AT_ONCE], state, reason)
 
 
 def _doom(engine: TaskEngine, tasks: Sequence[Task], reason: str) -> None:
     for task in tasks:
         for each in (task, *engine.family.descendants(task)):
             each.doom = each.doom or reason
+
+
+def _end(engine: TaskEngine, tasks: Sequence[Task], state: str, reason: str) -> None:
+    for task in tasks:
+        if task.live:
+            engine.end(task, state, reason)
 
 
 class Ending:
@@ -40,9 +45,7 @@ class Ending:
         """As `end_all`: the first ones have ended when this returns, and the others are good for nothing."""
         first, others = tasks[:TASKS_ENDED_AT_ONCE], tasks[TASKS_ENDED_AT_ONCE:]
         _doom(self.engine, tasks, reason)
-        for task in first:
-            if task.live:
-                self.engine.end(task, state, reason)
+        _end(self.engine, first, state, reason)
         if others:
             self._background.run(end_all(self.engine, others, state, reason))
 
