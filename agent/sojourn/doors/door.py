@@ -82,10 +82,12 @@ class Door(Doorway[Peer]):
         try:
             peer = Peer.of_socket(arrival.connection, arrival.owner)
         except BaseException as error:
+            foreseen = isinstance(error, (SojournError, OSError))
+            if foreseen:
+                self._log(str(error), arrival.uid, arrival.owner, detail=getattr(error, "detail", ""))
             self._turn_away(arrival)
-            if not isinstance(error, (SojournError, OSError)):
+            if not foreseen:
                 raise
-            self._log(str(error), arrival.uid, arrival.owner, detail=getattr(error, "detail", ""))
             return
         self._arrivals.discard(arrival)
         caller = Caller(self, peer)
@@ -105,8 +107,8 @@ class Door(Doorway[Peer]):
 
     def _refuse(self, connection: socket.socket, reason: str, uid: int, owner: int, *, detail: str = "") -> None:
         """Close a connection without a word to the caller, and with a few to the log."""
+        self._log(reason, uid, owner, detail=detail)  # first: whoever sees the end finds why in the log
         connection.close()
-        self._log(reason, uid, owner, detail=detail)
 
     def _log(self, reason: str, uid: int, owner: int, *, detail: str = "") -> None:
         if self._refusals.allow(owner):
