@@ -49,6 +49,7 @@ COMPANY_SECONDS = 10.0  # for which others count who have asked for something
 TURN_SECONDS = 0.001  # of reading; a turn is over then as well
 TURNS_BEGUN_PER_ROUND = 64  # of callers who ask for the first time in it, of however many
 TURNS_GIVEN_PER_ROUND = 16  # to callers who wait for another one, of however many they are
+PRECEDENCE_SECONDS = 0.001  # for which a caller who asks for little goes first, unless it is answered before
 PUSH_SECONDS = 0.005  # of pushes to streams, before others are answered
 ACCEPTED_PER_ROUND = 64  # connections, at some 10 us each: who waits behind them is not known before
 ACCEPT_PAUSE_SECONDS = 1.0  # where the kernel has no room for another one

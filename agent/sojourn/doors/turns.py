@@ -3,6 +3,11 @@
 Work is shared by who asks. In a round of the event loop each caller has one turn, over all of its connections: those
 that it makes, and what comes on them. A turn is long while nobody else asks for anything, since a round costs something
 by itself, and short in company.
+
+Whoever asks for little goes first. A connection takes some rounds of the loop until its first call is answered, and in
+each of them a flood would have a call of its own done before it: so while something is under way for a caller for whom
+nothing waited, nobody else for whom something waits has a turn. That is so for a moment only, and for no more than half
+of the time.
 """
 
 import asyncio
@@ -16,6 +21,7 @@ from sojourn.limits import (
     CALLS_PER_TURN_IN_COMPANY,
     COMPANY_SECONDS,
     MESSAGES_PER_ROUND,
+    PRECEDENCE_SECONDS,
     TURN_SECONDS,
     TURNS_BEGUN_PER_ROUND,
     TURNS_GIVEN_PER_ROUND,
@@ -52,6 +58,37 @@ class Reader(Protocol):
         """Go on until the turn is over. Return whether there is more to be done then."""
 
 
+class Precedence:
+    """Which caller goes first: one at a time, for PRECEDENCE_SECONDS at the most, and then for as long nobody."""
+
+    def __init__(self, seconds: Callable[[], float]) -> None:
+        self._seconds = seconds
+        self._who: int | str | None = None
+        self._since = self._until = 0.0
+        self._free = 0.0  # when the next may have it
+
+    @property
+    def who(self) -> int | str | None:
+        """Who goes first now; None: nobody."""
+        if self._who is not None and self._seconds() >= self._until:
+            self._who = None
+        return self._who
+
+    def claim(self, who: int | str) -> None:
+        """Have this caller go first, unless another does, or somebody did a moment ago."""
+        now = self._seconds()
+        if now >= self._free:
+            self._who, self._since, self._until = who, now, now + PRECEDENCE_SECONDS
+            self._free = self._until + PRECEDENCE_SECONDS
+
+    def end(self, who: int | str) -> None:
+        """This caller goes first no longer."""
+        if who == self._who:
+            self._who = None
+            self._until = min(self._until, self._seconds())
+            self._free = 2 * self._until - self._since
+
+
 class Turns:
     """One turn for each caller in each round of the event loop."""
 
@@ -70,6 +107,7 @@ class Turns:
         self._begun = 0  # turns of callers that asked for none before, in this round
         self._last: int | str | None = None  # who had a turn last
         self._company_until = 0.0  # by that clock
+        self._precedence = Precedence(seconds)
 
     def ask(self, who: int | str, reader: Reader) -> None:
         """Let `reader` read: now if its caller's turn is not over yet, or behind the others of that caller."""
@@ -77,13 +115,19 @@ class Turns:
         if turn is None:
             turn = self._lines[who] = Turn(self._calls(who))
             self._come()
+            self._precedence.claim(who)
             if self._begun >= TURNS_BEGUN_PER_ROUND:  # so many callers have asked in this round: in one of the next
                 turn.over = True
             self._begun += 1
         if turn.over or reader.read(turn):
+            self._precedence.end(who)  # it asks for more than a little
             if turn.waiting is None:
                 turn.waiting = deque()
             turn.waiting.append(reader)
+
+    def served(self, who: int | str) -> None:
+        """Something that this caller had asked for is answered."""
+        self._precedence.end(who)
 
     def _calls(self, who: int | str) -> int:
         now = self._seconds()
@@ -104,8 +148,9 @@ class Turns:
         self._coming, self._begun = False, 0
         lines = {who: turn for who, turn in self._lines.items() if turn.waiting}
         self._lines = lines
+        first = self._precedence.who
         try:
-            for who in list(lines)[:TURNS_GIVEN_PER_ROUND]:
+            for who in [each for each in lines if first in (None, each)][:TURNS_GIVEN_PER_ROUND]:
                 waiting = lines.pop(who).waiting or deque()
                 turn = lines[who] = Turn(self._calls(who), waiting)  # behind all others who wait
                 for _ in range(len(waiting)):

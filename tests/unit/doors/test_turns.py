@@ -7,6 +7,7 @@ from sojourn.doors.turns import Paces, Turn, Turns
 from sojourn.limits import (
     COMPANY_SECONDS,
     MESSAGES_PER_ROUND,
+    PRECEDENCE_SECONDS,
     TURN_SECONDS,
     TURNS_BEGUN_PER_ROUND,
     TURNS_GIVEN_PER_ROUND,
@@ -107,6 +108,7 @@ class TestTurns:
         turns.ask(7, Reader("a", 9, order))
         assert "aaa" == "".join(order)
         turns.ask(8, Reader("b", 1, order))
+        turns.served(8)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert "aaabaa" == "".join(order)
@@ -128,6 +130,7 @@ class TestTurns:
         assert many + TURNS_GIVEN_PER_ROUND == len(order)
         turns.ask(many, Reader("b", 1, order))
         assert "b" == order[-1]
+        turns.served(many)
         assert 2 <= await rounds(turns)
         assert 2 * many + 1 == len(order)
 
@@ -137,6 +140,7 @@ class TestTurns:
         for number in range(TURNS_BEGUN_PER_ROUND + 20):
             turns.ask(number, Reader("a", 1, order))
         assert TURNS_BEGUN_PER_ROUND == len(order)
+        turns.served(0)
         await asyncio.sleep(0)
         assert TURNS_BEGUN_PER_ROUND + TURNS_GIVEN_PER_ROUND == len(order)
         await rounds(turns)
@@ -161,6 +165,70 @@ class TestTurns:
         await rounds(turns)
         assert ["a", "a"] == order
         assert ["it broke"] == [str(each) for each in told]
+
+
+class TestPrecedence:
+    """Who asks for little goes first."""
+
+    @pytest.fixture
+    def now(self) -> list[float]:
+        return [100.0]
+
+    @pytest.fixture
+    def turns(self, now: list[float]) -> Turns:
+        return Turns(1, 1, lambda: now[0])
+
+    async def test_nobody_who_waits_has_a_turn(self, turns: Turns, order: list[str]) -> None:
+        """While something is under way for a caller who asks for little, whoever floods waits, until it is answered."""
+        turns.ask(7, Reader("a", 4, order))
+        turns.ask(8, Reader("b", 1, order))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert "ab" == "".join(order)
+        turns.ask(8, Reader("b", 1, order))  # the next that comes on its connection
+        turns.served(8)
+        await rounds(turns)
+        assert "abbaaa" == "".join(order)
+
+    async def test_for_a_moment_only(self, turns: Turns, now: list[float], order: list[str]) -> None:
+        """What is not answered soon holds nobody up."""
+        turns.ask(7, Reader("a", 3, order))
+        turns.ask(8, Reader("b", 1, order))
+        await asyncio.sleep(0)
+        now[0] += PRECEDENCE_SECONDS
+        await rounds(turns)
+        assert "abaa" == "".join(order)
+
+    async def test_half_of_the_time_at_the_most(self, turns: Turns, now: list[float], order: list[str]) -> None:
+        """After somebody went first nobody does for as long, whoever it is that asks for little."""
+        turns.ask(7, Reader("a", 3, order))
+        turns.ask(8, Reader("b", 1, order))
+        now[0] += PRECEDENCE_SECONDS / 2
+        turns.served(8)
+        turns.ask(9, Reader("c", 1, order))
+        await asyncio.sleep(0)
+        assert "abca" == "".join(order)
+        now[0] += PRECEDENCE_SECONDS / 2
+        turns.ask(10, Reader("d", 1, order))
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert "abcad" == "".join(order)
+
+    async def test_not_who_asks_for_much(self, turns: Turns, order: list[str]) -> None:
+        """A caller for whom something waits does not go first, though nothing did when it asked."""
+        turns.ask(7, Reader("a", 3, order))
+        turns.ask(8, Reader("b", 2, order))
+        await rounds(turns)
+        assert "ababa" == "".join(order)
+
+    async def test_what_is_answered_to_others(self, turns: Turns, order: list[str]) -> None:
+        """The answers to whoever floods do not end it."""
+        turns.ask(7, Reader("a", 3, order))
+        turns.ask(8, Reader("b", 1, order))
+        turns.served(7)
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert "ab" == "".join(order)
 
 
 async def test_messages_of_a_round() -> None:

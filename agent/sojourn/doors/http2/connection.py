@@ -138,7 +138,7 @@ class Connection(asyncio.Protocol):
     def forget(self, stream: Stream, *, reset: bool) -> None:
         """A stream is answered. `reset`: the peer has been told to send no more of it."""
         if self._streams.pop(stream.number, None) is not None:
-            self._server.streams -= 1
+            self._server.answered(self.visitor.who)
             if reset:
                 self._reset.append(stream.number)
 

@@ -30,6 +30,11 @@ class Server:
         self.turns = turns or Turns()
         self.paces = Paces()
 
+    def answered(self, who: int | str) -> None:
+        """A call of this caller is no longer under way."""
+        self.streams -= 1
+        self.turns.served(who)
+
     def handler(self, head: Head) -> Handler:
         if head.method != b"POST" or not _GRPC.match(head.content_type):
             return _no_grpc
