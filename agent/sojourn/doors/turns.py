@@ -82,7 +82,7 @@ class Precedence:
             self._free = self._until + PRECEDENCE_SECONDS
 
     def end(self, who: int | str) -> None:
-        """This caller goes first no longer."""
+        """Have this caller go first no longer."""
         if who == self._who:
             self._who = None
             self._until = min(self._until, self._seconds())

@@ -1,6 +1,5 @@
 """What signed events say (CAEP 1.0, SSF 1.0): about which of our subjects, and as which fact."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,9 +10,9 @@ from sojourn.limits import SIGNAL_TEXT_MAX
 from sojourn.oversight.secevent import SecurityEvent, check_not_ahead
 from sojourn.spiffe.ids import SpiffeId, TrustDomain
 from sojourn.spiffe.jose import numeric_date
+from sojourn.tasks.taskid import is_task_id
 
 CAEP: Final = "https://schemas.openid.net/secevent/caep/event-type/"
-_TASK_ID: Final = re.compile(r"tsk_[A-Za-z0-9_-]{22}")
 _SESSION: Final = "session"
 # Members of a complex subject, the most specific first.
 _MEMBERS: Final = (_SESSION, "workload", "user", "device")
@@ -80,12 +79,7 @@ def _subject(claims: Mapping[str, Any], payload: Mapping[str, Any], trust_domain
         parts = [_part(name, member, trust_domain) for name, member in members if member is not None]
         return next(filter(None, parts), "")
     identifier = _identifier(subject, kind)
-    return identifier if is_task(identifier) else _workload(identifier, trust_domain)
-
-
-def is_task(subject: str) -> bool:
-    """Whether it has the form of a task's ID."""
-    return _TASK_ID.fullmatch(subject) is not None
+    return identifier if is_task_id(identifier) else _workload(identifier, trust_domain)
 
 
 def _part(name: str, member: object, trust_domain: TrustDomain) -> str:
@@ -94,7 +88,7 @@ def _part(name: str, member: object, trust_domain: TrustDomain) -> str:
         raise InvalidEvent("a member of the event's subject is not an object")
     identifier = _identifier(member, _format(member))
     if name == _SESSION:
-        return identifier if is_task(identifier) else ""
+        return identifier if is_task_id(identifier) else ""
     return _workload(identifier, trust_domain)
 
 

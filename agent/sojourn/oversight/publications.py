@@ -16,9 +16,9 @@ from sojourn.limits import (
     JWT_LEEWAY_SECONDS,
     LONG_MAX,
 )
-from sojourn.oversight.caep import is_task
 from sojourn.spiffe.ids import SpiffeId
 from sojourn.tasks.policy import Param
+from sojourn.tasks.taskid import is_task_id
 from sojourn.tasks.typefile import OPERATOR
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
@@ -150,7 +150,7 @@ class Fact:
 def check(said: Publication) -> None:
     """Raise InvalidInput with what is wrong."""
     check_name(said.name)
-    if said.subject and not is_task(said.subject) and not _is_spiffe_id(said.subject):
+    if said.subject and not is_task_id(said.subject) and not _is_spiffe_id(said.subject):
         raise InvalidInput(f"subject {said.subject[:100]!r} is neither empty, nor a SPIFFE ID, nor a task's ID")
     if not (said.source == OPERATOR or _is_issuer(said.source) or _is_spiffe_id(said.source)):
         raise InvalidInput(f"source {said.source[:100]!r} is neither operator, nor a SPIFFE ID, nor an https issuer")

@@ -7,9 +7,9 @@ emergency stop from whomever it likes, in advance.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from sojourn.oversight.caep import is_task
 from sojourn.oversight.publications import Fact
 from sojourn.tasks.policy import Context, Param, Reading
+from sojourn.tasks.taskid import is_task_id
 from sojourn.tasks.typefile import FactRule
 
 Place = tuple[str, str]  # subject, source
@@ -86,7 +86,7 @@ def before(said: Fact, rule: FactRule, others: Iterable[Fact], boot: float) -> l
 
 def _rank(fact: Fact, rule: FactRule) -> tuple[int, int]:
     """The less, the sooner it counts: by its source, then a task's before a workload's before everybody's."""
-    return rule.sources.index(fact.source), 0 if is_task(fact.subject) else 1 if fact.subject else 2
+    return rule.sources.index(fact.source), 0 if is_task_id(fact.subject) else 1 if fact.subject else 2
 
 
 def _value(reading: Reading | str) -> tuple[type, Param] | None:

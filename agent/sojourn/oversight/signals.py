@@ -26,6 +26,7 @@ from sojourn.oversight.publications import Publication
 from sojourn.oversight.secevent import Rules, SecurityEvent, UnverifiedEvent
 from sojourn.oversight.signalkeys import SignalKeys
 from sojourn.spiffe.ids import TrustDomain
+from sojourn.tasks.taskid import is_task_id
 
 log = structlog.get_logger()
 ACCEPTED, REPEATED = "accepted", "repeated"
@@ -128,7 +129,7 @@ class Signals:
             if not await self._claim(claimed, issuer.rules):
                 issuer.repeated += 1
                 return REPEATED
-            found = tuple(each for each in found if not caep.is_task(each.subject) or self._is_live(each.subject))
+            found = tuple(each for each in found if not is_task_id(each.subject) or self._is_live(each.subject))
             changed = [each.name for each in found if await self._publish(each, issuer, event, by)]
             await self._store.done(claimed, self._record(event, found, changed, by))
         issuer.accepted += 1

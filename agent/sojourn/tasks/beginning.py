@@ -1,6 +1,5 @@
 """How tasks begin: who asks, what of it policy allows, and on disk before anything is true."""
 
-import secrets
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -20,6 +19,7 @@ from sojourn.tasks.policy import Context, Param, Principal
 from sojourn.tasks.reasons import DEADLINE, HOLDER_DISCONNECTED, NOT_WRITTEN
 from sojourn.tasks.repeats import Repeats
 from sojourn.tasks.task import ACTIVE, NOTHING, PENDING, REVOKED, Task
+from sojourn.tasks.taskid import new_task_id
 from sojourn.tasks.types import TaskType
 
 
@@ -194,7 +194,7 @@ class Beginning:
         now, boot = engine.clock.now(), engine.clock.boot()
         life = min(kind.max_duration.total_seconds(), max_seconds or float("inf"))
         task = Task(
-            id="tsk_" + secrets.token_urlsafe(16),
+            id=new_task_id(),
             type=kind,
             spiffe_id=entry.spiffe_id,
             entry_id=entry.id,

@@ -15,7 +15,6 @@ from sojourn.clock import Alarm, Alarms
 from sojourn.errors import FailedPrecondition, SojournError
 from sojourn.limits import REDECIDED_AT_ONCE, WRITES_PER_COMMIT
 from sojourn.oversight import readings
-from sojourn.oversight.caep import is_task
 from sojourn.oversight.facts import ANYWHERE, Change, Facts, Then
 from sojourn.oversight.publications import Fact, Key
 from sojourn.tasks import rules
@@ -24,6 +23,7 @@ from sojourn.tasks.engine import TaskEngine
 from sojourn.tasks.journal import RETRY_SECONDS
 from sojourn.tasks.reasons import CONTEXT_CHANGED, FACTS
 from sojourn.tasks.task import PENDING, REVOKED, Task
+from sojourn.tasks.taskid import is_task_id
 from sojourn.tasks.types import TaskType, TypeSet
 
 log = structlog.get_logger()
@@ -99,7 +99,7 @@ class Redeciding:
         for subject in subjects:
             task = self._engine.tasks.find(subject)
             workloads.add(subject if task is None else str(task.spiffe_id))
-        return len(workloads) < 2 and sum(map(is_task, subjects)) < 2
+        return len(workloads) < 2 and sum(map(is_task_id, subjects)) < 2
 
     # --- changes ----------------------------------------------------------------------------------------------------
 
