@@ -65,10 +65,10 @@ proto: $(VENV)/.lint ## generate agent/sojourn/_pb from proto/
 proto-check: $(VENV)/.lint ## fail if the generated stubs are stale
 	@$(BIN)/python .ci/stubs.py --check
 
-promises: ## write docs/promises.md from the tests' docstrings
+promises: ## write build/promises.md from the tests' docstrings: every promise with the test that proves it
 	@$(PYTHON) .ci/promises.py
 
-promises-check: ## fail if that page is stale, or a test says nothing
+promises-check: ## fail if a test says nothing, or is of no area
 	@$(PYTHON) .ci/promises.py --check
 
 dist: $(VENV)/.agent ## build sdist and wheel into dist/, install each into a fresh environment, and run it

@@ -1,4 +1,4 @@
-"""Write docs/promises.md and docs/promises/ from the tests' docstrings, or, with `--check`, fail if they are stale.
+"""Write build/promises.md and build/promises/ from the tests' docstrings, or, with `--check`, say only what they lack.
 
 A test's docstring is what Sojourn promises by it: a sentence that stands by itself, and that no other test of its file
 has. The areas are those of promises.toml. Nothing is imported from the tests, and nothing need be installed.
@@ -6,6 +6,7 @@ has. The areas are those of promises.toml. Nothing is imported from the tests, a
 
 import ast
 import re
+import shutil
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-TESTS, DOCS = ROOT / "tests", ROOT / "docs"
+TESTS, PAGES = ROOT / "tests", ROOT / "build"
 AREAS = Path(__file__).with_suffix(".toml")
 LEANS = re.compile(  # what says nothing without the sentence before it
     r"(So|Nor|Neither) (is|are|was|do|does|did|has|have|can|it|for)\b|The same (on|for|holds)\b|(That|This) holds\b"
@@ -166,7 +167,7 @@ def _index(chosen: dict[str, list[Room]], among: list[Area]) -> str:
 
 
 def pages(rooms: list[Room], among: list[Area]) -> dict[Path, str]:
-    """Each page by its path below docs/."""
+    """Each page by its path below build/."""
     order = {"integration": 0, "security": 1, "conformance": 2, "fuzz": 3, "unit": 4}
     chosen: dict[str, list[Room]] = {area.name: [] for area in among}
     for room in sorted(rooms, key=lambda room: (order.get(room.file.split("/")[0], 9), room.file)):
@@ -195,19 +196,12 @@ def main() -> int:
     if wrong:
         print("\n".join(wrong), file=sys.stderr)
         return 1
-    made = {DOCS / path: text for path, text in pages(rooms, among).items()}
-    there = {DOCS / "promises.md", *(DOCS / "promises").glob("*")}
-    stale = [path for path, text in made.items() if not path.is_file() or path.read_text() != text]
-    gone = sorted(there - set(made))
     if "--check" in sys.argv[1:]:
-        for path in (*stale, *gone):
-            print(f"{path.relative_to(ROOT)} is not what the tests say: run `make promises`", file=sys.stderr)
-        return 1 if stale or gone else 0
-    (DOCS / "promises").mkdir(exist_ok=True)
-    for path in stale:
-        path.write_text(made[path])
-    for path in gone:
-        path.unlink(missing_ok=True)
+        return 0
+    shutil.rmtree(PAGES / "promises", ignore_errors=True)
+    for path, text in pages(rooms, among).items():
+        (PAGES / path).parent.mkdir(parents=True, exist_ok=True)
+        (PAGES / path).write_text(text)
     return 0
 
 

@@ -1,6 +1,6 @@
 """A test that fails says which promise is broken: below its traceback, and all of them above the short summary.
 
-Hooks of pytest, for conftest.py. The promise is the first paragraph of the test's docstring (docs/promises.md).
+Hooks of pytest, for conftest.py. The promise is the first paragraph of the test's docstring (`make promises`).
 """
 
 import inspect
